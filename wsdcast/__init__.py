@@ -1,0 +1,25 @@
+"""Warm-start diffusion for weather ensembles: the four stages as functions, each with the defaults of its command."""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wsdcast.pipeline import run
+    from wsdcast.stages.prepare import prepare
+    from wsdcast.stages.rollout import rollout
+    from wsdcast.stages.score import score
+    from wsdcast.stages.train import train
+
+__all__ = ["prepare", "rollout", "run", "score", "train"]
+__version__ = metadata.version("wsdcast")
+
+_MODULES = {"run": "pipeline"} | {stage: f"stages.{stage}" for stage in ("prepare", "train", "rollout", "score")}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: torch takes seconds to load, and `wsdcast --help` does not need it.
+    if name in _MODULES:
+        return getattr(import_module(f"wsdcast.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'wsdcast' has no attribute '{name}'")

@@ -1,0 +1,161 @@
+"""The command line: parse, call one function, print. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from wsdcast.cli.show import show
+from wsdcast.errors import UserError
+
+app = typer.Typer(
+    help="Weather ensembles by warm-start flow matching. The four stages, in order: [bold]prepare[/], [bold]train[/], "
+    "[bold]rollout[/], [bold]score[/]; [bold]run[/] is all four.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else planet"),
+]
+RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose errors end in one line and exit code 2, unless ``--debug``."""
+
+    @app.command()
+    @functools.wraps(function)
+    def guarded(**arguments: Any) -> None:
+        try:
+            function(**arguments)
+        except (UserError, OSError) as error:
+            if arguments["debug"]:
+                raise
+            print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+    return guarded
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the disk'}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """See the commands below."""
+    if version:
+        from wsdcast import __version__
+
+        print(f"wsdcast {__version__}")
+        raise typer.Exit
+
+
+@command
+def prepare(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="'planet' to simulate one, or a NetCDF file, a directory or a quoted glob.", show_default="the recipe's: planet"),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LONSxLATS",
+            help="Grid to bring it to; an odd number of latitudes includes the poles.",
+            show_default="the recipe's: 64x32",
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Bring 10 m wind (m/s) to one grid and 6 h: analysis.zarr."""
+    from wsdcast.stages.prepare import prepare
+
+    show(prepare(recipe, run, source=source, grid=grid, overwrite=overwrite), json)
+
+
+@command
+def train(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    prior: Annotated[
+        Literal["warm", "standard"] | None,
+        typer.Option(help="Start flow matching from predicted moments, or from N(0, 1).", show_default="the recipe's: warm"),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the moments network, then the generator."""
+    from wsdcast.stages.train import train
+
+    show(train(recipe, run, prior=prior, overwrite=overwrite), json)
+
+
+@command
+def rollout(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
+    nfe: Annotated[
+        int | None,
+        typer.Option(help="Network evaluations per sample, even (midpoint solver).", show_default="the recipe's: 10"),
+    ] = None,
+    starts: Annotated[
+        int | None, typer.Option(help="Start times, spread evenly over the test part.", show_default="the recipe's: 12")
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="Length of the forecast in days.", show_default="the recipe's: 3")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run ensembles autoregressively: forecast.zarr and a picture."""
+    from wsdcast.stages.rollout import rollout
+
+    show(rollout(recipe, run, members=members, nfe=nfe, starts=starts, days=days, seed=seed, overwrite=overwrite), json)
+
+
+@command
+def score(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Score the ensembles beside baselines: scores.nc, report.html."""
+    from wsdcast.stages.score import score
+
+    show(score(recipe, run, overwrite=overwrite), json)
+
+
+@command
+def run(
+    recipe: Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")] = "planet",
+    run: RunOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """All four stages of a recipe, skipping what is there and current."""
+    from wsdcast.pipeline import run as run_stages
+
+    for summary in run_stages(recipe, run, overwrite=overwrite):
+        show(summary, json)

@@ -1,0 +1,1 @@
+"""Sources, grids, regridding, the simulated planet and the prepared record."""

@@ -1,0 +1,97 @@
+"""Regular grids of the whole globe, in the one order that the package uses in memory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.errors import UserError
+
+Degrees = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Latitudes from north to south and longitudes from 0 eastward, checked on construction.
+
+    Args:
+        latitude: degrees north, shape (latitude,), strictly decreasing, any spacing, poles allowed.
+        longitude: degrees east in [0, 360), shape (longitude,), strictly increasing, equally spaced round the whole circle.
+
+    Raises:
+        UserError: if they are not in this order or do not cover the globe.
+    """
+
+    latitude: Degrees
+    longitude: Degrees
+
+    def __post_init__(self) -> None:
+        latitude, longitude = self.latitude, self.longitude
+        if latitude.ndim != 1 or longitude.ndim != 1 or latitude.size < 2 or longitude.size < 2:
+            raise UserError("a grid needs at least two latitudes and two longitudes, each a list of numbers")
+        if not np.all(np.diff(latitude) < 0) or np.abs(latitude).max() > 90:
+            raise UserError("latitudes must fall strictly from north to south within 90 and -90")
+        if not np.all(np.diff(longitude) > 0) or longitude[0] < 0 or longitude[-1] >= 360:
+            raise UserError("longitudes must rise strictly within 0 and 360")
+        spacing = 360 / longitude.size
+        if not np.allclose(np.diff(longitude), spacing, atol=1e-3 * spacing):
+            raise UserError(
+                f"not a global grid: longitudes {longitude[0]:g} to {longitude[-1]:g} are not equal steps round the whole circle"
+            )
+        row = np.abs(np.diff(latitude)).max()
+        if 90 - latitude[0] > 1.01 * row or 90 + latitude[-1] > 1.01 * row:
+            raise UserError(f"not a global grid: latitudes {latitude[0]:g} to {latitude[-1]:g} leave out a pole")
+
+    @classmethod
+    def regular(cls, name: str) -> Grid:
+        """WeatherBench 2's equiangular grid ``LONGITUDESxLATITUDES``: with pole rows if the latitudes are odd in number.
+
+        ``240x121`` has rows at 90, 88.5, ..., -90; ``64x32`` at 87.1875, ..., -87.1875.
+
+        Raises:
+            UserError: if the name is not of this form, or the longitudes are odd in number (the pole needs half a turn).
+        """
+        match = re.fullmatch(r"(\d+)x(\d+)", name)
+        if match is None or int(match[1]) < 4 or int(match[2]) < 2 or int(match[1]) % 2:
+            raise UserError(f"grid '{name}': expected LONGITUDESxLATITUDES such as 64x32 or 240x121, an even number of longitudes")
+        columns, rows = int(match[1]), int(match[2])
+        latitude = np.linspace(90.0, -90.0, rows, dtype=np.float64)
+        if rows % 2 == 0:
+            latitude = 90 - 180 / rows * (np.arange(rows, dtype=np.float64) + 0.5)
+        return cls(latitude, 360 / columns * np.arange(columns, dtype=np.float64))
+
+    @property
+    def name(self) -> str:
+        """``LONGITUDESxLATITUDES``."""
+        return f"{self.longitude.size}x{self.latitude.size}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(latitudes, longitudes)."""
+        return self.latitude.size, self.longitude.size
+
+    @property
+    def includes_poles(self) -> bool:
+        """Whether the first and the last row lie on the poles."""
+        return bool(self.latitude[0] == 90 and self.latitude[-1] == -90)
+
+    @cached_property
+    def latitude_bounds(self) -> Degrees:
+        """Cell bounds from 90 to -90, midway between rows, (latitude + 1,). A pole row has a cell of half height."""
+        return np.concatenate([[90.0], (self.latitude[:-1] + self.latitude[1:]) / 2, [-90.0]])
+
+    @cached_property
+    def longitude_bounds(self) -> Degrees:
+        """Cell bounds midway between columns, (longitude + 1,); the first may be below 0."""
+        half = 180 / self.longitude.size
+        return np.append(self.longitude - half, self.longitude[-1] + half)
+
+    @cached_property
+    def area_weights(self) -> Degrees:
+        """Exact share of the sphere of one cell of each row, scaled to mean 1, (latitude,), as in WeatherBench 2."""
+        area = -np.diff(np.sin(np.deg2rad(self.latitude_bounds)))
+        return area / area.mean()

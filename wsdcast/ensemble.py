@@ -1,0 +1,77 @@
+"""The autoregression and the ensemble: from a context to forecast states, members independent of how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsdcast.warmstart.flow import sample
+from wsdcast.warmstart.prior import PriorOf
+from wsdcast.warmstart.solvers import midpoint, steps_for
+from wsdcast.warmstart.times import uniform
+
+Sampler = Callable[[Tensor, Tensor], Tensor]
+"""From context (batch, 2 channel, latitude, longitude) and noise (batch, channel, latitude, longitude) to the next state."""
+
+
+def forecast(sampler: Sampler, context: Tensor, noises: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The whole autoregression: one state (batch, channel, latitude, longitude) for each noise, 6 h apart."""
+    for noise in noises:
+        state = sampler(context, noise)
+        yield state
+        context = torch.cat([state, context[:, : state.shape[1]]], dim=1)
+
+
+def member_noise(seed: int, start: np.datetime64, members: int, steps: int, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    """Standard normal noise (members, *shape) for each step.
+
+    That of member m at step k depends on (seed, start, m, k) alone, so the first 50 of 100 members are the 50.
+    """
+    seconds = int(start.astype("datetime64[s]").astype(np.int64))
+    for step in range(steps):
+        noise = np.empty((members, *shape), dtype=np.float32)
+        for member in range(members):
+            # Seeds must not be negative; times before 1970 are.
+            key = [seed, seconds % 2**63, member, step]
+            noise[member] = np.random.default_rng(key).standard_normal(shape, dtype=np.float32)
+        yield torch.from_numpy(noise)
+
+
+def generator_sampler(generator: torch.nn.Module, prior_of: PriorOf, nfe: int, warmth: float) -> Sampler:
+    """Algorithm 2 with the midpoint solver on uniform times: ``nfe`` evaluations of the generator, one of the moments model."""
+    times = uniform(steps_for(nfe))
+    return lambda context, noise: sample(generator, prior_of, context, noise, times, midpoint, warmth)
+
+
+def moments_sampler(prior_of: PriorOf) -> Sampler:
+    """The moments model alone: independent Gaussian noise at every point, a baseline without spatial structure."""
+    return lambda context, noise: prior_of(context).sample(noise)
+
+
+def in_batches(sampler: Sampler, size: int) -> Sampler:
+    """The same sampler for any number of members, evaluated at most ``size`` at a time.
+
+    A lone sample is computed twice over: for a batch of one, oneDNN takes another path with other rounding, and a member's bits must
+    not depend on how many others there are.
+    """
+
+    def batched(context: Tensor, noise: Tensor) -> Tensor:
+        parts = []
+        for some_context, some_noise in zip(context.split(size), noise.split(size), strict=True):
+            repeats = 2 if some_noise.shape[0] == 1 else 1
+            part = sampler(some_context.repeat(repeats, 1, 1, 1), some_noise.repeat(repeats, 1, 1, 1))
+            parts.append(part[: some_noise.shape[0]])
+        return torch.cat(parts)
+
+    return batched
+
+
+def batch_size(points: int, device: torch.device) -> int:
+    """Members per evaluation for a grid of ``points``.
+
+    On a CPU about 32 thousand points keep the activations in the cache (measured: 1.6 ms a sample against 2.4 at twice the size).
+    """
+    return max(2, (32_768 if device.type == "cpu" else 2_000_000) // points)

@@ -1,0 +1,73 @@
+"""The two networks of the weather model: how a recipe shapes them, what they read, how they are kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wsdcast.data.analysis import VARIABLES
+from wsdcast.errors import UserError
+from wsdcast.nets.unet import UNet
+from wsdcast.recipe import Network
+from wsdcast.warmstart.moments import MomentsModel
+
+CHANNELS = len(VARIABLES)
+CONTEXT = 2 * CHANNELS
+FEATURES = 2 * CHANNELS
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def moments_model(network: Network, includes_poles: bool) -> MomentsModel:
+    """An untrained h_phi; its mean is persistence of the state now."""
+    unet = UNet(CONTEXT, 2 * CHANNELS, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
+    return MomentsModel(unet, CHANNELS)
+
+
+def generator_model(network: Network, includes_poles: bool) -> UNet:
+    """An untrained p'_theta, conditioned on flow time and warmth."""
+    channels = CHANNELS + CONTEXT + FEATURES
+    return UNet(channels, CHANNELS, network.widths, network.blocks, scalars=2, dropout=network.dropout, includes_poles=includes_poles)
+
+
+def context_of(states: Tensor, now: Tensor) -> Tensor:
+    """Context (batch, 2 channel, latitude, longitude): the state now, then the state 6 h before.
+
+    Args:
+        states: (time, channel, latitude, longitude), normalised.
+        now: indices of time, (batch,).
+    """
+    return torch.cat([states[now], states[now - 1]], dim=1)
+
+
+def save(model: nn.Module, path: Path, stamp: dict[str, Any], history: list[dict[str, float]]) -> None:
+    """Write weights (safetensors), stamp (JSON) and the losses of training (CSV) into the directory ``path``."""
+    path.mkdir()
+    save_file(model.state_dict(), path / "weights.safetensors")
+    (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
+    with (path / "history.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def load(model: Model, path: Path) -> Model:
+    """Fill ``model`` with the weights of the directory ``path``, ready for inference.
+
+    Raises:
+        UserError: if they are damaged or do not fit.
+    """
+    file = path / "weights.safetensors"
+    try:
+        model.load_state_dict(load_file(file))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: cannot be read as the weights of this recipe ({str(error).splitlines()[0]})") from None
+    # Channels last: oneDNN's convolutions are a third faster so, in inference; in training nothing is gained.
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

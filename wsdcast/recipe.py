@@ -1,0 +1,154 @@
+"""Recipes: one YAML file is one whole experiment, every key checked, unknown keys refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from wsdcast.errors import UserError
+
+DEFAULT = "planet"
+
+
+class Section(BaseModel):
+    """Refuses unknown keys and cannot be changed after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """What the record is made of."""
+
+    source: str = Field("planet", description="'planet' to simulate one, else a file, directory or glob of NetCDF files")
+    grid: str = Field("64x32", pattern=r"^\d+x\d+$", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
+    days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
+    planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
+    validation_from: datetime | None = Field(None, description="UTC; default: the last fifth of the record without the test part")
+    test_from: datetime | None = Field(None, description="UTC; default: the last tenth of the record")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Data:
+        if self.validation_from and not (self.test_from and self.validation_from <= self.test_from):
+            raise ValueError("validation_from needs a test_from that is not before it")
+        return self
+
+
+class Network(Section):
+    """A U-Net and how it is trained (appendix B of the paper)."""
+
+    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
+    blocks: PositiveInt = Field(1, description="residual blocks per level")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    steps: PositiveInt = Field(1000, description="optimiser steps")
+    batch: PositiveInt = Field(16, description="samples per step")
+    rate: PositiveFloat = Field(1e-3, description="learning rate, constant for half of the steps, then a cosine to zero")
+    clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
+    average: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights")
+
+    @model_validator(mode="after")
+    def _multiples_of_four(self) -> Network:
+        if any(width % 4 for width in self.widths):
+            raise ValueError("widths must be multiples of 4")
+        return self
+
+
+class Generator(Network):
+    """The flow-matching network."""
+
+    prior: Literal["warm", "standard"] = Field("warm", description="where flow matching starts: predicted moments, or N(0, 1)")
+
+
+class Rollout(Section):
+    """Which ensembles are run."""
+
+    members: int = Field(50, ge=2)
+    nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample, even: midpoint solver")
+    starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
+    days: PositiveFloat = Field(3.0, description="length of the forecast")
+    warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
+    seed: int = Field(0, ge=0, description="of the members' noise")
+
+    @property
+    def steps(self) -> int:
+        """Length of the forecast in steps of 6 h."""
+        return max(1, round(self.days * 4))
+
+
+class Recipe(Section):
+    """One whole experiment."""
+
+    name: str = Field(pattern=r"^[\w.-]+$", description="names the run directory runs/NAME")
+    seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
+    data: Data = Data()
+    moments: Network = Network()
+    generator: Generator = Generator()
+    rollout: Rollout = Rollout()
+
+    def changed(self, **changes: Any) -> Recipe:
+        """A copy with keys changed, given as ``section__key=value``; a value of None leaves the key as it is.
+
+        Raises:
+            UserError: if a value is not allowed.
+        """
+        content = self.model_dump()
+        for name, value in changes.items():
+            if value is not None:
+                section, key = name.split("__")
+                content[section][key] = value
+        return _checked(content, "option")
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values for JSON and YAML."""
+        return self.model_dump(mode="json")
+
+
+def load_recipe(recipe: str | Path) -> Recipe:
+    """Read a recipe by path, or by the name of one that is shipped.
+
+    Raises:
+        UserError: if there is none, or it has unknown keys or values that are not allowed.
+    """
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = _shipped_directory() / f"{recipe}.yaml"
+        if not shipped.is_file():
+            raise UserError(f"recipe '{recipe}': neither a .yaml file nor one of the shipped: {', '.join(shipped_recipes())}")
+        path = shipped
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path}: expected keys and values")
+    return _checked(content, f"recipe {path}")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in _shipped_directory().glob("*.yaml"))
+
+
+def _shipped_directory() -> Path:
+    """``pipelines/`` beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).parent
+    inside = here / "pipelines"
+    return inside if inside.is_dir() else here.parent / "pipelines"
+
+
+def _checked(content: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
+        raise UserError(f"{where}: {'; '.join(problems)}") from None
+
+
+def _reason(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        return "unknown key"
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    return f"{reason[0].lower()}{reason[1:]}, not {item['input']!r}" if item["type"] != "value_error" else reason

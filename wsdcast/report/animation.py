@@ -1,0 +1,43 @@
+"""The animated picture of a forecast: truth beside members."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.figure import Figure
+
+from wsdcast.data.analysis import VARIABLES, Analysis
+from wsdcast.report.maps import draw_map, wind_speed
+
+MEMBERS = 3
+
+
+def animate(forecast: Path, record: Analysis, path: Path) -> None:
+    """Write a GIF of wind speed for the first start of the store ``forecast``: truth and the first members, lead by lead."""
+    with xr.open_zarr(forecast, consolidated=False, chunks=None, decode_timedelta=True) as store:
+        first = store.isel(time=0, number=slice(0, MEMBERS))
+        members = wind_speed(np.stack([first[name].values for name in VARIABLES], axis=2))
+        start, leads = first["time"].values, first["prediction_timedelta"].values
+    now = int(np.flatnonzero(record.times == start)[0])
+    truth = wind_speed(record.wind[now : now + leads.size + 1])
+    panels = [truth, *(np.concatenate([truth[:1], member]) for member in members)]
+
+    top = float(np.quantile(truth, 0.995))
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
+    names = ["truth", *(f"member {number}" for number in range(MEMBERS))]
+    images = [draw_map(axis, panel[0], record.grid, name, 0.0, top) for axis, panel, name in zip(axes, panels, names, strict=False)]
+    figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8)
+    title = figure.suptitle("")
+
+    def update(lead: int) -> list[object]:
+        for image, panel in zip(images, panels, strict=True):
+            image.set_data(panel[lead])
+        title.set_text(f"{start.astype('datetime64[h]')} + {6 * lead} h")
+        return [*images, title]
+
+    animation = FuncAnimation(figure, update, frames=leads.size + 1)  # type: ignore[arg-type]
+    animation.save(path, writer=PillowWriter(fps=4), dpi=80)

@@ -1,0 +1,1 @@
+"""The four stages: each a function from a recipe and a run directory to artefacts."""

@@ -1,0 +1,178 @@
+"""Stage 3: from the trained networks to ensemble forecasts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from wsdcast import models
+from wsdcast.artefact import (
+    ANALYSIS,
+    ANIMATION,
+    FORECAST,
+    GENERATOR,
+    MOMENTS,
+    MOMENTS_FORECAST,
+    Summary,
+    complete,
+    is_current,
+    make_stamp,
+    require,
+    require_space,
+    resolve,
+)
+from wsdcast.data.analysis import STEP, VARIABLES, Analysis, grid_coordinates, open_analysis, time_encoding, wind_attributes
+from wsdcast.ensemble import Sampler, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
+from wsdcast.errors import UserError
+from wsdcast.progress import track
+from wsdcast.recipe import Recipe
+from wsdcast.report.animation import animate
+from wsdcast.warmstart.prior import PriorOf, standard, warm_start
+
+LEADS_PER_CHUNK = 8
+
+
+def rollout(
+    recipe: str | Path | None = None,
+    run: str | Path | None = None,
+    *,
+    members: int | None = None,
+    nfe: int | None = None,
+    starts: int | None = None,
+    days: float | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Run ensembles from starts in the test part into ``RUN/forecast.zarr``, and those of the moments model alone beside it.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the trained generator.
+        run: run directory; default ``runs/<recipe name>``.
+        members: ensemble size.
+        nfe: function evaluations of the generator per sample.
+        starts: number of start times, spread evenly over the test part.
+        days: length of the forecast.
+        seed: of the members' noise.
+        overwrite: replace forecasts made from another recipe.
+
+    Each of the last five is by default as in the recipe.
+
+    Raises:
+        UserError: if the networks are missing or of another recipe, ``nfe`` cannot be met, or a forecast is no longer finite.
+    """
+    changes = {"members": members, "nfe": nfe, "starts": starts, "days": days, "seed": seed}
+    resolved, directory = resolve(recipe, run, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    settings, poles = resolved.rollout, record.grid.includes_poles
+    generator = models.load(models.generator_model(resolved.generator, poles), require(resolved, directory, GENERATOR, "train"))
+    summary = Summary("rollout")
+    samplers: dict[str, Sampler] = {}
+    prior_of: PriorOf = standard(models.CHANNELS)
+    if resolved.generator.prior == "warm":
+        prior_of = warm_start(models.load(models.moments_model(resolved.moments, poles), require(resolved, directory, MOMENTS, "train")))
+        samplers[MOMENTS_FORECAST] = moments_sampler(prior_of)
+    samplers[FORECAST] = generator_sampler(generator, prior_of, settings.nfe, settings.warmth)
+
+    chosen = _starts(record, settings.starts, settings.steps)
+    per_sample = settings.nfe + (resolved.generator.prior == "warm")
+    summary.facts = {
+        "starts": f"{len(chosen)}, {_label(record.times[chosen[0]])} to {_label(record.times[chosen[-1]])}",
+        "members": settings.members,
+        "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
+        "evaluations": f"{settings.nfe} of the generator, {per_sample - settings.nfe} of the moments model per sample",
+    }
+    size = 4 * len(chosen) * settings.members * settings.steps * record.wind[0].size
+    for artefact, sampler in samplers.items():
+        path = directory / artefact
+        if is_current(resolved, directory, artefact, overwrite):
+            summary.facts[f"current: {artefact}"] = str(path)
+            continue
+        require_space(directory, size)
+        begin = time.perf_counter()
+        with complete(path) as partial:
+            _write_forecast(partial, resolved, artefact, record, chosen, sampler)
+        seconds = time.perf_counter() - begin
+        samples = len(chosen) * settings.members * settings.steps
+        summary.written[str(path)] = f"{len(chosen)} starts x {settings.members} members x {settings.steps} leads, {size / 1e6:.0f} MB"
+        summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s, {1e3 * seconds / samples:.2f} ms a sample"
+    animation = directory / ANIMATION
+    if str(directory / FORECAST) in summary.written or not animation.exists():
+        with complete(animation) as partial:
+            animate(directory / FORECAST, record, partial)
+        summary.written[str(animation)] = "truth beside members, first start"
+    return summary
+
+
+def _starts(record: Analysis, count: int, steps: int) -> NDArray[np.intp]:
+    """Indices of start times: at most ``count``, evenly spread over those of the test part that have all their truth."""
+    possible = record.now("test", steps)
+    if not possible.size:
+        raise UserError(f"no start in the test part has {steps * 6} h of gap-free truth after it; shorten the forecast with --days")
+    return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
+
+
+def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis, starts: NDArray[np.intp], sampler: Sampler) -> None:
+    """Forecasts of all starts, written as they are made, a few leads at a time."""
+    settings, grid = recipe.rollout, record.grid
+    leads = STEP * np.arange(1, settings.steps + 1)
+    coordinates = {
+        "time": ("time", record.times[starts], {"standard_name": "forecast_reference_time"}),
+        "number": ("number", np.arange(settings.members), {"standard_name": "realization"}),
+        "prediction_timedelta": ("prediction_timedelta", leads.astype("timedelta64[ns]"), {"standard_name": "forecast_period"}),
+        **grid_coordinates(grid),
+    }
+    attributes = {"Conventions": "CF-1.11", "title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, artefact))}
+    template = xr.Dataset(coords=coordinates, attrs=attributes)
+    template.to_zarr(path, zarr_format=3, consolidated=False, encoding=time_encoding(record.times[starts]))
+    group = zarr.open_group(path, mode="r+")
+    arrays = [
+        group.create_array(
+            name,
+            shape=(starts.size, settings.members, settings.steps, *grid.shape),
+            chunks=(1, settings.members, min(LEADS_PER_CHUNK, settings.steps), *grid.shape),
+            dtype="float32",
+            fill_value=float("nan"),
+            dimension_names=("time", "number", "prediction_timedelta", "latitude", "longitude"),
+            attributes=wind_attributes(name),
+        )
+        for name in VARIABLES
+    ]
+    sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, torch.device("cpu")))
+    description = f"rolling out {artefact.removesuffix('.zarr')}"
+    for (row, lead), wind in track(_leads(recipe, record, starts, sampler), description, starts.size * settings.steps):
+        if lead % LEADS_PER_CHUNK == 0:
+            held = []
+        held.append(wind)
+        if len(held) == LEADS_PER_CHUNK or lead == settings.steps - 1:
+            block = np.stack(held, axis=1)
+            for channel, array in enumerate(arrays):
+                array[row, :, lead + 1 - len(held) : lead + 1] = block[:, :, channel]
+
+
+@torch.inference_mode()
+def _leads(
+    recipe: Recipe, record: Analysis, starts: NDArray[np.intp], sampler: Sampler
+) -> Iterator[tuple[tuple[int, int], NDArray[np.float32]]]:
+    """((start, lead), members in m s-1), lead by lead."""
+    settings = recipe.rollout
+    for row, now in enumerate(starts):
+        start = record.times[now]
+        states = torch.from_numpy(record.normalise(record.wind[now - 1 : now + 1]))
+        context = models.context_of(states, torch.ones(settings.members, dtype=torch.int64))
+        noises = member_noise(settings.seed, start, settings.members, settings.steps, record.wind.shape[1:])
+        for lead, state in enumerate(forecast(sampler, context, noises)):
+            if not torch.isfinite(state).all():
+                raise UserError(f"the forecast from {_label(start)} is no longer finite at {6 * (lead + 1)} h")
+            yield (row, lead), record.denormalise(state.numpy())
+
+
+def _label(moment: np.datetime64) -> str:
+    return str(moment.astype("datetime64[h]"))

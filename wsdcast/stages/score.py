@@ -1,0 +1,160 @@
+"""Stage 4: from forecasts to scores beside baselines, and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+from numpy.typing import NDArray
+
+from wsdcast.artefact import (
+    ANALYSIS,
+    FORECAST,
+    MOMENTS_FORECAST,
+    REPORT,
+    SCORES,
+    Summary,
+    complete,
+    is_current,
+    make_stamp,
+    require,
+    resolve,
+)
+from wsdcast.data.analysis import VARIABLES, Analysis, open_analysis
+from wsdcast.errors import UserError
+from wsdcast.progress import track
+from wsdcast.recipe import Recipe
+from wsdcast.report.page import write_report
+from wsdcast.verification.baselines import climatology, persistence
+from wsdcast.verification.statistics import metrics, statistics
+
+OURS, MOMENTS_ALONE, PERSISTENCE, CLIMATOLOGY = "wsdcast", "moments alone", "persistence", "climatology"
+
+
+def score(recipe: str | Path | None = None, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
+    """Score the forecasts of a run into ``RUN/scores.nc`` and ``RUN/report.html``.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the forecast.
+        run: run directory; default ``runs/<recipe name>``.
+        overwrite: replace scores of another recipe.
+
+    Raises:
+        UserError: if there is no forecast, or it does not match the prepared record.
+    """
+    resolved, directory = resolve(recipe, run, FORECAST)
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
+    if resolved.generator.prior == "warm":
+        forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
+    path, report = directory / SCORES, directory / REPORT
+    if is_current(resolved, directory, SCORES, overwrite):
+        with xr.open_dataset(path, decode_timedelta=True) as dataset:
+            scores = dataset.load()
+    else:
+        scores = _score(resolved, record, forecasts)
+        with complete(path) as partial:
+            scores.to_netcdf(partial)
+    with complete(report) as partial:
+        about = (
+            f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
+            f"{resolved.rollout.nfe} network evaluations per sample, prior: {resolved.generator.prior}"
+        )
+        text = yaml.safe_dump(resolved.dump(), sort_keys=False)
+        write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
+    summary = Summary("score", scores=table(scores))
+    summary.written = {str(path): "statistics by start and lead, metrics by lead", str(report): "curves, spectra and maps"}
+    summary.facts = {
+        "grid": record.grid.name,
+        "starts": scores.sizes["time"],
+        "members": resolved.rollout.members,
+        "evaluations": f"{resolved.rollout.nfe} per sample",
+        "climatology": f"{len(climatology(record))} states of the training part as members",
+    }
+    return summary
+
+
+def _score(recipe: Recipe, record: Analysis, forecasts: dict[str, Path]) -> xr.Dataset:
+    """Statistics (forecast, time, lead, variable), and metrics of their mean over starts, for each variable and for both."""
+    climate = climatology(record)
+    parts: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
+    stores = {name: xr.open_zarr(path, consolidated=False, chunks=None, decode_timedelta=True) for name, path in forecasts.items()}
+    first = stores[OURS]
+    times, leads = first["time"].values, first["prediction_timedelta"].values
+    for index, time in enumerate(track(times, "scoring", times.size)):
+        now, truth = _truth(record, time, leads)
+        for name, ensemble in _ensembles(record, stores, climate, index, now, leads.size):
+            parts.setdefault(name, []).append(statistics(ensemble, truth, record.grid))
+    for store in stores.values():
+        store.close()
+    axes = ("forecast", "time", "prediction_timedelta", "variable")
+    named = {
+        key: (axes if part.ndim == 2 else (*axes, "wavenumber"), np.array([[start[key] for start in starts] for starts in parts.values()]))
+        for key, part in next(iter(parts.values()))[0].items()
+    }
+    coordinates = {
+        "forecast": list(parts),
+        "time": times,
+        "prediction_timedelta": leads,
+        "variable": list(VARIABLES),
+        "wavenumber": np.arange(record.grid.longitude.size // 2 + 1),
+    }
+    sums = xr.Dataset(named, coords=coordinates)
+    by_variable = metrics(sums.mean("time"))
+    both = metrics(sums.mean(["time", "variable"])).expand_dims(variable=["both"])
+    combined = xr.concat([by_variable, both], dim="variable")
+    kept = sums.rename({name: f"{name}_by_start" for name in named}).rename(variable="component")
+    scores = xr.merge([combined, kept], join="outer")
+    units = {"crps_fair": "m s-1", "crps_standard": "m s-1", "rmse": "m s-1", "spread": "m s-1", "spread_skill": "1", "power_ratio": "1"}
+    for name, unit in units.items():
+        scores[name].attrs["units"] = unit
+    scores.attrs = {
+        "title": "scores of 10 m wind ensemble forecasts",
+        "grid": record.grid.name,
+        "members": recipe.rollout.members,
+        "wsdcast": json.dumps(make_stamp(recipe, SCORES)),
+    }
+    return scores
+
+
+def _truth(record: Analysis, start: np.datetime64, leads: NDArray[np.timedelta64]) -> tuple[int, NDArray[np.float32]]:
+    """Index of the start in the record and the truth (lead, channel, latitude, longitude)."""
+    now = np.searchsorted(record.times, start)
+    valid = start + leads
+    truth = slice(now + 1, now + 1 + leads.size)
+    if now >= record.times.size or record.times[now] != start or not np.array_equal(record.times[truth], valid):
+        raise UserError(f"the prepared record has no gap-free truth for the forecast from {start.astype('datetime64[h]')}")
+    return int(now), record.wind[truth]
+
+
+def _ensembles(
+    record: Analysis, stores: dict[str, xr.Dataset], climate: NDArray[np.float32], index: int, now: int, leads: int
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Name and members (member, lead, channel, latitude, longitude) of everything that is compared, for one start."""
+    for name, store in stores.items():
+        yield name, np.stack([store[variable][index].values for variable in VARIABLES], axis=2)
+    yield PERSISTENCE, persistence(record, now, leads)
+    yield CLIMATOLOGY, np.broadcast_to(climate[:, None], (climate.shape[0], leads, *climate.shape[1:]))
+
+
+def table(scores: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows for the terminal: one per lead time, both wind components together."""
+    both = scores.sel(variable="both")
+    rows = []
+    for lead in both["prediction_timedelta"].values:
+        here = both.sel(prediction_timedelta=lead)
+        row: dict[str, Any] = {"lead_hours": int(lead / np.timedelta64(1, "h"))}
+        for forecast in here["forecast"].values:
+            row[f"crps_fair: {forecast}"] = float(here["crps_fair"].sel(forecast=forecast))
+        ours = here.sel(forecast=OURS)
+        row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
+        for forecast in (OURS, MOMENTS_ALONE):
+            if forecast in here["forecast"]:
+                row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
+        rows.append(row)
+    return rows

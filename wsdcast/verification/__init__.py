@@ -1,0 +1,1 @@
+"""Scores: statistics that add up, metrics computed from them, baselines."""

@@ -1,0 +1,68 @@
+"""Flow matching in the normalised space of an informed prior: Algorithms 1 and 2.
+
+Flow time t runs from 0 (noise) to 1 (data) on straight paths (Lipman et al. 2023): x_t = (1 - t) noise + t data, with velocity
+v = data - noise. The generator p'_theta is any network ``generator(x, t, warmth)`` whose input x is the state in normalised space
+with context and prior beside it, (batch, channels of state, context and features, ...), and whose output is v.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsdcast.warmstart.prior import InformedPrior, PriorOf
+from wsdcast.warmstart.solvers import Solver
+
+
+def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Point at time t (batch,) of the straight path from noise to data, and the velocity there."""
+    t = t.reshape(-1, *(1,) * (data.dim() - 1))
+    return (1 - t) * noise + t * data, data - noise
+
+
+def generator_input(x: Tensor, context: Tensor, prior: InformedPrior) -> Tensor:
+    """The state in normalised space beside the context and the features of the (blended) prior."""
+    return torch.cat([x, context, prior.features()], dim=1)
+
+
+def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
+    """Algorithm 1: mean squared error of the velocity for random warmth, time and noise.
+
+    Args:
+        generator: p'_theta.
+        prior: what the frozen h_phi makes of the context, or the standard prior.
+        context: C, (batch, ...).
+        target: X_0 of the paper, the truth that follows, (batch, channel, ...).
+        random: source of warmth, time and noise, on the CPU.
+    """
+    batch = target.shape[0]
+    warmth = torch.rand(batch, generator=random).to(target)
+    t = torch.rand(batch, generator=random).to(target)
+    noise = torch.randn(target.shape, generator=random).to(target)
+    prior = prior.blended(warmth)
+    x, velocity = interpolate(noise, prior.normalise(target), t)
+    return nn.functional.mse_loss(generator(generator_input(x, context, prior), t, warmth), velocity)
+
+
+def sample(
+    generator: nn.Module, prior_of: PriorOf, context: Tensor, noise: Tensor, times: Tensor, solve: Solver, warmth: float = 1.0
+) -> Tensor:
+    """Algorithm 2: one sample for each context from standard normal noise.
+
+    Args:
+        generator: p'_theta.
+        prior_of: h_phi, or the standard prior; called once.
+        context: C, (batch, ...).
+        noise: X'_T of the paper, (batch, channel, ...).
+        times: flow times from 0 to 1 between which the solver steps, (steps + 1,).
+        solve: a solver of :mod:`wsdcast.warmstart.solvers`.
+        warmth: w; the paper uses 1 throughout.
+    """
+    # One value for the whole batch: it is embedded once, and a sample's bits cannot depend on who shares its batch.
+    shared_warmth = noise.new_full((1,), warmth)
+    prior = prior_of(context).blended(shared_warmth)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return generator(generator_input(x, context, prior), t.reshape(1), shared_warmth)
+
+    return prior.denormalise(solve(velocity, noise, times))
