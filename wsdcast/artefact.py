@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wsdcast.errors import UserError
-from wsdcast.recipe import DEFAULT, Recipe, load_recipe
+from wsdcast.recipe import DEFAULT, Recipe, checked, load_recipe
 
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
 FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
@@ -53,19 +53,22 @@ class Summary:
 def resolve(recipe: str | Path | None, run: str | Path | None, upstream: str | None = None, **changes: Any) -> tuple[Recipe, Path]:
     """The recipe in force and the run directory.
 
-    Without ``recipe`` it is the one that the artefact ``upstream`` of the run directory was made from, else the default; without
-    ``run`` the directory is ``runs/<recipe name>``.
+    Without ``recipe`` it is the one that the newest artefact of the run directory up to ``upstream`` was made from, else the default;
+    without ``run`` the directory is ``runs/<recipe name>``.
 
     Args:
         recipe: path or name of a recipe.
         run: the run directory.
-        upstream: the artefact that this stage reads.
+        upstream: the last artefact that this stage reads.
         changes: keys to change, as for :meth:`Recipe.changed`.
     """
     found = load_recipe(recipe if recipe is not None else DEFAULT)
     directory = Path(run) if run is not None else Path("runs") / found.name
-    if recipe is None and upstream is not None and (stamp := read_stamp(directory / upstream)) is not None:
-        found = Recipe.model_validate(stamp["recipe"])
+    if recipe is None and upstream is not None:
+        chain = (ANALYSIS, GENERATOR, FORECAST)
+        for artefact in chain[: chain.index(upstream) + 1]:
+            if (stamp := read_stamp(directory / artefact)) is not None:
+                found = stored_recipe(stamp, directory / artefact)
     return found.changed(**changes), directory
 
 
@@ -97,6 +100,15 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         return {"recipe": stamp["recipe"], "hash": stamp["hash"]}
     except (OSError, KeyError, ValueError, TypeError):
         raise UserError(f"{path}: in the place of an artefact, but not written by wsdcast; move it away") from None
+
+
+def stored_recipe(stamp: dict[str, Any], path: Path) -> Recipe:
+    """The recipe in a stamp.
+
+    Raises:
+        UserError: if another version of the package wrote keys that this one does not know.
+    """
+    return checked(stamp["recipe"], f"recipe of {path}")
 
 
 def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool) -> bool:

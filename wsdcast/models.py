@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from wsdcast.data.analysis import VARIABLES
+from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
 from wsdcast.nets.unet import UNet
 from wsdcast.recipe import Network

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from wsdcast.errors import UserError
 
@@ -24,11 +24,16 @@ class Data(Section):
     """What the record is made of."""
 
     source: str = Field("planet", description="'planet' to simulate one, else a file, directory or glob of NetCDF files")
-    grid: str = Field("64x32", pattern=r"^\d+x\d+$", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
+    grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
     days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
     validation_from: datetime | None = Field(None, description="UTC; default: the last fifth of the record without the test part")
     test_from: datetime | None = Field(None, description="UTC; default: the last tenth of the record")
+
+    @field_validator("validation_from", "test_from")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        return time.astimezone(UTC).replace(tzinfo=None) if time is not None and time.tzinfo else time
 
     @model_validator(mode="after")
     def _in_order(self) -> Data:
@@ -99,7 +104,10 @@ class Recipe(Section):
             if value is not None:
                 section, key = name.split("__")
                 content[section][key] = value
-        return _checked(content, "option")
+        try:
+            return Recipe.model_validate(content)
+        except ValidationError as error:
+            raise UserError("; ".join(f"--{item['loc'][-1]}: {_reason(item)}" for item in error.errors())) from None
 
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""
@@ -124,7 +132,20 @@ def load_recipe(recipe: str | Path) -> Recipe:
         raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path}: expected keys and values")
-    return _checked(content, f"recipe {path}")
+    return checked(content, f"recipe {path}")
+
+
+def checked(content: dict[str, Any], where: str) -> Recipe:
+    """A recipe from plain values; ``where`` they came from begins the message.
+
+    Raises:
+        UserError: naming every key that is unknown, missing or not allowed.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
+        raise UserError(f"{where}: {'; '.join(problems)}") from None
 
 
 def shipped_recipes() -> list[str]:
@@ -137,14 +158,6 @@ def _shipped_directory() -> Path:
     here = Path(__file__).parent
     inside = here / "pipelines"
     return inside if inside.is_dir() else here.parent / "pipelines"
-
-
-def _checked(content: dict[str, Any], where: str) -> Recipe:
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
-        raise UserError(f"{where}: {'; '.join(problems)}") from None
 
 
 def _reason(item: Any) -> str:

@@ -1,22 +1,18 @@
-"""The prepared record of wind: one Zarr store, its layout, and what training and forecasting read of it."""
+"""The prepared record of wind, as training, forecasting and scoring read it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.store import VARIABLES, open_store, read_wind
 from wsdcast.errors import UserError
-
-VARIABLES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
-"""Channels in order, by their names in WeatherBench 2."""
 
 STEP = np.timedelta64(6, "h")
 CHUNK = 64
@@ -69,24 +65,6 @@ class Analysis:
         return np.flatnonzero(whole) + 1
 
 
-def create(path: Path, times: NDArray[np.datetime64], grid: Grid) -> zarr.Group:
-    """An empty store of the final layout, readable by xarray; the caller fills the two arrays and the attributes."""
-    coordinates = {"time": ("time", times), **grid_coordinates(grid)}
-    xr.Dataset(coords=coordinates).to_zarr(path, zarr_format=3, consolidated=False, encoding=time_encoding(times))
-    group = zarr.open_group(path, mode="r+")
-    for name in VARIABLES:
-        group.create_array(
-            name,
-            shape=(times.size, *grid.shape),
-            chunks=(CHUNK, *grid.shape),
-            dtype="float32",
-            fill_value=float("nan"),
-            dimension_names=("time", "latitude", "longitude"),
-            attributes=wind_attributes(name),
-        )
-    return group
-
-
 def open_analysis(path: Path) -> Analysis:
     """Read a prepared store.
 
@@ -95,11 +73,11 @@ def open_analysis(path: Path) -> Analysis:
     """
     if not path.is_dir():
         raise UserError(f"{path} is not there; run `wsdcast prepare` first")
-    with xr.open_zarr(path, consolidated=False, chunks=None) as dataset:
+    with open_store(path) as dataset:
         try:
             about = dataset.attrs["normalisation"]
             return Analysis(
-                wind=np.stack([dataset[name].values for name in VARIABLES], axis=1),
+                wind=read_wind(dataset),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([about[name]["mean"] for name in VARIABLES], dtype=np.float32),
@@ -109,25 +87,6 @@ def open_analysis(path: Path) -> Analysis:
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
-
-
-def grid_coordinates(grid: Grid) -> dict[str, tuple[str, NDArray[np.float64], dict[str, str]]]:
-    """Latitude and longitude with CF attributes, for xarray."""
-    return {
-        "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-        "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-    }
-
-
-def time_encoding(times: NDArray[np.datetime64]) -> dict[str, Any]:
-    """Times as whole hours, which every reader of CF understands."""
-    return {"time": {"units": f"hours since {times[0].astype('datetime64[D]')}", "calendar": "proleptic_gregorian", "dtype": "int64"}}
-
-
-def wind_attributes(name: str) -> dict[str, Any]:
-    """CF attributes of one of :data:`VARIABLES`."""
-    direction = "eastward" if name == VARIABLES[0] else "northward"
-    return {"standard_name": f"{direction}_wind", "long_name": f"10 metre {direction} wind", "units": "m s-1"}
 
 
 class RunningMoments:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,9 @@ def _expand(pattern: str) -> list[Path]:
 def _open(path: Path) -> Iterator[xr.Dataset]:
     """The lazy wind of one file, closed afterwards."""
     try:
-        dataset = xr.open_dataset(path, engine="netcdf4", decode_timedelta=True)
+        with warnings.catch_warnings():  # of oddities in variables that are not ours
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            dataset = xr.open_dataset(path, engine="netcdf4", decode_timedelta=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as NetCDF ({str(error).splitlines()[0]})") from None
     with dataset:

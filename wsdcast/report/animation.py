@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
-from wsdcast.data.analysis import VARIABLES, Analysis
+from wsdcast.data.analysis import Analysis
+from wsdcast.data.store import open_store, read_wind
 from wsdcast.report.maps import draw_map, wind_speed
 
 MEMBERS = 3
@@ -17,9 +17,9 @@ MEMBERS = 3
 
 def animate(forecast: Path, record: Analysis, path: Path) -> None:
     """Write a GIF of wind speed for the first start of the store ``forecast``: truth and the first members, lead by lead."""
-    with xr.open_zarr(forecast, consolidated=False, chunks=None, decode_timedelta=True) as store:
+    with open_store(forecast) as store:
         first = store.isel(time=0, number=slice(0, MEMBERS))
-        members = wind_speed(np.stack([first[name].values for name in VARIABLES], axis=2))
+        members = wind_speed(read_wind(first))
         start, leads = first["time"].values, first["prediction_timedelta"].values
     now = int(np.flatnonzero(record.times == start)[0])
     truth = wind_speed(record.wind[now : now + leads.size + 1])

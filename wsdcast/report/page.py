@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from wsdcast.data.analysis import VARIABLES, Analysis
+from wsdcast.data.analysis import Analysis
+from wsdcast.data.store import open_store, read_wind
 from wsdcast.report.figures import forecast_maps, score_curves, spectrum_ratios
 
 STYLE = """
@@ -35,9 +36,9 @@ def write_report(path: Path, scores: xr.Dataset, record: Analysis, forecast: Pat
         about: one line on data, grid, starts and members.
         recipe: text of the recipe, shown at the end.
     """
-    with xr.open_zarr(forecast, consolidated=False, chunks=None, decode_timedelta=True) as store:
+    with open_store(forecast) as store:
         last = store.isel(time=0, prediction_timedelta=-1)
-        members = np.stack([last[name].values for name in VARIABLES], axis=1)
+        members = read_wind(last)
         start, lead = last["time"].values, last["prediction_timedelta"].values
     truth = record.wind[np.searchsorted(record.times, start + lead)]
     when = f"{start.astype('datetime64[h]')} + {int(lead / np.timedelta64(1, 'h'))} h, wind speed"

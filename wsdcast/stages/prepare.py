@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.artefact import ANALYSIS, Summary, complete, is_current, make_stamp, require_space, resolve
-from wsdcast.data import analysis as store
+from wsdcast.data.analysis import CHUNK, STEP, RunningMoments, open_analysis
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.data.planet import LOWER, Planet
 from wsdcast.data.regrid import conservative
+from wsdcast.data.store import VARIABLES, close_store, create_store
 from wsdcast.data.wind_files import open_wind_files
 from wsdcast.errors import UserError
 from wsdcast.progress import track
@@ -55,27 +56,24 @@ def prepare(
     validation_from, test_from = _split(resolved.data, times)
     require_space(directory, 2 * 4 * times.size * target.shape[0] * target.shape[1])
     with complete(path) as partial:
-        group = store.create(partial, times, target)
-        training = store.RunningMoments(target)
+        arrays = create_store(partial, {"time": times}, target, (CHUNK,))
+        training = RunningMoments(target)
         start = 0
-        for block in track(blocks, "preparing", total=-(-times.size // store.CHUNK)):
+        for block in track(blocks, "preparing", total=-(-times.size // CHUNK)):
             end = start + block.shape[0]
-            for channel, name in enumerate(store.VARIABLES):
-                group[name][start:end] = block[:, channel]  # type: ignore[index]
+            for channel, array in enumerate(arrays):
+                array[start:end] = block[:, channel]
             training.add(block[times[start:end] < validation_from])
             start = end
-        normalisation = dict(zip(store.VARIABLES, training.result(), strict=True))
-        group.attrs.update(
-            {
-                "Conventions": "CF-1.11",
-                "title": "10 m wind prepared by wsdcast",
-                "source": resolved.data.source,
-                "validation_from": str(validation_from.astype("datetime64[s]")),
-                "test_from": str(test_from.astype("datetime64[s]")),
-                "normalisation": normalisation,
-                "wsdcast": json.dumps(make_stamp(resolved, ANALYSIS)),
-            }
-        )
+        attributes = {
+            "title": "10 m wind prepared by wsdcast",
+            "source": resolved.data.source,
+            "validation_from": str(validation_from.astype("datetime64[s]")),
+            "test_from": str(test_from.astype("datetime64[s]")),
+            "normalisation": dict(zip(VARIABLES, training.result(), strict=True)),
+            "wsdcast": json.dumps(make_stamp(resolved, ANALYSIS)),
+        }
+        close_store(partial, attributes)
     return _summary(resolved, path)
 
 
@@ -83,11 +81,11 @@ def _planet(data: Data, target: Grid) -> tuple[NDArray[np.datetime64], Blocks]:
     """Wind of the lower layer of the simulated planet, read at the points of the target grid."""
     planet = Planet(seed=data.planet_seed)
     points = SphericalHarmonics(planet.settings.truncation, target.latitude, target.longitude.size, dtype=np.float32)
-    times = PLANET_EPOCH + store.STEP * np.arange(data.days * 4)
+    times = PLANET_EPOCH + STEP * np.arange(data.days * 4)
 
     def blocks() -> Blocks:
         states = islice(planet.run(seed=data.planet_seed), times.size)
-        while chunk := list(islice(states, store.CHUNK)):
+        while chunk := list(islice(states, CHUNK)):
             wind = (planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk)
             yield np.stack([np.stack([u.T, v.T]) for u, v in wind])
 
@@ -97,7 +95,7 @@ def _planet(data: Data, target: Grid) -> tuple[NDArray[np.datetime64], Blocks]:
 def _files(data: Data, target: Grid) -> tuple[NDArray[np.datetime64], Blocks]:
     """Wind of files, regridded."""
     files = open_wind_files(data.source)
-    return files.times, (conservative(block, files.grid, target) for block in files.blocks(store.CHUNK))
+    return files.times, (conservative(block, files.grid, target) for block in files.blocks(CHUNK))
 
 
 def _split(data: Data, times: NDArray[np.datetime64]) -> tuple[np.datetime64, np.datetime64]:
@@ -119,8 +117,8 @@ def _split(data: Data, times: NDArray[np.datetime64]) -> tuple[np.datetime64, np
 
 
 def _summary(recipe: Recipe, path: Path) -> Summary:
-    record = store.open_analysis(path)
-    gaps = int((np.diff(record.times) != store.STEP).sum())
+    record = open_analysis(path)
+    gaps = int((np.diff(record.times) != STEP).sum())
     facts = {
         "source": recipe.data.source,
         "grid": f"{record.grid.name} (longitudes x latitudes)",

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from wsdcast import models
@@ -29,7 +27,8 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
-from wsdcast.data.analysis import STEP, VARIABLES, Analysis, grid_coordinates, open_analysis, time_encoding, wind_attributes
+from wsdcast.data.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.store import close_store, create_store
 from wsdcast.ensemble import Sampler, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
 from wsdcast.errors import UserError
 from wsdcast.progress import track
@@ -122,29 +121,9 @@ def _starts(record: Analysis, count: int, steps: int) -> NDArray[np.intp]:
 def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis, starts: NDArray[np.intp], sampler: Sampler) -> None:
     """Forecasts of all starts, written as they are made, a few leads at a time."""
     settings, grid = recipe.rollout, record.grid
-    leads = STEP * np.arange(1, settings.steps + 1)
-    coordinates = {
-        "time": ("time", record.times[starts], {"standard_name": "forecast_reference_time"}),
-        "number": ("number", np.arange(settings.members), {"standard_name": "realization"}),
-        "prediction_timedelta": ("prediction_timedelta", leads.astype("timedelta64[ns]"), {"standard_name": "forecast_period"}),
-        **grid_coordinates(grid),
-    }
-    attributes = {"Conventions": "CF-1.11", "title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, artefact))}
-    template = xr.Dataset(coords=coordinates, attrs=attributes)
-    template.to_zarr(path, zarr_format=3, consolidated=False, encoding=time_encoding(record.times[starts]))
-    group = zarr.open_group(path, mode="r+")
-    arrays = [
-        group.create_array(
-            name,
-            shape=(starts.size, settings.members, settings.steps, *grid.shape),
-            chunks=(1, settings.members, min(LEADS_PER_CHUNK, settings.steps), *grid.shape),
-            dtype="float32",
-            fill_value=float("nan"),
-            dimension_names=("time", "number", "prediction_timedelta", "latitude", "longitude"),
-            attributes=wind_attributes(name),
-        )
-        for name in VARIABLES
-    ]
+    leads = (STEP * np.arange(1, settings.steps + 1)).astype("timedelta64[ns]")
+    coordinates = {"time": record.times[starts], "number": np.arange(settings.members), "prediction_timedelta": leads}
+    arrays = create_store(path, coordinates, grid, (1, settings.members, min(LEADS_PER_CHUNK, settings.steps)))
     sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, torch.device("cpu")))
     description = f"rolling out {artefact.removesuffix('.zarr')}"
     for (row, lead), wind in track(_leads(recipe, record, starts, sampler), description, starts.size * settings.steps):
@@ -155,6 +134,7 @@ def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis,
             block = np.stack(held, axis=1)
             for channel, array in enumerate(arrays):
                 array[row, :, lead + 1 - len(held) : lead + 1] = block[:, :, channel]
+    close_store(path, {"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, artefact))})
 
 
 @torch.inference_mode()

@@ -25,7 +25,8 @@ from wsdcast.artefact import (
     require,
     resolve,
 )
-from wsdcast.data.analysis import VARIABLES, Analysis, open_analysis
+from wsdcast.data.analysis import Analysis, open_analysis
+from wsdcast.data.store import VARIABLES, open_store, read_wind
 from wsdcast.errors import UserError
 from wsdcast.progress import track
 from wsdcast.recipe import Recipe
@@ -83,7 +84,7 @@ def _score(recipe: Recipe, record: Analysis, forecasts: dict[str, Path]) -> xr.D
     """Statistics (forecast, time, lead, variable), and metrics of their mean over starts, for each variable and for both."""
     climate = climatology(record)
     parts: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
-    stores = {name: xr.open_zarr(path, consolidated=False, chunks=None, decode_timedelta=True) for name, path in forecasts.items()}
+    stores = {name: open_store(path) for name, path in forecasts.items()}
     first = stores[OURS]
     times, leads = first["time"].values, first["prediction_timedelta"].values
     for index, time in enumerate(track(times, "scoring", times.size)):
@@ -137,7 +138,7 @@ def _ensembles(
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Name and members (member, lead, channel, latitude, longitude) of everything that is compared, for one start."""
     for name, store in stores.items():
-        yield name, np.stack([store[variable][index].values for variable in VARIABLES], axis=2)
+        yield name, read_wind(store.isel(time=index))
     yield PERSISTENCE, persistence(record, now, leads)
     yield CLIMATOLOGY, np.broadcast_to(climate[:, None], (climate.shape[0], leads, *climate.shape[1:]))
 

@@ -51,8 +51,8 @@ class InformedPrior:
         return InformedPrior(self.mean, w * torch.maximum(self.std, 1 - w) + (1 - w))
 
     def features(self) -> Tensor:
-        """What the generator is told of the prior: mean and std, (batch, 2 channel, ...)."""
-        return torch.cat([self.mean, self.std], dim=1)
+        """What the generator is told of the prior: mean and logarithm of std, (batch, 2 channel, ...)."""
+        return torch.cat([self.mean, self.std.log()], dim=1)
 
 
 PriorOf = Callable[[Tensor], InformedPrior]

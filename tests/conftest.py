@@ -1,0 +1,43 @@
+"""Shared fixtures: small planets, tiny recipes, files of wind in the layouts that users have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="real wind is not part of the repository; expected in ../shared/data")
+
+TINY = """
+name: tiny
+data: {grid: 16x8, days: 30}
+moments: {widths: [8, 8], steps: 4, batch: 4}
+generator: {widths: [8, 8], steps: 4, batch: 4}
+rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
+"""
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+def wind_dataset(times: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray, seed: int = 0) -> xr.Dataset:
+    """Random wind of the size of real wind, on any axes."""
+    values = np.random.default_rng(seed).normal(0, 6, (2, times.size, latitudes.size, longitudes.size)).astype(np.float32)
+    dimensions = ("time", "latitude", "longitude")
+    attributes = {"units": "m s-1"}
+    return xr.Dataset(
+        {"u10": (dimensions, values[0], attributes), "v10": (dimensions, values[1], attributes)},
+        coords={"time": times, "latitude": latitudes, "longitude": longitudes},
+    )
+
+
+def six_hourly(start: str, count: int) -> np.ndarray:
+    return np.datetime64(start, "ns") + np.timedelta64(6, "h") * np.arange(count)

@@ -1,0 +1,224 @@
+"""Whatever a user can get wrong ends in one line and exit code 2, and nothing is lost or left half-written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY, six_hourly, wind_dataset
+from typer.testing import CliRunner
+
+from wsdcast import artefact
+from wsdcast.cli import app
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stderr
+
+
+def refused(*arguments: str) -> str:
+    """The one line of a command that must fail."""
+    code, line = invoke(*arguments)
+    assert code == 2
+    assert line.startswith("wsdcast: ")
+    assert line.count("\n") == 1
+    return line
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run directory as after prepare and train."""
+    place = tmp_path_factory.mktemp("trained")
+    (place / "tiny.yaml").write_text(TINY)
+    for stage in ("prepare", "train"):
+        assert invoke(stage, "--recipe", str(place / "tiny.yaml"), "--run", str(place / "run"))[0] == 0
+    return place / "run"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.linspace(90, -90, rows), 360 / columns * np.arange(columns)
+
+
+def test_missing_file(here):
+    assert "no such file" in refused("prepare", "--source", "nothing.nc")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ds: ds.rename(u10="t2m"), "has no 10 m wind"),
+        (lambda ds: ds.assign(v10=ds.v10.assign_attrs(units="km h-1")), "units 'km h-1'; expected m s-1"),
+        (lambda ds: ds.isel(longitude=slice(0, 6)), "not a global grid"),
+    ],
+)
+def test_files_that_cannot_be_used(here, change, message):
+    change(wind_dataset(six_hourly("2020-01-01", 40), *grid(7, 8))).to_netcdf(here / "wind.nc")
+    line = refused("prepare", "--source", "wind.nc", "--grid", "8x4")
+    assert message in line
+    assert "wind.nc" in line
+    assert not (here / "runs/planet/analysis.zarr").exists()
+
+
+def test_a_record_too_short_to_split(here):
+    wind_dataset(six_hourly("2020-01-01", 5), *grid(7, 8)).to_netcdf(here / "wind.nc")
+    assert "part has" in refused("prepare", "--source", "wind.nc", "--grid", "8x4")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\nmemebers: 3", "memebers: unknown key"),
+        ("name: x\nrollout: {member: 3}", "rollout.member: unknown key"),
+        ("name: x\nrollout: {members: many}", "rollout.members: input should be a valid integer"),
+        ("name: x\nmoments: {widths: [10]}", "widths must be multiples of 4"),
+        ("name: x\ndata: {validation_from: 2020-01-01}", "validation_from needs a test_from"),
+        ("data: {days: 3}", "name: field required"),
+        ("just text", "expected keys and values"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_recipes_with_mistakes(here, text, message):
+    (here / "r.yaml").write_text(text)
+    line = refused("run", "r.yaml")
+    assert message in line
+    assert "r.yaml" in line
+
+
+def test_unknown_recipe_names_the_known(here):
+    assert "gfs, planet" in refused("run", "plnaet")
+    assert "cannot be read" in refused("run", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(("stage", "missing"), [("train", "analysis.zarr"), ("rollout", "analysis.zarr"), ("score", "analysis.zarr")])
+def test_stages_out_of_order(here, stage, missing):
+    line = refused(stage)
+    assert f"runs/planet/{missing} is not there; run `wsdcast prepare` first" in line
+
+
+def test_later_stages_name_the_stage_before(trained):
+    assert "run `wsdcast rollout` first" in refused("score", "--run", str(trained))
+
+
+def test_artefact_of_another_recipe(trained, here):
+    (here / "other.yaml").write_text(TINY.replace("days: 30", "days: 31"))
+    for stage in ("train", "rollout"):
+        line = refused(stage, "--recipe", "other.yaml", "--run", str(trained))
+        assert "made from another recipe (data.days: 30 there, 31 here)" in line
+    before = (trained / "analysis.zarr/zarr.json").read_text()
+    assert "--overwrite" in refused("prepare", "--recipe", "other.yaml", "--run", str(trained))
+    assert (trained / "analysis.zarr/zarr.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--members", "0", "--members: input should be greater than or equal to 2, not 0"),
+        ("--nfe", "1", "nfe 1: the midpoint solver takes 2 evaluations a step; the nearest it can do is 2"),
+        ("--nfe", "7", "nearest it can do is 8"),
+        ("--starts", "0", "--starts: input should be greater than 0"),
+        ("--days", "-1", "--days: input should be greater than 0"),
+        ("--days", "300", "shorten the forecast with --days"),
+    ],
+)
+def test_options_that_make_no_sense(trained, option, value, message):
+    assert message in refused("rollout", "--run", str(trained), option, value)
+    assert not (trained / "forecast.zarr").exists()
+
+
+def test_grid_option(here):
+    assert "grid '9x4': expected LONGITUDESxLATITUDES" in refused("prepare", "--grid", "9x4")
+    assert "grid 'large': expected LONGITUDESxLATITUDES" in refused("prepare", "--grid", "large")
+
+
+def test_damaged_weights(trained, here):
+    shutil.copytree(trained, here / "run")
+    (here / "run/generator/weights.safetensors").write_bytes(b"not weights")
+    assert "weights.safetensors: cannot be read as the weights of this recipe" in refused("rollout", "--run", "run")
+
+
+def test_something_else_in_the_place_of_an_artefact(here):
+    (here / "runs/planet/analysis.zarr").mkdir(parents=True)
+    (here / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")
+    assert "not written by wsdcast; move it away" in refused("prepare")
+    assert (here / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
+
+
+def test_no_permission_to_write(here):
+    (here / "file").write_text("")
+    assert "Not a directory" in refused("prepare", "--run", "file/run")
+
+
+def test_disk_is_full_before_starting(here, monkeypatch):
+    monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    (here / "tiny.yaml").write_text(TINY)
+    assert "but only 0 MB are free" in refused("prepare", "--recipe", "tiny.yaml")
+    assert not list((here / "runs/tiny").glob("*"))
+
+
+def test_disk_is_full_while_writing(here):
+    """A limit on the size of files stands in for the full disk: the system refuses the write in the middle of the store."""
+    (here / "tiny.yaml").write_text(TINY)
+    script = (
+        "import resource, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "from wsdcast.cli import app\n"
+        "app(['prepare', '--recipe', 'tiny.yaml'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=here)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("wsdcast: ")
+    assert done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr
+    assert not list((here / "runs/tiny").iterdir())
+
+
+def test_debug_shows_where(here):
+    result = CliRunner().invoke(app, ["prepare", "--source", "nothing.nc", "--debug"])
+    assert isinstance(result.exception, artefact.UserError)
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with artefact.complete(path) as partial:
+        partial.mkdir()
+        (partial / "half").write_text("")
+        raise error
+
+
+def test_killed_in_the_middle_leaves_nothing_that_is_taken_for_whole(here):
+    """Whatever is interrupted, the final name is not there, and the next run starts afresh."""
+    path = here / "thing.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path, KeyboardInterrupt())
+    assert not list(here.iterdir())
+    leftover = here / ".thing.partial.zarr"  # as after kill -9
+    leftover.mkdir()
+    (leftover / "half").write_text("")
+    with artefact.complete(path) as partial:
+        assert not partial.exists()
+        partial.mkdir()
+        (partial / "whole").write_text("")
+    assert [item.name for item in path.iterdir()] == ["whole"]
+    with pytest.raises(OSError, match="broken"):
+        write_half(path, OSError("broken"))
+    assert [item.name for item in path.iterdir()] == ["whole"]  # the old one stays
+
+
+def test_stamps_are_data_not_code(trained):
+    stamp = json.loads((trained / "generator/stamp.json").read_text())
+    assert stamp["recipe"]["name"] == "tiny"
+    assert len(stamp["hash"]) == 16

@@ -1,0 +1,251 @@
+"""The method against closed forms: prior, blending, loss, flow, solver, Algorithms 1 and 2."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from wsdcast.errors import UserError
+from wsdcast.warmstart.flow import generator_input, interpolate, sample, training_loss
+from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.prior import InformedPrior, standard, warm_start
+from wsdcast.warmstart.solvers import midpoint, steps_for
+from wsdcast.warmstart.times import uniform
+from wsdcast.warmstart.training import fit
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def prior(random: torch.Generator) -> InformedPrior:
+    return InformedPrior(torch.randn(3, 2, 4, 5, generator=random), torch.rand(3, 2, 4, 5, generator=random) + 0.05)
+
+
+def test_normalising_and_back(prior, random):
+    x = torch.randn(3, 2, 4, 5, generator=random)
+    torch.testing.assert_close(prior.denormalise(prior.normalise(x)), x)
+    torch.testing.assert_close(prior.normalise(prior.mean + 2 * prior.std), torch.full_like(x, 2.0))
+
+
+def test_log_prob_is_that_of_scipy(prior, random):
+    x = torch.randn(3, 2, 4, 5, generator=random)
+    expected = stats.norm.logpdf(x.numpy(), prior.mean.numpy(), prior.std.numpy()).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(prior.log_prob(x).numpy(), expected, rtol=1e-5)
+
+
+def test_blending_has_the_limits_of_equation_4(prior):
+    assert torch.equal(prior.blended(torch.ones(1)).std, prior.std)
+    assert torch.equal(prior.blended(torch.zeros(1)).std, torch.ones_like(prior.std))
+    # Only the standard deviation is blended: at w = 0 the mean is still subtracted.
+    assert torch.equal(prior.blended(torch.zeros(1)).mean, prior.mean)
+    w = torch.tensor([0.25, 0.5, 0.9])
+    by_hand = [[0.25 * max(s, 0.75) + 0.75, 0.5 * max(s, 0.5) + 0.5, 0.9 * max(s, 0.1) + 0.1] for s in (0.05, 0.6, 0.8)]
+    for s, expected in zip((0.05, 0.6, 0.8), by_hand, strict=True):
+        blended = InformedPrior(torch.zeros(3, 1), torch.full((3, 1), s)).blended(w)
+        np.testing.assert_allclose(blended.std[:, 0].numpy(), expected, rtol=1e-6)
+
+
+def test_standard_prior_is_a_special_case(random):
+    context, x = torch.randn(3, 4, 2, 2, generator=random), torch.randn(3, 2, 2, 2, generator=random)
+    prior = standard(2)(context)
+    assert torch.equal(prior.normalise(x), x)
+    for w in (0.0, 0.3, 1.0):  # whatever the warmth
+        torch.testing.assert_close(prior.blended(torch.tensor([w])).std, torch.ones(3, 2, 2, 2))
+
+
+def test_untrained_moments_are_persistence_of_the_state_now(random):
+    now, before = torch.randn(2, 5, 2, 4, 4, generator=random)
+    network = nn.Conv2d(4, 4, 1)
+    nn.init.zeros_(network.weight)
+    nn.init.zeros_(network.bias)
+    mean, std = MomentsModel(network, channels=2)(torch.cat([now, before], dim=1))
+    assert torch.equal(mean, now)
+    assert torch.allclose(std, torch.tensor(math.log1p(math.exp(-1.5))))
+
+
+def test_predicted_std_is_clipped():
+    _, std = MomentsModel(lambda context: torch.full((1, 2, 1, 1), -50.0), channels=1, residual=False)(torch.zeros(1, 1, 1, 1))
+    assert std.item() == pytest.approx(MINIMUM_STD)
+
+
+def test_moments_loss_is_minimal_at_the_true_moments(random):
+    target = 0.3 + 2.0 * torch.randn(4000, 1, 1, 1, generator=random)
+
+    def loss(mean: float, std: float) -> float:
+        model = lambda context: (torch.full_like(context, mean), torch.full_like(context, std))  # noqa: E731
+        return negative_log_likelihood(model, target, target).item()
+
+    assert loss(0.3, 2.0) == pytest.approx(math.log(2.0) + 0.5 * math.log(2 * math.pi) + 0.5, abs=0.03)
+    assert all(loss(0.3, 2.0) < loss(*other) for other in ((0.6, 2.0), (0.0, 2.0), (0.3, 1.7), (0.3, 2.3)))
+
+
+def test_path_from_noise_to_data(random):
+    noise, data = torch.randn(2, 3, 2, 4, 4, generator=random)
+    t = torch.tensor([0.0, 0.25, 1.0])
+    x, velocity = interpolate(noise, data, t)
+    torch.testing.assert_close(x[0], noise[0])
+    torch.testing.assert_close(x[1], 0.75 * noise[1] + 0.25 * data[1])
+    torch.testing.assert_close(x[2], data[2])
+    # Data and noise from a point and its velocity, whatever the time.
+    ahead = t[:, None, None, None]
+    torch.testing.assert_close(x + (1 - ahead) * velocity, data)
+    torch.testing.assert_close(x - ahead * velocity, noise)
+
+
+class Perfect(nn.Module):
+    """The exact velocity where data are N(0, s^2) in normalised space, for any time and at full warmth."""
+
+    def __init__(self, s: float) -> None:
+        super().__init__()
+        self.s = s
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, warmth: torch.Tensor) -> torch.Tensor:
+        t = t[:, None, None, None]
+        return (t * self.s**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * self.s**2) * x[:, :1]
+
+
+def test_sampling_a_gaussian_gives_its_closed_form(random):
+    """The flow of a Gaussian is x -> mean + s std x; with mean and std of the data predicted, s = 1 and x is the prior's draw."""
+    noise = torch.randn(64, 1, 2, 2, generator=random)
+    context = torch.zeros(64, 1, 2, 2)
+    moments = warm_start(lambda context: (torch.full_like(context, 5.0), torch.full_like(context, 0.5)))
+    drawn = sample(Perfect(0.7), moments, context, noise, uniform(200), midpoint)
+    torch.testing.assert_close(drawn, 5 + 0.5 * 0.7 * noise, atol=1e-4, rtol=1e-4)
+    drawn = sample(Perfect(0.7), standard(1), context, noise, uniform(200), midpoint)
+    torch.testing.assert_close(drawn, 0.7 * noise, atol=1e-4, rtol=1e-4)
+
+
+def test_midpoint_is_of_second_order():
+    """On dx/dt = x cos(t), whose solution is exp(sin t)."""
+
+    def error(steps: int) -> float:
+        x = midpoint(lambda x, t: x * torch.cos(t), torch.ones(1, dtype=torch.float64), uniform(steps).double())
+        return abs(x.item() - math.exp(math.sin(1.0)))
+
+    orders = [math.log2(error(steps) / error(2 * steps)) for steps in (32, 64, 128)]
+    assert orders == pytest.approx([2, 2, 2], abs=0.1)
+
+
+@pytest.mark.parametrize("nfe", [2, 4, 10])
+def test_evaluations_are_as_many_as_claimed_and_none_at_the_data_end(nfe):
+    seen = []
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(t.item())
+        return x
+
+    midpoint(velocity, torch.ones(1), uniform(steps_for(nfe)))
+    assert len(seen) == nfe
+    assert seen[0] == 0
+    assert max(seen) < 1
+
+
+@pytest.mark.parametrize(("nfe", "nearest"), [(1, 2), (0, 2), (-3, 2), (5, 4), (7, 8)])
+def test_evaluations_that_cannot_be_met_are_refused(nfe, nearest):
+    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest it can do is {nearest}$"):
+        steps_for(nfe)
+
+
+def test_training_loss_is_algorithm_1_line_by_line(prior, random):
+    context, target = torch.randn(3, 4, 4, 5, generator=random), torch.randn(3, 2, 4, 5, generator=random)
+    seen = {}
+
+    class Generator(nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, warmth: torch.Tensor) -> torch.Tensor:
+            seen.update(x=x, t=t, warmth=warmth)
+            return torch.zeros_like(target)
+
+    loss = training_loss(Generator(), prior, context, target, torch.Generator().manual_seed(7))
+    again = torch.Generator().manual_seed(7)
+    w, t = torch.rand(3, generator=again), torch.randn(3, generator=again).sigmoid()
+    noise = torch.randn(3, 2, 4, 5, generator=again)
+    wide = w[:, None, None, None]
+    std = wide * torch.maximum(prior.std, 1 - wide) + (1 - wide)
+    data = (target - prior.mean) / std
+    assert torch.equal(seen["t"], t)
+    assert torch.equal(seen["warmth"], w)
+    x = (1 - t[:, None, None, None]) * noise + t[:, None, None, None] * data
+    torch.testing.assert_close(seen["x"], generator_input(x, context, InformedPrior(prior.mean, std)))
+    torch.testing.assert_close(loss, ((data - noise) ** 2).mean())
+
+
+def test_the_moments_model_gets_no_gradient_from_the_generator(random):
+    scale = nn.Parameter(torch.ones(1))
+    prior = warm_start(lambda context: (context * scale, context.abs() * scale + 1))(torch.ones(2, 1, 2, 2))
+    assert not prior.mean.requires_grad
+    assert not prior.std.requires_grad
+
+
+def test_training_learns_the_moments_and_averages_the_weights():
+    """A linear regression whose answer is known; the average after it lies between the first weights and the last."""
+    torch.manual_seed(0)
+    model, averaged = nn.Linear(1, 1), nn.Linear(1, 1)
+    averaged.load_state_dict(model.state_dict())
+    x = torch.linspace(-1, 1, 64)[:, None]
+    losses = list(
+        fit(
+            model,
+            averaged,
+            lambda model, chosen: ((model(x[chosen]) - 3 * x[chosen] + 1) ** 2).mean(),
+            64,
+            steps=600,
+            batch=16,
+            rate=0.03,
+            clip=10.0,
+            average=0.99,
+            random=torch.Generator().manual_seed(0),
+        )
+    )
+    assert len(losses) == 600
+    assert averaged.weight.item() == pytest.approx(3, abs=0.02)
+    assert averaged.bias.item() == pytest.approx(-1, abs=0.02)
+
+
+def test_average_follows_its_warm_up_once_per_optimiser_step():
+    model, averaged = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    nn.init.constant_(averaged.weight, 1.0)
+    seen, expected = [], 1.0
+    steps = fit(
+        model,
+        averaged,
+        lambda model, _: model.weight.sum(),
+        8,
+        steps=5,
+        batch=2,
+        rate=0.1,
+        clip=1.0,
+        average=0.3,
+        random=torch.Generator(),
+    )
+    for step, _ in enumerate(steps):
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.item()
+        seen.append(averaged.weight.item() - expected)
+    assert seen == pytest.approx([0] * 5, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step():
+    model = nn.Linear(1, 1)
+    steps = fit(
+        model,
+        nn.Linear(1, 1),
+        lambda model, _: model.weight.sum() * math.nan,
+        8,
+        steps=5,
+        batch=2,
+        rate=0.1,
+        clip=1.0,
+        average=0.9,
+        random=torch.Generator(),
+    )
+    with pytest.raises(UserError, match="nan at training step 0"):
+        list(steps)

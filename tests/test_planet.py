@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from wsdcast.data.harmonics import SphericalHarmonics
+from wsdcast.data.planet import LOWER, UPPER, Planet, PlanetSettings, mean_square
+
+SMALL = PlanetSettings(truncation=21)
+
+
+@pytest.fixture(scope="module")
+def precise() -> Planet:
+    return Planet(SMALL, dtype=np.float64)
+
+
+@pytest.fixture(scope="module")
+def weather(precise: Planet) -> np.ndarray:
+    """A developed state."""
+    return next(precise.run(spin_up=20 * 86400.0))
+
+
+def energy(planet: Planet, state: np.ndarray) -> float:
+    """Kinetic and available potential energy of the two layers, -1/2 of psi times q, m2 s-2."""
+    product = planet.streamfunction(state).conj() * state
+    return -0.5 * float((product[0].sum() + 2 * product[1:].sum()).real)
+
+
+def enstrophy(planet: Planet, state: np.ndarray) -> float:
+    return 0.5 * float(mean_square(state + planet.constant_vorticity).sum())
+
+
+def test_inversion_round_trip(precise, weather):
+    np.testing.assert_allclose(precise.potential_vorticity(precise.streamfunction(weather))[:, 1:], weather[:, 1:], atol=1e-18)
+
+
+def test_energy_is_that_of_the_winds(precise, weather):
+    streamfunction = precise.streamfunction(weather)
+    u, v = precise.wind(streamfunction)
+    kinetic = 0.5 * ((u**2 + v**2) * precise.cell_area[:, None]).sum()
+    shear = streamfunction[..., UPPER] - streamfunction[..., LOWER]
+    available = 0.5 * mean_square(shear) / SMALL.deformation_radius**2
+    assert energy(precise, weather) == pytest.approx(kinetic + available, rel=1e-10)
+
+
+def test_advection_alone_conserves_energy_and_potential_enstrophy(precise, weather):
+    state, h = weather, 900.0
+    for _ in range(96):
+        k1 = precise.tendency(state, sources=False)
+        k2 = precise.tendency(state + h / 2 * k1, sources=False)
+        k3 = precise.tendency(state + h / 2 * k2, sources=False)
+        k4 = precise.tendency(state + h * k3, sources=False)
+        state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    # The flow has changed, the two invariants have not.
+    assert mean_square(state - weather).sum() > 0.05 * mean_square(weather).sum()
+    assert energy(precise, state) == pytest.approx(energy(precise, weather), rel=1e-5)
+    assert enstrophy(precise, state) == pytest.approx(enstrophy(precise, weather), rel=1e-5)
+
+
+def test_relaxation_draws_energy_from_the_jet_and_drag_takes_it(precise, weather):
+    rest = np.zeros_like(weather)
+    warming = precise.tendency(rest)
+    shear = precise.streamfunction(warming)
+    growth = shear[..., UPPER] - shear[..., LOWER]
+    assert (growth * precise.equilibrium_shear.conj()).real.sum() > 0
+    still = PlanetSettings(truncation=21, jet=0.0, relaxation_time=1e30)
+    slowed = Planet(still, dtype=np.float64)
+    change = (slowed.streamfunction(weather).conj() * slowed.tendency(weather)).real
+    assert -(change[0].sum() + 2 * change[1:].sum()) < 0
+
+
+def test_stirring_has_the_size_that_is_asked(precise, weather):
+    random = np.random.default_rng(0)
+    squares = []
+    for _ in range(50):
+        vorticity = precise.stirring(weather, random)
+        u, v = precise.wind(vorticity * precise.inverse_barotropic)
+        squares.append(((u**2 + v**2) * precise.cell_area).sum() / 2)
+    asked = SMALL.stirring * np.sqrt(SMALL.time_step / 3600)
+    # What is pushed has divergence too, which the vorticity does not keep; hence a little less.
+    assert 0.6 * asked < np.sqrt(np.mean(squares)) <= asked
+
+
+def test_same_seed_same_bits_whatever_the_threads():
+    script = (
+        "import hashlib, itertools\nfrom wsdcast.data.planet import Planet, PlanetSettings\n"
+        "states = itertools.islice(Planet(PlanetSettings(truncation=42)).run(spin_up=86400.0), 3)\n"
+        "print(hashlib.sha256(b''.join(state.tobytes() for state in states)).hexdigest())"
+    )
+    digests = set()
+    for threads in ("1", "2", "4"):
+        environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads)
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
+    other = hashlib.sha256(b"".join(state.tobytes() for state in islice(Planet().run(seed=1, spin_up=86400.0), 3))).hexdigest()
+    assert other not in digests
+
+
+def test_weather_is_like_weather():
+    """Winds, spectrum and growth of errors of the default planet, as the documentation states them."""
+    planet = Planet()
+    states = list(islice(planet.run(spin_up=50 * 86400.0, interval=86400.0), 20))
+    u, v = planet.wind(np.stack([planet.streamfunction(state)[..., LOWER] for state in states], axis=-1))
+    size = [float(np.sqrt((wind**2 * planet.cell_area[:, None]).sum(axis=(0, 1)).mean())) for wind in (u, v)]
+    assert size[0] == pytest.approx(9, abs=1.2)
+    assert size[1] == pytest.approx(7, abs=1.2)
+
+    degree = planet.harmonics.degree
+    power = np.mean([np.abs(planet.streamfunction(state)[..., LOWER]) ** 2 for state in states], axis=0)
+    kinetic = (power[0] + 2 * power[1:].sum(axis=0)) * degree * (degree + 1)
+    band = slice(10, 30)
+    slope = np.polyfit(np.log(degree[band]), np.log(kinetic[band]), 1)[0]
+    assert -4.2 < slope < -2.6
+
+    twin = states[-1] + planet.potential_vorticity(1e-3 * planet.streamfunction(states[0]))
+    one, noise_one, noise_two = states[-1], np.random.default_rng(5), np.random.default_rng(5)
+    distance = []
+    for _ in range(6):
+        distance.append(float(mean_square(planet.streamfunction(one - twin)[..., LOWER] * planet.harmonics.degree)))
+        for _ in range(16):
+            one, twin = planet.step(one, noise_one), planet.step(twin, noise_two)
+    doubling = np.log(2) / (0.5 * np.polyfit(np.arange(2, 6), np.log(distance[2:]), 1)[0])
+    assert 0.7 < doubling < 4  # days
+
+
+def test_wind_at_points_of_a_grid_with_poles():
+    planet = Planet(SMALL)
+    streamfunction = planet.streamfunction(next(planet.run(spin_up=86400.0)))[..., LOWER]
+    latitudes = np.linspace(90, -90, 13)
+    u, v = planet.wind(streamfunction, SphericalHarmonics(21, latitudes, 24, dtype=np.float32))
+    assert np.isfinite(u).all()
+    assert np.isfinite(v).all()
+    assert np.abs(np.delete(np.fft.rfft(u[:, 0]), 1)).max() < 1e-3 * np.abs(np.fft.rfft(u[:, 0])).max()
+
+
+@pytest.mark.slow
+def test_stable_for_ten_years():
+    planet = Planet()
+    for state in islice(planet.run(interval=5 * 86400.0), 730):
+        u, v = planet.wind(planet.streamfunction(state))
+        assert np.hypot(u, v).max() < 200

@@ -1,0 +1,168 @@
+"""The four commands through the installed entry point on a tiny recipe, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import TINY
+
+import wsdcast
+from wsdcast.data.analysis import open_analysis
+from wsdcast.data.store import VARIABLES
+from wsdcast.verification.kernels import fair_crps
+
+ENTRY_POINT = Path(sys.executable).with_name("wsdcast")
+
+
+def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(ENTRY_POINT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A directory in which the four commands ran in order, each after the first with no option at all but the run directory."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "tiny.yaml").write_text(TINY)
+    for line in ("prepare --recipe tiny.yaml", "train --run runs/tiny", "rollout --run runs/tiny", "score --run runs/tiny --json"):
+        done = command(*line.split(), cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""  # no progress bars where there is no terminal
+    (place / "score.json").write_text(done.stdout)
+    return place
+
+
+@pytest.fixture(scope="module")
+def record(place):
+    return open_analysis(place / "runs/tiny/analysis.zarr")
+
+
+def test_every_artefact_is_there_and_nothing_else(place):
+    names = {path.name for path in (place / "runs/tiny").iterdir()}
+    stores = {"analysis.zarr", "moments", "generator", "forecast.zarr", "moments_forecast.zarr"}
+    assert names == stores | {"forecast.gif", "scores.nc", "report.html"}
+    assert {path.name for path in (place / "runs/tiny/moments").iterdir()} == {"weights.safetensors", "stamp.json", "history.csv"}
+
+
+def test_prepared_store_is_plain_xarray(place, record):
+    with xr.open_zarr(place / "runs/tiny/analysis.zarr") as dataset:
+        assert set(dataset.data_vars) == set(VARIABLES)
+        wind = dataset["10m_u_component_of_wind"]
+        assert wind.dims == ("time", "latitude", "longitude")
+        assert wind.attrs["standard_name"] == "eastward_wind"
+        assert wind.attrs["units"] == "m s-1"
+        assert dataset.sizes == {"time": 120, "latitude": 8, "longitude": 16}
+        assert dataset.latitude.values[0] > dataset.latitude.values[-1]
+        np.testing.assert_array_equal(wind.values, record.wind[:, 0])
+
+
+def test_normalisation_is_of_the_training_part_alone(record):
+    training = record.wind[record.part("train")].astype(np.float64)
+    weights = record.grid.area_weights[:, None]
+    mean = (training * weights).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(record.mean, mean, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(record.std, np.sqrt((training**2 * weights).mean(axis=(0, 2, 3)) - mean**2), rtol=1e-5)
+    assert (record.part("train").sum(), record.part("validation").sum(), record.part("test").sum()) == (96, 12, 12)
+
+
+def test_forecast_has_the_layout_of_weatherbench(place, record):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecast = xr.open_zarr(place / "runs/tiny/forecast.zarr", decode_timedelta=True)
+    assert forecast["10m_v_component_of_wind"].dims == ("time", "number", "prediction_timedelta", "latitude", "longitude")
+    assert dict(forecast.sizes) == {"time": 2, "number": 3, "prediction_timedelta": 2, "latitude": 8, "longitude": 16}
+    np.testing.assert_array_equal(forecast.prediction_timedelta.values, np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]"))
+    assert set(forecast.time.values) <= set(record.times[record.part("test")])
+    assert np.isfinite(forecast["10m_v_component_of_wind"].values).all()
+    np.testing.assert_allclose(forecast.latitude.values, record.grid.latitude)
+
+
+def test_scores_are_those_of_the_files(place, record):
+    """Fair CRPS of the table recomputed from forecast and record, over all starts and not the last alone."""
+    rows = json.loads((place / "score.json").read_text())["scores"]
+    forecast = xr.open_zarr(place / "runs/tiny/forecast.zarr", decode_timedelta=True)
+    for lead, row in enumerate(rows):
+        scores = []
+        for start in range(2):
+            now = int(np.flatnonzero(record.times == forecast.time.values[start])[0])
+            for channel, name in enumerate(VARIABLES):
+                crps = fair_crps(forecast[name].values[start, :, lead], record.wind[now + 1 + lead, channel])
+                scores.append((crps * record.grid.area_weights[:, None]).mean())
+        assert row["lead_hours"] == 6 * (lead + 1)
+        assert row["crps_fair: wsdcast"] == pytest.approx(np.mean(scores), rel=1e-5)
+    with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
+        assert set(scores.forecast.values) == {"wsdcast", "moments alone", "persistence", "climatology"}
+        assert scores.sizes["time"] == 2
+        both = scores.crps_fair.sel(variable="both", forecast="wsdcast").values
+        np.testing.assert_allclose(both, [row["crps_fair: wsdcast"] for row in rows])
+
+
+def test_persistence_is_the_state_now(place, record):
+    with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
+        now = [int(np.flatnonzero(record.times == time)[0]) for time in scores.time.values]
+        error = np.mean([np.abs(record.wind[i] - record.wind[i + 2]) * record.grid.area_weights[:, None] for i in now])
+        ours = scores.crps_fair.sel(forecast="persistence", variable="both").values[1]
+    assert ours == pytest.approx(error, rel=1e-5)
+
+
+def test_report_is_one_file_that_asks_for_nothing_else(place):
+    page = (place / "runs/tiny/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r'(src|href)="(?!data:)|https?://|@import|<script', page)
+    for words in ("climatology", "persistence", "moments alone", "spread / skill", "generator:"):
+        assert words in page
+
+
+def test_animation_has_a_frame_for_each_lead(place):
+    from PIL import Image
+
+    with Image.open(place / "runs/tiny/forecast.gif") as picture:
+        assert picture.n_frames == 3
+
+
+def test_what_is_current_is_skipped(place):
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny").iterdir() if path.name != "report.html"}
+    done = command("run", "tiny.yaml", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("current") >= 4
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_python_functions_do_the_same_as_the_commands(place, tmp_path, monkeypatch):
+    """The same recipe from Python gives the same bits, forecast included."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    summaries = list(wsdcast.run("tiny.yaml"))
+    assert [summary.stage for summary in summaries] == ["prepare", "train", "rollout", "score"]
+    ours, theirs = (xr.open_zarr(where / "runs/tiny/forecast.zarr", decode_timedelta=True) for where in (tmp_path, place))
+    xr.testing.assert_identical(ours.load(), theirs.load())
+
+
+def test_standard_flow_matching_needs_no_moments(place, tmp_path):
+    standard = TINY.replace("generator: {", "generator: {prior: standard, ")
+    (tmp_path / "standard.yaml").write_text(standard)
+    done = command("run", "standard.yaml", "--run", "out", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out/moments").exists()
+    assert "moments alone" not in done.stdout
+
+
+def test_changed_options_need_permission_to_replace(place, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "runs", tmp_path / "runs")
+    refused = command("rollout", "--run", "runs/tiny", "--members", "4", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "rollout.members: 3 there, 4 here" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    allowed = command("rollout", "--run", "runs/tiny", "--members", "4", "--overwrite", cwd=tmp_path)
+    assert allowed.returncode == 0, allowed.stderr
+    few, many = (xr.open_zarr(where / "runs/tiny/forecast.zarr", decode_timedelta=True).load() for where in (place, tmp_path))
+    xr.testing.assert_equal(many.isel(number=slice(0, 3)), few)

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from wsdcast.nets import sphere
+from wsdcast.nets.unet import ScalarEmbedding, SphereConvolution, UNet
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def trained(network: torch.nn.Module, random: torch.Generator) -> torch.nn.Module:
+    """With weights that are not zero, as after training."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            parameter.data = 0.1 * torch.randn(parameter.shape, generator=random)
+    return network.eval()
+
+
+def neighbour(field: np.ndarray, row: int, column: int, includes_poles: bool) -> float:
+    """Value at (row, column) of a grid that goes on beyond its edges, walked step by step over the poles."""
+    rows, columns = field.shape
+    while not 0 <= row < rows:
+        pole = (0 if row < 0 else rows - 1) if includes_poles else (-0.5 if row < 0 else rows - 0.5)
+        row = round(2 * pole - row)
+        column += columns // 2
+    return field[row, column % columns]
+
+
+def test_padding_gives_the_neighbours_on_the_sphere():
+    field = torch.arange(24.0).reshape(4, 6)
+    padded = sphere.pad(field, 2)
+    expected = [[neighbour(field.numpy(), row, column, False) for column in range(-2, 8)] for row in range(-2, 6)]
+    np.testing.assert_array_equal(padded.numpy(), expected)
+
+
+@pytest.mark.parametrize("includes_poles", [True, False])
+@pytest.mark.parametrize(("rows", "columns"), [(5, 6), (4, 8), (7, 12), (9, 10), (11, 4)])
+def test_extension_gives_the_neighbours_on_the_sphere(rows, columns, includes_poles):
+    field = torch.arange(float(rows * columns)).reshape(rows, columns)
+    extended, original = sphere.extend(field, 8, includes_poles)
+    assert all(size % 8 == 0 for size in extended.shape)
+    assert all(0 <= big - small < 8 for big, small in zip(extended.shape, field.shape, strict=True))
+    assert torch.equal(extended[original], field)
+    north, west = original[0].start, original[1].start
+    expected = [
+        [neighbour(field.numpy(), row - north, column - west, includes_poles) for column in range(extended.shape[1])]
+        for row in range(extended.shape[0])
+    ]
+    np.testing.assert_array_equal(extended.numpy(), expected)
+
+
+def test_no_extension_where_none_is_needed():
+    field = torch.randn(1, 1, 8, 16)
+    extended, original = sphere.extend(field, 8, False)
+    assert torch.equal(extended, field)
+    assert original == (slice(0, 8), slice(0, 16))
+
+
+@pytest.mark.parametrize(("rows", "columns", "extended"), [(121, 240, (124, 240)), (32, 64, (32, 64)), (181, 360, (184, 360))])
+def test_real_grids_waste_nothing_beyond_the_next_multiple(rows, columns, extended):
+    field = torch.zeros(1, 1, rows, columns)
+    assert sphere.extend(field, 4, rows % 2 == 1)[0].shape[-2:] == extended
+    network = UNet(1, 1, (4, 4, 4), includes_poles=rows % 2 == 1)
+    assert network(field).shape == field.shape
+
+
+def test_turning_the_globe_turns_the_output(random):
+    network = trained(UNet(2, 3, (8, 8, 8), scalars=1), random)
+    x, t = torch.randn(2, 2, 8, 16, generator=random), torch.rand(2, generator=random)
+    with torch.no_grad():
+        for shift in (4, 8, 12):  # multiples of what the two halvings allow
+            torch.testing.assert_close(network(x.roll(shift, -1), t), network(x, t).roll(shift, -1), atol=1e-5, rtol=1e-4)
+
+
+def test_convolution_sees_the_neighbours_on_the_sphere(random):
+    convolution = trained(SphereConvolution(1, 1), random)
+    field = torch.randn(4, 6, generator=random)
+    kernel, bias = convolution.weight[0, 0].detach().numpy(), convolution.bias.item()
+    expected = [
+        [
+            bias + sum(kernel[i, j] * neighbour(field.numpy(), row + i - 1, column + j - 1, False) for i in range(3) for j in range(3))
+            for column in range(6)
+        ]
+        for row in range(4)
+    ]
+    with torch.no_grad():
+        np.testing.assert_allclose(convolution(field[None, None])[0, 0].numpy(), expected, atol=1e-5)
+
+
+def test_untrained_output_is_zero(random):
+    network = UNet(3, 2, (8, 12), blocks=2, scalars=2)
+    x, scalar = torch.randn(2, 3, 8, 8, generator=random), torch.rand(2, generator=random)
+    assert not network(x, scalar, scalar).any()
+
+
+def test_scalars_matter_and_one_value_serves_a_whole_batch(random):
+    network = trained(UNet(3, 2, (8, 12), scalars=2), random)
+    x = torch.randn(3, 3, 8, 8, generator=random)
+    t, w = torch.tensor([0.3]), torch.tensor([0.8])
+    with torch.no_grad():
+        shared = network(x, t, w)
+        torch.testing.assert_close(network(x, t.expand(3), w.expand(3)), shared)
+        assert (network(x, t + 0.1, w) - shared).abs().max() > 1e-3
+        assert (network(x, t, w - 0.1) - shared).abs().max() > 1e-3
+
+
+def test_embedding_tells_times_apart():
+    """A sinusoid fed with raw t in [0, 1] would hardly vary; ours does."""
+    embedding = ScalarEmbedding(16, 8)
+    t = torch.linspace(0, 1, 11)
+    angles = t[:, None] * embedding.frequencies
+    features = torch.cat([angles.cos(), angles.sin()], dim=1)
+    distance = torch.cdist(features, features) + 10 * torch.eye(11)
+    assert distance.min() > 1
