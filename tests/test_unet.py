@@ -31,11 +31,21 @@ def neighbour(field: np.ndarray, row: int, column: int, includes_poles: bool) ->
     return field[row, column % columns]
 
 
-def test_padding_gives_the_neighbours_on_the_sphere():
-    field = torch.arange(24.0).reshape(4, 6)
-    padded = sphere.pad(field, 2)
-    expected = [[neighbour(field.numpy(), row, column, False) for column in range(-2, 8)] for row in range(-2, 6)]
-    np.testing.assert_array_equal(padded.numpy(), expected)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_padding_gives_the_neighbours_on_the_sphere(layout):
+    field = torch.arange(48.0).reshape(1, 2, 4, 6).contiguous(memory_format=layout)
+    padded = sphere.pad(field)
+    for channel in range(2):
+        one = field[0, channel].numpy()
+        expected = [[neighbour(one, row, column, False) for column in range(-1, 7)] for row in range(-1, 5)]
+        np.testing.assert_array_equal(padded[0, channel].numpy(), expected)
+    assert padded.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradient_of_padding(layout):
+    field = torch.randn(2, 3, 4, 6, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    assert torch.autograd.gradcheck(sphere.pad, (field,))
 
 
 @pytest.mark.parametrize("includes_poles", [True, False])

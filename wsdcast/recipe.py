@@ -48,9 +48,9 @@ class Network(Section):
     widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
     blocks: PositiveInt = Field(1, description="residual blocks per level")
     dropout: float = Field(0.0, ge=0, lt=1)
-    steps: PositiveInt = Field(1000, description="optimiser steps")
-    batch: PositiveInt = Field(16, description="samples per step")
-    rate: PositiveFloat = Field(1e-3, description="learning rate, constant for half of the steps, then a cosine to zero")
+    steps: PositiveInt = Field(1500, description="optimiser steps")
+    batch: PositiveInt = Field(8, description="samples per step")
+    rate: PositiveFloat = Field(2e-3, description="learning rate, constant for half of the steps, then a cosine to zero")
     clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
     average: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights")
 
@@ -64,6 +64,7 @@ class Network(Section):
 class Generator(Network):
     """The flow-matching network."""
 
+    steps: PositiveInt = Field(2000, description="optimiser steps")
     prior: Literal["warm", "standard"] = Field("warm", description="where flow matching starts: predicted moments, or N(0, 1)")
 
 

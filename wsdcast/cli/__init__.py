@@ -27,7 +27,7 @@ RecipeOption = Annotated[
 ]
 RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per stage instead of tables.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 
 

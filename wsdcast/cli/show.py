@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from json import dumps
 from typing import TYPE_CHECKING
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -11,10 +14,14 @@ if TYPE_CHECKING:
     from wsdcast.artefact import Summary
 
 
+BROKEN = {"moments alone": "moments\nalone", "persistence": "persis-\ntence", "climatology": "clima-\ntology"}
+"""Headings broken so that the table fits 80 columns."""
+
+
 def show(summary: Summary, json: bool) -> None:
     """Print a summary to standard output, as tables or as one JSON object."""
     if json:
-        print(summary.as_json())
+        print(dumps(asdict(summary), indent=2, default=str))
         return
     console = Console()
     table = Table(title=f"wsdcast {summary.stage}", title_justify="left", show_header=False, box=None, padding=(0, 1))
@@ -32,14 +39,15 @@ def show(summary: Summary, json: bool) -> None:
 def _scores(summary: Summary) -> Table:
     """One row per lead time; narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
-    table = Table(title="fair CRPS (m/s) beside baselines; spread/skill; largest spectrum deviation", title_justify="left")
-    table.add_column("lead", justify="right")
+    title = "fair CRPS in m/s beside baselines; spread/skill; largest deviation of the power spectrum"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("lead", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(name, justify="right", style="bold" if name == "wsdcast" else None)
+        table.add_column(BROKEN.get(name, name), justify="right", style="bold" if name == "wsdcast" else None)
     deviations = [name for name in names if f"power_deviation: {name}" in summary.scores[0]]
-    table.add_column("spread/ skill", justify="right")
+    table.add_column("spread/\nskill", justify="right")
     for name in deviations:
-        table.add_column(f"spectrum, {name}", justify="right")
+        table.add_column("spectrum" if name == "wsdcast" else "moments'\nspectrum", justify="right")
     for row in summary.scores:
         cells = [f"{row['lead_hours']} h", *(f"{row[f'crps_fair: {name}']:.3f}" for name in names), f"{row['spread_skill']:.2f}"]
         table.add_row(*cells, *(f"{100 * row[f'power_deviation: {name}']:.0f} %" for name in deviations))

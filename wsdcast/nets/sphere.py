@@ -6,17 +6,51 @@ by half its length. Only scalars continue so: the components of a vector change 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def pad(x: Tensor, width: int = 1) -> Tensor:
-    """Add ``width`` neighbours on all sides of a grid whose pole lies half a row beyond its first and last row."""
-    half_turn = x.shape[-1] // 2
-    beyond_north = x[..., :width, :].flip(-2).roll(half_turn, -1)
-    beyond_south = x[..., -width:, :].flip(-2).roll(half_turn, -1)
-    x = torch.cat([beyond_north, x, beyond_south], dim=-2)
-    return torch.cat([x[..., -width:], x, x[..., :width]], dim=-1)
+class _Pad(torch.autograd.Function):
+    """One neighbour on all sides. Written into one new tensor: built with ``torch.cat`` it took a third of the time of inference."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        half = x.shape[-1] // 2
+        shape = (*x.shape[:-2], x.shape[-2] + 2, x.shape[-1] + 2)
+        padded = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_layout(x))
+        padded[..., 1:-1, 1:-1] = x
+        for row in (0, -1):
+            padded[..., row, 1 : half + 1] = x[..., row, half:]
+            padded[..., row, half + 1 : -1] = x[..., row, :half]
+        padded[..., 0] = padded[..., -2]
+        padded[..., -1] = padded[..., 1]
+        return padded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Every neighbour is a copy of a point, so its gradient is added to that of the point.
+        half = (gradient.shape[-1] - 2) // 2
+        circles = gradient[..., 1:-1].clone()
+        circles[..., -1] += gradient[..., 0]
+        circles[..., 0] += gradient[..., -1]
+        inner = circles[..., 1:-1, :].contiguous(memory_format=_layout(gradient))
+        for row in (0, -1):
+            inner[..., row, half:] += circles[..., row, :half]
+            inner[..., row, :half] += circles[..., row, half:]
+        return inner
+
+
+def pad(x: Tensor) -> Tensor:
+    """Add one neighbour on all sides of a grid (..., latitude, longitude) whose pole lies half a row beyond its first and last row."""
+    return _Pad.apply(x)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    """Channels last stays channels last: oneDNN's convolutions are faster so."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def extend(x: Tensor, multiple: int, includes_poles: bool) -> tuple[Tensor, tuple[slice, slice]]:

@@ -20,7 +20,8 @@ def score_curves(scores: xr.Dataset) -> Figure:
     days = both["prediction_timedelta"].values / np.timedelta64(1, "D")
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = (("crps_fair", "fair CRPS (m/s)"), ("rmse", "RMSE of the mean (m/s)"), ("spread_skill", "spread / skill"))
-    for axis, (metric, label) in zip(figure.subplots(1, 3), panels, strict=True):
+    axes = figure.subplots(1, 3)
+    for axis, (metric, label) in zip(axes, panels, strict=True):
         for forecast in both["forecast"].values:
             values = both[metric].sel(forecast=forecast)
             if metric == "spread_skill" and forecast not in ("wsdcast", "moments alone"):
@@ -31,7 +32,7 @@ def score_curves(scores: xr.Dataset) -> Figure:
         axis.grid(alpha=0.3)
         if metric == "spread_skill":
             axis.axhline(1, color="black", linewidth=0.8)
-    axis.legend(fontsize=8, loc="lower right")
+    axes[0].legend(fontsize=8)
     return figure
 
 
@@ -73,7 +74,7 @@ def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating], gr
     image = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()), "magma")
     for number, axis in enumerate(axes[1][: len(speeds)]):
         draw_map(axis, speeds[number], grid, f"member {number}", 0.0, top)
-    figure.colorbar(first, ax=list(axes[1]), label="wind speed (m/s)", orientation="horizontal", shrink=0.5, aspect=40)
-    figure.colorbar(image, ax=axes[0, 2], shrink=0.8)
+    figure.colorbar(first, ax=list(axes[1]), label="wind speed (m/s)", shrink=0.7)
+    figure.colorbar(image, ax=list(axes[0]), label="spread (m/s)", shrink=0.7)
     figure.suptitle(title, fontsize=10)
     return figure

@@ -1,0 +1,93 @@
+"""The commands of the README run as they stand there, on shipped recipes that are cut down to seconds."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SHARED
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast import recipe
+from wsdcast.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^(wsdcast .*?)\s*(?:#.*)?$", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)), re.MULTILINE)
+SMALL = {"widths": [8, 8], "steps": 3, "batch": 4}
+
+
+@pytest.fixture
+def small_recipes(tmp_path, monkeypatch) -> Path:
+    """A working directory beside ../shared, with the shipped recipes but smaller."""
+    shipped = recipe._shipped_directory()
+    (tmp_path / "recipes").mkdir()
+    for path in shipped.glob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        content["data"] |= {"days": 30} | ({"grid": "16x8"} if path.stem == "planet" else {})
+        content["moments"], content["generator"], content["rollout"] = SMALL, SMALL, {"starts": 2, "days": 0.5}
+        (tmp_path / "recipes" / path.name).write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(recipe, "_shipped_directory", lambda: tmp_path / "recipes")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    if SHARED.is_dir():
+        (tmp_path / "shared").symlink_to(SHARED.parent)
+    return tmp_path
+
+
+def test_readme_has_the_commands_that_matter():
+    assert [line.split()[1] for line in COMMANDS[:4]] == ["prepare", "train", "rollout", "score"]
+    assert "make demo" in README
+    assert "make test" in README
+
+
+def test_readme_commands_run_in_order(small_recipes):
+    for line in COMMANDS:
+        arguments = shlex.split(line)[1:]
+        if "runs/mine" in line and not SHARED.is_dir():
+            continue  # real wind is not part of the repository
+        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}: {result.stderr}"
+    for artefact in ("forecast.zarr", "moments_forecast.zarr", "forecast.gif", "scores.nc", "report.html"):
+        assert (Path("runs/planet") / artefact).exists()
+
+
+def test_readme_python_runs(small_recipes, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {"wsdcast": wsdcast})
+    assert "crps_fair: wsdcast" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda path: path.name)
+def test_links_and_named_tests_exist(page):
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    for name in re.findall(r"`(test_\w+)`", text):
+        assert f"def {name}(" in tests, f"{page.name} names {name}"
+
+
+def test_defaults_shown_in_help_are_those_of_the_recipe():
+    """``--members`` says 50, and 50 it is."""
+    planet = recipe.load_recipe("planet")
+    text = " ".join(CliRunner().invoke(app, ["rollout", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    settings = planet.rollout
+    for value in (settings.members, settings.nfe, settings.starts, f"{settings.days:g}", settings.seed):
+        assert f"the recipe's: {value}" in text
+    prepare = " ".join(CliRunner().invoke(app, ["prepare", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert f"the recipe's: {planet.data.grid}" in prepare
+    assert f"the recipe's: {planet.data.source}" in prepare
+
+
+def test_the_shown_recipe_shows_every_key_with_its_default():
+    shown = yaml.safe_load((recipe._shipped_directory() / "planet.yaml").read_text())
+    full = recipe.load_recipe("planet").dump()
+    assert {section: set(value) for section, value in shown.items() if isinstance(value, dict)} == {
+        section: set(value) for section, value in full.items() if isinstance(value, dict)
+    }
+    assert full == recipe.Recipe(name="planet").dump()

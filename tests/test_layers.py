@@ -1,0 +1,70 @@
+"""Imports go downward only, as the design has it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "wsdcast"
+
+# What each part may import of the package, beside itself.
+BASE = {"errors"}
+ALLOWED = {
+    "errors": set(),
+    "progress": set(),
+    "nets": BASE,
+    "warmstart": BASE,
+    "data": BASE,
+    "verification": BASE | {"data"},
+    "report": BASE | {"data", "verification"},
+    "recipe": BASE,
+    "artefact": BASE | {"recipe"},
+    "models": BASE | {"recipe", "data", "nets", "warmstart"},
+    "ensemble": BASE | {"warmstart"},
+    "stages": BASE | {"recipe", "artefact", "models", "ensemble", "progress", "data", "verification", "report", "warmstart"},
+    "pipeline": {"artefact", "stages"},
+    "cli": {"errors", "artefact", "stages", "pipeline"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        found |= {name.split(".")[1] for name in names if name.startswith("wsdcast.")}
+    return found
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_each_part_imports_only_those_below(part):
+    files = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").exists() else sorted((PACKAGE / part).glob("*.py"))
+    assert files
+    for path in files:
+        assert imports(path) - {part} <= ALLOWED[part], path
+
+
+def test_every_part_is_listed():
+    parts = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    assert parts == set(ALLOWED)
+
+
+def test_no_stage_imports_another():
+    for path in (PACKAGE / "stages").glob("*.py"):
+        assert "stages" not in imports(path), path
+
+
+def test_the_method_knows_nothing_of_weather():
+    for path in (PACKAGE / "warmstart").glob("*.py"):
+        names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
+        assert not names & {"latitude", "longitude", "Grid", "wind"}, path
+
+
+def test_nothing_is_unpickled():
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert "pickle" not in text, path
+        assert "torch.load" not in text, path

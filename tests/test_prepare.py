@@ -1,0 +1,110 @@
+"""Prepared records: gaps, splits, and real wind."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import SHARED, needs_shared, six_hourly, wind_dataset
+
+import wsdcast
+from wsdcast.data.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import conservative
+from wsdcast.recipe import load_recipe
+
+
+def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analysis:
+    wind = np.zeros((times.size, 2, 2, 4), np.float32)
+    ones = np.ones(2, np.float32)
+    return Analysis(wind, times, Grid.regular("4x2"), ones, ones, np.datetime64(validation_from, "ns"), np.datetime64(test_from, "ns"))
+
+
+@pytest.fixture
+def gappy() -> np.ndarray:
+    """30 steps with the 8th and the 20th missing."""
+    return np.delete(six_hourly("2020-01-01", 32), [8, 20])
+
+
+def test_no_sample_straddles_a_gap_or_a_split(gappy):
+    record = record_of(gappy, "2020-01-04", "2020-01-06T12")
+    for part in ("train", "validation", "test"):
+        for steps in (1, 3):
+            found = set(record.now(part, steps).tolist())
+            inside = record.part(part)
+            for index in range(1, gappy.size):
+                window = slice(index - 1, index + steps + 1)
+                whole = index + steps < gappy.size and inside[window].all() and (np.diff(gappy[window]) == STEP).all()
+                assert (index in found) == whole
+    assert record.now("train").size == 7 - 1 + 2 - 0  # seven triples before the gap less one, and those between gap and split
+
+
+def test_parts_are_disjoint_and_complete(gappy):
+    record = record_of(gappy, "2020-01-04", "2020-01-06T12")
+    parts = np.stack([record.part(part) for part in ("train", "validation", "test")])
+    assert (parts.sum(axis=0) == 1).all()
+    assert gappy[parts[0]].max() < gappy[parts[1]].min() < gappy[parts[1]].max() < gappy[parts[2]].min()
+
+
+def test_a_record_too_short_for_a_sample():
+    assert record_of(six_hourly("2020-01-01", 2), "2021-01-01", "2021-01-01").now("train").size == 0
+
+
+def test_validation_may_be_empty(gappy):
+    record = record_of(gappy, "2020-01-06T12", "2020-01-06T12")
+    assert not record.part("validation").any()
+    assert record.now("validation").size == 0
+
+
+def test_files_are_regridded_joined_and_keep_their_gap(tmp_path, monkeypatch, gappy):
+    monkeypatch.chdir(tmp_path)
+    latitudes, longitudes = np.linspace(-90, 90, 13), np.arange(-180.0, 180.0, 15.0)
+    wind = wind_dataset(gappy, latitudes, longitudes)
+    wind.isel(time=slice(15, None)).to_netcdf("a.nc")
+    wind.isel(time=slice(0, 15)).to_netcdf("b.nc")
+    wsdcast.prepare(source="*.nc", grid="12x7", run="run")
+    record = open_analysis(Path("run/analysis.zarr"))
+    np.testing.assert_array_equal(record.times, gappy)
+    ordered = wind.assign_coords(longitude=wind.longitude % 360).sortby("longitude").isel(latitude=slice(None, None, -1))
+    expected = conservative(ordered.v10.values, Grid.regular("24x13"), Grid.regular("12x7"))
+    np.testing.assert_allclose(record.wind[:, 1], expected, atol=1e-6)
+
+
+def test_recipe_times_may_name_a_zone(tmp_path):
+    (tmp_path / "r.yaml").write_text("name: r\ndata: {test_from: '2020-01-01T02:00:00+02:00'}")
+    assert str(load_recipe(tmp_path / "r.yaml").data.test_from) == "2020-01-01 00:00:00"
+
+
+@needs_shared
+@pytest.mark.parametrize("grid", ["64x32", "240x121"])
+def test_real_wind(tmp_path, grid):
+    """All of it at 64x32; at the paper's 240x121 the same code."""
+    source = SHARED / "wind" / "*.nc"
+    wsdcast.prepare("gfs", tmp_path / "run", source=str(source), grid=grid)
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    assert record.times.size == 174 + 187
+    runs = np.split(record.times, np.flatnonzero(np.diff(record.times) != STEP) + 1)
+    assert [run.size for run in runs] == [60, 114, 1, 10, 112, 64]
+    assert record.part("test").sum() == 64
+    assert record.now("train").size == 58 + 112 + 0 + 8 + 110
+    assert record.now("test").size == 62
+    with xr.open_dataset(sorted((SHARED / "wind").glob("*.nc"))[0]) as first:
+        field = first.u10[5].values
+    source_grid, weights = Grid.regular("360x181"), Grid.regular("360x181").area_weights[:, None]
+    assert (record.wind[5, 0] * record.grid.area_weights[:, None]).mean() == pytest.approx((field * weights).mean(), abs=1e-4)
+    np.testing.assert_allclose(record.wind[5, 0], conservative(field, source_grid, record.grid), atol=1e-4)
+    assert 4 < record.std.min() < record.std.max() < 8
+
+
+def test_recipes_are_in_the_wheel(tmp_path):
+    """Built by the declared backend; an installed package finds its recipes inside itself."""
+    from hatchling.builders.wheel import WheelBuilder
+
+    root = Path(__file__).parents[1]
+    (wheel,) = WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"wsdcast/pipelines/planet.yaml", "wsdcast/pipelines/gfs.yaml", "wsdcast/cli/__init__.py"} <= set(names)
+    assert any(name.endswith("licenses/LICENSE") for name in names)
