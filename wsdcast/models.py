@@ -25,6 +25,11 @@ FEATURES = 2 * CHANNELS
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def device() -> torch.device:
+    """The GPU where torch finds one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def moments_model(network: Network, includes_poles: bool) -> MomentsModel:
     """An untrained h_phi; its mean is persistence of the state now."""
     unet = UNet(CONTEXT, 2 * CHANNELS, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
@@ -50,7 +55,8 @@ def context_of(states: Tensor, now: Tensor) -> Tensor:
 def save(model: nn.Module, path: Path, stamp: dict[str, Any], history: list[dict[str, float]]) -> None:
     """Write weights (safetensors), stamp (JSON) and the losses of training (CSV) into the directory ``path``."""
     path.mkdir()
-    save_file(model.state_dict(), path / "weights.safetensors")
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, path / "weights.safetensors")
     (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
     with (path / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
@@ -69,5 +75,9 @@ def load(model: Model, path: Path) -> Model:
         model.load_state_dict(load_file(file))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise UserError(f"{file}: cannot be read as the weights of this recipe ({str(error).splitlines()[0]})") from None
-    # Channels last: oneDNN's convolutions are a third faster so, in inference; in training nothing is gained.
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return to_device(model.eval().requires_grad_(False))
+
+
+def to_device(model: Model) -> Model:
+    """Move a model to the device, channels last: convolutions are faster so, on CPUs and GPUs."""
+    return model.to(device=device(), memory_format=torch.channels_last)  # type: ignore[call-overload]

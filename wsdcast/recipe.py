@@ -65,6 +65,7 @@ class Generator(Network):
     """The flow-matching network."""
 
     steps: PositiveInt = Field(2000, description="optimiser steps")
+    rate: PositiveFloat = Field(4e-3, description="learning rate, as above")
     prior: Literal["warm", "standard"] = Field("warm", description="where flow matching starts: predicted moments, or N(0, 1)")
 
 

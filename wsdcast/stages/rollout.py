@@ -124,7 +124,7 @@ def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis,
     leads = (STEP * np.arange(1, settings.steps + 1)).astype("timedelta64[ns]")
     coordinates = {"time": record.times[starts], "number": np.arange(settings.members), "prediction_timedelta": leads}
     arrays = create_store(path, coordinates, grid, (1, settings.members, min(LEADS_PER_CHUNK, settings.steps)))
-    sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, torch.device("cpu")))
+    sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, models.device()))
     description = f"rolling out {artefact.removesuffix('.zarr')}"
     for (row, lead), wind in track(_leads(recipe, record, starts, sampler), description, starts.size * settings.steps):
         if lead % LEADS_PER_CHUNK == 0:
@@ -145,13 +145,13 @@ def _leads(
     settings = recipe.rollout
     for row, now in enumerate(starts):
         start = record.times[now]
-        states = torch.from_numpy(record.normalise(record.wind[now - 1 : now + 1]))
+        states = torch.from_numpy(record.normalise(record.wind[now - 1 : now + 1])).to(models.device())
         context = models.context_of(states, torch.ones(settings.members, dtype=torch.int64))
         noises = member_noise(settings.seed, start, settings.members, settings.steps, record.wind.shape[1:])
-        for lead, state in enumerate(forecast(sampler, context, noises)):
+        for lead, state in enumerate(forecast(sampler, context, (noise.to(context.device) for noise in noises))):
             if not torch.isfinite(state).all():
                 raise UserError(f"the forecast from {_label(start)} is no longer finite at {6 * (lead + 1)} h")
-            yield (row, lead), record.denormalise(state.numpy())
+            yield (row, lead), record.denormalise(state.cpu().numpy())
 
 
 def _label(moment: np.datetime64) -> str:

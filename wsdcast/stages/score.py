@@ -36,6 +36,9 @@ from wsdcast.verification.statistics import metrics, statistics
 
 OURS, MOMENTS_ALONE, PERSISTENCE, CLIMATOLOGY = "wsdcast", "moments alone", "persistence", "climatology"
 
+BY_START = "_by_start"
+"""Ending of the names of statistics in ``scores.nc``, to tell them from metrics."""
+
 
 def score(recipe: str | Path | None = None, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
     """Score the forecasts of a run into ``RUN/scores.nc`` and ``RUN/report.html``.
@@ -76,8 +79,22 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
         "members": resolved.rollout.members,
         "evaluations": f"{resolved.rollout.nfe} per sample",
         "climatology": f"{len(climatology(record))} states of the training part as members",
+        "power spectrum": ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
+        + ": largest deviation from the truth's, over all starts and lead times",
     }
     return summary
+
+
+def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
+    """Largest deviation of the power spectrum where starts and lead times are averaged first, by forecast with members of its own.
+
+    That of a single lead time rests on as many dates as there are starts; with a dozen, the truth's power at one wavenumber is known to
+    10 % only.
+    """
+    names = [str(name) for name in scores.data_vars if str(name).endswith(BY_START)]
+    mean = scores[names].mean(["time", "component", "prediction_timedelta"])
+    deviation = metrics(mean.rename({name: name.removesuffix(BY_START) for name in names}))["power_deviation"]
+    return {name: float(deviation.sel(forecast=name)) for name in (OURS, MOMENTS_ALONE) if name in deviation["forecast"]}
 
 
 def _score(recipe: Recipe, record: Analysis, forecasts: dict[str, Path]) -> xr.Dataset:
@@ -109,7 +126,7 @@ def _score(recipe: Recipe, record: Analysis, forecasts: dict[str, Path]) -> xr.D
     by_variable = metrics(sums.mean("time"))
     both = metrics(sums.mean(["time", "variable"])).expand_dims(variable=["both"])
     combined = xr.concat([by_variable, both], dim="variable")
-    kept = sums.rename({name: f"{name}_by_start" for name in named}).rename(variable="component")
+    kept = sums.rename({name: name + BY_START for name in named}).rename(variable="component")
     scores = xr.merge([combined, kept], join="outer")
     units = {"crps_fair": "m s-1", "crps_standard": "m s-1", "rmse": "m s-1", "spread": "m s-1", "spread_skill": "1", "power_ratio": "1"}
     for name, unit in units.items():

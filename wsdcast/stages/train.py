@@ -46,7 +46,7 @@ def train(
     """
     resolved, directory = resolve(recipe, run, ANALYSIS, generator__prior=prior)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
-    states = torch.from_numpy(record.normalise(record.wind))
+    states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
     now = torch.from_numpy(record.now("train"))
     summary = Summary("train", facts={"training triples": now.numel()})
 
@@ -60,7 +60,7 @@ def train(
         return summary
 
     _seed(resolved, 1)
-    generator = models.generator_model(resolved.generator, record.grid.includes_poles)
+    generator = models.to_device(models.generator_model(resolved.generator, record.grid.includes_poles))
     random = torch.Generator().manual_seed(resolved.seed)
     priors = _priors(prior_of, states, now)
 
@@ -80,14 +80,14 @@ def _moments(
         summary.facts["current"] = str(directory / MOMENTS)
     else:
         _seed(recipe, 0)
-        network = models.moments_model(recipe.moments, record.grid.includes_poles)
+        network = models.to_device(models.moments_model(recipe.moments, record.grid.includes_poles))
 
         def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
             return negative_log_likelihood(network, models.context_of(states, now[chosen]), states[now[chosen] + 1])
 
         _fit(recipe, recipe.moments, network, loss_of, now.numel(), directory, MOMENTS, summary)
     moments = models.load(models.moments_model(recipe.moments, record.grid.includes_poles), directory / MOMENTS)
-    weights = torch.from_numpy(record.grid.area_weights).float()[:, None]
+    weights = torch.from_numpy(record.grid.area_weights).float()[:, None].to(states.device)
     # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
     for part, label in (("train", "training"), ("validation", "validation")):
         indices = torch.from_numpy(record.now(part))  # type: ignore[arg-type]

@@ -68,4 +68,4 @@ def sample(
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         return generator(generator_input(x, context, prior), t.reshape(1), shared_warmth)
 
-    return prior.denormalise(solve(velocity, noise, times))
+    return prior.denormalise(solve(velocity, noise, times.to(noise.device)))

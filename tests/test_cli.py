@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["rollout"], ["score"], ["run"]], ids=" ".join)
+def test_help_fits_eighty_columns(command):
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "…" not in result.stdout  # nothing is cut off
+
+
+def test_version_and_module():
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.stdout == f"wsdcast {wsdcast.__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "wsdcast", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == result.stdout
+
+
+def test_the_shell_completes_commands():
+    """As bash asks for it once ``wsdcast --install-completion`` was run."""
+    asked = os.environ | {"_WSDCAST_COMPLETE": "complete_bash", "COMP_WORDS": "wsdcast ro", "COMP_CWORD": "1"}
+    done = subprocess.run([Path(sys.executable).with_name("wsdcast")], env=asked, capture_output=True, text=True)
+    assert done.stdout.split() == ["rollout"]
+
+
+def test_help_does_not_load_torch():
+    script = "import sys; from wsdcast.cli import app; import wsdcast; sys.exit('torch' in sys.modules or 'xarray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_unknown_option_is_an_error_of_usage():
+    assert CliRunner().invoke(app, ["rollout", "--memebrs", "3"]).exit_code == 2
+
+
+def test_progress_shows_on_a_terminal_and_nowhere_else():
+    script = "from wsdcast.progress import track; print(sum(track(range(5), 'adding up', 5)))"
+    silent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (silent.stdout, silent.stderr) == ("10\n", "")
+    terminal, other_end = pty.openpty()
+    shown = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=other_end, text=True, check=True)
+    os.close(other_end)
+    picture = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert shown.stdout == "10\n"
+    assert "adding up" in picture
+    assert "5/5" in picture
