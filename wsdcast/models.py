@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import json
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +25,18 @@ CONTEXT = 2 * CHANNELS
 FEATURES = 2 * CHANNELS
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep large freed blocks instead of returning them to the system.
+
+    Returned, each is zeroed page by page when it is next asked for, several times in every layer: batches of 25 samples on two cores
+    then took 2.4 ms a sample instead of 1.5. Other systems have no ``mallopt``, and nothing happens there.
+    """
+    trim_threshold, mmap_threshold = -1, -3
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None:
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, (1 << 31) - 1)
 
 
 def device() -> torch.device:

@@ -70,6 +70,7 @@ def rollout(
     changes = {"members": members, "nfe": nfe, "starts": starts, "days": days, "seed": seed}
     resolved, directory = resolve(recipe, run, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    models.keep_freed_memory()
     settings, poles = resolved.rollout, record.grid.includes_poles
     generator = models.load(models.generator_model(resolved.generator, poles), require(resolved, directory, GENERATOR, "train"))
     summary = Summary("rollout")

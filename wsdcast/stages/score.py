@@ -173,6 +173,6 @@ def table(scores: xr.Dataset) -> list[dict[str, Any]]:
         row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
         for forecast in (OURS, MOMENTS_ALONE):
             if forecast in here["forecast"]:
-                row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
+                row[f"power_deviation_mean: {forecast}"] = float(here["power_deviation_mean"].sel(forecast=forecast))
         rows.append(row)
     return rows

@@ -46,6 +46,7 @@ def train(
     """
     resolved, directory = resolve(recipe, run, ANALYSIS, generator__prior=prior)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    models.keep_freed_memory()
     states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
     now = torch.from_numpy(record.now("train"))
     summary = Summary("train", facts={"training triples": now.numel()})

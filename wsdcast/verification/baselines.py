@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.analysis import Analysis
 
-CLIMATOLOGY_MEMBERS = 100
+CLIMATOLOGY_MEMBERS = 50
 
 
 def persistence(record: Analysis, now: int, leads: int) -> NDArray[np.float32]:
@@ -17,7 +17,7 @@ def persistence(record: Analysis, now: int, leads: int) -> NDArray[np.float32]:
 
 
 def climatology(record: Analysis) -> NDArray[np.float32]:
-    """States of the training part as members, at most 100 evenly spread over it; the same whatever the start, (member, channel, ...).
+    """States of the training part as members, at most 50 evenly spread over it; the same whatever the start, (member, channel, ...).
 
     On a short record this is the best honest substitute for the same days of other years.
     """
