@@ -29,6 +29,7 @@ from wsdcast.artefact import (
 )
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.store import close_store, create_store
+from wsdcast.data.wind_files import STRONGEST_WIND
 from wsdcast.ensemble import Sampler, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
 from wsdcast.errors import UserError
 from wsdcast.progress import track
@@ -98,10 +99,13 @@ def rollout(
         require_space(directory, size)
         begin = time.perf_counter()
         with complete(path) as partial:
-            _write_forecast(partial, resolved, artefact, record, chosen, sampler)
+            runaway = _write_forecast(partial, resolved, artefact, record, chosen, sampler)
         seconds = time.perf_counter() - begin
         samples = len(chosen) * settings.members * settings.steps
         summary.written[str(path)] = f"{len(chosen)} starts x {settings.members} members x {settings.steps} leads, {size / 1e6:.0f} MB"
+        if runaway:
+            of_all = f"{runaway} of {len(chosen) * settings.members} members have winds beyond {STRONGEST_WIND:g} m/s"
+            summary.facts[f"unstable: {artefact}"] = f"{of_all}; more data or more training may help"
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s, {1e3 * seconds / samples:.2f} ms a sample"
     animation = directory / ANIMATION
     if str(directory / FORECAST) in summary.written or not animation.exists():
@@ -119,23 +123,26 @@ def _starts(record: Analysis, count: int, steps: int) -> NDArray[np.intp]:
     return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
-def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis, starts: NDArray[np.intp], sampler: Sampler) -> None:
-    """Forecasts of all starts, written as they are made, a few leads at a time."""
+def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis, starts: NDArray[np.intp], sampler: Sampler) -> int:
+    """Write forecasts of all starts as they are made, a few leads at a time; returns how many members have winds that no wind has."""
     settings, grid = recipe.rollout, record.grid
     leads = (STEP * np.arange(1, settings.steps + 1)).astype("timedelta64[ns]")
     coordinates = {"time": record.times[starts], "number": np.arange(settings.members), "prediction_timedelta": leads}
     arrays = create_store(path, coordinates, grid, (1, settings.members, min(LEADS_PER_CHUNK, settings.steps)))
     sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, models.device()))
+    absurd = np.zeros((starts.size, settings.members), dtype=bool)
     description = f"rolling out {artefact.removesuffix('.zarr')}"
     for (row, lead), wind in track(_leads(recipe, record, starts, sampler), description, starts.size * settings.steps):
         if lead % LEADS_PER_CHUNK == 0:
             held = []
         held.append(wind)
+        absurd[row] |= np.abs(wind).max(axis=(1, 2, 3)) > STRONGEST_WIND
         if len(held) == LEADS_PER_CHUNK or lead == settings.steps - 1:
             block = np.stack(held, axis=1)
             for channel, array in enumerate(arrays):
                 array[row, :, lead + 1 - len(held) : lead + 1] = block[:, :, channel]
     close_store(path, {"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, artefact))})
+    return int(absurd.sum())
 
 
 @torch.inference_mode()
