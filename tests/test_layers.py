@@ -18,7 +18,7 @@ ALLOWED = {
     "warmstart": BASE,
     "data": BASE,
     "verification": BASE | {"data"},
-    "report": BASE | {"data", "verification"},
+    "report": BASE | {"data", "verification", "progress"},
     "recipe": BASE,
     "artefact": BASE | {"recipe"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},

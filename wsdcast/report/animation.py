@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
 
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.store import open_store, read_wind
+from wsdcast.progress import track
 from wsdcast.report.maps import draw_map, wind_speed
 
 MEMBERS = 3
@@ -33,11 +34,10 @@ def animate(forecast: Path, record: Analysis, path: Path) -> None:
     figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8)
     title = figure.suptitle("")
 
-    def update(lead: int) -> list[object]:
-        for image, panel in zip(images, panels, strict=True):
-            image.set_data(panel[lead])
-        title.set_text(f"{start.astype('datetime64[h]')} + {6 * lead} h")
-        return [*images, title]
-
-    animation = FuncAnimation(figure, update, frames=leads.size + 1)  # type: ignore[arg-type]
-    animation.save(path, writer=PillowWriter(fps=4), dpi=80)
+    writer = PillowWriter(fps=4)
+    with writer.saving(figure, path, dpi=80):
+        for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
+            for image, panel in zip(images, panels, strict=True):
+                image.set_data(panel[lead])
+            title.set_text(f"{start.astype('datetime64[h]')} + {6 * lead} h")
+            writer.grab_frame()

@@ -117,7 +117,8 @@ def _priors(prior_of: PriorOf, states: Tensor, now: Tensor) -> Callable[[Tensor]
 
     if 2 * 4 * now.numel() * states[0].numel() > LARGEST_CACHE:
         return predict
-    parts = [predict(chosen) for chosen in torch.arange(now.numel()).split(32)]
+    batches = torch.arange(now.numel()).split(32)
+    parts = [predict(chosen) for chosen in track(batches, "predicting priors", len(batches))]
     mean = torch.cat([part.mean for part in parts]).contiguous()
     std = torch.cat([part.std for part in parts]).contiguous()
     return lambda chosen: InformedPrior(mean[chosen], std[chosen])
