@@ -88,6 +88,10 @@ def test_a_record_too_short_to_split(here):
         ("name: x\ndata: {validation_from: 2020-01-01}", "validation_from needs a test_from"),
         ("data: {days: 3}", "name: field required"),
         ("just text", "expected keys and values"),
+        ("name: x\ndata: {test_from: 2020-13-01}", "cannot be read"),
+        ("name: x\ndata: {test_from: 3000-01-01}", "out of the range"),
+        ("name: x\nrollout: {days: .inf}", "rollout.days: input should be a finite number"),
+        ("name: ..", "name: string should match pattern"),
         ("a: [", "cannot be read"),
     ],
 )
@@ -187,6 +191,47 @@ def test_disk_is_full_while_writing(here):
     assert not list((here / "runs/tiny").iterdir())
 
 
+@pytest.mark.parametrize("stage", ["train", "score"])
+def test_disk_is_full_while_writing_later(trained, here, stage):
+    """Weights and scores go through libraries with errors of their own; they end as one line too."""
+    shutil.copytree(trained, here / "run")
+    if stage == "score":
+        assert invoke("rollout", "--run", "run")[0] == 0
+    else:
+        shutil.rmtree(here / "run/generator")
+    script = (
+        "import resource, signal\n"
+        "from wsdcast.cli import app\n"
+        "import wsdcast; wsdcast.train, wsdcast.score\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        f"app(['{stage}', '--run', 'run'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=here)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("wsdcast: ")
+    assert "Traceback" not in done.stderr
+    names = {path.name for path in (here / "run").iterdir()}
+    assert not names & {"generator" if stage == "train" else "scores.nc"}
+    assert not [name for name in names if "partial" in name]
+
+
+def test_other_files_behind_the_same_name_are_noticed(here):
+    """New data under an old glob: neither the record nor what was made from it passes for current."""
+    wind = wind_dataset(six_hourly("2020-01-01", 60), *grid(7, 8))
+    wind.to_netcdf(here / "wind.nc")
+    (here / "r.yaml").write_text(TINY.replace("data: {grid: 16x8, days: 30}", "data: {source: wind.nc, grid: 8x4}"))
+    for stage in ("prepare", "train"):
+        assert invoke(stage, "--recipe", "r.yaml")[0] == 0
+    (wind * 2).assign(u10=wind.u10 * 2).map(lambda v: v.assign_attrs(units="m s-1")).to_netcdf(here / "new.nc")
+    (here / "new.nc").replace(here / "wind.nc")
+    assert "other inputs (the source files changed since)" in refused("prepare", "--recipe", "r.yaml")
+    assert invoke("prepare", "--recipe", "r.yaml", "--overwrite")[0] == 0
+    assert "other inputs (analysis.zarr changed since)" in refused("rollout", "--recipe", "r.yaml")
+    assert invoke("train", "--recipe", "r.yaml", "--overwrite")[0] == 0
+    assert invoke("rollout", "--recipe", "r.yaml")[0] == 0
+
+
 def test_debug_shows_where(here):
     result = CliRunner().invoke(app, ["prepare", "--source", "nothing.nc", "--debug"])
     assert isinstance(result.exception, artefact.UserError)
@@ -218,7 +263,16 @@ def test_killed_in_the_middle_leaves_nothing_that_is_taken_for_whole(here):
     assert [item.name for item in path.iterdir()] == ["whole"]  # the old one stays
 
 
+def test_killed_between_the_two_renamings(here):
+    """The old directory is back when the artefact is next asked for."""
+    (here / ".thing.old.zarr").mkdir()
+    (here / ".thing.old.zarr/whole").write_text("")
+    with pytest.raises(OSError, match="broken"):
+        write_half(here / "thing.zarr", OSError("broken"))
+    assert [item.name for item in (here / "thing.zarr").iterdir()] == ["whole"]
+
+
 def test_stamps_are_data_not_code(trained):
     stamp = json.loads((trained / "generator/stamp.json").read_text())
     assert stamp["recipe"]["name"] == "tiny"
-    assert len(stamp["hash"]) == 16
+    assert len(stamp["hash"]) == len(stamp["id"]) == 16

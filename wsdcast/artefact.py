@@ -28,6 +28,9 @@ SECTIONS = {
 }
 """The parts of a recipe that an artefact depends on; a change elsewhere leaves it current."""
 
+UPSTREAM = {MOMENTS: ANALYSIS, GENERATOR: ANALYSIS, FORECAST: GENERATOR, MOMENTS_FORECAST: MOMENTS, SCORES: FORECAST}
+"""What an artefact is made from; if that is replaced by other content, the artefact is no longer current."""
+
 
 @dataclass
 class Summary:
@@ -68,11 +71,24 @@ def resolve(recipe: str | Path | None, run: str | Path | None, upstream: str | N
     return found.changed(**changes), directory
 
 
-def make_stamp(recipe: Recipe, artefact: str) -> dict[str, Any]:
-    """What an artefact says of its origin."""
+def make_stamp(recipe: Recipe, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:
+    """What an artefact says of its origin: the recipe, and the state of what it was made from.
+
+    Args:
+        recipe: in force.
+        directory: the run directory, where the artefact's upstream is.
+        artefact: one of :data:`SECTIONS`.
+        source: for the prepared record, what identifies the files it comes from.
+    """
     parts = {name: value for name, value in recipe.dump().items() if name in SECTIONS[artefact]}
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    return {"recipe": recipe.dump(), "hash": digest}
+    upstream = read_stamp(directory / UPSTREAM[artefact]) if artefact in UPSTREAM else None
+    inputs = upstream["id"] if upstream else source
+    digest = _digest(parts)
+    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": _digest([digest, inputs])}
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:
@@ -93,7 +109,7 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
             stamp = json.loads(json.loads((path / "zarr.json").read_text())["attributes"]["wsdcast"])
         else:
             stamp = json.loads((path / "stamp.json").read_text())
-        return {"recipe": stamp["recipe"], "hash": stamp["hash"]}
+        return {key: stamp[key] for key in ("recipe", "hash", "inputs", "id")}
     except (OSError, KeyError, ValueError, TypeError):
         raise UserError(f"{path}: in the place of an artefact, but not written by wsdcast; move it away") from None
 
@@ -107,54 +123,53 @@ def stored_recipe(stamp: dict[str, Any], path: Path) -> Recipe:
     return checked(stamp["recipe"], f"recipe of {path}")
 
 
-def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool) -> bool:
-    """Whether an artefact is there and made from this recipe; False means that it is to be made.
+def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool, source: str = "") -> bool:
+    """Whether an artefact is there and made from this recipe and these inputs; False means that it is to be made.
 
     Raises:
-        UserError: if one made from another recipe is there and may not be overwritten, naming the first key that differs.
+        UserError: if one of another origin is there and may not be overwritten; it names the first difference.
     """
     stamp = read_stamp(directory / artefact)
     if stamp is None:
         return False
-    if stamp["hash"] == make_stamp(recipe, artefact)["hash"]:
-        return True
-    if overwrite:
-        return False
-    raise UserError(
-        f"{directory / artefact} was made from another recipe ({_difference(stamp['recipe'], recipe, artefact)}); "
-        "choose another --run, or replace it with --overwrite"
-    )
+    difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), artefact)
+    if difference and not overwrite:
+        raise UserError(f"{directory / artefact} was made from {difference}; choose another --run, or replace it with --overwrite")
+    return not difference
 
 
 def require(recipe: Recipe, directory: Path, artefact: str, command: str) -> Path:
     """Path of an artefact that an earlier stage left.
 
     Raises:
-        UserError: if it is not there or was made from another recipe.
+        UserError: if it is not there, or was made from another recipe or from inputs that were replaced since.
     """
     path = directory / artefact
     stamp = read_stamp(path)
     if stamp is None:
         raise UserError(f"{path} is not there; run `wsdcast {command}` first, or choose the directory with --run")
-    if stamp["hash"] != make_stamp(recipe, artefact)["hash"]:
-        raise UserError(
-            f"{path} was made from another recipe ({_difference(stamp['recipe'], recipe, artefact)}); "
-            f"run `wsdcast {command}` again with this one, or choose another --run"
-        )
+    # The files behind a prepared record may be gone by now; it stands for itself.
+    source = stamp["inputs"] if artefact == ANALYSIS else ""
+    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), artefact):
+        raise UserError(f"{path} was made from {difference}; run `wsdcast {command} --overwrite` with this one, or choose another --run")
     return path
 
 
-def _difference(there: dict[str, Any], here: Recipe, artefact: str) -> str:
-    now = here.dump()
+def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> str:
+    """What differs between two stamps, or nothing."""
+    if there["hash"] == here["hash"]:
+        changed = UPSTREAM.get(artefact, "the source files")
+        return "" if there["inputs"] == here["inputs"] else f"other inputs ({changed} changed since)"
     for section in SECTIONS[artefact]:
-        if there.get(section) == now[section]:
+        before, now = there["recipe"].get(section), here["recipe"][section]
+        if before == now:
             continue
-        if not isinstance(now[section], dict):
-            return f"{section}: {there.get(section)} there, {now[section]} here"
-        for key in now[section]:
-            if there[section].get(key) != now[section][key]:
-                return f"{section}.{key}: {there[section].get(key)} there, {now[section][key]} here"
-    return "a key that this version does not know"
+        if not isinstance(now, dict) or not isinstance(before, dict):
+            return f"another recipe ({section}: {before} there, {now} here)"
+        for key in now:
+            if before.get(key) != now[key]:
+                return f"another recipe ({section}.{key}: {before.get(key)} there, {now[key]} here)"
+    return "another recipe (of another version of wsdcast)"
 
 
 @contextmanager
@@ -164,15 +179,21 @@ def complete(path: Path) -> Iterator[Path]:
     The old artefact of that name, if any, stays until then. A block that fails leaves nothing behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial, old = (path.with_name(f".{path.stem}.{what}{path.suffix}") for what in ("partial", "old"))
+    if old.exists() and not path.exists():
+        old.replace(path)  # killed between the two renamings below
     _remove(partial)
+    _remove(old)
     try:
         yield partial
-        old = path.with_name(f".{path.stem}.old{path.suffix}")
-        _remove(old)
         if path.is_dir():
             path.replace(old)  # a directory cannot be replaced in one go
-        partial.replace(path)
+        try:
+            partial.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
         _remove(old)
     except BaseException:
         _remove(partial)

@@ -70,7 +70,10 @@ def save(model: nn.Module, path: Path, stamp: dict[str, Any], history: list[dict
     """Write weights (safetensors), stamp (JSON) and the losses of training (CSV) into the directory ``path``."""
     path.mkdir()
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, path / "weights.safetensors")
+    try:
+        save_file(weights, path / "weights.safetensors")
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path}: weights cannot be written ({error})") from None
     (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
     with (path / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))

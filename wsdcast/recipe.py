@@ -17,7 +17,7 @@ DEFAULT = "planet"
 class Section(BaseModel):
     """Refuses unknown keys and cannot be changed after it was checked."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -33,6 +33,8 @@ class Data(Section):
     @field_validator("validation_from", "test_from")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
+        if time is not None and not 1700 < time.year < 2200:
+            raise ValueError(f"{time} is out of the range of nanosecond times")
         return time.astimezone(UTC).replace(tzinfo=None) if time is not None and time.tzinfo else time
 
     @model_validator(mode="after")
@@ -74,7 +76,7 @@ class Rollout(Section):
 
     members: int = Field(50, ge=2)
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample, even: midpoint solver")
-    starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
+    starts: PositiveInt = Field(10, description="start times, spread evenly over the test part")
     days: PositiveFloat = Field(3.0, description="length of the forecast")
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="of the members' noise")
@@ -88,7 +90,7 @@ class Rollout(Section):
 class Recipe(Section):
     """One whole experiment."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="names the run directory runs/NAME")
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="names the run directory runs/NAME")
     seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
     data: Data = Data()
     moments: Network = Network()
@@ -130,7 +132,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
         path = shipped
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
         raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path}: expected keys and values")

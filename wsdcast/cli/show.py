@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from wsdcast.artefact import Summary
@@ -28,9 +29,9 @@ def show(summary: Summary, json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for what, value in summary.facts.items():
-        table.add_row(what, str(value))
+        table.add_row(what, Text(str(value)))
     for path, content in summary.written.items():
-        table.add_row("written", f"{path}: {content}")
+        table.add_row("written", Text(f"{path}: {content}"))
     console.print(table)
     if summary.scores:
         console.print(_scores(summary))
@@ -39,16 +40,16 @@ def show(summary: Summary, json: bool) -> None:
 def _scores(summary: Summary) -> Table:
     """One row per lead time; narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
-    title = "fair CRPS in m/s beside baselines; spread/skill; mean deviation of the spectrum"
+    title = "fair CRPS in m/s beside baselines; spread/skill; largest deviation of spectrum"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lead", justify="right", no_wrap=True)
     for name in names:
         table.add_column(BROKEN.get(name, name), justify="right", style="bold" if name == "wsdcast" else None)
-    deviations = [name for name in names if f"power_deviation_mean: {name}" in summary.scores[0]]
+    deviations = [name for name in names if f"power_deviation: {name}" in summary.scores[0]]
     table.add_column("spread/\nskill", justify="right")
     for name in deviations:
         table.add_column("spectrum" if name == "wsdcast" else "moments'\nspectrum", justify="right")
     for row in summary.scores:
         cells = [f"{row['lead_hours']} h", *(f"{row[f'crps_fair: {name}']:.3f}" for name in names), f"{row['spread_skill']:.2f}"]
-        table.add_row(*cells, *(f"{100 * row[f'power_deviation_mean: {name}']:.0f} %" for name in deviations))
+        table.add_row(*cells, *(f"{100 * row[f'power_deviation: {name}']:.0f} %" for name in deviations))
     return table

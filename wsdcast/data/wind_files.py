@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,12 @@ def open_wind_files(pattern: str) -> WindFiles:
     if grid is None or not synoptic:
         raise UserError(f"{pattern}: none of its {len(found)} times lies at 00, 06, 12 or 18 UTC")
     return WindFiles(np.array(synoptic), grid, tuple(found[time] for time in synoptic))
+
+
+def fingerprint(pattern: str) -> str:
+    """A text that changes when the files behind ``pattern`` do: other names, sizes or times of change."""
+    states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in _expand(pattern)]
+    return hashlib.sha256(repr(states).encode()).hexdigest()[:16]
 
 
 def _expand(pattern: str) -> list[Path]:

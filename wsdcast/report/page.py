@@ -72,12 +72,12 @@ def _table(scores: xr.Dataset) -> str:
     both = scores.sel(variable="both")
     ours = both.sel(forecast="wsdcast")
     names = [str(name) for name in both["forecast"].values]
-    head = ["lead", *(f"CRPS {name}" for name in names), "standard CRPS", "RMSE", "spread / skill", "mean spectrum deviation"]
+    head = ["lead", *(f"CRPS {name}" for name in names), "standard CRPS", "RMSE", "spread / skill", "largest spectrum deviation"]
     rows = []
     for lead in range(both.sizes["prediction_timedelta"]):
         here = ours.isel(prediction_timedelta=lead)
         crps = both["crps_fair"].isel(prediction_timedelta=lead).values
-        deviation = f"{100 * float(here['power_deviation_mean']):.0f} %"
+        deviation = f"{100 * float(here['power_deviation']):.0f} %"
         numbers = [*crps, float(here["crps_standard"]), float(here["rmse"]), float(here["spread_skill"])]
         rows.append([f"{6 * (lead + 1)} h", *(f"{number:.3f}" for number in numbers), deviation])
     cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)

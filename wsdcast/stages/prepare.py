@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from wsdcast.artefact import ANALYSIS, Summary, complete, is_current, make_stamp, require_space, resolve
 from wsdcast.data.analysis import CHUNK, STEP, RunningMoments, open_analysis
@@ -17,7 +18,7 @@ from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.data.planet import LOWER, Planet
 from wsdcast.data.regrid import conservative
 from wsdcast.data.store import VARIABLES, close_store, create_store
-from wsdcast.data.wind_files import open_wind_files
+from wsdcast.data.wind_files import fingerprint, open_wind_files
 from wsdcast.errors import UserError
 from wsdcast.progress import track
 from wsdcast.recipe import Data, Recipe
@@ -49,7 +50,8 @@ def prepare(
     """
     resolved, directory = resolve(recipe, run, data__source=source, data__grid=grid)
     path = directory / ANALYSIS
-    if is_current(resolved, directory, ANALYSIS, overwrite):
+    files = "" if resolved.data.source == "planet" else fingerprint(resolved.data.source)
+    if is_current(resolved, directory, ANALYSIS, overwrite, files):
         return Summary("prepare", facts={"current": str(path)})
     target = Grid.regular(resolved.data.grid)
     times, blocks = _planet(resolved.data, target) if resolved.data.source == "planet" else _files(resolved.data, target)
@@ -71,7 +73,7 @@ def prepare(
             "validation_from": str(validation_from.astype("datetime64[s]")),
             "test_from": str(test_from.astype("datetime64[s]")),
             "normalisation": dict(zip(VARIABLES, training.result(), strict=True)),
-            "wsdcast": json.dumps(make_stamp(resolved, ANALYSIS)),
+            "wsdcast": json.dumps(make_stamp(resolved, directory, ANALYSIS, files)),
         }
         close_store(partial, attributes)
     return _summary(resolved, path)
@@ -79,14 +81,17 @@ def prepare(
 
 def _planet(data: Data, target: Grid) -> tuple[NDArray[np.datetime64], Blocks]:
     """Wind of the lower layer of the simulated planet, read at the points of the target grid."""
-    planet = Planet(seed=data.planet_seed)
-    points = SphericalHarmonics(planet.settings.truncation, target.latitude, target.longitude.size, dtype=np.float32)
+    # One thread throughout, as in Planet.run: the same seed is to give the same bits.
+    with threadpool_limits(limits=1):
+        planet = Planet(seed=data.planet_seed)
+        points = SphericalHarmonics(planet.settings.truncation, target.latitude, target.longitude.size, dtype=np.float32)
     times = PLANET_EPOCH + STEP * np.arange(data.days * 4)
 
     def blocks() -> Blocks:
         states = islice(planet.run(seed=data.planet_seed), times.size)
         while chunk := list(islice(states, CHUNK)):
-            wind = (planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk)
+            with threadpool_limits(limits=1):
+                wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
             yield np.stack([np.stack([u.T, v.T]) for u, v in wind])
 
     return times, blocks()

@@ -97,6 +97,7 @@ def rollout(
             summary.facts[f"current: {artefact}"] = str(path)
             continue
         require_space(directory, size)
+        (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
         begin = time.perf_counter()
         with complete(path) as partial:
             runaway = _write_forecast(partial, resolved, artefact, record, chosen, sampler)
@@ -108,7 +109,7 @@ def rollout(
             summary.facts[f"unstable: {artefact}"] = f"{of_all}; more data or more training may help"
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s, {1e3 * seconds / samples:.2f} ms a sample"
     animation = directory / ANIMATION
-    if str(directory / FORECAST) in summary.written or not animation.exists():
+    if not animation.exists():
         with complete(animation) as partial:
             animate(directory / FORECAST, record, partial)
         summary.written[str(animation)] = "truth beside members, first start"
@@ -141,7 +142,7 @@ def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis,
             block = np.stack(held, axis=1)
             for channel, array in enumerate(arrays):
                 array[row, :, lead + 1 - len(held) : lead + 1] = block[:, :, channel]
-    close_store(path, {"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, artefact))})
+    close_store(path, {"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, path.parent, artefact))})
     return int(absurd.sum())
 
 

@@ -61,9 +61,12 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
         with xr.open_dataset(path, decode_timedelta=True) as dataset:
             scores = dataset.load()
     else:
-        scores = _score(resolved, record, forecasts)
+        scores = _score(resolved, directory, record, forecasts)
         with complete(path) as partial:
-            scores.to_netcdf(partial)
+            try:
+                scores.to_netcdf(partial)
+            except RuntimeError as error:  # the NetCDF library's word for any failure of the disk
+                raise OSError(f"{path}: cannot be written ({error})") from None
     with complete(report) as partial:
         about = (
             f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
@@ -80,7 +83,7 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
         "evaluations": f"{resolved.rollout.nfe} per sample",
         "climatology": f"{len(climatology(record))} states of the training part as members",
         "power spectrum": ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
-        + ": largest deviation from the truth's, over all starts and lead times",
+        + ": largest deviation from the truth's, starts, lead times, u and v averaged first",
     }
     return summary
 
@@ -97,7 +100,7 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
     return {name: float(deviation.sel(forecast=name)) for name in (OURS, MOMENTS_ALONE) if name in deviation["forecast"]}
 
 
-def _score(recipe: Recipe, record: Analysis, forecasts: dict[str, Path]) -> xr.Dataset:
+def _score(recipe: Recipe, directory: Path, record: Analysis, forecasts: dict[str, Path]) -> xr.Dataset:
     """Statistics (forecast, time, lead, variable), and metrics of their mean over starts, for each variable and for both."""
     climate = climatology(record)
     parts: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
@@ -135,7 +138,7 @@ def _score(recipe: Recipe, record: Analysis, forecasts: dict[str, Path]) -> xr.D
         "title": "scores of 10 m wind ensemble forecasts",
         "grid": record.grid.name,
         "members": recipe.rollout.members,
-        "wsdcast": json.dumps(make_stamp(recipe, SCORES)),
+        "wsdcast": json.dumps(make_stamp(recipe, directory, SCORES)),
     }
     return scores
 
@@ -173,6 +176,6 @@ def table(scores: xr.Dataset) -> list[dict[str, Any]]:
         row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
         for forecast in (OURS, MOMENTS_ALONE):
             if forecast in here["forecast"]:
-                row[f"power_deviation_mean: {forecast}"] = float(here["power_deviation_mean"].sel(forecast=forecast))
+                row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
         rows.append(row)
     return rows

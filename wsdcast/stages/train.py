@@ -153,7 +153,7 @@ def _fit(
         )
         for step, loss in enumerate(track(losses, f"training {artefact}", network.steps)):
             history.append({"step": step, "loss": loss})
-        models.save(averaged, partial, make_stamp(recipe, artefact), history)
+        models.save(averaged, partial, make_stamp(recipe, directory, artefact), history)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tail = np.mean([row["loss"] for row in history[-max(1, network.steps // 10) :]])
     summary.written[str(directory / artefact)] = f"{parameters / 1e6:.2f} M parameters"
