@@ -76,7 +76,7 @@ class Rollout(Section):
 
     members: int = Field(50, ge=2)
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample, even: midpoint solver")
-    starts: PositiveInt = Field(10, description="start times, spread evenly over the test part")
+    starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
     days: PositiveFloat = Field(3.0, description="length of the forecast")
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="of the members' noise")

@@ -118,7 +118,7 @@ def rollout(
         typer.Option(help="Network evaluations per sample, even (midpoint solver).", show_default="the recipe's: 10"),
     ] = None,
     starts: Annotated[
-        int | None, typer.Option(help="Start times, spread evenly over the test part.", show_default="the recipe's: 10")
+        int | None, typer.Option(help="Start times, spread evenly over the test part.", show_default="the recipe's: 12")
     ] = None,
     days: Annotated[float | None, typer.Option(help="Length of the forecast in days.", show_default="the recipe's: 3")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
