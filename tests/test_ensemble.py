@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import six_hourly
 
+from wsdcast.context import Surroundings, context_of
 from wsdcast.ensemble import batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
-from wsdcast.models import context_of, generator_model, moments_model
+from wsdcast.models import generator_model, moments_model
 from wsdcast.recipe import Network, load_recipe
 from wsdcast.warmstart.prior import warm_start
 
@@ -39,7 +41,9 @@ def context():
 def run(sampler, context, members: int, batch: int, steps: int = 3, seed: int = 0, shape=SHAPE) -> torch.Tensor:
     noises = member_noise(seed, START, members, steps, shape)
     with torch.inference_mode():
-        return torch.stack(list(forecast(in_batches(sampler, batch), context.expand(members, -1, -1, -1), noises)), dim=1)
+        now, before = context.expand(members, -1, -1, -1).chunk(2, dim=1)
+        nothing = torch.empty(members, 0, *shape[1:])
+        return torch.stack(list(forecast(in_batches(sampler, batch), now, before, noises, [nothing] * steps)), dim=1)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 7, 12])
@@ -82,10 +86,14 @@ def test_context_is_now_then_before():
     """The autoregression against one written out by hand: each state is twice the state now less the state before."""
     states = list(
         forecast(
-            lambda context, noise: 2 * context[:, :1] - context[:, 1:] + noise, torch.tensor([[[[3.0]], [[1.0]]]]), iter(torch.zeros(4, 1))
+            lambda context, noise: 2 * context[:, :1] - context[:, 1:2] + context[:, 2:] + noise,
+            torch.tensor([[3.0]]),
+            torch.tensor([[1.0]]),
+            torch.zeros(4, 1, 1),
+            torch.tensor([0.0, 0.0, 100.0, 0.0])[:, None, None],
         )
     )
-    assert [state.item() for state in states] == [5, 7, 9, 11]
+    assert [state.item() for state in states] == [5, 7, 109, 211]
 
 
 def test_moments_alone_are_gaussian_about_the_predicted_mean(context):
@@ -100,5 +108,6 @@ def test_untrained_model_forecasts_persistence_of_the_state_now():
     """Through the context that training and rolling out use: the state now, not the one six hours before."""
     states = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(2))
     now = torch.tensor([3, 1])
-    mean, _ = moments_model(Network(widths=(8, 12)), False)(context_of(states, now))
+    nothing, times = Surroundings(torch.empty(0, *SHAPE[1:])), six_hourly("2020-01-01", 5)
+    mean, _ = moments_model(Network(widths=(8, 12)), False)(context_of(states, now, times, nothing))
     assert torch.equal(mean, states[now])

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.interpolate import RegularGridInterpolator
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.regrid import conservative
+from wsdcast.data.regrid import matrices, regrid
 from wsdcast.errors import UserError
 
-PAIRS = [("24x13", "12x6"), ("24x12", "16x9"), ("36x19", "24x13"), ("12x6", "24x13"), ("20x11", "20x11")]
+PAIRS = [("24x13", "12x6"), ("24x12", "16x9"), ("36x19", "24x13"), ("12x6", "24x13"), ("20x11", "20x11"), ("gaussian", "12x7")]
+
+
+def grid_of(name: str) -> Grid:
+    """A regular grid, or one with the latitudes of Gauss and longitudes that do not begin at 0."""
+    if name != "gaussian":
+        return Grid.regular(name)
+    return Grid(np.rad2deg(np.arcsin(-np.polynomial.legendre.leggauss(14)[0])), 360 / 28 * (np.arange(28) + 0.3))
 
 
 def test_weatherbench_grids():
@@ -76,38 +84,98 @@ def brute_force(field: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_agrees_with_brute_force_overlaps(source, target):
-    source, target = Grid.regular(source), Grid.regular(target)
+    source, target = grid_of(source), grid_of(target)
     field = np.random.default_rng(0).standard_normal(source.shape)
-    np.testing.assert_allclose(conservative(field, source, target), brute_force(field, source, target), atol=1e-12)
+    np.testing.assert_allclose(regrid(field, source, target), brute_force(field, source, target), atol=1e-12)
 
 
 @pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_keeps_the_global_mean_and_constants(source, target):
-    source, target = Grid.regular(source), Grid.regular(target)
+    source, target = grid_of(source), grid_of(target)
     field = np.random.default_rng(0).standard_normal((2, *source.shape))
     mean = (field * source.area_weights[:, None]).mean(axis=(-2, -1))
-    regridded = conservative(field, source, target)
+    regridded = regrid(field, source, target)
     np.testing.assert_allclose((regridded * target.area_weights[:, None]).mean(axis=(-2, -1)), mean, atol=1e-13)
-    np.testing.assert_allclose(conservative(np.full(source.shape, 3.0), source, target), 3.0, rtol=1e-14)
+    np.testing.assert_allclose(regrid(np.full(source.shape, 3.0), source, target), 3.0, rtol=1e-14)
 
 
 def test_onto_itself_changes_nothing():
     grid = Grid.regular("24x13")
     field = np.random.default_rng(0).standard_normal(grid.shape)
-    np.testing.assert_allclose(conservative(field, grid, grid), field, rtol=1e-12)
+    np.testing.assert_allclose(regrid(field, grid, grid), field, rtol=1e-12)
 
 
 def test_turning_the_globe_turns_the_result():
     source, target = Grid.regular("24x13"), Grid.regular("12x6")
     field = np.random.default_rng(0).standard_normal(source.shape)
-    turned = conservative(np.roll(field, 8, axis=1), source, target)
-    np.testing.assert_allclose(turned, np.roll(conservative(field, source, target), 4, axis=1), atol=1e-13)
+    turned = regrid(np.roll(field, 8, axis=1), source, target)
+    np.testing.assert_allclose(turned, np.roll(regrid(field, source, target), 4, axis=1), atol=1e-13)
 
 
-def test_a_missing_value_spreads_to_the_cells_it_touches_and_no_further():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_missing_value_spreads_to_the_cells_it_touches_and_no_further(bad):
     source, target = Grid.regular("24x12"), Grid.regular("12x6")
     field = np.ones(source.shape)
+    field[3, 7] = bad
+    missing = np.isnan(regrid(field, source, target, missing="nan"))
     field[3, 7] = np.nan
-    missing = np.isnan(conservative(field, source, target))
     touched = np.isnan(brute_force(field, source, target))
+    assert touched.any()
     np.testing.assert_array_equal(missing, touched)
+    with pytest.raises(UserError, match=f"leave {touched.sum()} of 72 target cells without one"):
+        regrid(field, source, target)
+
+
+def test_fields_of_another_shape_are_refused():
+    with pytest.raises(UserError, match=r"fields of shape \(12, 25\) are not on the grid 24x12"):
+        regrid(np.ones((12, 25)), Grid.regular("24x12"), Grid.regular("12x6"))
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+def test_bilinear_and_nearest_agree_with_scipy(source, target, method):
+    """On the source widened by one turn on each side, and by one row beyond each end that repeats it."""
+    source, target = grid_of(source), grid_of(target)
+    field = np.random.default_rng(0).standard_normal(source.shape)
+    wide = np.pad(np.tile(field, 3), ((1, 1), (0, 0)), mode="edge")
+    rows = np.concatenate([[-91.0], -source.latitude, [91.0]])
+    columns = np.concatenate([source.longitude - 360, source.longitude, source.longitude + 360])
+    # Where a target lies halfway, either neighbour is right; a nudge makes scipy take the one that is taken here.
+    points = np.meshgrid(-target.latitude - 1e-9, target.longitude - 1e-9, indexing="ij")
+    expected = RegularGridInterpolator((rows, columns), wide, method={"bilinear": "linear"}.get(method, method))(tuple(points))
+    np.testing.assert_allclose(regrid(field, source, target, method), expected, atol=1e-7)
+
+
+def test_bilinear_does_not_need_values_of_weight_zero():
+    source, target = Grid.regular("24x13"), Grid.regular("12x7")  # every target point is one of the source
+    field = np.random.default_rng(0).standard_normal(source.shape)
+    field[1::2] = np.nan
+    np.testing.assert_array_equal(regrid(field, source, target, "bilinear"), field[::2, ::2])
+
+
+def test_a_quarter_degree_to_one_and_a_half():
+    """At the sizes of ERA5: both matrices are as sparse as they can be, single precision is kept, the pole row is a mean of its cap."""
+    source, target = Grid.regular("1440x721"), Grid.regular("240x121")
+    rows, columns = matrices(source, target, "conservative", "<f4")
+    assert rows.nnz == 121 * 7 - 6  # seven rows meet an inner cell; four a cap, of which the pole row is one
+    assert columns.nnz == 240 * 7
+    field = np.random.default_rng(0).standard_normal(source.shape).astype(np.float32)
+    out = regrid(field, source, target)
+    assert out.dtype == np.float32
+    weights = source.area_weights[:, None]
+    half = 1 - (np.sin(np.deg2rad(89.25)) - np.sin(np.deg2rad(89.125))) / (np.sin(np.deg2rad(89.375)) - np.sin(np.deg2rad(89.125)))
+    shares = weights[:4] * np.array([1, 1, 1, half])[:, None]
+    cap = np.concatenate([field[:4, -3:-2] * 0.5, field[:4, -2:], field[:4, :3], field[:4, 3:4] * 0.5], axis=1)
+    assert out[0, 0] == pytest.approx((cap * shares).sum() / (6 * shares.sum()), rel=1e-5)
+    exact = regrid(field.astype(np.float64), source, target)
+    assert (exact * target.area_weights[:, None]).mean() == pytest.approx((field.astype(np.float64) * weights).mean(), abs=1e-12)
+
+
+def test_grids_are_equal_by_their_coordinates():
+    one, other = Grid.regular("24x13"), Grid.regular("24x13")
+    assert one == other
+    assert hash(one) == hash(other)
+    shifted = Grid(one.latitude, one.longitude + 1e-6)
+    assert shifted != one
+    assert shifted.is_close(one)
+    assert not Grid.regular("24x12").is_close(one)

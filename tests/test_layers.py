@@ -21,9 +21,10 @@ ALLOWED = {
     "report": BASE | {"data", "verification", "progress"},
     "recipe": BASE,
     "artefact": BASE | {"recipe"},
+    "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
     "ensemble": BASE | {"warmstart"},
-    "stages": BASE | {"recipe", "artefact", "models", "ensemble", "progress", "data", "verification", "report", "warmstart"},
+    "stages": BASE | {"recipe", "artefact", "models", "context", "ensemble", "progress", "data", "verification", "report", "warmstart"},
     "pipeline": {"artefact", "stages"},
     "cli": {"errors", "artefact", "stages", "pipeline"},
 }

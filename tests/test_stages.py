@@ -53,14 +53,17 @@ def test_every_artefact_is_there_and_nothing_else(place):
 
 def test_prepared_store_is_plain_xarray(place, record):
     with xr.open_zarr(place / "runs/tiny/analysis.zarr") as dataset:
-        assert set(dataset.data_vars) == set(VARIABLES)
+        climatology = {f"{name}_climatology" for name in VARIABLES}
+        assert set(dataset.data_vars) == {*VARIABLES, *climatology, "land_sea_mask", "geopotential_at_surface"}
         wind = dataset["10m_u_component_of_wind"]
         assert wind.dims == ("time", "latitude", "longitude")
         assert wind.attrs["standard_name"] == "eastward_wind"
         assert wind.attrs["units"] == "m s-1"
-        assert dataset.sizes == {"time": 120, "latitude": 8, "longitude": 16}
+        assert wind.shape == (120, 8, 16)
         assert dataset.latitude.values[0] > dataset.latitude.values[-1]
-        np.testing.assert_array_equal(wind.values, record.wind[:, 0])
+        assert wind.encoding["chunks"] == (8, 8, 16)
+        assert wind.encoding["shards"] == (512, 8, 16)
+        np.testing.assert_allclose(wind.values, record.wind[:, 0], rtol=1e-7)
 
 
 def test_normalisation_is_of_the_training_part_alone(record):

@@ -20,11 +20,11 @@ SCORES, REPORT = "scores.nc", "report.html"
 
 SECTIONS = {
     ANALYSIS: ("data",),
-    MOMENTS: ("data", "seed", "moments"),
-    GENERATOR: ("data", "seed", "moments", "generator"),
-    FORECAST: ("data", "seed", "moments", "generator", "rollout"),
-    MOMENTS_FORECAST: ("data", "seed", "moments", "rollout"),
-    SCORES: ("data", "seed", "moments", "generator", "rollout"),
+    MOMENTS: ("data", "seed", "context", "moments"),
+    GENERATOR: ("data", "seed", "context", "moments", "generator"),
+    FORECAST: ("data", "seed", "context", "moments", "generator", "rollout"),
+    MOMENTS_FORECAST: ("data", "seed", "context", "moments", "rollout"),
+    SCORES: ("data", "seed", "context", "moments", "generator", "rollout"),
 }
 """The parts of a recipe that an artefact depends on; a change elsewhere leaves it current."""
 
@@ -41,12 +41,14 @@ class Summary:
         written: path of each artefact and what it holds; empty if all was current.
         facts: what else a person wants to know.
         scores: rows of the score table, for ``score`` alone.
+        problems: what stands in the way, for a check alone.
     """
 
     stage: str
     written: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 def resolve(recipe: str | Path | None, run: str | Path | None, upstream: str | None = None, **changes: Any) -> tuple[Recipe, Path]:
@@ -134,7 +136,10 @@ def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool, 
         return False
     difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), artefact)
     if difference and not overwrite:
-        raise UserError(f"{directory / artefact} was made from {difference}; choose another --run, or replace it with --overwrite")
+        choices = "choose another --run, or replace it with --overwrite"
+        if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, source)["hash"]:
+            choices = f"add newer times with --append, {choices}"
+        raise UserError(f"{directory / artefact} was made from {difference}; {choices}")
     return not difference
 
 
@@ -173,16 +178,18 @@ def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> s
 
 
 @contextmanager
-def complete(path: Path) -> Iterator[Path]:
+def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
     """A path to write to; what was written takes its final name only when the block ends without an error.
 
-    The old artefact of that name, if any, stays until then. A block that fails leaves nothing behind.
+    The old artefact of that name, if any, stays until then. A block that fails leaves nothing behind; or, if ``resumable``, what it has
+    written so far, where the next one finds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = (path.with_name(f".{path.stem}.{what}{path.suffix}") for what in ("partial", "old"))
+    partial, old = partial_of(path), path.with_name(f".{path.stem}.old{path.suffix}")
     if old.exists() and not path.exists():
         old.replace(path)  # killed between the two renamings below
-    _remove(partial)
+    if not resumable:
+        _remove(partial)
     _remove(old)
     try:
         yield partial
@@ -196,8 +203,14 @@ def complete(path: Path) -> Iterator[Path]:
             raise
         _remove(old)
     except BaseException:
-        _remove(partial)
+        if not resumable:
+            _remove(partial)
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """Where an artefact is while it is not complete."""
+    return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 
 def _remove(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -14,15 +14,22 @@ from wsdcast.warmstart.solvers import midpoint, steps_for
 from wsdcast.warmstart.times import uniform
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
-"""From context (batch, 2 channel, latitude, longitude) and noise (batch, channel, latitude, longitude) to the next state."""
+"""From context (batch, channel, latitude, longitude) and noise (batch, channel, latitude, longitude) to the next state."""
 
 
-def forecast(sampler: Sampler, context: Tensor, noises: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The whole autoregression: one state (batch, channel, latitude, longitude) for each noise, 6 h apart."""
-    for noise in noises:
-        state = sampler(context, noise)
+def forecast(sampler: Sampler, now: Tensor, before: Tensor, noises: Iterable[Tensor], beside: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The whole autoregression: one state (batch, channel, latitude, longitude) for each noise, 6 h apart.
+
+    Args:
+        sampler: makes the next state.
+        now, before: the state at the start and that 6 h before, each as above.
+        noises: one for each step, as above.
+        beside: what the context has beside the wind, from the start on, one for each step.
+    """
+    for noise, around in zip(noises, beside, strict=True):
+        state = sampler(torch.cat([now, before, around], dim=1), noise)
         yield state
-        context = torch.cat([state, context[:, : state.shape[1]]], dim=1)
+        now, before = state, now
 
 
 def member_noise(seed: int, start: np.datetime64, members: int, steps: int, shape: tuple[int, ...]) -> Iterator[Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
@@ -44,26 +44,16 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def moments_model(network: Network, includes_poles: bool) -> MomentsModel:
-    """An untrained h_phi; its mean is persistence of the state now."""
-    unet = UNet(CONTEXT, 2 * CHANNELS, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
+def moments_model(network: Network, includes_poles: bool, beside: int = 0) -> MomentsModel:
+    """An untrained h_phi, with ``beside`` channels beside the wind; its mean is persistence of the state now."""
+    unet = UNet(CONTEXT + beside, 2 * CHANNELS, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
     return MomentsModel(unet, CHANNELS)
 
 
-def generator_model(network: Network, includes_poles: bool) -> UNet:
-    """An untrained p'_theta, conditioned on flow time and warmth."""
-    channels = CHANNELS + CONTEXT + FEATURES
+def generator_model(network: Network, includes_poles: bool, beside: int = 0) -> UNet:
+    """An untrained p'_theta, with ``beside`` channels beside the wind, conditioned on flow time and warmth."""
+    channels = CHANNELS + CONTEXT + beside + FEATURES
     return UNet(channels, CHANNELS, network.widths, network.blocks, scalars=2, dropout=network.dropout, includes_poles=includes_poles)
-
-
-def context_of(states: Tensor, now: Tensor) -> Tensor:
-    """Context (batch, 2 channel, latitude, longitude): the state now, then the state 6 h before.
-
-    Args:
-        states: (time, channel, latitude, longitude), normalised.
-        now: indices of time, (batch,).
-    """
-    return torch.cat([states[now], states[now - 1]], dim=1)
 
 
 def save(model: nn.Module, path: Path, stamp: dict[str, Any], history: list[dict[str, float]]) -> None:

@@ -23,14 +23,17 @@ class Section(BaseModel):
 class Data(Section):
     """What the record is made of."""
 
-    source: str = Field("planet", description="'planet' to simulate one, else a file, directory or glob of NetCDF files")
+    source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; a URL, file, directory or glob")
     grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
+    method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="of regridding; of no effect on the planet")
+    start: datetime | None = Field(None, description="first time to take, UTC; default: all")
+    end: datetime | None = Field(None, description="last time to take, UTC; default: all")
     days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
     validation_from: datetime | None = Field(None, description="UTC; default: the last fifth of the record without the test part")
     test_from: datetime | None = Field(None, description="UTC; default: the last tenth of the record")
 
-    @field_validator("validation_from", "test_from")
+    @field_validator("start", "end", "validation_from", "test_from")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
         if time is not None and not 1700 < time.year < 2200:
@@ -71,6 +74,23 @@ class Generator(Network):
     prior: Literal["warm", "standard"] = Field("warm", description="where flow matching starts: predicted moments, or N(0, 1)")
 
 
+StaticField = Literal[
+    "land_sea_mask",
+    "geopotential_at_surface",
+    "standard_deviation_of_orography",
+    "slope_of_sub_gridscale_orography",
+    "anisotropy_of_sub_gridscale_orography",
+    "angle_of_sub_gridscale_orography",
+]
+
+
+class Context(Section):
+    """What the networks read beside the wind now and 6 h before."""
+
+    static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
+    solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
+
+
 class Rollout(Section):
     """Which ensembles are run."""
 
@@ -93,6 +113,7 @@ class Recipe(Section):
     name: str = Field(pattern=r"^\w[\w.-]*$", description="names the run directory runs/NAME")
     seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
     data: Data = Data()
+    context: Context = Context()
     moments: Network = Network()
     generator: Generator = Generator()
     rollout: Rollout = Rollout()

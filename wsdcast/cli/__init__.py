@@ -70,7 +70,11 @@ def prepare(
     run: RunOption = None,
     source: Annotated[
         str | None,
-        typer.Option(help="'planet' to simulate one, or a NetCDF file, a directory or a quoted glob.", show_default="the recipe's: planet"),
+        typer.Option(
+            help="'planet' to simulate one; ERA5 by the name of a public store: wb2, wb2-0.25, arco; the URL of a Zarr store; or a file "
+            "(NetCDF, GRIB, zip, Zarr), a directory or a quoted glob.",
+            show_default="the recipe's: planet",
+        ),
     ] = None,
     grid: Annotated[
         str | None,
@@ -80,14 +84,48 @@ def prepare(
             show_default="the recipe's: 64x32",
         ),
     ] = None,
+    method: Annotated[
+        Literal["conservative", "bilinear", "nearest"] | None,
+        typer.Option(help="Way of regridding.", show_default="the recipe's: conservative"),
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Look at a source, list all that is wrong with it and what it would take; write nothing."),
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add the source's later times to a finished store.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="With --append: divide the longer record and compute its statistics anew.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none, but threads")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Bring 10 m wind (m/s) to one grid and 6 h: analysis.zarr."""
+    """Bring 10 m wind (m/s) to one grid and 6 h: analysis.zarr. Stopped, it goes on where it was."""
+    if check is not None:
+        from wsdcast.stages.check import check as check_source
+
+        summary = check_source(check, recipe, run, grid=grid, method=method)
+        show(summary, json)
+        if summary.problems:
+            raise typer.Exit(2)
+        return
     from wsdcast.stages.prepare import prepare
 
-    show(prepare(recipe, run, source=source, grid=grid, overwrite=overwrite), json)
+    summary = prepare(
+        recipe,
+        run,
+        source=source,
+        grid=grid,
+        method=method,
+        append=append,
+        recompute=recompute,
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    show(summary, json)
 
 
 @command

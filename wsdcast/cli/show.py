@@ -32,7 +32,11 @@ def show(summary: Summary, json: bool) -> None:
         table.add_row(what, Text(str(value)))
     for path, content in summary.written.items():
         table.add_row("written", Text(f"{path}: {content}"))
+    if summary.stage == "check":
+        table.add_row("problems", Text("none found" if not summary.problems else f"{len(summary.problems)}, listed below"))
     console.print(table)
+    for number, problem in enumerate(summary.problems, start=1):
+        console.print(Text(f" {number}. {problem}"))
     if summary.scores:
         console.print(_scores(summary))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import VARIABLES, open_store, read_wind
+from wsdcast.data.layout import STATIC_NAMES
+from wsdcast.data.store import VARIABLES, open_store, read_packed
 from wsdcast.errors import UserError
 
 STEP = np.timedelta64(6, "h")
-CHUNK = 64
-"""Times in one chunk of the store."""
 
 Part = Literal["train", "validation", "test"]
 
@@ -31,6 +30,8 @@ class Analysis:
         grid: where.
         mean, std: of each channel over the training part, (channel,), m s-1, area-weighted.
         validation_from, test_from: first time of either part; training is all before.
+        static: fields that do not change, (latitude, longitude), in the units of the source; those that it had.
+        statistics_are_stale: whether the record has grown since, so that its parts and statistics would be others today.
     """
 
     wind: NDArray[np.float32]
@@ -40,6 +41,8 @@ class Analysis:
     std: NDArray[np.float32]
     validation_from: np.datetime64
     test_from: np.datetime64
+    static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    statistics_are_stale: bool = False
 
     def normalise(self, wind: NDArray[np.float32]) -> NDArray[np.float32]:
         """m s-1 to the networks' units, for (..., channel, latitude, longitude)."""
@@ -77,33 +80,35 @@ def open_analysis(path: Path) -> Analysis:
         try:
             about = dataset.attrs["normalisation"]
             return Analysis(
-                wind=read_wind(dataset),
+                wind=read_packed(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([about[name]["mean"] for name in VARIABLES], dtype=np.float32),
                 std=np.array([about[name]["std"] for name in VARIABLES], dtype=np.float32),
                 validation_from=np.datetime64(dataset.attrs["validation_from"], "ns"),
                 test_from=np.datetime64(dataset.attrs["test_from"], "ns"),
+                static={name: dataset[name].values for name in STATIC_NAMES if name in dataset},
+                statistics_are_stale=dataset.attrs["statistics_are_stale"],
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
 
 
-class RunningMoments:
-    """Area-weighted mean and standard deviation of each channel, added up block by block in double precision."""
+def split(
+    times: NDArray[np.datetime64], validation_from: datetime | None, test_from: datetime | None
+) -> tuple[np.datetime64, np.datetime64]:
+    """First times of validation and test: those given (UTC), else where the last fifth and the last tenth of the record begin.
 
-    def __init__(self, grid: Grid) -> None:
-        self.weights = (grid.area_weights / grid.area_weights.sum() / grid.longitude.size)[:, None]
-        self.count = 0
-        self.sums = np.zeros((2, len(VARIABLES)))
-
-    def add(self, wind: NDArray[np.float32]) -> None:
-        """Add (time, channel, latitude, longitude)."""
-        weighted = wind * self.weights
-        self.count += wind.shape[0]
-        self.sums += np.array([weighted.sum(axis=(0, 2, 3)), (weighted * wind).sum(axis=(0, 2, 3))])
-
-    def result(self) -> Iterator[dict[str, float]]:
-        """Mean and std of each channel."""
-        mean, square = self.sums / self.count
-        return ({"mean": float(m), "std": float(np.sqrt(s - m**2))} for m, s in zip(mean, square, strict=True))
+    Raises:
+        UserError: if training or test would be empty.
+    """
+    test = np.datetime64(test_from, "ns") if test_from else times[-max(1, times.size // 10)]
+    validation = np.datetime64(validation_from, "ns") if validation_from else times[-max(2, times.size // 5)]
+    validation = min(validation, test)
+    for what, count in (("training", (times < validation).sum()), ("test", (times >= test).sum())):
+        if count < 3:
+            raise UserError(
+                f"the {what} part has {count} steps of the record from {times[0].astype('datetime64[m]')} to "
+                f"{times[-1].astype('datetime64[m]')}; set data.validation_from and data.test_from in the recipe"
+            )
+    return validation, test

@@ -46,6 +46,22 @@ class Grid:
         if 90 - latitude[0] > 1.01 * row or 90 + latitude[-1] > 1.01 * row:
             raise UserError(f"not a global grid: latitudes {latitude[0]:g} to {latitude[-1]:g} leave out a pole")
 
+    def __eq__(self, other: object) -> bool:
+        """The same coordinates, to the last bit."""
+        return isinstance(other, Grid) and self._bytes == other._bytes
+
+    def __hash__(self) -> int:
+        return hash(self._bytes)
+
+    def is_close(self, other: Grid) -> bool:
+        """The same but for the rounding of coordinates in a file."""
+        near = self.shape == other.shape and np.allclose(self.latitude, other.latitude, atol=1e-3)
+        return bool(near and np.allclose(self.longitude, other.longitude, atol=1e-3))
+
+    @cached_property
+    def _bytes(self) -> tuple[bytes, bytes]:
+        return self.latitude.tobytes(), self.longitude.tobytes()
+
     @classmethod
     def regular(cls, name: str) -> Grid:
         """WeatherBench 2's equiangular grid ``LONGITUDESxLATITUDES``: with pole rows if the latitudes are odd in number.

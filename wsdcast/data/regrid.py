@@ -1,55 +1,113 @@
-"""First-order conservative regridding between regular grids of the globe, exact on the sphere.
+"""Regridding between regular grids of the globe: first-order conservative, exact on the sphere; bilinear and nearest beside it.
 
-A target cell gets the mean of the source over the cell's area. On regular grids the overlap of two cells is the product of an overlap in
-longitude and one in the sine of latitude, so the whole is two sparse matrices, one for each axis. Wind components are averaged as two
-scalars, as WeatherBench 2 does: next to a pole, where u and v turn with the meridian, that is not the mean of the vector.
+On such grids each of the three is one weighted sum over rows and one over columns, so the whole is two sparse matrices, one for each axis.
+Conservative: a target cell gets the mean of the source over the cell's area, for the overlap of two cells is the product of an overlap in
+longitude and one in the sine of latitude. Wind components are averaged as two scalars, as WeatherBench 2 does: next to a pole, where u and
+v turn with the meridian, that is not the mean of the vector.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from wsdcast.data.grid import Grid
+from wsdcast.errors import UserError
+
+Method = Literal["conservative", "bilinear", "nearest"]
 
 
-def conservative(fields: NDArray[np.floating], source: Grid, target: Grid) -> NDArray[np.floating]:
-    """Area means over the cells of ``target``.
+def regrid(
+    fields: NDArray[np.floating],
+    source: Grid,
+    target: Grid,
+    method: Method = "conservative",
+    missing: Literal["refuse", "nan"] = "refuse",
+) -> NDArray[np.floating]:
+    """Fields on another grid.
 
     Args:
-        fields: (..., latitude, longitude) on ``source``. A missing value (NaN) makes every target cell it touches missing.
+        fields: (..., latitude, longitude) on ``source``, float32 or float64.
+        source: where they are.
+        target: where they are wanted.
+        method: ``conservative`` keeps the global mean; ``bilinear`` and ``nearest`` read the source around each target point, and a
+            point beyond the last row of a source without poles takes that row.
+        missing: what a target cell becomes that needs a missing or infinite value of the source: an error, or NaN. It is never filled.
 
     Returns:
         (..., latitude, longitude) on ``target``, of the same precision.
+
+    Raises:
+        UserError: if ``fields`` are of another shape than ``source``, or values are missing and to be refused.
     """
-    rows, columns = latitude_matrix(source, target), longitude_matrix(source, target)
-    rows, columns = rows.astype(fields.dtype), columns.astype(fields.dtype)
+    if fields.shape[-2:] != source.shape:
+        raise UserError(f"fields of shape {fields.shape[-2:]} are not on the grid {source.name}, which has shape {source.shape}")
+    rows, columns = matrices(source, target, method, fields.dtype.str)
     out = np.empty((*fields.shape[:-2], *target.shape), dtype=fields.dtype)
-    for index in np.ndindex(fields.shape[:-2]):
-        out[index] = (columns @ (rows @ fields[index]).T).T
+    with np.errstate(invalid="ignore"):
+        for index in np.ndindex(fields.shape[:-2]):
+            out[index] = (columns @ (rows @ fields[index]).T).T
+    if not np.isfinite(out).all():
+        if missing == "refuse":
+            raise UserError(f"missing values in the source leave {int((~np.isfinite(out)).sum())} of {out.size} target cells without one")
+        out[np.isinf(out)] = np.nan
     return out
 
 
-def latitude_matrix(source: Grid, target: Grid) -> csr_array:
-    """Share of each source row in each target row, (target latitude, source latitude), rows summing to 1."""
-    return _overlaps(-np.sin(np.deg2rad(source.latitude_bounds)), -np.sin(np.deg2rad(target.latitude_bounds)))
+@lru_cache(maxsize=16)
+def matrices(source: Grid, target: Grid, method: Method, dtype: str) -> tuple[csr_array, csr_array]:
+    """Shares of source rows in target rows, (target latitude, source latitude), and the same of columns; each line sums to 1."""
+    if method == "conservative":
+        rows, columns = _row_overlaps(source, target), _column_overlaps(source, target)
+    else:
+        points = _linear if method == "bilinear" else _nearest
+        rows = points(-source.latitude, -target.latitude)
+        # Three turns of the source, so that every target longitude lies between two of its columns.
+        turns = (source.longitude[None, :] + np.array([[-360.0], [0.0], [360.0]])).ravel()
+        thrice = points(turns, target.longitude).tocoo()
+        shape = (target.longitude.size, source.longitude.size)
+        columns = csr_array((thrice.data, (thrice.row, thrice.col % source.longitude.size)), shape=shape)
+    return rows.astype(dtype), columns.astype(dtype)
 
 
-def longitude_matrix(source: Grid, target: Grid) -> csr_array:
-    """Share of each source column in each target column, (target longitude, source longitude), rows summing to 1."""
+def _row_overlaps(source: Grid, target: Grid) -> csr_array:
+    return _normalised(_overlaps(-np.sin(np.deg2rad(source.latitude_bounds)), -np.sin(np.deg2rad(target.latitude_bounds))))
+
+
+def _column_overlaps(source: Grid, target: Grid) -> csr_array:
     bounds, target_bounds = source.longitude_bounds, target.longitude_bounds
-    turns = sum(_overlaps(bounds + turn, target_bounds, normalise=False) for turn in (-360, 0, 360))
-    return _normalised(turns)
+    return _normalised(sum(_overlaps(bounds + turn, target_bounds) for turn in (-360, 0, 360)))
 
 
-def _overlaps(source: NDArray[np.float64], target: NDArray[np.float64], normalise: bool = True) -> csr_array:
+def _overlaps(source: NDArray[np.float64], target: NDArray[np.float64]) -> csr_array:
     """Lengths of the overlaps of intervals between rising bounds, (target, source)."""
     length = np.minimum(source[None, 1:], target[1:, None]) - np.maximum(source[None, :-1], target[:-1, None])
     # Bounds that agree but for rounding leave slivers; they would spread a missing value to cells that it does not touch.
     length[length < 1e-12 * np.abs(source).max()] = 0.0
-    return _normalised(csr_array(length)) if normalise else csr_array(length)
+    return csr_array(length)
 
 
 def _normalised(matrix: csr_array) -> csr_array:
     return csr_array(matrix.multiply(1 / matrix.sum(axis=1)[:, None]))
+
+
+def _linear(source: NDArray[np.float64], target: NDArray[np.float64]) -> csr_array:
+    """Weights of the two points of a rising ``source`` around each ``target``; beyond an end, of that end alone."""
+    right = np.clip(np.searchsorted(source, target), 1, source.size - 1)
+    weight = np.clip((target - source[right - 1]) / (source[right] - source[right - 1]), 0, 1)
+    line = np.arange(target.size)
+    entries = np.concatenate([1 - weight, weight]), (np.concatenate([line, line]), np.concatenate([right - 1, right]))
+    matrix = csr_array(entries, shape=(target.size, source.size))
+    matrix.eliminate_zeros()  # a missing value of weight 0 is not needed
+    return matrix
+
+
+def _nearest(source: NDArray[np.float64], target: NDArray[np.float64]) -> csr_array:
+    """1 at the point of a rising ``source`` nearest to each ``target``; halfway, the lower one."""
+    right = np.clip(np.searchsorted(source, target), 1, source.size - 1)
+    chosen = np.where(target - source[right - 1] <= source[right] - target, right - 1, right)
+    return csr_array((np.ones(target.size), (np.arange(target.size), chosen)), shape=(target.size, source.size))

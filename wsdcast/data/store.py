@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
 
 from wsdcast.data.grid import Grid
 
@@ -16,14 +19,24 @@ VARIABLES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
 """Channels in order, by their names in WeatherBench 2."""
 
 
-def create_store(path: Path, coordinates: dict[str, Any], grid: Grid, chunks: tuple[int, ...]) -> list[zarr.Array[Any]]:
+SCALE = 0.005
+"""m s-1 of one unit of a packed store: int16 then reaches to 164 m/s, and rounding is far below the packing of ERA5's own files."""
+
+
+def create_store(
+    path: Path, coordinates: dict[str, Any], grid: Grid, chunks: tuple[int, ...], shards: tuple[int, ...] | None = None
+) -> list[zarr.Array[Any]]:
     """An empty store of 10 m wind; returns the array of each of :data:`VARIABLES`, to be filled.
+
+    Where there is one already, its metadata and coordinates are written anew and what its arrays hold is left.
 
     Args:
         path: of the store.
         coordinates: values of the dimensions before latitude and longitude, in order; ``time`` among them.
         grid: of the last two dimensions.
-        chunks: for all dimensions but the last two, which are never split.
+        chunks: what is read at once, for all dimensions but the last two, which are never split.
+        shards: what is one file, multiples of ``chunks``; then values are packed as int16 in units of :data:`SCALE`. Default: each chunk
+            is a file of float32.
     """
     axes = {
         **{name: (name, values, TIME_ATTRIBUTES.get(name, {})) for name, values in coordinates.items()},
@@ -33,20 +46,44 @@ def create_store(path: Path, coordinates: dict[str, Any], grid: Grid, chunks: tu
     first = coordinates["time"][0].astype("datetime64[D]")
     # Whole hours, which every reader of CF understands.
     encoding = {"time": {"units": f"hours since {first}", "calendar": "proleptic_gregorian", "dtype": "int64"}}
-    xr.Dataset(coords=axes).to_zarr(path, zarr_format=3, consolidated=False, encoding=encoding)
+    fresh = path.with_suffix(".fresh")
+    shutil.rmtree(fresh, ignore_errors=True)
+    xr.Dataset(coords=axes).to_zarr(fresh, zarr_format=3, consolidated=False, encoding=encoding)
+    path.mkdir(parents=True, exist_ok=True)
+    for item in fresh.iterdir():
+        if item.is_dir():
+            shutil.rmtree(path / item.name, ignore_errors=True)
+        item.replace(path / item.name)
+    fresh.rmdir()
+    for name in VARIABLES:
+        (path / name / "zarr.json").unlink(missing_ok=True)
     group = zarr.open_group(path, mode="r+")
+    packed: dict[str, Any] = {"dtype": "float32", "fill_value": float("nan")}
+    if shards is not None:
+        packed = {"dtype": "int16", "fill_value": 0, "shards": (*shards, *grid.shape), "compressors": BloscCodec(cname="lz4", clevel=1)}
     return [
         group.create_array(
             name,
             shape=(*(len(values) for values in coordinates.values()), *grid.shape),
             chunks=(*chunks, *grid.shape),
-            dtype="float32",
-            fill_value=float("nan"),
             dimension_names=tuple(axes),
-            attributes={"standard_name": f"{direction}_wind", "long_name": f"10 metre {direction} wind", "units": "m s-1"},
+            attributes={
+                "standard_name": f"{direction}_wind",
+                "long_name": f"10 metre {direction} wind",
+                "units": "m s-1",
+                **({"scale_factor": SCALE} if shards is not None else {}),
+            },
+            **packed,
         )
         for name, direction in zip(VARIABLES, ("eastward", "northward"), strict=True)
     ]
+
+
+def add_variables(path: Path, variables: dict[str, xr.DataArray]) -> None:
+    """Put further arrays into a store, in place of those of the same names."""
+    for name in variables:
+        shutil.rmtree(path / name, ignore_errors=True)
+    xr.Dataset(variables).to_zarr(path, mode="a", zarr_format=3, consolidated=False)
 
 
 TIME_ATTRIBUTES = {
@@ -65,9 +102,28 @@ def close_store(path: Path, attributes: dict[str, Any]) -> None:
         zarr.consolidate_metadata(path)
 
 
-def open_store(path: Path) -> xr.Dataset:
-    """The store as a lazy dataset without dask."""
-    return xr.open_zarr(path, chunks=None, decode_timedelta=True)
+def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
+    """The store as a lazy dataset without dask; with ``consolidated`` False one that is not closed yet."""
+    return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
+
+
+def pack(wind: NDArray[np.float32]) -> NDArray[np.int16]:
+    """m s-1 to units of :data:`SCALE`."""
+    return np.rint(wind / np.float32(SCALE)).astype(np.int16)
+
+
+def read_packed(path: Path, steps: slice = slice(None)) -> NDArray[np.float32]:
+    """Wind of a packed store, (time, channel, latitude, longitude) in m s-1, without ever holding it twice."""
+    group = zarr.open_group(path, mode="r")
+    arrays: list[Any] = [group[name] for name in VARIABLES]
+    begin, end, _ = steps.indices(arrays[0].shape[0])
+    wind = np.empty((end - begin, len(arrays), *arrays[0].shape[1:]), dtype=np.float32)
+    at_once = arrays[0].shards[0]
+    for channel, array in enumerate(arrays):
+        for first in range(begin, end, at_once):
+            last = min(end, first + at_once)
+            np.multiply(array[first:last], np.float32(SCALE), out=wind[first - begin : last - begin, channel])
+    return wind
 
 
 def read_wind(dataset: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:

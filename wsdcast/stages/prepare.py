@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import islice
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from wsdcast.artefact import ANALYSIS, Summary, complete, is_current, make_stamp, require_space, resolve
-from wsdcast.data.analysis import CHUNK, STEP, RunningMoments, open_analysis
+from wsdcast.artefact import ANALYSIS, Summary, complete, is_current, make_stamp, partial_of, read_stamp, require_space, resolve
+from wsdcast.data.analysis import STEP, open_analysis, split
+from wsdcast.data.building import Finished, build, claim, finish
+from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.grid import Grid
-from wsdcast.data.harmonics import SphericalHarmonics
-from wsdcast.data.planet import LOWER, Planet
-from wsdcast.data.regrid import conservative
-from wsdcast.data.store import VARIABLES, close_store, create_store
-from wsdcast.data.wind_files import fingerprint, open_wind_files
+from wsdcast.data.opening import fingerprint
+from wsdcast.data.record import Record, open_record
+from wsdcast.data.shards import digest, marks_of
+from wsdcast.data.simulation import Simulation, simulation
+from wsdcast.data.store import open_store
 from wsdcast.errors import UserError
 from wsdcast.progress import track
 from wsdcast.recipe import Data, Recipe
 
-Blocks = Iterator[NDArray[np.float32]]
-
-PLANET_EPOCH = np.datetime64("2000-01-01", "ns")
+Times = NDArray[np.datetime64]
 
 
 def prepare(
@@ -34,94 +33,139 @@ def prepare(
     *,
     source: str | None = None,
     grid: str | None = None,
+    method: str | None = None,
+    append: bool = False,
+    recompute: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
     """Bring 10 m wind to the recipe's grid and 6 h, in ``RUN/analysis.zarr``.
 
+    A run that was stopped goes on where it was, if the recipe is the same; shards from files that were replaced since are made again.
+
     Args:
-        recipe: path or name of a recipe; default ``planet``.
+        recipe: path or name of a recipe; default ``planet``, or with ``append`` that of the store.
         run: run directory; default ``runs/<recipe name>``.
-        source: ``planet``, or a file, directory or glob of NetCDF files; default from the recipe.
+        source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; a URL of a Zarr store; a file, directory or glob; default from the recipe.
         grid: LONGITUDESxLATITUDES; default from the recipe.
-        overwrite: replace a store made from another recipe.
+        method: of regridding, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
+        append: add those times of the source that are later than the finished store's; its parts and statistics stay as they are.
+        recompute: with ``append``, divide the longer record into parts anew and recompute the statistics.
+        scheduler: address of a running dask.distributed scheduler that is to do the work.
+        workers: do it in so many processes of this machine; default: in threads.
+        overwrite: replace a store made from another recipe, finished or not.
 
     Raises:
         UserError: if the source cannot be used, or a store of another recipe is in the way.
     """
-    resolved, directory = resolve(recipe, run, data__source=source, data__grid=grid)
-    path = directory / ANALYSIS
-    files = "" if resolved.data.source == "planet" else fingerprint(resolved.data.source)
-    if is_current(resolved, directory, ANALYSIS, overwrite, files):
+    changes = {"data__source": source, "data__grid": grid, "data__method": method}
+    resolved, directory = resolve(recipe, run, ANALYSIS if append else None, **changes)
+    data, path = resolved.data, directory / ANALYSIS
+    if recompute and not append:
+        raise UserError("--recompute goes with --append")
+    finished = _finished(resolved, path) if append else None
+    files = "" if data.source == "planet" else fingerprint(data.source)
+    if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
+        shutil.rmtree(marks_of(partial_of(path)), ignore_errors=True)  # killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
-    target = Grid.regular(resolved.data.grid)
-    times, blocks = _planet(resolved.data, target) if resolved.data.source == "planet" else _files(resolved.data, target)
-    validation_from, test_from = _split(resolved.data, times)
-    require_space(directory, 2 * 4 * times.size * target.shape[0] * target.shape[1])
-    with complete(path) as partial:
-        arrays = create_store(partial, {"time": times}, target, (CHUNK,))
-        training = RunningMoments(target)
-        start = 0
-        for block in track(blocks, "preparing", total=-(-times.size // CHUNK)):
-            end = start + block.shape[0]
-            for channel, array in enumerate(arrays):
-                array[start:end] = block[:, channel]
-            training.add(block[times[start:end] < validation_from])
-            start = end
-        attributes = {
-            "title": "10 m wind prepared by wsdcast",
-            "source": resolved.data.source,
-            "validation_from": str(validation_from.astype("datetime64[s]")),
-            "test_from": str(test_from.astype("datetime64[s]")),
-            "normalisation": dict(zip(VARIABLES, training.result(), strict=True)),
-            "wsdcast": json.dumps(make_stamp(resolved, directory, ANALYSIS, files)),
-        }
-        close_store(partial, attributes)
-    return _summary(resolved, path)
+    target, scratch = Grid.regular(data.grid), directory / ".unzipped"
+    notes: list[str] = []
+    try:
+        origin = simulation(data.days, data.planet_seed, target) if data.source == "planet" else _record(data, scratch, notes)
+        if finished is not None:
+            origin = _newer(origin, finished, notes)
+            if not origin.times.size and not recompute:
+                return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
+        times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
+        attributes = _attributes(resolved, directory, files, times, finished, recompute)
+        require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
+        with complete(path, resumable=True) as partial:
+            claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
+            with at_work(scheduler, workers, data.source) as how:
+                written = build(partial, target, data.method, origin, finished, how)
+                for _ in track((step for count in written for step in range(count)), "preparing", times.size):
+                    pass
+            finish(partial, target, origin, finished, attributes)
+        shutil.rmtree(marks_of(partial))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return _summary(resolved, path, notes)
 
 
-def _planet(data: Data, target: Grid) -> tuple[NDArray[np.datetime64], Blocks]:
-    """Wind of the lower layer of the simulated planet, read at the points of the target grid."""
-    # One thread throughout, as in Planet.run: the same seed is to give the same bits.
-    with threadpool_limits(limits=1):
-        planet = Planet(seed=data.planet_seed)
-        points = SphericalHarmonics(planet.settings.truncation, target.latitude, target.longitude.size, dtype=np.float32)
-    times = PLANET_EPOCH + STEP * np.arange(data.days * 4)
-
-    def blocks() -> Blocks:
-        states = islice(planet.run(seed=data.planet_seed), times.size)
-        while chunk := list(islice(states, CHUNK)):
-            with threadpool_limits(limits=1):
-                wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
-            yield np.stack([np.stack([u.T, v.T]) for u, v in wind])
-
-    return times, blocks()
-
-
-def _files(data: Data, target: Grid) -> tuple[NDArray[np.datetime64], Blocks]:
-    """Wind of files, regridded."""
-    files = open_wind_files(data.source)
-    return files.times, (conservative(block, files.grid, target) for block in files.blocks(CHUNK))
-
-
-def _split(data: Data, times: NDArray[np.datetime64]) -> tuple[np.datetime64, np.datetime64]:
-    """First times of validation and test: the recipe's, else the last fifth and tenth of the record.
+def _record(data: Data, scratch: Path, notes: list[str]) -> Record:
+    """The record of files or stores.
 
     Raises:
-        UserError: if training or test would be empty.
+        UserError: with all that is wrong with it.
     """
-    test_from = np.datetime64(data.test_from, "ns") if data.test_from else times[-max(1, times.size // 10)]
-    validation_from = np.datetime64(data.validation_from, "ns") if data.validation_from else times[-max(2, times.size // 5)]
-    validation_from = min(validation_from, test_from)
-    for what, count in (("training", (times < validation_from).sum()), ("test", (times >= test_from).sum())):
-        if count < 3:
-            raise UserError(
-                f"the {what} part has {count} steps of the record from {times[0].astype('datetime64[m]')} to "
-                f"{times[-1].astype('datetime64[m]')}; set data.validation_from and data.test_from in the recipe"
-            )
-    return validation_from, test_from
+    record = open_record(data.source, scratch, data.start, data.end)
+    if record.problems:
+        many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
+        raise UserError(f"{data.source}: {many}{'; '.join(record.problems)}")
+    notes += record.notes
+    return record
 
 
-def _summary(recipe: Recipe, path: Path) -> Summary:
+def _finished(recipe: Recipe, path: Path) -> Finished:
+    """The store to append to.
+
+    Raises:
+        UserError: if there is none, it is simulated, or the recipe wants another grid or method.
+    """
+    stamp = read_stamp(path)
+    if stamp is None:
+        raise UserError(f"{path} is not there, so nothing can be appended to it")
+    for key in ("grid", "method"):
+        there, here = stamp["recipe"]["data"][key], getattr(recipe.data, key)
+        if there != here:
+            raise UserError(f"{path} was made with {key} {there}; {here} cannot be appended to it")
+    if "planet" in (recipe.data.source, stamp["recipe"]["data"]["source"]):
+        raise UserError("a simulated record cannot be appended to; choose more data.days and --overwrite")
+    return Finished(path, open_store(path), stamp["id"])
+
+
+def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) -> Record:
+    """The part of a record that is later than a finished store."""
+    assert isinstance(origin, Record)
+    newer = origin.after(finished.times[-1])
+    between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
+    if between:
+        notes.append(f"{between} times that the store lacks are earlier than its end and left out; --overwrite prepares all anew")
+    notes.append(f"{newer.times.size} times appended to {finished.times.size}")
+    return newer
+
+
+def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finished: Finished | None, recompute: bool) -> dict[str, Any]:
+    """Attributes of the store, but for the statistics."""
+    data = recipe.data
+    validation_from, test_from = (str(moment.astype("datetime64[s]")) for moment in split(times, data.validation_from, data.test_from))
+    stamp = make_stamp(recipe, directory, ANALYSIS, files)
+    attributes = {
+        "title": "10 m wind prepared by wsdcast",
+        "source": recipe.data.source,
+        "validation_from": validation_from,
+        "test_from": test_from,
+        "statistics_are_stale": False,
+    }
+    if finished is not None:
+        before = finished.dataset.attrs
+        stamp = json.loads(before["wsdcast"])
+        if stamp["recipe"]["data"]["source"] == recipe.data.source:
+            stamp["inputs"], attributes["source"] = files, before["source"]
+        else:
+            attributes["source"] = f"{before['source']}, then {recipe.data.source}"
+        if recompute:
+            stamp["id"] = digest(stamp["id"], times[-1])  # networks were trained on another part
+        else:
+            parts = {key: before[key] for key in ("validation_from", "test_from")}
+            begins = np.datetime64(parts["validation_from"])
+            stale = any(attributes[key] != parts[key] for key in parts) or (times < begins).sum() > (finished.times < begins).sum()
+            attributes |= parts | {"normalisation": before["normalisation"], "statistics_are_stale": bool(stale)}
+    return attributes | {"wsdcast": json.dumps(stamp)}
+
+
+def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
     record = open_analysis(path)
     gaps = int((np.diff(record.times) != STEP).sum())
     facts = {
@@ -133,4 +177,10 @@ def _summary(recipe: Recipe, path: Path) -> Summary:
         "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training part",
         "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training part",
     }
+    if record.static:
+        facts["static fields"] = ", ".join(record.static)
+    if record.statistics_are_stale:
+        facts["statistics"] = "of the record before; --append --recompute brings them up to date, and networks are then trained anew"
+    if notes:
+        facts["notes"] = "; ".join(notes)
     return Summary("prepare", written={str(path): "6-hourly 10 m wind, m s-1"}, facts=facts)

@@ -27,9 +27,10 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
+from wsdcast.context import Surroundings, surroundings
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.record import STRONGEST_WIND
 from wsdcast.data.store import close_store, create_store
-from wsdcast.data.wind_files import STRONGEST_WIND
 from wsdcast.ensemble import Sampler, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
 from wsdcast.errors import UserError
 from wsdcast.progress import track
@@ -73,12 +74,17 @@ def rollout(
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
     settings, poles = resolved.rollout, record.grid.includes_poles
-    generator = models.load(models.generator_model(resolved.generator, poles), require(resolved, directory, GENERATOR, "train"))
+    beside = surroundings(record, resolved.context, models.device())
+    generator = models.load(
+        models.generator_model(resolved.generator, poles, beside.channels), require(resolved, directory, GENERATOR, "train")
+    )
     summary = Summary("rollout")
     samplers: dict[str, Sampler] = {}
     prior_of: PriorOf = standard(models.CHANNELS)
     if resolved.generator.prior == "warm":
-        prior_of = warm_start(models.load(models.moments_model(resolved.moments, poles), require(resolved, directory, MOMENTS, "train")))
+        prior_of = warm_start(
+            models.load(models.moments_model(resolved.moments, poles, beside.channels), require(resolved, directory, MOMENTS, "train"))
+        )
         samplers[MOMENTS_FORECAST] = moments_sampler(prior_of)
     samplers[FORECAST] = generator_sampler(generator, prior_of, settings.nfe, settings.warmth)
 
@@ -100,7 +106,7 @@ def rollout(
         (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
         begin = time.perf_counter()
         with complete(path) as partial:
-            runaway = _write_forecast(partial, resolved, artefact, record, chosen, sampler)
+            runaway = _write_forecast(partial, resolved, artefact, record, beside, chosen, sampler)
         seconds = time.perf_counter() - begin
         samples = len(chosen) * settings.members * settings.steps
         summary.written[str(path)] = f"{len(chosen)} starts x {settings.members} members x {settings.steps} leads, {size / 1e6:.0f} MB"
@@ -124,7 +130,9 @@ def _starts(record: Analysis, count: int, steps: int) -> NDArray[np.intp]:
     return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
-def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis, starts: NDArray[np.intp], sampler: Sampler) -> int:
+def _write_forecast(
+    path: Path, recipe: Recipe, artefact: str, record: Analysis, beside: Surroundings, starts: NDArray[np.intp], sampler: Sampler
+) -> int:
     """Write forecasts of all starts as they are made, a few leads at a time; returns how many members have winds that no wind has."""
     settings, grid = recipe.rollout, record.grid
     leads = (STEP * np.arange(1, settings.steps + 1)).astype("timedelta64[ns]")
@@ -133,7 +141,7 @@ def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis,
     sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, models.device()))
     absurd = np.zeros((starts.size, settings.members), dtype=bool)
     description = f"rolling out {artefact.removesuffix('.zarr')}"
-    for (row, lead), wind in track(_leads(recipe, record, starts, sampler), description, starts.size * settings.steps):
+    for (row, lead), wind in track(_leads(recipe, record, beside, starts, sampler), description, starts.size * settings.steps):
         if lead % LEADS_PER_CHUNK == 0:
             held = []
         held.append(wind)
@@ -148,16 +156,17 @@ def _write_forecast(path: Path, recipe: Recipe, artefact: str, record: Analysis,
 
 @torch.inference_mode()
 def _leads(
-    recipe: Recipe, record: Analysis, starts: NDArray[np.intp], sampler: Sampler
+    recipe: Recipe, record: Analysis, beside: Surroundings, starts: NDArray[np.intp], sampler: Sampler
 ) -> Iterator[tuple[tuple[int, int], NDArray[np.float32]]]:
     """((start, lead), members in m s-1), lead by lead."""
     settings = recipe.rollout
     for row, now in enumerate(starts):
         start = record.times[now]
         states = torch.from_numpy(record.normalise(record.wind[now - 1 : now + 1])).to(models.device())
-        context = models.context_of(states, torch.ones(settings.members, dtype=torch.int64))
+        before, state_now = states[:, None].expand(-1, settings.members, -1, -1, -1)
+        around = (beside.at(np.full(settings.members, start + lead * STEP)) for lead in range(settings.steps))
         noises = member_noise(settings.seed, start, settings.members, settings.steps, record.wind.shape[1:])
-        for lead, state in enumerate(forecast(sampler, context, (noise.to(context.device) for noise in noises))):
+        for lead, state in enumerate(forecast(sampler, state_now, before, (noise.to(states.device) for noise in noises), around)):
             if not torch.isfinite(state).all():
                 raise UserError(f"the forecast from {_label(start)} is no longer finite at {6 * (lead + 1)} h")
             yield (row, lead), record.denormalise(state.cpu().numpy())

@@ -1,0 +1,84 @@
+"""Statistics of the training part of a prepared store, streamed: what normalises the networks, and the climatology by month and hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.analysis import STEP
+from wsdcast.data.grid import Grid
+from wsdcast.data.shards import SHARD
+from wsdcast.data.store import VARIABLES, read_packed
+
+HOURS = np.array([0, 6, 12, 18])
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the training part, in m s-1.
+
+    Attributes:
+        scalars: for each variable its area-weighted ``mean``, ``std`` and ``difference_std``, the last of states 6 h apart.
+        climatology: mean at each point, (channel, month, hour, latitude, longitude); NaN where no state is of that month and hour.
+    """
+
+    scalars: dict[str, dict[str, float]]
+    climatology: NDArray[np.float32]
+
+    def variables(self) -> dict[str, xr.DataArray]:
+        """The climatology as arrays for the store."""
+        dimensions = ("month", "hour", "latitude", "longitude")
+        coordinates = {"month": np.arange(1, 13), "hour": HOURS}
+        attributes = {"units": "m s-1", "cell_methods": "time: mean within days time: mean over years"}
+        return {
+            f"{name}_climatology": xr.DataArray(field, coordinates, dimensions, attrs=attributes)
+            for name, field in zip(VARIABLES, self.climatology, strict=True)
+        }
+
+
+def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid) -> Statistics:
+    """Go once through the training part of a prepared store, one shard in memory at a time, adding up in double precision.
+
+    Args:
+        path: of the store.
+        times: of its steps, (time,).
+        training: which of them are for training, (time,).
+        grid: of the store.
+    """
+    weights = (grid.area_weights / grid.area_weights.sum() / grid.longitude.size)[:, None]
+    sums, count = np.zeros((2, len(VARIABLES))), 0
+    change, changes = np.zeros(len(VARIABLES)), 0
+    totals, counts = np.zeros((len(VARIABLES), 12, 4, *grid.shape)), np.zeros((12, 4), dtype=int)
+    months = times.astype("datetime64[M]").astype(int) % 12
+    hours = (times - times.astype("datetime64[D]")) // np.timedelta64(6, "h")
+    before: tuple[np.datetime64, NDArray[np.float32]] | None = None
+    for first in range(0, times.size, SHARD):
+        if not training[first : first + SHARD].any():
+            continue
+        for step, wind in enumerate(read_packed(path, slice(first, first + SHARD)), start=first):
+            if not training[step]:
+                continue
+            weighted = wind * weights
+            sums += weighted.sum(axis=(1, 2)), (weighted * wind).sum(axis=(1, 2))
+            count += 1
+            if before is not None and times[step] - before[0] == STEP:
+                change += ((wind - before[1]) ** 2 * weights).sum(axis=(1, 2))
+                changes += 1
+            before = times[step], wind
+            totals[:, months[step], hours[step]] += wind
+            counts[months[step], hours[step]] += 1
+    mean, square = sums / count
+    scalars = {
+        name: {
+            "mean": float(mean[channel]),
+            "std": float(np.sqrt(square[channel] - mean[channel] ** 2)),
+            "difference_std": float(np.sqrt(change[channel] / changes)) if changes else float("nan"),
+        }
+        for channel, name in enumerate(VARIABLES)
+    }
+    with np.errstate(invalid="ignore"):
+        return Statistics(scalars, (totals / counts[None, :, :, None, None]).astype(np.float32))

@@ -1,0 +1,177 @@
+"""Brings a dataset of any common layout to one: 10 m wind u and v, dimensions (time, latitude, longitude), found by name and attributes."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.errors import UserError
+
+WIND_NAMES = {
+    "u": ("10m_u_component_of_wind", "u10", "10u", "u10m", "u_10m", "10m_u", "var_10u", "ugrd_10maboveground", "uas"),
+    "v": ("10m_v_component_of_wind", "v10", "10v", "v10m", "v_10m", "10m_v", "var_10v", "vgrd_10maboveground", "vas"),
+}
+"""In lower case. Where none is there, the CF standard name at a height of 10 m decides."""
+STANDARD_NAMES = {"u": "eastward_wind", "v": "northward_wind"}
+STATIC_NAMES = {
+    "land_sea_mask": ("land_sea_mask", "lsm"),
+    "geopotential_at_surface": ("geopotential_at_surface", "z"),
+    "standard_deviation_of_orography": ("standard_deviation_of_orography", "sdor"),
+    "slope_of_sub_gridscale_orography": ("slope_of_sub_gridscale_orography", "slor"),
+    "anisotropy_of_sub_gridscale_orography": ("anisotropy_of_sub_gridscale_orography", "isor"),
+    "angle_of_sub_gridscale_orography": ("angle_of_sub_gridscale_orography", "anor"),
+}
+STATIC_UNITS = {
+    "land_sea_mask": "1",
+    "geopotential_at_surface": "m2 s-2",
+    "standard_deviation_of_orography": "m",
+    "slope_of_sub_gridscale_orography": "1",
+    "anisotropy_of_sub_gridscale_orography": "1",
+    "angle_of_sub_gridscale_orography": "radians",
+}
+TIME_NAMES = ("valid_time", "time", "date", "datetime")
+"""``valid_time`` first: where a file has both, ``time`` is when a forecast started."""
+SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
+HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
+UNITS = {"m s-1", "m s**-1", "m/s", "m s^-1", "m.s-1", "m*s-1", "m sec-1", "meters per second", "metre per second", "meter second-1"}
+
+
+def wind_of(dataset: xr.Dataset) -> xr.Dataset:
+    """The 10 m wind of a dataset, lazily: ``u`` and ``v``, or the one of them that is there; neither if there is no 10 m wind.
+
+    Dimensions are (time, latitude, longitude) by name; order along each is the source's own. Other dimensions of length one are dropped,
+    but for ``expver``, where ERA5 and its preliminary version stand side by side: it comes first, for :func:`values_of` to merge. The
+    attribute ``chunk`` says how many times the source keeps together, and ``lead_hours`` how long a forecast ran before its time.
+
+    Raises:
+        UserError: if units are not m s-1, a coordinate is missing, or a dimension is left over.
+    """
+    found = {}
+    for component in WIND_NAMES:
+        array = _find(dataset, component)
+        if array is not None:
+            units = str(array.attrs.get("units", "")).strip()
+            if units.lower() not in UNITS:
+                raise UserError(f"{array.name} has units '{units}'; expected m s-1")
+            found[component] = _three_dimensional(array)
+    return xr.Dataset(found)
+
+
+def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Land-sea mask, surface geopotential and sub-grid orography, those that are there, each (time, latitude, longitude), lazily.
+
+    Of many times the first stands for all.
+    """
+    found = {}
+    for name, known in STATIC_NAMES.items():
+        array = next((dataset[here] for here in known if here in dataset.data_vars), None)
+        # `z` is the geopotential of pressure levels too.
+        if array is not None and not any(
+            "level" in str(coordinate).lower() or "pressure" in str(coordinate) for coordinate in array.coords
+        ):
+            try:
+                found[name] = _three_dimensional(array).isel(time=slice(0, 1))
+            except UserError:
+                continue  # of another shape: not what is looked for
+    return found
+
+
+def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], Grid]:
+    """Indices that bring latitudes from north to south and longitudes from 0 eastward, and the grid in that order.
+
+    Raises:
+        UserError: if it is no regular grid of the whole globe.
+    """
+    latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
+    rows, columns = np.argsort(-latitude), np.argsort(longitude % 360)
+    return rows, columns, Grid(latitude[rows], (longitude % 360)[columns])
+
+
+def values_of(array: xr.DataArray, indices: slice) -> NDArray[np.float32]:
+    """Chosen times of an array of :func:`wind_of` or :func:`static_of`, (time, latitude, longitude), in the one order.
+
+    Where there are versions, ERA5 (expver 1) is taken where it is there, else the preliminary ERA5T (expver 5).
+    """
+    stride, chunk = indices.step or 1, array.attrs["chunk"]
+    # Times of one chunk are unpacked together anyhow, and NetCDF is slow in picking every sixth of them.
+    whole = stride > 1 and chunk >= stride
+    values = array.isel(time=slice(indices.start, indices.stop) if whole else indices).values
+    values = values[..., ::stride, :, :] if whole else values
+    if "expver" in array.dims:
+        merged = values[0]
+        for version in values[1:]:
+            merged = np.where(np.isnan(merged), version, merged)
+        values = merged
+    rows, columns, _ = order_of(array)
+    if np.any(np.diff(rows) != 1):
+        values = values[:, rows]
+    if np.any(np.diff(columns) != 1):
+        values = values[:, :, columns]
+    return values.astype(np.float32, copy=False)
+
+
+def _find(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
+    """The variable of a component at 10 m, or None."""
+    names = {str(name).lower(): name for name in dataset.data_vars}
+    for known in WIND_NAMES[component]:
+        if known in names:
+            return _at_ten_metres(dataset[names[known]])
+    standard = [dataset[name] for name in dataset.data_vars if dataset[name].attrs.get("standard_name") == STANDARD_NAMES[component]]
+    at_height = [array for array in map(_at_ten_metres, standard) if any(_is_ten_metres(array, name) for name in array.coords)]
+    if len(at_height) > 1:
+        raise UserError(f"several variables are {STANDARD_NAMES[component]} at 10 m: {', '.join(str(array.name) for array in at_height)}")
+    return at_height[0] if at_height else None
+
+
+def _at_ten_metres(array: xr.DataArray) -> xr.DataArray:
+    """The height of 10 m, if there is a dimension of heights that has it."""
+    for name in array.dims:
+        if str(name).lower() in HEIGHT_NAMES and name in array.coords and (array[name] == 10).any():
+            return array.isel({name: int(np.argmax(array[name].values == 10))})
+    return array
+
+
+def _is_ten_metres(array: xr.DataArray, name: object) -> bool:
+    coordinate = array.coords[name]
+    is_height = str(name).lower() in HEIGHT_NAMES or coordinate.attrs.get("standard_name") == "height"
+    return is_height and coordinate.size == 1 and coordinate.item() == 10
+
+
+def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
+    """The same values with dimensions (time, latitude, longitude) alone."""
+    together = array.encoding.get("preferred_chunks") or {}
+    for standard, known in SPACE_NAMES.items():
+        here = [name for name in array.coords if str(name).lower() in known or array[name].attrs.get("standard_name") == standard]
+        if not here:
+            raise UserError(f"{array.name} has no coordinate '{standard}'")
+        if array[here[0]].dims != (here[0],):
+            raise UserError(f"{array.name} is on no regular grid: '{here[0]}' is not one of its dimensions")
+        array = array.rename({here[0]: standard}) if here[0] != standard else array
+    array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
+    times = [name for name in TIME_NAMES if name in array.coords]
+    if not times:
+        raise UserError(f"{array.name} has no coordinate 'time'")
+    time, (dimension, *others) = times[0], [*array[times[0]].dims, None]
+    lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0)
+    if dimension is None:
+        array = array.expand_dims(time)
+    elif dimension != time and not others[:-1]:
+        array = array.swap_dims({dimension: time})
+    extra = [str(name) for name in array.dims if name not in (time, "expver", *SPACE_NAMES)]
+    if extra:
+        sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
+        raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
+    if not np.issubdtype(array[time].dtype, np.datetime64):
+        raise UserError(f"{array.name}: its times are no dates of the standard calendar")
+    versions = np.argsort(array["expver"].values.astype(str).astype(int)) if "expver" in array.dims else None
+    kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
+    kept = kept.rename({time: "time"}) if time != "time" else kept
+    # How many times lie in one chunk: by the name that their dimension had in the source.
+    chunk = next((int(together[name]) for name in ("time", time, dimension) if name in together), 1)
+    hours = np.asarray(lead) / np.timedelta64(1, "h") if np.issubdtype(np.asarray(lead).dtype, np.timedelta64) else np.zeros(1)
+    dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
+    if versions is not None:
+        kept, dimensions = kept.isel(expver=versions), ("expver", *dimensions)
+    return kept.transpose(*dimensions).assign_attrs(chunk=chunk, lead_hours=float(np.max(hours)))

@@ -1,0 +1,197 @@
+"""Opens what people have: NetCDF, GRIB, zipped downloads, Zarr stores on disk, in a bucket or behind a web server."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import shutil
+import warnings
+import zipfile
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from zarr.abc.store import Store
+from zarr.storage import ObjectStore
+
+from wsdcast.errors import UserError
+
+BUILT_IN = {
+    "wb2": "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-240x121_equiangular_with_poles_conservative.zarr",
+    "wb2-0.25": "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr",
+    "arco": "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3",
+}
+"""Public stores of ERA5 by name."""
+
+Address = str | Store
+"""Of one file or store: a path, a URL, or an open Zarr store."""
+
+SUFFIXES = (".nc", ".nc4", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
+GRIB_NAMES = ["10u", "10v", "lsm", "z", "sdor", "slor", "isor", "anor"]
+
+
+def is_remote(source: object) -> bool:
+    """Whether a source is reached by URL."""
+    return isinstance(source, str) and "://" in BUILT_IN.get(source, source)
+
+
+def is_file(address: Address) -> bool:
+    """Whether it is one file, not a store."""
+    return isinstance(address, str) and not is_remote(address) and not Path(address).is_dir()
+
+
+def addresses(source: Address) -> list[Address]:
+    """What a source stands for: a built-in name, a URL, a store, a file, a directory or a glob; files in order of name.
+
+    Raises:
+        UserError: if there is nothing.
+    """
+    if not isinstance(source, str):
+        return [source]
+    if is_remote(source):
+        return [BUILT_IN.get(source, source)]
+    path = Path(source).expanduser()
+    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
+    found = [inner for outer in found for inner in (_inside(outer) if outer.is_dir() and not _is_zarr(outer) else [outer])]
+    if not found:
+        names = ", ".join(BUILT_IN)
+        raise UserError(
+            f"source '{source}': no such file, nothing to read in a directory or glob of that name, and none of planet, {names}"
+        )
+    return [str(path) for path in found]
+
+
+def unpacked(address: Address, scratch: Path) -> list[Address]:
+    """The files of a zip archive, under their bare names in a directory of ``scratch`` and dated as the archive; of all else, itself.
+
+    Raises:
+        UserError: if the archive is damaged.
+    """
+    if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
+        return [address]
+    path, found = Path(address), []
+    directory = scratch / path.name
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = Path(member.filename).name  # never a path: an archive may say ../..
+                if Path(name).suffix.lower() not in SUFFIXES or member.is_dir():
+                    continue
+                target = directory / name
+                if not target.exists() or target.stat().st_size != member.file_size:
+                    with archive.open(member) as packed, target.open("wb") as file:
+                        shutil.copyfileobj(packed, file, 1 << 24)
+                os.utime(target, ns=(path.stat().st_mtime_ns,) * 2)
+                found.append(str(target))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be unpacked ({_first_line(error)})") from None
+    return sorted(found)  # type: ignore[return-value]
+
+
+def state_of(address: Address) -> str:
+    """A text that changes when a file or store does: its name, size and time of change. Of remote stores it is the address alone."""
+    if not isinstance(address, str) or is_remote(address):
+        return str(address)
+    path = Path(address)
+    if path.is_dir():
+        path = next(path / name for name in ("zarr.json", ".zmetadata", ".zgroup") if (path / name).exists())
+    status = path.stat()
+    return f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def fingerprint(source: str) -> str:
+    """A text that changes when the files behind ``source`` do. A remote store is taken to stay as it is."""
+    if is_remote(source):
+        return source
+    return hashlib.sha256(repr([state_of(address) for address in addresses(source)]).encode()).hexdigest()[:16]
+
+
+def open_dataset(address: Address) -> xr.Dataset:
+    """One file or store, lazily and without dask.
+
+    Raises:
+        UserError: if it cannot be read, or needs a package that is not installed.
+    """
+    if not isinstance(address, str) or not is_file(address):
+        return _open_zarr(address)
+    magic = _magic(Path(address))
+    if magic.startswith(b"GRIB"):
+        return _open_grib(address)
+    if not magic.startswith((b"CDF", b"\x89HDF")):
+        raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
+    try:
+        with warnings.catch_warnings():  # of oddities in variables that are not ours
+            warnings.simplefilter("ignore", xr.SerializationWarning)
+            return xr.open_dataset(address, engine="netcdf4", decode_timedelta=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{address}: cannot be read as NetCDF ({_first_line(error)})") from None
+
+
+def _open_zarr(address: Address) -> xr.Dataset:
+    store = _remote_store(address) if isinstance(address, str) and is_remote(address) else address
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return xr.open_zarr(store, chunks=None, decode_timedelta=True)
+    except Exception as error:
+        raise UserError(f"{address}: cannot be opened as a Zarr store ({_first_line(error)})") from None
+
+
+def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
+    """A Zarr store by URL through obstore, which asks again where a server answers 5xx or not at all.
+
+    Without credentials in the environment (those of the AWS and Google tools) requests are anonymous.
+    """
+    from obstore.store import from_url
+
+    options: dict[str, Any] = {
+        "client_options": {"allow_http": True, "timeout": timedelta(seconds=120)},
+        "retry_config": {"max_retries": 8, "retry_timeout": timedelta(seconds=90)},
+    }
+    if url.startswith(("gs://", "s3://")):
+        credentials = ("AWS_ACCESS_KEY_ID", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT")
+        options["skip_signature"] = url in BUILT_IN.values() or not any(name in os.environ for name in credentials)
+    try:
+        return ObjectStore(from_url(url, **options), read_only=True)
+    except Exception as error:
+        raise UserError(f"{url}: not a URL of a store ({_first_line(error)})") from None
+
+
+def _open_grib(path: str) -> xr.Dataset:
+    try:
+        import cfgrib  # noqa: F401
+    except ImportError:
+        raise UserError(f"{path}: reading GRIB needs `pip install 'wsdcast[grib]'`") from None
+    # Messages of other variables, with other steps or levels, would clash with the wind in one dataset. And cfgrib's index files beside
+    # the data are executable: none is read or written.
+    for names in (GRIB_NAMES, GRIB_NAMES[:2]):
+        options = {"filter_by_keys": {"shortName": names}, "indexpath": "", "errors": "raise"}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return xr.open_dataset(path, engine="cfgrib", backend_kwargs=options, decode_timedelta=True)
+        except Exception as error:
+            problem = error
+    raise UserError(f"{path}: cannot be read as GRIB ({_first_line(problem)})")
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zmetadata", ".zgroup"))
+
+
+def _inside(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and (path.is_file() or _is_zarr(path)))
+
+
+def _magic(path: Path) -> bytes:
+    if path.is_dir():
+        return b""
+    with path.open("rb") as file:
+        return file.read(8)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,329 @@
+"""A record of wind in one or many files or stores: their steps in order of time, what is wrong with them, and how to read them once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.layout import WIND_NAMES, order_of, static_of, values_of, wind_of
+from wsdcast.data.opening import Address, addresses, is_file, open_dataset, state_of, unpacked
+from wsdcast.errors import UserError
+
+STRONGEST_WIND = 120.0
+"""m/s; the strongest gust ever measured was 113 m/s, so anything beyond is an error of units or of packing."""
+BLOCK_BYTES = 64e6
+"""Read at once where the source's chunks are smaller, as float32; larger chunks are read whole up to four times that."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Held while a NetCDF or GRIB file is opened or read: their libraries must not be called by two threads at once."""
+STEP = np.timedelta64(6, "h")
+
+Times = NDArray[np.datetime64]
+Statics = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file or store.
+
+    Attributes:
+        address: where it is.
+        state: changes with its content.
+        times: all that it has, (time,).
+        chunks: for each component that it has, how many times are kept together.
+        valid: first and last time that are filled.
+    """
+
+    address: Address
+    state: str
+    times: Times
+    chunks: dict[str, int]
+    valid: tuple[np.datetime64, np.datetime64]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Steps ``indices`` of one component in one piece."""
+
+    component: str
+    address: Address
+    state: str
+    indices: slice
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive steps of the record, ``first`` to ``last`` exclusive, that are read together."""
+
+    first: int
+    last: int
+    readings: tuple[Reading, ...]
+
+
+@dataclass
+class Record:
+    """What a source holds at 00, 06, 12 and 18 UTC.
+
+    Attributes:
+        times: (time,), strictly increasing; gaps stay gaps.
+        grid: of all of it, after ordering; None if no piece could be used.
+        pieces: that have wind.
+        places: for u and v, the piece of each time and its index there, (time, 2).
+        without_wind: a line for each piece that has none.
+        misfits: addresses of pieces that are on no grid of the globe, or not on that of the others.
+        forecasts: pieces that are forecasts, not analyses.
+        static: fields that do not change, (latitude, longitude) on ``grid``.
+        problems: why it cannot be used; nothing else may be relied on if there are any.
+        notes: what a person may want to know.
+    """
+
+    times: Times = field(default_factory=lambda: np.empty(0, dtype="datetime64[ns]"))
+    grid: Grid | None = None
+    pieces: list[Piece] = field(default_factory=list)
+    places: dict[str, NDArray[np.intp]] = field(default_factory=dict)
+    without_wind: list[str] = field(default_factory=list)
+    misfits: list[Address] = field(default_factory=list)
+    forecasts: list[str] = field(default_factory=list)
+    static: Statics = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def after(self, moment: np.datetime64) -> Record:
+        """The part that is later than ``moment``."""
+        later = self.times > moment
+        places = {component: places[later] for component, places in self.places.items()}
+        return replace(self, times=self.times[later], places=places)
+
+    def blocks(self) -> Iterator[Block]:
+        """All steps in blocks that end where a chunk of the source does, so that each is read once."""
+        assert self.grid is not None
+        bounds = np.zeros(self.times.size, dtype=bool)  # where a step begins another chunk than the one before
+        ends = np.zeros(self.times.size, dtype=bool)  # where it begins another piece or goes on at another stride
+        for component, places in self.places.items():
+            piece, index = places.T
+            chunk = np.array([each.chunks.get(component, 1) for each in self.pieces])[piece]
+            bounds[1:] |= np.diff(index // chunk) != 0
+            ends[1:] |= np.diff(piece) != 0
+            stride = np.diff(index)
+            ends[1:] |= stride <= 0
+            ends[2:] |= (stride[1:] != stride[:-1]) & ~ends[1:-1]
+        starts = np.unique(np.concatenate([[0], np.flatnonzero(bounds | ends), [self.times.size]])).tolist()
+        rows, columns = self.grid.shape
+        usual = max(1, int(BLOCK_BYTES / (8 * rows * columns)))
+        begin = 0
+        for start, end in pairwise(starts):
+            if start > begin and (ends[start] or end - begin > usual):
+                yield from self._split(begin, start, 4 * usual)
+                begin = start
+        yield from self._split(begin, self.times.size, 4 * usual)
+
+    def _split(self, first: int, last: int, largest: int) -> Iterator[Block]:
+        """One block, or several of at most ``largest`` steps."""
+        for begin in range(first, last, largest):
+            end = min(last, begin + largest)
+            readings = []
+            for component, places in self.places.items():
+                piece, indices = self.pieces[places[begin, 0]], places[begin:end, 1]
+                stride = int(indices[1] - indices[0]) if indices.size > 1 else 1
+                chosen = slice(int(indices[0]), int(indices[-1]) + 1, stride)
+                readings.append(Reading(component, piece.address, piece.state, chosen))
+            yield Block(begin, end, tuple(readings))
+
+    def sources(self, first: int, last: int) -> list[str]:
+        """The states of the pieces that steps ``first`` to ``last`` come from."""
+        chosen = np.unique(np.concatenate([places[first:last, 0] for places in self.places.values()]))
+        return [self.pieces[index].state for index in chosen]
+
+
+def open_record(source: Address, scratch: Path, start: datetime | None = None, end: datetime | None = None) -> Record:
+    """Look at all files or stores of a source, without reading wind.
+
+    Args:
+        source: a built-in name, URL, store, path, directory or glob.
+        scratch: directory where zipped files are unpacked.
+        start, end: first and last time wanted, UTC; default: all.
+
+    Returns:
+        The record, or one that lists its problems.
+
+    Raises:
+        UserError: if there is no source of that name.
+    """
+    record = Record()
+    for outer in addresses(source):
+        try:
+            for address in unpacked(outer, scratch):
+                try:
+                    _look_at(address, record)
+                except UserError as error:
+                    record.problems.append(str(error) if str(error).startswith(str(address)) else f"{address}: {error}")
+        except (UserError, OSError) as error:
+            record.problems.append(str(error))
+    if record.pieces:
+        if record.without_wind:
+            files = _some(line.split(":")[0] for line in record.without_wind)
+            record.notes.append(f"{len(record.without_wind)} of its files have no 10 m wind and are left out: {files}")
+        if record.forecasts:
+            record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_some(record.forecasts)}")
+        _place(record, start, end)
+    else:
+        record.problems += record.without_wind
+    return record
+
+
+def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Component and values (time, latitude, longitude) in m/s, in the one order.
+
+    Raises:
+        UserError: if values cannot be read, are missing, or are such as no wind has; it names the file, the component and the time.
+    """
+    for reading in block.readings:
+        with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
+            wind = _opened(reading.address, reading.state)[reading.component]
+            try:
+                values = values_of(wind, reading.indices)
+            except MemoryError:
+                raise
+            except Exception as error:
+                first = _label(wind["time"].values[reading.indices.start])
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
+        _check(values, reading, wind)
+        yield reading.component, values
+
+
+def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:
+    least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+    for bad, what in (
+        (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
+        (np.maximum(-least, most) > STRONGEST_WIND, "absurd values"),
+        (least == most, "the same value everywhere"),  # as where a store lacks a chunk and answers with its fill value
+    ):
+        if bad.any():
+            step = int(np.argmax(bad))
+            time = wind["time"].values[reading.indices][step]
+            raise UserError(
+                f"{reading.address}: {what} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {_label(time)}"
+                + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
+            )
+
+
+@lru_cache(maxsize=64)
+def _opened(address: Address, state: str) -> xr.Dataset:
+    """The lazy wind of one piece; kept open, for a store is read in many blocks."""
+    return wind_of(open_dataset(address))
+
+
+def _look_at(address: Address, record: Record) -> None:
+    """Add what one file or store has to the record.
+
+    Raises:
+        UserError: if it cannot be read, or is on another grid than those before it; its times are in the record then.
+    """
+    dataset = open_dataset(address)
+    wind, static = wind_of(dataset), static_of(dataset)
+    if not wind:
+        record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_some(map(str, dataset.data_vars))}")
+    else:
+        times = wind["time"].values.astype("datetime64[ns]")
+        chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
+        record.pieces.append(Piece(address, state_of(address), times, chunks, _valid(dataset)))
+        if max(array.attrs["lead_hours"] for array in wind.values()):
+            record.forecasts.append(str(address))
+    record.misfits.append(address)  # until its grid is known to fit
+    for array in (*wind.values(), *static.values()):
+        grid = order_of(array)[2]
+        if record.grid is None:
+            record.grid = grid
+        elif not record.grid.is_close(grid):
+            raise UserError(f"its grid ({grid.name}) differs from that of the files before it ({record.grid.name})")
+    record.misfits.pop()
+    for name, array in static.items():
+        record.static.setdefault(name, values_of(array, slice(0, 1))[0])
+
+
+def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
+    """From when to when a store is filled, by its attributes: ARCO-ERA5's axis of times reaches to 2050."""
+    start, stop = (dataset.attrs.get(f"valid_time_{name}") for name in ("start", "stop"))
+    first = np.datetime64(str(start or "1678-01-01"), "ns")
+    last = np.datetime64(str(stop or "2262-01-01"), "ns")
+    if len(str(stop)) == len("2020-01-01"):  # a date means all of that day
+        last += np.timedelta64(24 * 3600 * 10**9 - 1, "ns")
+    return first, last
+
+
+def _place(record: Record, start: datetime | None, end: datetime | None) -> None:
+    """Bring the times of all pieces in order, and note what is odd about them."""
+    known: dict[str, Times] = {}
+    for component in WIND_NAMES:
+        pieces = [index for index, piece in enumerate(record.pieces) if component in piece.chunks]
+        if not pieces:
+            record.problems.append(f"has no 10 m wind {component}; looked for {' or '.join(WIND_NAMES[component][:3])}")
+            return
+        times = np.concatenate([record.pieces[index].times for index in pieces])
+        piece = np.concatenate([np.full(record.pieces[index].times.size, index) for index in pieces])
+        index = np.concatenate([np.arange(record.pieces[index].times.size) for index in pieces])
+        wanted = np.concatenate([_wanted(record.pieces[index], start, end) for index in pieces])
+        synoptic = times.astype("datetime64[s]").astype(np.int64) % 21600 == 0
+        if component == "u":
+            record.notes += _oddities(times[wanted], synoptic[wanted])
+        chosen = np.flatnonzero(wanted & synoptic)
+        chosen = chosen[np.argsort(times[chosen], kind="stable")]
+        again = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0))
+        if again.size:
+            both = [str(record.pieces[piece[chosen[place]]].address) for place in (again[0], again[0] + 1)]
+            where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
+            problem = f"{again.size} times occur twice, the first {_label(times[chosen[again[0]]])}, {where}"
+            record.problems += [problem] if problem not in record.problems else []
+        known[component] = times[chosen]
+        record.places[component] = np.stack([piece[chosen], index[chosen]], axis=1)
+    lone = np.setxor1d(known["u"], known["v"])
+    if lone.size:
+        record.problems.append(f"{lone.size} times have only one of u and v, the first {_label(lone[0])}")
+    record.times = known["u"]
+    if not record.times.size:
+        record.problems.append("none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period asked for" if start or end else ""))
+    elif not np.any(np.diff(record.times) == STEP):
+        record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
+
+
+def _wanted(piece: Piece, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:
+    first, last = piece.valid
+    first = max(first, np.datetime64(start, "ns")) if start else first
+    last = min(last, np.datetime64(end, "ns")) if end else last
+    return (piece.times >= first) & (piece.times <= last)
+
+
+def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
+    notes = []
+    if not synoptic.all():
+        hours = ", ".join(sorted({str(time)[11:16] for time in times[~synoptic]})[:6])
+        notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({hours}) and left out")
+    if np.any(np.diff(times) < np.timedelta64(0)):
+        notes.append("times are not in order; they are sorted")
+    return notes
+
+
+def _names() -> str:
+    return " or ".join(WIND_NAMES["u"][:3])
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    """The first few of many names."""
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") if listed else "nothing"
+
+
+def _label(time: np.datetime64) -> str:
+    return str(time.astype("datetime64[m]"))
