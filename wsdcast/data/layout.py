@@ -71,6 +71,8 @@ def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         if array is not None and not any(
             "level" in str(coordinate).lower() or "pressure" in str(coordinate) for coordinate in array.coords
         ):
+            if not any(time in array.coords for time in TIME_NAMES):
+                array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
                 found[name] = _three_dimensional(array).isel(time=slice(0, 1))
             except UserError:
@@ -89,16 +91,15 @@ def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArra
     return rows, columns, Grid(latitude[rows], (longitude % 360)[columns])
 
 
-def values_of(array: xr.DataArray, indices: slice) -> NDArray[np.float32]:
+def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
     """Chosen times of an array of :func:`wind_of` or :func:`static_of`, (time, latitude, longitude), in the one order.
 
     Where there are versions, ERA5 (expver 1) is taken where it is there, else the preliminary ERA5T (expver 5).
     """
-    stride, chunk = indices.step or 1, array.attrs["chunk"]
-    # Times of one chunk are unpacked together anyhow, and NetCDF is slow in picking every sixth of them.
-    whole = stride > 1 and chunk >= stride
-    values = array.isel(time=slice(indices.start, indices.stop) if whole else indices).values
-    values = values[..., ::stride, :, :] if whole else values
+    strides, chunk = np.diff(indices), array.attrs["chunk"]
+    usual = int(np.median(strides)) if strides.size else 1
+    runs = np.split(indices, np.flatnonzero((strides <= 0) | (strides > max(usual, chunk))) + 1)
+    values = np.concatenate([_run(array, run, chunk) for run in runs], axis=-3)
     if "expver" in array.dims:
         merged = values[0]
         for version in values[1:]:
@@ -110,6 +111,16 @@ def values_of(array: xr.DataArray, indices: slice) -> NDArray[np.float32]:
     if np.any(np.diff(columns) != 1):
         values = values[:, :, columns]
     return values.astype(np.float32, copy=False)
+
+
+def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[np.floating]:
+    """Rising indices without a large step."""
+    first, last, strides = int(indices[0]), int(indices[-1]) + 1, np.diff(indices)
+    if strides.size and (strides == strides[0]).all() and chunk < strides[0]:
+        return array.isel(time=slice(first, last, int(strides[0]))).values
+    # Times of one chunk are unpacked together anyhow, and NetCDF is slow in picking some of them.
+    values = array.isel(time=slice(first, last)).values
+    return values if values.shape[-3] == indices.size else values[..., indices - first, :, :]
 
 
 def _find(dataset: xr.Dataset, component: str) -> xr.DataArray | None:

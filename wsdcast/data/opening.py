@@ -88,6 +88,8 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
                 found.append(str(target))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be unpacked ({_first_line(error)})") from None
+    if not found:
+        raise UserError(f"{path}: has no file of wind in it")
     return sorted(found)  # type: ignore[return-value]
 
 

@@ -59,7 +59,7 @@ class Reading:
     component: str
     address: Address
     state: str
-    indices: slice
+    indices: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,12 @@ class Record:
         """All steps in blocks that end where a chunk of the source does, so that each is read once."""
         assert self.grid is not None
         bounds = np.zeros(self.times.size, dtype=bool)  # where a step begins another chunk than the one before
-        ends = np.zeros(self.times.size, dtype=bool)  # where it begins another piece or goes on at another stride
+        ends = np.zeros(self.times.size, dtype=bool)  # where it begins another piece
         for component, places in self.places.items():
             piece, index = places.T
             chunk = np.array([each.chunks.get(component, 1) for each in self.pieces])[piece]
             bounds[1:] |= np.diff(index // chunk) != 0
             ends[1:] |= np.diff(piece) != 0
-            stride = np.diff(index)
-            ends[1:] |= stride <= 0
-            ends[2:] |= (stride[1:] != stride[:-1]) & ~ends[1:-1]
         starts = np.unique(np.concatenate([[0], np.flatnonzero(bounds | ends), [self.times.size]])).tolist()
         rows, columns = self.grid.shape
         usual = max(1, int(BLOCK_BYTES / (8 * rows * columns)))
@@ -134,10 +131,8 @@ class Record:
             end = min(last, begin + largest)
             readings = []
             for component, places in self.places.items():
-                piece, indices = self.pieces[places[begin, 0]], places[begin:end, 1]
-                stride = int(indices[1] - indices[0]) if indices.size > 1 else 1
-                chosen = slice(int(indices[0]), int(indices[-1]) + 1, stride)
-                readings.append(Reading(component, piece.address, piece.state, chosen))
+                piece = self.pieces[places[begin, 0]]
+                readings.append(Reading(component, piece.address, piece.state, places[begin:end, 1]))
             yield Block(begin, end, tuple(readings))
 
     def sources(self, first: int, last: int) -> list[str]:
@@ -196,7 +191,7 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
             except MemoryError:
                 raise
             except Exception as error:
-                first = _label(wind["time"].values[reading.indices.start])
+                first = _label(wind["time"].values[reading.indices[0]])
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
         _check(values, reading, wind)
@@ -219,6 +214,11 @@ def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) ->
             )
 
 
+def close_all() -> None:
+    """Close what :func:`read_block` keeps open: a file that is changed in its place would not be noticed."""
+    _opened.cache_clear()
+
+
 @lru_cache(maxsize=64)
 def _opened(address: Address, state: str) -> xr.Dataset:
     """The lazy wind of one piece; kept open, for a store is read in many blocks."""
@@ -231,7 +231,11 @@ def _look_at(address: Address, record: Record) -> None:
     Raises:
         UserError: if it cannot be read, or is on another grid than those before it; its times are in the record then.
     """
-    dataset = open_dataset(address)
+    with open_dataset(address) as dataset:
+        _add(address, dataset, record)
+
+
+def _add(address: Address, dataset: xr.Dataset, record: Record) -> None:
     wind, static = wind_of(dataset), static_of(dataset)
     if not wind:
         record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_some(map(str, dataset.data_vars))}")
@@ -250,7 +254,7 @@ def _look_at(address: Address, record: Record) -> None:
             raise UserError(f"its grid ({grid.name}) differs from that of the files before it ({record.grid.name})")
     record.misfits.pop()
     for name, array in static.items():
-        record.static.setdefault(name, values_of(array, slice(0, 1))[0])
+        record.static.setdefault(name, values_of(array, np.array([0]))[0])
 
 
 def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:

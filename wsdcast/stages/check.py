@@ -11,7 +11,7 @@ import numpy as np
 from wsdcast.artefact import ANALYSIS, Summary, require_space, resolve
 from wsdcast.data.analysis import STEP, split
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import Block, Reading, Record, open_record, read_block
+from wsdcast.data.record import Block, Reading, Record, close_all, open_record, read_block
 from wsdcast.data.regrid import regrid
 from wsdcast.data.shards import SHARD
 from wsdcast.errors import UserError
@@ -55,6 +55,7 @@ def check(
         _describe(record, summary)
         if record.grid is not None and record.times.size and len(record.places) == 2:
             _sample(record, target, data, summary)
+        close_all()
     if record.times.size:
         size = int(2 * 2 * PACKED * record.times.size * target.shape[0] * target.shape[1])
         files = 2 * -(-record.times.size // SHARD)
@@ -128,5 +129,5 @@ def _last_steps(record: Record) -> list[Block]:
             piece, index = record.pieces[number], int(places[step, 1])
             if piece.address in record.misfits:
                 continue
-            found.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, slice(index, index + 1)),)))
+            found.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index])),)))
     return found

@@ -16,7 +16,7 @@ from wsdcast.data.building import Finished, build, claim, finish
 from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.grid import Grid
 from wsdcast.data.opening import fingerprint
-from wsdcast.data.record import Record, open_record
+from wsdcast.data.record import Record, close_all, open_record
 from wsdcast.data.shards import digest, marks_of
 from wsdcast.data.simulation import Simulation, simulation
 from wsdcast.data.store import open_store
@@ -89,6 +89,7 @@ def prepare(
             finish(partial, target, origin, finished, attributes)
         shutil.rmtree(marks_of(partial))
     finally:
+        close_all()
         shutil.rmtree(scratch, ignore_errors=True)
     return _summary(resolved, path, notes)
 

@@ -1,0 +1,70 @@
+"""Local servers that stand in for the network: plain HTTP, the XML interface of Google's storage, and moto's S3."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+class Files(BaseHTTPRequestHandler):
+    """Files of a directory, or ranges of them; some answers are 500 first."""
+
+    root: Path
+    failures: Counter[str]
+    requests: Counter[str]
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def answer(self, body: bool) -> None:
+        name = unquote(urlsplit(self.path).path).lstrip("/")
+        self.requests[name] += 1
+        if self.failures[name] > 0:
+            self.failures[name] -= 1
+            return self.reply(500, b"", body)
+        path = self.root / name
+        if not path.is_file():
+            return self.reply(404, b"", body)
+        content = path.read_bytes()
+        wanted = self.headers.get("Range")
+        if wanted is None:
+            return self.reply(200, content, body)
+        first, last = wanted.removeprefix("bytes=").split("-")
+        begin = int(first) if first else len(content) - int(last)
+        end = min(int(last) + 1 if first and last else len(content), len(content))
+        return self.reply(206, content[begin:end], body, {"Content-Range": f"bytes {begin}-{end - 1}/{len(content)}"})
+
+    def reply(self, status: int, content: bytes, body: bool, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        fixed = {"Content-Length": str(len(content)), "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT", "ETag": '"1"'}
+        for name, value in (fixed | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def serve(root: Path) -> Iterator[tuple[str, type[Files]]]:
+    """The URL of a server of ``root``, and its handler with ``failures`` to set and ``requests`` to read."""
+    handler = type("Handler", (Files,), {"root": root, "failures": Counter(), "requests": Counter(), "protocol_version": "HTTP/1.1"})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,116 @@
+"""``prepare --check``: all that is wrong at once, what it would take, and nothing written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED, needs_shared, six_hourly, wind_dataset
+from typer.testing import CliRunner
+
+from wsdcast.cli import app
+
+LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def check(*arguments: str) -> tuple[int, dict]:
+    result = CliRunner().invoke(app, ["prepare", "--check", *arguments, "--json"], catch_exceptions=False)
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_a_good_source(here):
+    times = np.delete(six_hourly("2020-01-01", 60), [8, 20, 21])
+    wind = wind_dataset(times, LATITUDES, LONGITUDES)
+    wind["lsm"] = (("latitude", "longitude"), np.ones((7, 8)))
+    wind.to_netcdf("wind.nc")
+    code, found = check("wind.nc", "--grid", "12x6")
+    assert code == 0
+    assert found["problems"] == []
+    facts = found["facts"]
+    assert facts["grid"] == "8x7 (longitudes x latitudes), rows from 90 to -90"
+    assert facts["times"] == "2020-01-01T00 to 2020-01-15T18"
+    assert facts["steps"] == "57 at 00, 06, 12 and 18 UTC, 2 gaps with 3 steps missing"
+    assert facts["gaps from"] == "2020-01-03T00, 2020-01-06T00"
+    assert facts["static fields"] == "land_sea_mask"
+    assert f"u {wind.u10.values.min():.1f} to {wind.u10.values.max():.1f}" in facts["range"]
+    assert "in 57 steps read as a sample" in facts["range"]
+    assert "runs/planet/analysis.zarr, 12x6, about 0.00689 MB in 2 files" in facts["would write"]
+    assert "for one thread" in facts["would take"]
+    assert sorted(path.name for path in here.iterdir()) == ["wind.nc"]
+
+
+def test_all_that_is_wrong_at_once(here):
+    """Of metadata, of values and of the record as a whole, in one list; exit code 2."""
+    Path("files").mkdir()
+    wind = wind_dataset(six_hourly("2020-01-01", 9), LATITUDES, LONGITUDES)
+    wind.isel(time=slice(0, 3)).to_netcdf("files/a.nc")
+    wind.isel(time=slice(3, 6)).assign(v10=wind.v10[3:6] * 40).to_netcdf("files/b.nc")
+    broken = wind.isel(time=slice(6, 9)).assign_coords(time=wind.time[5:8].values)
+    broken.u10[2, 3, 4] = np.nan
+    broken.to_netcdf("files/c.nc")
+    Path("files/d.nc").write_bytes(b"\x89HDF and no more")
+    code, found = check("files")
+    assert code == 2
+    wanted = (
+        "files/d.nc: cannot be read as NetCDF",
+        "1 times occur twice, the first 2020-01-02T06:00, in files/b.nc and in files/c.nc",
+        "files/b.nc: absurd values",
+        "files/c.nc: missing or infinite values",
+        "the training part has",
+    )
+    for words in wanted[:-1]:
+        assert any(words in problem for problem in found["problems"]), words
+    shown = CliRunner().invoke(app, ["prepare", "--check", "files"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 2
+    assert f"{len(found['problems'])}, listed below" in shown.stdout
+    assert f" {len(found['problems'])}. " in shown.stdout
+    prepared = CliRunner().invoke(app, ["prepare", "--source", "files"])
+    assert prepared.exit_code == 2
+    assert prepared.stderr.startswith("wsdcast: files: 2 problems: ")  # those known before any wind is read
+    assert prepared.stderr.count("\n") == 1
+    assert not Path("runs/planet/analysis.zarr").exists()
+
+
+def test_a_record_too_short_and_a_disk_too_full(here, monkeypatch):
+    import shutil
+
+    from wsdcast import artefact
+
+    wind_dataset(six_hourly("2020-01-01", 5), LATITUDES, LONGITUDES).to_netcdf("wind.nc")
+    monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
+    code, found = check("wind.nc")
+    assert code == 2
+    assert "part has" in found["problems"][0]
+    assert "but only 0 MB are free" in found["problems"][1]
+
+
+def test_no_such_source_is_one_line(here):
+    result = CliRunner().invoke(app, ["prepare", "--check", "none.nc"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("wsdcast: source 'none.nc': no such file")
+
+
+@needs_shared
+def test_the_bay_of_bengal():
+    """Regional, and steps of 6, 5 and 1 h: both are said."""
+    code, found = check(str(SHARED / "formats/era5_cdsnew_u10v10_bayofbengal_6h_30steps.nc"))
+    assert code == 2
+    assert "not a global grid: longitudes 80 to 98" in found["problems"][0]
+    assert found["facts"]["note 1"] == "6 of 30 times are at other hours (23:00) and left out"
+    assert found["facts"]["steps"] == "24 at 00, 06, 12 and 18 UTC, 0 gaps"
+
+
+@needs_shared
+def test_real_wind():
+    code, found = check(str(SHARED / "wind/*.nc"), "--recipe", "gfs")
+    assert code == 0
+    assert found["facts"]["steps"] == "361 at 00, 06, 12 and 18 UTC, 5 gaps with 246 steps missing"
+    assert found["facts"]["range"].startswith("u -55.0 to 51.7, v -47.4 to 51.6 m/s")

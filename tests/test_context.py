@@ -1,0 +1,96 @@
+"""Static fields and solar time beside the wind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, six_hourly
+
+import wsdcast
+from wsdcast.context import Surroundings, context_of, solar_time, surroundings
+from wsdcast.data.analysis import open_analysis
+from wsdcast.errors import UserError
+from wsdcast.recipe import Context
+
+
+def test_solar_time_is_noon_where_the_sun_is():
+    """At 06 UTC it is noon at 90 E; the cosine of the time of day is then -1. Half a year is a turn of pi."""
+    times = np.array(["2021-07-02T12", "2020-01-01T00", "2021-01-01T06"], dtype="datetime64[ns]")
+    cos_day, sin_day, cos_year, sin_year = solar_time(times, np.array([0.0, 90.0, 180.0])).transpose(1, 0, 2)
+    np.testing.assert_allclose(cos_day, [[-1, 0, 1], [1, 0, -1], [0, -1, 0]], atol=1e-6)
+    np.testing.assert_allclose(sin_day, [[0, -1, 0], [0, 1, 0], [1, 0, -1]], atol=1e-6)
+    np.testing.assert_allclose(cos_year[:, 0], [-1, 1, np.cos(2 * np.pi / 4 / 365)], atol=1e-6)
+    np.testing.assert_allclose(sin_year[:, 1], [0, 0, np.sin(2 * np.pi / 4 / 365)], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A tiny planet prepared, trained and rolled out with all that can be beside the wind."""
+    place = tmp_path_factory.mktemp("context")
+    recipe = TINY + "context: {static: [land_sea_mask, geopotential_at_surface], solar_time: true}\n"
+    (place / "r.yaml").write_text(recipe)
+    for _ in wsdcast.run(place / "r.yaml", place / "run"):
+        pass
+    return place
+
+
+@pytest.fixture(scope="module")
+def record(place):
+    return open_analysis(place / "run/analysis.zarr")
+
+
+def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
+    beside = surroundings(record, Context(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
+    assert beside.channels == 2
+    weights = torch.from_numpy(record.grid.area_weights)[:, None]
+    torch.testing.assert_close((beside.static * weights).mean(dim=(1, 2)), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close((beside.static**2 * weights).mean(dim=(1, 2)), torch.ones(2, dtype=torch.float64), atol=1e-5, rtol=0)
+    land = record.static["land_sea_mask"]
+    assert 0 <= land.min() < 0.1 < 0.9 < land.max() <= 1
+    assert np.corrcoef(beside.static[1].ravel(), land.ravel())[0, 1] == pytest.approx(1)
+    assert record.static["geopotential_at_surface"].max() > 5000  # m2 s-2: mountains
+
+
+def test_context_is_wind_then_fields_then_sun(record):
+    beside = surroundings(record, Context(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
+    states = torch.from_numpy(record.normalise(record.wind))
+    now = torch.tensor([7, 3])
+    context = context_of(states, now, record.times, beside)
+    assert context.shape == (2, 4 + 1 + 4, 8, 16)
+    torch.testing.assert_close(context[:, :4], torch.cat([states[now], states[now - 1]], dim=1))
+    torch.testing.assert_close(context[0, 4], beside.static[0])
+    expected = solar_time(record.times[[7, 3]], record.grid.longitude)
+    np.testing.assert_array_equal(context[:, 5:, 5].numpy(), expected)
+
+
+def test_nothing_beside_is_the_wind_alone(record):
+    beside = surroundings(record, Context(), torch.device("cpu"))
+    states = torch.from_numpy(record.normalise(record.wind))
+    assert beside.channels == 0
+    assert context_of(states, torch.tensor([4]), record.times, beside).shape == (1, 4, 8, 16)
+
+
+def test_forecasts_see_the_time_they_are_at(place, monkeypatch):
+    """A rollout asks for the surroundings of the start and of each step after it but the last."""
+    asked = []
+    original = Surroundings.at
+    monkeypatch.setattr(Surroundings, "at", lambda self, times: asked.append(times) or original(self, times))
+    wsdcast.rollout(run=place / "run", starts=1, overwrite=True)
+    assert len(asked) == 2 * 2  # two leads, for the moments alone and for the generator
+    for first, second in (asked[:2], asked[2:]):
+        assert (np.unique(first).size, second[0] - first[0]) == (1, np.timedelta64(6, "h"))
+
+
+def test_a_field_that_the_store_lacks(place, record):
+    with pytest.raises(UserError, match=r"context.static: the prepared store has no angle_of.*, only land_sea_mask, geopotential"):
+        surroundings(record, Context(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
+
+
+def test_other_context_is_another_network(place):
+    (place / "other.yaml").write_text(TINY)
+    with pytest.raises(UserError, match=r"made from another recipe \(context.static"):
+        wsdcast.train(place / "other.yaml", place / "run")
+    assert six_hourly("2000-01-01", 120)[-1] == open_analysis(place / "run/analysis.zarr").times[-1]

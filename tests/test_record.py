@@ -1,0 +1,293 @@
+"""What is wrong with a source is said by name, all at once; what is right is read in blocks, each chunk once."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import SHARED, needs_shared, six_hourly, wind_dataset
+
+from wsdcast.data.opening import open_dataset
+from wsdcast.data.record import Record, open_record, read_block
+from wsdcast.errors import UserError
+
+LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
+
+
+@pytest.fixture
+def wind() -> xr.Dataset:
+    return wind_dataset(six_hourly("2020-01-01", 6), LATITUDES, LONGITUDES)
+
+
+def read(record: Record) -> np.ndarray:
+    """All of a record, (time, channel, latitude, longitude)."""
+    out = np.full((record.times.size, 2, *record.grid.shape), np.nan, np.float32)
+    for block in record.blocks():
+        for component, values in read_block(block):
+            assert np.isnan(out[block.first : block.last, "uv".index(component)]).all()  # nothing twice
+            out[block.first : block.last, "uv".index(component)] = values
+    assert np.isfinite(out).all()
+    return out
+
+
+def test_files_are_sorted_and_joined_and_gaps_stay(tmp_path, wind):
+    wind.isel(time=[4, 5]).to_netcdf(tmp_path / "a.nc")
+    wind.isel(time=[0, 1, 2]).to_netcdf(tmp_path / "b.nc")
+    for pattern in (tmp_path, tmp_path / "*.nc"):
+        record = open_record(str(pattern), tmp_path)
+        assert record.problems == []
+        np.testing.assert_array_equal(record.times, wind.time.values[[0, 1, 2, 4, 5]])
+        np.testing.assert_array_equal(read(record)[:, 0], wind.u10.values[[0, 1, 2, 4, 5]])
+
+
+def test_a_period_may_be_chosen(tmp_path, wind):
+    from datetime import datetime
+
+    wind.to_netcdf(tmp_path / "wind.nc")
+    record = open_record(str(tmp_path), tmp_path, datetime(2020, 1, 1, 5), datetime(2020, 1, 2))
+    assert [str(time)[8:13] for time in record.times] == ["01T06", "01T12", "01T18", "02T00"]
+    np.testing.assert_array_equal(read(record)[:, 1], wind.v10.values[1:5])
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 7, 24, 100])
+def test_blocks_end_where_chunks_do(tmp_path, monkeypatch, chunk):
+    """Hourly chunks of any length, with a gap: blocks cover all steps in order, and no chunk is in two of them."""
+    hourly = np.delete(np.datetime64("2020-01-01", "ns") + np.timedelta64(1, "h") * np.arange(300), slice(100, 115))
+    dataset = wind_dataset(hourly, LATITUDES, LONGITUDES)
+    dataset.to_netcdf(tmp_path / "wind.nc", encoding={name: {"chunksizes": (chunk, 7, 8)} for name in ("u10", "v10")})
+    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 10)  # ten steps, and forty at most
+    record = open_record(str(tmp_path / "wind.nc"), tmp_path)
+    blocks = list(record.blocks())
+    assert [block.first for block in blocks] == [0, *(block.last for block in blocks[:-1])]
+    assert blocks[-1].last == record.times.size
+    places = np.flatnonzero(hourly.astype("datetime64[h]").astype(int) % 6 == 0)
+    chunks = [set((places[block.first : block.last] // chunk).tolist()) for block in blocks]
+    assert sum(map(len, chunks)) == len(set().union(*chunks))
+    assert max(block.last - block.first for block in blocks) <= max(10, -(-chunk // 6) + 10)
+    np.testing.assert_array_equal(read(record)[:, 0], dataset.u10.values[places])
+
+
+def test_a_chunk_too_large_to_be_read_at_once_is_split(tmp_path, monkeypatch):
+    dataset = wind_dataset(six_hourly("2020-01-01", 100), LATITUDES, LONGITUDES)
+    dataset.to_netcdf(tmp_path / "wind.nc", encoding={name: {"chunksizes": (100, 7, 8)} for name in ("u10", "v10")})
+    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 10)
+    record = open_record(str(tmp_path / "wind.nc"), tmp_path)
+    assert [block.last - block.first for block in record.blocks()] == [40, 40, 20]
+    np.testing.assert_array_equal(read(record)[:, 0], dataset.u10.values)
+
+
+def with_units(dataset: xr.Dataset, units: str) -> xr.Dataset:
+    return dataset.assign(u10=dataset.u10.assign_attrs(units=units))
+
+
+def numbered(dataset: xr.Dataset) -> xr.Dataset:
+    time = xr.Variable("time", np.arange(6), {"units": "days since 2020-01-01", "calendar": "360_day"})
+    return dataset.assign_coords(time=time)
+
+
+FAULTS = {
+    "has no 10 m wind; looked for": lambda ds: ds.rename(u10="u100", v10="v100"),
+    "has no 10 m wind v; looked for": lambda ds: ds.rename(v10="v100"),
+    "u10 has units 'knots'; expected m s-1": lambda ds: with_units(ds, "knots"),
+    "u10 has units ''; expected m s-1": lambda ds: with_units(ds, ""),
+    "not a global grid": lambda ds: ds.isel(longitude=slice(0, 4)),
+    "leave out a pole": lambda ds: ds.isel(latitude=slice(0, 4)),
+    "u10 has a dimension 'level' of length 2": lambda ds: ds.expand_dims(level=[1, 2]),
+    "u10 has a dimension 'number' of length 3": lambda ds: ds.expand_dims(number=[0, 1, 2], axis=1),
+    "u10 has no coordinate 'latitude'": lambda ds: ds.rename(latitude="y"),
+    "u10 has no coordinate 'time'": lambda ds: ds.rename(time="t").drop_vars("t"),
+    "on no regular grid": lambda ds: ds.rename(latitude="y").assign_coords(latitude=("y", LATITUDES)),
+    "2 times occur twice, the first 2020-01-01T06:00": lambda ds: ds.isel(time=[0, 1, 1, 2, 2, 3]),
+    "no dates of the standard calendar": numbered,
+    "none of its times lies at 00, 06, 12 or 18 UTC": lambda ds: ds.assign_coords(time=ds.time + np.timedelta64(1, "h")),
+    "none of its 3 times at 00, 06, 12 or 18 UTC is followed by one 6 h later": lambda ds: ds.isel(time=slice(None, None, 2)),
+    "several variables are eastward_wind at 10 m": lambda ds: xr.Dataset(
+        {name: ds.u10.assign_coords(height=10.0).assign_attrs(standard_name="eastward_wind") for name in ("a", "b")}
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*calendar")
+@pytest.mark.parametrize("message", FAULTS)
+def test_what_cannot_be_used_is_refused_by_name(tmp_path, wind, message):
+    FAULTS[message](wind).to_netcdf(tmp_path / "wind.nc")
+    (problem,) = open_record(str(tmp_path / "wind.nc"), tmp_path).problems
+    assert message in problem
+    assert "\n" not in problem
+
+
+def test_all_problems_are_listed_at_once(tmp_path, wind):
+    with_units(wind, "knots").to_netcdf(tmp_path / "a.nc")
+    wind.isel(longitude=slice(0, 4)).to_netcdf(tmp_path / "b.nc")
+    wind.isel(time=[0, 0]).to_netcdf(tmp_path / "c.nc")
+    (tmp_path / "d.nc").write_bytes(b"CDF\x05 and then nothing that makes sense")
+    (tmp_path / "e.grib").write_bytes(b"")
+    problems = open_record(str(tmp_path), tmp_path).problems
+    expected = [
+        "units 'knots'",
+        "not a global grid",
+        "cannot be read as NetCDF",
+        "neither NetCDF nor GRIB",
+        "occur twice",
+    ]
+    assert len(problems) == len(expected)
+    for problem, words, file in zip(problems, expected, ["a.nc", "b.nc", "d.nc", "e.grib", "c.nc"], strict=True):
+        assert words in problem
+        assert file in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(np.nan, "missing or infinite"), (np.inf, "missing or infinite"), (-121.0, "absurd values"), (1e20, "absurd values")],
+)
+def test_values_that_no_wind_has_are_refused_with_their_time(tmp_path, wind, value, words):
+    wind.v10[3, 2, 1] = value
+    wind.to_netcdf(tmp_path / "wind.nc")
+    with pytest.raises(UserError, match=rf"wind.nc: {words}.* m/s\) in 10 m wind v at 2020-01-01T18:00"):
+        read(open_record(str(tmp_path), tmp_path))
+
+
+def test_a_lost_chunk_is_not_calm_weather(tmp_path, wind):
+    """Where a chunk is not there a Zarr store answers with its fill value, which may be zero."""
+    wind.to_zarr(tmp_path / "wind.zarr", zarr_format=2, encoding={"u10": {"chunks": (2, 7, 8)}, "v10": {"_FillValue": 0.0}})
+    (tmp_path / "wind.zarr/u10/1.0.0").unlink()
+    (tmp_path / "wind.zarr/u10/.zarray").write_text((tmp_path / "wind.zarr/u10/.zarray").read_text().replace('"NaN"', "0.0"))
+    import zarr
+
+    zarr.consolidate_metadata(tmp_path / "wind.zarr")
+    with pytest.raises(UserError, match=r"(the same value everywhere|missing).* in 10 m wind u at 2020-01-01T12:00 and 1 more"):
+        read(open_record(str(tmp_path / "wind.zarr"), tmp_path))
+
+
+def test_another_grid_in_a_later_file_is_refused(tmp_path, wind):
+    wind.isel(time=[0, 1]).to_netcdf(tmp_path / "a.nc")
+    wind_dataset(six_hourly("2021-01-01", 2), LATITUDES, np.arange(0.0, 360.0, 30.0)).to_netcdf(tmp_path / "b.nc")
+    (problem,) = open_record(str(tmp_path), tmp_path).problems
+    assert problem == f"{tmp_path}/b.nc: its grid (12x7) differs from that of the files before it (8x7)"
+
+
+def test_rounded_coordinates_are_the_same_grid(tmp_path, wind):
+    wind.isel(time=[0, 1]).to_netcdf(tmp_path / "a.nc")
+    later = wind.isel(time=[2, 3])
+    later.assign_coords(longitude=later.longitude.astype("f4") + np.float32(1e-5)).to_netcdf(tmp_path / "b.nc")
+    assert open_record(str(tmp_path), tmp_path).problems == []
+
+
+def test_missing_files_and_damaged_archives(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        open_record(str(tmp_path / "none.nc"), tmp_path)
+    with pytest.raises(UserError, match="nothing to read in a directory"):
+        open_record(str(tmp_path), tmp_path)
+    (tmp_path / "wind.zip").write_bytes(b"PK\x03\x04 and no more")
+    (problem,) = open_record(str(tmp_path / "wind.zip"), tmp_path / "scratch").problems
+    assert "wind.zip: cannot be unpacked" in problem
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    assert open_record(str(tmp_path / "empty.zip"), tmp_path / "scratch").problems == [f"{tmp_path}/empty.zip: has no file of wind in it"]
+
+
+def test_grib_without_its_package_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "wind.grib").write_bytes(b"GRIB and so on")
+    monkeypatch.setitem(sys.modules, "cfgrib", None)
+    with pytest.raises(UserError, match=r"pip install 'wsdcast\[grib\]'"):
+        open_dataset(str(tmp_path / "wind.grib"))
+
+
+def test_a_damaged_grib_file(tmp_path):
+    (tmp_path / "wind.grib").write_bytes(b"GRIB and so on")
+    with pytest.raises(UserError, match=r"wind.grib: cannot be read as GRIB"):
+        open_dataset(str(tmp_path / "wind.grib"))
+
+
+def formats(name: str) -> Path:
+    return SHARED / "formats" / name
+
+
+REAL = {
+    "era5_cdsnew_u10v10_bayofbengal_6h_30steps.nc": (
+        24,
+        ["longitudes 80 to 98 are not equal steps round the whole circle"],
+        ["6 of 30 times are at other hours (23:00) and left out"],
+    ),
+    "era5_cdsold_u10v10sst_mediterranean_daily_27steps.nc": (
+        27,
+        ["not a global grid", "none of its 27 times at 00, 06, 12 or 18 UTC is followed by one 6 h later"],
+        [],
+    ),
+    "era5_cdsold_u10v10_3x3_hourly_8664steps.nc": (1444, ["not a global grid"], ["7220 of 8664 times are at other hours"]),
+    "era5_cdsold_u100v100_expverdim_monthly_514steps.nc": (0, ["has no 10 m wind; looked for"], []),
+    "era5_grib1_10u10v_msl_iceland_hourly_72steps.grib": (12, ["longitudes 330 to 352"], ["60 of 72 times are at other hours"]),
+    "era5_grib1_10u10v2tmsl_i10fg_southamerica_1step.grib": (
+        0,
+        ["longitudes 270 to 330", "none of its times lies at 00"],
+        ["1 of 1 times are at other hours (17:00)"],
+    ),
+    "gfs_0p5deg_global_cfgrib_scalar_coords_1step.nc": (1, ["none of its 1 times"], ["forecasts, not analyses"]),
+    "gfs_1deg_global_10u10v.grib2": (
+        0,
+        ["none of its times lies at 00, 06, 12 or 18 UTC"],
+        ["forecasts, not analyses", "1 of 1 times are at other hours (21:00)"],
+    ),
+    "eraint_uvz_monthly.nc": (0, ["has no 10 m wind"], []),
+}
+
+
+@needs_shared
+@pytest.mark.parametrize("name", REAL)
+def test_real_files(tmp_path, name):
+    """None of these is a global 6-hourly record; each says why, and what could be read is found."""
+    steps, problems, notes = REAL[name]
+    record = open_record(str(formats(name)), tmp_path)
+    assert record.times.size == steps
+    for found, wanted in ((record.problems, problems), (record.notes, notes)):
+        assert len(found) == len(wanted)
+        assert all(words in line for words, line in zip(wanted, found, strict=True))
+
+
+@needs_shared
+def test_every_real_file_is_covered():
+    assert {path.name for path in (SHARED / "formats").iterdir()} == {*REAL, "README.md"}
+
+
+@needs_shared
+def test_a_real_file_of_two_versions_is_merged(tmp_path):
+    """100 m wind under the names of 10 m wind: each month is in one of the two versions, and nothing is missing after the merge."""
+    with xr.open_dataset(formats("era5_cdsold_u100v100_expverdim_monthly_514steps.nc")) as dataset:
+        names = {"u100": "u10", "v100": "v10"}
+        renamed = dataset.rename(names).load()
+    one, other = renamed.u10.sel(expver=1), renamed.u10.sel(expver=5)
+    assert one.isnull().any()
+    assert other.isnull().any()
+    from wsdcast.data.layout import values_of, wind_of
+
+    field = wind_of(renamed).u
+    globe = field.isel(latitude=slice(0, 4), longitude=slice(0, 4))
+    globe = globe.assign_coords(latitude=[80.0, 30.0, -30.0, -80.0], longitude=[0.0, 90.0, 180.0, 270.0])
+    values = values_of(globe, np.arange(514))
+    expected = one.fillna(other).isel(latitude=slice(0, 4), longitude=slice(0, 4)).values
+    np.testing.assert_array_equal(values, expected.astype(np.float32))
+    assert np.isfinite(values).all()
+
+
+@needs_shared
+def test_real_grib_is_the_wind_of_its_converted_twin(tmp_path):
+    """GRIB 2 through eccodes, global: the values of a direct reading, in the one order."""
+    import eccodes
+
+    path = formats("gfs_1deg_global_10u10v.grib2")
+    with path.open("rb") as file:
+        message = eccodes.codes_grib_new_from_file(file)
+        values = eccodes.codes_get_values(message).reshape(181, 360)
+        assert eccodes.codes_get(message, "shortName") == "10u"
+        eccodes.codes_release(message)
+    from wsdcast.data.layout import order_of, values_of, wind_of
+
+    wind = wind_of(open_dataset(str(path))).u
+    assert order_of(wind)[2].name == "360x181"
+    np.testing.assert_allclose(values_of(wind, np.array([0]))[0], values, atol=1e-5)
+    assert not list(tmp_path.glob("*.idx"))
+    assert not list(path.parent.glob("*.idx"))

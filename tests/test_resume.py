@@ -1,0 +1,256 @@
+"""Preparing can be stopped at any moment, and grow: what was written is kept, and the end is the same to the last byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import TINY, six_hourly, wind_dataset
+
+import wsdcast
+from wsdcast.data import building, climatology, shards
+from wsdcast.data.analysis import open_analysis
+from wsdcast.data.store import VARIABLES
+from wsdcast.errors import UserError
+
+LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
+RECIPE = "name: r\ndata: {source: files/*.nc, grid: 8x4, validation_from: 2020-03-01, test_from: 2020-03-10}"
+
+
+def bytes_of(store: Path, metadata: bool = True) -> dict[str, bytes]:
+    """All files; without the group's metadata, which say where the wind came from, if not wanted."""
+    files = (path for path in store.rglob("*") if path.is_file() and (metadata or path.parent != store))
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def months(tmp_path, monkeypatch) -> xr.Dataset:
+    """Ninety days in three files, in shards of sixteen steps: 23 shards, of which the last is not full."""
+    monkeypatch.chdir(tmp_path)
+    for module in (shards, building, climatology):
+        monkeypatch.setattr(module, "SHARD", 16)
+    wind = wind_dataset(six_hourly("2020-01-01", 360), LATITUDES, LONGITUDES)
+    Path("files").mkdir()
+    for number, part in enumerate((slice(0, 125), slice(125, 250), slice(250, 360))):
+        wind.isel(time=part).to_netcdf(f"files/{number}.nc")
+    Path("r.yaml").write_text(RECIPE)
+    return wind
+
+
+def prepare(run: str, **options) -> Path:
+    wsdcast.prepare("r.yaml", run, **options)
+    return Path(run) / "analysis.zarr"
+
+
+def names_in(run: str) -> list[str]:
+    return sorted(path.name for path in Path(run).iterdir())
+
+
+def test_killed_at_any_moment_and_started_again(tmp_path):
+    """kill -9 as shards appear, again and again, until a run comes through: the same bytes as in one go, and every run adds something."""
+    hours = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(6000)
+    wind_dataset(hours, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "wind.nc")
+    command = [sys.executable, "-m", "wsdcast", "prepare", "--source", str(tmp_path / "wind.nc"), "--grid", "8x4", "--run"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    slow = "import time\nfrom wsdcast.data import shards\nwrite = shards.regridded\n"
+    slow += "def regridded(*arguments):\n    time.sleep(0.1)\n    return write(*arguments)\nshards.regridded = regridded\n"
+    slow += "import wsdcast.data.record as record\nrecord.BLOCK_BYTES = 8 * 7 * 8 * 64\nfrom wsdcast.cli import app\napp()\n"
+    kills, marks = 0, tmp_path / "run/.analysis.partial.marks"
+    while not (tmp_path / "run/analysis.zarr").exists():
+        before = len(list(marks.glob("*"))) if marks.exists() else 0
+        process = subprocess.Popen([sys.executable, "-c", slow, *command[3:], str(tmp_path / "run")], stdout=subprocess.DEVNULL)
+        while process.poll() is None and (not marks.exists() or len(list(marks.glob("*"))) < before + 5):
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        assert kills < 12
+    assert kills >= 2
+    assert bytes_of(tmp_path / "run/analysis.zarr") == bytes_of(tmp_path / "whole/analysis.zarr")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["analysis.zarr"]
+
+
+def test_killed_just_before_the_end(months, monkeypatch):
+    """All shards there, statistics not: nothing is read again."""
+    expected = bytes_of(prepare("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.data.building.statistics", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare("run")
+    (Path("run") / ".analysis.partial.zarr/10m_u_component_of_wind/c/3/0/0.1234.partial").write_bytes(b"half a shard")
+    monkeypatch.setattr("wsdcast.data.shards.read_block", lambda block: pytest.fail("read again"))
+    assert bytes_of(prepare("run")) == expected
+
+
+def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
+    """It is named, what came before it stays, and once it is replaced only what it is needed for is made."""
+    expected = bytes_of(prepare("whole"), metadata=False)
+    good = Path("files/1.nc").read_bytes()
+    damaged = bytearray(good)
+    damaged[len(good) // 2 :] = b""  # cut in the middle
+    Path("files/1.nc").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"files/1.nc: cannot be read as NetCDF"):
+        prepare("run")
+    # Damage that opening does not show: values that no wind has.
+    part = months.isel(time=slice(125, 250))
+    part.assign(u10=part.u10.where(part.time != part.time[60], 999.0)).to_netcdf("files/1.nc")
+    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 16)
+    monkeypatch.setattr("wsdcast.data.shards.AT_ONCE", 1)
+    with pytest.raises(UserError, match=r"files/1.nc: absurd values .*999 m/s\) in 10 m wind u at 2020-02-16T06:00"):
+        prepare("run")
+    written = {path.name for path in Path("run/.analysis.partial.marks").iterdir()} - {"claim.json"}
+    assert written == {str(shard) for shard in range(10)}  # the block of steps 173 to 188 is bad, where shard 10 ends
+    Path("files/1.nc").write_bytes(good)
+    read: list[int] = []
+    original = shards.write_shard
+    monkeypatch.setattr(shards, "write_shard", lambda *arguments: read.append(arguments[1]) or original(*arguments))
+    assert bytes_of(prepare("run"), metadata=False) == expected
+    assert read == list(range(7, 23))  # shards 0 to 6 are of file 0 alone, 7 of both
+
+
+def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.data.building.statistics", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare("run")
+    marks = names_in("run/.analysis.partial.marks")
+    with pytest.raises(UserError, match=r"is unfinished and of another recipe; finish it with that one, or discard it with --overwrite"):
+        prepare("run", grid="12x6")
+    assert names_in("run/.analysis.partial.marks") == marks
+    assert open_analysis(prepare("run", grid="12x6", overwrite=True)).grid.name == "12x6"
+    assert names_in("run") == ["analysis.zarr"]
+
+
+def test_a_planet_goes_on_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for module in (shards, building, climatology):
+        monkeypatch.setattr(module, "SHARD", 16)
+    Path("r.yaml").write_text(TINY)
+    expected = bytes_of(prepare("whole"))
+    written: list[int] = []
+
+    def failing(store, shard, mark, parts):
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        written.append(shard)
+        return shards.write_shard(store, shard, mark, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.data.building.write_shard", failing)
+        with pytest.raises(OSError, match="No space"):
+            prepare("run")
+    written.clear()
+    monkeypatch.setattr("wsdcast.data.building.write_shard", lambda *all: written.append(all[1]) or shards.write_shard(*all))
+    assert bytes_of(prepare("run")) == expected
+    assert written == [4, 5, 6, 7]
+
+
+def test_appending_newer_months(months):
+    """The finished store stays as it is until the longer one is there; parts and statistics stay, and the networks with them."""
+    Path("later").mkdir()
+    Path("files/2.nc").rename("later/2.nc")
+    Path("r.yaml").write_text(RECIPE.replace("03-10", "02-20").replace("03-01", "02-10"))
+    store = prepare("run")
+    before, attributes = bytes_of(store), json.loads((store / "zarr.json").read_text())["attributes"]
+    inode = (store / "10m_u_component_of_wind/c/3/0/0").stat().st_ino
+    Path("later/2.nc").rename("files/2.nc")
+    with pytest.raises(UserError, match="add newer times with --append"):
+        prepare("run")
+    assert bytes_of(store) == before
+    summary = wsdcast.prepare(run="run", append=True)  # the recipe is that of the store
+    assert "110 times appended to 250" in summary.facts["notes"]
+    assert names_in("run") == ["analysis.zarr"]
+    record = open_analysis(store)
+    np.testing.assert_array_equal(record.times, months.time.values)
+    whole = prepare("whole")
+    np.testing.assert_array_equal(record.wind, open_analysis(whole).wind)
+    full = {f"{name}/c/{shard}/0/0" for name in VARIABLES for shard in range(250 // 16)}
+    assert all((store / name).read_bytes() == before[name] for name in full)
+    assert (store / "10m_u_component_of_wind/c/3/0/0").stat().st_ino == inode  # linked, not copied
+    after = json.loads((store / "zarr.json").read_text())["attributes"]
+    assert after["normalisation"] == attributes["normalisation"]
+    assert json.loads(after["wsdcast"])["id"] == json.loads(attributes["wsdcast"])["id"]
+    assert (after["validation_from"], after["test_from"]) == (attributes["validation_from"], attributes["test_from"])
+    assert wsdcast.prepare("r.yaml", "run").facts == {"current": "run/analysis.zarr"}
+    assert "nothing newer" in wsdcast.prepare(run="run", append=True).facts["current"]
+
+
+@pytest.fixture
+def grown(months) -> Path:
+    """A store of two months with the default split, and the third month beside it."""
+    Path("r.yaml").write_text("name: r\ndata: {source: files/*.nc, grid: 8x4}")
+    Path("files/2.nc").rename("2.nc")
+    return prepare("run")
+
+
+def test_statistics_are_marked_as_stale_or_computed_anew(grown):
+    before = open_analysis(grown)
+    assert not before.statistics_are_stale
+    summary = wsdcast.prepare(run="run", source="2.nc", append=True)
+    stale = open_analysis(grown)
+    assert stale.statistics_are_stale
+    assert "--append --recompute" in summary.facts["statistics"]
+    np.testing.assert_array_equal(stale.mean, before.mean)
+    assert stale.test_from == before.test_from
+    Path("2.nc").rename("files/2.nc")
+    identity = json.loads(json.loads((grown / "zarr.json").read_text())["attributes"]["wsdcast"])["id"]
+    wsdcast.prepare(run="run", append=True, recompute=True)
+    fresh = open_analysis(grown)
+    assert not fresh.statistics_are_stale
+    assert fresh.test_from > before.test_from
+    assert bytes_of(grown, metadata=False) == bytes_of(prepare("whole"), metadata=False)
+    np.testing.assert_array_equal(fresh.std, open_analysis(Path("whole/analysis.zarr")).std)
+    assert json.loads(json.loads((grown / "zarr.json").read_text())["attributes"]["wsdcast"])["id"] != identity
+
+
+def test_appending_killed_keeps_the_finished_store(grown, monkeypatch):
+    before = bytes_of(grown)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write_shard", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.prepare(run="run", source="2.nc", append=True)
+    assert bytes_of(grown) == before
+    wsdcast.prepare(run="run", source="2.nc", append=True)
+    assert open_analysis(grown).times.size == 360
+
+
+def test_what_cannot_be_appended(grown, tmp_path):
+    for options, message in (
+        ({"run": "none"}, "nothing can be appended to it"),
+        ({"run": "run", "source": "2.nc", "grid": "12x6"}, "was made with grid 8x4; 12x6 cannot be appended"),
+        ({"run": "run", "source": "planet"}, "a simulated record cannot be appended to"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wsdcast.prepare(append=True, **options)
+    with pytest.raises(UserError, match="--recompute goes with --append"):
+        wsdcast.prepare("r.yaml", "run", recompute=True)
+
+
+def test_earlier_times_are_not_slipped_in(months):
+    Path("files/0.nc").rename("0.nc")
+    prepare("run")
+    Path("0.nc").rename("files/0.nc")
+    wind_dataset(six_hourly("2020-04-01", 3), LATITUDES, LONGITUDES).to_netcdf("files/3.nc")
+    summary = wsdcast.prepare(run="run", append=True)
+    assert "125 times that the store lacks are earlier than its end and left out" in summary.facts["notes"]
+    assert open_analysis(Path("run/analysis.zarr")).times.size == 235 + 3
+
+
+def test_the_store_is_hundreds_of_files(tmp_path):
+    """93,544 steps of the whole of ERA5 are 183 shards of each component; and one step is read from a part of one."""
+    assert -(-93544 // shards.SHARD) == 183
+    wind = wind_dataset(six_hourly("2020-01-01", 1100), LATITUDES, LONGITUDES)
+    wind.to_netcdf(tmp_path / "wind.nc")
+    wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="8x4", run=tmp_path / "run")
+    files = list((tmp_path / "run/analysis.zarr/10m_u_component_of_wind/c").rglob("0/0/0"))
+    assert len(files) == 1
+    assert len(list((tmp_path / "run/analysis.zarr/10m_u_component_of_wind/c").glob("*"))) == 3

@@ -1,0 +1,249 @@
+"""The same wind from wherever people have it: every layout, file format and kind of server ends as the same bytes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import six_hourly, wind_dataset
+from servers import serve
+
+import wsdcast
+from wsdcast.data.layout import STATIC_NAMES, STATIC_UNITS
+from wsdcast.data.opening import BUILT_IN
+from wsdcast.errors import UserError
+
+# Not yet in the text of the version 3 standard, but in the public stores.
+pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata")
+
+LATITUDES, LONGITUDES = np.linspace(90, -90, 13), np.arange(0.0, 360.0, 15.0)
+TIMES = six_hourly("2020-01-01", 40)
+WB2_NAMES = {"u10": "10m_u_component_of_wind", "v10": "10m_v_component_of_wind"}
+
+
+@pytest.fixture(scope="module")
+def wind() -> xr.Dataset:
+    """With static fields, under the names of WeatherBench."""
+    dataset = wind_dataset(TIMES, LATITUDES, LONGITUDES)
+    values = np.random.default_rng(1).random((len(STATIC_NAMES), 13, 24)).astype(np.float32)
+    for name, field in zip(STATIC_NAMES, values, strict=True):
+        dataset[name] = (("latitude", "longitude"), field, {"units": STATIC_UNITS[name]})
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def expected(wind, tmp_path_factory) -> Path:
+    """The store made from the plainest of files."""
+    place = tmp_path_factory.mktemp("expected")
+    wind.to_netcdf(place / "wind.nc")
+    wsdcast.prepare(source=str(place / "wind.nc"), grid="12x7", run=place / "run")
+    return place / "run/analysis.zarr"
+
+
+def arrays_of(store: Path) -> dict[str, bytes]:
+    """Every file but the group's metadata, which name the source."""
+    files = (path for path in store.rglob("*") if path.is_file() and path.parent != store)
+    return {str(path.relative_to(store)): path.read_bytes() for path in files}
+
+
+def assert_same_store(store: Path, expected: Path) -> None:
+    found, wanted = arrays_of(store), arrays_of(expected)
+    assert found.keys() == wanted.keys()
+    assert [name for name in found if found[name] != wanted[name]] == []
+    with xr.open_zarr(store) as one, xr.open_zarr(expected) as other:
+        assert one.attrs["normalisation"] == other.attrs["normalisation"]
+
+
+def save_weatherbench(dataset: xr.Dataset, path: Path) -> None:
+    """Zarr version 2, longitude first, south to north, eight steps to a chunk."""
+    turned = dataset.rename(WB2_NAMES).isel(latitude=slice(None, None, -1)).transpose("time", "longitude", "latitude")
+    turned.to_zarr(path, zarr_format=2, consolidated=True, encoding={name: {"chunks": (8, 24, 13)} for name in WB2_NAMES.values()})
+
+
+def save_arco(dataset: xr.Dataset, path: Path) -> None:
+    """Zarr version 3, hourly, one step to a chunk, the axis of times reaching beyond what is there."""
+    first, last = TIMES[0] - np.timedelta64(2, "D"), TIMES[-1] + np.timedelta64(9, "D")
+    hourly = dataset.rename(WB2_NAMES).reindex(time=np.arange(first, last, np.timedelta64(1, "h")))
+    hourly = hourly.transpose("time", "latitude", "longitude", missing_dims="ignore")
+    hourly.attrs = {"valid_time_start": "2020-01-01", "valid_time_stop": str(TIMES[-1].astype("datetime64[D]"))}
+    chunks = {name: {"chunks": (1, 13, 24)} for name in WB2_NAMES.values()}
+    hourly.to_zarr(path, zarr_format=3, consolidated=True, encoding=chunks)
+
+
+def save_sharded(dataset: xr.Dataset, path: Path) -> None:
+    chunks = {name: {"chunks": (4, 13, 24), "shards": (16, 13, 24)} for name in ("u10", "v10")}
+    dataset.to_zarr(path, zarr_format=3, consolidated=False, encoding=chunks)
+
+
+def save_versions(dataset: xr.Dataset, path: Path) -> None:
+    """The old way of the Climate Data Store: final and preliminary side by side, each missing where the other is."""
+    final = dataset[["u10", "v10"]].where(dataset.time < TIMES[30])
+    preliminary = dataset[["u10", "v10"]].where(dataset.time >= TIMES[30])
+    both = xr.concat([preliminary, final], "expver").assign_coords(expver=[5, 1]).transpose("time", "expver", ...)
+    xr.merge([both, dataset[list(STATIC_NAMES)]]).to_netcdf(path)
+
+
+def save_many(dataset: xr.Dataset, path: Path) -> None:
+    """A directory of months, out of order, u and v apart, and one file without wind."""
+    path.mkdir()
+    for name, part in (("b", slice(0, 17)), ("a", slice(17, 40))):
+        for component in ("u10", "v10"):
+            dataset[[component]].isel(time=part).to_netcdf(path / f"{name}_{component}.nc")
+    dataset[list(STATIC_NAMES)].to_netcdf(path / "static.nc")
+
+
+def save_zip(dataset: xr.Dataset, path: Path) -> None:
+    """The new way: one file for each type of step, zipped, under a name that does not say so."""
+    new = dataset.rename(time="valid_time").assign_coords(number=0, expver=("valid_time", ["0001"] * TIMES.size))
+    new[["u10", "v10", *STATIC_NAMES]].to_netcdf(path.with_suffix(".instant.nc"))
+    xr.Dataset({"tp": ("valid_time", np.zeros(3))}, {"valid_time": TIMES[:3]}).to_netcdf(path.with_suffix(".accum.nc"))
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(path.with_suffix(".instant.nc"), "data_stream-oper_stepType-instant.nc")
+        archive.write(path.with_suffix(".accum.nc"), "../../data_stream-oper_stepType-accum.nc")
+    for half in ("instant", "accum"):
+        path.with_suffix(f".{half}.nc").unlink()
+
+
+def to_netcdf(change):
+    return lambda dataset, path: change(dataset).to_netcdf(path)
+
+
+LAYOUTS = {
+    "south to north": to_netcdf(lambda ds: ds.isel(latitude=slice(None, None, -1))),
+    "180 W to 180 E": to_netcdf(lambda ds: ds.assign_coords(longitude=(ds.longitude + 180) % 360 - 180).sortby("longitude")),
+    "longitude first": to_netcdf(lambda ds: ds.transpose("time", "longitude", "latitude")),
+    "short names": to_netcdf(lambda ds: ds.rename(latitude="lat", longitude="lon", u10="10u", v10="10v", land_sea_mask="lsm")),
+    "unsorted times": to_netcdf(lambda ds: ds.isel(time=np.random.default_rng(2).permutation(TIMES.size))),
+    "height of length one": to_netcdf(lambda ds: ds.assign({name: ds[name].expand_dims(height=[10.0]) for name in ("u10", "v10")})),
+    "chunked and compressed": lambda ds, path: ds.to_netcdf(path, encoding={"u10": {"chunksizes": (7, 13, 24), "zlib": True}}),
+    "NetCDF 3": lambda ds, path: ds.to_netcdf(path, format="NETCDF3_64BIT"),
+    "by standard name": to_netcdf(
+        lambda ds: ds.assign(
+            u=ds.u10.assign_attrs(standard_name="eastward_wind").assign_coords(height=10.0),
+            v=ds.v10.assign_attrs(standard_name="northward_wind").assign_coords(height=10.0),
+        ).drop_vars(["u10", "v10"])
+    ),
+    "one of two heights": to_netcdf(
+        lambda ds: ds.assign(
+            {name: xr.concat([ds[name] * 2, ds[name]], "height").assign_coords(height=[100.0, 10.0]) for name in WB2_NAMES}
+        )
+    ),
+    "hourly": lambda ds, path: ds.reindex(time=np.arange(TIMES[0], TIMES[-1] + 1, np.timedelta64(1, "h")), method="ffill").to_netcdf(
+        path, encoding={"u10": {"chunksizes": (24, 13, 24)}}
+    ),
+    "WeatherBench 2": save_weatherbench,
+    "ARCO-ERA5": save_arco,
+    "Zarr with shards": save_sharded,
+    "two versions": save_versions,
+    "many files": save_many,
+    "zipped": save_zip,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_same_wind_in_any_layout_gives_the_same_store(tmp_path, wind, expected, layout):
+    source = tmp_path / "download.nc"
+    LAYOUTS[layout](wind, source)
+    wsdcast.prepare(source=str(source), grid="12x7", run=tmp_path / "run")
+    assert_same_store(tmp_path / "run/analysis.zarr", expected)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["analysis.zarr"]
+    assert not list(tmp_path.parent.glob("data_stream*"))  # an archive may say ../.., and is not obeyed
+
+
+def test_processes_give_the_same_store_as_threads(tmp_path, wind, expected):
+    wind.to_netcdf(tmp_path / "wind.nc")
+    wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="12x7", run=tmp_path / "run", workers=2)
+    assert_same_store(tmp_path / "run/analysis.zarr", expected)
+
+
+def test_a_running_scheduler_gives_the_same_store(tmp_path, wind, expected):
+    from dask.distributed import LocalCluster
+
+    wind.to_netcdf(tmp_path / "wind.nc")
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp") as cluster:
+        wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="12x7", run=tmp_path / "run", scheduler=cluster.scheduler_address)
+    assert_same_store(tmp_path / "run/analysis.zarr", expected)
+    with pytest.raises(UserError, match="no dask scheduler answers there"):
+        wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="12x7", run=tmp_path / "none", scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.fixture
+def bucket(tmp_path, wind) -> Path:
+    """A directory with the public stores by their real names, and others."""
+    for name, save in (("wb2", save_weatherbench), ("wb2-0.25", save_weatherbench), ("arco", save_arco)):
+        path = tmp_path / "bucket" / BUILT_IN[name].removeprefix("gs://")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(wind, path)
+    save_sharded(wind, tmp_path / "bucket/mine/wind.zarr")
+    return tmp_path / "bucket"
+
+
+@pytest.mark.parametrize("source", [*BUILT_IN, "gs://mine/wind.zarr"])
+def test_google_storage(tmp_path, monkeypatch, bucket, expected, source):
+    """obstore takes Google's address from the environment: the built-in names and gs:// go their whole way, to a server that is here."""
+    if source.endswith("wind.zarr"):  # without consolidated metadata a store in a bucket must be listed, which this server cannot
+        import zarr
+
+        zarr.consolidate_metadata(bucket / "mine/wind.zarr")
+    with serve(bucket) as (url, handler):
+        monkeypatch.setenv("GOOGLE_BASE_URL", url)
+        wsdcast.prepare(source=source, grid="12x7", run=tmp_path / "run")
+        chunks = [
+            count for name, count in handler.requests.items() if "component_of_wind/" in name and not name.endswith(("json", ".zarray"))
+        ]
+    assert_same_store(tmp_path / "run/analysis.zarr", expected)
+    if source != "gs://mine/wind.zarr":
+        assert len(chunks) == 2 * (40 if source == "arco" else 5)
+        assert set(chunks) == {1}  # each chunk that is needed is read once, and no other
+
+
+def test_https_with_a_chunk_that_fails_three_times(tmp_path, bucket, expected):
+    name = "weatherbench2/datasets/era5/" + BUILT_IN["wb2"].rsplit("/", 1)[1]
+    with serve(bucket) as (url, handler):
+        handler.failures[f"{name}/10m_v_component_of_wind/2.0.0"] = 3
+        wsdcast.prepare(source=f"{url}/{name}", grid="12x7", run=tmp_path / "run")
+        assert handler.requests[f"{name}/10m_v_component_of_wind/2.0.0"] == 4
+    assert_same_store(tmp_path / "run/analysis.zarr", expected)
+
+
+def test_s3(tmp_path, monkeypatch, bucket, expected):
+    """moto's server, listing and ranges included: a sharded store of version 3 without consolidated metadata."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        url = "http://{}:{}".format(*server.get_host_and_port())
+        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
+        client = boto3.client("s3", endpoint_url=url, **keys)
+        client.create_bucket(Bucket="mine")
+        for path in (bucket / "mine").rglob("*"):
+            if path.is_file():
+                client.upload_file(str(path), "mine", str(path.relative_to(bucket / "mine")))
+        client.close()
+        for name, value in {"ENDPOINT_URL": url, "ACCESS_KEY_ID": "x", "SECRET_ACCESS_KEY": "x", "REGION": "us-east-1"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        wsdcast.prepare(source="s3://mine/wind.zarr", grid="12x7", run=tmp_path / "run")
+    finally:
+        server.stop()
+    assert_same_store(tmp_path / "run/analysis.zarr", expected)
+
+
+def test_a_store_that_is_not_there(tmp_path, bucket):
+    with serve(bucket) as (url, _), pytest.raises(UserError, match=r"none\.zarr: cannot be opened as a Zarr store"):
+        wsdcast.prepare(source=f"{url}/none.zarr", run=tmp_path / "run")
+
+
+def test_static_fields_are_averages(expected, wind):
+    from wsdcast.data.grid import Grid
+    from wsdcast.data.regrid import regrid
+
+    with xr.open_zarr(expected) as store:
+        for name in STATIC_NAMES:
+            wanted = regrid(wind[name].values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x7"))
+            np.testing.assert_array_equal(store[name].values, wanted)
+            assert store[name].attrs["units"] == STATIC_UNITS[name]
