@@ -26,7 +26,8 @@ ALLOWED = {
     "ensemble": BASE | {"warmstart"},
     "stages": BASE | {"recipe", "artefact", "models", "context", "ensemble", "progress", "data", "verification", "report", "warmstart"},
     "pipeline": {"artefact", "stages"},
-    "cli": {"errors", "artefact", "stages", "pipeline"},
+    "bench": BASE | {"data", "progress"},
+    "cli": {"errors", "artefact", "stages", "pipeline", "bench"},
 }
 
 

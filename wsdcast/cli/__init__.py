@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli.show import show
+from wsdcast.cli.show import show, show_benchmark
 from wsdcast.errors import UserError
 
 app = typer.Typer(
@@ -31,10 +31,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+bench = typer.Typer(help="Measure on this machine what the project promises.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
     """Register a command whose errors end in one line and exit code 2, unless ``--debug``."""
 
-    @app.command()
+    @group.command(function.__name__.strip("_"))
     @functools.wraps(function)
     def guarded(**arguments: Any) -> None:
         try:
@@ -46,6 +50,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(2) from None
 
     return guarded
+
+
+def bench_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command under ``bench``."""
+    return command(function, bench)
 
 
 def _one_line(error: Exception) -> str:
@@ -182,6 +191,20 @@ def score(
     from wsdcast.stages.score import score
 
     show(score(recipe, run, overwrite=overwrite), json)
+
+
+@bench_command
+def prepare_(
+    years: Annotated[
+        float, typer.Option(min=0.01, max=200, help="Length of the generated record of a quarter of a degree, 6-hourly.")
+    ] = 0.25,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Regridding beside the bare sparse products, and a long record passing through."""
+    from wsdcast.bench.prepare import bench_prepare
+
+    show_benchmark(bench_prepare(years), json)
 
 
 @command

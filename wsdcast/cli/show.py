@@ -13,6 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from wsdcast.artefact import Summary
+    from wsdcast.bench.measure import Benchmark
 
 
 BROKEN = {"moments alone": "moments\nalone", "persistence": "persis-\ntence", "climatology": "clima-\ntology"}
@@ -39,6 +40,24 @@ def show(summary: Summary, json: bool) -> None:
         console.print(Text(f" {number}. {problem}"))
     if summary.scores:
         console.print(_scores(summary))
+
+
+def show_benchmark(benchmark: Benchmark, json: bool) -> None:
+    """Print a benchmark to standard output, as a table or as one JSON object."""
+    if json:
+        print(dumps(asdict(benchmark), indent=2))
+        return
+    table = Table(title=f"wsdcast bench {benchmark.name}", title_justify="left", show_header=False, box=None, padding=(0, 1))
+    table.add_column(style="bold", max_width=34)
+    table.add_column(overflow="fold")
+    table.add_row("limit", benchmark.limit)
+    table.add_row("time / limit's time", f"{benchmark.ratio_to_limit:.2f}")
+    for name, ratio in benchmark.peers.items():
+        table.add_row(f"{name} / limit's time", f"{ratio:.1f}")
+    for name, value in benchmark.figures.items():
+        table.add_row(name, f"{value:.3g}" if isinstance(value, float) else str(value))
+    table.add_row("on", Text(benchmark.machine))
+    Console().print(table)
 
 
 def _scores(summary: Summary) -> Table:

@@ -1,0 +1,181 @@
+"""How fast wind is regridded beside the bare sparse products, and how a long record of a quarter of a degree passes through."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import xarray as xr
+import zarr
+from scipy.ndimage import gaussian_filter
+from threadpoolctl import threadpool_limits
+from zarr.codecs import BloscCodec
+from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.storage import MemoryStore
+
+from wsdcast.bench.measure import Benchmark, memory_curve, paired
+from wsdcast.data.building import build, claim, finish
+from wsdcast.data.grid import Grid
+from wsdcast.data.record import Record, close_all, open_record, read_block
+from wsdcast.data.regrid import matrices, regrid
+from wsdcast.data.shards import marks_of
+from wsdcast.data.store import VARIABLES
+from wsdcast.progress import track
+
+SOURCE, TARGET = "1440x721", "240x121"
+KINDS = 16
+"""Fields that the generated source has, taken in turn."""
+READ_ALONE = 1000
+"""Steps read without more, for the time of the bare read."""
+
+
+class Generated(MemoryStore):
+    """A Zarr store of hourly-like wind that makes up its chunks when asked: compressed fields of ERA5's size, one step each."""
+
+    chunks: ClassVar[list[bytes]] = []  # of the class: zarr makes other objects of it that share what is in memory
+
+    async def get(self, key: str, prototype: BufferPrototype | None = None, byte_range: Any = None) -> Buffer | None:
+        """A chunk for any step, else what is in memory."""
+        if "/c/" in key and key.split("/")[0] in VARIABLES:
+            step = int(key.split("/c/")[1].split("/")[0])
+            return (prototype or default_buffer_prototype()).buffer.from_bytes(self.chunks[step % KINDS])
+        return await super().get(key, prototype, byte_range)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+def bench_prepare(years: float = 0.25) -> Benchmark:
+    """Measure ``regrid`` and the way from a source of a quarter of a degree to the store of one and a half.
+
+    Args:
+        years: length of the record that passes through, 6-hourly.
+
+    Returns:
+        The limit is two bare sparse products, on one core; figures have the record's time beside the bare read of its source, and the
+        memory as it went.
+    """
+    source, target = Grid.regular(SOURCE), Grid.regular(TARGET)
+    fields = np.random.default_rng(0).standard_normal((8, *source.shape)).astype(np.float32)
+    rows, columns = matrices(source, target, "conservative", "<f4")
+
+    def bare() -> None:
+        for field in fields:
+            (columns @ (rows @ field).T).T  # noqa: B018
+
+    buffer = np.empty_like(fields[0])
+
+    def copy() -> None:
+        for field in fields:
+            np.copyto(buffer, field)
+
+    with threadpool_limits(limits=1):
+        limit, ours, copied = paired(bare, lambda: regrid(fields, source, target), copy)
+        peers = {"xarray-regrid": _xarray_regrid(fields, source, target) / limit} if find_spec("xarray_regrid") else {}
+    figures: dict[str, Any] = {
+        "bare products, ms a field": 1e3 * limit / len(fields),
+        "regrid, ms a field": 1e3 * ours / len(fields),
+        "copy, ms a field": 1e3 * copied / len(fields),
+    }
+    return Benchmark(
+        "prepare",
+        f"two bare sparse products of scipy, {SOURCE} to {TARGET}, one core",
+        ours / limit,
+        peers,
+        figures | _passing_through(years, target),
+    )
+
+
+def _xarray_regrid(fields: np.ndarray[Any, Any], source: Grid, target: Grid) -> float:
+    """Seconds that xarray-regrid takes for the same fields."""
+    import xarray_regrid  # noqa: F401
+
+    coordinates = {"latitude": source.latitude[::-1], "longitude": source.longitude}
+    wind = xr.DataArray(fields[:, ::-1], dims=("time", "latitude", "longitude"), coords=coordinates)
+    wanted = xr.Dataset(coords={"latitude": target.latitude[::-1], "longitude": target.longitude})
+    (seconds,) = paired(lambda: wind.regrid.conservative(wanted, latitude_coord="latitude").compute(), rounds=3)
+    return seconds
+
+
+def _passing_through(years: float, target: Grid) -> dict[str, Any]:
+    """A generated record of a quarter of a degree, from the source to the finished store."""
+    steps = max(32, round(years * 365.25 * 4))
+    place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
+    partial = place / "analysis.zarr"
+    try:
+        record = open_record(_generated(steps), place)
+        begin = time.perf_counter()
+        read = _read_alone(record)
+        read_seconds = (time.perf_counter() - begin) / read * steps
+        claim(partial, {}, overwrite=False)
+        with memory_curve() as curve:
+            begin = time.perf_counter()
+            written = build(partial, target, "conservative", record, None, {"scheduler": "threads"})
+            for _ in track((step for count in written for step in range(count)), "passing through", steps):
+                pass
+            built = time.perf_counter() - begin
+            attributes = {"validation_from": str(record.times[-steps // 10].astype("datetime64[s]"))}
+            finish(partial, target, record, None, attributes)
+            finished = time.perf_counter() - begin
+        marks = len(list(marks_of(partial).glob("[0-9]*")))
+        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    finally:
+        close_all()
+        shutil.rmtree(place)
+    chosen = np.unique(np.linspace(0, len(curve) - 1, 12).round().astype(int))
+    return {
+        "record": f"{steps} steps of {SOURCE}, {8e-9 * 1440 * 721 * steps:.0f} GB of float32, to {marks} shards of {size / 1e9:.2f} GB",
+        "bare read of the source, s": read_seconds,
+        "read, regridded and written, s": built,
+        "and statistics, s": finished,
+        "ratio to the bare read": built / read_seconds,
+        "peak memory, GiB": max(memory for _, memory in curve),
+        "memory, GiB after s": ", ".join(f"{curve[index][1]:.2f} @ {curve[index][0]:.0f}" for index in chosen),
+    }
+
+
+def _read_alone(record: Record) -> int:
+    """Read some steps through dask's threads and do nothing with them; returns how many."""
+    from dask.base import compute
+    from dask.delayed import delayed
+
+    def nothing(block: Any) -> int:
+        return sum(values.shape[0] for _, values in read_block(block)) // 2
+
+    blocks = [block for block in record.blocks() if block.last <= READ_ALONE]
+    return sum(compute(*(delayed(nothing)(block) for block in blocks), scheduler="threads"))
+
+
+def _generated(steps: int) -> Generated:
+    """The store, with all that is not wind in memory."""
+    grid, random = Grid.regular(SOURCE), np.random.default_rng(0)
+    smooth = gaussian_filter(random.standard_normal(grid.shape), 12, mode="wrap")
+    base = (8 * smooth / smooth.std()).astype(np.float32)
+    store = Generated()
+    times = np.datetime64("1980-01-01", "ns") + np.timedelta64(6, "h") * np.arange(steps)
+    coordinates = {"time": times, "latitude": grid.latitude, "longitude": grid.longitude}
+    xr.Dataset(coords=coordinates).to_zarr(store, zarr_format=3, consolidated=False)
+    group = zarr.open_group(store, mode="r+")
+    for name in VARIABLES:
+        group.create_array(
+            name,
+            shape=(steps, *grid.shape),
+            chunks=(1, *grid.shape),
+            dtype="float32",
+            compressors=BloscCodec(cname="lz4", clevel=5),
+            dimension_names=tuple(coordinates),
+            attributes={"units": "m s-1"},
+        )
+    example = MemoryStore()
+    array = zarr.create_array(
+        example, shape=(KINDS, *grid.shape), chunks=(1, *grid.shape), dtype="float32", compressors=BloscCodec(cname="lz4", clevel=5)
+    )
+    for kind in range(KINDS):
+        array[kind] = np.roll(base, 90 * kind, axis=1) + 0.3 * random.standard_normal(grid.shape).astype(np.float32)
+    Generated.chunks = [example._store_dict[f"c/{kind}/0/0"].to_bytes() for kind in range(KINDS)]
+    return store
