@@ -48,8 +48,10 @@ def test_readme_has_the_commands_that_matter():
 def test_readme_commands_run_in_order(small_recipes):
     for line in COMMANDS:
         arguments = shlex.split(line)[1:]
-        if "runs/mine" in line and not SHARED.is_dir():
+        if ("runs/mine" in line or "../shared" in line) and not SHARED.is_dir():
             continue  # real wind is not part of the repository
+        if "--recipe era5" in line:
+            continue  # needs the network; test_sources.py reads the same store from a local server
         result = CliRunner().invoke(app, arguments, catch_exceptions=False)
         assert result.exit_code == 0, f"{line}: {result.stderr}"
     for artefact in ("forecast.zarr", "moments_forecast.zarr", "forecast.gif", "scores.nc", "report.html"):

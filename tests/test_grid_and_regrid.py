@@ -179,3 +179,14 @@ def test_grids_are_equal_by_their_coordinates():
     assert shifted != one
     assert shifted.is_close(one)
     assert not Grid.regular("24x12").is_close(one)
+
+
+@pytest.mark.parametrize("name", ["240x121", "64x32"])
+def test_flow_across_a_pole_is_hardly_weaker(name):
+    """Seen from the meridians it is a cosine in u; cells of width w keep sin(w / 2) / (w / 2) of it."""
+    source, target = Grid.regular("5760x181"), Grid.regular(name)
+    across = np.broadcast_to(np.cos(np.deg2rad(source.longitude)), source.shape)
+    width = 2 * np.pi / target.longitude.size
+    expected = np.cos(np.deg2rad(target.longitude)) * np.sin(width / 2) / (width / 2)
+    np.testing.assert_allclose(regrid(across, source, target)[0], expected, atol=1e-7)
+    assert 1 - np.sin(width / 2) / (width / 2) == pytest.approx({"240x121": 3e-5, "64x32": 4e-4}[name], rel=0.06)

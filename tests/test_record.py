@@ -11,8 +11,9 @@ import pytest
 import xarray as xr
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 
+from wsdcast.data.blocks import read_block
 from wsdcast.data.opening import open_dataset
-from wsdcast.data.record import Record, open_record, read_block
+from wsdcast.data.record import Record, open_record
 from wsdcast.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)

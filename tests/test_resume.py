@@ -117,6 +117,17 @@ def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
     assert read == list(range(7, 23))  # shards 0 to 6 are of file 0 alone, 7 of both
 
 
+def test_marks_without_a_store_are_not_believed(months, monkeypatch):
+    """Killed after the store got its name and before its marks were gone, then the store was deleted: all of it is made again."""
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.stages.prepare.shutil.rmtree", lambda *arguments, **options: None)
+        expected = bytes_of(prepare("run"))
+    assert names_in("run") == [".analysis.partial.marks", "analysis.zarr"]
+    Path("run/analysis.zarr").rename("before.zarr")
+    assert bytes_of(prepare("run")) == expected
+    assert names_in("run") == ["analysis.zarr"]
+
+
 def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("wsdcast.data.building.statistics", lambda *arguments: 1 / 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -68,6 +69,9 @@ def save_arco(dataset: xr.Dataset, path: Path) -> None:
     first, last = TIMES[0] - np.timedelta64(2, "D"), TIMES[-1] + np.timedelta64(9, "D")
     hourly = dataset.rename(WB2_NAMES).reindex(time=np.arange(first, last, np.timedelta64(1, "h")))
     hourly = hourly.transpose("time", "latitude", "longitude", missing_dims="ignore")
+    # One of the static fields has times, and nothing before the valid range.
+    valid = (hourly.time >= TIMES[0]).astype("f4").where(hourly.time >= TIMES[0])
+    hourly["land_sea_mask"] = (hourly.land_sea_mask * valid).transpose("time", ...).assign_attrs(dataset.land_sea_mask.attrs)
     hourly.attrs = {"valid_time_start": "2020-01-01", "valid_time_stop": str(TIMES[-1].astype("datetime64[D]"))}
     chunks = {name: {"chunks": (1, 13, 24)} for name in WB2_NAMES.values()}
     hourly.to_zarr(path, zarr_format=3, consolidated=True, encoding=chunks)
@@ -247,3 +251,30 @@ def test_static_fields_are_averages(expected, wind):
             wanted = regrid(wind[name].values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x7"))
             np.testing.assert_array_equal(store[name].values, wanted)
             assert store[name].attrs["units"] == STATIC_UNITS[name]
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_grib(tmp_path, wind, expected, edition):
+    """Written by eccodes, 24 bits a value: the same store but for the last unit here and there, and no index beside the file."""
+    import eccodes
+
+    source = tmp_path / "wind.grib"
+    with source.open("wb") as file:
+        for step, (name, code) in itertools.product(range(TIMES.size), (("u10", 165), ("v10", 166))):
+            message = eccodes.codes_grib_new_from_samples(f"regular_ll_sfc_grib{edition}")
+            date, hour = str(TIMES[step].astype("datetime64[h]")).split("T")
+            keys = {"Ni": 24, "Nj": 13, "latitudeOfFirstGridPointInDegrees": 90, "latitudeOfLastGridPointInDegrees": -90}
+            keys |= {"longitudeOfFirstGridPointInDegrees": 0, "longitudeOfLastGridPointInDegrees": 345}
+            keys |= {"iDirectionIncrementInDegrees": 15, "jDirectionIncrementInDegrees": 15, "dataDate": int(date.replace("-", ""))}
+            for key, value in (keys | {"dataTime": 100 * int(hour), "paramId": code, "bitsPerValue": 24}).items():
+                eccodes.codes_set(message, key, value)
+            eccodes.codes_set_values(message, wind[name][step].values.ravel().astype(float))
+            eccodes.codes_write(message, file)
+            eccodes.codes_release(message)
+    wsdcast.prepare(source=str(source), grid="12x7", run=tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "wind.grib"]
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as found, xr.open_zarr(expected) as wanted:
+        np.testing.assert_array_equal(found.time, wanted.time)
+        for name in WB2_NAMES.values():
+            np.testing.assert_allclose(found[name], wanted[name], atol=0.0051)
+            assert (found[name] != wanted[name]).mean() < 0.01

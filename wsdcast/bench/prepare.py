@@ -19,9 +19,10 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
+from wsdcast.data.blocks import close_all, read_block
 from wsdcast.data.building import build, claim, finish
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import Record, close_all, open_record, read_block
+from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import matrices, regrid
 from wsdcast.data.shards import marks_of
 from wsdcast.data.store import VARIABLES

@@ -78,7 +78,7 @@ def open_analysis(path: Path) -> Analysis:
         raise UserError(f"{path} is not there; run `wsdcast prepare` first")
     with open_store(path) as dataset:
         try:
-            about = dataset.attrs["normalisation"]
+            about, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             return Analysis(
                 wind=read_packed(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
@@ -88,7 +88,7 @@ def open_analysis(path: Path) -> Analysis:
                 validation_from=np.datetime64(dataset.attrs["validation_from"], "ns"),
                 test_from=np.datetime64(dataset.attrs["test_from"], "ns"),
                 static={name: dataset[name].values for name in STATIC_NAMES if name in dataset},
-                statistics_are_stale=dataset.attrs["statistics_are_stale"],
+                statistics_are_stale=stale,
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None

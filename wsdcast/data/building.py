@@ -57,6 +57,8 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
     """
     text = json.dumps(content, indent=1, default=str)
     path = marks_of(partial) / "claim.json"
+    if not partial.exists():  # marks without a store are left where a run was killed after its very last step but one
+        shutil.rmtree(marks_of(partial), ignore_errors=True)
     if path.exists() and path.read_text() != text:
         if not overwrite:
             raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")

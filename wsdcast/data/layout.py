@@ -60,10 +60,7 @@ def wind_of(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Land-sea mask, surface geopotential and sub-grid orography, those that are there, each (time, latitude, longitude), lazily.
-
-    Of many times the first stands for all.
-    """
+    """Land-sea mask, surface geopotential and sub-grid orography, those that are there, each (time, latitude, longitude), lazily."""
     found = {}
     for name, known in STATIC_NAMES.items():
         array = next((dataset[here] for here in known if here in dataset.data_vars), None)
@@ -74,7 +71,7 @@ def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
             if not any(time in array.coords for time in TIME_NAMES):
                 array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
-                found[name] = _three_dimensional(array).isel(time=slice(0, 1))
+                found[name] = _three_dimensional(array)
             except UserError:
                 continue  # of another shape: not what is looked for
     return found

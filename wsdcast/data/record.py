@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,18 +12,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.data.blocks import Block, Reading, label
 from wsdcast.data.grid import Grid
 from wsdcast.data.layout import WIND_NAMES, order_of, static_of, values_of, wind_of
-from wsdcast.data.opening import Address, addresses, is_file, open_dataset, state_of, unpacked
+from wsdcast.data.opening import Address, addresses, open_dataset, state_of, unpacked
 from wsdcast.errors import UserError
 
-STRONGEST_WIND = 120.0
-"""m/s; the strongest gust ever measured was 113 m/s, so anything beyond is an error of units or of packing."""
 BLOCK_BYTES = 64e6
 """Read at once where the source's chunks are smaller, as float32; larger chunks are read whole up to four times that."""
 
-ONE_AT_A_TIME = threading.Lock()
-"""Held while a NetCDF or GRIB file is opened or read: their libraries must not be called by two threads at once."""
 STEP = np.timedelta64(6, "h")
 
 Times = NDArray[np.datetime64]
@@ -50,25 +44,6 @@ class Piece:
     times: Times
     chunks: dict[str, int]
     valid: tuple[np.datetime64, np.datetime64]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Steps ``indices`` of one component in one piece."""
-
-    component: str
-    address: Address
-    state: str
-    indices: NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive steps of the record, ``first`` to ``last`` exclusive, that are read together."""
-
-    first: int
-    last: int
-    readings: tuple[Reading, ...]
 
 
 @dataclass
@@ -177,54 +152,6 @@ def open_record(source: Address, scratch: Path, start: datetime | None = None, e
     return record
 
 
-def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Component and values (time, latitude, longitude) in m/s, in the one order.
-
-    Raises:
-        UserError: if values cannot be read, are missing, or are such as no wind has; it names the file, the component and the time.
-    """
-    for reading in block.readings:
-        with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
-            wind = _opened(reading.address, reading.state)[reading.component]
-            try:
-                values = values_of(wind, reading.indices)
-            except MemoryError:
-                raise
-            except Exception as error:
-                first = _label(wind["time"].values[reading.indices[0]])
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
-        _check(values, reading, wind)
-        yield reading.component, values
-
-
-def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:
-    least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
-    for bad, what in (
-        (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
-        (np.maximum(-least, most) > STRONGEST_WIND, "absurd values"),
-        (least == most, "the same value everywhere"),  # as where a store lacks a chunk and answers with its fill value
-    ):
-        if bad.any():
-            step = int(np.argmax(bad))
-            time = wind["time"].values[reading.indices][step]
-            raise UserError(
-                f"{reading.address}: {what} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {_label(time)}"
-                + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
-            )
-
-
-def close_all() -> None:
-    """Close what :func:`read_block` keeps open: a file that is changed in its place would not be noticed."""
-    _opened.cache_clear()
-
-
-@lru_cache(maxsize=64)
-def _opened(address: Address, state: str) -> xr.Dataset:
-    """The lazy wind of one piece; kept open, for a store is read in many blocks."""
-    return wind_of(open_dataset(address))
-
-
 def _look_at(address: Address, record: Record) -> None:
     """Add what one file or store has to the record.
 
@@ -254,7 +181,9 @@ def _add(address: Address, dataset: xr.Dataset, record: Record) -> None:
             raise UserError(f"its grid ({grid.name}) differs from that of the files before it ({record.grid.name})")
     record.misfits.pop()
     for name, array in static.items():
-        record.static.setdefault(name, values_of(array, np.array([0]))[0])
+        if name not in record.static:
+            first = int(np.argmax(array["time"].values >= _valid(dataset)[0]))
+            record.static[name] = values_of(array, np.array([first]))[0]
 
 
 def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
@@ -288,13 +217,13 @@ def _place(record: Record, start: datetime | None, end: datetime | None) -> None
         if again.size:
             both = [str(record.pieces[piece[chosen[place]]].address) for place in (again[0], again[0] + 1)]
             where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
-            problem = f"{again.size} times occur twice, the first {_label(times[chosen[again[0]]])}, {where}"
+            problem = f"{again.size} times occur twice, the first {label(times[chosen[again[0]]])}, {where}"
             record.problems += [problem] if problem not in record.problems else []
         known[component] = times[chosen]
         record.places[component] = np.stack([piece[chosen], index[chosen]], axis=1)
     lone = np.setxor1d(known["u"], known["v"])
     if lone.size:
-        record.problems.append(f"{lone.size} times have only one of u and v, the first {_label(lone[0])}")
+        record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
     record.times = known["u"]
     if not record.times.size:
         record.problems.append("none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period asked for" if start or end else ""))
@@ -327,7 +256,3 @@ def _some(names: Iterable[str], most: int = 5) -> str:
     """The first few of many names."""
     listed = list(names)
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") if listed else "nothing"
-
-
-def _label(time: np.datetime64) -> str:
-    return str(time.astype("datetime64[m]"))

@@ -2,8 +2,8 @@
 
 On such grids each of the three is one weighted sum over rows and one over columns, so the whole is two sparse matrices, one for each axis.
 Conservative: a target cell gets the mean of the source over the cell's area, for the overlap of two cells is the product of an overlap in
-longitude and one in the sine of latitude. Wind components are averaged as two scalars, as WeatherBench 2 does: next to a pole, where u and
-v turn with the meridian, that is not the mean of the vector.
+longitude and one in the sine of latitude. Wind components are averaged as two scalars, as WeatherBench 2 does; docs/prepare.md says what
+that means next to the poles.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ from dask.base import compute
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from wsdcast.data.blocks import Block, read_block
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import Block, Record, read_block
+from wsdcast.data.record import Record
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.store import VARIABLES, pack
 
@@ -45,7 +46,8 @@ def digest(*parts: object) -> str:
 def is_written(store: Path, shard: int, mark: str) -> bool:
     """Whether a shard is there and made from what ``mark`` says."""
     path = marks_of(store) / str(shard)
-    return path.exists() and path.read_text() == mark
+    there = all((store / name / "c" / str(shard)).exists() for name in VARIABLES)
+    return there and path.exists() and path.read_text() == mark
 
 
 def write_shard(store: Path, shard: int, mark: str, parts: Sequence[Wind]) -> int:

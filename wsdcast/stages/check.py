@@ -10,8 +10,9 @@ import numpy as np
 
 from wsdcast.artefact import ANALYSIS, Summary, require_space, resolve
 from wsdcast.data.analysis import STEP, split
+from wsdcast.data.blocks import Block, Reading, close_all, read_block
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import Block, Reading, Record, close_all, open_record, read_block
+from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import regrid
 from wsdcast.data.shards import SHARD
 from wsdcast.errors import UserError

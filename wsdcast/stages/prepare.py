@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from wsdcast.artefact import ANALYSIS, Summary, complete, is_current, make_stamp, partial_of, read_stamp, require_space, resolve
 from wsdcast.data.analysis import STEP, open_analysis, split
+from wsdcast.data.blocks import close_all
 from wsdcast.data.building import Finished, build, claim, finish
 from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.grid import Grid
 from wsdcast.data.opening import fingerprint
-from wsdcast.data.record import Record, close_all, open_record
+from wsdcast.data.record import Record, open_record
 from wsdcast.data.shards import digest, marks_of
 from wsdcast.data.simulation import Simulation, simulation
 from wsdcast.data.store import open_store
@@ -53,7 +54,8 @@ def prepare(
         append: add those times of the source that are later than the finished store's; its parts and statistics stay as they are.
         recompute: with ``append``, divide the longer record into parts anew and recompute the statistics.
         scheduler: address of a running dask.distributed scheduler that is to do the work.
-        workers: do it in so many processes of this machine; default: in threads.
+        workers: do it in so many processes of this machine; default: in threads. A script must then guard its main part with
+            ``if __name__ == "__main__"``, because each process imports it.
         overwrite: replace a store made from another recipe, finished or not.
 
     Raises:

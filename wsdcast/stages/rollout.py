@@ -29,7 +29,7 @@ from wsdcast.artefact import (
 )
 from wsdcast.context import Surroundings, surroundings
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
-from wsdcast.data.record import STRONGEST_WIND
+from wsdcast.data.blocks import STRONGEST_WIND
 from wsdcast.data.store import close_store, create_store
 from wsdcast.ensemble import Sampler, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
 from wsdcast.errors import UserError

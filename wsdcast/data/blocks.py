@@ -1,0 +1,94 @@
+"""Reads blocks of wind from files and stores, and refuses what is not wind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.layout import values_of, wind_of
+from wsdcast.data.opening import Address, is_file, open_dataset
+from wsdcast.errors import UserError
+
+STRONGEST_WIND = 120.0
+"""m/s; the strongest gust ever measured was 113 m/s, so anything beyond is an error of units or of packing."""
+ONE_AT_A_TIME = threading.Lock()
+"""Held while a NetCDF or GRIB file is opened or read: their libraries must not be called by two threads at once."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Steps ``indices`` of one component in one piece."""
+
+    component: str
+    address: Address
+    state: str
+    indices: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive steps of the record, ``first`` to ``last`` exclusive, that are read together."""
+
+    first: int
+    last: int
+    readings: tuple[Reading, ...]
+
+
+def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Component and values (time, latitude, longitude) in m/s, in the one order.
+
+    Raises:
+        UserError: if values cannot be read, are missing, or are such as no wind has; it names the file, the component and the time.
+    """
+    for reading in block.readings:
+        with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
+            wind = _opened(reading.address, reading.state)[reading.component]
+            try:
+                values = values_of(wind, reading.indices)
+            except MemoryError:
+                raise
+            except Exception as error:
+                first = label(wind["time"].values[reading.indices[0]])
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
+        _check(values, reading, wind)
+        yield reading.component, values
+
+
+def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:
+    least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+    for bad, what in (
+        (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
+        (np.maximum(-least, most) > STRONGEST_WIND, "absurd values"),
+        (least == most, "the same value everywhere"),  # as where a store lacks a chunk and answers with its fill value
+    ):
+        if bad.any():
+            step = int(np.argmax(bad))
+            time = wind["time"].values[reading.indices][step]
+            raise UserError(
+                f"{reading.address}: {what} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {label(time)}"
+                + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
+            )
+
+
+def close_all() -> None:
+    """Close what :func:`read_block` keeps open: a file that is changed in its place would not be noticed."""
+    _opened.cache_clear()
+
+
+@lru_cache(maxsize=64)
+def _opened(address: Address, state: str) -> xr.Dataset:
+    """The lazy wind of one piece; kept open, for a store is read in many blocks."""
+    return wind_of(open_dataset(address))
+
+
+def label(time: np.datetime64) -> str:
+    """A time to the minute."""
+    return str(time.astype("datetime64[m]"))
