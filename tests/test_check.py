@@ -88,7 +88,7 @@ def test_a_record_too_short_and_a_disk_too_full(here, monkeypatch):
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     code, found = check("wind.nc")
     assert code == 2
-    assert "part has" in found["problems"][0]
+    assert "a record of 5 steps is too short" in found["problems"][0]
     assert "but only 0 MB are free" in found["problems"][1]
 
 

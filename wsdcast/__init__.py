@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsdcast.pipeline import run
+    from wsdcast.stages.check import check
     from wsdcast.stages.prepare import prepare
     from wsdcast.stages.rollout import rollout
     from wsdcast.stages.score import score
     from wsdcast.stages.train import train
 
-__all__ = ["prepare", "rollout", "run", "score", "train"]
+__all__ = ["check", "prepare", "rollout", "run", "score", "train"]
 __version__ = metadata.version("wsdcast")
 
-_MODULES = {"run": "pipeline"} | {stage: f"stages.{stage}" for stage in ("prepare", "train", "rollout", "score")}
+_MODULES = {"run": "pipeline"} | {stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score")}
 
 
 def __getattr__(name: str) -> Any:

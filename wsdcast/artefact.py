@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from wsdcast.errors import UserError
 from wsdcast.recipe import DEFAULT, Recipe, checked, load_recipe
@@ -185,9 +191,8 @@ def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
     written so far, where the next one finds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, old = partial_of(path), path.with_name(f".{path.stem}.old{path.suffix}")
-    if old.exists() and not path.exists():
-        old.replace(path)  # killed between the two renamings below
+    partial, old = partial_of(path), _old(path)
+    recover(path)
     if not resumable:
         _remove(partial)
     _remove(old)
@@ -206,6 +211,40 @@ def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
         if not resumable:
             _remove(partial)
         raise
+
+
+def recover(path: Path) -> None:
+    """Give an artefact its name back if a run was killed between the two renamings of :func:`complete`."""
+    if _old(path).exists() and not path.exists():
+        _old(path).replace(path)
+
+
+def _old(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.old{path.suffix}")
+
+
+@contextmanager
+def alone(directory: Path, command: str) -> Iterator[None]:
+    """Keep other processes from doing the same in a run directory; the system ends the claim with the process.
+
+    Raises:
+        UserError: if another one is at it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another `wsdcast {command}` is at work in {directory}; wait for it, or choose another --run") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def partial_of(path: Path) -> Path:

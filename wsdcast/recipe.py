@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,14 @@ class Data(Section):
         if time is not None and not 1700 < time.year < 2200:
             raise ValueError(f"{time} is out of the range of nanosecond times")
         return time.astimezone(UTC).replace(tzinfo=None) if time is not None and time.tzinfo else time
+
+    @field_validator("end", mode="before")
+    @classmethod
+    def _to_the_end_of_the_day(cls, time: Any) -> Any:
+        """A date alone means all of that day."""
+        if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", time):
+            return f"{time}T23:59:59"
+        return datetime.combine(time, datetime.max.time()) if type(time) is date else time
 
     @model_validator(mode="after")
     def _in_order(self) -> Data:

@@ -115,6 +115,8 @@ def prepare(
     if check is not None:
         from wsdcast.stages.check import check as check_source
 
+        if source or append or recompute or workers or scheduler or overwrite:
+            raise UserError("--check SOURCE goes with --recipe, --run, --grid and --method alone")
         summary = check_source(check, recipe, run, grid=grid, method=method)
         show(summary, json)
         if summary.problems:

@@ -102,6 +102,8 @@ def split(
     Raises:
         UserError: if training or test would be empty.
     """
+    if times.size < 6:
+        raise UserError(f"a record of {times.size} steps is too short to be divided into training and test parts")
     test = np.datetime64(test_from, "ns") if test_from else times[-max(1, times.size // 10)]
     validation = np.datetime64(validation_from, "ns") if validation_from else times[-max(2, times.size // 5)]
     validation = min(validation, test)

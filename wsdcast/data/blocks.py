@@ -24,12 +24,13 @@ ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Reading:
-    """Steps ``indices`` of one component in one piece."""
+    """Steps ``indices``, rising, of one component in one piece; they are steps ``places`` of the block."""
 
     component: str
     address: Address
     state: str
     indices: NDArray[np.intp]
+    places: NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -47,19 +48,31 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
     Raises:
         UserError: if values cannot be read, are missing, or are such as no wind has; it names the file, the component and the time.
     """
-    for reading in block.readings:
-        with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
-            wind = _opened(reading.address, reading.state)[reading.component]
-            try:
-                values = values_of(wind, reading.indices)
-            except MemoryError:
-                raise
-            except Exception as error:
-                first = label(wind["time"].values[reading.indices[0]])
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
-        _check(values, reading, wind)
-        yield reading.component, values
+    for component in sorted({reading.component for reading in block.readings}):
+        readings = [reading for reading in block.readings if reading.component == component]
+        parts = [_read(reading) for reading in readings]
+        if len(parts) == 1 and np.all(np.diff(readings[0].places) == 1):
+            yield component, parts[0]
+            continue
+        values = np.empty((block.last - block.first, *parts[0].shape[1:]), dtype=np.float32)
+        for reading, part in zip(readings, parts, strict=True):
+            values[reading.places] = part
+        yield component, values
+
+
+def _read(reading: Reading) -> NDArray[np.float32]:
+    with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
+        wind = _opened(reading.address, reading.state)[reading.component]
+        try:
+            values = values_of(wind, reading.indices)
+        except MemoryError:
+            raise
+        except Exception as error:  # of as many kinds as there are formats and servers
+            first = label(wind["time"].values[reading.indices[0]])
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
+    _check(values, reading, wind)
+    return values
 
 
 def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:

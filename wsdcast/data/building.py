@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ class Finished:
     Attributes:
         path: where it is.
         dataset: what it holds, lazily.
-        id: changes with its content.
+        id: changes when what networks were trained on does; not when it is appended to.
     """
 
     path: Path
@@ -99,7 +100,23 @@ def build(
     remove_rest(partial, marks)
     if isinstance(origin, Simulation):
         yield from _fill_simulated(partial, origin, marks)
-        return
+    else:
+        yield from _fill_recorded(partial, target, method, origin, finished, marks, offset, how)
+    if lost := [shard for shard, mark in enumerate(marks) if not is_written(partial, shard, mark)]:
+        raise UserError(f"{partial}: {len(lost)} shards vanished while others were written; start again to have them made")
+
+
+def _fill_recorded(
+    partial: Path,
+    target: Grid,
+    method: Method,
+    origin: Record,
+    finished: Finished | None,
+    marks: list[str],
+    offset: int,
+    how: dict[str, Any],
+) -> Iterator[int]:
+    """Link the full shards of what was finished, keep its last steps, and fill the rest from the record."""
     kept: Wind | None = None
     if finished is not None:
         for shard in range(offset // SHARD):
@@ -173,5 +190,6 @@ def scheduler(address: str | None, workers: int | None, source: str) -> Iterator
         with client:
             yield {"scheduler": client}
         return
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
         yield {"scheduler": client}

@@ -43,7 +43,8 @@ def wind_of(dataset: xr.Dataset) -> xr.Dataset:
 
     Dimensions are (time, latitude, longitude) by name; order along each is the source's own. Other dimensions of length one are dropped,
     but for ``expver``, where ERA5 and its preliminary version stand side by side: it comes first, for :func:`values_of` to merge. The
-    attribute ``chunk`` says how many times the source keeps together, and ``lead_hours`` how long a forecast ran before its time.
+    attribute ``chunk`` says how many times the source keeps together, ``tile`` how many latitudes and longitudes, and ``lead_hours`` how
+    long a forecast ran before its time.
 
     Raises:
         UserError: if units are not m s-1, a coordinate is missing, or a dimension is left over.
@@ -68,7 +69,7 @@ def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
         if array is not None and not any(
             "level" in str(coordinate).lower() or "pressure" in str(coordinate) for coordinate in array.coords
         ):
-            if not any(time in array.coords for time in TIME_NAMES):
+            if not any(str(name).lower() in TIME_NAMES for name in array.coords):
                 array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
                 found[name] = _three_dimensional(array)
@@ -84,14 +85,20 @@ def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArra
         UserError: if it is no regular grid of the whole globe.
     """
     latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
-    rows, columns = np.argsort(-latitude), np.argsort(longitude % 360)
-    return rows, columns, Grid(latitude[rows], (longitude % 360)[columns])
+    rows, longitude = np.argsort(-latitude), longitude % 360
+    longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is all but 360
+    # Many files repeat the first column as the last one.
+    _, columns = np.unique(longitude.round(6), return_index=True)
+    return rows, columns, Grid(latitude[rows], longitude[columns])
 
 
 def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
     """Chosen times of an array of :func:`wind_of` or :func:`static_of`, (time, latitude, longitude), in the one order.
 
     Where there are versions, ERA5 (expver 1) is taken where it is there, else the preliminary ERA5T (expver 5).
+
+    Raises:
+        ValueError: if a chunk that is not the whole globe has one value throughout.
     """
     strides, chunk = np.diff(indices), array.attrs["chunk"]
     usual = int(np.median(strides)) if strides.size else 1
@@ -102,12 +109,25 @@ def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.floa
         for version in values[1:]:
             merged = np.where(np.isnan(merged), version, merged)
         values = merged
+    _refuse_lost_chunks(values, array.attrs["tile"])
     rows, columns, _ = order_of(array)
     if np.any(np.diff(rows) != 1):
         values = values[:, rows]
-    if np.any(np.diff(columns) != 1):
+    if columns.size != values.shape[-1] or np.any(np.diff(columns) != 1):
         values = values[:, :, columns]
     return values.astype(np.float32, copy=False)
+
+
+def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> None:
+    """Where a Zarr store lacks a chunk it answers with its fill value; whole fields of one value are refused elsewhere."""
+    height, width = tile
+    if height >= values.shape[1] and width >= values.shape[2]:
+        return
+    for row in range(0, values.shape[1], height):
+        for column in range(0, values.shape[2], width):
+            part = values[:, row : row + height, column : column + width]
+            if part[0].size > 4 and (part.min(axis=(1, 2)) == part.max(axis=(1, 2))).any():
+                raise ValueError("a chunk has one value throughout, as where it is missing")
 
 
 def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[np.floating]:
@@ -125,7 +145,11 @@ def _find(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
     names = {str(name).lower(): name for name in dataset.data_vars}
     for known in WIND_NAMES[component]:
         if known in names:
-            return _at_ten_metres(dataset[names[known]])
+            array = _at_ten_metres(dataset[names[known]])
+            heights = [array[name].item() for name in array.coords if str(name).lower() in HEIGHT_NAMES and array[name].size == 1]
+            if heights and heights[0] != 10:
+                raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not 10 m")
+            return array
     standard = [dataset[name] for name in dataset.data_vars if dataset[name].attrs.get("standard_name") == STANDARD_NAMES[component]]
     at_height = [array for array in map(_at_ten_metres, standard) if any(_is_ten_metres(array, name) for name in array.coords)]
     if len(at_height) > 1:
@@ -149,16 +173,17 @@ def _is_ten_metres(array: xr.DataArray, name: object) -> bool:
 
 def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
     """The same values with dimensions (time, latitude, longitude) alone."""
-    together = array.encoding.get("preferred_chunks") or {}
+    together, names = array.encoding.get("preferred_chunks") or {}, {}
     for standard, known in SPACE_NAMES.items():
         here = [name for name in array.coords if str(name).lower() in known or array[name].attrs.get("standard_name") == standard]
         if not here:
             raise UserError(f"{array.name} has no coordinate '{standard}'")
         if array[here[0]].dims != (here[0],):
             raise UserError(f"{array.name} is on no regular grid: '{here[0]}' is not one of its dimensions")
+        names[standard] = here[0]
         array = array.rename({here[0]: standard}) if here[0] != standard else array
     array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
-    times = [name for name in TIME_NAMES if name in array.coords]
+    times = [name for known in TIME_NAMES for name in array.coords if str(name).lower() == known]
     if not times:
         raise UserError(f"{array.name} has no coordinate 'time'")
     time, (dimension, *others) = times[0], [*array[times[0]].dims, None]
@@ -173,13 +198,15 @@ def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
         raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
     if not np.issubdtype(array[time].dtype, np.datetime64):
         raise UserError(f"{array.name}: its times are no dates of the standard calendar")
-    versions = np.argsort(array["expver"].values.astype(str).astype(int)) if "expver" in array.dims else None
+    # 1, 01 or 0001 is final ERA5.
+    final = [str(version).lstrip("0") == "1" for version in array["expver"].values] if "expver" in array.dims else None
     kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
     kept = kept.rename({time: "time"}) if time != "time" else kept
     # How many times lie in one chunk: by the name that their dimension had in the source.
     chunk = next((int(together[name]) for name in ("time", time, dimension) if name in together), 1)
     hours = np.asarray(lead) / np.timedelta64(1, "h") if np.issubdtype(np.asarray(lead).dtype, np.timedelta64) else np.zeros(1)
     dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
-    if versions is not None:
-        kept, dimensions = kept.isel(expver=versions), ("expver", *dimensions)
-    return kept.transpose(*dimensions).assign_attrs(chunk=chunk, lead_hours=float(np.max(hours)))
+    if final is not None:
+        kept, dimensions = kept.isel(expver=np.argsort(np.logical_not(final), kind="stable")), ("expver", *dimensions)
+    tile = tuple(int(together.get(names[standard], array.sizes[standard])) for standard in SPACE_NAMES)
+    return kept.transpose(*dimensions).assign_attrs(chunk=chunk, tile=tile, lead_hours=float(np.max(hours)))

@@ -8,11 +8,13 @@ import os
 import shutil
 import warnings
 import zipfile
+import zlib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from scipy.io import netcdf_file
 from zarr.abc.store import Store
 from zarr.storage import ObjectStore
 
@@ -28,7 +30,7 @@ BUILT_IN = {
 Address = str | Store
 """Of one file or store: a path, a URL, or an open Zarr store."""
 
-SUFFIXES = (".nc", ".nc4", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
+SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
 GRIB_NAMES = ["10u", "10v", "lsm", "z", "sdor", "slor", "isor", "anor"]
 
 
@@ -52,8 +54,9 @@ def addresses(source: Address) -> list[Address]:
         return [source]
     if is_remote(source):
         return [BUILT_IN.get(source, source)]
-    path = Path(source).expanduser()
-    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path)))]
+    path = Path(os.path.expanduser(source))  # noqa: PTH111, which does not raise where there is no such user
+    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    found = found if source.strip() else []
     found = [inner for outer in found for inner in (_inside(outer) if outer.is_dir() and not _is_zarr(outer) else [outer])]
     if not found:
         names = ", ".join(BUILT_IN)
@@ -64,7 +67,7 @@ def addresses(source: Address) -> list[Address]:
 
 
 def unpacked(address: Address, scratch: Path) -> list[Address]:
-    """The files of a zip archive, under their bare names in a directory of ``scratch`` and dated as the archive; of all else, itself.
+    """The files of a zip archive, in a directory of ``scratch`` of their own, dated as the archive; of all else, itself.
 
     Raises:
         UserError: if the archive is damaged.
@@ -72,21 +75,24 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
         return [address]
     path, found = Path(address), []
-    directory = scratch / path.name
+    # Archives often have the same name, and one may be replaced by another: neither may pass for the other.
+    directory = scratch / f"{hashlib.sha256(f'{path.absolute()} {state_of(address)}'.encode()).hexdigest()[:8]}-{path.name}"
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                name = Path(member.filename).name  # never a path: an archive may say ../..
+            for number, member in enumerate(archive.infolist()):
+                name = f"{number}-{Path(member.filename).name}"  # never a path: an archive may say ../..
                 if Path(name).suffix.lower() not in SUFFIXES or member.is_dir():
                     continue
                 target = directory / name
                 if not target.exists() or target.stat().st_size != member.file_size:
-                    with archive.open(member) as packed, target.open("wb") as file:
+                    partial = target.with_suffix(".partial")
+                    with archive.open(member) as packed, partial.open("wb") as file:
                         shutil.copyfileobj(packed, file, 1 << 24)
+                    partial.replace(target)
                 os.utime(target, ns=(path.stat().st_mtime_ns,) * 2)
                 found.append(str(target))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be unpacked ({_first_line(error)})") from None
     if not found:
         raise UserError(f"{path}: has no file of wind in it")
@@ -94,10 +100,12 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
 
 
 def state_of(address: Address) -> str:
-    """A text that changes when a file or store does: its name, size and time of change. Of remote stores it is the address alone."""
+    """A text that changes when a file does: its name, size and time of change. Of a store on disk that of its metadata, not of each chunk,
+    and of a remote one the address alone.
+    """
     if not isinstance(address, str) or is_remote(address):
         return str(address)
-    path = Path(address)
+    path = Path(address).absolute()
     if path.is_dir():
         path = next(path / name for name in ("zarr.json", ".zmetadata", ".zgroup") if (path / name).exists())
     status = path.stat()
@@ -124,12 +132,24 @@ def open_dataset(address: Address) -> xr.Dataset:
         return _open_grib(address)
     if not magic.startswith((b"CDF", b"\x89HDF")):
         raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
+    if magic.startswith((b"CDF\x01", b"CDF\x02")):
+        _require_whole(address)
     try:
         with warnings.catch_warnings():  # of oddities in variables that are not ours
             warnings.simplefilter("ignore", xr.SerializationWarning)
             return xr.open_dataset(address, engine="netcdf4", decode_timedelta=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: cannot be read as NetCDF ({_first_line(error)})") from None
+
+
+def _require_whole(path: str) -> None:
+    """Refuse a classic NetCDF file that was cut off: the library would read zeros beyond its end."""
+    try:
+        with warnings.catch_warnings():  # about arrays that are still in use; none is used
+            warnings.simplefilter("ignore")
+            netcdf_file(path, mmap=True).close()
+    except Exception as error:  # scipy finds by many ways that bytes are missing
+        raise UserError(f"{path}: cannot be read as NetCDF, it seems to be cut off ({_first_line(error)})") from None
 
 
 def _open_zarr(address: Address) -> xr.Dataset:

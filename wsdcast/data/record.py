@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -81,21 +82,22 @@ class Record:
         return replace(self, times=self.times[later], places=places)
 
     def blocks(self) -> Iterator[Block]:
-        """All steps in blocks that end where a chunk of the source does, so that each is read once."""
+        """All steps in blocks that share no chunk of the source, so that each is read once; only what is too large for that is split."""
         assert self.grid is not None
-        bounds = np.zeros(self.times.size, dtype=bool)  # where a step begins another chunk than the one before
-        ends = np.zeros(self.times.size, dtype=bool)  # where it begins another piece
+        whole = np.ones(self.times.size, dtype=bool)  # where a block may begin: no chunk has steps before and after
         for component, places in self.places.items():
             piece, index = places.T
-            chunk = np.array([each.chunks.get(component, 1) for each in self.pieces])[piece]
-            bounds[1:] |= np.diff(index // chunk) != 0
-            ends[1:] |= np.diff(piece) != 0
-        starts = np.unique(np.concatenate([[0], np.flatnonzero(bounds | ends), [self.times.size]])).tolist()
+            chunk = index // np.array([each.chunks.get(component, 1) for each in self.pieces])[piece]
+            _, same = np.unique(np.stack([piece, chunk]), axis=1, return_inverse=True)
+            last = np.zeros(same.max(initial=0) + 1, dtype=np.intp)
+            np.maximum.at(last, same, np.arange(same.size))
+            whole[1:] &= np.maximum.accumulate(last[same])[:-1] < np.arange(1, same.size)
+        starts = [*np.flatnonzero(whole).tolist(), self.times.size]
         rows, columns = self.grid.shape
         usual = max(1, int(BLOCK_BYTES / (8 * rows * columns)))
         begin = 0
         for start, end in pairwise(starts):
-            if start > begin and (ends[start] or end - begin > usual):
+            if start > begin and end - begin > usual:
                 yield from self._split(begin, start, 4 * usual)
                 begin = start
         yield from self._split(begin, self.times.size, 4 * usual)
@@ -106,8 +108,11 @@ class Record:
             end = min(last, begin + largest)
             readings = []
             for component, places in self.places.items():
-                piece = self.pieces[places[begin, 0]]
-                readings.append(Reading(component, piece.address, piece.state, places[begin:end, 1]))
+                for number in np.unique(places[begin:end, 0]):
+                    steps = np.flatnonzero(places[begin:end, 0] == number)
+                    steps = steps[np.argsort(places[begin + steps, 1])]
+                    piece = self.pieces[number]
+                    readings.append(Reading(component, piece.address, piece.state, places[begin + steps, 1], steps))
             yield Block(begin, end, tuple(readings))
 
     def sources(self, first: int, last: int) -> list[str]:
@@ -130,12 +135,12 @@ def open_record(source: Address, scratch: Path, start: datetime | None = None, e
     Raises:
         UserError: if there is no source of that name.
     """
-    record = Record()
+    record, static = Record(), list[_Static]()
     for outer in addresses(source):
         try:
             for address in unpacked(outer, scratch):
                 try:
-                    _look_at(address, record)
+                    _look_at(address, record, static)
                 except UserError as error:
                     record.problems.append(str(error) if str(error).startswith(str(address)) else f"{address}: {error}")
         except (UserError, OSError) as error:
@@ -149,51 +154,84 @@ def open_record(source: Address, scratch: Path, start: datetime | None = None, e
         _place(record, start, end)
     else:
         record.problems += record.without_wind
+    for found in static:
+        if record.grid is None or not record.grid.is_close(found.grid):
+            record.notes.append(f"{found.address}: {found.name} is on another grid and left out")
+        else:
+            record.static.setdefault(found.name, found.values)
     return record
 
 
-def _look_at(address: Address, record: Record) -> None:
-    """Add what one file or store has to the record.
+@dataclass(frozen=True)
+class _Static:
+    """A field that does not change, as one file or store has it."""
+
+    address: Address
+    name: str
+    grid: Grid
+    values: NDArray[np.float32]
+
+
+def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
+    """Add what one file or store has to the record, and its static fields to ``static``.
 
     Raises:
         UserError: if it cannot be read, or is on another grid than those before it; its times are in the record then.
     """
     with open_dataset(address) as dataset:
-        _add(address, dataset, record)
+        first, _ = valid = _valid(dataset)
+        try:
+            for name, array in static_of(dataset).items():
+                chosen = int(np.argmax(array["time"].values >= first))
+                static.append(_Static(address, name, order_of(array)[2], values_of(array, np.array([chosen]))[0]))
+        except UserError as error:
+            record.notes.append(f"{address}: its static fields are left out ({error})")
+        except Exception as error:  # damage of as many kinds as there are formats
+            raise UserError(f"its static fields cannot be read ({(str(error).strip() or type(error).__name__).splitlines()[0]})") from None
+        _add(address, dataset, valid, record)
 
 
-def _add(address: Address, dataset: xr.Dataset, record: Record) -> None:
-    wind, static = wind_of(dataset), static_of(dataset)
+def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
+    wind = wind_of(dataset)
     if not wind:
         record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_some(map(str, dataset.data_vars))}")
-    else:
-        times = wind["time"].values.astype("datetime64[ns]")
-        chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
-        record.pieces.append(Piece(address, state_of(address), times, chunks, _valid(dataset)))
-        if max(array.attrs["lead_hours"] for array in wind.values()):
-            record.forecasts.append(str(address))
+        return
+    # Times stored as fractions of days or hours are off by their rounding.
+    times = (wind["time"].values.astype("datetime64[ns]") + np.timedelta64(500, "ms")).astype("datetime64[s]").astype("datetime64[ns]")
+    chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
+    record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, valid))
+    if max(array.attrs["lead_hours"] for array in wind.values()):
+        record.forecasts.append(str(address))
+    if np.isnat(times).any():
+        raise UserError(f"{np.isnat(times).sum()} of its {times.size} times are missing")
     record.misfits.append(address)  # until its grid is known to fit
-    for array in (*wind.values(), *static.values()):
+    for array in wind.values():
         grid = order_of(array)[2]
+        rows = -np.diff(grid.latitude)
+        if rows.max() > 1.6 * np.median(rows):
+            gap = int(np.argmax(rows))
+            raise UserError(f"rows are missing between latitudes {grid.latitude[gap]:g} and {grid.latitude[gap + 1]:g}")
         if record.grid is None:
             record.grid = grid
         elif not record.grid.is_close(grid):
             raise UserError(f"its grid ({grid.name}) differs from that of the files before it ({record.grid.name})")
     record.misfits.pop()
-    for name, array in static.items():
-        if name not in record.static:
-            first = int(np.argmax(array["time"].values >= _valid(dataset)[0]))
-            record.static[name] = values_of(array, np.array([first]))[0]
 
 
 def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
-    """From when to when a store is filled, by its attributes: ARCO-ERA5's axis of times reaches to 2050."""
+    """From when to when a store is filled, by its attributes: ARCO-ERA5's axis of times reaches to 2050.
+
+    Raises:
+        UserError: if they are no dates.
+    """
     start, stop = (dataset.attrs.get(f"valid_time_{name}") for name in ("start", "stop"))
-    first = np.datetime64(str(start or "1678-01-01"), "ns")
-    last = np.datetime64(str(stop or "2262-01-01"), "ns")
-    if len(str(stop)) == len("2020-01-01"):  # a date means all of that day
-        last += np.timedelta64(24 * 3600 * 10**9 - 1, "ns")
-    return first, last
+    for text in (start, stop):
+        if text is not None and not re.fullmatch(r"\d{4}(-\d\d(-\d\d([T ][\d:]+Z?)?)?)?", str(text)):
+            raise UserError(f"its attribute valid_time_start or valid_time_stop is no date: {text}")
+    first, last = (np.datetime64(str(text or default).removesuffix("Z")) for text, default in ((start, "1678-01-01"), (stop, "2262-01-01")))
+    if np.datetime_data(last.dtype)[0] in ("Y", "M", "D"):  # all of that year, month or day
+        return first.astype("datetime64[ns]"), (last + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")
+    return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
 
 
 def _place(record: Record, start: datetime | None, end: datetime | None) -> None:
@@ -226,7 +264,9 @@ def _place(record: Record, start: datetime | None, end: datetime | None) -> None
         record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
     record.times = known["u"]
     if not record.times.size:
-        record.problems.append("none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period asked for" if start or end else ""))
+        record.problems.append(
+            "none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period from data.start to data.end" if start or end else "")
+        )
     elif not np.any(np.diff(record.times) == STEP):
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsdcast.artefact import ANALYSIS, Summary, require_space, resolve
+from wsdcast.artefact import ANALYSIS, Summary, is_current, require_space, resolve
 from wsdcast.data.analysis import STEP, split
 from wsdcast.data.blocks import Block, Reading, close_all, read_block
 from wsdcast.data.grid import Grid
+from wsdcast.data.opening import fingerprint
 from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import regrid
 from wsdcast.data.shards import SHARD
@@ -54,18 +55,28 @@ def check(
         record = open_record(source, Path(scratch), data.start, data.end)
         summary.problems += record.problems
         _describe(record, summary)
-        if record.grid is not None and record.times.size and len(record.places) == 2:
-            _sample(record, target, data, summary)
-        close_all()
-    if record.times.size:
-        size = int(2 * 2 * PACKED * record.times.size * target.shape[0] * target.shape[1])
-        files = 2 * -(-record.times.size // SHARD)
-        summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
-        for test in (lambda: split(record.times, data.validation_from, data.test_from), lambda: require_space(directory, 2 * size)):
+        fits = True
+        if record.times.size:
+            size = int(2 * 2 * PACKED * record.times.size * target.shape[0] * target.shape[1])
+            files = 2 * -(-record.times.size // SHARD)
+            summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
             try:
-                test()
+                split(record.times, data.validation_from, data.test_from)
             except UserError as error:
                 summary.problems.append(str(error))
+            try:
+                require_space(directory, 2 * size)
+            except UserError as error:
+                summary.problems.append(str(error))
+                fits = False
+        if fits and record.grid is not None and record.times.size and len(record.places) == 2:
+            _sample(record, target, data, summary)
+        close_all()
+    try:
+        if is_current(resolved, directory, ANALYSIS, False, fingerprint(source)):
+            summary.facts["already there"] = f"{directory / ANALYSIS} is made from it"
+    except UserError as error:
+        summary.facts["in the way"] = str(error)
     return summary
 
 
@@ -130,5 +141,5 @@ def _last_steps(record: Record) -> list[Block]:
             piece, index = record.pieces[number], int(places[step, 1])
             if piece.address in record.misfits:
                 continue
-            found.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index])),)))
+            found.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index]), np.array([0])),)))
     return found

@@ -10,13 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.artefact import ANALYSIS, Summary, complete, is_current, make_stamp, partial_of, read_stamp, require_space, resolve
+from wsdcast.artefact import (
+    ANALYSIS,
+    Summary,
+    alone,
+    complete,
+    is_current,
+    make_stamp,
+    partial_of,
+    read_stamp,
+    recover,
+    require_space,
+    resolve,
+)
 from wsdcast.data.analysis import STEP, open_analysis, split
 from wsdcast.data.blocks import close_all
 from wsdcast.data.building import Finished, build, claim, finish
 from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.grid import Grid
-from wsdcast.data.opening import fingerprint
+from wsdcast.data.opening import fingerprint, is_remote
 from wsdcast.data.record import Record, open_record
 from wsdcast.data.shards import digest, marks_of
 from wsdcast.data.simulation import Simulation, simulation
@@ -62,6 +74,7 @@ def prepare(
         UserError: if the source cannot be used, or a store of another recipe is in the way.
     """
     changes = {"data__source": source, "data__grid": grid, "data__method": method}
+    recover(resolve(recipe, run)[1] / ANALYSIS)
     resolved, directory = resolve(recipe, run, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
     if recompute and not append:
@@ -69,43 +82,52 @@ def prepare(
     finished = _finished(resolved, path) if append else None
     files = "" if data.source == "planet" else fingerprint(data.source)
     if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
-        shutil.rmtree(marks_of(partial_of(path)), ignore_errors=True)  # killed between the last two steps below
+        if not partial_of(path).exists():
+            shutil.rmtree(marks_of(partial_of(path)), ignore_errors=True)  # killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     notes: list[str] = []
-    try:
-        origin = simulation(data.days, data.planet_seed, target) if data.source == "planet" else _record(data, scratch, notes)
-        if finished is not None:
-            origin = _newer(origin, finished, notes)
-            if not origin.times.size and not recompute:
-                return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
-        times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
-        attributes = _attributes(resolved, directory, files, times, finished, recompute)
-        require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
-        with complete(path, resumable=True) as partial:
-            claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
-            with at_work(scheduler, workers, data.source) as how:
-                written = build(partial, target, data.method, origin, finished, how)
-                for _ in track((step for count in written for step in range(count)), "preparing", times.size):
-                    pass
-            finish(partial, target, origin, finished, attributes)
-        shutil.rmtree(marks_of(partial))
-    finally:
-        close_all()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with alone(directory, "prepare"):
+        try:
+            origin = (
+                simulation(data.days, data.planet_seed, target)
+                if data.source == "planet"
+                else _record(data, scratch, scheduler is not None, notes)
+            )
+            if finished is not None:
+                origin = _newer(origin, finished, notes)
+                if not origin.times.size and not recompute:
+                    return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
+            times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
+            attributes = _attributes(resolved, directory, files, times, finished, recompute)
+            require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
+            with complete(path, resumable=True) as partial:
+                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
+                with at_work(scheduler, workers, data.source) as how:
+                    # Workers of a cluster may have another working directory.
+                    written = build(partial.absolute(), target, data.method, origin, finished, how)
+                    for _ in track((step for count in written for step in range(count)), "preparing", times.size):
+                        pass
+                finish(partial, target, origin, finished, attributes)
+            shutil.rmtree(marks_of(partial))
+        finally:
+            close_all()
+            shutil.rmtree(scratch, ignore_errors=True)
     return _summary(resolved, path, notes)
 
 
-def _record(data: Data, scratch: Path, notes: list[str]) -> Record:
-    """The record of files or stores.
+def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str]) -> Record:
+    """The record of files or stores, by absolute paths if they are to be read ``elsewhere``.
 
     Raises:
         UserError: with all that is wrong with it.
     """
-    record = open_record(data.source, scratch, data.start, data.end)
+    source = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
+    record = open_record(source, scratch.absolute(), data.start, data.end)
     if record.problems:
         many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
-        raise UserError(f"{data.source}: {many}{'; '.join(record.problems)}")
+        where = "" if not many and record.problems[0].startswith(data.source) else f"{data.source}: "
+        raise UserError(f"{where}{many}{'; '.join(record.problems)}")
     notes += record.notes
     return record
 
@@ -158,13 +180,14 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
             stamp["inputs"], attributes["source"] = files, before["source"]
         else:
             attributes["source"] = f"{before['source']}, then {recipe.data.source}"
-        if recompute:
-            stamp["id"] = digest(stamp["id"], times[-1])  # networks were trained on another part
-        else:
-            parts = {key: before[key] for key in ("validation_from", "test_from")}
-            begins = np.datetime64(parts["validation_from"])
-            stale = any(attributes[key] != parts[key] for key in parts) or (times < begins).sum() > (finished.times < begins).sum()
-            attributes |= parts | {"normalisation": before["normalisation"], "statistics_are_stale": bool(stale)}
+        parts = {key: before[key] for key in ("validation_from", "test_from")}
+        begins = np.datetime64(parts["validation_from"])
+        grown = (times < begins).sum() > (finished.times < begins).sum()
+        stale = bool(before["statistics_are_stale"] or grown or any(attributes[key] != parts[key] for key in parts))
+        if not recompute:
+            attributes |= parts | {"normalisation": before["normalisation"], "statistics_are_stale": stale}
+        elif stale:
+            stamp["id"] = digest(stamp["id"], validation_from, test_from, times.tobytes())  # networks were trained on another part
     return attributes | {"wsdcast": json.dumps(stamp)}
 
 

@@ -1,0 +1,283 @@
+"""Traps that a reviewer set and that once caught the code: each ends in the right wind or in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from conftest import SHARED, needs_shared, six_hourly, wind_dataset
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.artefact import alone
+from wsdcast.cli import app
+from wsdcast.data.analysis import open_analysis
+from wsdcast.data.blocks import read_block
+from wsdcast.data.grid import Grid
+from wsdcast.data.record import Record, open_record
+from wsdcast.data.regrid import regrid
+from wsdcast.errors import UserError
+from wsdcast.recipe import load_recipe
+
+LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def wind(count: int = 40, start: str = "2020-01-01", seed: int = 0) -> xr.Dataset:
+    return wind_dataset(six_hourly(start, count), LATITUDES, LONGITUDES, seed)
+
+
+def read(source: str) -> tuple[Record, np.ndarray]:
+    record = open_record(source, Path("scratch"))
+    assert record.problems == []
+    out = np.full((record.times.size, 2, *record.grid.shape), np.nan, np.float32)
+    for block in record.blocks():
+        for component, values in read_block(block):
+            out[block.first : block.last, "uv".index(component)] = values
+    return record, out
+
+
+def refused(source: str) -> str:
+    """The one problem of a source."""
+    (problem,) = open_record(source, Path("scratch")).problems
+    return problem
+
+
+def pack(path: Path, *datasets: xr.Dataset) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, dataset in enumerate(datasets):
+            dataset.to_netcdf("member.nc")
+            archive.write("member.nc", f"{number}/data_0.nc")
+            Path("member.nc").unlink()
+
+
+def test_archives_and_members_of_the_same_name_stay_apart(here):
+    first, second, third = wind(40), wind(40, "2020-02-01", 1), wind(44, "2020-03-01", 2)
+    pack(here / "a/download.zip", first)
+    pack(here / "b/download.zip", second, third)
+    _, values = read("*/download.zip")
+    np.testing.assert_array_equal(values[:, 0], np.concatenate([part.u10.values for part in (first, second, third)]))
+
+
+def test_what_was_unpacked_before_an_archive_was_replaced_is_not_read(here):
+    pack(here / "wind.zip", wind(seed=0))
+    read("wind.zip")  # leaves its files in scratch, as a killed run does
+    pack(here / "wind.zip", wind(seed=1))
+    np.testing.assert_array_equal(read("wind.zip")[1][:, 0], wind(seed=1).u10.values)
+
+
+def test_two_runs_in_one_directory(here):
+    wind(60).to_netcdf("wind.nc")
+    with alone(here / "run", "prepare"), pytest.raises(UserError, match="another `wsdcast prepare` is at work in run"):
+        wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
+    wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
+
+
+@pytest.mark.parametrize("chunks", [(20, 3, 4), (20, 7, 4), (20, 7, 8)])
+def test_a_lost_chunk_of_any_shape(here, chunks):
+    """Whether it spans the globe or a part of it: filled with zeros it is no wind."""
+    wind().to_zarr("wind.zarr", zarr_format=2, encoding={name: {"chunks": chunks, "_FillValue": None} for name in ("u10", "v10")})
+    sorted(Path("wind.zarr/u10").glob("1.*"))[-1].unlink()
+    metadata = Path("wind.zarr/u10/.zarray")
+    metadata.write_text(metadata.read_text().replace('"fill_value": null', '"fill_value": 0.0'))
+    zarr.consolidate_metadata("wind.zarr")
+    with pytest.raises(UserError, match=r"one value throughout|the same value everywhere|missing"):
+        read("wind.zarr")
+
+
+@pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT"])
+def test_classic_files_that_were_cut_off(here, form):
+    """Their library pads what is missing with zeros."""
+    wind().to_netcdf("wind.nc", format=form)
+    content = Path("wind.nc").read_bytes()
+    Path("wind.nc").write_bytes(content[: -7 * 8 * 2])
+    assert "wind.nc: cannot be read as NetCDF, it seems to be cut off" in refused("wind.nc")
+    Path("wind.nc").write_bytes(content)
+    np.testing.assert_array_equal(read("wind.nc")[1][:, 1], wind().v10.values)
+
+
+FAULTS = {
+    "rows are missing between latitudes 60 and -30": lambda ds: ds.isel(latitude=[0, 1, 4, 5, 6]),
+    "u10 is at a height of 100 m, not 10 m": lambda ds: ds.assign_coords(heightAboveGround=100.0),
+    "2 of its 40 times are missing": lambda ds: ds.assign_coords(time=np.where(np.arange(40) < 2, np.datetime64("NaT"), ds.time.values)),
+    "valid_time_start or valid_time_stop is no date: now": lambda ds: ds.assign_attrs(valid_time_stop="now"),
+}
+
+
+@pytest.mark.parametrize("message", FAULTS)
+def test_more_that_is_refused_by_name(here, message):
+    FAULTS[message](wind()).to_netcdf("wind.nc")
+    assert message in refused("wind.nc")
+
+
+@pytest.mark.parametrize(("stop", "steps"), [("2020", 40), ("2020-01", 40), ("2020-01-05", 20), ("2020-01-05T06:00:00Z", 18), (2020, 40)])
+def test_a_year_a_month_or_a_day_means_all_of_it(here, stop, steps):
+    wind().assign_attrs(valid_time_start="2020", valid_time_stop=stop).to_netcdf("wind.nc")
+    assert read("wind.nc")[0].times.size == steps
+
+
+def test_the_end_of_a_period_is_the_end_of_that_day(here):
+    Path("r.yaml").write_text("name: r\ndata: {start: 2020-01-02, end: 2020-01-05}")
+    data = load_recipe("r.yaml").data
+    assert (data.start, data.end.date(), data.end.hour) == (datetime(2020, 1, 2), datetime(2020, 1, 5).date(), 23)
+    wind().to_netcdf("wind.nc")
+    assert open_record("wind.nc", here, data.start, data.end).times.size == 16
+
+
+def test_stores_that_take_turns_are_read_once_each(here, monkeypatch):
+    """One has 00 and 12 UTC, the other 06 and 18, newest first: blocks hold both, and no chunk is in two of them."""
+    whole = wind(120)
+    for name, first in (("a", 0), ("b", 1)):
+        part = whole.isel(time=slice(first, None, 2)).isel(time=slice(None, None, -1))
+        part.to_zarr(f"{name}.zarr", zarr_format=2, encoding={variable: {"chunks": (10, 7, 8)} for variable in ("u10", "v10")})
+    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 10)
+    record, values = read("*.zarr")
+    np.testing.assert_array_equal(values[:, 0], whole.u10.values)
+    chunks = [
+        (reading.component, reading.address, index)
+        for block in record.blocks()
+        for reading in block.readings
+        for index in np.unique(reading.indices // 10).tolist()
+    ]
+    assert len(chunks) == len(set(chunks)) == 2 * 2 * 6
+
+
+def test_longitudes_with_a_repeated_column_or_a_rounded_zero(here):
+    whole = wind()
+    cyclic = xr.concat([whole, whole.isel(longitude=[0]).assign_coords(longitude=[360.0])], "longitude")
+    cyclic.to_netcdf("cyclic.nc")
+    np.testing.assert_array_equal(read("cyclic.nc")[1][:, 0], whole.u10.values)
+    rounded = whole.assign_coords(longitude=(LONGITUDES + 180) % 360 - 180).sortby("longitude")
+    rounded = rounded.assign_coords(longitude=rounded.longitude.where(rounded.longitude != 0, -1e-11))
+    rounded.isel(time=slice(0, 20)).to_netcdf("b.nc")
+    whole.isel(time=slice(20, 40)).to_netcdf("c.nc")
+    np.testing.assert_array_equal(read("[bc].nc")[1][:, 0], whole.u10.values)
+
+
+def test_times_that_are_off_by_microseconds(here):
+    whole = wind()
+    whole.assign_coords(time=whole.time.values + np.timedelta64(1, "us") * ((np.arange(40) % 3) - 1)).to_netcdf("wind.nc")
+    record, _ = read("wind.nc")
+    np.testing.assert_array_equal(record.times, whole.time.values)
+
+
+def test_versions_by_other_names(here):
+    """Neither is called 1: the first stands before the second."""
+    whole = wind()
+    both = xr.concat([whole.where(whole.time < whole.time[30]), whole], "expver").assign_coords(expver=["era5", "era5t"])
+    both.to_netcdf("wind.nc")
+    np.testing.assert_array_equal(read("wind.nc")[1][:, 0], whole.u10.values)
+
+
+def test_damaged_static_fields_and_archives(here):
+    whole = wind()
+    whole["lsm"] = (("latitude", "longitude"), np.random.default_rng(0).random((7, 8)))
+    whole.to_zarr("wind.zarr", zarr_format=3, consolidated=False)
+    Path("wind.zarr/lsm/c/0/0").write_bytes(b"xxxx")
+    assert "wind.zarr: its static fields cannot be read" in refused("wind.zarr")
+    pack(here / "wind.zip", whole)
+    content = bytearray((here / "wind.zip").read_bytes())
+    content[60:80] = b"\xff" * 20
+    (here / "wind.zip").write_bytes(content)
+    assert "wind.zip: cannot be unpacked" in refused("wind.zip")
+
+
+def test_a_static_field_on_another_grid_is_left_out(here):
+    wind().to_netcdf("wind.nc")
+    coarse = {"latitude": [60.0, 0.0, -60.0], "longitude": [0.0, 90.0, 180.0, 270.0]}
+    xr.Dataset({"lsm": (tuple(coarse), np.eye(3, 4))}, coarse).to_netcdf("a.nc")
+    record = open_record("*.nc", here)
+    assert record.problems == []
+    assert record.static == {}
+    assert any("land_sea_mask is on another grid and left out" in note for note in record.notes)
+
+
+@pytest.mark.parametrize("source", ["", "~nosuchuser/x.nc"])
+def test_sources_that_name_nothing(here, source):
+    wind().to_netcdf("wind.nc")
+    with pytest.raises(UserError, match="no such file"):
+        open_record(source, here)
+
+
+def test_check_of_one_step_and_of_options_that_do_nothing(here):
+    wind(1).to_netcdf("wind.nc")
+    result = CliRunner().invoke(app, ["prepare", "--check", "wind.nc", "--json"])
+    assert result.exit_code == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert any("a record of 1 steps is too short" in problem for problem in problems)
+    result = CliRunner().invoke(app, ["prepare", "--check", "wind.nc", "--append"])
+    assert result.exit_code == 2
+    assert result.stderr == "wsdcast: --check SOURCE goes with --recipe, --run, --grid and --method alone\n"
+
+
+@needs_shared
+def test_check_of_a_real_single_step():
+    source = str(SHARED / "formats/gfs_0p5deg_global_cfgrib_scalar_coords_1step.nc")
+    assert any("too short" in problem for problem in wsdcast.check(source).problems)
+
+
+def test_check_says_what_is_in_the_way(here):
+    wind(60).to_netcdf("wind.nc")
+    wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
+    assert "is made from it" in wsdcast.check("wind.nc", run="run", grid="8x4").facts["already there"]
+    assert (
+        "made from another recipe (data.grid: 8x4 there, 12x6 here)" in wsdcast.check("wind.nc", run="run", grid="12x6").facts["in the way"]
+    )
+
+
+def test_killed_between_the_two_renamings(here):
+    wind(60).to_netcdf("a.nc")
+    wind(20, "2020-01-16", 1).to_netcdf("b.nc")
+    wsdcast.prepare(source="a.nc", grid="8x4", run="run")
+    Path("run/analysis.zarr").rename("run/.analysis.old.zarr")
+    wsdcast.prepare(source="b.nc", run="run", append=True)
+    assert open_analysis(Path("run/analysis.zarr")).times.size == 80
+
+
+def test_computing_the_same_statistics_again_leaves_networks_current(here):
+    wind(60).to_netcdf("wind.nc")
+    wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
+    before = Path("run/analysis.zarr/zarr.json").read_text()
+    wsdcast.prepare(run="run", append=True, recompute=True)
+    assert Path("run/analysis.zarr/zarr.json").read_text() == before
+
+
+@pytest.mark.parametrize("method", ["bilinear", "nearest"])
+def test_other_ways_of_regridding(here, method):
+    whole = wind(60)
+    whole.to_netcdf("wind.nc")
+    wsdcast.prepare(source="wind.nc", grid="12x6", method=method, run="run")
+    expected = regrid(whole.u10.values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x6"), method)
+    np.testing.assert_allclose(open_analysis(Path("run/analysis.zarr")).wind[:, 0], expected, atol=0.0026)
+
+
+def test_errors_of_worker_processes_are_one_line(here):
+    whole = wind(60)
+    whole.u10[30, 2, 2] = np.nan
+    whole.to_netcdf("wind.nc")
+    command = [sys.executable, "-m", "wsdcast", "prepare", "--source", "wind.nc", "--grid", "8x4", "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("wsdcast: wind.nc: missing or infinite values")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_store_of_another_version_is_refused(here):
+    zarr.create_group("run/analysis.zarr", zarr_format=2, attributes={"normalisation": {}})
+    zarr.consolidate_metadata("run/analysis.zarr")
+    with pytest.raises(UserError, match="not a store that `wsdcast prepare` wrote"):
+        open_analysis(Path("run/analysis.zarr"))
