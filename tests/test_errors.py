@@ -75,7 +75,7 @@ def test_files_that_cannot_be_used(here, change, message):
 
 def test_a_record_too_short_to_split(here):
     wind_dataset(six_hourly("2020-01-01", 5), *grid(7, 8)).to_netcdf(here / "wind.nc")
-    assert "part has" in refused("prepare", "--source", "wind.nc", "--grid", "8x4")
+    assert "a record of 5 steps is too short" in refused("prepare", "--source", "wind.nc", "--grid", "8x4")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import zipfile
 from pathlib import Path
 
@@ -158,9 +159,12 @@ def test_the_same_wind_in_any_layout_gives_the_same_store(tmp_path, wind, expect
 
 
 def test_processes_give_the_same_store_as_threads(tmp_path, wind, expected):
+    """And they leave the environment as it was, such as the number of threads that torch will use."""
     wind.to_netcdf(tmp_path / "wind.nc")
+    before = dict(os.environ)
     wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="12x7", run=tmp_path / "run", workers=2)
     assert_same_store(tmp_path / "run/analysis.zarr", expected)
+    assert dict(os.environ) == before
 
 
 def test_a_running_scheduler_gives_the_same_store(tmp_path, wind, expected):

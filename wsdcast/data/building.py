@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -191,5 +192,11 @@ def scheduler(address: str | None, workers: int | None, source: str) -> Iterator
             yield {"scheduler": client}
         return
     options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-    with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
-        yield {"scheduler": client}
+    before = dict(os.environ)
+    try:
+        with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
+            yield {"scheduler": client}
+    finally:
+        # dask would leave OMP_NUM_THREADS=1 behind, for all that this process starts later.
+        os.environ.clear()
+        os.environ.update(before)
