@@ -282,3 +282,23 @@ def test_grib(tmp_path, wind, expected, edition):
         for name in WB2_NAMES.values():
             np.testing.assert_allclose(found[name], wanted[name], atol=0.0051)
             assert (found[name] != wanted[name]).mean() < 0.01
+
+
+def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, bucket):
+    """As it is shipped, but for the size of grid and networks and for the dates, which here are of forty steps."""
+    import yaml
+
+    content = yaml.safe_load((Path(__file__).parents[1] / "pipelines/era5.yaml").read_text())
+    content["data"] |= {"grid": "12x7", "start": "2020-01-01", "validation_from": "2020-01-06", "test_from": "2020-01-07"}
+    content["moments"] |= {"widths": [8, 8], "steps": 2, "batch": 2}
+    content["generator"] |= {"widths": [8, 8], "steps": 2}
+    content["rollout"] = {"members": 2, "nfe": 2, "starts": 1, "days": 0.5}
+    (tmp_path / "era5.yaml").write_text(yaml.safe_dump(content))
+    with serve(bucket) as (url, _):
+        monkeypatch.setenv("GOOGLE_BASE_URL", url)
+        summaries = list(wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run"))
+    assert [summary.stage for summary in summaries] == ["prepare", "train", "rollout", "score"]
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
+        assert set(content["context"]["static"]) < set(store.data_vars)
+    assert len(content["context"]["static"]) == 5
+    assert next(iter(wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run"))).facts == {"current": f"{tmp_path}/run/analysis.zarr"}
