@@ -80,6 +80,15 @@ def test_what_was_unpacked_before_an_archive_was_replaced_is_not_read(here):
     np.testing.assert_array_equal(read("wind.zip")[1][:, 0], wind(seed=1).u10.values)
 
 
+def test_a_mistake_leaves_no_directory(here):
+    with pytest.raises(UserError, match="no such file"):
+        wsdcast.prepare(source="none.nc", run="run")
+    wind(60).isel(longitude=slice(0, 3)).to_netcdf("wind.nc")
+    with pytest.raises(UserError, match="not a global grid"):
+        wsdcast.prepare(source="wind.nc", run="run")
+    assert not Path("run").exists()
+
+
 def test_two_runs_in_one_directory(here):
     wind(60).to_netcdf("wind.nc")
     with alone(here / "run", "prepare"), pytest.raises(UserError, match="another `wsdcast prepare` is at work in run"):

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,8 @@ def alone(directory: Path, command: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        with suppress(OSError):
+            directory.rmdir()  # if nothing came of it
 
 
 def partial_of(path: Path) -> Path:

@@ -142,7 +142,7 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
     if stamp is None:
         raise UserError(f"{path} is not there, so nothing can be appended to it")
     for key in ("grid", "method"):
-        there, here = stamp["recipe"]["data"][key], getattr(recipe.data, key)
+        there, here = stamp["recipe"]["data"].get(key), getattr(recipe.data, key)
         if there != here:
             raise UserError(f"{path} was made with {key} {there}; {here} cannot be appended to it")
     if "planet" in (recipe.data.source, stamp["recipe"]["data"]["source"]):
@@ -168,7 +168,7 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
     stamp = make_stamp(recipe, directory, ANALYSIS, files)
     attributes = {
         "title": "10 m wind prepared by wsdcast",
-        "source": recipe.data.source,
+        "source": data.source,
         "validation_from": validation_from,
         "test_from": test_from,
         "statistics_are_stale": False,
@@ -176,10 +176,10 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
     if finished is not None:
         before = finished.dataset.attrs
         stamp = json.loads(before["wsdcast"])
-        if stamp["recipe"]["data"]["source"] == recipe.data.source:
+        if stamp["recipe"]["data"]["source"] == data.source:
             stamp["inputs"], attributes["source"] = files, before["source"]
         else:
-            attributes["source"] = f"{before['source']}, then {recipe.data.source}"
+            attributes["source"] = f"{before['source']}, then {data.source}"
         parts = {key: before[key] for key in ("validation_from", "test_from")}
         begins = np.datetime64(parts["validation_from"])
         grown = (times < begins).sum() > (finished.times < begins).sum()
