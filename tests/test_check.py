@@ -64,9 +64,8 @@ def test_all_that_is_wrong_at_once(here):
         "1 times occur twice, the first 2020-01-02T06:00, in files/b.nc and in files/c.nc",
         "files/b.nc: absurd values",
         "files/c.nc: missing or infinite values",
-        "the training part has",
     )
-    for words in wanted[:-1]:
+    for words in wanted:
         assert any(words in problem for problem in found["problems"]), words
     shown = CliRunner().invoke(app, ["prepare", "--check", "files"], env={"COLUMNS": "200"})
     assert shown.exit_code == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, six_hourly
+from conftest import TINY
 
 import wsdcast
 from wsdcast.context import Surroundings, context_of, solar_time, surroundings
@@ -93,4 +93,3 @@ def test_other_context_is_another_network(place):
     (place / "other.yaml").write_text(TINY)
     with pytest.raises(UserError, match=r"made from another recipe \(context.static"):
         wsdcast.train(place / "other.yaml", place / "run")
-    assert six_hourly("2000-01-01", 120)[-1] == open_analysis(place / "run/analysis.zarr").times[-1]

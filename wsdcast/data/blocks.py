@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.layout import values_of, wind_of
-from wsdcast.data.opening import Address, is_file, open_dataset
+from wsdcast.data.opening import Address, first_line, is_file, open_dataset
 from wsdcast.errors import UserError
 
 STRONGEST_WIND = 120.0
@@ -69,8 +69,8 @@ def _read(reading: Reading) -> NDArray[np.float32]:
             raise
         except Exception as error:  # of as many kinds as there are formats and servers
             first = label(wind["time"].values[reading.indices[0]])
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{reading.address}: 10 m wind {reading.component} from {first} on cannot be read ({reason})") from None
+            where = f"{reading.address}: 10 m wind {reading.component} from {first} on"
+            raise UserError(f"{where} cannot be read ({first_line(error)})") from None
     _check(values, reading, wind)
     return values
 

@@ -74,7 +74,7 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     """
     if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
         return [address]
-    path, found = Path(address), []
+    path, found = Path(address), list[Address]()
     # Archives often have the same name, and one may be replaced by another: neither may pass for the other.
     directory = scratch / f"{hashlib.sha256(f'{path.absolute()} {state_of(address)}'.encode()).hexdigest()[:8]}-{path.name}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -93,10 +93,10 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
                 os.utime(target, ns=(path.stat().st_mtime_ns,) * 2)
                 found.append(str(target))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be unpacked ({_first_line(error)})") from None
+        raise UserError(f"{path}: cannot be unpacked ({first_line(error)})") from None
     if not found:
         raise UserError(f"{path}: has no file of wind in it")
-    return sorted(found)  # type: ignore[return-value]
+    return found
 
 
 def state_of(address: Address) -> str:
@@ -139,7 +139,7 @@ def open_dataset(address: Address) -> xr.Dataset:
             warnings.simplefilter("ignore", xr.SerializationWarning)
             return xr.open_dataset(address, engine="netcdf4", decode_timedelta=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{address}: cannot be read as NetCDF ({_first_line(error)})") from None
+        raise UserError(f"{address}: cannot be read as NetCDF ({first_line(error)})") from None
 
 
 def _require_whole(path: str) -> None:
@@ -149,7 +149,7 @@ def _require_whole(path: str) -> None:
             warnings.simplefilter("ignore")
             netcdf_file(path, mmap=True).close()
     except Exception as error:  # scipy finds by many ways that bytes are missing
-        raise UserError(f"{path}: cannot be read as NetCDF, it seems to be cut off ({_first_line(error)})") from None
+        raise UserError(f"{path}: cannot be read as NetCDF, it seems to be cut off ({first_line(error)})") from None
 
 
 def _open_zarr(address: Address) -> xr.Dataset:
@@ -159,7 +159,7 @@ def _open_zarr(address: Address) -> xr.Dataset:
             warnings.simplefilter("ignore")
             return xr.open_zarr(store, chunks=None, decode_timedelta=True)
     except Exception as error:
-        raise UserError(f"{address}: cannot be opened as a Zarr store ({_first_line(error)})") from None
+        raise UserError(f"{address}: cannot be opened as a Zarr store ({first_line(error)})") from None
 
 
 def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
@@ -179,7 +179,7 @@ def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
     try:
         return ObjectStore(from_url(url, **options), read_only=True)
     except Exception as error:
-        raise UserError(f"{url}: not a URL of a store ({_first_line(error)})") from None
+        raise UserError(f"{url}: not a URL of a store ({first_line(error)})") from None
 
 
 def _open_grib(path: str) -> xr.Dataset:
@@ -197,7 +197,7 @@ def _open_grib(path: str) -> xr.Dataset:
                 return xr.open_dataset(path, engine="cfgrib", backend_kwargs=options, decode_timedelta=True)
         except Exception as error:
             problem = error
-    raise UserError(f"{path}: cannot be read as GRIB ({_first_line(problem)})")
+    raise UserError(f"{path}: cannot be read as GRIB ({first_line(problem)})")
 
 
 def _is_zarr(path: Path) -> bool:
@@ -215,5 +215,6 @@ def _magic(path: Path) -> bytes:
         return file.read(8)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in one line; its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsdcast.data.blocks import Block, Reading, label
 from wsdcast.data.grid import Grid
 from wsdcast.data.layout import WIND_NAMES, order_of, static_of, values_of, wind_of
-from wsdcast.data.opening import Address, addresses, open_dataset, state_of, unpacked
+from wsdcast.data.opening import Address, addresses, first_line, open_dataset, state_of, unpacked
 from wsdcast.errors import UserError
 
 BLOCK_BYTES = 64e6
@@ -187,7 +187,7 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
         except UserError as error:
             record.notes.append(f"{address}: its static fields are left out ({error})")
         except Exception as error:  # damage of as many kinds as there are formats
-            raise UserError(f"its static fields cannot be read ({(str(error).strip() or type(error).__name__).splitlines()[0]})") from None
+            raise UserError(f"its static fields cannot be read ({first_line(error)})") from None
         _add(address, dataset, valid, record)
 
 
