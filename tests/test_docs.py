@@ -30,6 +30,7 @@ def small_recipes(tmp_path, monkeypatch) -> Path:
         content = yaml.safe_load(path.read_text())
         content["data"] |= {"days": 30} | ({"grid": "16x8"} if path.stem == "planet" else {})
         content["moments"], content["generator"], content["rollout"] = SMALL, SMALL, {"starts": 2, "days": 0.5}
+        content["study"] = {"starts": 2, "rollout_starts": 1, "members": 2, "nfe": [2], "rollout_nfe": [2], "leads": [6, 12]}
         (tmp_path / "recipes" / path.name).write_text(yaml.safe_dump(content))
     monkeypatch.setattr(recipe, "_shipped_directory", lambda: tmp_path / "recipes")
     (tmp_path / "work").mkdir()
@@ -63,6 +64,13 @@ def test_readme_python_runs(small_recipes, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {"wsdcast": wsdcast})
     assert "crps_fair: wsdcast" in capsys.readouterr().out
+
+
+def test_python_of_the_method_page_runs(small_recipes):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/method.md").read_text(), re.DOTALL)
+    wsdcast.prepare("planet", "runs/mine")
+    exec(compile(code, "method.md", "exec"), {})
+    assert Path("runs/mine/forecast.zarr").exists()
 
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda path: path.name)

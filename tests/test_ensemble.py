@@ -8,14 +8,16 @@ from conftest import six_hourly
 from wsdcast.context import Surroundings, context_of
 from wsdcast.ensemble import batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
 from wsdcast.models import generator_model, moments_model
-from wsdcast.recipe import Network, load_recipe
+from wsdcast.recipe import Generator, Moments, load_recipe
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.warmstart.solvers import euler
+from wsdcast.warmstart.times import uniform
 
 START = np.datetime64("2020-02-03T06", "ns")
 SHAPE = (2, 8, 16)
 
 
-def random_sampler(moments: Network, generator: Network):
+def random_sampler(moments: Moments, generator: Generator):
     """Networks with random weights instead of zeros, as after training."""
     random = torch.Generator().manual_seed(0)
     parts = [moments_model(moments, False), generator_model(generator, False)]
@@ -24,13 +26,12 @@ def random_sampler(moments: Network, generator: Network):
         for parameter in part.parameters():
             if not parameter.any():
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=random))
-    return generator_sampler(parts[1], warm_start(parts[0]), nfe=4, warmth=1.0)
+    return generator_sampler(parts[1], warm_start(parts[0]), nfe=4, warmth=1.0, times=uniform(2))
 
 
 @pytest.fixture(scope="module")
 def sampler():
-    network = Network(widths=(8, 12), steps=1)
-    return random_sampler(network, network)
+    return random_sampler(Moments(widths=(8, 12)), Generator(widths=(8, 12)))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,16 @@ def test_members_do_not_depend_on_their_number_at_full_size():
     many = run(sampler, context, 2 * size + 3, size, steps=2, shape=(2, 32, 64))
     for members in (2, size - 1, size, size + 1):
         assert torch.equal(run(sampler, context, members, size, steps=2, shape=(2, 32, 64)), many[:members])
+
+
+def test_a_solver_that_claims_another_number_of_evaluations_is_found_out(context):
+    moments, generator = Moments(widths=(8, 12)), Generator(widths=(8, 12))
+    prior_of, network = warm_start(moments_model(moments, False)), generator_model(generator, False)
+    noise = next(member_noise(0, START, 1, 1, SHAPE))
+    with torch.inference_mode():
+        generator_sampler(network, prior_of, 3, 1.0, uniform(3), euler)(context, noise)
+        with pytest.raises(RuntimeError, match="claims 4 evaluations took 3"):
+            generator_sampler(network, prior_of, 4, 1.0, uniform(3), euler)(context, noise)
 
 
 def test_members_starts_and_seeds_differ(sampler, context):
@@ -109,5 +120,5 @@ def test_untrained_model_forecasts_persistence_of_the_state_now():
     states = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(2))
     now = torch.tensor([3, 1])
     nothing, times = Surroundings(torch.empty(0, *SHAPE[1:])), six_hourly("2020-01-01", 5)
-    mean, _ = moments_model(Network(widths=(8, 12)), False)(context_of(states, now, times, nothing))
+    mean, _ = moments_model(Moments(widths=(8, 12)), False)(context_of(states, now, times, nothing))
     assert torch.equal(mean, states[now])

@@ -131,11 +131,11 @@ def test_artefact_of_another_recipe(trained, here):
     ("option", "value", "message"),
     [
         ("--members", "0", "--members: input should be greater than or equal to 2, not 0"),
-        ("--nfe", "1", "nfe 1: the midpoint solver takes 2 evaluations a step; the nearest it can do is 2"),
-        ("--nfe", "7", "nearest it can do is 8"),
+        ("--nfe", "1", "nfe 1: the solver midpoint cannot evaluate exactly so often; the nearest it can do is 2"),
+        ("--nfe", "7", "nearest it can do is 6"),
         ("--starts", "0", "--starts: input should be greater than 0"),
         ("--days", "-1", "--days: input should be greater than 0"),
-        ("--days", "300", "shorten the forecast with --days"),
+        ("--days", "300", "no start in the test part has 7200 h of gap-free truth after it; shorten the forecast"),
     ],
 )
 def test_options_that_make_no_sense(trained, option, value, message):

@@ -11,6 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
 # What each part may import of the package, beside itself.
 BASE = {"errors"}
+NETWORKS = {"names", "recipe", "artefact", "context", "models", "ensemble", "priors", "sampling", "warmstart"}
+ABOVE = BASE | NETWORKS | {"progress", "data", "verification", "report"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
@@ -19,15 +21,20 @@ ALLOWED = {
     "data": BASE,
     "verification": BASE | {"data"},
     "report": BASE | {"data", "verification", "progress"},
-    "recipe": BASE,
+    "names": set(),
+    "recipe": BASE | {"names"},
     "artefact": BASE | {"recipe"},
     "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
     "ensemble": BASE | {"warmstart"},
-    "stages": BASE | {"recipe", "artefact", "models", "context", "ensemble", "progress", "data", "verification", "report", "warmstart"},
-    "pipeline": {"artefact", "stages"},
+    "predictions": BASE | {"context", "progress", "warmstart"},
+    "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
+    "sampling": BASE | {"recipe", "artefact", "models", "priors", "ensemble", "warmstart"},
+    "stages": ABOVE | {"predictions"},
+    "study": ABOVE | {"predictions", "stages"},
+    "pipeline": {"artefact", "recipe", "stages"},
     "bench": BASE | {"data", "progress"},
-    "cli": {"errors", "artefact", "stages", "pipeline", "bench"},
+    "cli": {"errors", "names", "artefact", "stages", "study", "pipeline", "bench"},
 }
 
 

@@ -11,10 +11,11 @@ from scipy import stats
 from torch import nn
 
 from wsdcast.errors import UserError
+from wsdcast.warmstart.ablations import standard_moments
 from wsdcast.warmstart.flow import generator_input, interpolate, sample, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
-from wsdcast.warmstart.prior import InformedPrior, standard, warm_start
-from wsdcast.warmstart.solvers import midpoint, steps_for
+from wsdcast.warmstart.prior import InformedPrior, warm_start
+from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.warmstart.training import fit
 
@@ -55,7 +56,7 @@ def test_blending_has_the_limits_of_equation_4(prior):
 
 def test_standard_prior_is_a_special_case(random):
     context, x = torch.randn(3, 4, 2, 2, generator=random), torch.randn(3, 2, 2, 2, generator=random)
-    prior = standard(2)(context)
+    prior = warm_start(standard_moments(2))(context)
     assert torch.equal(prior.normalise(x), x)
     for w in (0.0, 0.3, 1.0):  # whatever the warmth
         torch.testing.assert_close(prior.blended(torch.tensor([w])).std, torch.ones(3, 2, 2, 2))
@@ -119,39 +120,8 @@ def test_sampling_a_gaussian_gives_its_closed_form(random):
     moments = warm_start(lambda context: (torch.full_like(context, 5.0), torch.full_like(context, 0.5)))
     drawn = sample(Perfect(0.7), moments, context, noise, uniform(200), midpoint)
     torch.testing.assert_close(drawn, 5 + 0.5 * 0.7 * noise, atol=1e-4, rtol=1e-4)
-    drawn = sample(Perfect(0.7), standard(1), context, noise, uniform(200), midpoint)
+    drawn = sample(Perfect(0.7), warm_start(standard_moments(1)), context, noise, uniform(200), midpoint)
     torch.testing.assert_close(drawn, 0.7 * noise, atol=1e-4, rtol=1e-4)
-
-
-def test_midpoint_is_of_second_order():
-    """On dx/dt = x cos(t), whose solution is exp(sin t)."""
-
-    def error(steps: int) -> float:
-        x = midpoint(lambda x, t: x * torch.cos(t), torch.ones(1, dtype=torch.float64), uniform(steps).double())
-        return abs(x.item() - math.exp(math.sin(1.0)))
-
-    orders = [math.log2(error(steps) / error(2 * steps)) for steps in (32, 64, 128)]
-    assert orders == pytest.approx([2, 2, 2], abs=0.1)
-
-
-@pytest.mark.parametrize("nfe", [2, 4, 10])
-def test_evaluations_are_as_many_as_claimed_and_none_at_the_data_end(nfe):
-    seen = []
-
-    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        seen.append(t.item())
-        return x
-
-    midpoint(velocity, torch.ones(1), uniform(steps_for(nfe)))
-    assert len(seen) == nfe
-    assert seen[0] == 0
-    assert max(seen) < 1
-
-
-@pytest.mark.parametrize(("nfe", "nearest"), [(1, 2), (0, 2), (-3, 2), (5, 4), (7, 8)])
-def test_evaluations_that_cannot_be_met_are_refused(nfe, nearest):
-    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest it can do is {nearest}$"):
-        steps_for(nfe)
 
 
 def test_training_loss_is_algorithm_1_line_by_line(prior, random):

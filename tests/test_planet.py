@@ -89,7 +89,7 @@ def test_stirring_has_the_size_that_is_asked(precise, weather):
 def test_same_seed_same_bits_whatever_the_threads():
     script = (
         "import hashlib\nfrom wsdcast.data.grid import Grid\nfrom wsdcast.data.simulation import simulation\n"
-        "blocks = simulation(1, 0, Grid.regular('64x32')).blocks(4)\n"
+        "blocks = simulation(1, 0, 0.35, Grid.regular('64x32')).blocks(4)\n"
         "print(hashlib.sha256(b''.join(block.tobytes() for block in blocks)).hexdigest())"
     )
     digests = set()

@@ -46,7 +46,7 @@ def record(place):
 
 def test_every_artefact_is_there_and_nothing_else(place):
     names = {path.name for path in (place / "runs/tiny").iterdir()}
-    stores = {"analysis.zarr", "moments", "generator", "forecast.zarr", "moments_forecast.zarr"}
+    stores = {"analysis.zarr", "moments", "predictions", "generator", "forecast.zarr", "moments_forecast.zarr"}
     assert names == stores | {"forecast.gif", "scores.nc", "report.html"}
     assert {path.name for path in (place / "runs/tiny/moments").iterdir()} == {"weights.safetensors", "stamp.json", "history.csv"}
 

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from wsdcast.stages.rollout import rollout
     from wsdcast.stages.score import score
     from wsdcast.stages.train import train
+    from wsdcast.study.nfe import study_nfe
+    from wsdcast.study.statistics import study_statistics
 
-__all__ = ["check", "prepare", "rollout", "run", "score", "train"]
+__all__ = ["check", "prepare", "rollout", "run", "score", "study_nfe", "study_statistics", "train"]
 __version__ = metadata.version("wsdcast")
 
-_MODULES = {"run": "pipeline"} | {stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score")}
+_MODULES = {"run": "pipeline", "study_nfe": "study.nfe", "study_statistics": "study.statistics"} | {
+    stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score")
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,20 +21,34 @@ from wsdcast.errors import UserError
 from wsdcast.recipe import DEFAULT, Recipe, checked, load_recipe
 
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
+PREDICTIONS, STATISTICS = "predictions", "statistics"
 FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
 SCORES, REPORT = "scores.nc", "report.html"
+STUDY, STUDY_PAGE = "study.nc", "study.html"
 
 SECTIONS = {
     ANALYSIS: ("data",),
     MOMENTS: ("data", "seed", "context", "moments"),
+    PREDICTIONS: ("data", "seed", "context", "moments"),
     GENERATOR: ("data", "seed", "context", "moments", "generator"),
+    STATISTICS: ("data", "seed", "context", "moments", "generator"),
     FORECAST: ("data", "seed", "context", "moments", "generator", "rollout"),
     MOMENTS_FORECAST: ("data", "seed", "context", "moments", "rollout"),
     SCORES: ("data", "seed", "context", "moments", "generator", "rollout"),
+    STUDY: ("data", "context", "moments", "generator"),
 }
 """The parts of a recipe that an artefact depends on; a change elsewhere leaves it current."""
 
-UPSTREAM = {MOMENTS: ANALYSIS, GENERATOR: ANALYSIS, FORECAST: GENERATOR, MOMENTS_FORECAST: MOMENTS, SCORES: FORECAST}
+UPSTREAM = {
+    MOMENTS: ANALYSIS,
+    PREDICTIONS: MOMENTS,
+    GENERATOR: ANALYSIS,
+    STATISTICS: GENERATOR,
+    FORECAST: GENERATOR,
+    MOMENTS_FORECAST: MOMENTS,
+    SCORES: FORECAST,
+    STUDY: ANALYSIS,
+}
 """What an artefact is made from; if that is replaced by other content, the artefact is no longer current."""
 
 
@@ -46,7 +60,7 @@ class Summary:
         stage: its name.
         written: path of each artefact and what it holds; empty if all was current.
         facts: what else a person wants to know.
-        scores: rows of the score table, for ``score`` alone.
+        scores: rows of the table of scores, for ``score`` and ``study nfe``.
         problems: what stands in the way, for a check alone.
     """
 
@@ -57,19 +71,19 @@ class Summary:
     problems: list[str] = field(default_factory=list)
 
 
-def resolve(recipe: str | Path | None, run: str | Path | None, upstream: str | None = None, **changes: Any) -> tuple[Recipe, Path]:
+def resolve(recipe: str | Path | Recipe | None, run: str | Path | None, upstream: str | None = None, **changes: Any) -> tuple[Recipe, Path]:
     """The recipe in force and the run directory.
 
     Without ``recipe`` it is the one that the newest artefact of the run directory up to ``upstream`` was made from, else the default;
     without ``run`` the directory is ``runs/<recipe name>``.
 
     Args:
-        recipe: path or name of a recipe.
+        recipe: path or name of a recipe, or the recipe itself.
         run: the run directory.
         upstream: the last artefact that this stage reads.
         changes: keys to change, as for :meth:`Recipe.changed`.
     """
-    found = load_recipe(recipe if recipe is not None else DEFAULT)
+    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe if recipe is not None else DEFAULT)
     directory = Path(run) if run is not None else Path("runs") / found.name
     if recipe is None and upstream is not None:
         chain = (ANALYSIS, GENERATOR, FORECAST)
@@ -86,16 +100,35 @@ def make_stamp(recipe: Recipe, directory: Path, artefact: str, source: str = "")
         recipe: in force.
         directory: the run directory, where the artefact's upstream is.
         artefact: one of :data:`SECTIONS`.
-        source: for the prepared record, what identifies the files it comes from.
+        source: what else identifies it: for the prepared record the files it comes from, for others how they were made. What is made
+            from an artefact depends on it, the artefact itself stays current.
     """
-    parts = {name: value for name, value in recipe.dump().items() if name in SECTIONS[artefact]}
-    upstream = read_stamp(directory / UPSTREAM[artefact]) if artefact in UPSTREAM else None
-    inputs = upstream["id"] if upstream else source
-    digest = _digest(parts)
-    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": _digest([digest, inputs])}
+    parts = {name: value for name, value in recipe.dump().items() if name in _sections(recipe, artefact)}
+    if artefact == STUDY:
+        del parts["generator"]["prior"]  # it has many
+    stamps = [stamp for name in _upstream(recipe, artefact) if (stamp := read_stamp(directory / name))]
+    inputs = digest_of([stamp["id"] for stamp in stamps]) if len(stamps) > 1 else stamps[0]["id"] if stamps else source
+    digest = digest_of(parts)
+    whole = [digest, inputs, *([source] if stamps and source else [])]
+    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of(whole)}
 
 
-def _digest(value: Any) -> str:
+def _sections(recipe: Recipe, artefact: str) -> tuple[str, ...]:
+    if artefact == MOMENTS_FORECAST and not recipe.generator.reads_frozen_moments:
+        return SECTIONS[FORECAST]  # the moments network is part of the generator, or there is none
+    return SECTIONS[artefact]
+
+
+def _upstream(recipe: Recipe, artefact: str) -> tuple[str, ...]:
+    if artefact == MOMENTS_FORECAST and not recipe.generator.reads_frozen_moments:
+        return (GENERATOR,)
+    if artefact == FORECAST and recipe.rollout.needs_statistics:
+        return (GENERATOR, STATISTICS)
+    return (UPSTREAM[artefact],) if artefact in UPSTREAM else ()
+
+
+def digest_of(value: Any) -> str:
+    """A short digest of plain values, such as the whole of a recipe."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -171,7 +204,7 @@ def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> s
     if there["hash"] == here["hash"]:
         changed = UPSTREAM.get(artefact, "the source files")
         return "" if there["inputs"] == here["inputs"] else f"other inputs ({changed} changed since)"
-    for section in SECTIONS[artefact]:
+    for section in SECTIONS[FORECAST] if artefact == MOMENTS_FORECAST else SECTIONS[artefact]:
         before, now = there["recipe"].get(section), here["recipe"][section]
         if before == now:
             continue
@@ -255,7 +288,7 @@ def partial_of(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast.data.analysis import Analysis
+from wsdcast.data.analysis import Analysis, Part
 from wsdcast.errors import UserError
 from wsdcast.recipe import Context
 
@@ -64,6 +64,39 @@ def solar_time(times: NDArray[np.datetime64], longitude: NDArray[np.float64]) ->
     of_day = day[:, None] + longitude / 360
     phases = 2 * np.pi * np.stack([of_day, np.broadcast_to(of_year[:, None], of_day.shape)], axis=1)
     return np.stack([np.cos(phases), np.sin(phases)], axis=2).reshape(times.size, 4, longitude.size).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Contexts and what follows them, of one part of the record.
+
+    Attributes:
+        states: the whole record, (time, channel, latitude, longitude), normalised.
+        now: where in it the state now of each sample is, (sample,).
+        times: of all states, (time,).
+        beside: what the context has beside the wind.
+    """
+
+    states: Tensor
+    now: Tensor
+    times: NDArray[np.datetime64]
+    beside: Surroundings
+
+    def __len__(self) -> int:
+        return self.now.numel()
+
+    def context(self, chosen: Tensor) -> Tensor:
+        """C of some samples (batch,), (batch, channel, latitude, longitude)."""
+        return context_of(self.states, self.now[chosen], self.times, self.beside)
+
+    def target(self, chosen: Tensor) -> Tensor:
+        """The states that follow, (batch, channel, latitude, longitude)."""
+        return self.states[self.now[chosen] + 1]
+
+
+def samples_of(record: Analysis, part: Part, states: Tensor, beside: Surroundings) -> Samples:
+    """All samples of one part of a record, whose normalised ``states`` are shared."""
+    return Samples(states, torch.from_numpy(record.now(part)), record.times, beside)
 
 
 def context_of(states: Tensor, now: Tensor, times: NDArray[np.datetime64], beside: Surroundings) -> Tensor:

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wsdcast.warmstart.evaluations import Counted
 from wsdcast.warmstart.flow import sample
 from wsdcast.warmstart.prior import PriorOf
-from wsdcast.warmstart.solvers import midpoint, steps_for
-from wsdcast.warmstart.times import uniform
+from wsdcast.warmstart.solvers import Solver, Velocity, midpoint
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 """From context (batch, channel, latitude, longitude) and noise (batch, channel, latitude, longitude) to the next state."""
@@ -47,10 +47,28 @@ def member_noise(seed: int, start: np.datetime64, members: int, steps: int, shap
         yield torch.from_numpy(noise)
 
 
-def generator_sampler(generator: torch.nn.Module, prior_of: PriorOf, nfe: int, warmth: float) -> Sampler:
-    """Algorithm 2 with the midpoint solver on uniform times: ``nfe`` evaluations of the generator, one of the moments model."""
-    times = uniform(steps_for(nfe))
-    return lambda context, noise: sample(generator, prior_of, context, noise, times, midpoint, warmth)
+def generator_sampler(
+    generator: torch.nn.Module, prior_of: PriorOf, nfe: int, warmth: float, times: Tensor, solve: Solver = midpoint
+) -> Sampler:
+    """Algorithm 2: exactly ``nfe`` evaluations of the generator, and one of the moments model.
+
+    Args:
+        generator: p'_theta.
+        prior_of: what generation starts from.
+        nfe: what ``solve`` claims to take for ``times``.
+        warmth: w of Eq. 4.
+        times: flow times, (steps + 1,).
+        solve: the solver.
+    """
+
+    def counted_solve(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+        counted = Counted(velocity)
+        state = solve(counted, noise, times)
+        if counted.calls != nfe:
+            raise RuntimeError(f"a solver that claims {nfe} evaluations took {counted.calls}")
+        return state
+
+    return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth)
 
 
 def moments_sampler(prior_of: PriorOf) -> Sampler:

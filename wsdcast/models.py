@@ -17,12 +17,13 @@ from torch import nn
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
 from wsdcast.nets.unet import UNet
-from wsdcast.recipe import Network
+from wsdcast.recipe import Generator, Moments
 from wsdcast.warmstart.moments import MomentsModel
 
 CHANNELS = len(VARIABLES)
 CONTEXT = 2 * CHANNELS
-FEATURES = 2 * CHANNELS
+WEIGHTS = "weights"
+"""Name of the file of a network's weights."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -44,26 +45,34 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def moments_model(network: Network, includes_poles: bool, beside: int = 0) -> MomentsModel:
+def moments_model(network: Moments, includes_poles: bool, beside: int = 0) -> MomentsModel:
     """An untrained h_phi, with ``beside`` channels beside the wind; its mean is persistence of the state now."""
-    unet = UNet(CONTEXT + beside, 2 * CHANNELS, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
-    return MomentsModel(unet, CHANNELS)
+    outputs = (2 + network.rank) * CHANNELS
+    unet = UNet(CONTEXT + beside, outputs, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
+    if network.rank:
+        # The likelihood is stationary where all patterns of correlation are zero.
+        nn.init.normal_(unet.last.weight[2 * CHANNELS :], std=0.05)
+    return MomentsModel(unet, CHANNELS, rank=network.rank)
 
 
-def generator_model(network: Network, includes_poles: bool, beside: int = 0) -> UNet:
-    """An untrained p'_theta, with ``beside`` channels beside the wind, conditioned on flow time and warmth."""
-    channels = CHANNELS + CONTEXT + beside + FEATURES
+def generator_model(network: Generator, includes_poles: bool, beside: int = 0, rank: int = 0) -> UNet:
+    """An untrained p'_theta, with ``beside`` channels beside the wind, conditioned on flow time and warmth.
+
+    ``rank`` is how many patterns of correlation it is told of.
+    """
+    channels = CHANNELS + CONTEXT + beside + (2 + rank) * CHANNELS
     return UNet(channels, CHANNELS, network.widths, network.blocks, scalars=2, dropout=network.dropout, includes_poles=includes_poles)
 
 
-def save(model: nn.Module, path: Path, stamp: dict[str, Any], history: list[dict[str, float]]) -> None:
-    """Write weights (safetensors), stamp (JSON) and the losses of training (CSV) into the directory ``path``."""
+def save(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any], history: list[dict[str, float]]) -> None:
+    """Write weights (``NAME.safetensors``), stamp (JSON) and the losses of training (CSV) into the directory ``path``."""
     path.mkdir()
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    try:
-        save_file(weights, path / "weights.safetensors")
-    except safetensors.SafetensorError as error:
-        raise OSError(f"{path}: weights cannot be written ({error})") from None
+    for name, network in networks.items():
+        weights = {key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}
+        try:
+            save_file(weights, path / f"{name}.safetensors")
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path}: weights cannot be written ({error})") from None
     (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
     with (path / "history.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
@@ -71,13 +80,13 @@ def save(model: nn.Module, path: Path, stamp: dict[str, Any], history: list[dict
         writer.writerows(history)
 
 
-def load(model: Model, path: Path) -> Model:
-    """Fill ``model`` with the weights of the directory ``path``, ready for inference.
+def load(model: Model, path: Path, name: str = WEIGHTS) -> Model:
+    """Fill ``model`` with the weights of that name in the directory ``path``, ready for inference.
 
     Raises:
         UserError: if they are damaged or do not fit.
     """
-    file = path / "weights.safetensors"
+    file = path / f"{name}.safetensors"
     try:
         model.load_state_dict(load_file(file))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from wsdcast.errors import UserError
+from wsdcast.names import GridName, PriorName, SolverName
 
 DEFAULT = "planet"
+
+Warmth = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
@@ -31,6 +44,9 @@ class Data(Section):
     end: datetime | None = Field(None, description="last time to take, UTC; default: all")
     days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
+    stirring: float = Field(
+        0.35, ge=0, le=5, description="random wind that keeps the planet's next state uncertain, m/s per root of an hour"
+    )
     validation_from: datetime | None = Field(None, description="UTC; default: the last fifth of the record without the test part")
     test_from: datetime | None = Field(None, description="UTC; default: the last tenth of the record")
 
@@ -75,12 +91,36 @@ class Network(Section):
         return self
 
 
+class Moments(Network):
+    """The warm-start network."""
+
+    rank: int = Field(0, ge=0, le=64, description="patterns of correlation predicted beside mean and std; 0: a diagonal prior")
+    folds: int = Field(0, ge=0, description="parts of the training record, each predicted by a network that has not seen it; 0: none")
+
+    @model_validator(mode="after")
+    def _more_than_one_fold(self) -> Moments:
+        if self.folds == 1:
+            raise ValueError("folds must be 0, or 2 and more")
+        return self
+
+
 class Generator(Network):
     """The flow-matching network."""
 
     steps: PositiveInt = Field(2000, description="optimiser steps")
     rate: PositiveFloat = Field(4e-3, description="learning rate, as above")
-    prior: Literal["warm", "standard"] = Field("warm", description="where flow matching starts: predicted moments, or N(0, 1)")
+    prior: PriorName = Field("warm", description="where flow matching starts, and what the generator is told")
+    moments: Literal["frozen", "joint", "end-to-end"] = Field("frozen", description="trained before the generator, or at the same time")
+
+    @property
+    def needs_moments_network(self) -> bool:
+        """Whether the prior comes from the trained moments network."""
+        return self.prior not in ("standard", "climatology", "given")
+
+    @property
+    def reads_frozen_moments(self) -> bool:
+        """Whether that network is an artefact of its own, trained first."""
+        return self.needs_moments_network and self.moments == "frozen"
 
 
 StaticField = Literal[
@@ -104,16 +144,69 @@ class Rollout(Section):
     """Which ensembles are run."""
 
     members: int = Field(50, ge=2)
-    nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample, even: midpoint solver")
+    nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
+    solver: SolverName = Field("midpoint", description="or auto: solver and grid by the recipe's study, else by a table")
+    grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
+    log_snr_ends: tuple[float, float] = Field((-3.0, 3.0), description="range of the log-snr grid; before and after it one step each")
+    momentum: float = Field(1.0, gt=0, le=1, description="of ab2, ab3, ab4; 1: none")
     starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
     days: PositiveFloat = Field(3.0, description="length of the forecast")
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="of the members' noise")
 
+    @field_validator("log_snr_ends")
+    @classmethod
+    def _increasing(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if not -15 <= ends[0] < ends[1] <= 15:
+            raise ValueError("log_snr_ends must increase and lie between -15 and 15")
+        return ends
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the solver needs statistics of the generator."""
+        return self.solver == "dpm3-v3"
+
     @property
     def steps(self) -> int:
         """Length of the forecast in steps of 6 h."""
         return max(1, round(self.days * 4))
+
+
+class Study(Section):
+    """What `wsdcast study nfe` compares."""
+
+    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="of training")
+    priors: tuple[PriorName, ...] = Field(("warm", "standard", "features-only"), min_length=1, description="one step and rolled out")
+    ablations: tuple[PriorName, ...] = Field(("unblended", "plain-blend", "mean-only", "climatology"), description="one step alone")
+    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="one step")
+    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), description="rolled out")
+    solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="each with each grid")
+    grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1)
+    warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="of priors that are blended")
+    starts: PositiveInt = Field(48, description="of one step, spread evenly over the test part")
+    rollout_starts: PositiveInt = Field(12, description="of forecasts")
+    members: int = Field(8, ge=2)
+    leads: tuple[PositiveInt, ...] = Field((6, 24, 72, 120), min_length=1, description="hours at which forecasts are scored")
+
+    @field_validator("solvers")
+    @classmethod
+    def _named(cls, solvers: tuple[SolverName, ...]) -> tuple[SolverName, ...]:
+        if "auto" in solvers:
+            raise ValueError("auto is what a study is for; name the solvers")
+        return solvers
+
+    @model_validator(mode="after")
+    def _rolled_out_are_also_one_step(self) -> Study:
+        if missing := set(self.rollout_nfe) - set(self.nfe):
+            raise ValueError(f"rollout_nfe: {', '.join(map(str, sorted(missing)))} not in nfe")
+        return self
+
+    @field_validator("leads")
+    @classmethod
+    def _whole_steps(cls, leads: tuple[int, ...]) -> tuple[int, ...]:
+        if any(lead % 6 for lead in leads):
+            raise ValueError("leads must be multiples of 6 h")
+        return tuple(sorted(set(leads)))
 
 
 class Recipe(Section):
@@ -123,12 +216,13 @@ class Recipe(Section):
     seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
     data: Data = Data()
     context: Context = Context()
-    moments: Network = Network()
+    moments: Moments = Moments()
     generator: Generator = Generator()
     rollout: Rollout = Rollout()
+    study: Study = Study()
 
     def changed(self, **changes: Any) -> Recipe:
-        """A copy with keys changed, given as ``section__key=value``; a value of None leaves the key as it is.
+        """A copy with keys changed, given as ``section__key=value`` or ``key=value``; None as a value leaves the key as it is.
 
         Raises:
             UserError: if a value is not allowed.
@@ -136,12 +230,12 @@ class Recipe(Section):
         content = self.model_dump()
         for name, value in changes.items():
             if value is not None:
-                section, key = name.split("__")
-                content[section][key] = value
+                *section, key = name.split("__")
+                (content[section[0]] if section else content)[key] = value
         try:
             return Recipe.model_validate(content)
         except ValidationError as error:
-            raise UserError("; ".join(f"--{item['loc'][-1]}: {_reason(item)}" for item in error.errors())) from None
+            raise UserError("; ".join(f"{_option(item)}: {_reason(item)}" for item in _first_of_each(error))) from None
 
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""
@@ -192,6 +286,20 @@ def _shipped_directory() -> Path:
     here = Path(__file__).parent
     inside = here / "pipelines"
     return inside if inside.is_dir() else here.parent / "pipelines"
+
+
+def _first_of_each(error: ValidationError) -> list[Any]:
+    """The first mistake of each key; a wrong item of a list makes a second one of the list."""
+    found: dict[Any, Any] = {}
+    for item in error.errors():
+        found.setdefault(item["loc"][:2], item)
+    return list(found.values())
+
+
+def _option(item: Any) -> str:
+    """How a key is called on the command line."""
+    names = [part for part in item["loc"] if isinstance(part, str)]
+    return f"--{names[-1].replace('_', '-')}"
 
 
 def _reason(item: Any) -> str:

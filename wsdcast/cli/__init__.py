@@ -12,6 +12,7 @@ import typer
 
 from wsdcast.cli.show import show, show_benchmark
 from wsdcast.errors import UserError
+from wsdcast.names import GridName, PriorName, SolverName
 
 app = typer.Typer(
     help="Weather ensembles by warm-start flow matching. The four stages, in order: [bold]prepare[/], [bold]train[/], "
@@ -50,6 +51,15 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
             raise typer.Exit(2) from None
 
     return guarded
+
+
+study = typer.Typer(help="Compare what the method can be.", no_args_is_help=True)
+app.add_typer(study, name="study")
+
+
+def study_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command under ``study``."""
+    return command(function, study)
 
 
 def bench_command(function: Callable[..., None]) -> Callable[..., None]:
@@ -144,8 +154,8 @@ def train(
     recipe: RecipeOption = None,
     run: RunOption = None,
     prior: Annotated[
-        Literal["warm", "standard"] | None,
-        typer.Option(help="Start flow matching from predicted moments, or from N(0, 1).", show_default="the recipe's: warm"),
+        PriorName | None,
+        typer.Option(help="Where flow matching starts, and what the generator is told.", show_default="the recipe's: warm"),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -164,13 +174,22 @@ def rollout(
     members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
     nfe: Annotated[
         int | None,
-        typer.Option(help="Network evaluations per sample, even (midpoint solver).", show_default="the recipe's: 10"),
+        typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10"),
     ] = None,
     starts: Annotated[
         int | None, typer.Option(help="Start times, spread evenly over the test part.", show_default="the recipe's: 12")
     ] = None,
     days: Annotated[float | None, typer.Option(help="Length of the forecast in days.", show_default="the recipe's: 3")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
+    solver: Annotated[
+        SolverName | None, typer.Option(help="Solver of the flow; auto picks it with its grid.", show_default="the recipe's: midpoint")
+    ] = None,
+    grid_in_time: Annotated[
+        GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
+    ] = None,
+    warmth: Annotated[
+        float | None, typer.Option(help="From 1, the whole warm start, to 0, none of its std.", show_default="the recipe's: 1")
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -178,7 +197,20 @@ def rollout(
     """Run ensembles autoregressively: forecast.zarr and a picture."""
     from wsdcast.stages.rollout import rollout
 
-    show(rollout(recipe, run, members=members, nfe=nfe, starts=starts, days=days, seed=seed, overwrite=overwrite), json)
+    summary = rollout(
+        recipe,
+        run,
+        members=members,
+        nfe=nfe,
+        starts=starts,
+        days=days,
+        seed=seed,
+        solver=solver,
+        grid_in_time=grid_in_time,
+        warmth=warmth,
+        overwrite=overwrite,
+    )
+    show(summary, json)
 
 
 @command
@@ -207,6 +239,79 @@ def prepare_(
     from wsdcast.bench.prepare import bench_prepare
 
     show_benchmark(bench_prepare(years), json)
+
+
+LIST = "A,B,..."
+
+
+@study_command
+def nfe(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Priors, one step and rolled out.", show_default="the recipe's: warm,standard,features-only"),
+    ] = None,
+    ablations: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Priors, one step alone; '' for none.", show_default="the recipe's: all others but given"),
+    ] = None,
+    nfe: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations, one step.", show_default="the recipe's: 2,4,6,10,20")
+    ] = None,
+    rollout_nfe: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Those of them that are rolled out; '' for none.", show_default="the recipe's: 4,20")
+    ] = None,
+    solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint")] = None,
+    grids_in_time: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Grids of flow times, each with each solver.", show_default="the recipe's: uniform")
+    ] = None,
+    warmths: Annotated[str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each in [0, 1].", show_default="the recipe's: 1")] = None,
+    starts: Annotated[int | None, typer.Option(help="Start times of one step.", show_default="the recipe's: 48")] = None,
+    rollout_starts: Annotated[int | None, typer.Option(help="Start times of forecasts.", show_default="the recipe's: 12")] = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 8")] = None,
+    leads: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Lead times in hours that are scored.", show_default="the recipe's: 6,24,72,120")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """How many evaluations are enough: priors, solvers and grids compared at equal cost of training: study.nc, study.html."""
+    from wsdcast.study.nfe import study_nfe
+
+    lists = {
+        "seeds": seeds,
+        "priors": priors,
+        "ablations": ablations,
+        "nfe": nfe,
+        "rollout_nfe": rollout_nfe,
+        "solvers": solvers,
+        "grids_in_time": grids_in_time,
+        "warmths": warmths,
+        "leads": leads,
+    }
+    split: dict[str, Any] = {
+        name: None if text is None else [part.strip() for part in text.split(",") if part.strip()] for name, text in lists.items()
+    }
+    show(study_nfe(recipe, run, overwrite=overwrite, starts=starts, rollout_starts=rollout_starts, members=members, **split), json)
+
+
+@study_command
+def statistics(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    samples: Annotated[int, typer.Option(min=2, help="Training samples that the statistics are means over.")] = 64,
+    levels: Annotated[int, typer.Option(min=2, help="Log signal-to-noise ratios at which they are taken.")] = 25,
+    warmth: Annotated[float | None, typer.Option(help="Warmth at which samples will be drawn.", show_default="the recipe's: 1")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What the solver dpm3-v3 needs to know of the trained generator: statistics/."""
+    from wsdcast.study.statistics import study_statistics
+
+    show(study_statistics(recipe, run, samples=samples, levels=levels, warmth=warmth), json)
 
 
 @command

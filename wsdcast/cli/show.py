@@ -39,7 +39,7 @@ def show(summary: Summary, json: bool) -> None:
     for number, problem in enumerate(summary.problems, start=1):
         console.print(Text(f" {number}. {problem}"))
     if summary.scores:
-        console.print(_scores(summary))
+        console.print(_scores(summary) if summary.stage == "score" else _settings(summary))
 
 
 def show_benchmark(benchmark: Benchmark, json: bool) -> None:
@@ -58,6 +58,22 @@ def show_benchmark(benchmark: Benchmark, json: bool) -> None:
         table.add_row(name, f"{value:.3g}" if isinstance(value, float) else str(value))
     table.add_row("on", Text(benchmark.machine))
     Console().print(table)
+
+
+def _settings(summary: Summary) -> Table:
+    """One row per setting of a study; the best of each prior and number of evaluations bold."""
+    title = "6 h: fair CRPS in m/s, its gain over the reference, spread/skill, mean deviation of the spectrum; longest lead: CRPS"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("prior", "solver/times w", "nfe", "CRPS", "gain %", "s/s", "spectrum", "rolled"):
+        table.add_column(name, justify="left" if name in ("prior", "solver/times w") else "right", no_wrap=True)
+    for row in summary.scores:
+        rolled = [value for name, value in row.items() if name.startswith("crps_") and name.endswith("h_rolled") and "gain" not in name]
+        gain = f"{100 * row['crps_gain_6h']:.1f}" if "crps_gain_6h" in row else ""
+        how = f"{row['solver']}/{row['grid']}" + (f" {row['warmth']:g}" if row["warmth"] != 1 else "") if row["solver"] else ""
+        cells = [row["prior"], how, str(row["nfe"]), f"{row['crps_6h']:.4f}", gain]
+        cells += [f"{row['spread_skill_6h']:.2f}", f"{row['power_deviation_6h']:.3f}", f"{rolled[-1]:.3f}" if rolled else ""]
+        table.add_row(*cells, style="bold" if row["best"] else None)
+    return table
 
 
 def _scores(summary: Summary) -> Table:

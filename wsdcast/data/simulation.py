@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from wsdcast.data.analysis import STEP
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
-from wsdcast.data.planet import LOWER, Planet
+from wsdcast.data.planet import LOWER, Planet, PlanetSettings
 
 EPOCH = np.datetime64("2000-01-01", "ns")
 LAYER_DEPTH = 5000.0
@@ -29,16 +29,18 @@ class Simulation:
         static: ``land_sea_mask`` (0 to 1) and ``geopotential_at_surface`` (m2 s-2), (latitude, longitude).
         grid: where.
         seed: of the planet and its weather.
+        stirring: of the planet, m/s per square root of an hour.
     """
 
     times: NDArray[np.datetime64]
     static: dict[str, NDArray[np.float32]]
     grid: Grid
     seed: int
+    stirring: float
 
     def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
         """Consecutive blocks of ``size`` times, the last one shorter, each (time, channel, latitude, longitude) in m s-1."""
-        planet, points = _planet(self.seed, self.grid)
+        planet, points = _planet(self.seed, self.stirring, self.grid)
         states = islice(planet.run(seed=self.seed), self.times.size)
         while chunk := list(islice(states, size)):
             with threadpool_limits(limits=1):
@@ -46,18 +48,18 @@ class Simulation:
             yield np.stack([np.stack([u.T, v.T]) for u, v in wind])
 
 
-def simulation(days: int, seed: int, grid: Grid) -> Simulation:
+def simulation(days: int, seed: int, stirring: float, grid: Grid) -> Simulation:
     """The lower layer of a planet for ``days``, read at the points of ``grid``."""
-    planet, points = _planet(seed, grid)
+    planet, points = _planet(seed, stirring, grid)
     with threadpool_limits(limits=1):
         land, mountains = (points.synthesis(planet.harmonics.analysis(field)).T for field in (planet.land, planet.mountains))
     static = {"land_sea_mask": np.clip(land, 0, 1), "geopotential_at_surface": 9.80665 * LAYER_DEPTH * mountains}
     times = EPOCH + STEP * np.arange(days * 4)
-    return Simulation(times, {name: field.astype(np.float32) for name, field in static.items()}, grid, seed)
+    return Simulation(times, {name: field.astype(np.float32) for name, field in static.items()}, grid, seed, stirring)
 
 
-def _planet(seed: int, grid: Grid) -> tuple[Planet, SphericalHarmonics]:
+def _planet(seed: int, stirring: float, grid: Grid) -> tuple[Planet, SphericalHarmonics]:
     # One thread throughout, as in Planet.run: the same seed is to give the same bits.
     with threadpool_limits(limits=1):
-        planet = Planet(seed=seed)
+        planet = Planet(PlanetSettings(stirring=stirring), seed=seed)
         return planet, SphericalHarmonics(planet.settings.truncation, grid.latitude, grid.longitude.size, dtype=np.float32)

@@ -45,24 +45,25 @@ def write_report(path: Path, scores: xr.Dataset, record: Analysis, forecast: Pat
     parts = [
         f"<h1>Ensemble forecast of 10 m wind: {html.escape(title)}</h1><p class=note>{html.escape(about)}</p>",
         "<h2>Scores by lead time</h2>",
-        _picture(score_curves(scores), "Fair CRPS, RMSE and spread/skill against lead time"),
+        picture(score_curves(scores), "Fair CRPS, RMSE and spread/skill against lead time"),
         _table(scores),
         "<p class=note>Both wind components, all starts, weighted by area. CRPS in m/s, fair: its expectation does not depend on the "
         "number of members; the standard one is biased upward. Persistence and climatology are the forecasts to beat; 'moments alone' "
         "draws independent Gaussian values from the warm-start network.</p>",
         "<h2>Does it look like wind?</h2>",
-        _picture(spectrum_ratios(scores), "Ratio of power spectra"),
+        picture(spectrum_ratios(scores), "Ratio of power spectra"),
         "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. 1 is right; the "
         "band is 20 %.</p>",
         "<h2>One forecast</h2>",
-        _picture(forecast_maps(members, truth, record.grid, when), "Maps of truth, mean, spread and members"),
+        picture(forecast_maps(members, truth, record.grid, when), "Maps of truth, mean, spread and members"),
         f"<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>",
     ]
     page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast: {html.escape(title)}</title>"
     path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n", encoding="utf-8")
 
 
-def _picture(figure: Figure, alternative: str) -> str:
+def picture(figure: Figure, alternative: str) -> str:
+    """A figure as an image inside the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

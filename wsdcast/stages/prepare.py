@@ -41,7 +41,7 @@ Times = NDArray[np.datetime64]
 
 
 def prepare(
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
     source: str | None = None,
@@ -90,7 +90,7 @@ def prepare(
     with alone(directory, "prepare"):
         try:
             origin = (
-                simulation(data.days, data.planet_seed, target)
+                simulation(data.days, data.planet_seed, data.stirring, target)
                 if data.source == "planet"
                 else _record(data, scratch, scheduler is not None, notes)
             )

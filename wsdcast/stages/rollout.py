@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from wsdcast.artefact import (
     ANIMATION,
     FORECAST,
     GENERATOR,
-    MOMENTS,
     MOMENTS_FORECAST,
     Summary,
     complete,
@@ -27,22 +27,25 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
-from wsdcast.context import Surroundings, surroundings
+from wsdcast.context import Surroundings
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.blocks import STRONGEST_WIND
 from wsdcast.data.store import close_store, create_store
-from wsdcast.ensemble import Sampler, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
+from wsdcast.ensemble import Sampler, batch_size, forecast, in_batches, member_noise, moments_sampler
 from wsdcast.errors import UserError
+from wsdcast.names import GridName, SolverName
+from wsdcast.priors import moments_alone, trained
 from wsdcast.progress import track
 from wsdcast.recipe import Recipe
 from wsdcast.report.animation import animate
-from wsdcast.warmstart.prior import PriorOf, standard, warm_start
+from wsdcast.sampling import required_statistics, sampler_of, without_auto
+from wsdcast.warmstart.prior import Moments
 
 LEADS_PER_CHUNK = 8
 
 
 def rollout(
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
     members: int | None = None,
@@ -50,6 +53,10 @@ def rollout(
     starts: int | None = None,
     days: float | None = None,
     seed: int | None = None,
+    solver: SolverName | None = None,
+    grid_in_time: GridName | None = None,
+    warmth: float | None = None,
+    moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
     """Run ensembles from starts in the test part into ``RUN/forecast.zarr``, and those of the moments model alone beside it.
@@ -62,39 +69,38 @@ def rollout(
         starts: number of start times, spread evenly over the test part.
         days: length of the forecast.
         seed: of the members' noise.
+        solver: of the flow, or ``auto``.
+        grid_in_time: flow times between which it steps.
+        warmth: w of Eq. 4.
+        moments: the model that a generator with the prior ``given`` was trained with, as for :func:`wsdcast.train`.
         overwrite: replace forecasts made from another recipe.
 
-    Each of the last five is by default as in the recipe.
+    What is None is as in the recipe.
 
     Raises:
         UserError: if the networks are missing or of another recipe, ``nfe`` cannot be met, or a forecast is no longer finite.
     """
-    changes = {"members": members, "nfe": nfe, "starts": starts, "days": days, "seed": seed}
+    changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "days": days, "seed": seed}
+    changes |= {"solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
     resolved, directory = resolve(recipe, run, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
+    resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
-    settings, poles = resolved.rollout, record.grid.includes_poles
-    beside = surroundings(record, resolved.context, models.device())
-    generator = models.load(
-        models.generator_model(resolved.generator, poles, beside.channels), require(resolved, directory, GENERATOR, "train")
-    )
+    settings = resolved.rollout
+    networks = trained(resolved, directory, record, moments)
     summary = Summary("rollout")
     samplers: dict[str, Sampler] = {}
-    prior_of: PriorOf = standard(models.CHANNELS)
-    if resolved.generator.prior == "warm":
-        prior_of = warm_start(
-            models.load(models.moments_model(resolved.moments, poles, beside.channels), require(resolved, directory, MOMENTS, "train"))
-        )
-        samplers[MOMENTS_FORECAST] = moments_sampler(prior_of)
-    samplers[FORECAST] = generator_sampler(generator, prior_of, settings.nfe, settings.warmth)
+    if networks.evaluates_moments:
+        samplers[MOMENTS_FORECAST] = moments_sampler(moments_alone(networks.moments))
+    samplers[FORECAST] = sampler_of(networks, settings, required_statistics(resolved, directory))
 
-    chosen = _starts(record, settings.starts, settings.steps)
-    per_sample = settings.nfe + (resolved.generator.prior == "warm")
+    chosen = record.starts(settings.starts, settings.steps)
     summary.facts = {
         "starts": f"{len(chosen)}, {_label(record.times[chosen[0]])} to {_label(record.times[chosen[-1]])}",
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
-        "evaluations": f"{settings.nfe} of the generator, {per_sample - settings.nfe} of the moments model per sample",
+        "evaluations": f"{settings.nfe} of the generator, {int(networks.evaluates_moments)} of the moments model per sample",
+        "solver": f"{settings.solver}, {settings.grid_in_time} times",
     }
     size = 4 * len(chosen) * settings.members * settings.steps * record.wind[0].size
     for artefact, sampler in samplers.items():
@@ -106,7 +112,7 @@ def rollout(
         (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
         begin = time.perf_counter()
         with complete(path) as partial:
-            runaway = _write_forecast(partial, resolved, artefact, record, beside, chosen, sampler)
+            runaway = _write_forecast(partial, resolved, artefact, record, networks.beside, chosen, sampler)
         seconds = time.perf_counter() - begin
         samples = len(chosen) * settings.members * settings.steps
         summary.written[str(path)] = f"{len(chosen)} starts x {settings.members} members x {settings.steps} leads, {size / 1e6:.0f} MB"
@@ -120,14 +126,6 @@ def rollout(
             animate(directory / FORECAST, record, partial)
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
-
-
-def _starts(record: Analysis, count: int, steps: int) -> NDArray[np.intp]:
-    """Indices of start times: at most ``count``, evenly spread over those of the test part that have all their truth."""
-    possible = record.now("test", steps)
-    if not possible.size:
-        raise UserError(f"no start in the test part has {steps * 6} h of gap-free truth after it; shorten the forecast with --days")
-    return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
 def _write_forecast(

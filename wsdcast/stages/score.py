@@ -31,6 +31,7 @@ from wsdcast.errors import UserError
 from wsdcast.progress import track
 from wsdcast.recipe import Recipe
 from wsdcast.report.page import write_report
+from wsdcast.sampling import without_auto
 from wsdcast.verification.baselines import climatology, persistence
 from wsdcast.verification.statistics import metrics, statistics
 
@@ -52,9 +53,10 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
         UserError: if there is no forecast, or it does not match the prepared record.
     """
     resolved, directory = resolve(recipe, run, FORECAST)
+    resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
-    if resolved.generator.prior == "warm":
+    if resolved.generator.needs_moments_network or resolved.generator.prior == "given":
         forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
     path, report = directory / SCORES, directory / REPORT
     if is_current(resolved, directory, SCORES, overwrite):

@@ -6,42 +6,59 @@ import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wsdcast import models
-from wsdcast.artefact import ANALYSIS, GENERATOR, MOMENTS, Summary, complete, is_current, make_stamp, require, resolve
-from wsdcast.context import context_of, surroundings
+from wsdcast.artefact import (
+    ANALYSIS,
+    GENERATOR,
+    MOMENTS,
+    PREDICTIONS,
+    Summary,
+    complete,
+    is_current,
+    make_stamp,
+    require,
+    require_space,
+    resolve,
+)
+from wsdcast.context import Samples, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
+from wsdcast.names import PriorName
+from wsdcast.predictions import Predictors, errors, folds, read_predictions, write_predictions
+from wsdcast.priors import fixed_or_given, rank_told, start_of
 from wsdcast.progress import track
 from wsdcast.recipe import Network, Recipe
-from wsdcast.warmstart.flow import training_loss
-from wsdcast.warmstart.moments import negative_log_likelihood
-from wsdcast.warmstart.prior import InformedPrior, PriorOf, standard, warm_start
+from wsdcast.warmstart.flow import joint_loss, training_loss
+from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.prior import InformedPrior, Moments, warm_start
 from wsdcast.warmstart.training import fit
 
-ContextOf = Callable[[Tensor], Tensor]
-"""From indices of time (batch,) to contexts (batch, channel, latitude, longitude)."""
-LARGEST_CACHE = 4e9
-"""Bytes of predicted moments that are kept in memory while the generator trains; larger records predict them batch by batch."""
+CHECKED = 256
+"""Samples of a part on which the moments are checked."""
+
+Losses = list[dict[str, float]]
 
 
 def train(
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
-    prior: Literal["warm", "standard"] | None = None,
+    prior: PriorName | None = None,
+    moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Train the moments model, then the generator, into ``RUN/moments`` and ``RUN/generator``.
+    """Train the moments model, then the generator, into ``RUN/moments`` and ``RUN/generator``, or both at once into the latter.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
         run: run directory; default ``runs/<recipe name>``.
-        prior: ``warm`` starts from predicted moments, ``standard`` from N(0, 1); default from the recipe.
+        prior: where flow matching starts, and what the generator is told; default from the recipe.
+        moments: for the prior ``given``, a model of yours: ``moments(context) -> (mean, std)``, as in
+            :func:`wsdcast.priors.fixed_or_given`. Give the same one to :func:`wsdcast.rollout`.
         overwrite: replace networks made from another recipe.
 
     Raises:
@@ -51,131 +68,152 @@ def train(
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
     states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
-    now = torch.from_numpy(record.now("train"))
     beside = surroundings(record, resolved.context, states.device)
+    samples, unseen = (samples_of(record, part, states, beside) for part in ("train", "validation"))
+    summary = Summary("train", facts={"training triples": len(samples)})
 
-    def context(now: Tensor) -> Tensor:
-        return context_of(states, now, record.times, beside)
-
-    summary = Summary("train", facts={"training triples": now.numel()})
-
-    moments: nn.Module | None = None
-    prior_of = standard(models.CHANNELS)
-    if resolved.generator.prior == "warm":
-        moments = _moments(resolved, directory, record, states, now, context, overwrite, summary)
-        prior_of = warm_start(moments)
+    prior_of: Callable[[Tensor], InformedPrior] | None = None
+    start = start_of(resolved)
+    if resolved.generator.reads_frozen_moments:
+        _moments(resolved, directory, record, samples, unseen, overwrite, summary)
+        predicted = read_predictions(directory / PREDICTIONS, states.device)
+        prior_of = lambda chosen: start(*predicted(chosen))  # noqa: E731
+    elif not resolved.generator.needs_moments_network:
+        from_context = warm_start(fixed_or_given(resolved, record, moments), start)
+        prior_of = lambda chosen: from_context(samples.context(chosen))  # noqa: E731
     if is_current(resolved, directory, GENERATOR, overwrite):
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
 
     _seed(resolved, 1)
-    generator = models.to_device(models.generator_model(resolved.generator, record.grid.includes_poles, beside.channels))
-    random = torch.Generator().manual_seed(resolved.seed)
-    priors = _priors(prior_of, states, now, context)
+    poles, channels = record.grid.includes_poles, beside.channels
+    model: nn.Module = models.generator_model(resolved.generator, poles, channels, rank_told(resolved))
+    # Not the stream that orders the samples.
+    random = torch.Generator().manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
+    if prior_of is None:
+        model = nn.ModuleDict({"moments": models.moments_model(resolved.moments, poles, channels), "generator": model})
 
     def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
-        return training_loss(network, priors(chosen), context(now[chosen]), states[now[chosen] + 1], random)
+        context, target = samples.context(chosen), samples.target(chosen)
+        if prior_of is not None:
+            return training_loss(network, prior_of(chosen), context, target, random)
+        end_to_end = resolved.generator.moments == "end-to-end"
+        return joint_loss(network.generator, network.moments, start, context, target, random, end_to_end)  # type: ignore[arg-type]
 
-    _fit(resolved, resolved.generator, generator, loss_of, now.numel(), directory, GENERATOR, summary)
+    seconds = _stopwatch()
+    with complete(directory / GENERATOR) as partial:
+        generator, losses = _fitted(
+            resolved, resolved.generator, models.to_device(model), loss_of, torch.arange(len(samples)), GENERATOR, summary
+        )
+        models.save({models.WEIGHTS: generator}, partial, make_stamp(resolved, directory, GENERATOR) | {"seconds": seconds()}, losses)
+    summary.written[str(directory / GENERATOR)] = _size(generator)
     return summary
 
 
 def _moments(
-    recipe: Recipe,
-    directory: Path,
-    record: Analysis,
-    states: Tensor,
-    now: Tensor,
-    context: ContextOf,
-    overwrite: bool,
-    summary: Summary,
-) -> nn.Module:
-    """The trained h_phi, from the run directory or new."""
-    channels = context(now[:1]).shape[1] - models.CONTEXT
+    recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
+) -> None:
+    """Train h_phi and predict the moments of the training samples, unless both are there and current."""
+    weights = torch.from_numpy(record.grid.area_weights / record.grid.area_weights.mean()).float()[:, None]
+
+    def untrained() -> MomentsModel:
+        return models.to_device(models.moments_model(recipe.moments, record.grid.includes_poles, samples.beside.channels))
+
+    def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
+        return negative_log_likelihood(network, samples.context(chosen), samples.target(chosen))
+
+    parts = folds(len(samples), recipe.moments.folds)
+    names = [f"fold-{number}" for number in range(len(parts))]
     if is_current(recipe, directory, MOMENTS, overwrite):
-        summary.facts["current"] = str(directory / MOMENTS)
+        summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
     else:
-        _seed(recipe, 0)
-        network = models.to_device(models.moments_model(recipe.moments, record.grid.includes_poles, channels))
-
-        def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
-            return negative_log_likelihood(network, context(now[chosen]), states[now[chosen] + 1])
-
-        _fit(recipe, recipe.moments, network, loss_of, now.numel(), directory, MOMENTS, summary)
-    moments = models.load(models.moments_model(recipe.moments, record.grid.includes_poles, channels), directory / MOMENTS)
-    weights = torch.from_numpy(record.grid.area_weights).float()[:, None].to(states.device)
+        seconds = _stopwatch()
+        with complete(directory / MOMENTS) as partial:
+            outsides = {name: outside for name, (outside, _) in zip(names, parts, strict=True)}
+            networks: dict[str, MomentsModel] = {}
+            losses: Losses = []
+            for name, chosen in {models.WEIGHTS: torch.arange(len(samples)), **outsides}.items():
+                _seed(recipe, 0)
+                label = MOMENTS if name == models.WEIGHTS else f"{MOMENTS}, {name}"
+                networks[name], history = _fitted(recipe, recipe.moments, untrained(), loss_of, chosen, label, summary)
+                losses = losses or history  # of the first, which sees all samples
+            if parts:
+                # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
+                _, ratio = errors([(networks[name], inside) for name, (_, inside) in zip(names, parts, strict=True)], samples, weights)
+                summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
+                for network in networks.values():
+                    network.calibration.copy_(ratio)
+            models.save(dict(networks), partial, make_stamp(recipe, directory, MOMENTS) | {"seconds": seconds()}, losses)
+        summary.written[str(directory / MOMENTS)] = _size(networks[models.WEIGHTS])
+    moments = models.load(untrained(), directory / MOMENTS)
     # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
-    for part, label in (("train", "training"), ("validation", "validation")):
-        indices = torch.from_numpy(record.now(part))  # type: ignore[arg-type]
-        if indices.numel():
-            summary.facts[f"moments, {label} part"] = _check_moments(
-                moments, states, indices[:: max(1, indices.numel() // 256)], context, weights
-            )
-    return moments
+    for part, label in ((samples, "training"), (unseen, "validation")):
+        if len(part):
+            summary.facts[f"moments, {label} part"] = _checked(moments, part, weights)
+    if is_current(recipe, directory, PREDICTIONS, overwrite):
+        return
+    size = 2 + recipe.moments.rank
+    require_space(directory, 4 * size * len(samples) * samples.states[0].numel())
+    passed = _stopwatch()
+    predictors: Predictors = [(moments, torch.arange(len(samples)))]
+    if parts:
+        loaded = [models.load(untrained(), directory / MOMENTS, name) for name in names]
+        predictors = [(network, inside) for network, (_, inside) in zip(loaded, parts, strict=True)]
+    with complete(directory / PREDICTIONS) as partial:
+        write_predictions(partial, predictors, samples, size, make_stamp(recipe, directory, PREDICTIONS))
+    visits = recipe.generator.steps * recipe.generator.batch / len(samples)
+    how = "each by the network that has not seen it, " if parts else ""
+    summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {how}predicted once in {passed():.1f} s"
+    if visits > 1:
+        summary.facts["predictions save"] = f"about {passed() * (visits - 1):.0f} s, because training visits a sample {visits:.0f} times"
 
 
-@torch.inference_mode()
-def _check_moments(moments: nn.Module, states: Tensor, now: Tensor, context: ContextOf, weights: Tensor) -> str:
+def _checked(moments: Moments, samples: Samples, weights: Tensor) -> str:
     """Error of the mean in units of the wind's standard deviation, and calibration of the predicted one."""
-    errors, scores = [], []
-    for some in now.split(32):
-        mean, std = moments(context(some))
-        error = states[some + 1] - mean
-        errors.append((error**2 * weights).mean(dim=(1, 2, 3)))
-        scores.append(((error / std) ** 2 * weights).mean(dim=(1, 2, 3)))
-    return f"error {torch.cat(errors).mean().sqrt():.3f} std of the wind; (x - mean) / std has std {torch.cat(scores).mean().sqrt():.2f}"
+    chosen = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
+    error, ratio = (by_channel.square().mean().sqrt() for by_channel in errors([(moments, chosen)], samples, weights))
+    return f"error {error:.3f} std of the wind; (x - mean) / std has std {ratio:.2f}"
 
 
-def _priors(prior_of: PriorOf, states: Tensor, now: Tensor, context: ContextOf) -> Callable[[Tensor], InformedPrior]:
-    """Priors of chosen training samples, predicted once and kept where memory allows (section 2.4)."""
-
-    def predict(chosen: Tensor) -> InformedPrior:
-        return prior_of(context(now[chosen]))
-
-    if 2 * 4 * now.numel() * states[0].numel() > LARGEST_CACHE:
-        return predict
-    batches = torch.arange(now.numel()).split(32)
-    parts = [predict(chosen) for chosen in track(batches, "predicting priors", len(batches))]
-    mean = torch.cat([part.mean for part in parts]).contiguous()
-    std = torch.cat([part.std for part in parts]).contiguous()
-    return lambda chosen: InformedPrior(mean[chosen], std[chosen])
-
-
-def _fit(
+def _fitted(
     recipe: Recipe,
     network: Network,
-    model: nn.Module,
+    model: models.Model,
     loss_of: Callable[[nn.Module, Tensor], Tensor],
-    samples: int,
-    directory: Path,
-    artefact: str,
+    chosen: Tensor,
+    label: str,
     summary: Summary,
-) -> None:
-    """Run the training loop with a progress bar and keep the averaged weights."""
-    history: list[dict[str, Any]] = []
+) -> tuple[models.Model, Losses]:
+    """Run the training loop on some samples with a progress bar; the averaged network and its losses."""
     begin = time.perf_counter()
-    with complete(directory / artefact) as partial:
-        averaged = copy.deepcopy(model).eval().requires_grad_(False)
-        losses = fit(
-            model,
-            averaged,
-            loss_of,
-            samples,
-            steps=network.steps,
-            batch=network.batch,
-            rate=network.rate,
-            clip=network.clip,
-            average=network.average,
-            random=torch.Generator().manual_seed(recipe.seed),
-        )
-        for step, loss in enumerate(track(losses, f"training {artefact}", network.steps)):
-            history.append({"step": step, "loss": loss})
-        models.save(averaged, partial, make_stamp(recipe, directory, artefact), history)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    tail = np.mean([row["loss"] for row in history[-max(1, network.steps // 10) :]])
-    summary.written[str(directory / artefact)] = f"{parameters / 1e6:.2f} M parameters"
-    summary.facts[f"{artefact} loss"] = f"{tail:.4f}, mean of the last tenth of {network.steps} steps of {network.batch}"
-    summary.facts[f"{artefact} time"] = f"{time.perf_counter() - begin:.0f} s"
+    averaged = copy.deepcopy(model).eval().requires_grad_(False)
+    steps = fit(
+        model,
+        averaged,
+        lambda model, some: loss_of(model, chosen[some]),
+        chosen.numel(),
+        steps=network.steps,
+        batch=network.batch,
+        rate=network.rate,
+        clip=network.clip,
+        average=network.average,
+        random=torch.Generator().manual_seed(recipe.seed),
+    )
+    losses = [{"step": step, "loss": loss} for step, loss in enumerate(track(steps, f"training {label}", network.steps))]
+    tail = np.mean([row["loss"] for row in losses[-max(1, network.steps // 10) :]])
+    summary.facts[f"{label} loss"] = f"{tail:.4f}, mean of the last tenth of {network.steps} steps of {network.batch}"
+    summary.facts[f"{label} time"] = f"{time.perf_counter() - begin:.0f} s"
+    return averaged, losses
+
+
+def _stopwatch() -> Callable[[], float]:
+    """Seconds since now."""
+    begin = time.perf_counter()
+    return lambda: time.perf_counter() - begin
+
+
+def _size(network: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} M parameters"
 
 
 def _seed(recipe: Recipe, network: int) -> None:

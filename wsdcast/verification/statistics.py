@@ -52,7 +52,7 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
     ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); 1 for a reliable ensemble of any size.
     ``power_ratio`` is the mean power of members over the mean power of the truth, by wavenumber from 1.
     ``power_deviation`` is the largest and ``power_deviation_mean`` the mean of |1 - ratio| over the wavenumbers that hold more than
-    a thousandth of the truth's energy.
+    a thousandth of the truth's energy, of which there are ``energetic_wavenumbers``.
     """
     wavy = mean.isel(wavenumber=slice(1, None))
     ratio = wavy["power"] / wavy["power_truth"]
@@ -70,5 +70,6 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
             "power_ratio": ratio,
             "power_deviation": deviation.max("wavenumber"),
             "power_deviation_mean": deviation.mean("wavenumber"),
+            "energetic_wavenumbers": energetic.sum("wavenumber"),
         }
     )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsdcast.warmstart.prior import InformedPrior, PriorOf
-from wsdcast.warmstart.solvers import Solver
+from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, Start
+from wsdcast.warmstart.solvers import Solver, Velocity
 
 
 def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +48,32 @@ def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, t
     return nn.functional.mse_loss(generator(generator_input(x, context, prior), t, warmth), velocity)
 
 
+def joint_loss(
+    generator: nn.Module,
+    moments: Moments,
+    start: Start,
+    context: Tensor,
+    target: Tensor,
+    random: torch.Generator,
+    end_to_end: bool = False,
+) -> Tensor:
+    """Both networks at once: Algorithm 1 with moments in training, plus their own loss, Eq. 5.
+
+    The standard deviation never gets a gradient from the generator's loss, or the two networks would agree on one that makes the
+    velocity trivial instead of true (appendix E, ``test_networks_collude_unless_the_std_is_detached``). The mean gets one ``end_to_end``.
+
+    Args:
+        generator, context, target, random: as in :func:`training_loss`.
+        moments: h_phi, in training.
+        start: what is made of its moments.
+        end_to_end: whether the generator's loss trains the mean too.
+    """
+    mean, *rest = moments(context)
+    likelihood = informed_prior(mean, *rest).log_prob(target).mean() / target[0].numel()
+    prior = start(mean if end_to_end else mean.detach(), *(value.detach() for value in rest))
+    return training_loss(generator, prior, context, target, random) - likelihood
+
+
 def sample(
     generator: nn.Module, prior_of: PriorOf, context: Tensor, noise: Tensor, times: Tensor, solve: Solver, warmth: float = 1.0
 ) -> Tensor:
@@ -65,7 +92,9 @@ def sample(
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
 
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return generator(generator_input(x, context, prior), t.reshape(1), shared_warmth)
+    return prior.denormalise(solve(velocity_of(generator, prior, context, shared_warmth), noise, times))
 
-    return prior.denormalise(solve(velocity, noise, times.to(noise.device)))
+
+def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor) -> Velocity:
+    """The generator as the velocity of a flow, for some contexts and their blended prior; ``warmth`` is (1,)."""
+    return lambda x, t: generator(generator_input(x, context, prior), t.reshape(1), warmth)

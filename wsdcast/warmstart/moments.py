@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.prior import Moments
 
 MINIMUM_STD = 0.01
 """Below it the predicted standard deviation is clipped (appendix B), in units of the data's own."""
 
 
 class MomentsModel(nn.Module):
-    """A network turned into ``context -> (mean, std)``.
+    """A network turned into ``context -> (mean, std)``, or ``(mean, std, factors)`` if it is to predict correlations.
 
     With ``residual`` the mean is the first ``channels`` channels of the context plus what the network adds. A weather context is
     (state now, state before), so an untrained network, whose output is zero, predicts persistence of the state now.
 
     Args:
-        network: maps (batch, context channels, ...) to (batch, 2 channels, ...).
+        network: maps (batch, context channels, ...) to (batch, (2 + rank) channels, ...).
         channels: channels of the target.
         residual: whether the mean is added to the context's first channels.
+        rank: how many patterns of correlation are predicted beside the moments (:class:`CorrelatedPrior`).
     """
 
-    def __init__(self, network: nn.Module, channels: int, residual: bool = True) -> None:
+    def __init__(self, network: nn.Module, channels: int, residual: bool = True, rank: int = 0) -> None:
         super().__init__()
         self.network = network
         self.channels = channels
         self.residual = residual
+        self.rank = rank
+        self.calibration: Tensor
+        self.register_buffer("calibration", torch.ones(channels))
 
-    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each (batch, channels, ...)."""
-        mean, raw_std = self.network(context).chunk(2, dim=1)
+    def forward(self, context: Tensor) -> tuple[Tensor, ...]:
+        """Mean and standard deviation, each (batch, channels, ...); with a rank also factors, (batch, rank, channels, ...)."""
+        mean, raw_std, *raw_factors = self.network(context).split(self.channels, dim=1)
         if self.residual:
             mean = mean + context[:, : self.channels]
+        calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
         # Shifted so that training starts from a std of 0.2, not 0.7: nearer to what a step of 6 h leaves uncertain.
-        return mean, F.softplus(raw_std - 1.5).clamp(min=MINIMUM_STD)
+        std = F.softplus(raw_std - 1.5).clamp(min=MINIMUM_STD) * calibration
+        if not self.rank:
+            return mean, std
+        # A pattern's length, whose square is the standard deviation along it, is then about one whatever the grid.
+        return mean, std, torch.stack(raw_factors, dim=1) * (calibration / mean[0].numel()).sqrt()
 
 
-def negative_log_likelihood(moments: nn.Module, context: Tensor, target: Tensor) -> Tensor:
+def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor) -> Tensor:
     """Eq. 5 per number predicted, in nats, averaged over the batch."""
-    log_prob = InformedPrior(*moments(context)).log_prob(target)
+    log_prob = informed_prior(*moments(context)).log_prob(target)
     return -log_prob.mean() / target[0].numel()

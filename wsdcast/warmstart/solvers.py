@@ -1,43 +1,129 @@
-"""Solvers of dx/dt = velocity(x, t): one function each, ``solve(velocity, noise, times) -> sample``."""
+"""Solvers of dx/dt = velocity(x, t): one function each, ``solve(velocity, noise, times) -> sample``.
+
+Those of one step are Runge-Kutta methods. Those of several steps keep what they have evaluated, so that a step costs one evaluation;
+they integrate the polynomial through the last velocities (Adams-Bashforth, here), or through the last estimates of the data in the
+log signal-to-noise ratio (DPM-Solver++, in :mod:`wsdcast.warmstart.dpm`). :mod:`wsdcast.warmstart.evaluations` counts what they cost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from wsdcast.errors import UserError
-
 Velocity = Callable[[Tensor, Tensor], Tensor]
+"""From state (batch, ...) and time (a scalar tensor) to the velocity, of the shape of the state."""
+
 Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
-
-MIDPOINT_EVALUATIONS = 2
-"""Calls of ``velocity`` per step of :func:`midpoint`."""
+"""From velocity, the state at the first time, and increasing times (steps + 1,) to the state at the last."""
 
 
-def midpoint(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
-    """The explicit midpoint rule, second order, two evaluations a step, none at the data end (t = 1).
+class Tableau(NamedTuple):
+    """An explicit Runge-Kutta method after Butcher: at which shares of a step it evaluates, how it gets there, how it sums up."""
 
-    Args:
-        velocity: function of state (batch, ...) and time (a scalar tensor).
-        noise: state at ``times[0]``.
-        times: increasing, (steps + 1,).
-    """
+    nodes: tuple[float, ...]
+    matrix: tuple[tuple[float, ...], ...]
+    weights: tuple[float, ...]
+
+
+EULER = Tableau((0,), ((),), (1,))
+MIDPOINT = Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1))
+HEUN2 = Tableau((0, 1), ((), (1,)), (1 / 2, 1 / 2))
+HEUN3 = Tableau((0, 1 / 3, 2 / 3), ((), (1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4))
+THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8))
+
+
+def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """One-step methods; as many evaluations a step as the tableau has nodes."""
     x = noise
-    for start, end in pairwise(times):
-        half = (end - start) / 2
-        x = x + (end - start) * velocity(x + half * velocity(x, start), start + half)
+    for start, end in pairwise(times.tolist()):
+        x = _step(tableau, velocity, x, start, end, velocity(x, x.new_tensor(start)))
     return x
 
 
-def steps_for(evaluations: int, per_step: int = MIDPOINT_EVALUATIONS) -> int:
-    """How many steps make exactly ``evaluations`` function evaluations (NFE).
+def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """First order; on straight paths the same as DDIM (Gao et al. 2024)."""
+    return runge_kutta(EULER, velocity, noise, times)
 
-    Raises:
-        UserError: if no whole number of steps does; it names the nearest that can be had.
+
+def midpoint(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Second order, two evaluations a step, none at the data end (t = 1)."""
+    return runge_kutta(MIDPOINT, velocity, noise, times)
+
+
+def heun2(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Second order, two evaluations a step, the last at the data end, where a generator is least reliable."""
+    return runge_kutta(HEUN2, velocity, noise, times)
+
+
+def heun3(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Third order, three evaluations a step."""
+    return runge_kutta(HEUN3, velocity, noise, times)
+
+
+def rk4(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    """Fourth order, four evaluations a step: Kutta's 3/8 rule, which is what torchdiffeq has under this name."""
+    return runge_kutta(THREE_EIGHTHS, velocity, noise, times)
+
+
+def adams_bashforth(order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0) -> Tensor:
+    """Adams-Bashforth on any grid, of order 2 to 4, one evaluation a step once it has its history.
+
+    It starts with Runge-Kutta steps of just the order that does not spoil its own: none for 2, one midpoint step for 3, two steps of
+    Heun's third order for 4.
+
+    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023), of order ``order`` - 1 + b, more stable where
+    steps are large. There the velocity is averaged, v <- (1 - b) v + b velocity(x), and the method is applied to the velocity in terms
+    of that average, v + (1 - b) / b (v - v before), the difference integrated to one order less.
+
+    Args:
+        order: 2, 3 or 4.
+        velocity, noise, times: as for any solver.
+        momentum: b in (0, 1]; 1 is plain Adams-Bashforth.
     """
-    if evaluations < 1 or evaluations % per_step:
-        nearest = max(per_step, round(evaluations / per_step) * per_step)
-        raise UserError(f"nfe {evaluations}: the midpoint solver takes {per_step} evaluations a step; the nearest it can do is {nearest}")
-    return evaluations // per_step
+    x = noise
+    start_up = {2: EULER, 3: MIDPOINT, 4: HEUN3}[order]
+    known: list[float] = []
+    averages: list[Tensor] = []  # newest first, as the times in `known`
+    changes: list[Tensor] = []
+    for step, (start, end) in enumerate(pairwise(times.tolist())):
+        slope = velocity(x, x.new_tensor(start))
+        average = slope if not averages else (1 - momentum) * averages[0] + momentum * slope
+        changes = [average - averages[0] if averages else 0 * average, *changes][: order - 1]
+        averages, known = [average, *averages][:order], [start, *known][:order]
+        if step < order - 2:
+            x = _step(start_up, velocity, x, start, end, slope)
+            continue
+        x = x + combine(_quadrature(known[: len(averages)], start, end), averages)
+        if momentum < 1:
+            x = x + (1 - momentum) / momentum * combine(_quadrature(known[: len(changes)], start, end), changes)
+    return x
+
+
+def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: float, slope: Tensor) -> Tensor:
+    """One Runge-Kutta step whose first slope is known."""
+    slopes = [slope]
+    for node, row in zip(tableau.nodes[1:], tableau.matrix[1:], strict=True):
+        inner = x + (end - start) * combine(row, slopes)
+        slopes.append(velocity(inner, x.new_tensor(start + node * (end - start))))
+    return x + (end - start) * combine(tableau.weights, slopes)
+
+
+def _quadrature(known: Sequence[float], start: float, end: float) -> list[float]:
+    """Weights of values at ``known`` times that integrate every polynomial through them from ``start`` to ``end``."""
+    length = end - start
+    powers = np.arange(len(known))
+    at = (np.array(known) - start) / length
+    return list(length * np.linalg.solve(at[None, :] ** powers[:, None], 1 / (powers + 1)))
+
+
+def combine(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """Weighted sum."""
+    total = weights[0] * values[0]
+    for weight, value in zip(weights[1:], values[1:], strict=True):
+        if weight:
+            total = total + weight * value
+    return total

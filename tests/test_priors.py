@@ -1,0 +1,224 @@
+"""Priors beside the method's own, the correlated one, and training both networks at once."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
+from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
+from wsdcast.warmstart.flow import joint_loss, training_loss
+from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.prior import InformedPrior, warm_start
+
+SHAPE = (2, 3, 4)
+
+
+@pytest.fixture
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def prior(random) -> CorrelatedPrior:
+    mean, std = torch.randn(5, *SHAPE, generator=random).double(), torch.rand(5, *SHAPE, generator=random).double() + 0.1
+    return CorrelatedPrior(mean, std, factors=torch.randn(5, 3, *SHAPE, generator=random).double())
+
+
+def dense(prior: CorrelatedPrior) -> torch.Tensor:
+    """L as a matrix, (batch, n, n)."""
+    v = prior.factors.flatten(2).transpose(1, 2)
+    return torch.diag_embed(prior.std.flatten(1)) + v @ v.transpose(1, 2)
+
+
+def test_correlated_prior_is_that_of_the_dense_matrix(prior, random):
+    noise = torch.randn(5, *SHAPE, generator=random).double()
+    by_matrix = prior.mean + (dense(prior) @ noise.flatten(1)[:, :, None])[:, :, 0].reshape(noise.shape)
+    torch.testing.assert_close(prior.sample(noise), by_matrix)
+    torch.testing.assert_close(prior.normalise(by_matrix), noise)
+    root = dense(prior)
+    expected = torch.distributions.MultivariateNormal(prior.mean.flatten(1), root @ root.transpose(1, 2)).log_prob(by_matrix.flatten(1))
+    torch.testing.assert_close(prior.log_prob(by_matrix), expected)
+
+
+def test_correlations_vanish_at_no_warmth(prior, random):
+    x = torch.randn(5, *SHAPE, generator=random).double()
+    cold = prior.blended(torch.zeros(1).double())
+    torch.testing.assert_close(cold.normalise(x), x - prior.mean)
+    whole = prior.blended(torch.ones(1).double())
+    torch.testing.assert_close(whole.normalise(x), prior.normalise(x))
+    # In between L is the blended diagonal plus the share of V V^T that Eq. 4 leaves of a std near 0, w^2.
+    w = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0]).double()
+    half = prior.blended(w)
+    v = prior.factors.flatten(2).transpose(1, 2)
+    expected = torch.diag_embed(InformedPrior(prior.mean, prior.std).blended(w).std.flatten(1)) + w[:, None, None] ** 2 * v @ v.transpose(
+        1, 2
+    )
+    torch.testing.assert_close(dense(half), expected)
+
+
+def test_unblended_correlations_stay(prior, random):
+    x = torch.randn(5, *SHAPE, generator=random).double()
+    unblended = informed_prior(prior.mean, prior.std, prior.factors, blend=no_blending)
+    torch.testing.assert_close(unblended.blended(torch.zeros(1).double()).normalise(x), prior.normalise(x))
+
+
+def test_marginal_std_is_the_diagonal_of_the_covariance(prior):
+    covariance = dense(prior) @ dense(prior)
+    torch.testing.assert_close(prior.marginal_std().flatten(1) ** 2, covariance.diagonal(dim1=1, dim2=2))
+
+
+def test_features_of_a_correlated_prior_hold_its_patterns(prior):
+    features = prior.features()
+    assert features.shape == (5, (2 + 3) * 2, 3, 4)
+    torch.testing.assert_close(features[:, 4:6], prior.factors[:, 0])
+
+
+def test_likelihood_is_highest_at_the_pattern_of_the_data(random):
+    """Data with one strong common pattern: the likelihood with rank 1 beats the best diagonal one by the gain known in closed form."""
+    pattern = torch.ones(1, 1, 8)
+    amount = torch.randn(4096, 1, 1, generator=random)
+    data = 0.1 * torch.randn(4096, 1, 8, generator=random) + amount * pattern * 0.5
+    root = CorrelatedPrior(torch.zeros_like(data), torch.full_like(data, 0.1), factors=torch.full((4096, 1, 1, 8), 0.4))
+    # det of the covariance: 0.1^16 (1 + 8 * 0.25 / 0.01); L has the eigenvalue sqrt(0.01 + 2) along the pattern.
+    v = torch.linspace(0.05, 0.8, 60)
+    likelihoods = [CorrelatedPrior(root.mean, root.std, factors=torch.full((4096, 1, 1, 8), x.item())).log_prob(data).mean() for x in v]
+    best = v[int(np.argmax(likelihoods))].item()
+    assert best == pytest.approx(((2.01**0.5 - 0.1) / 8) ** 0.5, abs=0.02)
+    diagonal = InformedPrior(torch.zeros_like(data), torch.full_like(data, 0.26**0.5)).log_prob(data).mean()
+    gain = 0.5 * (8 * np.log(0.26) - 7 * np.log(0.01) - np.log(2.01))
+    assert max(likelihoods) - diagonal == pytest.approx(gain, rel=0.02)
+
+
+def test_moments_network_predicts_factors_if_asked(random):
+    network = nn.Conv2d(4, 8, 1)
+    mean, std, factors = MomentsModel(network, channels=2, rank=2)(torch.randn(3, 4, 5, 6, generator=random))
+    assert mean.shape == std.shape == (3, 2, 5, 6)
+    assert factors.shape == (3, 2, 2, 5, 6)
+    raw = network(torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(factors[:, 1], raw[:, 6:8] / 60**0.5)
+
+
+def test_blends():
+    std, w = torch.tensor([0.05, 0.6]), torch.tensor(0.25)
+    torch.testing.assert_close(plain_blending(std, w), torch.tensor([0.25 * 0.05 + 0.75, 0.25 * 0.6 + 0.75]))
+    torch.testing.assert_close(no_blending(std, w), std)
+
+
+def test_what_is_left_of_the_method_in_each_ablation(random):
+    mean, std = torch.randn(3, *SHAPE, generator=random), torch.rand(3, *SHAPE, generator=random) + 0.1
+    x, w = torch.randn(3, *SHAPE, generator=random), torch.tensor([0.3])
+    warm = InformedPrior(mean, std)
+    torch.testing.assert_close(mean_only(mean, std).blended(w).normalise(x), x - mean)
+    torch.testing.assert_close(mean_only(mean, std).features()[:, :2], mean)
+    only_told = features_only(mean, std)
+    torch.testing.assert_close(only_told.blended(w).normalise(x), x)
+    torch.testing.assert_close(only_told.blended(w).features(), warm.features())  # as they are, whatever the warmth
+    torch.testing.assert_close(informed_prior(mean, std, blend=no_blending).blended(w).normalise(x), warm.normalise(x))
+    for w in (0.0, 1.0):
+        blended = informed_prior(mean, std, blend=plain_blending).blended(torch.tensor([w]))
+        torch.testing.assert_close(blended.std, std if w else torch.ones_like(std))
+
+
+def test_standard_and_fixed_moments_do_not_look_at_the_context(random):
+    context = torch.randn(3, 4, 3, 4, generator=random)
+    mean, std = standard_moments(2)(context)
+    assert torch.equal(mean, torch.zeros(3, *SHAPE))
+    assert torch.equal(std, torch.ones(3, *SHAPE))
+    field = torch.randn(SHAPE, generator=random)
+    mean, std = fixed_moments(field, field.abs())(context)
+    assert torch.equal(mean, field.expand(3, *SHAPE))
+    assert torch.equal(std, field.abs().expand(3, *SHAPE))
+
+
+class Told(nn.Module):
+    """A generator that sees the state and the features in every point, a small perceptron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 32), nn.SiLU(), nn.Linear(32, 1))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, warmth: torch.Tensor) -> torch.Tensor:
+        scalars = torch.stack([t, warmth], dim=1)[:, :, None].expand(-1, -1, x.shape[2])
+        return self.layers(torch.cat([x, scalars], dim=1).transpose(1, 2)).transpose(1, 2)
+
+
+class Constant(nn.Module):
+    """Moments that do not depend on the context, two numbers to train."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.log_std = nn.Parameter(torch.tensor(mean)), nn.Parameter(torch.tensor(std).log())
+
+    def forward(self, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean.expand(context.shape), self.log_std.exp().expand(context.shape)
+
+
+def trained_together(loss_of, steps: int = 400) -> tuple[Constant, list[float]]:
+    torch.manual_seed(0)
+    generator, moments, random = Told(), Constant(0.5, 0.7), torch.Generator().manual_seed(1)
+    optimiser = torch.optim.Adam([*generator.parameters(), *moments.parameters()], lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        target = 1 + 0.5 * torch.randn(64, 1, 4, generator=random)
+        loss = loss_of(generator, moments, torch.zeros(64, 1, 4), target, random)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return moments, losses
+
+
+def test_networks_collude_unless_the_std_is_detached():
+    """Appendix E: left to the generator's loss alone, the std leaves the data behind, because then the velocity is easy to tell."""
+
+    def everything(generator, moments, context, target, random):
+        return training_loss(generator, InformedPrior(*moments(context)), context, target, random)
+
+    def detached(generator, moments, context, target, random):
+        mean, std = moments(context)
+        return training_loss(generator, InformedPrior(mean, std.detach()), context, target, random)
+
+    colluding, losses = trained_together(everything)
+    honest, honest_losses = trained_together(detached)
+    assert np.mean(losses[-50:]) < 0.75 * np.mean(honest_losses[-50:])  # the loss looks better
+    assert colluding.log_std.exp().item() > 2  # four times the data's and growing
+    assert honest.log_std.exp().item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("end_to_end", [False, True])
+def test_joint_training_finds_the_moments(end_to_end):
+    moments, _ = trained_together(partial(_joint, end_to_end=end_to_end), steps=600)
+    assert moments.mean.item() == pytest.approx(1, abs=0.1)
+    assert moments.log_std.exp().item() == pytest.approx(0.5, abs=0.05)
+
+
+def _joint(generator, moments, context, target, random, end_to_end):
+    return joint_loss(generator, moments, InformedPrior, context, target, random, end_to_end)
+
+
+def test_only_end_to_end_does_the_generator_teach_the_mean(random):
+    context, target = torch.zeros(8, 1, 4), torch.randn(8, 1, 4, generator=random)
+    gradients = {}
+    for end_to_end in (False, True):
+        torch.manual_seed(0)
+        generator, moments = Told(), Constant(0.5, 0.7)
+        joint_loss(generator, moments, InformedPrior, context, target, torch.Generator().manual_seed(1), end_to_end).backward()
+        gradients[end_to_end] = moments.mean.grad.item(), moments.log_std.grad.item()
+    model = Constant(0.5, 0.7)
+    (-InformedPrior(*model(context)).log_prob(target).mean() / 4).backward()
+    assert gradients[False] == pytest.approx((model.mean.grad.item(), model.log_std.grad.item()), rel=1e-5)
+    assert gradients[True][0] != pytest.approx(gradients[False][0], rel=1e-3)
+    assert gradients[True][1] == pytest.approx(gradients[False][1], rel=1e-5)
+
+
+def test_moments_of_a_foreign_model_start_the_flow():
+    """Any callable will do; here a line fitted by numpy."""
+    slope = np.polyfit([0.0, 1.0, 2.0], [1.0, 3.0, 5.0], 1)
+    foreign = lambda context: (slope[0] * context + slope[1], torch.full_like(context, 0.1))  # noqa: E731
+    prior = warm_start(foreign)(torch.tensor([[[4.0]]]))
+    assert prior.sample(torch.tensor([[[1.0]]])).item() == pytest.approx(9.1, abs=1e-5)

@@ -1,0 +1,288 @@
+"""Solvers and time grids against closed forms, against torchdiffeq, and against what they claim to cost."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from wsdcast.errors import UserError
+from wsdcast.warmstart import times
+from wsdcast.warmstart.dpm import Statistics, _weights, dpm_solver, dpm_solver_v3
+from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, TORCHDIFFEQ, Counted, evaluations, grid, solver, steps_for
+from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
+from wsdcast.warmstart.statistics import model_statistics
+
+MEAN, STD = 0.8, 0.3
+
+
+def velocity(x: Tensor, t: Tensor) -> Tensor:
+    """The exact flow of data N(MEAN, STD^2): E[data - noise | x]."""
+    t = t.to(x)
+    variance = (1 - t) ** 2 + (t * STD) ** 2
+    return MEAN + (t * STD**2 - (1 - t)) / variance * (x - t * MEAN)
+
+
+def exact(x: Tensor) -> Tensor:
+    """Where it takes noise."""
+    return MEAN + STD * x
+
+
+def noise() -> Tensor:
+    return torch.linspace(-2, 2, 9, dtype=torch.float64)
+
+
+def error(solve, grid: Tensor, truth: Tensor | None = None) -> float:
+    return (solve(velocity, noise(), grid) - (exact(noise()) if truth is None else truth)).abs().max().item()
+
+
+def order(solve, grid_of, steps: int) -> float:
+    """Measured by halving the steps."""
+    truth = END * MEAN + noise() * ((1 - END) ** 2 + (END * STD) ** 2) ** 0.5
+    few, many = (error(solve, END / grid[-1] * grid, truth) for grid in (grid_of(steps), grid_of(2 * steps)))
+    return math.log2(few / many)
+
+
+END = 0.7
+"""Up to which orders are measured: at the end of this flow some errors of lowest order cancel."""
+
+
+def log_ratios(steps: int) -> Tensor:
+    """Equal steps in the log ratio from one so low that the first-order step to it does not count."""
+    return torch.cat([torch.zeros(1).double(), torch.linspace(-16, math.log(END / (1 - END)), steps, dtype=torch.float64).sigmoid()])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "grid_of"),
+    [
+        ("euler", 1, times.uniform),
+        ("midpoint", 3, times.uniform),  # one better than its promise, on this flow; see the next test
+        ("heun2", 2, times.uniform),
+        ("heun3", 3, times.uniform),
+        ("rk4", 4, times.uniform),
+        ("ab2", 2, times.uniform),
+        ("ab3", 3, times.uniform),
+        ("ab4", 4, times.uniform),
+        ("ab3", 3, times.quadratic),  # a grid of unequal steps
+        ("ab4", 4, times.quadratic),
+        ("dpm1", 1, log_ratios),
+        ("dpm2", 2, log_ratios),
+        ("dpm3", 3, log_ratios),
+    ],
+)
+def test_order_of_every_solver(name, expected, grid_of):
+    """On a Gaussian whose flow is known. A third-order DPM-Solver without the factor 2 would be of order 2."""
+    assert order(SOLVERS[name], grid_of, 400 if name.startswith("dpm") else 80) == pytest.approx(expected, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("euler", 1), ("midpoint", 2), ("heun2", 2), ("heun3", 3), ("rk4", 4), ("ab2", 2), ("ab4", 4)]
+)
+def test_order_on_another_equation(name, expected):
+    """On dx/dt = x cos(t), whose solution is exp(sin t)."""
+
+    def error(steps: int) -> float:
+        x = SOLVERS[name](lambda x, t: x * torch.cos(t), torch.ones(1, dtype=torch.float64), times.uniform(steps))
+        return abs(x.item() - math.exp(math.sin(1.0)))
+
+    assert math.log2(error(128) / error(256)) == pytest.approx(expected, abs=0.15)
+
+
+def test_third_order_integrates_a_quadratic_exactly():
+    """A data estimate that is quadratic in the log ratio is what the third order must get right to rounding, and the second cannot."""
+
+    def ratio(t: float) -> float:
+        return math.log(t / (1 - t))
+
+    def estimate(r: float) -> float:
+        return 1 + 0.3 * r - 0.2 * r**2
+
+    def primitive(r: float) -> float:
+        """Of exp(r) times the estimate."""
+        return math.exp(r) * (1 + 0.3 * (r - 1) - 0.2 * (r * r - 2 * r + 2))
+
+    known, end = [0.5, 0.35, 0.15], 0.7
+    truth = (1 - end) * (primitive(ratio(end)) - primitive(ratio(known[0])))
+    for order, exactly in ((3, True), (2, False)):
+        weights = _weights([ratio(t) for t in known[:order]], known[0], end)
+        step = sum(weight * estimate(ratio(t)) for weight, t in zip(weights, known, strict=False))
+        assert (abs(step - truth) < 1e-14) == exactly
+
+
+@pytest.mark.parametrize("name", ["euler", "midpoint", "heun2", "heun3", "rk4"])
+@pytest.mark.parametrize("grid_of", [times.uniform, times.quadratic])
+def test_same_as_torchdiffeq(name, grid_of):
+    from torchdiffeq import odeint
+
+    grid = grid_of(7)
+    theirs = odeint(lambda t, x: velocity(x, t), noise(), grid, method=name)[-1]
+    torch.testing.assert_close(SOLVERS[name](velocity, noise(), grid), theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TORCHDIFFEQ)
+def test_torchdiffeq_methods_pass_through(name):
+    assert max(error(solver(name), times.uniform(steps)) for steps in (10, 20, 40)) < 1e-3
+    assert evaluations(name, 20) >= 20
+
+
+def test_adams_bashforth_has_its_textbook_weights():
+    """On equal steps 23/12, -16/12, 5/12, after which a step is linear in the velocities at three times."""
+    seen = []
+
+    def flow(x: Tensor, t: Tensor) -> Tensor:
+        seen.append((t.item(), float(len(seen) + 1)))
+        return torch.full_like(x, seen[-1][1])
+
+    # The velocities are 1, 2, ... in the order of evaluation: 1 and 2 in the midpoint step, then 3, 4, 5.
+    x = adams_bashforth(3, flow, torch.zeros(1).double(), times.uniform(4))
+    h = 0.25
+    by_hand = h * 2 + h * (1.5 * 3 - 0.5 * 1)
+    # From the second step on the order is that of the history: 2 with velocities 1 and 3, then 3.
+    by_hand += h * (23 * 4 - 16 * 3 + 5 * 1) / 12 + h * (23 * 5 - 16 * 4 + 5 * 3) / 12
+    assert x.item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("momentum", [0.3, 0.7, 1.0])
+def test_momentum_is_the_generalised_heavy_ball(momentum):
+    """Against the closed form of order 2 on equal steps: ((2 + b) v_n - (2 - b) v_n-1) / (2 b) with the averaged velocity v."""
+    grid = times.uniform(12)
+    x, averages = noise(), []
+    for t in grid[:-1]:
+        slope = velocity(x, t)
+        averages.append(slope if not averages else (1 - momentum) * averages[-1] + momentum * slope)
+        before = averages[-2] if len(averages) > 1 else averages[-1]
+        step = ((2 + momentum) * averages[-1] - (2 - momentum) * before) / (2 * momentum)
+        x = x + step / 12
+    torch.testing.assert_close(adams_bashforth(2, velocity, noise(), grid, momentum), x)
+
+
+def test_euler_is_the_first_order_dpm_solver_and_ddim():
+    for grid_of in GRIDS.values():
+        torch.testing.assert_close(euler(velocity, noise(), grid_of(6)), dpm_solver(1, velocity, noise(), grid_of(6)))
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("grid_name", GRIDS)
+def test_every_solver_is_finite_and_converges_on_every_grid(name, grid_name):
+    """Both ends are exact, where the log ratio is infinite; straight paths to a point are solved exactly by any solver."""
+    to_a_point = lambda x, t: (2.5 - x) / (1 - t) if t < 1 else 0 * x  # noqa: E731
+    reached = SOLVERS[name](to_a_point, noise(), GRIDS[grid_name](8))
+    assert torch.isfinite(reached).all()
+    if name.startswith(("dpm", "euler", "midpoint", "ab2")):
+        torch.testing.assert_close(reached, torch.full_like(reached, 2.5), rtol=1e-9, atol=1e-9)
+    few, many = (error(SOLVERS[name], GRIDS[grid_name](steps)) for steps in (6, 48))
+    floor = 0.02 if grid_name == "log-snr" else 0  # its outermost steps do not shrink
+    assert many < few / 2 + floor
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_grids_increase_from_0_to_1(name, steps):
+    grid_ = grid(name, steps)
+    assert grid_.shape == (steps + 1,)
+    assert (grid_[0], grid_[-1]) == (0, 1)
+    assert (grid_.diff() > 0).all()
+
+
+def test_grids_are_what_they_are_called():
+    np.testing.assert_allclose(times.uniform(4), [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(times.quadratic(4), [0, 7 / 16, 12 / 16, 15 / 16, 1])
+    inner = times.log_snr(6, (-2, 4))[1:-1]
+    np.testing.assert_allclose(torch.log(inner / (1 - inner)), [-2, -0.5, 1, 2.5, 4][:5], atol=1e-12)
+    np.testing.assert_allclose(grid("log-snr", 6, (-2, 4))[1:-1], inner)
+    sigma = [(80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(1, 5)]
+    np.testing.assert_allclose(times.edm(5)[1:-1], [1 / (1 + s) for s in sigma])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_claimed_evaluations_are_made(name):
+    for steps in (1, 2, 3, 7):
+        counted = Counted(velocity)
+        solve = partial(dpm_solver_v3, degenerate(), 3) if name == "dpm3-v3" else solver(name)
+        solve(counted, noise(), times.uniform(steps))
+        assert counted.calls == evaluations(name, steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "nfe", "steps"),
+    [("euler", 7, 7), ("midpoint", 10, 5), ("heun3", 9, 3), ("rk4", 8, 2), ("ab2", 5, 5), ("ab3", 5, 4), ("ab4", 10, 6), ("dpm3", 6, 6)],
+)
+def test_steps_that_make_so_many_evaluations(name, nfe, steps):
+    assert steps_for(name, nfe) == steps
+
+
+@pytest.mark.parametrize(
+    ("name", "nfe", "nearest"), [("midpoint", 1, 2), ("midpoint", 0, 2), ("midpoint", 5, 4), ("heun3", 10, 9), ("rk4", 3, 4), ("ab4", 4, 3)]
+)
+def test_evaluations_that_cannot_be_met_are_refused(name, nfe, nearest):
+    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest it can do is {nearest}$"):
+        steps_for(name, nfe)
+
+
+def test_names_and_options_that_do_not_exist_are_refused():
+    with pytest.raises(UserError, match="expected one of euler, "):
+        solver("magic")
+    with pytest.raises(UserError, match="midpoint has no momentum"):
+        solver("midpoint", momentum=0.5)
+    with pytest.raises(UserError, match="study statistics"):
+        solver("dpm3-v3")
+
+
+def test_midpoint_never_evaluates_at_the_data_end():
+    seen = []
+    midpoint(lambda x, t: seen.append(t.item()) or x, noise(), times.uniform(5))
+    assert seen[0] == 0
+    assert max(seen) < 1
+
+
+def degenerate(levels: int = 41) -> Statistics:
+    """l = 1, s = b = 0."""
+    ratios = torch.linspace(-8, 8, levels, dtype=torch.float64)
+    return Statistics(ratios, torch.ones(levels, 1).double(), torch.zeros(levels, 1).double(), torch.zeros(levels, 1).double())
+
+
+@pytest.mark.parametrize("order_", [1, 2, 3])
+def test_v3_without_statistics_is_dpm_solver_plus_plus(order_):
+    for grid_ in (times.log_snr(9), times.uniform(7)):
+        ours, plain = (solve(order_, velocity, noise(), grid_) for solve in (partial(dpm_solver_v3, degenerate()), dpm_solver))
+        torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
+
+
+def gaussian_statistics(ratios: Tensor) -> Statistics:
+    """For data N(MEAN, STD^2) the noise estimate is linear in x, so f depends on x not at all with the right l, and s, b follow."""
+    t = ratios.sigmoid()
+    l = (1 - t) ** 2 / ((1 - t) ** 2 + (t * STD) ** 2)  # noqa: E741
+    return Statistics(ratios, l[:, None], torch.zeros_like(l)[:, None], torch.zeros_like(l)[:, None])
+
+
+def test_statistics_of_a_gaussian_have_their_closed_form():
+    random = torch.Generator().manual_seed(0)
+    data = exact(torch.randn(4000, 1, 1, generator=random)).double()
+    ratios = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    found = model_statistics(lambda: iter([(velocity, data)]), ratios, random)
+    expected = gaussian_statistics(ratios)
+    torch.testing.assert_close(found.l[:, 0], expected.l, rtol=1e-3, atol=1e-3)
+    # f is (1 - t) (-t MEAN) d noise estimate / dx / t whatever x: its derivative is b alone.
+    f = -expected.l[:, 0] * MEAN
+    derivative = torch.gradient(f, spacing=(ratios,))[0]
+    torch.testing.assert_close((found.s[:, 0, 0] * f + found.b[:, 0, 0])[2:-2], derivative[2:-2], rtol=0.02, atol=2e-3)
+
+
+def test_v3_with_the_statistics_of_a_gaussian_is_far_better_than_without():
+    random = torch.Generator().manual_seed(0)
+    data = exact(torch.randn(4000, 1, 1, generator=random)).double()
+    found = model_statistics(lambda: iter([(velocity, data)]), torch.linspace(-5, 5, 101, dtype=torch.float64), random)
+    flat = Statistics(found.log_snr, found.l[:, 0], found.s[:, 0], found.b[:, 0])
+    # Between the ends the flow is solved almost exactly; compare there, on a coarse grid.
+    inner = torch.linspace(-3, 3, 5, dtype=torch.float64).sigmoid()
+    a, s = inner[0], 1 - inner[0]
+    start = a * MEAN + noise() * ((a * STD) ** 2 + s**2).sqrt()
+    b, z = inner[-1], 1 - inner[-1]
+    truth = b * MEAN + noise() * ((b * STD) ** 2 + z**2).sqrt()
+    plain = (dpm_solver(3, velocity, start, inner) - truth).abs().max()
+    ours = (dpm_solver_v3(flat, 3, velocity, start, inner) - truth).abs().max()
+    assert ours < plain / 20

@@ -1,0 +1,385 @@
+"""The study: cost, caching, intervals, what it says; and the choice of solver by it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.artefact import read_stamp, resolve
+from wsdcast.cli import app
+from wsdcast.data.analysis import open_analysis
+from wsdcast.ensemble import member_noise
+from wsdcast.errors import UserError
+from wsdcast.priors import trained
+from wsdcast.recipe import Recipe, load_recipe
+from wsdcast.sampling import sampler_of, without_auto
+from wsdcast.study.evaluation import evaluate
+from wsdcast.study.summary import combine, saturation
+from wsdcast.study.variants import moments_cost, variant_of
+from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.kernels import fair_crps
+
+RECIPE = """
+name: tiny
+data: {grid: 16x8, days: 30}
+moments: {widths: [8, 8], steps: 4, batch: 4}
+generator: {widths: [8, 8], steps: 6, batch: 4}
+rollout: {members: 3, nfe: 4, starts: 2, days: 0.5}
+study: {seeds: [0, 1], priors: [warm, standard], ablations: [features-only], nfe: [2, 4], rollout_nfe: [4],
+        members: 3, starts: 3, rollout_starts: 2, leads: [6, 12]}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("study")
+    (place / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    wsdcast.study_nfe(run=place / "run")
+    return place
+
+
+@pytest.fixture(scope="module")
+def study(place) -> xr.Dataset:
+    with xr.open_dataset(place / "run/study.nc", decode_timedelta=True) as dataset:
+        return dataset.load()
+
+
+def test_every_setting_is_there_once(study):
+    settings = sorted(zip(study["prior"].values.tolist(), study["nfe"].values.tolist(), strict=True))
+    expected = [(prior, nfe) for prior in ("features-only", "standard", "warm") for nfe in (2, 4)]
+    assert settings == sorted([*expected, ("moments alone", 0)])
+    assert study.attrs["reference"] == "the standard prior with 4 evaluations (midpoint, uniform times)"
+    rolled = {
+        (p, n) for p, n, c in zip(study["prior"].values, study["nfe"].values, study["crps"].values[:, -1], strict=True) if np.isfinite(c)
+    }
+    assert rolled == {("warm", 4), ("standard", 4), ("moments alone", 0)}
+
+
+def test_scores_are_means_over_seeds_and_starts_of_what_each_generator_does(place, study):
+    """One setting from its networks, without the study: same starts, same noise."""
+    crps = []
+    for seed in (0, 1):
+        directory = place / f"run/study/warm-{seed}"
+        recipe = load_recipe(place / "tiny.yaml").changed(seed=seed, rollout__nfe=2)
+        record = open_analysis(directory / "analysis.zarr")
+        networks = trained(recipe, directory, record)
+        weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
+        for start in record.starts(3, 1):
+            states = torch.from_numpy(record.normalise(record.wind[[start, start - 1]])).reshape(1, 4, 8, 16).expand(3, -1, -1, -1)
+            with torch.inference_mode():
+                state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[start], 3, 1, (2, 8, 16))))
+            crps.append((fair_crps(record.denormalise(state.numpy()), record.wind[start + 1]) * weights).mean())
+    mine = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
+    assert mine == pytest.approx(np.mean(crps), rel=1e-4)
+
+
+@pytest.fixture
+def copy(place, tmp_path) -> Path:
+    """A place of one's own, with the same study."""
+    shutil.copytree(place, tmp_path / "place", symlinks=True)
+    return tmp_path / "place"
+
+
+def test_nothing_is_done_twice(copy):
+    place = copy
+    before = {path: path.stat().st_mtime_ns for path in (place / "run/study").rglob("*.nc")}
+    assert len(before) == 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each; forecasts of two priors; the moments alone
+    summary = wsdcast.study_nfe(run=place / "run", solvers=["midpoint", "ab2"])
+    after = {path: path.stat().st_mtime_ns for path in (place / "run/study").rglob("*.nc")}
+    assert {path: after[path] for path in before} == before
+    assert len(after) == len(before) + 3 * 2 * 2 + 2 * 2
+    assert {row["solver"] for row in summary.scores} == {"midpoint", "ab2", ""}
+
+
+def test_a_killed_study_goes_on(place, copy):
+    lost = sorted((copy / "run/study").rglob("one-step*.nc"))[:3]
+    for path in lost:
+        path.unlink()
+    (copy / "run/study.nc").unlink()
+    wsdcast.study_nfe(run=copy / "run")
+    with xr.open_dataset(copy / "run/study.nc") as again, xr.open_dataset(place / "run/study.nc") as first:
+        xr.testing.assert_identical(again.drop_attrs(), first.drop_attrs())
+
+
+def test_moments_of_a_seed_are_trained_once(place):
+    for seed in (0, 1):
+        real, linked = (place / f"run/study/{prior}-{seed}/moments" for prior in ("warm", "features-only"))
+        assert linked.is_symlink()
+        assert linked.resolve() == real.resolve()
+    assert not (place / "run/study/standard-0/moments").exists()
+
+
+def test_all_priors_cost_the_same_to_train(place):
+    recipe = load_recipe(place / "tiny.yaml").changed(moments__folds=2)
+    record = open_analysis(place / "run/analysis.zarr")
+    ratio, extra = moments_cost(recipe, record)
+    assert 0.5 < ratio < 1
+    # Itself and two folds in the same batches; predicting twice costs a third of a training step for each of the 94 samples.
+    assert extra == round((3 * recipe.moments.steps + 2 * 94 / 3 / 4) * ratio)
+    for prior in ("standard", "climatology"):
+        assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == recipe.generator.steps + extra
+    for prior in ("warm", "features-only", "mean-only"):
+        assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == recipe.generator.steps
+    joint = variant_of(recipe.changed(generator__moments="joint"), (ratio, extra), 0, "warm").generator.steps
+    assert joint == round((recipe.generator.steps + extra) / (1 + ratio))
+
+
+def test_page_stands_alone_and_carries_the_hash(place, study):
+    page = (place / "run/study.html").read_text()
+    assert study.attrs["recipe_hash"] in page
+    assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
+    for text in ("Saturates at", "data:image/png;base64,", "features-only", "bootstrap"):
+        assert text in page
+
+
+def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
+    monkeypatch.chdir(copy)
+    done = CliRunner().invoke(
+        app, ["study", "nfe", "--run", "run", "--nfe", "2,3", "--ablations", "", "--seeds", "0", "--rollout-nfe", "", "--json"]
+    )
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert {row["nfe"] for row in summary["scores"]} == {0, 2}
+    assert "nearest it can do is 2" in summary["facts"]["left out: midpoint, uniform, 3"]
+    for option, value, message in (
+        ("--nfe", "two", "wsdcast: --nfe: input should be a valid integer, unable to parse string as an integer, not 'two'\n"),
+        ("--priors", "warmer", "--priors: input should be 'warm', 'standard', "),
+        ("--leads", "7", "multiples of 6"),
+        ("--warmths", "2", "less than or equal to 1"),
+        ("--nfe", "", "at least 1"),
+        ("--nfe", "3", "nothing to study: nfe 3: the solver midpoint cannot"),
+        ("--rollout-nfe", "8", "rollout_nfe: 8 not in nfe"),
+        ("--solvers", "auto", "name the solvers"),
+        ("--leads", "6,6000", "no start in the test part"),
+    ):
+        done = CliRunner().invoke(app, ["study", "nfe", "--run", "run", option, value])
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert message in done.stderr
+
+
+def test_auto_takes_what_the_study_found_best(copy):
+    place = copy
+    recipe, directory = resolve(place / "tiny.yaml", place / "run", rollout__solver="auto", rollout__nfe=4)
+    wsdcast.study_nfe(run=place / "run", solvers=["ab3", "euler"], grids_in_time=["quadratic"], nfe=[4, 5], rollout_nfe=[])
+    with xr.open_dataset(directory / "study.nc") as dataset:
+        best = dataset.isel(setting=((dataset["prior"] == "warm") & (dataset["nfe"] == 4) & dataset["best"]).values)
+        assert best.sizes["setting"] == 1
+        name = str(best["solver"].values[0])
+    chosen = without_auto(recipe, directory).rollout
+    assert (chosen.solver, chosen.grid_in_time) == (name, "quadratic")
+    # Where the study has nothing, the table.
+    with pytest.raises(UserError, match="study nfe"):  # of another recipe
+        without_auto(recipe.changed(moments__steps=5), directory)
+    standard = without_auto(recipe.changed(generator__prior="standard"), directory).rollout  # the same study has it
+    assert standard.grid_in_time == "quadratic"
+    table = {nfe: without_auto(recipe.changed(rollout__nfe=nfe), directory).rollout for nfe in (7, 8)}
+    assert (table[7].solver, table[7].grid_in_time) == ("ab2", "uniform")
+    assert (table[8].solver, table[8].grid_in_time) == ("midpoint", "uniform")
+
+
+def test_empirical_statistics_make_the_solver_available(place, tmp_path):
+    shutil.copytree(place / "run/study/warm-0", tmp_path / "run", symlinks=False)
+    with pytest.raises(UserError, match="run `wsdcast study statistics` first"):
+        wsdcast.rollout(run=tmp_path / "run", solver="dpm3-v3")
+    wsdcast.study_statistics(run=tmp_path / "run", samples=8, levels=5)
+    summary = wsdcast.rollout(run=tmp_path / "run", solver="dpm3-v3", nfe=5)
+    assert summary.facts["evaluations"] == "5 of the generator, 1 of the moments model per sample"
+    assert wsdcast.study_statistics(run=tmp_path / "run", samples=8, levels=5).facts["current"]
+    again = {"run": tmp_path / "run", "solver": "dpm3-v3", "nfe": 5}
+    assert "current: forecast.zarr" in wsdcast.rollout(**again).facts
+    # Others replace them, and a forecast made with the old ones is no longer current.
+    assert "current" not in wsdcast.study_statistics(run=tmp_path / "run", samples=9, levels=5).facts
+    with pytest.raises(UserError, match="was made from other inputs"):
+        wsdcast.rollout(**again)
+    with pytest.raises(UserError, match=r"of warmth 1, not 0\.5; run `wsdcast study statistics --warmth"):
+        wsdcast.rollout(**again, warmth=0.5, overwrite=True)
+
+
+def test_study_estimates_the_statistics_it_needs(copy):
+    only = {"solvers": ["dpm3-v3"], "nfe": [3], "rollout_nfe": [], "priors": ["warm"], "ablations": [], "seeds": [0], "warmths": [1, 0.5]}
+    rows = wsdcast.study_nfe(run=copy / "run", **only).scores
+    assert {(row["solver"], row["warmth"]) for row in rows} == {("dpm3-v3", 1), ("dpm3-v3", 0.5), ("", 1)}
+
+
+def test_foreign_moments_train_and_roll_out(place, tmp_path):
+    """A regression that is no network at all: the state now plus a constant std, by a plain function."""
+    (tmp_path / "run").mkdir()
+    shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+    for wrong, message in (
+        (lambda context: context, "must return mean and std, each a tensor of shape"),
+        (lambda context: (context[:, :2], 0 * context[:, :2]), "not positive"),
+    ):
+        with pytest.raises(UserError, match=message):
+            wsdcast.train(run=tmp_path / "run", prior="given", moments=wrong)
+    called = []
+
+    def persistence(context):
+        called.append(tuple(context.shape[1:]))
+        return context[:, :2], torch.full_like(context[:, :2], 0.4)
+
+    with pytest.raises(UserError, match="with moments=MODEL"):
+        wsdcast.train(run=tmp_path / "run", prior="given")
+    wsdcast.train(run=tmp_path / "run", prior="given", moments=persistence)
+    assert set(called) == {(4, 8, 16)}
+    assert not (tmp_path / "run/moments").exists()
+    with pytest.raises(UserError, match="with moments=MODEL"):
+        wsdcast.rollout(run=tmp_path / "run")
+    wsdcast.rollout(run=tmp_path / "run", moments=persistence)
+    with xr.open_zarr(tmp_path / "run/moments_forecast.zarr") as alone:
+        record = open_analysis(tmp_path / "run/analysis.zarr")
+        start = record.starts(2, 2)[0]
+        first = alone["10m_u_component_of_wind"].values[0, :, 0]
+        noise = next(member_noise(0, record.times[start], 3, 1, (2, 8, 16)))[:, 0].numpy()
+        np.testing.assert_allclose(first, record.wind[start, 0] + 0.4 * record.std[0] * noise, rtol=1e-4, atol=1e-3)
+    assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=tmp_path / "run").scores[0]}
+
+
+@pytest.mark.parametrize("moments", ["joint", "end-to-end"])
+def test_networks_trained_together_are_one_artefact(place, tmp_path, moments):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+    recipe = load_recipe(place / "tiny.yaml").changed(generator__moments=moments, moments__rank=2)
+    wsdcast.train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run/moments").exists()
+    wsdcast.rollout(run=tmp_path / "run", solver="auto")
+    assert wsdcast.score(run=tmp_path / "run").scores
+    # The moments alone are those of the trained pair: another pair makes them anew.
+    other = load_recipe(place / "tiny.yaml").changed(generator__moments=moments, moments__rank=2, generator__steps=7)
+    wsdcast.train(other, tmp_path / "run", overwrite=True)
+    assert "current: moments_forecast.zarr" not in wsdcast.rollout(run=tmp_path / "run", overwrite=True).facts
+
+
+def test_folds_predict_what_they_have_not_seen(place, tmp_path):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+    recipe = load_recipe(place / "tiny.yaml").changed(moments__folds=3)
+    summary = wsdcast.train(recipe, tmp_path / "run")
+    assert "out of fold" in str(list(summary.facts))
+    names = {path.name for path in (tmp_path / "run/moments").glob("*.safetensors")}
+    assert names == {"weights.safetensors", "fold-0.safetensors", "fold-1.safetensors", "fold-2.safetensors"}
+    # The kept predictions have standardised errors of 1, by channel: that is what the std was scaled by.
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    predicted = np.load(tmp_path / "run/predictions/moments.npy")
+    truth = record.normalise(record.wind)[record.now("train") + 1]
+    weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
+    ratio = (((truth - predicted[:, 0]) / predicted[:, 1]) ** 2 * weights).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(ratio, 1, rtol=1e-3)
+
+
+def test_bootstrap_weights_are_blocks_of_dates():
+    times = np.datetime64("2020-01-01", "ns") + np.arange(40) * np.timedelta64(12, "h")
+    weights = block_weights(times, draws=500)
+    np.testing.assert_allclose(weights.sum("time"), 1)
+    counts = (weights.values * 40).round().astype(int)
+    # Blocks of 48 h are four dates: a date is mostly drawn with its neighbour.
+    together = np.mean([(row[:-1] > 0) & (row[1:] > 0) for row in counts]) / np.mean(counts > 0)
+    alone = block_weights(times[0] + np.arange(40) * np.timedelta64(5, "D"), draws=500).values > 0
+    assert together > 0.85 > np.mean(alone[:, 1:] & alone[:, :-1]) / np.mean(alone)
+
+
+def test_blocks_are_longer_for_longer_forecasts():
+    times = np.datetime64("2020-01-01", "ns") + np.arange(40) * np.timedelta64(12, "h")
+    lengths = []
+    for lead in (6, 120):
+        drawn = block_weights(times, np.timedelta64(lead, "h"), 300).values > 0
+        lengths.append(np.mean(drawn.sum(axis=1) / np.maximum(1, (drawn & ~np.roll(drawn, 1, axis=1)).sum(axis=1))))
+    assert lengths[1] > 1.8 * lengths[0]
+
+
+def test_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
+    random = np.random.default_rng(0)
+    times = np.datetime64("2020-01-01", "ns") + np.arange(200) * np.timedelta64(5, "D")
+    values = xr.Dataset({"x": ("time", random.normal(3, 2, 200))}, coords={"time": times})
+    low, high = interval(resampled(values, block_weights(times, draws=4000))["x"]).values
+    error = values["x"].values.std(ddof=1) / 200**0.5
+    assert (low, high) == pytest.approx((values["x"].mean().item() - 1.96 * error, values["x"].mean().item() + 1.96 * error), abs=0.03)
+
+
+def parts(scores: dict[tuple[str, int], tuple[float, float]], seeds: dict[int, float] | None = None, solver: str = "midpoint") -> list:
+    """Statistics of made-up settings: CRPS, and power that is wrong by a factor and by another for each seed, on ten dates."""
+    times = np.datetime64("2020-01-01", "ns") + np.arange(10) * np.timedelta64(5, "D")
+    dates = np.linspace(0.5, 1.5, 10)[:, None, None]
+    found = []
+    for seed, wrong in (seeds or {0: 1.0}).items():
+        for (prior, nfe), (crps, factor) in scores.items():
+            coordinates = {"time": times, "prediction_timedelta": [np.timedelta64(6, "h").astype("timedelta64[ns]")], "variable": ["u"]}
+            axes = tuple(coordinates)
+            power = np.ones((10, 1, 1, 4))
+            fields = dict.fromkeys(
+                ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance"), (axes, crps * dates)
+            )
+            fields["runaway"] = (axes, np.zeros((10, 1, 1)))
+            fields |= {"power": ((*axes, "wavenumber"), wrong * factor * power), "power_truth": ((*axes, "wavenumber"), power)}
+            setting = {"prior": prior, "seed": seed, "solver": solver, "grid_in_time": "uniform", "warmth": 1.0, "nfe": nfe}
+            found.append((setting, {"one step": xr.Dataset(fields, coords=coordinates)}))
+    return found
+
+
+def test_differences_on_the_same_dates_are_sharper_than_scores():
+    study = combine(parts({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), share=0.5)
+    warm = study.isel(setting=1)
+    assert warm["crps_gain_6h"].item() == pytest.approx(0.05)
+    np.testing.assert_allclose(warm["crps_gain_6h_interval"], [0.05, 0.05], atol=1e-9)  # the dates differ, the ratio does not
+    assert np.diff(warm["crps_6h_interval"].values)[0] > 0.2
+    assert warm["power_deviation_6h"].item() == pytest.approx(0.1)
+    assert warm["power_deviation_sum_6h"].item() == pytest.approx(0.3)
+    assert study["cost"].values.tolist() == [20, 4.5]
+
+
+def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
+    scores = {
+        ("warm", 2): (1.02, 1.3),
+        ("warm", 4): (1.005, 1.12),
+        ("warm", 6): (1.0, 1.2),
+        ("warm", 10): (1.001, 1.119),
+        ("warm", 20): (1.0, 1.118),
+    }
+    assert saturation(combine(parts(scores), 0.5)) == {"warm": 4}
+    scores["warm", 20] = (0.99, 1.118)
+    assert saturation(combine(parts(scores), 0.5)) == {"warm": 20}
+    scores["warm", 10], scores["warm", 20] = (0.97, 1.3), (1.0, 1.1)
+    assert saturation(combine(parts(scores), 0.5)) == {"warm": None}
+
+
+def test_spectra_of_seeds_are_judged_one_by_one():
+    """Power that is a fifth too large in one generator and too small in another is wrong by a fifth, not right."""
+    study = combine(parts({("warm", 4): (1.0, 1.0)}, seeds={0: 0.8, 1: 1.2}), 0.5)
+    assert study["power_deviation_6h"].item() == pytest.approx(0.2)
+    np.testing.assert_allclose(study["power_deviation_6h_by_seed"].values.ravel(), 0.2)
+
+
+def test_each_setting_is_compared_with_the_best_of_the_other_prior():
+    worse = parts({("standard", 4): (2.0, 1.0), ("standard", 20): (1.5, 1.0)}, solver="euler")
+    others = parts({("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)})
+    study = combine([*worse, *others], 0.5).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
+    assert study["crps_gain_6h"].item() == pytest.approx(0.1)
+    assert study["crps_gain_same_6h"].item() == pytest.approx(1 - 0.9 / 1.2)
+    assert study["crps_gain_features_6h"].item() == pytest.approx(0.1)
+    assert study["power_deviation_gain_6h"].item() == pytest.approx(0.5)
+    assert study["power_deviation_gain_features_6h"].item() == pytest.approx(0.5)
+
+
+def test_evaluation_scores_the_leads_that_are_asked(place):
+    directory = place / "run/study/warm-0"
+    recipe = load_recipe(place / "tiny.yaml")
+    record = open_analysis(directory / "analysis.zarr")
+    networks = trained(recipe, directory, record)
+    sampler = sampler_of(networks, recipe.rollout)
+    starts = record.starts(2, 3)
+    some, every = (evaluate(record, networks, sampler, starts, leads, 3, 0) for leads in ((12, 18), (6, 12, 18)))
+    xr.testing.assert_allclose(some, every.isel(prediction_timedelta=[1, 2]))
+
+
+def test_a_recipe_object_is_a_recipe(place):
+    recipe: Recipe = load_recipe(place / "tiny.yaml")
+    assert resolve(recipe, place / "run")[0] == recipe
+    assert read_stamp(place / "run/analysis.zarr")

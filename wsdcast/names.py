@@ -1,0 +1,31 @@
+"""The names that recipes and the command line share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+PriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "given"]
+"""Where flow matching starts, and what the generator is told (docs/method.md)."""
+
+GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
+"""Flow times between which a solver steps."""
+
+SolverName = Literal[
+    "auto",
+    "euler",
+    "midpoint",
+    "heun2",
+    "heun3",
+    "rk4",
+    "ab2",
+    "ab3",
+    "ab4",
+    "dpm1",
+    "dpm2",
+    "dpm3",
+    "dpm3-v3",
+    "explicit_adams",
+    "implicit_adams",
+    "fixed_adams",
+]
+"""Solvers; ``auto`` chooses one with its grid."""

@@ -1,0 +1,103 @@
+"""Moments of the training samples, predicted once and kept for every generator that is trained on them (section 2.4)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsdcast.context import Samples
+from wsdcast.progress import track
+from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.prior import Moments
+
+Predictors = list[tuple[Moments, Tensor]]
+"""Models, each with the indices of the samples (sample,) that it predicts."""
+
+BATCH = 32
+BORDER = 2
+"""Samples left out on either side of a fold: they share states with those inside."""
+
+
+def folds(samples: int, count: int) -> list[tuple[Tensor, Tensor]]:
+    """For each of ``count`` parts of the record, contiguous in time, the samples outside it, without its borders, and inside it."""
+    index = torch.arange(samples)
+    parts = []
+    for number in range(count):
+        first, end = number * samples // count, (number + 1) * samples // count
+        parts.append((index[(index < first - BORDER) | (index >= end + BORDER)], index[first:end]))
+    return parts
+
+
+@torch.inference_mode()
+def predict(moments: Moments, samples: Samples, chosen: Tensor) -> Tensor:
+    """Mean and std, and factors if there are any, of some samples: (sample, 2 + rank, channel, latitude, longitude), on the CPU."""
+    mean, std, *factors = moments(samples.context(chosen))
+    return torch.cat([mean[:, None], std[:, None], *factors], dim=1).cpu()
+
+
+def write_predictions(path: Path, predictors: Predictors, samples: Samples, size: int, stamp: dict[str, object]) -> None:
+    """Write predictions of all samples into the directory ``path``, each by the model that is responsible for it.
+
+    Args:
+        path: new directory.
+        predictors: models and the samples that each predicts.
+        samples: the training samples.
+        size: fields per sample, 2 + rank.
+        stamp: says what they were made from.
+    """
+    path.mkdir()
+    shape = (len(samples), size, *samples.states.shape[1:])
+    array = np.lib.format.open_memmap(path / "moments.npy", mode="w+", dtype=np.float32, shape=shape)
+    pieces = _batches(predictors)
+    for moments, some in track(pieces, "predicting moments", len(pieces)):
+        array[some.numpy()] = predict(moments, samples, some).numpy()
+    array.flush()
+    (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
+
+
+def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """From indices of samples (batch,) to their moments, each (batch, channel, latitude, longitude), read from disk as they are needed."""
+    array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
+
+    def moments(chosen: Tensor) -> tuple[Tensor, ...]:
+        return _fields(torch.from_numpy(array[chosen.numpy()]).to(device))
+
+    return moments
+
+
+def _fields(predicted: Tensor) -> tuple[Tensor, ...]:
+    """Mean, std and factors, if there are any, from what :func:`predict` stacked."""
+    mean, std, factors = predicted[:, 0], predicted[:, 1], predicted[:, 2:]
+    return (mean, std, factors) if factors.shape[1] else (mean, std)
+
+
+def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """How far predictions are from what followed, root mean squares over samples and area by channel, each (channel,).
+
+    Args:
+        predictors: models and the samples that each predicts.
+        samples: the samples.
+        weights: area weights that broadcast against a field, of mean 1.
+
+    Returns:
+        Of x - mean, and of (x - mean) / std: 1 where the std is what errors are.
+    """
+    error, standardised, count = torch.zeros(2), torch.zeros(2), 0
+    for moments, some in _batches(predictors):
+        predicted = predict(moments, samples, some)
+        difference = samples.target(some).cpu() - predicted[:, 0]
+        error = error + (difference**2 * weights).mean(dim=(2, 3)).sum(dim=0)
+        std = informed_prior(*_fields(predicted)).marginal_std()
+        standardised = standardised + ((difference / std) ** 2 * weights).mean(dim=(2, 3)).sum(dim=0)
+        count += some.numel()
+    return (error / count).sqrt(), (standardised / count).sqrt()
+
+
+def _batches(predictors: Predictors) -> list[tuple[Moments, Tensor]]:
+    return [(moments, some) for moments, chosen in predictors for some in chosen.split(BATCH)]

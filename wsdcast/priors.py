@@ -1,0 +1,131 @@
+"""Which prior a recipe starts from, and the trained networks behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsdcast import models
+from wsdcast.artefact import GENERATOR, MOMENTS, require
+from wsdcast.context import Surroundings, surroundings
+from wsdcast.data.analysis import Analysis
+from wsdcast.errors import UserError
+from wsdcast.names import PriorName
+from wsdcast.recipe import Recipe
+from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
+from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.moments import MINIMUM_STD
+from wsdcast.warmstart.prior import Moments, PriorOf, Start, warm_start
+
+STARTS: dict[PriorName, Start] = {
+    "mean-only": mean_only,
+    "features-only": features_only,
+    "unblended": partial(informed_prior, blend=no_blending),
+    "plain-blend": partial(informed_prior, blend=plain_blending),
+}
+"""What is made of the moments; all others start from them as they are, blended by Eq. 4."""
+
+
+def start_of(recipe: Recipe) -> Start:
+    """What a recipe makes of predicted moments."""
+    return STARTS.get(recipe.generator.prior, informed_prior)
+
+
+def rank_told(recipe: Recipe) -> int:
+    """How many patterns of correlation the generator of a recipe is told of."""
+    network = recipe.generator.needs_moments_network and recipe.generator.prior != "mean-only"
+    return recipe.moments.rank if network else 0
+
+
+def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> Moments:
+    """Moments that no network of ours predicts: (0, 1), those of the record at each point, or a user's model.
+
+    Args:
+        recipe: whose ``generator.prior`` is standard, climatology or given.
+        record: its training part gives the climatology.
+        given: the user's model, ``given(context) -> (mean, std)``, all in units of the wind's standard deviation: the context
+            (batch, channel, latitude, longitude) is as in :func:`wsdcast.context.context_of`, mean and std (batch, 2, latitude, longitude)
+            are of the state 6 h later. Nothing tells one model from another: train another one in another run directory.
+
+    Raises:
+        UserError: if there is no model though the recipe says so.
+    """
+    if recipe.generator.prior == "given":
+        if given is None:
+            raise UserError(
+                "prior given: the moments come from a model of yours; call wsdcast.train and wsdcast.rollout with moments=MODEL"
+            )
+        return _checked(given)
+    if recipe.generator.prior == "climatology":
+        states = record.normalise(record.wind[record.part("train")])
+        mean, std = (torch.from_numpy(field) for field in (states.mean(axis=0), np.maximum(states.std(axis=0), MINIMUM_STD)))
+        return fixed_moments(mean, std)
+    return standard_moments(models.CHANNELS)
+
+
+def _checked(given: Moments) -> Moments:
+    """A user's model that is refused when it returns anything but a mean and a positive std of the shape of the state."""
+
+    def moments(context: Tensor) -> tuple[Tensor, ...]:
+        found = given(context)
+        expected = (context.shape[0], models.CHANNELS, *context.shape[2:])
+        if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in found)):
+            raise UserError(f"prior given: the model must return mean and std, each a tensor of shape {tuple(expected)}")
+        if not (found[1] > 0).all():
+            raise UserError("prior given: the model's std is not positive everywhere")
+        return found
+
+    return moments
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a run, ready to sample.
+
+    Attributes:
+        generator: p'_theta.
+        moments: h_phi, or what stands for it; mean and std, and factors of a correlated prior.
+        prior_of: what generation starts from.
+        beside: what contexts have beside the wind.
+        evaluates_moments: whether ``moments`` is a model to be paid for, and not known beforehand.
+    """
+
+    generator: nn.Module
+    moments: Moments
+    prior_of: PriorOf
+    beside: Surroundings
+    evaluates_moments: bool
+
+
+def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | None = None) -> Trained:
+    """Load the networks of a run directory.
+
+    Raises:
+        UserError: if they are not there or were made from another recipe.
+    """
+    poles, beside = record.grid.includes_poles, surroundings(record, recipe.context, models.device())
+    path = require(recipe, directory, GENERATOR, "train")
+    generator: nn.Module = models.generator_model(recipe.generator, poles, beside.channels, rank_told(recipe))
+    if recipe.generator.needs_moments_network:
+        network = models.moments_model(recipe.moments, poles, beside.channels)
+        if recipe.generator.reads_frozen_moments:
+            models.load(network, require(recipe, directory, MOMENTS, "train"))
+            models.load(generator, path)
+        else:
+            models.load(nn.ModuleDict({"moments": network, "generator": generator}), path)
+        moments: Moments = network
+    else:
+        models.load(generator, path)
+        moments = fixed_or_given(recipe, record, given)
+    evaluates = recipe.generator.needs_moments_network or recipe.generator.prior == "given"
+    return Trained(generator, moments, warm_start(moments, start_of(recipe)), beside, evaluates)
+
+
+def moments_alone(moments: Moments) -> PriorOf:
+    """The predicted Gaussian itself, whatever the recipe makes of it for its generator."""
+    return warm_start(moments, informed_prior)

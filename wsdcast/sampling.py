@@ -1,0 +1,90 @@
+"""How samples are drawn: the solver, the time grid and the warmth that a recipe names, or that its own study found best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import xarray as xr
+from safetensors.torch import load_file
+
+from wsdcast import models
+from wsdcast.artefact import STATISTICS, STUDY, read_stamp, require
+from wsdcast.ensemble import Sampler, generator_sampler
+from wsdcast.errors import UserError
+from wsdcast.priors import Trained
+from wsdcast.recipe import Recipe, Rollout
+from wsdcast.warmstart.dpm import Statistics
+from wsdcast.warmstart.evaluations import EMPIRICAL, TORCHDIFFEQ, grid, solver, steps_for
+
+CRPS_TOLERANCE = 1.01
+"""Settings whose CRPS is within this factor of the lowest are as good."""
+
+
+def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | None = None) -> Sampler:
+    """Algorithm 2 as a recipe sets it.
+
+    Raises:
+        UserError: if the solver cannot take exactly ``nfe`` evaluations or steps of this grid, or lacks statistics.
+    """
+    require_possible(settings.solver, settings.grid_in_time, settings.nfe)
+    times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
+    solve = solver(settings.solver, settings.momentum, statistics)
+    return generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve)
+
+
+def require_possible(solver: str, grid_in_time: str, nfe: int) -> None:
+    """Refuse what a solver cannot do.
+
+    Raises:
+        UserError: if it cannot take exactly ``nfe`` evaluations, or assumes equal steps and the grid has others.
+    """
+    steps_for(solver, nfe)
+    if solver in TORCHDIFFEQ and grid_in_time != "uniform":
+        raise UserError(f"solver {solver}: takes its steps for equal; use it with uniform times, not {grid_in_time}")
+
+
+def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
+    """What DPM-Solver-v3 needs, if that is the solver.
+
+    Raises:
+        UserError: if they were not estimated, or for another generator or warmth.
+    """
+    if recipe.rollout.solver != EMPIRICAL:
+        return None
+    file = require(recipe, directory, STATISTICS, "study statistics") / "statistics.safetensors"
+    try:
+        fields = {name: field.to(models.device()) for name, field in load_file(file).items()}
+        warmth, statistics = fields.pop("warmth").item(), Statistics(**fields)
+    except (OSError, TypeError, KeyError, safetensors.SafetensorError) as error:
+        raise UserError(f"{file}: cannot be read as statistics of a generator ({error})") from None
+    if warmth != np.float32(recipe.rollout.warmth):
+        raise UserError(f"{file}: of warmth {warmth:g}, not {recipe.rollout.warmth:g}; run `wsdcast study statistics --warmth ...`")
+    return statistics
+
+
+def without_auto(recipe: Recipe, directory: Path) -> Recipe:
+    """The recipe with solver and grid chosen, if they are to be.
+
+    By the recipe's own study if it has this prior, warmth and number of evaluations. Else by a table (docs/method.md): the midpoint rule
+    on uniform times for an even number, Adams-Bashforth of second order for an odd one.
+    """
+    if recipe.rollout.solver != "auto":
+        return recipe
+    settings = recipe.rollout
+    name, times = ("midpoint" if settings.nfe % 2 == 0 else "ab2"), "uniform"
+    if read_stamp(directory / STUDY) is not None:
+        with xr.open_dataset(require(recipe, directory, STUDY, "study nfe")) as study:
+            wanted = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
+            mine = study.isel(setting=wanted.values)
+            if mine.sizes["setting"]:
+                best = mine.isel(setting=best_of(mine))
+                name, times = str(best["solver"].item()), str(best["grid_in_time"].item())
+    return recipe.changed(rollout__solver=name, rollout__grid_in_time=times)
+
+
+def best_of(study: xr.Dataset) -> int:
+    """Position of the setting to take: of those whose CRPS at 6 h is within 1 % of the lowest, the least deviation of the spectrum."""
+    good = (study["crps_6h"] <= CRPS_TOLERANCE * study["crps_6h"].min()).values
+    return int(np.where(good, study["power_deviation_6h"].values, np.inf).argmin())

@@ -1,0 +1,1 @@
+"""Studies: the method's comparisons, made with the stages."""

@@ -1,0 +1,85 @@
+"""The generators of a study: one for each prior and seed of training, all at the same cost."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsdcast import models
+from wsdcast.artefact import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, is_current, make_stamp, read_stamp
+from wsdcast.data.analysis import Analysis
+from wsdcast.names import PriorName
+from wsdcast.priors import rank_told
+from wsdcast.recipe import Recipe
+from wsdcast.stages.train import train
+from wsdcast.warmstart.prior import Moments
+
+
+def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorName) -> Recipe:
+    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of the moments, :func:`moments_cost`."""
+    variant = recipe.changed(seed=seed, generator__prior=prior)
+    if variant.generator.reads_frozen_moments or prior == "given":  # what a model of the user's cost is not known
+        return variant
+    ratio, extra = cost
+    both = variant.generator.needs_moments_network  # at the same time
+    return variant.changed(generator__steps=round((variant.generator.steps + extra) / (1 + ratio * both)))
+
+
+def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
+    """Floating-point operations of the moments network per sample, in evaluations of the generator, and of its training, in steps of the
+    generator's: of itself, of the networks of its folds, and of predicting the training samples.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    beside = len(recipe.context.static) + 4 * recipe.context.solar_time
+    moments = models.moments_model(recipe.moments, record.grid.includes_poles, beside)
+    generator = models.generator_model(recipe.generator, record.grid.includes_poles, beside, rank_told(recipe))
+    context = torch.zeros(1, models.CONTEXT + beside, *record.grid.shape)
+    channels = generator.first.in_channels
+    operations = []
+    for model, inputs in (
+        (moments, (context,)),
+        (generator, (torch.zeros(1, channels, *record.grid.shape), torch.zeros(1), torch.zeros(1))),
+    ):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(*inputs)
+        operations.append(counter.get_total_flops())
+    ratio = operations[0] / operations[1]
+    folds, samples = recipe.moments.folds, record.now("train").size
+    # A step of training costs three evaluations for each of its samples: one forward, two backward.
+    visits = (1 + folds) * recipe.moments.steps * recipe.moments.batch + (2 if folds else 1) * samples / 3
+    return ratio, round(visits * ratio / recipe.generator.batch)
+
+
+def train_variant(variant: Recipe, directory: Path, moments: Moments | None, overwrite: bool) -> Path:
+    """The run directory of one generator below the study's; the record and the moments are those of others where they are the same."""
+    place = directory / "study" / f"{variant.generator.prior}-{variant.seed}"
+    place.mkdir(parents=True, exist_ok=True)
+    _link(directory, place, ANALYSIS)
+    twins = [directory, *sorted(path for path in place.parent.glob(f"*-{variant.seed}") if path != place)]
+    for artefact in (GENERATOR, MOMENTS, PREDICTIONS):
+        if artefact != GENERATOR and not variant.generator.reads_frozen_moments:
+            continue
+        for twin in twins:
+            stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
+            if stamp and stamp["id"] == make_stamp(variant, place, artefact)["id"]:
+                _link(twin, place, artefact)
+    if not is_current(variant, place, GENERATOR, overwrite):
+        train(variant, place, moments=moments, overwrite=overwrite)
+    return place
+
+
+def training_seconds(place: Path) -> float:
+    """How long the networks of a run directory took to train."""
+    stamps = [json.loads((place / name / "stamp.json").read_text()) for name in (MOMENTS, GENERATOR) if (place / name).exists()]
+    return float(sum(stamp.get("seconds", np.nan) for stamp in stamps))
+
+
+def _link(origin: Path, place: Path, artefact: str) -> None:
+    if not (place / artefact).exists():
+        (place / artefact).unlink(missing_ok=True)  # a link whose target is gone
+        (place / artefact).symlink_to(os.path.relpath(origin / artefact, place), target_is_directory=True)

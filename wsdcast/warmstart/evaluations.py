@@ -1,0 +1,115 @@
+"""Solvers and time grids by name, and what they cost in function evaluations (NFE)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from wsdcast.errors import UserError
+from wsdcast.warmstart import times
+from wsdcast.warmstart.dpm import Statistics, dpm_solver, dpm_solver_v3
+from wsdcast.warmstart.solvers import Solver, Velocity, adams_bashforth, euler, heun2, heun3, midpoint, rk4
+
+SOLVERS: dict[str, Solver] = {
+    "euler": euler,
+    "midpoint": midpoint,
+    "heun2": heun2,
+    "heun3": heun3,
+    "rk4": rk4,
+    "ab2": partial(adams_bashforth, 2),
+    "ab3": partial(adams_bashforth, 3),
+    "ab4": partial(adams_bashforth, 4),
+    "dpm1": partial(dpm_solver, 1),
+    "dpm2": partial(dpm_solver, 2),
+    "dpm3": partial(dpm_solver, 3),
+}
+GRIDS: dict[str, Callable[[int], Tensor]] = {
+    "uniform": times.uniform,
+    "quadratic": times.quadratic,
+    "log-snr": times.log_snr,
+    "edm": times.edm,
+}
+EMPIRICAL = "dpm3-v3"
+"""DPM-Solver-v3 of order 3, which needs statistics of the model."""
+
+TORCHDIFFEQ = ("explicit_adams", "implicit_adams", "fixed_adams")
+"""Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
+
+NAMES = (*SOLVERS, EMPIRICAL, *TORCHDIFFEQ)
+
+
+def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = None) -> Solver:
+    """The solver of a name.
+
+    Args:
+        name: one of :data:`NAMES`.
+        momentum: of Adams-Bashforth methods; others have none.
+        statistics: of the model, for DPM-Solver-v3.
+
+    Raises:
+        UserError: if there is none of this name, or it lacks what it needs.
+    """
+    if momentum != 1 and not name.startswith("ab"):
+        raise UserError(f"solver {name} has no momentum; ab2, ab3 and ab4 have")
+    if name == EMPIRICAL:
+        if statistics is None:
+            raise UserError(f"solver {name} needs statistics of the generator; run `wsdcast study statistics` first")
+        return partial(dpm_solver_v3, statistics, 3)
+    if name in TORCHDIFFEQ:
+        return partial(_torchdiffeq, name)
+    if name not in SOLVERS:
+        raise UserError(f"solver '{name}': expected one of {', '.join(NAMES)}")
+    return SOLVERS[name] if momentum == 1 else partial(adams_bashforth, int(name[2:]), momentum=momentum)
+
+
+def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+    from torchdiffeq import odeint
+
+    # With so wide a tolerance an implicit method is content with its first correction. Higher orders are unstable.
+    options = {"max_order": 4}
+    return odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)[-1]
+
+
+def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:
+    """Times of a named grid, (steps + 1,); ``log_snr_ends`` is for the log-SNR grid alone."""
+    return times.log_snr(steps, log_snr_ends) if name == "log-snr" and log_snr_ends else GRIDS[name](steps)
+
+
+@cache
+def evaluations(name: str, steps: int) -> int:
+    """How often a solver evaluates the velocity in some steps, counted on a problem of one number."""
+    if name == EMPIRICAL:
+        return steps
+    counted = Counted(lambda x, t: 0 * x)
+    solver(name)(counted, torch.zeros(1, 1), times.uniform(steps))
+    return counted.calls
+
+
+def steps_for(name: str, nfe: int) -> int:
+    """How many steps of a solver make exactly ``nfe`` function evaluations.
+
+    Raises:
+        UserError: if no whole number of steps does; it names the nearest number of evaluations that can be had.
+    """
+    counts = {evaluations(name, steps): steps for steps in range(1, max(nfe, 1) + 2)}
+    if nfe not in counts:
+        nearest = min(counts, key=lambda count: (abs(count - nfe), count))
+        raise UserError(f"nfe {nfe}: the solver {name} cannot evaluate exactly so often; the nearest it can do is {nearest}")
+    return counts[nfe]
+
+
+@dataclass
+class Counted:
+    """A velocity that counts how often it is evaluated."""
+
+    velocity: Velocity
+    calls: int = field(default=0)
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """As the velocity."""
+        self.calls += 1
+        return self.velocity(x, t)
