@@ -27,7 +27,7 @@ ALLOWED = {
     "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
     "ensemble": BASE | {"warmstart"},
-    "predictions": BASE | {"context", "progress", "warmstart"},
+    "predictions": BASE | {"context", "data", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
     "sampling": BASE | {"recipe", "artefact", "models", "priors", "ensemble", "warmstart"},
     "stages": ABOVE | {"predictions"},

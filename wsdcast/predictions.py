@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.context import Samples
+from wsdcast.data.grid import Grid
 from wsdcast.progress import track
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments
@@ -20,6 +21,9 @@ Predictors = list[tuple[Moments, Tensor]]
 """Models, each with the indices of the samples (sample,) that it predicts."""
 
 BATCH = 32
+CHECKED = 256
+"""Samples on which moments are checked."""
+
 BORDER = 2
 """Samples left out on either side of a fold: they share states with those inside."""
 
@@ -77,17 +81,18 @@ def _fields(predicted: Tensor) -> tuple[Tensor, ...]:
     return (mean, std, factors) if factors.shape[1] else (mean, std)
 
 
-def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
+def errors(predictors: Predictors, samples: Samples, grid: Grid) -> tuple[Tensor, Tensor]:
     """How far predictions are from what followed, root mean squares over samples and area by channel, each (channel,).
 
     Args:
         predictors: models and the samples that each predicts.
         samples: the samples.
-        weights: area weights that broadcast against a field, of mean 1.
+        grid: gives the cells' areas.
 
     Returns:
         Of x - mean, and of (x - mean) / std: 1 where the std is what errors are.
     """
+    weights = torch.from_numpy(grid.area_weights / grid.area_weights.mean()).float()[:, None]
     error, standardised, count = torch.zeros(2), torch.zeros(2), 0
     for moments, some in _batches(predictors):
         predicted = predict(moments, samples, some)
@@ -97,6 +102,18 @@ def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[T
         standardised = standardised + ((difference / std) ** 2 * weights).mean(dim=(2, 3)).sum(dim=0)
         count += some.numel()
     return (error / count).sqrt(), (standardised / count).sqrt()
+
+
+def checked(moments: Moments, samples: Samples, grid: Grid) -> tuple[float, float]:
+    """The same on some samples, evenly spread, both channels together: error in units of the wind's std, and standardised error."""
+    chosen = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
+    error, standardised = errors([(moments, chosen)], samples, grid)
+    return error.square().mean().sqrt().item(), standardised.square().mean().sqrt().item()
+
+
+def in_words(error: float, standardised: float) -> str:
+    """What :func:`checked` found, for a summary."""
+    return f"error {error:.3f} std of the wind; (x - mean) / std has std {standardised:.2f}"
 
 
 def _batches(predictors: Predictors) -> list[tuple[Moments, Tensor]]:

@@ -28,7 +28,7 @@ from wsdcast.artefact import (
 from wsdcast.context import Samples, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.names import PriorName
-from wsdcast.predictions import Predictors, errors, folds, read_predictions, write_predictions
+from wsdcast.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
 from wsdcast.priors import fixed_or_given, rank_told, start_of
 from wsdcast.progress import track
 from wsdcast.recipe import Network, Recipe
@@ -36,9 +36,6 @@ from wsdcast.warmstart.flow import joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, Moments, warm_start
 from wsdcast.warmstart.training import fit
-
-CHECKED = 256
-"""Samples of a part on which the moments are checked."""
 
 Losses = list[dict[str, float]]
 
@@ -75,7 +72,13 @@ def train(
     prior_of: Callable[[Tensor], InformedPrior] | None = None
     start = start_of(resolved)
     if resolved.generator.reads_frozen_moments:
-        _moments(resolved, directory, record, samples, unseen, overwrite, summary)
+        _moments(resolved, directory, record, samples, overwrite, summary)
+        trained_moments = models.load(_untrained_moments(resolved, record, samples), directory / MOMENTS)
+        # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
+        for part, label in ((samples, "training"), (unseen, "validation")):
+            if len(part):
+                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, record.grid))
+        _predictions(resolved, directory, record, samples, overwrite, summary)
         predicted = read_predictions(directory / PREDICTIONS, states.device)
         prior_of = lambda chosen: start(*predicted(chosen))  # noqa: E731
     elif not resolved.generator.needs_moments_network:
@@ -110,69 +113,65 @@ def train(
     return summary
 
 
-def _moments(
-    recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
-) -> None:
-    """Train h_phi and predict the moments of the training samples, unless both are there and current."""
-    weights = torch.from_numpy(record.grid.area_weights / record.grid.area_weights.mean()).float()[:, None]
-
-    def untrained() -> MomentsModel:
-        return models.to_device(models.moments_model(recipe.moments, record.grid.includes_poles, samples.beside.channels))
+def _moments(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
+    """Train h_phi, and one network for each fold without its part of the record, unless they are there and current."""
+    if is_current(recipe, directory, MOMENTS, overwrite):
+        summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
+        return
 
     def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
         return negative_log_likelihood(network, samples.context(chosen), samples.target(chosen))
 
-    parts = folds(len(samples), recipe.moments.folds)
-    names = [f"fold-{number}" for number in range(len(parts))]
-    if is_current(recipe, directory, MOMENTS, overwrite):
-        summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
-    else:
-        seconds = _stopwatch()
-        with complete(directory / MOMENTS) as partial:
-            outsides = {name: outside for name, (outside, _) in zip(names, parts, strict=True)}
-            networks: dict[str, MomentsModel] = {}
-            losses: Losses = []
-            for name, chosen in {models.WEIGHTS: torch.arange(len(samples)), **outsides}.items():
-                _seed(recipe, 0)
-                label = MOMENTS if name == models.WEIGHTS else f"{MOMENTS}, {name}"
-                networks[name], history = _fitted(recipe, recipe.moments, untrained(), loss_of, chosen, label, summary)
-                losses = losses or history  # of the first, which sees all samples
-            if parts:
-                # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
-                _, ratio = errors([(networks[name], inside) for name, (_, inside) in zip(names, parts, strict=True)], samples, weights)
-                summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
-                for network in networks.values():
-                    network.calibration.copy_(ratio)
-            models.save(dict(networks), partial, make_stamp(recipe, directory, MOMENTS) | {"seconds": seconds()}, losses)
-        summary.written[str(directory / MOMENTS)] = _size(networks[models.WEIGHTS])
-    moments = models.load(untrained(), directory / MOMENTS)
-    # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
-    for part, label in ((samples, "training"), (unseen, "validation")):
-        if len(part):
-            summary.facts[f"moments, {label} part"] = _checked(moments, part, weights)
+    parts = _folds(recipe, samples)
+    chosen_by = {models.WEIGHTS: torch.arange(len(samples)), **{name: outside for name, (outside, _) in parts.items()}}
+    seconds = _stopwatch()
+    with complete(directory / MOMENTS) as partial:
+        networks: dict[str, MomentsModel] = {}
+        losses: Losses = []
+        for name, chosen in chosen_by.items():
+            _seed(recipe, 0)
+            label = MOMENTS if name == models.WEIGHTS else f"{MOMENTS}, {name}"
+            network = _untrained_moments(recipe, record, samples)
+            networks[name], history = _fitted(recipe, recipe.moments, network, loss_of, chosen, label, summary)
+            losses = losses or history  # of the first, which sees all samples
+        if parts:
+            # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
+            predictors: Predictors = [(networks[name], inside) for name, (_, inside) in parts.items()]
+            _, ratio = errors(predictors, samples, record.grid)
+            summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
+            for network in networks.values():
+                network.calibration.copy_(ratio)
+        models.save(dict(networks), partial, make_stamp(recipe, directory, MOMENTS) | {"seconds": seconds()}, losses)
+    summary.written[str(directory / MOMENTS)] = _size(networks[models.WEIGHTS])
+
+
+def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
+    """Predict the moments of the training samples, each by the network that has not seen it if there are folds, unless it was done."""
     if is_current(recipe, directory, PREDICTIONS, overwrite):
         return
+    parts = _folds(recipe, samples) or {models.WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     size = 2 + recipe.moments.rank
     require_space(directory, 4 * size * len(samples) * samples.states[0].numel())
     passed = _stopwatch()
-    predictors: Predictors = [(moments, torch.arange(len(samples)))]
-    if parts:
-        loaded = [models.load(untrained(), directory / MOMENTS, name) for name in names]
-        predictors = [(network, inside) for network, (_, inside) in zip(loaded, parts, strict=True)]
+    predictors: Predictors = [
+        (models.load(_untrained_moments(recipe, record, samples), directory / MOMENTS, name), inside) for name, (_, inside) in parts.items()
+    ]
     with complete(directory / PREDICTIONS) as partial:
         write_predictions(partial, predictors, samples, size, make_stamp(recipe, directory, PREDICTIONS))
     visits = recipe.generator.steps * recipe.generator.batch / len(samples)
-    how = "each by the network that has not seen it, " if parts else ""
+    how = "each by the network that has not seen it, " if recipe.moments.folds else ""
     summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {how}predicted once in {passed():.1f} s"
     if visits > 1:
         summary.facts["predictions save"] = f"about {passed() * (visits - 1):.0f} s, because training visits a sample {visits:.0f} times"
 
 
-def _checked(moments: Moments, samples: Samples, weights: Tensor) -> str:
-    """Error of the mean in units of the wind's standard deviation, and calibration of the predicted one."""
-    chosen = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
-    error, ratio = (by_channel.square().mean().sqrt() for by_channel in errors([(moments, chosen)], samples, weights))
-    return f"error {error:.3f} std of the wind; (x - mean) / std has std {ratio:.2f}"
+def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+    """Samples outside and inside of each fold, by the name of its network's weights."""
+    return {f"fold-{number}": part for number, part in enumerate(folds(len(samples), recipe.moments.folds))}
+
+
+def _untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
+    return models.to_device(models.moments_model(recipe.moments, record.grid.includes_poles, samples.beside.channels))
 
 
 def _fitted(

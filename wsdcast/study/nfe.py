@@ -33,7 +33,7 @@ from wsdcast.context import samples_of
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.ensemble import moments_sampler
 from wsdcast.errors import UserError
-from wsdcast.predictions import errors
+from wsdcast.predictions import checked, in_words
 from wsdcast.priors import Trained, moments_alone, trained
 from wsdcast.recipe import Recipe
 from wsdcast.report.study import write_study_page
@@ -45,8 +45,6 @@ from wsdcast.study.variants import moments_cost, train_variant, training_seconds
 from wsdcast.warmstart.prior import Moments
 
 MOMENTS_ALONE = "moments alone"
-CHECKED = 256
-"""Samples of a part on which the moments are checked."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +95,24 @@ def study_nfe(
     resolved, directory = resolve(recipe, run, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
-    wanted = resolved.study
-    summary = Summary("study nfe")
-    begin = time.perf_counter()
+    wanted, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(wanted.priors + wanted.ablations))
     # All that can be refused is refused before hours of training.
     settings = {prior: _settings(resolved, prior, summary) for prior in priors}
     variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(wanted.seeds, priors)}
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
-    moments_errors: dict[int, dict[str, tuple[float, float]]] = {}
+    quality: dict[int, list[tuple[float, float]]] = {}
     seconds: dict[str, list[float]] = {}
     for (seed, prior), variant in variants.items():
         place = train_variant(variant, directory, moments, overwrite)
         seconds.setdefault(prior, []).append(training_seconds(place))
         networks = trained(variant, place, record, moments)
         mine = [replace(setting, seed=seed) for setting in settings[prior]]
-        if variant.generator.needs_moments_network and seed not in moments_errors:
-            moments_errors[seed] = _moments_errors(record, networks)
+        if variant.generator.needs_moments_network and seed not in quality:
+            states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
+            in_and_out = (samples_of(record, part, states, networks.beside) for part in ("train", "test"))
+            quality[seed] = [checked(networks.moments, samples, record.grid) for samples in in_and_out]
             mine.append(Setting(MOMENTS_ALONE, seed))
         for setting in mine:
             rolled_out = prior in wanted.priors and (setting.nfe in wanted.rollout_nfe or not setting.solver)
@@ -124,26 +122,26 @@ def study_nfe(
     study = study.assign_coords(studied=list(priors))
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": wanted.members}
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
-    summary.facts |= {"recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}"}
-    summary.facts["moments network"] = f"{cost[0]:.2f} evaluations of the generator per sample"
-    if moments_errors:
-        for part in ("train", "test"):
-            error, ratio = np.mean([of_seed[part] for of_seed in moments_errors.values()], axis=0)
-            study.attrs |= {f"moments_error_{part}": error, f"moments_standardised_error_{part}": ratio}
-            summary.facts[f"moments, {part} part"] = f"error {error:.3f} std of the wind; (x - mean) / std has std {ratio:.2f}"
-    for prior in priors:
-        summary.facts[f"training, {prior}"] = f"{np.mean(seconds[prior]):.0f} s a seed"
+    if quality:
+        for part, (error, standardised) in zip(("train", "test"), np.mean(list(quality.values()), axis=0), strict=True):
+            study.attrs |= {f"moments_error_{part}": error, f"moments_standardised_error_{part}": standardised}
+            summary.facts[f"moments, {part} part"] = in_words(error, standardised)
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
-    saturates = saturation(study)
     with complete(directory / STUDY) as partial:
         study.to_netcdf(partial)
+    saturates = saturation(study)
     with complete(directory / STUDY_PAGE) as partial:
         write_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False), saturates)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, grid, warmth, evaluations and seed"
     summary.written[str(directory / STUDY_PAGE)] = "figures and tables"
-    summary.facts["saturates at"] = ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items())
-    summary.facts["gain"] = f"over {study.attrs['reference']}"
-    summary.facts["time"] = f"{time.perf_counter() - begin:.0f} s"
+    summary.facts |= {f"training, {prior}": f"{np.mean(seconds[prior]):.0f} s a seed" for prior in priors}
+    summary.facts |= {
+        "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
+        "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
+        "gain": f"over {study.attrs['reference']}",
+        "recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}",
+        "time": f"{time.perf_counter() - begin:.0f} s",
+    }
     summary.scores = rows(study)
     return summary
 
@@ -168,18 +166,6 @@ def _settings(recipe: Recipe, prior: str, summary: Summary) -> list[Setting]:
         raise UserError(f"nothing to study: {next(iter(left_out.values()))}")
     summary.facts |= left_out
     return found
-
-
-def _moments_errors(record: Analysis, networks: Trained) -> dict[str, tuple[float, float]]:
-    """Error of the predicted mean in units of the wind's std, and of (x - mean) / std, in the sample and on test data."""
-    states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
-    weights = torch.from_numpy(record.grid.area_weights / record.grid.area_weights.mean()).float()[:, None]
-    found = {}
-    for part in ("train", "test"):
-        samples = samples_of(record, part, states, networks.beside)
-        chosen = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
-        found[part] = tuple(float(value.square().mean().sqrt()) for value in errors([(networks.moments, chosen)], samples, weights))
-    return found  # type: ignore[return-value]
 
 
 def _evaluated(
