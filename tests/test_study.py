@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -150,6 +151,9 @@ def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
     summary = json.loads(done.stdout)
     assert {row["nfe"] for row in summary["scores"]} == {0, 2}
     assert "nearest it can do is 2" in summary["facts"]["left out: midpoint, uniform, 3"]
+    table = CliRunner().invoke(app, ["study", "nfe", "--run", "run", "--nfe", "2", "--solvers", "midpoint,ab2"]).stdout
+    assert "…" not in table  # nothing is cut off in 80 columns
+    assert re.search(r"features-only +2 +\d\.\d{4} .* (midpoint|ab2)", table)
     for option, value, message in (
         ("--nfe", "two", "wsdcast: --nfe: input should be a valid integer, unable to parse string as an integer, not 'two'\n"),
         ("--priors", "warmer", "--priors: input should be 'warm', 'standard', "),

@@ -61,18 +61,26 @@ def show_benchmark(benchmark: Benchmark, json: bool) -> None:
 
 
 def _settings(summary: Summary) -> Table:
-    """One row per setting of a study; the best of each prior and number of evaluations bold."""
-    title = "6 h: fair CRPS in m/s, its gain over the reference, spread/skill, mean deviation of the spectrum; longest lead: CRPS"
+    """The best setting of each prior and number of evaluations, and the moments alone; all settings are in the page."""
+    title = "6 h: fair CRPS in m/s, its gain, spread/skill, mean deviation of the spectrum; last: CRPS at the last lead time"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("prior", "solver/times w", "nfe", "CRPS", "gain %", "s/s", "spectrum", "rolled"):
-        table.add_column(name, justify="left" if name in ("prior", "solver/times w") else "right", no_wrap=True)
+    table.add_column("prior", no_wrap=True)
+    for name in ("nfe", "CRPS", "gain %", "s/s", "spectrum", "last"):
+        table.add_column(name, justify="right", no_wrap=True)
+    several = len({(row["solver"], row["grid"], row["warmth"]) for row in summary.scores if row["nfe"]}) > 1
+    if several:
+        table.add_column("by")  # wrapped between its words
     for row in summary.scores:
-        rolled = [value for name, value in row.items() if name.startswith("crps_") and name.endswith("h_rolled") and "gain" not in name]
+        if row["nfe"] and not row["best"]:
+            continue
+        last = [value for name, value in row.items() if name.startswith("crps_") and "gain" not in name and name.endswith("h_rolled")]
         gain = f"{100 * row['crps_gain_6h']:.1f}" if "crps_gain_6h" in row else ""
-        how = f"{row['solver']}/{row['grid']}" + (f" {row['warmth']:g}" if row["warmth"] != 1 else "") if row["solver"] else ""
-        cells = [row["prior"], how, str(row["nfe"]), f"{row['crps_6h']:.4f}", gain]
-        cells += [f"{row['spread_skill_6h']:.2f}", f"{row['power_deviation_6h']:.3f}", f"{rolled[-1]:.3f}" if rolled else ""]
-        table.add_row(*cells, style="bold" if row["best"] else None)
+        cells = [row["prior"], str(row["nfe"] or ""), f"{row['crps_6h']:.4f}", gain, f"{row['spread_skill_6h']:.2f}"]
+        cells += [f"{row['power_deviation_6h']:.3f}", f"{last[-1]:.3f}" if last else ""]
+        table.add_row(
+            *cells,
+            *([f"{row['solver']} {row['grid']}" + (f" {row['warmth']:g}" if row["warmth"] != 1 else "")] if several and row["nfe"] else []),
+        )
     return table
 
 

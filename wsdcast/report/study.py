@@ -140,7 +140,10 @@ def spectra(study: xr.Dataset) -> Figure:
     for axis, prior in zip(axes, priors, strict=False):
         curve = _curve(study, prior)
         ratio = curve["power_ratio_6h"].transpose("setting", "wavenumber").values
-        image = axis.imshow(ratio, aspect="auto", origin="lower", cmap="RdBu_r", norm=TwoSlopeNorm(1, 0.5, 1.5), interpolation="nearest")
+        low, high = curve["wavenumber"].values[[0, -1]] + [-0.5, 0.5]
+        extent = (low, high, -0.5, curve.sizes["setting"] - 0.5)
+        norm = TwoSlopeNorm(1, 0.5, 1.5)
+        image = axis.imshow(ratio, aspect="auto", origin="lower", cmap="RdBu_r", norm=norm, extent=extent, interpolation="nearest")
         axis.set_yticks(range(curve.sizes["setting"]), [str(nfe) for nfe in curve["nfe"].values])
         axis.set(title=prior, xlabel="zonal wavenumber", ylabel="evaluations" if axis is axes[0] else None)
     figure.colorbar(image, ax=list(axes[:-1]), label="power of members / truth", shrink=0.8)
@@ -170,7 +173,7 @@ def by_solver(study: xr.Dataset) -> Figure:
                 axis.plot(curve["nfe"], curve[name], linestyle=style, color=f"C{number % 10}", marker=".", label=f"{solver}, {grid}")
             best = _curve(study, prior)
             axis.scatter(best["nfe"], best[name], s=80, facecolors="none", edgecolors="black", label="taken as best")
-            axis.set(xlabel="evaluations", ylabel=label, title=prior, yscale="log")
+            axis.set(xlabel="evaluations", ylabel=label, title=prior, yscale="log" if name == "power_deviation_6h" else "linear")
             axis.grid(alpha=0.3)
     axes[0, 1].legend(fontsize=7, ncols=2)
     return figure
