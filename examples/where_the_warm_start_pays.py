@@ -5,7 +5,7 @@
 Makes three simulated planets that differ in their stirring, studies each (`wsdcast study nfe` with a small recipe, three seeds), and draws
 OUT/where.png with other studies' results beside them, such as that of pipelines/gfs.yaml; prints the table behind it. The moments
 network's error on test data is on the axis, in units of the wind's standard deviation. ERA5's place, 0.10 to 0.15, is an estimate: this
-network was not trained on forty years. About an hour on two cores; goes on where it was stopped.
+network was not trained on forty years. Goes on where it was stopped.
 """
 
 from __future__ import annotations

@@ -92,14 +92,12 @@ class Trained:
         moments: h_phi, or what stands for it; mean and std, and factors of a correlated prior.
         prior_of: what generation starts from.
         beside: what contexts have beside the wind.
-        evaluates_moments: whether ``moments`` is a model to be paid for, and not known beforehand.
     """
 
     generator: nn.Module
     moments: Moments
     prior_of: PriorOf
     beside: Surroundings
-    evaluates_moments: bool
 
 
 def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | None = None) -> Trained:
@@ -122,8 +120,7 @@ def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | 
     else:
         models.load(generator, path)
         moments = fixed_or_given(recipe, record, given)
-    evaluates = recipe.generator.needs_moments_network or recipe.generator.prior == "given"
-    return Trained(generator, moments, warm_start(moments, start_of(recipe)), beside, evaluates)
+    return Trained(generator, moments, warm_start(moments, start_of(recipe)), beside)
 
 
 def moments_alone(moments: Moments) -> PriorOf:

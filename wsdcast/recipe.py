@@ -118,6 +118,11 @@ class Generator(Network):
         return self.prior not in ("standard", "climatology", "given")
 
     @property
+    def has_moments_model(self) -> bool:
+        """Whether a model predicts the moments, the trained network or a user's, which can forecast alone and costs an evaluation."""
+        return self.needs_moments_network or self.prior == "given"
+
+    @property
     def reads_frozen_moments(self) -> bool:
         """Whether that network is an artefact of its own, trained first."""
         return self.needs_moments_network and self.moments == "frozen"

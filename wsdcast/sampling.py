@@ -1,4 +1,4 @@
-"""How samples are drawn: the solver, the time grid and the warmth that a recipe names, or that its own study found best."""
+"""How samples are drawn: by the solver and the grid in time that a recipe names, or that its own study found best."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsdcast.errors import UserError
 from wsdcast.priors import Trained
 from wsdcast.recipe import Recipe, Rollout
 from wsdcast.warmstart.dpm import Statistics
-from wsdcast.warmstart.evaluations import EMPIRICAL, TORCHDIFFEQ, grid, solver, steps_for
+from wsdcast.warmstart.evaluations import TORCHDIFFEQ, grid, solver, steps_for
 
 CRPS_TOLERANCE = 1.01
 """Settings whose CRPS is within this factor of the lowest are as good."""
@@ -51,7 +51,7 @@ def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
     Raises:
         UserError: if they were not estimated, or for another generator or warmth.
     """
-    if recipe.rollout.solver != EMPIRICAL:
+    if not recipe.rollout.needs_statistics:
         return None
     file = require(recipe, directory, STATISTICS, "study statistics") / "statistics.safetensors"
     try:

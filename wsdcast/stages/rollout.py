@@ -90,7 +90,7 @@ def rollout(
     networks = trained(resolved, directory, record, moments)
     summary = Summary("rollout")
     samplers: dict[str, Sampler] = {}
-    if networks.evaluates_moments:
+    if resolved.generator.has_moments_model:
         samplers[MOMENTS_FORECAST] = moments_sampler(moments_alone(networks.moments))
     samplers[FORECAST] = sampler_of(networks, settings, required_statistics(resolved, directory))
 
@@ -99,7 +99,7 @@ def rollout(
         "starts": f"{len(chosen)}, {_label(record.times[chosen[0]])} to {_label(record.times[chosen[-1]])}",
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
-        "evaluations": f"{settings.nfe} of the generator, {int(networks.evaluates_moments)} of the moments model per sample",
+        "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
         "solver": f"{settings.solver}, {settings.grid_in_time} times",
     }
     size = 4 * len(chosen) * settings.members * settings.steps * record.wind[0].size

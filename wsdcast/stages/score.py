@@ -56,7 +56,7 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
     resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
-    if resolved.generator.needs_moments_network or resolved.generator.prior == "given":
+    if resolved.generator.has_moments_model:
         forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
     path, report = directory / SCORES, directory / REPORT
     if is_current(resolved, directory, SCORES, overwrite):

@@ -91,7 +91,6 @@ def sample(
     # One value for the whole batch: it is embedded once, and a sample's bits cannot depend on who shares its batch.
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
-
     return prior.denormalise(solve(velocity_of(generator, prior, context, shared_warmth), noise, times))
 
 
