@@ -13,7 +13,7 @@ from torch import nn
 from wsdcast.errors import UserError
 from wsdcast.warmstart.ablations import standard_moments
 from wsdcast.warmstart.flow import generator_input, interpolate, sample, training_loss
-from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
@@ -72,9 +72,10 @@ def test_untrained_moments_are_persistence_of_the_state_now(random):
     assert torch.allclose(std, torch.tensor(math.log1p(math.exp(-1.5))))
 
 
-def test_predicted_std_is_clipped():
-    _, std = MomentsModel(lambda context: torch.full((1, 2, 1, 1), -50.0), channels=1, residual=False)(torch.zeros(1, 1, 1, 1))
-    assert std.item() == pytest.approx(MINIMUM_STD)
+@pytest.mark.parametrize(("raw", "expected"), [(-50.0, MINIMUM_STD), (50.0, MAXIMUM_STD)])
+def test_predicted_std_is_clipped(raw, expected):
+    _, std = MomentsModel(lambda context: torch.full((1, 2, 1, 1), raw), channels=1, residual=False)(torch.zeros(1, 1, 1, 1))
+    assert std.item() == pytest.approx(expected)
 
 
 def test_moments_loss_is_minimal_at_the_true_moments(random):

@@ -94,9 +94,10 @@ class Samples:
         return self.states[self.now[chosen] + 1]
 
 
-def samples_of(record: Analysis, part: Part, states: Tensor, beside: Surroundings) -> Samples:
-    """All samples of one part of a record, whose normalised ``states`` are shared."""
-    return Samples(states, torch.from_numpy(record.now(part)), record.times, beside)
+def samples_of(record: Analysis, beside: Surroundings, *parts: Part) -> list[Samples]:
+    """All samples of each part of a record; they share its normalised states, on the device of ``beside``."""
+    states = torch.from_numpy(record.normalise(record.wind)).to(beside.static.device)
+    return [Samples(states, torch.from_numpy(record.now(part)), record.times, beside) for part in parts]
 
 
 def context_of(states: Tensor, now: Tensor, times: NDArray[np.datetime64], beside: Surroundings) -> Tensor:

@@ -64,9 +64,8 @@ def train(
     resolved, directory = resolve(recipe, run, ANALYSIS, generator__prior=prior)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
-    states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
-    beside = surroundings(record, resolved.context, states.device)
-    samples, unseen = (samples_of(record, part, states, beside) for part in ("train", "validation"))
+    beside = surroundings(record, resolved.context, models.device())
+    samples, unseen = samples_of(record, beside, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
 
     prior_of: Callable[[Tensor], InformedPrior] | None = None
@@ -79,7 +78,7 @@ def train(
             if len(part):
                 summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, record.grid))
         _predictions(resolved, directory, record, samples, overwrite, summary)
-        predicted = read_predictions(directory / PREDICTIONS, states.device)
+        predicted = read_predictions(directory / PREDICTIONS, models.device())
         prior_of = lambda chosen: start(*predicted(chosen))  # noqa: E731
     elif not resolved.generator.needs_moments_network:
         from_context = warm_start(fixed_or_given(resolved, record, moments), start)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 import yaml
 
@@ -110,8 +109,7 @@ def study_nfe(
         networks = trained(variant, place, record, moments)
         mine = [replace(setting, seed=seed) for setting in settings[prior]]
         if variant.generator.needs_moments_network and seed not in quality:
-            states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
-            in_and_out = (samples_of(record, part, states, networks.beside) for part in ("train", "test"))
+            in_and_out = samples_of(record, networks.beside, "train", "test")
             quality[seed] = [checked(networks.moments, samples, record.grid) for samples in in_and_out]
             mine.append(Setting(MOMENTS_ALONE, seed))
         for setting in mine:

@@ -65,10 +65,9 @@ def study_statistics(
     if there is not None and there["id"] == stamp["id"]:
         summary.facts["current"] = str(directory / STATISTICS)
         return summary
-    states = torch.from_numpy(record.normalise(record.wind)).to(models.device())
-    training = samples_of(record, "train", states, networks.beside)
+    (training,) = samples_of(record, networks.beside, "train")
     chosen = torch.arange(0, len(training), max(1, len(training) // samples))[:samples]
-    w = states.new_full((1,), resolved.rollout.warmth)
+    w = training.states.new_full((1,), resolved.rollout.warmth)
 
     def batches() -> Iterator[tuple[Velocity, Tensor]]:
         for some in chosen.split(BATCH):

@@ -12,6 +12,10 @@ from wsdcast.warmstart.prior import Moments
 MINIMUM_STD = 0.01
 """Below it the predicted standard deviation is clipped (appendix B), in units of the data's own."""
 
+MAXIMUM_STD = 1.0
+"""Above it too, which is not in the paper: nothing is less certain than if nothing were known. In a rollout without this bound a strange
+state makes the standard deviation large, that makes the next state stranger, and so on: on real wind every runaway member was of this kind."""
+
 
 class MomentsModel(nn.Module):
     """A network turned into ``context -> (mean, std)``, or ``(mean, std, factors)`` if it is to predict correlations.
@@ -42,7 +46,7 @@ class MomentsModel(nn.Module):
             mean = mean + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
         # Shifted so that training starts from a std of 0.2, not 0.7: nearer to what a step of 6 h leaves uncertain.
-        std = F.softplus(raw_std - 1.5).clamp(min=MINIMUM_STD) * calibration
+        std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, MAXIMUM_STD) * calibration
         if not self.rank:
             return mean, std
         # A pattern's length, whose square is the standard deviation along it, is then about one whatever the grid.
