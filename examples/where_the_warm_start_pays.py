@@ -80,12 +80,12 @@ def main(out: Path, others: list[Path]) -> None:
                     print(f"| {name} | {error:.3f} | {over} | {nfe} | {cells} | {digest} |")
                     number = EVALUATIONS.index(nfe)
                     for row, (mean, low, high) in enumerate(both):
-                        bars = [[mean - low], [high - mean]]
                         # Side by side, few evaluations on the left.
                         at = error * (1 + 0.03 * (number - 1.5))
                         shade = 0.3 + 0.7 * number / (len(EVALUATIONS) - 1)
                         label = f"{nfe} evaluations"
-                        axes[row, column].errorbar([at], [mean], bars, fmt="o", color=COLOURS[over], alpha=shade, label=label)
+                        axes[row, column].plot(at, mean, "o", color=COLOURS[over], alpha=shade, label=label)
+                        axes[row, column].vlines(at, low, high, color=COLOURS[over], alpha=shade)
                 axes[0, column].annotate(name, (error, 0), rotation=90, fontsize=8, va="bottom", ha="right", color="0.4")
     for (row, column), axis in np.ndenumerate(axes):
         axis.axhline(0, color="black", linewidth=0.8)

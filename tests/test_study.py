@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.artefact import read_stamp, resolve
 from wsdcast.cli import app
+from wsdcast.context import samples_of
 from wsdcast.data.analysis import open_analysis
 from wsdcast.ensemble import member_noise
 from wsdcast.errors import UserError
+from wsdcast.predictions import predict
 from wsdcast.priors import trained
 from wsdcast.recipe import Recipe, load_recipe
 from wsdcast.sampling import sampler_of, without_auto
@@ -265,18 +267,37 @@ def test_networks_trained_together_are_one_artefact(place, tmp_path, moments):
 def test_folds_predict_what_they_have_not_seen(place, tmp_path):
     (tmp_path / "run").mkdir()
     shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
-    recipe = load_recipe(place / "tiny.yaml").changed(moments__folds=3)
+    recipe = load_recipe(place / "tiny.yaml").changed(moments__folds=3, moments__dropout=0.5)
     summary = wsdcast.train(recipe, tmp_path / "run")
     assert "out of fold" in str(list(summary.facts))
     names = {path.name for path in (tmp_path / "run/moments").glob("*.safetensors")}
     assert names == {"weights.safetensors", "fold-0.safetensors", "fold-1.safetensors", "fold-2.safetensors"}
-    # The kept predictions have standardised errors of 1, by channel: that is what the std was scaled by.
+    # The kept predictions have standardised errors of 1, by channel: that is what the std was scaled by. Dropout would change them.
     record = open_analysis(tmp_path / "run/analysis.zarr")
     predicted = np.load(tmp_path / "run/predictions/moments.npy")
     truth = record.normalise(record.wind)[record.now("train") + 1]
     weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
     ratio = (((truth - predicted[:, 0]) / predicted[:, 1]) ** 2 * weights).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(ratio, 1, rtol=1e-3)
+
+
+def test_dropout_stays_on_while_the_training_samples_are_predicted(place, tmp_path):
+    """So that the generator learns with moments that err as they do on new samples."""
+    predicted = {}
+    for dropout, again in ((0.5, False), (0.5, True), (0.0, False)):
+        run = tmp_path / f"{dropout}-{again}"
+        run.mkdir()
+        shutil.copytree(place / "run/analysis.zarr", run / "analysis.zarr")
+        recipe = load_recipe(place / "tiny.yaml").changed(moments__dropout=dropout)
+        wsdcast.train(recipe, run)
+        record = open_analysis(run / "analysis.zarr")
+        networks = trained(recipe, run, record)
+        (samples,) = samples_of(record, networks.beside, "train")
+        without = predict(networks.moments, samples, torch.arange(len(samples)))
+        predicted[dropout, again] = np.load(run / "predictions/moments.npy"), without.numpy()
+    np.testing.assert_array_equal(predicted[0.5, True][0], predicted[0.5, False][0])
+    np.testing.assert_allclose(*predicted[0.0, False], atol=1e-5)
+    assert np.abs(np.subtract(*predicted[0.5, False])).mean() > 1e-3
 
 
 def test_bootstrap_weights_are_blocks_of_dates():

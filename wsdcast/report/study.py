@@ -51,6 +51,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations: of those whose CRPS is "
         "within 1 % of the lowest, the least deviation of the spectrum. Evaluations are the generator's; the moments network adds "
         f"{float(study.attrs['moments_share']):.2f} to every prior but the standard one and the climatology.</p>",
+        f"<p class=note>Training, all priors at equal cost: {_training(study)}.</p>",
         _saturation(saturates),
         "<h2>The spectrum</h2>",
         picture(spectra(study), "Ratio of power by zonal wavenumber and evaluations"),
@@ -67,6 +68,13 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
     parts += ["<h2>All settings</h2>", _table(study), f"<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>"]
     page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast study: {html.escape(name)}</title>"
     path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>", encoding="utf-8")
+
+
+def _training(study: xr.Dataset) -> str:
+    """Seconds that the networks of each prior took, which depend on what else the machine did."""
+    return ", ".join(
+        f"{prior} {seconds:.0f} s" for prior, seconds in zip(study["studied"].values, study["training_seconds"].values, strict=True)
+    )
 
 
 def _priors(study: xr.Dataset) -> list[str]:

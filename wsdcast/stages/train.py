@@ -145,15 +145,21 @@ def _moments(recipe: Recipe, directory: Path, record: Analysis, samples: Samples
 
 
 def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
-    """Predict the moments of the training samples, each by the network that has not seen it if there are folds, unless it was done."""
+    """Predict the moments of the training samples, unless it was done: each by the network that has not seen it if there are folds.
+
+    If there are none, dropout stays on: a network errs less on what it has seen, and a generator trained on such moments would trust them
+    too much. With features dropped its errors are about those on new samples, at no cost (docs/results/gfs.md).
+    """
     if is_current(recipe, directory, PREDICTIONS, overwrite):
         return
+    _seed(recipe, 0)
     parts = _folds(recipe, samples) or {models.WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     size = 2 + recipe.moments.rank
     require_space(directory, 4 * size * len(samples) * samples.states[0].numel())
     passed = _stopwatch()
     predictors: Predictors = [
-        (models.load(_untrained_moments(recipe, record, samples), directory / MOMENTS, name), inside) for name, (_, inside) in parts.items()
+        (models.load(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
+        for name, (_, inside) in parts.items()
     ]
     with complete(directory / PREDICTIONS) as partial:
         write_predictions(partial, predictors, samples, size, make_stamp(recipe, directory, PREDICTIONS))

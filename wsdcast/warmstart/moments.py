@@ -13,8 +13,8 @@ MINIMUM_STD = 0.01
 """Below it the predicted standard deviation is clipped (appendix B), in units of the data's own."""
 
 MAXIMUM_STD = 1.0
-"""Above it too, which is not in the paper: nothing is less certain than if nothing were known. In a rollout without this bound a strange
-state makes the standard deviation large, that makes the next state stranger, and so on: on real wind every runaway member was of this kind."""
+"""Above it too, which is not in the paper: nothing is less certain than if nothing were known. Without this bound a strange state in a
+rollout makes the standard deviation large, which makes the next state stranger: so did every member that ran away on real wind."""
 
 
 class MomentsModel(nn.Module):

@@ -1,0 +1,93 @@
+"""A study as Markdown and pictures, for a page of results.
+
+    python examples/study_tables.py RUN/study.nc OUT [NAME]
+
+Prints three tables of what `wsdcast study nfe` found, for the best setting of each prior and number of evaluations: one step, forecasts,
+and the gain over the standard prior with most evaluations. Brackets hold 95 % of bootstrap samples of start dates; after the slash are the
+seeds. Writes OUT/NAME-evaluations.png, OUT/NAME-spectra.png and OUT/NAME-leads.png.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.report.study import by_evaluations, by_lead, spectra
+from wsdcast.study.summary import saturation
+
+
+def cell(here: xr.Dataset, name: str, digits: int, factor: float = 1) -> str:
+    """A score, its interval and its values by seed."""
+    if name not in here or not np.isfinite(here[name].item()):
+        return ""
+    values = [here[name].item(), *here[f"{name}_interval"].values, *here[f"{name}_by_seed"].values]
+    mean, low, high, *seeds = (f"{factor * value:.{digits}f}" for value in values)
+    return f"{mean} [{low}, {high}] / {', '.join(seeds)}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """A table in Markdown, without columns that are empty and rows that have nothing but a name."""
+    filled = [index for index in range(len(head)) if index < 2 or any(row[index] for row in rows)]
+    rows = [[row[index] for index in filled] for row in rows if any(row[2:])]
+    for row in ([head[index] for index in filled], ["---"] * len(filled), *rows):
+        yield f"| {' | '.join(row)} |"
+    yield ""
+
+
+def tables(study: xr.Dataset) -> Iterator[str]:
+    """The lines of all tables."""
+    shown = study.isel(setting=(study["best"] | (study["nfe"] == 0)).values)
+    settings = [shown.isel(setting=index) for index in range(shown.sizes["setting"])]
+    names = [[here["prior"].item() + (f", w = {here['warmth'].item():g}" if here["warmth"] != 1 else "")] for here in settings]
+    names = [[*name, str(here["nfe"].item() or "")] for name, here in zip(names, settings, strict=True)]
+    columns = {"fair CRPS, m/s": ("crps_6h", 4), "spread/skill": ("spread_skill_6h", 3), "spectrum": ("power_deviation_6h", 3)}
+    yield f"One step of 6 h, {int(study['starts_6h'])} starts of {study.attrs['members']} members:"
+    yield ""
+    yield from table(
+        ["prior", "NFE", "cost", *columns],
+        [
+            [*name, f"{here['cost'].item():.2f}", *(cell(here, *of) for of in columns.values())]
+            for name, here in zip(names, settings, strict=True)
+        ],
+    )
+    saturates = (f"{prior} {nfe or 'at no number'}" for prior, nfe in saturation(study).items())
+    yield f"Saturates at: {', '.join(saturates)}."
+    yield ""
+    leads = study["prediction_timedelta"].values if "prediction_timedelta" in study.dims else np.array([], dtype="timedelta64[h]")
+    labels = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in leads]
+    at = [[here.sel(prediction_timedelta=lead) for lead in leads] for here in settings]
+    for title, score, digits, factor in (
+        (f"Forecasts, {int(study['starts']) if 'starts' in study else 0} starts, fair CRPS in m/s:", "crps", 3, 1.0),
+        ("Forecasts, mean deviation of the spectrum:", "power_deviation", 3, 1.0),
+        (f"Forecasts, gain in CRPS over {study.attrs['reference']}, in percent:", "crps_gain", 1, 100.0),
+        ("Forecasts, gain in the deviation of the spectrum over the same, in percent:", "power_deviation_gain", 0, 100.0),
+    ):
+        rows = [[*name, *(cell(here, score, digits, factor) for here in of)] for name, of in zip(names, at, strict=True)]
+        if any(any(row[2:]) for row in rows):
+            yield title
+            yield ""
+            yield from table(["prior", "NFE", *labels], rows)
+
+
+def main(path: Path, out: Path, name: str) -> None:
+    """Print and draw."""
+    out.mkdir(parents=True, exist_ok=True)
+    with xr.open_dataset(path, decode_timedelta=True) as study:
+        recipe, digest = json.loads(study.attrs["wsdcast"])["recipe"]["name"], study.attrs["recipe_hash"]
+        print(f"Recipe {recipe}, hash {digest}; training seeds {', '.join(str(seed) for seed in study['seed'].values)}.\n")
+        print("\n".join(tables(study)))
+        by_evaluations(study).savefig(out / f"{name}-evaluations.png", dpi=100)
+        spectra(study).savefig(out / f"{name}-spectra.png", dpi=100)
+        if "crps" in study:
+            by_lead(study).savefig(out / f"{name}-leads.png", dpi=100)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) == 4 else "study")
