@@ -11,7 +11,7 @@ from torch import nn
 
 from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
-from wsdcast.warmstart.flow import joint_loss, training_loss
+from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 
@@ -165,7 +165,7 @@ def trained_together(loss_of, steps: int = 400) -> tuple[Constant, list[float]]:
     losses = []
     for _ in range(steps):
         target = 1 + 0.5 * torch.randn(64, 1, 4, generator=random)
-        loss = loss_of(generator, moments, torch.zeros(64, 1, 4), target, random)
+        loss = loss_of(generator, moments, torch.zeros(64, 1, 4), target, draw(target.shape, random))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -176,12 +176,12 @@ def trained_together(loss_of, steps: int = 400) -> tuple[Constant, list[float]]:
 def test_networks_collude_unless_the_std_is_detached():
     """Appendix E: left to the generator's loss alone, the std leaves the data behind, because then the velocity is easy to tell."""
 
-    def everything(generator, moments, context, target, random):
-        return training_loss(generator, InformedPrior(*moments(context)), context, target, random)
+    def everything(generator, moments, context, target, draws):
+        return training_loss(generator, InformedPrior(*moments(context)), context, target, draws)
 
-    def detached(generator, moments, context, target, random):
+    def detached(generator, moments, context, target, draws):
         mean, std = moments(context)
-        return training_loss(generator, InformedPrior(mean, std.detach()), context, target, random)
+        return training_loss(generator, InformedPrior(mean, std.detach()), context, target, draws)
 
     colluding, losses = trained_together(everything)
     honest, honest_losses = trained_together(detached)
@@ -197,8 +197,8 @@ def test_joint_training_finds_the_moments(end_to_end):
     assert moments.log_std.exp().item() == pytest.approx(0.5, abs=0.05)
 
 
-def _joint(generator, moments, context, target, random, end_to_end):
-    return joint_loss(generator, moments, InformedPrior, context, target, random, end_to_end)
+def _joint(generator, moments, context, target, draws, end_to_end):
+    return joint_loss(generator, moments, InformedPrior, context, target, draws, end_to_end)
 
 
 def test_only_end_to_end_does_the_generator_teach_the_mean(random):
@@ -207,7 +207,9 @@ def test_only_end_to_end_does_the_generator_teach_the_mean(random):
     for end_to_end in (False, True):
         torch.manual_seed(0)
         generator, moments = Told(), Constant(0.5, 0.7)
-        joint_loss(generator, moments, InformedPrior, context, target, torch.Generator().manual_seed(1), end_to_end).backward()
+        joint_loss(
+            generator, moments, InformedPrior, context, target, draw(target.shape, torch.Generator().manual_seed(1)), end_to_end
+        ).backward()
         gradients[end_to_end] = moments.mean.grad.item(), moments.log_std.grad.item()
     model = Constant(0.5, 0.7)
     (-InformedPrior(*model(context)).log_prob(target).mean() / 4).backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -84,6 +84,10 @@ class Samples:
 
     def __len__(self) -> int:
         return self.now.numel()
+
+    def of(self, some: Tensor) -> Samples:
+        """Some of them (sample,) alone."""
+        return replace(self, now=self.now[some])
 
     def context(self, chosen: Tensor) -> Tensor:
         """C of some samples (batch,), (batch, channel, latitude, longitude)."""

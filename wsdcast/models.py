@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import json
 import sys
@@ -48,7 +47,7 @@ def device() -> torch.device:
 def moments_model(network: Moments, includes_poles: bool, beside: int = 0) -> MomentsModel:
     """An untrained h_phi, with ``beside`` channels beside the wind; its mean is persistence of the state now."""
     outputs = (2 + network.rank) * CHANNELS
-    unet = UNet(CONTEXT + beside, outputs, network.widths, network.blocks, dropout=network.dropout, includes_poles=includes_poles)
+    unet = UNet(CONTEXT + beside, outputs, network.widths, network.blocks, 0, network.dropout, includes_poles, network.recompute)
     if network.rank:
         # The likelihood is stationary where all patterns of correlation are zero.
         nn.init.normal_(unet.last.weight[2 * CHANNELS :], std=0.05)
@@ -61,12 +60,11 @@ def generator_model(network: Generator, includes_poles: bool, beside: int = 0, r
     ``rank`` is how many patterns of correlation it is told of.
     """
     channels = CHANNELS + CONTEXT + beside + (2 + rank) * CHANNELS
-    return UNet(channels, CHANNELS, network.widths, network.blocks, scalars=2, dropout=network.dropout, includes_poles=includes_poles)
+    return UNet(channels, CHANNELS, network.widths, network.blocks, 2, network.dropout, includes_poles, network.recompute)
 
 
-def save(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any], history: list[dict[str, float]]) -> None:
-    """Write weights (``NAME.safetensors``), stamp (JSON) and the losses of training (CSV) into the directory ``path``."""
-    path.mkdir()
+def save(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any]) -> None:
+    """Write weights (``NAME.safetensors``) and stamp (JSON) into the directory ``path``."""
     for name, network in networks.items():
         weights = {key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}
         try:
@@ -74,10 +72,6 @@ def save(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any], hist
         except safetensors.SafetensorError as error:
             raise OSError(f"{path}: weights cannot be written ({error})") from None
     (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
-    with (path / "history.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def load(model: Model, path: Path, name: str = WEIGHTS) -> Model:
@@ -94,6 +88,7 @@ def load(model: Model, path: Path, name: str = WEIGHTS) -> Model:
     return to_device(model.eval().requires_grad_(False))
 
 
-def to_device(model: Model) -> Model:
-    """Move a model to the device, channels last: convolutions are faster so, on CPUs and GPUs."""
-    return model.to(device=device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+def to_device(model: Model, channels_last: bool = True) -> Model:
+    """Move a model to the device, channels last unless told otherwise: most convolutions are faster so, on CPUs and GPUs."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(device=device(), memory_format=layout)  # type: ignore[call-overload]

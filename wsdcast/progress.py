@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:
-    """Pass ``items`` on and show how far they are; silent when standard error is not a terminal."""
+def note(text: str) -> None:
+    """One line on standard error, above the progress bar if there is one."""
+    print(text, file=sys.stderr)
+
+
+def track(
+    items: Iterable[Item], description: str, total: int, done: int = 0, detail: Callable[[Item], str] = lambda _: ""
+) -> Iterator[Item]:
+    """Pass ``items`` on and show how far they are; silent when standard error is not a terminal.
+
+    Args:
+        items: what there is to do.
+        description: of all of it.
+        total: how many items there are, with those done before.
+        done: how many were done before.
+        detail: what to show of the last item.
+    """
     if not sys.stderr.isatty():
         yield from items
         return
@@ -24,4 +39,7 @@ def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=description)
+        task = progress.add_task(description, total=total, completed=done)
+        for item in items:
+            yield item
+            progress.update(task, advance=1, description=f"{description} {detail(item)}".strip())

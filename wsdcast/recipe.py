@@ -80,9 +80,16 @@ class Network(Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     steps: PositiveInt = Field(1500, description="optimiser steps")
     batch: PositiveInt = Field(8, description="samples per step")
-    rate: PositiveFloat = Field(2e-3, description="learning rate, constant for half of the steps, then a cosine to zero")
+    rate: PositiveFloat = Field(2e-3, description="highest learning rate")
+    accumulate: PositiveInt = Field(1, description="batches whose gradients are summed up before a step")
+    warm_up: int = Field(0, ge=0, description="steps in which the rate rises from zero")
+    schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="of the rate")
     clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
     average: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of forward and backward passes in training; weights are always fp32")
+    compile: bool = Field(False, description="whether torch.compile makes kernels of the network first")
+    channels_last: bool = Field(True, description="memory layout of the convolutions in training")
+    recompute: bool = Field(False, description="activations in the backward pass instead of keeping them: less memory, more time")
 
     @model_validator(mode="after")
     def _multiples_of_four(self) -> Network:
@@ -126,6 +133,14 @@ class Generator(Network):
     def reads_frozen_moments(self) -> bool:
         """Whether that network is an artefact of its own, trained first."""
         return self.needs_moments_network and self.moments == "frozen"
+
+
+class TrainingLog(Section):
+    """How training is watched and kept; what is trained does not depend on it."""
+
+    every: PositiveInt = Field(500, description="steps between validations, each with a checkpoint")
+    keep: PositiveInt = Field(2, description="checkpoints, beside the best")
+    tensorboard: bool = Field(False, description="whether to log for TensorBoard too")
 
 
 StaticField = Literal[
@@ -223,6 +238,7 @@ class Recipe(Section):
     context: Context = Context()
     moments: Moments = Moments()
     generator: Generator = Generator()
+    training: TrainingLog = TrainingLog()
     rollout: Rollout = Rollout()
     study: Study = Study()
 

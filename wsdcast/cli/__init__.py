@@ -48,7 +48,7 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
             if arguments["debug"]:
                 raise
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
-            raise typer.Exit(2) from None
+            raise typer.Exit(getattr(error, "code", 2)) from None
 
     return guarded
 

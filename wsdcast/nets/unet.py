@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from wsdcast.nets import sphere
 
@@ -28,6 +29,7 @@ class UNet(nn.Module):
         scalars: how many conditioning scalars :meth:`forward` takes.
         dropout: share of features dropped in residual blocks in training.
         includes_poles: whether the grid's first and last row lie on the poles.
+        recompute: whether the blocks' activations are computed again in the backward pass instead of being kept.
     """
 
     def __init__(
@@ -39,9 +41,11 @@ class UNet(nn.Module):
         scalars: int = 0,
         dropout: float = 0.0,
         includes_poles: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.includes_poles = includes_poles
+        self.recompute = recompute
         self.multiple = 2 ** (len(widths) - 1)
         embedding = 4 * widths[0] if scalars else 0
         self.embeddings = nn.ModuleList(ScalarEmbedding(widths[0], embedding) for _ in range(scalars))
@@ -74,15 +78,20 @@ class UNet(nn.Module):
             if level > 0:
                 x = F.avg_pool2d(x, 2)
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, condition)
+                x = self._apply_block(block, x, condition)
                 skips.append(x)
-        x = self.middle(x, condition)
+        x = self._apply_block(self.middle, x, condition)
         for level, blocks in enumerate(self.up):
             if level > 0:
                 x = F.interpolate(x, scale_factor=2, mode="nearest")
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(torch.cat([x, skips.pop()], dim=1), condition)
+                x = self._apply_block(block, torch.cat([x, skips.pop()], dim=1), condition)
         return self.last(F.silu(self.last_norm(x)))[..., original[0], original[1]]
+
+    def _apply_block(self, block: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(block, x, condition, use_reentrant=False)
+        return block(x, condition)
 
 
 class ResidualBlock(nn.Module):

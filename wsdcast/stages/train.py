@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+import json
+import shutil
 import time
 from collections.abc import Callable
+from functools import partial as with_arguments
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsdcast import models
+from wsdcast import models, processes
 from wsdcast.artefact import (
     ANALYSIS,
     GENERATOR,
@@ -21,23 +23,25 @@ from wsdcast.artefact import (
     complete,
     is_current,
     make_stamp,
+    partial_of,
+    read_stamp,
     require,
     require_space,
     resolve,
 )
 from wsdcast.context import Samples, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
+from wsdcast.errors import UserError
+from wsdcast.fitting import Fitted, fitted
 from wsdcast.names import PriorName
 from wsdcast.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
 from wsdcast.priors import fixed_or_given, rank_told, start_of
-from wsdcast.progress import track
 from wsdcast.recipe import Network, Recipe
-from wsdcast.warmstart.flow import joint_loss, training_loss
+from wsdcast.validation import flow_scores, moments_scores
+from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
-from wsdcast.warmstart.prior import InformedPrior, Moments, warm_start
-from wsdcast.warmstart.training import fit
-
-Losses = list[dict[str, float]]
+from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
+from wsdcast.warmstart.training import LossOf
 
 
 def train(
@@ -50,6 +54,8 @@ def train(
 ) -> Summary:
     """Train the moments model, then the generator, into ``RUN/moments`` and ``RUN/generator``, or both at once into the latter.
 
+    A training that was stopped goes on from its last checkpoint, on a CPU bit for bit. Started by torchrun, all processes train together.
+
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
         run: run directory; default ``runs/<recipe name>``.
@@ -59,8 +65,10 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the store is of another recipe, or training diverges.
+        UserError: if nothing is prepared, the store or an unfinished training is of another recipe, or training diverges.
+        StoppedError: if SIGTERM or SIGINT came.
     """
+    processes.join()
     resolved, directory = resolve(recipe, run, ANALYSIS, generator__prior=prior)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
@@ -69,10 +77,12 @@ def train(
     summary = Summary("train", facts={"training triples": len(samples)})
 
     prior_of: Callable[[Tensor], InformedPrior] | None = None
+    from_context: PriorOf | None = None
     start = start_of(resolved)
     if resolved.generator.reads_frozen_moments:
-        _moments(resolved, directory, record, samples, overwrite, summary)
+        _moments(resolved, directory, record, samples, unseen, overwrite, summary)
         trained_moments = models.load(_untrained_moments(resolved, record, samples), directory / MOMENTS)
+        from_context = warm_start(trained_moments, start)
         # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
         for part, label in ((samples, "training"), (unseen, "validation")):
             if len(part):
@@ -81,8 +91,8 @@ def train(
         predicted = read_predictions(directory / PREDICTIONS, models.device())
         prior_of = lambda chosen: start(*predicted(chosen))  # noqa: E731
     elif not resolved.generator.needs_moments_network:
-        from_context = warm_start(fixed_or_given(resolved, record, moments), start)
-        prior_of = lambda chosen: from_context(samples.context(chosen))  # noqa: E731
+        fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), start)
+        prior_of = lambda chosen: fixed(samples.context(chosen))  # noqa: E731
     if is_current(resolved, directory, GENERATOR, overwrite):
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
@@ -91,48 +101,63 @@ def train(
     poles, channels = record.grid.includes_poles, beside.channels
     model: nn.Module = models.generator_model(resolved.generator, poles, channels, rank_told(resolved))
     # Not the stream that orders the samples.
-    random = torch.Generator().manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
+    random = torch.Generator(models.device()).manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
     if prior_of is None:
         model = nn.ModuleDict({"moments": models.moments_model(resolved.moments, poles, channels), "generator": model})
 
-    def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
-        context, target = samples.context(chosen), samples.target(chosen)
+    def loss_of(network: nn.Module, chosen: Tensor, mine: slice) -> Tensor:
+        draws = draw((chosen.numel(), *samples.states.shape[1:]), random).of(mine)
+        context, target = samples.context(chosen[mine]), samples.target(chosen[mine])
         if prior_of is not None:
-            return training_loss(network, prior_of(chosen), context, target, random)
+            return training_loss(network, prior_of(chosen[mine]), context, target, draws)
         end_to_end = resolved.generator.moments == "end-to-end"
-        return joint_loss(network.generator, network.moments, start, context, target, random, end_to_end)  # type: ignore[arg-type]
+        return joint_loss(network.generator, network.moments, start, context, target, draws, end_to_end)  # type: ignore[arg-type]
 
-    seconds = _stopwatch()
-    with complete(directory / GENERATOR) as partial:
-        generator, losses = _fitted(
-            resolved, resolved.generator, models.to_device(model), loss_of, torch.arange(len(samples)), GENERATOR, summary
+    def validate(network: nn.Module) -> dict[str, float]:
+        if from_context is not None:
+            return flow_scores(network, from_context, unseen)
+        both: nn.ModuleDict = network  # type: ignore[assignment]
+        flow = flow_scores(both["generator"], warm_start(both["moments"], start), unseen)
+        return flow | moments_scores(both["moments"], unseen, record.grid)
+
+    stamp = make_stamp(resolved, directory, GENERATOR)
+    _claim(directory / GENERATOR, stamp, overwrite)
+    with processes.completed_by_first(directory / GENERATOR) as partial:
+        done = _fitted(
+            resolved, resolved.generator, model, loss_of, samples, random, partial, GENERATOR, validate if len(unseen) else None, summary
         )
-        models.save({models.WEIGHTS: generator}, partial, make_stamp(resolved, directory, GENERATOR) | {"seconds": seconds()}, losses)
-    summary.written[str(directory / GENERATOR)] = _size(generator)
+        if processes.is_first():
+            models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
+    summary.written[str(directory / GENERATOR)] = _size(done.network)
     return summary
 
 
-def _moments(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
+def _moments(
+    recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
+) -> None:
     """Train h_phi, and one network for each fold without its part of the record, unless they are there and current."""
     if is_current(recipe, directory, MOMENTS, overwrite):
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
 
-    def loss_of(network: nn.Module, chosen: Tensor) -> Tensor:
-        return negative_log_likelihood(network, samples.context(chosen), samples.target(chosen))
+    def loss_of(network: MomentsModel, chosen: Tensor, mine: slice, among: Samples) -> Tensor:
+        return negative_log_likelihood(network, among.context(chosen[mine]), among.target(chosen[mine]))
 
     parts = _folds(recipe, samples)
-    chosen_by = {models.WEIGHTS: torch.arange(len(samples)), **{name: outside for name, (outside, _) in parts.items()}}
-    seconds = _stopwatch()
-    with complete(directory / MOMENTS) as partial:
+    seen_by = {models.WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
+    validate = with_arguments(moments_scores, samples=unseen, grid=record.grid) if len(unseen) else None
+    stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
+    _claim(directory / MOMENTS, stamp, overwrite)
+    with processes.completed_by_first(directory / MOMENTS) as partial:
         networks: dict[str, MomentsModel] = {}
-        losses: Losses = []
-        for name, chosen in chosen_by.items():
+        for name, seen in seen_by.items():
             _seed(recipe, 0)
             label = MOMENTS if name == models.WEIGHTS else f"{MOMENTS}, {name}"
             network = _untrained_moments(recipe, record, samples)
-            networks[name], history = _fitted(recipe, recipe.moments, network, loss_of, chosen, label, summary)
-            losses = losses or history  # of the first, which sees all samples
+            loss = with_arguments(loss_of, among=seen)
+            part = _fitted(recipe, recipe.moments, network, loss, seen, torch.Generator(), partial, label, validate, summary)
+            networks[name] = part.network
+            seconds += part.history.seconds
         if parts:
             # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
             predictors: Predictors = [(networks[name], inside) for name, (_, inside) in parts.items()]
@@ -140,7 +165,8 @@ def _moments(recipe: Recipe, directory: Path, record: Analysis, samples: Samples
             summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
             for network in networks.values():
                 network.calibration.copy_(ratio)
-        models.save(dict(networks), partial, make_stamp(recipe, directory, MOMENTS) | {"seconds": seconds()}, losses)
+        if processes.is_first():
+            models.save(dict(networks), partial, stamp | {"seconds": seconds})
     summary.written[str(directory / MOMENTS)] = _size(networks[models.WEIGHTS])
 
 
@@ -156,18 +182,21 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
     parts = _folds(recipe, samples) or {models.WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     size = 2 + recipe.moments.rank
     require_space(directory, 4 * size * len(samples) * samples.states[0].numel())
-    passed = _stopwatch()
+    begin = time.perf_counter()
     predictors: Predictors = [
         (models.load(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
         for name, (_, inside) in parts.items()
     ]
-    with complete(directory / PREDICTIONS) as partial:
-        write_predictions(partial, predictors, samples, size, make_stamp(recipe, directory, PREDICTIONS))
+    if processes.is_first():
+        with complete(directory / PREDICTIONS) as partial:
+            write_predictions(partial, predictors, samples, size, make_stamp(recipe, directory, PREDICTIONS))
+    processes.wait()
+    seconds = time.perf_counter() - begin
     visits = recipe.generator.steps * recipe.generator.batch / len(samples)
     how = "each by the network that has not seen it, " if recipe.moments.folds else ""
-    summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {how}predicted once in {passed():.1f} s"
+    summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {how}predicted once in {seconds:.1f} s"
     if visits > 1:
-        summary.facts["predictions save"] = f"about {passed() * (visits - 1):.0f} s, because training visits a sample {visits:.0f} times"
+        summary.facts["predictions save"] = f"about {seconds * (visits - 1):.0f} s, because training visits a sample {visits:.0f} times"
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
@@ -183,37 +212,44 @@ def _fitted(
     recipe: Recipe,
     network: Network,
     model: models.Model,
-    loss_of: Callable[[nn.Module, Tensor], Tensor],
-    chosen: Tensor,
+    loss_of: LossOf[models.Model],
+    samples: Samples,
+    random: torch.Generator,
+    place: Path,
     label: str,
+    validate: Callable[[nn.Module], dict[str, float]] | None,
     summary: Summary,
-) -> tuple[models.Model, Losses]:
-    """Run the training loop on some samples with a progress bar; the averaged network and its losses."""
-    begin = time.perf_counter()
-    averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    steps = fit(
-        model,
-        averaged,
-        lambda model, some: loss_of(model, chosen[some]),
-        chosen.numel(),
-        steps=network.steps,
-        batch=network.batch,
-        rate=network.rate,
-        clip=network.clip,
-        average=network.average,
-        random=torch.Generator().manual_seed(recipe.seed),
+) -> Fitted[models.Model]:
+    """Train one network, and say how it went."""
+    model = models.to_device(model, network.channels_last)
+    part = fitted(
+        model, loss_of, len(samples), network, recipe.training, random, place, label.replace(", ", "-"), seed=recipe.seed, validate=validate
     )
-    losses = [{"step": step, "loss": loss} for step, loss in enumerate(track(steps, f"training {label}", network.steps))]
-    tail = np.mean([row["loss"] for row in losses[-max(1, network.steps // 10) :]])
-    summary.facts[f"{label} loss"] = f"{tail:.4f}, mean of the last tenth of {network.steps} steps of {network.batch}"
-    summary.facts[f"{label} time"] = f"{time.perf_counter() - begin:.0f} s"
-    return averaged, losses
+    rows = part.history.losses
+    tail = np.mean([row[1] for row in rows[-max(1, len(rows) // 10) :]])
+    summary.facts[f"{label} loss"] = f"{tail:.4f}, mean of the last tenth of {network.steps} steps of {network.batch * network.accumulate}"
+    summary.facts[f"{label} time"] = f"{part.history.seconds:.0f} s"
+    return part
 
 
-def _stopwatch() -> Callable[[], float]:
-    """Seconds since now."""
-    begin = time.perf_counter()
-    return lambda: time.perf_counter() - begin
+def _claim(path: Path, stamp: dict[str, object], overwrite: bool) -> None:
+    """Take over what an unfinished training left, or begin one.
+
+    Raises:
+        UserError: if it is of another recipe and may not be overwritten.
+    """
+    if not processes.is_first():
+        return
+    partial = partial_of(path)
+    if partial.exists():
+        there = read_stamp(partial) if (partial / "stamp.json").exists() else None
+        if there is not None and there["id"] == stamp["id"]:
+            return
+        if there is not None and not overwrite:
+            raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    (partial / "stamp.json").write_text(json.dumps(stamp, indent=2))
 
 
 def _size(network: nn.Module) -> str:

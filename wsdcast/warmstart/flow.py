@@ -7,6 +7,8 @@ with context and prior beside it, (batch, channels of state, context and feature
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -26,26 +28,42 @@ def generator_input(x: Tensor, context: Tensor, prior: InformedPrior) -> Tensor:
     return torch.cat([x, context, prior.features()], dim=1)
 
 
-def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
-    """Algorithm 1: mean squared error of the velocity for random warmth, time and noise.
+class Draws(NamedTuple):
+    """What Algorithm 1 draws for each sample: warmth and flow time, (batch,), and noise, (batch, channel, ...)."""
+
+    warmth: Tensor
+    t: Tensor
+    noise: Tensor
+
+    def of(self, some: slice) -> Draws:
+        """Those of some samples."""
+        return Draws(*(drawn[some] for drawn in self))
+
+
+def draw(shape: tuple[int, ...], random: torch.Generator) -> Draws:
+    """Draw warmth, time and noise for a batch of targets (batch, channel, ...), on the device of ``random``.
 
     The paper leaves open how times are drawn. They are logit-normal here (Esser et al. 2024): the velocity is hardest to tell halfway,
     and with uniform times a generator of the same budget was under-dispersed (docs/method.md).
+    """
+    warmth = torch.rand(shape[0], generator=random, device=random.device)
+    t = torch.randn(shape[0], generator=random, device=random.device).sigmoid()
+    return Draws(warmth, t, torch.randn(shape, generator=random, device=random.device))
+
+
+def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, target: Tensor, draws: Draws) -> Tensor:
+    """Algorithm 1: mean squared error of the velocity at random warmth, time and noise.
 
     Args:
         generator: p'_theta.
         prior: what the frozen h_phi makes of the context, or the standard prior.
         context: C, (batch, ...).
         target: X_0 of the paper, the truth that follows, (batch, channel, ...).
-        random: source of warmth, time and noise, on the CPU.
+        draws: from :func:`draw`.
     """
-    batch = target.shape[0]
-    warmth = torch.rand(batch, generator=random).to(target)
-    t = torch.randn(batch, generator=random).sigmoid().to(target)
-    noise = torch.randn(target.shape, generator=random).to(target)
-    prior = prior.blended(warmth)
-    x, velocity = interpolate(noise, prior.normalise(target), t)
-    return nn.functional.mse_loss(generator(generator_input(x, context, prior), t, warmth), velocity)
+    prior = prior.blended(draws.warmth)
+    x, velocity = interpolate(draws.noise, prior.normalise(target), draws.t)
+    return nn.functional.mse_loss(generator(generator_input(x, context, prior), draws.t, draws.warmth), velocity)
 
 
 def joint_loss(
@@ -54,7 +72,7 @@ def joint_loss(
     start: Start,
     context: Tensor,
     target: Tensor,
-    random: torch.Generator,
+    draws: Draws,
     end_to_end: bool = False,
 ) -> Tensor:
     """Both networks at once: Algorithm 1 with moments in training, plus their own loss, Eq. 5.
@@ -63,7 +81,7 @@ def joint_loss(
     velocity trivial instead of true (appendix E, ``test_networks_collude_unless_the_std_is_detached``). The mean gets one ``end_to_end``.
 
     Args:
-        generator, context, target, random: as in :func:`training_loss`.
+        generator, context, target, draws: as in :func:`training_loss`.
         moments: h_phi, in training.
         start: what is made of its moments.
         end_to_end: whether the generator's loss trains the mean too.
@@ -71,7 +89,7 @@ def joint_loss(
     mean, *rest = moments(context)
     likelihood = informed_prior(mean, *rest).log_prob(target).mean() / target[0].numel()
     prior = start(mean if end_to_end else mean.detach(), *(value.detach() for value in rest))
-    return training_loss(generator, prior, context, target, random) - likelihood
+    return training_loss(generator, prior, context, target, draws) - likelihood
 
 
 def sample(

@@ -1,73 +1,212 @@
-"""The training loop that the moments model and the generator share (appendix B: AdamW, clipped gradients, averaged weights)."""
+"""The training loop that all networks share (appendix B: AdamW, clipped gradients, averaged weights)."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from wsdcast.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
+LossOf = Callable[[Network, Tensor, slice], Tensor]
+"""(model, indices of the samples of all processes (batch,), those of this process) to the loss of the latter.
 
-def fit(
-    model: Network,
-    averaged: Network,
-    loss_of: Callable[[Network, Tensor], Tensor],
-    samples: int,
-    *,
-    steps: int,
-    batch: int,
-    rate: float,
-    clip: float,
-    average: float,
-    random: torch.Generator,
-) -> Iterator[float]:
-    """Train ``model`` in place; a generator that yields the loss of each step, so that the caller shows progress and may stop.
+What is random in it is drawn for all of them, so that it does not depend on how many processes there are.
+"""
+
+
+class Settings(Protocol):
+    """How a network is trained; a recipe's sections are of this kind."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+
+    @property
+    def batch(self) -> int:
+        """Samples of one process at a time."""
+
+    @property
+    def accumulate(self) -> int:
+        """Batches whose gradients are summed up before a step."""
+
+    @property
+    def rate(self) -> float:
+        """Highest learning rate."""
+
+    @property
+    def warm_up(self) -> int:
+        """Steps in which the rate rises from zero."""
+
+    @property
+    def schedule(self) -> Literal["constant", "cosine", "half-cosine"]:
+        """Rate afterwards: constant, falling to zero as a cosine, or the one for half of the steps and then the other."""
+
+    @property
+    def clip(self) -> float:
+        """Largest norm of the gradient."""
+
+    @property
+    def average(self) -> float:
+        """Decay of the averaged weights per step, at most (1 + n) / (10 + n) after n steps."""
+
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """Of the forward and backward passes; weights and optimiser are always fp32."""
+
+
+@dataclass
+class Training(Generic[Network]):
+    """All that changes in training.
+
+    Attributes:
+        model: trained in place.
+        averaged: its exponential moving average, the one to use afterwards.
+        optimiser: AdamW.
+        random: source of what the loss draws.
+        step: how many steps are done.
+    """
+
+    model: Network
+    averaged: Network
+    optimiser: torch.optim.Optimizer
+    random: torch.Generator
+    step: int = 0
+
+    @classmethod
+    def of(cls, model: Network, random: torch.Generator) -> Training[Network]:
+        """The beginning, from untrained weights."""
+        optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), fused=True)
+        return cls(model.train(), copy.deepcopy(model).eval().requires_grad_(False), optimiser, random)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, to be kept: a training that is given it back goes on bit for bit on a CPU."""
+        kept = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        kept |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
+        for number, state in self.optimiser.state_dict()["state"].items():
+            kept |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
+        kept |= {"random.loss": self.random.get_state(), "random.dropout": torch.get_rng_state(), "step": torch.tensor(self.step)}
+        if torch.cuda.is_available():
+            kept["random.cuda"] = torch.cuda.get_rng_state()
+        return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Go back to where :meth:`tensors` was called."""
+        for part, network in (("model", self.model), ("averaged", self.averaged)):
+            network.load_state_dict({name: kept[f"{part}.{name}"] for name in network.state_dict()})
+        parameters, state = list(self.model.parameters()), dict[int, dict[str, Tensor]]()
+        for key, value in kept.items():
+            part, *rest = key.split(".")
+            if part == "optimiser":
+                number, name = int(rest[0]), rest[1]
+                like = parameters[number]
+                # In the memory layout of its parameter: the fused optimiser goes through both as they lie.
+                laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+                state.setdefault(number, {})[name] = laid_out
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.random.set_state(kept["random.loss"])
+        torch.set_rng_state(kept["random.dropout"])
+        if "random.cuda" in kept and torch.cuda.is_available():
+            torch.cuda.set_rng_state(kept["random.cuda"])
+        self.step = int(kept["step"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: which it was, from 0; mean loss of its samples; learning rate; norm of the gradient before clipping."""
+
+    number: int
+    loss: float
+    rate: float
+    gradient: float
+
+
+def fit(training: Training[Network], loss_of: LossOf[Network], samples: int, settings: Settings, seed: int) -> Iterator[Step]:
+    """Train to the last step; a generator that yields after each, so that the caller shows progress, keeps checkpoints and may stop.
+
+    Where torch's process group is initialised, each process takes its own share of every step's samples, and gradients are averaged:
+    two processes do what one with twice the batch does.
 
     Args:
-        model: trained in place.
-        averaged: a copy of it, which gets the exponential moving average of its weights and is the one to use afterwards.
-        loss_of: (model, indices of samples (batch,)) to loss.
-        samples: how many there are; each epoch visits all in random order, the incomplete last batch left out.
-        steps: optimiser steps.
-        batch: samples per step.
-        rate: learning rate, constant for the first half of the steps, then falling as a cosine to zero.
-        clip: largest norm of the gradient.
-        average: decay of the average per step, at most (1 + n) / (10 + n) after n steps.
-        random: source of the order.
+        training: goes on from its step.
+        loss_of: the loss.
+        samples: how many there are; each epoch visits all in random order, an incomplete last step left out.
+        settings: how.
+        seed: of the order.
 
     Raises:
-        UserError: if the loss is not finite, naming the step.
+        UserError: if the loss is not finite, naming the step and its samples.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.95), fused=True)
-    batches = _batches(samples, min(batch, samples), random)
-    model.train()
-    for step in range(steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate * _schedule(step / steps)
-        loss = loss_of(model, next(batches))
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss is {loss.item()} at training step {step}; a lower rate may help")
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimiser.step()
-        decay = min(average, (1 + step) / (10 + step))
+    rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _distributed() else (0, 1)
+    batch = min(settings.batch * settings.accumulate, max(1, samples // processes))
+    rounds = max(1, batch // settings.batch)
+    parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
+    device = parameters[0].device.type
+    for chosen in islice(_steps(samples, batch * processes, seed), training.step, settings.steps):
+        rate = settings.rate * _schedule(settings, training.step)
+        for group in training.optimiser.param_groups:
+            group["lr"] = rate
+        training.optimiser.zero_grad()
+        total = torch.zeros((), device=parameters[0].device)
+        for part in chosen.chunk(rounds):
+            share = part.numel() // processes
+            mine = slice(rank * share, (rank + 1) * share)
+            with torch.autocast(device, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
+                loss = loss_of(training.model, part, mine) / rounds
+            loss.backward()
+            total += loss.detach()
+        _average_over_processes(parameters, total)
+        if not torch.isfinite(total):
+            which = ", ".join(str(index) for index in chosen[:8].tolist()) + (", ..." if chosen.numel() > 8 else "")
+            raise UserError(f"the loss is {total.item()} at training step {training.step}, with samples {which}; a lower rate may help")
+        gradient = nn.utils.clip_grad_norm_(parameters, settings.clip)
+        training.optimiser.step()
+        decay = min(settings.average, (1 + training.step) / (10 + training.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
-        yield loss.item()
+            torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - decay)
+        training.step += 1
+        yield Step(training.step - 1, total.item(), rate, gradient.item())
 
 
-def _schedule(share: float) -> float:
-    return 1.0 if share < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * share - 1)))
+def _schedule(settings: Settings, step: int) -> float:
+    """Share of the highest rate at a step."""
+    if step < settings.warm_up:
+        return (step + 1) / (settings.warm_up + 1)
+    share = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
+    falling = {"constant": 0.0, "half-cosine": max(0.0, 2 * share - 1), "cosine": share}[settings.schedule]
+    return 0.5 * (1 + math.cos(math.pi * falling))
 
 
-def _batches(samples: int, batch: int, random: torch.Generator) -> Iterator[Tensor]:
+def _steps(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Samples of each step, a function of the seed alone, so that a training that goes on takes up the order where it was."""
+    random = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(samples, generator=random)
-        yield from order[: samples // batch * batch].split(batch)
+        yield from order[: samples // size * size].split(size)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _average_over_processes(parameters: list[nn.Parameter], loss: Tensor) -> None:
+    """Average gradients and loss over all processes, in one message."""
+    if not _distributed():
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    message = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
+    torch.distributed.all_reduce(message)
+    message /= torch.distributed.get_world_size()
+    loss.copy_(message[0])
+    for gradient, mean in zip(gradients, message[1:].split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(mean.reshape(gradient.shape))

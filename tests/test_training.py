@@ -1,0 +1,333 @@
+"""The training loop: what it computes, that it goes on bit for bit, and that several processes are one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import wsdcast
+from wsdcast import checkpoints
+from wsdcast.errors import UserError
+from wsdcast.nets.unet import UNet
+from wsdcast.recipe import load_recipe
+from wsdcast.warmstart.training import Step, Training, fit
+
+X = torch.linspace(-1, 1, 64)[:, None]
+
+
+@dataclass(frozen=True)
+class How:
+    """Settings of a small training."""
+
+    steps: int = 5
+    batch: int = 2
+    accumulate: int = 1
+    rate: float = 0.1
+    warm_up: int = 0
+    schedule: str = "half-cosine"
+    clip: float = 10.0
+    average: float = 0.9
+    precision: str = "fp32"
+
+
+def begun(model: nn.Module | None = None) -> Training:
+    torch.manual_seed(0)
+    return Training.of(model or nn.Linear(1, 1), torch.Generator().manual_seed(1))
+
+
+def regression(model: nn.Module, chosen: torch.Tensor, mine: slice) -> torch.Tensor:
+    x = X[chosen[mine]]
+    return ((model(x) - 3 * x + 1) ** 2).mean()
+
+
+def test_training_finds_the_answer_and_averages_the_weights():
+    training = begun()
+    steps = list(fit(training, regression, 64, How(steps=600, batch=16, rate=0.03, average=0.99), 0))
+    assert len(steps) == training.step == 600
+    assert training.averaged.weight.item() == pytest.approx(3, abs=0.02)
+    assert training.averaged.bias.item() == pytest.approx(-1, abs=0.02)
+
+
+def test_average_follows_its_warm_up_once_per_optimiser_step():
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    training, seen, expected = begun(model), [], 1.0
+    for step in fit(training, lambda model, *_: model.weight.sum(), 8, How(average=0.3, accumulate=2), 0):
+        decay = min(0.3, (1 + step.number) / (10 + step.number))
+        expected = decay * expected + (1 - decay) * model.weight.item()
+        seen.append(training.averaged.weight.item() - expected)
+    assert seen == pytest.approx([0] * 5, abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples():
+    training = begun()
+    with pytest.raises(UserError, match=r"nan at training step 3, with samples \d, \d;"):
+        for _ in fit(training, lambda model, *_: model.weight.sum() * (math.nan if training.step == 3 else 1), 8, How(), 0):
+            pass
+    assert torch.isfinite(training.model.weight).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1]),
+        ("cosine", [1 / 3, 2 / 3, *(0.5 * (1 + math.cos(math.pi * share)) for share in (0, 0.25, 0.5, 0.75))]),
+        ("half-cosine", [1 / 3, 2 / 3, 1, 1, 1, 0.5]),
+    ],
+)
+def test_rate_rises_then_follows_the_schedule(schedule, expected):
+    steps = list(fit(begun(), regression, 64, How(steps=6, warm_up=2, schedule=schedule), 0))
+    np.testing.assert_allclose([step.rate for step in steps], 0.1 * np.array(expected), rtol=1e-6)
+
+
+def test_accumulated_batches_are_one_large_batch():
+    one, two = begun(), begun()
+    large = [step.loss for step in fit(one, regression, 64, How(batch=8), 0)]
+    small = [step.loss for step in fit(two, regression, 64, How(batch=2, accumulate=4), 0)]
+    np.testing.assert_allclose(small, large, rtol=1e-6)
+    torch.testing.assert_close(one.model.weight, two.model.weight)
+
+
+def test_every_epoch_visits_every_sample_once_in_another_order():
+    seen = []
+    for _ in fit(begun(), lambda model, chosen, mine: seen.append(chosen) or model.weight.sum(), 8, How(steps=8), 0):
+        pass
+    first, second = torch.cat(seen[:4]).tolist(), torch.cat(seen[4:]).tolist()
+    assert sorted(first) == sorted(second) == list(range(8))
+    assert first != second
+
+
+def noisy(model: nn.Module, chosen: torch.Tensor, mine: slice) -> torch.Tensor:
+    """With dropout and noise, as the generator's."""
+    noise = torch.randn(chosen.numel(), 1, generator=noisy.random)[mine]
+    return ((model(X[chosen[mine]]) - noise) ** 2).mean()
+
+
+def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
+    def fresh() -> Training:
+        torch.manual_seed(0)
+        training = Training.of(nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.5), nn.Linear(8, 1)), torch.Generator().manual_seed(1))
+        noisy.random = training.random
+        return training
+
+    how = How(steps=20, batch=6)
+    whole = fresh()
+    losses = [step.loss for step in fit(whole, noisy, 64, how, 3)]
+    half = fresh()
+    for step in fit(half, noisy, 64, how, 3):
+        if step.number == 12:
+            break
+    kept = half.tensors()
+    rest = fresh()
+    torch.rand(7)  # somebody else draws in between
+    rest.restore(kept)
+    assert [step.loss for step in fit(rest, noisy, 64, how, 3)] == losses[13:]
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, rest.tensors()[name]), name
+
+
+def test_bf16_is_near_fp32():
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        training = Training.of(nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 1)), torch.Generator())
+        losses[precision] = [
+            step.loss for step in fit(training, regression, 64, How(steps=40, batch=16, rate=0.01, precision=precision), 0)
+        ]
+        assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
+    assert losses["bf16"] != losses["fp32"]
+    np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.1)
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = UNet(3, 2, (8, 8), dropout=0.5, recompute=recompute)
+        nn.init.normal_(network.last.weight)
+        torch.manual_seed(1)
+        (network(torch.ones(2, 3, 8, 16)) ** 2).sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
+    for step, best in ((10, False), (20, True), (30, False), (40, False)):
+        checkpoints.save(tmp_path / "c", step, {"x": torch.tensor(step)}, {"step": step}, 2, best)
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {
+        "step-000000030.safetensors",
+        "step-000000040.safetensors",
+        "best.safetensors",
+    }
+    assert load_file(tmp_path / "c/best.safetensors")["x"] == 20
+    tensors, about = checkpoints.newest(tmp_path / "c")
+    assert (tensors["x"], about) == (40, {"step": 40})
+    # Damaged by other hands, and half-written by a process that was killed: the one before is taken.
+    (tmp_path / "c/step-000000040.safetensors").write_bytes(b"\0" * 100)
+    (tmp_path / "c/step-000000050.partial").write_bytes(b"half")
+    assert checkpoints.newest(tmp_path / "c")[1] == {"step": 30}
+    assert checkpoints.newest(tmp_path / "nothing") is None
+
+
+TWO = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+import test_training as t
+from wsdcast import processes
+processes.join()
+training = t.begun()
+losses = [step.loss for step in t.fit(training, t.regression, 64, t.How(steps=12, batch=4), 0)]
+Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses, training.model.weight.item()])))
+"""
+
+
+def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(tests=str(Path(__file__).parent), out=tmp_path))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    first, second = ([float(number) for number in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1))
+    assert first == second
+    training = begun()
+    losses = [step.loss for step in fit(training, regression, 64, How(steps=12, batch=8), 0)]
+    np.testing.assert_allclose(first, [*losses, training.model.weight.item()], rtol=1e-5)
+
+
+RECIPE = """
+name: tiny
+data: {grid: 16x8, days: 30}
+moments: {widths: [8, 8], steps: 6, batch: 4, dropout: 0.1}
+generator: {widths: [8, 8], steps: 40, batch: 4, dropout: 0.1}
+training: {every: 10, keep: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("training")
+    (place / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    return place
+
+
+@pytest.fixture(scope="module")
+def whole(prepared) -> dict[str, torch.Tensor]:
+    """Weights of a training that nothing stopped."""
+    wsdcast.train(run=prepared / "run")
+    return load_file(prepared / "run/generator/weights.safetensors")
+
+
+def fresh(prepared: Path, place: Path) -> Path:
+    shutil.copytree(prepared / "run/analysis.zarr", place / "run/analysis.zarr")
+    return place / "run"
+
+
+def test_every_validation_is_kept_and_printed(prepared, tmp_path, capsys):
+    run = fresh(prepared, tmp_path)
+    wsdcast.train(run=run)
+    printed = capsys.readouterr().err
+    lines = (run / "generator/generator-validations.csv").read_text().splitlines()
+    assert lines[0] == "step,flow loss,w = 0,w = 0.25,w = 0.5,w = 0.75,w = 1"
+    rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
+    assert [row[0] for row in rows] == [10, 20, 30, 40]
+    assert all(row[1] == pytest.approx(np.mean(row[2:])) for row in rows)
+    assert f"generator, step 40, validation: flow loss {rows[-1][1]:.4f}, w = 0 {rows[-1][2]:.4f}" in printed
+    head = (run / "moments/moments-validations.csv").read_text().splitlines()[0]
+    assert head == "step,NLL,std of (x - mean) / std,error"
+    assert "moments, step 6, validation: NLL " in printed
+    losses = (run / "generator/generator-losses.csv").read_text().splitlines()
+    assert losses[0] == ",".join(Step.__dataclass_fields__)
+    assert len(losses) == 41
+    names = sorted(path.name for path in (run / "generator/checkpoints/generator").iterdir())
+    assert names[-2:] == ["step-000000030.safetensors", "step-000000040.safetensors"]
+    best = rows[int(np.argmin([row[1] for row in rows]))][0]
+    assert load_file(run / "generator/checkpoints/generator/best.safetensors")["step"] == best
+
+
+STOPPED = """
+import os, signal, sys
+from wsdcast import checkpoints
+import wsdcast
+saved = checkpoints.save_file
+def die(tensors, path, metadata):
+    saved(tensors, path, metadata=metadata)
+    if "generator" in str(path) and "000000020" in str(path):
+        os.truncate(path, 1000)
+        os.kill(os.getpid(), signal.{how})
+checkpoints.save_file = die
+wsdcast.train(run=sys.argv[1])
+"""
+
+
+def test_killed_while_a_checkpoint_is_written_it_goes_on_to_the_same_bits(prepared, whole, tmp_path):
+    run = fresh(prepared, tmp_path)
+    done = subprocess.run([sys.executable, "-c", STOPPED.format(how="SIGKILL"), str(run)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (run / "generator").exists()
+    assert [path.name for path in sorted((run / ".generator.partial/checkpoints/generator").glob("step-*"))] == [
+        "step-000000010.safetensors",
+        "step-000000020.partial",
+    ]
+    wsdcast.train(run=run)
+    again = load_file(run / "generator/weights.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    assert not (run / ".generator.partial").exists()
+
+
+def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path):
+    run = fresh(prepared, tmp_path)
+    script = tmp_path / "slow.py"
+    # Every step takes a while, so that the signal comes in the middle.
+    script.write_text(
+        "import sys, time\n"
+        "from wsdcast import cli, fitting\n"
+        "fast = fitting.fit\n"
+        "def slow(training, *rest):\n"
+        "    for step in fast(training, *rest):\n"
+        "        print(step.number, flush=True)\n"
+        "        time.sleep(0.2)\n"
+        "        yield step\n"
+        "fitting.fit = slow\n"
+        "cli.app(['train', '--run', sys.argv[1]])\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script), str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(6 + 3):  # the third step of the generator
+        process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "wsdcast: training generator was stopped at step 3; the same command goes on from there" in error
+    wsdcast.train(run=run)
+    again = load_file(run / "generator/weights.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_path):
+    run = fresh(prepared, tmp_path)
+    recipe = load_recipe(prepared / "tiny.yaml")
+    diverging = recipe.changed(generator__rate=1e30, generator__clip=1e30)
+    with pytest.raises(UserError, match="at training step"):
+        wsdcast.train(diverging, run)
+    left = run / ".generator.partial/stamp.json"
+    assert json.loads(left.read_text())["recipe"]["generator"]["rate"] == 1e30
+    with pytest.raises(UserError, match=r"\.generator\.partial is unfinished and of another recipe"):
+        wsdcast.train(recipe, run)
+    assert left.exists()
+    wsdcast.train(recipe, run, overwrite=True)
+    assert not left.exists()

@@ -1,0 +1,198 @@
+"""The training loop with what surrounds it: progress, validation, a log, checkpoints, and signals that stop it."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Generic
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
+
+import torch
+from torch import nn
+
+from wsdcast import checkpoints, processes
+from wsdcast.errors import StoppedError, UserError
+from wsdcast.progress import note, track
+from wsdcast.recipe import Network, TrainingLog
+from wsdcast.warmstart.training import LossOf, Step, Training, fit
+from wsdcast.warmstart.training import Network as Model
+
+ROWS = 5000
+"""Rows of the log of losses: a longer training writes means over several steps."""
+
+
+@dataclass
+class History:
+    """What a training has seen.
+
+    Attributes:
+        losses: one row for each step, or for several: the last step, and means of what :class:`Step` has.
+        validations: one row for each validation: the step, then scores by name.
+        best: the lowest first score of a validation.
+        seconds: how long it took, all parts together.
+    """
+
+    losses: list[list[float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+    best: float = math.inf
+    seconds: float = 0.0
+
+    def write(self, directory: Path, name: str) -> None:
+        """Write ``NAME-losses.csv`` and, if there was any, ``NAME-validations.csv``."""
+        tables: dict[str, list[list[Any]]] = {"losses": [[part.name for part in fields(Step)], *self.losses]}
+        if self.validations:
+            tables["validations"] = [list(self.validations[0]), *(list(row.values()) for row in self.validations)]
+        for kind, rows in tables.items():
+            with (directory / f"{name}-{kind}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows(rows)
+
+
+@dataclass(frozen=True)
+class Fitted(Generic[Model]):
+    """A trained network: the one with averaged weights, and how it went."""
+
+    network: Model
+    history: History
+
+
+def fitted(
+    model: Model,
+    loss_of: LossOf[Model],
+    samples: int,
+    settings: Network,
+    log: TrainingLog,
+    random: torch.Generator,
+    place: Path,
+    name: str,
+    *,
+    seed: int,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> Fitted[Model]:
+    """Train a network, or go on with it where its newest checkpoint is.
+
+    Args:
+        model: untrained.
+        loss_of: as for :func:`wsdcast.warmstart.training.fit`.
+        samples: how many there are.
+        settings: how it is trained.
+        log: how often it is validated and kept.
+        random: what the loss draws from.
+        place: directory for checkpoints and logs.
+        name: of the network.
+        seed: of the order of samples.
+        validate: scores of the averaged network, lower first score is better; None: there is nothing to validate on.
+
+    Raises:
+        UserError: if the loss is not finite; the last checkpoint stays.
+        StoppedError: if SIGTERM or SIGINT came; a checkpoint of that step is left.
+    """
+    kept = place / "checkpoints" / name
+    training, history = Training.of(model, random), History()
+    if found := checkpoints.newest(kept):
+        tensors, about = found
+        training.restore(tensors)
+        history = History(**about)
+        note(f"{name}: goes on at step {training.step} of {settings.steps}")
+    first, begin, before = training.step, time.perf_counter(), history.seconds
+    every = -(-settings.steps // ROWS)
+    summed: list[Step] = []
+    writer = _tensorboard(place / "tensorboard" / name) if log.tensorboard and processes.is_first() else None
+    if settings.compile:
+        for part in model.children() if isinstance(model, nn.ModuleDict) else [model]:
+            part.compile()
+
+    def write_row() -> None:
+        means = [sum(values) / len(summed) for values in zip(*(astuple(one)[1:] for one in summed), strict=True)]
+        history.losses.append([summed[-1].number, *means])
+        summed.clear()
+
+    def keep(best: bool) -> None:
+        if summed:
+            write_row()
+        history.seconds = before + time.perf_counter() - begin
+        if processes.is_first():
+            checkpoints.save(kept, training.step, training.tensors(), vars(history), log.keep, best)
+
+    def detail(step: Step) -> str:
+        speed = (training.step - first) * settings.batch * settings.accumulate * processes.count() / (time.perf_counter() - begin)
+        return f"loss {step.loss:.4f}, rate {step.rate:.2g}, {speed:.3g} samples/s, {_memory():.1f} GB"
+
+    steps = fit(training, loss_of, samples, settings, seed)
+    with stop_signals() as caught:
+        for step in track(steps, f"training {name}", settings.steps, first, detail):
+            summed.append(step)
+            if len(summed) == every:
+                write_row()
+            if writer:
+                writer.add_scalar("loss", step.loss, step.number)
+            if caught:
+                keep(False)
+                raise StoppedError(f"training {name} was stopped at step {training.step}; the same command goes on from there", caught[0])
+            if training.step % log.every and training.step != settings.steps:
+                continue
+            best = False
+            if validate:
+                scores = validate(training.averaged)
+                history.validations.append({"step": training.step, **scores})
+                first_score = next(iter(scores.values()))
+                best = first_score < history.best
+                history.best = min(history.best, first_score)
+                if processes.is_first():
+                    words = ", ".join(f"{what} {value:.4f}" for what, value in scores.items())
+                    note(f"{name}, step {training.step}, validation: {words}")
+                if writer:
+                    for what, value in scores.items():
+                        writer.add_scalar(what, value, training.step)
+            keep(best)
+    if processes.is_first():
+        history.write(place, name)
+    return Fitted(training.averaged, history)
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that the first SIGTERM or SIGINT goes to, instead of ending the process; a second SIGINT does end it."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread gets signals
+        return
+
+    def catch(number: int, _: Any) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _memory() -> float:
+    """Most memory used so far, GB: the device's, or of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9 if resource else math.nan
+
+
+def _tensorboard(path: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("training.tensorboard: needs the package tensorboard (pip install tensorboard)") from None
+    return SummaryWriter(str(path))

@@ -1,0 +1,56 @@
+"""Several processes on one job, started by torch's own launcher: ``torchrun --nproc-per-node 4 -m wsdcast train``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from wsdcast.artefact import complete, partial_of
+
+
+def join() -> None:
+    """Join the others if torchrun started this process; a second call does nothing."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def count() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def number() -> int:
+    """Which this is, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this one writes what all have made."""
+    return number() == 0
+
+
+def wait() -> None:
+    """Wait until all are here."""
+    if count() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def completed_by_first(path: Path) -> Iterator[Path]:
+    """:func:`complete`, resumable, by the first process; the others wait until the artefact has its final name."""
+    if is_first():
+        with complete(path, resumable=True) as partial:
+            partial.mkdir(exist_ok=True)
+            wait()
+            yield partial
+    else:
+        wait()
+        yield partial_of(path)
+    wait()
