@@ -10,7 +10,7 @@ import torch
 from conftest import TINY
 
 import wsdcast
-from wsdcast.context import Surroundings, context_of, solar_time, surroundings
+from wsdcast.context import Surroundings, samples_of, solar_time, surroundings
 from wsdcast.data.analysis import open_analysis
 from wsdcast.errors import UserError
 from wsdcast.recipe import Context
@@ -56,11 +56,13 @@ def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
 
 def test_context_is_wind_then_fields_then_sun(record):
     beside = surroundings(record, Context(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
-    states = torch.from_numpy(record.normalise(record.wind))
+    states = torch.from_numpy(record.normalise(record.wind[:]))
+    (samples,) = samples_of(record, beside, "train")
     now = torch.tensor([7, 3])
-    context = context_of(states, now, record.times, beside)
+    context = samples.context(now - 1)  # the first state has none before it
     assert context.shape == (2, 4 + 1 + 4, 8, 16)
-    torch.testing.assert_close(context[:, :4], torch.cat([states[now], states[now - 1]], dim=1))
+    assert torch.equal(context[:, :4], torch.cat([states[now], states[now - 1]], dim=1))
+    assert torch.equal(samples.target(now - 1), states[now + 1])
     torch.testing.assert_close(context[0, 4], beside.static[0])
     expected = solar_time(record.times[[7, 3]], record.grid.longitude)
     np.testing.assert_array_equal(context[:, 5:, 5].numpy(), expected)
@@ -68,9 +70,9 @@ def test_context_is_wind_then_fields_then_sun(record):
 
 def test_nothing_beside_is_the_wind_alone(record):
     beside = surroundings(record, Context(), torch.device("cpu"))
-    states = torch.from_numpy(record.normalise(record.wind))
+    (samples,) = samples_of(record, beside, "train")
     assert beside.channels == 0
-    assert context_of(states, torch.tensor([4]), record.times, beside).shape == (1, 4, 8, 16)
+    assert samples.context(torch.tensor([4])).shape == (1, 4, 8, 16)
 
 
 def test_forecasts_see_the_time_they_are_at(place, monkeypatch):

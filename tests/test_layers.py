@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
 # What each part may import of the package, beside itself.
 BASE = {"errors"}
-NETWORKS = {"names", "recipe", "artefact", "context", "models", "ensemble", "priors", "sampling", "warmstart"}
+NETWORKS = {"names", "recipe", "artefact", "context", "models", "ensemble", "priors", "sampling", "processes", "warmstart"}
 ABOVE = BASE | NETWORKS | {"progress", "data", "verification", "report"}
 ALLOWED = {
     "errors": set(),
@@ -27,10 +27,14 @@ ALLOWED = {
     "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
     "ensemble": BASE | {"warmstart"},
+    "processes": BASE | {"artefact"},
+    "checkpoints": set(),
     "predictions": BASE | {"context", "data", "progress", "warmstart"},
+    "validation": {"context", "data", "predictions", "warmstart"},
+    "fitting": BASE | {"recipe", "checkpoints", "processes", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
     "sampling": BASE | {"recipe", "artefact", "models", "priors", "ensemble", "warmstart"},
-    "stages": ABOVE | {"predictions"},
+    "stages": ABOVE | {"predictions", "validation", "fitting"},
     "study": ABOVE | {"predictions", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": BASE | {"data", "progress"},

@@ -14,14 +14,15 @@ import wsdcast
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.store import SCALE
+from wsdcast.data.store import SCALE, PackedWind
 from wsdcast.recipe import load_recipe
 
 
 def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analysis:
-    wind = np.zeros((times.size, 2, 2, 4), np.float32)
+    wind = np.zeros((times.size, 2, 2, 4), np.int16)
     ones = np.ones(2, np.float32)
-    return Analysis(wind, times, Grid.regular("4x2"), ones, ones, np.datetime64(validation_from, "ns"), np.datetime64(test_from, "ns"))
+    parts = np.datetime64(validation_from, "ns"), np.datetime64(test_from, "ns")
+    return Analysis(PackedWind(wind), times, Grid.regular("4x2"), ones, ones, *parts)
 
 
 @pytest.fixture

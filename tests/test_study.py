@@ -275,7 +275,7 @@ def test_folds_predict_what_they_have_not_seen(place, tmp_path):
     # The kept predictions have standardised errors of 1, by channel: that is what the std was scaled by. Dropout would change them.
     record = open_analysis(tmp_path / "run/analysis.zarr")
     predicted = np.load(tmp_path / "run/predictions/moments.npy")
-    truth = record.normalise(record.wind)[record.now("train") + 1]
+    truth = record.normalise(record.wind[:])[record.now("train") + 1]
     weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
     ratio = (((truth - predicted[:, 0]) / predicted[:, 1]) ** 2 * weights).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(ratio, 1, rtol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.data.analysis import Analysis, Part
+from wsdcast.data.store import SCALE
 from wsdcast.errors import UserError
 from wsdcast.recipe import Context
 
@@ -71,13 +73,16 @@ class Samples:
     """Contexts and what follows them, of one part of the record.
 
     Attributes:
-        states: the whole record, (time, channel, latitude, longitude), normalised.
-        now: where in it the state now of each sample is, (sample,).
+        packed: the whole record, (time, channel, latitude, longitude), int16, on the device if it fits there.
+        mean, std: of each channel, in the record's units, (channel, 1, 1), on the device.
+        now: where in the record the state now of each sample is, (sample,), beside it.
         times: of all states, (time,).
         beside: what the context has beside the wind.
     """
 
-    states: Tensor
+    packed: Tensor
+    mean: Tensor
+    std: Tensor
     now: Tensor
     times: NDArray[np.datetime64]
     beside: Surroundings
@@ -85,32 +90,38 @@ class Samples:
     def __len__(self) -> int:
         return self.now.numel()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a state, (channel, latitude, longitude)."""
+        return tuple(self.packed.shape[1:])
+
     def of(self, some: Tensor) -> Samples:
         """Some of them (sample,) alone."""
         return replace(self, now=self.now[some])
 
+    def states(self, indices: Tensor) -> Tensor:
+        """Normalised states at some times of the record (batch,), (batch, channel, latitude, longitude)."""
+        wind = self.packed[indices].to(self.mean.device, non_blocking=True).float() * SCALE
+        return (wind - self.mean) / self.std
+
     def context(self, chosen: Tensor) -> Tensor:
-        """C of some samples (batch,), (batch, channel, latitude, longitude)."""
-        return context_of(self.states, self.now[chosen], self.times, self.beside)
+        """C of some samples (batch,): state now, state 6 h before, what is beside them, (batch, channel, latitude, longitude)."""
+        now = self.now[chosen]
+        return torch.cat([self.states(now), self.states(now - 1), self.beside.at(self.times[now.numpy()])], dim=1)
 
     def target(self, chosen: Tensor) -> Tensor:
         """The states that follow, (batch, channel, latitude, longitude)."""
-        return self.states[self.now[chosen] + 1]
+        return self.states(self.now[chosen] + 1)
 
 
 def samples_of(record: Analysis, beside: Surroundings, *parts: Part) -> list[Samples]:
-    """All samples of each part of a record; they share its normalised states, on the device of ``beside``."""
-    states = torch.from_numpy(record.normalise(record.wind)).to(beside.static.device)
-    return [Samples(states, torch.from_numpy(record.now(part)), record.times, beside) for part in parts]
-
-
-def context_of(states: Tensor, now: Tensor, times: NDArray[np.datetime64], beside: Surroundings) -> Tensor:
-    """Context (batch, channel, latitude, longitude): the state now, the state 6 h before, then what is beside them.
-
-    Args:
-        states: (time, channel, latitude, longitude), normalised.
-        now: indices of time, (batch,).
-        times: of all states, (time,).
-        beside: the other channels.
-    """
-    return torch.cat([states[now], states[now - 1], beside.at(times[now.cpu().numpy()]).to(states)], dim=1)
+    """All samples of each part of a record, which they share, on the device of ``beside`` if two thirds of what is free there hold it."""
+    device = beside.static.device
+    values = record.wind.values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch knows no arrays for reading alone; this one is not written to
+        packed = torch.from_numpy(values)
+    if device.type == "cuda" and values.nbytes < torch.cuda.mem_get_info(device)[0] * 2 / 3:
+        packed = packed.to(device)
+    mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
+    return [Samples(packed, mean, std, torch.from_numpy(record.now(part)), record.times, beside) for part in parts]

@@ -56,7 +56,7 @@ def write_predictions(path: Path, predictors: Predictors, samples: Samples, size
         stamp: says what they were made from.
     """
     path.mkdir()
-    shape = (len(samples), size, *samples.states.shape[1:])
+    shape = (len(samples), size, *samples.shape)
     array = np.lib.format.open_memmap(path / "moments.npy", mode="w+", dtype=np.float32, shape=shape)
     pieces = _batches(predictors)
     for moments, some in track(pieces, "predicting moments", len(pieces)):

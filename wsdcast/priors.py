@@ -49,8 +49,9 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
         recipe: whose ``generator.prior`` is standard, climatology or given.
         record: its training part gives the climatology.
         given: the user's model, ``given(context) -> (mean, std)``, all in units of the wind's standard deviation: the context
-            (batch, channel, latitude, longitude) is as in :func:`wsdcast.context.context_of`, mean and std (batch, 2, latitude, longitude)
-            are of the state 6 h later. Nothing tells one model from another: train another one in another run directory.
+            (batch, channel, latitude, longitude) is as in :meth:`wsdcast.context.Samples.context`, mean and std
+            (batch, 2, latitude, longitude) are of the state 6 h later. Nothing tells one model from another: train another one in another
+            run directory.
 
     Raises:
         UserError: if there is no model though the recipe says so.

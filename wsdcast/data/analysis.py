@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.layout import STATIC_NAMES
-from wsdcast.data.store import VARIABLES, open_store, read_packed
+from wsdcast.data.store import VARIABLES, PackedWind, open_store, packed_size, read_packed
 from wsdcast.errors import UserError
 
 STEP = np.timedelta64(6, "h")
@@ -25,7 +26,7 @@ class Analysis:
     """The record in memory.
 
     Attributes:
-        wind: (time, channel, latitude, longitude), float32, m s-1.
+        wind: (time, channel, latitude, longitude), packed; what is taken from it is float32, m s-1.
         times: (time,), increasing, 6 h apart but for gaps.
         grid: where.
         mean, std: of each channel over the training part, (channel,), m s-1, area-weighted.
@@ -34,7 +35,7 @@ class Analysis:
         statistics_are_stale: whether the record has grown since, so that its parts and statistics would be others today.
     """
 
-    wind: NDArray[np.float32]
+    wind: PackedWind
     times: NDArray[np.datetime64]
     grid: Grid
     mean: NDArray[np.float32]
@@ -91,7 +92,7 @@ def open_analysis(path: Path) -> Analysis:
         try:
             about, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             return Analysis(
-                wind=read_packed(path),
+                wind=_read_wind(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([about[name]["mean"] for name in VARIABLES], dtype=np.float32),
@@ -103,6 +104,18 @@ def open_analysis(path: Path) -> Analysis:
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
+
+
+def _read_wind(path: Path) -> PackedWind:
+    """In memory if it takes less than half of what is free there, else in a file beside the store that is mapped, not read."""
+    if packed_size(path) < psutil.virtual_memory().available / 2:
+        return read_packed(path)
+    mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
+    if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # of a store that was replaced or appended to
+        partial = mapped.with_suffix(".partial.npy")
+        read_packed(path, mapped=partial)
+        partial.replace(mapped)
+    return PackedWind(np.load(mapped, mmap_mode="r"))
 
 
 def split(

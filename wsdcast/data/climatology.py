@@ -59,7 +59,7 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
     for first in range(0, times.size, SHARD):
         if not training[first : first + SHARD].any():
             continue
-        for step, wind in enumerate(read_packed(path, slice(first, first + SHARD)), start=first):
+        for step, wind in enumerate(read_packed(path, slice(first, first + SHARD))[:], start=first):
             if not training[step]:
                 continue
             weighted = wind * weights

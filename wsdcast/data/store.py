@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +113,51 @@ def pack(wind: NDArray[np.float32]) -> NDArray[np.int16]:
     return np.rint(wind / np.float32(SCALE)).astype(np.int16)
 
 
-def read_packed(path: Path, steps: slice = slice(None)) -> NDArray[np.float32]:
-    """Wind of a packed store, (time, channel, latitude, longitude) in m s-1, without ever holding it twice."""
+@dataclass(frozen=True)
+class PackedWind:
+    """Wind in memory as it is on disk, at half the size of float32; indexed like an array, it gives m s-1.
+
+    Attributes:
+        values: (time, channel, latitude, longitude), in units of :data:`SCALE`; in memory, or mapped from a file.
+    """
+
+    values: NDArray[np.int16]
+
+    def __getitem__(self, index: Any) -> NDArray[np.float32]:
+        return self.values[index] * np.float32(SCALE)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(time, channel, latitude, longitude)."""
+        return self.values.shape
+
+
+def packed_size(path: Path) -> int:
+    """Bytes that the wind of a packed store takes in memory."""
+    group = zarr.open_group(path, mode="r")
+    arrays: list[Any] = [group[name] for name in VARIABLES]
+    return sum(2 * array.size for array in arrays)
+
+
+def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = None) -> PackedWind:
+    """Wind of a packed store.
+
+    Args:
+        path: of the store.
+        steps: which.
+        mapped: a file (.npy) to hold it, instead of memory.
+    """
     group = zarr.open_group(path, mode="r")
     arrays: list[Any] = [group[name] for name in VARIABLES]
     begin, end, _ = steps.indices(arrays[0].shape[0])
-    wind = np.empty((end - begin, len(arrays), *arrays[0].shape[1:]), dtype=np.float32)
+    shape = (end - begin, len(arrays), *arrays[0].shape[1:])
+    wind = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
     at_once = arrays[0].shards[0]
     for channel, array in enumerate(arrays):
         for first in range(begin, end, at_once):
             last = min(end, first + at_once)
-            np.multiply(array[first:last], np.float32(SCALE), out=wind[first - begin : last - begin, channel])
-    return wind
+            wind[first - begin : last - begin, channel] = array[first:last]
+    return PackedWind(wind)
 
 
 def read_wind(dataset: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def train(
         model = nn.ModuleDict({"moments": models.moments_model(resolved.moments, poles, channels), "generator": model})
 
     def loss_of(network: nn.Module, chosen: Tensor, mine: slice) -> Tensor:
-        draws = draw((chosen.numel(), *samples.states.shape[1:]), random).of(mine)
+        draws = draw((chosen.numel(), *samples.shape), random).of(mine)
         context, target = samples.context(chosen[mine]), samples.target(chosen[mine])
         if prior_of is not None:
             return training_loss(network, prior_of(chosen[mine]), context, target, draws)
@@ -181,7 +182,7 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
     _seed(recipe, 0)
     parts = _folds(recipe, samples) or {models.WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     size = 2 + recipe.moments.rank
-    require_space(directory, 4 * size * len(samples) * samples.states[0].numel())
+    require_space(directory, 4 * size * len(samples) * math.prod(samples.shape))
     begin = time.perf_counter()
     predictors: Predictors = [
         (models.load(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)

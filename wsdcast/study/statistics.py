@@ -67,7 +67,7 @@ def study_statistics(
         return summary
     (training,) = samples_of(record, networks.beside, "train")
     chosen = torch.arange(0, len(training), max(1, len(training) // samples))[:samples]
-    w = training.states.new_full((1,), resolved.rollout.warmth)
+    w = training.mean.new_full((1,), resolved.rollout.warmth)
 
     def batches() -> Iterator[tuple[Velocity, Tensor]]:
         for some in chosen.split(BATCH):
