@@ -48,14 +48,17 @@ def begun(model: nn.Module | None = None) -> Training:
     return Training.of(model or nn.Linear(1, 1), torch.Generator().manual_seed(1))
 
 
-def regression(model: nn.Module, chosen: torch.Tensor, mine: slice) -> torch.Tensor:
-    x = X[chosen[mine]]
+def points(chosen: torch.Tensor, mine: slice) -> torch.Tensor:
+    return X[chosen[mine]]
+
+
+def regression(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return ((model(x) - 3 * x + 1) ** 2).mean()
 
 
 def test_training_finds_the_answer_and_averages_the_weights():
     training = begun()
-    steps = list(fit(training, regression, 64, How(steps=600, batch=16, rate=0.03, average=0.99), 0))
+    steps = list(fit(training, points, regression, 64, How(steps=600, batch=16, rate=0.03, average=0.99), 0))
     assert len(steps) == training.step == 600
     assert training.averaged.weight.item() == pytest.approx(3, abs=0.02)
     assert training.averaged.bias.item() == pytest.approx(-1, abs=0.02)
@@ -65,7 +68,7 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     training, seen, expected = begun(model), [], 1.0
-    for step in fit(training, lambda model, *_: model.weight.sum(), 8, How(average=0.3, accumulate=2), 0):
+    for step in fit(training, points, lambda model, _: model.weight.sum(), 8, How(average=0.3, accumulate=2), 0):
         decay = min(0.3, (1 + step.number) / (10 + step.number))
         expected = decay * expected + (1 - decay) * model.weight.item()
         seen.append(training.averaged.weight.item() - expected)
@@ -75,7 +78,7 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples():
     training = begun()
     with pytest.raises(UserError, match=r"nan at training step 3, with samples \d, \d;"):
-        for _ in fit(training, lambda model, *_: model.weight.sum() * (math.nan if training.step == 3 else 1), 8, How(), 0):
+        for _ in fit(training, points, lambda model, _: model.weight.sum() * (math.nan if training.step == 3 else 1), 8, How(), 0):
             pass
     assert torch.isfinite(training.model.weight).all()
 
@@ -89,31 +92,34 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples():
     ],
 )
 def test_rate_rises_then_follows_the_schedule(schedule, expected):
-    steps = list(fit(begun(), regression, 64, How(steps=6, warm_up=2, schedule=schedule), 0))
+    steps = list(fit(begun(), points, regression, 64, How(steps=6, warm_up=2, schedule=schedule), 0))
     np.testing.assert_allclose([step.rate for step in steps], 0.1 * np.array(expected), rtol=1e-6)
 
 
 def test_accumulated_batches_are_one_large_batch():
     one, two = begun(), begun()
-    large = [step.loss for step in fit(one, regression, 64, How(batch=8), 0)]
-    small = [step.loss for step in fit(two, regression, 64, How(batch=2, accumulate=4), 0)]
+    large = [step.loss for step in fit(one, points, regression, 64, How(batch=8), 0)]
+    small = [step.loss for step in fit(two, points, regression, 64, How(batch=2, accumulate=4), 0)]
     np.testing.assert_allclose(small, large, rtol=1e-6)
     torch.testing.assert_close(one.model.weight, two.model.weight)
 
 
 def test_every_epoch_visits_every_sample_once_in_another_order():
     seen = []
-    for _ in fit(begun(), lambda model, chosen, mine: seen.append(chosen) or model.weight.sum(), 8, How(steps=8), 0):
+    for _ in fit(begun(), lambda chosen, _: seen.append(chosen), lambda model, _: model.weight.sum(), 8, How(steps=8), 0):
         pass
     first, second = torch.cat(seen[:4]).tolist(), torch.cat(seen[4:]).tolist()
     assert sorted(first) == sorted(second) == list(range(8))
     assert first != second
 
 
-def noisy(model: nn.Module, chosen: torch.Tensor, mine: slice) -> torch.Tensor:
+def noisy(chosen: torch.Tensor, mine: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    return X[chosen[mine]], torch.randn(chosen.numel(), 1, generator=noisy.random)[mine]
+
+
+def noisy_loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
     """With dropout and noise, as the generator's."""
-    noise = torch.randn(chosen.numel(), 1, generator=noisy.random)[mine]
-    return ((model(X[chosen[mine]]) - noise) ** 2).mean()
+    return ((model(batch[0]) - batch[1]) ** 2).mean()
 
 
 def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
@@ -125,16 +131,16 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
 
     how = How(steps=20, batch=6)
     whole = fresh()
-    losses = [step.loss for step in fit(whole, noisy, 64, how, 3)]
+    losses = [step.loss for step in fit(whole, noisy, noisy_loss, 64, how, 3)]
     half = fresh()
-    for step in fit(half, noisy, 64, how, 3):
+    for step in fit(half, noisy, noisy_loss, 64, how, 3):
         if step.number == 12:
             break
     kept = half.tensors()
     rest = fresh()
     torch.rand(7)  # somebody else draws in between
     rest.restore(kept)
-    assert [step.loss for step in fit(rest, noisy, 64, how, 3)] == losses[13:]
+    assert [step.loss for step in fit(rest, noisy, noisy_loss, 64, how, 3)] == losses[13:]
     for name, value in whole.tensors().items():
         assert torch.equal(value, rest.tensors()[name]), name
 
@@ -145,7 +151,7 @@ def test_bf16_is_near_fp32():
         torch.manual_seed(0)
         training = Training.of(nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 1)), torch.Generator())
         losses[precision] = [
-            step.loss for step in fit(training, regression, 64, How(steps=40, batch=16, rate=0.01, precision=precision), 0)
+            step.loss for step in fit(training, points, regression, 64, How(steps=40, batch=16, rate=0.01, precision=precision), 0)
         ]
         assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
     assert losses["bf16"] != losses["fp32"]
@@ -191,7 +197,7 @@ import test_training as t
 from wsdcast import processes
 processes.join()
 training = t.begun()
-losses = [step.loss for step in t.fit(training, t.regression, 64, t.How(steps=12, batch=4), 0)]
+losses = [step.loss for step in t.fit(training, t.points, t.regression, 64, t.How(steps=12, batch=4), 0)]
 Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses, training.model.weight.item()])))
 """
 
@@ -205,7 +211,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
     first, second = ([float(number) for number in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1))
     assert first == second
     training = begun()
-    losses = [step.loss for step in fit(training, regression, 64, How(steps=12, batch=8), 0)]
+    losses = [step.loss for step in fit(training, points, regression, 64, How(steps=12, batch=8), 0)]
     np.testing.assert_allclose(first, [*losses, training.model.weight.item()], rtol=1e-5)
 
 

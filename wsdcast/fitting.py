@@ -20,13 +20,13 @@ except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wsdcast import checkpoints, processes
 from wsdcast.errors import StoppedError, UserError
 from wsdcast.progress import note, track
 from wsdcast.recipe import Network, TrainingLog
-from wsdcast.warmstart.training import LossOf, Step, Training, fit
+from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, fit
 from wsdcast.warmstart.training import Network as Model
 
 ROWS = 5000
@@ -68,12 +68,12 @@ class Fitted(Generic[Model]):
 
 
 def fitted(
-    model: Model,
-    loss_of: LossOf[Model],
+    training: Training[Model],
+    batch_of: BatchOf[Batch],
+    loss_of: Callable[[Model, Batch], Tensor],
     samples: int,
     settings: Network,
     log: TrainingLog,
-    random: torch.Generator,
     place: Path,
     name: str,
     *,
@@ -83,12 +83,11 @@ def fitted(
     """Train a network, or go on with it where its newest checkpoint is.
 
     Args:
-        model: untrained.
-        loss_of: as for :func:`wsdcast.warmstart.training.fit`.
+        training: at its beginning.
+        batch_of, loss_of: as for :func:`wsdcast.warmstart.training.fit`.
         samples: how many there are.
         settings: how it is trained.
         log: how often it is validated and kept.
-        random: what the loss draws from.
         place: directory for checkpoints and logs.
         name: of the network.
         seed: of the order of samples.
@@ -99,7 +98,7 @@ def fitted(
         StoppedError: if SIGTERM or SIGINT came; a checkpoint of that step is left.
     """
     kept = place / "checkpoints" / name
-    training, history = Training.of(model, random), History()
+    history = History()
     if found := checkpoints.newest(kept):
         tensors, about = found
         training.restore(tensors)
@@ -110,7 +109,7 @@ def fitted(
     summed: list[Step] = []
     writer = _tensorboard(place / "tensorboard" / name) if log.tensorboard and processes.is_first() else None
     if settings.compile:
-        for part in model.children() if isinstance(model, nn.ModuleDict) else [model]:
+        for part in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
             part.compile()
 
     def write_row() -> None:
@@ -129,7 +128,7 @@ def fitted(
         speed = (training.step - first) * settings.batch * settings.accumulate * processes.count() / (time.perf_counter() - begin)
         return f"loss {step.loss:.4f}, rate {step.rate:.2g}, {speed:.3g} samples/s, {_memory():.1f} GB"
 
-    steps = fit(training, loss_of, samples, settings, seed)
+    steps = fit(training, batch_of, loss_of, samples, settings, seed)
     with stop_signals() as caught:
         for step in track(steps, f"training {name}", settings.steps, first, detail):
             summed.append(step)

@@ -30,6 +30,7 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
+from wsdcast.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
 from wsdcast.context import Samples, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.errors import UserError
@@ -39,10 +40,10 @@ from wsdcast.predictions import Predictors, checked, errors, folds, in_words, re
 from wsdcast.priors import fixed_or_given, rank_told, start_of
 from wsdcast.recipe import Network, Recipe
 from wsdcast.validation import flow_scores, moments_scores
-from wsdcast.warmstart.flow import draw, joint_loss, training_loss
+from wsdcast.warmstart.flow import joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
-from wsdcast.warmstart.training import LossOf
+from wsdcast.warmstart.training import Batch, BatchOf, Training
 
 
 def train(
@@ -77,7 +78,7 @@ def train(
     samples, unseen = samples_of(record, beside, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
 
-    prior_of: Callable[[Tensor], InformedPrior] | None = None
+    prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
     from_context: PriorOf | None = None
     start = start_of(resolved)
     if resolved.generator.reads_frozen_moments:
@@ -90,10 +91,10 @@ def train(
                 summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, record.grid))
         _predictions(resolved, directory, record, samples, overwrite, summary)
         predicted = read_predictions(directory / PREDICTIONS, models.device())
-        prior_of = lambda chosen: start(*predicted(chosen))  # noqa: E731
+        prior_of = lambda chosen, _: start(*predicted(chosen))  # noqa: E731
     elif not resolved.generator.needs_moments_network:
         fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), start)
-        prior_of = lambda chosen: fixed(samples.context(chosen))  # noqa: E731
+        prior_of = lambda _, context: fixed(context)  # noqa: E731
     if is_current(resolved, directory, GENERATOR, overwrite):
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
@@ -106,13 +107,11 @@ def train(
     if prior_of is None:
         model = nn.ModuleDict({"moments": models.moments_model(resolved.moments, poles, channels), "generator": model})
 
-    def loss_of(network: nn.Module, chosen: Tensor, mine: slice) -> Tensor:
-        draws = draw((chosen.numel(), *samples.shape), random).of(mine)
-        context, target = samples.context(chosen[mine]), samples.target(chosen[mine])
-        if prior_of is not None:
-            return training_loss(network, prior_of(chosen[mine]), context, target, draws)
+    def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
+        if batch.prior is not None:
+            return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
         end_to_end = resolved.generator.moments == "end-to-end"
-        return joint_loss(network.generator, network.moments, start, context, target, draws, end_to_end)  # type: ignore[arg-type]
+        return joint_loss(network.generator, network.moments, start, batch.context, batch.target, batch.draws, end_to_end)  # type: ignore[arg-type]
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
@@ -124,9 +123,10 @@ def train(
     stamp = make_stamp(resolved, directory, GENERATOR)
     _claim(directory / GENERATOR, stamp, overwrite)
     with processes.completed_by_first(directory / GENERATOR) as partial:
-        done = _fitted(
-            resolved, resolved.generator, model, loss_of, samples, random, partial, GENERATOR, validate if len(unseen) else None, summary
-        )
+        training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
+        batches = flow_batches_of(samples, random, prior_of)
+        unseen_scores = validate if len(unseen) else None
+        done = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, unseen_scores, summary)
         if processes.is_first():
             models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
     summary.written[str(directory / GENERATOR)] = _size(done.network)
@@ -141,8 +141,8 @@ def _moments(
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
 
-    def loss_of(network: MomentsModel, chosen: Tensor, mine: slice, among: Samples) -> Tensor:
-        return negative_log_likelihood(network, among.context(chosen[mine]), among.target(chosen[mine]))
+    def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
+        return negative_log_likelihood(network, *batch)
 
     parts = _folds(recipe, samples)
     seen_by = {models.WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
@@ -155,8 +155,8 @@ def _moments(
             _seed(recipe, 0)
             label = MOMENTS if name == models.WEIGHTS else f"{MOMENTS}, {name}"
             network = _untrained_moments(recipe, record, samples)
-            loss = with_arguments(loss_of, among=seen)
-            part = _fitted(recipe, recipe.moments, network, loss, seen, torch.Generator(), partial, label, validate, summary)
+            training = Training.of(models.to_device(network, recipe.moments.channels_last), torch.Generator())
+            part = _fitted(recipe, recipe.moments, training, pairs_of(seen), loss_of, len(seen), partial, label, validate, summary)
             networks[name] = part.network
             seconds += part.history.seconds
         if parts:
@@ -212,24 +212,23 @@ def _untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> Mo
 def _fitted(
     recipe: Recipe,
     network: Network,
-    model: models.Model,
-    loss_of: LossOf[models.Model],
-    samples: Samples,
-    random: torch.Generator,
+    training: Training[models.Model],
+    batch_of: BatchOf[Batch],
+    loss_of: Callable[[models.Model, Batch], Tensor],
+    samples: int,
     place: Path,
     label: str,
     validate: Callable[[nn.Module], dict[str, float]] | None,
     summary: Summary,
 ) -> Fitted[models.Model]:
     """Train one network, and say how it went."""
-    model = models.to_device(model, network.channels_last)
-    part = fitted(
-        model, loss_of, len(samples), network, recipe.training, random, place, label.replace(", ", "-"), seed=recipe.seed, validate=validate
-    )
+    name = label.replace(", ", "-")
+    part = fitted(training, batch_of, loss_of, samples, network, recipe.training, place, name, seed=recipe.seed, validate=validate)
     rows = part.history.losses
     tail = np.mean([row[1] for row in rows[-max(1, len(rows) // 10) :]])
     summary.facts[f"{label} loss"] = f"{tail:.4f}, mean of the last tenth of {network.steps} steps of {network.batch * network.accumulate}"
-    summary.facts[f"{label} time"] = f"{part.history.seconds:.0f} s"
+    waiting = np.mean([row[-1] for row in rows])
+    summary.facts[f"{label} time"] = f"{part.history.seconds:.0f} s, {100 * waiting:.1f} % of it to put batches together"
     return part
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from wsdcast.errors import UserError
 
 Network = TypeVar("Network", bound=nn.Module)
 
-LossOf = Callable[[Network, Tensor, slice], Tensor]
-"""(model, indices of the samples of all processes (batch,), those of this process) to the loss of the latter.
+Batch = TypeVar("Batch")
+
+BatchOf = Callable[[Tensor, slice], Batch]
+"""From indices of the samples of all processes (batch,) and which of them are this process's to what the loss needs of the latter.
 
 What is random in it is drawn for all of them, so that it does not depend on how many processes there are.
 """
@@ -123,15 +126,31 @@ class Training(Generic[Network]):
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: which it was, from 0; mean loss of its samples; learning rate; norm of the gradient before clipping."""
+    """One optimiser step.
+
+    Attributes:
+        number: which it was, from 0.
+        loss: mean over its samples.
+        rate: learning rate.
+        gradient: norm of the gradient before clipping.
+        waiting: share of the time that went into putting the batch together.
+    """
 
     number: int
     loss: float
     rate: float
     gradient: float
+    waiting: float
 
 
-def fit(training: Training[Network], loss_of: LossOf[Network], samples: int, settings: Settings, seed: int) -> Iterator[Step]:
+def fit(
+    training: Training[Network],
+    batch_of: BatchOf[Batch],
+    loss_of: Callable[[Network, Batch], Tensor],
+    samples: int,
+    settings: Settings,
+    seed: int,
+) -> Iterator[Step]:
     """Train to the last step; a generator that yields after each, so that the caller shows progress, keeps checkpoints and may stop.
 
     Where torch's process group is initialised, each process takes its own share of every step's samples, and gradients are averaged:
@@ -139,7 +158,8 @@ def fit(training: Training[Network], loss_of: LossOf[Network], samples: int, set
 
     Args:
         training: goes on from its step.
-        loss_of: the loss.
+        batch_of: puts a batch together.
+        loss_of: mean loss of a batch.
         samples: how many there are; each epoch visits all in random order, an incomplete last step left out.
         settings: how.
         seed: of the order.
@@ -148,21 +168,24 @@ def fit(training: Training[Network], loss_of: LossOf[Network], samples: int, set
         UserError: if the loss is not finite, naming the step and its samples.
     """
     rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _distributed() else (0, 1)
-    batch = min(settings.batch * settings.accumulate, max(1, samples // processes))
-    rounds = max(1, batch // settings.batch)
+    size = min(settings.batch * settings.accumulate, max(1, samples // processes))
+    rounds = max(1, size // settings.batch)
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device.type
-    for chosen in islice(_steps(samples, batch * processes, seed), training.step, settings.steps):
+    for chosen in islice(_steps(samples, size * processes, seed), training.step, settings.steps):
         rate = settings.rate * _schedule(settings, training.step)
         for group in training.optimiser.param_groups:
             group["lr"] = rate
         training.optimiser.zero_grad()
-        total = torch.zeros((), device=parameters[0].device)
+        total, begin, waited = torch.zeros((), device=parameters[0].device), time.perf_counter(), 0.0
         for part in chosen.chunk(rounds):
             share = part.numel() // processes
             mine = slice(rank * share, (rank + 1) * share)
+            before = time.perf_counter()
+            batch = batch_of(part, mine)
+            waited += time.perf_counter() - before
             with torch.autocast(device, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
-                loss = loss_of(training.model, part, mine) / rounds
+                loss = loss_of(training.model, batch) / rounds
             loss.backward()
             total += loss.detach()
         _average_over_processes(parameters, total)
@@ -175,7 +198,8 @@ def fit(training: Training[Network], loss_of: LossOf[Network], samples: int, set
         with torch.no_grad():
             torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - decay)
         training.step += 1
-        yield Step(training.step - 1, total.item(), rate, gradient.item())
+        waiting = waited / (time.perf_counter() - begin)
+        yield Step(training.step - 1, total.item(), rate, gradient.item(), waiting)
 
 
 def _schedule(settings: Settings, step: int) -> float:
