@@ -285,13 +285,13 @@ def test_grib(tmp_path, wind, expected, edition):
 
 
 def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, bucket):
-    """As it is shipped, but for the size of grid and networks and for the dates, which here are of forty steps."""
+    """As it is shipped, but for the size of grid and networks, which are not compiled, and for the dates, which are of forty steps."""
     import yaml
 
     content = yaml.safe_load((Path(__file__).parents[1] / "pipelines/era5.yaml").read_text())
     content["data"] |= {"grid": "12x7", "start": "2020-01-01", "validation_from": "2020-01-06", "test_from": "2020-01-07"}
-    content["moments"] |= {"widths": [8, 8], "steps": 2, "batch": 2}
-    content["generator"] |= {"widths": [8, 8], "steps": 2}
+    content["moments"] |= {"widths": [8, 8], "steps": 2, "batch": 2, "compile": False}
+    content["generator"] |= {"widths": [8, 8], "steps": 2, "compile": False}
     content["rollout"] = {"members": 2, "nfe": 2, "starts": 1, "days": 0.5}
     (tmp_path / "era5.yaml").write_text(yaml.safe_dump(content))
     with serve(bucket) as (url, _):
