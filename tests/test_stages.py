@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -17,6 +18,8 @@ from conftest import TINY
 import wsdcast
 from wsdcast.data.analysis import open_analysis
 from wsdcast.data.store import VARIABLES
+from wsdcast.errors import UserError
+from wsdcast.recipe import load_recipe
 from wsdcast.verification.kernels import fair_crps
 
 ENTRY_POINT = Path(sys.executable).with_name("wsdcast")
@@ -172,3 +175,16 @@ def test_changed_options_need_permission_to_replace(place, tmp_path):
     assert allowed.returncode == 0, allowed.stderr
     few, many = (xr.open_zarr(where / "runs/tiny/forecast.zarr", decode_timedelta=True).load() for where in (place, tmp_path))
     xr.testing.assert_equal(many.isel(number=slice(0, 3)), few)
+
+
+def test_what_an_older_version_made_is_current_where_new_keys_are_at_their_defaults(place, tmp_path):
+    """A key that this version has added, and only at its default."""
+    shutil.copytree(place / "runs/tiny", tmp_path / "run")
+    path = tmp_path / "run/generator/stamp.json"
+    stamp = json.loads(path.read_text())
+    del stamp["recipe"]["generator"]["warm_up"], stamp["recipe"]["training"]
+    path.write_text(json.dumps(stamp | {"hash": "of another version"}))
+    assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
+    other = load_recipe(place / "tiny.yaml").changed(generator__warm_up=1)
+    with pytest.raises(UserError, match=r"generator.warm_up: None there, 1 here"):
+        wsdcast.train(other, tmp_path / "run")

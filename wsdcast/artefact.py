@@ -103,12 +103,9 @@ def make_stamp(recipe: Recipe, directory: Path, artefact: str, source: str = "")
         source: what else identifies it: for the prepared record the files it comes from, for others how they were made. What is made
             from an artefact depends on it, the artefact itself stays current.
     """
-    parts = {name: value for name, value in recipe.dump().items() if name in _sections(recipe, artefact)}
-    if artefact == STUDY:
-        del parts["generator"]["prior"]  # it has many
     stamps = [stamp for name in _upstream(recipe, artefact) if (stamp := read_stamp(directory / name))]
     inputs = digest_of([stamp["id"] for stamp in stamps]) if len(stamps) > 1 else stamps[0]["id"] if stamps else source
-    digest = digest_of(parts)
+    digest = digest_of(_parts(recipe.dump(), artefact))
     whole = [digest, inputs, *([source] if stamps and source else [])]
     return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of(whole)}
 
@@ -182,6 +179,11 @@ def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool, 
     return not difference
 
 
+def is_of(stamp: dict[str, Any], recipe: Recipe, directory: Path, artefact: str) -> bool:
+    """Whether a stamp is that of an artefact made from this recipe and these inputs."""
+    return not _difference(stamp, make_stamp(recipe, directory, artefact), artefact)
+
+
 def require(recipe: Recipe, directory: Path, artefact: str, command: str) -> Path:
     """Path of an artefact that an earlier stage left.
 
@@ -200,8 +202,8 @@ def require(recipe: Recipe, directory: Path, artefact: str, command: str) -> Pat
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> str:
-    """What differs between two stamps, or nothing."""
-    if there["hash"] == here["hash"]:
+    """What differs between two stamps, or nothing. A key that the version before did not have is taken to be at its default there."""
+    if there["hash"] == here["hash"] or _upgraded(there, artefact) == _parts(here["recipe"], artefact):
         changed = UPSTREAM.get(artefact, "the source files")
         return "" if there["inputs"] == here["inputs"] else f"other inputs ({changed} changed since)"
     for section in SECTIONS[FORECAST] if artefact == MOMENTS_FORECAST else SECTIONS[artefact]:
@@ -214,6 +216,22 @@ def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> s
             if before.get(key) != now[key]:
                 return f"another recipe ({section}.{key}: {before.get(key)} there, {now[key]} here)"
     return "another recipe (of another version of wsdcast)"
+
+
+def _upgraded(stamp: dict[str, Any], artefact: str) -> dict[str, Any] | None:
+    """The parts of a stamp's recipe as this version would write them; None if it does not know them."""
+    try:
+        return _parts(checked(stamp["recipe"], "").dump(), artefact)
+    except UserError:
+        return None
+
+
+def _parts(recipe: dict[str, Any], artefact: str) -> dict[str, Any]:
+    """The parts of a dumped recipe that an artefact depends on."""
+    parts = {name: value for name, value in recipe.items() if name in _sections(checked(recipe, ""), artefact)}
+    if artefact == STUDY:  # it has many priors
+        parts["generator"] = {key: value for key, value in parts["generator"].items() if key != "prior"}
+    return parts
 
 
 @contextmanager

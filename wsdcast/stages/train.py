@@ -23,6 +23,7 @@ from wsdcast.artefact import (
     Summary,
     complete,
     is_current,
+    is_of,
     make_stamp,
     partial_of,
     read_stamp,
@@ -121,7 +122,7 @@ def train(
         return flow | moments_scores(both["moments"], unseen, record.grid)
 
     stamp = make_stamp(resolved, directory, GENERATOR)
-    _claim(directory / GENERATOR, stamp, overwrite)
+    _claim(resolved, directory / GENERATOR, stamp, overwrite)
     with processes.completed_by_first(directory / GENERATOR) as partial:
         training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
         batches = flow_batches_of(samples, random, prior_of)
@@ -148,7 +149,7 @@ def _moments(
     seen_by = {models.WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
     validate = with_arguments(moments_scores, samples=unseen, grid=record.grid) if len(unseen) else None
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
-    _claim(directory / MOMENTS, stamp, overwrite)
+    _claim(recipe, directory / MOMENTS, stamp, overwrite)
     with processes.completed_by_first(directory / MOMENTS) as partial:
         networks: dict[str, MomentsModel] = {}
         for name, seen in seen_by.items():
@@ -232,7 +233,7 @@ def _fitted(
     return part
 
 
-def _claim(path: Path, stamp: dict[str, object], overwrite: bool) -> None:
+def _claim(recipe: Recipe, path: Path, stamp: dict[str, object], overwrite: bool) -> None:
     """Take over what an unfinished training left, or begin one.
 
     Raises:
@@ -243,7 +244,7 @@ def _claim(path: Path, stamp: dict[str, object], overwrite: bool) -> None:
     partial = partial_of(path)
     if partial.exists():
         there = read_stamp(partial) if (partial / "stamp.json").exists() else None
-        if there is not None and there["id"] == stamp["id"]:
+        if there is not None and is_of(there, recipe, path.parent, path.name):
             return
         if there is not None and not overwrite:
             raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wsdcast import models
-from wsdcast.artefact import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, is_current, make_stamp, read_stamp
+from wsdcast.artefact import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, is_current, is_of, read_stamp
 from wsdcast.data.analysis import Analysis
 from wsdcast.names import PriorName
 from wsdcast.priors import rank_told
@@ -66,7 +66,7 @@ def train_variant(variant: Recipe, directory: Path, moments: Moments | None, ove
             continue
         for twin in twins:
             stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
-            if stamp and stamp["id"] == make_stamp(variant, place, artefact)["id"]:
+            if stamp and is_of(stamp, variant, place, artefact):
                 _link(twin, place, artefact)
     if not is_current(variant, place, GENERATOR, overwrite):
         train(variant, place, moments=moments, overwrite=overwrite)
