@@ -45,8 +45,16 @@ def tables(study: xr.Dataset) -> Iterator[str]:
     settings = [shown.isel(setting=index) for index in range(shown.sizes["setting"])]
     names = [[here["prior"].item() + (f", w = {here['warmth'].item():g}" if here["warmth"] != 1 else "")] for here in settings]
     names = [[*name, str(here["nfe"].item() or "")] for name, here in zip(names, settings, strict=True)]
-    columns = {"fair CRPS, m/s": ("crps_6h", 4), "spread/skill": ("spread_skill_6h", 3), "spectrum": ("power_deviation_6h", 3)}
-    yield f"One step of 6 h, {int(study['starts_6h'])} starts of {study.attrs['members']} members:"
+    columns: dict[str, tuple[str, int, float]] = {
+        "fair CRPS, m/s": ("crps_6h", 4, 1),
+        "gain, %": ("crps_gain_6h", 1, 100),
+        "over features-only, %": ("crps_gain_features_6h", 1, 100),
+        "spread/skill": ("spread_skill_6h", 3, 1),
+        "spectrum": ("power_deviation_6h", 3, 1),
+        "gain, % ": ("power_deviation_gain_6h", 0, 100),
+    }
+    yield f"One step of 6 h, {int(study['starts_6h'])} starts of {study.attrs['members']} members. Gain: over {study.attrs['reference']};"
+    yield "over features-only: with as many evaluations."
     yield ""
     yield from table(
         ["prior", "NFE", "cost", *columns],

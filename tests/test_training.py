@@ -9,17 +9,23 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from torch import nn
 
 import wsdcast
 from wsdcast import checkpoints
+from wsdcast.context import samples_of, surroundings
+from wsdcast.data.analysis import open_analysis
 from wsdcast.errors import UserError
 from wsdcast.nets.unet import UNet
 from wsdcast.recipe import load_recipe
@@ -190,6 +196,7 @@ def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
 
 TWO = """
 import sys
+import time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
@@ -337,3 +344,44 @@ def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_p
     assert left.exists()
     wsdcast.train(recipe, run, overwrite=True)
     assert not left.exists()
+
+
+def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, tmp_path):
+    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__dropout=0.0, generator__dropout=0.0)
+    weights = {}
+    for name, batch, launcher in (
+        ("one", 8, []),
+        ("two", 4, ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]),
+    ):
+        run = fresh(prepared, tmp_path / name)
+        text = yaml.safe_dump(recipe.changed(moments__batch=batch, generator__batch=batch).dump())
+        (tmp_path / f"{name}.yaml").write_text(text)
+        command = [sys.executable, "-m", *launcher, "wsdcast", "train", "--recipe", str(tmp_path / f"{name}.yaml"), "--run", str(run)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+        weights[name] = load_file(run / "generator/weights.safetensors")
+        assert len((run / "generator/generator-losses.csv").read_text().splitlines()) == 41
+    for name, value in weights["one"].items():
+        torch.testing.assert_close(weights["two"][name], value, atol=2e-3, rtol=0)
+
+
+def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch):
+    run = fresh(prepared, tmp_path)
+    in_memory = open_analysis(run / "analysis.zarr")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    mapped = open_analysis(run / "analysis.zarr")
+    assert isinstance(mapped.wind.values, np.memmap)
+    np.testing.assert_array_equal(mapped.wind.values, in_memory.wind.values)
+    samples = [
+        samples_of(record, surroundings(record, load_recipe(prepared / "tiny.yaml").context, torch.device("cpu")), "train")[0]
+        for record in (in_memory, mapped)
+    ]
+    assert torch.equal(*(part.context(torch.tensor([3, 8])) for part in samples))
+    # What is there serves again, unless the store is newer.
+    file = run / ".analysis.mapped.npy"
+    before = file.stat().st_mtime_ns
+    open_analysis(run / "analysis.zarr")
+    assert file.stat().st_mtime_ns == before
+    os.utime(run / "analysis.zarr/zarr.json", (time.time() + 10, time.time() + 10))
+    open_analysis(run / "analysis.zarr")
+    assert file.stat().st_mtime_ns > before

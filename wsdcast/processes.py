@@ -1,4 +1,4 @@
-"""Several processes on one job, started by torch's own launcher: ``torchrun --nproc-per-node 4 -m wsdcast train``."""
+"""Several processes on one job, started by torch's own launcher: ``torchrun --nproc-per-node 4 -m -- wsdcast train``."""
 
 from __future__ import annotations
 

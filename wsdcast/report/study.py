@@ -61,7 +61,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         parts += [
             f"<h2>Forecasts</h2>{picture(by_lead(study), 'CRPS by lead time')}",
             f"<p class=note>{int(study['starts'])} starts. Left: the best setting of each prior at its largest number of evaluations; "
-            "others: each prior by number of evaluations.</p>",
+            f"others: each prior by number of evaluations, over {html.escape(study.attrs['reference'])}.</p>",
         ]
     if len({(solver, grid) for solver, grid in zip(study["solver"].values, study["grid_in_time"].values, strict=True) if solver}) > 1:
         parts += ["<h2>Solvers and grids in time</h2>", picture(by_solver(study), "Scores by solver")]
@@ -114,24 +114,29 @@ def by_evaluations(study: xr.Dataset) -> Figure:
 
 
 def by_lead(study: xr.Dataset) -> Figure:
-    """Fig. 6: CRPS against lead time, priors together and each by number of evaluations."""
+    """Fig. 6: CRPS against lead time, then for each prior by number of evaluations its gain over the reference, which tells them apart."""
     days = study["prediction_timedelta"].values / np.timedelta64(1, "D")
     rolled = _rolled_out(study)
     priors = _priors(rolled)
+    name, factor, label = ("crps_gain", 100, "gain in CRPS (%)") if "crps_gain" in study else ("crps", 1, "fair CRPS (m/s)")
     figure = Figure(figsize=(3.4 * (1 + len(priors)), 3.6), layout="constrained")
-    axes = figure.subplots(1, 1 + len(priors), sharey=True)
+    axes = figure.subplots(1, 1 + len(priors))
     for axis, prior in zip(axes[1:], priors, strict=True):
+        axis.sharey(axes[1])
         curves = _curve(rolled, prior)
-        shades = np.linspace(0.3, 1, curves.sizes["setting"])
-        for index, shade in enumerate(shades):
-            curve = curves.isel(setting=index)
-            axis.plot(days, curve["crps"], color=COLOURS[prior], alpha=shade, marker=".", label=f"{curve['nfe'].item()} evaluations")
+        for number, shade in enumerate(np.linspace(0.4, 1, curves.sizes["setting"])):
+            curve = curves.isel(setting=number)
+            low, high = factor * curve[f"{name}_interval"].transpose("bound", "prediction_timedelta").values
+            at = days + 0.06 * (number - (curves.sizes["setting"] - 1) / 2)  # side by side
+            line = {"color": COLOURS[prior], "alpha": shade}
+            axis.plot(at, factor * curve[name], marker=".", label=f"{curve['nfe'].item()} evaluations", **line)
+            axis.vlines(at, low, high, **line)
         if curves.sizes["setting"]:
             last = curves.isel(setting=-1)
             axes[0].plot(days, last["crps"], color=COLOURS[prior], marker=".", label=f"{prior}, {last['nfe'].item()}")
-            low, high = last["crps_interval"].transpose("bound", "prediction_timedelta").values
-            axes[0].fill_between(days, low, high, color=COLOURS[prior], alpha=0.12)
-        axis.set(title=prior, xlabel="lead time (days)")
+        if name == "crps_gain":
+            axis.axhline(0, color="black", linewidth=0.8)
+        axis.set(title=prior, xlabel="lead time (days)", ylabel=label if axis is axes[1] else None)
         axis.legend(fontsize=8)
     for axis in axes:
         axis.grid(alpha=0.3)
