@@ -24,11 +24,18 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
         about: plain values to keep beside them.
         keep: at least 1.
         best: whether it is better than all before.
+
+    Raises:
+        OSError: if it cannot be written; the old ones stay.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"step-{step:09d}.safetensors"
     beside = path.with_suffix(".partial")
-    save_file(tensors, beside, metadata={"about": json.dumps(about)})
+    try:
+        save_file(tensors, beside, metadata={"about": json.dumps(about)})
+    except safetensors.SafetensorError as error:
+        beside.unlink(missing_ok=True)
+        raise OSError(f"{directory}: a checkpoint cannot be written ({error})") from None
     with beside.open("rb") as file:
         os.fsync(file.fileno())
     beside.replace(path)
