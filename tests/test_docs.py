@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast import recipe
+from wsdcast.artefact import digest_of
 from wsdcast.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -102,3 +103,10 @@ def test_the_shown_recipe_shows_every_key_with_its_default():
         section: set(value) for section, value in full.items() if isinstance(value, dict)
     }
     assert full == recipe.Recipe(name="planet").dump()
+
+
+@pytest.mark.parametrize(("page", "name", "changes"), [("planet-study", "planet", {"study__ablations": []}), ("gfs", "gfs", {})])
+def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
+    """If it is another one now, the page is to be made anew."""
+    digest = digest_of(recipe.load_recipe(name).changed(**changes).dump())
+    assert f"Recipe {name}, hash {digest}" in (ROOT / f"docs/results/{page}.md").read_text()
