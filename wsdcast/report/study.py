@@ -51,7 +51,8 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations: of those whose CRPS is "
         "within 1 % of the lowest, the least deviation of the spectrum. Evaluations are the generator's; the moments network adds "
         f"{float(study.attrs['moments_share']):.2f} to every prior but the standard one and the climatology.</p>",
-        f"<p class=note>Training, all priors at equal cost: {_training(study)}.</p>",
+        "<p class=note>All priors were trained at equal cost, counted in operations; by the clock, with whatever else the machine did: "
+        f"{_training(study)}.</p>",
         _saturation(saturates),
         "<h2>The spectrum</h2>",
         picture(spectra(study), "Ratio of power by zonal wavenumber and evaluations"),
@@ -71,10 +72,9 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
 
 
 def _training(study: xr.Dataset) -> str:
-    """Seconds that the networks of each prior took, which depend on what else the machine did."""
-    return ", ".join(
-        f"{prior} {seconds:.0f} s" for prior, seconds in zip(study["studied"].values, study["training_seconds"].values, strict=True)
-    )
+    """Seconds that the networks of each prior took, of those that are known."""
+    pairs = zip(study["studied"].values, study["training_seconds"].values, strict=True)
+    return ", ".join(f"{prior} {seconds:.0f} s" for prior, seconds in pairs if np.isfinite(seconds)) or "not known"
 
 
 def _priors(study: xr.Dataset) -> list[str]:

@@ -14,7 +14,7 @@ MINIMUM_STD = 0.01
 
 MAXIMUM_STD = 1.0
 """Above it too, which is not in the paper: nothing is less certain than if nothing were known. Without this bound a strange state in a
-rollout makes the standard deviation large, which makes the next state stranger: so did every member that ran away on real wind."""
+rollout makes the standard deviation large, which makes the next state stranger (docs/results/gfs.md)."""
 
 
 class MomentsModel(nn.Module):
