@@ -22,7 +22,7 @@ from torch import Tensor
 from wsdcast import models
 from wsdcast.artefact import GENERATOR, read_stamp, stored_recipe
 from wsdcast.data.analysis import open_analysis
-from wsdcast.ensemble import Sampler, generator_sampler
+from wsdcast.forecasting.ensemble import Sampler, generator_sampler
 from wsdcast.priors import Trained, trained
 from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.statistics import metrics

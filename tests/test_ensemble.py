@@ -6,14 +6,14 @@ import torch
 from conftest import six_hourly
 
 from wsdcast.context import Samples, Surroundings
-from wsdcast.ensemble import batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
+from wsdcast.forecasting.ensemble import batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
 from wsdcast.models import generator_model, moments_model
 from wsdcast.recipe import Generator, Moments, load_recipe
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.solvers import euler
 from wsdcast.warmstart.times import uniform
 
-START = np.datetime64("2020-02-03T06", "ns")
+START = np.array(["2020-02-03T06"], "datetime64[ns]")
 SHAPE = (2, 8, 16)
 
 
@@ -90,7 +90,7 @@ def test_noise_is_standard_normal_and_white():
 
 
 def test_noise_before_1970():
-    assert torch.isfinite(next(member_noise(0, np.datetime64("1959-01-01", "ns"), 1, 1, SHAPE))).all()
+    assert torch.isfinite(next(member_noise(0, np.array(["1959-01-01"], "datetime64[ns]"), 1, 1, SHAPE))).all()
 
 
 def test_context_is_now_then_before():

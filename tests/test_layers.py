@@ -11,35 +11,33 @@ PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
 # What each part may import of the package, beside itself.
 BASE = {"errors"}
-NETWORKS = {"names", "recipe", "artefact", "context", "models", "ensemble", "priors", "sampling", "processes", "warmstart"}
-ABOVE = BASE | NETWORKS | {"progress", "data", "verification", "report"}
+NETWORKS = {"names", "recipe", "artefact", "context", "models", "priors", "forecasting", "processes", "warmstart"}
+ABOVE = BASE | NETWORKS | {"background", "unfinished", "progress", "data", "verification", "report"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
+    "background": set(),
+    "unfinished": BASE,
+    "times": set(),
     "nets": BASE,
     "warmstart": BASE,
-    "data": BASE,
+    "data": BASE | {"unfinished"},
     "verification": BASE | {"data"},
     "report": BASE | {"data", "verification", "progress"},
     "names": set(),
-    "recipe": BASE | {"names"},
+    "recipe": BASE | {"names", "times"},
     "artefact": BASE | {"recipe"},
     "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
-    "ensemble": BASE | {"warmstart"},
-    "processes": BASE | {"artefact"},
-    "checkpoints": set(),
-    "batches": {"context", "warmstart"},
-    "predictions": BASE | {"context", "data", "progress", "warmstart"},
-    "validation": {"context", "data", "predictions", "warmstart"},
-    "fitting": BASE | {"recipe", "checkpoints", "processes", "progress", "warmstart"},
+    "processes": BASE | {"artefact", "unfinished"},
+    "training": BASE | {"recipe", "context", "data", "processes", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
-    "sampling": BASE | {"recipe", "artefact", "models", "priors", "ensemble", "warmstart"},
-    "stages": ABOVE | {"predictions", "batches", "validation", "fitting"},
-    "study": ABOVE | {"predictions", "stages"},
+    "forecasting": BASE | {"background", "times", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
+    "stages": ABOVE | {"training"},
+    "study": ABOVE | {"training", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},
-    "bench": BASE | {"data", "progress"},
-    "cli": {"errors", "names", "artefact", "stages", "study", "pipeline", "bench"},
+    "bench": ABOVE | {"training"},
+    "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench"},
 }
 
 

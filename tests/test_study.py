@@ -18,15 +18,15 @@ from wsdcast.artefact import read_stamp, resolve
 from wsdcast.cli import app
 from wsdcast.context import samples_of
 from wsdcast.data.analysis import open_analysis
-from wsdcast.ensemble import member_noise
 from wsdcast.errors import UserError
-from wsdcast.predictions import predict
+from wsdcast.forecasting.ensemble import member_noise
+from wsdcast.forecasting.sampling import sampler_of, without_auto
 from wsdcast.priors import trained
 from wsdcast.recipe import Recipe, load_recipe
-from wsdcast.sampling import sampler_of, without_auto
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.summary import combine, saturation
 from wsdcast.study.variants import moments_cost, variant_of
+from wsdcast.training.predictions import predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps
 
@@ -79,7 +79,7 @@ def test_scores_are_means_over_seeds_and_starts_of_what_each_generator_does(plac
         for start in record.starts(3, 1):
             states = torch.from_numpy(record.normalise(record.wind[[start, start - 1]])).reshape(1, 4, 8, 16).expand(3, -1, -1, -1)
             with torch.inference_mode():
-                state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[start], 3, 1, (2, 8, 16))))
+                state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16))))
             crps.append((fair_crps(record.denormalise(state.numpy()), record.wind[start + 1]) * weights).mean())
     mine = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
     assert mine == pytest.approx(np.mean(crps), rel=1e-4)
@@ -244,7 +244,7 @@ def test_foreign_moments_train_and_roll_out(place, tmp_path):
         record = open_analysis(tmp_path / "run/analysis.zarr")
         start = record.starts(2, 2)[0]
         first = alone["10m_u_component_of_wind"].values[0, :, 0]
-        noise = next(member_noise(0, record.times[start], 3, 1, (2, 8, 16)))[:, 0].numpy()
+        noise = next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16)))[:, 0].numpy()
         np.testing.assert_allclose(first, record.wind[start, 0] + 0.4 * record.std[0] * noise, rtol=1e-4, atol=1e-3)
     assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=tmp_path / "run").scores[0]}
 

@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wsdcast
-from wsdcast import checkpoints
 from wsdcast.context import samples_of, surroundings
 from wsdcast.data.analysis import open_analysis
 from wsdcast.errors import UserError
 from wsdcast.nets.unet import UNet
 from wsdcast.recipe import load_recipe
+from wsdcast.training import checkpoints
 from wsdcast.warmstart.training import Step, Training, fit
 
 X = torch.linspace(-1, 1, 64)[:, None]
@@ -275,7 +275,7 @@ def test_every_validation_is_kept_and_printed(prepared, tmp_path, capsys):
 
 STOPPED = """
 import os, signal, sys
-from wsdcast import checkpoints
+from wsdcast.training import checkpoints
 import wsdcast
 saved = checkpoints.save_file
 def die(tensors, path, metadata):

@@ -27,6 +27,15 @@ WEIGHTS = "weights"
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
+    """Floating-point operations of a forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*inputs)
+    return counter.get_total_flops()
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of returning them to the system.
 

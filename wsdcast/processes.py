@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from wsdcast.artefact import complete, partial_of
+from wsdcast.unfinished import claim, release
 
 
 def join() -> None:
@@ -19,6 +22,7 @@ def join() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(dist.destroy_process_group)
 
 
 def count() -> int:
@@ -43,14 +47,28 @@ def wait() -> None:
 
 
 @contextmanager
-def completed_by_first(path: Path) -> Iterator[Path]:
-    """:func:`complete`, resumable, by the first process; the others wait until the artefact has its final name."""
+def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool) -> Iterator[Path]:
+    """An unfinished artefact that all processes work at and the first one completes; what an earlier run left of it is taken over.
+
+    Args:
+        path: its final name; the others wait until it has that.
+        stamp: says what it is made from.
+        overwrite: whether an unfinished one that is made from something else may be discarded.
+
+    Raises:
+        UserError: if there is such a one.
+    """
+    partial = partial_of(path)
     if is_first():
-        with complete(path, resumable=True) as partial:
+        claim(partial, {key: stamp[key] for key in ("hash", "inputs")}, overwrite)
+        with complete(path, resumable=True):
             partial.mkdir(exist_ok=True)
             wait()
             yield partial
+            wait()
+        release(partial)
     else:
         wait()
-        yield partial_of(path)
+        yield partial
+        wait()
     wait()

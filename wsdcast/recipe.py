@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +16,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from wsdcast.errors import UserError
 from wsdcast.names import GridName, PriorName, SolverName
+from wsdcast.times import in_utc, times_between
 
 DEFAULT = "planet"
 
@@ -53,9 +55,7 @@ class Data(Section):
     @field_validator("start", "end", "validation_from", "test_from")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
-        if time is not None and not 1700 < time.year < 2200:
-            raise ValueError(f"{time} is out of the range of nanosecond times")
-        return time.astimezone(UTC).replace(tzinfo=None) if time is not None and time.tzinfo else time
+        return in_utc(time) if time is not None else None
 
     @field_validator("end", mode="before")
     @classmethod
@@ -160,6 +160,10 @@ class Context(Section):
     solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
 
 
+def _steps(days: float) -> int:
+    return max(1, round(4 * days))
+
+
 class Rollout(Section):
     """Which ensembles are run."""
 
@@ -170,7 +174,9 @@ class Rollout(Section):
     log_snr_ends: tuple[float, float] = Field((-3.0, 3.0), description="range of the log-snr grid; before and after it one step each")
     momentum: float = Field(1.0, gt=0, le=1, description="of ab2, ab3, ab4; 1: none")
     starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
+    start: str | None = Field(None, description="instead: latest, a time, or FIRST/LAST/INTERVAL; UTC")
     days: PositiveFloat = Field(3.0, description="length of the forecast")
+    keep: Literal["all", "statistics"] | tuple[PositiveInt, ...] = Field("all", description="of the forecast; or lead times in hours")
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="of the members' noise")
 
@@ -181,6 +187,35 @@ class Rollout(Section):
             raise ValueError("log_snr_ends must increase and lie between -15 and 15")
         return ends
 
+    @field_validator("start", mode="before")
+    @classmethod
+    def _times(cls, start: Any) -> Any:
+        if isinstance(start, date):  # YAML reads a time without quotes as one
+            start = start.isoformat()
+        if isinstance(start, str) and start != "latest":
+            times_between(start)
+        return start
+
+    @field_validator("keep")
+    @classmethod
+    def _reached(cls, keep: str | tuple[int, ...], info: ValidationInfo) -> str | tuple[int, ...]:
+        if isinstance(keep, str) or "days" not in info.data:
+            return keep
+        last = 6 * _steps(info.data["days"])
+        if not keep or any(lead % 6 or lead > last for lead in keep):
+            raise ValueError(f"lead times are multiples of 6 h up to {last} h, not {', '.join(map(str, keep)) or 'none'}")
+        return keep
+
+    @property
+    def leads(self) -> tuple[int, ...]:
+        """Lead times in hours that are computed."""
+        return tuple(6 * step for step in range(1, self.steps + 1))
+
+    @property
+    def kept_leads(self) -> tuple[int, ...]:
+        """Those of them that are kept."""
+        return tuple(sorted(set(self.keep))) if isinstance(self.keep, tuple) else self.leads
+
     @property
     def needs_statistics(self) -> bool:
         """Whether the solver needs statistics of the generator."""
@@ -189,7 +224,7 @@ class Rollout(Section):
     @property
     def steps(self) -> int:
         """Length of the forecast in steps of 6 h."""
-        return max(1, round(self.days * 4))
+        return _steps(self.days)
 
 
 class Study(Section):
@@ -319,8 +354,7 @@ def _first_of_each(error: ValidationError) -> list[Any]:
 
 def _option(item: Any) -> str:
     """How a key is called on the command line."""
-    names = [part for part in item["loc"] if isinstance(part, str)]
-    return f"--{names[-1].replace('_', '-')}"
+    return f"--{item['loc'][:2][-1].replace('_', '-')}"
 
 
 def _reason(item: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,10 @@ def machine() -> str:
     if information.exists():
         names = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")]
         model = names[0] if names else model
+    if torch.cuda.is_available():
+        model = f"{torch.cuda.get_device_name()}, {model}"
     memory = psutil.virtual_memory().total / 2**30
-    packages = ", ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "zarr", "dask"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "scipy", "zarr", "dask"))
     return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB; Python {platform.python_version()}, {packages}"
 
 

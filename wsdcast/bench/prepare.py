@@ -20,13 +20,13 @@ from zarr.storage import MemoryStore
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.data.blocks import close_all, read_block
-from wsdcast.data.building import build, claim, finish
+from wsdcast.data.building import build, finish
 from wsdcast.data.grid import Grid
 from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import matrices, regrid
-from wsdcast.data.shards import marks_of
 from wsdcast.data.store import VARIABLES
 from wsdcast.progress import track
+from wsdcast.unfinished import claim, marks_of
 
 SOURCE, TARGET = "1440x721", "240x121"
 KINDS = 16

@@ -179,7 +179,21 @@ def rollout(
     starts: Annotated[
         int | None, typer.Option(help="Start times, spread evenly over the test part.", show_default="the recipe's: 12")
     ] = None,
-    days: Annotated[float | None, typer.Option(help="Length of the forecast in days.", show_default="the recipe's: 3")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="TIMES", help="Instead: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/12h; UTC."),
+    ] = None,
+    lead: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="all; lead times in hours such as 24,72; or statistics: mean, std and quantiles over the members.",
+            show_default="the recipe's: all",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
     solver: Annotated[
         SolverName | None, typer.Option(help="Solver of the flow; auto picks it with its grid.", show_default="the recipe's: midpoint")
@@ -190,11 +204,14 @@ def rollout(
     warmth: Annotated[
         float | None, typer.Option(help="From 1, the whole warm start, to 0, none of its std.", show_default="the recipe's: 1")
     ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On a GPU the same bits every time, slower; on a CPU it is always so.")
+    ] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run ensembles autoregressively: forecast.zarr and a picture."""
+    """Run ensembles autoregressively: forecast.zarr and a picture. Stopped, it goes on where it was."""
     from wsdcast.stages.rollout import rollout
 
     summary = rollout(
@@ -203,14 +220,32 @@ def rollout(
         members=members,
         nfe=nfe,
         starts=starts,
-        days=days,
+        start=start,
+        days=None if lead is None else _days(lead),
+        keep=keep if keep is None or not keep[:1].isdigit() else _list(keep),
         seed=seed,
         solver=solver,
         grid_in_time=grid_in_time,
         warmth=warmth,
+        deterministic=deterministic,
         overwrite=overwrite,
     )
     show(summary, json)
+
+
+def _days(lead: str) -> float:
+    from datetime import timedelta
+
+    from wsdcast.times import duration
+
+    try:
+        return duration(lead) / timedelta(days=1)
+    except ValueError as error:
+        raise UserError(f"--lead {error}") from None
+
+
+def _list(text: str) -> list[Any]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @command
@@ -239,6 +274,35 @@ def prepare_(
     from wsdcast.bench.prepare import bench_prepare
 
     show_benchmark(bench_prepare(years), json)
+
+
+@bench_command
+def train_(
+    recipe: Annotated[str, typer.Option(help="Recipe whose grid and generator are taken.")] = "planet",
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """A step of training beside the network alone, and beside one whose samples are loaded from disk."""
+    from wsdcast.bench.train import bench_train
+
+    show_benchmark(bench_train(recipe), json)
+
+
+@bench_command
+def rollout_(
+    recipe: Annotated[str, typer.Option(help="Recipe whose grid and networks are taken.")] = "planet",
+    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
+    lead: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """A rollout beside its networks alone, and beside the usual way."""
+    from wsdcast.bench.rollout import bench_rollout
+
+    show_benchmark(bench_rollout(recipe, members=members, nfe=nfe, days=None if lead is None else _days(lead)), json)
 
 
 LIST = "A,B,..."
@@ -292,9 +356,7 @@ def nfe(
         "warmths": warmths,
         "leads": leads,
     }
-    split: dict[str, Any] = {
-        name: None if text is None else [part.strip() for part in text.split(",") if part.strip()] for name, text in lists.items()
-    }
+    split: dict[str, Any] = {name: None if text is None else _list(text) for name, text in lists.items()}
     show(study_nfe(recipe, run, overwrite=overwrite, starts=starts, rollout_starts=rollout_starts, members=members, **split), json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from json import dumps
 from typing import TYPE_CHECKING
@@ -21,7 +22,9 @@ BROKEN = {"moments alone": "moments\nalone", "persistence": "persis-\ntence", "c
 
 
 def show(summary: Summary, json: bool) -> None:
-    """Print a summary to standard output, as tables or as one JSON object."""
+    """Print a summary to standard output, as tables or as one JSON object; of several processes that torchrun started the first does."""
+    if int(os.environ.get("RANK", 0)):
+        return
     if json:
         print(dumps(asdict(summary), indent=2, default=str))
         return

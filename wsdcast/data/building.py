@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from wsdcast.data.layout import STATIC_UNITS
 from wsdcast.data.opening import is_remote
 from wsdcast.data.record import Record
 from wsdcast.data.regrid import Method, regrid
-from wsdcast.data.shards import CHUNK, SHARD, Wind, digest, fill, is_written, link_shard, marks_of, remove_rest, write_shard
+from wsdcast.data.shards import CHUNK, SHARD, Wind, digest, fill, is_written, link_shard, remove_rest, write_shard
 from wsdcast.data.simulation import Simulation
 from wsdcast.data.store import VARIABLES, add_variables, close_store, create_store, open_store, pack
 from wsdcast.errors import UserError
@@ -49,26 +47,6 @@ class Finished:
     def times(self) -> Times:
         """Its steps, (time,)."""
         return self.dataset["time"].values.astype("datetime64[ns]")
-
-
-def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
-    """Take over an unfinished store, or begin one.
-
-    Raises:
-        UserError: if one of other content is there and may not be overwritten.
-    """
-    text = json.dumps(content, indent=1, default=str)
-    path = marks_of(partial) / "claim.json"
-    if not partial.exists():  # marks without a store are left where a run was killed after its very last step but one
-        shutil.rmtree(marks_of(partial), ignore_errors=True)
-    if path.exists() and path.read_text() != text:
-        if not overwrite:
-            raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
-        shutil.rmtree(marks_of(partial))
-    if not path.exists():
-        shutil.rmtree(partial, ignore_errors=True)
-    marks_of(partial).mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def build(

@@ -24,6 +24,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.record import Record
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.store import VARIABLES, pack
+from wsdcast.unfinished import mark, marked
 
 CHUNK, SHARD = 8, 512
 """Steps that are read at once, and steps in one file; docs/prepare.md has the measurements."""
@@ -33,35 +34,29 @@ AT_ONCE = 4
 Wind = NDArray[np.int16]
 
 
-def marks_of(store: Path) -> Path:
-    """The directory of the marks of an unfinished store."""
-    return store.with_suffix(".marks")
-
-
 def digest(*parts: object) -> str:
     """A mark: depends on all parts."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def is_written(store: Path, shard: int, mark: str) -> bool:
-    """Whether a shard is there and made from what ``mark`` says."""
-    path = marks_of(store) / str(shard)
+def is_written(store: Path, shard: int, digest: str) -> bool:
+    """Whether a shard is there and made from what ``digest`` says."""
     there = all((store / name / "c" / str(shard)).exists() for name in VARIABLES)
-    return there and path.exists() and path.read_text() == mark
+    return there and marked(store, str(shard)) == digest
 
 
-def write_shard(store: Path, shard: int, mark: str, parts: Sequence[Wind]) -> int:
+def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Wind]) -> int:
     """Write the packed wind (time, channel, latitude, longitude) of a shard, then its mark; returns the number of steps."""
     wind = np.concatenate(parts)
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     for channel, name in enumerate(VARIABLES):
         array: Any = group[name]
         array[shard * SHARD : shard * SHARD + wind.shape[0]] = wind[:, channel]
-    _mark(store, shard, mark)
+    mark(store, str(shard), digest)
     return wind.shape[0]
 
 
-def link_shard(store: Path, finished: Path, shard: int, mark: str) -> None:
+def link_shard(store: Path, finished: Path, shard: int, digest: str) -> None:
     """Take a shard over from a finished store, without a copy where the disk can do that; neither is ever changed in place."""
     for name in VARIABLES:
         source, target = (path / name / "c" / str(shard) / "0" / "0" for path in (finished, store))
@@ -71,7 +66,7 @@ def link_shard(store: Path, finished: Path, shard: int, mark: str) -> None:
             os.link(source, target)
         except OSError:
             shutil.copy2(source, target)
-    _mark(store, shard, mark)
+    mark(store, str(shard), digest)
 
 
 def remove_rest(store: Path, marks: Sequence[str]) -> None:
@@ -141,10 +136,3 @@ def regridded(block: Block, source: Grid, target: Grid, method: Method) -> Wind:
     for component, values in read_block(block):
         out[:, "uv".index(component)] = pack(regrid(values, source, target, method))
     return out
-
-
-def _mark(store: Path, shard: int, mark: str) -> None:
-    path = marks_of(store) / str(shard)
-    partial = path.with_suffix(".partial")
-    partial.write_text(mark)
-    partial.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,26 @@ from wsdcast.data.grid import Grid
 VARIABLES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
 """Channels in order, by their names in WeatherBench 2."""
 
+SPEED = "10m_wind_speed"
+"""Where it is kept beside them, as by WeatherBench 2."""
+
+STANDARD_NAMES = dict(zip((*VARIABLES, SPEED), ("eastward_wind", "northward_wind", "wind_speed"), strict=True))
+"""Of CF."""
+
 
 SCALE = 0.005
 """m s-1 of one unit of a packed store: int16 then reaches to 164 m/s, and rounding is far below the packing of ERA5's own files."""
 
 
 def create_store(
-    path: Path, coordinates: dict[str, Any], grid: Grid, chunks: tuple[int, ...], shards: tuple[int, ...] | None = None
+    path: Path,
+    coordinates: dict[str, Any],
+    grid: Grid,
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None = None,
+    variables: Sequence[str] = VARIABLES,
 ) -> list[zarr.Array[Any]]:
-    """An empty store of 10 m wind; returns the array of each of :data:`VARIABLES`, to be filled.
+    """An empty store of 10 m wind; returns the array of each variable, to be filled.
 
     Where there is one already, its metadata and coordinates are written anew and what its arrays hold is left.
 
@@ -38,6 +50,7 @@ def create_store(
         chunks: what is read at once, for all dimensions but the last two, which are never split.
         shards: what is one file, multiples of ``chunks``; then values are packed as int16 in units of :data:`SCALE`. Default: each chunk
             is a file of float32.
+        variables: :data:`VARIABLES`, or :data:`SPEED` with them.
     """
     axes = {
         **{name: (name, values, TIME_ATTRIBUTES.get(name, {})) for name, values in coordinates.items()},
@@ -56,7 +69,7 @@ def create_store(
             shutil.rmtree(path / item.name, ignore_errors=True)
         item.replace(path / item.name)
     fresh.rmdir()
-    for name in VARIABLES:
+    for name in variables:
         (path / name / "zarr.json").unlink(missing_ok=True)
     group = zarr.open_group(path, mode="r+")
     packed: dict[str, Any] = {"dtype": "float32", "fill_value": float("nan")}
@@ -69,14 +82,14 @@ def create_store(
             chunks=(*chunks, *grid.shape),
             dimension_names=tuple(axes),
             attributes={
-                "standard_name": f"{direction}_wind",
-                "long_name": f"10 metre {direction} wind",
+                "standard_name": STANDARD_NAMES[name],
+                "long_name": f"10 metre {STANDARD_NAMES[name].replace('_', ' ')}",
                 "units": "m s-1",
                 **({"scale_factor": SCALE} if shards is not None else {}),
             },
             **packed,
         )
-        for name, direction in zip(VARIABLES, ("eastward", "northward"), strict=True)
+        for name in variables
     ]
 
 

@@ -17,27 +17,30 @@ MEMBERS = 3
 
 
 def animate(forecast: Path, record: Analysis, path: Path) -> None:
-    """Write a GIF of wind speed for the first start of the store ``forecast``: truth and the first members, lead by lead."""
+    """Write a GIF of wind speed, lead by lead, for the first start of a store: the first members, and the truth if there is one."""
     with open_store(forecast) as store:
         first = store.isel(time=0, number=slice(0, MEMBERS))
         members = wind_speed(read_wind(first))
         start, leads = first["time"].values, first["prediction_timedelta"].values
-    now = int(np.flatnonzero(record.times == start)[0])
-    truth = wind_speed(record.wind[now : now + leads.size + 1])
-    panels = [truth, *(np.concatenate([truth[:1], member]) for member in members)]
+    now = np.flatnonzero(record.times == start)[0]
+    first_state = wind_speed(record.wind[now : now + 1])
+    panels = {f"member {number}": np.concatenate([first_state, member]) for number, member in enumerate(members)}
+    true = np.flatnonzero(np.isin(record.times, start + leads))
+    if true.size == leads.size:
+        panels = {"truth": np.concatenate([first_state, wind_speed(record.wind[true])])} | panels
 
-    top = float(np.quantile(truth, 0.995))
+    top = float(np.quantile(first_state, 0.995))
+    hours = [0, *(leads // np.timedelta64(1, "h"))]
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
-    names = ["truth", *(f"member {number}" for number in range(MEMBERS))]
-    images = [draw_map(axis, panel[0], record.grid, name, 0.0, top) for axis, panel, name in zip(axes, panels, names, strict=False)]
+    images = [draw_map(axis, panel[0], record.grid, name, 0.0, top) for axis, (name, panel) in zip(axes, panels.items(), strict=False)]
     figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8)
     title = figure.suptitle("")
 
     writer = PillowWriter(fps=4)
     with writer.saving(figure, path, dpi=80):
         for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
-            for image, panel in zip(images, panels, strict=True):
+            for image, panel in zip(images, panels.values(), strict=True):
                 image.set_data(panel[lead])
-            title.set_text(f"{start.astype('datetime64[h]')} + {6 * lead} h")
+            title.set_text(f"{start.astype('datetime64[h]')} + {hours[lead]} h")
             writer.grab_frame()

@@ -109,7 +109,8 @@ def by_evaluations(study: xr.Dataset) -> Figure:
             axis.set_yscale("log")
         axis.set(xlabel="cost of a sample in evaluations of the generator", ylabel=label)
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    # Where there is room; the first panel has all of the lines.
+    figure.axes[-1].legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8)
     return figure
 
 

@@ -25,17 +25,18 @@ from wsdcast.artefact import (
 )
 from wsdcast.data.analysis import STEP, open_analysis, split
 from wsdcast.data.blocks import close_all
-from wsdcast.data.building import Finished, build, claim, finish
+from wsdcast.data.building import Finished, build, finish
 from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.grid import Grid
 from wsdcast.data.opening import fingerprint, is_remote
 from wsdcast.data.record import Record, open_record
-from wsdcast.data.shards import digest, marks_of
+from wsdcast.data.shards import digest
 from wsdcast.data.simulation import Simulation, simulation
 from wsdcast.data.store import open_store
 from wsdcast.errors import UserError
 from wsdcast.progress import track
 from wsdcast.recipe import Data, Recipe
+from wsdcast.unfinished import claim, release
 
 Times = NDArray[np.datetime64]
 
@@ -83,7 +84,7 @@ def prepare(
     files = "" if data.source == "planet" else fingerprint(data.source)
     if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
         if not partial_of(path).exists():
-            shutil.rmtree(marks_of(partial_of(path)), ignore_errors=True)  # killed between the last two steps below
+            release(partial_of(path))  # killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     notes: list[str] = []
@@ -109,7 +110,7 @@ def prepare(
                     for _ in track((step for count in written for step in range(count)), "preparing", times.size):
                         pass
                 finish(partial, target, origin, finished, attributes)
-            shutil.rmtree(marks_of(partial))
+            release(partial)
         finally:
             close_all()
             shutil.rmtree(scratch, ignore_errors=True)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import nn
 
-from wsdcast import models
+from wsdcast import models, processes
 from wsdcast.artefact import (
     ANALYSIS,
     ANIMATION,
@@ -27,39 +25,49 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
-from wsdcast.context import Surroundings
-from wsdcast.data.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.analysis import open_analysis
 from wsdcast.data.blocks import STRONGEST_WIND
-from wsdcast.data.store import close_store, create_store
-from wsdcast.ensemble import Sampler, batch_size, forecast, in_batches, member_noise, moments_sampler
+from wsdcast.data.forecasts import Forecasts
 from wsdcast.errors import UserError
+from wsdcast.forecasting.acceleration import accelerated
+from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches, moments_sampler
+from wsdcast.forecasting.running import groups
+from wsdcast.forecasting.sampling import required_statistics, sampler_of, without_auto
+from wsdcast.forecasting.starts import starts_of, without_latest
+from wsdcast.forecasting.writing import run_and_write
 from wsdcast.names import GridName, SolverName
 from wsdcast.priors import moments_alone, trained
 from wsdcast.progress import track
-from wsdcast.recipe import Recipe
+from wsdcast.recipe import Rollout
 from wsdcast.report.animation import animate
-from wsdcast.sampling import required_statistics, sampler_of, without_auto
 from wsdcast.warmstart.prior import Moments
 
-LEADS_PER_CHUNK = 8
+NAMED = 5
+"""Stopped members that the summary names."""
 
 
 def rollout(
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | None = None,
     run: str | Path | None = None,
     *,
     members: int | None = None,
     nfe: int | None = None,
     starts: int | None = None,
+    start: str | None = None,
     days: float | None = None,
+    keep: str | list[int] | None = None,
     seed: int | None = None,
     solver: SolverName | None = None,
     grid_in_time: GridName | None = None,
     warmth: float | None = None,
+    deterministic: bool = False,
     moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Run ensembles from starts in the test part into ``RUN/forecast.zarr``, and those of the moments model alone beside it.
+    """Run ensembles into ``RUN/forecast.zarr``, and those of the moments model alone into ``RUN/moments_forecast.zarr``.
+
+    A rollout that was stopped goes on with the starts that are not written yet, and ends with the same bits. Started by torchrun, all
+    processes share the starts.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
@@ -67,107 +75,107 @@ def rollout(
         members: ensemble size.
         nfe: function evaluations of the generator per sample.
         starts: number of start times, spread evenly over the test part.
+        start: instead of these ``latest``, a time, or ``FIRST/LAST/INTERVAL``, UTC.
         days: length of the forecast.
+        keep: ``all``; some lead times in hours; or ``statistics``: mean, standard deviation and quantiles over the members.
         seed: of the members' noise.
         solver: of the flow, or ``auto``.
         grid_in_time: flow times between which it steps.
         warmth: w of Eq. 4.
+        deterministic: on a GPU the same bits every time, in float32; on a CPU it is always so.
         moments: the model that a generator with the prior ``given`` was trained with, as for :func:`wsdcast.train`.
         overwrite: replace forecasts made from another recipe.
 
     What is None is as in the recipe.
 
     Raises:
-        UserError: if the networks are missing or of another recipe, ``nfe`` cannot be met, or a forecast is no longer finite.
+        UserError: if the networks are missing or of another recipe, ``nfe`` cannot be met, or the record lacks a start.
     """
-    changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "days": days, "seed": seed}
-    changes |= {"solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
+    processes.join()
+    changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
+    changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
     resolved, directory = resolve(recipe, run, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
+    if starts is not None and resolved.rollout.start is not None:
+        raise UserError(f"--starts {starts}: the start times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    resolved = without_latest(resolved, record)
     models.keep_freed_memory()
-    settings = resolved.rollout
-    networks = trained(resolved, directory, record, moments)
-    summary = Summary("rollout")
+    settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model:
         samplers[MOMENTS_FORECAST] = moments_sampler(moments_alone(networks.moments))
     samplers[FORECAST] = sampler_of(networks, settings, required_statistics(resolved, directory))
+    compiled = [network for network in (networks.generator, networks.moments) if isinstance(network, nn.Module)]
+    batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, models.device())
 
-    chosen = record.starts(settings.starts, settings.steps)
+    chosen = starts_of(resolved, record)
+    begins = record.times[chosen]
+    summary = Summary("rollout")
     summary.facts = {
-        "starts": f"{len(chosen)}, {_label(record.times[chosen[0]])} to {_label(record.times[chosen[-1]])}",
+        "starts": f"{len(chosen)}, {_label(begins[0])} to {_label(begins[-1])}",
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
         "solver": f"{settings.solver}, {settings.grid_in_time} times",
     }
-    size = 4 * len(chosen) * settings.members * settings.steps * record.wind[0].size
+    if seen := int((begins < record.validation_from).sum()):
+        summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
     for artefact, sampler in samplers.items():
         path = directory / artefact
         if is_current(resolved, directory, artefact, overwrite):
             summary.facts[f"current: {artefact}"] = str(path)
             continue
-        require_space(directory, size)
-        (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
+        stamp = make_stamp(resolved, directory, artefact)
         begin = time.perf_counter()
-        with complete(path) as partial:
-            runaway = _write_forecast(partial, resolved, artefact, record, networks.beside, chosen, sampler)
+        with processes.completed_by_first(path, stamp, overwrite) as partial:
+            store = Forecasts(partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
+            if processes.is_first():
+                require_space(directory, store.bytes)
+                (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
+                store.create()
+            processes.wait()
+            missing = np.array([row for row in range(chosen.size) if store.written(row) is None], dtype=np.intp)
+            processes.wait()  # until all have seen what is missing, before one of them writes
+            mine = groups(missing, settings.members, batch)[processes.number() :: processes.count()]
+            sampler = in_batches(accelerated(sampler, compiled, deterministic), batch)
+            steps = run_and_write(store, record, networks.beside, sampler, chosen, mine, settings)
+            for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in mine)):
+                pass
+            processes.wait()
+            if processes.is_first():
+                summary.facts |= _stopped(store, artefact)
+                store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
         seconds = time.perf_counter() - begin
-        samples = len(chosen) * settings.members * settings.steps
-        summary.written[str(path)] = f"{len(chosen)} starts x {settings.members} members x {settings.steps} leads, {size / 1e6:.0f} MB"
-        if runaway:
-            of_all = f"{runaway} of {len(chosen) * settings.members} members have winds beyond {STRONGEST_WIND:g} m/s"
-            summary.facts[f"unstable: {artefact}"] = f"{of_all}; more data or more training may help"
-        summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s, {1e3 * seconds / samples:.2f} ms a sample"
+        summary.written[str(path)] = f"{len(chosen)} starts x {_kept(settings)}, {store.bytes / 1e6:.0f} MB"
+        samples = missing.size * settings.steps * settings.members
+        summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
     animation = directory / ANIMATION
-    if not animation.exists():
+    if processes.is_first() and not animation.exists() and settings.keep != "statistics":
         with complete(animation) as partial:
             animate(directory / FORECAST, record, partial)
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
 
 
-def _write_forecast(
-    path: Path, recipe: Recipe, artefact: str, record: Analysis, beside: Surroundings, starts: NDArray[np.intp], sampler: Sampler
-) -> int:
-    """Write forecasts of all starts as they are made, a few leads at a time; returns how many members have winds that no wind has."""
-    settings, grid = recipe.rollout, record.grid
-    leads = (STEP * np.arange(1, settings.steps + 1)).astype("timedelta64[ns]")
-    coordinates = {"time": record.times[starts], "number": np.arange(settings.members), "prediction_timedelta": leads}
-    arrays = create_store(path, coordinates, grid, (1, settings.members, min(LEADS_PER_CHUNK, settings.steps)))
-    sampler = in_batches(sampler, batch_size(grid.latitude.size * grid.longitude.size, models.device()))
-    absurd = np.zeros((starts.size, settings.members), dtype=bool)
-    description = f"rolling out {artefact.removesuffix('.zarr')}"
-    for (row, lead), wind in track(_leads(recipe, record, beside, starts, sampler), description, starts.size * settings.steps):
-        if lead % LEADS_PER_CHUNK == 0:
-            held = []
-        held.append(wind)
-        absurd[row] |= np.abs(wind).max(axis=(1, 2, 3)) > STRONGEST_WIND
-        if len(held) == LEADS_PER_CHUNK or lead == settings.steps - 1:
-            block = np.stack(held, axis=1)
-            for channel, array in enumerate(arrays):
-                array[row, :, lead + 1 - len(held) : lead + 1] = block[:, :, channel]
-    close_store(path, {"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(make_stamp(recipe, path.parent, artefact))})
-    return int(absurd.sum())
+def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
+    """Which members left the physical range, and when, for the summary."""
+    found = [
+        f"member {member} of {_label(time)} at {hours} h"
+        for row, time in enumerate(store.times)
+        for member, hours in enumerate(store.written(row))  # type: ignore[arg-type]
+        if hours
+    ]
+    if not found:
+        return {}
+    named = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} more" if len(found) > NAMED else "")
+    of_all = f"{len(found)} of {store.times.size * store.members} members, with winds beyond {STRONGEST_WIND:g} m/s"
+    return {f"stopped: {artefact}": f"{of_all}: {named}; more data or more training may help"}
 
 
-@torch.inference_mode()
-def _leads(
-    recipe: Recipe, record: Analysis, beside: Surroundings, starts: NDArray[np.intp], sampler: Sampler
-) -> Iterator[tuple[tuple[int, int], NDArray[np.float32]]]:
-    """((start, lead), members in m s-1), lead by lead."""
-    settings = recipe.rollout
-    for row, now in enumerate(starts):
-        start = record.times[now]
-        states = torch.from_numpy(record.normalise(record.wind[now - 1 : now + 1])).to(models.device())
-        before, state_now = states[:, None].expand(-1, settings.members, -1, -1, -1)
-        around = (beside.at(np.full(settings.members, start + lead * STEP)) for lead in range(settings.steps))
-        noises = member_noise(settings.seed, start, settings.members, settings.steps, record.wind.shape[1:])
-        for lead, state in enumerate(forecast(sampler, state_now, before, (noise.to(states.device) for noise in noises), around)):
-            if not torch.isfinite(state).all():
-                raise UserError(f"the forecast from {_label(start)} is no longer finite at {6 * (lead + 1)} h")
-            yield (row, lead), record.denormalise(state.cpu().numpy())
+def _kept(settings: Rollout) -> str:
+    what = "statistics" if settings.keep == "statistics" else f"{settings.members} members"
+    return f"{what} x {len(settings.kept_leads)} leads"
 
 
 def _label(moment: np.datetime64) -> str:

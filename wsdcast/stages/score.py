@@ -25,13 +25,13 @@ from wsdcast.artefact import (
     require,
     resolve,
 )
-from wsdcast.data.analysis import Analysis, open_analysis
+from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.store import VARIABLES, open_store, read_wind
 from wsdcast.errors import UserError
+from wsdcast.forecasting.sampling import without_auto
 from wsdcast.progress import track
 from wsdcast.recipe import Recipe
 from wsdcast.report.page import write_report
-from wsdcast.sampling import without_auto
 from wsdcast.verification.baselines import climatology, persistence
 from wsdcast.verification.statistics import metrics, statistics
 
@@ -108,10 +108,16 @@ def _score(recipe: Recipe, directory: Path, record: Analysis, forecasts: dict[st
     parts: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
     stores = {name: open_store(path) for name, path in forecasts.items()}
     first = stores[OURS]
+    if "number" not in first[VARIABLES[0]].dims:
+        raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
     times, leads = first["time"].values, first["prediction_timedelta"].values
     for index, time in enumerate(track(times, "scoring", times.size)):
         now, truth = _truth(record, time, leads)
         for name, ensemble in _ensembles(record, stores, climate, index, now, leads.size):
+            # A member that was stopped is left out, at the leads before too, so that it is the same members at all leads.
+            ensemble = ensemble[np.isfinite(ensemble).all(axis=(1, 2, 3, 4))]
+            if not ensemble.size:
+                raise UserError(f"{name}: all members from {time.astype('datetime64[h]')} left the physical range; nothing to score")
             parts.setdefault(name, []).append(statistics(ensemble, truth, record.grid))
     for store in stores.values():
         store.close()
@@ -149,8 +155,8 @@ def _truth(record: Analysis, start: np.datetime64, leads: NDArray[np.timedelta64
     """Index of the start in the record and the truth (lead, channel, latitude, longitude)."""
     now = np.searchsorted(record.times, start)
     valid = start + leads
-    truth = slice(now + 1, now + 1 + leads.size)
-    if now >= record.times.size or record.times[now] != start or not np.array_equal(record.times[truth], valid):
+    truth = now + (leads // STEP)
+    if truth[-1] >= record.times.size or record.times[now] != start or not np.array_equal(record.times[truth], valid):
         raise UserError(f"the prepared record has no gap-free truth for the forecast from {start.astype('datetime64[h]')}")
     return int(now), record.wind[truth]
 

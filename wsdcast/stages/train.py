@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial as with_arguments
@@ -23,24 +21,20 @@ from wsdcast.artefact import (
     Summary,
     complete,
     is_current,
-    is_of,
     make_stamp,
-    partial_of,
-    read_stamp,
     require,
     require_space,
     resolve,
 )
-from wsdcast.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
 from wsdcast.context import Samples, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
-from wsdcast.errors import UserError
-from wsdcast.fitting import Fitted, fitted
 from wsdcast.names import PriorName
-from wsdcast.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
 from wsdcast.priors import fixed_or_given, rank_told, start_of
 from wsdcast.recipe import Network, Recipe
-from wsdcast.validation import flow_scores, moments_scores
+from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
+from wsdcast.training.fitting import Fitted, fitted
+from wsdcast.training.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
+from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
@@ -122,8 +116,7 @@ def train(
         return flow | moments_scores(both["moments"], unseen, record.grid)
 
     stamp = make_stamp(resolved, directory, GENERATOR)
-    _claim(resolved, directory / GENERATOR, stamp, overwrite)
-    with processes.completed_by_first(directory / GENERATOR) as partial:
+    with processes.completed_by_first(directory / GENERATOR, stamp, overwrite) as partial:
         training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
         batches = flow_batches_of(samples, random, prior_of)
         unseen_scores = validate if len(unseen) else None
@@ -149,8 +142,7 @@ def _moments(
     seen_by = {models.WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
     validate = with_arguments(moments_scores, samples=unseen, grid=record.grid) if len(unseen) else None
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
-    _claim(recipe, directory / MOMENTS, stamp, overwrite)
-    with processes.completed_by_first(directory / MOMENTS) as partial:
+    with processes.completed_by_first(directory / MOMENTS, stamp, overwrite) as partial:
         networks: dict[str, MomentsModel] = {}
         for name, seen in seen_by.items():
             _seed(recipe, 0)
@@ -231,26 +223,6 @@ def _fitted(
     waiting = np.mean([row[-1] for row in rows])
     summary.facts[f"{label} time"] = f"{part.history.seconds:.0f} s, {100 * waiting:.1f} % of it to put batches together"
     return part
-
-
-def _claim(recipe: Recipe, path: Path, stamp: dict[str, object], overwrite: bool) -> None:
-    """Take over what an unfinished training left, or begin one.
-
-    Raises:
-        UserError: if it is of another recipe and may not be overwritten.
-    """
-    if not processes.is_first():
-        return
-    partial = partial_of(path)
-    if partial.exists():
-        there = read_stamp(partial) if (partial / "stamp.json").exists() else None
-        if there is not None and is_of(there, recipe, path.parent, path.name):
-            return
-        if there is not None and not overwrite:
-            raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    (partial / "stamp.json").write_text(json.dumps(stamp, indent=2))
 
 
 def _size(network: nn.Module) -> str:

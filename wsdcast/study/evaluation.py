@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast import models
-from wsdcast.data.analysis import STEP, Analysis
+from wsdcast.data.analysis import Analysis
 from wsdcast.data.blocks import STRONGEST_WIND
 from wsdcast.data.store import VARIABLES
-from wsdcast.ensemble import Sampler, batch_size, forecast, in_batches, member_noise
 from wsdcast.errors import UserError
+from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches
+from wsdcast.forecasting.running import ensembles
 from wsdcast.priors import Trained
 from wsdcast.progress import track
 from wsdcast.verification.statistics import statistics
 
 
-@torch.inference_mode()
 def evaluate(
     record: Analysis,
     networks: Trained,
@@ -48,27 +47,20 @@ def evaluate(
     Raises:
         UserError: if a forecast is no longer finite.
     """
-    device = models.device()
-    sampler = in_batches(sampler, batch or batch_size(record.grid.latitude.size * record.grid.longitude.size, device))
-    steps, shape = max(leads) // 6, record.wind.shape[1:]
-    first = torch.from_numpy(record.normalise(np.stack([record.wind[starts - 1], record.wind[starts]]))).to(device)
-    before, now = first.repeat_interleave(members, dim=1)
-    times = np.repeat(record.times[starts], members)
-    around = (networks.beside.at(times + lead * STEP) for lead in range(steps))
-    noises = zip(*(member_noise(seed, record.times[start], members, steps, shape) for start in starts), strict=True)
-    states = forecast(sampler, now, before, (torch.cat(noise).to(device) for noise in noises), around)
+    points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
+    sampler = in_batches(sampler, batch or batch_size(points, models.device()))
+    states = ensembles(record, networks.beside, sampler, starts, members, steps, seed)
     parts: list[list[dict[str, NDArray[np.floating]]]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
-    for lead, state in enumerate(track(states, label, steps), start=1):
-        if not torch.isfinite(state).all():
+    for lead, winds in enumerate(track(states, label, steps), start=1):
+        if not np.isfinite(winds).all():
             raise UserError(f"{label}: a forecast is no longer finite at {6 * lead} h")
-        ensembles = record.denormalise(state.cpu().numpy()).reshape(starts.size, members, 1, *shape)
-        runaway |= np.abs(ensembles).max(axis=(2, 3, 4, 5)) > STRONGEST_WIND
+        runaway |= np.abs(winds).max(axis=(2, 3, 4)) > STRONGEST_WIND
         if 6 * lead not in leads:
             continue
-        for part, start, ensemble, away in zip(parts, starts, ensembles, runaway, strict=True):
+        for part, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
             share = np.full((1, len(VARIABLES)), away.mean())
-            part.append(statistics(ensemble, record.wind[start + lead][None], record.grid) | {"runaway": share})
+            part.append(statistics(wind[:, None], record.wind[start + lead][None], record.grid) | {"runaway": share})
     axes = ("time", "prediction_timedelta", "variable")
     fields = {
         name: ((*axes, "wavenumber")[: first_value.ndim + 1], np.stack([np.concatenate([at[name] for at in part]) for part in parts]))

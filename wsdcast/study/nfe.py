@@ -30,17 +30,17 @@ from wsdcast.artefact import (
 )
 from wsdcast.context import samples_of
 from wsdcast.data.analysis import Analysis, open_analysis
-from wsdcast.ensemble import moments_sampler
 from wsdcast.errors import UserError
-from wsdcast.predictions import checked, in_words
+from wsdcast.forecasting.ensemble import moments_sampler
+from wsdcast.forecasting.sampling import require_possible, required_statistics, sampler_of
 from wsdcast.priors import Trained, moments_alone, trained
 from wsdcast.recipe import Recipe
 from wsdcast.report.study import write_study_page
-from wsdcast.sampling import require_possible, required_statistics, sampler_of
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.statistics import study_statistics
 from wsdcast.study.summary import combine, described, rows, saturation
 from wsdcast.study.variants import moments_cost, train_variant, training_seconds, variant_of
+from wsdcast.training.predictions import checked, in_words
 from wsdcast.warmstart.prior import Moments
 
 MOMENTS_ALONE = "moments alone"

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.sampling import CRPS_TOLERANCE, best_of
+from wsdcast.forecasting.sampling import CRPS_TOLERANCE, best_of
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.statistics import metrics
 

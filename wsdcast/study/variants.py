@@ -33,22 +33,13 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
     """Floating-point operations of the moments network per sample, in evaluations of the generator, and of its training, in steps of the
     generator's: of itself, of the networks of its folds, and of predicting the training samples.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
     beside = len(recipe.context.static) + 4 * recipe.context.solar_time
     moments = models.moments_model(recipe.moments, record.grid.includes_poles, beside)
     generator = models.generator_model(recipe.generator, record.grid.includes_poles, beside, rank_told(recipe))
     context = torch.zeros(1, models.CONTEXT + beside, *record.grid.shape)
     channels = generator.first.in_channels
-    operations = []
-    for model, inputs in (
-        (moments, (context,)),
-        (generator, (torch.zeros(1, channels, *record.grid.shape), torch.zeros(1), torch.zeros(1))),
-    ):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model(*inputs)
-        operations.append(counter.get_total_flops())
-    ratio = operations[0] / operations[1]
+    inputs = torch.zeros(1, channels, *record.grid.shape), torch.zeros(1), torch.zeros(1)
+    ratio = models.operations(moments, context) / models.operations(generator, *inputs)
     folds, samples = recipe.moments.folds, record.now("train").size
     # A step of training costs three evaluations for each of its samples: one forward, two backward.
     visits = (1 + folds) * recipe.moments.steps * recipe.moments.batch + (2 if folds else 1) * samples / 3

@@ -37,7 +37,7 @@ def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor) -> 
     x = noise
     history: list[tuple[float, Tensor]] = []
     for start, end in pairwise(times.tolist()):
-        estimate = x + (1 - start) * velocity(x, x.new_tensor(start))
+        estimate = x + (1 - start) * velocity(x, x.new_full((), start))
         history = [(_log_snr(start), estimate), *history][:order]
         usable = [(ratio, data) for ratio, data in history if math.isfinite(ratio)] if end < 1 and start > 0 else history[:1]
         weights = _weights([ratio for ratio, _ in usable], start, end)
@@ -108,7 +108,7 @@ def dpm_solver_v3(statistics: Statistics, order: int, velocity: Velocity, noise:
     x = noise
     history: list[tuple[float, Tensor, Tensor]] = []  # time, state and noise estimate, newest first
     for start, end in pairwise(times.tolist()):
-        slope = velocity(x, x.new_tensor(start))
+        slope = velocity(x, x.new_full((), start))
         if start == 0 or end == 1:
             x = (1 - end) / (1 - start) * x + _weights([0.0], start, end)[0] * (x + (1 - start) * slope)
             continue

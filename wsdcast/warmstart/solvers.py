@@ -40,7 +40,7 @@ def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tens
     """One-step methods; as many evaluations a step as the tableau has nodes."""
     x = noise
     for start, end in pairwise(times.tolist()):
-        x = _step(tableau, velocity, x, start, end, velocity(x, x.new_tensor(start)))
+        x = _step(tableau, velocity, x, start, end, velocity(x, x.new_full((), start)))
     return x
 
 
@@ -90,7 +90,7 @@ def adams_bashforth(order: int, velocity: Velocity, noise: Tensor, times: Tensor
     averages: list[Tensor] = []  # newest first, as the times in `known`
     changes: list[Tensor] = []
     for step, (start, end) in enumerate(pairwise(times.tolist())):
-        slope = velocity(x, x.new_tensor(start))
+        slope = velocity(x, x.new_full((), start))
         average = slope if not averages else (1 - momentum) * averages[0] + momentum * slope
         changes = [average - averages[0] if averages else 0 * average, *changes][: order - 1]
         averages, known = [average, *averages][:order], [start, *known][:order]
@@ -108,7 +108,7 @@ def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: fl
     slopes = [slope]
     for node, row in zip(tableau.nodes[1:], tableau.matrix[1:], strict=True):
         inner = x + (end - start) * combine(row, slopes)
-        slopes.append(velocity(inner, x.new_tensor(start + node * (end - start))))
+        slopes.append(velocity(inner, x.new_full((), start + node * (end - start))))
     return x + (end - start) * combine(tableau.weights, slopes)
 
 

@@ -22,10 +22,11 @@ except ImportError:  # not on Windows
 import torch
 from torch import Tensor, nn
 
-from wsdcast import checkpoints, processes
+from wsdcast import processes
 from wsdcast.errors import StoppedError, UserError
 from wsdcast.progress import note, track
 from wsdcast.recipe import Network, TrainingLog
+from wsdcast.training import checkpoints
 from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, fit
 from wsdcast.warmstart.training import Network as Model
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from wsdcast import models
 from wsdcast.artefact import STATISTICS, STUDY, read_stamp, require
-from wsdcast.ensemble import Sampler, generator_sampler
 from wsdcast.errors import UserError
+from wsdcast.forecasting.ensemble import Sampler, generator_sampler
 from wsdcast.priors import Trained
 from wsdcast.recipe import Recipe, Rollout
 from wsdcast.warmstart.dpm import Statistics

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from wsdcast.context import Samples
 from wsdcast.data.grid import Grid
-from wsdcast.predictions import BATCH, errors
+from wsdcast.training.predictions import BATCH, errors
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
 from wsdcast.warmstart.prior import Moments, PriorOf

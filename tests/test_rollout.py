@@ -1,0 +1,376 @@
+"""Ensembles whose members depend on nothing but themselves, written as they are made, by one process or several."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import TINY
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.artefact import FORECAST, MOMENTS_FORECAST, partial_of
+from wsdcast.background import ahead, in_background
+from wsdcast.cli import app
+from wsdcast.data.analysis import open_analysis
+from wsdcast.data.forecasts import LEADS_PER_CHUNK, QUANTILES, STATISTICS, STOPPED, Forecasts, statistics
+from wsdcast.data.store import VARIABLES
+from wsdcast.errors import UserError
+from wsdcast.forecasting import writing
+from wsdcast.forecasting.acceleration import in_bfloat16
+from wsdcast.forecasting.ensemble import in_batches
+from wsdcast.forecasting.running import ensembles, groups
+from wsdcast.forecasting.sampling import sampler_of
+from wsdcast.forecasting.starts import starts_of
+from wsdcast.priors import trained
+from wsdcast.recipe import load_recipe
+from wsdcast.stages import rollout as stage
+from wsdcast.unfinished import marks_of
+
+RECIPE = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "rollout: {members: 5, nfe: 2, starts: 4, days: 1}")
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory) -> Path:
+    """A directory with trained networks, whose last layers are far from zero."""
+    place = tmp_path_factory.mktemp("networks")
+    (place / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    wsdcast.train(place / "tiny.yaml", place / "run")
+    return place
+
+
+@pytest.fixture
+def run(networks, tmp_path) -> Path:
+    """A run directory of its own, with what was trained in it."""
+    (tmp_path / "run").mkdir()
+    for artefact in (networks / "run").iterdir():
+        if artefact.name in ("analysis.zarr", "moments", "predictions", "generator"):
+            (tmp_path / "run" / artefact.name).symlink_to(artefact)
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def whole(networks) -> xr.Dataset:
+    """The forecast that others are compared with."""
+    wsdcast.rollout(run=networks / "run")
+    return forecast_of(networks / "run")
+
+
+def forecast_of(run: Path, artefact: str = FORECAST) -> xr.Dataset:
+    return xr.open_zarr(run / artefact, decode_timedelta=True).load()
+
+
+def loaded(run: Path):
+    recipe, record = load_recipe(run.parent / "tiny.yaml"), open_analysis(run / "analysis.zarr")
+    return recipe, record, trained(recipe, run, record)
+
+
+@pytest.mark.parametrize(("at_once", "members"), [(1, 5), (2, 5), (4, 5), (3, 2), (1, 1)])
+def test_members_are_the_same_however_they_share_batches(networks, whole, at_once, members):
+    recipe, record, parts = loaded(networks / "run")
+    sampler = in_batches(sampler_of(parts, recipe.rollout), stage.batch_size(16 * 8, torch.device("cpu")))
+    starts = starts_of(recipe, record)[::-1]  # in another order too
+    for first in range(0, 4, at_once):
+        some = starts[first : first + at_once]
+        found = np.stack(list(ensembles(record, parts.beside, sampler, some, members, 4, 0)), axis=2)
+        expected = np.stack([whole[name].sel(time=record.times[some]).values[:, :members] for name in VARIABLES], axis=3)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_first_members_of_a_larger_ensemble(run, whole):
+    wsdcast.rollout(run=run, members=8, starts=4)
+    xr.testing.assert_equal(forecast_of(run)[list(VARIABLES)].isel(number=slice(0, 5)), whole[list(VARIABLES)])
+
+
+def test_groups_fill_batches():
+    starts = np.arange(12)
+    assert [group.size for group in groups(starts, 50, 25)] == [1] * 12
+    assert [group.size for group in groups(starts, 8, 25)] == [3] * 4  # 24 of 25 places, which eight batches do not better
+    assert [group.size for group in groups(starts, 50, 68)] == [4] * 3  # 200 of 204
+    assert [group.size for group in groups(starts[:5], 5, 400)] == [5]
+    assert [group.size for group in groups(starts, 1000, 25)] == [1] * 12
+    np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 10)), starts)
+    assert groups(starts[:0], 5, 25) == []
+
+
+@pytest.mark.parametrize("when", [1, 3])
+def test_killed_and_started_again(run, whole, when, monkeypatch):
+    """Killed where some starts are written and one is half written, it does the rest and leaves the same store."""
+    script = f"""
+import os, signal, wsdcast
+from wsdcast.data.forecasts import Forecasts
+write, calls = Forecasts.write, []
+def killed(self, row, first, wind):
+    write(self, row, first, wind)
+    calls.append(row)
+    if len(calls) == {when}:
+        os.kill(os.getpid(), signal.SIGKILL)
+Forecasts.write = killed
+from wsdcast.stages import rollout
+rollout.groups = lambda starts, members, batch: [starts[i:i + 1] for i in range(starts.size)]
+wsdcast.rollout(run={str(run)!r})
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -signal.SIGKILL
+    partial = partial_of(run / MOMENTS_FORECAST)
+    assert len(list(marks_of(partial).glob("[0-9]*"))) == when - 1
+    written = []
+    monkeypatch.setattr(Forecasts, "mark", lambda self, row, stopped, mark=Forecasts.mark: (written.append(row), mark(self, row, stopped)))
+    wsdcast.rollout(run=run)
+    assert len(written) == 8 - (when - 1)
+    xr.testing.assert_identical(forecast_of(run), whole)
+    assert not marks_of(partial).exists()
+
+
+def test_an_unfinished_forecast_of_another_recipe_is_not_mixed(run, monkeypatch):
+    def failing(self, row, first, wind):
+        raise OSError(28, "No space left on device", str(self.path))
+
+    monkeypatch.setattr(Forecasts, "write", failing)
+    with pytest.raises(OSError, match="No space left"):
+        wsdcast.rollout(run=run)
+    monkeypatch.undo()
+    for change in ({"seed": 1}, {"members": 6}, {"nfe": 4}):
+        with pytest.raises(UserError, match=r"is unfinished and of another recipe; .*--overwrite"):
+            wsdcast.rollout(run=run, **change)
+    wsdcast.rollout(run=run, seed=1, overwrite=True)
+    with pytest.raises(UserError, match=r"rollout.seed: 1 there, 2 here"):
+        wsdcast.rollout(run=run, seed=2)
+
+
+def test_two_processes_share_the_starts(run, whole):
+    """Each writes its own, and the store is the one that one process writes."""
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "wsdcast", "rollout"]
+    done = subprocess.run(
+        [sys.executable, *arguments, "--run", str(run)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("wsdcast rollout") == 1
+    xr.testing.assert_identical(forecast_of(run), whole)
+
+
+def test_a_member_that_leaves_the_physical_range_is_stopped_alone(run, whole, monkeypatch):
+    """Blown up at its second step, it is missing from then on, marked, and named; the others keep their bits."""
+
+    def blowing_up(networks, settings, statistics):
+        sampler, calls = sampler_of(networks, settings, statistics), []
+
+        def sample(context, noise):
+            state = sampler(context, noise)
+            calls.append(1)
+            if len(calls) == 2:
+                state[7] = torch.inf  # the third member of the second start
+            return state
+
+        return sample
+
+    monkeypatch.setattr(stage, "sampler_of", blowing_up)
+    summary = wsdcast.rollout(run=run)
+    found = forecast_of(run)
+    assert "1 of 20 members, with winds beyond 120 m/s: member 2 of " in summary.facts["stopped: forecast.zarr"]
+    assert " at 12 h; more data" in summary.facts["stopped: forecast.zarr"]
+    stopped = found[STOPPED].values
+    assert stopped[1, 2] == np.timedelta64(12, "h")
+    assert np.isnat(stopped).sum() == 19
+    for name in VARIABLES:
+        values, expected = found[name].values, whole[name].values.copy()
+        expected[1, 2, 1:] = np.nan
+        np.testing.assert_array_equal(values, expected)
+    # The scores are those of the members that are left.
+    scores = wsdcast.score(run=run).scores
+    assert all(np.isfinite(row["crps_fair: wsdcast"]) for row in scores)
+
+
+def test_keep_lead_times(run, whole):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(run), "--keep", "24,12"], catch_exceptions=False)
+    assert done.exit_code == 0
+    hours = np.array([12, 24]) * np.timedelta64(1, "h")
+    xr.testing.assert_equal(forecast_of(run)[list(VARIABLES)], whole[list(VARIABLES)].sel(prediction_timedelta=hours))
+    rows = wsdcast.score(run=run).scores
+    assert [row["lead_hours"] for row in rows] == [12, 24]
+
+
+def test_keep_statistics(run, whole):
+    summary = wsdcast.rollout(run=run, keep="statistics")
+    found = forecast_of(run)
+    assert list(found["statistic"].values) == list(STATISTICS)
+    members = {name: whole[name] for name in VARIABLES}
+    members["10m_wind_speed"] = np.hypot(*(whole[name] for name in VARIABLES))
+    for name, values in members.items():
+        np.testing.assert_allclose(found[name].sel(statistic="mean"), values.mean("number"), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found[name].sel(statistic="std"), values.std("number", ddof=1), rtol=1e-4, atol=1e-4)
+        for share in QUANTILES:
+            expected = values.quantile(share, "number")
+            np.testing.assert_allclose(found[name].sel(statistic=f"quantile {share:g}"), expected, rtol=1e-4, atol=1e-4)
+    assert "statistics x 4 leads" in summary.written[str(run / FORECAST)]
+    assert not (run / "forecast.gif").exists()
+    with pytest.raises(UserError, match="scores need the members"):
+        wsdcast.score(run=run)
+
+
+def test_statistics_of_those_that_are_left():
+    wind = np.random.default_rng(0).normal(size=(4, 2, 2, 2, 3)).astype(np.float32)
+    wind[1, 1] = np.nan
+    found = statistics(wind)
+    np.testing.assert_allclose(found[0, 1, :2], wind[[0, 2, 3], 1].mean(axis=0), rtol=1e-5)
+    wind[2:, 1] = np.nan
+    assert np.isnan(statistics(wind)[:, 1]).all()
+    assert np.isfinite(statistics(wind)[:, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("latest", ["2000-01-30T18"]),
+        ("2000-01-29", ["2000-01-29T00"]),
+        ("2000-01-29T06:00:00Z", ["2000-01-29T06"]),
+        ("2000-01-28/2000-01-29/12h", ["2000-01-28T00", "2000-01-28T12", "2000-01-29T00", "2000-01-29T12"]),
+        ("2000-01-28/2000-01-29T00/1d", ["2000-01-28T00", "2000-01-29T00"]),
+    ],
+)
+def test_start_times(networks, start, expected):
+    recipe, record, _ = loaded(networks / "run")
+    wanted = stage.without_latest(recipe.changed(rollout__start=start), record)
+    np.testing.assert_array_equal(record.times[starts_of(wanted, record)], np.array(expected, "datetime64[ns]"))
+
+
+def test_forecast_from_the_latest_state_has_no_truth(run):
+    summary = wsdcast.rollout(run=run, start="latest")
+    assert forecast_of(run).sizes["time"] == 1
+    assert summary.facts["starts"] == "1, 2000-01-30T18 to 2000-01-30T18"
+    assert (run / "forecast.gif").exists()
+    assert "current: forecast.zarr" in wsdcast.rollout(run=run, start="latest").facts
+    with pytest.raises(UserError, match="no gap-free truth for the forecast from 2000-01-30T18"):
+        wsdcast.score(run=run)
+
+
+def test_starts_that_were_trained_on_are_said(run):
+    assert "1 of the starts" in wsdcast.rollout(run=run, start="2000-01-05").facts["seen in training"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "--start 1999-01-01",
+            "1 of 1 are not in the record with the state 6 h before, the first of them 1999-01-01T00; it is of 2000",
+        ),
+        ("--start 2000-01-01/2000-01-02/1d", "1 of 2 are not in the record with the state 6 h before"),
+        ("--start 2000-01-02/2000-01-01/1d", "--start: '2000-01-02/2000-01-01/1d': the last time is before the first"),
+        ("--start tomorrow", "--start: Invalid isoformat string: 'tomorrow'"),
+        ("--start 2000-01-02/2000-01-03/5h", "--start: '5h': expected a multiple of 6 h"),
+        ("--start latest --starts 3", "--starts 3: the start times are already given"),
+        ("--lead 5h", "--lead '5h': expected a multiple of 6 h, such as 12h or 10d"),
+        ("--keep 24,30", "--keep: lead times are multiples of 6 h up to 24 h, not 24, 30"),
+        ("--keep some", "--keep: input should be 'all' or 'statistics', not 'some'"),
+    ],
+)
+def test_refusals(run, options, message):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(run), *options.split()])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (run / FORECAST).exists()
+
+
+def test_lead_is_a_length(run):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(run), "--lead", "1.5d", "--starts", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert forecast_of(run).sizes["prediction_timedelta"] == 6
+
+
+def test_half_precision_changes_little(networks):
+    recipe, record, parts = loaded(networks / "run")
+    sampler, starts = sampler_of(parts, recipe.rollout), starts_of(recipe, record)
+    with torch.inference_mode():
+        exact, halved = (next(ensembles(record, parts.beside, one, starts, 5, 4, 0)) for one in (sampler, in_bfloat16(sampler)))
+    assert halved.dtype == np.float32
+    assert 0 < np.abs(exact - halved).max() < 0.2  # m/s
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # the compiler does so itself
+def test_the_network_is_one_graph_for_the_compiler(networks):
+    """What a GPU's kernels are made of, without making them."""
+    _, _, parts = loaded(networks / "run")
+    compiled = torch.compile(parts.generator, backend="aot_eager", fullgraph=True)
+    inputs = torch.randn(4, 10, 8, 16), torch.full((1,), 0.3), torch.ones(1)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(*inputs), parts.generator(*inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_the_writer_keeps_order_and_bounds():
+    done, waiting = [], []
+    with in_background(waiting=2) as later:
+        for number in range(6):
+            later(lambda number: (time.sleep(0.005), done.append(number)), number)
+            waiting.append(number + 1 - len(done))
+    assert done == list(range(6))
+    assert max(waiting) <= 3  # one at work, two waiting
+
+
+def test_a_failure_of_the_writer_fails_the_block_and_nothing_is_written_after():
+    done = []
+
+    def fail():
+        raise OSError("disk full")
+
+    def block():
+        with in_background() as later:
+            later(done.append, 1)
+            later(fail)
+            for number in range(10):
+                later(done.append, number)
+                time.sleep(0.01)
+
+    with pytest.raises(OSError, match="disk full"):
+        block()
+    assert done == [1]
+
+
+def test_ahead_passes_items_and_errors_on():
+    made = []
+
+    def items():
+        for number in range(3):
+            made.append(number)
+            yield number
+        raise ValueError("the end")
+
+    coming = ahead(items())
+    assert next(coming) == 0
+    assert next(coming) == 1
+    assert next(coming) == 2
+    with pytest.raises(ValueError, match="the end"):
+        next(coming)
+    assert made == [0, 1, 2]
+
+
+def test_memory_does_not_grow_with_lead_times(run, monkeypatch):
+    """Fields of at most one chunk are held, however long the forecast; what waits for the writer is bounded above."""
+    alive: set[int] = set()
+    most = []
+
+    def counted(*arguments):
+        for number, winds in enumerate(ensembles(*arguments)):
+            alive.add(number)
+            weakref.finalize(winds, alive.discard, number)
+            most.append(len(alive))
+            yield winds
+
+    monkeypatch.setattr(writing, "ensembles", counted)
+    wsdcast.rollout(run=run, start="2000-01-10", days=12)
+    assert len(most) == 2 * 48
+    assert max(most) <= LEADS_PER_CHUNK + 2

@@ -1,0 +1,42 @@
+"""What benchmarks of networks need and no data set gives: a record of made-up wind, and the networks of a recipe before training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from wsdcast import models
+from wsdcast.context import Surroundings
+from wsdcast.data.analysis import Analysis
+from wsdcast.data.grid import Grid
+from wsdcast.data.store import PackedWind, pack
+from wsdcast.recipe import Recipe
+from wsdcast.warmstart.moments import MomentsModel
+
+
+def record_of(recipe: Recipe, steps: int) -> Analysis:
+    """Smooth random wind of 8 m/s on a recipe's grid, the last tenth of it for testing."""
+    grid, random = Grid.regular(recipe.data.grid), np.random.default_rng(0)
+    smooth = gaussian_filter(random.standard_normal((8, 2, *grid.shape)), (0, 0, 2, 2), mode="wrap")
+    wind = pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
+    times = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(steps)
+    zero, eight = np.zeros(2, np.float32), np.full(2, 8, np.float32)
+    return Analysis(PackedWind(wind), times, grid, zero, eight, times[-steps // 5], times[-steps // 10])
+
+
+def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Module, Surroundings]:
+    """Moments network, generator and what their contexts have beside the wind (zeros); untrained ones take as long as trained ones."""
+    static = torch.zeros(len(recipe.context.static), *grid.shape, device=models.device())
+    beside = Surroundings(static, grid.longitude if recipe.context.solar_time else None)
+    moments = models.moments_model(recipe.moments, grid.includes_poles, beside.channels)
+    generator = models.generator_model(recipe.generator, grid.includes_poles, beside.channels, recipe.moments.rank)
+    return models.to_device(moments), models.to_device(generator), beside
+
+
+def inputs_of(network: MomentsModel | torch.nn.Module, batch: int, grid: Grid) -> tuple[Tensor, ...]:
+    """Random inputs on the device: a context for the moments network; state and what is beside it, time and warmth for the generator."""
+    unet = network.network if isinstance(network, MomentsModel) else network
+    x = torch.randn(batch, unet.first.in_channels, *grid.shape, device=models.device())  # type: ignore[union-attr, arg-type]
+    return (x,) if unet is not network else (x, x.new_full((1,), 0.5), x.new_full((1,), 1.0))

@@ -1,0 +1,110 @@
+"""How close a step of training comes to the network alone, and how far one whose samples are loaded from disk is from that."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from wsdcast import models
+from wsdcast.bench.measure import Benchmark, paired
+from wsdcast.bench.synthetic import networks_of, record_of
+from wsdcast.context import samples_of
+from wsdcast.data.analysis import Analysis
+from wsdcast.data.store import close_store, create_store, open_store, read_wind
+from wsdcast.recipe import load_recipe
+from wsdcast.training.batches import FlowBatch, flow_batches_of
+from wsdcast.warmstart.flow import draw, training_loss
+from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.training import BatchOf, Training, fit
+
+STEPS, ROUNDS, RECORD = 10, 4, 1500
+
+
+def bench_train(recipe: str = "planet") -> Benchmark:
+    """Measure steps of the generator's training on a made-up record, with the recipe's batch, precision and compilation.
+
+    Args:
+        recipe: path or name of a recipe.
+
+    Returns:
+        The limit is the same loop with one batch that stays where it is: forward and backward pass and optimiser, no data. The peer is the
+        same loop with samples that two worker processes open with xarray and load from a Zarr store.
+    """
+    resolved = load_recipe(recipe).changed(generator__steps=10**6, generator__accumulate=1)
+    settings, record = resolved.generator, record_of(resolved, RECORD)
+    models.keep_freed_memory()
+    _, generator, beside = networks_of(resolved, record.grid)
+    generator.requires_grad_()
+    if settings.compile:
+        generator.compile()
+    (samples,) = samples_of(record, beside, "train")
+    random = torch.Generator(models.device()).manual_seed(0)
+    predicted = torch.ones(len(samples), *samples.shape, device=models.device())  # moments are kept like this
+    batches = flow_batches_of(samples, random, lambda chosen, _: InformedPrior(predicted[chosen], predicted[chosen]))
+    fixed = batches(torch.arange(settings.batch), slice(None))
+    waiting: list[float] = []
+
+    def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
+        assert batch.prior is not None
+        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
+
+    def steps(batch_of: BatchOf[FlowBatch], shares: list[float]) -> Callable[[], None]:
+        running = fit(Training.of(generator, random), batch_of, loss_of, len(samples), settings, seed=0)
+        return lambda: shares.extend(next(running).waiting for _ in range(STEPS))
+
+    place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
+    try:
+        loaded = iter(_loader(record, place / "analysis.zarr", settings.batch))
+
+        def from_disk(chosen: Tensor, mine: slice) -> FlowBatch:
+            before, now, target = (x.to(models.device()) for x in next(loaded))
+            context = torch.cat([now, before, fixed.context[:, 4:]], dim=1)
+            return FlowBatch(context, target, draw(tuple(target.shape), random), fixed.prior)
+
+        ours, bare, usual = paired(steps(batches, waiting), steps(lambda chosen, mine: fixed, []), steps(from_disk, []), rounds=ROUNDS)
+    finally:
+        shutil.rmtree(place)
+    figures = {
+        "network": f"{sum(x.numel() for x in generator.parameters()) / 1e6:.2f} M parameters, {record.grid.name}, {settings.precision}",
+        "a step, ms": 1e3 * ours / STEPS,
+        "samples/s": settings.batch * STEPS / ours,
+        "share of putting batches together": float(np.median(waiting)),
+    }
+    limit = f"forward and backward pass and optimiser on one batch of {settings.batch} that stays where it is"
+    return Benchmark("train", limit, ours / bare, {"samples from disk": usual / bare}, figures)
+
+
+class _FromDisk(Dataset[tuple[Tensor, ...]]):
+    """Three states in a row from a store, as anyone would write it."""
+
+    def __init__(self, path: Path, record: Analysis) -> None:
+        self.path, self.record = path, record
+
+    @cached_property
+    def store(self) -> xr.Dataset:
+        """Opened once by each worker."""
+        return open_store(self.path)
+
+    def __len__(self) -> int:
+        return self.record.times.size - 2
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        wind = read_wind(self.store.isel(time=slice(index, index + 3)))
+        return tuple(torch.from_numpy(state) for state in self.record.normalise(wind))
+
+
+def _loader(record: Analysis, path: Path, batch: int) -> DataLoader[tuple[Tensor, ...]]:
+    arrays = create_store(path, {"time": record.times}, record.grid, (1,))
+    for channel, array in enumerate(arrays):
+        array[:] = record.wind[:, channel]
+    close_store(path, {})
+    return DataLoader(_FromDisk(path, record), batch, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="spawn")

@@ -1,0 +1,47 @@
+"""Times and durations as recipes and options write them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+STEP = timedelta(hours=6)
+
+
+def in_utc(time: datetime) -> datetime:
+    """The same time in UTC, without a zone; a time without one is taken for UTC.
+
+    Raises:
+        ValueError: if it is out of the range of nanosecond times.
+    """
+    if not 1700 < time.year < 2200:
+        raise ValueError(f"{time} is out of the range of nanosecond times")
+    return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+
+
+def duration(text: str) -> timedelta:
+    """Of ``12h``, ``10d`` or ``2.5d``.
+
+    Raises:
+        ValueError: if it is neither, or not a multiple of 6 h.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)", text.strip())
+    length = timedelta(hours=float(found[1]) * {"h": 1, "d": 24}[found[2]]) if found else timedelta()
+    if not length or length % STEP:
+        raise ValueError(f"'{text}': expected a multiple of 6 h, such as 12h or 10d")
+    return length
+
+
+def times_between(text: str) -> list[datetime]:
+    """Of ``FIRST/LAST/INTERVAL``, such as ``2020-01-01/2020-12-31/12h``, or of one time. A last date alone means all of that day.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    first, last, interval = parts if len(parts := text.split("/")) == 3 else (text, text, "6h")
+    begin, end, step = in_utc(datetime.fromisoformat(first)), in_utc(datetime.fromisoformat(last)), duration(interval)
+    if "/" in text and len(last) == len("2020-12-31"):
+        end += timedelta(hours=23)
+    if end < begin:
+        raise ValueError(f"'{text}': the last time is before the first")
+    return [begin + number * step for number in range((end - begin) // step + 1)]
