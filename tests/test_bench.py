@@ -8,12 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from conftest import TINY
 from typer.testing import CliRunner
 
-from wsdcast.bench import prepare
+from wsdcast.bench import prepare, train
+from wsdcast.bench.rollout import the_usual_way
+from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.cli import app
 from wsdcast.data.blocks import read_block
 from wsdcast.data.record import open_record
+from wsdcast.forecasting.ensemble import in_batches
+from wsdcast.forecasting.running import ensembles
+from wsdcast.forecasting.sampling import sampler_of
+from wsdcast.priors import Trained
+from wsdcast.recipe import load_recipe
+from wsdcast.warmstart.prior import warm_start
 
 FORM = {"name", "limit", "ratio_to_limit", "peers", "figures", "machine"}
 
@@ -42,6 +52,52 @@ def test_bench_prepare(small):
     )
     table = CliRunner().invoke(app, ["bench", "prepare", "--years", "0.05"], catch_exceptions=False).stdout
     assert "time / limit's time" in table
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(train, "RECORD", 60)
+    monkeypatch.setattr(train, "STEPS", 2)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path / "tiny.yaml"
+
+
+def test_bench_rollout(tiny):
+    line = ["bench", "rollout", "--recipe", str(tiny), "--members", "4", "--lead", "12h", "--json"]
+    found = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
+    assert set(found) == FORM
+    assert found["name"] == "rollout"
+    assert "2 evaluations of the generator and one of the moments network" in found["limit"]
+    assert found["ratio_to_limit"] > 0
+    assert found["peers"]["the usual way"] > 0
+    figures = found["figures"]
+    assert figures["forecast"] == "4 members x 2 steps of 6 h, 16x8, NFE 2"
+    assert 0 < figures["moments network's share"] < 1
+    assert 0.2 < figures["and in operations"] < 0.35  # one of three evaluations, without embeddings and with fewer channels
+    assert 0 < figures["of a product of large matrices"] < 1
+
+
+def test_the_usual_way_is_the_same_forecast(tiny):
+    """Or the comparison would be with something else."""
+    recipe = load_recipe(tiny)
+    record = record_of(recipe, 40)
+    moments, generator, beside = networks_of(recipe, record.grid)
+    for network, last in ((moments, "network.last"), (generator, "last")):
+        torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)
+    sampler = in_batches(sampler_of(Trained(generator, moments, warm_start(moments), beside), recipe.rollout), 5)
+    with torch.inference_mode():
+        usual = the_usual_way(record, moments, generator, beside, recipe.rollout, 3)
+        ours = np.stack(list(ensembles(record, beside, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
+    np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
+    assert ours[:, 0].std(axis=0).min() > 0.1
+
+
+def test_bench_train(tiny):
+    found = json.loads(CliRunner().invoke(app, ["bench", "train", "--recipe", str(tiny), "--json"], catch_exceptions=False).stdout)
+    assert set(found) == FORM
+    assert found["ratio_to_limit"] > 0
+    assert found["peers"]["samples from disk"] > 0
+    assert 0 < found["figures"]["share of putting batches together"] < 1
 
 
 def test_the_generated_source_is_read_as_any_other(small, tmp_path):

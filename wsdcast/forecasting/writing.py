@@ -28,7 +28,8 @@ def run_and_write(
 ) -> Iterator[None]:
     """Run groups of starts side by side and write them as they are made; yields once for each start and lead time.
 
-    A member that leaves the physical range is missing (NaN) from then on; its place in the batch is computed on, and the others keep their bits.
+    A member that leaves the physical range is missing (NaN) from then on; its place in the batch is computed on, and the others keep
+    their bits.
 
     Args:
         store: to be written.
