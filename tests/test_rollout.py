@@ -18,7 +18,7 @@ from conftest import TINY
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.artefact import FORECAST, MOMENTS_FORECAST, partial_of
+from wsdcast.artefact import FORECAST, MOMENTS_FORECAST, alone, partial_of
 from wsdcast.background import ahead, in_background
 from wsdcast.cli import app
 from wsdcast.data.analysis import open_analysis
@@ -145,6 +145,12 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_mixed(run, monkeypatch)
     wsdcast.rollout(run=run, seed=1, overwrite=True)
     with pytest.raises(UserError, match=r"rollout.seed: 1 there, 2 here"):
         wsdcast.rollout(run=run, seed=2)
+
+
+def test_two_at_once_are_kept_apart(run):
+    with alone(run, "rollout"), pytest.raises(UserError, match="another `wsdcast rollout` is at work in"):
+        wsdcast.rollout(run=run)
+    assert not (run / FORECAST).exists()
 
 
 def test_two_processes_share_the_starts(run, whole):

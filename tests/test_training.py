@@ -273,6 +273,21 @@ def test_every_validation_is_kept_and_printed(prepared, tmp_path, capsys):
     assert load_file(run / "generator/checkpoints/generator/best.safetensors")["step"] == best
 
 
+@pytest.mark.filterwarnings("ignore")  # of tensorboard and its protobuf, about themselves
+def test_tensorboard_shows_what_the_tables_have(prepared, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = load_recipe(prepared / "tiny.yaml").changed(training__tensorboard=True)
+    run = fresh(prepared, tmp_path)
+    wsdcast.train(recipe, run)
+    events = EventAccumulator(str(run / "generator/tensorboard/generator"))
+    events.Reload()
+    rows = (run / "generator/generator-losses.csv").read_text().splitlines()[1:]
+    expected = [float(row.split(",")[1]) for row in rows]
+    np.testing.assert_allclose([event.value for event in events.Scalars("loss")], expected, rtol=1e-5)
+    assert [event.step for event in events.Scalars("w = 0.5")] == [10, 20, 30, 40]
+
+
 STOPPED = """
 import os, signal, sys
 from wsdcast.training import checkpoints

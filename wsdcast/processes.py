@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from wsdcast.artefact import complete, partial_of
+from wsdcast.artefact import alone, complete, partial_of
 from wsdcast.unfinished import claim, release
 
 
@@ -47,26 +47,28 @@ def wait() -> None:
 
 
 @contextmanager
-def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool) -> Iterator[Path]:
+def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, command: str) -> Iterator[Path]:
     """An unfinished artefact that all processes work at and the first one completes; what an earlier run left of it is taken over.
 
     Args:
         path: its final name; the others wait until it has that.
         stamp: says what it is made from.
         overwrite: whether an unfinished one that is made from something else may be discarded.
+        command: that makes it.
 
     Raises:
-        UserError: if there is such a one.
+        UserError: if there is such a one, or somebody else is at work on it.
     """
     partial = partial_of(path)
     if is_first():
-        claim(partial, {key: stamp[key] for key in ("hash", "inputs")}, overwrite)
-        with complete(path, resumable=True):
-            partial.mkdir(exist_ok=True)
-            wait()
-            yield partial
-            wait()
-        release(partial)
+        with alone(path.parent, command):
+            claim(partial, {key: stamp[key] for key in ("hash", "inputs")}, overwrite)
+            with complete(path, resumable=True):
+                partial.mkdir(exist_ok=True)
+                wait()
+                yield partial
+                wait()
+            release(partial)
     else:
         wait()
         yield partial

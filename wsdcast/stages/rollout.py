@@ -128,7 +128,7 @@ def rollout(
             continue
         stamp = make_stamp(resolved, directory, artefact)
         begin = time.perf_counter()
-        with processes.completed_by_first(path, stamp, overwrite) as partial:
+        with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
             store = Forecasts(partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
             if processes.is_first():
                 require_space(directory, store.bytes)

@@ -116,7 +116,7 @@ def train(
         return flow | moments_scores(both["moments"], unseen, record.grid)
 
     stamp = make_stamp(resolved, directory, GENERATOR)
-    with processes.completed_by_first(directory / GENERATOR, stamp, overwrite) as partial:
+    with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
         training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
         batches = flow_batches_of(samples, random, prior_of)
         unseen_scores = validate if len(unseen) else None
@@ -142,7 +142,7 @@ def _moments(
     seen_by = {models.WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
     validate = with_arguments(moments_scores, samples=unseen, grid=record.grid) if len(unseen) else None
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
-    with processes.completed_by_first(directory / MOMENTS, stamp, overwrite) as partial:
+    with processes.completed_by_first(directory / MOMENTS, stamp, overwrite, "train") as partial:
         networks: dict[str, MomentsModel] = {}
         for name, seen in seen_by.items():
             _seed(recipe, 0)

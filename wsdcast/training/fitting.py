@@ -108,7 +108,6 @@ def fitted(
     first, begin, before = training.step, time.perf_counter(), history.seconds
     every = -(-settings.steps // ROWS)
     summed: list[Step] = []
-    writer = _tensorboard(place / "tensorboard" / name) if log.tensorboard and processes.is_first() else None
     if settings.compile:
         for part in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
             part.compile()
@@ -130,13 +129,12 @@ def fitted(
         return f"loss {step.loss:.4f}, rate {step.rate:.2g}, {speed:.3g} samples/s, {_memory():.1f} GB"
 
     steps = fit(training, batch_of, loss_of, samples, settings, seed)
-    with stop_signals() as caught:
+    with stop_signals() as caught, _tensorboard(place / "tensorboard" / name, log, first) as log_value:
         for step in track(steps, f"training {name}", settings.steps, first, detail):
             summed.append(step)
             if len(summed) == every:
                 write_row()
-            if writer:
-                writer.add_scalar("loss", step.loss, step.number)
+            log_value("loss", step.loss, step.number)
             if caught:
                 keep(False)
                 raise StoppedError(f"training {name} was stopped at step {training.step}; the same command goes on from there", caught[0])
@@ -152,9 +150,8 @@ def fitted(
                 if processes.is_first():
                     words = ", ".join(f"{what} {value:.4f}" for what, value in scores.items())
                     note(f"{name}, step {training.step}, validation: {words}")
-                if writer:
-                    for what, value in scores.items():
-                        writer.add_scalar(what, value, training.step)
+                for what, value in scores.items():
+                    log_value(what, value, training.step)
             keep(best)
     if processes.is_first():
         history.write(place, name)
@@ -190,9 +187,19 @@ def _memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9 if resource else math.nan
 
 
-def _tensorboard(path: Path) -> Any:
+@contextmanager
+def _tensorboard(path: Path, log: TrainingLog, first: int) -> Iterator[Callable[[str, float, int], None]]:
+    """A way to log a named value at a step, if TensorBoard is wanted; what a run that was killed logged beyond ``first`` is dropped.
+
+    Raises:
+        UserError: if it is wanted and not installed.
+    """
+    if not log.tensorboard or not processes.is_first():
+        yield lambda name, value, step: None
+        return
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise UserError("training.tensorboard: needs the package tensorboard (pip install tensorboard)") from None
-    return SummaryWriter(str(path))
+        raise UserError("training.tensorboard: not installed; pip install 'wsdcast[tensorboard]'") from None
+    with SummaryWriter(str(path), purge_step=first) as writer:
+        yield writer.add_scalar
