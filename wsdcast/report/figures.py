@@ -36,6 +36,11 @@ def score_curves(scores: xr.Dataset) -> Figure:
     return figure
 
 
+def hours(at: xr.Dataset) -> int:
+    """Lead time of scores at one."""
+    return int(at["prediction_timedelta"].values / np.timedelta64(1, "h"))
+
+
 def spectrum_ratios(scores: xr.Dataset) -> Figure:
     """Ratio of the members' zonal power to the truth's by wavenumber, at the first, a middle and the last lead time."""
     both = scores.sel(variable="both")
@@ -50,7 +55,7 @@ def spectrum_ratios(scores: xr.Dataset) -> Figure:
                 axis.plot(ratio["wavenumber"], ratio, STYLES[forecast], color=COLOURS[forecast], label=forecast)
         axis.axhspan(0.8, 1.2, color="black", alpha=0.08)
         axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(xscale="log", yscale="log", xlabel="zonal wavenumber", title=f"{(lead + 1) * 6} h")
+        axis.set(xscale="log", yscale="log", xlabel="zonal wavenumber", title=f"{hours(here)} h")
         axis.grid(alpha=0.3, which="both")
     figure.axes[0].set_ylabel("power of members / truth")
     figure.axes[0].legend(fontsize=8)

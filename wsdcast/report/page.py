@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.store import open_store, read_wind
-from wsdcast.report.figures import forecast_maps, score_curves, spectrum_ratios
+from wsdcast.report.figures import forecast_maps, hours, score_curves, spectrum_ratios
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #1f2937; }
@@ -39,6 +39,7 @@ def write_report(path: Path, scores: xr.Dataset, record: Analysis, forecast: Pat
     with open_store(forecast) as store:
         last = store.isel(time=0, prediction_timedelta=-1)
         members = read_wind(last)
+        members = members[np.isfinite(members).all(axis=(1, 2, 3))]  # those that were not stopped
         start, lead = last["time"].values, last["prediction_timedelta"].values
     truth = record.wind[np.searchsorted(record.times, start + lead)]
     when = f"{start.astype('datetime64[h]')} + {int(lead / np.timedelta64(1, 'h'))} h, wind speed"
@@ -80,6 +81,6 @@ def _table(scores: xr.Dataset) -> str:
         crps = both["crps_fair"].isel(prediction_timedelta=lead).values
         deviation = f"{100 * float(here['power_deviation']):.0f} %"
         numbers = [*crps, float(here["crps_standard"]), float(here["rmse"]), float(here["spread_skill"])]
-        rows.append([f"{6 * (lead + 1)} h", *(f"{number:.3f}" for number in numbers), deviation])
+        rows.append([f"{hours(here)} h", *(f"{number:.3f}" for number in numbers), deviation])
     cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{''.join(f'<th>{html.escape(name)}</th>' for name in head)}</tr>{cells}</table>"
