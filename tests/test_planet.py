@@ -8,8 +8,11 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.data.planet import LOWER, UPPER, Planet, PlanetSettings, mean_square
+from wsdcast.data.simulation import simulation
+from wsdcast.errors import UserError
 
 SMALL = PlanetSettings(truncation=21)
 
@@ -151,3 +154,9 @@ def test_stable_for_ten_years():
     for state in islice(planet.run(interval=5 * 86400.0), 730):
         u, v = planet.wind(planet.streamfunction(state))
         assert np.hypot(u, v).max() < 200
+
+
+def test_a_planet_that_is_stirred_too_much_is_refused():
+    """Its winds overflow in the spin-up; as zeros they would end in a store."""
+    with pytest.raises(UserError, match=r"data.stirring 5: the planet's winds grow without bounds; it is stable up to about 1"):
+        list(simulation(2, 0, 5.0, Grid.regular("16x8")).blocks(4))

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scoringrules
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.verification.kernels import debiased_squared_error, fair_crps, standard_crps, variance, zonal_power
-from wsdcast.verification.statistics import metrics, statistics
+from wsdcast.data.store import VARIABLES
+from wsdcast.verification.intervals import with_intervals
+from wsdcast.verification.kernels import (
+    brier_score,
+    debiased_squared_error,
+    energy_score,
+    fair_crps,
+    ranked,
+    ranks,
+    standard_crps,
+    variance,
+    variogram_score,
+    zonal_power,
+)
+from wsdcast.verification.regions import REGIONS, region_weights
+from wsdcast.verification.statistics import joint_statistics, metrics, statistics, with_both
 
 
 @pytest.fixture
@@ -22,14 +38,16 @@ def test_crps_is_that_of_all_pairs(random, members):
     ensemble, truth = random.standard_normal((members, 4, 5)), random.standard_normal((4, 5))
     error = np.mean([np.abs(one - truth) for one in ensemble], axis=0)
     pairs = sum(np.abs(one - other) for one in ensemble for other in ensemble)
-    np.testing.assert_allclose(fair_crps(ensemble, truth), error - pairs / (2 * members * (members - 1)), atol=1e-12)
-    np.testing.assert_allclose(standard_crps(ensemble, truth), error - pairs / (2 * members**2), atol=1e-12)
+    np.testing.assert_allclose(fair_crps(ranked(ensemble, truth)), error - pairs / (2 * members * (members - 1)), atol=1e-12)
+    np.testing.assert_allclose(standard_crps(ranked(ensemble, truth)), error - pairs / (2 * members**2), atol=1e-12)
 
 
 def test_crps_is_that_of_scoringrules(random):
     ensemble, truth = random.standard_normal((10, 6)), random.standard_normal(6)
     for ours, estimator in ((fair_crps, "fair"), (standard_crps, "nrg")):
-        np.testing.assert_allclose(ours(ensemble, truth), scoringrules.crps_ensemble(truth, ensemble.T, estimator=estimator), rtol=1e-10)
+        np.testing.assert_allclose(
+            ours(ranked(ensemble, truth)), scoringrules.crps_ensemble(truth, ensemble.T, estimator=estimator), rtol=1e-10
+        )
 
 
 def test_fair_crps_does_not_depend_on_the_number_of_members(random):
@@ -37,15 +55,15 @@ def test_fair_crps_does_not_depend_on_the_number_of_members(random):
     truth = random.standard_normal(100_000)
     for members in (2, 5):
         ensemble = random.standard_normal((members, 100_000))
-        assert fair_crps(ensemble, truth).mean() == pytest.approx(1 / np.sqrt(np.pi), rel=0.01)
-        assert standard_crps(ensemble, truth).mean() == pytest.approx((1 + 1 / members) / np.sqrt(np.pi), rel=0.01)
+        assert fair_crps(ranked(ensemble, truth)).mean() == pytest.approx(1 / np.sqrt(np.pi), rel=0.01)
+        assert standard_crps(ranked(ensemble, truth)).mean() == pytest.approx((1 + 1 / members) / np.sqrt(np.pi), rel=0.01)
 
 
 def test_one_member_scores_its_absolute_error(random):
     one, truth = random.standard_normal((1, 7)), random.standard_normal(7)
-    np.testing.assert_allclose(fair_crps(one, truth), np.abs(one[0] - truth))
-    np.testing.assert_allclose(debiased_squared_error(one, truth), (one[0] - truth) ** 2)
-    assert not variance(one).any()
+    np.testing.assert_allclose(fair_crps(ranked(one, truth)), np.abs(one[0] - truth))
+    np.testing.assert_allclose(debiased_squared_error(ranked(one, truth), truth), (one[0] - truth) ** 2)
+    assert not variance(ranked(one, truth)).any()
 
 
 def test_one_cosine_lands_in_one_wavenumber():
@@ -75,9 +93,9 @@ def test_pole_rows_do_not_count(random):
     np.testing.assert_array_equal(zonal_power(field, grid), zonal_power(changed, grid))
 
 
-def as_dataset(parts: list[dict[str, np.ndarray]]) -> xr.Dataset:
-    names = {2: ("time", "lead", "variable"), 3: ("time", "lead", "variable", "wavenumber")}
-    return xr.Dataset({key: (names[part.ndim], np.stack([start[key] for start in parts])) for key, part in parts[0].items()})
+def of_globe(parts: list[xr.Dataset]) -> xr.Dataset:
+    """Statistics of u and v, (time, ...)."""
+    return xr.concat(parts, dim="time").sel(region="globe", variable=list(VARIABLES))
 
 
 def test_a_perfect_ensemble_has_spread_equal_to_skill_and_the_right_spectrum(random):
@@ -85,7 +103,7 @@ def test_a_perfect_ensemble_has_spread_equal_to_skill_and_the_right_spectrum(ran
     parts = [
         statistics(random.standard_normal((4, 1, 2, *grid.shape)), random.standard_normal((1, 2, *grid.shape)), grid) for _ in range(200)
     ]
-    result = metrics(as_dataset(parts).mean(["time", "variable"]))
+    result = metrics(of_globe(parts).mean(["time", "variable"])).isel(prediction_timedelta=0)
     assert result["spread_skill"].item() == pytest.approx(1, abs=0.01)
     assert result["crps_fair"].item() == pytest.approx(1 / np.sqrt(np.pi), rel=0.01)
     assert result["power_deviation"].item() < 0.05
@@ -95,26 +113,26 @@ def test_a_perfect_ensemble_has_spread_equal_to_skill_and_the_right_spectrum(ran
 
 def test_area_means_weigh_cells_by_their_area(random):
     grid = Grid.regular("24x13")
-    truth = np.zeros((1, 1, *grid.shape))
+    truth = np.zeros((1, 2, *grid.shape))
     for row in range(13):
-        ensemble = np.zeros((2, 1, 1, *grid.shape))
+        ensemble = np.zeros((2, 1, 2, *grid.shape))
         ensemble[..., row, :] = 2.0
         top, bottom = np.sin(np.deg2rad(grid.latitude_bounds[row : row + 2]))
         share = (top - bottom) / 2
-        result = statistics(ensemble, truth, grid)
+        result = of_globe([statistics(ensemble, truth, grid)]).isel(variable=0)
         assert result["crps_fair"].item() == pytest.approx(2 * share)
         assert result["squared_error"].item() == pytest.approx(4 * share)
 
 
 def test_parts_scored_apart_join_without_loss(random):
     grid = Grid.regular("12x7")
-    ensemble, truth = random.standard_normal((6, 3, 2, 1, *grid.shape)), random.standard_normal((6, 2, 1, *grid.shape))
+    ensemble, truth = random.standard_normal((6, 3, 2, 2, *grid.shape)), random.standard_normal((6, 2, 2, *grid.shape))
     parts = [statistics(one, other, grid) for one, other in zip(ensemble, truth, strict=True)]
-    whole = metrics(as_dataset(parts).mean("time"))
-    joined = metrics(xr.concat([as_dataset(parts[:2]), as_dataset(parts[2:])], dim="time").mean("time"))
+    whole = metrics(of_globe(parts).mean("time"))
+    joined = metrics(xr.concat([of_globe(parts[:2]), of_globe(parts[2:])], dim="time").mean("time"))
     xr.testing.assert_allclose(whole, joined)
     # And it is not the mean of the metrics: the root comes after.
-    apart = (metrics(as_dataset(parts[:2]).mean("time"))["rmse"] * 2 + metrics(as_dataset(parts[2:]).mean("time"))["rmse"] * 4) / 6
+    apart = (metrics(of_globe(parts[:2]).mean("time"))["rmse"] * 2 + metrics(of_globe(parts[2:]).mean("time"))["rmse"] * 4) / 6
     assert abs(float((apart - whole["rmse"]).max())) > 1e-6
 
 
@@ -122,17 +140,158 @@ def test_ratio_is_of_averaged_spectra_of_members(random):
     """Averaging single ratios would be biased above 1, and the spectrum of the ensemble mean far below."""
     grid = Grid.regular("24x12")
     parts = [
-        statistics(random.standard_normal((5, 1, 1, *grid.shape)), random.standard_normal((1, 1, *grid.shape)), grid) for _ in range(150)
+        statistics(random.standard_normal((5, 1, 2, *grid.shape)), random.standard_normal((1, 2, *grid.shape)), grid) for _ in range(150)
     ]
-    data = as_dataset(parts)
-    ratio = metrics(data.mean("time"))["power_ratio"].values
+    data = of_globe(parts)
+    ratio = metrics(data.mean("time"))["power_ratio"].values[0, 0]
     assert np.abs(ratio - 1).max() < 0.08
     assert (data["power"] / data["power_truth"]).mean("time").values[..., 1:].mean() > 1.08
 
 
 def test_float32_is_precise_enough(random):
     grid = Grid.regular("24x13")
-    ensemble, truth = random.standard_normal((50, 1, 1, *grid.shape)) * 8, random.standard_normal((1, 1, *grid.shape)) * 8
-    single, double = statistics(ensemble.astype(np.float32), truth.astype(np.float32), grid), statistics(ensemble, truth, grid)
-    for key, value in double.items():
-        np.testing.assert_allclose(single[key], value, rtol=1e-5)
+    ensemble, truth = random.standard_normal((50, 1, 2, *grid.shape)) * 8, random.standard_normal((1, 2, *grid.shape)) * 8
+    for of in (statistics, joint_statistics):
+        single, double = of(ensemble.astype(np.float32), truth.astype(np.float32), grid), of(ensemble, truth, grid)
+        for name, value in double.data_vars.items():
+            np.testing.assert_allclose(single[name], value, rtol=1e-5, atol=1e-7)
+
+
+def test_ties_take_every_rank_as_often(random):
+    """Of members that all equal the truth, it is above none to all with the same probability; ranks without ties are counted."""
+    ensemble, truth = np.zeros((3, 40_000)), np.zeros(40_000)
+    shares = np.bincount(ranks(ranked(ensemble, truth))) / 40_000
+    np.testing.assert_allclose(shares, 0.25, atol=0.01)
+    ensemble, truth = random.standard_normal((5, 100)), random.standard_normal(100)
+    np.testing.assert_array_equal(ranks(ranked(ensemble, truth)), (ensemble < truth).sum(axis=0))
+
+
+def test_rank_histogram_of_a_perfect_ensemble_is_flat_and_that_of_a_narrow_one_is_not(random):
+    grid = Grid.regular("24x13")
+    truth = random.standard_normal((60, 1, 2, *grid.shape))
+    for width, flat in ((1.0, True), (0.3, False)):
+        parts = [statistics(width * random.standard_normal((4, 1, 2, *grid.shape)), one, grid) for one in truth]
+        shares = of_globe(parts)["rank_histogram"].mean(["time", "variable", "prediction_timedelta"]).values
+        assert shares.sum() == pytest.approx(1)
+        assert (np.abs(shares - 0.2).max() < 0.02) == flat
+        assert flat or min(shares[0], shares[-1]) > 0.3
+
+
+def test_energy_score_is_that_of_all_pairs_and_of_scoringrules(random):
+    ensemble, truth, weights = random.standard_normal((6, 2, 9)), random.standard_normal((2, 9)), random.dirichlet(np.ones(9))
+
+    def norm(x):
+        return np.sqrt((x**2 * weights).sum())
+
+    error = np.mean([norm(one - truth) for one in ensemble])
+    pairs = sum(norm(one - other) for one in ensemble for other in ensemble)
+    assert energy_score(ensemble, truth, weights) == pytest.approx(error - pairs / (2 * 6 * 5), rel=1e-12)
+    assert energy_score(ensemble[:1], truth, weights) == pytest.approx(norm(ensemble[0] - truth))
+    scaled = (np.sqrt(weights) * ensemble).reshape(6, -1), (np.sqrt(weights) * truth).ravel()
+    theirs = scoringrules.es_ensemble(scaled[1], scaled[0], estimator="fair")
+    assert energy_score(ensemble, truth, weights) == pytest.approx(float(theirs), rel=1e-10)
+
+
+def test_energy_score_of_members_that_nearly_agree(random):
+    """Distances far smaller than the error are not lost in rounding."""
+    truth = random.standard_normal((2, 50)).astype(np.float32)
+    ensemble = truth + 5 + 1e-3 * random.standard_normal((4, 2, 50)).astype(np.float32)
+    weights = np.full(50, 0.02)
+    pairs = itertools.combinations(ensemble, 2)
+    distance = np.mean([np.sqrt((((a - b).astype(float)) ** 2 * weights).sum()) for a, b in pairs])
+    error = np.mean([np.sqrt((((a - truth).astype(float)) ** 2 * weights).sum()) for a in ensemble])
+    assert error - energy_score(ensemble, truth, weights) == pytest.approx(distance / 2, rel=1e-3)
+
+
+def test_variogram_score_is_that_of_pairs_written_out(random):
+    ensemble, truth = random.standard_normal((3, 2, 6)), random.standard_normal((2, 6))
+    found = variogram_score(ensemble, truth, 2)
+    for row, column in np.ndindex(2, 6):
+        other = (column + 2) % 6
+        true = abs(truth[row, column] - truth[row, other]) ** 0.5
+        members = np.mean([abs(one[row, column] - one[row, other]) ** 0.5 for one in ensemble])
+        assert found[row, column] == pytest.approx((true - members) ** 2)
+
+
+@pytest.mark.parametrize("threshold", [10.8, 17.2])
+def test_brier_score_is_the_squared_error_of_the_probability(random, threshold):
+    ensemble, truth = random.gamma(4, 3, (10, 50)), random.gamma(4, 3, 50)
+    score, probability, observed = brier_score(ensemble, truth, threshold)
+    for point in range(50):
+        share = sum(member > threshold for member in ensemble[:, point]) / 10
+        assert probability[point] == pytest.approx(share)
+        assert score[point] == pytest.approx((share - (truth[point] > threshold)) ** 2)
+    assert set(np.unique(observed)) == {0, 1}
+    assert probability.max() <= 1
+
+
+def test_reliability_of_forecasts_that_mean_what_they_say(random):
+    """Speeds exceed the threshold as often as is forecast, whatever the probability; area and frequencies add up."""
+    grid = Grid.regular("24x13")
+    parts = []
+    for _ in range(60):
+        mean = random.uniform(5, 17, (1, 1, *grid.shape))
+        draws = mean + 4 * random.standard_normal((101, 1, *grid.shape))
+        wind = np.stack([draws, np.zeros_like(draws)], axis=2)
+        parts.append(joint_statistics(wind[:100], wind[100], grid))
+    found = xr.concat(parts, dim="time").mean("time").sel(region="globe", threshold=10.8).isel(prediction_timedelta=0)["reliability"]
+    assert found.sel(of="area").sum().item() == pytest.approx(1)
+    forecast, observed = (found.sel(of=what) / found.sel(of="area") for what in ("forecast", "observed"))
+    assert np.abs(forecast - found["probability"]).max() <= 0.05
+    assert np.abs(forecast - observed).max() < 0.07
+    total = xr.concat(parts, dim="time")["brier_score"].sel(region="globe", threshold=10.8).mean().item()
+    assert 0.05 < total < 0.25
+
+
+def test_regions_are_area_means_of_their_cells(random):
+    grid = Grid.regular("72x37")
+    field = random.standard_normal(grid.shape)
+    found = dict(zip(REGIONS, (region_weights(grid) * field).sum(axis=(1, 2)), strict=True))
+    latitude, longitude = np.meshgrid(grid.latitude, (grid.longitude + 180) % 360 - 180, indexing="ij")
+    inside = {
+        "globe": latitude == latitude,
+        "tropics": np.abs(latitude) <= 20,
+        "northern extratropics": latitude > 20,
+        "southern extratropics": latitude < -20,
+        "Europe": (latitude >= 35) & (latitude <= 75) & (longitude >= -12.5) & (longitude <= 42.5),
+        "North America": (latitude >= 25) & (latitude <= 60) & (longitude >= -120) & (longitude <= -75),
+    }
+    area = np.broadcast_to(grid.area_weights[:, None], grid.shape)
+    for name, mask in inside.items():
+        assert mask.any()
+        assert found[name] == pytest.approx((field * area)[mask].sum() / area[mask].sum()), name
+
+
+def test_the_vector_has_the_squares_of_both_components(random):
+    grid = Grid.regular("24x13")
+    ensemble, truth = random.standard_normal((4, 1, 2, *grid.shape)), random.standard_normal((1, 2, *grid.shape))
+    sums = with_both(statistics(ensemble, truth, grid))
+    scores = metrics(sums).isel(prediction_timedelta=0).sel(region="globe")
+    error = ((ensemble.mean(axis=0) - truth) ** 2).sum(axis=1)[0]
+    expected = np.sqrt((error * grid.area_weights[:, None]).sum() / grid.area_weights.sum() / 24)
+    assert scores["rmse"].sel(variable="vector").item() == pytest.approx(expected)
+    assert scores["rmse"].sel(variable="both").item() == pytest.approx(expected / np.sqrt(2))
+    speed = np.hypot(ensemble[:, 0, 0], ensemble[:, 0, 1]), np.hypot(truth[0, 0], truth[0, 1])
+    crps = scoringrules.crps_ensemble(speed[1], np.moveaxis(speed[0], 0, -1), estimator="fair")
+    expected = (crps * grid.area_weights[:, None]).sum() / grid.area_weights.sum() / 24
+    assert scores["crps_fair"].sel(variable="10m_wind_speed").item() == pytest.approx(expected, rel=1e-6)
+    assert np.isnan(scores["crps_fair"].sel(variable="vector"))
+
+
+def test_skill_is_over_the_reference_and_surer_than_the_scores(random):
+    """Two forecasts of the same dates, one half as good: skill 1/2, whatever the dates, with an interval of no width."""
+    scale = random.uniform(1, 3, 30)
+    times = np.datetime64("2020-01-01", "ns") + np.arange(30) * np.timedelta64(5, "D")
+    grid = Grid.regular("8x4")
+    one = [statistics(*(s * x for x in (np.full((2, 1, 2, 4, 8), 1.0), np.zeros((1, 2, 4, 8)))), grid) for s in scale]
+    both = [joint_statistics(*(s * x for x in (np.full((2, 1, 2, 4, 8), 1.0), np.zeros((1, 2, 4, 8)))), grid) for s in scale]
+    sums = xr.concat([part.merge(other) for part, other in zip(one, both, strict=True)], dim="time")
+    sums = xr.concat([sums, 2 * sums], dim=xr.IndexVariable("forecast", ["good", "bad"]))
+    sums = sums.assign_coords(time=times, prediction_timedelta=[np.timedelta64(6, "h").astype("timedelta64[ns]")])
+    scores = with_intervals(metrics(sums.mean("time")), sums, ["bad"]).sel(region="globe").isel(prediction_timedelta=0, variable=0)
+    skill = scores["crps_fair_skill"].sel(forecast="good", reference="bad").item()
+    assert skill == pytest.approx(0.5)
+    np.testing.assert_allclose(scores["crps_fair_skill_interval"].sel(forecast="good", reference="bad"), 0.5)
+    low, high = scores["crps_fair_interval"].sel(forecast="good").values
+    assert low < scores["crps_fair"].sel(forecast="good").item() < high
+    assert high - low > 0.1

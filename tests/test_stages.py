@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from conftest import TINY
@@ -20,7 +21,7 @@ from wsdcast.data.analysis import open_analysis
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
 from wsdcast.recipe import load_recipe
-from wsdcast.verification.kernels import fair_crps
+from wsdcast.verification.kernels import fair_crps, ranked
 
 ENTRY_POINT = Path(sys.executable).with_name("wsdcast")
 
@@ -51,7 +52,7 @@ def record(place):
 def test_every_artefact_is_there_and_nothing_else(place):
     names = {path.name for path in (place / "runs/tiny").iterdir()}
     stores = {"analysis.zarr", "moments", "predictions", "generator", "forecast.zarr", "moments_forecast.zarr"}
-    assert names == stores | {"forecast.gif", "scores.nc", "report.html"}
+    assert names == stores | {"forecast.gif", "scores.nc", "scores.csv", "report.html"}
     files = {str(path.relative_to(place / "runs/tiny/moments")) for path in (place / "runs/tiny/moments").rglob("*") if path.is_file()}
     kept = {f"checkpoints/moments/{name}.safetensors" for name in ("step-000000004", "best")}
     assert files == {"weights.safetensors", "stamp.json", "moments-losses.csv", "moments-validations.csv", *kept}
@@ -102,30 +103,52 @@ def test_scores_are_those_of_the_files(place, record):
         for start in range(2):
             now = int(np.flatnonzero(record.times == forecast.time.values[start])[0])
             for channel, name in enumerate(VARIABLES):
-                crps = fair_crps(forecast[name].values[start, :, lead], record.wind[now + 1 + lead, channel])
+                crps = fair_crps(ranked(forecast[name].values[start, :, lead], record.wind[now + 1 + lead, channel]))
                 scores.append((crps * record.grid.area_weights[:, None]).mean())
         assert row["lead_hours"] == 6 * (lead + 1)
         assert row["crps_fair: wsdcast"] == pytest.approx(np.mean(scores), rel=1e-5)
     with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
         assert set(scores.forecast.values) == {"wsdcast", "moments alone", "persistence", "climatology"}
         assert scores.sizes["time"] == 2
-        both = scores.crps_fair.sel(variable="both", forecast="wsdcast").values
+        both = scores.crps_fair.sel(variable="both", forecast="wsdcast", region="globe").values
         np.testing.assert_allclose(both, [row["crps_fair: wsdcast"] for row in rows])
+
+
+def test_the_table_of_scores_has_the_values_of_the_data_set(place):
+    table = pd.read_csv(place / "runs/tiny/scores.csv")
+    with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
+        for name, variable, kept in (
+            ("crps_fair", "10m_wind_speed", {}),
+            ("rmse", "vector", {}),
+            ("energy_score", "vector", {}),
+            ("variogram_score", "both", {"lag": 4}),
+            ("brier_score", "vector", {"threshold": 10.8}),
+            ("crps_fair_skill", "both", {"reference": "persistence"}),
+        ):
+            metric = " ".join([name, *map(str, kept.values())])
+            rows = table[(table.metric == metric) & (table.variable == variable) & (table.lead_hours == 12)]
+            row = rows[(rows.forecast == "wsdcast") & (rows.region == "tropics")]
+            field = scores.sel(forecast="wsdcast", region="tropics", prediction_timedelta=np.timedelta64(12, "h"), **kept)
+            field = field.sel(variable=variable) if "variable" in field[name].dims else field
+            assert row["value"].item() == pytest.approx(field[name].item(), rel=1e-5), name
+            np.testing.assert_allclose(row[["low", "high"]].values[0], field[f"{name}_interval"].values, rtol=1e-5)
+        assert set(scores["region"].values) >= {"globe", "tropics", "Europe"}
+        assert scores["rmse"].attrs["units"] == "m s-1"
 
 
 def test_persistence_is_the_state_now(place, record):
     with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
         now = [int(np.flatnonzero(record.times == time)[0]) for time in scores.time.values]
         error = np.mean([np.abs(record.wind[i] - record.wind[i + 2]) * record.grid.area_weights[:, None] for i in now])
-        ours = scores.crps_fair.sel(forecast="persistence", variable="both").values[1]
+        ours = scores.crps_fair.sel(forecast="persistence", variable="both", region="globe").values[1]
     assert ours == pytest.approx(error, rel=1e-5)
 
 
 def test_report_is_one_file_that_asks_for_nothing_else(place):
     page = (place / "runs/tiny/report.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 5
     assert not re.search(r'(src|href)="(?!data:)|https?://|@import|<script', page)
-    for words in ("climatology", "persistence", "moments alone", "spread / skill", "generator:"):
+    for words in ("tropics", "Europe", "climatology", "persistence", "moments alone", "spread / skill", "generator:"):
         assert words in page
 
 
@@ -137,7 +160,8 @@ def test_animation_has_a_frame_for_each_lead(place):
 
 
 def test_what_is_current_is_skipped(place):
-    before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny").iterdir() if path.name != "report.html"}
+    written = ("report.html", "scores.csv")  # each time, from scores.nc
+    before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny").iterdir() if path.name not in written}
     done = command("run", "tiny.yaml", cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("current") >= 4

@@ -28,7 +28,7 @@ from wsdcast.study.summary import combine, saturation
 from wsdcast.study.variants import moments_cost, variant_of
 from wsdcast.training.predictions import predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.kernels import fair_crps
+from wsdcast.verification.kernels import fair_crps, ranked
 
 RECIPE = """
 name: tiny
@@ -80,7 +80,7 @@ def test_scores_are_means_over_seeds_and_starts_of_what_each_generator_does(plac
             states = torch.from_numpy(record.normalise(record.wind[[start, start - 1]])).reshape(1, 4, 8, 16).expand(3, -1, -1, -1)
             with torch.inference_mode():
                 state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16))))
-            crps.append((fair_crps(record.denormalise(state.numpy()), record.wind[start + 1]) * weights).mean())
+            crps.append((fair_crps(ranked(record.denormalise(state.numpy()), record.wind[start + 1])) * weights).mean())
     mine = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
     assert mine == pytest.approx(np.mean(crps), rel=1e-4)
 

@@ -23,7 +23,7 @@ from wsdcast.recipe import DEFAULT, Recipe, checked, load_recipe
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
 PREDICTIONS, STATISTICS = "predictions", "statistics"
 FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
-SCORES, REPORT = "scores.nc", "report.html"
+SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
 STUDY, STUDY_PAGE = "study.nc", "study.html"
 
 SECTIONS = {

@@ -14,6 +14,7 @@ from wsdcast.data.analysis import STEP
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.data.planet import LOWER, Planet, PlanetSettings
+from wsdcast.errors import UserError
 
 EPOCH = np.datetime64("2000-01-01", "ns")
 LAYER_DEPTH = 5000.0
@@ -39,13 +40,21 @@ class Simulation:
     stirring: float
 
     def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
-        """Consecutive blocks of ``size`` times, the last one shorter, each (time, channel, latitude, longitude) in m s-1."""
+        """Consecutive blocks of ``size`` times, the last one shorter, each (time, channel, latitude, longitude) in m s-1.
+
+        Raises:
+            UserError: if the planet is stirred more than its time step can take.
+        """
         planet, points = _planet(self.seed, self.stirring, self.grid)
-        states = islice(planet.run(seed=self.seed), self.times.size)
-        while chunk := list(islice(states, size)):
-            with threadpool_limits(limits=1):
+        states = planet.run(seed=self.seed)
+        for first in range(0, self.times.size, size):
+            with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+                chunk = islice(states, min(size, self.times.size - first))
                 wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
-            yield np.stack([np.stack([u.T, v.T]) for u, v in wind])
+            block = np.stack([np.stack([u.T, v.T]) for u, v in wind])
+            if not np.isfinite(block).all():
+                raise UserError(f"data.stirring {self.stirring:g}: the planet's winds grow without bounds; it is stable up to about 1")
+            yield block
 
 
 def simulation(days: int, seed: int, stirring: float, grid: Grid) -> Simulation:

@@ -18,6 +18,7 @@ from wsdcast.artefact import (
     MOMENTS_FORECAST,
     REPORT,
     SCORES,
+    SCORES_TABLE,
     Summary,
     complete,
     is_current,
@@ -33,7 +34,8 @@ from wsdcast.progress import track
 from wsdcast.recipe import Recipe
 from wsdcast.report.page import write_report
 from wsdcast.verification.baselines import climatology, persistence
-from wsdcast.verification.statistics import metrics, statistics
+from wsdcast.verification.intervals import as_table, with_intervals
+from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, joint_statistics, metrics, spectral, statistics, with_both
 
 OURS, MOMENTS_ALONE, PERSISTENCE, CLIMATOLOGY = "wsdcast", "moments alone", "persistence", "climatology"
 
@@ -42,7 +44,7 @@ BY_START = "_by_start"
 
 
 def score(recipe: str | Path | None = None, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
-    """Score the forecasts of a run into ``RUN/scores.nc`` and ``RUN/report.html``.
+    """Score the forecasts of a run into ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
     Args:
         recipe: path or name of a recipe; default: the one of the forecast.
@@ -59,16 +61,19 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
     if resolved.generator.has_moments_model:
         forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
     path, report = directory / SCORES, directory / REPORT
+    scores = None
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(path, decode_timedelta=True) as dataset:
-            scores = dataset.load()
-    else:
+            scores = dataset.load() if set(ABOUT) <= set(dataset) else None  # an older version had fewer
+    if scores is None:
         scores = _score(resolved, directory, record, forecasts)
         with complete(path) as partial:
             try:
                 scores.to_netcdf(partial)
             except RuntimeError as error:  # the NetCDF library's word for any failure of the disk
                 raise OSError(f"{path}: cannot be written ({error})") from None
+    with complete(directory / SCORES_TABLE) as partial:
+        as_table(scores).to_csv(partial, index=False, float_format="%.6g")
     with complete(report) as partial:
         about = (
             f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
@@ -77,7 +82,11 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
         text = yaml.safe_dump(resolved.dump(), sort_keys=False)
         write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
     summary = Summary("score", scores=table(scores))
-    summary.written = {str(path): "statistics by start and lead, metrics by lead", str(report): "curves, spectra and maps"}
+    summary.written = {
+        str(path): "statistics by start, metrics with intervals, by lead, variable and region",
+        str(directory / SCORES_TABLE): "the metrics, for spreadsheets",
+        str(report): "curves, spectra, histograms and maps",
+    }
     summary.facts = {
         "grid": record.grid.name,
         "starts": scores.sizes["time"],
@@ -96,16 +105,16 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
     That of a single lead time rests on as many dates as there are starts; with a dozen, the truth's power at one wavenumber is known to
     10 % only.
     """
-    names = [str(name) for name in scores.data_vars if str(name).endswith(BY_START)]
-    mean = scores[names].mean(["time", "component", "prediction_timedelta"])
-    deviation = metrics(mean.rename({name: name.removesuffix(BY_START) for name in names}))["power_deviation"]
-    return {name: float(deviation.sel(forecast=name)) for name in (OURS, MOMENTS_ALONE) if name in deviation["forecast"]}
+    names = {f"{name}{BY_START}": name for name in ("power", "power_truth")}
+    mean = scores[list(names)].rename(names).sel(variable=BOTH).mean(["time", "prediction_timedelta"])
+    largest = spectral(mean)["power_deviation"]
+    return {name: float(largest.sel(forecast=name)) for name in (OURS, MOMENTS_ALONE) if name in largest["forecast"]}
 
 
 def _score(recipe: Recipe, directory: Path, record: Analysis, forecasts: dict[str, Path]) -> xr.Dataset:
-    """Statistics (forecast, time, lead, variable), and metrics of their mean over starts, for each variable and for both."""
+    """Statistics by start, and metrics of their mean over starts with intervals, (forecast, prediction_timedelta, variable, region)."""
     climate = climatology(record)
-    parts: dict[str, list[dict[str, NDArray[np.floating]]]] = {}
+    parts: dict[str, list[xr.Dataset]] = {}
     stores = {name: open_store(path) for name, path in forecasts.items()}
     first = stores[OURS]
     if "number" not in first[VARIABLES[0]].dims:
@@ -113,35 +122,24 @@ def _score(recipe: Recipe, directory: Path, record: Analysis, forecasts: dict[st
     times, leads = first["time"].values, first["prediction_timedelta"].values
     for index, time in enumerate(track(times, "scoring", times.size)):
         now, truth = _truth(record, time, leads)
-        for name, ensemble in _ensembles(record, stores, climate, index, now, leads.size):
+        for name, whole in _ensembles(record, stores, climate, index, now, leads.size):
             # A member that was stopped is left out, at the leads before too, so that it is the same members at all leads.
-            ensemble = ensemble[np.isfinite(ensemble).all(axis=(1, 2, 3, 4))]
+            ensemble = whole[np.isfinite(whole).all(axis=(1, 2, 3, 4))]
             if not ensemble.size:
                 raise UserError(f"{name}: all members from {time.astype('datetime64[h]')} left the physical range; nothing to score")
-            parts.setdefault(name, []).append(statistics(ensemble, truth, record.grid))
+            found = statistics(ensemble, truth, record.grid).merge(joint_statistics(ensemble, truth, record.grid))
+            if ensemble.shape[0] < whole.shape[0]:
+                found = found.drop_vars("rank_histogram")  # of fewer ranks than the others'
+            parts.setdefault(name, []).append(found)
     for store in stores.values():
         store.close()
-    axes = ("forecast", "time", "prediction_timedelta", "variable")
-    named = {
-        key: (axes if part.ndim == 2 else (*axes, "wavenumber"), np.array([[start[key] for start in starts] for starts in parts.values()]))
-        for key, part in next(iter(parts.values()))[0].items()
-    }
-    coordinates = {
-        "forecast": list(parts),
-        "time": times,
-        "prediction_timedelta": leads,
-        "variable": list(VARIABLES),
-        "wavenumber": np.arange(record.grid.longitude.size // 2 + 1),
-    }
-    sums = xr.Dataset(named, coords=coordinates)
-    by_variable = metrics(sums.mean("time"))
-    both = metrics(sums.mean(["time", "variable"])).expand_dims(variable=["both"])
-    combined = xr.concat([by_variable, both], dim="variable")
-    kept = sums.rename({name: name + BY_START for name in named}).rename(variable="component")
-    scores = xr.merge([combined, kept], join="outer")
-    units = {"crps_fair": "m s-1", "crps_standard": "m s-1", "rmse": "m s-1", "spread": "m s-1", "spread_skill": "1", "power_ratio": "1"}
-    for name, unit in units.items():
-        scores[name].attrs["units"] = unit
+    by_forecast = [xr.concat(starts, dim="time", join="outer") for starts in parts.values()]
+    sums = with_both(xr.concat(by_forecast, dim=xr.IndexVariable("forecast", list(parts)), join="outer"))
+    sums = sums.assign_coords(time=times, prediction_timedelta=leads)
+    scores = with_intervals(metrics(sums.mean("time")), sums, [name for name in parts if name != OURS])
+    scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
+    for name, (long_name, unit) in ABOUT.items():
+        scores[name].attrs = {"long_name": long_name, "units": unit}
     scores.attrs = {
         "title": "scores of 10 m wind ensemble forecasts",
         "grid": record.grid.name,
@@ -173,7 +171,7 @@ def _ensembles(
 
 def table(scores: xr.Dataset) -> list[dict[str, Any]]:
     """Rows for the terminal: one per lead time, both wind components together."""
-    both = scores.sel(variable="both")
+    both = scores.sel(variable=BOTH, region=GLOBE)
     rows = []
     for lead in both["prediction_timedelta"].values:
         here = both.sel(prediction_timedelta=lead)

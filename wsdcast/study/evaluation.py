@@ -15,7 +15,10 @@ from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches
 from wsdcast.forecasting.running import ensembles
 from wsdcast.priors import Trained
 from wsdcast.progress import track
-from wsdcast.verification.statistics import statistics
+from wsdcast.verification.statistics import GLOBE, statistics
+
+STUDIED = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "power", "power_truth")
+"""Statistics that a study is made of."""
 
 
 def evaluate(
@@ -50,7 +53,7 @@ def evaluate(
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
     sampler = in_batches(sampler, batch or batch_size(points, models.device()))
     states = ensembles(record, networks.beside, sampler, starts, members, steps, seed)
-    parts: list[list[dict[str, NDArray[np.floating]]]] = [[] for _ in starts]
+    parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):
         if not np.isfinite(winds).all():
@@ -59,17 +62,9 @@ def evaluate(
         if 6 * lead not in leads:
             continue
         for part, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
-            share = np.full((1, len(VARIABLES)), away.mean())
-            part.append(statistics(wind[:, None], record.wind[start + lead][None], record.grid) | {"runaway": share})
-    axes = ("time", "prediction_timedelta", "variable")
-    fields = {
-        name: ((*axes, "wavenumber")[: first_value.ndim + 1], np.stack([np.concatenate([at[name] for at in part]) for part in parts]))
-        for name, first_value in parts[0][0].items()
-    }
-    coordinates = {
-        "time": record.times[starts],
-        "prediction_timedelta": (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]"),
-        "variable": list(VARIABLES),
-        "wavenumber": np.arange(record.grid.longitude.size // 2 + 1),
-    }
-    return xr.Dataset(fields, coords=coordinates)
+            found = statistics(wind[:, None], record.wind[start + lead][None], record.grid)[list(STUDIED)]
+            found = found.sel(region=GLOBE, variable=list(VARIABLES), drop=True)
+            part.append(found.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
+    hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
+    by_start = [xr.concat(part, dim="prediction_timedelta") for part in parts]
+    return xr.concat(by_start, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)

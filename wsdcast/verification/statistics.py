@@ -1,7 +1,10 @@
 """Statistics of forecasts that may be averaged, and the metrics computed from their averages.
 
-A statistic is a mean over the sphere for one start and lead time. Starts are only ever averaged, so parts of a forecast scored apart
+A statistic is a mean over a region for one start and lead time. Starts are only ever averaged, so parts of a forecast scored apart
 can be joined along ``time`` without loss; whatever is not linear (roots, ratios) comes after, in :func:`metrics`.
+
+Ensembles are (member, lead, channel, latitude, longitude) and truth is (lead, channel, latitude, longitude), u and v in m s-1; speed is
+made of them here. Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and ``region``.
 """
 
 from __future__ import annotations
@@ -11,62 +14,199 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.verification.kernels import debiased_squared_error, fair_crps, standard_crps, variance, zonal_power
+from wsdcast.data.store import SPEED, VARIABLES
+from wsdcast.verification.kernels import (
+    brier_score,
+    debiased_squared_error,
+    energy_score,
+    fair_crps,
+    ranked,
+    ranks,
+    squared_error,
+    standard_crps,
+    variance,
+    variogram_score,
+    zonal_power,
+)
+from wsdcast.verification.regions import REGIONS, region_weights
 
 Field = NDArray[np.floating]
+
+GLOBE = "globe"
+BOTH, VECTOR = "both", "vector"
+"""The mean over u and v, and the length of the vector, beside the variables by their own names."""
 
 SPECTRAL_ENERGY = 1e-3
 """Wavenumbers with a smaller share of the truth's energy are left out where spectra are summed up in one number."""
 
+THRESHOLDS = (10.8, 17.2, 24.5)
+"""m/s: where Beaufort 6, 8 and 10 begin."""
+PROBABILITIES = np.linspace(0, 1, 11)
+"""Middles of the bins of forecast probability."""
+LAGS = (1, 4)
+"""Distances in points of the pairs of the variogram score."""
 
-def statistics(ensemble: Field, truth: Field, grid: Grid) -> dict[str, Field]:
-    """Area means for one start.
+AVERAGED = ("crps_fair", "crps_standard", "bias", "rank_histogram", "energy_score", "variogram_score", "brier_score", "reliability")
+"""Statistics whose averages are scores as they are."""
+
+ABOUT = {
+    "crps_fair": ("continuous ranked probability score, unbiased in the number of members", "m s-1"),
+    "crps_standard": ("continuous ranked probability score of the empirical distribution", "m s-1"),
+    "bias": ("mean of the ensemble mean less the truth", "m s-1"),
+    "rmse": ("root mean squared error of the ensemble mean", "m s-1"),
+    "spread": ("root mean variance of the members", "m s-1"),
+    "spread_skill": ("spread over the root mean squared error less what the number of members adds to it", "1"),
+    "rank_histogram": ("share of area where so many members are below the truth", "1"),
+    "energy_score": ("energy score of u and v over the whole region, fair", "m s-1"),
+    "variogram_score": ("variogram score of order 1/2 of pairs so many points apart along latitude circles", "m s-1"),
+    "brier_score": ("squared error of the probability that speed exceeds a threshold", "1"),
+    "reliability": ("area of a forecast probability, with mean forecast and mean observed frequency times that area", "1"),
+    "power_ratio": ("zonal power of members over that of the truth", "1"),
+    "power_deviation": ("largest |1 - power ratio| of energetic wavenumbers", "1"),
+    "power_deviation_mean": ("mean |1 - power ratio| of energetic wavenumbers", "1"),
+}
+"""What metrics are, and their units."""
+
+_AXES = ("prediction_timedelta", "variable", "region")
+
+
+def statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+    """What marginal distributions and spectra tell; ``power`` and ``power_truth`` are of the globe, by ``wavenumber``.
 
     Args:
-        ensemble: (member, lead, channel, latitude, longitude).
-        truth: (lead, channel, latitude, longitude).
-        grid: gives exact cell areas, as in WeatherBench 2.
-
-    Returns:
-        Arrays (lead, channel), and (lead, channel, wavenumber) for the two spectra. Spectra are of members, never of their mean.
+        ensemble, truth, grid: as above; latitude weights are exact cell areas, as in WeatherBench 2.
     """
-    weights = (grid.area_weights / grid.area_weights.sum() / grid.longitude.size)[:, None]
+    ensemble, truth = _with_speed(ensemble), _with_speed(truth)
+    weights = region_weights(grid).reshape(len(REGIONS), -1)
+    shape = (*truth.shape[:2], len(REGIONS))
+    names = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "bias")
+    means, histogram = np.empty((len(names), *shape)), np.empty((*shape, ensemble.shape[0] + 1))
+    for lead, channel in np.ndindex(shape[:2]):
+        true = truth[lead, channel]
+        of = ranked(ensemble[:, lead, channel], true)
+        fields = (
+            fair_crps(of),
+            standard_crps(of),
+            squared_error(of, true),
+            debiased_squared_error(of, true),
+            variance(of),
+            of.mean - true,
+        )
+        means[:, lead, channel] = np.stack(fields).reshape(len(names), -1) @ weights.T
+        rank = ranks(of).ravel()
+        for region, weight in enumerate(weights):
+            histogram[lead, channel, region] = np.bincount(rank, weights=weight, minlength=ensemble.shape[0] + 1)
+    wavy = (*_AXES[:2], "wavenumber")
+    return xr.Dataset(
+        {name: (_AXES, mean) for name, mean in zip(names, means, strict=True)}
+        | {
+            "rank_histogram": ((*_AXES, "rank"), histogram),
+            # Of members, never of their mean.
+            "power": (wavy, zonal_power(ensemble, grid).mean(axis=0)),
+            "power_truth": (wavy, zonal_power(truth, grid)),
+        },
+        coords={
+            "variable": [*VARIABLES, SPEED],
+            "region": list(REGIONS),
+            "rank": np.arange(histogram.shape[-1]),
+            "wavenumber": np.arange(grid.longitude.size // 2 + 1),
+        },
+    )
 
-    def area_mean(field: Field) -> Field:
-        return (field * weights).sum(axis=(-2, -1))
 
-    return {
-        "crps_fair": area_mean(fair_crps(ensemble, truth)),
-        "crps_standard": area_mean(standard_crps(ensemble, truth)),
-        "squared_error": area_mean((ensemble.mean(axis=0) - truth) ** 2),
-        "squared_error_debiased": area_mean(debiased_squared_error(ensemble, truth)),
-        "variance": area_mean(variance(ensemble)),
-        "power": zonal_power(ensemble, grid).mean(axis=0),
-        "power_truth": zonal_power(truth, grid),
-    }
+def joint_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+    """What CRPS does not see: whether members are right as whole fields (``energy_score``, of u and v together) and from place to
+    place (``variogram_score``, by ``lag`` in points), and whether strong wind is (``brier_score`` of speed by ``threshold``).
+
+    ``reliability`` has, by bin of forecast probability, how much area was in it, and the sums of that probability and of what was observed.
+    """
+    weights = region_weights(grid)
+    ensemble, truth = _with_speed(ensemble), _with_speed(truth)
+    leads, channels = truth.shape[:2]
+    energy, variogram = np.empty((leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
+    brier = np.empty((leads, len(REGIONS), len(THRESHOLDS)))
+    reliability = np.zeros((leads, len(REGIONS), len(THRESHOLDS), PROBABILITIES.size, 3))
+    for lead in range(leads):
+        members, true = ensemble[:, lead], truth[lead]
+        for region, weight in enumerate(weights):
+            inside = weight > 0
+            whole = inside.any()
+            energy[lead, region] = energy_score(members[:, :2, inside], true[:2, inside], weight[inside]) if whole else np.nan
+        for lag_number, lag in enumerate(LAGS):
+            pairs = variogram_score(members, true, lag)
+            variogram[lead, :, :, lag_number] = np.einsum("cyx,ryx->cr", pairs, weights)
+        for number, threshold in enumerate(THRESHOLDS):
+            score, probability, observed = brier_score(members[:, 2], true[2], threshold)
+            brier[lead, :, number] = (weights * score).sum(axis=(1, 2))
+            bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(int).ravel()
+            for region, weight in enumerate(weights):
+                for what, value in enumerate((np.ones_like(score), probability, observed)):
+                    total = np.bincount(bins, weights=(weight * value).ravel(), minlength=PROBABILITIES.size)
+                    reliability[lead, region, number, :, what] = total
+    regional = (_AXES[0], "region")
+    return xr.Dataset(
+        {
+            "energy_score": (regional, energy),
+            "variogram_score": ((*_AXES, "lag"), variogram),
+            "brier_score": ((*regional, "threshold"), brier),
+            "reliability": ((*regional, "threshold", "probability", "of"), reliability),
+        },
+        coords={
+            "variable": [*VARIABLES, SPEED],
+            "region": list(REGIONS),
+            "lag": list(LAGS),
+            "threshold": list(THRESHOLDS),
+            "probability": PROBABILITIES,
+            "of": ["area", "forecast", "observed"],
+        },
+    )
+
+
+def _with_speed(wind: Field) -> Field:
+    """u, v and speed in the place of u and v, (..., channel, latitude, longitude)."""
+    return np.concatenate([wind, np.hypot(wind[..., :1, :, :], wind[..., 1:2, :, :])], axis=-3)
+
+
+def with_both(sums: xr.Dataset) -> xr.Dataset:
+    """Statistics with further variables: the mean of u and v, and the vector that they are, whose squares are sums of theirs."""
+    components = sums.sel(variable=list(VARIABLES))
+    both = components.mean("variable").expand_dims(variable=[BOTH])
+    squares = ["squared_error", "squared_error_debiased", "variance", "power", "power_truth"]
+    vector = components[squares].sum("variable", skipna=False).expand_dims(variable=[VECTOR])
+    varying = [name for name, field in sums.data_vars.items() if "variable" in field.dims]
+    parts = [sums[varying], both[varying], vector]
+    return xr.concat(parts, dim="variable", join="outer", coords="minimal", compat="override").merge(sums.drop_vars([*varying, "variable"]))
 
 
 def metrics(mean: xr.Dataset) -> xr.Dataset:
     """Metrics from statistics that were averaged over starts (and, where wanted, over variables).
 
     ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); 1 for a reliable ensemble of any size.
-    ``power_ratio`` is the mean power of members over the mean power of the truth, by wavenumber from 1.
+    Spectra as in :func:`spectral`; what needs nothing but averaging keeps its name.
+    """
+    spread_skill = (mean["variance"] / mean["squared_error_debiased"]) ** 0.5
+    found = {
+        "rmse": mean["squared_error"] ** 0.5,
+        "spread": mean["variance"] ** 0.5,
+        # A forecast without members has no spread to judge.
+        "spread_skill": spread_skill.where(mean["variance"] > 0),
+    }
+    scores = xr.Dataset({name: mean[name] for name in AVERAGED if name in mean} | found)
+    return scores.merge(spectral(mean)) if "power" in mean else scores
+
+
+def spectral(mean: xr.Dataset) -> xr.Dataset:
+    """``power_ratio`` is the mean power of members over the mean power of the truth, by wavenumber from 1.
+
     ``power_deviation`` is the largest and ``power_deviation_mean`` the mean of |1 - ratio| over the wavenumbers that hold more than
     a thousandth of the truth's energy, of which there are ``energetic_wavenumbers``.
     """
-    wavy = mean.isel(wavenumber=slice(1, None))
+    wavy = mean[["power", "power_truth"]].isel(wavenumber=slice(1, None))
     ratio = wavy["power"] / wavy["power_truth"]
     energetic = wavy["power_truth"] > SPECTRAL_ENERGY * wavy["power_truth"].sum("wavenumber")
     deviation = abs(1 - ratio).where(energetic)
-    spread_skill = (mean["variance"] / mean["squared_error_debiased"]) ** 0.5
     return xr.Dataset(
         {
-            "crps_fair": mean["crps_fair"],
-            "crps_standard": mean["crps_standard"],
-            "rmse": mean["squared_error"] ** 0.5,
-            "spread": mean["variance"] ** 0.5,
-            # A forecast without members has no spread to judge.
-            "spread_skill": spread_skill.where(mean["variance"] > 0),
             "power_ratio": ratio,
             "power_deviation": deviation.max("wavenumber"),
             "power_deviation_mean": deviation.mean("wavenumber"),

@@ -1,0 +1,66 @@
+"""How sure scores are: intervals over start dates, and skill against other forecasts of the same dates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import xarray as xr
+
+from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.statistics import metrics
+
+SUMMED = ("crps_fair", "crps_standard", "bias", "squared_error", "squared_error_debiased", "variance")
+JOINT = ("energy_score", "variogram_score", "brier_score")
+SKILFUL = ("crps_fair", "energy_score")
+"""Scores whose skill, 1 - score / score of the reference, is computed."""
+
+
+def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[str]) -> xr.Dataset:
+    """Scores with ``_interval`` (bound: low, high), and with their ``_skill`` over each reference and its interval.
+
+    Intervals hold 95 % of bootstrap samples of start dates, in blocks (:func:`block_weights`), the same for all forecasts, so that skill is
+    known better than the scores that it is made of.
+
+    Args:
+        scores: from the mean of ``sums`` over time.
+        sums: statistics, (forecast, time, prediction_timedelta, ...).
+        references: names of forecasts.
+    """
+    weights = block_weights(sums["time"].values, sums["prediction_timedelta"].values.max())
+    drawn = metrics(resampled(sums[[*SUMMED, *JOINT]], weights))
+    found = scores.merge(xr.Dataset({f"{name}_interval": interval(values) for name, values in drawn.data_vars.items()}))
+    if references:
+        dimension = xr.IndexVariable("reference", list(references))
+        for name in SKILFUL:
+
+            def skill(values: xr.DataArray) -> xr.DataArray:
+                over = [values.sel(forecast=reference, drop=True) for reference in references]
+                return 1 - values / xr.concat(over, dim=dimension)
+
+            found[f"{name}_skill"] = skill(scores[name])
+            found[f"{name}_skill_interval"] = interval(skill(drawn[name]))
+    return found
+
+
+def as_table(scores: xr.Dataset) -> pd.DataFrame:
+    """One row for each metric of a forecast, variable, region and lead time: value, and low and high where there is an interval."""
+    axes = {"forecast", "variable", "region", "prediction_timedelta"}
+    beside = ["lag", "threshold", "reference"]
+    rows = []
+    for name, field in scores.data_vars.items():
+        if not axes - {"variable", "region"} <= set(field.dims) <= axes | set(beside):
+            continue
+        table = field.rename("value").to_dataframe().reset_index()
+        if f"{name}_interval" in scores:
+            bounds = scores[f"{name}_interval"]
+            for bound in ("low", "high"):
+                table = table.merge(bounds.sel(bound=bound, drop=True).rename(bound).to_dataframe().reset_index())
+        # Some metrics are of a region as a whole, of a distance, of a threshold or over another forecast: that is part of their name.
+        suffix = table[[column for column in beside if column in table]].astype(str).agg(" ".join, axis=1)
+        table["metric"] = (f"{name} " + suffix).str.strip() if len(suffix) and suffix.any() else name
+        rows.append(table.dropna(subset="value"))
+    whole = pd.concat(rows)
+    whole["lead_hours"] = (whole["prediction_timedelta"] / pd.Timedelta(hours=1)).astype(int)
+    columns = ["forecast", "variable", "region", "lead_hours", "metric", "value", "low", "high"]
+    return whole.reindex(columns=columns).fillna({"variable": "vector", "region": "globe"})

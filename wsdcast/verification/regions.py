@@ -1,0 +1,31 @@
+"""The regions of WeatherBench 2, as weights that turn a field into its area mean over each."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+
+REGIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "globe": ((-90, 90), (0, 360)),
+    "tropics": ((-20, 20), (0, 360)),
+    "northern extratropics": ((20, 90), (0, 360)),
+    "southern extratropics": ((-90, -20), (0, 360)),
+    "Europe": ((35, 75), (-12.5, 42.5)),
+    "North America": ((25, 60), (240, 285)),
+}
+"""South and north, west and east, in degrees; a cell belongs to a region if its centre does. Extratropics do not have the tropics' edge."""
+
+
+def region_weights(grid: Grid) -> NDArray[np.float64]:
+    """Share of each cell in the area of each region, (region, latitude, longitude); NaN where a coarse grid has no cell in it."""
+    weights = np.empty((len(REGIONS), *grid.shape))
+    for weight, (name, ((south, north), (west, east))) in zip(weights, REGIONS.items(), strict=True):
+        rows = (grid.latitude >= south) & (grid.latitude <= north)
+        if "extratropics" in name:
+            rows &= np.abs(grid.latitude) > 20
+        columns = (grid.longitude - west) % 360 <= east - west
+        weight[:] = np.where(rows, grid.area_weights, 0)[:, None] * columns
+        weight /= weight.sum() or np.nan
+    return weights
