@@ -24,7 +24,7 @@ import wsdcast
 from wsdcast.recipe import Recipe, load_recipe
 from wsdcast.report.study import COLOURS
 
-STIRRINGS = (0.05, 0.35, 1.0)
+STIRRINGS = (0.05, 0.35, 0.7)
 EVALUATIONS = (2, 4, 10, 20)
 
 

@@ -81,3 +81,30 @@ def test_where_the_warm_start_pays(run, monkeypatch, tmp_path, capsys):
         (f"| {wind}", over, nfe) for wind in ("planet, 0.5", "tiny") for over in ("standard", "features-only") for nfe in ("2", "4")
     ]
     assert (tmp_path / "where.png").stat().st_size > 10_000
+
+
+def test_solver_tables(run, capsys):
+    script = example("solver_tables")
+    with xr.open_dataset(run / "study.nc") as study:
+        script.tables(study)
+        here = study.isel(setting=int(((study["prior"] == "standard") & (study["nfe"] == 2)).values.argmax()))
+        expected = here["crps_6h_by_seed"].mean().item(), here["power_deviation_6h"].item()
+    lines = capsys.readouterr().out.splitlines()
+    rows = lines[next(number for number, line in enumerate(lines) if line.startswith("| standard |")) :]
+    assert rows[2].startswith("| midpoint, uniform | **")  # alone, it is the best
+    assert numbers(rows[2])[:2] == pytest.approx(expected, abs=6e-4)
+
+
+def test_joint_and_low_rank(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    script = example("joint_and_low_rank")
+    monkeypatch.setattr(script, "recipe_of", lambda stirring: tiny("tiny", data__stirring=stirring))
+    monkeypatch.setattr(script, "EVALUATIONS", (2, 4))
+    script.main(tmp_path)
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(row[0], row[1]) for row in rows] == [
+        (f"| {way}", nfe) for way in ("apart", "joint", "end-to-end", "rank-4") for nfe in ("2", "4")
+    ]
+    assert all("+0.0 (+0.0 to +0.0)" in row[3] for row in rows[:2])
+    # After four steps of training joint and end-to-end may agree in four digits; apart and rank-4 are other networks.
+    assert len({row[2] for row in rows}) >= 6

@@ -158,5 +158,5 @@ def test_stable_for_ten_years():
 
 def test_a_planet_that_is_stirred_too_much_is_refused():
     """Its winds overflow in the spin-up; as zeros they would end in a store."""
-    with pytest.raises(UserError, match=r"data.stirring 5: the planet's winds grow without bounds; it is stable up to about 1"):
+    with pytest.raises(UserError, match=r"data.stirring 5: the planet's winds grow without bounds; it is stable up to about 0.7"):
         list(simulation(2, 0, 5.0, Grid.regular("16x8")).blocks(4))

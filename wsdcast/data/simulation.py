@@ -53,7 +53,7 @@ class Simulation:
                 wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
             block = np.stack([np.stack([u.T, v.T]) for u, v in wind])
             if not np.isfinite(block).all():
-                raise UserError(f"data.stirring {self.stirring:g}: the planet's winds grow without bounds; it is stable up to about 1")
+                raise UserError(f"data.stirring {self.stirring:g}: the planet's winds grow without bounds; it is stable up to about 0.7")
             yield block
 
 
