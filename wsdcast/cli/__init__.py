@@ -256,7 +256,7 @@ def score(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score the ensembles beside baselines: scores.nc, report.html."""
+    """Score the ensembles beside baselines: scores.nc, scores.csv, report.html."""
     from wsdcast.stages.score import score
 
     show(score(recipe, run, overwrite=overwrite), json)
