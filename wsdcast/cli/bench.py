@@ -1,0 +1,58 @@
+"""``wsdcast bench``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from wsdcast.cli.command import DebugOption, JsonOption, app, command, in_days
+from wsdcast.cli.show import show_benchmark
+
+bench = typer.Typer(help="Measure on this machine what the project promises.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+bench_command = partial(command, group=bench)
+
+
+@bench_command
+def prepare_(
+    years: Annotated[
+        float, typer.Option(min=0.01, max=200, help="Length of the generated record of a quarter of a degree, 6-hourly.")
+    ] = 0.25,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Regridding beside the bare sparse products, and a long record passing through."""
+    from wsdcast.bench.prepare import bench_prepare
+
+    show_benchmark(bench_prepare(years), json)
+
+
+@bench_command
+def train_(
+    recipe: Annotated[str, typer.Option(help="Recipe whose grid and generator are taken.")] = "planet",
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """A step of training beside the network alone, and beside one whose samples are loaded from disk."""
+    from wsdcast.bench.train import bench_train
+
+    show_benchmark(bench_train(recipe), json)
+
+
+@bench_command
+def rollout_(
+    recipe: Annotated[str, typer.Option(help="Recipe whose grid and networks are taken.")] = "planet",
+    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
+    lead: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """A rollout beside its networks alone, and beside the usual way."""
+    from wsdcast.bench.rollout import bench_rollout
+
+    show_benchmark(bench_rollout(recipe, members=members, nfe=nfe, days=None if lead is None else in_days(lead)), json)

@@ -1,0 +1,70 @@
+"""What all commands share: how errors end, and the options that many of them have."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsdcast.errors import UserError
+
+app = typer.Typer(
+    help="Weather ensembles by warm-start flow matching. The four stages, in order: [bold]prepare[/], [bold]train[/], "
+    "[bold]rollout[/], [bold]score[/]; [bold]run[/] is all four.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else planet"),
+]
+RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per stage instead of tables.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
+
+
+def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
+    """Register a command whose errors end in one line and exit code 2, unless ``--debug``."""
+
+    @group.command(function.__name__.strip("_"))
+    @functools.wraps(function)
+    def guarded(**arguments: Any) -> None:
+        try:
+            function(**arguments)
+        except (UserError, OSError) as error:
+            if arguments["debug"]:
+                raise
+            print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
+            raise typer.Exit(getattr(error, "code", 2)) from None
+
+    return guarded
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the disk'}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def in_days(lead: str) -> float:
+    """Length in days of an option such as 10d or 36h."""
+    from datetime import timedelta
+
+    from wsdcast.times import duration
+
+    try:
+        return duration(lead) / timedelta(days=1)
+    except ValueError as error:
+        raise UserError(f"--lead {error}") from None
+
+
+def items(text: str) -> list[Any]:
+    """Of an option that takes A,B,..."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,86 @@
+"""``wsdcast study``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, items
+from wsdcast.cli.show import show
+
+study = typer.Typer(help="Compare what the method can be.", no_args_is_help=True)
+app.add_typer(study, name="study")
+study_command = partial(command, group=study)
+
+
+LIST = "A,B,..."
+
+
+@study_command
+def nfe(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
+    priors: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Priors, one step and rolled out.", show_default="the recipe's: warm,standard,features-only"),
+    ] = None,
+    ablations: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Priors, one step alone; '' for none.", show_default="the recipe's: all others but given"),
+    ] = None,
+    nfe: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations, one step.", show_default="the recipe's: 2,4,6,10,20")
+    ] = None,
+    rollout_nfe: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Those of them that are rolled out; '' for none.", show_default="the recipe's: 4,20")
+    ] = None,
+    solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint")] = None,
+    grids_in_time: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Grids of flow times, each with each solver.", show_default="the recipe's: uniform")
+    ] = None,
+    warmths: Annotated[str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each in [0, 1].", show_default="the recipe's: 1")] = None,
+    starts: Annotated[int | None, typer.Option(help="Start times of one step.", show_default="the recipe's: 48")] = None,
+    rollout_starts: Annotated[int | None, typer.Option(help="Start times of forecasts.", show_default="the recipe's: 12")] = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 8")] = None,
+    leads: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Lead times in hours that are scored.", show_default="the recipe's: 6,24,72,120")
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """How many evaluations are enough: priors, solvers and grids compared at equal cost of training: study.nc, study.html."""
+    from wsdcast.study.nfe import study_nfe
+
+    lists = {
+        "seeds": seeds,
+        "priors": priors,
+        "ablations": ablations,
+        "nfe": nfe,
+        "rollout_nfe": rollout_nfe,
+        "solvers": solvers,
+        "grids_in_time": grids_in_time,
+        "warmths": warmths,
+        "leads": leads,
+    }
+    split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
+    show(study_nfe(recipe, run, overwrite=overwrite, starts=starts, rollout_starts=rollout_starts, members=members, **split), json)
+
+
+@study_command
+def statistics(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    samples: Annotated[int, typer.Option(min=2, help="Training samples that the statistics are means over.")] = 64,
+    levels: Annotated[int, typer.Option(min=2, help="Log signal-to-noise ratios at which they are taken.")] = 25,
+    warmth: Annotated[float | None, typer.Option(help="Warmth at which samples will be drawn.", show_default="the recipe's: 1")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """What the solver dpm3-v3 needs to know of the trained generator: statistics/."""
+    from wsdcast.study.statistics import study_statistics
+
+    show(study_statistics(recipe, run, samples=samples, levels=levels, warmth=warmth), json)
