@@ -12,7 +12,7 @@ import torch
 from conftest import TINY
 from typer.testing import CliRunner
 
-from wsdcast.bench import prepare, train
+from wsdcast.bench import prepare, score, train
 from wsdcast.bench.rollout import the_usual_way
 from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.cli import app
@@ -98,6 +98,17 @@ def test_bench_train(tiny):
     assert found["ratio_to_limit"] > 0
     assert found["peers"]["samples from disk"] > 0
     assert 0 < found["figures"]["share of putting batches together"] < 1
+
+
+def test_bench_score(monkeypatch):
+    monkeypatch.setattr(score, "GRID", "24x13")
+    monkeypatch.setattr(score, "MEMBERS", 5)
+    found = json.loads(CliRunner().invoke(app, ["bench", "score", "--json"], catch_exceptions=False).stdout)
+    assert set(found) == FORM
+    assert found["limit"] == "reading the same chunk of the forecast"
+    assert found["ratio_to_limit"] > 1  # it reads it, too
+    assert set(found["peers"]) >= {"CRPS by properscoring", "CRPS by scoringrules"}
+    assert found["figures"]["forecast"].startswith("5 members x 8 leads x u and v, 24x13, ")
 
 
 def test_the_generated_source_is_read_as_any_other(small, tmp_path):

@@ -56,3 +56,11 @@ def rollout_(
     from wsdcast.bench.rollout import bench_rollout
 
     show_benchmark(bench_rollout(recipe, members=members, nfe=nfe, days=None if lead is None else in_days(lead)), json)
+
+
+@bench_command
+def score_(json: JsonOption = False, debug: DebugOption = False) -> None:
+    """Scoring a forecast beside reading it, and CRPS beside other libraries'."""
+    from wsdcast.bench.score import bench_score
+
+    show_benchmark(bench_score(), json)

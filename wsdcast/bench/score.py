@@ -1,0 +1,92 @@
+"""How long scoring takes beside reading the forecast, and CRPS beside other libraries'."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import properscoring
+import xarray as xr
+
+from wsdcast.bench.measure import Benchmark, memory_curve, paired
+from wsdcast.data.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.grid import Grid
+from wsdcast.data.store import open_store, read_wind
+from wsdcast.unfinished import marks_of
+from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.verification.statistics import joint_statistics, statistics
+
+GRID, MEMBERS = "240x121", 50
+ROUNDS = 3
+
+
+def bench_score() -> Benchmark:
+    """Measure all statistics of one chunk of a forecast, 50 members and eight lead times of u and v at 1.5 degrees.
+
+    Returns:
+        The limit is reading it from disk, with everything in the system's cache. Peers compute CRPS alone, of the same arrays in memory.
+    """
+    grid, random = Grid.regular(GRID), np.random.default_rng(0)
+    leads = tuple(6 * lead for lead in range(1, LEADS_PER_CHUNK + 1))
+    wind = 8 * random.standard_normal((MEMBERS, len(leads), 2, *grid.shape), dtype=np.float32)
+    truth = 8 * random.standard_normal((len(leads), 2, *grid.shape), dtype=np.float32)
+    with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as place:
+        store = Forecasts(Path(place) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid)
+        store.create()
+        store.write(0, 0, wind)
+        marks_of(store.path).mkdir()
+        store.mark(0, np.zeros(MEMBERS, dtype=np.intp))
+        store.close({})
+
+        def read() -> Any:
+            with open_store(store.path) as dataset:
+                return read_wind(dataset.isel(time=0))
+
+        def marginal() -> None:
+            statistics(read(), truth, grid)
+
+        def everything() -> None:
+            ensemble = read()
+            statistics(ensemble, truth, grid)
+            joint_statistics(ensemble, truth, grid)
+
+        everything()  # compiles
+        with memory_curve() as curve:
+            limit, marginals, ours = paired(read, marginal, everything, rounds=ROUNDS)
+    fields = truth.shape[0] * truth.shape[1]
+    peers = _peers(wind, truth)
+    alone, *times = paired(lambda: fair_crps(ranked(wind, truth)), *peers.values(), rounds=ROUNDS)
+    others = dict(zip(peers, times, strict=True))
+    figures = {
+        "forecast": f"{MEMBERS} members x {len(leads)} leads x u and v, {GRID}, {wind.nbytes / 1e6:.0f} MB",
+        "read, s": limit,
+        "read, marginal scores and spectra, s": marginals,
+        "and joint and threshold scores, s": ours,
+        "CRPS, fields/s": fields / alone,
+        "CRPS / reading": alone / limit,
+        "peak memory, GiB": max(memory for _, memory in curve),
+    }
+    figures |= {f"CRPS by {name}, fields/s": fields / seconds for name, seconds in others.items()}
+    ratios = {f"CRPS by {name}": seconds / limit for name, seconds in others.items()}
+    return Benchmark("score", "reading the same chunk of the forecast", ours / limit, ratios, figures)
+
+
+def _peers(wind: Any, truth: Any) -> dict[str, Callable[[], Any]]:
+    """CRPS of other libraries that are installed."""
+    last = np.ascontiguousarray(np.moveaxis(wind, 0, -1))  # as they like it best
+    peers: dict[str, Callable[[], Any]] = {"properscoring": lambda: properscoring.crps_ensemble(truth, last)}
+    if find_spec("scoringrules"):
+        import scoringrules
+
+        peers["scoringrules"] = lambda: scoringrules.crps_ensemble(truth, last, estimator="fair")
+    if find_spec("xskillscore"):
+        import xskillscore
+
+        names = ("lead", "channel", "latitude", "longitude")
+        forecast, observed = xr.DataArray(wind, dims=("member", *names)), xr.DataArray(truth, dims=names)
+        peers["xskillscore"] = lambda: xskillscore.crps_ensemble(observed, forecast, dim=[])
+    return peers
