@@ -81,6 +81,7 @@ def test_the_usual_way_is_the_same_forecast(tiny):
     """Or the comparison would be with something else."""
     recipe = load_recipe(tiny)
     record = record_of(recipe, 40)
+    torch.manual_seed(0)
     moments, generator, beside = networks_of(recipe, record.grid)
     for network, last in ((moments, "network.last"), (generator, "last")):
         torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)
@@ -89,7 +90,7 @@ def test_the_usual_way_is_the_same_forecast(tiny):
         usual = the_usual_way(record, moments, generator, beside, recipe.rollout, 3)
         ours = np.stack(list(ensembles(record, beside, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
-    assert ours[:, 0].std(axis=0).min() > 0.1
+    assert ours[:, 0].std(axis=0).mean() > 0.5  # and the members are not alike
 
 
 def test_bench_train(tiny):
