@@ -23,12 +23,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wsdcast
+from wsdcast.artefact import make_stamp
 from wsdcast.context import samples_of, surroundings
 from wsdcast.data.analysis import open_analysis
 from wsdcast.errors import UserError
 from wsdcast.nets.unet import UNet
 from wsdcast.recipe import load_recipe
 from wsdcast.training import checkpoints
+from wsdcast.unfinished import marks_of
 from wsdcast.warmstart.training import Step, Training, fit
 
 X = torch.linspace(-1, 1, 64)[:, None]
@@ -324,7 +326,8 @@ def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path
     # Every step takes a while, so that the signal comes in the middle.
     script.write_text(
         "import sys, time\n"
-        "from wsdcast import cli, fitting\n"
+        "from wsdcast import cli\n"
+        "from wsdcast.training import fitting\n"
         "fast = fitting.fit\n"
         "def slow(training, *rest):\n"
         "    for step in fast(training, *rest):\n"
@@ -352,13 +355,15 @@ def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_p
     diverging = recipe.changed(generator__rate=1e30, generator__clip=1e30)
     with pytest.raises(UserError, match="at training step"):
         wsdcast.train(diverging, run)
-    left = run / ".generator.partial/stamp.json"
-    assert json.loads(left.read_text())["recipe"]["generator"]["rate"] == 1e30
+    claimed = marks_of(run / ".generator.partial") / "claim.json"
+    before = claimed.read_text()
+    assert json.loads(before)["hash"] == make_stamp(diverging, run, "generator")["hash"]
     with pytest.raises(UserError, match=r"\.generator\.partial is unfinished and of another recipe"):
         wsdcast.train(recipe, run)
-    assert left.exists()
+    assert claimed.read_text() == before
     wsdcast.train(recipe, run, overwrite=True)
-    assert not left.exists()
+    assert not claimed.parent.exists()
+    assert not (run / ".generator.partial").exists()
 
 
 def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, tmp_path):
