@@ -15,7 +15,8 @@ wsdcast bench rollout --recipe era5 --members 50 --nfe 10 --lead 10d
 wsdcast bench rollout --recipe planet
 # The same members, fast and deterministic: what bfloat16 and compiled kernels change, as scores.
 wsdcast run planet --run "$out/planet" --json > "$out/fast.json"
-wsdcast rollout --run "$out/planet" --deterministic --overwrite
-wsdcast score --run "$out/planet" --overwrite --json > "$out/deterministic.json"
+rm -r "$out/planet/forecast.zarr" "$out/planet/moments_forecast.zarr" "$out/planet/scores.nc" # else they are current
+wsdcast rollout --run "$out/planet" --deterministic
+wsdcast score --run "$out/planet" --json > "$out/deterministic.json"
 wsdcast prepare --recipe gfs-1.5 --run "$out/gfs-1.5"
 wsdcast study nfe --recipe gfs-1.5 --run "$out/gfs-1.5"
