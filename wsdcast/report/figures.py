@@ -57,9 +57,10 @@ def rank_histograms(scores: xr.Dataset) -> Figure:
             label = variable.removeprefix("10m_").replace("_component_of_wind", "").replace("_", " ")
             axis.step(here["rank"], here.sel(variable=variable) * here["rank"].size, where="mid", color=colour, label=label)
         axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(xlabel="members below the truth", title=f"{hours(here)} h", ylim=(0, None))
+        axis.set(xlabel="members below the truth", title=f"{hours(here)} h")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("frequency / that of a flat one")
+    axes[0].set_ylim(bottom=0)  # of all, once everything is drawn
     axes[0].legend(fontsize=8)
     return figure
 
