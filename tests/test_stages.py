@@ -122,7 +122,7 @@ def test_the_table_of_scores_has_the_values_of_the_data_set(place):
             ("rmse", "vector", {}),
             ("energy_score", "vector", {}),
             ("variogram_score", "both", {"lag": 4}),
-            ("brier_score", "vector", {"threshold": 10.8}),
+            ("brier_score", "10m_wind_speed", {"threshold": 10.8}),
             ("crps_fair_skill", "both", {"reference": "persistence"}),
         ):
             metric = " ".join([name, *map(str, kept.values())])

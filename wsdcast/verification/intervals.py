@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
+from wsdcast.data.store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.statistics import metrics
+from wsdcast.verification.statistics import GLOBE, VECTOR, metrics
 
 SUMMED = ("crps_fair", "crps_standard", "bias", "squared_error", "squared_error_debiased", "variance")
 JOINT = ("energy_score", "variogram_score", "brier_score")
@@ -59,8 +60,10 @@ def as_table(scores: xr.Dataset) -> pd.DataFrame:
         # Some metrics are of a region as a whole, of a distance, of a threshold or over another forecast: that is part of their name.
         suffix = table[[column for column in beside if column in table]].astype(str).agg(" ".join, axis=1)
         table["metric"] = (f"{name} " + suffix).str.strip() if len(suffix) and suffix.any() else name
+        if "variable" not in table:  # strong wind is of speed, whole fields are of u and v together
+            table["variable"] = SPEED if name == "brier_score" else VECTOR
         rows.append(table.dropna(subset="value"))
     whole = pd.concat(rows)
     whole["lead_hours"] = (whole["prediction_timedelta"] / pd.Timedelta(hours=1)).astype(int)
     columns = ["forecast", "variable", "region", "lead_hours", "metric", "value", "low", "high"]
-    return whole.reindex(columns=columns).fillna({"variable": "vector", "region": "globe"})
+    return whole.reindex(columns=columns).fillna({"region": GLOBE})
