@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from wsdcast.unfinished import claim, release
 def join() -> None:
     """Join the others if torchrun started this process; a second call does nothing."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        # Modules of torch that this one imports keep whatever group there is as the default of their arguments: imported later, as an
+        # optimiser does, they would keep ours and its threads alive until the interpreter is gone, and such a thread aborts the process.
+        importlib.import_module("torch._dynamo")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
