@@ -15,10 +15,11 @@ from wsdcast.verification.intervals import with_intervals
 from wsdcast.verification.kernels import (
     brier_score,
     debiased_squared_error,
-    energy_score,
+    energy_scores,
     fair_crps,
     ranked,
     ranks,
+    sorting_network,
     standard_crps,
     variance,
     variogram_score,
@@ -177,6 +178,23 @@ def test_rank_histogram_of_a_perfect_ensemble_is_flat_and_that_of_a_narrow_one_i
         assert flat or min(shares[0], shares[-1]) > 0.3
 
 
+def of_one_region(ensemble: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
+    """Energy score of (member, channel, point), laid out as one row."""
+    return energy_scores(ensemble[:, :, None], truth[:, None], weights[None, None])[0]
+
+
+def test_energy_score_of_a_box_is_that_of_its_cells(random):
+    ensemble, truth = random.standard_normal((4, 2, 5, 8)), random.standard_normal((2, 5, 8))
+    weights = np.zeros((2, 5, 8))
+    weights[0, 1:4, [0, 1, 7]] = random.uniform(1, 2, (3, 3))
+    weights /= weights[0].sum()
+    weights[1] = np.nan
+    inside = weights[0] > 0
+    found = energy_scores(ensemble, truth, weights)
+    assert found[0] == pytest.approx(of_one_region(ensemble[:, :, inside], truth[:, inside], weights[0][inside]))
+    assert np.isnan(found[1])
+
+
 def test_energy_score_is_that_of_all_pairs_and_of_scoringrules(random):
     ensemble, truth, weights = random.standard_normal((6, 2, 9)), random.standard_normal((2, 9)), random.dirichlet(np.ones(9))
 
@@ -185,11 +203,11 @@ def test_energy_score_is_that_of_all_pairs_and_of_scoringrules(random):
 
     error = np.mean([norm(one - truth) for one in ensemble])
     pairs = sum(norm(one - other) for one in ensemble for other in ensemble)
-    assert energy_score(ensemble, truth, weights) == pytest.approx(error - pairs / (2 * 6 * 5), rel=1e-12)
-    assert energy_score(ensemble[:1], truth, weights) == pytest.approx(norm(ensemble[0] - truth))
+    assert of_one_region(ensemble, truth, weights) == pytest.approx(error - pairs / (2 * 6 * 5), rel=1e-12)
+    assert of_one_region(ensemble[:1], truth, weights) == pytest.approx(norm(ensemble[0] - truth))
     scaled = (np.sqrt(weights) * ensemble).reshape(6, -1), (np.sqrt(weights) * truth).ravel()
     theirs = scoringrules.es_ensemble(scaled[1], scaled[0], estimator="fair")
-    assert energy_score(ensemble, truth, weights) == pytest.approx(float(theirs), rel=1e-10)
+    assert of_one_region(ensemble, truth, weights) == pytest.approx(float(theirs), rel=1e-10)
 
 
 def test_energy_score_of_members_that_nearly_agree(random):
@@ -200,7 +218,16 @@ def test_energy_score_of_members_that_nearly_agree(random):
     pairs = itertools.combinations(ensemble, 2)
     distance = np.mean([np.sqrt((((a - b).astype(float)) ** 2 * weights).sum()) for a, b in pairs])
     error = np.mean([np.sqrt((((a - truth).astype(float)) ** 2 * weights).sum()) for a in ensemble])
-    assert error - energy_score(ensemble, truth, weights) == pytest.approx(distance / 2, rel=1e-3)
+    assert error - of_one_region(ensemble, truth, weights) == pytest.approx(distance / 2, rel=1e-3)
+
+
+@pytest.mark.parametrize("count", [*range(1, 20), 50, 51, 64, 65])
+def test_sorting_networks_sort(random, count):
+    values = random.integers(0, 9, (count, 40))
+    ordered = np.sort(values, axis=0)
+    for first, second in sorting_network(count):
+        values[[first, second]] = np.sort(values[[first, second]], axis=0)
+    np.testing.assert_array_equal(values, ordered)
 
 
 def test_variogram_score_is_that_of_pairs_written_out(random):

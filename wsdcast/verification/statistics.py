@@ -18,7 +18,7 @@ from wsdcast.data.store import SPEED, VARIABLES
 from wsdcast.verification.kernels import (
     brier_score,
     debiased_squared_error,
-    energy_score,
+    energy_scores,
     fair_crps,
     ranked,
     ranks,
@@ -76,14 +76,15 @@ def statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     Args:
         ensemble, truth, grid: as above; latitude weights are exact cell areas, as in WeatherBench 2.
     """
-    ensemble, truth = _with_speed(ensemble), _with_speed(truth)
     weights = region_weights(grid).reshape(len(REGIONS), -1)
-    shape = (*truth.shape[:2], len(REGIONS))
     names = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "bias")
-    means, histogram = np.empty((len(names), *shape)), np.empty((*shape, ensemble.shape[0] + 1))
-    for lead, channel in np.ndindex(shape[:2]):
-        true = truth[lead, channel]
-        of = ranked(ensemble[:, lead, channel], true)
+    shape = (truth.shape[0], truth.shape[1] + 1)
+    means = np.empty((len(names), *shape, len(REGIONS)))
+    histogram = np.empty((*shape, len(REGIONS), ensemble.shape[0] + 1))
+    power, power_truth = np.empty((2, *shape, grid.longitude.size // 2 + 1))
+    for lead in range(shape[0]):
+        members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
+        of = ranked(members, true)
         fields = (
             fair_crps(of),
             standard_crps(of),
@@ -92,18 +93,19 @@ def statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
             variance(of),
             of.mean - true,
         )
-        means[:, lead, channel] = np.stack(fields).reshape(len(names), -1) @ weights.T
-        rank = ranks(of).ravel()
-        for region, weight in enumerate(weights):
-            histogram[lead, channel, region] = np.bincount(rank, weights=weight, minlength=ensemble.shape[0] + 1)
+        means[:, lead] = np.stack(fields).reshape(len(names), shape[1], -1) @ weights.T
+        for channel, rank in enumerate(ranks(of).reshape(shape[1], -1)):
+            for region, weight in enumerate(weights):
+                histogram[lead, channel, region] = np.bincount(rank, weights=weight, minlength=ensemble.shape[0] + 1)
+        # Of members, never of their mean.
+        power[lead], power_truth[lead] = zonal_power(members, grid).mean(axis=0), zonal_power(true, grid)
     wavy = (*_AXES[:2], "wavenumber")
     return xr.Dataset(
         {name: (_AXES, mean) for name, mean in zip(names, means, strict=True)}
         | {
             "rank_histogram": ((*_AXES, "rank"), histogram),
-            # Of members, never of their mean.
-            "power": (wavy, zonal_power(ensemble, grid).mean(axis=0)),
-            "power_truth": (wavy, zonal_power(truth, grid)),
+            "power": (wavy, power),
+            "power_truth": (wavy, power_truth),
         },
         coords={
             "variable": [*VARIABLES, SPEED],
@@ -121,27 +123,23 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     ``reliability`` has, by bin of forecast probability, how much area was in it, and the sums of that probability and of what was observed.
     """
     weights = region_weights(grid)
-    ensemble, truth = _with_speed(ensemble), _with_speed(truth)
-    leads, channels = truth.shape[:2]
+    flat = weights.reshape(len(REGIONS), -1)
+    leads, channels = truth.shape[0], truth.shape[1] + 1
     energy, variogram = np.empty((leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
     brier = np.empty((leads, len(REGIONS), len(THRESHOLDS)))
     reliability = np.zeros((leads, len(REGIONS), len(THRESHOLDS), PROBABILITIES.size, 3))
     for lead in range(leads):
-        members, true = ensemble[:, lead], truth[lead]
-        for region, weight in enumerate(weights):
-            inside = weight > 0
-            whole = inside.any()
-            energy[lead, region] = energy_score(members[:, :2, inside], true[:2, inside], weight[inside]) if whole else np.nan
-        for lag_number, lag in enumerate(LAGS):
-            pairs = variogram_score(members, true, lag)
-            variogram[lead, :, :, lag_number] = np.einsum("cyx,ryx->cr", pairs, weights)
+        members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
+        energy[lead] = energy_scores(members[:, :2], true[:2], weights)
+        for number, lag in enumerate(LAGS):
+            variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ flat.T
         for number, threshold in enumerate(THRESHOLDS):
             score, probability, observed = brier_score(members[:, 2], true[2], threshold)
-            brier[lead, :, number] = (weights * score).sum(axis=(1, 2))
-            bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(int).ravel()
-            for region, weight in enumerate(weights):
+            brier[lead, :, number] = flat @ score.ravel()
+            bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(np.intp).ravel()
+            for region, weight in enumerate(flat):
                 for what, value in enumerate((np.ones_like(score), probability, observed)):
-                    total = np.bincount(bins, weights=(weight * value).ravel(), minlength=PROBABILITIES.size)
+                    total = np.bincount(bins, weights=weight * value.ravel(), minlength=PROBABILITIES.size)
                     reliability[lead, region, number, :, what] = total
     regional = (_AXES[0], "region")
     return xr.Dataset(
@@ -164,7 +162,7 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
 
 def _with_speed(wind: Field) -> Field:
     """u, v and speed in the place of u and v, (..., channel, latitude, longitude)."""
-    return np.concatenate([wind, np.hypot(wind[..., :1, :, :], wind[..., 1:2, :, :])], axis=-3)
+    return np.concatenate([wind, np.sqrt(np.square(wind).sum(axis=-3, keepdims=True))], axis=-3)
 
 
 def with_both(sums: xr.Dataset) -> xr.Dataset:
