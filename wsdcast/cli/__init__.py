@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -177,16 +177,44 @@ def rollout(
 
 @command
 def score(
+    forecasts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FORECAST | RUN RUN]",
+            help="Someone else's forecast, a Zarr store by path or URL, scored against --truth; or two run directories (or scores.nc) "
+            "whose scores are compared.",
+            show_default="the forecast of the run",
+        ),
+    ] = None,
     recipe: RecipeOption = None,
     run: RunOption = None,
+    truth: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST: whatever prepare reads as a source.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score the ensembles beside baselines: scores.nc, scores.csv, report.html."""
-    from wsdcast.stages.score import score
+    """Score ensembles beside baselines: scores.nc, scores.csv, report.html. Two names compare scores that are there."""
+    from wsdcast.stages.score import score, score_forecast, score_pair
 
-    show(score(recipe, run, overwrite=overwrite), json)
+    how: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
+    if not forecasts:
+        if truth is not None:
+            raise UserError("--truth goes with the FORECAST that is scored against it")
+        show(score(recipe, run, **how), json)
+    elif len(forecasts) == 1:
+        if truth is None or recipe is not None:
+            raise UserError(f"{forecasts[0]}: give its truth with --truth SOURCE, and no recipe")
+        show(score_forecast(forecasts[0], truth, run, **how), json)
+    elif len(forecasts) == 2:
+        if (recipe, run, truth, scheduler, workers, overwrite) != (None, None, None, None, None, False):
+            raise UserError("two runs are compared by the scores that they have; no other option but --json goes with them")
+        show(score_pair(*forecasts), json)
+    else:
+        raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")
 
 
 @command

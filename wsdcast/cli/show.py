@@ -42,7 +42,7 @@ def show(summary: Summary, json: bool) -> None:
     for number, problem in enumerate(summary.problems, start=1):
         console.print(Text(f" {number}. {problem}"))
     if summary.scores:
-        console.print(_scores(summary) if summary.stage == "score" else _settings(summary))
+        console.print({"score": _scores, "compare": _differences}.get(summary.stage, _settings)(summary))
 
 
 def show_benchmark(benchmark: Benchmark, json: bool) -> None:
@@ -87,6 +87,19 @@ def _settings(summary: Summary) -> Table:
     return table
 
 
+def _differences(summary: Summary) -> Table:
+    """One row per lead time and score."""
+    table = Table(title="u and v over the globe, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("lead", "score", "first", "second", "difference", "95 %", "p", "starts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary.scores:
+        low, high = row["interval"]
+        cells = [f"{row[name]:.3f}" for name in ("first", "second")]
+        cells += [f"{row['difference']:+.4f}", f"[{low:+.4f}, {high:+.4f}]", f"{row['p']:.3f}", str(row["starts"])]
+        table.add_row(f"{row['lead_hours']} h", row["metric"], *cells)
+    return table
+
+
 def _scores(summary: Summary) -> Table:
     """One row per lead time; narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
@@ -94,11 +107,11 @@ def _scores(summary: Summary) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lead", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(BROKEN.get(name, name), justify="right", style="bold" if name == "wsdcast" else None)
+        table.add_column(BROKEN.get(name, name), justify="right", style="bold" if name == names[0] else None)
     deviations = [name for name in names if f"power_deviation: {name}" in summary.scores[0]]
     table.add_column("spread/\nskill", justify="right")
     for name in deviations:
-        table.add_column("spectrum" if name == "wsdcast" else "moments'\nspectrum", justify="right")
+        table.add_column("spectrum" if name == names[0] else "moments'\nspectrum", justify="right")
     for row in summary.scores:
         cells = [f"{row['lead_hours']} h", *(f"{row[f'crps_fair: {name}']:.3f}" for name in names), f"{row['spread_skill']:.2f}"]
         table.add_row(*cells, *(f"{100 * row[f'power_deviation: {name}']:.0f} %" for name in deviations))

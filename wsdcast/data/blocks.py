@@ -62,7 +62,7 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 def _read(reading: Reading) -> NDArray[np.float32]:
     with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
-        wind = _opened(reading.address, reading.state)[reading.component]
+        wind = opened(reading.address, reading.state)[reading.component]
         try:
             values = values_of(wind, reading.indices)
         except MemoryError:
@@ -93,12 +93,12 @@ def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) ->
 
 def close_all() -> None:
     """Close what :func:`read_block` keeps open: a file that is changed in its place would not be noticed."""
-    _opened.cache_clear()
+    opened.cache_clear()
 
 
 @lru_cache(maxsize=64)
-def _opened(address: Address, state: str) -> xr.Dataset:
-    """The lazy wind of one piece; kept open, for a store is read in many blocks."""
+def opened(address: Address, state: str) -> xr.Dataset:
+    """The lazy wind of one piece (:func:`wind_of`); kept open, for a store is read in many blocks."""
     return wind_of(open_dataset(address))
 
 

@@ -49,15 +49,20 @@ def wind_of(dataset: xr.Dataset) -> xr.Dataset:
     Raises:
         UserError: if units are not m s-1, a coordinate is missing, or a dimension is left over.
     """
-    found = {}
-    for component in WIND_NAMES:
-        array = _find(dataset, component)
-        if array is not None:
-            units = str(array.attrs.get("units", "")).strip()
-            if units.lower() not in UNITS:
-                raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-            found[component] = _three_dimensional(array)
-    return xr.Dataset(found)
+    found = {component: component_of(dataset, component) for component in WIND_NAMES}
+    return xr.Dataset({component: _three_dimensional(array) for component, array in found.items() if array is not None})
+
+
+def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
+    """The variable of ``u`` or ``v`` at 10 m as it is, or None if there is none.
+
+    Raises:
+        UserError: if it is at another height, or its units are not m s-1.
+    """
+    array = _find(dataset, component)
+    if array is not None and (units := str(array.attrs.get("units", "")).strip()).lower() not in UNITS:
+        raise UserError(f"{array.name} has units '{units}'; expected m s-1")
+    return array
 
 
 def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import yaml
-from numpy.typing import NDArray
+from dask.base import compute
+from dask.delayed import delayed
 
 from wsdcast.artefact import (
     ANALYSIS,
@@ -26,29 +28,43 @@ from wsdcast.artefact import (
     require,
     resolve,
 )
-from wsdcast.data.analysis import STEP, Analysis, open_analysis
-from wsdcast.data.store import VARIABLES, open_store, read_wind
+from wsdcast.data.analysis import open_analysis
+from wsdcast.data.building import scheduler as at_work
+from wsdcast.data.store import VARIABLES, open_store
 from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
 from wsdcast.progress import track
-from wsdcast.recipe import Recipe
 from wsdcast.report.page import write_report
-from wsdcast.verification.baselines import climatology, persistence
+from wsdcast.verification.alignment import misalignment
+from wsdcast.verification.baselines import CLIMATOLOGY
+from wsdcast.verification.comparison import compare
 from wsdcast.verification.intervals import as_table, with_intervals
-from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, joint_statistics, metrics, spectral, statistics, with_both
+from wsdcast.verification.scoring import Sources, joined, opened, score_start
+from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, metrics, scored_pairs, spectral, with_both
 
-OURS, MOMENTS_ALONE, PERSISTENCE, CLIMATOLOGY = "wsdcast", "moments alone", "persistence", "climatology"
+OURS, MOMENTS_ALONE = "wsdcast", "moments alone"
 
 BY_START = "_by_start"
 """Ending of the names of statistics in ``scores.nc``, to tell them from metrics."""
+CHECKED = 4
+"""Starts whose first lead times are compared with the truth before a forecast of unknown origin is scored."""
 
 
-def score(recipe: str | Path | None = None, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
+def score(
+    recipe: str | Path | None = None,
+    run: str | Path | None = None,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
     """Score the forecasts of a run into ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
     Args:
         recipe: path or name of a recipe; default: the one of the forecast.
         run: run directory; default ``runs/<recipe name>``.
+        scheduler: address of a running dask.distributed scheduler that is to do the work, start by start.
+        workers: do it in so many processes of this machine; default: in this one.
         overwrite: replace scores of another recipe.
 
     Raises:
@@ -56,46 +72,203 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
     """
     resolved, directory = resolve(recipe, run, FORECAST)
     resolved = without_auto(resolved, directory)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    analysis = require(resolved, directory, ANALYSIS, "prepare")
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
     if resolved.generator.has_moments_model:
         forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
-    path, report = directory / SCORES, directory / REPORT
-    scores = None
+    record, scores = open_analysis(analysis), None
     if is_current(resolved, directory, SCORES, overwrite):
-        with xr.open_dataset(path, decode_timedelta=True) as dataset:
-            scores = dataset.load() if set(ABOUT) <= set(dataset) else None  # an older version had fewer
+        with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
+            scores = dataset.load() if {*ABOUT, "pairs"} <= set(dataset) else None  # an older version had fewer
     if scores is None:
-        scores = _score(resolved, directory, record, forecasts)
-        with complete(path) as partial:
-            try:
-                scores.to_netcdf(partial)
-            except RuntimeError as error:  # the NetCDF library's word for any failure of the disk
-                raise OSError(f"{path}: cannot be written ({error})") from None
+        with open_store(forecasts[OURS]) as store:
+            if VARIABLES[0] not in store or "number" not in store[VARIABLES[0]].dims:
+                raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
+        with TemporaryDirectory(prefix="wsdcast-") as scratch:
+            named = tuple((name, str(path)) for name, path in forecasts.items())
+            sums = _statistics(Sources(named, str(analysis), record.validation_from, scratch), scheduler, workers)
+        scores = _scores(sums)
+        scores.attrs = {
+            "title": "scores of 10 m wind ensemble forecasts",
+            "grid": record.grid.name,
+            "members": resolved.rollout.members,
+            "wsdcast": json.dumps(make_stamp(resolved, directory, SCORES)),
+        }
+        _write(directory, scores)
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
-    with complete(report) as partial:
+    with complete(directory / REPORT) as partial:
         about = (
             f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
             f"{resolved.rollout.nfe} network evaluations per sample, prior: {resolved.generator.prior}"
         )
         text = yaml.safe_dump(resolved.dump(), sort_keys=False)
         write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
+    summary = _summary(directory, scores)
+    summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
+    return summary
+
+
+def score_forecast(
+    forecast: str,
+    truth: str,
+    run: str | Path | None = None,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Score a forecast of any origin into ``RUN/scores.nc`` and ``RUN/scores.csv``.
+
+    Args:
+        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or one near to it.
+        truth: path, glob or URL of analyses, or the name of a public store, on the same grid.
+        run: directory for what is found; default ``runs/<name of the store>``.
+        scheduler, workers: as for :func:`score`.
+        overwrite: replace scores of something else.
+
+    Raises:
+        UserError: if one of them cannot be read, they are on different grids, or are found not to fit together.
+    """
+    name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
+    directory = Path(run) if run is not None else Path("runs") / name
+    if (directory / SCORES).exists() and not overwrite:
+        with xr.open_dataset(directory / SCORES) as there:
+            if (there.attrs.get("forecast"), there.attrs.get("truth")) != (forecast, truth):
+                raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
+    with TemporaryDirectory(prefix="wsdcast-") as scratch:
+        sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
+        stored = opened(sources)[0][name]
+        sources = Sources(((name, forecast),), truth, stored.times.min(), scratch)
+        _require_aligned(sources)
+        sums = _statistics(sources, scheduler, workers)
+    scores = _scores(sums)
+    about = {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
+    scores.attrs = {"title": "scores of 10 m wind ensemble forecasts", **about}
+    _write(directory, scores)
+    with complete(directory / SCORES_TABLE) as partial:
+        as_table(scores).to_csv(partial, index=False, float_format="%.6g")
+    return _summary(directory, scores)
+
+
+def score_pair(first: str | Path, second: str | Path) -> Summary:
+    """Compare the scores of two forecasts of the same dates, each a run directory or a ``scores.nc``.
+
+    Returns:
+        Rows as :func:`wsdcast.verification.comparison.compare` gives them.
+
+    Raises:
+        UserError: if one has no scores, they have no dates in common, or were scored against different truth.
+    """
+    found: list[xr.Dataset] = []
+    for place in map(Path, (first, second)):
+        path = place / SCORES if place.is_dir() else place
+        if not path.is_file():
+            raise UserError(f"{path} is not there; run `wsdcast score` for it first")
+        try:
+            with xr.open_dataset(path, decode_timedelta=True) as dataset:
+                names = {str(name): str(name).removesuffix(BY_START) for name in dataset if str(name).endswith(BY_START)}
+                found.append(dataset[list(names)].rename(names).load())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read as scores ({error})") from None
+        if not names:
+            raise UserError(f"{path}: has no statistics by start; it is of an older version, score again")
+    summary = Summary("compare", scores=compare(found[0], found[1]))
+    summary.facts = {
+        "first": f"{first}: {found[0]['forecast'].values[0]}",
+        "second": f"{second}: {found[1]['forecast'].values[0]}",
+        "starts in common": int(np.intersect1d(found[0]["time"].values, found[1]["time"].values).size),
+        "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
+    }
+    return summary
+
+
+def _statistics(sources: Sources, scheduler: str | None, workers: int | None) -> xr.Dataset:
+    """Statistics of all forecasts and baselines, (forecast, time, prediction_timedelta, ...), start by start."""
+    forecasts, _ = opened(sources)
+    times, leads = next(iter(forecasts.values())).times, next(iter(forecasts.values())).leads
+    for forecast in forecasts.values():
+        if not (np.array_equal(forecast.times, times) and np.array_equal(forecast.leads, leads)):
+            raise UserError(f"{forecast.name}: is of other start or lead times than {next(iter(forecasts.values())).name}")
+    tasks = [(sources, row, time, leads) for row, time in enumerate(times)]
+    parts: dict[str, list[xr.Dataset]] = {}
+    for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
+        for name, part in found.items():
+            parts.setdefault(name, []).append(part)
+    sums = joined({name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
+    if not scored_pairs(sums).any():
+        raise UserError(f"{sources.truth} has no truth for any start and lead time of {next(iter(forecasts.values())).name}")
+    return sums
+
+
+def _in_turn(function: Callable[..., Any], tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    """Results in order: one by one here, or as many at once as a cluster has workers."""
+    if scheduler is None and workers is None:
+        yield from (function(*task) for task in tasks)
+        return
+    with at_work(scheduler, workers, "") as how:
+        yield from compute(*(delayed(function)(*task) for task in tasks), **how)
+
+
+def _scores(sums: xr.Dataset) -> xr.Dataset:
+    """Metrics of the mean over starts with intervals, (forecast, prediction_timedelta, variable, region), and the statistics by start."""
+    there, sums = scored_pairs(sums), with_both(sums)
+    names = [str(name) for name in sums["forecast"].values]
+    scores = with_intervals(metrics(sums.mean("time")), sums, names[1:])
+    scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
+    for name, (long_name, unit) in ABOUT.items():
+        scores[name].attrs = {"long_name": long_name, "units": unit}
+    scores["pairs"] = there.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
+    return scores
+
+
+def _require_aligned(sources: Sources) -> None:
+    """Refuse a forecast that fits the truth better in another place.
+
+    Raises:
+        UserError: if so, saying what is wrong.
+    """
+    forecasts, truth = opened(sources)
+    for forecast in forecasts.values():
+        rows = np.unique(np.linspace(0, forecast.times.size - 1, min(CHECKED, forecast.times.size)).round().astype(int))
+        leads = forecast.leads[:2]
+        mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
+        valid = forecast.times[rows][:, None] + leads
+
+        def at(hours: int, valid: Any = valid, shape: tuple[int, ...] = mean.shape) -> Any:
+            return truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(shape)
+
+        hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
+        if wrong := misalignment(mean, at, hours, truth.grid):
+            raise UserError(f"{forecast.name} {wrong}, as its first lead times beside the truth {sources.truth} tell; correct it first")
+
+
+def _write(directory: Path, scores: xr.Dataset) -> None:
+    with complete(directory / SCORES) as partial:
+        try:
+            scores.to_netcdf(partial)
+        except RuntimeError as error:  # the NetCDF library's word for any failure of the disk
+            raise OSError(f"{directory / SCORES}: cannot be written ({error})") from None
+
+
+def _summary(directory: Path, scores: xr.Dataset) -> Summary:
     summary = Summary("score", scores=table(scores))
     summary.written = {
-        str(path): "statistics by start, metrics with intervals, by lead, variable and region",
+        str(directory / SCORES): "statistics by start, metrics with intervals, by lead, variable and region",
         str(directory / SCORES_TABLE): "the metrics, for spreadsheets",
-        str(report): "curves, spectra, histograms and maps",
     }
-    summary.facts = {
-        "grid": record.grid.name,
-        "starts": scores.sizes["time"],
-        "members": resolved.rollout.members,
-        "evaluations": f"{resolved.rollout.nfe} per sample",
-        "climatology": f"{len(climatology(record))} states of the training part as members",
-        "power spectrum": ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
-        + ": largest deviation from the truth's, starts, lead times, u and v averaged first",
-    }
+    if (directory / REPORT).exists():
+        summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
+    pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
+    summary.facts = {"grid": scores.attrs["grid"], "starts": scores.sizes["time"], "members": scores.attrs["members"]}
+    if pairs < whole:
+        summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or no members left"
+    if CLIMATOLOGY in scores["forecast"]:
+        summary.facts["climatology"] = "at most 50 past states as members, the same for all starts"
+    summary.facts["power spectrum"] = (
+        ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
+        + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
+    )
     return summary
 
 
@@ -108,80 +281,28 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
     names = {f"{name}{BY_START}": name for name in ("power", "power_truth")}
     mean = scores[list(names)].rename(names).sel(variable=BOTH).mean(["time", "prediction_timedelta"])
     largest = spectral(mean)["power_deviation"]
-    return {name: float(largest.sel(forecast=name)) for name in (OURS, MOMENTS_ALONE) if name in largest["forecast"]}
+    return {name: float(largest.sel(forecast=name)) for name in _with_members(scores)}
 
 
-def _score(recipe: Recipe, directory: Path, record: Analysis, forecasts: dict[str, Path]) -> xr.Dataset:
-    """Statistics by start, and metrics of their mean over starts with intervals, (forecast, prediction_timedelta, variable, region)."""
-    climate = climatology(record)
-    parts: dict[str, list[xr.Dataset]] = {}
-    stores = {name: open_store(path) for name, path in forecasts.items()}
-    first = stores[OURS]
-    if "number" not in first[VARIABLES[0]].dims:
-        raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
-    times, leads = first["time"].values, first["prediction_timedelta"].values
-    for index, time in enumerate(track(times, "scoring", times.size)):
-        now, truth = _truth(record, time, leads)
-        for name, whole in _ensembles(record, stores, climate, index, now, leads.size):
-            # A member that was stopped is left out, at the leads before too, so that it is the same members at all leads.
-            ensemble = whole[np.isfinite(whole).all(axis=(1, 2, 3, 4))]
-            if not ensemble.size:
-                raise UserError(f"{name}: all members from {time.astype('datetime64[h]')} left the physical range; nothing to score")
-            found = statistics(ensemble, truth, record.grid).merge(joint_statistics(ensemble, truth, record.grid))
-            if ensemble.shape[0] < whole.shape[0]:
-                found = found.drop_vars("rank_histogram")  # of fewer ranks than the others'
-            parts.setdefault(name, []).append(found)
-    for store in stores.values():
-        store.close()
-    by_forecast = [xr.concat(starts, dim="time", join="outer") for starts in parts.values()]
-    sums = with_both(xr.concat(by_forecast, dim=xr.IndexVariable("forecast", list(parts)), join="outer"))
-    sums = sums.assign_coords(time=times, prediction_timedelta=leads)
-    scores = with_intervals(metrics(sums.mean("time")), sums, [name for name in parts if name != OURS])
-    scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
-    for name, (long_name, unit) in ABOUT.items():
-        scores[name].attrs = {"long_name": long_name, "units": unit}
-    scores.attrs = {
-        "title": "scores of 10 m wind ensemble forecasts",
-        "grid": record.grid.name,
-        "members": recipe.rollout.members,
-        "wsdcast": json.dumps(make_stamp(recipe, directory, SCORES)),
-    }
-    return scores
-
-
-def _truth(record: Analysis, start: np.datetime64, leads: NDArray[np.timedelta64]) -> tuple[int, NDArray[np.float32]]:
-    """Index of the start in the record and the truth (lead, channel, latitude, longitude)."""
-    now = np.searchsorted(record.times, start)
-    valid = start + leads
-    truth = now + (leads // STEP)
-    if truth[-1] >= record.times.size or record.times[now] != start or not np.array_equal(record.times[truth], valid):
-        raise UserError(f"the prepared record has no gap-free truth for the forecast from {start.astype('datetime64[h]')}")
-    return int(now), record.wind[truth]
-
-
-def _ensembles(
-    record: Analysis, stores: dict[str, xr.Dataset], climate: NDArray[np.float32], index: int, now: int, leads: int
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Name and members (member, lead, channel, latitude, longitude) of everything that is compared, for one start."""
-    for name, store in stores.items():
-        yield name, read_wind(store.isel(time=index))
-    yield PERSISTENCE, persistence(record, now, leads)
-    yield CLIMATOLOGY, np.broadcast_to(climate[:, None], (climate.shape[0], leads, *climate.shape[1:]))
+def _with_members(scores: xr.Dataset) -> list[str]:
+    """What is reported, and the moments alone: forecasts whose fields are meant to look like wind."""
+    names = [str(name) for name in scores["forecast"].values]
+    return [name for name in names if name in (names[0], MOMENTS_ALONE)]
 
 
 def table(scores: xr.Dataset) -> list[dict[str, Any]]:
     """Rows for the terminal: one per lead time, both wind components together."""
     both = scores.sel(variable=BOTH, region=GLOBE)
+    first = both["forecast"].values[0]
     rows = []
     for lead in both["prediction_timedelta"].values:
         here = both.sel(prediction_timedelta=lead)
         row: dict[str, Any] = {"lead_hours": int(lead / np.timedelta64(1, "h"))}
         for forecast in here["forecast"].values:
             row[f"crps_fair: {forecast}"] = float(here["crps_fair"].sel(forecast=forecast))
-        ours = here.sel(forecast=OURS)
+        ours = here.sel(forecast=first)
         row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
-        for forecast in (OURS, MOMENTS_ALONE):
-            if forecast in here["forecast"]:
-                row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
+        for forecast in _with_members(scores):
+            row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
         rows.append(row)
     return rows

@@ -35,9 +35,19 @@ def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = AT_ONCE,
     return xr.DataArray(weights, dims=("draw", "time"), coords={"time": times})
 
 
-def resampled(sums: xr.Dataset, weights: xr.DataArray) -> xr.Dataset:
-    """Means of statistics over each bootstrap sample of dates: ``time`` is replaced by ``draw``."""
-    return xr.Dataset({name: xr.dot(field, weights, dim="time") for name, field in sums.data_vars.items()})
+def resampled(sums: xr.Dataset, weights: xr.DataArray, there: xr.DataArray | None = None) -> xr.Dataset:
+    """Means of statistics over each bootstrap sample of dates: ``time`` is replaced by ``draw``.
+
+    Args:
+        sums: statistics by start.
+        weights: from :func:`block_weights`.
+        there: which dates count, at each lead time (time, prediction_timedelta); default: all.
+    """
+    if there is None:
+        return xr.Dataset({name: xr.dot(field, weights, dim="time") for name, field in sums.data_vars.items()})
+    share = xr.dot(there.astype(float), weights, dim="time")
+    share = share.where(share > 0)  # a sample may have none of them: too few to tell how sure the mean is
+    return xr.Dataset({name: xr.dot(field.where(there, 0), weights, dim="time") / share for name, field in sums.data_vars.items()})
 
 
 def interval(values: xr.DataArray) -> xr.DataArray:

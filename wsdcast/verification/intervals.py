@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.data.store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.statistics import GLOBE, VECTOR, metrics
+from wsdcast.verification.statistics import GLOBE, VECTOR, metrics, scored_pairs
 
 SUMMED = ("crps_fair", "crps_standard", "bias", "squared_error", "squared_error_debiased", "variance")
 JOINT = ("energy_score", "variogram_score", "brier_score")
@@ -29,7 +29,7 @@ def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[st
         references: names of forecasts.
     """
     weights = block_weights(sums["time"].values, sums["prediction_timedelta"].values.max())
-    drawn = metrics(resampled(sums[[*SUMMED, *JOINT]], weights))
+    drawn = metrics(resampled(sums[[*SUMMED, *JOINT]], weights, scored_pairs(sums)))
     found = scores.merge(xr.Dataset({f"{name}_interval": interval(values) for name, values in drawn.data_vars.items()}))
     if references:
         dimension = xr.IndexVariable("reference", list(references))

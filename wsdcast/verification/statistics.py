@@ -176,6 +176,11 @@ def with_both(sums: xr.Dataset) -> xr.Dataset:
     return xr.concat(parts, dim="variable", join="outer", coords="minimal", compat="override").merge(sums.drop_vars([*varying, "variable"]))
 
 
+def scored_pairs(sums: xr.Dataset) -> xr.DataArray:
+    """Which starts and lead times have scores of all forecasts, (time, prediction_timedelta)."""
+    return sums["crps_fair"].isel(variable=0, region=0, drop=True).notnull().all("forecast")
+
+
 def metrics(mean: xr.Dataset) -> xr.Dataset:
     """Metrics from statistics that were averaged over starts (and, where wanted, over variables).
 

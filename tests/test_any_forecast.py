@@ -1,0 +1,283 @@
+"""Forecasts of any origin against truth of any origin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.ensembles import open_forecast
+from wsdcast.data.grid import Grid
+from wsdcast.data.truth import open_truth
+from wsdcast.errors import UserError
+from wsdcast.verification.alignment import misalignment
+
+NAMES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
+GRID = Grid.regular("24x13")
+LEADS = np.array([6, 12, 24], "timedelta64[h]").astype("timedelta64[ns]")
+STARTS = np.datetime64("2020-02-01", "ns") + np.arange(6) * np.timedelta64(24, "h")
+
+
+def weather(times: np.ndarray) -> np.ndarray:
+    """Waves that travel, (time, channel, latitude, longitude), m/s."""
+    random = np.random.default_rng(3)
+    hours = (times - np.datetime64("2020-01-01")) / np.timedelta64(1, "h")
+    east, north = np.deg2rad(GRID.longitude), np.deg2rad(GRID.latitude)[:, None]
+    wind = np.zeros((times.size, 2, *GRID.shape))
+    for channel in range(2):
+        for k in range(1, 7):
+            for _ in range(4):
+                phase, speed, slope, size = random.uniform(0, 6, 4)
+                moving = k * east + slope * np.sin(north) + phase - hours[:, None, None] * 0.03 * (1 + speed)
+                wind[:, channel] += size * np.cos(moving) * np.cos(north) ** (1 + speed) * (1 + np.sin(north) / 2)
+    return wind.astype(np.float32)
+
+
+def truth_dataset(times: np.ndarray | None = None) -> xr.Dataset:
+    times = np.datetime64("2020-01-20", "ns") + np.timedelta64(6, "h") * np.arange(120) if times is None else times
+    dimensions = ("time", "latitude", "longitude")
+    coordinates = {"time": times, "latitude": GRID.latitude, "longitude": GRID.longitude}
+    fields = weather(times)
+    return xr.Dataset({name: (dimensions, fields[:, channel], {"units": "m/s"}) for channel, name in enumerate(NAMES)}, coordinates)
+
+
+def forecast_dataset(members: int = 4, noise: float = 0.8, seed: int = 0) -> xr.Dataset:
+    true = np.stack([weather(start + LEADS) for start in STARTS])
+    random = np.random.default_rng(seed)
+    fields = true[:, None] + noise * random.standard_normal((STARTS.size, members, *true.shape[1:])).astype(np.float32)
+    dimensions = ("time", "number", "prediction_timedelta", "latitude", "longitude")
+    coordinates = {
+        "time": STARTS,
+        "number": np.arange(members),
+        "prediction_timedelta": LEADS,
+        "latitude": GRID.latitude,
+        "longitude": GRID.longitude,
+    }
+    return xr.Dataset({name: (dimensions, fields[:, :, :, channel]) for channel, name in enumerate(NAMES)}, coordinates)
+
+
+def write(dataset: xr.Dataset, path: Path) -> str:
+    dataset.to_zarr(path, zarr_format=2, consolidated=True)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory) -> str:
+    return write(truth_dataset(), tmp_path_factory.mktemp("truth") / "truth.zarr")
+
+
+@pytest.fixture(scope="module")
+def scored(truth, tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("scored")
+    wsdcast.score_forecast(write(forecast_dataset(), place / "model.zarr"), truth, place / "run")
+    return place / "run"
+
+
+def refuses(*arguments: object) -> str:
+    """The one line that a command ends with."""
+    result = CliRunner().invoke(app, ["score", *map(str, arguments)])
+    assert result.exit_code == 2, result.output
+    assert not result.stdout
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+def opened_scores(run: Path) -> xr.Dataset:
+    with xr.open_dataset(run / "scores.nc", decode_timedelta=True) as scores:
+        return scores.load()
+
+
+def test_scores_of_a_store_are_those_of_its_fields(scored):
+    scores = opened_scores(scored)
+    forecast, weights = forecast_dataset(), GRID.area_weights[:, None] / GRID.longitude.size / GRID.latitude.size
+    assert list(scores["forecast"].values) == ["model", "persistence", "climatology"]
+    here = scores.sel(forecast="model", region="globe", variable=NAMES[1])
+    for lead, delta in enumerate(LEADS):
+        members = forecast[NAMES[1]].values[:, :, lead]
+        true = np.stack([weather(start + LEADS)[lead, 1] for start in STARTS])
+        pairs = np.abs(members[:, :, None] - members[:, None]).sum(axis=(1, 2)) / (2 * 4 * 3)
+        crps = np.abs(members - true[:, None]).mean(axis=1) - pairs
+        expected = (crps * weights).sum(axis=(1, 2)).mean()
+        assert float(here["crps_fair"].sel(prediction_timedelta=delta)) == pytest.approx(expected, rel=1e-6)
+        stays = np.abs(weather(STARTS)[:, 1] - true)
+        found = scores["crps_fair"].sel(forecast="persistence", region="globe", variable=NAMES[1], prediction_timedelta=delta)
+        assert float(found) == pytest.approx((stays * weights).sum(axis=(1, 2)).mean(), rel=1e-6)
+    assert (scores["pairs"] == STARTS.size).all()
+    assert (scored / "scores.csv").exists()
+
+
+def turned(dataset: xr.Dataset) -> xr.Dataset:
+    """Longitude first, latitude from the south, longitudes from -180, other names, and the analysis at lead time 0."""
+    analysis = dataset.isel(prediction_timedelta=[0]).assign_coords(prediction_timedelta=[np.timedelta64(0, "ns")])
+    whole = xr.concat([analysis, dataset], dim="prediction_timedelta")
+    whole = whole.assign_coords(longitude=(whole.longitude + 180) % 360 - 180).sortby("longitude").sortby("latitude")
+    whole = whole.transpose("longitude", "latitude", "prediction_timedelta", "number", "time")
+    return whole.rename(number="sample", latitude="lat", longitude="lon", prediction_timedelta="lead_time", time="init_time")
+
+
+def test_order_and_names_of_dimensions_do_not_matter(scored, truth, tmp_path):
+    reversed_truth = write(truth_dataset().transpose("time", "longitude", "latitude").sortby("latitude"), tmp_path / "truth.zarr")
+    store = write(turned(forecast_dataset()), tmp_path / "model.zarr")
+    wsdcast.score_forecast(store, reversed_truth, tmp_path / "run")
+    ours, theirs = opened_scores(tmp_path / "run"), opened_scores(scored)
+    xr.testing.assert_allclose(ours.drop_attrs(), theirs.drop_attrs(), rtol=1e-6)
+
+
+def test_a_forecast_without_members_is_one_member(truth, tmp_path):
+    alone = forecast_dataset().isel(number=0, drop=True).isel(time=[0])
+    wsdcast.score_forecast(write(alone, tmp_path / "one.zarr"), truth, tmp_path / "run")
+    scores = opened_scores(tmp_path / "run").sel(forecast="one", region="globe", variable=NAMES[0])
+    true = weather(STARTS[:1] + LEADS[2])[0, 0]
+    error = np.abs(alone[NAMES[0]].values[0, 2] - true)
+    assert float(scores["crps_fair"][2]) == pytest.approx((error.mean(axis=1) * GRID.area_weights).mean(), rel=1e-6)
+    assert np.isnan(scores["spread_skill"]).all()
+
+
+def test_missing_truth_drops_the_pair_for_all_and_is_counted(scored, tmp_path):
+    lost = STARTS[5] + LEADS[2]
+    source = truth_dataset()
+    source[NAMES[0]].loc[{"time": lost, "latitude": 0}] = np.nan
+    without = write(source.drop_sel(time=STARTS[4] + LEADS[1]), tmp_path / "truth.zarr")
+    summary = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), without, tmp_path / "run")
+    assert summary.facts["dropped"].startswith("2 of 18 starts and lead times")
+    scores, whole = opened_scores(tmp_path / "run"), opened_scores(scored)
+    assert scores["pairs"].values.tolist() == [6, 5, 5]
+    kept = whole["crps_fair_by_start"].isel(time=slice(0, 5), prediction_timedelta=2).mean("time")
+    for name in ("model", "persistence"):
+        np.testing.assert_allclose(scores["crps_fair"].isel(prediction_timedelta=2).sel(forecast=name), kept.sel(forecast=name), rtol=1e-6)
+    assert np.isfinite(scores["crps_fair_interval"].sel(region="globe", variable="both")).all()
+
+
+def test_missing_members_are_left_out_where_they_are_missing(truth, tmp_path):
+    forecast = forecast_dataset()
+    forecast[NAMES[1]][1, 3, 1:] = np.nan
+    wsdcast.score_forecast(write(forecast, tmp_path / "model.zarr"), truth, tmp_path / "run")
+    fewer = forecast_dataset().isel(number=[0, 1, 2])
+    wsdcast.score_forecast(write(fewer, tmp_path / "fewer.zarr"), truth, tmp_path / "other")
+    found, three = (opened_scores(tmp_path / name).isel(forecast=0) for name in ("run", "other"))
+    np.testing.assert_allclose(found["crps_fair_by_start"][1, 1:], three["crps_fair_by_start"][1, 1:], rtol=1e-6)
+    assert np.isnan(found["rank_histogram_by_start"][1, 1:]).all()
+    assert np.isfinite(found["rank_histogram_by_start"].sel(region="globe", variable=[*NAMES])[1, 0, :, :5]).all()
+
+
+WRONG = {
+    "upside down": lambda store: store.assign_coords(latitude=store.latitude.values[::-1]),
+    "rolled by 180 degrees": lambda store: store.roll(longitude=12, roll_coords=False),
+    "rolled by 15 degrees of longitude to the east": lambda store: store.roll(longitude=1, roll_coords=False),
+    "half a cell too far": lambda store: (store + store.roll(longitude=1, roll_coords=False)) / 2,
+    "in knots": lambda store: store / 0.514444,
+    "in km/h": lambda store: store * 3.6,
+    "u and v in each other's place": lambda store: store.rename({NAMES[0]: NAMES[1], NAMES[1]: NAMES[0]}),
+    "opposite sign": lambda store: -store,
+    "6 h after": lambda store: store.assign_coords(time=store.time - np.timedelta64(6, "h")),
+    "24 h before": lambda store: store.assign_coords(time=store.time + np.timedelta64(24, "h")),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_does_not_align_is_found_and_named(wrong, truth, tmp_path):
+    store = write(WRONG[wrong](forecast_dataset(noise=0.3)), tmp_path / "model.zarr")
+    message = refuses(store, "--truth", truth, "--run", tmp_path / "run")
+    assert wrong in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_merely_bad_is_not_refused(truth, tmp_path):
+    """A forecast that stays as it starts, one of another week, and noise."""
+    stays = forecast_dataset()
+    for channel, name in enumerate(NAMES):
+        stays[name][:] = weather(STARTS)[:, None, None, channel]
+    week = forecast_dataset().assign_coords(time=STARTS + np.timedelta64(5, "D"))
+    noise = forecast_dataset() * 0 + np.random.default_rng(0).standard_normal((6, 4, 3, *GRID.shape))
+    for number, store in enumerate((stays, week, noise)):
+        wsdcast.score_forecast(write(store, tmp_path / f"{number}.zarr"), truth, tmp_path / str(number))
+
+
+def test_alignment_is_not_judged_without_truth():
+    fields = weather(STARTS)[:, None]
+    assert misalignment(fields[..., ::-1, :], lambda hours: np.full(fields.shape, np.nan), (6,), GRID) is None
+    assert "upside down" in str(misalignment(fields[..., ::-1, :], lambda hours: fields, (6,), GRID))
+
+
+def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
+    moved = forecast_dataset().assign_coords(longitude=GRID.longitude + 7.5)
+    line = refuses(write(moved, tmp_path / "a.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    assert "24x13 from 90 N, 7.5 E" in line
+    no_wind = forecast_dataset().rename({NAMES[0]: "gust"})
+    assert "no 10 m wind u" in refuses(write(no_wind, tmp_path / "b.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    flat = forecast_dataset().isel(prediction_timedelta=0, drop=True)
+    assert "no dimension 'prediction_timedelta'" in refuses(write(flat, tmp_path / "c.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    in_kelvin = forecast_dataset()
+    in_kelvin[NAMES[0]].attrs["units"] = "K"
+    assert "units 'K'" in refuses(write(in_kelvin, tmp_path / "d.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    late = forecast_dataset().assign_coords(time=STARTS + np.timedelta64(999, "D"))
+    line = refuses(write(late, tmp_path / "e.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    assert "no truth for any start" in line
+    assert "give its truth" in refuses(tmp_path / "a.zarr")
+    assert "no such file" in refuses(tmp_path / "nothing.zarr", "--truth", truth)
+
+
+def test_scores_of_another_forecast_are_not_replaced(scored, truth, tmp_path):
+    store = write(forecast_dataset(seed=5), tmp_path / "other.zarr")
+    before = (scored / "scores.nc").read_bytes()
+    assert "another forecast" in refuses(store, "--truth", truth, "--run", scored)
+    assert (scored / "scores.nc").read_bytes() == before
+
+
+def test_a_cluster_gives_the_same(scored, truth, tmp_path):
+    store = str(scored.parent / "model.zarr")
+    wsdcast.score_forecast(store, truth, tmp_path / "run", workers=1)
+    ours, theirs = opened_scores(tmp_path / "run"), opened_scores(scored)
+    xr.testing.assert_identical(ours.drop_attrs(), theirs.drop_attrs())
+
+
+def test_two_forecasts_compared(scored, truth, tmp_path):
+    store = write(forecast_dataset(noise=1.2, seed=1).isel(time=slice(1, 6)), tmp_path / "worse.zarr")
+    wsdcast.score_forecast(store, truth, tmp_path / "worse")
+    rows = wsdcast.score_pair(scored, tmp_path / "worse").scores
+    first, second = opened_scores(scored), opened_scores(tmp_path / "worse")
+    row = next(row for row in rows if row["metric"] == "crps_fair" and row["lead_hours"] == 12)
+    kept = {"variable": "both", "region": "globe", "prediction_timedelta": np.timedelta64(12, "h")}
+    by_start = [scores["crps_fair_by_start"].isel(forecast=0).sel(**kept) for scores in (first, second)]
+    assert row["starts"] == 5
+    assert row["difference"] == pytest.approx(float(by_start[0][1:].mean() - by_start[1].mean()))
+    low, high = row["interval"]
+    assert low < row["difference"] < high < 0
+    assert row["p"] < 0.05
+    same = wsdcast.score_pair(scored, scored / "scores.nc").scores
+    assert all(row["difference"] == 0 and row["p"] == 1 and row["interval"] == [0, 0] for row in same)
+    done = CliRunner().invoke(app, ["score", str(scored), str(tmp_path / "worse"), "--json"])
+    assert json.loads(done.stdout)["scores"] == rows
+
+
+def test_comparisons_that_would_mean_nothing_are_refused(scored, tmp_path):
+    other = truth_dataset()
+    for name in NAMES:
+        other[name] *= 1.001
+    store = str(scored.parent / "model.zarr")
+    wsdcast.score_forecast(store, write(other, tmp_path / "truth.zarr"), tmp_path / "run")
+    assert "different truth" in refuses(scored, tmp_path / "run")
+    assert "is not there" in refuses(scored, tmp_path / "nowhere")
+    (tmp_path / "broken.nc").write_bytes(b"no")
+    assert "cannot be read as scores" in refuses(scored, tmp_path / "broken.nc")
+
+
+def test_truth_is_read_where_it_is_there(truth, tmp_path):
+    source = open_truth(truth, tmp_path, np.datetime64("2020-02-01", "ns"))
+    wanted = np.array(["2020-01-21T06", "1999-01-01", "2020-01-20T12"], "datetime64[ns]")
+    found = source.at(wanted)
+    np.testing.assert_array_equal(found[[0, 2]], weather(wanted[[0, 2]]))
+    assert np.isnan(found[1]).all()
+    assert source.past.size == 48
+
+
+def test_leads_without_units_are_refused(tmp_path):
+    store = write(forecast_dataset().assign_coords(prediction_timedelta=[6, 12, 24]), tmp_path / "model.zarr")
+    with pytest.raises(UserError, match="no differences of time"):
+        open_forecast(store)

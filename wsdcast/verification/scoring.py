@@ -1,0 +1,139 @@
+"""Scores forecasts start by start and a few lead times at once, so that memory is bounded by one chunk, and joins what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.ensembles import StoredForecast, open_forecast
+from wsdcast.data.grid import Grid
+from wsdcast.data.truth import Truth, open_truth
+from wsdcast.errors import UserError
+from wsdcast.verification.baselines import CLIMATOLOGY, PERSISTENCE, climatology
+from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
+
+LEADS_AT_ONCE = 8
+
+Field = NDArray[np.floating]
+
+
+def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+    """All statistics of one start at some lead times (:mod:`wsdcast.verification.statistics`).
+
+    At each lead time of the members that are there; NaN where none is, or no truth. Where some are missing there is no rank histogram:
+    its ranks would be others.
+
+    Args:
+        ensemble: (member, lead, channel, latitude, longitude), NaN where a member was stopped.
+        truth: (lead, channel, latitude, longitude), NaN where it is missing.
+        grid: of both.
+    """
+    there, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
+    if there.all() and known.all():
+        return _both(ensemble, truth, grid)
+    found = []
+    for lead in range(truth.shape[0]):
+        members = there[:, lead] & known[lead]
+        here = slice(lead, lead + 1)
+        # What is not there is made of zeros, for its shape, and taken out.
+        scored = ensemble[members, here] if members.any() else np.zeros_like(ensemble[:1, here])
+        part = _both(scored, truth[here] if members.any() else np.zeros_like(truth[here]), grid)
+        if not members.any():
+            part = xr.full_like(part, np.nan)
+        elif not members.all():
+            part["rank_histogram"] = xr.full_like(part["rank_histogram"], np.nan)
+        found.append(part.reindex(rank=np.arange(ensemble.shape[0] + 1)))
+    return xr.concat(found, dim="prediction_timedelta")
+
+
+def _both(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+    return statistics(ensemble, truth, grid).merge(joint_statistics(ensemble, truth, grid))
+
+
+def joined(found: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
+    """Statistics of several forecasts of the same dates as one data set, with a dimension ``forecast``.
+
+    A start and lead time that any of them lacks is taken out for all, so that all are of the same weather.
+
+    Args:
+        found: by forecast, (time, prediction_timedelta, ...).
+        times: of the starts.
+        leads: lead times.
+    """
+    named = xr.IndexVariable("forecast", list(found))
+    whole = xr.concat(list(found.values()), dim=named, join="outer").assign_coords(time=times, prediction_timedelta=leads)
+    return whole.where(scored_pairs(whole))
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where everything lies that a start's scores are made from; small, so that it travels to the workers of a cluster.
+
+    Attributes:
+        forecasts: name and address of each, all of the same starts and lead times.
+        truth: source of the truth.
+        past_until: what of the truth is earlier, climatology may know.
+        scratch: directory where zipped files are unpacked.
+    """
+
+    forecasts: tuple[tuple[str, str], ...]
+    truth: str
+    past_until: np.datetime64
+    scratch: str
+
+
+@lru_cache(maxsize=2)
+def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
+    """The forecasts and the truth, lazily.
+
+    Raises:
+        UserError: if one of them cannot be used, or they are on different grids.
+    """
+    forecasts = {name: open_forecast(address) for name, address in sources.forecasts}
+    truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until)
+    for forecast in forecasts.values():
+        if not forecast.grid.is_close(truth.grid):
+            raise UserError(
+                f"{forecast.name} is on a grid of {_extent(forecast.grid)}, the truth {sources.truth} on {_extent(truth.grid)}; bring one "
+                "to the other's, for example with `wsdcast prepare --grid`"
+            )
+    return forecasts, truth
+
+
+def score_start(sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64]) -> dict[str, xr.Dataset]:
+    """Statistics of each forecast from one start and of what costs nothing beside them, (prediction_timedelta, ...).
+
+    Args:
+        sources: of all.
+        row: position of the start in the forecasts.
+        time: the start.
+        leads: lead times.
+    """
+    forecasts, truth = opened(sources)
+    now, climate = truth.at(np.array([time])), _climate(sources)
+    found: dict[str, list[xr.Dataset]] = {}
+    for first in range(0, leads.size, LEADS_AT_ONCE):
+        some = slice(first, min(first + LEADS_AT_ONCE, leads.size))
+        true = truth.at(time + leads[some])
+        ensembles = {name: forecast.read(row, some) for name, forecast in forecasts.items()}
+        ensembles[PERSISTENCE] = np.broadcast_to(now, (1, *true.shape))
+        if climate.size:
+            ensembles[CLIMATOLOGY] = np.broadcast_to(climate[:, None], (climate.shape[0], *true.shape))
+        for name, ensemble in ensembles.items():
+            found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid))
+    return {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
+
+
+@lru_cache(maxsize=2)
+def _climate(sources: Sources) -> Field:
+    return climatology(opened(sources)[1])
+
+
+def _extent(grid: Grid) -> str:
+    return f"{grid.name} from {grid.latitude[0]:g} N, {grid.longitude[0]:g} E"
