@@ -36,6 +36,8 @@ from wsdcast.priors import trained
 from wsdcast.recipe import load_recipe
 from wsdcast.stages import rollout as stage
 from wsdcast.unfinished import marks_of
+from wsdcast.verification import streamed
+from wsdcast.verification.scoring import statistics_of
 
 RECIPE = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "rollout: {members: 5, nfe: 2, starts: 4, days: 1}")
 
@@ -229,6 +231,40 @@ def test_keep_statistics(run, whole):
         wsdcast.score(run=run)
 
 
+def test_scores_made_in_the_rollout_are_those_of_its_fields(run, networks, whole, monkeypatch):
+    scored = wsdcast.score(run=networks / "run").scores
+    calls = iter(range(100))
+
+    def failing(*arguments):
+        if next(calls) == 3:
+            raise OSError("the disk is full")
+        return statistics_of(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streamed, "statistics_of", failing)
+        with pytest.raises(OSError, match="disk is full"):
+            wsdcast.rollout(run=run, keep="scores")
+    done = CliRunner().invoke(app, ["rollout", "--run", str(run), "--score"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert not set(VARIABLES) & set(forecast_of(run))
+    assert not (run / "forecast.gif").exists()
+    assert not list(run.rglob("parts"))
+    rows = wsdcast.score(run=run).scores
+    assert [row.keys() for row in rows] == [row.keys() for row in scored]
+    for ours, theirs in zip(rows, scored, strict=True):
+        assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-6)
+    both = [xr.load_dataset(place / "scores.nc", decode_timedelta=True) for place in (run, networks / "run")]
+    for name in ("rank_histogram", "reliability", "energy_score", "power_ratio", "crps_fair_interval"):
+        np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-5, atol=1e-7)
+
+
+def test_scoring_in_the_rollout_needs_truth(run):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(run), "--score", "--start", "latest"])
+    assert (done.exit_code, "no truth" in done.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["rollout", "--run", str(run), "--score", "--keep", "24"])
+    assert (done.exit_code, "leave out --keep 24" in done.stderr) == (2, True)
+
+
 def test_statistics_of_those_that_are_left():
     wind = np.random.default_rng(0).normal(size=(4, 2, 2, 2, 3)).astype(np.float32)
     wind[1, 1] = np.nan
@@ -283,7 +319,7 @@ def test_starts_that_were_trained_on_are_said(run):
         ("--start latest --starts 3", "--starts 3: the start times are already given"),
         ("--lead 5h", "--lead '5h': expected a multiple of 6 h, such as 12h or 10d"),
         ("--keep 24,30", "--keep: lead times are multiples of 6 h up to 24 h, not 24, 30"),
-        ("--keep some", "--keep: input should be 'all' or 'statistics', not 'some'"),
+        ("--keep some", "--keep: input should be 'all', 'statistics' or 'scores', not 'some'"),
     ],
 )
 def test_refusals(run, options, message):

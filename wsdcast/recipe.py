@@ -176,7 +176,9 @@ class Rollout(Section):
     starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
     start: str | None = Field(None, description="instead: latest, a time, or FIRST/LAST/INTERVAL; UTC")
     days: PositiveFloat = Field(3.0, description="length of the forecast")
-    keep: Literal["all", "statistics"] | tuple[PositiveInt, ...] = Field("all", description="of the forecast; or lead times in hours")
+    keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
+        "all", description="of the forecast; or lead times in hours"
+    )
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="of the members' noise")
 

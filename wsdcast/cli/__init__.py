@@ -136,6 +136,9 @@ def rollout(
             show_default="the recipe's: all",
         ),
     ] = None,
+    score: Annotated[
+        bool, typer.Option("--score", help="Score members as they are made, for `wsdcast score` to sum up, and keep no fields.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
     solver: Annotated[
         SolverName | None, typer.Option(help="Solver of the flow; auto picks it with its grid.", show_default="the recipe's: midpoint")
@@ -156,6 +159,8 @@ def rollout(
     """Run ensembles autoregressively: forecast.zarr and a picture. Stopped, it goes on where it was."""
     from wsdcast.stages.rollout import rollout
 
+    if score and keep is not None:
+        raise UserError(f"--score keeps no fields: leave out --keep {keep}")
     summary = rollout(
         recipe,
         run,
@@ -164,7 +169,7 @@ def rollout(
         starts=starts,
         start=start,
         days=None if lead is None else in_days(lead),
-        keep=keep if keep is None or not keep[:1].isdigit() else items(keep),
+        keep="scores" if score else keep if keep is None or not keep[:1].isdigit() else items(keep),
         seed=seed,
         solver=solver,
         grid_in_time=grid_in_time,

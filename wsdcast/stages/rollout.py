@@ -25,9 +25,10 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
-from wsdcast.data.analysis import open_analysis
+from wsdcast.data.analysis import STEP, open_analysis
 from wsdcast.data.blocks import STRONGEST_WIND
 from wsdcast.data.forecasts import Forecasts
+from wsdcast.data.truth import truth_of
 from wsdcast.errors import UserError
 from wsdcast.forecasting.acceleration import accelerated
 from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches, moments_sampler
@@ -40,6 +41,7 @@ from wsdcast.priors import moments_alone, trained
 from wsdcast.progress import track
 from wsdcast.recipe import Rollout
 from wsdcast.report.animation import animate
+from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.warmstart.prior import Moments
 
 NAMED = 5
@@ -77,7 +79,8 @@ def rollout(
         starts: number of start times, spread evenly over the test part.
         start: instead of these ``latest``, a time, or ``FIRST/LAST/INTERVAL``, UTC.
         days: length of the forecast.
-        keep: ``all``; some lead times in hours; or ``statistics``: mean, standard deviation and quantiles over the members.
+        keep: ``all``; some lead times in hours; ``statistics``: mean, standard deviation and quantiles over the members; or ``scores``:
+            no fields, but what :func:`wsdcast.score` makes its scores of.
         seed: of the members' noise.
         solver: of the flow, or ``auto``.
         grid_in_time: flow times between which it steps.
@@ -111,6 +114,9 @@ def rollout(
 
     chosen = starts_of(resolved, record)
     begins = record.times[chosen]
+    valid = begins[:, None] + STEP * np.arange(1, settings.steps + 1)
+    if settings.keep == "scores" and not np.isin(valid, record.times).any():
+        raise UserError("--score: the record has no truth after the starts to score them against")
     summary = Summary("rollout")
     summary.facts = {
         "starts": f"{len(chosen)}, {_label(begins[0])} to {_label(begins[-1])}",
@@ -129,7 +135,8 @@ def rollout(
         stamp = make_stamp(resolved, directory, artefact)
         begin = time.perf_counter()
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
-            store = Forecasts(partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
+            what = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
+            store = ScoredForecasts(*what, truth_of(record)) if settings.keep == "scores" else Forecasts(*what)
             if processes.is_first():
                 require_space(directory, store.bytes)
                 (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
@@ -151,7 +158,7 @@ def rollout(
         samples = missing.size * settings.steps * settings.members
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
     animation = directory / ANIMATION
-    if processes.is_first() and not animation.exists() and settings.keep != "statistics":
+    if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
             animate(directory / FORECAST, record, partial)
         summary.written[str(animation)] = "truth beside members, first start"
@@ -174,7 +181,7 @@ def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
 
 
 def _kept(settings: Rollout) -> str:
-    what = "statistics" if settings.keep == "statistics" else f"{settings.members} members"
+    what = settings.keep if settings.keep in ("statistics", "scores") else f"{settings.members} members"
     return f"{what} x {len(settings.kept_leads)} leads"
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 import yaml
 from dask.base import compute
 from dask.delayed import delayed
+from numpy.typing import NDArray
 
 from wsdcast.artefact import (
     ANALYSIS,
@@ -30,7 +31,8 @@ from wsdcast.artefact import (
 )
 from wsdcast.data.analysis import open_analysis
 from wsdcast.data.building import scheduler as at_work
-from wsdcast.data.store import VARIABLES, open_store
+from wsdcast.data.forecasts import STOPPED
+from wsdcast.data.store import open_store
 from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
 from wsdcast.progress import track
@@ -81,12 +83,18 @@ def score(
         with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
             scores = dataset.load() if {*ABOUT, "pairs"} <= set(dataset) else None  # an older version had fewer
     if scores is None:
+        if resolved.rollout.keep == "statistics":
+            raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
         with open_store(forecasts[OURS]) as store:
-            if VARIABLES[0] not in store or "number" not in store[VARIABLES[0]].dims:
-                raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
-        with TemporaryDirectory(prefix="wsdcast-") as scratch:
+            times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
+        streamed, named = {}, tuple[tuple[str, str], ...]()
+        if resolved.rollout.keep == "scores":
+            streamed = {name: _made_in_the_rollout(path) for name, path in forecasts.items()}
+        else:
             named = tuple((name, str(path)) for name, path in forecasts.items())
-            sums = _statistics(Sources(named, str(analysis), record.validation_from, scratch), scheduler, workers)
+        with TemporaryDirectory(prefix="wsdcast-") as scratch:
+            sources = Sources(named, str(analysis), record.validation_from, scratch)
+            sums = _statistics(sources, times, leads, streamed, scheduler, workers)
         scores = _scores(sums)
         scores.attrs = {
             "title": "scores of 10 m wind ensemble forecasts",
@@ -97,13 +105,14 @@ def score(
         _write(directory, scores)
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
-    with complete(directory / REPORT) as partial:
-        about = (
-            f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
-            f"{resolved.rollout.nfe} network evaluations per sample, prior: {resolved.generator.prior}"
-        )
-        text = yaml.safe_dump(resolved.dump(), sort_keys=False)
-        write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
+    if resolved.rollout.keep != "scores":  # it has maps
+        with complete(directory / REPORT) as partial:
+            about = (
+                f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
+                f"{resolved.rollout.nfe} network evaluations per sample, prior: {resolved.generator.prior}"
+            )
+            text = yaml.safe_dump(resolved.dump(), sort_keys=False)
+            write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
     summary = _summary(directory, scores)
     summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
     return summary
@@ -141,7 +150,7 @@ def score_forecast(
         stored = opened(sources)[0][name]
         sources = Sources(((name, forecast),), truth, stored.times.min(), scratch)
         _require_aligned(sources)
-        sums = _statistics(sources, scheduler, workers)
+        sums = _statistics(sources, stored.times, stored.leads, {}, scheduler, workers)
     scores = _scores(sums)
     about = {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
     scores.attrs = {"title": "scores of 10 m wind ensemble forecasts", **about}
@@ -183,21 +192,37 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
     return summary
 
 
-def _statistics(sources: Sources, scheduler: str | None, workers: int | None) -> xr.Dataset:
-    """Statistics of all forecasts and baselines, (forecast, time, prediction_timedelta, ...), start by start."""
-    forecasts, _ = opened(sources)
-    times, leads = next(iter(forecasts.values())).times, next(iter(forecasts.values())).leads
-    for forecast in forecasts.values():
-        if not (np.array_equal(forecast.times, times) and np.array_equal(forecast.leads, leads)):
-            raise UserError(f"{forecast.name}: is of other start or lead times than {next(iter(forecasts.values())).name}")
+def _made_in_the_rollout(path: Path) -> xr.Dataset:
+    """Statistics by start of forecasts that were scored as they were made."""
+    with open_store(path) as store:
+        found = store.drop_vars(STOPPED).load()
+    return found.assign_coords({name: found[name].values.astype(object).astype(str) for name in ("variable", "region", "of")})
+
+
+def _statistics(
+    sources: Sources,
+    times: NDArray[np.datetime64],
+    leads: NDArray[np.timedelta64],
+    streamed: dict[str, xr.Dataset],
+    scheduler: str | None,
+    workers: int | None,
+) -> xr.Dataset:
+    """Statistics of all forecasts and baselines, (forecast, time, prediction_timedelta, ...), start by start.
+
+    Args:
+        sources: of what is to be scored.
+        times, leads: of all of them.
+        streamed: statistics by start that are there already.
+        scheduler, workers: as for :func:`score`.
+    """
     tasks = [(sources, row, time, leads) for row, time in enumerate(times)]
     parts: dict[str, list[xr.Dataset]] = {}
     for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
-    sums = joined({name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
+    sums = joined(streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
     if not scored_pairs(sums).any():
-        raise UserError(f"{sources.truth} has no truth for any start and lead time of {next(iter(forecasts.values())).name}")
+        raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
     return sums
 
 

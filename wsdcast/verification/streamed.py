@@ -1,0 +1,67 @@
+"""Forecasts that are scored as they are made and not kept: their statistics in the place of their fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.truth import Truth
+from wsdcast.unfinished import marks_of
+from wsdcast.verification.scoring import statistics_of
+
+BYTES = 30_000
+"""Of the statistics of one start and lead time, about."""
+
+
+@dataclass(frozen=True)
+class ScoredForecasts(Forecasts):
+    """An unfinished store of the statistics of forecasts (:mod:`wsdcast.verification.statistics`), filled as one of fields would be.
+
+    Attributes:
+        truth: what they are scored against.
+    """
+
+    truth: Truth
+
+    def create(self) -> None:
+        """Make room beside the store. What there is already stays."""
+        self._parts.mkdir(exist_ok=True)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the finished store, about."""
+        return BYTES * self.times.size * len(self.leads)
+
+    def write(self, row: int, first: int, wind: NDArray[np.float32]) -> None:
+        """Score some lead times of one start; arguments as for :class:`Forecasts`."""
+        valid = self.times[row] + self._leads[first : first + wind.shape[1]]
+        found = statistics_of(wind, self.truth.at(valid), self.grid)
+        found.to_netcdf(self._part(row, first))
+
+    def close(self, attributes: dict[str, Any]) -> None:
+        """Join the parts of all starts, and add what was said of them and the attributes."""
+        starts = []
+        for row in range(self.times.size):
+            parts = [xr.load_dataset(self._part(row, first)) for first in range(0, len(self.leads), LEADS_PER_CHUNK)]
+            starts.append(xr.concat(parts, dim="prediction_timedelta"))
+        whole = xr.concat(starts, dim="time").assign_coords(time=self.times, prediction_timedelta=self._leads)
+        names = {name: whole[name].astype(object) for name in ("variable", "region", "of")}
+        whole.assign_coords(names).to_zarr(self.path, mode="a", zarr_format=3, consolidated=False)
+        super().close(attributes)
+
+    @property
+    def _leads(self) -> NDArray[np.timedelta64]:
+        return (np.array(self.leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
+
+    @property
+    def _parts(self) -> Path:
+        return marks_of(self.path) / "parts"
+
+    def _part(self, row: int, first: int) -> Path:
+        return self._parts / f"{row}-{first}.nc"
