@@ -195,8 +195,8 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
 
 
 def spectral(mean: xr.Dataset) -> xr.Dataset:
-    """``power_ratio``, the mean power of members over that of the truth, by wavenumber from 1, and its deviations from 1 as :func:`compared`
-    has them, largest, mean and sum over the ``energetic_wavenumbers``.
+    """``power_ratio``, the mean power of members over that of the truth, by wavenumber from 1, and its deviations from 1: the largest, the
+    mean and the sum over ``energetic_wavenumbers``, as in :func:`compared`.
     """
     wavy = mean[["power", "power_truth"]].isel(wavenumber=slice(1, None))
     return compared(wavy["power"], wavy["power_truth"], "wavenumber", "power")
