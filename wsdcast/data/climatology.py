@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.analysis import STEP
 from wsdcast.data.grid import Grid
 from wsdcast.data.shards import SHARD
-from wsdcast.data.store import VARIABLES, read_packed
+from wsdcast.data.store import VARIABLES, open_store, read_packed
 
 HOURS = np.array([0, 6, 12, 18])
 
@@ -82,3 +82,9 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
     }
     with np.errstate(invalid="ignore"):
         return Statistics(scalars, (totals / counts[None, :, :, None, None]).astype(np.float32))
+
+
+def read_climatology(path: Path) -> NDArray[np.float32]:
+    """The climatology of a prepared store, (channel, month, hour, latitude, longitude), m s-1."""
+    with open_store(path) as dataset:
+        return np.stack([dataset[f"{name}_climatology"].values for name in VARIABLES])
