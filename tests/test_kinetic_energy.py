@@ -188,6 +188,15 @@ def test_a_forecast_that_is_the_truth_deviates_nowhere(random):
         np.testing.assert_allclose(scores[name], 0, atol=1e-12)
 
 
+def test_wind_without_divergence_has_no_ratio_of_its_divergent_part(random):
+    grid = Grid.regular("24x12")
+    rounded = [np.round(wind_of(grid, 0, coefficients(random, 11), 11), 3)[None] for _ in range(2)]
+    scores = kinetic_energy_metrics(kinetic_energy_statistics(rounded[0][None], rounded[1], grid)).isel(prediction_timedelta=0)
+    for name in ("kinetic_energy_ratio", "kinetic_energy_deviation", "kinetic_energy_deviation_mean", "kinetic_energy_deviation_sum"):
+        assert np.isnan(scores[name].sel(part="divergent")).all()
+        assert np.isfinite(scores[name].sel(part=["rotational", "total"])).all()
+
+
 def test_deviations_are_of_energetic_waves():
     truth = xr.DataArray([100.0, 50.0, 1.0, 0.01], dims="degree")
     scores = compared(truth * [1.1, 0.7, 1.0, 9.0], truth, "degree", "power")

@@ -12,21 +12,22 @@ ENERGETIC = 1e-3
 """Waves with a smaller share of the truth's energy are left out where spectra are summed up in one number."""
 
 
-def compared(power: xr.DataArray, truth: xr.DataArray, along: str, name: str) -> xr.Dataset:
+def compared(power: xr.DataArray, truth: xr.DataArray, along: str, name: str, whole: xr.DataArray | None = None) -> xr.Dataset:
     """How a mean spectrum differs from the truth's.
 
     Args:
         power, truth: spectra without wave 0, averaged over all that is to be averaged: ratios come last.
         along: their dimension of waves.
         name: what results are called.
+        whole: the spectrum that ``truth`` is a part of; default: itself.
 
     Returns:
-        ``{name}_ratio`` by wave; and over the waves that hold more than a thousandth of the truth's energy the largest, the mean and the
-        sum of |1 - ratio|, ``{name}_deviation``, ``{name}_deviation_mean`` and ``{name}_deviation_sum``, and how many waves these are,
-        ``energetic_{along}s``.
+        ``{name}_ratio`` by wave; and over the waves that hold more than a thousandth of the whole energy the largest, the mean and the
+        sum of |1 - ratio|, ``{name}_deviation``, ``{name}_deviation_mean`` and ``{name}_deviation_sum``, missing where there is none, and
+        how many waves these are, ``energetic_{along}s``.
     """
     ratio = power / truth
-    energetic = truth > ENERGETIC * truth.sum(along)
+    energetic = truth > ENERGETIC * (truth if whole is None else whole).sum(along)
     deviation = abs(1 - ratio).where(energetic)
     return xr.Dataset(
         {
