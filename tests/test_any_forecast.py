@@ -96,7 +96,7 @@ def opened_scores(run: Path) -> xr.Dataset:
 def test_scores_of_a_store_are_those_of_its_fields(scored):
     scores = opened_scores(scored)
     forecast, weights = forecast_dataset(), GRID.area_weights[:, None] / GRID.longitude.size / GRID.latitude.size
-    assert list(scores["forecast"].values) == ["model", "persistence", "climatology"]
+    assert list(scores["forecast"].values) == ["model", "persistence", "climatology", "climatological mean"]
     here = scores.sel(forecast="model", region="globe", variable=NAMES[1])
     for lead, delta in enumerate(LEADS):
         members = forecast[NAMES[1]].values[:, :, lead]
@@ -210,7 +210,7 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     line = refuses(write(moved, tmp_path / "a.zarr"), "--truth", truth, "--run", tmp_path / "run")
     assert "24x13 from 90 N, 7.5 E" in line
     no_wind = forecast_dataset().rename({NAMES[0]: "gust"})
-    assert "no 10 m wind u" in refuses(write(no_wind, tmp_path / "b.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    assert "has no 10m_u_component_of_wind" in refuses(write(no_wind, tmp_path / "b.zarr"), "--truth", truth, "--run", tmp_path / "run")
     flat = forecast_dataset().isel(prediction_timedelta=0, drop=True)
     assert "no dimension 'prediction_timedelta'" in refuses(write(flat, tmp_path / "c.zarr"), "--truth", truth, "--run", tmp_path / "run")
     in_kelvin = forecast_dataset()

@@ -108,7 +108,7 @@ def test_scores_are_those_of_the_files(place, record):
         assert row["lead_hours"] == 6 * (lead + 1)
         assert row["crps_fair: wsdcast"] == pytest.approx(np.mean(scores), rel=1e-5)
     with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
-        assert set(scores.forecast.values) == {"wsdcast", "moments alone", "persistence", "climatology"}
+        assert set(scores.forecast.values) == {"wsdcast", "moments alone", "persistence", "climatology", "climatological mean"}
         assert scores.sizes["time"] == 2
         both = scores.crps_fair.sel(variable="both", forecast="wsdcast", region="globe").values
         np.testing.assert_allclose(both, [row["crps_fair: wsdcast"] for row in rows])

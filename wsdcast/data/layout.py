@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -49,20 +51,15 @@ def wind_of(dataset: xr.Dataset) -> xr.Dataset:
     Raises:
         UserError: if units are not m s-1, a coordinate is missing, or a dimension is left over.
     """
-    found = {component: component_of(dataset, component) for component in WIND_NAMES}
-    return xr.Dataset({component: _three_dimensional(array) for component, array in found.items() if array is not None})
-
-
-def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
-    """The variable of ``u`` or ``v`` at 10 m as it is, or None if there is none.
-
-    Raises:
-        UserError: if it is at another height, or its units are not m s-1.
-    """
-    array = _find(dataset, component)
-    if array is not None and (units := str(array.attrs.get("units", "")).strip()).lower() not in UNITS:
-        raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-    return array
+    found = {}
+    for component in WIND_NAMES:
+        array = component_of(dataset, component)
+        if array is not None:
+            units = str(array.attrs.get("units", "")).strip()
+            if units.lower() not in UNITS:
+                raise UserError(f"{array.name} has units '{units}'; expected m s-1")
+            found[component] = _three_dimensional(array)
+    return xr.Dataset(found)
 
 
 def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -145,8 +142,12 @@ def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[
     return values if values.shape[-3] == indices.size else values[..., indices - first, :, :]
 
 
-def _find(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
-    """The variable of a component at 10 m, or None."""
+def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
+    """The variable of a component (u or v) at 10 m, by its name or attributes, or None.
+
+    Raises:
+        UserError: if it is at another height, or there are several.
+    """
     names = {str(name).lower(): name for name in dataset.data_vars}
     for known in WIND_NAMES[component]:
         if known in names:
@@ -176,17 +177,27 @@ def _is_ten_metres(array: xr.DataArray, name: object) -> bool:
     return is_height and coordinate.size == 1 and coordinate.item() == 10
 
 
-def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
-    """The same values with dimensions (time, latitude, longitude) alone."""
-    together, names = array.encoding.get("preferred_chunks") or {}, {}
+def space_of(array: xr.DataArray) -> dict[Hashable, str]:
+    """What an array calls its latitude and its longitude, in this order, and these words.
+
+    Raises:
+        UserError: if it has none, or they are not dimensions.
+    """
+    names: dict[Hashable, str] = {}
     for standard, known in SPACE_NAMES.items():
         here = [name for name in array.coords if str(name).lower() in known or array[name].attrs.get("standard_name") == standard]
         if not here:
             raise UserError(f"{array.name} has no coordinate '{standard}'")
         if array[here[0]].dims != (here[0],):
             raise UserError(f"{array.name} is on no regular grid: '{here[0]}' is not one of its dimensions")
-        names[standard] = here[0]
-        array = array.rename({here[0]: standard}) if here[0] != standard else array
+        names[here[0]] = standard
+    return names
+
+
+def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
+    """The same values with dimensions (time, latitude, longitude) alone."""
+    together, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
+    array = array.rename({name: standard for name, standard in space.items() if name != standard})
     array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
     times = [name for known in TIME_NAMES for name in array.coords if str(name).lower() == known]
     if not times:
@@ -213,5 +224,5 @@ def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
     dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
     if final is not None:
         kept, dimensions = kept.isel(expver=np.argsort(np.logical_not(final), kind="stable")), ("expver", *dimensions)
-    tile = tuple(int(together.get(names[standard], array.sizes[standard])) for standard in SPACE_NAMES)
+    tile = tuple(int(together.get(name, array.sizes[standard])) for name, standard in space.items())
     return kept.transpose(*dimensions).assign_attrs(chunk=chunk, tile=tile, lead_hours=float(np.max(hours)))

@@ -38,11 +38,13 @@ from wsdcast.forecasting.sampling import without_auto
 from wsdcast.progress import track
 from wsdcast.report.page import write_report
 from wsdcast.verification.alignment import misalignment
-from wsdcast.verification.baselines import CLIMATOLOGY
+from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.comparison import compare
 from wsdcast.verification.intervals import as_table, with_intervals
-from wsdcast.verification.scoring import Sources, joined, opened, score_start
+from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
+from wsdcast.verification.scoring import Sources, climate_of, joined, opened, score_start
 from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, metrics, scored_pairs, spectral, with_both
+from wsdcast.verification.streamed import STRINGS
 
 OURS, MOMENTS_ALONE = "wsdcast", "moments alone"
 
@@ -196,7 +198,7 @@ def _made_in_the_rollout(path: Path) -> xr.Dataset:
     """Statistics by start of forecasts that were scored as they were made."""
     with open_store(path) as store:
         found = store.drop_vars(STOPPED).load()
-    return found.assign_coords({name: found[name].values.astype(object).astype(str) for name in ("variable", "region", "of")})
+    return found.assign_coords({name: found[name].values.astype(object).astype(str) for name in STRINGS})
 
 
 def _statistics(
@@ -215,7 +217,8 @@ def _statistics(
         streamed: statistics by start that are there already.
         scheduler, workers: as for :func:`score`.
     """
-    tasks = [(sources, row, time, leads) for row, time in enumerate(times)]
+    climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
+    tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
     parts: dict[str, list[xr.Dataset]] = {}
     for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
         for name, part in found.items():
@@ -239,7 +242,8 @@ def _scores(sums: xr.Dataset) -> xr.Dataset:
     """Metrics of the mean over starts with intervals, (forecast, prediction_timedelta, variable, region), and the statistics by start."""
     there, sums = scored_pairs(sums), with_both(sums)
     names = [str(name) for name in sums["forecast"].values]
-    scores = with_intervals(metrics(sums.mean("time")), sums, names[1:])
+    mean = sums.mean("time")
+    scores = with_intervals(metrics(mean).merge(kinetic_energy_metrics(mean)), sums, names[1:])
     scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
     for name, (long_name, unit) in ABOUT.items():
         scores[name].attrs = {"long_name": long_name, "units": unit}
@@ -289,7 +293,9 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
     if pairs < whole:
         summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or no members left"
     if CLIMATOLOGY in scores["forecast"]:
-        summary.facts["climatology"] = "at most 50 past states as members, the same for all starts"
+        summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
+    if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
+        summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
         + ": largest deviation from the truth's, starts, lead times, u and v averaged first"

@@ -1,4 +1,4 @@
-"""Forecasts that cost nothing, which every other has to beat."""
+"""Forecasts that cost nothing, which every other has to beat: made of states of the past."""
 
 from __future__ import annotations
 
@@ -7,15 +7,60 @@ from numpy.typing import NDArray
 
 from wsdcast.data.truth import Truth
 
-PERSISTENCE, CLIMATOLOGY = "persistence", "climatology"
+PERSISTENCE, CLIMATOLOGY, CLIMATOLOGICAL_MEAN = "persistence", "climatology", "climatological mean"
+PROBABILISTIC_CLIMATOLOGY = "probabilistic climatology"
 CLIMATOLOGY_MEMBERS = 50
+WINDOW = 5
+"""Days before and after the same day of another year whose weather may stand for that day's."""
+YEARS = 2
+"""So many other years make a climatology by time of year."""
+
+Times = NDArray[np.datetime64]
+Indices = NDArray[np.intp]
 
 
-def climatology(truth: Truth) -> NDArray[np.float32]:
-    """Past states as members, at most 50 evenly spread; the same whatever the start, (member, channel, latitude, longitude).
+def past_states(truth: Truth) -> Indices:
+    """Climatology of a short record: at most 50 states evenly spread over the past, the same at all times, (member,)."""
+    return _evenly(truth.past, CLIMATOLOGY_MEMBERS)
 
-    On a short record this is the best honest substitute for the same days of other years.
+
+def other_years(truth: Truth, valid_times: Times) -> Indices | None:
+    """Probabilistic climatology: for each time the states of other years at the same time of year and hour, at most 50.
+
+    They are of the past, up to :data:`WINDOW` days from the same day of years other than that of the time itself; evenly chosen
+    from the earliest to the latest, as many for one time as for another. 29 February is 1 March where there is none.
+
+    Args:
+        truth: that the states are taken from.
+        valid_times: all that are to be forecast, of any shape, such as (start, lead).
+
+    Returns:
+        Positions of the states, (*valid_times.shape, member); None where some time has fewer than :data:`YEARS` other years.
     """
-    chosen = np.unique(np.linspace(0, truth.past.size - 1, min(CLIMATOLOGY_MEMBERS, truth.past.size)).round().astype(int))
-    states = truth.read(truth.past[chosen])
-    return states[np.isfinite(states).all(axis=(1, 2, 3))]
+    if not truth.past.size:
+        return None
+    there = truth.times[truth.past]
+    valid = valid_times.ravel().astype(there.dtype)
+    years = valid.astype("datetime64[Y]").astype(int)
+    first, last = (int(there[end].astype("datetime64[Y]").astype(int)) for end in (0, -1))
+    months = valid.astype("datetime64[M]")
+    of_the_month = valid - months  # day and hour
+    found = []
+    for year in range(first - 1, last + 2):  # the window of a day may reach into the year beside
+        same_day = (months + 12 * (year - years)) + of_the_month
+        for days in range(-WINDOW, WINDOW + 1):
+            wanted = same_day + np.timedelta64(days, "D")
+            index = np.minimum(np.searchsorted(there, wanted), there.size - 1)
+            found.append(np.where((there[index] == wanted) & (years != year), truth.past[index], -1))
+    states = np.stack(found, axis=-1).reshape(valid.size, -1, 2 * WINDOW + 1)
+    usable = states >= 0
+    if (usable.any(axis=-1).sum(axis=-1) < YEARS).any():
+        return None
+    members = min(CLIMATOLOGY_MEMBERS, int(usable.sum(axis=(1, 2)).min()))
+    chosen = [_evenly(of[here], members) for of, here in zip(states, usable, strict=True)]
+    return np.stack(chosen).reshape(*valid_times.shape, members)
+
+
+def _evenly(values: Indices, count: int) -> Indices:
+    """At most ``count`` of them, from the first to the last."""
+    return values[np.unique(np.linspace(0, values.size - 1, min(count, values.size)).round().astype(int))]

@@ -47,7 +47,7 @@ def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[st
 def as_table(scores: xr.Dataset) -> pd.DataFrame:
     """One row for each metric of a forecast, variable, region and lead time: value, and low and high where there is an interval."""
     axes = {"forecast", "variable", "region", "prediction_timedelta"}
-    beside = ["lag", "threshold", "reference"]
+    beside = ["lag", "threshold", "reference", "part"]
     rows = []
     for name, field in scores.data_vars.items():
         if not axes - {"variable", "region"} <= set(field.dims) <= axes | set(beside):

@@ -15,7 +15,15 @@ from wsdcast.data.ensembles import StoredForecast, open_forecast
 from wsdcast.data.grid import Grid
 from wsdcast.data.truth import Truth, open_truth
 from wsdcast.errors import UserError
-from wsdcast.verification.baselines import CLIMATOLOGY, PERSISTENCE, climatology
+from wsdcast.verification.baselines import (
+    CLIMATOLOGICAL_MEAN,
+    CLIMATOLOGY,
+    PERSISTENCE,
+    PROBABILISTIC_CLIMATOLOGY,
+    other_years,
+    past_states,
+)
+from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
 
 LEADS_AT_ONCE = 8
@@ -36,14 +44,14 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     """
     there, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
     if there.all() and known.all():
-        return _both(ensemble, truth, grid)
+        return _all(ensemble, truth, grid)
     found = []
     for lead in range(truth.shape[0]):
         members = there[:, lead] & known[lead]
         here = slice(lead, lead + 1)
         # What is not there is made of zeros, for its shape, and taken out.
         scored = ensemble[members, here] if members.any() else np.zeros_like(ensemble[:1, here])
-        part = _both(scored, truth[here] if members.any() else np.zeros_like(truth[here]), grid)
+        part = _all(scored, truth[here] if members.any() else np.zeros_like(truth[here]), grid)
         if not members.any():
             part = xr.full_like(part, np.nan)
         elif not members.all():
@@ -52,8 +60,8 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     return xr.concat(found, dim="prediction_timedelta")
 
 
-def _both(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
-    return statistics(ensemble, truth, grid).merge(joint_statistics(ensemble, truth, grid))
+def _all(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+    return xr.merge([of(ensemble, truth, grid) for of in (statistics, joint_statistics, kinetic_energy_statistics)])
 
 
 def joined(found: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
@@ -106,7 +114,20 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     return forecasts, truth
 
 
-def score_start(sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64]) -> dict[str, xr.Dataset]:
+def climate_of(truth: Truth, valid_times: NDArray[np.datetime64]) -> tuple[str, NDArray[np.intp]]:
+    """What stands for the climate, and positions of its states at all valid times (start, lead, member).
+
+    Other years' same days where there are enough years; else past states, the same at all times.
+    """
+    if (states := other_years(truth, valid_times)) is not None:
+        return PROBABILISTIC_CLIMATOLOGY, states
+    states = past_states(truth)
+    return CLIMATOLOGY, np.broadcast_to(states, (*valid_times.shape, states.size))
+
+
+def score_start(
+    sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64], climate: tuple[str, NDArray[np.intp]]
+) -> dict[str, xr.Dataset]:
     """Statistics of each forecast from one start and of what costs nothing beside them, (prediction_timedelta, ...).
 
     Args:
@@ -114,25 +135,30 @@ def score_start(sources: Sources, row: int, time: np.datetime64, leads: NDArray[
         row: position of the start in the forecasts.
         time: the start.
         leads: lead times.
+        climate: what it is called, and positions of its states in the truth (lead, member).
     """
     forecasts, truth = opened(sources)
-    now, climate = truth.at(np.array([time])), _climate(sources)
+    now = truth.at(np.array([time]))
     found: dict[str, list[xr.Dataset]] = {}
     for first in range(0, leads.size, LEADS_AT_ONCE):
         some = slice(first, min(first + LEADS_AT_ONCE, leads.size))
         true = truth.at(time + leads[some])
         ensembles = {name: forecast.read(row, some) for name, forecast in forecasts.items()}
         ensembles[PERSISTENCE] = np.broadcast_to(now, (1, *true.shape))
-        if climate.size:
-            ensembles[CLIMATOLOGY] = np.broadcast_to(climate[:, None], (climate.shape[0], *true.shape))
+        name, states = climate
+        if states.size:
+            which, back = np.unique(states[some], return_inverse=True)
+            ensembles[name] = _read(sources, which.tobytes())[back.reshape(states[some].shape)].swapaxes(0, 1)
+            ensembles[CLIMATOLOGICAL_MEAN] = ensembles[name].mean(axis=0, keepdims=True)
         for name, ensemble in ensembles.items():
             found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid))
     return {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
 
 
-@lru_cache(maxsize=2)
-def _climate(sources: Sources) -> Field:
-    return climatology(opened(sources)[1])
+@lru_cache(maxsize=1)
+def _read(sources: Sources, positions: bytes) -> Field:
+    """States of the truth; kept, for a climate that is the same at all times is asked for again and again."""
+    return opened(sources)[1].read(np.frombuffer(positions, dtype=np.intp))
 
 
 def _extent(grid: Grid) -> str:

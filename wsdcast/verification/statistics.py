@@ -29,15 +29,13 @@ from wsdcast.verification.kernels import (
     zonal_power,
 )
 from wsdcast.verification.regions import REGIONS, region_weights
+from wsdcast.verification.spectra import compared
 
 Field = NDArray[np.floating]
 
 GLOBE = "globe"
 BOTH, VECTOR = "both", "vector"
 """The mean over u and v, and the length of the vector, beside the variables by their own names."""
-
-SPECTRAL_ENERGY = 1e-3
-"""Wavenumbers with a smaller share of the truth's energy are left out where spectra are summed up in one number."""
 
 THRESHOLDS = (10.8, 17.2, 24.5)
 """m/s: where Beaufort 6, 8 and 10 begin."""
@@ -64,6 +62,11 @@ ABOUT = {
     "power_ratio": ("zonal power of members over that of the truth", "1"),
     "power_deviation": ("largest |1 - power ratio| of energetic wavenumbers", "1"),
     "power_deviation_mean": ("mean |1 - power ratio| of energetic wavenumbers", "1"),
+    "power_deviation_sum": ("sum of |1 - power ratio| of energetic wavenumbers", "1"),
+    "kinetic_energy_ratio": ("kinetic energy of members over that of the truth, by spherical-harmonic degree", "1"),
+    "kinetic_energy_deviation": ("largest |1 - kinetic energy ratio| of energetic degrees", "1"),
+    "kinetic_energy_deviation_mean": ("mean |1 - kinetic energy ratio| of energetic degrees", "1"),
+    "kinetic_energy_deviation_sum": ("sum of |1 - kinetic energy ratio| of energetic degrees", "1"),
 }
 """What metrics are, and their units."""
 
@@ -199,20 +202,8 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
 
 
 def spectral(mean: xr.Dataset) -> xr.Dataset:
-    """``power_ratio`` is the mean power of members over the mean power of the truth, by wavenumber from 1.
-
-    ``power_deviation`` is the largest and ``power_deviation_mean`` the mean of |1 - ratio| over the wavenumbers that hold more than
-    a thousandth of the truth's energy, of which there are ``energetic_wavenumbers``.
+    """``power_ratio``, the mean power of members over that of the truth, by wavenumber from 1, and its deviations from 1: the largest, the
+    mean and the sum over ``energetic_wavenumbers``, as in :func:`compared`.
     """
     wavy = mean[["power", "power_truth"]].isel(wavenumber=slice(1, None))
-    ratio = wavy["power"] / wavy["power_truth"]
-    energetic = wavy["power_truth"] > SPECTRAL_ENERGY * wavy["power_truth"].sum("wavenumber")
-    deviation = abs(1 - ratio).where(energetic)
-    return xr.Dataset(
-        {
-            "power_ratio": ratio,
-            "power_deviation": deviation.max("wavenumber"),
-            "power_deviation_mean": deviation.mean("wavenumber"),
-            "energetic_wavenumbers": energetic.sum("wavenumber"),
-        }
-    )
+    return compared(wavy["power"], wavy["power_truth"], "wavenumber", "power")

@@ -19,6 +19,10 @@ BYTES = 30_000
 """Of the statistics of one start and lead time, about."""
 
 
+STRINGS = ("variable", "region", "of", "part")
+"""Coordinates that are text."""
+
+
 @dataclass(frozen=True)
 class ScoredForecasts(Forecasts):
     """An unfinished store of the statistics of forecasts (:mod:`wsdcast.verification.statistics`), filled as one of fields would be.
@@ -51,7 +55,7 @@ class ScoredForecasts(Forecasts):
             parts = [xr.load_dataset(self._part(row, first)) for first in range(0, len(self.leads), LEADS_PER_CHUNK)]
             starts.append(xr.concat(parts, dim="prediction_timedelta"))
         whole = xr.concat(starts, dim="time").assign_coords(time=self.times, prediction_timedelta=self._leads)
-        names = {name: whole[name].astype(object) for name in ("variable", "region", "of")}
+        names = {name: whole[name].astype(object) for name in STRINGS}
         whole.assign_coords(names).to_zarr(self.path, mode="a", zarr_format=3, consolidated=False)
         super().close(attributes)
 

@@ -1,0 +1,121 @@
+"""Climatologies of a record of several years against the calendar gone through day by day."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from conftest import six_hourly
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.truth import Truth
+from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, other_years, past_states
+from wsdcast.verification.scoring import climate_of
+
+GRID = Grid.regular("4x2")
+
+
+def truth_of(times: np.ndarray, until: str) -> Truth:
+    """Each state is the number of its time; the past is what is earlier than ``until``."""
+    return Truth(
+        times,
+        GRID,
+        lambda positions: np.broadcast_to(positions[:, None, None, None], (positions.size, 2, *GRID.shape)).astype(np.float32),
+        np.flatnonzero(times < np.datetime64(until, "ns")),
+    )
+
+
+@pytest.fixture(scope="module")
+def years() -> Truth:
+    """2011 to 2017, two of them with a 29 February, some days missing, training until the middle of 2016."""
+    times = six_hourly("2011-01-01", 4 * 2557)
+    gaps = (times >= np.datetime64("2013-03-02")) & (times < np.datetime64("2013-03-09"))
+    return truth_of(times[~gaps], "2016-07-01")
+
+
+def allowed(record: Truth, valid: np.datetime64) -> list[int]:
+    """Every training state that may stand for a time, found with the calendar of Python."""
+    moment, training = valid.astype("datetime64[s]").item(), record.times[record.past]
+    where = {time.astype("datetime64[s]").item(): index for index, time in enumerate(training)}
+    found = []
+    for year in range(2009, 2020):
+        try:
+            same_day = moment.replace(year=year)
+        except ValueError:
+            same_day = moment.replace(year=year, month=3, day=1)
+        days = [same_day + timedelta(days=day) for day in range(-5, 6)]
+        found += [where[day] for day in days if year != moment.year and day in where]
+    return found
+
+
+@pytest.mark.parametrize("start", ["2017-01-02T06", "2017-03-04T00", "2016-02-28T12", "2016-02-29T18", "2012-02-29T00", "2017-12-30T00"])
+def test_members_are_of_the_same_time_of_other_years_of_the_training_part(years, start):
+    valid = np.datetime64(start, "ns") + np.arange(4) * np.timedelta64(1, "D")
+    members = other_years(years, valid)
+    possible = [allowed(years, time) for time in valid]
+    assert members.shape == (4, min(50, *map(len, possible)))
+    for time, chosen, states in zip(valid, members, possible, strict=True):
+        assert set(chosen) <= set(states)
+        assert (np.diff(chosen) > 0).all()
+        assert {chosen[0], chosen[-1]} == {states[0], states[-1]}
+        # As evenly as whole numbers allow: steps among what is possible differ by one at most.
+        assert np.ptp(np.diff(np.searchsorted(states, chosen))) <= 1
+        assert (years.times[chosen] < np.datetime64("2016-07-01")).all()
+        assert (np.abs(years.times[chosen] - time) > np.timedelta64(354, "D")).all()
+        assert {moment.astype("datetime64[s]").item().hour for moment in years.times[chosen]} == {time.astype("datetime64[s]").item().hour}
+
+
+def test_by_hand():
+    """Three years, of which the middle one is the one forecast, and a 29 February in the first."""
+    record = truth_of(six_hourly("2012-01-01", 4 * 1096), "2014-12-01")
+    members = other_years(record, np.array([["2013-03-03T12"]], "datetime64[ns]"))
+    found = record.times[members[0, 0]].astype("datetime64[h]")
+    expected = [
+        *(f"2012-02-{day:02}T12" for day in (27, 28, 29)),
+        *(f"2012-03-{day:02}T12" for day in range(1, 9)),
+        *(f"2014-02-{day:02}T12" for day in (26, 27, 28)),
+        *(f"2014-03-{day:02}T12" for day in range(1, 9)),
+    ]
+    np.testing.assert_array_equal(found, np.array(expected, dtype="datetime64[h]"))
+
+
+def test_as_many_members_at_all_times_and_at_most_fifty(years):
+    valid = np.array(["2017-03-05T00", "2017-08-05T00"], "datetime64[ns]")
+    members = other_years(years, valid)
+    assert members.shape == (2, 50)
+    assert len({int(time.astype("datetime64[Y]").astype(int)) for time in years.times[members[1]]}) == 5
+    # Of three years' eleven days, seven are missing for the first.
+    members = other_years(truth_of(years.times, "2014-01-01"), valid)
+    assert members.shape == (2, 26)
+
+
+def test_a_short_record_falls_back_on_its_states():
+    valid = np.array([["2020-04-02", "2020-04-03", "2020-04-04"]] * 2, "datetime64[ns]")
+    record = truth_of(six_hourly("2019-01-01", 4 * 500), "2020-03-01")
+    assert other_years(record, valid) is None
+    name, members = climate_of(record, valid)
+    assert (name, members.shape) == (CLIMATOLOGY, (2, 3, 50))
+    np.testing.assert_array_equal(members[1, 2], past_states(record))
+    name, members = climate_of(truth_of(six_hourly("2020-01-01", 40), "2020-01-06"), valid)
+    np.testing.assert_array_equal(members[0, 0], np.arange(20))
+    assert climate_of(truth_of(six_hourly("2020-01-01", 40), "2019-01-01"), valid)[1].size == 0
+
+
+def test_enough_years_are_named_as_such(years):
+    valid = np.array([["2017-08-05T00"]], "datetime64[ns]")
+    name, members = climate_of(years, valid)
+    assert name == PROBABILISTIC_CLIMATOLOGY
+    np.testing.assert_array_equal(members, other_years(years, valid))
+
+
+def test_no_time_that_is_not_in_training_is_ever_chosen(years):
+    """Over all times of a test year, hour by hour."""
+    valid = six_hourly("2017-01-01", 4 * 365)
+    members = other_years(years, valid)
+    chosen = years.times[members]
+    assert (chosen < np.datetime64("2016-07-01")).all()
+    day = [moment.astype("datetime64[D]").item().timetuple().tm_yday for moment in chosen[:, ::7].ravel()]
+    own = np.repeat([moment.astype("datetime64[D]").item().timetuple().tm_yday for moment in valid], members[:, ::7].shape[1])
+    apart = np.abs(np.array(day) - own)
+    assert np.minimum(apart, 365 - apart).max() <= 6  # one more than five around the end of a February

@@ -1,0 +1,38 @@
+"""The closed form of a Gaussian's CRPS against the integral, a library, and a large sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scoringrules
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from wsdcast.verification.gaussian import gaussian_crps
+from wsdcast.verification.kernels import fair_crps, ranked
+
+
+@pytest.mark.parametrize(("mean", "std", "truth"), [(0.0, 1.0, 0.0), (1.0, 2.0, -3.0), (-4.0, 0.5, 2.0), (10.0, 0.1, 10.05)])
+def test_it_is_the_integral_of_squared_differences_of_distributions(mean, std, truth):
+    below, _ = quad(lambda x: norm.cdf(x, mean, std) ** 2, min(mean, truth) - 12 * std, truth, points=[mean], epsabs=1e-12)
+    above, _ = quad(lambda x: norm.sf(x, mean, std) ** 2, truth, max(mean, truth) + 12 * std, points=[mean], epsabs=1e-12)
+    assert gaussian_crps(np.array(mean), np.array(std), np.array(truth)) == pytest.approx(below + above, rel=1e-8)
+
+
+def test_it_is_that_of_scoringrules():
+    random = np.random.default_rng(0)
+    mean, std, truth = random.normal(0, 5, (4, 7)), random.uniform(0.1, 3, (4, 7)), random.normal(0, 5, (4, 7))
+    np.testing.assert_allclose(gaussian_crps(mean, std, truth), scoringrules.crps_normal(truth, mean, std), rtol=1e-10)
+
+
+def test_it_is_that_of_a_large_sample():
+    random = np.random.default_rng(0)
+    mean, std, truth = random.normal(0, 2, 30), random.uniform(0.5, 2, 30), random.normal(0, 2, 30)
+    sample = mean + std * random.standard_normal((10_000, 30))
+    np.testing.assert_allclose(gaussian_crps(mean, std, truth), fair_crps(ranked(sample, truth)), atol=0.03)
+
+
+def test_without_spread_it_is_the_absolute_error():
+    mean, truth = np.array([1.0, 2.0, 3.0]), np.array([4.0, 2.0, 1.0])
+    np.testing.assert_array_equal(gaussian_crps(mean, np.zeros(3), truth), [3, 0, 2])
+    assert gaussian_crps(np.float64(0), np.float64(1), np.float64(0)) == pytest.approx((np.sqrt(2) - 1) / np.sqrt(np.pi))

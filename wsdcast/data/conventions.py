@@ -1,0 +1,67 @@
+"""Brings forecasts of any common layout to the one of this package's own stores, by the names of dimensions and never by their position."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.layout import UNITS, WIND_NAMES, component_of, order_of, space_of
+from wsdcast.data.store import VARIABLES
+from wsdcast.errors import UserError
+
+DIMENSIONS = {
+    "time": ("time", "init_time", "initial_time", "forecast_reference_time"),
+    "number": ("number", "realization", "sample", "member", "ensemble", "ensemble_member"),
+    "prediction_timedelta": ("prediction_timedelta", "lead_time", "step", "lead"),
+}
+"""What starts, members and lead times are called, in order of the dimensions before latitude and longitude."""
+
+
+def to_conventions(dataset: xr.Dataset) -> xr.Dataset:
+    """The 10 m wind of a dataset of forecasts or analyses as our own stores have it, lazily.
+
+    Variables have the names of WeatherBench 2; dimensions are ``time``, ``number`` and ``prediction_timedelta``, those that there are, then
+    latitude from north to south and longitude from 0 eastward. Others of length one are dropped.
+
+    Raises:
+        UserError: if a component is missing or given in other units than m s-1, if the grid is no regular one of the whole globe, or
+            another dimension is left over.
+    """
+    found = {}
+    for component, name in zip(WIND_NAMES, VARIABLES, strict=True):
+        array = component_of(dataset, component)
+        if array is None:
+            raise UserError(f"has no {name}")
+        units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not say
+        if units.lower() not in UNITS:
+            raise UserError(f"{array.name} has units '{units}'; expected m s-1")
+        found[name] = _in_order(array)
+    return xr.Dataset(found)
+
+
+def _in_order(array: xr.DataArray) -> xr.DataArray:
+    names = space_of(array)
+    for standard, known in DIMENSIONS.items():
+        here = [dimension for dimension in array.dims if str(dimension).lower() in known]
+        if len(here) > 1:
+            raise UserError(f"{array.name}: both '{here[0]}' and '{here[1]}' may be its '{standard}'")
+        names |= dict.fromkeys(here, standard)
+    others = [dimension for dimension in array.dims if dimension not in names]
+    extra = [str(dimension) for dimension in others if array.sizes[dimension] > 1]
+    if extra:
+        raise UserError(f"{array.name} has a dimension '{extra[0]}' of length {array.sizes[extra[0]]}, which is none of a forecast")
+    array = array.squeeze(others).reset_coords(drop=True).rename({name: standard for name, standard in names.items() if name != standard})
+    rows, columns, grid = order_of(array)
+    array = array.isel(latitude=_as_slice(rows), longitude=_as_slice(columns))
+    array = array.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
+    return array.transpose(*DIMENSIONS, "latitude", "longitude", missing_dims="ignore")
+
+
+def _as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """The same as a slice where it is one, forward or backward: files are far quicker in that."""
+    if np.all(np.diff(indices) == 1):
+        return slice(int(indices[0]), int(indices[-1]) + 1)
+    if np.all(np.diff(indices) == -1) and indices[-1] == 0:
+        return slice(int(indices[0]), None, -1)
+    return indices
