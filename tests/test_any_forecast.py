@@ -212,7 +212,7 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     no_wind = forecast_dataset().rename({NAMES[0]: "gust"})
     assert "has no 10m_u_component_of_wind" in refuses(write(no_wind, tmp_path / "b.zarr"), "--truth", truth, "--run", tmp_path / "run")
     flat = forecast_dataset().isel(prediction_timedelta=0, drop=True)
-    assert "no dimension 'prediction_timedelta'" in refuses(write(flat, tmp_path / "c.zarr"), "--truth", truth, "--run", tmp_path / "run")
+    assert "no coordinate 'prediction_timedelta'" in refuses(write(flat, tmp_path / "c.zarr"), "--truth", truth, "--run", tmp_path / "run")
     in_kelvin = forecast_dataset()
     in_kelvin[NAMES[0]].attrs["units"] = "K"
     assert "units 'K'" in refuses(write(in_kelvin, tmp_path / "d.zarr"), "--truth", truth, "--run", tmp_path / "run")
