@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from wsdcast.data.forecasts import QUANTILES, STATISTICS, statistics
 from wsdcast.data.grid import Grid
 from wsdcast.data.store import SPEED, VARIABLES, open_store, read_wind
 from wsdcast.errors import UserError
+from wsdcast.names import FigureName
 from wsdcast.report import figures
 from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.plume import nearest, place
@@ -131,6 +135,20 @@ def test_mp4(run, tmp_path):
     # The first state is the start's in all panels, the last is not; the paper around them stays white.
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 1
     assert frames[:, :4].min() > 250
+
+
+def test_the_commands_of_the_page_run(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "runs/planet")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs/plot.md").read_text()
+    lines = re.findall(r"^wsdcast plot (.*?)\s*#", page, re.MULTILINE)
+    assert [line.split()[0] for line in lines] == list(get_args(FigureName))
+    for line in lines:
+        assert invoke(*shlex.split(line)) == (0, ""), line
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "curves.pdf", "spectra.svg", "forecast-again.gif"}
+    made = {path.name for path in (tmp_path / "runs/planet").iterdir()} - {path.name for path in run.iterdir()}
+    assert made <= {"regions.png", "ranks.png", "reliability.png", "maps.png", "plume.png"}
+    assert "plume.png" in made
 
 
 # What they show.
@@ -249,7 +267,7 @@ def test_plume_is_of_the_quantiles_at_the_nearest_point(run):
         start = first["time"].values
     assert point.startswith("11.25°N 45°E, 259 km from")
     axis = figure.axes[0]
-    assert axis.get_title() == f"11.25°N 45°E, from {start.astype('datetime64[h]')}"
+    assert axis.get_title() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]')}"
     row, column = np.flatnonzero(record.grid.latitude == 11.25)[0], np.flatnonzero(record.grid.longitude == 45)[0]
     speeds = np.hypot(members[:, :, 0, row, column], members[:, :, 1, row, column])
     now = np.flatnonzero(record.times == start)[0]

@@ -76,7 +76,7 @@ def region_skill(scores: xr.Dataset) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("lead time (days)")
     for axis in axes[:, 0]:
-        axis.set_ylabel("skill (%)")
+        axis.set_ylabel("CRPS skill (%)")
     for axis in axes.flat[len(regions) :]:
         axis.axis("off")
     _legend_below(figure, axes[0, 0], "over {}")

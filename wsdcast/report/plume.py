@@ -45,12 +45,12 @@ def plume(bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArr
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axis = figure.subplots()
     outer, inner, median = (bands[0], bands[-1]), (bands[1], bands[-2]), bands[len(QUANTILES) // 2]
-    for (low, high), ends, shade in ((outer, QUANTILES[::4], 0.2), (inner, QUANTILES[1:4:2], 0.35)):
+    for (low, high), ends, shade in ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
         label = "{:.0f} to {:.0f} %".format(*(100 * end for end in ends))
-        axis.fill_between(days, low, high, color=BLUE, alpha=shade, linewidth=0, label=label)
+        axis.fill_between(days, low, high, color=shade, linewidth=0, label=label)
     axis.plot(days, median, color=BLUE, label="median")
     if np.isfinite(truth).any():
-        axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth")
+        axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
     axis.set(xlabel="lead time (days)", ylabel="10 m wind speed (m/s)", xlim=(0, days[-1]))
     axis.set_ylim(bottom=0)
     axis.set_title(title)

@@ -189,7 +189,7 @@ def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: f
     bands = np.concatenate([np.full((len(QUANTILES), 1), truth[0]), bands], axis=1)  # all members start from the analysis
     where = place(record.grid.latitude[row], record.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
-    return plume(bands, truth, leads, f"{where}, from {_hour(here['time'].values)}"), point
+    return plume(bands, truth, leads, f"grid point {where}, from {_hour(here['time'].values)}"), point
 
 
 def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:
