@@ -13,7 +13,7 @@ import wsdcast
 from wsdcast.cli import app
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["rollout"], ["score"], ["run"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["rollout"], ["score"], ["plot"], ["run"]], ids=" ".join)
 def test_help_fits_eighty_columns(command):
     result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0

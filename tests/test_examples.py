@@ -1,15 +1,21 @@
-"""The scripts in examples/ that make the pages of results, on a tiny planet."""
+"""The scripts in examples/, on a tiny planet."""
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import math
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import wsdcast
+from wsdcast.data.analysis import open_analysis
 from wsdcast.recipe import Recipe, load_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -108,3 +114,81 @@ def test_joint_and_low_rank(monkeypatch, tmp_path, capsys):
     assert all("+0.0 (+0.0 to +0.0)" in row[3] for row in rows[:2])
     # After four steps of training joint and end-to-end may agree in four digits; apart and rank-4 are other networks.
     assert len({row[2] for row in rows}) >= 6
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> Path:
+    """A run directory as the quick start leaves it, but for fewer days and steps."""
+    run, script = tmp_path_factory.mktemp("quick") / "run", example("quick_start")
+    script.SMALL |= {"data__days": 30, "moments__steps": 4, "generator__steps": 4}
+    script.main(run)
+    return run
+
+
+def printed_scores(text: str) -> np.ndarray:
+    """The table of CRPS, (lead, forecast)."""
+    return np.array([numbers(line) for line in text.splitlines() if re.match(r"\d days", line)])
+
+
+def test_quick_start(quick, capsys):
+    script = example("quick_start")
+    script.SMALL |= {"data__days": 30, "moments__steps": 4, "generator__steps": 4}
+    script.main(quick)  # all is there: it prints
+    text = capsys.readouterr().out
+    assert "{'time': 4, 'number': 10, 'prediction_timedelta': 4, 'latitude': 8, 'longitude': 16}" in text
+    with xr.open_dataset(quick / "scores.nc", decode_timedelta=True) as scores:
+        expected = scores["crps_fair"].sel(variable="both", region="globe").transpose("prediction_timedelta", "forecast")
+        np.testing.assert_allclose(printed_scores(text), expected, atol=6e-4)
+
+
+def test_plume_at_a_place(quick):
+    script = example("plume_at_a_place")
+    source = ast.parse((EXAMPLES / "plume_at_a_place.py").read_text())
+    modules = {node.module for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
+    modules |= {name.name for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names}
+    assert modules == {"__future__", "sys", "numpy", "xarray", "matplotlib.figure"}  # nothing of ours
+    axis = script.plume(str(quick / "forecast.zarr"), 10, 355).axes[0]
+    assert axis.get_title().startswith("11.25°N 0°E, from 2000-")  # nearest round the circle
+    with xr.open_zarr(quick / "forecast.zarr", decode_timedelta=True) as forecast:
+        here = forecast.isel(time=0).sel(latitude=11.25, longitude=0)
+        speed = np.hypot(here["10m_u_component_of_wind"], here["10m_v_component_of_wind"]).transpose("number", ...).values
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), np.median(speed, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(axis.lines[0].get_xdata(), [0.25, 0.5, 0.75, 1])
+
+
+def test_own_moments_model(quick, tmp_path, capsys):
+    script = example("own_moments_model")
+    script.SMALL |= {"data__days": 30, "generator__steps": 4}
+    shutil.copytree(quick / "analysis.zarr", tmp_path / "run/analysis.zarr")
+    script.main(tmp_path / "run")
+    with xr.open_dataset(tmp_path / "run/scores.nc", decode_timedelta=True) as scores:
+        expected = scores["crps_fair"].sel(variable="both", region="globe").transpose("prediction_timedelta", "forecast")
+        np.testing.assert_allclose(printed_scores(capsys.readouterr().out), expected, atol=6e-4)
+        first = expected.isel(prediction_timedelta=0)
+        assert first.sel(forecast="moments alone") < first.sel(forecast="persistence")
+
+
+def test_the_ridge_regression_is_that_of_least_squares(quick):
+    """At one point, with rows for the penalty added to the equations."""
+    record = open_analysis(quick / "analysis.zarr")
+    model = example("own_moments_model").ridge(record, penalty=3.0)
+    now, states = record.now("train"), record.normalise(record.wind[:])
+    at = (slice(None), slice(None), 2, 5)
+    x = np.concatenate([states[now][at], states[now - 1][at], np.ones((now.size, 1))], axis=1)
+    y = states[now + 1][at]
+    padded = np.concatenate([x, np.sqrt(3.0) * np.eye(5)]), np.concatenate([y, np.zeros((5, 2))])
+    weights = np.linalg.lstsq(*padded, rcond=None)[0]
+    mean, std = model(torch.from_numpy(np.concatenate([states[now], states[now - 1]], axis=1)))
+    np.testing.assert_allclose(mean[at], x @ weights, atol=1e-4)
+    np.testing.assert_allclose(std[at], np.broadcast_to((y - x @ weights).std(axis=0, ddof=1), y.shape), rtol=1e-3)
+
+
+def test_new_solver(capsys):
+    script = example("new_solver")
+    columns = script.main()
+    orders = [math.log2(errors[-2] / errors[-1]) for errors in columns.values()]
+    assert orders == pytest.approx([3, 3, 2, 3], abs=0.1)  # midpoint is better than its promise on one Gaussian alone
+    printed = capsys.readouterr().out.splitlines()[-1]
+    assert numbers(printed) == pytest.approx(orders, abs=6e-3)
+    one = torch.tensor([0.8]).double()
+    torch.testing.assert_close(script.exact(script.NOISE, one), 0.8 + 0.5 * script.NOISE)

@@ -33,7 +33,7 @@ ALLOWED = {
     "training": BASE | {"recipe", "context", "data", "processes", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
     "forecasting": BASE | {"background", "times", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
-    "stages": ABOVE | {"training"},
+    "stages": ABOVE | {"times", "training"},
     "study": ABOVE | {"training", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": ABOVE | {"training"},

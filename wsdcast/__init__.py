@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsdcast.pipeline import run
     from wsdcast.stages.check import check
+    from wsdcast.stages.plot import plot
     from wsdcast.stages.prepare import prepare
     from wsdcast.stages.rollout import rollout
     from wsdcast.stages.score import score, score_forecast, score_pair
@@ -15,11 +16,23 @@ if TYPE_CHECKING:
     from wsdcast.study.nfe import study_nfe
     from wsdcast.study.statistics import study_statistics
 
-__all__ = ["check", "prepare", "rollout", "run", "score", "score_forecast", "score_pair", "study_nfe", "study_statistics", "train"]
+__all__ = [
+    "check",
+    "plot",
+    "prepare",
+    "rollout",
+    "run",
+    "score",
+    "score_forecast",
+    "score_pair",
+    "study_nfe",
+    "study_statistics",
+    "train",
+]
 __version__ = metadata.version("wsdcast")
 
 _MODULES = {"run": "pipeline", "study_nfe": "study.nfe", "study_statistics": "study.statistics"} | {
-    stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score")
+    stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
 _MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "stages.score")
 

@@ -29,3 +29,6 @@ SolverName = Literal[
     "fixed_adams",
 ]
 """Solvers; ``auto`` chooses one with its grid."""
+
+FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "maps", "plume", "animation"]
+"""What ``wsdcast plot`` draws (docs/plot.md)."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from wsdcast.cli import bench, study  # noqa: F401  # their commands
-from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, in_days, items
+from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, coordinates, in_days, items
 from wsdcast.cli.show import show
 from wsdcast.errors import UserError
-from wsdcast.names import GridName, PriorName, SolverName
+from wsdcast.names import FigureName, GridName, PriorName, SolverName
 
 __all__ = ["app"]
 
@@ -220,6 +221,35 @@ def score(
         show(score_pair(*forecasts), json)
     else:
         raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")
+
+
+@command
+def plot(
+    figure: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="What to draw.")],
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File: .png, .pdf or .svg; .gif or .mp4 for the animation.", show_default="RUN/FIGURE.png or .gif"),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Start of maps, plume or animation, UTC.", show_default="the first of the forecast")
+    ] = None,
+    lead_time: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Lead time of maps, such as 3d or 36h.", show_default="the last of the forecast")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="LATITUDE,LONGITUDE", help="Place of the plume, degrees north and east.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw one figure, for papers and talks: curves of scores, or maps, the plume at a place or the animation of a forecast."""
+    from wsdcast.stages.plot import plot
+
+    place = None if at is None else coordinates(at)
+    hours = None if lead_time is None else 24 * in_days(lead_time, "--lead-time")
+    show(plot(figure, recipe, run, out=out, start=start, lead_hours=hours, at=place), json)
 
 
 @command

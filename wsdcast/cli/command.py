@@ -53,16 +53,25 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def in_days(lead: str) -> float:
+def in_days(length: str, option: str = "--lead") -> float:
     """Length in days of an option such as 10d or 36h."""
     from datetime import timedelta
 
     from wsdcast.times import duration
 
     try:
-        return duration(lead) / timedelta(days=1)
+        return duration(length) / timedelta(days=1)
     except ValueError as error:
-        raise UserError(f"--lead {error}") from None
+        raise UserError(f"{option} {error}") from None
+
+
+def coordinates(place: str) -> tuple[float, float]:
+    """Of an option that takes LATITUDE,LONGITUDE."""
+    try:
+        latitude, longitude = (float(part) for part in place.split(","))
+    except ValueError:
+        raise UserError(f"--at '{place}': expected LATITUDE,LONGITUDE in degrees, such as 52.5,13.4") from None
+    return latitude, longitude
 
 
 def items(text: str) -> list[Any]:

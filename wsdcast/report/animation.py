@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+import matplotlib
 import numpy as np
-from matplotlib.animation import PillowWriter
+from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
 
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.store import open_store, read_wind
+from wsdcast.errors import UserError
 from wsdcast.progress import track
-from wsdcast.report.maps import draw_map, wind_speed
+from wsdcast.report.maps import Lines, draw_map, wind_speed
+from wsdcast.report.style import LOOK
 
 MEMBERS = 3
+FORMATS = (".gif", ".mp4")
+FRAMES_PER_SECOND = 4
+# No date and no version of the encoder in the file.
+_SAME_BYTES = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"]
 
 
-def animate(forecast: Path, record: Analysis, path: Path) -> None:
-    """Write a GIF of wind speed, lead by lead, for the first start of a store: the first members, and the truth if there is one."""
+def require_writer(path: Path) -> None:
+    """Check before hours are spent that an animation can be written.
+
+    Raises:
+        UserError: if it is an MP4 and there is no ffmpeg.
+    """
+    if path.suffix.lower() == ".mp4" and not FFMpegWriter.isAvailable():
+        raise UserError(f"{path}: an MP4 needs ffmpeg, which is not on the PATH; install it, or write a .gif")
+
+
+@matplotlib.rc_context(LOOK)
+def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: Lines = ()) -> None:
+    """Write a GIF or MP4 of wind speed, lead by lead, for one start of a store: the first members, and the truth if there is all of it.
+
+    Args:
+        forecast: store with members.
+        record: the prepared record, for the state at the start and the truth.
+        path: of the file; its suffix is one of :data:`FORMATS`.
+        row: which start.
+        lines: coastlines.
+
+    Raises:
+        UserError: if ffmpeg is needed and fails.
+    """
     with open_store(forecast) as store:
-        first = store.isel(time=0, number=slice(0, MEMBERS))
+        first = store.isel(time=row, number=slice(0, MEMBERS))
         members = wind_speed(read_wind(first))
         start, leads = first["time"].values, first["prediction_timedelta"].values
     now = np.flatnonzero(record.times == start)[0]
@@ -33,14 +63,25 @@ def animate(forecast: Path, record: Analysis, path: Path) -> None:
     hours = [0, *(leads // np.timedelta64(1, "h"))]
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
-    images = [draw_map(axis, panel[0], record.grid, name, 0.0, top) for axis, (name, panel) in zip(axes, panels.items(), strict=False)]
-    figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8)
-    title = figure.suptitle("")
+    images = [
+        draw_map(axis, panel[0], record.grid, name, 0.0, top, lines=lines)
+        for axis, (name, panel) in zip(axes, panels.items(), strict=False)
+    ]
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
+    figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8, extend="max")
+    title = figure.suptitle(f"{start.astype('datetime64[h]')} + {hours[-1]} h")
+    figure.draw_without_rendering()  # the layout is of the longest title, and stays
+    figure.set_layout_engine("none")
 
-    writer = PillowWriter(fps=4)
-    with writer.saving(figure, path, dpi=80):
-        for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
-            for image, panel in zip(images, panels.values(), strict=True):
-                image.set_data(panel[lead])
-            title.set_text(f"{start.astype('datetime64[h]')} + {hours[lead]} h")
-            writer.grab_frame()
+    moving = path.suffix.lower() == ".mp4"
+    writer = FFMpegWriter(FRAMES_PER_SECOND, extra_args=_SAME_BYTES) if moving else PillowWriter(FRAMES_PER_SECOND)
+    try:
+        with writer.saving(figure, path, dpi=160 if moving else 80):
+            for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
+                for image, panel in zip(images, panels.values(), strict=True):
+                    image.set_data(panel[lead])
+                title.set_text(f"{start.astype('datetime64[h]')} + {hours[lead]} h")
+                writer.grab_frame()
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"{path}: ffmpeg cannot write it (exit code {error.returncode}); write a .gif instead") from None

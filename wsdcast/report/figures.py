@@ -1,89 +1,41 @@
-"""The figures of the report, each as a matplotlib figure."""
+"""Figures of scores, each as a matplotlib figure."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
 from wsdcast.data.store import SPEED, VARIABLES
-from wsdcast.report.maps import draw_map, wind_speed
+from wsdcast.report.maps import forecast_maps
+from wsdcast.report.style import BASELINES, BLUE, GREY, LOOK, VERMILION, WIDTH, looks
+from wsdcast.verification.bootstrap import block_weights, interval, resampled
 
-COLOURS = {"wsdcast": "#0b6e99", "moments alone": "#d97706", "persistence": "#6b7280", "climatology": "#9ca3af"}
+__all__ = ["forecast_maps", "hours", "rank_histograms", "region_skill", "reliability", "score_curves", "some_leads", "spectrum_ratios"]
+
 RARE = 1e-5
 """Share of the area below which a bin of probability is not shown."""
-STYLES = {"wsdcast": "-", "moments alone": "--", "persistence": ":", "climatology": "-."}
+SHADE: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
+RIGHT: dict[str, Any] = {"color": "black", "linewidth": 0.6, "zorder": 1}
+"""The line of a perfect forecast."""
 
 
-def score_curves(scores: xr.Dataset) -> Figure:
-    """Fair CRPS, RMSE of the mean and spread/skill against lead time, both wind components together."""
-    both = scores.sel(variable="both", region="globe")
-    days = both["prediction_timedelta"].values / np.timedelta64(1, "D")
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    panels = (("crps_fair", "fair CRPS (m/s)"), ("rmse", "RMSE of the mean (m/s)"), ("spread_skill", "spread / skill"))
-    axes = figure.subplots(1, 3)
-    for axis, (metric, label) in zip(axes, panels, strict=True):
-        for forecast in both["forecast"].values:
-            values = both[metric].sel(forecast=forecast)
-            if metric == "spread_skill" and forecast not in ("wsdcast", "moments alone"):
-                continue
-            axis.plot(days, values, STYLES[forecast], color=COLOURS[forecast], label=forecast, marker=".", markersize=4)
-            low, high = both[f"{metric}_interval"].sel(forecast=forecast)
-            axis.fill_between(days, low, high, color=COLOURS[forecast], alpha=0.15, linewidth=0)
-        axis.set(xlabel="lead time (days)", ylabel=label)
-        axis.set_ylim(bottom=0)
-        axis.grid(alpha=0.3)
-        if metric == "spread_skill":
-            axis.axhline(1, color="black", linewidth=0.8)
-    axes[0].legend(fontsize=8)
-    return figure
+def judged(scores: xr.Dataset) -> str:
+    """Name of the forecast that the others stand beside."""
+    return str(scores["forecast"].values[0])
 
 
 def hours(at: xr.Dataset | xr.DataArray) -> int:
     """Lead time of scores at one."""
     return int(at["prediction_timedelta"].values / np.timedelta64(1, "h"))
-
-
-def rank_histograms(scores: xr.Dataset) -> Figure:
-    """How often so many members of u, v and speed are below the truth, at the first, a middle and the last lead time; flat is right."""
-    ours = scores["rank_histogram"].sel(forecast="wsdcast", region="globe").dropna("rank", how="all")
-    figure = Figure(figsize=(11, 3), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(some_leads(ours)), sharey=True))
-    for axis, lead in zip(axes, some_leads(ours), strict=True):
-        here = ours.isel(prediction_timedelta=lead)
-        for variable, colour in zip((*VARIABLES, SPEED), ("#0b6e99", "#d97706", "#374151"), strict=True):
-            label = variable.removeprefix("10m_").replace("_component_of_wind", "").replace("_", " ")
-            axis.step(here["rank"], here.sel(variable=variable) * here["rank"].size, where="mid", color=colour, label=label)
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(xlabel="members below the truth", title=f"{hours(here)} h")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("frequency / that of a flat one")
-    axes[0].set_ylim(bottom=0)  # of all, once everything is drawn
-    axes[0].legend(fontsize=8)
-    return figure
-
-
-def reliability(scores: xr.Dataset) -> Figure:
-    """Observed frequency against forecast probability that speed exceeds a threshold; the diagonal is right, dots grow with the area."""
-    ours = scores["reliability"].sel(forecast="wsdcast", region="globe")
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(some_leads(ours)), sharey=True))
-    for axis, lead in zip(axes, some_leads(ours), strict=True):
-        here = ours.isel(prediction_timedelta=lead)
-        for threshold, colour in zip(here["threshold"].values, ("#0b6e99", "#d97706", "#7c3aed"), strict=True):
-            area, forecast, observed = (here.sel(threshold=threshold, of=what).values for what in ("area", "forecast", "observed"))
-            there = area > RARE
-            label = f"above {threshold:g} m/s"
-            axis.plot(forecast[there] / area[there], observed[there] / area[there], color=colour, linewidth=0.8, label=label)
-            axis.scatter(forecast[there] / area[there], observed[there] / area[there], 4 + 60 * np.sqrt(area[there]), color=colour)
-        axis.plot([0, 1], [0, 1], color="black", linewidth=0.8)
-        axis.set(xlabel="forecast probability", title=f"{hours(here)} h", aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("observed frequency")
-    axes[0].legend(fontsize=8)
-    return figure
 
 
 def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
@@ -92,43 +44,170 @@ def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
     return sorted({0, leads // 2, leads - 1})
 
 
+@matplotlib.rc_context(LOOK)
+def score_curves(scores: xr.Dataset) -> Figure:
+    """Fair CRPS, RMSE of the mean and spread/skill against lead time, both wind components together."""
+    both = scores.sel(variable="both", region="globe")
+    figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
+    panels = (("crps_fair", "fair CRPS (m/s)"), ("rmse", "RMSE of the mean (m/s)"), ("spread_skill", "spread / skill"))
+    for axis, (metric, label) in zip(figure.subplots(1, 3), panels, strict=True):
+        _by_lead(axis, both, metric, looks(both["forecast"].values))
+        axis.set(xlabel="lead time (days)", ylabel=label)
+        axis.set_ylim(bottom=0)
+    figure.axes[-1].axhline(1, **RIGHT)
+    _legend_below(figure, figure.axes[0])
+    return figure
+
+
+@matplotlib.rc_context(LOOK)
+def region_skill(scores: xr.Dataset) -> Figure:
+    """Skill of the fair CRPS over each reference against lead time, region by region, both wind components together."""
+    ours = scores.sel(variable="both", forecast=judged(scores))
+    skill = ours[[name for name in ours if str(name).startswith("crps_fair_skill")]]
+    regions = [str(region) for region in ours["region"].values]
+    rows = -(-len(regions) // 3)
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.7 * rows), layout="constrained")
+    axes = figure.subplots(rows, min(3, len(regions)), sharex=True, sharey=True, squeeze=False)
+    for axis, region in zip(axes.flat, regions, strict=False):
+        here = 100 * skill.sel(region=region)
+        _by_lead(axis, here, "crps_fair_skill", looks(scores["forecast"].values), "reference")
+        axis.axhline(0, **RIGHT)
+        axis.set_title(region if here["crps_fair_skill"].notnull().any() else f"{region}: no cell")
+    for axis in axes[-1]:
+        axis.set_xlabel("lead time (days)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("CRPS skill (%)")
+    for axis in axes.flat[len(regions) :]:
+        axis.axis("off")
+    _legend_below(figure, axes[0, 0], "over {}")
+    return figure
+
+
+@matplotlib.rc_context(LOOK)
+def rank_histograms(scores: xr.Dataset) -> Figure:
+    """How often so many members of u, v and speed are below the truth, at the first, a middle and the last lead time; flat is right."""
+    whole = scores.sel(forecast=judged(scores), region="globe")
+    ours = whole["rank_histogram"].dropna("rank", how="all")
+    figure, axes = _panels_by_lead(ours, 2.3)
+    for axis, lead in zip(axes, some_leads(ours), strict=True):
+        here = ours.isel(prediction_timedelta=lead)
+        for variable, colour, style in zip((*VARIABLES, SPEED), (BLUE, VERMILION, GREY), ("-", "--", ":"), strict=True):
+            label = variable.removeprefix("10m_").replace("_component_of_wind", "").replace("_", " ")
+            flat = here["rank"].size
+            axis.step(here["rank"], here.sel(variable=variable) * flat, where="mid", color=colour, label=label, linestyle=style)
+            if _has_starts(whole, "rank_histogram"):
+                sums = whole[["rank_histogram_by_start"]].sel(variable=variable, rank=ours["rank"])
+                low, high = flat * _interval(sums, lead, lambda mean: mean["rank_histogram_by_start"]).values
+                axis.fill_between(here["rank"], low, high, step="mid", color=colour, **SHADE)
+        axis.axhline(1, **RIGHT)
+        axis.set(xlabel="members below the truth")
+    axes[0].set_ylabel("frequency (flat: 1)")
+    axes[0].set_ylim(bottom=0)  # of all, once everything is drawn
+    _legend_below(figure, axes[0])
+    return figure
+
+
+@matplotlib.rc_context(LOOK)
+def reliability(scores: xr.Dataset) -> Figure:
+    """Observed frequency against forecast probability that speed exceeds a threshold; the diagonal is right, dots grow with the area."""
+    whole = scores.sel(forecast=judged(scores), region="globe")
+    ours = whole["reliability"]
+    figure, axes = _panels_by_lead(ours, 3.1)
+    for axis, lead in zip(axes, some_leads(ours), strict=True):
+        here = ours.isel(prediction_timedelta=lead)
+        for threshold, colour, marker in zip(here["threshold"].values, (BLUE, VERMILION, GREY), "os^", strict=False):
+            area, forecast, observed = (here.sel(threshold=threshold, of=what).values for what in ("area", "forecast", "observed"))
+            there = area > RARE
+            x, y = forecast[there] / area[there], observed[there] / area[there]
+            axis.plot(x, y, color=colour, linewidth=0.8)
+            axis.scatter(x, y, 4 + 60 * np.sqrt(area[there]), color=colour, marker=marker, linewidths=0)
+            axis.plot([], [], color=colour, marker=marker, linewidth=0.8, label=f"above {threshold:g} m/s")
+            if _has_starts(whole, "reliability"):
+                low, high = _interval(whole[["reliability_by_start"]].sel(threshold=threshold), lead, _frequency).values
+                axis.vlines(x, low[there], high[there], color=colour, linewidth=0.6)
+        axis.plot([0, 1], [0, 1], **RIGHT)
+        axis.set(xlabel="forecast probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+    axes[0].set_ylabel("observed frequency")
+    _legend_below(figure, axes[0])
+    return figure
+
+
+@matplotlib.rc_context(LOOK)
 def spectrum_ratios(scores: xr.Dataset) -> Figure:
     """Ratio of the members' zonal power to the truth's by wavenumber, at the first, a middle and the last lead time."""
     both = scores.sel(variable="both", region="globe")
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axis, lead in zip(np.atleast_1d(figure.subplots(1, len(some_leads(both)), sharey=True)), some_leads(both), strict=True):
-        here = both.isel(prediction_timedelta=lead)
-        for forecast in ("wsdcast", "moments alone"):
-            if forecast in here["forecast"]:
-                ratio = here["power_ratio"].sel(forecast=forecast).isel(wavenumber=slice(1, None))
-                axis.plot(ratio["wavenumber"], ratio, STYLES[forecast], color=COLOURS[forecast], label=forecast)
-        axis.axhspan(0.8, 1.2, color="black", alpha=0.08)
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(xscale="log", yscale="log", xlabel="zonal wavenumber", title=f"{hours(here)} h")
-        axis.grid(alpha=0.3, which="both")
-    figure.axes[0].set_ylabel("power of members / truth")
-    figure.axes[0].legend(fontsize=8)
+    figure, axes = _panels_by_lead(both, 2.5)
+    look = looks(both["forecast"].values)
+    for axis, lead in zip(axes, some_leads(both), strict=True):
+        for name in look:
+            here = both.sel(forecast=name).isel(wavenumber=slice(1, None))
+            ratio = here["power_ratio"].isel(prediction_timedelta=lead)
+            if name in BASELINES or not ratio.notnull().any():
+                continue  # states of the record: their spectrum is right
+            axis.plot(ratio["wavenumber"], ratio, **look[name], label=name)
+            if _has_starts(here, "power"):
+                sums = here[["power_by_start", "power_truth_by_start"]]
+                low, high = _interval(sums, lead, lambda mean: mean["power_by_start"] / mean["power_truth_by_start"]).values
+                axis.fill_between(ratio["wavenumber"], low, high, color=look[name]["color"], **SHADE)
+        axis.axhspan(0.8, 1.2, color="black", alpha=0.08, linewidth=0)
+        axis.axhline(1, **RIGHT)
+        axis.set(xscale="log", yscale="log", xlabel="zonal wavenumber")
+        _label_logarithmic(axis.xaxis)
+    _label_logarithmic(axes[0].yaxis)  # which all share
+    axes[0].set_ylabel("power of members / truth")
+    _legend_below(figure, axes[0])
     return figure
 
 
-def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating], grid: Grid, title: str) -> Figure:
-    """Wind speed of the truth, the ensemble mean, its spread and three members at one time.
+def _panels_by_lead(scores: xr.Dataset | xr.DataArray, height: float) -> tuple[Figure, NDArray[np.object_]]:
+    """A figure with one panel for each of :func:`some_leads`, and the panels."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(1, len(some_leads(scores)), sharey=True, squeeze=False)[0]
+    for axis, lead in zip(axes, some_leads(scores), strict=True):
+        axis.set_title(f"{hours(scores.isel(prediction_timedelta=lead))} h")
+    return figure, axes
 
-    Args:
-        members: (member, channel, latitude, longitude), m s-1.
-        truth: (channel, latitude, longitude).
-    """
-    truth_speed, speeds = wind_speed(truth), wind_speed(members)
-    top = float(np.quantile(truth_speed, 0.995))
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
-    axes = figure.subplots(2, 3)
-    first = draw_map(axes[0, 0], truth_speed, grid, "truth", 0.0, top)
-    draw_map(axes[0, 1], speeds.mean(axis=0), grid, "mean of the members", 0.0, top)
-    spread = speeds.std(axis=0, ddof=1)
-    image = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()), "magma")
-    for number, axis in enumerate(axes[1][: len(speeds)]):
-        draw_map(axis, speeds[number], grid, f"member {number}", 0.0, top)
-    figure.colorbar(first, ax=list(axes[1]), label="wind speed (m/s)", shrink=0.7)
-    figure.colorbar(image, ax=list(axes[0]), label="spread (m/s)", shrink=0.7)
-    figure.suptitle(title, fontsize=10)
-    return figure
+
+def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, look: dict[str, dict[str, Any]], of: str = "forecast") -> None:
+    """One line against lead time for each of the names ``of`` a dimension that has the metric, with its interval."""
+    days = scores["prediction_timedelta"].values / np.timedelta64(1, "D")
+    for name in scores[of].values:
+        here = scores.sel({of: name})
+        if not here[metric].notnull().any():
+            continue
+        axis.plot(days, here[metric], **look[name], marker="o", label=name)
+        if f"{metric}_interval" in here:
+            low, high = here[f"{metric}_interval"].transpose("bound", ...).values
+            axis.fill_between(days, low, high, color=look[name]["color"], **SHADE)
+
+
+def _label_logarithmic(scale: Axis) -> None:
+    """Round numbers as they are, closer together where there is less than a decade."""
+    low, high = scale.get_view_interval()
+    scale.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)))
+    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    scale.set_minor_locator(NullLocator())
+
+
+def _legend_below(figure: Figure, axis: Axes, text: str = "{}") -> None:
+    """One legend for all panels, where it covers nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, [text.format(label) for label in labels], loc="outside lower center", ncols=len(handles))
+
+
+def _has_starts(scores: xr.Dataset, statistic: str) -> bool:
+    """Whether there is what an interval is made of."""
+    return f"{statistic}_by_start" in scores and scores.sizes["time"] > 1
+
+
+def _interval(sums: xr.Dataset, lead: int, metric: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
+    """Interval (bound, ...) over start dates of a metric of mean statistics at one lead time, as those in ``scores.nc`` are made."""
+    weights = block_weights(sums["time"].values, sums["prediction_timedelta"].values.max())
+    return interval(metric(resampled(sums.isel(prediction_timedelta=lead), weights)))
+
+
+def _frequency(mean: xr.Dataset) -> xr.DataArray:
+    """Observed frequency by forecast probability."""
+    sums = mean["reliability_by_start"]
+    return sums.sel(of="observed", drop=True) / sums.sel(of="area", drop=True)

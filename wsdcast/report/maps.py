@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.report.style import LOOK, WIDTH
 
-# Pictures are written to files; no window is ever opened.
-matplotlib.use("Agg")
+Lines = Sequence[NDArray[np.floating]]
+"""Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from 0 to 360."""
 
 
 def wind_speed(wind: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -20,13 +27,70 @@ def wind_speed(wind: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def draw_map(
-    axis: Axes, field: NDArray[np.floating], grid: Grid, title: str, low: float, high: float, colours: str = "viridis"
+    axis: Axes,
+    field: NDArray[np.floating],
+    grid: Grid,
+    title: str,
+    low: float,
+    high: float,
+    colours: str = "viridis",
+    lines: Lines = (),
 ) -> AxesImage:
-    """Draw (latitude, longitude) with north at the top and 0 E at the left edge."""
-    spacing = 360 / grid.longitude.size
-    extent = (grid.longitude[0] - spacing / 2, grid.longitude[-1] + spacing / 2, -90, 90)
+    """Draw (latitude, longitude) with north at the top and 0 E at the left edge, each cell where it is.
+
+    Args:
+        axis: to draw on.
+        field, grid: what, and where.
+        title: above it.
+        low, high: ends of the scale of colours.
+        colours: a colour map of matplotlib.
+        lines: coastlines to draw on top.
+    """
+    east, south = 180 / grid.longitude.size, (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2
+    # Half of a pole row lies beyond the pole, and is cut off.
+    extent = (grid.longitude[0] - east, grid.longitude[-1] + east, grid.latitude[-1] - south, grid.latitude[0] + south)
     image = axis.imshow(field, extent=extent, vmin=low, vmax=high, cmap=colours, aspect="equal", interpolation="nearest")
-    axis.set_title(title, fontsize=9)
+    # The left half of the first column is west of 0 E.
+    round_the_globe = [line - (turn, 0) for turn in (0, 360) for line in lines]
+    axis.add_collection(LineCollection(round_the_globe, colors="white", linewidths=0.5, alpha=0.8), autolim=False)
+    axis.set(xlim=extent[:2], ylim=(-90, 90))
+    axis.grid(False)
+    axis.spines[:].set_visible(True)
+    axis.set_title(title)
     axis.set_xticks([0, 90, 180, 270], ["0°", "90°E", "180°", "90°W"], fontsize=6)
     axis.set_yticks([-60, 0, 60], ["60°S", "0°", "60°N"], fontsize=6)
     return image
+
+
+@matplotlib.rc_context(LOOK)
+def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating] | None, grid: Grid, title: str, lines: Lines = ()) -> Figure:
+    """Wind speed of the truth, the ensemble mean, its spread and three members at one time.
+
+    Args:
+        members: (member, channel, latitude, longitude), m s-1.
+        truth: (channel, latitude, longitude), or None where it is not known yet.
+        grid: of both.
+        title: above all.
+        lines: coastlines.
+    """
+    speeds = wind_speed(members)
+    mean, spread = speeds.mean(axis=0), speeds.std(axis=0, ddof=min(1, len(speeds) - 1))
+    fields = {"mean of the members": mean} | {f"member {number}": speed for number, speed in enumerate(speeds[:3])}
+    if truth is not None:
+        fields = {"truth": wind_speed(truth)} | fields
+    top = float(np.quantile(next(iter(fields.values())) if truth is not None else speeds, 0.995))
+    figure = Figure(figsize=(WIDTH, 3.7), layout=ConstrainedLayoutEngine(h_pad=0.08, compress=True))
+    axes = figure.subplots(2, 3)
+    places = [axes[0, 0], axes[0, 1], *axes[1]] if truth is not None else [axes[0, 1], *axes[1]]
+    if truth is None:
+        axes[0, 0].axis("off")
+        axes[0, 0].text(0.5, 0.5, "no truth yet", ha="center", va="center", transform=axes[0, 0].transAxes)
+    for axis in places[len(fields) :]:
+        axis.axis("off")
+    images = [draw_map(axis, field, grid, name, 0.0, top, lines=lines) for axis, (name, field) in zip(places, fields.items(), strict=False)]
+    of_spread = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()) or 1.0, "magma", lines)
+    bar: dict[str, Any] = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.05}
+    figure.colorbar(images[0], ax=axes[:, :2], label="wind speed (m/s)", extend="max", **bar)
+    figure.colorbar(of_spread, ax=axes[:, 2], label="spread (m/s)", **bar | {"aspect": 15})
+    figure.suptitle(title, fontsize=8)
+    return figure

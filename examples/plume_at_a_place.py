@@ -1,0 +1,41 @@
+"""A forecast opened with nothing but xarray, and its plume drawn at a place.
+
+    python examples/plume_at_a_place.py RUN/forecast.zarr 52.5 13.4 plume.png
+
+Quantiles of wind speed over the members at the nearest grid point, for the first start. Any ensemble in the layout of WeatherBench 2 will
+do. (``wsdcast plot plume`` draws the truth beside them.)
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+
+def plume(store: str, latitude: float, longitude: float) -> Figure:
+    """The figure; latitude and longitude are degrees north and east."""
+    with xr.open_zarr(store, decode_timedelta=True) as forecast:
+        east = abs((forecast["longitude"] - longitude + 180) % 360 - 180)  # longitude is a circle
+        at = forecast.isel(time=0, longitude=east.argmin(dim="longitude")).sel(latitude=latitude, method="nearest")
+        speed = np.hypot(at["10m_u_component_of_wind"], at["10m_v_component_of_wind"]).compute()
+    days = speed["prediction_timedelta"] / np.timedelta64(1, "D")
+    low, lower, median, upper, high = speed.quantile([0.1, 0.25, 0.5, 0.75, 0.9], dim="number")
+
+    figure = Figure(layout="constrained")
+    axis = figure.subplots()
+    axis.fill_between(days, low, high, color="#cce3f0", label="10 to 90 %")
+    axis.fill_between(days, lower, upper, color="#85b8d9", label="25 to 75 %")
+    axis.plot(days, median, color="#0072B2", label="median")
+    axis.set(xlabel="lead time (days)", ylabel="10 m wind speed (m/s)")
+    axis.set_title(f"{at['latitude'].item():g}°N {at['longitude'].item():g}°E, from {at['time'].dt.strftime('%Y-%m-%d %H').item()} UTC")
+    axis.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    plume(sys.argv[1], float(sys.argv[2]), float(sys.argv[3])).savefig(sys.argv[4])

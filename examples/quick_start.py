@@ -1,0 +1,50 @@
+"""The four stages from Python, on a planet so small that they take less than a minute, and what they leave, opened with xarray.
+
+    python examples/quick_start.py RUN
+
+Prints fair CRPS by lead time, ours and the baselines'. For forecasts that are worth something take the recipe ``planet`` as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import wsdcast
+from wsdcast.recipe import load_recipe
+
+SMALL = {
+    "name": "quick",
+    "data__grid": "16x8",
+    "data__days": 100,
+    "moments__widths": [8, 8],
+    "moments__steps": 200,
+    "generator__widths": [8, 8],
+    "generator__steps": 200,
+}
+"""What is changed in the recipe: ``section__key``, as in its YAML file."""
+
+
+def main(run: Path) -> None:
+    """Make what is missing in a run directory, and print."""
+    wsdcast.prepare(load_recipe("planet").changed(**SMALL), run)
+    wsdcast.train(run=run)  # from here on the recipe is that of the run
+    wsdcast.rollout(run=run, members=10, nfe=4, starts=4, days=1)
+    wsdcast.score(run=run)
+
+    with xr.open_zarr(run / "forecast.zarr", decode_timedelta=True) as forecast:
+        print(dict(forecast.sizes))
+        speed = np.hypot(forecast["10m_u_component_of_wind"], forecast["10m_v_component_of_wind"])
+        print(f"strongest wind of all members: {float(speed.max()):.1f} m/s")
+    with xr.open_dataset(run / "scores.nc", decode_timedelta=True) as scores:
+        crps = scores["crps_fair"].sel(variable="both", region="globe", drop=True)
+        print(crps.transpose("prediction_timedelta", "forecast").to_pandas().round(3))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,58 @@
+"""The forecast at a place: how the ensemble fans out with lead time."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from wsdcast.data.forecasts import QUANTILES
+from wsdcast.data.grid import Grid
+from wsdcast.report.style import BLUE, LOOK, WIDTH
+
+EARTH_RADIUS = 6371.0
+"""km."""
+
+
+def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, float]:
+    """Row and column of the grid point nearest to a place on the sphere, and how far it is, km."""
+    rows, columns = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
+    at, east = np.deg2rad(latitude), np.deg2rad(longitude)
+    # Half the square of the chord, which is exact where the angle's cosine would be lost in rounding.
+    versine = np.sin((rows - at) / 2) ** 2 + np.cos(rows) * np.cos(at) * np.sin((columns - east) / 2) ** 2
+    row, column = np.unravel_index(versine.argmin(), grid.shape)
+    return int(row), int(column), float(2 * EARTH_RADIUS * np.arcsin(np.sqrt(versine.min())))
+
+
+def place(latitude: float, longitude: float) -> str:
+    """Coordinates as they are written: 52.5°N 13.4°E."""
+    east = (longitude + 180) % 360 - 180
+    return f"{abs(latitude):.6g}°{'N' if latitude >= 0 else 'S'} {abs(east):.6g}°{'E' if east >= 0 else 'W'}"
+
+
+@matplotlib.rc_context(LOOK)
+def plume(bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], title: str) -> Figure:
+    """Bands of quantiles of wind speed against lead time, and the truth.
+
+    Args:
+        bands: :data:`QUANTILES` over the members, (quantile, lead), m s-1.
+        truth: (lead,), m s-1, NaN where it is not known.
+        leads: (lead,).
+        title: above it.
+    """
+    days = leads / np.timedelta64(1, "D")
+    figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
+    axis = figure.subplots()
+    outer, inner, median = (bands[0], bands[-1]), (bands[1], bands[-2]), bands[len(QUANTILES) // 2]
+    for (low, high), ends, shade in ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
+        label = "{:.0f} to {:.0f} %".format(*(100 * end for end in ends))
+        axis.fill_between(days, low, high, color=shade, linewidth=0, label=label)
+    axis.plot(days, median, color=BLUE, label="median")
+    if np.isfinite(truth).any():
+        axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
+    axis.set(xlabel="lead time (days)", ylabel="10 m wind speed (m/s)", xlim=(0, days[-1]))
+    axis.set_ylim(bottom=0)
+    axis.set_title(title)
+    figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
+    return figure
