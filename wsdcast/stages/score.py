@@ -21,6 +21,7 @@ from wsdcast.artefact import (
     SCORES_TABLE,
     Summary,
     complete,
+    digest_of,
     is_current,
     make_stamp,
     require,
@@ -32,6 +33,7 @@ from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
 from wsdcast.progress import track
 from wsdcast.recipe import Recipe
+from wsdcast.report.interactive_maps import in_words
 from wsdcast.report.page import write_report
 from wsdcast.verification.baselines import climatology, persistence
 from wsdcast.verification.intervals import as_table, with_intervals
@@ -75,12 +77,23 @@ def score(recipe: str | Path | None = None, run: str | Path | None = None, *, ov
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
     with complete(report) as partial:
-        about = (
-            f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
-            f"{resolved.rollout.nfe} network evaluations per sample, prior: {resolved.generator.prior}"
-        )
-        text = yaml.safe_dump(resolved.dump(), sort_keys=False)
-        write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
+        facts = {
+            "recipe": resolved.name,
+            "hash": digest_of(resolved.dump()),
+            "model": f"{resolved.generator.prior} prior, {resolved.rollout.nfe} network evaluations per sample",
+            "data": resolved.data.source,
+            "grid": record.grid.name,
+            "starts": f"{scores.sizes['time']}, {in_words(scores['time'].values[0])} to {in_words(scores['time'].values[-1])}",
+            "members": str(resolved.rollout.members),
+        }
+        title, text = f"Ensemble forecast of 10 m wind: {resolved.name}", yaml.safe_dump(resolved.dump(), sort_keys=False)
+        with open_store(forecasts[OURS]) as store:
+
+            def fields(start: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+                time, leads = store["time"].values[start], store["prediction_timedelta"].values
+                return read_wind(store.isel(time=start)), _truth(record, time, leads)[1]
+
+            write_report(partial, scores, record.grid, fields, title, facts, text, on_earth=resolved.data.source != "planet")
     summary = Summary("score", scores=table(scores))
     summary.written = {
         str(path): "statistics by start, metrics with intervals, by lead, variable and region",
