@@ -104,16 +104,29 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     speeds = read_speeds(fields, chosen)
     times, ahead = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
     starts, first = [in_words(time) for time in times], ahead.size // 2
-    start = Select(title="Start", options=[(str(number), name) for number, name in enumerate(starts)], value="0", width=190, styles=WIDGET)
+    start = Select(
+        title="Start",
+        options=[(str(number), name) for number, name in enumerate(starts)],
+        value="0",
+        width=190,
+        styles=WIDGET,
+        name="start",
+    )
     leads = in_hours(ahead)
     lead = CategoricalSlider(
-        title="Lead time", categories=leads, value=leads[first], sizing_mode="stretch_width", disabled=len(leads) < 2, styles=WIDGET
+        title="Lead time",
+        categories=leads,
+        value=leads[first],
+        sizing_mode="stretch_width",
+        disabled=len(leads) < 2,
+        styles=WIDGET,
+        name="lead",
     )
 
     points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
     row, column = (int(np.abs(axis - at).argmin()) for axis, at in zip(points, PLACE, strict=True))
     point = row * points[1].size + column
-    place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]})
+    place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
     maps, shown, library = _maps(speeds.maps, grid, chosen, first, on_earth)
     plume, series, unit = _plume(speeds.plumes, ahead, row, column)
     now = Span(location=days_of(ahead)[first], dimension="height", line_color=INK, line_dash="dashed")
@@ -146,8 +159,8 @@ def _maps(
     """The panels, what they show and what they could show, each field as bytes, by name."""
     of_speed = max(unit_of(field) for name, field in maps.items() if name != "spread")
     units = {name: unit_of(field) if name == "spread" else of_speed for name, field in maps.items()}
-    library = ColumnDataSource({name: list(as_bytes(field, units[name])) for name, field in maps.items()})
-    shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()})
+    library = ColumnDataSource({name: list(as_bytes(field, units[name])) for name, field in maps.items()}, name="library")
+    shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
     formatters = {f"@{name}": CustomJSHover(args={"unit": unit}, code=IN_WORDS) for name, unit in units.items()}
     tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(SHORT[name], f"@{name}{{custom}}") for name in maps]
 
@@ -202,7 +215,7 @@ def _plume(plumes: Field, ahead: NDArray[np.timedelta64], row: int, column: int)
     """The ensemble at one place of the first start, its data, and the unit of its bytes."""
     unit = unit_of(plumes)
     data = dict(zip(PLUME, plumes[0, row, column], strict=True))
-    series = ColumnDataSource(data | {"x": days_of(ahead), "lead": in_hours(ahead)})
+    series = ColumnDataSource(data | {"x": days_of(ahead), "lead": in_hours(ahead)}, name="plume")
     on = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
     for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.models import UIElement
 from bokeh.resources import Resources
@@ -38,7 +39,7 @@ tr > :first-child { padding-left: 0; text-align: left; } th[scope=row] { font-we
 tr:has(> th[scope=row]) > * { border-bottom: none; }
 tr:has(> th[scope=row]:not(:empty)) > * { border-top: 1px solid #e5e7eb; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: .6rem 1rem; }
-.row > *, .controls > * { min-width: 0; }
+.row > *, .controls > * { min-width: 0; } .row > * { overflow: clip; }
 .legend { font-size: .875rem; margin: .6rem 0 .2rem; display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
 .controls { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; align-items: end; position: sticky; top: 0; z-index: 2; background: white;
   padding: .4rem 0; }
@@ -47,8 +48,9 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } 
 @media print {
   @page { size: A4; margin: 12mm; }
   body { margin: 0; padding: 0; max-width: none; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  table { font-size: .7rem; } td { white-space: pre-line; min-width: 2.4rem; } td, th { padding: .1rem .2rem; }
   .controls { position: static; } .wide, pre { overflow: visible; } pre { white-space: pre-wrap; }
-  h2, .legend { break-after: avoid; } .row > *, tr { break-inside: avoid; }
+  h2, .legend { break-after: avoid; } .row > *, tr { break-inside: avoid; } .row > * { overflow: visible; }
 }
 """
 # Nothing is asked of any network, whatever is in the page; the library makes functions of its callbacks' text.
@@ -106,7 +108,12 @@ def write_report(
         "climatology. The energy score is of whole fields of the wind vector, which sees what is wrong between places.</p>",
         f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>",
     ]
-    script, places = components([model for part in parts if not isinstance(part, str) for model in part])
+    models = [model for part in parts if not isinstance(part, str) for model in part]
+    document = Document()
+    with document.models.freeze():  # looked through once, not for every figure
+        for model in models:
+            document.add_root(model)
+    script, places = components(models)
     place = iter(places)
     body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(place)}</div>" for _ in part) for part in parts)
     head = (

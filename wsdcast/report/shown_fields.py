@@ -134,4 +134,4 @@ def unit_of(speeds: Field) -> float:
 
 def as_bytes(speeds: Field, unit: float) -> NDArray[np.uint8]:
     """Speeds as multiples of a unit, :data:`NONE` where not known."""
-    return np.where(np.isfinite(speeds), np.rint(np.nan_to_num(speeds) / unit), NONE).astype(np.uint8)
+    return np.where(np.isfinite(speeds), np.rint(np.nan_to_num(speeds, posinf=0, neginf=0) / unit), NONE).astype(np.uint8)
