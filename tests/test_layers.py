@@ -22,7 +22,7 @@ ALLOWED = {
     "nets": BASE,
     "warmstart": BASE,
     "data": BASE | {"unfinished"},
-    "verification": BASE | {"data", "unfinished"},
+    "verification": BASE | {"data", "unfinished", "progress"},
     "report": BASE | {"data", "verification", "progress"},
     "names": set(),
     "recipe": BASE | {"names", "times"},

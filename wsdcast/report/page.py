@@ -1,20 +1,26 @@
-"""The report: one HTML file that holds everything it shows."""
+"""The report: one HTML file that holds everything it shows, and the library that shows it."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
+from bokeh.document import Document
+from bokeh.embed import components
+from bokeh.models import UIElement
+from bokeh.resources import Resources
 from matplotlib.figure import Figure
 
-from wsdcast.data.analysis import Analysis
-from wsdcast.data.store import SPEED, open_store, read_wind
-from wsdcast.report.figures import forecast_maps, hours, rank_histograms, reliability, score_curves, some_leads, spectrum_ratios
-from wsdcast.verification.statistics import BOTH
+from wsdcast.data.grid import Grid
+from wsdcast.report.interactive_maps import forecast_maps
+from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
+from wsdcast.report.panels import Row
+from wsdcast.report.shown_fields import Fields
+from wsdcast.report.tables import by_lead, regions, summary
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #1f2937; }
@@ -23,55 +29,127 @@ img { max-width: 100%; } table { border-collapse: collapse; font-variant-numeric
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e5e7eb; } th { font-weight: 600; }
 .wide { overflow-x: auto; } p.note { color: #6b7280; } pre { background: #f3f4f6; padding: 1rem; overflow-x: auto; font-size: .85rem; }
 """
+INTERACTIVE_STYLE = """
+h1 { line-height: 1.2; } h2 { margin: 2.2rem 0 .3rem; } p.note { font-size: .875rem; margin: .5rem 0 .8rem; max-width: 52rem; }
+dl { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: .8rem 0 0; } dl div { min-width: 0; overflow-wrap: anywhere; }
+dt { font-size: .75rem; color: #6b7280; line-height: 1.2; } dd { margin: 0; }
+table { font-size: .8125rem; width: 100%; } td { white-space: pre; } td, th { padding: .15rem .4rem; vertical-align: baseline; }
+thead th { white-space: pre-line; }
+tr > :first-child { padding-left: 0; text-align: left; } th[scope=row] { font-weight: 400; } thead th { border-bottom: 2px solid #d1d5db; }
+tr:has(> th[scope=row]) > * { border-bottom: none; }
+tr:has(> th[scope=row]:not(:empty)) > * { border-top: 1px solid #e5e7eb; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: .6rem 1rem; }
+.row > *, .controls > * { min-width: 0; } .row > * { overflow: clip; }
+.legend { font-size: .875rem; margin: .6rem 0 .2rem; display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
+.controls { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; align-items: end; position: sticky; top: 0; z-index: 2; background: white;
+  padding: .4rem 0; }
+.controls > :last-child { flex: 1 1 16rem; padding-right: .8rem; }
+details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } .recipe { columns: 16rem; }
+@media print {
+  @page { size: A4; margin: 12mm; }
+  body { margin: 0; padding: 0; max-width: none; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  table { font-size: .7rem; } td { white-space: pre-line; min-width: 2.4rem; } td, th { padding: .1rem .2rem; }
+  .controls { position: static; } .wide, pre { overflow: visible; } pre { white-space: pre-wrap; }
+  h2, .legend { break-after: avoid; } .row > *, tr { break-inside: avoid; } .row > * { overflow: visible; }
+}
+"""
+# Nothing is asked of any network, whatever is in the page; the library makes functions of its callbacks' text.
+POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
 
-def write_report(path: Path, scores: xr.Dataset, record: Analysis, forecast: Path, title: str, about: str, recipe: str) -> None:
-    """Write the report of one run.
+def write_report(
+    path: Path,
+    scores: xr.Dataset,
+    grid: Grid,
+    fields: Fields | None,
+    title: str,
+    facts: Mapping[str, str],
+    recipe: str,
+    *,
+    on_earth: bool,
+) -> None:
+    """Write the report of the first forecast in ``scores``, beside the others.
 
     Args:
         path: of the HTML file.
-        scores: as in ``scores.nc``.
-        record: the prepared record, for the truth.
-        forecast: store whose first start is shown as maps.
-        title: name of the run.
-        about: one line on data, grid, starts and members.
+        scores: as in ``scores.nc``; metrics that are missing or not a number are left out.
+        grid: of the fields.
+        fields: for each number of a start the members (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude,
+            longitude), m s-1, NaN where a member was stopped and where there is no truth; None if there are none.
+        title: of the page.
+        facts: what the scores are of, by name, for the header.
         recipe: text of the recipe, shown at the end.
+        on_earth: whether coastlines are those of the Earth.
     """
-    with open_store(forecast) as store:
-        last = store.isel(time=0, prediction_timedelta=-1)
-        members = read_wind(last)
-        members = members[np.isfinite(members).all(axis=(1, 2, 3))]  # those that were not stopped
-        start, lead = last["time"].values, last["prediction_timedelta"].values
-    truth = record.wind[np.searchsorted(record.times, start + lead)]
-    when = f"{start.astype('datetime64[h]')} + {int(lead / np.timedelta64(1, 'h'))} h, wind speed"
-    parts = [
-        f"<h1>Ensemble forecast of 10 m wind: {html.escape(title)}</h1><p class=note>{html.escape(about)}</p>",
+    ours = html.escape(str(scores["forecast"].values[0]))
+    parts: list[str | Sequence[UIElement]] = [
+        f"<header><h1>{html.escape(title)}</h1><dl>{_facts(facts)}</dl></header>",
         "<h2>Scores by lead time</h2>",
-        picture(score_curves(scores), "Fair CRPS, RMSE and spread/skill against lead time"),
-        _table(scores),
-        "<p class=note>Both wind components, all starts, weighted by area. CRPS in m/s, fair: its expectation does not depend on the "
-        "number of members; the standard one is biased upward. Persistence and climatology are the forecasts to beat; 'moments alone' "
-        "draws independent Gaussian values from the warm-start network.</p>",
-        "<h2>Where, and better than what?</h2>",
-        _regions(scores),
-        "<p class=note>Fair CRPS in m/s at the first, a middle and the last lead time; in brackets its skill over climatology, "
-        "1 - score / score of climatology in percent, with 95 % of bootstrap samples of the start dates. Energy score: the same for whole "
-        "fields of the wind vector, which sees what is wrong between places.</p>",
+        *_row(score_curves(scores), "scores"),
+        "<p class=note>10 m wind, mean of both components, weighted by area, all starts; bands and brackets hold 95 % of bootstrap "
+        "samples of the start dates. Fair CRPS does not depend on the number of members. Spread over skill is right at 1.</p>",
+        summary(scores),
+        f"<details><summary>All lead times</summary>{by_lead(scores)}</details>",
+        "<h2>Forecast and truth</h2>",
+        *_maps(scores, grid, fields, on_earth),
         "<h2>Is it as uncertain as it says?</h2>",
-        picture(rank_histograms(scores), "Rank histograms"),
-        picture(reliability(scores), "Reliability of probabilities of strong wind"),
-        "<p class=note>Above: a flat histogram is right, one with high ends has too little spread. Below: of the cells where strong wind "
-        "was forecast with a probability, the share that had it.</p>",
+        *_row(rank_histograms(scores), "rank histogram"),
+        "<p class=note>Where the truth ranks among the members: flat is right, high ends mean too little spread.</p>",
+        *_row(reliability(scores), "reliability"),
+        "<p class=note>Of the cells where strong wind was forecast with a probability, the share that had it: the diagonal is right; "
+        "larger dots are of more area.</p>",
         "<h2>Does it look like wind?</h2>",
-        picture(spectrum_ratios(scores), "Ratio of power spectra"),
-        "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. 1 is right; the "
-        "band is 20 %.</p>",
-        "<h2>One forecast</h2>",
-        picture(forecast_maps(members, truth, record.grid, when), "Maps of truth, mean, spread and members"),
-        f"<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>",
+        *_row(spectrum_ratios(scores), "spectra"),
+        "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. 1 is right, the "
+        "band is 20 %; blue is too smooth, red too rough.</p>",
+        "<h2>Where?</h2>",
+        regions(scores),
+        f"<p class=note>Fair CRPS and energy score of {ours} in m/s; below them the skill over climatology, 1 - score / score of "
+        "climatology. The energy score is of whole fields of the wind vector, which sees what is wrong between places.</p>",
+        f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>",
     ]
-    page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast: {html.escape(title)}</title>"
-    path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n", encoding="utf-8")
+    models = [model for part in parts if not isinstance(part, str) for model in part]
+    document = Document()
+    with document.models.freeze():  # looked through once, not for every figure
+        for model in models:
+            document.add_root(model)
+    script, places = components(models)
+    place = iter(places)
+    body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(place)}</div>" for _ in part) for part in parts)
+    head = (
+        f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{POLICY}">'
+        f"<meta name=viewport content='width=device-width, initial-scale=1'><title>{html.escape(title)}</title>"
+        f"<style>{STYLE}{INTERACTIVE_STYLE}</style>"
+    )
+    library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render()
+    page = f"<!doctype html><html lang=en><head>{head}</head><body>{body}{library}{script}</body></html>\n"
+    path.write_text(page, encoding="utf-8")
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(fact)}</dd></div>" for name, fact in facts.items())
+
+
+def _row(row: Row, what: str) -> list[str | Sequence[UIElement]]:
+    """Figures side by side below the names of their lines."""
+    if not row.figures:
+        return [f"<p class=note>These scores have no {what}.</p>"]
+    return [row.legend() if row.lines else "", "<div class=row>", row.figures, "</div>"]
+
+
+def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool) -> list[str | Sequence[UIElement]]:
+    if fields is None:
+        return ["<p class=note>No maps: the fields of this forecast were not kept.</p>"]
+    made = forecast_maps(scores, grid, fields, on_earth)
+    return [
+        "<section><div class=controls>",
+        made.controls,
+        "</div>",
+        *_row(made.maps, ""),
+        "<p class=note>Wind speed 10 m above the ground. Choose a place on any map to see the ensemble there:</p>",
+        *_row(made.plume, ""),
+        f"</section><p class=note>The dark band holds half of the members, the light one 80 %. {html.escape(made.left_out)}</p>",
+    ]
 
 
 def picture(figure: Figure, alternative: str) -> str:
@@ -79,43 +157,3 @@ def picture(figure: Figure, alternative: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-
-
-def _table(scores: xr.Dataset) -> str:
-    both = scores.sel(variable="both", region="globe")
-    ours = both.sel(forecast="wsdcast")
-    names = [str(name) for name in both["forecast"].values]
-    head = ["lead", *(f"CRPS {name}" for name in names), "standard CRPS", "RMSE", "spread / skill", "largest spectrum deviation"]
-    rows = []
-    for lead in range(both.sizes["prediction_timedelta"]):
-        here = ours.isel(prediction_timedelta=lead)
-        crps = both["crps_fair"].isel(prediction_timedelta=lead).values
-        deviation = f"{100 * float(here['power_deviation']):.0f} %"
-        numbers = [*crps, float(here["crps_standard"]), float(here["rmse"]), float(here["spread_skill"])]
-        rows.append([f"{hours(here)} h", *(f"{number:.3f}" for number in numbers), deviation])
-    return _html_table(head, rows)
-
-
-def _regions(scores: xr.Dataset) -> str:
-    """Scores of our forecast by region, with their skill."""
-    ours = scores.sel(forecast="wsdcast", reference="climatology")
-    leads = [ours.isel(prediction_timedelta=lead) for lead in some_leads(ours)]
-    what = {"u and v": ("crps_fair", BOTH), "speed": ("crps_fair", SPEED), "energy score": ("energy_score", None)}
-    head = ["region", *(f"{label}, {hours(here)} h" for label in what for here in leads)]
-    rows = []
-    for region in scores["region"].values:
-        cells = []
-        for name, variable in what.values():
-            for here in leads:
-                at = here.sel(region=region) if variable is None else here.sel(region=region, variable=variable)
-                percent = (100 * float(value) for value in (at[f"{name}_skill"], *at[f"{name}_skill_interval"]))
-                skill, low, high = (f"{value:.0f}" for value in percent)
-                cells.append(f"{float(at[name]):.3f} ({skill} [{low}, {high}])" if np.isfinite(at[name]) else "no cell")
-        rows.append([str(region), *cells])
-    return _html_table(head, rows)
-
-
-def _html_table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f"<div class=wide><table><tr>{names}</tr>{cells}</table></div>"

@@ -19,7 +19,8 @@ from wsdcast.errors import UserError
 from wsdcast.names import FigureName
 from wsdcast.recipe import Recipe
 from wsdcast.report import animation, figures, style
-from wsdcast.report.maps import forecast_maps, wind_speed
+from wsdcast.report.coastlines import coastlines_of
+from wsdcast.report.maps import Lines, forecast_maps, wind_speed
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.times import in_utc
 
@@ -76,6 +77,7 @@ def plot(
     else:
         forecast = require(resolved, directory, FORECAST, "rollout")
         record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+        lines = coastlines_of(resolved.data.source)
         with open_store(forecast) as store:
             row = 0 if start is None else _row(store["time"].values, start, forecast)
             summary.facts["start"] = _hour(store["time"].values[row])
@@ -84,12 +86,12 @@ def plot(
             if figure != "plume" and "number" not in store[VARIABLES[0]].dims:
                 raise UserError(f"{forecast}: has statistics over members alone (rollout.keep); {figure} needs the members")
             if figure == "maps":
-                drawn = _maps(store.isel(time=row), record, lead_hours, forecast)
+                drawn = _maps(store.isel(time=row), record, lead_hours, forecast, lines)
             elif figure == "plume" and at is not None:
                 drawn, summary.facts["grid point"] = _plume(store.isel(time=row), record, *at, forecast)
         with complete(path) as partial:
             if figure == "animation":
-                animation.animate(forecast, record, partial, row)
+                animation.animate(forecast, record, partial, row, lines)
             else:
                 style.save(drawn, partial)
     summary.written[str(path)] = figure
@@ -152,7 +154,7 @@ def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:
     return row
 
 
-def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path: Path) -> Figure:
+def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
     """Maps of one start and lead time.
 
     Raises:
@@ -167,7 +169,7 @@ def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path
     title = f"10 m wind speed, {_hour(start)} + {leads[number]:g} h"
     known = np.flatnonzero(record.times == valid)
     truth = record.wind[known[0]] if known.size else None
-    return forecast_maps(_not_stopped(read_wind(here), path, start), truth, record.grid, title)
+    return forecast_maps(_not_stopped(read_wind(here), path, start), truth, record.grid, title, lines)
 
 
 def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: float, path: Path) -> tuple[Figure, str]:

@@ -41,6 +41,7 @@ from wsdcast.priors import moments_alone, trained
 from wsdcast.progress import track
 from wsdcast.recipe import Rollout
 from wsdcast.report.animation import animate
+from wsdcast.report.coastlines import coastlines_of
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.warmstart.prior import Moments
 
@@ -160,7 +161,7 @@ def rollout(
     animation = directory / ANIMATION
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
-            animate(directory / FORECAST, record, partial)
+            animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
 

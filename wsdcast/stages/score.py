@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,9 +10,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import yaml
-from dask.base import compute
-from dask.delayed import delayed
-from numpy.typing import NDArray
 
 from wsdcast.artefact import (
     ANALYSIS,
@@ -24,34 +20,27 @@ from wsdcast.artefact import (
     SCORES_TABLE,
     Summary,
     complete,
+    digest_of,
     is_current,
     make_stamp,
     require,
     resolve,
 )
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.forecasts import STOPPED
 from wsdcast.data.store import open_store
 from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
-from wsdcast.progress import track
+from wsdcast.report.interactive_maps import in_words
 from wsdcast.report.page import write_report
-from wsdcast.verification.alignment import misalignment
+from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.comparison import compare
-from wsdcast.verification.intervals import as_table, with_intervals
-from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
-from wsdcast.verification.scoring import Sources, climate_of, joined, opened, score_start
-from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, metrics, scored_pairs, spectral, with_both
+from wsdcast.verification.intervals import BY_START, as_table, scores_of
+from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
+from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
 from wsdcast.verification.streamed import STRINGS
 
 OURS, MOMENTS_ALONE = "wsdcast", "moments alone"
-
-BY_START = "_by_start"
-"""Ending of the names of statistics in ``scores.nc``, to tell them from metrics."""
-CHECKED = 4
-"""Starts whose first lead times are compared with the truth before a forecast of unknown origin is scored."""
 
 
 def score(
@@ -80,41 +69,35 @@ def score(
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
     if resolved.generator.has_moments_model:
         forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
-    record, scores = open_analysis(analysis), None
+    keep = resolved.rollout.keep
+    if keep == "statistics":
+        raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
+    scores = None
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
             scores = dataset.load() if {*ABOUT, "pairs"} <= set(dataset) else None  # an older version had fewer
-    if scores is None:
-        if resolved.rollout.keep == "statistics":
-            raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
-        with open_store(forecasts[OURS]) as store:
-            times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
-        streamed, named = {}, tuple[tuple[str, str], ...]()
-        if resolved.rollout.keep == "scores":
-            streamed = {name: _made_in_the_rollout(path) for name, path in forecasts.items()}
-        else:
-            named = tuple((name, str(path)) for name, path in forecasts.items())
-        with TemporaryDirectory(prefix="wsdcast-") as scratch:
-            sources = Sources(named, str(analysis), record.validation_from, scratch)
-            sums = _statistics(sources, times, leads, streamed, scheduler, workers)
-        scores = _scores(sums)
-        scores.attrs = {
-            "title": "scores of 10 m wind ensemble forecasts",
-            "grid": record.grid.name,
-            "members": resolved.rollout.members,
-            "wsdcast": json.dumps(make_stamp(resolved, directory, SCORES)),
+    streamed = {name: _made_in_the_rollout(path) for name, path in forecasts.items()} if keep == "scores" else {}
+    with open_store(analysis) as store:
+        past_until = np.datetime64(store.attrs["validation_from"], "ns")
+    with open_store(forecasts[OURS]) as store:
+        times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
+    with TemporaryDirectory(prefix="wsdcast-") as scratch:
+        named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
+        sources = Sources(named, str(analysis), past_until, scratch)
+        grid = opened(sources)[1].grid
+        if scores is None:
+            scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
+            stamp = json.dumps(make_stamp(resolved, directory, SCORES))
+            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "wsdcast": stamp}
+            _write(directory, scores)
+        facts = {
+            "recipe": resolved.name,
+            "hash": digest_of(resolved.dump()),
+            "model": f"{resolved.generator.prior} prior, {resolved.rollout.nfe} network evaluations per sample",
+            "data": resolved.data.source,
         }
-        _write(directory, scores)
-    with complete(directory / SCORES_TABLE) as partial:
-        as_table(scores).to_csv(partial, index=False, float_format="%.6g")
-    if resolved.rollout.keep != "scores":  # it has maps
-        with complete(directory / REPORT) as partial:
-            about = (
-                f"{resolved.data.source}, {record.grid.name} grid, {scores.sizes['time']} starts, {resolved.rollout.members} members, "
-                f"{resolved.rollout.nfe} network evaluations per sample, prior: {resolved.generator.prior}"
-            )
-            text = yaml.safe_dump(resolved.dump(), sort_keys=False)
-            write_report(partial, scores, record, forecasts[OURS], resolved.name, about, text)
+        text = yaml.safe_dump(resolved.dump(), sort_keys=False)
+        _report(directory, scores, sources, resolved.name, facts, text, resolved.data.source != "planet")
     summary = _summary(directory, scores)
     summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
     return summary
@@ -129,7 +112,7 @@ def score_forecast(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Score a forecast of any origin into ``RUN/scores.nc`` and ``RUN/scores.csv``.
+    """Score a forecast of any origin into ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
     Args:
         forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or one near to it.
@@ -151,14 +134,11 @@ def score_forecast(
         sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
         stored = opened(sources)[0][name]
         sources = Sources(((name, forecast),), truth, stored.times.min(), scratch)
-        _require_aligned(sources)
-        sums = _statistics(sources, stored.times, stored.leads, {}, scheduler, workers)
-    scores = _scores(sums)
-    about = {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
-    scores.attrs = {"title": "scores of 10 m wind ensemble forecasts", **about}
-    _write(directory, scores)
-    with complete(directory / SCORES_TABLE) as partial:
-        as_table(scores).to_csv(partial, index=False, float_format="%.6g")
+        require_aligned(sources)
+        scores = scores_of(statistics_by_start(sources, stored.times, stored.leads, {}, scheduler, workers))
+        scores.attrs |= {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
+        _write(directory, scores)
+        _report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return _summary(directory, scores)
 
 
@@ -201,75 +181,19 @@ def _made_in_the_rollout(path: Path) -> xr.Dataset:
     return found.assign_coords({name: found[name].values.astype(object).astype(str) for name in STRINGS})
 
 
-def _statistics(
-    sources: Sources,
-    times: NDArray[np.datetime64],
-    leads: NDArray[np.timedelta64],
-    streamed: dict[str, xr.Dataset],
-    scheduler: str | None,
-    workers: int | None,
-) -> xr.Dataset:
-    """Statistics of all forecasts and baselines, (forecast, time, prediction_timedelta, ...), start by start.
-
-    Args:
-        sources: of what is to be scored.
-        times, leads: of all of them.
-        streamed: statistics by start that are there already.
-        scheduler, workers: as for :func:`score`.
-    """
-    climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
-    tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
-    parts: dict[str, list[xr.Dataset]] = {}
-    for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
-        for name, part in found.items():
-            parts.setdefault(name, []).append(part)
-    sums = joined(streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
-    if not scored_pairs(sums).any():
-        raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
-    return sums
-
-
-def _in_turn(function: Callable[..., Any], tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """Results in order: one by one here, or as many at once as a cluster has workers."""
-    if scheduler is None and workers is None:
-        yield from (function(*task) for task in tasks)
-        return
-    with at_work(scheduler, workers, "") as how:
-        yield from compute(*(delayed(function)(*task) for task in tasks), **how)
-
-
-def _scores(sums: xr.Dataset) -> xr.Dataset:
-    """Metrics of the mean over starts with intervals, (forecast, prediction_timedelta, variable, region), and the statistics by start."""
-    there, sums = scored_pairs(sums), with_both(sums)
-    names = [str(name) for name in sums["forecast"].values]
-    mean = sums.mean("time")
-    scores = with_intervals(metrics(mean).merge(kinetic_energy_metrics(mean)), sums, names[1:])
-    scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
-    for name, (long_name, unit) in ABOUT.items():
-        scores[name].attrs = {"long_name": long_name, "units": unit}
-    scores["pairs"] = there.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
-    return scores
-
-
-def _require_aligned(sources: Sources) -> None:
-    """Refuse a forecast that fits the truth better in another place.
-
-    Raises:
-        UserError: if so, saying what is wrong.
-    """
-    forecasts, truth = opened(sources)
-    for forecast in forecasts.values():
-        rows = np.unique(np.linspace(0, forecast.times.size - 1, min(CHECKED, forecast.times.size)).round().astype(int))
-        leads = forecast.leads[:2]
-        mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
-        valid = forecast.times[rows][:, None] + leads
-
-        def at(hours: int, valid: Any = valid, shape: tuple[int, ...] = mean.shape) -> Any:
-            return truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(shape)
-
-        hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
-        if wrong := misalignment(mean, at, hours, truth.grid):
-            raise UserError(f"{forecast.name} {wrong}, as its first lead times beside the truth {sources.truth} tell; correct it first")
+def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, facts: dict[str, str], recipe: str, on_earth: bool) -> None:
+    """The table for spreadsheets and the page."""
+    with complete(directory / SCORES_TABLE) as partial:
+        as_table(scores).to_csv(partial, index=False, float_format="%.6g")
+    starts = [in_words(scores["time"].values[end]) for end in (0, -1)]
+    facts |= {
+        "grid": scores.attrs["grid"],
+        "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
+        "members": str(scores.attrs["members"]),
+    }
+    fields, grid = fields_of(sources), opened(sources)[1].grid
+    with complete(directory / REPORT) as partial:
+        write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
 
 
 def _write(directory: Path, scores: xr.Dataset) -> None:
@@ -286,8 +210,7 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
         str(directory / SCORES): "statistics by start, metrics with intervals, by lead, variable and region",
         str(directory / SCORES_TABLE): "the metrics, for spreadsheets",
     }
-    if (directory / REPORT).exists():
-        summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
+    summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
     pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
     summary.facts = {"grid": scores.attrs["grid"], "starts": scores.sizes["time"], "members": scores.attrs["members"]}
     if pairs < whole:

@@ -7,11 +7,14 @@ know why. At the first lead times a forecast is close to the truth, so if anothe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.errors import UserError
+from wsdcast.verification.scoring import Sources, opened
 
 Field = NDArray[np.floating]
 
@@ -19,6 +22,8 @@ CLOSER = 0.7
 """A placing is taken to be the right one if the mean squared error is this share of what it is as labelled, or less."""
 UNITS = {"knots": 0.514444, "km/h": 1 / 3.6, "miles per hour": 0.44704, "cm/s": 0.01}
 """In m/s."""
+CHECKED = 4
+"""Starts that are looked at."""
 HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
 
 
@@ -106,3 +111,24 @@ def _at_other_times(
             name = f"verifies {abs(hours)} h {'after' if hours > 0 else 'before'} the times that it is labelled with"
             found[name] = error(forecast, then)
     return found
+
+
+def require_aligned(sources: Sources) -> None:
+    """Refuse a forecast that fits the truth better in another place.
+
+    Raises:
+        UserError: if so, saying what is wrong.
+    """
+    forecasts, truth = opened(sources)
+    for forecast in forecasts.values():
+        rows = np.unique(np.linspace(0, forecast.times.size - 1, min(CHECKED, forecast.times.size)).round().astype(int))
+        leads = forecast.leads[:2]
+        mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
+        valid = forecast.times[rows][:, None] + leads
+
+        def at(hours: int, valid: Any = valid, shape: tuple[int, ...] = mean.shape) -> Any:
+            return truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(shape)
+
+        hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
+        if wrong := misalignment(mean, at, hours, truth.grid):
+            raise UserError(f"{forecast.name} {wrong}, as its first lead times beside the truth {sources.truth} tell; correct it first")

@@ -9,12 +9,32 @@ import xarray as xr
 
 from wsdcast.data.store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.statistics import GLOBE, VECTOR, metrics, scored_pairs
+from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
+from wsdcast.verification.statistics import ABOUT, GLOBE, VECTOR, metrics, scored_pairs, with_both
 
+BY_START = "_by_start"
+"""Ending of the names of statistics by start, to tell them from metrics."""
 SUMMED = ("crps_fair", "crps_standard", "bias", "squared_error", "squared_error_debiased", "variance")
 JOINT = ("energy_score", "variogram_score", "brier_score")
 SKILFUL = ("crps_fair", "energy_score")
 """Scores whose skill, 1 - score / score of the reference, is computed."""
+
+
+def scores_of(sums: xr.Dataset) -> xr.Dataset:
+    """Metrics of the mean over starts with intervals, (forecast, prediction_timedelta, variable, region), and the statistics by start.
+
+    Args:
+        sums: statistics, (forecast, time, prediction_timedelta, ...); the first forecast is compared with the others.
+    """
+    there, sums = scored_pairs(sums), with_both(sums)
+    names = [str(name) for name in sums["forecast"].values]
+    mean = sums.mean("time")
+    scores = with_intervals(metrics(mean).merge(kinetic_energy_metrics(mean)), sums, names[1:])
+    scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
+    for name, (long_name, unit) in ABOUT.items():
+        scores[name].attrs = {"long_name": long_name, "units": unit}
+    scores["pairs"] = there.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
+    return scores.assign_attrs(title="scores of 10 m wind ensemble forecasts")
 
 
 def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[str]) -> xr.Dataset:

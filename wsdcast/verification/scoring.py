@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from dask.base import compute
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.ensembles import StoredForecast, open_forecast
 from wsdcast.data.grid import Grid
 from wsdcast.data.truth import Truth, open_truth
 from wsdcast.errors import UserError
+from wsdcast.progress import track
 from wsdcast.verification.baselines import (
     CLIMATOLOGICAL_MEAN,
     CLIMATOLOGY,
@@ -163,3 +168,49 @@ def _read(sources: Sources, positions: bytes) -> Field:
 
 def _extent(grid: Grid) -> str:
     return f"{grid.name} from {grid.latitude[0]:g} N, {grid.longitude[0]:g} E"
+
+
+def statistics_by_start(
+    sources: Sources,
+    times: NDArray[np.datetime64],
+    leads: NDArray[np.timedelta64],
+    streamed: dict[str, xr.Dataset],
+    scheduler: str | None,
+    workers: int | None,
+) -> xr.Dataset:
+    """Statistics of all forecasts and baselines, (forecast, time, prediction_timedelta, ...), start by start.
+
+    Args:
+        sources: of what is to be scored.
+        times, leads: of all of them.
+        streamed: statistics by start that are there already.
+        scheduler, workers: as for :func:`wsdcast.score`.
+    """
+    climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
+    tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
+    parts: dict[str, list[xr.Dataset]] = {}
+    for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
+        for name, part in found.items():
+            parts.setdefault(name, []).append(part)
+    sums = joined(streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
+    if not scored_pairs(sums).any():
+        raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
+    return sums
+
+
+def _in_turn(function: Callable[..., Any], tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int | None) -> Iterator[Any]:
+    """Results in order: one by one here, or as many at once as a cluster has workers."""
+    if scheduler is None and workers is None:
+        yield from (function(*task) for task in tasks)
+        return
+    with at_work(scheduler, workers, "") as how:
+        yield from compute(*(delayed(function)(*task) for task in tasks), **how)
+
+
+def fields_of(sources: Sources) -> Callable[[int], tuple[Field, Field]] | None:
+    """For each number of a start the members of the first forecast and the truth; None if its fields were not kept."""
+    forecasts, truth = opened(sources)
+    if not forecasts:
+        return None
+    forecast = next(iter(forecasts.values()))
+    return lambda start: (forecast.read(start), truth.at(forecast.times[start] + forecast.leads))

@@ -1,0 +1,263 @@
+"""Maps of forecasts by start and lead time, and the ensemble at one place, to be looked at in a browser.
+
+All that can be chosen is in the page; what callbacks do there is to show another part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from bokeh.events import Tap
+from bokeh.models import (
+    BasicTicker,
+    CategoricalSlider,
+    ColorBar,
+    ColumnDataSource,
+    CustomJS,
+    CustomJSHover,
+    FixedTicker,
+    LinearColorMapper,
+    PrintfTickFormatter,
+    Range1d,
+    Select,
+    Span,
+    UIElement,
+)
+from bokeh.palettes import Magma256, Viridis256
+from bokeh.plotting import figure as Panel
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.report.coastlines import coastlines
+from wsdcast.report.panels import FONT, INK, Row, days_of, hover, in_hours, panel
+from wsdcast.report.shown_fields import NONE, PLUME, Chosen, Field, Fields, as_bytes, choose, read_speeds, unit_of
+from wsdcast.report.style import BLUE, VERMILION
+
+SHOW_MAPS = """
+const ahead = lead.categories.indexOf(lead.value)
+const at = Number(start.value) * days.length + ahead
+const shown = {...maps.data}
+for (const name of names) shown[name] = [library.data[name][at]]
+maps.data = shown
+title.text = valid[at]
+now.location = days[ahead]
+"""
+SHOW_PLUME = """
+const point = place.data.point[0]
+const begin = (Number(start.value) * places.length + point) * names.length * days.length
+const shown = {...plume.data}
+names.forEach((name, row) => shown[name] = days.map((_, lead) => {
+  const byte = bytes[begin + row * days.length + lead]
+  return byte == 255 ? NaN : byte * unit
+}))
+plume.data = shown
+title.text = `${places[point]}, from ${starts[Number(start.value)]}`
+"""
+CHOOSE_PLACE = """
+const nearest = (all, here) => all.reduce((best, there, i) => Math.abs(there - here) < Math.abs(all[best] - here) ? i : best, 0)
+const column = nearest(longitudes, cb_obj.x), row = nearest(latitudes, cb_obj.y)
+place.data = {x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}
+"""
+IN_WORDS = "return value == 255 ? 'none' : (value * unit).toFixed(1) + ' m/s'"
+
+MEMBER = {"member1": "first member", "member2": "second member", "member3": "third member"}
+SHORT = {"truth": "truth", "mean": "mean", "spread": "spread", **MEMBER}
+TITLES = {"truth": "truth", "mean": "ensemble mean", "spread": "spread of the ensemble", **MEMBER}
+PLACE = (50.0, 330.0)
+"""Latitude and longitude of the plume that is shown first: where storms pass, in the North Atlantic if it is the Earth."""
+X_TICKS = {0: "0°", 90: "90° E", 180: "180°", 270: "90° W"}
+Y_TICKS = {-60: "60° S", 0: "0°", 60: "60° N"}
+WIDGET = {"font": f"14px {FONT}"}
+MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The figures, and what a reader must know of them.
+
+    Attributes:
+        controls: selector of the start, slider of the lead time.
+        maps: the panels.
+        plume: the ensemble at one place.
+        left_out: sentences on what is not in the page.
+    """
+
+    controls: Sequence[UIElement]
+    maps: Row
+    plume: Row
+    left_out: str
+
+
+def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool) -> Maps:
+    """The maps of the reported forecast and its plumes.
+
+    Args:
+        scores: with ``time`` and ``prediction_timedelta`` of the fields.
+        grid: of the fields.
+        fields: as for :func:`wsdcast.report.shown_fields.read_speeds`.
+        on_earth: whether the coastlines are those of the Earth.
+    """
+    chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid)
+    speeds = read_speeds(fields, chosen)
+    times, ahead = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
+    starts, first = [in_words(time) for time in times], ahead.size // 2
+    start = Select(
+        title="Start",
+        options=[(str(number), name) for number, name in enumerate(starts)],
+        value="0",
+        width=190,
+        styles=WIDGET,
+        name="start",
+    )
+    leads = in_hours(ahead)
+    lead = CategoricalSlider(
+        title="Lead time",
+        categories=leads,
+        value=leads[first],
+        sizing_mode="stretch_width",
+        disabled=len(leads) < 2,
+        styles=WIDGET,
+        name="lead",
+    )
+
+    points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
+    row, column = (int(np.abs(axis - at).argmin()) for axis, at in zip(points, PLACE, strict=True))
+    point = row * points[1].size + column
+    place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
+    maps, shown, library = _maps(speeds.maps, grid, chosen, first, on_earth)
+    plume, series, unit = _plume(speeds.plumes, ahead, row, column)
+    now = Span(location=days_of(ahead)[first], dimension="height", line_color=INK, line_dash="dashed")
+    plume.add_layout(now)
+    places = [_place(latitude, longitude) for latitude in points[0] for longitude in points[1]]
+    valid = [f"truth, {in_words(time + step)}" for time in times for step in ahead]
+    maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
+
+    shared = {"start": start, "lead": lead, "days": days_of(ahead).tolist()}
+    of_maps = {"maps": shown, "library": library, "names": list(speeds.maps), "valid": valid, "title": maps[0].title, "now": now}
+    of_plume = {"plume": series, "names": list(PLUME), "bytes": as_bytes(speeds.plumes, unit).ravel(), "unit": unit, "place": place}
+    show_maps = CustomJS(args=shared | of_maps, code=SHOW_MAPS)
+    show_plume = CustomJS(args=shared | of_plume | {"places": places, "starts": starts, "title": plume.title}, code=SHOW_PLUME)
+    start.js_on_change("value", show_maps, show_plume)
+    lead.js_on_change("value", show_maps)
+    place.js_on_change("data", show_plume)
+    choose_place = CustomJS(args={"place": place, "latitudes": points[0].tolist(), "longitudes": points[1].tolist()}, code=CHOOSE_PLACE)
+    for on in maps:
+        on.js_on_event(Tap, choose_place)
+        on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
+        on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
+    about = _left_out(scores, chosen, max(unit_of(field) for field in speeds.maps.values()))
+    lines = {"truth": (INK, "solid"), "median of the members": (BLUE, "solid")}
+    return Maps([start, lead], Row(maps, {}), Row([plume], lines), about)
+
+
+def _maps(
+    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool
+) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
+    """The panels, what they show and what they could show, each field as bytes, by name."""
+    of_speed = max(unit_of(field) for name, field in maps.items() if name != "spread")
+    units = {name: unit_of(field) if name == "spread" else of_speed for name, field in maps.items()}
+    library = ColumnDataSource({name: list(as_bytes(field, units[name])) for name, field in maps.items()}, name="library")
+    shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
+    formatters = {f"@{name}": CustomJSHover(args={"unit": unit}, code=IN_WORDS) for name, unit in units.items()}
+    tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(SHORT[name], f"@{name}{{custom}}") for name in maps]
+
+    spacing = 360 / grid.longitude.size
+    step_x, step_y = (
+        (axis[1] - axis[0]) if axis.size > 1 else 360 for axis in (grid.longitude[chosen.columns], -grid.latitude[chosen.rows])
+    )
+    box = {
+        "x": grid.longitude[0] - step_x / 2,
+        "y": grid.latitude[chosen.rows[0]] + step_y / 2,
+        "dw": step_x * chosen.columns.size,
+        "dh": step_y * chosen.rows.size,
+    }
+    west = grid.longitude[0] - spacing / 2
+    x_range, y_range = Range1d(west, west + 360, bounds="auto"), Range1d(-90, 90, bounds="auto")
+    lines = coastlines() if on_earth else []
+    lines += [line - (360, 0) for line in lines if line[:, 0].max() > west + 360]
+    coast = ColumnDataSource({name: [line[:, axis].astype(np.float32) for line in lines] for axis, name in enumerate("xy")})
+    panels = []
+    for name, field in maps.items():
+        palette = Magma256 if name == "spread" else Viridis256
+        top = _top(field) if name == "spread" else _top(maps["truth"]) or _top(maps["mean"])
+        on = panel(TITLES[name], "", "", x_range=x_range, y_range=y_range, **MAP)
+        image = on.image(name, source=shown, origin="top_left", anchor="top_left", color_mapper=_colours(palette, top / units[name]), **box)
+        on.multi_line("x", "y", source=coast, line_color="white", line_width=0.8, line_alpha=0.8)
+        hover(on, [image], tooltips, formatters=formatters)
+        scale = LinearColorMapper(palette, low=0, high=top or 1)
+        bar = ColorBar(
+            color_mapper=scale, height=6, padding=2, ticker=BasicTicker(desired_num_ticks=4), formatter=PrintfTickFormatter(format="%g m/s")
+        )
+        bar.major_label_text_font, bar.bar_line_color, bar.major_tick_line_color = FONT, None, None
+        on.add_layout(bar, "below")
+        for axis, ticks in ((on.xaxis, X_TICKS), (on.yaxis, Y_TICKS)):
+            axis.ticker, axis.major_label_overrides = FixedTicker(ticks=list(ticks)), ticks
+        panels.append(on)
+    return panels, shown, library
+
+
+def _top(speeds: Field) -> float:
+    """Speed from which on there is one colour; 0 if none is known."""
+    finite = speeds[np.isfinite(speeds)]
+    return float(np.quantile(finite, 0.995)) if finite.size else 0.0
+
+
+def _colours(palette: Sequence[str], top: float) -> LinearColorMapper:
+    """A colour for each byte, the last of the palette from ``top`` on; what is not known is grey."""
+    shades = [palette[min(255, int(256 * byte / top))] for byte in range(NONE)] if top > 0 else [palette[0]] * NONE
+    return LinearColorMapper([*shades, "#d1d5db"], low=-0.5, high=NONE + 0.5)
+
+
+def _plume(plumes: Field, ahead: NDArray[np.timedelta64], row: int, column: int) -> tuple[Panel, ColumnDataSource, float]:
+    """The ensemble at one place of the first start, its data, and the unit of its bytes."""
+    unit = unit_of(plumes)
+    data = dict(zip(PLUME, plumes[0, row, column], strict=True))
+    series = ColumnDataSource(data | {"x": days_of(ahead), "lead": in_hours(ahead)}, name="plume")
+    on = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
+    for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
+        on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
+    median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
+    on.scatter("x", "q50", source=series, color=BLUE, size=5)
+    on.line("x", "truth", source=series, line_color=INK, line_width=2)
+    on.scatter("x", "truth", source=series, color=INK, size=5)
+    on.y_range.start = 0
+    words = [
+        ("lead time", "@lead"),
+        ("truth", "@truth{0.0} m/s"),
+        ("median", "@q50{0.0} m/s"),
+        ("half of the members", "@q25{0.0} to @q75{0.0} m/s"),
+        ("80 % of the members", "@q10{0.0} to @q90{0.0} m/s"),
+    ]
+    hover(on, [median], words, mode="vline")
+    return on, series, unit
+
+
+def in_words(time: np.datetime64) -> str:
+    """``2001-12-21 06 UTC``, with minutes where there are any."""
+    text = str(time.astype("datetime64[m]")).replace("T", " ")
+    return f"{text.removesuffix(':00')} UTC"
+
+
+def _place(latitude: float, longitude: float) -> str:
+    east = longitude if longitude <= 180 else 360 - longitude
+    return f"{abs(latitude):.1f}° {'N' if latitude >= 0 else 'S'}, {east:.1f}° {'E' if longitude <= 180 else 'W'}"
+
+
+def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float) -> str:
+    """What of the forecast is not in the page."""
+    parts = []
+    for name, axis in (("starts", chosen.starts), ("lead times", chosen.leads)):
+        whole = scores.sizes["time" if name == "starts" else "prediction_timedelta"]
+        if axis.size < whole:
+            parts.append(f"{axis.size} of {whole} {name}")
+    if chosen.columns.size > 1 and (stride := chosen.columns[1] - chosen.columns[0]) > 1:
+        parts.append(f"one of {stride} by {stride} points of the grid")
+    said = f"To keep the page small, the maps show {' and '.join(parts)}. " if parts else ""
+    apart = chosen.plume_columns[1] - chosen.plume_columns[0] if chosen.plume_columns.size > 1 else 1
+    if apart > 1:
+        said += f"Places can be chosen {apart} points of the grid apart. "
+    return f"{said}Speeds are rounded to {unit:.2g} m/s."

@@ -1,0 +1,196 @@
+"""The figures of scores, to be looked at in a browser: each says its values, units and intervals under the pointer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from bokeh.models import BoxAnnotation, ColorBar, ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, Range1d
+from bokeh.palettes import RdBu, Viridis256, interp_palette
+from bokeh.plotting import figure as Panel
+from numpy.typing import NDArray
+
+from wsdcast.data.store import SPEED, VARIABLES
+from wsdcast.report.figures import RARE, hours, some_leads
+from wsdcast.report.panels import (
+    FAINT,
+    INK,
+    SAID,
+    Line,
+    Row,
+    add_line,
+    days_of,
+    found,
+    hover,
+    in_hours,
+    lines_of,
+    mark_right,
+    panel,
+    say_all,
+)
+from wsdcast.report.style import BASELINES, BLUE, GREY, PURPLE, VERMILION
+from wsdcast.verification.statistics import BOTH
+
+METRICS = {
+    "crps_fair": ("fair CRPS", "m/s"),
+    "rmse": ("RMSE of the ensemble mean", "m/s"),
+    "spread_skill": ("spread / skill", ""),
+}
+EQUATOR = 40_030
+"""Length in km."""
+WAVELENGTHS = [round(number * 10.0**power) for power in range(5) for number in (1, 2, 5)]
+"""Of the ticks, km."""
+
+
+def with_interval(value: float, interval: Any, unit: str, digits: int = 3) -> str:
+    """``1.234 m/s [1.200, 1.300]``, without what is not known."""
+    if not np.isfinite(value):
+        return "-"
+    text = f"{value:.{digits}f} {unit}".strip()
+    low, high = (np.nan, np.nan) if interval is None else interval
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite([low, high]).all() else text
+
+
+def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.floating] | None:
+    """Low and high of a metric, (bound, ...), None if it has none."""
+    name = f"{name}_interval"
+    if name not in scores:
+        return None
+    return scores[name].sel({axis: at for axis, at in where.items() if axis in scores[name].dims}).transpose("bound", ...).values
+
+
+def score_curves(scores: xr.Dataset) -> Row:
+    """Fair CRPS, RMSE of the mean and spread/skill by lead time, both components together, with intervals."""
+    lines, figures = lines_of(scores["forecast"].values), []
+    for metric, (label, unit) in METRICS.items():
+        if (field := found(scores, metric)) is None:
+            continue
+        on, curves = panel(label, "lead time (days)", unit), []
+        leads = field["prediction_timedelta"].values
+        said = in_hours(leads)
+        for name, line in lines.items():
+            values = field.sel(forecast=name, variable=BOTH).values
+            if not np.isfinite(values).any():
+                continue
+            interval = interval_of(scores, metric, forecast=name, variable=BOTH, region="globe")
+            low, high = np.full((2, values.size), np.nan) if interval is None else interval
+            curves.append(add_line(on, line, {"x": days_of(leads), "y": values, "low": low, "high": high}))
+            cells = zip(said, values, low, high, strict=True)
+            said = [f"{text}\n{name}: {with_interval(value, bounds, unit)}" for text, value, *bounds in cells]
+        say_all(on, curves, said)
+        on.y_range.start = 0
+        if metric == "spread_skill":
+            mark_right(on)
+        figures.append(on)
+    return Row(figures, lines)
+
+
+def rank_histograms(scores: xr.Dataset) -> Row:
+    """How often so many members are below the truth, at the first, a middle and the last lead time."""
+    lines = {"u": (BLUE, "solid"), "v": (VERMILION, "dashed"), "wind speed": (GREY, "dotted")}
+    field = found(scores.isel(forecast=0), "rank_histogram")
+    if field is None:
+        return Row([], {})
+    field = field.dropna("rank", how="all")
+    field, figures = field * field.sizes["rank"], []
+    for lead in some_leads(field):
+        here = field.isel(prediction_timedelta=lead)
+        on = panel(f"{hours(here)} h ahead", "members below the truth", "frequency / that of a flat one")
+        on.y_range, steps = Range1d(0, 1.1 * float(field.sel(variable=[*VARIABLES, SPEED]).max())), []
+        ranks = here["rank"].values
+        said = [f"{rank} below" for rank in ranks]
+        for variable, (name, (colour, dash)) in zip((*VARIABLES, SPEED), lines.items(), strict=True):
+            values = here.sel(variable=variable).values
+            source = ColumnDataSource({"x": ranks, "y": values})
+            on.step("x", "y", source=source, mode="center", line_color=colour, line_dash=dash, line_width=2)
+            steps.append(on.line("x", "y", source=source, line_alpha=0))  # steps do not feel the pointer
+            said = [f"{text}\n{name}: {value:.2f}" for text, value in zip(said, values, strict=True)]
+        say_all(on, steps, said)
+        mark_right(on)
+        figures.append(on)
+    return Row(figures, lines)
+
+
+def reliability(scores: xr.Dataset) -> Row:
+    """Observed frequency against forecast probability that speed exceeds a threshold; dots grow with the area."""
+    field = found(scores.isel(forecast=0), "reliability")
+    if field is None:
+        return Row([], {})
+    looks = ((BLUE, "solid"), (VERMILION, "dashed"), (PURPLE, "dotdash"))
+    lines = {f"above {threshold:g} m/s": look for threshold, look in zip(field["threshold"].values, looks, strict=False)}
+    figures = []
+    for lead in some_leads(field):
+        here, dots = field.isel(prediction_timedelta=lead), []
+        on = panel(f"{hours(here)} h ahead", "forecast probability", "observed frequency", x_range=(-0.03, 1.03), y_range=(-0.03, 1.03))
+        on.line([0, 1], [0, 1], line_color=INK)
+        for threshold, (name, (colour, dash)) in zip(here["threshold"].values, lines.items(), strict=False):
+            area, *sums = (here.sel(threshold=threshold, of=what).values for what in ("area", "forecast", "observed"))
+            there = area > RARE
+            share, (forecast, observed) = area[there], (each[there] / area[there] for each in sums)
+            said = [
+                f"{name}: forecast {100 * x:.0f} %, observed {100 * y:.0f} %, {100 * part:.2g} % of the area"
+                for x, y, part in zip(forecast, observed, share, strict=True)
+            ]
+            source = ColumnDataSource({"x": forecast, "y": observed, "size": 4 + 12 * np.sqrt(share), "said": said})
+            on.line("x", "y", source=source, line_color=colour, line_dash=dash)
+            dots.append(on.scatter("x", "y", source=source, size="size", color=colour))
+        hover(on, dots, SAID)
+        figures.append(on)
+    return Row(figures, lines)
+
+
+def spectrum_ratios(scores: xr.Dataset) -> Row:
+    """Ratio of the members' zonal power to the truth's by wavelength: curves at three lead times, and all lead times of each forecast."""
+    field = found(scores, "power_ratio")
+    if field is None:
+        return Row([], {})
+    field = field.sel(variable=BOTH).isel(wavenumber=slice(1, None))
+    wavelength = EQUATOR / field["wavenumber"].values
+    on = _waves(f"{field['forecast'].values[0]}, three lead times", "power of members / truth", wavelength, y_axis_type="log")
+    curves, lines, looks = [], dict[str, Line](), ((Viridis256[20], "solid"), (Viridis256[110], "dashed"), (Viridis256[190], "dotdash"))
+    for lead, look in zip(some_leads(field), looks, strict=False):
+        here = field.isel(forecast=0, prediction_timedelta=lead)
+        lines[f"{hours(here)} h"] = look
+        said = [
+            f"{hours(here)} h, {length:,.0f} km (wavenumber {wave}): {ratio:.2f}"
+            for length, wave, ratio in zip(wavelength, here["wavenumber"].values, here.values, strict=True)
+        ]
+        curves.append(add_line(on, look, {"x": wavelength, "y": here.values, "said": said}))
+    hover(on, curves, SAID)
+    mark_right(on)
+    on.add_layout(BoxAnnotation(bottom=0.8, top=1.2, fill_color=INK, fill_alpha=0.08, line_color=None, level="underlay"))
+    shown = [str(name) for name in field["forecast"].values if name not in BASELINES]
+    return Row([on, *(_by_wavelength_and_lead(field.sel(forecast=name)) for name in shown)], lines)
+
+
+def _waves(title: str, y_label: str, wavelength: NDArray[np.floating], **options: Any) -> Panel:
+    """A figure by wavelength, long waves first."""
+    on = panel(title, "wavelength at the equator (km)", y_label, x_axis_type="log", **options)
+    on.x_range.flipped = True
+    on.xaxis.ticker = FixedTicker(ticks=[tick for tick in WAVELENGTHS if wavelength.min() <= tick <= wavelength.max()])
+    on.xaxis.formatter = NumeralTickFormatter(format="0")
+    return on
+
+
+def _by_wavelength_and_lead(field: xr.DataArray) -> Panel:
+    """Every lead time of one forecast (prediction_timedelta, wavenumber), as colours."""
+    waves, leads = field["wavenumber"].values, days_of(field["prediction_timedelta"].values)
+    half = np.diff(leads, prepend=0).min() / 2  # the first is not at 0
+    lead, wave = (axis.ravel() for axis in np.meshgrid(leads, waves, indexing="ij"))
+    data = {
+        "left": EQUATOR / np.sqrt(wave * np.maximum(wave - 1, 0.5)),
+        "right": EQUATOR / np.sqrt(wave * (wave + 1)),
+        "bottom": lead - half,
+        "top": lead + half,
+        "ratio": field.transpose("prediction_timedelta", "wavenumber").values.ravel(),
+    }
+    source = ColumnDataSource({name: values.astype(np.float32) for name, values in data.items()} | {"wave": wave.astype(np.int32)})
+    colours = LinearColorMapper(interp_palette(RdBu[11], 101), low=0.5, high=1.5, nan_color=FAINT)
+    on = _waves(f"{field['forecast'].values}, all lead times", "lead time (days)", EQUATOR / waves)
+    colour = {"field": "ratio", "transform": colours}
+    cells = on.quad(source=source, fill_color=colour, line_color=colour, line_width=1)  # no gaps between them
+    hover(on, [cells], "<div>@wave{0} waves round the globe<br>members / truth: <b>@ratio{0.00}</b></div>")
+    on.y_range.range_padding = on.x_range.range_padding = 0
+    on.add_layout(ColorBar(color_mapper=colours, width=8, ticker=FixedTicker(ticks=[0.5, 0.75, 1, 1.25, 1.5])), "right")
+    return on
