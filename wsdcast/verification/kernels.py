@@ -5,6 +5,7 @@ Ensembles are (member, ...), truth is (...); results keep the shape of the truth
 
 from __future__ import annotations
 
+import threading
 from typing import NamedTuple
 
 import numba
@@ -16,6 +17,11 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 
 Field = NDArray[np.floating]
+
+# Through OpenMP numba would change how many threads torch has, and with it the last bits of what is trained or forecast afterwards in the
+# same process. Its own threads do not, but take one caller at a time.
+numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
+ONE_AT_A_TIME = threading.Lock()
 
 EARTH_RADIUS = 6367.5e3
 """m, as in WeatherBench 2's spectra."""
@@ -49,7 +55,8 @@ class Ranked(NamedTuple):
 def ranked(ensemble: Field, truth: Field) -> Ranked:
     """Sort the members at each point, and take from that what CRPS, spread, error of the mean and rank need, in one pass."""
     members = ensemble.shape[0]
-    found, counts = _ranked(ensemble.reshape(members, -1), truth.reshape(-1), sorting_network(members))
+    with ONE_AT_A_TIME:
+        found, counts = _ranked(ensemble.reshape(members, -1), truth.reshape(-1), sorting_network(members))
     fields = (part.reshape(truth.shape) for part in (*found, *counts))
     return Ranked(members, *fields)
 
