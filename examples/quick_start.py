@@ -1,4 +1,4 @@
-"""The four stages from Python, on a planet so small that they take less than a minute, and what they leave, opened with xarray.
+"""The four stages from Python, on a planet so small that they take about a minute, and what they leave, opened with xarray.
 
     python examples/quick_start.py RUN
 
