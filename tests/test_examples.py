@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from PIL import Image
+from test_report import in_chromium, some_fields, some_scores, written
 
 import wsdcast
+from wsdcast.data.grid import Grid
 from wsdcast.recipe import Recipe, load_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -108,3 +111,15 @@ def test_joint_and_low_rank(monkeypatch, tmp_path, capsys):
     assert all("+0.0 (+0.0 to +0.0)" in row[3] for row in rows[:2])
     # After four steps of training joint and end-to-end may agree in four digits; apart and rank-4 are other networks.
     assert len({row[2] for row in rows}) >= 6
+
+
+@in_chromium
+def test_screenshots(tmp_path):
+    grid = Grid.regular("16x8")
+    written(tmp_path / "report.html", some_scores(grid, 2, 3), grid, some_fields(grid, 3))
+    example("screenshots").main(tmp_path / "report.html", tmp_path)
+    for name, least in (("scores.png", 600), ("report.png", 1000)):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width == 1375
+            assert picture.height > least
+            assert len(picture.convert("RGB").getcolors(10**6)) > 100  # drawn
