@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from PIL import Image
+from test_report import in_chromium, some_fields, some_scores, written
 
 import wsdcast
 from wsdcast.data.analysis import open_analysis
+from wsdcast.data.grid import Grid
 from wsdcast.recipe import Recipe, load_recipe
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -192,3 +195,15 @@ def test_new_solver(capsys):
     assert numbers(printed) == pytest.approx(orders, abs=6e-3)
     one = torch.tensor([0.8]).double()
     torch.testing.assert_close(script.exact(script.NOISE, one), 0.8 + 0.5 * script.NOISE)
+
+
+@in_chromium
+def test_screenshots(tmp_path):
+    grid = Grid.regular("16x8")
+    written(tmp_path / "report.html", some_scores(grid, 2, 3), grid, some_fields(grid, 3))
+    example("screenshots").main(tmp_path / "report.html", tmp_path)
+    for name, least in (("scores.png", 600), ("report.png", 1000)):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width == 1375
+            assert picture.height > least
+            assert len(picture.convert("RGB").getcolors(10**6)) > 100  # drawn

@@ -21,7 +21,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store import SPEED, VARIABLES
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.page import write_report
-from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of
+from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of, units_of
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.statistics import BOTH, PROBABILITIES, THRESHOLDS, VECTOR
 
@@ -205,6 +205,8 @@ def test_bytes_hold_speeds():
     assert unit == pytest.approx(0.1)
     np.testing.assert_array_equal(as_bytes(speeds, unit), [0, 13, NONE, 254, NONE])
     assert unit_of(np.array([np.nan])) == unit_of(np.zeros(3)) == 1
+    maps = {"truth": np.full(2, np.nan), "mean": np.array([12.7, 3]), "spread": np.array([2.54, 1]), "member1": np.array([25.4, 2])}
+    assert units_of(maps) == pytest.approx({"truth": 0.1, "mean": 0.1, "member1": 0.1, "spread": 0.01})
 
 
 def test_stopped_members_and_missing_truth_are_not_shown(grid, tmp_path):
@@ -412,10 +414,10 @@ def test_it_fits_a_phone_and_paper(opened, tmp_path):
         assert size["width"] / 4 < canvas["width"] < size["width"]
         if medium == "screen":
             assert opened.evaluate("document.documentElement.scrollWidth") == size["width"]
-    opened.emulate_media(media="screen")
+    opened.emulate_media(media="null")  # as it is printed, not as told
     opened.set_viewport_size(SCREEN)
     opened.wait_for_timeout(300)
     opened.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     paper = (tmp_path / "report.pdf").read_bytes()
-    assert re.search(rb"/MediaBox \[0 0 59[4-6]\S* 84[123]", paper)
+    assert re.search(rb"/MediaBox \[0 0 59[456]\S* 84[123]", paper)
     assert 2 <= len(re.findall(rb"/Type /Page\b", paper)) <= 8

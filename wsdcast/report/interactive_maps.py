@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.panels import FONT, INK, Row, days_of, hover, in_hours, panel
-from wsdcast.report.shown_fields import NONE, PLUME, Chosen, Field, Fields, as_bytes, choose, read_speeds, unit_of
+from wsdcast.report.shown_fields import NONE, PLUME, Chosen, Field, Fields, as_bytes, choose, read_speeds, unit_of, units_of
 from wsdcast.report.style import BLUE, VERMILION
 
 SHOW_MAPS = """
@@ -149,7 +149,7 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
         on.js_on_event(Tap, choose_place)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
-    about = _left_out(scores, chosen, max(unit_of(field) for field in speeds.maps.values()))
+    about = _left_out(scores, chosen, units_of(speeds.maps)["truth"])
     lines = {"truth": (INK, "solid"), "median of the members": (BLUE, "solid")}
     return Maps([start, lead], Row(maps, {}), Row([plume], lines), about)
 
@@ -158,8 +158,7 @@ def _maps(
     maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
     """The panels, what they show and what they could show, each field as bytes, by name."""
-    of_speed = max(unit_of(field) for name, field in maps.items() if name != "spread")
-    units = {name: unit_of(field) if name == "spread" else of_speed for name, field in maps.items()}
+    units = units_of(maps)
     library = ColumnDataSource({name: list(as_bytes(field, units[name])) for name, field in maps.items()}, name="library")
     shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
     formatters = {f"@{name}": CustomJSHover(args={"unit": unit}, code=IN_WORDS) for name, unit in units.items()}

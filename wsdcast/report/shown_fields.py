@@ -132,6 +132,12 @@ def unit_of(speeds: Field) -> float:
     return float(finite.max(initial=0)) / (NONE - 1) or 1.0
 
 
+def units_of(maps: dict[str, Field]) -> dict[str, float]:
+    """The unit of each map: one for all speeds, another for the spread."""
+    of_speed = unit_of(np.stack([field for name, field in maps.items() if name != "spread"]))
+    return {name: unit_of(field) if name == "spread" else of_speed for name, field in maps.items()}
+
+
 def as_bytes(speeds: Field, unit: float) -> NDArray[np.uint8]:
     """Speeds as multiples of a unit, :data:`NONE` where not known."""
     return np.where(np.isfinite(speeds), np.rint(np.nan_to_num(speeds, posinf=0, neginf=0) / unit), NONE).astype(np.uint8)

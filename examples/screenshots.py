@@ -1,0 +1,46 @@
+"""Pictures of a report, as a browser shows it.
+
+    python examples/screenshots.py RUN/report.html OUT
+
+Writes OUT/scores.png, the header and the curves, and OUT/report.png, forecast and truth with the ensemble at one place under the pointer.
+Needs Debian's chromium beside what the tests need.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+WIDTH = 1100
+
+
+def main(report: Path, out: Path) -> None:
+    """Write both pictures."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, device_scale_factor=1.25)
+        page.goto(report.resolve().as_uri())
+        page.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
+        top, maps = page.locator("table").first.bounding_box(), page.locator("section").bounding_box()
+        assert top is not None
+        assert maps is not None
+        page.screenshot(path=out / "scores.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": top["y"]})
+
+        page.set_viewport_size({"width": WIDTH, "height": int(maps["height"]) + 60})
+        page.evaluate("document.querySelector('section').scrollIntoView()")
+        plume = page.locator(".bk-Figure").nth(page.locator("section .bk-Figure").count() + 2).bounding_box()
+        assert plume is not None
+        page.mouse.move(plume["x"] + 0.72 * plume["width"] - 3, plume["y"] + 0.4 * plume["height"])
+        page.mouse.move(plume["x"] + 0.72 * plume["width"], plume["y"] + 0.4 * plume["height"])
+        page.wait_for_timeout(500)
+        page.screenshot(path=out / "report.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
