@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scoringrules
 import xarray as xr
 from conftest import TINY
 
@@ -112,6 +113,23 @@ def test_scores_are_those_of_the_files(place, record):
         assert scores.sizes["time"] == 2
         both = scores.crps_fair.sel(variable="both", forecast="wsdcast", region="globe").values
         np.testing.assert_allclose(both, [row["crps_fair: wsdcast"] for row in rows])
+
+
+def test_the_moments_network_is_scored_in_closed_form_too(place, record):
+    """As a Gaussian it is as good as very many members of it would be; three tell as much to some per cent."""
+    with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
+        gaussian = scores["crps_gaussian"].sel(region="globe", variable=VARIABLES[0], forecast="moments alone").values
+        assert np.isnan(scores["crps_gaussian"].sel(forecast="wsdcast")).all()
+        members = scores["crps_fair"].sel(region="globe", variable=VARIABLES[0], forecast="moments alone").values
+    assert np.isnan(gaussian[1])
+    assert gaussian[0] == pytest.approx(members[0], rel=0.1)
+    with xr.open_zarr(place / "runs/tiny/moments_forecast.zarr", decode_timedelta=True) as forecast:
+        expected = []
+        for row, time in enumerate(forecast.time.values):
+            mean, std = (forecast[f"{VARIABLES[0]}_{what}"].values[row] for what in ("mean", "std"))
+            true = record.wind[np.flatnonzero(record.times == time)[0] + 1, 0]
+            expected.append((scoringrules.crps_normal(true, mean, std) * record.grid.area_weights[:, None]).mean())
+    assert gaussian[0] == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 def test_the_table_of_scores_has_the_values_of_the_data_set(place):

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
 from torch import nn
 
 from wsdcast import models, processes
@@ -25,9 +28,11 @@ from wsdcast.artefact import (
     require_space,
     resolve,
 )
-from wsdcast.data.analysis import STEP, open_analysis
+from wsdcast.context import Surroundings
+from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.blocks import STRONGEST_WIND
 from wsdcast.data.forecasts import Forecasts
+from wsdcast.data.store import VARIABLES, add_variables
 from wsdcast.data.truth import truth_of
 from wsdcast.errors import UserError
 from wsdcast.forecasting.acceleration import accelerated
@@ -43,7 +48,7 @@ from wsdcast.recipe import Rollout
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.verification.streamed import ScoredForecasts
-from wsdcast.warmstart.prior import Moments
+from wsdcast.warmstart.prior import Moments, PriorOf
 
 NAMED = 5
 """Stopped members that the summary names."""
@@ -153,6 +158,8 @@ def rollout(
             processes.wait()
             if processes.is_first():
                 summary.facts |= _stopped(store, artefact)
+                if artefact == MOMENTS_FORECAST:
+                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.beside, chosen))
                 store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
         seconds = time.perf_counter() - begin
         summary.written[str(path)] = f"{len(chosen)} starts x {_kept(settings)}, {store.bytes / 1e6:.0f} MB"
@@ -164,6 +171,26 @@ def rollout(
             animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
+
+
+@torch.inference_mode()
+def _one_step(prior_of: PriorOf, record: Analysis, beside: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:
+    """Mean and standard deviation 6 h after each start, m s-1: what its members are drawn from, and known without them."""
+    found = []
+    for start in starts:
+        before, now = torch.from_numpy(record.normalise(record.wind[start - 1 : start + 1])).to(models.device())[:, None]
+        prior = prior_of(torch.cat([now, before, beside.at(record.times[start : start + 1])], dim=1))
+        mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.marginal_std()))
+        found.append((record.denormalise(mean), std * record.std[:, None, None]))
+    return {
+        f"{name}_{what}": xr.DataArray(
+            np.stack([fields[number][channel] for fields in found]),
+            dims=("time", "latitude", "longitude"),
+            attrs={"units": "m s-1", "long_name": f"{what} of {name.replace('_', ' ')} 6 h after the start"},
+        )
+        for channel, name in enumerate(VARIABLES)
+        for number, what in enumerate(("mean", "std"))
+    }
 
 
 def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:

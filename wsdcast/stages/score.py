@@ -26,8 +26,9 @@ from wsdcast.artefact import (
     require,
     resolve,
 )
-from wsdcast.data.forecasts import STOPPED
+from wsdcast.data.analysis import STEP
 from wsdcast.data.store import open_store
+from wsdcast.data.truth import Truth
 from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
 from wsdcast.report.interactive_maps import in_words
@@ -35,6 +36,7 @@ from wsdcast.report.page import write_report
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.comparison import compare
+from wsdcast.verification.gaussian import one_step_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
 from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
@@ -87,6 +89,8 @@ def score(
         grid = opened(sources)[1].grid
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
+            if MOMENTS_ALONE in forecasts:
+                scores["crps_gaussian"] = _gaussian(forecasts[MOMENTS_ALONE], opened(sources)[1], scores)
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
             scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "wsdcast": stamp}
             _write(directory, scores)
@@ -174,10 +178,19 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
     return summary
 
 
+def _gaussian(path: Path, truth: Truth, scores: xr.Dataset) -> xr.DataArray:
+    """CRPS in closed form of what the moments network predicts, where the scores have it: its own forecast and 6 h ahead."""
+    with open_store(path) as store:
+        found = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
+    axes = ("forecast", "prediction_timedelta", "variable", "region")
+    there = found.reindex({name: scores[name] for name in axes})
+    return there.assign_attrs(long_name="continuous ranked probability score of the predicted Gaussian, in closed form", units="m s-1")
+
+
 def _made_in_the_rollout(path: Path) -> xr.Dataset:
     """Statistics by start of forecasts that were scored as they were made."""
     with open_store(path) as store:
-        found = store.drop_vars(STOPPED).load()
+        found = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
     return found.assign_coords({name: found[name].values.astype(object).astype(str) for name in STRINGS})
 
 

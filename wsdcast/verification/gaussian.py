@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import erf
+
+from wsdcast.data.analysis import STEP
+from wsdcast.data.store import VARIABLES
+from wsdcast.data.truth import Truth
+from wsdcast.verification.regions import REGIONS, region_weights
+from wsdcast.verification.statistics import BOTH
 
 Field = NDArray[np.floating]
 
@@ -18,3 +25,20 @@ def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(error == 0, 0, error / std)
     return error * erf(z / np.sqrt(2)) + std * (np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) - 1 / np.sqrt(np.pi))
+
+
+def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
+    """CRPS in closed form of a Gaussian forecast one step ahead, averaged over starts, (variable, region), m s-1.
+
+    Args:
+        forecast: has ``<variable>_mean`` and ``<variable>_std``, (time, latitude, longitude).
+        truth: starts without it are left out.
+    """
+    starts: NDArray[np.datetime64] = forecast["time"].values
+    true = truth.at(starts + STEP)
+    weights = region_weights(truth.grid).reshape(len(REGIONS), -1)
+    mean, std = (np.stack([forecast[f"{name}_{what}"].values for name in VARIABLES], axis=1) for what in ("mean", "std"))
+    scores = gaussian_crps(mean, std, true).reshape(*mean.shape[:2], -1) @ weights.T
+    dimensions, coordinates = ("time", "variable", "region"), {"variable": list(VARIABLES), "region": list(REGIONS)}
+    components = xr.DataArray(scores, dims=dimensions, coords=coordinates).mean("time")
+    return xr.concat([components, components.mean("variable").expand_dims(variable=[BOTH])], dim="variable")
