@@ -35,7 +35,8 @@ dl { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: .8rem 0 0; } dl di
 dt { font-size: .75rem; color: #6b7280; line-height: 1.2; } dd { margin: 0; }
 table { font-size: .8125rem; width: 100%; } td { white-space: pre; } td, th { padding: .15rem .4rem; vertical-align: baseline; }
 thead th { white-space: pre-line; }
-tr > :first-child { padding-left: 0; text-align: left; } th[scope=row] { font-weight: 400; min-width: 7rem; } thead th { border-bottom: 2px solid #d1d5db; }
+tr > :first-child { padding-left: 0; text-align: left; } th[scope=row] { font-weight: 400; min-width: 7rem; }
+thead th { border-bottom: 2px solid #d1d5db; }
 tr:has(> th[scope=row]) > * { border-bottom: none; }
 tr:has(> th[scope=row]:not(:empty)) > * { border-top: 1px solid #e5e7eb; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: .6rem 1rem; }
