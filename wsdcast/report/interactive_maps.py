@@ -159,7 +159,8 @@ def _maps(
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
     """The panels, what they show and what they could show, each field as bytes, by name."""
     units = units_of(maps)
-    library = ColumnDataSource({name: list(as_bytes(field, units[name])) for name, field in maps.items()}, name="library")
+    # The south first: what is under the pointer is right for images in this order alone.
+    library = ColumnDataSource({name: list(as_bytes(field[:, ::-1], units[name])) for name, field in maps.items()}, name="library")
     shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
     formatters = {f"@{name}": CustomJSHover(args={"unit": unit}, code=IN_WORDS) for name, unit in units.items()}
     tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(SHORT[name], f"@{name}{{custom}}") for name in maps]
@@ -170,7 +171,7 @@ def _maps(
     )
     box = {
         "x": grid.longitude[0] - step_x / 2,
-        "y": grid.latitude[chosen.rows[0]] + step_y / 2,
+        "y": grid.latitude[chosen.rows[-1]] - step_y / 2,
         "dw": step_x * chosen.columns.size,
         "dh": step_y * chosen.rows.size,
     }
@@ -184,7 +185,7 @@ def _maps(
         palette = Magma256 if name == "spread" else Viridis256
         top = _top(field) if name == "spread" else _top(maps["truth"]) or _top(maps["mean"])
         on = panel(TITLES[name], "", "", x_range=x_range, y_range=y_range, **MAP)
-        image = on.image(name, source=shown, origin="top_left", anchor="top_left", color_mapper=_colours(palette, top / units[name]), **box)
+        image = on.image(name, source=shown, color_mapper=_colours(palette, top / units[name]), **box)
         on.multi_line("x", "y", source=coast, line_color="white", line_width=0.8, line_alpha=0.8)
         hover(on, [image], tooltips, formatters=formatters)
         scale = LinearColorMapper(palette, low=0, high=top or 1)
