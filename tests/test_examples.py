@@ -207,3 +207,23 @@ def test_screenshots(tmp_path):
             assert picture.width == 1375
             assert picture.height > least
             assert len(picture.convert("RGB").getcolors(10**6)) > 100  # drawn
+
+
+def test_someone_elses_forecast(quick, tmp_path, capsys):
+    with xr.open_zarr(quick / "forecast.zarr", decode_timedelta=True) as forecast:
+        theirs = forecast.drop_vars("stopped_at").rename(number="realization").transpose(..., "longitude", "latitude").sortby("latitude")
+        theirs.load().drop_encoding().to_zarr(tmp_path / "theirs.zarr", zarr_format=2)
+    rows = example("someone_elses_forecast").main(str(tmp_path / "theirs.zarr"), str(quick / "analysis.zarr"), str(tmp_path / "run"))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 5
+    with xr.open_dataset(quick / "scores.nc", decode_timedelta=True) as scores:
+        ours = scores["crps_fair"].sel(variable="both", region="globe", forecast="wsdcast").values
+    assert [row["crps_fair: theirs"] for row in rows] == pytest.approx(list(ours), rel=1e-5)
+
+
+def test_what_bounds_a_rollout(tmp_path):
+    (tmp_path / "tiny.yaml").write_text("name: tiny\ndata: {grid: 16x8}\ngenerator: {widths: [8, 8]}\n")
+    ratios = example("what_bounds_a_rollout").main(str(tmp_path / "tiny.yaml"), 1)
+    assert ratios["as it is"] == 1
+    assert len(ratios) == 7
+    assert min(ratios.values()) > 0

@@ -1,0 +1,29 @@
+"""Score a forecast that wsdcast did not make, beside persistence and climatology, and print its CRPS by lead time.
+
+    python examples/someone_elses_forecast.py FORECAST TRUTH [RUN]
+
+FORECAST is a Zarr store in the layout of WeatherBench 2 or one near to it, such as that of ECMWF's ensemble,
+gs://weatherbench2/datasets/ifs_ens/2018-2022-240x121_equiangular_with_poles_conservative.zarr; TRUTH is whatever `wsdcast prepare` reads as
+a source, on the same grid, such as `wb2`. What does not fit together is refused with what is wrong. Five years of starts are far more than
+anyone needs at once: take some with xarray first.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import wsdcast
+
+
+def main(forecast: str, truth: str, run: str | None = None) -> list[dict[str, float]]:
+    """Print the table, and return its rows."""
+    summary = wsdcast.score_forecast(forecast, truth, run, overwrite=True)
+    names = [key for key in summary.scores[0] if key.startswith("crps_fair: ")]
+    print("lead  ", *(name.removeprefix("crps_fair: ") for name in names))
+    for row in summary.scores:
+        print(f"{row['lead_hours']:4} h", *(f"{row[name]:.3f}" for name in names))
+    return summary.scores
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

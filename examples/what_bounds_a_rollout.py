@@ -1,0 +1,77 @@
+"""Where the time of one evaluation of the generator goes, and what of it could be saved; by default of the planet's network.
+
+    python examples/what_bounds_a_rollout.py [RECIPE]
+
+Each line is one evaluation of a batch with something left out or done otherwise, as a ratio to the evaluation as it is, in the same run.
+What is left out would have to be had in another way, so each figure is a bound on what could be won.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import MethodType
+
+import torch
+from torch import nn
+
+from wsdcast import models
+from wsdcast.bench.measure import paired
+from wsdcast.bench.synthetic import record_of
+from wsdcast.forecasting.ensemble import batch_size
+from wsdcast.nets.sphere import pad
+from wsdcast.nets.unet import SphereConvolution, UNet
+from wsdcast.recipe import load_recipe
+
+CHANNELS, CONSTANT = 10, 8
+"""Of the generator's input, and those of them that stay the same in all evaluations of a step."""
+
+
+def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
+    """Print and return the ratios."""
+    resolved = load_recipe(recipe)
+    settings, grid = resolved.generator, record_of(resolved, 100).grid
+    models.keep_freed_memory()
+    batch = batch_size(grid.shape[0] * grid.shape[1], models.device())
+
+    def network(channels: int = CHANNELS) -> UNet:
+        made = UNet(channels, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)
+        return models.to_device(made)
+
+    x, scalar = torch.randn(batch, CHANNELS, *grid.shape), torch.full((1,), 0.5)
+    whole, unpadded, unnormalised = network(), network(), network()
+    for module in unpadded.modules():
+        if isinstance(module, SphereConvolution):
+            module.padding = (1, 1)
+            module.forward = MethodType(nn.Conv2d.forward, module)
+    for module in unnormalised.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.forward = lambda features: features
+    contiguous = UNet(CHANNELS, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)
+    few = network(CHANNELS - CONSTANT)
+
+    def in_bfloat16() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            whole(x, scalar, scalar)
+
+    ways = {
+        "as it is": lambda: whole(x, scalar, scalar),
+        "constant channels shared by all evaluations of a step": lambda: few(x[:, CONSTANT:], scalar, scalar),
+        "no normalisation": lambda: unnormalised(x, scalar, scalar),
+        "zeros inside the convolution for the sphere's neighbours": lambda: unpadded(x, scalar, scalar),
+        "channels first instead of last": lambda: contiguous(x, scalar, scalar),
+        "bfloat16": in_bfloat16,
+        "padding of the input alone": lambda: pad(x),
+    }
+    with torch.inference_mode():
+        for way in ways.values():
+            way()
+        times = dict(zip(ways, paired(*ways.values(), rounds=rounds), strict=True))
+    print(f"{batch} samples, {grid.name}, as it is: {1e3 * times['as it is']:.1f} ms")
+    ratios = {name: time / times["as it is"] for name, time in times.items()}
+    for name, ratio in ratios.items():
+        print(f"{ratio:5.2f}  {name}")
+    return ratios
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
