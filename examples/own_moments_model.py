@@ -53,7 +53,7 @@ def main(run: Path) -> None:
     wsdcast.score(run=run)
     with xr.open_dataset(run / "scores.nc", decode_timedelta=True) as scores:
         crps = scores["crps_fair"].sel(variable="both", region="globe", drop=True)
-        print(crps.transpose("prediction_timedelta", "forecast").to_pandas().round(3))
+        print(crps.transpose("prediction_timedelta", "forecast").to_pandas().round(3).to_string())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(run: Path) -> None:
         print(f"strongest wind of all members: {float(speed.max()):.1f} m/s")
     with xr.open_dataset(run / "scores.nc", decode_timedelta=True) as scores:
         crps = scores["crps_fair"].sel(variable="both", region="globe", drop=True)
-        print(crps.transpose("prediction_timedelta", "forecast").to_pandas().round(3))
+        print(crps.transpose("prediction_timedelta", "forecast").to_pandas().round(3).to_string())
 
 
 if __name__ == "__main__":
