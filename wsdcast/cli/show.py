@@ -91,16 +91,19 @@ def _settings(summary: Summary) -> Table:
     return table
 
 
+SHORT = {"crps_fair": "fair CRPS", "rmse": "RMSE", "energy_score": "energy"}
+
+
 def _differences(summary: Summary) -> Table:
     """One row per lead time and score."""
     table = Table(title="u and v over the globe, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("lead", "score", "first", "second", "difference", "95 %", "p", "starts"):
+    for name in ("lead", "score", "first", "second", "difference, 95 %", "p", "starts"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.scores:
         low, high = row["interval"]
         cells = [f"{row[name]:.3f}" for name in ("first", "second")]
-        cells += [f"{row['difference']:+.4f}", f"[{low:+.4f}, {high:+.4f}]", f"{row['p']:.3f}", str(row["starts"])]
-        table.add_row(f"{row['lead_hours']} h", row["metric"], *cells)
+        cells += [f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{row['p']:.3f}", str(row["starts"])]
+        table.add_row(f"{row['lead_hours']} h", SHORT[row["metric"]], *cells)
     return table
 
 
