@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from servers import serve
 from typer.testing import CliRunner
 
 import wsdcast
@@ -281,3 +282,13 @@ def test_leads_without_units_are_refused(tmp_path):
     store = write(forecast_dataset().assign_coords(prediction_timedelta=[6, 12, 24]), tmp_path / "model.zarr")
     with pytest.raises(UserError, match="no differences of time"):
         open_forecast(store)
+
+
+def test_stores_behind_urls_are_scored_too(scored, truth, tmp_path):
+    write(truth_dataset(), tmp_path / "served/truth.zarr")
+    write(forecast_dataset(), tmp_path / "served/model.zarr")
+    with serve(tmp_path / "served") as (url, handler):
+        wsdcast.score_forecast(f"{url}/model.zarr", f"{url}/truth.zarr", tmp_path / "run")
+        assert sum(handler.requests.values()) > 10
+    ours, theirs = opened_scores(tmp_path / "run"), opened_scores(scored)
+    xr.testing.assert_identical(ours.drop_attrs(), theirs.drop_attrs())
