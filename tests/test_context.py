@@ -81,8 +81,10 @@ def test_forecasts_see_the_time_they_are_at(place, monkeypatch):
     original = Surroundings.at
     monkeypatch.setattr(Surroundings, "at", lambda self, times: asked.append(times) or original(self, times))
     wsdcast.rollout(run=place / "run", starts=1, overwrite=True)
-    assert len(asked) == 2 * 2  # two leads, for the moments alone and for the generator
-    for first, second in (asked[:2], asked[2:]):
+    # Two leads for the moments alone, their Gaussian one step ahead, and two leads for the generator.
+    assert len(asked) == 2 + 1 + 2
+    assert (asked[2] == asked[0][0]).all()
+    for first, second in (asked[:2], asked[3:]):
         assert (np.unique(first).size, second[0] - first[0]) == (1, np.timedelta64(6, "h"))
 
 
