@@ -27,7 +27,7 @@ from wsdcast.artefact import (
     resolve,
 )
 from wsdcast.data.analysis import STEP
-from wsdcast.data.store import open_store
+from wsdcast.data.store import VARIABLES, open_store
 from wsdcast.data.truth import Truth
 from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
@@ -89,8 +89,8 @@ def score(
         grid = opened(sources)[1].grid
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
-            if MOMENTS_ALONE in forecasts:
-                scores["crps_gaussian"] = _gaussian(forecasts[MOMENTS_ALONE], opened(sources)[1], scores)
+            if (gaussian := _gaussian(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
+                scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
             scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "wsdcast": stamp}
             _write(directory, scores)
@@ -178,9 +178,16 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
     return summary
 
 
-def _gaussian(path: Path, truth: Truth, scores: xr.Dataset) -> xr.DataArray:
-    """CRPS in closed form of what the moments network predicts, where the scores have it: its own forecast and 6 h ahead."""
+def _gaussian(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
+    """CRPS in closed form of what the moments network predicts, where the scores have it: its own forecast and 6 h ahead.
+
+    None without such a network, and for a forecast of an older version, which did not keep what it predicts.
+    """
+    if path is None:
+        return None
     with open_store(path) as store:
+        if f"{VARIABLES[0]}_mean" not in store:
+            return None
         found = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
     axes = ("forecast", "prediction_timedelta", "variable", "region")
     there = found.reindex({name: scores[name] for name in axes})
