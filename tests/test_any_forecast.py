@@ -17,6 +17,8 @@ from wsdcast.data.ensembles import open_forecast
 from wsdcast.data.grid import Grid
 from wsdcast.data.truth import open_truth
 from wsdcast.errors import UserError
+from wsdcast.report.page import write_report
+from wsdcast.stages import score
 from wsdcast.verification.alignment import misalignment
 
 NAMES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
@@ -68,6 +70,14 @@ def write(dataset: xr.Dataset, path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_the_page():
+    """Writing the page takes longer than all else here; one test has it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
+        yield
+
+
 @pytest.fixture(scope="module")
 def truth(tmp_path_factory) -> str:
     return write(truth_dataset(), tmp_path_factory.mktemp("truth") / "truth.zarr")
@@ -111,6 +121,14 @@ def test_scores_of_a_store_are_those_of_its_fields(scored):
         assert float(found) == pytest.approx((stays * weights).sum(axis=(1, 2)).mean(), rel=1e-6)
     assert (scores["pairs"] == STARTS.size).all()
     assert (scored / "scores.csv").exists()
+
+
+def test_the_page_is_of_the_forecast(truth, tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "write_report", write_report)
+    wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), truth, tmp_path / "run")
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Ensemble forecast of 10 m wind: model" in page
+    assert ">Recipe<" not in page
 
 
 def turned(dataset: xr.Dataset) -> xr.Dataset:

@@ -79,7 +79,7 @@ def write_report(
             longitude), m s-1, NaN where a member was stopped and where there is no truth; None if there are none.
         title: of the page.
         facts: what the scores are of, by name, for the header.
-        recipe: text of the recipe, shown at the end.
+        recipe: text of the recipe, shown at the end, if there is one.
         on_earth: whether coastlines are those of the Earth.
     """
     ours = html.escape(str(scores["forecast"].values[0]))
@@ -107,7 +107,7 @@ def write_report(
         regions(scores),
         f"<p class=note>Fair CRPS and energy score of {ours} in m/s; below them the skill over climatology, 1 - score / score of "
         "climatology. The energy score is of whole fields of the wind vector, which sees what is wrong between places.</p>",
-        f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>",
+        f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>" if recipe else "",
     ]
     models = [model for part in parts if not isinstance(part, str) for model in part]
     document = Document()
