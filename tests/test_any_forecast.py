@@ -121,6 +121,8 @@ def test_scores_of_a_store_are_those_of_its_fields(scored):
         assert float(found) == pytest.approx((stays * weights).sum(axis=(1, 2)).mean(), rel=1e-6)
     assert (scores["pairs"] == STARTS.size).all()
     assert (scored / "scores.csv").exists()
+    np.testing.assert_allclose(scores["wavelength_of_wavenumber"][1:3], 2 * np.pi * 6367.5 / np.array([1, 2]))
+    np.testing.assert_allclose(scores["wavelength_of_degree"][1:3], 2 * np.pi * 6367.5 / np.sqrt([2, 6]))
 
 
 def test_the_page_is_of_the_forecast(truth, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from wsdcast.report.panels import (
     say_all,
 )
 from wsdcast.report.style import BASELINES, BLUE, GREY, PURPLE, VERMILION
+from wsdcast.verification.spectra import wavelength_of_wavenumber
 from wsdcast.verification.statistics import BOTH
 
 METRICS = {
@@ -37,7 +38,7 @@ METRICS = {
     "rmse": ("RMSE of the ensemble mean", "m/s"),
     "spread_skill": ("spread / skill", ""),
 }
-EQUATOR = 40_030
+EQUATOR = float(wavelength_of_wavenumber(1))
 """Length in km."""
 WAVELENGTHS = [round(number * 10.0**power) for power in range(5) for number in (1, 2, 5)]
 """Of the ticks, km."""

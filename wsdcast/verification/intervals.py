@@ -10,6 +10,7 @@ import xarray as xr
 from wsdcast.data.store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
+from wsdcast.verification.spectra import wavelength_of_degree, wavelength_of_wavenumber
 from wsdcast.verification.statistics import ABOUT, GLOBE, VECTOR, metrics, scored_pairs, with_both
 
 BY_START = "_by_start"
@@ -34,6 +35,9 @@ def scores_of(sums: xr.Dataset) -> xr.Dataset:
     for name, (long_name, unit) in ABOUT.items():
         scores[name].attrs = {"long_name": long_name, "units": unit}
     scores["pairs"] = there.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
+    for along, wavelength in (("wavenumber", wavelength_of_wavenumber), ("degree", wavelength_of_degree)):
+        length = (along, wavelength(scores[along].values), {"long_name": f"wavelength of a {along}", "units": "km"})
+        scores = scores.assign_coords({f"wavelength_of_{along}": length})
     return scores.assign_attrs(title="scores of 10 m wind ensemble forecasts")
 
 
