@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from wsdcast import models
-from wsdcast.artefact import GENERATOR, read_stamp, stored_recipe
+from wsdcast.artefact import read_stamp, stored_recipe
 from wsdcast.data.analysis import open_analysis
 from wsdcast.forecasting.ensemble import Sampler, generator_sampler
+from wsdcast.names import GENERATOR
 from wsdcast.priors import Trained, trained
+from wsdcast.recipe import Recipe
 from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.statistics import metrics
 from wsdcast.warmstart.evaluations import steps_for
@@ -64,7 +66,7 @@ def compare(place: Path) -> dict[tuple[int, str], list[float]]:
     stamp = read_stamp(place / GENERATOR)
     assert stamp is not None, f"{place} has no generator"
     record = open_analysis(place / "analysis.zarr")
-    networks = trained(stored_recipe(stamp, place), place, record)
+    networks = trained(stored_recipe(stamp, place, Recipe), place, record)
     weights = torch.from_numpy(record.grid.area_weights / record.grid.area_weights.mean()).float()[:, None]
     starts = record.starts(STARTS, max(LEADS) // 6)
 

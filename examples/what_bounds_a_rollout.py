@@ -19,7 +19,7 @@ from wsdcast.bench.measure import paired
 from wsdcast.bench.synthetic import record_of
 from wsdcast.forecasting.ensemble import batch_size
 from wsdcast.nets.sphere import pad
-from wsdcast.nets.unet import SphereConvolution, UNet
+from wsdcast.nets.unet import Convolution, UNet
 from wsdcast.recipe import load_recipe
 
 CHANNELS, CONSTANT = 10, 8
@@ -40,7 +40,7 @@ def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
     x, scalar = torch.randn(batch, CHANNELS, *grid.shape), torch.full((1,), 0.5)
     whole, unpadded, unnormalised = network(), network(), network()
     for module in unpadded.modules():
-        if isinstance(module, SphereConvolution):
+        if isinstance(module, Convolution):
             module.padding = (1, 1)
             module.forward = MethodType(nn.Conv2d.forward, module)
     for module in unnormalised.modules():

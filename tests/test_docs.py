@@ -12,7 +12,7 @@ from conftest import SHARED
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast import recipe
+from wsdcast import experiment, recipe
 from wsdcast.artefact import digest_of
 from wsdcast.cli import app
 
@@ -25,7 +25,7 @@ SMALL = {"widths": [8, 8], "steps": 3, "batch": 4}
 @pytest.fixture
 def small_recipes(tmp_path, monkeypatch) -> Path:
     """A working directory beside ../shared, with the shipped recipes but smaller."""
-    shipped = recipe._shipped_directory()
+    shipped = experiment._shipped_directory()
     (tmp_path / "recipes").mkdir()
     for path in shipped.glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
@@ -33,7 +33,7 @@ def small_recipes(tmp_path, monkeypatch) -> Path:
         content["moments"], content["generator"], content["rollout"] = SMALL, SMALL, {"starts": 2, "days": 0.5}
         content["study"] = {"starts": 2, "rollout_starts": 1, "members": 2, "nfe": [2], "rollout_nfe": [2], "leads": [6, 12]}
         (tmp_path / "recipes" / path.name).write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(recipe, "_shipped_directory", lambda: tmp_path / "recipes")
+    monkeypatch.setattr(experiment, "_shipped_directory", lambda: tmp_path / "recipes")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     if SHARED.is_dir():
@@ -97,7 +97,7 @@ def test_defaults_shown_in_help_are_those_of_the_recipe():
 
 
 def test_the_shown_recipe_shows_every_key_with_its_default():
-    shown = yaml.safe_load((recipe._shipped_directory() / "planet.yaml").read_text())
+    shown = yaml.safe_load((experiment._shipped_directory() / "planet.yaml").read_text())
     full = recipe.load_recipe("planet").dump()
     assert {section: set(value) for section, value in shown.items() if isinstance(value, dict)} == {
         section: set(value) for section, value in full.items() if isinstance(value, dict)

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
 # What each part may import of the package, beside itself.
 BASE = {"errors"}
-NETWORKS = {"names", "recipe", "artefact", "context", "models", "priors", "forecasting", "processes", "warmstart"}
+NETWORKS = {"names", "experiment", "recipe", "artefact", "context", "models", "priors", "forecasting", "processes", "warmstart"}
 ABOVE = BASE | NETWORKS | {"background", "unfinished", "progress", "data", "verification", "report"}
 ALLOWED = {
     "errors": set(),
@@ -25,14 +25,15 @@ ALLOWED = {
     "verification": BASE | {"data", "unfinished", "progress"},
     "report": BASE | {"data", "verification", "progress"},
     "names": set(),
-    "recipe": BASE | {"names", "times"},
-    "artefact": BASE | {"recipe"},
+    "experiment": BASE,
+    "recipe": BASE | {"experiment", "names", "times"},
+    "artefact": BASE | {"experiment", "names"},
     "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
     "processes": BASE | {"artefact", "unfinished"},
-    "training": BASE | {"recipe", "context", "data", "processes", "progress", "warmstart"},
+    "training": BASE | {"experiment", "processes", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
-    "forecasting": BASE | {"background", "times", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
+    "forecasting": BASE | {"background", "times", "names", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
     "stages": ABOVE | {"times", "training"},
     "study": ABOVE | {"training", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},

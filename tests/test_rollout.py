@@ -19,7 +19,7 @@ from conftest import TINY
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.artefact import FORECAST, MOMENTS_FORECAST, alone, partial_of
+from wsdcast.artefact import alone, partial_of
 from wsdcast.background import ahead, in_background
 from wsdcast.cli import app
 from wsdcast.data.analysis import open_analysis
@@ -32,6 +32,7 @@ from wsdcast.forecasting.ensemble import in_batches
 from wsdcast.forecasting.running import ensembles, groups
 from wsdcast.forecasting.sampling import sampler_of
 from wsdcast.forecasting.starts import starts_of
+from wsdcast.names import FORECAST, MOMENTS_FORECAST
 from wsdcast.priors import trained
 from wsdcast.recipe import load_recipe
 from wsdcast.stages import rollout as stage

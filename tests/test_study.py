@@ -174,7 +174,7 @@ def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
 
 def test_auto_takes_what_the_study_found_best(copy):
     place = copy
-    recipe, directory = resolve(place / "tiny.yaml", place / "run", rollout__solver="auto", rollout__nfe=4)
+    recipe, directory = resolve(place / "tiny.yaml", place / "run", Recipe, rollout__solver="auto", rollout__nfe=4)
     wsdcast.study_nfe(run=place / "run", solvers=["ab3", "euler"], grids_in_time=["quadratic"], nfe=[4, 5], rollout_nfe=[])
     with xr.open_dataset(directory / "study.nc") as dataset:
         best = dataset.isel(setting=((dataset["prior"] == "warm") & (dataset["nfe"] == 4) & dataset["best"]).values)
@@ -406,5 +406,5 @@ def test_evaluation_scores_the_leads_that_are_asked(place):
 
 def test_a_recipe_object_is_a_recipe(place):
     recipe: Recipe = load_recipe(place / "tiny.yaml")
-    assert resolve(recipe, place / "run")[0] == recipe
+    assert resolve(recipe, place / "run", Recipe)[0] == recipe
     assert read_stamp(place / "run/analysis.zarr")

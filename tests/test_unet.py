@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wsdcast.nets import sphere
-from wsdcast.nets.unet import ScalarEmbedding, SphereConvolution, UNet
+from wsdcast.nets.unet import Convolution, ScalarEmbedding, UNet
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_turning_the_globe_turns_the_output(random):
 
 
 def test_convolution_sees_the_neighbours_on_the_sphere(random):
-    convolution = trained(SphereConvolution(1, 1), random)
+    convolution = trained(Convolution(1, 1, sphere=True), random)
     field = torch.randn(4, 6, generator=random)
     kernel, bias = convolution.weight[0, 0].detach().numpy(), convolution.bias.item()
     expected = [

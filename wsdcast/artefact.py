@@ -18,38 +18,8 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 from wsdcast.errors import UserError
-from wsdcast.recipe import DEFAULT, Recipe, checked, load_recipe
-
-ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
-PREDICTIONS, STATISTICS = "predictions", "statistics"
-FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
-SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
-STUDY, STUDY_PAGE = "study.nc", "study.html"
-
-SECTIONS = {
-    ANALYSIS: ("data",),
-    MOMENTS: ("data", "seed", "context", "moments"),
-    PREDICTIONS: ("data", "seed", "context", "moments"),
-    GENERATOR: ("data", "seed", "context", "moments", "generator"),
-    STATISTICS: ("data", "seed", "context", "moments", "generator"),
-    FORECAST: ("data", "seed", "context", "moments", "generator", "rollout"),
-    MOMENTS_FORECAST: ("data", "seed", "context", "moments", "rollout"),
-    SCORES: ("data", "seed", "context", "moments", "generator", "rollout"),
-    STUDY: ("data", "context", "moments", "generator"),
-}
-"""The parts of a recipe that an artefact depends on; a change elsewhere leaves it current."""
-
-UPSTREAM = {
-    MOMENTS: ANALYSIS,
-    PREDICTIONS: MOMENTS,
-    GENERATOR: ANALYSIS,
-    STATISTICS: GENERATOR,
-    FORECAST: GENERATOR,
-    MOMENTS_FORECAST: MOMENTS,
-    SCORES: FORECAST,
-    STUDY: ANALYSIS,
-}
-"""What an artefact is made from; if that is replaced by other content, the artefact is no longer current."""
+from wsdcast.experiment import Experiment, Kind, checked, load
+from wsdcast.names import ANALYSIS
 
 
 @dataclass
@@ -71,7 +41,9 @@ class Summary:
     problems: list[str] = field(default_factory=list)
 
 
-def resolve(recipe: str | Path | Recipe | None, run: str | Path | None, upstream: str | None = None, **changes: Any) -> tuple[Recipe, Path]:
+def resolve(
+    recipe: str | Path | Kind | None, run: str | Path | None, kind: type[Kind], upstream: str | None = None, **changes: Any
+) -> tuple[Kind, Path]:
     """The recipe in force and the run directory.
 
     Without ``recipe`` it is the one that the newest artefact of the run directory up to ``upstream`` was made from, else the default;
@@ -80,48 +52,34 @@ def resolve(recipe: str | Path | Recipe | None, run: str | Path | None, upstream
     Args:
         recipe: path or name of a recipe, or the recipe itself.
         run: the run directory.
+        kind: of recipe.
         upstream: the last artefact that this stage reads.
-        changes: keys to change, as for :meth:`Recipe.changed`.
+        changes: keys to change, as for :meth:`Experiment.changed`.
     """
-    found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe if recipe is not None else DEFAULT)
+    found = recipe if isinstance(recipe, kind) else load(recipe if isinstance(recipe, str | Path) else kind.DEFAULT, kind)
     directory = Path(run) if run is not None else Path("runs") / found.name
     if recipe is None and upstream is not None:
-        chain = (ANALYSIS, GENERATOR, FORECAST)
-        for artefact in chain[: chain.index(upstream) + 1]:
+        for artefact in kind.CHAIN[: kind.CHAIN.index(upstream) + 1]:
             if (stamp := read_stamp(directory / artefact)) is not None:
-                found = stored_recipe(stamp, directory / artefact)
+                found = stored_recipe(stamp, directory / artefact, kind)
     return found.changed(**changes), directory
 
 
-def make_stamp(recipe: Recipe, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:
+def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:
     """What an artefact says of its origin: the recipe, and the state of what it was made from.
 
     Args:
         recipe: in force.
         directory: the run directory, where the artefact's upstream is.
-        artefact: one of :data:`SECTIONS`.
+        artefact: its name.
         source: what else identifies it: for the prepared record the files it comes from, for others how they were made. What is made
             from an artefact depends on it, the artefact itself stays current.
     """
-    stamps = [stamp for name in _upstream(recipe, artefact) if (stamp := read_stamp(directory / name))]
+    stamps = [stamp for name in recipe.upstream(artefact) if (stamp := read_stamp(directory / name))]
     inputs = digest_of([stamp["id"] for stamp in stamps]) if len(stamps) > 1 else stamps[0]["id"] if stamps else source
-    digest = digest_of(_parts(recipe.dump(), artefact))
+    digest = digest_of(recipe.parts(artefact))
     whole = [digest, inputs, *([source] if stamps and source else [])]
     return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of(whole)}
-
-
-def _sections(recipe: Recipe, artefact: str) -> tuple[str, ...]:
-    if artefact == MOMENTS_FORECAST and not recipe.generator.reads_frozen_moments:
-        return SECTIONS[FORECAST]  # the moments network is part of the generator, or there is none
-    return SECTIONS[artefact]
-
-
-def _upstream(recipe: Recipe, artefact: str) -> tuple[str, ...]:
-    if artefact == MOMENTS_FORECAST and not recipe.generator.reads_frozen_moments:
-        return (GENERATOR,)
-    if artefact == FORECAST and recipe.rollout.needs_statistics:
-        return (GENERATOR, STATISTICS)
-    return (UPSTREAM[artefact],) if artefact in UPSTREAM else ()
 
 
 def digest_of(value: Any) -> str:
@@ -152,16 +110,16 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path}: in the place of an artefact, but not written by wsdcast; move it away") from None
 
 
-def stored_recipe(stamp: dict[str, Any], path: Path) -> Recipe:
+def stored_recipe(stamp: dict[str, Any], path: Path, kind: type[Kind]) -> Kind:
     """The recipe in a stamp.
 
     Raises:
         UserError: if another version of the package wrote keys that this one does not know.
     """
-    return checked(stamp["recipe"], f"recipe of {path}")
+    return checked(stamp["recipe"], f"recipe of {path}", kind)
 
 
-def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool, source: str = "") -> bool:
+def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bool, source: str = "") -> bool:
     """Whether an artefact is there and made from this recipe and these inputs; False means that it is to be made.
 
     Raises:
@@ -170,7 +128,7 @@ def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool, 
     stamp = read_stamp(directory / artefact)
     if stamp is None:
         return False
-    difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), artefact)
+    difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact)
     if difference and not overwrite:
         choices = "choose another --run, or replace it with --overwrite"
         if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, source)["hash"]:
@@ -179,12 +137,12 @@ def is_current(recipe: Recipe, directory: Path, artefact: str, overwrite: bool, 
     return not difference
 
 
-def is_of(stamp: dict[str, Any], recipe: Recipe, directory: Path, artefact: str) -> bool:
+def is_of(stamp: dict[str, Any], recipe: Experiment, directory: Path, artefact: str) -> bool:
     """Whether a stamp is that of an artefact made from this recipe and these inputs."""
-    return not _difference(stamp, make_stamp(recipe, directory, artefact), artefact)
+    return not _difference(stamp, make_stamp(recipe, directory, artefact), recipe, artefact)
 
 
-def require(recipe: Recipe, directory: Path, artefact: str, command: str) -> Path:
+def require(recipe: Experiment, directory: Path, artefact: str, command: str) -> Path:
     """Path of an artefact that an earlier stage left.
 
     Raises:
@@ -194,19 +152,19 @@ def require(recipe: Recipe, directory: Path, artefact: str, command: str) -> Pat
     stamp = read_stamp(path)
     if stamp is None:
         raise UserError(f"{path} is not there; run `wsdcast {command}` first, or choose the directory with --run")
-    # The files behind a prepared record may be gone by now; it stands for itself.
-    source = stamp["inputs"] if artefact == ANALYSIS else ""
-    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), artefact):
+    # The files behind prepared data may be gone by now; they stand for themselves.
+    source = "" if recipe.upstream(artefact) else stamp["inputs"]
+    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact):
         raise UserError(f"{path} was made from {difference}; run `wsdcast {command} --overwrite` with this one, or choose another --run")
     return path
 
 
-def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> str:
+def _difference(there: dict[str, Any], here: dict[str, Any], recipe: Experiment, artefact: str) -> str:
     """What differs between two stamps, or nothing. A key that the version before did not have is taken to be at its default there."""
-    if there["hash"] == here["hash"] or _upgraded(there, artefact) == _parts(here["recipe"], artefact):
-        changed = UPSTREAM.get(artefact, "the source files")
+    if there["hash"] == here["hash"] or _upgraded(there, recipe, artefact) == recipe.parts(artefact):
+        changed = next(iter(recipe.upstream(artefact)), "the source files")
         return "" if there["inputs"] == here["inputs"] else f"other inputs ({changed} changed since)"
-    for section in SECTIONS[FORECAST] if artefact == MOMENTS_FORECAST else SECTIONS[artefact]:
+    for section in recipe.parts(artefact):
         before, now = there["recipe"].get(section), here["recipe"][section]
         if before == now:
             continue
@@ -218,20 +176,12 @@ def _difference(there: dict[str, Any], here: dict[str, Any], artefact: str) -> s
     return "another recipe (of another version of wsdcast)"
 
 
-def _upgraded(stamp: dict[str, Any], artefact: str) -> dict[str, Any] | None:
+def _upgraded(stamp: dict[str, Any], recipe: Experiment, artefact: str) -> dict[str, Any] | None:
     """The parts of a stamp's recipe as this version would write them; None if it does not know them."""
     try:
-        return _parts(checked(stamp["recipe"], "").dump(), artefact)
+        return checked(stamp["recipe"], "", type(recipe)).parts(artefact)
     except UserError:
         return None
-
-
-def _parts(recipe: dict[str, Any], artefact: str) -> dict[str, Any]:
-    """The parts of a dumped recipe that an artefact depends on."""
-    parts = {name: value for name, value in recipe.items() if name in _sections(checked(recipe, ""), artefact)}
-    if artefact == STUDY:  # it has many priors
-        parts["generator"] = {key: value for key, value in parts["generator"].items() if key != "prior"}
-    return parts
 
 
 @contextmanager

@@ -42,6 +42,11 @@ class Surroundings:
         return torch.cat([beside, solar.expand(-1, -1, beside.shape[2], -1)], dim=1)
 
 
+def area_weights(record: Analysis) -> Tensor:
+    """Weights of the points of a record's grid, of mean 1, (latitude, 1)."""
+    return torch.from_numpy(record.grid.area_weights).float()[:, None]
+
+
 def surroundings(record: Analysis, settings: Context, device: torch.device) -> Surroundings:
     """What a recipe wants beside the wind.
 

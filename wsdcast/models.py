@@ -36,6 +36,11 @@ def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
+def size(model: nn.Module) -> str:
+    """How large a model is, in words."""
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters"
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of returning them to the system.
 

@@ -1,11 +1,21 @@
-"""The names that recipes and the command line share."""
+"""The names that recipes, run directories and the command line share."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
+PREDICTIONS, STATISTICS = "predictions", "statistics"
+FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
+SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
+STUDY, STUDY_PAGE = "study.nc", "study.html"
+IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
+
 PriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "given"]
 """Where flow matching starts, and what the generator is told (docs/method.md)."""
+
+ImagePriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology"]
+"""The same for images."""
 
 GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
 """Flow times between which a solver steps."""

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models
-from wsdcast.artefact import GENERATOR, MOMENTS, require
+from wsdcast.artefact import require
 from wsdcast.context import Surroundings, surroundings
 from wsdcast.data.analysis import Analysis
 from wsdcast.errors import UserError
-from wsdcast.names import PriorName
+from wsdcast.names import GENERATOR, MOMENTS, PriorName
 from wsdcast.recipe import Recipe
 from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import informed_prior
@@ -31,9 +31,9 @@ STARTS: dict[PriorName, Start] = {
 """What is made of the moments; all others start from them as they are, blended by Eq. 4."""
 
 
-def start_of(recipe: Recipe) -> Start:
-    """What a recipe makes of predicted moments."""
-    return STARTS.get(recipe.generator.prior, informed_prior)
+def start_of(prior: PriorName) -> Start:
+    """What a prior makes of predicted moments."""
+    return STARTS.get(prior, informed_prior)
 
 
 def rank_told(recipe: Recipe) -> int:
@@ -121,7 +121,7 @@ def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | 
     else:
         models.load(generator, path)
         moments = fixed_or_given(recipe, record, given)
-    return Trained(generator, moments, warm_start(moments, start_of(recipe)), beside)
+    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)), beside)
 
 
 def moments_alone(moments: Moments) -> PriorOf:

@@ -1,4 +1,4 @@
-"""Recipes: one YAML file is one whole experiment, every key checked, unknown keys refused."""
+"""Recipes of experiments with wind, key by key."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from wsdcast.errors import UserError
-from wsdcast.names import GridName, PriorName, SolverName
+from wsdcast.experiment import Experiment, Network, Section, TrainingLog, load
+from wsdcast.names import (
+    ANALYSIS,
+    FORECAST,
+    GENERATOR,
+    MOMENTS,
+    MOMENTS_FORECAST,
+    PREDICTIONS,
+    SCORES,
+    STATISTICS,
+    STUDY,
+    GridName,
+    PriorName,
+    SolverName,
+)
 from wsdcast.times import in_utc, times_between
 
-DEFAULT = "planet"
-
 Warmth = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """Refuses unknown keys and cannot be changed after it was checked."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -72,32 +65,6 @@ class Data(Section):
         return self
 
 
-class Network(Section):
-    """A U-Net and how it is trained (appendix B of the paper)."""
-
-    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
-    blocks: PositiveInt = Field(1, description="residual blocks per level")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    steps: PositiveInt = Field(1500, description="optimiser steps")
-    batch: PositiveInt = Field(8, description="samples per step")
-    rate: PositiveFloat = Field(2e-3, description="highest learning rate")
-    accumulate: PositiveInt = Field(1, description="batches whose gradients are summed up before a step")
-    warm_up: int = Field(0, ge=0, description="steps in which the rate rises from zero")
-    schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="of the rate")
-    clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
-    average: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of forward and backward passes in training; weights are always fp32")
-    compile: bool = Field(False, description="whether torch.compile makes kernels of the network first")
-    channels_last: bool = Field(True, description="memory layout of the convolutions in training")
-    recompute: bool = Field(False, description="activations in the backward pass instead of keeping them: less memory, more time")
-
-    @model_validator(mode="after")
-    def _multiples_of_four(self) -> Network:
-        if any(width % 4 for width in self.widths):
-            raise ValueError("widths must be multiples of 4")
-        return self
-
-
 class Moments(Network):
     """The warm-start network."""
 
@@ -133,14 +100,6 @@ class Generator(Network):
     def reads_frozen_moments(self) -> bool:
         """Whether that network is an artefact of its own, trained first."""
         return self.needs_moments_network and self.moments == "frozen"
-
-
-class TrainingLog(Section):
-    """How training is watched and kept; what is trained does not depend on it."""
-
-    every: PositiveInt = Field(500, description="steps between validations, each with a checkpoint")
-    keep: PositiveInt = Field(2, description="checkpoints, beside the best")
-    tensorboard: bool = Field(False, description="whether to log for TensorBoard too")
 
 
 StaticField = Literal[
@@ -266,11 +225,26 @@ class Study(Section):
         return tuple(sorted(set(leads)))
 
 
-class Recipe(Section):
-    """One whole experiment."""
+ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    ANALYSIS: (("data",), ()),
+    MOMENTS: (("data", "seed", "context", "moments"), (ANALYSIS,)),
+    PREDICTIONS: (("data", "seed", "context", "moments"), (MOMENTS,)),
+    GENERATOR: (("data", "seed", "context", "moments", "generator"), (ANALYSIS,)),
+    STATISTICS: (("data", "seed", "context", "moments", "generator"), (GENERATOR,)),
+    FORECAST: (("data", "seed", "context", "moments", "generator", "rollout"), (GENERATOR,)),
+    MOMENTS_FORECAST: (("data", "seed", "context", "moments", "rollout"), (MOMENTS,)),
+    SCORES: (("data", "seed", "context", "moments", "generator", "rollout"), (FORECAST,)),
+    STUDY: (("data", "context", "moments", "generator"), (ANALYSIS,)),
+}
+"""Of each artefact the sections of a recipe that it depends on, and the artefacts that it is made from."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="names the run directory runs/NAME")
-    seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
+
+class Recipe(Experiment):
+    """One whole experiment with wind."""
+
+    DEFAULT = "planet"
+    CHAIN = (ANALYSIS, GENERATOR, FORECAST)
+
     data: Data = Data()
     context: Context = Context()
     moments: Moments = Moments()
@@ -279,88 +253,24 @@ class Recipe(Section):
     rollout: Rollout = Rollout()
     study: Study = Study()
 
-    def changed(self, **changes: Any) -> Recipe:
-        """A copy with keys changed, given as ``section__key=value`` or ``key=value``; None as a value leaves the key as it is.
+    def parts(self, artefact: str) -> dict[str, Any]:
+        """Plain values of the sections that an artefact depends on."""
+        whole, (sections, _) = self.dump(), ARTEFACTS[artefact]
+        if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
+            sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is none
+        if artefact == STUDY:
+            del whole["generator"]["prior"]  # it has many
+        return {section: whole[section] for section in sections}
 
-        Raises:
-            UserError: if a value is not allowed.
-        """
-        content = self.model_dump()
-        for name, value in changes.items():
-            if value is not None:
-                *section, key = name.split("__")
-                (content[section[0]] if section else content)[key] = value
-        try:
-            return Recipe.model_validate(content)
-        except ValidationError as error:
-            raise UserError("; ".join(f"{_option(item)}: {_reason(item)}" for item in _first_of_each(error))) from None
-
-    def dump(self) -> dict[str, Any]:
-        """Plain values for JSON and YAML."""
-        return self.model_dump(mode="json")
+    def upstream(self, artefact: str) -> tuple[str, ...]:
+        """The artefacts that one is made from."""
+        if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
+            return (GENERATOR,)
+        if artefact == FORECAST and self.rollout.needs_statistics:
+            return (GENERATOR, STATISTICS)
+        return ARTEFACTS[artefact][1]
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
-    """Read a recipe by path, or by the name of one that is shipped.
-
-    Raises:
-        UserError: if there is none, or it has unknown keys or values that are not allowed.
-    """
-    path = Path(recipe)
-    if path.suffix not in (".yaml", ".yml"):
-        shipped = _shipped_directory() / f"{recipe}.yaml"
-        if not shipped.is_file():
-            raise UserError(f"recipe '{recipe}': neither a .yaml file nor one of the shipped: {', '.join(shipped_recipes())}")
-        path = shipped
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
-        raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"recipe {path}: expected keys and values")
-    return checked(content, f"recipe {path}")
-
-
-def checked(content: dict[str, Any], where: str) -> Recipe:
-    """A recipe from plain values; ``where`` they came from begins the message.
-
-    Raises:
-        UserError: naming every key that is unknown, missing or not allowed.
-    """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
-        raise UserError(f"{where}: {'; '.join(problems)}") from None
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in _shipped_directory().glob("*.yaml"))
-
-
-def _shipped_directory() -> Path:
-    """``pipelines/`` beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).parent
-    inside = here / "pipelines"
-    return inside if inside.is_dir() else here.parent / "pipelines"
-
-
-def _first_of_each(error: ValidationError) -> list[Any]:
-    """The first mistake of each key; a wrong item of a list makes a second one of the list."""
-    found: dict[Any, Any] = {}
-    for item in error.errors():
-        found.setdefault(item["loc"][:2], item)
-    return list(found.values())
-
-
-def _option(item: Any) -> str:
-    """How a key is called on the command line."""
-    return f"--{item['loc'][:2][-1].replace('_', '-')}"
-
-
-def _reason(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return "unknown key"
-    reason = str(item["msg"]).removeprefix("Value error, ")
-    return f"{reason[0].lower()}{reason[1:]}, not {item['input']!r}" if item["type"] != "value_error" else reason
+    """Read a recipe by path, or by the name of one that is shipped, as :func:`wsdcast.experiment.load`."""
+    return load(recipe, Recipe)

@@ -21,7 +21,7 @@ from wsdcast.context import samples_of
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.store import close_store, create_store, open_store, read_wind
 from wsdcast.recipe import load_recipe
-from wsdcast.training.batches import FlowBatch, flow_batches_of
+from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.training import BatchOf, Training, fit
@@ -49,7 +49,9 @@ def bench_train(recipe: str = "planet") -> Benchmark:
     (samples,) = samples_of(record, beside, "train")
     random = torch.Generator(models.device()).manual_seed(0)
     predicted = torch.ones(len(samples), *samples.shape, device=models.device())  # moments are kept like this
-    batches = flow_batches_of(samples, random, lambda chosen, _: InformedPrior(predicted[chosen], predicted[chosen]))
+    batches = flow_batches_of(
+        pairs_of(samples), samples.shape, random, lambda chosen, _: InformedPrior(predicted[chosen], predicted[chosen])
+    )
     fixed = batches(torch.arange(settings.batch), slice(None))
     waiting: list[float] = []
 

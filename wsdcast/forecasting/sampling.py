@@ -10,9 +10,10 @@ import xarray as xr
 from safetensors.torch import load_file
 
 from wsdcast import models
-from wsdcast.artefact import STATISTICS, STUDY, read_stamp, require
+from wsdcast.artefact import read_stamp, require
 from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import Sampler, generator_sampler
+from wsdcast.names import STATISTICS, STUDY
 from wsdcast.priors import Trained
 from wsdcast.recipe import Recipe, Rollout
 from wsdcast.warmstart.dpm import Statistics

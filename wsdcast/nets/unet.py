@@ -1,25 +1,26 @@
-"""The U-Net of appendix B, in the style of guided diffusion (Dhariwal and Nichol 2021), on the sphere.
+"""The U-Net of appendix B, in the style of guided diffusion (Dhariwal and Nichol 2021), on the sphere or the plane.
 
 Residual blocks of GroupNorm, SiLU and 3x3 convolutions; the embedding of the conditioning scalars (flow time, warmth) scales and shifts
 the features after the second normalisation; last convolutions start at zero; average pooling down, nearest neighbour up, skip
-connections by concatenation. Every convolution sees the sphere's neighbours (:mod:`wsdcast.nets.sphere`).
+connections by concatenation; self-attention where it is wanted. On the sphere every convolution sees the sphere's neighbours
+(:mod:`wsdcast.nets.sphere`), on the plane zeros beyond the edge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from wsdcast.nets import sphere
+from wsdcast.nets.sphere import extend, pad
 
 
 class UNet(nn.Module):
-    """Maps (batch, in_channels, latitude, longitude) to (batch, out_channels, latitude, longitude), for any whole-globe grid.
+    """Maps (batch, in_channels, row, column) to (batch, out_channels, row, column), for any whole-globe grid or any image.
 
     Args:
         in_channels: channels of the input.
@@ -30,6 +31,8 @@ class UNet(nn.Module):
         dropout: share of features dropped in residual blocks in training.
         includes_poles: whether the grid's first and last row lie on the poles.
         recompute: whether the blocks' activations are computed again in the backward pass instead of being kept.
+        sphere: whether rows and columns are latitudes and longitudes of the globe, or those of a picture.
+        attention: levels, from 0, whose blocks end with self-attention; if there are any, the block in the middle does too.
     """
 
     def __init__(
@@ -42,36 +45,39 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         includes_poles: bool = False,
         recompute: bool = False,
+        sphere: bool = True,
+        attention: Collection[int] = (),
     ) -> None:
         super().__init__()
+        self.sphere = sphere
         self.includes_poles = includes_poles
         self.recompute = recompute
         self.multiple = 2 ** (len(widths) - 1)
         embedding = 4 * widths[0] if scalars else 0
         self.embeddings = nn.ModuleList(ScalarEmbedding(widths[0], embedding) for _ in range(scalars))
 
-        def block(inputs: int, outputs: int) -> ResidualBlock:
-            return ResidualBlock(inputs, outputs, embedding, dropout)
+        def block(inputs: int, outputs: int, attends: bool) -> ResidualBlock:
+            return ResidualBlock(inputs, outputs, embedding, dropout, sphere, attends)
 
-        self.first = SphereConvolution(in_channels, widths[0])
+        self.first = Convolution(in_channels, widths[0], sphere)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         width = widths[0]
-        for level_width in widths:
+        for level, level_width in enumerate(widths):
             inputs = [width] + [level_width] * (blocks - 1)
-            self.down.append(nn.ModuleList(block(channels, level_width) for channels in inputs))
+            self.down.append(nn.ModuleList(block(channels, level_width, level in attention) for channels in inputs))
             width = level_width
-        self.middle = block(width, width)
-        for level_width in reversed(widths):
+        self.middle = block(width, width, bool(attention))
+        for level, level_width in reversed(list(enumerate(widths))):
             inputs = [width] + [level_width] * (blocks - 1)
-            self.up.append(nn.ModuleList(block(channels + level_width, level_width) for channels in inputs))
+            self.up.append(nn.ModuleList(block(channels + level_width, level_width, level in attention) for channels in inputs))
             width = level_width
         self.last_norm = group_norm(width)
-        self.last = SphereConvolution(width, out_channels, zero=True)
+        self.last = Convolution(width, out_channels, sphere, zero=True)
 
     def forward(self, x: Tensor, *scalars: Tensor) -> Tensor:
         """Apply the network; each scalar has shape (batch,), or (1,) when the whole batch shares it."""
         condition = sum(embed(scalar) for embed, scalar in zip(self.embeddings, scalars, strict=True)) if scalars else None
-        x, original = sphere.extend(x, self.multiple, self.includes_poles)
+        x, original = extend(x, self.multiple, self.includes_poles) if self.sphere else _extend_plane(x, self.multiple)
         x = self.first(x)
         skips = []
         for level, blocks in enumerate(self.down):
@@ -95,16 +101,17 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions beside a skip connection, the second modulated by the embedding when there is one."""
+    """Two normalised convolutions beside a skip connection, the second modulated by the embedding when there is one; then attention."""
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, sphere: bool, attends: bool) -> None:
         super().__init__()
         self.norm1, self.norm2 = group_norm(inputs), group_norm(outputs)
-        self.convolution1 = SphereConvolution(inputs, outputs)
-        self.convolution2 = SphereConvolution(outputs, outputs, zero=True)
+        self.convolution1 = Convolution(inputs, outputs, sphere)
+        self.convolution2 = Convolution(outputs, outputs, sphere, zero=True)
         self.modulation = nn.Linear(embedding, 2 * outputs) if embedding else None
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.attention = Attention(outputs) if attends else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """``condition`` is the summed embedding (batch or 1, embedding)."""
@@ -112,21 +119,39 @@ class ResidualBlock(nn.Module):
         if self.modulation is not None and condition is not None:
             scale, shift = self.modulation(F.silu(condition))[:, :, None, None].chunk(2, dim=1)
             hidden = hidden * (1 + scale) + shift
-        return self.skip(x) + self.convolution2(self.dropout(F.silu(hidden)))
+        return self.attention(self.skip(x) + self.convolution2(self.dropout(F.silu(hidden))))
 
 
-class SphereConvolution(nn.Conv2d):
-    """3x3 convolution whose neighbours are the sphere's."""
+class Attention(nn.Module):
+    """Self-attention of all points, of one head, beside a skip connection; nothing before training."""
 
-    def __init__(self, inputs: int, outputs: int, zero: bool = False) -> None:
-        super().__init__(inputs, outputs, 3)
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.inputs, self.output = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
+        query, key, value = self.inputs(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # each (batch, point, channel)
+        found = F.scaled_dot_product_attention(query, key, value)
+        return x + self.output(found.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Convolution(nn.Conv2d):
+    """3x3 convolution whose neighbours are the sphere's, or on the plane zeros beyond the edge."""
+
+    def __init__(self, inputs: int, outputs: int, sphere: bool, zero: bool = False) -> None:
+        super().__init__(inputs, outputs, 3, padding=0 if sphere else 1)
+        self.sphere = sphere
         if zero:
             nn.init.zeros_(self.weight)
             nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the grid's size."""
-        return super().forward(sphere.pad(x))
+        return super().forward(pad(x) if self.sphere else x)
 
 
 class ScalarEmbedding(nn.Module):
@@ -145,6 +170,14 @@ class ScalarEmbedding(nn.Module):
         """Embed (batch,) as (batch, outputs)."""
         angles = scalar[:, None] * self.frequencies
         return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:
+    """Repeat the last row and column until both lengths are multiples of ``multiple``; and the slices that cut the original out."""
+    rows, columns = x.shape[-2:]
+    if rows % multiple or columns % multiple:
+        x = F.pad(x, (0, -columns % multiple, 0, -rows % multiple), mode="replicate")
+    return x, (slice(0, rows), slice(0, columns))
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

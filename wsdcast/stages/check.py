@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsdcast.artefact import ANALYSIS, Summary, is_current, require_space, resolve
+from wsdcast.artefact import Summary, is_current, require_space, resolve
 from wsdcast.data.analysis import STEP, split
 from wsdcast.data.blocks import Block, Reading, close_all, read_block
 from wsdcast.data.grid import Grid
@@ -17,8 +17,9 @@ from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import regrid
 from wsdcast.data.shards import SHARD
 from wsdcast.errors import UserError
+from wsdcast.names import ANALYSIS
 from wsdcast.progress import track
-from wsdcast.recipe import Data
+from wsdcast.recipe import Data, Recipe
 
 SAMPLES = 12
 """Blocks, spread evenly over the record, that are read whole and regridded; of every file one step is read besides."""
@@ -46,7 +47,7 @@ def check(
     Raises:
         UserError: if there is no such source at all.
     """
-    resolved, directory = resolve(recipe, run, data__source=source, data__grid=grid, data__method=method)
+    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method)
     data, target = resolved.data, Grid.regular(resolved.data.grid)
     if source == "planet":
         raise UserError("the simulated planet needs no check")

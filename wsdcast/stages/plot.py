@@ -11,12 +11,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from wsdcast.artefact import ANALYSIS, FORECAST, SCORES, Summary, complete, require, resolve
+from wsdcast.artefact import Summary, complete, require, resolve
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.data.forecasts import QUANTILES
 from wsdcast.data.store import SPEED, VARIABLES, open_store, read_wind
 from wsdcast.errors import UserError
-from wsdcast.names import FigureName
+from wsdcast.names import ANALYSIS, FORECAST, SCORES, FigureName
 from wsdcast.recipe import Recipe
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
@@ -61,7 +61,7 @@ def plot(
     Raises:
         UserError: if what it needs is missing, or a file of this kind cannot be written.
     """
-    resolved, directory = resolve(recipe, run, FORECAST)
+    resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     if resolved.rollout.solver == "auto":
         from wsdcast.forecasting.sampling import without_auto  # with torch, which takes seconds to load and is not needed else
 

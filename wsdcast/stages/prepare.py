@@ -10,19 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.artefact import (
-    ANALYSIS,
-    Summary,
-    alone,
-    complete,
-    is_current,
-    make_stamp,
-    partial_of,
-    read_stamp,
-    recover,
-    require_space,
-    resolve,
-)
+from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp, partial_of, read_stamp, recover, require_space, resolve
 from wsdcast.data.analysis import STEP, open_analysis, split
 from wsdcast.data.blocks import close_all
 from wsdcast.data.building import Finished, build, finish
@@ -34,6 +22,7 @@ from wsdcast.data.shards import digest
 from wsdcast.data.simulation import Simulation, simulation
 from wsdcast.data.store import open_store
 from wsdcast.errors import UserError
+from wsdcast.names import ANALYSIS
 from wsdcast.progress import track
 from wsdcast.recipe import Data, Recipe
 from wsdcast.unfinished import claim, release
@@ -75,8 +64,8 @@ def prepare(
         UserError: if the source cannot be used, or a store of another recipe is in the way.
     """
     changes = {"data__source": source, "data__grid": grid, "data__method": method}
-    recover(resolve(recipe, run)[1] / ANALYSIS)
-    resolved, directory = resolve(recipe, run, ANALYSIS if append else None, **changes)
+    recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
+    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
     if recompute and not append:
         raise UserError("--recompute goes with --append")

@@ -14,20 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import (
-    ANALYSIS,
-    ANIMATION,
-    FORECAST,
-    GENERATOR,
-    MOMENTS_FORECAST,
-    Summary,
-    complete,
-    is_current,
-    make_stamp,
-    require,
-    require_space,
-    resolve,
-)
+from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_space, resolve
 from wsdcast.context import Surroundings
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.blocks import STRONGEST_WIND
@@ -41,10 +28,10 @@ from wsdcast.forecasting.running import groups
 from wsdcast.forecasting.sampling import required_statistics, sampler_of, without_auto
 from wsdcast.forecasting.starts import starts_of, without_latest
 from wsdcast.forecasting.writing import run_and_write
-from wsdcast.names import GridName, SolverName
+from wsdcast.names import ANALYSIS, ANIMATION, FORECAST, GENERATOR, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.priors import moments_alone, trained
 from wsdcast.progress import track
-from wsdcast.recipe import Rollout
+from wsdcast.recipe import Recipe, Rollout
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.verification.streamed import ScoredForecasts
@@ -103,7 +90,7 @@ def rollout(
     processes.join()
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
     changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
-    resolved, directory = resolve(recipe, run, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
+    resolved, directory = resolve(recipe, run, Recipe, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
     if starts is not None and resolved.rollout.start is not None:
         raise UserError(f"--starts {starts}: the start times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)

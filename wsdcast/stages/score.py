@@ -11,26 +11,14 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from wsdcast.artefact import (
-    ANALYSIS,
-    FORECAST,
-    MOMENTS_FORECAST,
-    REPORT,
-    SCORES,
-    SCORES_TABLE,
-    Summary,
-    complete,
-    digest_of,
-    is_current,
-    make_stamp,
-    require,
-    resolve,
-)
+from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, require, resolve
 from wsdcast.data.analysis import STEP
 from wsdcast.data.store import VARIABLES, open_store
 from wsdcast.data.truth import Truth
 from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
+from wsdcast.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
+from wsdcast.recipe import Recipe
 from wsdcast.report.interactive_maps import in_words
 from wsdcast.report.page import write_report
 from wsdcast.verification.alignment import require_aligned
@@ -65,7 +53,7 @@ def score(
     Raises:
         UserError: if there is no forecast, or it does not match the prepared record.
     """
-    resolved, directory = resolve(recipe, run, FORECAST)
+    resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     resolved = without_auto(resolved, directory)
     analysis = require(resolved, directory, ANALYSIS, "prepare")
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}

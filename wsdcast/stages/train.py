@@ -13,24 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import (
-    ANALYSIS,
-    GENERATOR,
-    MOMENTS,
-    PREDICTIONS,
-    Summary,
-    complete,
-    is_current,
-    make_stamp,
-    require,
-    require_space,
-    resolve,
-)
-from wsdcast.context import Samples, samples_of, surroundings
+from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_space, resolve
+from wsdcast.context import Samples, area_weights, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
-from wsdcast.names import PriorName
+from wsdcast.experiment import Network
+from wsdcast.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.priors import fixed_or_given, rank_told, start_of
-from wsdcast.recipe import Network, Recipe
+from wsdcast.recipe import Recipe
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
 from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
@@ -66,7 +55,7 @@ def train(
         StoppedError: if SIGTERM or SIGINT came.
     """
     processes.join()
-    resolved, directory = resolve(recipe, run, ANALYSIS, generator__prior=prior)
+    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
     beside = surroundings(record, resolved.context, models.device())
@@ -75,7 +64,7 @@ def train(
 
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
     from_context: PriorOf | None = None
-    start = start_of(resolved)
+    start = start_of(resolved.generator.prior)
     if resolved.generator.reads_frozen_moments:
         _moments(resolved, directory, record, samples, unseen, overwrite, summary)
         trained_moments = models.load(_untrained_moments(resolved, record, samples), directory / MOMENTS)
@@ -83,7 +72,7 @@ def train(
         # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
         for part, label in ((samples, "training"), (unseen, "validation")):
             if len(part):
-                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, record.grid))
+                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, area_weights(record)))
         _predictions(resolved, directory, record, samples, overwrite, summary)
         predicted = read_predictions(directory / PREDICTIONS, models.device())
         prior_of = lambda chosen, _: start(*predicted(chosen))  # noqa: E731
@@ -113,17 +102,17 @@ def train(
             return flow_scores(network, from_context, unseen)
         both: nn.ModuleDict = network  # type: ignore[assignment]
         flow = flow_scores(both["generator"], warm_start(both["moments"], start), unseen)
-        return flow | moments_scores(both["moments"], unseen, record.grid)
+        return flow | moments_scores(both["moments"], unseen, area_weights(record))
 
     stamp = make_stamp(resolved, directory, GENERATOR)
     with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
         training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
-        batches = flow_batches_of(samples, random, prior_of)
+        batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of)
         unseen_scores = validate if len(unseen) else None
         done = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, unseen_scores, summary)
         if processes.is_first():
             models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
-    summary.written[str(directory / GENERATOR)] = _size(done.network)
+    summary.written[str(directory / GENERATOR)] = models.size(done.network)
     return summary
 
 
@@ -140,7 +129,7 @@ def _moments(
 
     parts = _folds(recipe, samples)
     seen_by = {models.WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
-    validate = with_arguments(moments_scores, samples=unseen, grid=record.grid) if len(unseen) else None
+    validate = with_arguments(moments_scores, samples=unseen, weights=area_weights(record)) if len(unseen) else None
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
     with processes.completed_by_first(directory / MOMENTS, stamp, overwrite, "train") as partial:
         networks: dict[str, MomentsModel] = {}
@@ -155,13 +144,13 @@ def _moments(
         if parts:
             # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
             predictors: Predictors = [(networks[name], inside) for name, (_, inside) in parts.items()]
-            _, ratio = errors(predictors, samples, record.grid)
+            _, ratio = errors(predictors, samples, area_weights(record))
             summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
             for network in networks.values():
                 network.calibration.copy_(ratio)
         if processes.is_first():
             models.save(dict(networks), partial, stamp | {"seconds": seconds})
-    summary.written[str(directory / MOMENTS)] = _size(networks[models.WEIGHTS])
+    summary.written[str(directory / MOMENTS)] = models.size(networks[models.WEIGHTS])
 
 
 def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
@@ -217,16 +206,8 @@ def _fitted(
     """Train one network, and say how it went."""
     name = label.replace(", ", "-")
     part = fitted(training, batch_of, loss_of, samples, network, recipe.training, place, name, seed=recipe.seed, validate=validate)
-    rows = part.history.losses
-    tail = np.mean([row[1] for row in rows[-max(1, len(rows) // 10) :]])
-    summary.facts[f"{label} loss"] = f"{tail:.4f}, mean of the last tenth of {network.steps} steps of {network.batch * network.accumulate}"
-    waiting = np.mean([row[-1] for row in rows])
-    summary.facts[f"{label} time"] = f"{part.history.seconds:.0f} s, {100 * waiting:.1f} % of it to put batches together"
+    summary.facts |= part.facts(label)
     return part
-
-
-def _size(network: nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:.2f} M parameters"
 
 
 def _seed(recipe: Recipe, network: int) -> None:

@@ -15,24 +15,13 @@ import xarray as xr
 import yaml
 
 from wsdcast import models
-from wsdcast.artefact import (
-    ANALYSIS,
-    FORECAST,
-    MOMENTS_FORECAST,
-    STUDY,
-    STUDY_PAGE,
-    Summary,
-    complete,
-    digest_of,
-    make_stamp,
-    require,
-    resolve,
-)
-from wsdcast.context import samples_of
+from wsdcast.artefact import Summary, complete, digest_of, make_stamp, require, resolve
+from wsdcast.context import area_weights, samples_of
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import moments_sampler
 from wsdcast.forecasting.sampling import require_possible, required_statistics, sampler_of
+from wsdcast.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, STUDY, STUDY_PAGE
 from wsdcast.priors import Trained, moments_alone, trained
 from wsdcast.recipe import Recipe
 from wsdcast.report.study import write_study_page
@@ -88,10 +77,10 @@ def study_nfe(
     """
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers that are rolled out, those that are still there.
-        before = resolve(recipe, run, ANALYSIS)[0].study.rollout_nfe
-        now = resolve(recipe, run, ANALYSIS, study__rollout_nfe=[], study__nfe=changes["nfe"])[0].study.nfe
+        before = resolve(recipe, run, Recipe, ANALYSIS)[0].study.rollout_nfe
+        now = resolve(recipe, run, Recipe, ANALYSIS, study__rollout_nfe=[], study__nfe=changes["nfe"])[0].study.nfe
         changes["rollout_nfe"] = [nfe for nfe in before if nfe in now]
-    resolved, directory = resolve(recipe, run, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
+    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
     wanted, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
@@ -110,7 +99,7 @@ def study_nfe(
         mine = [replace(setting, seed=seed) for setting in settings[prior]]
         if variant.generator.needs_moments_network and seed not in quality:
             in_and_out = samples_of(record, networks.beside, "train", "test")
-            quality[seed] = [checked(networks.moments, samples, record.grid) for samples in in_and_out]
+            quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
             mine.append(Setting(MOMENTS_ALONE, seed))
         for setting in mine:
             rolled_out = prior in wanted.priors and (setting.nfe in wanted.rollout_nfe or not setting.solver)

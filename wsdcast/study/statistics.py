@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wsdcast import models
-from wsdcast.artefact import ANALYSIS, GENERATOR, STATISTICS, Summary, complete, make_stamp, read_stamp, require, resolve
+from wsdcast.artefact import Summary, complete, make_stamp, read_stamp, require, resolve
 from wsdcast.context import samples_of
 from wsdcast.data.analysis import open_analysis
+from wsdcast.names import ANALYSIS, GENERATOR, STATISTICS
 from wsdcast.priors import trained
 from wsdcast.recipe import Recipe
 from wsdcast.warmstart.flow import velocity_of
@@ -54,7 +55,7 @@ def study_statistics(
     Raises:
         UserError: if the networks are missing or of another recipe.
     """
-    resolved, directory = resolve(recipe, run, GENERATOR, rollout__warmth=warmth)
+    resolved, directory = resolve(recipe, run, Recipe, GENERATOR, rollout__warmth=warmth)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     models.keep_freed_memory()
     networks = trained(resolved, directory, record, moments)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from wsdcast import models
-from wsdcast.artefact import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, is_current, is_of, read_stamp
+from wsdcast.artefact import is_current, is_of, read_stamp
 from wsdcast.data.analysis import Analysis
-from wsdcast.names import PriorName
+from wsdcast.experiment import Experiment
+from wsdcast.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.priors import rank_told
 from wsdcast.recipe import Recipe
 from wsdcast.stages.train import train
@@ -47,20 +50,32 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
 
 
 def train_variant(variant: Recipe, directory: Path, moments: Moments | None, overwrite: bool) -> Path:
-    """The run directory of one generator below the study's; the record and the moments are those of others where they are the same."""
-    place = directory / "study" / f"{variant.generator.prior}-{variant.seed}"
-    place.mkdir(parents=True, exist_ok=True)
-    _link(directory, place, ANALYSIS)
-    twins = [directory, *sorted(path for path in place.parent.glob(f"*-{variant.seed}") if path != place)]
-    for artefact in (GENERATOR, MOMENTS, PREDICTIONS):
-        if artefact != GENERATOR and not variant.generator.reads_frozen_moments:
-            continue
-        for twin in twins:
-            stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
-            if stamp and is_of(stamp, variant, place, artefact):
-                _link(twin, place, artefact)
+    """The run directory of one generator below the study's, trained unless it is."""
+    networks = (GENERATOR, MOMENTS, PREDICTIONS) if variant.generator.reads_frozen_moments else (GENERATOR,)
+    place = variant_place(variant, directory, f"{variant.generator.prior}-{variant.seed}", ANALYSIS, networks)
     if not is_current(variant, place, GENERATOR, overwrite):
         train(variant, place, moments=moments, overwrite=overwrite)
+    return place
+
+
+def variant_place(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
+    """The run directory ``name`` of a variant below the study's; the prepared data and networks that others have are linked to.
+
+    Args:
+        variant: of the recipe.
+        directory: the study's run directory.
+        name: PRIOR-SEED.
+        prepared: the artefact that all share.
+        networks: artefacts to take from the run itself or a variant of the same seed, if they are the same there.
+    """
+    place = directory / "study" / name
+    place.mkdir(parents=True, exist_ok=True)
+    _link(directory, place, prepared)
+    twins = [directory, *sorted(path for path in place.parent.glob(f"*-{variant.seed}") if path != place)]
+    for artefact, twin in product(networks, twins):
+        stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
+        if stamp and is_of(stamp, variant, place, artefact):
+            _link(twin, place, artefact)
     return place
 
 

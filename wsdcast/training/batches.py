@@ -1,21 +1,37 @@
-"""What a step of training needs of its samples, put together from the record on the device."""
+"""What a step of training needs of its samples, put together on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from wsdcast.context import Samples
 from wsdcast.warmstart.flow import Draws, draw
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.training import BatchOf
 
 
+class Samples(Protocol):
+    """Samples that are what they are, such as :class:`wsdcast.context.Samples`; where contexts are drawn anew each time there is a
+    :data:`BatchOf` instead."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a target, (channel, row, column)."""
+
+    def __len__(self) -> int: ...
+
+    def context(self, chosen: Tensor) -> Tensor:
+        """C of some of them (batch,), (batch, channel, row, column)."""
+
+    def target(self, chosen: Tensor) -> Tensor:
+        """What follows, (batch, channel, row, column)."""
+
+
 class Pairs(NamedTuple):
-    """Contexts and what follows them, (batch, channel, latitude, longitude)."""
+    """Contexts and what follows them, (batch, channel, row, column)."""
 
     context: Tensor
     target: Tensor
@@ -36,19 +52,23 @@ def pairs_of(samples: Samples) -> BatchOf[Pairs]:
 
 
 def flow_batches_of(
-    samples: Samples, random: torch.Generator, prior_of: Callable[[Tensor, Tensor], InformedPrior] | None
+    pairs: BatchOf[Pairs],
+    shape: tuple[int, ...],
+    random: torch.Generator,
+    prior_of: Callable[[Tensor, Tensor], InformedPrior] | None,
 ) -> BatchOf[FlowBatch]:
     """Batches for the generator.
 
     Args:
-        samples: the samples.
+        pairs: contexts and targets.
+        shape: of a target.
         random: source of warmth, time and noise.
         prior_of: from indices of samples and their contexts to their prior.
     """
 
     def batch_of(chosen: Tensor, mine: slice) -> FlowBatch:
-        draws, some = draw((chosen.numel(), *samples.shape), random).of(mine), chosen[mine]
-        context = samples.context(some)
-        return FlowBatch(context, samples.target(some), draws, prior_of(some, context) if prior_of else None)
+        draws = draw((chosen.numel(), *shape), random).of(mine)
+        context, target = pairs(chosen, mine)
+        return FlowBatch(context, target, draws, prior_of(chosen[mine], context) if prior_of else None)
 
     return batch_of

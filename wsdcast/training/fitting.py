@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
+from statistics import mean
 from typing import Any, Generic
 
 try:
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 
 from wsdcast import processes
 from wsdcast.errors import StoppedError, UserError
+from wsdcast.experiment import Network, TrainingLog
 from wsdcast.progress import note, track
-from wsdcast.recipe import Network, TrainingLog
 from wsdcast.training import checkpoints
 from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, fit
 from wsdcast.warmstart.training import Network as Model
@@ -62,10 +63,21 @@ class History:
 
 @dataclass(frozen=True)
 class Fitted(Generic[Model]):
-    """A trained network: the one with averaged weights, and how it went."""
+    """A trained network: the one with averaged weights, how it went, and by which settings."""
 
     network: Model
     history: History
+    settings: Network
+
+    def facts(self, label: str) -> dict[str, str]:
+        """How it went in words, for a summary; ``label`` begins each key."""
+        rows, settings = self.history.losses, self.settings
+        tail = mean(row[1] for row in rows[-max(1, len(rows) // 10) :])
+        waiting = mean(row[-1] for row in rows)
+        return {
+            f"{label} loss": f"{tail:.4f}, mean of the last tenth of {settings.steps} steps of {settings.batch * settings.accumulate}",
+            f"{label} time": f"{self.history.seconds:.0f} s, {100 * waiting:.1f} % of it to put batches together",
+        }
 
 
 def fitted(
@@ -79,7 +91,7 @@ def fitted(
     name: str,
     *,
     seed: int,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    validate: Callable[[Model], dict[str, float]] | None = None,
 ) -> Fitted[Model]:
     """Train a network, or go on with it where its newest checkpoint is.
 
@@ -155,7 +167,7 @@ def fitted(
             keep(best)
     if processes.is_first():
         history.write(place, name)
-    return Fitted(training.averaged, history)
+    return Fitted(training.averaged, history, settings)
 
 
 @contextmanager

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast.context import Samples
-from wsdcast.data.grid import Grid
 from wsdcast.progress import track
+from wsdcast.training.batches import Samples
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments
 
@@ -81,19 +80,18 @@ def _fields(predicted: Tensor) -> tuple[Tensor, ...]:
     return (mean, std, factors) if factors.shape[1] else (mean, std)
 
 
-def errors(predictors: Predictors, samples: Samples, grid: Grid) -> tuple[Tensor, Tensor]:
+def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
     """How far predictions are from what followed, root mean squares over samples and area by channel, each (channel,).
 
     Args:
         predictors: models and the samples that each predicts.
         samples: the samples.
-        grid: gives the cells' areas.
+        weights: of the points, of mean 1, in a shape that broadcasts against (row, column).
 
     Returns:
         Of x - mean, and of (x - mean) / std: 1 where the std is what errors are.
     """
-    weights = torch.from_numpy(grid.area_weights / grid.area_weights.mean()).float()[:, None]
-    error, standardised, count = torch.zeros(2), torch.zeros(2), 0
+    error, standardised, count = torch.zeros(()), torch.zeros(()), 0
     for moments, some in _batches(predictors):
         predicted = predict(moments, samples, some)
         difference = samples.target(some).cpu() - predicted[:, 0]
@@ -104,10 +102,10 @@ def errors(predictors: Predictors, samples: Samples, grid: Grid) -> tuple[Tensor
     return (error / count).sqrt(), (standardised / count).sqrt()
 
 
-def checked(moments: Moments, samples: Samples, grid: Grid) -> tuple[float, float]:
-    """The same on some samples, evenly spread, both channels together: error in units of the wind's std, and standardised error."""
+def checked(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float, float]:
+    """The same on some samples, evenly spread, channels together: error in units of the data's std, and standardised error."""
     chosen = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
-    error, standardised = errors([(moments, chosen)], samples, grid)
+    error, standardised = errors([(moments, chosen)], samples, weights)
     return error.square().mean().sqrt().item(), standardised.square().mean().sqrt().item()
 
 

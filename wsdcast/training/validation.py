@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsdcast.context import Samples
-from wsdcast.data.grid import Grid
+from wsdcast.training.batches import Samples
 from wsdcast.training.predictions import BATCH, errors
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
@@ -18,11 +17,11 @@ SAMPLES = 64
 
 
 @torch.inference_mode()
-def moments_scores(moments: Moments, samples: Samples, grid: Grid) -> dict[str, float]:
-    """NLL per number predicted (Eq. 5), nats; standard deviation of (x - mean) / std, 1 if calibrated; error in the wind's std."""
+def moments_scores(moments: Moments, samples: Samples, weights: Tensor) -> dict[str, float]:
+    """NLL per number predicted (Eq. 5), nats; standard deviation of (x - mean) / std, 1 if calibrated; error in the data's std."""
     chosen = _evenly(samples)
     nll = [negative_log_likelihood(moments, samples.context(some), samples.target(some)) * some.numel() for some in chosen.split(BATCH)]
-    error, standardised = (part.square().mean().sqrt().item() for part in errors([(moments, chosen)], samples, grid))
+    error, standardised = (part.square().mean().sqrt().item() for part in errors([(moments, chosen)], samples, weights))
     return {"NLL": torch.stack(nll).sum().item() / chosen.numel(), "std of (x - mean) / std": standardised, "error": error}
 
 
