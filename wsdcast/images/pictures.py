@@ -30,11 +30,11 @@ MOST_STATES = 21
 """States of the process that are shown; of more, so many evenly chosen ones."""
 
 # Pixels of a figure at the resolution at which a page shows it.
-_RESOLUTION, _MOST, _SIDE = 110, 1900, 128
-_GAP, _LINE, _EDGE = 4, 15, 6
+_RESOLUTION, _MOST, _SIDE = 110, 2000, 128
+_GAP, _LINE, _EDGE, _NAMES = 4, 18, 6, 44
 
 
-@matplotlib.rc_context(LOOK)
+@matplotlib.rc_context(LOOK | {"font.size": 10})
 def sampling_process(context: Values, truth: Image, mean: Values, std: Values, normalised: Values, states: Values, times: Values) -> Figure:
     """Fig. 3: the context, what is predicted from it, and what the solver makes of noise, in normalised space and in data space.
 
@@ -46,16 +46,16 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
         times: (step + 1,), flow time from 0 to 1.
     """
     shown = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STATES)).round().astype(int))
-    first = 2.7  # beside the names of the rows
-    last = first + len(shown)
+    first, last = 2, 2.15 + len(shown)
     white = float(std.max())
+    scales = f"normalised values from -{NORMALISED_LIMIT:g} to {NORMALISED_LIMIT:g}, data from -1 to 1"
     images: dict[Place, Image] = {
         (0.5, 0): _of_context(context),
         (0, 1): _of_values(mean),
         (1, 1): _of_std(std, white),
-        (1, last + 0.15): _coloured(truth),
+        (1, last): _coloured(truth),
     }
-    above = {(0.5, 0.0): "context", (0, 1): "mean", (1, last + 0.15): "truth"}
+    above = {(0.5, 0.0): "context", (0, 1): "mean", (1, last): "truth"}
     for column, step in enumerate(shown):
         images[0, first + column] = _of_values(normalised[step] / NORMALISED_LIMIT)
         images[1, first + column] = _of_values(states[step])
@@ -63,15 +63,12 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
     above[0, first] = f"flow time\n{above[0, first]}"
     below = {
         (1.0, 1.0): f"standard deviation,\nblack 0, white {white:.2g}",
-        (
-            1,
-            (first + last - 1) / 2,
-        ): f"normalised values from -{NORMALISED_LIMIT:g} to {NORMALISED_LIMIT:g}, data from -1 to 1; beyond cut off",
+        (1, first + (len(shown) - 1) / 2): f"{scales}; beyond cut off",
     }
     return _mosaic(images, above, below, {(0, first): "normalised\nspace", (1, first): "data\nspace"})
 
 
-@matplotlib.rc_context(LOOK)
+@matplotlib.rc_context(LOOK | {"font.size": 10})
 def sample_grid(context: Values, truth: Image, mean: Values, std: Values, samples: Image) -> Figure:
     """Figs. 4, 14 and 15: a row for each context with its predicted moments, some samples and the truth.
 
@@ -81,8 +78,8 @@ def sample_grid(context: Values, truth: Image, mean: Values, std: Values, sample
         mean, std: (row, channel, height, width), predicted.
         samples: (row, sample, height, width, channel).
     """
-    first, white = 3.1, float(std.max())
-    last = first + samples.shape[1] + 0.1
+    first, white = 3.15, float(std.max())
+    last = first + samples.shape[1] + 0.15
     above: dict[Place, str] = {(0, 0): "context", (0, 1): "mean", (0, 2): "standard\ndeviation", (0, last): "truth"}
     above |= {(0, first + number): f"sample {number + 1}" for number in range(samples.shape[1])}
     images: dict[Place, Image] = {}
@@ -95,7 +92,7 @@ def sample_grid(context: Values, truth: Image, mean: Values, std: Values, sample
     return _mosaic(images, above, {(len(context) - 1, 2): f"black 0,\nwhite {white:.2g}"}, {})
 
 
-@matplotlib.rc_context(LOOK)
+@matplotlib.rc_context(LOOK | {"font.size": 10})
 def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int, Image]]) -> Figure:
     """Figs. 11 and 12: what becomes of the same noise in more and more evaluations, for each context a row for each prior.
 
@@ -105,8 +102,7 @@ def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int,
         samples: by prior and number of evaluations, each (block, height, width, channel).
     """
     numbers = sorted({nfe for of_prior in samples.values() for nfe in of_prior})
-    first = 1.3  # beside the names of the priors
-    last = first + len(numbers) + 0.1
+    first, last = 1, 1.15 + len(numbers)
     above: dict[Place, str] = {(0, first + column): str(nfe) for column, nfe in enumerate(numbers)}
     above[0, first] = f"evaluations\n{numbers[0]}"
     images: dict[Place, Image] = {}
@@ -124,21 +120,24 @@ def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int,
 
 
 def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Mapping[Place, str], left: Mapping[Place, str]) -> Figure:
-    """Images at their places, and words above and below them and, upright, left of them. An image's axes come in the order given."""
+    """Images at their places, and words above and below them and, upright, left of one column. Axes are in the order of the images."""
     height, width = next(iter(images.values())).shape[:2]
     rows, columns = (max(place[axis] for place in images) + 1 for axis in (0, 1))
-    room = min(_SIDE, (_MOST - 2 * _EDGE) / columns - _GAP, (_MOST - 4 * _LINE) / rows - _GAP) / max(height, width)
+    named = min((column for _, column in left), default=columns)
+    names = _NAMES if left else 0
+    room = min(_SIDE, (_MOST - 2 * _EDGE - names) / columns - _GAP, (_MOST - 4 * _LINE) / rows - _GAP) / max(height, width)
     scale = int(room) if room >= 1 else room
     cell = (round(scale * height), round(scale * width))
     # As many lines as stand over the first row and under the last.
     top = _EDGE + _LINE * max([text.count("\n") + 1 for (row, _), text in above.items() if row == 0], default=0)
     bottom = _EDGE + _LINE * max([text.count("\n") + 1 for (row, _), text in below.items() if row == rows - 1], default=0)
-    total = (top + round(rows * (cell[0] + _GAP)) - _GAP + bottom, 2 * _EDGE + round(columns * (cell[1] + _GAP)) - _GAP)
+    total = (top + round(rows * (cell[0] + _GAP)) - _GAP + bottom, 2 * _EDGE + names + round(columns * (cell[1] + _GAP)) - _GAP)
     figure = Figure(figsize=(total[1] / _RESOLUTION, total[0] / _RESOLUTION), dpi=_RESOLUTION)
 
     def corner(place: Place) -> tuple[int, int]:
         """Upper left corner in pixels from that of the figure."""
-        return top + round(place[0] * (cell[0] + _GAP)), _EDGE + round(place[1] * (cell[1] + _GAP))
+        row, column = place
+        return top + round(row * (cell[0] + _GAP)), _EDGE + round(column * (cell[1] + _GAP)) + names * (column >= named)
 
     def write(place: Place, down: float, right: float, text: str, **how: Any) -> None:
         y, x = corner(place)
@@ -154,7 +153,7 @@ def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Ma
     for place, text in below.items():
         write(place, cell[0] + 3, cell[1] / 2, text, va="top")
     for place, text in left.items():
-        write(place, cell[0] / 2, -3, text, ha="right", va="center", rotation=90)
+        write(place, cell[0] / 2, -3, text, ha="right", va="center", multialignment="center", rotation=90)
     return figure
 
 
