@@ -217,7 +217,7 @@ def test_the_page_has_every_setting_once_with_its_intervals(study, tmp_path: Pat
         assert rows[index][7] == f"{study['cost'].values[index]:.2f}"
         assert rows[index][9] == f"{study['crps'].values[index]:.4f} [{low:.4f}, {high:.4f}]"
     assert page.count("<tr style=font-weight:600>") == int(study["best"].sum())
-    assert page.count("<img ") == 4
+    assert page.count("<img ") == 5
     assert "classifier distance (not FID) 0.812" in page
     assert "abc123" in page
     assert "small &lt;b&gt;" in page
@@ -263,6 +263,12 @@ def test_lines_of_the_figures_are_the_scores(study, curves):
     (line,) = (line for line in panels[1].lines if line.get_label() == "warm, warmth 0.6")
     chosen = study.isel(setting=((study["kind"] == "sensitivity") & (study["nfe"] == 50) & (study["warmth"] == 0.6)).values)
     np.testing.assert_allclose(line.get_xydata(), np.stack([[1, 10, 50], chosen["crps"].values], axis=1))
+
+    panels = by_visible_share(study.isel(setting=(study["kind"] == "sensitivity").values), ["crps"], relative=True).axes
+    lines = {line.get_label(): line.get_ydata() for line in panels[1].lines}
+    reference = study.isel(setting=((study["kind"] == "sensitivity") & (study["nfe"] == 50) & (study["prior"] == "standard")).values)
+    assert (lines["standard"] == 1).all()
+    np.testing.assert_allclose(lines["warm, warmth 0.6"], chosen["crps"].values / reference["crps"].values)
 
     panels = by_solver(curves, ["crps"]).axes
     assert [axis.get_title() for axis in panels] == ["standard", "warm"]

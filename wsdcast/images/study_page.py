@@ -11,8 +11,9 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, Locator, LogLocator, NullLocator
 
 from wsdcast.report.page import STYLE, picture
 from wsdcast.report.study import COLOURS
@@ -45,6 +46,8 @@ DIGITS = {
 }
 EVALUATIONS = (2, 3, 4, 6, 8, 12, 20, 30, 50, 100)
 PERCENT = (1, 2, 5, 10, 20, 50, 90)
+LEADING = (1, 1.5, 2, 3, 5, 7)
+"""First digits of ticks on a logarithmic axis."""
 WIDTH = 9.8
 """Inches; a page shows it without scaling."""
 
@@ -89,6 +92,8 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
             "<h2>By share of visible pixels</h2>",
             picture(by_visible_share(sensitivity, main), "Scores against the share of visible pixels by warmth and evaluations"),
             "<p class=note>The warm start at several warmths, and standard flow matching, which has none.</p>",
+            picture(by_visible_share(sensitivity, main, relative=True), "The same over the scores of the standard prior"),
+            "<p class=note>The same over the standard prior's score: below 1 the warm start gains.</p>",
         ]
     parts += [f"<h2>All settings</h2>{_table(study, scores)}<h2>Recipe</h2><pre>{html.escape(recipe_text)}</pre>"]
     page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast inpaint study: {html.escape(name)}</title>"
@@ -110,7 +115,7 @@ def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
             mine = curves.isel(setting=((curves["prior"] == prior) & curves["best"]).values).sortby("cost")
             _line(axis, mine, "cost", score, label=prior, **_look(prior))
         _finish(axis, curves, score, "cost of a sample in evaluations")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
+    _legend(figure, 7)
     return figure
 
 
@@ -139,18 +144,21 @@ def by_solver(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
             axis.scatter(best["nfe"], best[score], s=60, facecolors="none", edgecolors="black", label="best", zorder=3)
             _finish(axis, curves, score, "evaluations")
             axis.set(title=prior, ylabel=LABELS[score] if axis is row[0] else None)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+    _legend(figure, 5)
     return figure
 
 
 @matplotlib.rc_context(LOOK)
-def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str]) -> Figure:
+def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str], *, relative: bool = False) -> Figure:
     """Scores against the share of visible pixels: for each number of evaluations the warm start by warmth, and the standard prior.
 
     Args:
         sensitivity: the study's settings of this kind.
         scores: a row for each.
+        relative: whether to divide by the standard prior's score of the same share, evaluations and seed, NaN where there is none.
     """
+    if relative:
+        sensitivity = _over_standard(sensitivity, scores)
     shares = sensitivity.assign_coords(percent=100 * sensitivity["visible"]).sortby("percent")
     numbers = np.unique(sensitivity["nfe"].values).tolist()
     warmths = np.unique(sensitivity["warmth"].values[sensitivity["prior"].values != "standard"]).tolist()
@@ -168,16 +176,32 @@ def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str]) -> Figure:
                 for warmth in warmths:
                     line = mine.isel(setting=(mine["warmth"] == warmth).values)
                     _line(axis, line, "percent", score, label=f"{prior}, warmth {warmth:g}", color=shades[warmth])
-            axis.set(title=f"{nfe} evaluations", xlabel="visible pixels (%)", ylabel=LABELS[score] if axis is row[0] else None)
-            axis.set(xscale="log", yscale="log" if _positive(sensitivity, score) else "linear")
-            _ticks(axis, PERCENT)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
+            axis.set(title=f"{nfe} evaluations", xlabel="visible pixels (%)", xscale="log")
+            _ticks(axis.xaxis, FixedLocator(PERCENT))
+            if not relative and _positive(sensitivity, score):
+                axis.set_yscale("log")
+                _ticks(axis.yaxis, LogLocator(subs=LEADING))
+        row[0].set_ylabel(LABELS[score] + (" / standard's" if relative else ""))
+    _legend(figure, 5)
     return figure
 
 
+def _over_standard(sensitivity: xr.Dataset, scores: Sequence[str]) -> xr.Dataset:
+    """Scores and those of seeds over those of the standard prior; intervals of ratios are not known."""
+    found = sensitivity.drop_vars([f"{score}_interval" for score in scores]).copy(deep=True)
+    keys = list(zip(sensitivity["visible"].values.tolist(), sensitivity["nfe"].values.tolist(), strict=True))
+    standard = {key: index for index, key in enumerate(keys) if sensitivity["prior"].values[index] == "standard"}
+    at = np.array([standard.get(key, -1) for key in keys])
+    for name in (f"{score}{suffix}" for score in scores for suffix in ("", "_by_seed")):
+        values = found[name].transpose("setting", ...)
+        known = (at >= 0).reshape(-1, *(1,) * (values.ndim - 1))
+        found[name] = values / np.where(known, values.values[at], np.nan)
+    return found
+
+
 def _priors(study: xr.Dataset) -> list[str]:
-    """Main ones last, so that they are drawn above the others."""
-    return sorted(dict.fromkeys(study["prior"].values.tolist()), key=lambda prior: prior in MAIN_PRIORS)
+    """Main ones first."""
+    return sorted(dict.fromkeys(study["prior"].values.tolist()), key=lambda prior: prior not in MAIN_PRIORS)
 
 
 def _solvers(study: xr.Dataset) -> list[tuple[str, str]]:
@@ -185,7 +209,8 @@ def _solvers(study: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def _look(prior: str) -> dict[str, Any]:
-    return {"color": COLOURS.get(prior, "black"), "linestyle": "-" if prior in MAIN_PRIORS else "--"}
+    main = prior in MAIN_PRIORS
+    return {"color": COLOURS.get(prior, "black"), "linestyle": "-" if main else "--", "zorder": 2.2 if main else 2}
 
 
 def _panels(scores: Sequence[str]) -> tuple[Figure, list[Axes]]:
@@ -200,36 +225,44 @@ def _panels(scores: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _line(axis: Axes, settings: xr.Dataset, along: str, score: str, **look: Any) -> None:
-    """A mean over seeds with its interval, and the seeds."""
+    """A mean over seeds, its interval if it has one, and the seeds."""
     x = settings[along].values
     axis.plot(x, settings[score], marker=".", **look)
-    low, high = settings[f"{score}_interval"].transpose("bound", "setting").values
-    axis.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    if f"{score}_interval" in settings:
+        low, high = settings[f"{score}_interval"].transpose("bound", "setting").values
+        axis.fill_between(x, low, high, color=look["color"], alpha=0.12, linewidth=0)
     for seed in settings[f"{score}_by_seed"].transpose("seed", "setting").values:
         axis.plot(x, seed, linestyle="none", marker=".", markersize=1.5, alpha=0.6, color=look["color"])
 
 
 def _finish(axis: Axes, curves: xr.Dataset, score: str, x_label: str) -> None:
     """Scales, labels, and what is right or the least that there is."""
-    axis.set(
-        xscale="log", xlabel=x_label, ylabel=LABELS[score], yscale="log" if score in DISTANCES and _positive(curves, score) else "linear"
-    )
-    _ticks(axis, EVALUATIONS)
+    axis.set(xscale="log", xlabel=x_label, ylabel=LABELS[score])
+    _ticks(axis.xaxis, FixedLocator(EVALUATIONS))
+    if score in DISTANCES and _positive(curves, score):
+        axis.set_yscale("log")
+        _ticks(axis.yaxis, LogLocator(subs=LEADING))
     if f"floor_{score}" in curves.attrs:
         axis.axhline(curves.attrs[f"floor_{score}"], color="black", linestyle=":", linewidth=0.9, label="held-out images")
     if score == "spread_skill":
         axis.axhline(1, color="black", linewidth=0.8, zorder=1)
 
 
+def _legend(figure: Figure, columns: int) -> None:
+    """All lines by name, below the panels."""
+    named = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
+
+
 def _positive(study: xr.Dataset, score: str) -> bool:
-    return bool((study[score].values > 0).all())
+    return not (study[score].values <= 0).any()
 
 
-def _ticks(axis: Axes, at: Sequence[float]) -> None:
+def _ticks(axis: Axis, at: Locator) -> None:
     """Few round numbers, as they are."""
-    axis.xaxis.set_major_locator(FixedLocator(at))
-    axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_major_locator(at)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def _floors(study: xr.Dataset, scores: Sequence[str]) -> str:
