@@ -241,6 +241,15 @@ def test_what_a_study_lacks_the_page_lacks(curves, tmp_path: Path):
     assert "visible pixels" not in page
 
 
+def test_scores_that_are_not_known_or_below_zero_are_no_error(tmp_path: Path):
+    study = synthetic(shares=(0.1,), nfe=(6,), seeds=1)
+    study["classifier_distance"][0] = -0.1  # a distance of few samples, less its bias
+    for name in ("diversity", "diversity_interval", "power_deviation", "power_deviation_interval"):
+        study[name] = study[name] * np.nan
+    write_image_study_page(tmp_path / "study.html", study, "small", "")
+    assert rows_of((tmp_path / "study.html").read_text())[1][8].startswith("-0.100 [")
+
+
 def test_lines_of_the_figures_are_the_scores(study, curves):
     axis = by_evaluations(curves, ["classifier_distance", "crps"]).axes[0]
     lines = {line.get_label(): line for line in axis.lines}

@@ -255,7 +255,9 @@ def _legend(figure: Figure, columns: int) -> None:
 
 
 def _positive(study: xr.Dataset, score: str) -> bool:
-    return not (study[score].values <= 0).any()
+    """Whether a logarithmic axis can show it."""
+    values = study[score].values[np.isfinite(study[score].values)]
+    return bool(values.size and (values > 0).all())
 
 
 def _ticks(axis: Axis, at: Locator) -> None:
