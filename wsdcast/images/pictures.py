@@ -1,0 +1,179 @@
+"""Pictures of sampling: the process, grids of samples, and the same noise at several numbers of evaluations (Figs. 3, 4, 11 to 15).
+
+Every pixel of an image becomes a square of whole pixels of the figure at its own resolution, so that nothing is smoothed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from wsdcast.report.style import LOOK
+
+Values = NDArray[np.floating]
+"""Floating point, channels before height and width; data in [-1, 1]."""
+Image = NDArray[np.uint8]
+"""(height, width, channel), 1 or 3 channels."""
+Place = tuple[float, float]
+"""Row and column in a mosaic, in cells; between whole numbers is between cells."""
+
+HIDDEN = 128
+"""The grey of hidden pixels."""
+NORMALISED_LIMIT = 3.0
+"""Normalised values from minus this to this are shown from black to full colour."""
+MOST_STATES = 21
+"""States of the process that are shown; of more, so many evenly chosen ones."""
+
+# Pixels of a figure at the resolution at which a page shows it.
+_RESOLUTION, _MOST, _SIDE = 110, 2000, 128
+_GAP, _LINE, _EDGE, _NAMES = 4, 18, 6, 44
+
+
+@matplotlib.rc_context(LOOK | {"font.size": 10})
+def sampling_process(context: Values, truth: Image, mean: Values, std: Values, normalised: Values, states: Values, times: Values) -> Figure:
+    """Fig. 3: the context, what is predicted from it, and what the solver makes of noise, in normalised space and in data space.
+
+    Args:
+        context: (channel, height, width) as the network sees it; an even number of channels ends in the mask, 1 where visible.
+        truth: (height, width, channel).
+        mean, std: (channel, height, width), predicted.
+        normalised, states: (step + 1, channel, height, width), from noise to the sample, in both spaces.
+        times: (step + 1,), flow time from 0 to 1.
+    """
+    shown = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STATES)).round().astype(int))
+    first, last = 2, 2.15 + len(shown)
+    white = float(std.max())
+    scales = f"normalised values from -{NORMALISED_LIMIT:g} to {NORMALISED_LIMIT:g}, data from -1 to 1"
+    images: dict[Place, Image] = {
+        (0.5, 0): _of_context(context),
+        (0, 1): _of_values(mean),
+        (1, 1): _of_std(std, white),
+        (1, last): _coloured(truth),
+    }
+    above = {(0.5, 0.0): "context", (0, 1): "mean", (1, last): "truth"}
+    for column, step in enumerate(shown):
+        images[0, first + column] = _of_values(normalised[step] / NORMALISED_LIMIT)
+        images[1, first + column] = _of_values(states[step])
+        above[0, first + column] = f"{times[step]:.3g}"
+    above[0, first] = f"flow time\n{above[0, first]}"
+    below = {
+        (1.0, 1.0): f"standard deviation,\nblack 0, white {white:.2g}",
+        (1, first + (len(shown) - 1) / 2): f"{scales}; beyond cut off",
+    }
+    return _mosaic(images, above, below, {(0, first): "normalised\nspace", (1, first): "data\nspace"})
+
+
+@matplotlib.rc_context(LOOK | {"font.size": 10})
+def sample_grid(context: Values, truth: Image, mean: Values, std: Values, samples: Image) -> Figure:
+    """Figs. 4, 14 and 15: a row for each context with its predicted moments, some samples and the truth.
+
+    Args:
+        context: (row, channel, height, width), as for :func:`sampling_process`.
+        truth: (row, height, width, channel).
+        mean, std: (row, channel, height, width), predicted.
+        samples: (row, sample, height, width, channel).
+    """
+    first, white = 3.15, float(std.max())
+    last = first + samples.shape[1] + 0.15
+    above: dict[Place, str] = {(0, 0): "context", (0, 1): "mean", (0, 2): "standard\ndeviation", (0, last): "truth"}
+    above |= {(0, first + number): f"sample {number + 1}" for number in range(samples.shape[1])}
+    images: dict[Place, Image] = {}
+    for row in range(len(context)):
+        images[row, 0] = _of_context(context[row])
+        images[row, 1] = _of_values(mean[row])
+        images[row, 2] = _of_std(std[row], white)
+        images |= {(row, first + number): _coloured(sample) for number, sample in enumerate(samples[row])}
+        images[row, last] = _coloured(truth[row])
+    return _mosaic(images, above, {(len(context) - 1, 2): f"black 0,\nwhite {white:.2g}"}, {})
+
+
+@matplotlib.rc_context(LOOK | {"font.size": 10})
+def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int, Image]]) -> Figure:
+    """Figs. 11 and 12: what becomes of the same noise in more and more evaluations, for each context a row for each prior.
+
+    Args:
+        context: (block, channel, height, width), as for :func:`sampling_process`.
+        truth: (block, height, width, channel).
+        samples: by prior and number of evaluations, each (block, height, width, channel).
+    """
+    numbers = sorted({nfe for of_prior in samples.values() for nfe in of_prior})
+    first, last = 1, 1.15 + len(numbers)
+    above: dict[Place, str] = {(0, first + column): str(nfe) for column, nfe in enumerate(numbers)}
+    above[0, first] = f"evaluations\n{numbers[0]}"
+    images: dict[Place, Image] = {}
+    left: dict[Place, str] = {}
+    for block in range(len(context)):
+        top = block * (len(samples) + 0.15)
+        middle = top + (len(samples) - 1) / 2
+        images[middle, 0], images[middle, last] = _of_context(context[block]), _coloured(truth[block])
+        if block == 0:
+            above |= {(middle, 0): "context", (middle, last): "truth"}
+        for row, (prior, of_prior) in enumerate(samples.items()):
+            left[top + row, first] = prior
+            images |= {(top + row, first + numbers.index(nfe)): _coloured(images_of[block]) for nfe, images_of in of_prior.items()}
+    return _mosaic(images, above, {}, left)
+
+
+def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Mapping[Place, str], left: Mapping[Place, str]) -> Figure:
+    """Images at their places, and words above and below them and, upright, left of one column. Axes are in the order of the images."""
+    height, width = next(iter(images.values())).shape[:2]
+    rows, columns = (max(place[axis] for place in images) + 1 for axis in (0, 1))
+    named = min((column for _, column in left), default=columns)
+    names = _NAMES if left else 0
+    room = min(_SIDE, (_MOST - 2 * _EDGE - names) / columns - _GAP, (_MOST - 4 * _LINE) / rows - _GAP) / max(height, width)
+    scale = int(room) if room >= 1 else room
+    cell = (round(scale * height), round(scale * width))
+    # As many lines as stand over the first row and under the last.
+    top = _EDGE + _LINE * max([text.count("\n") + 1 for (row, _), text in above.items() if row == 0], default=0)
+    bottom = _EDGE + _LINE * max([text.count("\n") + 1 for (row, _), text in below.items() if row == rows - 1], default=0)
+    total = (top + round(rows * (cell[0] + _GAP)) - _GAP + bottom, 2 * _EDGE + names + round(columns * (cell[1] + _GAP)) - _GAP)
+    figure = Figure(figsize=(total[1] / _RESOLUTION, total[0] / _RESOLUTION), dpi=_RESOLUTION)
+
+    def corner(place: Place) -> tuple[int, int]:
+        """Upper left corner in pixels from that of the figure."""
+        row, column = place
+        return top + round(row * (cell[0] + _GAP)), _EDGE + round(column * (cell[1] + _GAP)) + names * (column >= named)
+
+    def write(place: Place, down: float, right: float, text: str, **how: Any) -> None:
+        y, x = corner(place)
+        figure.text((x + right) / total[1], 1 - (y + down) / total[0], text, ha=how.pop("ha", "center"), **how)
+
+    for place, image in images.items():
+        y, x = corner(place)
+        axis = figure.add_axes((x / total[1], 1 - (y + cell[0]) / total[0], cell[1] / total[1], cell[0] / total[0]))
+        axis.imshow(image, interpolation="nearest", aspect="auto")
+        axis.set_axis_off()
+    for place, text in above.items():
+        write(place, -3, cell[1] / 2, text, va="bottom")
+    for place, text in below.items():
+        write(place, cell[0] + 3, cell[1] / 2, text, va="top")
+    for place, text in left.items():
+        write(place, cell[0] / 2, -3, text, ha="right", va="center", multialignment="center", rotation=90)
+    return figure
+
+
+def _coloured(image: Image) -> Image:
+    """In three channels."""
+    return np.broadcast_to(image, (*image.shape[:2], 3))
+
+
+def _of_values(values: Values) -> Image:
+    """The image of (channel, height, width) with -1 black, beyond 1 cut off."""
+    return _coloured(np.round((np.moveaxis(values, 0, -1).clip(-1, 1) + 1) * 127.5).astype(np.uint8))
+
+
+def _of_std(std: Values, white: float) -> Image:
+    """Root mean square over channels, 0 black."""
+    return _of_values(2 * np.sqrt((std**2).mean(axis=0, keepdims=True)) / white - 1)
+
+
+def _of_context(context: Values) -> Image:
+    """What is known, and grey where nothing is."""
+    if len(context) % 2:
+        return _of_values(context)
+    return np.where(context[-1][:, :, None] > 0, _of_values(context[:-1]), np.uint8(HIDDEN))
