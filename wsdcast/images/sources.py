@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -127,8 +128,10 @@ def _npz(path: Path) -> Source:
                 "(images, rows, columns, 1 or 3)"
             )
         labels = _labels(path, shape[0]) if "labels" in headers else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise error if isinstance(error, UserError) else _damaged(path, error) from None
+    except UserError:
+        raise
+    except Exception as error:  # whatever the parser of headers meets in a damaged file
+        raise _damaged(path, error) from None
 
     def entries() -> Iterator[Entry]:
         try:
@@ -136,7 +139,7 @@ def _npz(path: Path) -> Source:
                 _header(stream)
                 for begin in range(0, shape[0], CHUNK):
                     count = min(CHUNK, shape[0] - begin)
-                    piece = np.frombuffer(stream.read(count * int(np.prod(shape[1:]))), np.uint8).reshape(count, *shape[1:])
+                    piece = np.frombuffer(stream.read(count * math.prod(shape[1:])), np.uint8).reshape(count, *shape[1:])
                     for number, image in enumerate(piece, begin):
                         yield Entry(f"image {number}", image, None if labels is None else int(labels[number]))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:

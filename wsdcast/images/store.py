@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,6 @@ Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 IMAGES, LABELS, ABOUT = "images.npy", "labels.npy", "about.json"
-CHUNK = 1024  # images in memory at a time
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def prepare_images(
     sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]
-    require_space(path, 2 * total * int(np.prod(shape)))
+    require_space(path, 2 * total * math.prod(shape))
     path.mkdir(parents=True, exist_ok=True)
     raw = path / "images.raw"
     found = _Found()
@@ -192,12 +192,12 @@ def _divided(
 
 def _rearranged(raw: Path, path: Path, order: NDArray[np.intp], shape: Shape) -> None:
     """Write images from a file without header as an npy file in another order."""
-    source = np.memmap(raw, np.uint8, "r", shape=(order.size, *shape))
-    with path.open("wb") as file:
-        header = {"descr": "|u1", "fortran_order": False, "shape": source.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for begin in track(range(0, order.size, CHUNK), "arranging", -(-order.size // CHUNK)):
-            file.write(source[order[begin : begin + CHUNK]].tobytes())
+    size = math.prod(shape)
+    with raw.open("rb", buffering=0) as source, path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (order.size, *shape)})
+        for place in track(order.tolist(), "arranging", order.size):
+            source.seek(place * size)
+            file.write(source.read(size))
 
 
 def open_images(path: Path) -> Images:
@@ -216,7 +216,7 @@ def open_images(path: Path) -> Images:
             raise ValueError(f"{IMAGES} is {images.dtype} {images.shape}")
         if labels is not None and (labels.dtype != np.int64 or labels.shape != images.shape[:1]):
             raise ValueError(f"{LABELS} is {labels.dtype} {labels.shape}")
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever the parsers of headers and JSON meet in a damaged file
         raise UserError(f"{path}: no images that wsdcast prepared, or damaged ({shown(str(error))})") from None
     parts = {part: slice(int(begin), int(end)) for part, begin, end in zip(PARTS, ends[:-1], ends[1:], strict=True)}
     return Images(images, labels, parts, about)
