@@ -39,6 +39,7 @@ ALLOWED = {
     "study": ABOVE | {"training", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": ABOVE | {"training"},
+    "images": BASE | {"progress", "artefact", "report", "verification", "warmstart", "processes"},
     "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench"},
 }
 

@@ -1,0 +1,106 @@
+"""Files in a folder, a zip or a tar archive, one after the other; archives are read in memory and never unpacked to disk."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+from wsdcast.errors import UserError
+
+LARGEST = 2**28
+"""Bytes of a single file in an archive; a larger one is not read, as an archive of a few kilobytes can claim to hold any number."""
+
+Content = Path | bytes | Exception
+"""Where a file is, what is in it, or why that cannot be said."""
+
+
+def shown(name: str) -> str:
+    """A name of a file as it can be printed in one line, whatever is in it."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
+def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+    """Names and content of the files below a folder or in an archive; of a folder and a zip archive sorted.
+
+    Args:
+        path: a folder, a zip archive or a tar archive, compressed or not.
+        wanted: whether a file of this name is to be read; hidden files never are.
+
+    Raises:
+        UserError: if it is none of these, an archive is damaged, or a member of it does not stay within the folder it is unpacked to.
+    """
+    kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar if _is_tar(path) else None
+    if kind is None:
+        raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
+    try:
+        yield from kind(path, lambda name: not _is_hidden(name) and wanted(name))
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        raise UserError(f"{path}: cannot be read, damaged or cut short ({shown(str(error))})") from None
+
+
+def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for directory, below, names in os.walk(path, onerror=refuse):
+        below.sort()
+        inside = Path(directory).relative_to(path)
+        for name in sorted(names):
+            if wanted((inside / name).as_posix()) and (Path(directory) / name).is_file():
+                yield (inside / name).as_posix(), Path(directory) / name
+
+
+def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        for member in members:
+            _require_inside(path, member.filename, stat.S_ISLNK(member.external_attr >> 16))
+        for member in sorted(members, key=lambda member: member.filename):
+            if not member.is_dir() and wanted(member.filename):
+                # A damaged, encrypted or strangely compressed member is that image's fault, not the archive's.
+                try:
+                    yield member.filename, _small_enough(member.file_size) or archive.read(member)
+                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                    yield member.filename, error
+
+
+def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+    with tarfile.open(path) as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # it keeps what it has seen of every member, hundreds of thousands of them
+            _require_inside(path, member.name, not (member.isreg() or member.isdir()))
+            if member.isreg() and wanted(member.name):
+                stream = archive.extractfile(member)
+                assert stream is not None  # as it is a regular file
+                yield member.name, _small_enough(member.size) or stream.read()
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (EOFError, zlib.error, lzma.LZMAError, OSError):  # compressed, and cut short within the first member
+        return False
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is one of those that systems leave beside images, such as ``._face.png`` and ``__MACOSX/face.png``."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _require_inside(path: Path, name: str, is_link: bool) -> None:
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or re.match("[A-Za-z]:", plain) or ".." in plain.split("/"):
+        raise UserError(f"{path}: member {shown(name)} climbs out of the archive's folder; nothing of it is read")
+    if is_link:
+        raise UserError(f"{path}: member {shown(name)} is a link or a device, not a file; nothing of it is read")
+
+
+def _small_enough(size: int) -> Exception | None:
+    return ValueError(f"larger than {LARGEST >> 20} MiB") if size > LARGEST else None

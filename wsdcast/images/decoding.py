@@ -1,0 +1,163 @@
+"""From files to arrays of one shape: what most images of a source are like, and why others cannot be used.
+
+A source is gone through twice. The first time only what each file says of itself is read, which tells what most images are like; the
+second time they are decoded. Both are done one image after the other: two threads are no faster on images as small as these (tried with
+JPEGs of 178x218 pixels, 0.8 ms each).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wsdcast.errors import UserError
+from wsdcast.images.archives import Content, shown
+from wsdcast.images.sources import Entry, Source
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""Of those that Pillow knows; some others start programs."""
+
+CHANNELS = {"L": 1, "RGB": 3, "P": 3}
+"""By Pillow's mode; colours from a palette become RGB."""
+
+NAMED = 4
+"""How many of the images that cannot be used an error names."""
+
+Shape = tuple[int, int, int]
+"""(height, width, channels)"""
+
+
+def survey(source: Source, crop: int | None, size: int | None) -> tuple[int, Shape]:
+    """How many images a source has, and the shape of most of them when cropped and resized.
+
+    Args:
+        source: of images.
+        crop: pixels a side that are kept at the centre; None for all, or with ``size`` the largest square.
+        size: pixels a side that this is resized to; None to leave it.
+
+    Raises:
+        UserError: if none can be used.
+    """
+    if source.known is not None:
+        count, (height, width, channels) = source.known
+        try:
+            return count, (*_frame(width, height, crop, size)[1], channels)
+        except ValueError as error:
+            raise UserError(f"{source.name}: {error}") from None
+    count, shapes, problems = 0, Counter[Shape](), list[str]()
+    for entry in source.entries():
+        count += 1
+        try:
+            with _opened(entry.data) as image:
+                shapes[_shape(image, crop, size)] += 1
+        except Exception as error:  # whatever a decoder meets in a damaged file
+            if len(problems) < NAMED:
+                problems.append(f"{shown(entry.name)}: {_reason(error)}")
+    if not shapes:
+        raise UserError(f"{source.name}: none of its {count} images can be used: {'; '.join(problems)}{'; ...' * (count > NAMED)}")
+    return count, shapes.most_common(1)[0][0]
+
+
+def decoded(
+    source: Source, crop: int | None, size: int | None, shape: Shape, others: str
+) -> Iterator[tuple[Entry, NDArray[np.uint8] | str]]:
+    """Each image of a source as uint8 (height, width, channels), or why it cannot be used.
+
+    The centre is cropped first (its upper left corner rounded down), as is usual for CelebA's aligned images of 178x218 pixels, where 140
+    are kept and resized to 64 (``datasets.py`` of yang-song/score_sde_pytorch); resizing averages over what becomes one pixel (Pillow's
+    bilinear filter, like theirs). A camera's note that an image is to be turned is not heeded.
+
+    Args:
+        source: of images.
+        crop: as for :func:`survey`.
+        size: as for :func:`survey`.
+        shape: what all of them are to be like.
+        others: who is like that, for the reason.
+    """
+    for entry in source.entries():
+        yield entry, _decoded(entry.data, crop, size, shape, others)
+
+
+def _decoded(data: NDArray[np.uint8] | Content, crop: int | None, size: int | None, shape: Shape, others: str) -> NDArray[np.uint8] | str:
+    try:
+        with _opened(data) as image:
+            found = _shape(image, crop, size)
+            if found != shape:
+                return _difference(found, shape, others)
+            image.load()  # all of it, so that a file that is cut short does not pass
+            box, (height, width) = _frame(*image.size, crop, size)
+            plain = (image.convert("RGB") if image.mode == "P" else image).crop(box)
+            return np.array(plain.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
+    except Exception as error:  # as above
+        return _reason(error)
+
+
+@contextmanager
+def _opened(data: NDArray[np.uint8] | Content) -> Iterator[Image.Image]:
+    """An image of which nothing but the head has been read."""
+    if isinstance(data, Exception):
+        raise data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what else is odd about a file
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if isinstance(data, np.ndarray):
+            yield Image.fromarray(data if data.shape[-1] == 3 else data[..., 0])
+        else:
+            with Image.open(data if isinstance(data, Path) else io.BytesIO(data), formats=FORMATS) as image:
+                yield image
+
+
+def _shape(image: Image.Image, crop: int | None, size: int | None) -> Shape:
+    """Shape of an image when cropped and resized.
+
+    Raises:
+        ValueError: if it is not an opaque one of eight bits, or too small.
+    """
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        raise ValueError("has an alpha channel")
+    # Of 16-bit colours Pillow says RGB and drops eight of the bits; it still knows what it decodes them from.
+    if image.mode[0] in "IF" or any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", [])):
+        raise ValueError("has more than 8 bits a channel")
+    if image.mode not in CHANNELS:
+        raise ValueError(f"is neither greyscale nor RGB of 8 bits (Pillow's mode {image.mode})")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # cameras' MPO are JPEGs with previews of themselves
+        raise ValueError("has several frames")
+    return (*_frame(*image.size, crop, size)[1], CHANNELS[image.mode])
+
+
+def _frame(width: int, height: int, crop: int | None, size: int | None) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """What is kept of an image (left, upper, right, lower), and its height and width in the end.
+
+    Raises:
+        ValueError: if it is too small.
+    """
+    if crop is not None and min(width, height) < crop:
+        raise ValueError(f"{width}x{height} pixels, smaller than the crop of {crop}")
+    side = crop if crop is not None else min(width, height) if size is not None else None
+    wide, high = (width, height) if side is None else (side, side)
+    left, upper = (width - wide) // 2, (height - high) // 2
+    return (left, upper, left + wide, upper + high), (high, wide) if size is None else (size, size)
+
+
+def _difference(found: Shape, shape: Shape, others: str) -> str:
+    kinds = {1: "greyscale", 3: "colour"}
+    if found[2] != shape[2]:
+        return f"is {kinds[found[2]]}, {others} {kinds[shape[2]]}"
+    return f"{found[1]}x{found[0]} pixels, {others} {shape[1]}x{shape[0]}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "damaged, or none of " + ", ".join(FORMATS)
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return "too many pixels; a decompression bomb?"
+    return shown(str(error)) or type(error).__name__

@@ -1,0 +1,169 @@
+"""Where images come from: an npz file, a folder, an archive, CIFAR-10, or nowhere (made on the spot)."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.errors import UserError
+from wsdcast.images import cifar
+from wsdcast.images.archives import Content, files_of, shown
+from wsdcast.images.made import made_image
+
+MADE, CIFAR10 = "made", "cifar10"
+SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
+CHUNK = 256  # images of an array in memory at a time
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image that is still to be decoded.
+
+    Attributes:
+        name: of the file or archive member, or its place in an array.
+        data: uint8 (height, width, channels), or the file.
+        label: its kind, where the source knows it.
+        is_test: whether the source itself has it in its test part.
+    """
+
+    name: str
+    data: NDArray[np.uint8] | Content
+    label: int | None = None
+    is_test: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images one after the other, as often as asked, never all of them in memory.
+
+    Attributes:
+        name: what the user called it.
+        entries: goes through them from the first.
+        known: how many there are and their (height, width, channels), where that is known without looking at each.
+    """
+
+    name: str
+    entries: Callable[[], Iterator[Entry]]
+    known: tuple[int, tuple[int, int, int]] | None = None
+
+
+def open_source(source: str | Path, count: int, size: int | None = None) -> Source:
+    """The images of a source.
+
+    Args:
+        source: ``made`` (see :mod:`wsdcast.images.made`); ``cifar10``, which is downloaded unless it was before; an npz file of uint8
+            (image, row, column, channel) in ``images`` or its only 4-D array, with ``labels`` or not; a folder, zip or tar archive of
+            images, or of CIFAR-10's binary version.
+        count: how many to make, for ``made``.
+        size: pixels a side of those made, 32 by default; others keep theirs.
+
+    Raises:
+        UserError: if it is not there or none of these.
+    """
+    if str(source) == MADE:
+        return _made(count, size or 32)
+    path = cifar.download() if str(source) == CIFAR10 else Path(source)
+    if not path.exists():
+        raise UserError(f"{path}: is not there; give an npz file, a folder or an archive of images, or {MADE} or {CIFAR10}")
+    if path.suffix == ".npz":
+        return _npz(path)
+    files = partial(files_of, path, _is_wanted)
+    first = next((name.rpartition("/")[2] for name, _ in files()), None)
+    if first is None:
+        raise UserError(f"{path}: no images in it (files that end in {', '.join(SUFFIXES)})")
+    if first in cifar.PYTHON_FILES:
+        raise UserError(f"{path}: CIFAR-10's version for Python, which is never read, as its files are programs; use the binary version")
+    return Source(str(path), partial(_cifar10 if first in cifar.FILES else _files, path))
+
+
+def _is_wanted(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) or name.rpartition("/")[2] in cifar.FILES | cifar.PYTHON_FILES
+
+
+def _files(path: Path) -> Iterator[Entry]:
+    for name, content in files_of(path, lambda name: name.lower().endswith(SUFFIXES)):
+        yield Entry(name, content)
+
+
+def _cifar10(path: Path) -> Iterator[Entry]:
+    for name, images, labels in cifar.batches(path, partial(files_of, path, lambda name: name.endswith(".bin"))):
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            yield Entry(f"{name}, image {number}", image, int(label), name == cifar.TEST)
+
+
+def _made(count: int, size: int) -> Source:
+    def entries() -> Iterator[Entry]:
+        for number in range(count):
+            image, label = made_image(number, seed=0, size=size)
+            yield Entry(f"image {number}", image, label)
+
+    return Source(MADE, entries, (count, (size, size, 3)))
+
+
+def _npz(path: Path) -> Source:
+    """Images of an npz file, read in pieces."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            headers = {}
+            for name in archive.namelist():
+                with archive.open(name) as stream:
+                    headers[name.removesuffix(".npy")] = _header(stream)
+        names = ["images"] if "images" in headers else [name for name, (shape, *_) in headers.items() if len(shape) == 4]
+        if len(names) != 1:
+            raise UserError(f"{path}: neither an array named images nor just one with four axes among {', '.join(map(shown, headers))}")
+        name = names[0]
+        shape, in_columns, dtype = headers[name]
+        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or in_columns or 0 in shape:
+            raise UserError(
+                f"{path}: {shown(name)} is {dtype} {shape}{' in column order' if in_columns else ''}; wanted are uint8 images of shape "
+                "(images, rows, columns, 1 or 3)"
+            )
+        labels = _labels(path, shape[0]) if "labels" in headers else None
+    except UserError:
+        raise
+    except Exception as error:  # whatever the parser of headers meets in a damaged file
+        raise _damaged(path, error) from None
+
+    def entries() -> Iterator[Entry]:
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+                _header(stream)
+                for begin in range(0, shape[0], CHUNK):
+                    count = min(CHUNK, shape[0] - begin)
+                    piece = np.frombuffer(stream.read(count * math.prod(shape[1:])), np.uint8).reshape(count, *shape[1:])
+                    for number, image in enumerate(piece, begin):
+                        yield Entry(f"image {number}", image, None if labels is None else int(labels[number]))
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            raise _damaged(path, error) from None
+
+    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])))
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in column order, and type of an array; nothing that a header can say is executed."""
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in read:
+        raise ValueError(f"array format {version}")
+    return read[version](stream)
+
+
+def _labels(path: Path, count: int) -> NDArray[np.int64]:
+    with np.load(path) as arrays:  # refuses objects unless asked not to
+        labels = arrays["labels"]
+    if labels.dtype.kind not in "iu" or labels.size != count or labels.shape[0] != count:
+        raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; wanted is one whole number for each of {count} images")
+    return labels.reshape(-1).astype(np.int64)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not an npz file of arrays, damaged or cut short ({shown(str(error))})")
