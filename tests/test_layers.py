@@ -24,7 +24,7 @@ ALLOWED = {
     "data": BASE | {"unfinished"},
     "verification": BASE | {"data", "unfinished", "progress"},
     "report": BASE | {"data", "verification", "progress"},
-    "images": BASE | {"progress", "artefact", "report", "verification", "warmstart", "processes"},
+    "images": BASE | {"progress", "artefact", "report", "verification"},
     "names": set(),
     "experiment": BASE,
     "recipe": BASE | {"experiment", "names", "times"},
@@ -39,8 +39,8 @@ ALLOWED = {
     "study": ABOVE | {"training", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": ABOVE | {"training"},
-    "images": BASE | {"progress", "artefact", "report", "verification", "warmstart", "processes"},
-    "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench"},
+    "inpaint": ABOVE | {"training", "images", "study"},
+    "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench", "inpaint"},
 }
 
 

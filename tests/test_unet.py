@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from wsdcast.nets import sphere
-from wsdcast.nets.unet import Convolution, ScalarEmbedding, UNet
+from wsdcast.nets.unet import Attention, Convolution, ScalarEmbedding, UNet
 
 
 @pytest.fixture
@@ -126,3 +126,51 @@ def test_embedding_tells_times_apart():
     features = embedding(torch.linspace(0, 1, 11))
     distance = torch.cdist(features, features) + 10 * torch.eye(11)
     assert distance.min() > 1
+
+
+def test_on_the_plane_nothing_wraps_round(random):
+    x = torch.zeros(1, 1, 6, 8)
+    other = x.clone()
+    other[..., 0] = 1  # the left edge, which on the sphere is beside the right one
+    for sphere_or_not, changed in ((False, [0, 1]), (True, [0, 1, 7])):
+        convolution = trained(Convolution(1, 1, sphere=sphere_or_not), random)
+        difference = (convolution(other) - convolution(x)).abs().amax(dim=(0, 1, 2))
+        assert difference.nonzero()[:, 0].tolist() == changed
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 13)])
+def test_images_of_any_size_keep_it(shape, random):
+    network = trained(UNet(3, 2, (8, 8, 8), sphere=False, attention=(2,)), random)
+    assert network(torch.randn(2, 3, *shape, generator=random)).shape == (2, 2, *shape)
+
+
+def test_attention_is_a_weighted_mean_of_values(random):
+    """Against the formula of Vaswani et al. (2017), point by point."""
+    attention = trained(Attention(4), random)
+    x = torch.randn(2, 4, 3, 5, generator=random)
+    with torch.no_grad():
+        flat = attention.norm(x).flatten(2)
+        query, key, value = (torch.einsum("oc,bcp->bop", w[:, :, 0, 0], flat) + b[:, None] for w, b in parts(attention.inputs))
+        weights = torch.softmax(torch.einsum("bcp,bcq->bpq", query, key) / 4**0.5, dim=-1)
+        mixed = torch.einsum("bpq,bcq->bcp", weights, value)
+        output = torch.einsum("oc,bcp->bop", attention.output.weight[:, :, 0, 0], mixed) + attention.output.bias[:, None]
+        torch.testing.assert_close(attention(x), x + output.reshape(x.shape))
+
+
+def parts(convolution: torch.nn.Conv2d) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weights and biases of query, key and value."""
+    return list(zip(convolution.weight.chunk(3), convolution.bias.chunk(3), strict=True))
+
+
+def test_attention_is_at_its_levels_and_in_the_middle():
+    network = UNet(3, 2, (8, 12, 16), blocks=2, attention=(1,), sphere=False)
+    attends = [[isinstance(block.attention, Attention) for block in level] for level in network.down]
+    assert attends == [[False, False], [True, True], [False, False]]
+    assert isinstance(network.middle.attention, Attention)
+    assert not any(isinstance(module, Attention) for module in UNet(3, 2, (8, 12)).modules())
+
+
+def test_size_of_the_networks_of_appendix_b():
+    """128 channels times (2, 2, 2) and 4 blocks: the reference's generator for CIFAR-10 has 56.0 million parameters."""
+    network = UNet(13, 3, (256, 256, 256), blocks=4, scalars=2, sphere=False, attention=(1,))
+    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(56.0e6, rel=0.01)

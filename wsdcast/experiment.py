@@ -17,12 +17,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Network(Section):
-    """A U-Net and how it is trained (appendix B of the paper)."""
+class Optimisation(Section):
+    """How a network is trained (appendix B of the paper)."""
 
-    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
-    blocks: PositiveInt = Field(1, description="residual blocks per level")
-    dropout: float = Field(0.0, ge=0, lt=1)
     steps: PositiveInt = Field(1500, description="optimiser steps")
     batch: PositiveInt = Field(8, description="samples per step")
     rate: PositiveFloat = Field(2e-3, description="highest learning rate")
@@ -34,6 +31,14 @@ class Network(Section):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of forward and backward passes in training; weights are always fp32")
     compile: bool = Field(False, description="whether torch.compile makes kernels of the network first")
     channels_last: bool = Field(True, description="memory layout of the convolutions in training")
+
+
+class Network(Optimisation):
+    """A U-Net (appendix B) and how it is trained."""
+
+    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
+    blocks: PositiveInt = Field(1, description="residual blocks per level")
+    dropout: float = Field(0.0, ge=0, lt=1)
     recompute: bool = Field(False, description="activations in the backward pass instead of keeping them: less memory, more time")
 
     @model_validator(mode="after")

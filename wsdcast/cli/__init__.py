@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli import bench, study  # noqa: F401  # their commands
+from wsdcast.cli import bench, inpaint, study  # noqa: F401  # their commands
 from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, coordinates, in_days, items
 from wsdcast.cli.show import show
 from wsdcast.errors import UserError

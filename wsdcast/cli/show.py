@@ -46,7 +46,7 @@ def show(summary: Summary, json: bool) -> None:
     for number, problem in enumerate(summary.problems, start=1):
         console.print(Text(f" {number}. {problem}"))
     if summary.scores:
-        console.print({"score": _scores, "compare": _differences}.get(summary.stage, _settings)(summary))
+        console.print(TABLES.get(summary.stage, _settings)(summary))
 
 
 def show_benchmark(benchmark: Benchmark, json: bool) -> None:
@@ -124,3 +124,36 @@ def _scores(summary: Summary) -> Table:
         cells = [f"{row['lead_hours']} h", *(f"{row[f'crps_fair: {name}']:.3f}" for name in names), f"{row['spread_skill']:.2f}"]
         table.add_row(*cells, *(f"{100 * row[f'power_deviation: {name}']:.0f} %" for name in deviations))
     return table
+
+
+IMAGE_SCORES = {
+    "fid": ("FID", 2),
+    "classifier_distance": ("classifier\ndistance", 3),
+    "crps": ("CRPS", 4),
+    "psnr": ("PSNR", 1),
+    "spread_skill": ("spread/\nskill", 2),
+    "diversity": ("diver-\nsity", 3),
+    "consistency": ("visible\nerror", 3),
+    "power_deviation": ("spec-\ntrum", 2),
+}
+"""Headings and digits."""
+
+
+def _image_scores(summary: Summary) -> Table:
+    """One row per ensemble, or for a study the best setting of each prior and number of evaluations; all are in the page."""
+    title = "Units: the images' range, 0 to 1; PSNR in dB; hidden pixels. The classifier distance is not FID."
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    rows = [row for row in summary.scores if row.get("kind", "curve") == "curve" and row.get("best", True)]
+    table.add_column("")
+    if "nfe" in rows[0]:
+        table.add_column("nfe", justify="right", no_wrap=True)
+    names = [name for name in IMAGE_SCORES if name in rows[0]]
+    for name in names:
+        table.add_column(IMAGE_SCORES[name][0], justify="right", no_wrap=True)
+    for row in rows:
+        numbers = [f"{row[name]:.{IMAGE_SCORES[name][1]}f}" if row[name] == row[name] else "" for name in names]
+        table.add_row(*([row["prior"], str(row["nfe"] or "")] if "nfe" in row else [row["scored"]]), *numbers)
+    return table
+
+
+TABLES = {"score": _scores, "compare": _differences, "inpaint score": _image_scores, "inpaint study": _image_scores}

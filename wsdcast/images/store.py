@@ -50,6 +50,10 @@ class Images:
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    def count(self, part: Part) -> int:
+        """How many images a part has."""
+        return self.parts[part].stop - self.parts[part].start
+
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Some of them as float32 (image, channel, row, column) from -1 to 1.
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from wsdcast import processes
 from wsdcast.errors import StoppedError, UserError
-from wsdcast.experiment import Network, TrainingLog
+from wsdcast.experiment import Optimisation, TrainingLog
 from wsdcast.progress import note, track
 from wsdcast.training import checkpoints
 from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, fit
@@ -67,7 +67,7 @@ class Fitted(Generic[Model]):
 
     network: Model
     history: History
-    settings: Network
+    settings: Optimisation
 
     def facts(self, label: str) -> dict[str, str]:
         """How it went in words, for a summary; ``label`` begins each key."""
@@ -85,7 +85,7 @@ def fitted(
     batch_of: BatchOf[Batch],
     loss_of: Callable[[Model, Batch], Tensor],
     samples: int,
-    settings: Network,
+    settings: Optimisation,
     log: TrainingLog,
     place: Path,
     name: str,

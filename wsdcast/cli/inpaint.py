@@ -1,0 +1,195 @@
+"""``wsdcast inpaint``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RunOption, app, command, items
+from wsdcast.cli.show import show
+from wsdcast.names import GridName, ImagePriorName, SolverName
+
+inpaint = typer.Typer(help="The method on images, as a second benchmark: the same stages, networks and solvers.", no_args_is_help=True)
+app.add_typer(inpaint, name="inpaint")
+inpaint_command = partial(command, group=inpaint)
+
+LIST = "A,B,..."
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else made"),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Inception's weights, for FID as in the literature.", show_default="none, so no FID"),
+]
+ProtocolOption = Annotated[
+    Literal["held-out", "paper"] | None,
+    typer.Option(
+        help="Contexts of held-out images; or of training images, as the reference implementation scored.",
+        show_default="the recipe's: held-out",
+    ),
+]
+
+
+@inpaint_command
+def prepare(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="'made' on the spot; 'cifar10' to download it; an npz of uint8 images; a folder, zip or tar of images; "
+            "CIFAR-10's binary version.",
+            show_default="the recipe's: made",
+        ),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Images to hold out.", show_default="the source's own, or a tenth of it")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels a side to bring images to.", show_default="as they are")] = None,
+    crop: Annotated[
+        int | None, typer.Option(help="Pixels a side of the centre to take first; 140 of CelebA's aligned images.", show_default="all")
+    ] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and name them.")] = False,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Bring images to one size in one memory-mapped file, divided into training, validation and held-out images."""
+    from wsdcast.inpaint.prepare import prepare
+
+    changes = {"source": source, "test": test, "size": size, "crop": crop, "skip_bad": skip_bad or None}
+    show(prepare(recipe, run, overwrite=overwrite, **changes), json)
+
+
+@inpaint_command
+def train(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    prior: Annotated[
+        ImagePriorName | None,
+        typer.Option(help="Where flow matching starts, and what the generator is told.", show_default="the recipe's: warm"),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the moments network, then the generator. Stopped, it goes on where it was."""
+    from wsdcast.inpaint.train import train
+
+    show(train(recipe, run, prior=prior, overwrite=overwrite), json)
+
+
+@inpaint_command
+def sample(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 4")] = None,
+    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
+    solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,
+    grid_in_time: Annotated[
+        GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
+    ] = None,
+    warmth: Annotated[
+        float | None, typer.Option(help="From 1, the whole warm start, to 0, none of its std.", show_default="the recipe's: 1")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of masks and noise.", show_default="the recipe's: 0")] = None,
+    visible: Annotated[
+        float | None, typer.Option(help="Share of visible pixels, between 0 and 1.", show_default="the recipe's: 0.1")
+    ] = None,
+    protocol: ProtocolOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw samples for held-out images, and pictures of them."""
+    from wsdcast.inpaint.sample import sample
+
+    changes = {"contexts": contexts, "samples": samples, "nfe": nfe, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
+    show(sample(recipe, run, visible=visible, overwrite=overwrite, seed=seed, protocol=protocol, **changes), json)
+
+
+@inpaint_command
+def score(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    inception_weights: WeightsOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Score the samples beside baselines: scores.nc, scores.csv, report.html."""
+    from wsdcast.inpaint.score import score
+
+    show(score(recipe, run, inception_weights=inception_weights, overwrite=overwrite), json)
+
+
+@inpaint_command
+def study(
+    recipe: RecipeOption = None,
+    run: RunOption = None,
+    seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
+    priors: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Priors with every solver and share.", show_default="the recipe's: warm,standard")
+    ] = None,
+    ablations: Annotated[
+        str | None,
+        typer.Option(
+            metavar=LIST,
+            help="Priors with the first solver and one share; '' for none.",
+            show_default="the recipe's: unblended,mean-only,features-only",
+        ),
+    ] = None,
+    nfe: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations.", show_default="the recipe's: 2,4,6,8,10,12,20,50,100")
+    ] = None,
+    solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint,dpm3")] = None,
+    visible: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Shares of visible pixels; '' for none.", show_default="the recipe's: 0.01,0.05,0.2,0.5,0.9"),
+    ] = None,
+    warmths: Annotated[
+        str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each at every share.", show_default="the recipe's: 0,0.5,1")
+    ] = None,
+    contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 2")] = None,
+    protocol: ProtocolOption = None,
+    inception_weights: WeightsOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """How many evaluations are enough: priors, solvers and visible shares at equal cost of training: study.nc, study.html."""
+    from wsdcast.inpaint.study import inpaint_study
+
+    lists = {
+        "seeds": seeds,
+        "priors": priors,
+        "ablations": ablations,
+        "nfe": nfe,
+        "solvers": solvers,
+        "visible": visible,
+        "warmths": warmths,
+    }
+    split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
+    split |= {"contexts": contexts, "samples": samples}
+    show(inpaint_study(recipe, run, inception_weights=inception_weights, protocol=protocol, overwrite=overwrite, **split), json)
+
+
+@inpaint_command
+def run(
+    recipe: Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")] = "made",
+    run: RunOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Prepare, train, sample and score a recipe, skipping what is there and current."""
+    from wsdcast.inpaint.pipeline import run as run_stages
+
+    for summary in run_stages(recipe, run, overwrite=overwrite):
+        show(summary, json)

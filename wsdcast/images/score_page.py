@@ -1,0 +1,86 @@
+"""The page of one experiment's scores: the table, the spectrum and the pictures of its samples."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from wsdcast.images.study_page import DIGITS, LABELS
+from wsdcast.report.page import STYLE, picture
+from wsdcast.report.style import LOOK
+
+CAPTIONS = {
+    "grid": "Contexts, what the moments network predicts from them, samples, and the truth",
+    "process": "One sample as the solver makes it, in normalised space and in data space",
+    "same_noise": "The same noise in more and more evaluations",
+}
+"""Of the pictures that were drawn with the samples."""
+
+NOTE = (
+    "Brackets: 95 % of bootstrap samples of contexts, for these networks; training again with other seeds varies more "
+    "(<code>wsdcast inpaint study</code>). Units are the range of the images, 0 to 1. The classifier distance is a Fréchet distance by "
+    "features of a small classifier trained on the training images: it compares rows here and is not FID."
+)
+
+
+def write_score_page(
+    path: Path, name: str, rows: list[dict[str, Any]], power: xr.Dataset, about: Mapping[str, str], pictures: Path, recipe_text: str
+) -> None:
+    """Write the page.
+
+    Args:
+        path: of the HTML file.
+        name: of the recipe.
+        rows: of the table, each with ``scored`` and for each score its value and ``_interval``.
+        power: ``power`` and ``power_truth`` by ``scored`` and ``wavenumber``.
+        about: facts to print above.
+        pictures: directory of the samples' pictures.
+        recipe_text: shown at the end.
+    """
+    facts = "".join(f"<tr><td>{html.escape(what)}</td><td>{html.escape(value)}</td></tr>" for what, value in about.items())
+    parts = [f"<h1>Images: {html.escape(name)}</h1><table>{facts}</table><h2>Scores</h2>{_table(rows)}"]
+    parts.append(f"<p class=note>{NOTE}</p>")
+    for kind, caption in CAPTIONS.items():
+        data = base64.b64encode((pictures / f"{kind}.png").read_bytes()).decode()
+        parts.append(f'<h2>{caption}</h2><img src="data:image/png;base64,{data}" alt="{caption}">')
+    parts.append(f"<h2>Spectrum</h2>{picture(spectrum(power), 'Power of samples over power of true images, by wavenumber')}")
+    parts.append(f"<h2>Recipe</h2><pre>{html.escape(recipe_text)}</pre>")
+    page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast inpaint: {html.escape(name)}</title>"
+    path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>", encoding="utf-8")
+
+
+@matplotlib.rc_context(LOOK)
+def spectrum(power: xr.Dataset) -> Figure:
+    """Mean power of samples over mean power of the truth; 1 is right, below it too smooth."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name in power["scored"].values:
+        of_name = power.sel(scored=name)
+        axes.plot(power["wavenumber"], of_name["power"] / of_name["power_truth"], label=str(name))
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="waves across the image", ylabel="power, samples / truth")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    names = [name for name in LABELS if name in rows[0]]
+    head = "".join(f"<th>{html.escape(LABELS[name])}</th>" for name in names)
+    body = "".join(f"<tr><td>{html.escape(row['scored'])}</td>{''.join(_cell(row, name) for name in names)}</tr>" for row in rows)
+    return f"<table><tr><th></th>{head}</tr>{body}</table>"
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    if not np.isfinite(row[name]):
+        return "<td></td>"
+    low, high = row[f"{name}_interval"]
+    within = f" [{low:.{DIGITS[name]}f}, {high:.{DIGITS[name]}f}]" if np.isfinite(low) else ""
+    return f"<td>{row[name]:.{DIGITS[name]}f}{within}</td>"

@@ -1,0 +1,1 @@
+"""The stages of the image benchmark: prepare, train, sample, score, study."""

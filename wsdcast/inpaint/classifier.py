@@ -1,0 +1,118 @@
+"""The small classifier whose features the classifier distance compares, trained once on the prepared images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsdcast import models
+from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp
+from wsdcast.images.features import TURNS, Classifier, augmented, classifier_loss, inception, turned
+from wsdcast.images.frechet import FeatureStatistics
+from wsdcast.images.store import Images
+from wsdcast.inpaint.recipe import ImageRecipe
+from wsdcast.names import CLASSIFIER
+from wsdcast.training.fitting import fitted
+from wsdcast.warmstart.training import BatchOf, Training
+
+AT_ONCE = 256
+
+Extract = Callable[[Tensor], Tensor]
+"""From images uint8 (batch, channel, row, column) to features (batch, feature)."""
+
+
+class Labelled(NamedTuple):
+    """Images (batch, channel, row, column) and what is to be told of each, (batch,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def extractors(recipe: ImageRecipe, directory: Path, images: Images, weights: Path | None, summary: Summary) -> dict[str, Extract]:
+    """What makes features, by the name of the distance between them: the classifier's, trained if it is not, and Inception's if given.
+
+    Raises:
+        UserError: if the weights cannot be used.
+    """
+    found: dict[str, Extract] = {} if weights is None else {"fid": inception(weights)}
+    classifier = models.load(_trained(recipe, directory, images, summary), directory / CLASSIFIER)
+    return found | {"classifier_distance": lambda some: classifier.features(some.float() / 127.5 - 1)}
+
+
+def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Features of images (..., row, column, channel), (..., feature)."""
+    flat = images.reshape(-1, *images.shape[-3:])
+    parts = [np.asarray(flat[first : first + AT_ONCE]) for first in range(0, len(flat), AT_ONCE)]
+    with torch.inference_mode():
+        found = [extract(torch.from_numpy(part).permute(0, 3, 1, 2).to(models.device())).cpu().numpy() for part in parts]
+    return np.concatenate(found).reshape(*images.shape[:-3], -1)
+
+
+def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatistics:
+    """Sums of the features of many images (image, row, column, channel), a part at a time."""
+    parts = [features_of(extract, images[first : first + AT_ONCE]) for first in range(0, len(images), AT_ONCE)]
+    return sum((FeatureStatistics.of(part) for part in parts[1:]), start=FeatureStatistics.of(parts[0]))
+
+
+def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary) -> Classifier:
+    """The untrained network that fits the weights in the run directory, which are made if they are not there or not current."""
+    channels = images.shape[0]
+    classes = TURNS if images.labels is None else int(images.labels.max()) + 1
+    torch.manual_seed(0)
+    network = Classifier(channels, classes)
+    if is_current(recipe, directory, CLASSIFIER, overwrite=True):
+        return network
+    random = torch.Generator().manual_seed(0)
+    settings, stamp = recipe.classifier, make_stamp(recipe, directory, CLASSIFIER)
+    with alone(directory, "inpaint score"), complete(directory / CLASSIFIER) as partial:
+        partial.mkdir()
+        training = Training.of(models.to_device(network), random)
+        done = fitted(
+            training,
+            _batches(images, random),
+            lambda model, batch: classifier_loss(model, *batch),
+            images.count("train"),
+            settings,
+            recipe.training,
+            partial,
+            CLASSIFIER,
+            seed=0,
+            validate=lambda model: {"error rate": _error_rate(model, images)},
+        )
+        models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
+    error = done.history.validations[-1]["error rate"]
+    what = "the labels" if images.labels is not None else "quarter turns, as there are no labels"
+    summary.written[str(directory / CLASSIFIER)] = f"{100 * (1 - error):.1f} % right on validation images, of {what}"
+    return Classifier(channels, classes)
+
+
+def _batches(images: Images, random: torch.Generator) -> BatchOf[Labelled]:
+    first = images.parts["train"].start
+
+    def batch_of(chosen: Tensor, mine: slice) -> Labelled:
+        return _labelled(images, first + chosen, random, augment=True)
+
+    return batch_of
+
+
+def _labelled(images: Images, chosen: Tensor, random: torch.Generator, augment: bool) -> Labelled:
+    some = images.batch(chosen)
+    if augment:
+        some = augmented(some, random)
+    some, labels = turned(some, random) if images.labels is None else (some, torch.from_numpy(images.labels[chosen.numpy()]))
+    return Labelled(some.to(models.device()), labels.to(models.device()))
+
+
+@torch.inference_mode()
+def _error_rate(classifier: Classifier, images: Images) -> float:
+    part, random, wrong = images.parts["validation"], torch.Generator().manual_seed(0), 0
+    for chosen in torch.arange(part.start, part.stop).split(AT_ONCE):
+        some, labels = _labelled(images, chosen, random, augment=False)
+        wrong += int((classifier(some).argmax(dim=1) != labels).sum())
+    return wrong / (part.stop - part.start)

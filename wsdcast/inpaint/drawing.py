@@ -1,0 +1,61 @@
+"""Samples of images: Algorithm 2 for fixed contexts, each sample independent of how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsdcast import models
+from wsdcast.errors import UserError
+from wsdcast.forecasting.ensemble import Sampler, batch_size, generator_sampler, in_batches
+from wsdcast.forecasting.sampling import require_possible
+from wsdcast.inpaint.contexts import FixedContexts
+from wsdcast.inpaint.networks import Trained
+from wsdcast.progress import track
+from wsdcast.warmstart.evaluations import grid, solver, steps_for
+
+Bytes = NDArray[np.uint8]
+
+
+def sampler_of(networks: Trained, solver_name: str, grid_in_time: str, nfe: int, warmth: float) -> Sampler:
+    """Algorithm 2 with exactly ``nfe`` evaluations.
+
+    Raises:
+        UserError: if the solver cannot take so many, or no steps of this grid.
+    """
+    require_possible(solver_name, grid_in_time, nfe)
+    times = grid(grid_in_time, steps_for(solver_name, nfe))
+    return generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name))
+
+
+def possible(solver_name: str, numbers: Iterable[int]) -> list[int]:
+    """Those numbers of evaluations that a solver can take exactly."""
+    found = []
+    for number in numbers:
+        with suppress(UserError):
+            steps_for(solver_name, number)
+            found.append(number)
+    return found
+
+
+@torch.inference_mode()
+def draw_samples(contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling") -> Iterator[Bytes]:
+    """For each context its samples, (sample, row, column, channel), as images are."""
+    rows, columns = contexts.shape[1:]
+    device = models.device()
+    size = batch_size(rows * columns, device)
+    sampler, at_once = in_batches(sampler, size), max(1, size // samples)
+    for some in track(torch.arange(len(contexts)).split(at_once), label, -(-len(contexts) // at_once)):
+        context = contexts.context(some).to(device).repeat_interleave(samples, dim=0)
+        noise = contexts.noise(some, samples).flatten(0, 1).to(device)
+        yield from as_images(sampler(context, noise)).reshape(some.numel(), samples, rows, columns, -1)
+
+
+def as_images(x: Tensor) -> Bytes:
+    """Data (..., channel, row, column) in [-1, 1] as bytes (..., row, column, channel); what lies outside is clipped."""
+    return (x.movedim(-3, -1) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -1,0 +1,83 @@
+"""The two networks of appendix B for images, and the priors that they stand behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from wsdcast import models
+from wsdcast.artefact import require
+from wsdcast.images.store import Images
+from wsdcast.inpaint.recipe import ImageNetwork, ImageRecipe
+from wsdcast.names import GENERATOR, MOMENTS
+from wsdcast.nets.unet import UNet
+from wsdcast.priors import start_of
+from wsdcast.warmstart.ablations import fixed_moments, standard_moments
+from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel
+from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+
+CHUNK = 1024
+
+
+def moments_model(network: ImageNetwork, channels: int) -> MomentsModel:
+    """An untrained h_phi for images of some channels; its mean is the image as it is known."""
+    return MomentsModel(_unet(network, channels + 1, 2 * channels, 0), channels)
+
+
+def generator_model(network: ImageNetwork, channels: int) -> UNet:
+    """An untrained p'_theta: it reads the state, the context and the prior's features."""
+    return _unet(network, channels + (channels + 1) + 2 * channels, channels, 2)
+
+
+def _unet(network: ImageNetwork, inputs: int, outputs: int, scalars: int) -> UNet:
+    settings = {"dropout": network.dropout, "recompute": network.recompute, "attention": network.attention}
+    return UNet(inputs, outputs, network.widths, network.blocks, scalars, sphere=False, **settings)  # type: ignore[arg-type]
+
+
+def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
+    """Moments that no network predicts: (0, 1), or mean and standard deviation of each pixel over the training images."""
+    if recipe.generator.prior == "standard":
+        return standard_moments(images.shape[0])
+    part = images.parts["train"]
+    total, squares = (np.zeros(images.images.shape[1:]) for _ in range(2))
+    for first in range(part.start, part.stop, CHUNK):
+        some = images.images[first : min(first + CHUNK, part.stop)] / 127.5 - 1
+        total, squares = total + some.sum(axis=0), squares + (some**2).sum(axis=0)
+    mean = total / (part.stop - part.start)
+    std = np.sqrt(np.maximum(squares / (part.stop - part.start) - mean**2, MINIMUM_STD**2))
+    return fixed_moments(*(torch.from_numpy(field.astype(np.float32)).permute(2, 0, 1) for field in (mean, std)))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a run, ready to sample.
+
+    Attributes:
+        generator: p'_theta.
+        moments: h_phi, or what stands for it.
+        prior_of: what generation starts from.
+    """
+
+    generator: nn.Module
+    moments: Moments
+    prior_of: PriorOf
+
+
+def trained(recipe: ImageRecipe, directory: Path, images: Images) -> Trained:
+    """Load the networks of a run directory.
+
+    Raises:
+        UserError: if they are not there or were made from another recipe.
+    """
+    generator = models.load(generator_model(recipe.generator, images.shape[0]), require(recipe, directory, GENERATOR, "inpaint train"))
+    moments: Moments
+    if recipe.generator.needs_moments_network:
+        path = require(recipe, directory, MOMENTS, "inpaint train")
+        moments = models.load(moments_model(recipe.moments, images.shape[0]), path)
+    else:
+        moments = fixed_moments_of(recipe, images)
+    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)))

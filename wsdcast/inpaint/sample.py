@@ -1,0 +1,119 @@
+"""From trained networks to samples of held-out images, and pictures of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from wsdcast import models
+from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp, require, require_space, resolve
+from wsdcast.images.pictures import same_noise, sample_grid, sampling_process
+from wsdcast.images.store import open_images
+from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
+from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of
+from wsdcast.inpaint.networks import Trained, trained
+from wsdcast.inpaint.recipe import ImageRecipe, Sampling
+from wsdcast.names import GENERATOR, IMAGES, SAMPLES
+from wsdcast.warmstart.evaluations import grid, solver, steps_for
+from wsdcast.warmstart.flow import velocity_of
+
+ROWS, COLUMNS = 6, 6
+"""Contexts and samples of each in the picture of samples."""
+EVALUATIONS = (2, 4, 6, 10, 20, 50)
+"""Of the picture of the same noise."""
+
+
+def sample(
+    recipe: str | Path | ImageRecipe | None = None,
+    run: str | Path | None = None,
+    *,
+    visible: float | None = None,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Summary:
+    """Draw samples for held-out images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
+
+    Sample m of image n depends on (seed, n, m) and the networks alone, never on how many there are or how they are batched.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the trained generator.
+        run: run directory; default ``runs/<recipe name>``.
+        visible: share of visible pixels, of tasks with a mask.
+        overwrite: replace samples of another recipe.
+        changes: keys of the recipe's section ``sample``, such as ``nfe``.
+
+    Raises:
+        UserError: if nothing is trained, or the solver cannot take so many evaluations.
+    """
+    wanted_changes = {f"sample__{key}": value for key, value in changes.items()}
+    resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **wanted_changes)
+    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    networks, wanted, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
+    sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, wanted.warmth)
+    if is_current(resolved, directory, SAMPLES, overwrite):
+        summary.facts["current"] = str(directory / SAMPLES)
+        return summary
+    models.keep_freed_memory()
+    contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
+    shape = (len(contexts), wanted.samples, *images.images.shape[1:])
+    require_space(directory, int(np.prod(shape)))
+    with alone(directory, "inpaint sample"), complete(directory / SAMPLES) as partial:
+        partial.mkdir()
+        file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
+        for place, drawn in zip(file, draw_samples(contexts, sampler, wanted.samples), strict=True):
+            place[:] = drawn
+        file.flush()
+        for name, figure in _pictures(networks, contexts, file, wanted).items():
+            figure.savefig(partial / f"{name}.png")
+        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES), indent=2))
+    summary.facts["contexts"] = f"{len(contexts)} of the part: {wanted.part}"
+    summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth:g}"
+    summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png"
+    return summary
+
+
+@torch.inference_mode()
+def _pictures(networks: Trained, contexts: FixedContexts, samples: np.ndarray[Any, Any], settings: Sampling) -> dict[str, Figure]:
+    """Figs. 3, 4 and 11 of the paper."""
+    some = torch.arange(min(ROWS, len(contexts)))
+    context = contexts.context(some).to(models.device())
+    mean, std, *_ = networks.moments(context)
+    truth = contexts.images.images[contexts.chosen[: some.numel()]]
+    shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
+    few = FixedContexts(contexts.images, contexts.chosen[:3], contexts.make, contexts.seed)
+    by_number = {}
+    for nfe in possible(settings.solver, EVALUATIONS):
+        sampler = sampler_of(networks, settings.solver, settings.grid_in_time, nfe, settings.warmth)
+        by_number[nfe] = np.stack(list(draw_samples(few, sampler, 1)))[:, 0]
+    normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0].to(context), settings)
+    return {
+        "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: some.numel(), :COLUMNS]),
+        "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
+        "same_noise": same_noise(shown[0][:3], truth[:3], {"samples": by_number}),
+    }
+
+
+def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling) -> tuple[Any, Any, Any]:
+    """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
+    warmth = noise.new_full((1,), settings.warmth)
+    prior = networks.prior_of(context).blended(warmth)
+    velocity, times = (
+        velocity_of(networks.generator, prior, context, warmth),
+        grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe)),
+    )
+    seen: dict[float, Tensor] = {}
+
+    def watched(x: Tensor, t: Tensor) -> Tensor:
+        seen.setdefault(t.item(), x)  # every step begins with an evaluation where it starts
+        return velocity(x, t)
+
+    last = solver(settings.solver)(watched, noise, times)
+    normalised = [seen[time] for time in times[:-1].to(noise).tolist()] + [last]
+    states = [prior.denormalise(x) for x in normalised]
+    return torch.cat(normalised).cpu().numpy(), torch.cat(states).cpu().numpy(), times.numpy()

@@ -1,0 +1,107 @@
+"""From samples to scores beside baselines: ``scores.nc``, ``scores.csv`` and ``report.html``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+import yaml
+from numpy.typing import NDArray
+
+from wsdcast import models
+from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
+from wsdcast.forecasting.ensemble import moments_sampler
+from wsdcast.images.score_page import write_score_page
+from wsdcast.images.store import Images, open_images
+from wsdcast.inpaint.classifier import extractors
+from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
+from wsdcast.inpaint.drawing import draw_samples
+from wsdcast.inpaint.evaluation import bounds, described, floors, references, scored, statistics_by_context
+from wsdcast.inpaint.networks import trained
+from wsdcast.inpaint.recipe import ImageRecipe
+from wsdcast.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
+from wsdcast.priors import moments_alone
+
+OURS, MOMENTS_ALONE, OTHERS = "generator", "moments alone", "other images"
+
+
+def score(
+    recipe: str | Path | ImageRecipe | None = None,
+    run: str | Path | None = None,
+    *,
+    inception_weights: str | Path | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Score the samples of a run beside samples of the moments network alone and beside training images that have nothing to do with them.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the samples.
+        run: run directory; default ``runs/<recipe name>``.
+        inception_weights: file of Inception's weights, for FID as the literature has it.
+        overwrite: replace scores of another recipe.
+
+    Raises:
+        UserError: if there are no samples, or the weights cannot be used.
+    """
+    resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
+    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    samples = np.load(require(resolved, directory, SAMPLES, "inpaint sample") / "samples.npy", mmap_mode="r")
+    models.keep_freed_memory()
+    summary, wanted = Summary("inpaint score"), resolved.sample
+    extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary)
+    if is_current(resolved, directory, SCORES, overwrite):
+        with xr.open_dataset(directory / SCORES) as kept:
+            if kept.attrs["distances"] == ", ".join(extract):
+                summary.facts["current"] = str(directory / SCORES)
+                return summary
+    contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
+    reference = references(images, extract)
+    ensembles: dict[str, NDArray[np.uint8]] = {OURS: samples}
+    if resolved.generator.needs_moments_network:
+        alone_of = moments_sampler(moments_alone(trained(resolved, directory, images).moments))
+        ensembles[MOMENTS_ALONE] = np.stack(list(draw_samples(contexts, alone_of, wanted.samples, MOMENTS_ALONE)))
+    ensembles[OTHERS] = _others(images, contexts, wanted.samples)
+    by_context = {name: statistics_by_context(ensemble, contexts, extract) for name, ensemble in ensembles.items()}
+    found = {name: scored([statistics], reference) for name, statistics in by_context.items()}
+    floor = floors(images, wanted.part, samples.shape[0] * samples.shape[1], extract, reference)
+    rows = [
+        {"scored": name, **{what: float(of["value"]) for what, of in scores.items()}}
+        | {f"{what}_interval": [float(bound) for bound in bounds(of)] for what, of in scores.items()}
+        for name, scores in found.items()
+    ]
+    facts = {
+        "scored": described(images, wanted.part, len(contexts), wanted.samples),
+        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth:g}",
+    } | {f"{name.replace('_', ' ')} of true images": f"{value:.3f}" for name, value in floor.items()}
+    dataset = xr.concat(list(by_context.values()), dim=xr.IndexVariable("scored", list(by_context)))
+    dataset = dataset.drop_vars([f"{name}_features" for name in extract])
+    dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}
+    dataset.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, SCORES))
+    with alone(directory, "inpaint score"):
+        with complete(directory / SCORES) as partial:
+            dataset.to_netcdf(partial)
+        with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        with complete(directory / REPORT) as partial:
+            text = yaml.safe_dump(resolved.dump(), sort_keys=False)
+            write_score_page(
+                partial, resolved.name, rows, dataset[["power", "power_truth"]].mean("context"), facts, directory / SAMPLES, text
+            )
+    summary.facts |= facts
+    summary.written[str(directory / SCORES)] = "statistics by context"
+    summary.written[str(directory / SCORES_TABLE)] = "the table below, with intervals"
+    summary.written[str(directory / REPORT)] = "pictures and the table"
+    summary.scores = rows
+    return summary
+
+
+def _others(images: Images, contexts: FixedContexts, samples: int) -> NDArray[np.uint8]:
+    """Training images chosen without regard to the context: a climatology, the score of knowing nothing."""
+    part = images.parts["train"]
+    chosen = np.random.default_rng(contexts.seed).integers(part.start, part.stop, (len(contexts), samples))
+    return images.images[chosen.ravel()].reshape(*chosen.shape, *images.images.shape[1:])

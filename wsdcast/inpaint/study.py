@@ -1,0 +1,197 @@
+"""How many evaluations are enough for images: priors, solvers and visible shares, on the same contexts and the same noise."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import yaml
+from numpy.typing import NDArray
+
+from wsdcast import models
+from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
+from wsdcast.forecasting.ensemble import moments_sampler
+from wsdcast.images.pictures import same_noise
+from wsdcast.images.store import Images, open_images
+from wsdcast.images.study_page import write_image_study_page
+from wsdcast.inpaint.classifier import Extract, extractors
+from wsdcast.inpaint.contexts import fixed_contexts
+from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of
+from wsdcast.inpaint.evaluation import described, floors, references, statistics_by_context
+from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
+from wsdcast.inpaint.recipe import ImageRecipe, Protocol
+from wsdcast.inpaint.summary import Setting, combine, halves, rows
+from wsdcast.inpaint.train import train
+from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, STUDY, STUDY_PAGE, ImagePriorName
+from wsdcast.priors import moments_alone
+from wsdcast.study.variants import training_seconds, variant_place
+
+SAME_NOISE = "same_noise.png"
+MOMENTS_ALONE = "moments alone"
+SHOWN = 3
+"""Contexts in the picture of the same noise."""
+
+
+def inpaint_study(
+    recipe: str | Path | ImageRecipe | None = None,
+    run: str | Path | None = None,
+    *,
+    inception_weights: str | Path | None = None,
+    protocol: Protocol | None = None,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Summary:
+    """Train a generator for each prior and seed, and compare them by number of evaluations: ``RUN/study.nc`` and ``RUN/study.html``.
+
+    All generators have the same network and the same total cost of training: those without a moments network are trained longer by what
+    it cost. All settings share their contexts and their noise. What is there and current is not done again.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the prepared images.
+        run: run directory; default ``runs/<recipe name>``.
+        inception_weights: file of Inception's weights, for FID beside the classifier distance.
+        protocol: whose contexts are scored; default from the recipe.
+        overwrite: replace what was made from another recipe.
+        changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
+
+    Raises:
+        UserError: if nothing is prepared, or a key is not allowed.
+    """
+    wanted_changes = {f"study__{key}": value for key, value in changes.items()}
+    resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **wanted_changes)
+    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    models.keep_freed_memory()
+    wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
+    extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary)
+    reference = references(images, extract)
+    cost = moments_cost(resolved, images)
+    parts: list[tuple[Setting, int, xr.Dataset]] = []
+    seconds: dict[str, list[float]] = {}
+    shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
+    for seed, prior in product(wanted.seeds, dict.fromkeys(wanted.priors + wanted.ablations)):
+        variant = variant_of(resolved, cost, seed, prior)
+        names = (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
+        place = variant_place(variant, directory, f"{prior}-{seed}", IMAGES, names)
+        if not is_current(variant, place, GENERATOR, overwrite):
+            train(variant, place, overwrite=overwrite)
+        seconds.setdefault(prior, []).append(training_seconds(place))
+        networks = trained(variant, place, images)
+        for setting in settings_of(resolved, prior):
+            parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
+        if seed == wanted.seeds[0] and prior in wanted.priors:
+            shown[prior] = _shown(variant, images, networks)
+    floor = floors(images, resolved.sample.part, wanted.contexts * wanted.samples, extract, reference)
+    study = combine(parts, cost[0], reference)
+    study.attrs |= {"about": _about(resolved, images), "recipe_hash": digest_of(resolved.dump()), "moments_share": cost[0]}
+    study.attrs |= {f"floor_{name}": value for name, value in floor.items()}
+    study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
+    with complete(directory / STUDY) as partial:
+        study.to_netcdf(partial)
+    with complete(directory / STUDY_PAGE) as partial:
+        write_image_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False))
+    few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
+    context = few.context(torch.arange(SHOWN)).numpy()
+    same_noise(context, images.images[few.chosen], shown).savefig(directory / SAME_NOISE)
+    summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, visible share, warmth, evaluations and seed"
+    summary.written |= {str(directory / STUDY_PAGE): "figures and tables", str(directory / SAME_NOISE): "samples of the same noise"}
+    summary.facts["scored"] = study.attrs["about"]
+    summary.facts |= {f"{name.replace('_', ' ')} of true images": f"{value:.3f}" for name, value in floor.items()}
+    summary.facts |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
+    summary.facts |= {
+        "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
+        "recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}",
+        "time": f"{time.perf_counter() - begin:.0f} s",
+    }
+    summary.facts |= halves(study)
+    summary.scores = rows(study)
+    return summary
+
+
+def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
+    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of the moments, :func:`moments_cost`."""
+    variant = recipe.changed(seed=seed, generator__prior=prior)
+    if variant.generator.needs_moments_network:
+        return variant
+    return variant.changed(generator__steps=variant.generator.steps + cost[1])
+
+
+def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
+    """Floating-point operations of the moments network per sample, in evaluations of the generator, and of all it adds to a training, in
+    steps of the generator's: its own training, and a prediction for every sample of every step."""
+    channels, rows, columns = images.shape
+    moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
+    context, x = (torch.zeros(1, count, rows, columns) for count in (channels + 1, generator.first.in_channels))
+    ratio = models.operations(moments, context) / models.operations(generator, x, torch.zeros(1), torch.zeros(1))
+    # A step of training costs three evaluations for each of its samples: one forward, two backward.
+    steps, batch = recipe.generator.steps, recipe.generator.batch
+    return ratio, round(ratio * (recipe.moments.steps * recipe.moments.batch / batch + steps / 3))
+
+
+def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
+    """All settings of one prior; numbers of evaluations that a solver cannot take are left out."""
+    wanted, share = recipe.study, recipe.task.visible_test
+    main = prior in wanted.priors
+    found = [
+        Setting("curve", prior, solver, "uniform", 1.0, share, nfe)
+        for solver in (wanted.solvers if main else wanted.solvers[:1])
+        for nfe in possible(solver, wanted.nfe if main else wanted.ablation_nfe)
+    ]
+    if prior == "warm":
+        found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
+    if not main or recipe.task.kind not in ("inpaint", "block"):
+        return found
+    # Warmth changes nothing where there is nothing to blend.
+    warmths = wanted.warmths if prior in ("warm", "plain-blend", "climatology") else (1.0,)
+    numbers = possible(wanted.solvers[0], wanted.visible_nfe)
+    every = product(wanted.visible, numbers, warmths)
+    return found + [Setting("sensitivity", prior, wanted.solvers[0], "uniform", warmth, visible, nfe) for visible, nfe, warmth in every]
+
+
+def _evaluated(
+    variant: ImageRecipe, place: Path, directory: Path, images: Images, networks: Trained, extract: Mapping[str, Extract], setting: Setting
+) -> xr.Dataset:
+    """Statistics by context of one setting; from disk if they were made from the same networks and settings."""
+    wanted = variant.study
+    count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
+    origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
+    asked = [variant.task.model_dump(mode="json"), variant.sample.part, count, wanted.samples, sorted(extract)]
+    about = digest_of([asdict(setting), origin, asked])
+    path = place / f"{setting.kind}-{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
+    if path.exists():
+        with xr.open_dataset(path) as dataset:
+            return dataset.load()
+    contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
+    sampler = (
+        sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, setting.warmth)
+        if setting.solver
+        else moments_sampler(moments_alone(networks.moments))
+    )
+    label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible"
+    samples = np.stack(list(draw_samples(contexts, sampler, wanted.samples, label)))
+    dataset = statistics_by_context(samples, contexts, extract)
+    with complete(path) as partial:
+        dataset.to_netcdf(partial)
+    return dataset
+
+
+def _shown(variant: ImageRecipe, images: Images, networks: Trained) -> dict[int, NDArray[np.uint8]]:
+    """Samples of a few images by number of evaluations."""
+    few, name = fixed_contexts(images, variant.sample.part, variant.task, count=SHOWN), variant.study.solvers[0]
+    samplers = {nfe: sampler_of(networks, name, "uniform", nfe, 1.0) for nfe in possible(name, variant.study.nfe)}
+    return {nfe: np.stack(list(draw_samples(few, sampler, 1)))[:, 0] for nfe, sampler in samplers.items()}
+
+
+def _about(recipe: ImageRecipe, images: Images) -> str:
+    wanted, source = recipe.study, Path(recipe.data.source).name
+    part = recipe.sample.part
+    contexts = min(wanted.contexts, images.count(part))
+    what = f"{source}, {images.shape[1]}x{images.shape[2]}; task: {recipe.task.kind}, {100 * recipe.task.visible_test:g} % visible; "
+    return what + described(images, part, contexts, wanted.samples) + f"; training seeds {', '.join(map(str, wanted.seeds))}"

@@ -1,0 +1,113 @@
+"""From statistics of many settings and seeds to what a study of images says, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.images.frechet import FeatureStatistics, interval
+from wsdcast.inpaint.evaluation import bounds, scored
+
+WITHOUT_NETWORK = ("standard", "climatology")
+COMPARED = ("classifier_distance", "fid", "crps")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to draw samples; without a solver by the moments network alone."""
+
+    kind: str
+    prior: str
+    solver: str
+    grid_in_time: str
+    warmth: float
+    visible: float
+    nfe: int
+
+
+def combine(parts: list[tuple[Setting, int, xr.Dataset]], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
+    """One data set of all settings, (setting,).
+
+    Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
+    95 % of bootstrap samples of contexts, the same for all settings with as many, so ``half`` compares them pairwise: the warm start's
+    best solver with half of the evaluations less the standard prior's best, for each score its difference and interval.
+
+    Args:
+        parts: every setting for every seed, and its statistics by context.
+        share: of the moments network, in evaluations of the generator.
+        reference: of the distances.
+    """
+    by_setting: dict[Setting, dict[int, xr.Dataset]] = {}
+    for setting, seed, statistics in parts:
+        by_setting.setdefault(setting, {})[seed] = statistics
+    settings = list(by_setting)
+    found = [scored(list(of_setting.values()), reference) for of_setting in by_setting.values()]
+    columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
+    study = xr.Dataset(coords=columns | {"seed": list(next(iter(by_setting.values())))})
+    study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
+    for name in found[0]:
+        study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
+        study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
+        study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
+    study["best"] = ("setting", _best(settings, study["classifier_distance"].values))
+    return study.merge(_halves(settings, found, study["best"].values))
+
+
+def _best(settings: list[Setting], distance: Any) -> list[bool]:
+    """Whether each is the solver of the least distance among those of its prior and number of evaluations."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for index, setting in enumerate(settings):
+        if setting.kind == "curve":
+            groups.setdefault((setting.prior, setting.nfe), []).append(index)
+    best = {min(group, key=lambda index: distance[index]) for group in groups.values()}
+    return [index in best for index in range(len(settings))]
+
+
+def _halves(settings: list[Setting], found: list[dict[str, dict[str, Any]]], best: Any) -> xr.Dataset:
+    """The warm start with half of the evaluations less the standard prior, by evaluations of the latter, ``standard_nfe``."""
+    at = {(settings[index].prior, settings[index].nfe): index for index in np.flatnonzero(best)}
+    pairs = [(at["warm", nfe // 2], index) for (prior, nfe), index in at.items() if prior == "standard" and ("warm", nfe // 2) in at]
+    study = xr.Dataset(coords={"standard_nfe": [settings[standard].nfe for _, standard in pairs]})
+    for name in COMPARED:
+        if pairs and name in found[0]:
+            first, second = ([found[pair[which]][name] for pair in pairs] for which in (0, 1))
+            study[f"{name}_difference"] = ("standard_nfe", [a["value"] - b["value"] for a, b in zip(first, second, strict=True)])
+            limits = [interval(a["draws"] - b["draws"]) for a, b in zip(first, second, strict=True)]
+            study[f"{name}_difference_interval"] = (("standard_nfe", "bound"), limits)
+            by_seed = [a["by_seed"] - b["by_seed"] for a, b in zip(first, second, strict=True)]
+            study[f"{name}_difference_by_seed"] = (("standard_nfe", "seed"), by_seed)
+    return study
+
+
+def halves(study: xr.Dataset) -> dict[str, str]:
+    """What :func:`combine` compared pairwise, in words."""
+    facts = {}
+    for nfe in study["standard_nfe"].values:
+        pair = study.sel(standard_nfe=nfe)
+        words = []
+        for name in COMPARED:
+            if f"{name}_difference" in pair:
+                low, high = pair[f"{name}_difference_interval"].values
+                seeds = ", ".join(f"{value:+.4g}" for value in pair[f"{name}_difference_by_seed"].values)
+                difference = f"{pair[f'{name}_difference'].item():+.4g} [{low:+.4g}, {high:+.4g}]"
+                words.append(f"{name.replace('_', ' ')} {difference}, by seed {seeds}")
+        facts[f"warm {nfe // 2} less standard {nfe}"] = "; ".join(words)
+    return facts
+
+
+def rows(study: xr.Dataset) -> list[dict[str, Any]]:
+    """One row for each setting, for a table or JSON."""
+    names = [str(name) for name in study.data_vars if f"{name}_interval" in study and study[name].dims == ("setting",)]
+    table = []
+    for index in range(study.sizes["setting"]):
+        here = study.isel(setting=index)
+        row = {name: here[name].item() for name in ("kind", "prior", "solver", "warmth", "visible", "nfe", "cost", "best")}
+        for name in names:
+            row |= {name: here[name].item(), f"{name}_interval": here[f"{name}_interval"].values.tolist()}
+            row[f"{name}_by_seed"] = here[f"{name}_by_seed"].values.tolist()
+        table.append(row)
+    return table
