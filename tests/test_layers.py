@@ -24,6 +24,7 @@ ALLOWED = {
     "data": BASE | {"unfinished"},
     "verification": BASE | {"data", "unfinished", "progress"},
     "report": BASE | {"data", "verification", "progress"},
+    "images": BASE | {"progress", "artefact", "report", "verification", "warmstart", "processes"},
     "names": set(),
     "recipe": BASE | {"names", "times"},
     "artefact": BASE | {"recipe"},

@@ -1,0 +1,101 @@
+"""Features of images: those of a small classifier that is trained on the same data, and Inception's from a file of the user's.
+
+Distances between features say little across networks: a Fréchet distance by the classifier is never to be called FID.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FEATURES = 128
+"""How many features the classifier has."""
+TURNS = 4
+"""Classes where images have no labels."""
+
+
+class Classifier(nn.Module):
+    """A residual network of 0.3 million weights for images of 16 to 128 points a side (He et al. 2016).
+
+    The first layer halves the image, so that a training takes minutes on one core; group normalisation, so that the features of an image
+    do not depend on what else is in the batch.
+
+    Args:
+        channels: 1 or 3.
+        classes: how many labels there are.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 32, 3, stride=2, padding=1)
+        self.blocks = nn.Sequential(_Block(32, 32), _Block(32, 64, 2), _Block(64, FEATURES, 2))
+        self.norm = nn.GroupNorm(8, FEATURES)
+        self.last = nn.Linear(FEATURES, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (batch, class) of images (batch, channel, height, width) in [-1, 1]."""
+        return self.last(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Last hidden layer, averaged over the image, (batch, 128)."""
+        return F.relu(self.norm(self.blocks(self.first(x)))).mean(dim=(2, 3))
+
+
+class _Block(nn.Module):
+    """Two convolutions beside a skip connection."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, inputs), nn.GroupNorm(8, outputs)
+        self.convolution1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.convolution2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.norm1(x))
+        return self.skip(hidden if isinstance(self.skip, nn.Conv2d) else x) + self.convolution2(F.relu(self.norm2(self.convolution1(hidden))))
+
+
+def classifier_loss(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of images (batch, channel, height, width) in [-1, 1] with labels (batch,)."""
+    return F.cross_entropy(classifier(images), labels)
+
+
+def augmented(images: Tensor, random: torch.Generator) -> Tensor:
+    """Images as they might have been taken: half of them mirrored, and each shifted by up to an eighth of its size.
+
+    Args:
+        images: (batch, channel, height, width), of any type; what a shift uncovers is mirrored at the border.
+        random: source of what is drawn, on the CPU.
+    """
+    batch, _, height, width = images.shape
+    mirrored = torch.rand(batch, generator=random) < 0.5
+    rows, columns = (_shifted(size, batch, random) for size in (height, width))
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    chosen = torch.arange(batch)[:, None, None]
+    return images.movedim(1, -1)[chosen, rows[:, :, None], columns[:, None, :]].movedim(-1, 1).contiguous()
+
+
+def _shifted(size: int, batch: int, random: torch.Generator) -> Tensor:
+    """Indices of the points that shifted rows consist of, (batch, size)."""
+    shift = torch.randint(-(size // 8), size // 8 + 1, (batch, 1), generator=random)
+    at = (torch.arange(size) + shift) % (2 * size)
+    return torch.where(at < size, at, 2 * size - 1 - at)
+
+
+def turned(images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A task for data without labels: which of four quarter turns was an image given? (Gidaris et al. 2018)
+
+    Args:
+        images: (batch, channel, size, size); square ones.
+        random: source of what is drawn, on the CPU.
+
+    Returns:
+        The turned images, and by how many quarter turns each (batch,).
+    """
+    turns = torch.randint(0, TURNS, (len(images),), generator=random)
+    found = torch.empty_like(images)
+    for turn in range(TURNS):
+        found[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))
+    return found, turns.to(images.device)
