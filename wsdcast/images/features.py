@@ -5,14 +5,26 @@ Distances between features say little across networks: a Fréchet distance by th
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from wsdcast.errors import UserError
 
 FEATURES = 128
 """How many features the classifier has."""
 TURNS = 4
 """Classes where images have no labels."""
+
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+"""The file that torch-fidelity, torchmetrics and pytorch-fid use, from torch-fidelity's release v0.2.0 on GitHub."""
+CHECKSUM = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Its SHA-256: with any other weights a distance would compare with nothing in the literature."""
 
 
 class Classifier(nn.Module):
@@ -53,8 +65,8 @@ class _Block(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.norm1(x))
-        return self.skip(hidden if isinstance(self.skip, nn.Conv2d) else x) + self.convolution2(F.relu(self.norm2(self.convolution1(hidden))))
+        hidden = self.convolution1(F.relu(self.norm1(x)))
+        return self.skip(x) + self.convolution2(F.relu(self.norm2(hidden)))
 
 
 def classifier_loss(classifier: Classifier, images: Tensor, labels: Tensor) -> Tensor:
@@ -99,3 +111,48 @@ def turned(images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
     for turn in range(TURNS):
         found[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))
     return found, turns.to(images.device)
+
+
+def inception(weights: Path, checksum: str = CHECKSUM) -> Callable[[Tensor], Tensor]:
+    """The features that FID is made of: Inception v3 of 2015, torch-fidelity's, which enlarges images as the original did.
+
+    (torchmetrics, since it has a choice, enlarges by other rules; with ``antialias=False`` its features are these.)
+
+    Args:
+        weights: the file :data:`INCEPTION`. It is read for tensors alone: nothing in it is executed.
+        checksum: SHA-256 of the file.
+
+    Returns:
+        From images uint8 (batch, 1 or 3, height, width), on any device, to features float32 (batch, 2048).
+
+    Raises:
+        UserError: if torch-fidelity cannot be imported, or the file is missing or another one.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except (ImportError, RuntimeError) as error:  # a torchvision made for another torch raises the latter
+        raise UserError(
+            f"Inception features need torch-fidelity, which cannot be imported ({str(error).splitlines()[0]}): pip install 'wsdcast[fid]',"
+            " with a torchvision for this torch"
+        ) from None
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise UserError(f"Inception weights {weights}: cannot be read ({error.strerror}); expected {INCEPTION}") from None
+    if (found := hashlib.sha256(content).hexdigest()) != checksum:
+        raise UserError(f"Inception weights {weights}: not {INCEPTION}, whose SHA-256 begins with {checksum[:8]}, not {found[:8]}")
+    # torch-fidelity would execute what a file says. It gets one that holds the tensors of the user's and was written here.
+    safe = io.BytesIO()
+    try:
+        torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), safe)
+        safe.seek(0)
+        network = FeatureExtractorInceptionV3("inception", ["2048"], safe)
+    except Exception as error:
+        raise UserError(f"Inception weights {weights}: not those of Inception v3 ({str(error).splitlines()[0]})") from None
+
+    @torch.inference_mode()
+    def features(images: Tensor) -> Tensor:
+        network.to(images.device)
+        return network(images.expand(-1, 3, -1, -1))[0]
+
+    return features
