@@ -22,7 +22,7 @@ TURNS = 4
 """Classes where images have no labels."""
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
-"""The file that torch-fidelity, torchmetrics and pytorch-fid use, from torch-fidelity's release v0.2.0 on GitHub."""
+"""The file that torch-fidelity and torchmetrics use, from torch-fidelity's release v0.2.0 on GitHub; pytorch-fid's is the same."""
 CHECKSUM = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Its SHA-256: with any other weights a distance would compare with nothing in the literature."""
 
@@ -74,26 +74,10 @@ def classifier_loss(classifier: Classifier, images: Tensor, labels: Tensor) -> T
     return F.cross_entropy(classifier(images), labels)
 
 
-def augmented(images: Tensor, random: torch.Generator) -> Tensor:
-    """Images as they might have been taken: half of them mirrored, and each shifted by up to an eighth of its size.
-
-    Args:
-        images: (batch, channel, height, width), of any type; what a shift uncovers is mirrored at the border.
-        random: source of what is drawn, on the CPU.
-    """
-    batch, _, height, width = images.shape
-    mirrored = torch.rand(batch, generator=random) < 0.5
-    rows, columns = (_shifted(size, batch, random) for size in (height, width))
-    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    chosen = torch.arange(batch)[:, None, None]
-    return images.movedim(1, -1)[chosen, rows[:, :, None], columns[:, None, :]].movedim(-1, 1).contiguous()
-
-
-def _shifted(size: int, batch: int, random: torch.Generator) -> Tensor:
-    """Indices of the points that shifted rows consist of, (batch, size)."""
-    shift = torch.randint(-(size // 8), size // 8 + 1, (batch, 1), generator=random)
-    at = (torch.arange(size) + shift) % (2 * size)
-    return torch.where(at < size, at, 2 * size - 1 - at)
+def mirrored(images: Tensor, random: torch.Generator) -> Tensor:
+    """Half of the images (batch, channel, height, width) mirrored left to right; ``random`` is on the CPU."""
+    chosen = torch.rand(len(images), generator=random) < 0.5
+    return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
 def turned(images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,7 +100,7 @@ def turned(images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
 def inception(weights: Path, checksum: str = CHECKSUM) -> Callable[[Tensor], Tensor]:
     """The features that FID is made of: Inception v3 of 2015, torch-fidelity's, which enlarges images as the original did.
 
-    (torchmetrics, since it has a choice, enlarges by other rules; with ``antialias=False`` its features are these.)
+    (torchmetrics enlarges otherwise unless it is told ``antialias=False``; then its features are these.)
 
     Args:
         weights: the file :data:`INCEPTION`. It is read for tensors alone: nothing in it is executed.

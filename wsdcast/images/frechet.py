@@ -79,29 +79,27 @@ def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = D
         The distance and the draws (draw,).
     """
     contexts, samples, size = features.shape
-    flat = np.asarray(features, dtype=np.float64).reshape(-1, size)
-    root, spread = _root(reference.covariance), np.trace(reference.covariance)
-    # tr(C C')^(1/2) needs no more than the samples in the coordinates of the root, or where there are fewer of them, their products.
-    seen = (flat - reference.mean) @ root
-    few = len(flat) < size
-    products = seen @ seen.T if few else None
-    shift, squares = flat - reference.mean, np.square(flat - reference.mean).sum(axis=1)
+    shifted = np.asarray(features, dtype=np.float64).reshape(-1, size) - reference.mean
+    squares, spread = np.square(shifted).sum(axis=1), np.trace(reference.covariance)
+    unbiased = len(shifted) / max(1, len(shifted) - 1)
+    seen = shifted @ _root(reference.covariance)
+    # C^(1/2) C' C^(1/2) is the covariance of these; where they are fewer than features, their inner products have the same eigenvalues.
+    products = seen @ seen.T if len(seen) < size else None
 
     def distance(weight: Real) -> float:
         """With weights of all samples, of sum 1."""
-        mean = weight @ shift
-        correction = len(flat) / max(1, len(flat) - 1)
-        centred = products - (by := products @ weight)[:, None] - by + weight @ by if products is not None else None
-        if centred is not None:
-            common = np.sqrt(weight)[:, None] * centred * np.sqrt(weight)
+        mean = weight @ shifted
+        if products is None:
+            common = (seen * weight[:, None]).T @ seen - np.outer(weight @ seen, weight @ seen)
         else:
-            average = weight @ seen
-            common = (seen * weight[:, None]).T @ seen - np.outer(average, average)
-        trace = correction * (weight @ squares - mean @ mean)
-        return _joined(mean, spread + trace, np.linalg.eigvalsh(correction * common))
+            to_mean = products @ weight
+            root = np.sqrt(weight)
+            common = root[:, None] * (products - to_mean[:, None] - to_mean + weight @ to_mean) * root
+        trace = unbiased * (weight @ squares - mean @ mean)
+        return _joined(mean, spread + trace, np.linalg.eigvalsh(unbiased * common))
 
     weights = np.repeat(context_weights(contexts, draws, seed), samples, axis=1) / samples
-    found = distance(np.full(len(flat), 1 / len(flat)))
+    found = distance(np.full(len(seen), 1 / len(seen)))
     drawn = np.array([distance(weight) for weight in weights])
     return found, drawn - drawn.mean() + found
 
