@@ -82,4 +82,7 @@ def test_nothing_is_unpickled():
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text()
         assert "pickle" not in text, path
-        assert "torch.load" not in text, path
+        # Where torch's own format has to be read, for tensors alone.
+        calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load"]
+        safe = [call for call in calls if "weights_only=True" in map(ast.unparse, call.keywords)]
+        assert text.count("torch.load") == len(safe), path

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wsdcast import models
 from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp
-from wsdcast.images.features import TURNS, Classifier, augmented, classifier_loss, inception, turned
+from wsdcast.images.features import TURNS, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.images.store import Images
 from wsdcast.inpaint.recipe import ImageRecipe
@@ -104,7 +104,7 @@ def _batches(images: Images, random: torch.Generator) -> BatchOf[Labelled]:
 def _labelled(images: Images, chosen: Tensor, random: torch.Generator, augment: bool) -> Labelled:
     some = images.batch(chosen)
     if augment:
-        some = augmented(some, random)
+        some = mirrored(some, random)
     some, labels = turned(some, random) if images.labels is None else (some, torch.from_numpy(images.labels[chosen.numpy()]))
     return Labelled(some.to(models.device()), labels.to(models.device()))
 

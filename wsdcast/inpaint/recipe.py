@@ -81,8 +81,12 @@ class ImageGenerator(ImageNetwork):
 class Classifier(Optimisation):
     """How the network is trained whose features the classifier distance compares."""
 
-    steps: PositiveInt = Field(3000, description="optimiser steps")
+    steps: PositiveInt = Field(1500, description="optimiser steps")
     batch: PositiveInt = Field(64, description="images per step")
+    rate: PositiveFloat = Field(3e-3, description="highest learning rate")
+    schedule: Literal["constant", "half-cosine", "cosine"] = Field("cosine", description="of the rate")
+    clip: PositiveFloat = Field(1.0, description="largest norm of the gradient")
+    average: float = Field(0.99, ge=0, lt=1, description="decay per step of the averaged weights")
 
 
 class Sampling(Section):

@@ -1,0 +1,119 @@
+"""Fréchet distance between two sets of features, and how sure it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.images.resampling import context_weights
+from wsdcast.verification.bootstrap import BOUNDS, DRAWS
+
+Real = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Sums of features over a set of images, in float64; those of parts add up to those of the whole.
+
+    Attributes:
+        count: how many images.
+        sum: of their features, (feature,).
+        products: sum of outer products of their features, (feature, feature).
+    """
+
+    count: int
+    sum: Real
+    products: Real
+
+    @classmethod
+    def of(cls, features: Real) -> FeatureStatistics:
+        """Those of features (..., feature)."""
+        flat = np.asarray(features, dtype=np.float64).reshape(-1, np.shape(features)[-1])
+        return cls(len(flat), flat.sum(axis=0), flat.T @ flat)
+
+    def __add__(self, other: FeatureStatistics) -> FeatureStatistics:
+        return FeatureStatistics(self.count + other.count, self.sum + other.sum, self.products + other.products)
+
+    @property
+    def mean(self) -> Real:
+        """(feature,)."""
+        return self.sum / self.count
+
+    @property
+    def covariance(self) -> Real:
+        """With one less than the number of images in the denominator, as numpy's; of rank below that number. (feature, feature)."""
+        return (self.products - self.count * np.outer(self.mean, self.mean)) / max(1, self.count - 1)
+
+
+def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+    """Of the Gaussians with the means and covariances of two sets (Heusel et al. 2017, Eq. 6; squared, as everywhere).
+
+    |mean - mean'|^2 + tr C + tr C' - 2 tr (C C')^(1/2), the last from the eigenvalues of the symmetric C^(1/2) C' C^(1/2), which are
+    those of C C' and stay real where fewer images than features leave both singular. Too large by about 1 / count with few images:
+    compare sets of the same size.
+    """
+    root = _root(a.covariance)
+    common = np.linalg.eigvalsh(root @ b.covariance @ root)
+    return _joined(a.mean - b.mean, np.trace(a.covariance) + np.trace(b.covariance), common)
+
+
+def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = DRAWS, seed: int = 0) -> tuple[float, Real]:
+    """The distance of samples to a reference set, and what it is for bootstrap samples of contexts.
+
+    All samples of a context stay together, as they are alike; the reference stays as it is. The same contexts are drawn for any features
+    of as many contexts with the same seed, so that the difference of two priors has an interval of its own, narrower than either's.
+
+    A bootstrap sample has fewer distinct images, and as the distance grows with fewer images, draws are larger than the distance by about
+    what it is itself too large. They are moved so that their mean is the distance: what remains is how it varies with the contexts at
+    this number of them.
+
+    Args:
+        features: of samples, (context, sample, feature).
+        reference: of the images that they are compared with.
+        draws: how many; each takes milliseconds for 128 features, seconds for Inception's 2048.
+        seed: of the draws.
+
+    Returns:
+        The distance and the draws (draw,).
+    """
+    contexts, samples, size = features.shape
+    shifted = np.asarray(features, dtype=np.float64).reshape(-1, size) - reference.mean
+    squares, spread = np.square(shifted).sum(axis=1), np.trace(reference.covariance)
+    unbiased = len(shifted) / max(1, len(shifted) - 1)
+    seen = shifted @ _root(reference.covariance)
+    # C^(1/2) C' C^(1/2) is the covariance of these; where they are fewer than features, their inner products have the same eigenvalues.
+    products = seen @ seen.T if len(seen) < size else None
+
+    def distance(weight: Real) -> float:
+        """With weights of all samples, of sum 1."""
+        mean = weight @ shifted
+        if products is None:
+            common = (seen * weight[:, None]).T @ seen - np.outer(weight @ seen, weight @ seen)
+        else:
+            to_mean = products @ weight
+            root = np.sqrt(weight)
+            common = root[:, None] * (products - to_mean[:, None] - to_mean + weight @ to_mean) * root
+        trace = unbiased * (weight @ squares - mean @ mean)
+        return _joined(mean, spread + trace, np.linalg.eigvalsh(unbiased * common))
+
+    weights = np.repeat(context_weights(contexts, draws, seed), samples, axis=1) / samples
+    found = distance(np.full(len(seen), 1 / len(seen)))
+    drawn = np.array([distance(weight) for weight in weights])
+    return found, drawn - drawn.mean() + found
+
+
+def interval(draws: Real) -> tuple[float, float]:
+    """95 % of draws."""
+    low, high = np.quantile(draws, BOUNDS)
+    return float(low), float(high)
+
+
+def _root(covariance: Real) -> Real:
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+
+
+def _joined(mean: Real, trace: float, common: Real) -> float:
+    return float(mean @ mean + trace - 2 * np.sqrt(np.maximum(common, 0)).sum())
