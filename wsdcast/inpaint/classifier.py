@@ -48,7 +48,7 @@ def extractors(recipe: ImageRecipe, directory: Path, images: Images, weights: Pa
 def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Features of images (..., row, column, channel), (..., feature)."""
     flat = images.reshape(-1, *images.shape[-3:])
-    parts = [np.asarray(flat[first : first + AT_ONCE]) for first in range(0, len(flat), AT_ONCE)]
+    parts = [np.array(flat[first : first + AT_ONCE]) for first in range(0, len(flat), AT_ONCE)]
     with torch.inference_mode():
         found = [extract(torch.from_numpy(part).permute(0, 3, 1, 2).to(models.device())).cpu().numpy() for part in parts]
     return np.concatenate(found).reshape(*images.shape[:-3], -1)

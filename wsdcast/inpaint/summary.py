@@ -103,7 +103,11 @@ def rows(study: xr.Dataset) -> list[dict[str, Any]]:
     """One row for each setting, for a table or JSON."""
     names = [str(name) for name in study.data_vars if f"{name}_interval" in study and study[name].dims == ("setting",)]
     table = []
-    for index in range(study.sizes["setting"]):
+    priors = list(dict.fromkeys(study["prior"].values))
+    order = sorted(
+        range(study.sizes["setting"]), key=lambda index: (priors.index(study["prior"].values[index]), study["nfe"].values[index])
+    )
+    for index in order:
         here = study.isel(setting=index)
         row = {name: here[name].item() for name in ("kind", "prior", "solver", "warmth", "visible", "nfe", "cost", "best")}
         for name in names:
