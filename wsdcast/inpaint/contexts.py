@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsdcast import models
 from wsdcast.images import tasks
 from wsdcast.images.store import Images, Part
 from wsdcast.images.tasks import ContextMaker
@@ -47,6 +48,8 @@ def training_pairs(images: Images, task: Task, random: torch.Generator) -> Batch
 class FixedContexts:
     """Some images of one part, each with the context that depends on the seed and the image alone.
 
+    What is random is drawn on the CPU, so that it is the same everywhere; what comes of it is where networks are.
+
     Attributes:
         images: all images.
         chosen: which of them, (image,).
@@ -69,12 +72,13 @@ class FixedContexts:
 
     def target(self, some: Tensor) -> Tensor:
         """Some of the images, (batch, channel, row, column)."""
-        return self.images.batch(torch.from_numpy(self.chosen[some.numpy()]))
+        return self.images.batch(torch.from_numpy(self.chosen[some.numpy()]), models.device())
 
     def context(self, some: Tensor) -> Tensor:
         """Their contexts, (batch, channel + 1, row, column)."""
-        pairs = zip(self.target(some), self.chosen[some.numpy()].tolist(), strict=True)
-        return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs])
+        indices = torch.from_numpy(self.chosen[some.numpy()])
+        pairs = zip(self.images.batch(indices), indices.tolist(), strict=True)
+        return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(models.device())
 
     def noise(self, some: Tensor, samples: int) -> Tensor:
         """Standard normal noise for each of ``samples`` samples of them, (batch, sample, channel, row, column).
@@ -85,7 +89,7 @@ class FixedContexts:
         for of_image, index in zip(noise, self.chosen[some.numpy()].tolist(), strict=True):
             for sample, item in enumerate(of_image):
                 np.random.default_rng([self.seed, index, sample]).standard_normal(out=item, dtype=np.float32)
-        return torch.from_numpy(noise)
+        return torch.from_numpy(noise).to(models.device())
 
 
 def fixed_contexts(

@@ -47,12 +47,11 @@ def possible(solver_name: str, numbers: Iterable[int]) -> list[int]:
 def draw_samples(contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling") -> Iterator[Bytes]:
     """For each context its samples, (sample, row, column, channel), as images are."""
     rows, columns = contexts.shape[1:]
-    device = models.device()
-    size = batch_size(rows * columns, device)
+    size = batch_size(rows * columns, models.device())
     sampler, at_once = in_batches(sampler, size), max(1, size // samples)
     for some in track(torch.arange(len(contexts)).split(at_once), label, -(-len(contexts) // at_once)):
-        context = contexts.context(some).to(device).repeat_interleave(samples, dim=0)
-        noise = contexts.noise(some, samples).flatten(0, 1).to(device)
+        context = contexts.context(some).repeat_interleave(samples, dim=0)
+        noise = contexts.noise(some, samples).flatten(0, 1)
         yield from as_images(sampler(context, noise)).reshape(some.numel(), samples, rows, columns, -1)
 
 

@@ -35,7 +35,7 @@ def statistics_by_context(samples: NDArray[np.uint8], contexts: FixedContexts, e
     parts = []
     for some in torch.arange(len(contexts)).split(AT_ONCE):
         of_part = np.asarray(samples[int(some[0]) : int(some[-1]) + 1])
-        hidden = (contexts.context(some)[:, -1] != 1).numpy()
+        hidden = (contexts.context(some)[:, -1] != 1).cpu().numpy()
         part = sample_statistics(of_part, contexts.images.images[contexts.chosen[some.numpy()]], hidden)
         found = {f"{name}_features": (("context", "sample", f"{name}_feature"), features_of(of, of_part)) for name, of in extract.items()}
         parts.append(part.assign(found))
