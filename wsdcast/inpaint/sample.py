@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wsdcast import models
 from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp, require, require_space, resolve
+from wsdcast.errors import UserError
 from wsdcast.images.pictures import same_noise, sample_grid, sampling_process
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
@@ -49,8 +50,10 @@ def sample(
         changes: keys of the recipe's section ``sample``, such as ``nfe``.
 
     Raises:
-        UserError: if nothing is trained, or the solver cannot take so many evaluations.
+        UserError: if nothing is trained, a key is not allowed, or the solver cannot take so many evaluations.
     """
+    if visible is not None and not 0 < visible < 1:
+        raise UserError(f"--visible {visible:g}: the share of visible pixels must be between 0 and 1")
     wanted_changes = {f"sample__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **wanted_changes)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
@@ -82,7 +85,7 @@ def sample(
 def _pictures(networks: Trained, contexts: FixedContexts, samples: np.ndarray[Any, Any], settings: Sampling) -> dict[str, Figure]:
     """Figs. 3, 4 and 11 of the paper."""
     some = torch.arange(min(ROWS, len(contexts)))
-    context = contexts.context(some).to(models.device())
+    context = contexts.context(some)
     mean, std, *_ = networks.moments(context)
     truth = contexts.images.images[contexts.chosen[: some.numel()]]
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
@@ -91,7 +94,7 @@ def _pictures(networks: Trained, contexts: FixedContexts, samples: np.ndarray[An
     for nfe in possible(settings.solver, EVALUATIONS):
         sampler = sampler_of(networks, settings.solver, settings.grid_in_time, nfe, settings.warmth)
         by_number[nfe] = np.stack(list(draw_samples(few, sampler, 1)))[:, 0]
-    normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0].to(context), settings)
+    normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0], settings)
     return {
         "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: some.numel(), :COLUMNS]),
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
@@ -103,10 +106,8 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
     warmth = noise.new_full((1,), settings.warmth)
     prior = networks.prior_of(context).blended(warmth)
-    velocity, times = (
-        velocity_of(networks.generator, prior, context, warmth),
-        grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe)),
-    )
+    velocity = velocity_of(networks.generator, prior, context, warmth)
+    times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe))
     seen: dict[float, Tensor] = {}
 
     def watched(x: Tensor, t: Tensor) -> Tensor:
