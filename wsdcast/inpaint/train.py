@@ -57,13 +57,14 @@ def train(
     models.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})
+    there = is_current(resolved, directory, GENERATOR, overwrite)  # refused before another network is trained
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)
         network = models.load(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
         prior_of = warm_start(network, start_of(resolved.generator.prior))
     else:
         prior_of = warm_start(fixed_moments_of(resolved, images))
-    if is_current(resolved, directory, GENERATOR, overwrite):
+    if there:
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
 
