@@ -23,6 +23,9 @@ from wsdcast.warmstart.training import BatchOf, Training
 
 AT_ONCE = 256
 
+Labels = NDArray[np.int64] | None
+"""What is to be told of each image, from 0 on, (image,); without it by how many quarter turns it was turned."""
+
 Extract = Callable[[Tensor], Tensor]
 """From images uint8 (batch, channel, row, column) to features (batch, feature)."""
 
@@ -34,14 +37,16 @@ class Labelled(NamedTuple):
     labels: Tensor
 
 
-def extractors(recipe: ImageRecipe, directory: Path, images: Images, weights: Path | None, summary: Summary) -> dict[str, Extract]:
+def extractors(
+    recipe: ImageRecipe, directory: Path, images: Images, weights: Path | None, summary: Summary, overwrite: bool
+) -> dict[str, Extract]:
     """What makes features, by the name of the distance between them: the classifier's, trained if it is not, and Inception's if given.
 
     Raises:
-        UserError: if the weights cannot be used.
+        UserError: if the weights cannot be used, or the classifier is of another recipe and may not be overwritten.
     """
     found: dict[str, Extract] = {} if weights is None else {"fid": inception(weights)}
-    classifier = models.load(_trained(recipe, directory, images, summary), directory / CLASSIFIER)
+    classifier = models.load(_trained(recipe, directory, images, summary, overwrite), directory / CLASSIFIER)
     return found | {"classifier_distance": lambda some: classifier.features(some.float() / 127.5 - 1)}
 
 
@@ -60,13 +65,14 @@ def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatist
     return sum((FeatureStatistics.of(part) for part in parts[1:]), start=FeatureStatistics.of(parts[0]))
 
 
-def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary) -> Classifier:
+def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary, overwrite: bool) -> Classifier:
     """The untrained network that fits the weights in the run directory, which are made if they are not there or not current."""
     channels = images.shape[0]
-    classes = TURNS if images.labels is None else int(images.labels.max()) + 1
+    # Labels may be any numbers.
+    kinds, labels = (np.arange(TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
     torch.manual_seed(0)
-    network = Classifier(channels, classes)
-    if is_current(recipe, directory, CLASSIFIER, overwrite=True):
+    network = Classifier(channels, kinds.size)
+    if is_current(recipe, directory, CLASSIFIER, overwrite):
         return network
     random = torch.Generator().manual_seed(0)
     settings, stamp = recipe.classifier, make_stamp(recipe, directory, CLASSIFIER)
@@ -75,7 +81,7 @@ def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summ
         training = Training.of(models.to_device(network), random)
         done = fitted(
             training,
-            _batches(images, random),
+            _batches(images, labels, random),
             lambda model, batch: classifier_loss(model, *batch),
             images.count("train"),
             settings,
@@ -83,36 +89,41 @@ def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summ
             partial,
             CLASSIFIER,
             seed=0,
-            validate=lambda model: {"error rate": _error_rate(model, images)},
+            validate=lambda model: {"error rate": _error_rate(model, images, labels)},
         )
         models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
     error = done.history.validations[-1]["error rate"]
-    what = "the labels" if images.labels is not None else "quarter turns, as there are no labels"
+    what = "the labels" if labels is not None else "quarter turns, as there are no labels"
     summary.written[str(directory / CLASSIFIER)] = f"{100 * (1 - error):.1f} % right on validation images, of {what}"
-    return Classifier(channels, classes)
+    return Classifier(channels, kinds.size)
 
 
-def _batches(images: Images, random: torch.Generator) -> BatchOf[Labelled]:
+def _batches(images: Images, labels: Labels, random: torch.Generator) -> BatchOf[Labelled]:
     first = images.parts["train"].start
 
     def batch_of(chosen: Tensor, mine: slice) -> Labelled:
-        return _labelled(images, first + chosen, random, augment=True)
+        return _labelled(images, labels, first + chosen, random, augment=True)
 
     return batch_of
 
 
-def _labelled(images: Images, chosen: Tensor, random: torch.Generator, augment: bool) -> Labelled:
+def _labelled(images: Images, labels: Labels, chosen: Tensor, random: torch.Generator, augment: bool) -> Labelled:
     some = images.batch(chosen)
     if augment:
         some = mirrored(some, random)
-    some, labels = turned(some, random) if images.labels is None else (some, torch.from_numpy(images.labels[chosen.numpy()]))
-    return Labelled(some.to(models.device()), labels.to(models.device()))
+    if labels is not None:
+        told = torch.from_numpy(labels[chosen.numpy()])
+    else:
+        side = min(some.shape[2:])  # only a square can be turned
+        some, told = turned(some[..., :side, :side], random)
+    return Labelled(some.to(models.device()), told.to(models.device()))
 
 
 @torch.inference_mode()
-def _error_rate(classifier: Classifier, images: Images) -> float:
+def _error_rate(classifier: Classifier, images: Images, labels: Labels) -> float:
+    """Share of the validation images of which something else is told than is so."""
     part, random, wrong = images.parts["validation"], torch.Generator().manual_seed(0), 0
     for chosen in torch.arange(part.start, part.stop).split(AT_ONCE):
-        some, labels = _labelled(images, chosen, random, augment=False)
-        wrong += int((classifier(some).argmax(dim=1) != labels).sum())
+        some, told = _labelled(images, labels, chosen, random, augment=False)
+        wrong += int((classifier(some).argmax(dim=1) != told).sum())
     return wrong / (part.stop - part.start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsdcast import models
 from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
+from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import moments_sampler
 from wsdcast.images.score_page import write_score_page
 from wsdcast.images.store import Images, open_images
@@ -48,10 +50,11 @@ def score(
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
-    samples = np.load(require(resolved, directory, SAMPLES, "inpaint sample") / "samples.npy", mmap_mode="r")
+    samples = _samples(require(resolved, directory, SAMPLES, "inpaint sample") / "samples.npy")
     models.keep_freed_memory()
     summary, wanted = Summary("inpaint score"), resolved.sample
-    extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary)
+    weights = None if inception_weights is None else Path(inception_weights)
+    extract = extractors(resolved, directory, images, weights, summary, overwrite)
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES) as kept:
             if kept.attrs["distances"] == ", ".join(extract):
@@ -76,28 +79,46 @@ def score(
         "scored": described(images, wanted.part, len(contexts), wanted.samples),
         "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth:g}",
     } | {f"{name.replace('_', ' ')} of true images": f"{value:.3f}" for name, value in floor.items()}
-    dataset = xr.concat(list(by_context.values()), dim=xr.IndexVariable("scored", list(by_context)))
-    dataset = dataset.drop_vars([f"{name}_features" for name in extract])
+    plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
+    dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context)))
     dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}
     dataset.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, SCORES))
     with alone(directory, "inpaint score"):
-        with complete(directory / SCORES) as partial:
-            dataset.to_netcdf(partial)
         with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            table = [_cells(row) for row in rows]
+            writer = csv.DictWriter(file, list(table[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(table)
         with complete(directory / REPORT) as partial:
             text = yaml.safe_dump(resolved.dump(), sort_keys=False)
             write_score_page(
                 partial, resolved.name, rows, dataset[["power", "power_truth"]].mean("context"), facts, directory / SAMPLES, text
             )
+        with complete(directory / SCORES) as partial:  # last: where it is, the others are
+            dataset.to_netcdf(partial)
     summary.facts |= facts
     summary.written[str(directory / SCORES)] = "statistics by context"
     summary.written[str(directory / SCORES_TABLE)] = "the table below, with intervals"
     summary.written[str(directory / REPORT)] = "pictures and the table"
     summary.scores = rows
     return summary
+
+
+def _samples(path: Path) -> NDArray[np.uint8]:
+    """Of a run, (context, sample, row, column, channel), mapped into memory."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as samples ({str(error).splitlines()[0]})") from None
+
+
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose intervals have a column for each end."""
+    cells: dict[str, Any] = {}
+    for name, value in row.items():
+        score = name.removesuffix("_interval")
+        cells |= {name: value} if score == name else {f"{score}_low": value[0], f"{score}_high": value[1]}
+    return cells
 
 
 def _others(images: Images, contexts: FixedContexts, samples: int) -> NDArray[np.uint8]:
