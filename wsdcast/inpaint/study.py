@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsdcast import models
 from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
+from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import moments_sampler
 from wsdcast.images.pictures import same_noise
 from wsdcast.images.store import Images, open_images
@@ -70,13 +71,15 @@ def inpaint_study(
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     models.keep_freed_memory()
     wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
-    extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary)
+    settings = {prior: settings_of(resolved, prior) for prior in wanted.priors + wanted.ablations}
+    summary.facts |= _left_out(resolved)
+    extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
     cost = moments_cost(resolved, images)
     parts: list[tuple[Setting, int, xr.Dataset]] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
-    for seed, prior in product(wanted.seeds, dict.fromkeys(wanted.priors + wanted.ablations)):
+    for seed, prior in product(wanted.seeds, settings):
         variant = variant_of(resolved, cost, seed, prior)
         names = (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
         place = variant_place(variant, directory, f"{prior}-{seed}", IMAGES, names)
@@ -84,7 +87,7 @@ def inpaint_study(
             train(variant, place, overwrite=overwrite)
         seconds.setdefault(prior, []).append(training_seconds(place))
         networks = trained(variant, place, images)
-        for setting in settings_of(resolved, prior):
+        for setting in settings[prior]:
             parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
         if seed == wanted.seeds[0] and prior in wanted.priors:
             shown[prior] = _shown(variant, images, networks)
@@ -98,8 +101,9 @@ def inpaint_study(
     with complete(directory / STUDY_PAGE) as partial:
         write_image_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False))
     few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
-    context = few.context(torch.arange(SHOWN)).numpy()
-    same_noise(context, images.images[few.chosen], shown).savefig(directory / SAME_NOISE)
+    context = few.context(torch.arange(len(few))).cpu().numpy()
+    with complete(directory / SAME_NOISE) as partial:
+        same_noise(context, images.images[few.chosen], shown).savefig(partial)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, visible share, warmth, evaluations and seed"
     summary.written |= {str(directory / STUDY_PAGE): "figures and tables", str(directory / SAME_NOISE): "samples of the same noise"}
     summary.facts["scored"] = study.attrs["about"]
@@ -131,19 +135,23 @@ def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
     context, x = (torch.zeros(1, count, rows, columns) for count in (channels + 1, generator.first.in_channels))
     ratio = models.operations(moments, context) / models.operations(generator, x, torch.zeros(1), torch.zeros(1))
     # A step of training costs three evaluations for each of its samples: one forward, two backward.
-    steps, batch = recipe.generator.steps, recipe.generator.batch
-    return ratio, round(ratio * (recipe.moments.steps * recipe.moments.batch / batch + steps / 3))
+    per_step = recipe.moments.batch * recipe.moments.accumulate / (recipe.generator.batch * recipe.generator.accumulate)
+    return ratio, round(ratio * (recipe.moments.steps * per_step + recipe.generator.steps / 3))
 
 
 def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
-    """All settings of one prior; numbers of evaluations that a solver cannot take are left out."""
+    """All settings of one prior; numbers of evaluations that a solver cannot take are left out.
+
+    Raises:
+        UserError: if a solver can take none of them.
+    """
     wanted, share = recipe.study, recipe.task.visible_test
     main = prior in wanted.priors
-    found = [
-        Setting("curve", prior, solver, "uniform", 1.0, share, nfe)
-        for solver in (wanted.solvers if main else wanted.solvers[:1])
-        for nfe in possible(solver, wanted.nfe if main else wanted.ablation_nfe)
-    ]
+    found, asked = [], wanted.nfe if main else wanted.ablation_nfe
+    for solver in wanted.solvers if main else wanted.solvers[:1]:
+        if not possible(solver, asked):
+            raise UserError(f"nothing to study: the solver {solver} cannot make exactly {', '.join(map(str, asked))} evaluations")
+        found += [Setting("curve", prior, solver, "uniform", 1.0, share, nfe) for nfe in possible(solver, asked)]
     if prior == "warm":
         found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
     if not main or recipe.task.kind not in ("inpaint", "block"):
@@ -153,6 +161,18 @@ def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
     numbers = possible(wanted.solvers[0], wanted.visible_nfe)
     every = product(wanted.visible, numbers, warmths)
     return found + [Setting("sensitivity", prior, wanted.solvers[0], "uniform", warmth, visible, nfe) for visible, nfe, warmth in every]
+
+
+def _left_out(recipe: ImageRecipe) -> dict[str, str]:
+    """What :func:`settings_of` leaves out, in words."""
+    wanted = recipe.study
+    asked = [(solver, nfe) for solver in wanted.solvers for nfe in wanted.nfe]
+    asked += [(wanted.solvers[0], nfe) for nfe in (*wanted.ablation_nfe, *wanted.visible_nfe)]
+    found: dict[str, list[str]] = {}
+    for solver, nfe in dict.fromkeys(asked):
+        if not possible(solver, [nfe]):
+            found.setdefault(f"left out: {solver}", []).append(str(nfe))
+    return {what: f"{', '.join(numbers)} evaluations, which it cannot make exactly" for what, numbers in found.items()}
 
 
 def _evaluated(
