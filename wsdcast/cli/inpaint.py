@@ -87,7 +87,7 @@ def train(
 def sample(
     recipe: RecipeOption = None,
     run: RunOption = None,
-    contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
+    contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 4")] = None,
     nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
     solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,

@@ -34,8 +34,17 @@ def generator_model(network: ImageNetwork, channels: int) -> UNet:
 
 
 def _unet(network: ImageNetwork, inputs: int, outputs: int, scalars: int) -> UNet:
-    settings = {"dropout": network.dropout, "recompute": network.recompute, "attention": network.attention}
-    return UNet(inputs, outputs, network.widths, network.blocks, scalars, sphere=False, **settings)  # type: ignore[arg-type]
+    return UNet(
+        inputs,
+        outputs,
+        network.widths,
+        network.blocks,
+        scalars,
+        network.dropout,
+        recompute=network.recompute,
+        sphere=False,
+        attention=network.attention,
+    )
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
