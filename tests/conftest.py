@@ -20,6 +20,30 @@ generator: {widths: [8, 8], steps: 4, batch: 4}
 rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 """
 
+IMAGE_STAGES = ("prepare", "train", "sample", "score")
+
+TINY_IMAGES = """
+name: tiny
+data: {count: 200, size: 16}
+moments: {widths: [8, 8], steps: 4, batch: 4, attention: [1]}
+generator: {widths: [8, 8], steps: 4, batch: 4, attention: [1]}
+classifier: {steps: 4, batch: 8}
+sample: {contexts: 6, samples: 3, nfe: 4}
+study: {seeds: [0, 1], nfe: [2, 4, 6], ablation_nfe: [2], solvers: [midpoint, dpm2], visible: [0.05, 0.5], visible_nfe: [2],
+        visible_contexts: 4, contexts: 6, samples: 2, warmths: [0, 1]}
+"""
+
+
+@pytest.fixture(scope="session")
+def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the tiny recipe of images, and its run directory after all stages; not to be changed."""
+    from wsdcast.inpaint.pipeline import run
+
+    place = tmp_path_factory.mktemp("inpaint")
+    (place / "tiny.yaml").write_text(TINY_IMAGES)
+    assert [summary.stage for summary in run(place / "tiny.yaml", place / "run")] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
+    return place
+
 
 @pytest.fixture
 def tiny_recipe(tmp_path: Path) -> Path:

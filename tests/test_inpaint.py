@@ -1,0 +1,204 @@
+"""The stages on images: what they leave, what they skip, what they refuse; recipes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY_IMAGES
+from PIL import Image
+from test_errors import invoke, refused
+
+from wsdcast import experiment
+from wsdcast.errors import UserError
+from wsdcast.images.store import open_images
+from wsdcast.inpaint.networks import generator_model, moments_model
+from wsdcast.inpaint.prepare import prepare
+from wsdcast.inpaint.recipe import ImageRecipe
+from wsdcast.inpaint.sample import sample
+from wsdcast.inpaint.score import score
+from wsdcast.inpaint.train import train
+
+RECIPE = ImageRecipe.model_validate(yaml.safe_load(TINY_IMAGES))
+STAGES = ("prepare", "train", "sample", "score")
+
+
+def prepared(inpainted: Path, run: Path, *more: str) -> Path:
+    """A run directory with the same images, and more of what the other has."""
+    for name in ("images", *more):
+        shutil.copytree(inpainted / "run" / name, run / name)
+    return run
+
+
+def state(run: Path) -> dict[str, str]:
+    """Every file and what is in it."""
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.rglob("*") if path.is_file()}
+
+
+def test_every_artefact_is_there_and_nothing_else(inpainted):
+    names = {path.name for path in (inpainted / "run").iterdir()}
+    assert names == {"images", "moments", "generator", "samples", "classifier", "scores.nc", "scores.csv", "report.html"}
+    assert {path.name for path in (inpainted / "run/samples").iterdir()} == {
+        "samples.npy",
+        "grid.png",
+        "process.png",
+        "same_noise.png",
+        "stamp.json",
+    }
+    samples = np.load(inpainted / "run/samples/samples.npy")
+    assert (samples.shape, samples.dtype) == ((6, 3, 16, 16, 3), np.uint8)
+
+
+def test_what_is_current_is_skipped(inpainted, capsys):
+    before = {path: path.stat().st_mtime_ns for path in (inpainted / "run").rglob("*")}
+    for stage in (prepare, train, sample, score):
+        summary = stage(inpainted / "tiny.yaml", inpainted / "run")
+        assert "current" in summary.facts
+        assert not summary.written
+    assert {path: path.stat().st_mtime_ns for path in (inpainted / "run").rglob("*")} == before
+
+
+def test_another_recipe_is_refused_and_nothing_is_lost(inpainted, tmp_path):
+    before = state(inpainted / "run")
+    files = {}
+    for name, changes in {"steps": {"classifier__steps": 5}, "widths": {"generator__widths": (4, 4)}}.items():
+        files[name] = tmp_path / f"{name}.yaml"
+        files[name].write_text(yaml.safe_dump(RECIPE.changed(**changes).dump()))
+    for arguments, message in (
+        (
+            ("prepare", "--recipe", str(inpainted / "tiny.yaml"), "--size", "8"),
+            "images was made from another recipe (data.size: 16 there, 8 here)",
+        ),
+        (("train", "--prior", "standard"), "generator was made from another recipe (generator.prior: warm there, standard here)"),
+        (("sample", "--nfe", "6"), "samples was made from another recipe (sample.nfe: 4 there, 6 here)"),
+        (("sample", "--visible", "0.3"), "(task.visible_test: 0.1 there, 0.3 here)"),
+        (("sample", "--recipe", str(files["widths"])), "run `wsdcast inpaint train --overwrite` with this one"),
+        (("score", "--recipe", str(files["steps"])), "classifier was made from another recipe (classifier.steps: 4 there, 5 here)"),
+        (("run", str(files["steps"])), "or replace it with --overwrite"),
+    ):
+        assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
+        assert state(inpainted / "run") == before
+
+
+def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_path):
+    run = prepared(inpainted, tmp_path / "run")
+    train(inpainted / "tiny.yaml", run, prior="standard")
+    assert not (run / "moments").exists()
+    with pytest.raises(UserError, match=r"generator.prior: standard there, warm here"):
+        train(inpainted / "tiny.yaml", run)
+    assert not (run / "moments").exists()
+    assert "warm" in json.loads((inpainted / "run/generator/stamp.json").read_text())["recipe"]["generator"]["prior"]
+    train(inpainted / "tiny.yaml", run, overwrite=True)
+    assert state(run / "generator")["weights.safetensors"] == state(inpainted / "run/generator")["weights.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sample", "--visible", "0"), "--visible 0: the share"),
+        (("sample", "--visible", "1"), "--visible 1: the share"),
+        (("sample", "--visible", "1.5"), "--visible 1.5: the share"),
+        (("sample", "--visible", "nan"), "--visible nan: the share"),
+        (("study", "--visible", "0.1,1"), "--visible: input should be less than 1, not '1'"),
+        (("study", "--visible", "some"), "--visible: input should be a valid number"),
+        (("sample", "--contexts", "-1"), "--contexts: input should be greater than or equal to 2, not -1"),
+        (("sample", "--samples", "1"), "--samples: input should be greater than or equal to 2, not 1"),
+        (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot evaluate exactly so often; the nearest it can do is 4"),
+        (("sample", "--nfe", "0"), "--nfe: input should be greater than 0, not 0"),
+        (("sample", "--solver", "auto"), "--solver: auto is for wind alone; name another solver"),
+        (("sample", "--solver", "dpm3-v3"), "--solver: dpm3-v3 is for wind alone"),
+        (("sample", "--warmth", "1.1"), "--warmth: input should be less than or equal to 1"),
+        (("sample", "--seed", "-1"), "--seed: input should be greater than or equal to 0"),
+        (("study", "--solvers", "auto"), "--solvers: auto is for wind alone"),
+        (("study", "--solvers", "best"), "--solvers: input should be 'auto', 'euler'"),
+        (("study", "--priors", "warmer"), "--priors: input should be 'warm', 'standard'"),
+        (("study", "--priors", ""), "--priors: tuple should have at least 1 item"),
+        (("study", "--nfe", "3"), "nothing to study: the solver midpoint cannot make exactly 3 evaluations"),
+        (("study", "--warmths", "2"), "--warmths: input should be less than or equal to 1"),
+        (("score", "--inception-weights", "nowhere.pth"), "Inception "),
+        (("train", "--recipe", "nowhere"), "recipe 'nowhere': neither a .yaml file nor one of the shipped: celeba, cifar10"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+def test_what_cannot_be_is_one_line(inpainted, arguments, message):
+    assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
+
+
+def test_an_unknown_name_is_an_error_of_usage(inpainted):
+    for arguments in (("sample", "--solver", "best"), ("sample", "--protocol", "loose"), ("train", "--prior", "given")):
+        assert invoke("inpaint", *arguments, "--run", str(inpainted / "run"))[0] == 2
+
+
+def test_stages_ask_for_those_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for stage, needed in (("train", "prepare"), ("sample", "prepare"), ("score", "prepare"), ("study", "prepare")):
+        assert f"run `wsdcast inpaint {needed}` first" in refused("inpaint", stage, "--run", "nowhere")
+
+
+def test_damaged_artefacts_are_named(inpainted, tmp_path):
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "samples", "classifier")
+    for artefact, command in (
+        ("samples/samples.npy", "score"),
+        ("classifier/weights.safetensors", "score"),
+        ("generator/weights.safetensors", "sample"),
+    ):
+        whole = (run / artefact).read_bytes()
+        (run / artefact).write_bytes(whole[: len(whole) // 2])
+        assert f"{artefact}: cannot be read" in refused("inpaint", command, "--run", str(run))
+        (run / artefact).write_bytes(whole)
+
+
+def folder_of(path: Path, count: int, size: int = 16, mode: str = "RGB") -> Path:
+    path.mkdir()
+    values = np.random.default_rng(0).integers(0, 256, (count, size, size, len(mode)), dtype=np.uint8)
+    for number, pixels in enumerate(values):
+        Image.fromarray(pixels.squeeze()).save(path / f"{number}.png")
+    return path
+
+
+def test_one_bad_image_of_many_loses_nothing(inpainted, tmp_path):
+    run = prepared(inpainted, tmp_path / "run")
+    before, folder = state(run), folder_of(tmp_path / "photos", 30)
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
+    line = refused("inpaint", "prepare", "--source", str(folder), "--run", str(run), "--overwrite")
+    assert "1 of 30 images cannot be used: 7.png" in line
+    assert state(run) == before
+    code, _ = invoke("inpaint", "prepare", "--source", str(folder), "--run", str(run), "--overwrite", "--skip-bad")
+    assert code == 0
+    assert open_images(run / "images").images.shape == (29, 16, 16, 3)
+    folder_of(tmp_path / "others", 30)
+    (tmp_path / "others/3.png").replace(folder / "7.png")
+    assert "other inputs (the source files changed since)" in refused(
+        "inpaint", "prepare", "--source", str(folder), "--run", str(run), "--skip-bad"
+    )
+
+
+@pytest.mark.parametrize("name", experiment.shipped_recipes(ImageRecipe))
+def test_shipped_recipes_have_networks(name):
+    recipe = experiment.load(name, ImageRecipe)
+    assert recipe.name == name
+    with torch.device("meta"):
+        moments, generator = moments_model(recipe.moments, 3), generator_model(recipe.generator, 3)
+        side = recipe.data.size or 32
+        assert generator(torch.zeros(2, 13, side, side), torch.zeros(2), torch.zeros(2)).shape == (2, 3, side, side)
+        assert [part.shape for part in moments(torch.zeros(2, 4, side, side))] == [(2, 3, side, side)] * 2
+    counts = [sum(weight.numel() for weight in network.parameters()) / 1e6 for network in (moments, generator)]
+    if name in ("cifar10", "celeba"):  # appendix B
+        assert counts == pytest.approx([10.7, 56.0], rel=0.01)
+    else:
+        assert max(counts) < 1
+
+
+def test_the_shown_recipe_shows_every_key():
+    shown = yaml.safe_load((experiment._shipped_directory() / "inpaint/made.yaml").read_text())
+    full = ImageRecipe(name="made").dump()
+    assert set(shown) == set(full)
+    for section, values in full.items():
+        if isinstance(values, dict):
+            assert set(shown[section]) == set(values), section

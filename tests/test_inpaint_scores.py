@@ -1,0 +1,250 @@
+"""Scoring samples of images: every task, the classifier, the table by hand, FID beside the classifier distance, both protocols."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from PIL import Image
+from test_errors import invoke
+from test_inpaint import RECIPE, folder_of, prepared, state
+from typer.testing import CliRunner
+
+from wsdcast.artefact import Summary
+from wsdcast.cli import app
+from wsdcast.images.frechet import FeatureStatistics, frechet_distance
+from wsdcast.images.store import open_images
+from wsdcast.inpaint.classifier import AT_ONCE, _error_rate, extractors, features_of, statistics_of
+from wsdcast.inpaint.contexts import fixed_contexts
+from wsdcast.inpaint.prepare import prepare
+from wsdcast.inpaint.recipe import ImageData
+from wsdcast.inpaint.sample import sample
+from wsdcast.inpaint.score import score
+from wsdcast.inpaint.train import train
+
+
+@pytest.fixture
+def few_pictures(monkeypatch):
+    """Of the same noise in two evaluations alone."""
+    monkeypatch.setattr("wsdcast.inpaint.sample.EVALUATIONS", (2,))
+
+
+@pytest.fixture(scope="module")
+def images(inpainted):
+    return open_images(inpainted / "run/images")
+
+
+@pytest.fixture(scope="module")
+def rows(inpainted) -> dict[str, dict[str, float]]:
+    """Of the table, by what was scored."""
+    with (inpainted / "run/scores.csv").open() as file:
+        return {row.pop("scored"): {name: float(value) for name, value in row.items()} for row in csv.DictReader(file)}
+
+
+def fair_crps_by_hand(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Mean distance to the truth less half the mean distance of two different samples; the samples are first."""
+    pairs = [abs(one - other) for one, other in combinations(samples, 2)]
+    return abs(samples - truth).mean(axis=0) - np.mean(pairs, axis=0) / 2
+
+
+@pytest.mark.parametrize("kind", ["block", "super-resolution", "colourise", "denoise"])
+def test_every_task_runs_through_all_stages(inpainted, images, tmp_path, few_pictures, kind):
+    recipe = RECIPE.changed(task__kind=kind, task__visible_test=0.6)
+    run = prepared(inpainted, tmp_path / "run", "classifier")
+    for stage in (train, sample):
+        stage(recipe, run)
+    rows = {row["scored"]: row for row in score(run=run).scores}
+    contexts = fixed_contexts(images, "test", recipe.task, count=6)
+    context = contexts.context(torch.arange(6))
+    hidden = (context[:, 3] == 0).numpy()
+    assert hidden.mean() == (pytest.approx(0.4, abs=0.1) if kind == "block" else 1)
+    truth = images.images[contexts.chosen] / 255
+    samples = np.load(run / "samples/samples.npy") / 255
+    crps = [fair_crps_by_hand(samples[n], truth[n])[hidden[n]].mean() for n in range(6)]
+    assert rows["generator"]["crps"] == pytest.approx(np.mean(crps), rel=1e-4)
+    seen = [((samples[n] - truth[n]) ** 2)[:, ~hidden[n]].mean() for n in range(6)] if kind == "block" else [np.nan]
+    assert rows["generator"]["consistency"] == pytest.approx(np.mean(seen) ** 0.5, rel=1e-4, nan_ok=True)
+    # What is known is as the task says.
+    target, shown = contexts.target(torch.arange(6)), context[:, :3]
+    if kind == "super-resolution":
+        means = target.reshape(6, 3, 4, 4, 4, 4).mean(dim=(3, 5))
+        torch.testing.assert_close(shown, means.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3))
+    elif kind == "colourise":
+        assert torch.equal(shown[:, 0], shown[:, 2])
+    elif kind == "denoise":
+        assert (shown - target).std() == pytest.approx(0.5, rel=0.05)
+
+
+def test_greyscale_images_without_labels(tmp_path, few_pictures):
+    """The classifier learns quarter turns, of a square of each image; and what the user calls them does no harm."""
+    folder = folder_of(tmp_path / "<script>alert(1)<", 40, mode="L")
+    for path in folder.iterdir():
+        Image.open(path).crop((0, 0, 12, 16)).save(path)
+    run = tmp_path / "run"
+    recipe = RECIPE.model_copy(update={"data": ImageData(source=str(folder))})
+    for stage in (prepare, train, sample):
+        stage(recipe, run)
+    summary = score(run=run)
+    assert "right on validation images, of quarter turns, as there are no labels" in summary.written[str(run / "classifier")]
+    assert np.load(run / "samples/samples.npy").shape == (4, 3, 16, 12, 1)  # a tenth of forty are held out
+    assert {row["scored"] for row in summary.scores} == {"generator", "moments alone", "other images"}
+    page = (run / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)&lt;" in page
+    assert "<script>alert" not in page
+
+
+def test_the_classifier_depends_on_the_images_alone(inpainted, images, tmp_path):
+    run = prepared(inpainted, tmp_path / "run")
+    torch.rand(3)
+    summary = Summary("")
+    found = extractors(RECIPE.changed(seed=5, task__visible_test=0.5), run, images, None, summary, False)
+    assert list(found) == ["classifier_distance"]
+    assert list(summary.written) == [str(run / "classifier")]
+    assert state(run / "classifier")["weights.safetensors"] == state(inpainted / "run/classifier")["weights.safetensors"]
+
+
+def test_features_do_not_depend_on_the_batch(inpainted, images, monkeypatch):
+    extract = extractors(RECIPE, inpainted / "run", images, None, Summary(""), False)["classifier_distance"]
+    some = images.images[:40]
+    features = features_of(extract, some)
+    assert features.shape == (40, 128)
+    assert features.std(axis=0).max() > 0
+    np.testing.assert_allclose(features_of(extract, some.reshape(4, 10, 16, 16, 3))[2, 3], features[23], atol=1e-6)
+    whole = statistics_of(extract, some)
+    monkeypatch.setattr("wsdcast.inpaint.classifier.AT_ONCE", 7)
+    np.testing.assert_allclose(features_of(extract, some), features, atol=1e-6)
+    parts = statistics_of(extract, some)
+    assert parts.count == whole.count == 40
+    np.testing.assert_allclose(parts.mean, features.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(parts.covariance, np.cov(features.T), atol=1e-7)
+
+
+def test_error_rates_by_hand(images):
+    part = images.parts["validation"]
+    assert images.count("validation") < AT_ONCE
+    _, labels = np.unique(images.labels, return_inverse=True)
+    truth = torch.from_numpy(labels[part])
+
+    def always(kind: int):
+        return lambda some: torch.nn.functional.one_hot(torch.full((len(some),), kind), 4)
+
+    assert _error_rate(lambda some: torch.nn.functional.one_hot(truth, 4), images, labels) == 0
+    for kind in range(4):
+        assert _error_rate(always(kind), images, labels) == pytest.approx(np.mean(labels[part] != kind))
+    turns = [_error_rate(always(kind), images, None) for kind in range(4)]
+    assert sum(turns) == pytest.approx(3)  # every image was turned somehow
+    assert max(turns) < 1
+
+
+def test_labels_may_be_any_numbers(inpainted, tmp_path):
+    run = prepared(inpainted, tmp_path / "run")
+    labels = np.load(run / "images/labels.npy")
+    np.save(run / "images/labels.npy", 10**12 - 5 * labels)
+    extractors(RECIPE, run, open_images(run / "images"), None, Summary(""), False)
+    assert (run / "classifier/weights.safetensors").stat().st_size < 3e6
+
+
+def test_the_table_by_hand(inpainted, images, rows):
+    assert list(rows) == ["generator", "moments alone", "other images"]
+    samples = np.load(inpainted / "run/samples/samples.npy")
+    contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
+    hidden = (contexts.context(torch.arange(6))[:, 3] == 0).numpy()
+    truth = images.images[contexts.chosen] / 255
+    random = np.random.default_rng(0)
+    training = images.parts["train"]
+    others = images.images[random.integers(training.start, training.stop, (6, 3)).ravel()].reshape(samples.shape)
+    extract = extractors(RECIPE, inpainted / "run", images, None, Summary(""), False)["classifier_distance"]
+    reference = FeatureStatistics.of(features_of(extract, images.images[training]))
+    for name, ensemble in (("generator", samples), ("other images", others)):
+        of, row = ensemble / 255, rows[name]
+        error = (of.mean(axis=1) - truth) ** 2
+        assert row["crps"] == pytest.approx(np.mean([fair_crps_by_hand(of[n], truth[n])[hidden[n]].mean() for n in range(6)]), rel=1e-4)
+        assert row["psnr"] == pytest.approx(np.mean([-10 * np.log10(error[n][hidden[n]].mean()) for n in range(6)]), rel=1e-5)
+        assert row["psnr_whole"] == pytest.approx(np.mean(-10 * np.log10(error.mean(axis=(1, 2, 3)))), rel=1e-5)
+        assert row["rmse"] == pytest.approx(np.mean([error[n][hidden[n]].mean() for n in range(6)]) ** 0.5, rel=1e-5)
+        pairs = [[((a - b)[hidden[n]] ** 2).mean() ** 0.5 for a, b in combinations(of[n], 2)] for n in range(6)]
+        assert row["diversity"] == pytest.approx(np.mean(pairs), rel=1e-4)
+        distance = frechet_distance(FeatureStatistics.of(features_of(extract, ensemble)), reference)
+        assert row["classifier_distance"] == pytest.approx(distance, rel=1e-5)
+        for score_name in ("crps", "psnr", "classifier_distance"):
+            assert row[f"{score_name}_low"] <= row[score_name] <= row[f"{score_name}_high"], (name, score_name)
+        assert np.isnan(row["power_deviation_low"])
+    with xr.open_dataset(inpainted / "run/scores.nc") as scores:
+        np.testing.assert_allclose(scores["crps"].mean("context").values, [row["crps"] for row in rows.values()])
+        # All twenty held-out images there are, where eighteen are wanted.
+        held_out = FeatureStatistics.of(features_of(extract, images.images[images.parts["test"]][:18]))
+        assert scores.attrs["floor_classifier_distance"] == pytest.approx(frechet_distance(held_out, reference), rel=1e-5)
+        assert scores.attrs["about"] == (
+            "6 contexts of held-out images (part: test), 3 samples each; reference set: all 162 training images"
+        )
+
+
+def test_the_report_has_its_pictures_and_its_names(inpainted):
+    page = (inpainted / "run/report.html").read_text()
+    for name in ("grid", "process", "same_noise"):
+        assert base64.b64encode((inpainted / f"run/samples/{name}.png").read_bytes()).decode() in page
+    for words in ("moments alone", "other images", "held-out images (part: test)", "classifier distance of true images", "is not FID"):
+        assert words in page
+
+
+def test_contexts_of_training_images_are_called_that(inpainted, images, tmp_path, few_pictures):
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    code, _ = invoke("inpaint", "sample", "--protocol", "paper", "--run", str(run))
+    assert code == 0
+    summary = score(run=run)
+    said = "6 contexts of TRAINING images, as the reference implementation has it, 3 samples each"
+    assert said in summary.facts["scored"]
+    assert said in (run / "report.html").read_text()
+    with xr.open_dataset(run / "scores.nc") as scores:
+        assert said in scores.attrs["about"]
+        samples = np.load(run / "samples/samples.npy")
+        contexts = fixed_contexts(images, "train", RECIPE.task, count=6)
+        assert contexts.chosen.tolist() == [0, 1, 2, 3, 4, 5]
+        hidden = (contexts.context(torch.arange(6))[:, 3] == 0).numpy()
+        crps = [fair_crps_by_hand(samples[n] / 255, images.images[n] / 255)[hidden[n]].mean() for n in range(6)]
+        np.testing.assert_allclose(scores["crps"].sel(scored="generator").values, crps, rtol=1e-4)
+
+
+def colours(images: torch.Tensor) -> torch.Tensor:
+    """Features that anyone can compute."""
+    assert images.dtype == torch.uint8
+    return images.float().mean(dim=(2, 3))
+
+
+def test_inception_is_beside_the_classifier(inpainted, images, tmp_path, monkeypatch):
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier", "samples")
+    given: list[Path] = []
+    monkeypatch.setattr("wsdcast.inpaint.classifier.inception", lambda weights: given.append(weights) or colours)
+    assert "fid" not in score(run=run).scores[0]
+    summary = score(run=run, inception_weights=str(tmp_path / "weights.pth"))
+    assert given == [tmp_path / "weights.pth"]
+    row = summary.scores[0]
+    assert {"fid", "fid_interval", "classifier_distance"} <= set(row)
+    samples = np.load(run / "samples/samples.npy").astype(float)
+    training = images.images[images.parts["train"]].astype(float)
+    a, b = (FeatureStatistics.of(some.mean(axis=(-3, -2))) for some in (samples, training))
+    assert row["fid"] == pytest.approx(frechet_distance(a, b), rel=1e-4)
+    assert "FID" in (run / "report.html").read_text()
+    assert "fid of true images" in summary.facts
+    assert "current" in score(run=run, inception_weights="weights.pth").facts
+    assert "fid" not in score(run=run).scores[0]
+    assert "current" in score(run=run).facts
+
+
+def test_the_command_prints_its_scores(inpainted, tmp_path):
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier", "samples")
+    done = CliRunner().invoke(app, ["inpaint", "score", "--run", str(run), "--json"])
+    summary = json.loads(done.stdout)
+    assert [row["scored"] for row in summary["scores"]] == ["generator", "moments alone", "other images"]
+    (run / "scores.nc").unlink()
+    table = CliRunner().invoke(app, ["inpaint", "score", "--run", str(run)]).stdout
+    assert "not FID" in table
+    assert f"{summary['scores'][0]['crps']:.4f}" in table
+    assert max(map(len, table.splitlines())) <= 80
