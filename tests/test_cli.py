@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 
+INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["rollout"], ["score"], ["plot"], ["run"]], ids=" ".join)
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["rollout"], ["score"], ["plot"], ["run"], *INPAINT], ids=" ".join)
 def test_help_fits_eighty_columns(command):
     result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
     assert result.exit_code == 0

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import SHARED
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast import experiment, recipe
 from wsdcast.artefact import digest_of
 from wsdcast.cli import app
+from wsdcast.experiment import load
+from wsdcast.inpaint.recipe import ImageRecipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -94,6 +97,25 @@ def test_defaults_shown_in_help_are_those_of_the_recipe():
     prepare = " ".join(CliRunner().invoke(app, ["prepare", "--help"], env={"COLUMNS": "200"}).stdout.split())
     assert f"the recipe's: {planet.data.grid}" in prepare
     assert f"the recipe's: {planet.data.source}" in prepare
+
+
+def test_defaults_shown_in_help_are_those_of_the_recipe_of_images():
+    made = load("made", ImageRecipe).dump()
+    for command, names in (
+        ("prepare", {"data": ["source"]}),
+        ("train", {"generator": ["prior"]}),
+        ("sample", {"sample": ["contexts", "samples", "nfe", "solver", "grid_in_time", "warmth", "seed", "protocol"]}),
+        ("study", {"study": ["seeds", "priors", "ablations", "nfe", "solvers", "visible", "warmths", "contexts", "samples"]}),
+    ):
+        options = {option.name: option for option in get_command(app).commands["inpaint"].commands[command].params}
+        for section, keys in names.items():
+            for key in keys:
+                value = made[section][key]
+                items = value if isinstance(value, list) else [value]
+                words = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in items)
+                assert options[key].show_default.replace(", ", ",") == f"the recipe's: {words}", (command, key)
+    visible = {option.name: option for option in get_command(app).commands["inpaint"].commands["sample"].params}["visible"]
+    assert visible.show_default == f"the recipe's: {made['task']['visible_test']:g}"
 
 
 def test_the_shown_recipe_shows_every_key_with_its_default():

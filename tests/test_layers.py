@@ -39,7 +39,7 @@ ALLOWED = {
     "study": ABOVE | {"training", "stages"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": ABOVE | {"training"},
-    "inpaint": ABOVE | {"training", "images", "study"},
+    "inpaint": ABOVE | {"nets", "training", "images", "study"},
     "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench", "inpaint"},
 }
 

@@ -141,7 +141,7 @@ def study(
         typer.Option(
             metavar=LIST,
             help="Priors with the first solver and one share; '' for none.",
-            show_default="the recipe's: unblended,mean-only,features-only",
+            show_default="the recipe's: unblended, mean-only, features-only",
         ),
     ] = None,
     nfe: Annotated[

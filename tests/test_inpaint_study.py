@@ -1,0 +1,284 @@
+"""The study on images: equal cost, what is shared and kept, differences with their intervals, what a study of nothing says."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import yaml
+from conftest import TINY_IMAGES
+from PIL import Image
+from test_errors import invoke, refused
+from test_inpaint import RECIPE, state
+from torch import nn
+
+from wsdcast.artefact import Summary
+from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance
+from wsdcast.images.resampling import context_weights
+from wsdcast.images.store import open_images
+from wsdcast.inpaint.classifier import extractors, features_of
+from wsdcast.inpaint.contexts import fixed_contexts
+from wsdcast.inpaint.drawing import draw_samples, sampler_of
+from wsdcast.inpaint.evaluation import DRAWS, references, statistics_by_context
+from wsdcast.inpaint.networks import generator_model, moments_model, trained
+from wsdcast.inpaint.prepare import prepare
+from wsdcast.inpaint.study import inpaint_study, moments_cost, settings_of, variant_of
+from wsdcast.inpaint.summary import Setting, _best, combine, halves
+from wsdcast.study.variants import training_seconds
+
+PRIORS = ("warm", "standard", "unblended", "mean-only", "features-only")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A run directory with a study."""
+    place = tmp_path_factory.mktemp("study")
+    (place / "tiny.yaml").write_text(TINY_IMAGES)
+    prepare(place / "tiny.yaml", place / "run")
+    code, line = invoke("inpaint", "study", "--run", str(place / "run"))
+    assert code == 0, line
+    return place
+
+
+@pytest.fixture(scope="module")
+def images(place):
+    return open_images(place / "run/images")
+
+
+@pytest.fixture(scope="module")
+def study(place) -> xr.Dataset:
+    with xr.open_dataset(place / "run/study.nc") as dataset:
+        return dataset.load()
+
+
+@pytest.fixture
+def without_page(monkeypatch):
+    """Figures take longer than all the rest."""
+    monkeypatch.setattr("wsdcast.inpaint.study.write_image_study_page", lambda path, *arguments: path.write_text(""))
+
+
+@pytest.fixture
+def copy(place, tmp_path) -> Path:
+    """A run directory of one's own, with the same study."""
+    shutil.copytree(place / "run", tmp_path / "run", symlinks=True)
+    return tmp_path / "run"
+
+
+def test_every_setting_is_there_once(study):
+    names = ("kind", "prior", "solver", "warmth", "visible", "nfe")
+    found = list(zip(*(study[name].values.tolist() for name in names), strict=True))
+    expected = [("curve", prior, solver, 1, 0.1, nfe) for prior in PRIORS[:2] for solver in ("midpoint", "dpm2") for nfe in (2, 4, 6)]
+    expected += [("curve", prior, "midpoint", 1, 0.1, 2) for prior in PRIORS[2:]] + [("curve", "moments alone", "", 1, 0.1, 0)]
+    expected += [("sensitivity", "warm", "midpoint", warmth, visible, 2) for warmth in (0, 1) for visible in (0.05, 0.5)]
+    expected += [("sensitivity", "standard", "midpoint", 1, visible, 2) for visible in (0.05, 0.5)]
+    assert sorted(found) == sorted(expected)
+    share = study.attrs["moments_share"]
+    for prior, nfe, cost in zip(study["prior"].values, study["nfe"].values, study["cost"].values, strict=True):
+        assert cost == pytest.approx(nfe + (0 if prior == "standard" else share))
+
+
+def test_scores_are_means_over_seeds_of_what_each_generator_does(place, images, study):
+    """One setting from its networks, without the study: same contexts, same noise."""
+    values = []
+    for seed in (0, 1):
+        recipe = RECIPE.changed(seed=seed)
+        networks = trained(recipe, place / f"run/study/warm-{seed}", images)
+        contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
+        samples = np.stack(list(draw_samples(contexts, sampler_of(networks, "dpm2", "uniform", 4, 1.0), 2)))
+        values.append(statistics_by_context(samples, contexts, {})["crps"].mean().item())
+    (row,) = np.flatnonzero((study["prior"] == "warm") & (study["solver"] == "dpm2") & (study["nfe"] == 4))
+    np.testing.assert_allclose(study["crps_by_seed"].values[row], values)
+    assert study["crps"].values[row] == pytest.approx(np.mean(values))
+
+
+def operations_by_hand(network: nn.Module, *inputs: torch.Tensor) -> float:
+    """Two for each weight of a convolution or matrix at each place where it is applied."""
+    total = []
+
+    def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
+        places = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+        total.append(2 * module.weight.numel() * places * output.shape[0])
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    network(*inputs)
+    return sum(total)
+
+
+@pytest.mark.parametrize("accumulate", [(1, 1), (2, 1), (1, 4)])
+def test_all_priors_cost_the_same_to_train(images, accumulate):
+    moments_rounds, rounds = accumulate
+    recipe = RECIPE.changed(moments__attention=(), generator__attention=(), moments__widths=(8, 12), moments__steps=50, generator__steps=90)
+    recipe = recipe.changed(moments__accumulate=moments_rounds, generator__accumulate=rounds, moments__batch=6)
+    ratio, extra = moments_cost(recipe, images)
+    moments, generator = moments_model(recipe.moments, 3), generator_model(recipe.generator, 3)
+    of_moments = operations_by_hand(moments, torch.zeros(1, 4, 16, 16))
+    of_generator = operations_by_hand(generator, torch.zeros(1, 13, 16, 16), torch.zeros(1), torch.zeros(1))
+    assert ratio == pytest.approx(of_moments / of_generator, rel=1e-6)
+    warm, standard = (variant_of(recipe, (ratio, extra), 0, prior).generator.steps for prior in ("warm", "standard"))
+    assert warm == 90
+    samples = 4 * rounds  # of a step
+    costs = 3 * of_moments * 50 * 6 * moments_rounds + (of_moments + 3 * of_generator) * 90 * samples, 3 * of_generator * standard * samples
+    assert costs[0] == pytest.approx(costs[1], abs=1.5 * of_generator * samples)
+    for prior in ("unblended", "mean-only", "features-only", "plain-blend"):
+        assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == 90
+    assert variant_of(recipe, (ratio, extra), 3, "climatology").generator.steps == standard
+    assert variant_of(recipe, (ratio, extra), 3, "climatology").seed == 3
+
+
+def test_moments_of_a_seed_are_trained_once(place):
+    for seed in (0, 1):
+        real = (place / f"run/study/warm-{seed}/moments").resolve()
+        for prior in PRIORS[2:]:
+            linked = place / f"run/study/{prior}-{seed}/moments"
+            assert linked.is_symlink()
+            assert linked.resolve() == real
+        assert not (place / f"run/study/standard-{seed}/moments").exists()
+    assert not (place / "run/moments").exists()
+    first, second = (state(place / f"run/study/warm-{seed}/moments")["weights.safetensors"] for seed in (0, 1))
+    assert first != second
+    assert training_seconds(place / "run/study/warm-0") > 0
+
+
+def times(run: Path) -> dict[Path, int]:
+    """When networks and statistics were written."""
+    return {path: path.stat().st_mtime_ns for part in ("study", "classifier") for path in (run / part).rglob("*") if path.is_file()}
+
+
+def test_nothing_is_done_twice(place, copy, without_page):
+    before = times(copy)
+    inpaint_study(run=copy)
+    assert times(copy) == before
+    with xr.open_dataset(copy / "study.nc") as again, xr.open_dataset(place / "run/study.nc") as first:
+        xr.testing.assert_identical(again.drop_attrs(), first.drop_attrs())
+
+
+def test_changed_options_are_computed_beside_the_others(copy, without_page):
+    (lost,) = (copy / "study/warm-0").glob("curve-midpoint-2-*.nc")
+    lost.unlink()
+    before, fewer = times(copy), {"solvers": ["midpoint"], "ablations": [], "visible": []}
+    summary = inpaint_study(run=copy, nfe=[2, 8], **fewer)
+    after = times(copy)
+    assert {path: after[path] for path in before} == before
+    places = [copy / f"study/{prior}-{seed}" for prior in ("standard", "warm") for seed in (0, 1)]
+    new = sorted(set(after) - set(before))
+    assert sorted(path.parent for path in new if "midpoint-8-" in path.name) == places
+    assert [path for path in new if "midpoint-8-" not in path.name] == [lost]
+    numbers = {(row["prior"], row["nfe"]) for row in summary.scores}
+    assert numbers == {("warm", 2), ("warm", 8), ("standard", 2), ("standard", 8), ("moments alone", 0)}
+    other = inpaint_study(run=copy, nfe=[2], seeds=[0], contexts=5, protocol="paper", **fewer)
+    assert "5 contexts of TRAINING images" in other.facts["scored"]
+    assert {(row["prior"], len(row["crps_by_seed"])) for row in other.scores} == {("warm", 1), ("standard", 1), ("moments alone", 1)}
+    assert len(set(times(copy)) - set(after)) == 3
+
+
+def test_a_study_of_another_recipe_is_refused(place, tmp_path):
+    before = state(place / "run")
+    for key, value in (("classifier.steps", 5), ("generator.dropout", 0.5)):
+        recipe = tmp_path / f"{key}.yaml"
+        recipe.write_text(yaml.safe_dump(RECIPE.changed(**{key.replace(".", "__"): value}).dump()))
+        line = refused("inpaint", "study", "--recipe", str(recipe), "--run", str(place / "run"))
+        assert f"made from another recipe ({key}: " in line
+        assert f"{value} here" in line
+        assert state(place / "run") == before
+
+
+def test_differences_have_the_same_contexts_drawn(place, images, study):
+    """The warm start with half of the evaluations less the standard prior, each by its best solver."""
+    assert study["standard_nfe"].values.tolist() == [4]
+    found = {}
+    for prior, nfe in (("warm", 2), ("standard", 4)):
+        of_prior = (study["kind"] == "curve") & (study["prior"] == prior) & (study["nfe"] == nfe)
+        distances = study["classifier_distance"].values[of_prior.values]
+        best = study.isel(setting=(of_prior & study["best"]).values)
+        assert best["classifier_distance"].values == distances.min()
+        found[prior] = best["solver"].item(), best
+    weights = context_weights(6, DRAWS, 0)
+    draws = {}
+    for prior, (solver, best) in found.items():
+        per_seed = []
+        for seed in (0, 1):
+            files = (place / f"run/study/{prior}-{seed}").glob(f"curve-{solver}-{2 if prior == 'warm' else 4}-*.nc")
+            (path,) = files
+            with xr.open_dataset(path) as statistics:
+                per_seed.append(statistics["crps"].values)
+        assert best["crps"].item() == pytest.approx(np.mean(per_seed))
+        draws[prior] = np.mean(per_seed, axis=0) @ weights.T
+    pair = study.sel(standard_nfe=4)
+    assert pair["crps_difference"].item() == pytest.approx(found["warm"][1]["crps"].item() - found["standard"][1]["crps"].item())
+    np.testing.assert_allclose(pair["crps_difference_interval"].values, np.quantile(draws["warm"] - draws["standard"], (0.025, 0.975)))
+    for name in ("crps", "classifier_distance"):
+        by_seed = found["warm"][1][f"{name}_by_seed"].values - found["standard"][1][f"{name}_by_seed"].values
+        np.testing.assert_allclose(pair[f"{name}_difference_by_seed"].values, by_seed[0])
+    words = halves(study)["warm 2 less standard 4"]
+    assert f"crps {pair['crps_difference'].item():+.4g} [" in words
+
+
+def test_identical_samples_do_not_differ(place, images):
+    with xr.open_dataset(next((place / "run/study/warm-0").glob("curve-midpoint-2-*.nc"))) as dataset:
+        statistics = dataset.load()
+    warm = Setting("curve", "warm", "midpoint", "uniform", 1.0, 0.1, 2)
+    standard = replace(warm, prior="standard", nfe=4)
+    reference = {"classifier_distance": FeatureStatistics.of(np.random.default_rng(0).normal(size=(200, 128)))}
+    study = combine([(setting, seed, statistics) for setting in (warm, standard) for seed in (0, 1)], 0.5, reference)
+    for name in ("crps", "classifier_distance"):
+        assert study[f"{name}_difference"].item() == 0
+        assert study[f"{name}_difference_interval"].values.tolist() == [[0, 0]]
+    features = statistics["classifier_distance_features"].values
+    assert study["classifier_distance"].values == pytest.approx(drawn_distances(features, reference["classifier_distance"], 2)[0])
+    assert study["best"].values.all()
+
+
+def test_the_best_solver_has_the_least_distance():
+    settings = [Setting("curve", prior, solver, "uniform", 1.0, 0.1, nfe) for prior in "ab" for nfe in (2, 4) for solver in "xyz"]
+    settings.append(Setting("sensitivity", "a", "x", "uniform", 1.0, 0.5, 2))
+    distance = np.random.default_rng(1).permutation(12).astype(float)
+    expected = [bool(distance[n] == distance[n // 3 * 3 : n // 3 * 3 + 3].min()) for n in range(12)]
+    assert _best(settings, np.append(distance, -1.0)) == [*expected, False]
+
+
+def test_floor_is_the_distance_of_true_images(place, images, study):
+    extract = extractors(RECIPE, place / "run", images, None, Summary(""), False)
+    reference = references(images, extract)["classifier_distance"]
+    assert reference.count == 162
+    features = features_of(extract["classifier_distance"], images.images[images.parts["test"]][:12])
+    assert study.attrs["floor_classifier_distance"] == pytest.approx(frechet_distance(FeatureStatistics.of(features), reference), rel=1e-5)
+
+
+def test_page_and_picture(place, study):
+    page = (place / "run/study.html").read_text()
+    assert study.attrs["recipe_hash"] in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    for words in ("data:image/png;base64,", "features-only", "6 contexts of held-out images", "training seeds 0, 1"):
+        assert words in page
+    with Image.open(place / "run/same_noise.png") as picture:
+        assert min(picture.size) > 100
+    names = {path.name for path in (place / "run").iterdir()}
+    assert names == {"images", "classifier", "study", "study.nc", "study.html", "same_noise.png"}
+
+
+def test_what_a_solver_cannot_do_is_named(copy, without_page):
+    summary = inpaint_study(run=copy, nfe=[2, 3], ablations=[], seeds=[0], solvers=["midpoint"], visible=[])
+    assert summary.facts["left out: midpoint"] == "3 evaluations, which it cannot make exactly"
+    assert {row["nfe"] for row in summary.scores} == {0, 2}
+    line = refused("inpaint", "study", "--run", str(copy), "--nfe", "3", "--solvers", "dpm2,midpoint")
+    assert "the solver midpoint cannot make exactly 3 evaluations" in line
+
+
+def test_tasks_without_a_mask_have_no_visible_share():
+    settings = settings_of(RECIPE.changed(task__kind="denoise"), "warm")
+    assert {setting.kind for setting in settings} == {"curve"}
+
+
+def test_two_held_out_images_are_enough(tmp_path, without_page):
+    recipe = RECIPE.changed(data__test_share=0.01, generator__steps=1, moments__steps=1)
+    prepare(recipe, tmp_path / "run")
+    summary = inpaint_study(recipe, tmp_path / "run", seeds=[0], ablations=[], nfe=[2], solvers=["midpoint"], visible=[])
+    assert "2 contexts of held-out images" in summary.facts["scored"]
+    assert len(summary.scores) == 3
