@@ -61,6 +61,7 @@ def test_what_is_current_is_skipped(inpainted, capsys):
         summary = stage(inpainted / "tiny.yaml", inpainted / "run")
         assert "current" in summary.facts
         assert not summary.written
+        assert "current" in stage(run=inpainted / "run").facts  # the recipe is that of the run
     assert {path: path.stat().st_mtime_ns for path in (inpainted / "run").rglob("*")} == before
 
 

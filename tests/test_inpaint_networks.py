@@ -73,6 +73,12 @@ def test_fixed_contexts_are_the_same_in_any_batch(images):
     assert (half >= visible).all()  # what is visible stays so
 
 
+def test_fixed_contexts_are_where_the_networks_are(images, monkeypatch):
+    monkeypatch.setattr("wsdcast.models.device", lambda: torch.device("meta"))
+    contexts, some = fixed_contexts(images, "validation", RECIPE.task), torch.arange(2)
+    assert {tensor.device.type for tensor in (contexts.context(some), contexts.target(some), contexts.noise(some, 2))} == {"meta"}
+
+
 def test_a_sample_is_what_algorithm_2_makes(inpainted, images, networks):
     samples = np.load(inpainted / "run/samples/samples.npy")
     contexts = fixed_contexts(images, "test", RECIPE.task, count=6)

@@ -22,7 +22,7 @@ def prepare(
     """Bring images to one size in one file, ``RUN/images``, divided into parts for training, validation and testing.
 
     Args:
-        recipe: path or name of a recipe; default: made.
+        recipe: path or name of a recipe; default: the one of the images that are there, else made.
         run: run directory; default ``runs/<recipe name>``.
         overwrite: replace images of another recipe or source.
         changes: keys of the recipe's section ``data``, such as ``source``.
@@ -30,7 +30,7 @@ def prepare(
     Raises:
         UserError: if the source cannot be used; what was there before stays.
     """
-    resolved, directory = resolve(recipe, run, ImageRecipe, **{f"data__{key}": value for key, value in changes.items()})
+    resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, **{f"data__{key}": value for key, value in changes.items()})
     data, summary = resolved.data, Summary("inpaint prepare")
     identity = digest_of([_state(Path(source)) for source in (data.source, data.test) if source is not None])
     if is_current(resolved, directory, IMAGES, overwrite, identity):
