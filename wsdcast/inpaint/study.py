@@ -31,7 +31,7 @@ from wsdcast.inpaint.summary import CALIBRATED, Setting, combine, halves, rows
 from wsdcast.inpaint.train import train
 from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, STUDY, STUDY_PAGE, ImagePriorName
 from wsdcast.priors import moments_alone
-from wsdcast.study.variants import training_seconds, variant_place
+from wsdcast.sharing import training_seconds, variant_place
 
 SAME_NOISE = "same_noise.png"
 MOMENTS_ALONE = "moments alone"
