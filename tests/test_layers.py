@@ -40,7 +40,7 @@ ALLOWED = {
     "study": ABOVE | {"training", "stages", "sharing"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": ABOVE | {"training"},
-    "inpaint": ABOVE | {"training", "images", "sharing"},
+    "inpaint": ABOVE | {"nets", "training", "images", "sharing"},
     "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench", "inpaint"},
 }
 
