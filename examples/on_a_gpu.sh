@@ -20,3 +20,8 @@ wsdcast rollout --run "$out/planet" --deterministic
 wsdcast score --run "$out/planet" --json > "$out/deterministic.json"
 wsdcast prepare --recipe gfs-1.5 --run "$out/gfs-1.5"
 wsdcast study nfe --recipe gfs-1.5 --run "$out/gfs-1.5"
+# Images, as far as half an hour goes: the paper's networks, fewer steps. IMAGES: CIFAR-10's archive or an npz, where there is no network.
+sed "s/steps: 40000/steps: ${STEPS:-2000}/; s/steps: 100000/steps: ${STEPS:-2000}/; s/steps: 10000/steps: 3000/" \
+    pipelines/inpaint/cifar10.yaml > "$out/cifar10.yaml"
+wsdcast inpaint prepare --recipe "$out/cifar10.yaml" --source "${IMAGES:-cifar10}" --run "$out/cifar10"
+wsdcast inpaint study --run "$out/cifar10" --seeds 0 --nfe 2,4,6,8,10,12,20,50

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import SHARED
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -17,6 +20,7 @@ from wsdcast import experiment, recipe
 from wsdcast.artefact import digest_of
 from wsdcast.cli import app
 from wsdcast.experiment import load
+from wsdcast.images.made import made_images
 from wsdcast.inpaint.recipe import ImageRecipe
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +40,14 @@ def small_recipes(tmp_path, monkeypatch) -> Path:
         content["moments"], content["generator"], content["rollout"] = SMALL, SMALL, {"starts": 2, "days": 0.5}
         content["study"] = {"starts": 2, "rollout_starts": 1, "members": 2, "nfe": [2], "rollout_nfe": [2], "leads": [6, 12]}
         (tmp_path / "recipes" / path.name).write_text(yaml.safe_dump(content))
+    (tmp_path / "recipes/inpaint").mkdir()
+    for path in (shipped / "inpaint").glob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        content["data"] |= {"count": 100, "size": 16}
+        content["moments"], content["generator"], content["classifier"] = SMALL, SMALL, {"steps": 3, "batch": 4}
+        content["sample"] = {"contexts": 4, "samples": 2, "nfe": 4}
+        content["study"] = {"visible_nfe": [2], "visible_contexts": 2, "contexts": 4, "solvers": ["midpoint"], "warmths": [1]}
+        (tmp_path / "recipes/inpaint" / path.name).write_text(yaml.safe_dump(content))
     monkeypatch.setattr(experiment, "_shipped_directory", lambda: tmp_path / "recipes")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -62,6 +74,21 @@ def test_readme_commands_run_in_order(small_recipes):
         assert result.exit_code == 0, f"{line}: {result.stderr}"
     for artefact in ("forecast.zarr", "moments_forecast.zarr", "forecast.gif", "scores.nc", "report.html"):
         assert (Path("runs/planet") / artefact).exists()
+
+
+def test_commands_of_the_page_on_images_run_in_order(small_recipes):
+    page = (ROOT / "docs/inpaint.md").read_text()
+    with zipfile.ZipFile("photographs.zip", "w") as archive:
+        for number, image in enumerate(made_images(20, seed=0, size=40)[0]):
+            content = io.BytesIO()
+            Image.fromarray(image).save(content, "png")
+            archive.writestr(f"holidays/{number}.png", content.getvalue())
+    commands = re.findall(r"^(wsdcast .*?)\s*(?:#.*)?$", "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)), re.MULTILINE)
+    for line in commands:
+        result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}: {result.stderr}"
+    for artefact in ("made/report.html", "made/study.html", "made/same_noise.png", "photographs/images/images.npy"):
+        assert (Path("runs") / artefact).exists()
 
 
 def test_readme_python_runs(small_recipes, capsys):

@@ -110,7 +110,7 @@ def test_the_process_ends_in_the_sample(images, networks, name):
     settings = RECIPE.sample.model_copy(update={"solver": name, "nfe": nfe})
     sampler = sampler_of(networks, name, "uniform", nfe, 1.0)
     with torch.inference_mode():
-        normalised, states, times = _process(networks, contexts.context(some), contexts.noise(some, 1)[0], settings)
+        normalised, states, times = _process(networks, contexts.context(some), contexts.noise(some, 1)[0], settings, 1.0)
         last = sampler(contexts.context(some), contexts.noise(some, 1)[0])
     np.testing.assert_allclose(states[-1], last[0].numpy(), atol=1e-4)
     np.testing.assert_array_equal(normalised[0], contexts.noise(some, 1)[0, 0].numpy())

@@ -29,7 +29,7 @@ from wsdcast.inpaint.networks import generator_model, moments_model, trained
 from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.study import inpaint_study, moments_cost, settings_of, variant_of
 from wsdcast.inpaint.summary import Setting, _best, combine, halves
-from wsdcast.study.variants import training_seconds
+from wsdcast.sharing import training_seconds
 
 PRIORS = ("warm", "standard", "unblended", "mean-only", "features-only")
 

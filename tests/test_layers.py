@@ -29,6 +29,7 @@ ALLOWED = {
     "experiment": BASE,
     "recipe": BASE | {"experiment", "names", "times"},
     "artefact": BASE | {"experiment", "names"},
+    "sharing": {"artefact", "experiment", "names"},
     "context": BASE | {"recipe", "data"},
     "models": BASE | {"recipe", "data", "nets", "warmstart"},
     "processes": BASE | {"artefact", "unfinished"},
@@ -36,10 +37,10 @@ ALLOWED = {
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
     "forecasting": BASE | {"background", "times", "names", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
     "stages": ABOVE | {"times", "training"},
-    "study": ABOVE | {"training", "stages"},
+    "study": ABOVE | {"training", "stages", "sharing"},
     "pipeline": {"artefact", "recipe", "stages"},
     "bench": ABOVE | {"training"},
-    "inpaint": ABOVE | {"nets", "training", "images", "study"},
+    "inpaint": ABOVE | {"nets", "training", "images", "sharing"},
     "cli": {"errors", "names", "times", "artefact", "stages", "study", "pipeline", "bench", "inpaint"},
 }
 

@@ -16,6 +16,7 @@ from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, ne
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
+from wsdcast.warmstart.warmth import calibrated_warmth
 
 
 @pytest.fixture
@@ -151,3 +152,12 @@ def test_the_moments_model_gets_no_gradient_from_the_generator(random):
     prior = warm_start(lambda context: (context * scale, context.abs() * scale + 1))(torch.ones(2, 1, 2, 2))
     assert not prior.mean.requires_grad
     assert not prior.std.requires_grad
+
+
+@pytest.mark.parametrize(("error", "warmth"), [(0.5, 0.5**0.5), (0.8, 0.2**0.5), (0.15, 0.85 / 0.9), (0.1, 1.0), (0.01, 1.0), (3.0, 0.0)])
+def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
+    """With std 0.1, Eq. 4 gives 1 - w^2 as long as that of the noise is larger, and 0.1 w + 1 - w beyond w = 0.9."""
+    prior = InformedPrior(torch.zeros(4, 2, 3, 3), torch.full((4, 2, 3, 3), 0.1))
+    found = calibrated_warmth(prior, torch.full((4, 2, 3, 3), error))
+    assert found == pytest.approx(warmth, abs=1 / 1024)
+    assert found == 0 or prior.blended(torch.tensor([found])).normalise(torch.tensor(error)).max() <= 1 + 1e-5

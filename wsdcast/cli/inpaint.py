@@ -95,7 +95,12 @@ def sample(
         GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
     ] = None,
     warmth: Annotated[
-        float | None, typer.Option(help="From 1, the whole warm start, to 0, none of its std.", show_default="the recipe's: 1")
+        str | None,
+        typer.Option(
+            metavar="W",
+            help="1: all of the warm start; 0: none of its std; calibrated: the largest at which validation images find it wide enough.",
+            show_default="the recipe's: 1",
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of masks and noise.", show_default="the recipe's: 0")] = None,
     visible: Annotated[
@@ -153,7 +158,7 @@ def study(
         typer.Option(metavar=LIST, help="Shares of visible pixels; '' for none.", show_default="the recipe's: 0.01,0.05,0.2,0.5,0.9"),
     ] = None,
     warmths: Annotated[
-        str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each at every share.", show_default="the recipe's: 0,0.5,1")
+        str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each at every share.", show_default="the recipe's: 0,0.5,1,calibrated")
     ] = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 2")] = None,

@@ -3,8 +3,9 @@
 Leaves of one kind (discs, squares, triangles or bars) lie on one another, their radii r distributed as r^-3, so that no scale stands out
 (Lee, Mumford & Huang 2001, "Occlusion models for natural images", IJCV 41). Their colours vary most in lightness, less between orange and
 blue and least between green and magenta, as in photographs (Ohta, Kanade & Sakai 1980, "Color information for region segmentation", CGIP
-13), and so do whole images. Each leaf is lit from above and has a texture with a power spectrum of k^-2. What is to be learned: edges,
-occlusion, texture, light, and the kind, which is the label.
+13), and so do whole images. Leaves stand upright but for a little, as things under gravity do; each is lit from above and has a
+texture with a power spectrum of about k^-2, whose grain is that of its kind: even, along rows, along columns or finer. What is to be
+learned: edges, occlusion, texture, light, and the kind, which is the label.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 KINDS = ("discs", "squares", "triangles", "bars")
+# Of each kind: how much longer its grain is along rows than along columns, and the exponent of its spectrum's root.
+GRAINS = ((1.0, 1.0), (4.0, 1.0), (0.25, 1.0), (1.0, 0.3))
 
 LEAVES = 90  # at most 256, so that a byte says which leaf is seen; fewer leave holes
 SMALLEST, LARGEST = 0.07, 2.0  # radius of a leaf, in sides of the image; that of a disc of the same area
@@ -27,6 +30,7 @@ AXES = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 OF_LEAF, OF_IMAGE = np.array([85, 22, 9]), np.array([45, 25, 8])
 MEAN = np.array([122, 118, 108])
 LIGHT, TEXTURE = 22, 14  # of 255
+TILT = 0.15  # standard deviation, radians
 
 # Radii of the leaves that touch the image, and the share of them that are smaller: density r^-3, times the area (1 + 2r)^2 in which their
 # centres may be.
@@ -59,14 +63,14 @@ def made_image(number: int, seed: int, size: int = 32) -> tuple[NDArray[np.uint8
     radius = side * np.interp(random.uniform(SHARES[0], SHARES[-1], LEAVES), SHARES, RADII)
     # Only leaves that can be seen, that is with centres no farther from the image than their radius.
     centre = random.uniform(-radius, side + radius, (2, LEAVES))
-    seen = _drawn(kind, centre, radius, random.uniform(0, 2 * math.pi, LEAVES), side)
+    seen = _drawn(kind, centre, radius, random.normal(0, TILT, LEAVES), side)
 
     colour = MEAN + (random.normal(size=3) * OF_IMAGE + random.normal(size=(LEAVES, 3)) * OF_LEAF) @ AXES
     rows, columns = np.mgrid[:side, :side]
     light = np.clip((centre[1][seen] - rows) / radius[seen], -1, 1)
     shift = random.integers(0, side, (2, LEAVES))
     roughness = random.exponential(TEXTURE, LEAVES)
-    texture = _texture(random, side)[(rows + shift[0][seen]) % side, (columns + shift[1][seen]) % side]
+    texture = _texture(random, side, *GRAINS[kind])[(rows + shift[0][seen]) % side, (columns + shift[1][seen]) % side]
     lightness = LIGHT * light + roughness[seen] * texture
     fine = colour[seen] + lightness[..., None]
     image = Image.fromarray(np.clip(fine, 0, 255).astype(np.uint8)).reduce(FINER)
@@ -90,7 +94,7 @@ def _drawn(kind: int, centre: Real, radius: Real, angle: Real, side: int) -> NDA
 def _corners(kind: int) -> Real:
     """Corners of a leaf of the area of the unit disc, (corner, 2)."""
     if KINDS[kind] == "triangles":
-        around = 2 * math.pi * np.arange(3) / 3
+        around = 2 * math.pi * np.arange(3) / 3 - math.pi / 2  # one corner up
         return math.sqrt(4 * math.pi / (3 * math.sqrt(3))) * np.stack([np.cos(around), np.sin(around)], 1)
     length = 1 if KINDS[kind] == "squares" else 4  # of the sides, in widths
     return np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * math.sqrt(math.pi) / 2 * [math.sqrt(length), 1 / math.sqrt(length)]
@@ -102,14 +106,14 @@ def _turned(corners: Real, angle: Real) -> Real:
     return np.einsum("aij,cj->aci", turn, corners)
 
 
-def _texture(random: np.random.Generator, side: int) -> Real:
-    """Periodic noise with a power spectrum of k^-2 and unit variance, (side, side)."""
-    noise = np.fft.irfft2(np.fft.rfft2(random.normal(size=(side, side))) / _wavenumber(side), (side, side))
+def _texture(random: np.random.Generator, side: int, length: float, exponent: float) -> Real:
+    """Periodic noise of unit variance, (side, side), of amplitudes k^-exponent, ``length`` times as long along rows as along columns."""
+    noise = np.fft.irfft2(np.fft.rfft2(random.normal(size=(side, side))) / _wavenumber(side, length) ** exponent, (side, side))
     return noise / noise.std()
 
 
 @cache
-def _wavenumber(side: int) -> Real:
-    wavenumber = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
+def _wavenumber(side: int, length: float) -> Real:
+    wavenumber = np.hypot(np.fft.fftfreq(side)[:, None] / math.sqrt(length), np.fft.rfftfreq(side) * math.sqrt(length))
     wavenumber[0, 0] = np.inf  # no mean
     return wavenumber

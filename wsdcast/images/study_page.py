@@ -161,7 +161,7 @@ def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str], *, relative
         sensitivity = _over_standard(sensitivity, scores)
     shares = sensitivity.assign_coords(percent=100 * sensitivity["visible"]).sortby("percent")
     numbers = np.unique(sensitivity["nfe"].values).tolist()
-    warmths = np.unique(sensitivity["warmth"].values[sensitivity["prior"].values != "standard"]).tolist()
+    warmths = np.unique(sensitivity["warmth"].values[sensitivity["prior"].values == "warm"]).tolist()
     shades = dict(zip(warmths, matplotlib.colormaps["viridis_r"](np.linspace(0.05, 0.95, len(warmths))), strict=True))
     figure = Figure(figsize=(min(WIDTH, 1.6 + 3.4 * len(numbers)), 2.9 * len(scores)), layout="constrained")
     axes = figure.subplots(len(scores), len(numbers), squeeze=False, sharey="row")
@@ -170,7 +170,7 @@ def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str], *, relative
             here = shares.isel(setting=(shares["nfe"] == nfe).values)
             for prior in _priors(here):
                 mine = here.isel(setting=(here["prior"] == prior).values)
-                if prior == "standard":
+                if prior != "warm":
                     _line(axis, mine, "percent", score, label=prior, **_look(prior))
                     continue
                 for warmth in warmths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +19,12 @@ from wsdcast.inpaint.contexts import FixedContexts
 from wsdcast.inpaint.networks import Trained
 from wsdcast.progress import track
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
+from wsdcast.warmstart.warmth import calibrated_warmth
 
 Bytes = NDArray[np.uint8]
+
+CALIBRATED_ON = 256
+"""Images that a warmth is calibrated on."""
 
 
 def sampler_of(networks: Trained, solver_name: str, grid_in_time: str, nfe: int, warmth: float) -> Sampler:
@@ -41,6 +46,15 @@ def possible(solver_name: str, numbers: Iterable[int]) -> list[int]:
             steps_for(solver_name, number)
             found.append(number)
     return found
+
+
+@torch.inference_mode()
+def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen: FixedContexts) -> float:
+    """The warmth itself, or that at which the moments are calibrated on some contexts that no network has seen."""
+    if warmth != "calibrated":
+        return warmth
+    some = torch.arange(min(len(unseen), CALIBRATED_ON))
+    return calibrated_warmth(networks.prior_of(unseen.context(some)), unseen.target(some))
 
 
 @torch.inference_mode()

@@ -97,7 +97,7 @@ class Sampling(Section):
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
-    warmth: Warmth = Field(1.0, description="w of Eq. 4")
+    warmth: Warmth | Literal["calibrated"] = Field(1.0, description="w of Eq. 4, or calibrated on validation images")
     seed: int = Field(0, ge=0, description="of masks and noise")
     protocol: Protocol = Field("held-out", description="paper: contexts of training images, as the reference scored")
 
@@ -125,7 +125,9 @@ class ImageStudy(Section):
     solvers: tuple[SolverName, ...] = Field(("midpoint", "dpm3"), min_length=1, description="each on uniform times")
     visible: tuple[Share, ...] = Field((0.01, 0.05, 0.2, 0.5, 0.9), description="shares of pixels visible, for the sensitivity")
     visible_nfe: tuple[PositiveInt, ...] = Field((4, 50), description="at these numbers of evaluations")
-    warmths: tuple[Warmth, ...] = Field((0.0, 0.5, 1.0), description="of the warm start, each at every share")
+    warmths: tuple[Warmth | Literal["calibrated"], ...] = Field(
+        (0.0, 0.5, 1.0, "calibrated"), min_length=1, description="of the warm start, each at every share"
+    )
     visible_contexts: int = Field(250, ge=2, description="held-out images for the sensitivity")
     contexts: int = Field(1000, ge=2, description="held-out images, fewer if there are not so many")
     samples: int = Field(2, ge=2, description="for each of them")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast import models
@@ -17,7 +18,7 @@ from wsdcast.errors import UserError
 from wsdcast.images.pictures import same_noise, sample_grid, sampling_process
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
-from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of
+from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of, warmth_for
 from wsdcast.inpaint.networks import Trained, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Sampling
 from wsdcast.names import GENERATOR, IMAGES, SAMPLES
@@ -58,7 +59,9 @@ def sample(
     resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **wanted_changes)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     networks, wanted, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
-    sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, wanted.warmth)
+    unseen = fixed_contexts(images, "validation", resolved.task)
+    warmth = warmth_for(wanted.warmth, networks, unseen)
+    sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, warmth)
     if is_current(resolved, directory, SAMPLES, overwrite):
         summary.facts["current"] = str(directory / SAMPLES)
         return summary
@@ -72,17 +75,19 @@ def sample(
         for place, drawn in zip(file, draw_samples(contexts, sampler, wanted.samples), strict=True):
             place[:] = drawn
         file.flush()
-        for name, figure in _pictures(networks, contexts, file, wanted).items():
+        for name, figure in _pictures(networks, contexts, file, wanted, warmth).items():
             figure.savefig(partial / f"{name}.png")
         (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES), indent=2))
     summary.facts["contexts"] = f"{len(contexts)} of the part: {wanted.part}"
-    summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth:g}"
+    summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth:.3g}"
     summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png"
     return summary
 
 
 @torch.inference_mode()
-def _pictures(networks: Trained, contexts: FixedContexts, samples: np.ndarray[Any, Any], settings: Sampling) -> dict[str, Figure]:
+def _pictures(
+    networks: Trained, contexts: FixedContexts, samples: NDArray[np.uint8], settings: Sampling, warmth: float
+) -> dict[str, Figure]:
     """Figs. 3, 4 and 11 of the paper."""
     some = torch.arange(min(ROWS, len(contexts)))
     context = contexts.context(some)
@@ -92,9 +97,9 @@ def _pictures(networks: Trained, contexts: FixedContexts, samples: np.ndarray[An
     few = FixedContexts(contexts.images, contexts.chosen[:3], contexts.make, contexts.seed)
     by_number = {}
     for nfe in possible(settings.solver, EVALUATIONS):
-        sampler = sampler_of(networks, settings.solver, settings.grid_in_time, nfe, settings.warmth)
+        sampler = sampler_of(networks, settings.solver, settings.grid_in_time, nfe, warmth)
         by_number[nfe] = np.stack(list(draw_samples(few, sampler, 1)))[:, 0]
-    normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0], settings)
+    normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0], settings, warmth)
     return {
         "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: some.numel(), :COLUMNS]),
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
@@ -102,11 +107,11 @@ def _pictures(networks: Trained, contexts: FixedContexts, samples: np.ndarray[An
     }
 
 
-def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling) -> tuple[Any, Any, Any]:
+def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling, warmth: float) -> tuple[Any, Any, Any]:
     """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
-    warmth = noise.new_full((1,), settings.warmth)
-    prior = networks.prior_of(context).blended(warmth)
-    velocity = velocity_of(networks.generator, prior, context, warmth)
+    shared = noise.new_full((1,), warmth)
+    prior = networks.prior_of(context).blended(shared)
+    velocity = velocity_of(networks.generator, prior, context, shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe))
     seen: dict[float, Tensor] = {}
 

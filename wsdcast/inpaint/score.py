@@ -77,7 +77,7 @@ def score(
     ]
     facts = {
         "scored": described(images, wanted.part, len(contexts), wanted.samples),
-        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth:g}",
+        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth}",
     } | {f"{name.replace('_', ' ')} of true images": f"{value:.3f}" for name, value in floor.items()}
     plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
     dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context)))

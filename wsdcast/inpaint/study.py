@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,15 @@ from wsdcast.images.store import Images, open_images
 from wsdcast.images.study_page import write_image_study_page
 from wsdcast.inpaint.classifier import Extract, extractors
 from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of
+from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of, warmth_for
 from wsdcast.inpaint.evaluation import described, floors, references, statistics_by_context
 from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Protocol
-from wsdcast.inpaint.summary import Setting, combine, halves, rows
+from wsdcast.inpaint.summary import CALIBRATED, Setting, combine, halves, rows
 from wsdcast.inpaint.train import train
 from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, STUDY, STUDY_PAGE, ImagePriorName
 from wsdcast.priors import moments_alone
-from wsdcast.study.variants import training_seconds, variant_place
+from wsdcast.sharing import training_seconds, variant_place
 
 SAME_NOISE = "same_noise.png"
 MOMENTS_ALONE = "moments alone"
@@ -156,11 +155,13 @@ def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
         found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
     if not main or recipe.task.kind not in ("inpaint", "block"):
         return found
-    # Warmth changes nothing where there is nothing to blend.
-    warmths = wanted.warmths if prior in ("warm", "plain-blend", "climatology") else (1.0,)
+    # Warmth changes nothing for the standard prior.
+    warmths = wanted.warmths if prior == "warm" else (1.0,)
     numbers = possible(wanted.solvers[0], wanted.visible_nfe)
-    every = product(wanted.visible, numbers, warmths)
-    return found + [Setting("sensitivity", prior, wanted.solvers[0], "uniform", warmth, visible, nfe) for visible, nfe, warmth in every]
+    for visible, nfe, warmth in product(wanted.visible, numbers, warmths):
+        name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
+        found.append(Setting("sensitivity", name, wanted.solvers[0], "uniform", value, visible, nfe))
+    return found
 
 
 def _left_out(recipe: ImageRecipe) -> dict[str, str]:
@@ -183,20 +184,22 @@ def _evaluated(
     count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
     origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
     asked = [variant.task.model_dump(mode="json"), variant.sample.part, count, wanted.samples, sorted(extract)]
-    about = digest_of([asdict(setting), origin, asked])
+    about = digest_of([str(setting), origin, asked])
     path = place / f"{setting.kind}-{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
     if path.exists():
         with xr.open_dataset(path) as dataset:
             return dataset.load()
     contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
+    unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
+    warmth = warmth_for("calibrated" if setting.prior == CALIBRATED else setting.warmth, networks, unseen)
     sampler = (
-        sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, setting.warmth)
+        sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth)
         if setting.solver
         else moments_sampler(moments_alone(networks.moments))
     )
     label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible"
     samples = np.stack(list(draw_samples(contexts, sampler, wanted.samples, label)))
-    dataset = statistics_by_context(samples, contexts, extract)
+    dataset = statistics_by_context(samples, contexts, extract).assign_attrs(warmth=warmth)
     with complete(path) as partial:
         dataset.to_netcdf(partial)
     return dataset

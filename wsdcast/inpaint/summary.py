@@ -13,6 +13,8 @@ from wsdcast.images.frechet import FeatureStatistics, interval
 from wsdcast.inpaint.evaluation import bounds, scored
 
 WITHOUT_NETWORK = ("standard", "climatology")
+CALIBRATED = "warm, calibrated"
+"""The warm start at the warmth at which its moments are calibrated."""
 COMPARED = ("classifier_distance", "fid", "crps")
 
 
@@ -48,6 +50,9 @@ def combine(parts: list[tuple[Setting, int, xr.Dataset]], share: float, referenc
     found = [scored(list(of_setting.values()), reference) for of_setting in by_setting.values()]
     columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
     study = xr.Dataset(coords=columns | {"seed": list(next(iter(by_setting.values())))})
+    # What a calibrated warmth was, mean over seeds.
+    used = [np.mean([statistics.attrs["warmth"] for statistics in of_setting.values()]) for of_setting in by_setting.values()]
+    study = study.assign_coords(warmth=("setting", used))
     study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
     for name in found[0]:
         study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])

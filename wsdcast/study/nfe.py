@@ -25,10 +25,11 @@ from wsdcast.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, STUDY, STUDY_PAG
 from wsdcast.priors import Trained, moments_alone, trained
 from wsdcast.recipe import Recipe
 from wsdcast.report.study import write_study_page
+from wsdcast.sharing import training_seconds
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.statistics import study_statistics
 from wsdcast.study.summary import combine, described, rows, saturation
-from wsdcast.study.variants import moments_cost, train_variant, training_seconds, variant_of
+from wsdcast.study.variants import moments_cost, train_variant, variant_of
 from wsdcast.training.predictions import checked, in_words
 from wsdcast.warmstart.prior import Moments
 
