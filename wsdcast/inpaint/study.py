@@ -182,16 +182,16 @@ def _evaluated(
     """Statistics by context of one setting; from disk if they were made from the same networks and settings."""
     wanted = variant.study
     count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
+    unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
+    warmth = warmth_for("calibrated" if setting.prior == CALIBRATED else setting.warmth, networks, unseen)
     origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
     asked = [variant.task.model_dump(mode="json"), variant.sample.part, count, wanted.samples, sorted(extract)]
-    about = digest_of([str(setting), origin, asked])
-    path = place / f"{setting.kind}-{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
+    about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked])
+    path = place / f"{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
     if path.exists():
         with xr.open_dataset(path) as dataset:
             return dataset.load()
     contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
-    unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
-    warmth = warmth_for("calibrated" if setting.prior == CALIBRATED else setting.warmth, networks, unseen)
     sampler = (
         sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth)
         if setting.solver
