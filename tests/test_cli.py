@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import wsdcast
+from wsdcast.artefact import Summary
 from wsdcast.cli import app
+from wsdcast.cli.show import show
 
 INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 
@@ -58,3 +62,10 @@ def test_progress_shows_on_a_terminal_and_nowhere_else():
     assert shown.stdout == "10\n"
     assert "adding up" in picture
     assert "5/5" in picture
+
+
+def test_json_has_null_for_what_is_not_finite(capsys):
+    show(Summary("score", facts={"a": float("nan")}, scores=[{"b": [1.5, float("inf")], "c": np.float64("nan")}]), json=True)
+    printed = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert printed["facts"] == {"a": None}
+    assert printed["scores"] == [{"b": [1.5, None], "c": None}]

@@ -128,6 +128,9 @@ def test_all_priors_cost_the_same_to_train(place):
     assert 0.5 < ratio < 1
     # Itself and two folds in the same batches; predicting twice costs a third of a training step for each of the 94 samples.
     assert extra == round((3 * recipe.moments.steps + 2 * 94 / 3 / 4) * ratio)
+    # A step of three batches is of three times the samples.
+    several = recipe.changed(moments__accumulate=3, generator__accumulate=2)
+    assert moments_cost(several, record)[1] == round((3 * recipe.moments.steps * 3 / 2 + 2 * 94 / 3 / 8) * ratio)
     for prior in ("standard", "climatology"):
         assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == recipe.generator.steps + extra
     for prior in ("warm", "features-only", "mean-only"):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from json import dumps
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -30,7 +31,7 @@ def show(summary: Summary, json: bool) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     if json:
-        print(dumps(asdict(summary), indent=2, default=str))
+        print(dumps(_strict(asdict(summary)), indent=2, default=str))
         return
     console = Console()
     table = Table(title=f"wsdcast {summary.stage}", title_justify="left", show_header=False, box=None, padding=(0, 1))
@@ -47,6 +48,15 @@ def show(summary: Summary, json: bool) -> None:
         console.print(Text(f" {number}. {problem}"))
     if summary.scores:
         console.print(TABLES.get(summary.stage, _settings)(summary))
+
+
+def _strict(value: Any) -> Any:
+    """With null for what is not finite, for which JSON has no words."""
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def show_benchmark(benchmark: Benchmark, json: bool) -> None:

@@ -40,8 +40,9 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
     ratio = models.operations(moments, context) / models.operations(generator, *inputs)
     folds, samples = recipe.moments.folds, record.now("train").size
     # A step of training costs three evaluations for each of its samples: one forward, two backward.
-    visits = (1 + folds) * recipe.moments.steps * recipe.moments.batch + (2 if folds else 1) * samples / 3
-    return ratio, round(visits * ratio / recipe.generator.batch)
+    per_step = recipe.moments.batch * recipe.moments.accumulate
+    visits = (1 + folds) * recipe.moments.steps * per_step + (2 if folds else 1) * samples / 3
+    return ratio, round(visits * ratio / (recipe.generator.batch * recipe.generator.accumulate))
 
 
 def train_variant(variant: Recipe, directory: Path, moments: Moments | None, overwrite: bool) -> Path:
