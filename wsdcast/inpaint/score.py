@@ -57,8 +57,9 @@ def score(
     extract = extractors(resolved, directory, images, weights, summary, overwrite)
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES) as kept:
-            if kept.attrs["distances"] == ", ".join(extract):
-                summary.facts["current"] = str(directory / SCORES)
+            if set(extract) <= set(kept.attrs["distances"].split(", ")):
+                summary.facts |= {"current": str(directory / SCORES)} | json.loads(kept.attrs["facts"])
+                summary.scores = json.loads(kept.attrs["table"])
                 return summary
     contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
     reference = references(images, extract)
@@ -82,6 +83,7 @@ def score(
     plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
     dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context)))
     dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}
+    dataset.attrs |= {"facts": json.dumps(facts), "table": json.dumps(rows)}
     dataset.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, SCORES))
     with alone(directory, "inpaint score"):
         with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
