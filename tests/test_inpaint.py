@@ -24,6 +24,7 @@ from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.inpaint.sample import sample
 from wsdcast.inpaint.score import score
 from wsdcast.inpaint.train import train
+from wsdcast.names import GENERATOR
 
 RECIPE = ImageRecipe.model_validate(yaml.safe_load(TINY_IMAGES))
 STAGES = ("prepare", "train", "sample", "score")
@@ -203,3 +204,10 @@ def test_the_shown_recipe_shows_every_key():
     for section, values in full.items():
         if isinstance(values, dict):
             assert set(shown[section]) == set(values), section
+
+
+def test_a_generator_without_a_moments_network_does_not_depend_on_it():
+    other = RECIPE.changed(moments__widths=[4, 4])
+    assert other.parts(GENERATOR) != RECIPE.parts(GENERATOR)
+    for prior in ("standard", "climatology"):
+        assert other.changed(generator__prior=prior).parts(GENERATOR) == RECIPE.changed(generator__prior=prior).parts(GENERATOR)

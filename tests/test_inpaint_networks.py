@@ -25,6 +25,7 @@ from wsdcast.inpaint.train import train
 from wsdcast.training import checkpoints
 from wsdcast.warmstart.evaluations import NAMES
 from wsdcast.warmstart.flow import sample as algorithm_2
+from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 
@@ -132,7 +133,26 @@ def test_an_untrained_mean_is_the_image_as_it_is_known(images, kind):
     known = context[:, 3:].expand(-1, 3, -1, -1) == 1
     assert torch.equal(mean[known], target[known])
     assert known.any() == (kind in ("inpaint", "block"))
-    assert std.unique().numel() == 1
+    assert (std[known] == MINIMUM_STD).all()
+    assert std[~known].unique().numel() == 1
+    assert (std[~known] > MINIMUM_STD).all()
+
+
+def test_what_is_shown_stays_known_whatever_the_network_says(images):
+    """And so teaches it nothing: no gradient comes from there."""
+    contexts = fixed_contexts(images, "validation", Task(visible_test=0.5))
+    context, target = contexts.context(torch.arange(4)), contexts.target(torch.arange(4))
+    model = moments_model(ImageNetwork(widths=(8, 8)), 3)
+    outputs = torch.randn(4, 6, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    model.network.forward = lambda _: outputs
+    mean, std = model(context)
+    shown = context[:, -1:].expand(-1, 3, -1, -1) == 1
+    assert torch.equal(mean[shown], target[shown])
+    assert (std[shown] == MINIMUM_STD).all()
+    assert (mean[~shown] == outputs[:, :3][~shown]).all()
+    negative_log_likelihood(model, context, target).backward()
+    assert not outputs.grad[:, :3][shown].any()
+    assert outputs.grad[:, :3][~shown].all()
 
 
 def test_the_climatology_is_of_the_training_part(images):

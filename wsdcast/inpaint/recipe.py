@@ -173,7 +173,10 @@ class ImageRecipe(Experiment):
             whole["task"] = {key: value for key, value in whole["task"].items() if not key.endswith("_test")}
         if artefact == STUDY:
             del whole["generator"]["prior"]  # it has many
-        return {section: whole[section] for section in ARTEFACTS[artefact][0]}
+        sections = ARTEFACTS[artefact][0]
+        if artefact == GENERATOR and not self.generator.needs_moments_network:
+            sections = tuple(section for section in sections if section != MOMENTS)
+        return {section: whole[section] for section in sections}
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
         """The artefacts that one is made from."""
