@@ -69,12 +69,13 @@ def copy(place, tmp_path) -> Path:
     return tmp_path / "run"
 
 
-def statistics_of(run: Path, prior: str, seed: int, solver: str, nfe: int) -> Path:
+def statistics_of(run: Path, prior: str, seed: int, solver: str, nfe: int, warmth: float = 1.0) -> Path:
     """The file of a setting of the curve, which has six contexts; those of the sensitivity have four."""
     found = []
     for path in (run / f"study/{prior}-{seed}").glob(f"{solver}-{nfe}-*.nc"):
         with xr.open_dataset(path) as dataset:
-            found += [path] * (dataset.sizes["context"] == 6)
+            if dataset.sizes["context"] == 6 and dataset.attrs["warmth"] == warmth:
+                found.append(path)
     (only,) = found
     return only
 
@@ -82,7 +83,8 @@ def statistics_of(run: Path, prior: str, seed: int, solver: str, nfe: int) -> Pa
 def test_every_setting_is_there_once(study):
     names = ("kind", "prior", "solver", "warmth", "visible", "nfe")
     found = list(zip(*(study[name].values.tolist() for name in names), strict=True))
-    expected = [("curve", prior, solver, 1, 0.1, nfe) for prior in PRIORS[:2] for solver in ("midpoint", "dpm2") for nfe in (2, 4, 6)]
+    of_main = [("warm", 0), ("warm", 1), ("standard", 1)]
+    expected = [("curve", prior, solver, w, 0.1, nfe) for prior, w in of_main for solver in ("midpoint", "dpm2") for nfe in (2, 4, 6)]
     expected += [("curve", prior, "midpoint", 1, 0.1, 2) for prior in PRIORS[2:]] + [("curve", "moments alone", "", 1, 0.1, 0)]
     expected += [("sensitivity", "warm", "midpoint", warmth, visible, 2) for warmth in (0, 1) for visible in (0.05, 0.5)]
     expected += [("sensitivity", "standard", "midpoint", 1, visible, 2) for visible in (0.05, 0.5)]
@@ -101,7 +103,8 @@ def test_scores_are_means_over_seeds_of_what_each_generator_does(place, images, 
         contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
         samples = np.stack(list(draw_samples(contexts, sampler_of(networks, "dpm2", "uniform", 4, 1.0), 2)))
         values.append(statistics_by_context(samples, contexts, {})["crps"].mean().item())
-    (row,) = np.flatnonzero((study["prior"] == "warm") & (study["solver"] == "dpm2") & (study["nfe"] == 4))
+    here = (study["prior"] == "warm") & (study["solver"] == "dpm2") & (study["nfe"] == 4) & (study["warmth"] == 1)
+    (row,) = np.flatnonzero(here)
     np.testing.assert_allclose(study["crps_by_seed"].values[row], values)
     assert study["crps"].values[row] == pytest.approx(np.mean(values))
 
@@ -172,7 +175,7 @@ def test_nothing_is_done_twice(place, copy, without_page):
 def test_changed_options_are_computed_beside_the_others(copy, without_page):
     lost = statistics_of(copy, "warm", 0, "midpoint", 2)
     lost.unlink()
-    before, fewer = times(copy), {"solvers": ["midpoint"], "ablations": [], "visible": []}
+    before, fewer = times(copy), {"solvers": ["midpoint"], "ablations": [], "visible": [], "warmths": [1]}
     summary = inpaint_study(run=copy, nfe=[2, 8], **fewer)
     after = times(copy)
     assert {path: after[path] for path in before} == before
@@ -200,7 +203,7 @@ def test_a_study_of_another_recipe_is_refused(place, tmp_path):
 
 
 def test_differences_have_the_same_contexts_drawn(place, images, study):
-    """The warm start with half of the evaluations less the standard prior, each by its best solver."""
+    """The warm start with half of the evaluations less the standard prior, each by its best solver and warmth."""
     assert study["standard_nfe"].values.tolist() == [4]
     found = {}
     for prior, nfe in (("warm", 2), ("standard", 4)):
@@ -214,7 +217,8 @@ def test_differences_have_the_same_contexts_drawn(place, images, study):
     for prior, (solver, best) in found.items():
         per_seed = []
         for seed in (0, 1):
-            with xr.open_dataset(statistics_of(place / "run", prior, seed, solver, 2 if prior == "warm" else 4)) as statistics:
+            path = statistics_of(place / "run", prior, seed, solver, 2 if prior == "warm" else 4, best["warmth"].item())
+            with xr.open_dataset(path) as statistics:
                 per_seed.append(statistics["crps"].values)
         assert best["crps"].item() == pytest.approx(np.mean(per_seed))
         draws[prior] = np.mean(per_seed, axis=0) @ weights.T
@@ -287,6 +291,6 @@ def test_tasks_without_a_mask_have_no_visible_share():
 def test_two_held_out_images_are_enough(tmp_path, without_page):
     recipe = RECIPE.changed(data__test_share=0.01, generator__steps=1, moments__steps=1)
     prepare(recipe, tmp_path / "run")
-    summary = inpaint_study(recipe, tmp_path / "run", seeds=[0], ablations=[], nfe=[2], solvers=["midpoint"], visible=[])
+    summary = inpaint_study(recipe, tmp_path / "run", seeds=[0], ablations=[], nfe=[2], solvers=["midpoint"], visible=[], warmths=[1])
     assert "2 contexts of held-out images" in summary.facts["scored"]
     assert len(summary.scores) == 3

@@ -158,7 +158,8 @@ def study(
         typer.Option(metavar=LIST, help="Shares of visible pixels; '' for none.", show_default="the recipe's: 0.01,0.05,0.2,0.5,0.9"),
     ] = None,
     warmths: Annotated[
-        str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each at every share.", show_default="the recipe's: 0,0.5,1,calibrated")
+        str | None,
+        typer.Option(metavar=LIST, help="w of Eq. 4, at every share and in the curves.", show_default="the recipe's: 0.5,0.9,1,calibrated"),
     ] = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 2")] = None,

@@ -75,17 +75,18 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
     if curves.sizes["setting"]:
         parts += [
             "<h2>By number of evaluations</h2>",
-            picture(by_evaluations(curves, main), "Distances and CRPS against evaluations, best solver of each prior"),
-            "<p class=note>The best solver and grid in time of each prior at each number of evaluations. The moments network's share of an "
-            "evaluation counts for those that use it. Solid: the warm start and standard flow matching; dashed: ablations.</p>",
+            picture(by_evaluations(curves, main), "Distances and CRPS against evaluations, best solver and warmth of each prior"),
+            "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations. The moments "
+            "network's share of an evaluation counts for those that use it. Solid: the warm start and standard flow matching; dashed: "
+            "ablations.</p>",
         ]
         if others:
-            parts += [picture(by_evaluations(curves, others), "Other scores against evaluations, best solver of each prior")]
+            parts += [picture(by_evaluations(curves, others), "Other scores against evaluations, best solver and warmth of each prior")]
         if len(_solvers(curves)) > 1:
             parts += [
                 "<h2>By solver</h2>",
                 picture(by_solver(curves, main), "Scores by solver and grid in time"),
-                "<p class=note>Rings: taken as best, the points of the figures above.</p>",
+                "<p class=note>Rings: taken as best, the points of the figures above; off the lines where another warmth was best.</p>",
             ]
     if sensitivity.sizes["setting"]:
         parts += [
@@ -103,7 +104,7 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
 
 @matplotlib.rc_context(LOOK)
 def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
-    """Fig. 5: scores against cost, the moments network's share included, a line for the best solvers of each prior.
+    """Fig. 5: scores against cost, the moments network's share included, a line for the best solvers and warmths of each prior.
 
     Args:
         curves: the study's settings of the kind curve.
@@ -121,7 +122,7 @@ def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
 
 @matplotlib.rc_context(LOOK)
 def by_solver(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
-    """Fig. 8: every solver with every grid in time, for the warm start and the standard prior, or the first two others.
+    """Fig. 8: every solver with every grid in time, for the warm start at full warmth and the standard prior, or two others.
 
     Args:
         curves: the study's settings of the kind curve.
@@ -137,6 +138,7 @@ def by_solver(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
     for row, score in zip(axes, scores, strict=True):
         for axis, prior in zip(row, priors, strict=True):
             mine = curves.isel(setting=(curves["prior"] == prior).values).sortby("nfe")
+            mine = mine.isel(setting=(mine["warmth"] == mine["warmth"].max()).values)
             for solver, grid in solvers:
                 line = mine.isel(setting=((mine["solver"] == solver) & (mine["grid_in_time"] == grid)).values)
                 axis.plot(line["nfe"], line[score], marker=".", color=colours[solver], linestyle=styles[grid], label=f"{solver}, {grid}")

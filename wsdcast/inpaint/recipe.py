@@ -126,7 +126,7 @@ class ImageStudy(Section):
     visible: tuple[Share, ...] = Field((0.01, 0.05, 0.2, 0.5, 0.9), description="shares of pixels visible, for the sensitivity")
     visible_nfe: tuple[PositiveInt, ...] = Field((4, 50), description="at these numbers of evaluations")
     warmths: tuple[Warmth | Literal["calibrated"], ...] = Field(
-        (0.0, 0.5, 1.0, "calibrated"), min_length=1, description="of the warm start, each at every share"
+        (0.5, 0.9, 1.0, "calibrated"), min_length=1, description="of the warm start, each at every share, and numbers in the curves"
     )
     visible_contexts: int = Field(250, ge=2, description="held-out images for the sensitivity")
     contexts: int = Field(1000, ge=2, description="held-out images, fewer if there are not so many")

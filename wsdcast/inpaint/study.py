@@ -146,19 +146,19 @@ def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
     """
     wanted, share = recipe.study, recipe.task.visible_test
     main = prior in wanted.priors
+    # Warmth changes nothing for the standard prior, and ablations are compared at full warmth.
+    warmths = wanted.warmths if prior == "warm" else (1.0,)
+    numbers = [warmth for warmth in warmths if warmth != "calibrated"] or [1.0]
     found, asked = [], wanted.nfe if main else wanted.ablation_nfe
     for solver in wanted.solvers if main else wanted.solvers[:1]:
         if not possible(solver, asked):
             raise UserError(f"nothing to study: the solver {solver} cannot make exactly {', '.join(map(str, asked))} evaluations")
-        found += [Setting("curve", prior, solver, "uniform", 1.0, share, nfe) for nfe in possible(solver, asked)]
+        found += [Setting("curve", prior, solver, "uniform", *both) for both in product(numbers, [share], possible(solver, asked))]
     if prior == "warm":
         found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
     if not main or recipe.task.kind not in ("inpaint", "block"):
         return found
-    # Warmth changes nothing for the standard prior.
-    warmths = wanted.warmths if prior == "warm" else (1.0,)
-    numbers = possible(wanted.solvers[0], wanted.visible_nfe)
-    for visible, nfe, warmth in product(wanted.visible, numbers, warmths):
+    for visible, nfe, warmth in product(wanted.visible, possible(wanted.solvers[0], wanted.visible_nfe), warmths):
         name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
         found.append(Setting("sensitivity", name, wanted.solvers[0], "uniform", value, visible, nfe))
     return found

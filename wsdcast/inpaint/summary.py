@@ -36,7 +36,7 @@ def combine(parts: list[tuple[Setting, int, xr.Dataset]], share: float, referenc
 
     Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
     95 % of bootstrap samples of contexts, the same for all settings with as many, so ``half`` compares them pairwise: the warm start's
-    best solver with half of the evaluations less the standard prior's best, for each score its difference and interval.
+    best setting with half of the evaluations less the standard prior's best, for each score its difference and interval.
 
     Args:
         parts: every setting for every seed, and its statistics by context.
@@ -63,7 +63,7 @@ def combine(parts: list[tuple[Setting, int, xr.Dataset]], share: float, referenc
 
 
 def _best(settings: list[Setting], distance: Any) -> list[bool]:
-    """Whether each is the solver of the least distance among those of its prior and number of evaluations."""
+    """Whether each is the solver and warmth of the least distance among those of its prior and number of evaluations."""
     groups: dict[tuple[str, int], list[int]] = {}
     for index, setting in enumerate(settings):
         if setting.kind == "curve":
