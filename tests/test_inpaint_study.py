@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +144,8 @@ def test_all_priors_cost_the_same_to_train(images, accumulate):
     for prior in ("unblended", "mean-only", "features-only", "plain-blend"):
         assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == 90
     assert variant_of(recipe, (ratio, extra), 3, "climatology").generator.steps == standard
+    of_steps = recipe.changed(study__budget="steps")
+    assert variant_of(of_steps, (ratio, extra), 0, "standard").generator.steps == 90
     assert variant_of(recipe, (ratio, extra), 3, "climatology").seed == 3
 
 
@@ -294,3 +298,19 @@ def test_two_held_out_images_are_enough(tmp_path, without_page):
     summary = inpaint_study(recipe, tmp_path / "run", seeds=[0], ablations=[], nfe=[2], solvers=["midpoint"], visible=[], warmths=[1])
     assert "2 contexts of held-out images" in summary.facts["scored"]
     assert len(summary.scores) == 3
+
+
+def test_tables_of_a_study_of_images(place, study, tmp_path):
+    script = Path(__file__).parents[1] / "examples/image_study_tables.py"
+    done = subprocess.run([sys.executable, script, place / "run/study.nc", tmp_path, "tiny"], capture_output=True, text=True, check=True)
+    for prior in ("warm", "standard", "features-only", "moments alone"):
+        rows = [line for line in done.stdout.splitlines() if line.startswith(f"| {prior} |")]
+        best = ((study["prior"] == prior) & study["best"]).values
+        assert len(rows) == best.sum()
+        for score in study["crps"].values[best]:
+            assert any(f"| {score:.4f} [" in row for row in rows)
+    ratios = study["crps_by_seed"].isel(setting=((study["kind"] == "sensitivity") & (study["visible"] == 0.5)).values)
+    of_prior = dict(zip(zip(ratios["prior"].values, ratios["warmth"].values, strict=True), ratios.values, strict=True))
+    expected = of_prior["warm", 1.0] / of_prior["standard", 1.0]
+    assert f"{expected.mean():.2f} / {expected[0]:.2f}, {expected[1]:.2f}" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny-evaluations.png", "tiny-visible.png"}

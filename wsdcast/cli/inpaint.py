@@ -138,6 +138,13 @@ def study(
     recipe: RecipeOption = None,
     run: RunOption = None,
     seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
+    budget: Annotated[
+        Literal["cost", "steps"] | None,
+        typer.Option(
+            help="That all priors share: the cost of training, moments network included, or the generator's steps, as in the paper.",
+            show_default="the recipe's: cost",
+        ),
+    ] = None,
     priors: Annotated[
         str | None, typer.Option(metavar=LIST, help="Priors with every solver and share.", show_default="the recipe's: warm,standard")
     ] = None,
@@ -182,7 +189,7 @@ def study(
         "warmths": warmths,
     }
     split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
-    split |= {"contexts": contexts, "samples": samples}
+    split |= {"contexts": contexts, "samples": samples, "budget": budget}
     show(inpaint_study(recipe, run, inception_weights=inception_weights, protocol=protocol, overwrite=overwrite, **split), json)
 
 

@@ -116,6 +116,7 @@ class ImageStudy(Section):
     """What `wsdcast inpaint study` compares."""
 
     seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="of training")
+    budget: Literal["cost", "steps"] = Field("cost", description="that all priors share: the cost of training, or the generator's steps")
     priors: tuple[ImagePriorName, ...] = Field(("warm", "standard"), min_length=1, description="compared with every solver and share")
     ablations: tuple[ImagePriorName, ...] = Field(
         ("unblended", "mean-only", "features-only"), description="compared with the first solver and the share of the test"

@@ -36,6 +36,7 @@ from wsdcast.sharing import training_seconds, variant_place
 
 SAME_NOISE = "same_noise.png"
 MOMENTS_ALONE = "moments alone"
+BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
 SHOWN = 3
 """Contexts in the picture of the same noise."""
 
@@ -52,7 +53,7 @@ def inpaint_study(
     """Train a generator for each prior and seed, and compare them by number of evaluations: ``RUN/study.nc`` and ``RUN/study.html``.
 
     All generators have the same network and the same total cost of training: those without a moments network are trained longer by what
-    it cost. All settings share their contexts and their noise. What is there and current is not done again.
+    it cost, unless the budget is in steps. All settings share their contexts and their noise. What is there and current is not done again.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared images.
@@ -119,9 +120,12 @@ def inpaint_study(
 
 
 def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
-    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of the moments, :func:`moments_cost`."""
+    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of the moments, :func:`moments_cost`.
+
+    If the budget is in steps, as in the paper, the moments network is not counted.
+    """
     variant = recipe.changed(seed=seed, generator__prior=prior)
-    if variant.generator.needs_moments_network:
+    if variant.generator.needs_moments_network or recipe.study.budget == "steps":
         return variant
     return variant.changed(generator__steps=variant.generator.steps + cost[1])
 
@@ -217,4 +221,5 @@ def _about(recipe: ImageRecipe, images: Images) -> str:
     part = recipe.sample.part
     contexts = min(wanted.contexts, images.count(part))
     what = f"{source}, {images.shape[1]}x{images.shape[2]}; task: {recipe.task.kind}, {100 * recipe.task.visible_test:g} % visible; "
-    return what + described(images, part, contexts, wanted.samples) + f"; training seeds {', '.join(map(str, wanted.seeds))}"
+    trained = f"; training seeds {', '.join(map(str, wanted.seeds))}, equal {BUDGETS[wanted.budget]}"
+    return what + described(images, part, contexts, wanted.samples) + trained
