@@ -160,4 +160,8 @@ def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
     prior = InformedPrior(torch.zeros(4, 2, 3, 3), torch.full((4, 2, 3, 3), 0.1))
     found = calibrated_warmth(prior, torch.full((4, 2, 3, 3), error))
     assert found == pytest.approx(warmth, abs=1 / 1024)
+    # What is known, and without error, does not count.
+    unknown = torch.zeros(4, 1, 3, 3, dtype=torch.bool)
+    unknown[:, :, 0] = True
+    assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * unknown, unknown) == found
     assert found == 0 or prior.blended(torch.tensor([found])).normalise(torch.tensor(error)).max() <= 1 + 1e-5

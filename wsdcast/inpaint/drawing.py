@@ -54,7 +54,8 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
     if warmth != "calibrated":
         return warmth
     some = torch.arange(min(len(unseen), CALIBRATED_ON))
-    return calibrated_warmth(networks.prior_of(unseen.context(some)), unseen.target(some))
+    context = unseen.context(some)
+    return calibrated_warmth(networks.prior_of(context), unseen.target(some), context[:, -1:] != 1)
 
 
 @torch.inference_mode()

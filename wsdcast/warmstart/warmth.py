@@ -9,7 +9,7 @@ from wsdcast.warmstart.prior import InformedPrior
 HALVINGS = 10
 
 
-def calibrated_warmth(prior: InformedPrior, target: Tensor) -> float:
+def calibrated_warmth(prior: InformedPrior, target: Tensor, unknown: Tensor | None = None) -> float:
     """The largest warmth at which errors of the mean are no larger than the blended standard deviation says.
 
     The paper samples at w = 1 throughout. On contexts unlike those of training a moments network errs more than it thinks, and generation
@@ -19,6 +19,7 @@ def calibrated_warmth(prior: InformedPrior, target: Tensor) -> float:
     Args:
         prior: of some contexts that no network has seen, as it is at full warmth, (batch, channel, ...).
         target: what followed them, of the same shape.
+        unknown: where the context leaves them open, of a shape that broadcasts to that; elsewhere nothing is counted. Default: everywhere.
 
     Returns:
         w, to 1/1024.
@@ -26,7 +27,8 @@ def calibrated_warmth(prior: InformedPrior, target: Tensor) -> float:
 
     def trusted(warmth: float) -> bool:
         standardised = prior.blended(target.new_full((1,), warmth)).normalise(target)
-        return bool(standardised.square().mean() <= 1)
+        squares = standardised.square()
+        return bool((squares if unknown is None else squares[unknown.expand_as(squares)]).mean() <= 1)
 
     if trusted(1.0):
         return 1.0
