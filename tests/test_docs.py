@@ -169,3 +169,8 @@ def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
     """If it is another one now, the page is to be made anew."""
     digest = digest_of(recipe.load_recipe(name).changed(**changes).dump())
     assert f"Recipe {name}, hash {digest}" in (ROOT / f"docs/results/{page}.md").read_text()
+
+
+def test_results_on_images_carry_the_hash_of_the_recipe_as_it_is():
+    digest = digest_of(experiment.load("cifar10-small", ImageRecipe).dump())
+    assert f"recipe hash {digest}" in (ROOT / "docs/results/cifar10.md").read_text()
