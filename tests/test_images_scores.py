@@ -19,7 +19,22 @@ from wsdcast.images import scores
 from wsdcast.images.features import FEATURES, INCEPTION, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance, interval
 from wsdcast.images.resampling import context_weights
-from wsdcast.images.scores import drawn_metrics, radial_power, sample_statistics, summarise
+from wsdcast.images.scores import drawn_metrics, metrics, radial_power, sample_statistics
+from wsdcast.verification import bootstrap
+
+
+def summarise(statistics: xr.Dataset, draws: int = bootstrap.DRAWS, seed: int = 0) -> dict[str, dict]:
+    """Each metric and 95 % of bootstrap samples of contexts, as :func:`wsdcast.inpaint.evaluation.scored` has them."""
+    values, drawn = metrics(statistics.mean("context")), drawn_metrics(statistics, draws, seed)
+    found = {}
+    for name, value in values.data_vars.items():
+        of = {"value": value.values.tolist()}
+        if not str(name).startswith("power_deviation"):
+            bounds = bootstrap.interval(drawn[name])
+            of |= {bound: bounds.sel(bound=bound).values.tolist() for bound in ("low", "high")}
+        found[str(name)] = of
+    found["power_ratio"]["wavenumber"] = statistics["wavenumber"].values.tolist()
+    return found
 
 
 def gaussian(count, mean, covariance):

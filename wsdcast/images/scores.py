@@ -6,15 +6,13 @@ joined; roots and ratios come last, in :func:`metrics`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy.fft
 import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.images.resampling import context_weights
-from wsdcast.verification.bootstrap import DRAWS, interval
+from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kernels import debiased_squared_error, fair_crps, ranked, squared_error, variance
 
 Real = NDArray[np.floating]
@@ -174,25 +172,3 @@ def drawn_metrics(statistics: xr.Dataset, draws: int = DRAWS, seed: int = 0) -> 
         return xr.dot(field.fillna(0), weights, dim="context") / share.where(share > 0)
 
     return metrics(xr.Dataset({name: resampled(field) for name, field in statistics.data_vars.items()}))
-
-
-def summarise(statistics: xr.Dataset, draws: int = DRAWS, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Each metric as ``value`` and 95 % interval, ``low`` and ``high``, over bootstrap samples of contexts.
-
-    Numbers, or for ``power_ratio`` lists by the wavenumbers in its ``wavenumber``. What is NaN has no pixels or too few samples.
-    Deviations of the power ratio have no interval: those of bootstrap samples are larger than that of the whole.
-
-    Args:
-        statistics: from :func:`sample_statistics`, of at least one context.
-        draws, seed: as in :func:`drawn_metrics`.
-    """
-    values, drawn = metrics(statistics.mean("context")), drawn_metrics(statistics, draws, seed)
-    found = {}
-    for name, value in values.data_vars.items():
-        of: dict[str, Any] = {"value": value.values.tolist()}
-        if not str(name).startswith("power_deviation"):
-            bounds = interval(drawn[name])
-            of |= {bound: bounds.sel(bound=bound).values.tolist() for bound in ("low", "high")}
-        found[str(name)] = of
-    found["power_ratio"]["wavenumber"] = statistics["wavenumber"].values.tolist()
-    return found
