@@ -135,7 +135,8 @@ def test_on_the_plane_nothing_wraps_round(random):
     for sphere_or_not, changed in ((False, [0, 1]), (True, [0, 1, 7])):
         convolution = trained(Convolution(1, 1, sphere=sphere_or_not), random)
         difference = (convolution(other) - convolution(x)).abs().amax(dim=(0, 1, 2))
-        assert difference.nonzero()[:, 0].tolist() == changed
+        rounding = 1e-6  # a convolution may add the same terms in another order from column to column
+        assert (difference > rounding).nonzero()[:, 0].tolist() == changed
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 13)])

@@ -1,0 +1,80 @@
+"""Images in files of every kind, for tests, and how they are read."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from PIL import Image
+
+from wsdcast.images import cifar
+from wsdcast.images.decoding import decoded, survey
+from wsdcast.images.sources import Entry, open_source
+
+CIFAR10 = SHARED / "cifar10"
+needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not part of the repository; expected in ../shared/data")
+
+
+def noise(count: int, *shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
+    stream = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def folder_of(path: Path, images: np.ndarray) -> Path:
+    path.mkdir(parents=True)
+    for number, image in enumerate(images):
+        (path / f"{number:03}.png").write_bytes(encoded(image))
+    return path
+
+
+def zip_of(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def read(path: Path, crop: int | None = None, size: int | None = None) -> tuple[list[Entry], list[np.ndarray | str]]:
+    source = open_source(path, 0)
+    pairs = list(decoded(source, crop, size, survey(source, crop, size)[1], "most are"))
+    return [entry for entry, _ in pairs], [image for _, image in pairs]
+
+
+def as_set(images: np.ndarray) -> set[bytes]:
+    return {image.tobytes() for image in images}
+
+
+def cifar_members(count: int = 4) -> tuple[dict[str, bytes], dict[str, tuple[np.ndarray, list[int]]]]:
+    """Records written pixel by pixel, and the images and labels that they are of."""
+    members, truth = {}, {}
+    for number, name in enumerate((*cifar.TRAINING, cifar.TEST)):
+        images = noise(count, 32, 32, 3, seed=number)
+        labels = [(number + record) % 10 for record in range(count)]
+        content = bytearray()
+        for image, label in zip(images, labels, strict=True):
+            content.append(label)
+            for channel in range(3):
+                for row in range(32):
+                    content.extend(int(image[row, column, channel]) for column in range(32))
+        members[f"cifar-10-batches-bin/{name}"] = bytes(content)
+        truth[name] = (images, labels)
+    return members | {"cifar-10-batches-bin/readme.html": b"", "cifar-10-batches-bin/batches.meta.txt": b""}, truth
