@@ -132,6 +132,11 @@ def test_what_cannot_be_is_one_line(inpainted, arguments, message):
     assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
 
 
+def test_tasks_that_show_no_pixels_have_no_visible_share(tmp_path):
+    with pytest.raises(UserError, match=r"--visible 0.3: the task colourise shows no share of the pixels"):
+        sample(RECIPE.changed(task__kind="colourise"), tmp_path, visible=0.3)
+
+
 def test_an_unknown_name_is_an_error_of_usage(inpainted):
     for arguments in (("sample", "--solver", "best"), ("sample", "--protocol", "loose"), ("train", "--prior", "given")):
         assert invoke("inpaint", *arguments, "--run", str(inpainted / "run"))[0] == 2

@@ -292,6 +292,27 @@ def test_tasks_without_a_mask_have_no_visible_share():
     assert {setting.kind for setting in settings} == {"curve"}
 
 
+def test_tasks_are_described_by_what_is_scored():
+    tested = {
+        kind: RECIPE.changed(task__kind=kind).task.tested for kind in ("inpaint", "block", "super-resolution", "colourise", "denoise")
+    }
+    assert tested["inpaint"] == "inpaint, 10 % visible"
+    assert tested["block"] == "block, 10 % visible"
+    assert tested["super-resolution"] == "super-resolution, factor 4"
+    assert tested["colourise"] == "colourise"
+    assert tested["denoise"] == "denoise, noise 0.5"
+
+
+def test_damaged_statistics_are_made_again(copy, without_page):
+    fewer = {"seeds": [0], "solvers": ["midpoint"], "ablations": [], "visible": [], "warmths": [1], "nfe": [2]}
+    path = statistics_of(copy, "warm", 0, "midpoint", 2)
+    before = xr.load_dataset(path)
+    for content in (b"", b"no NetCDF", path.read_bytes()[:1000]):
+        path.write_bytes(content)
+        inpaint_study(run=copy, **fewer)
+        xr.testing.assert_identical(xr.load_dataset(path), before)
+
+
 def test_two_held_out_images_are_enough(tmp_path, without_page):
     recipe = RECIPE.changed(data__test_share=0.01, generator__steps=1, moments__steps=1)
     prepare(recipe, tmp_path / "run")

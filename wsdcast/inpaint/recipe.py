@@ -46,6 +46,17 @@ class Task(Section):
     noise_test: PositiveFloat = Field(0.5, description="and in contexts that are scored")
     flip: bool = Field(True, description="whether half of the images are mirrored in training")
 
+    @property
+    def shows_pixels(self) -> bool:
+        """Whether a share of the pixels is visible as it is; the other tasks degrade them all."""
+        return self.kind in ("inpaint", "block")
+
+    @property
+    def tested(self) -> str:
+        """What is scored, in words."""
+        degree = {"super-resolution": f", factor {self.factor}", "colourise": "", "denoise": f", noise {self.noise_test:g}"}
+        return self.kind + degree.get(self.kind, f", {100 * self.visible_test:g} % visible")
+
     @field_validator("visible", "noise")
     @classmethod
     def _in_order(cls, ends: tuple[float, float]) -> tuple[float, float]:

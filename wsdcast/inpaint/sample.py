@@ -57,6 +57,8 @@ def sample(
         raise UserError(f"--visible {visible:g}: the share of visible pixels must be between 0 and 1")
     wanted_changes = {f"sample__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **wanted_changes)
+    if visible is not None and not resolved.task.shows_pixels:
+        raise UserError(f"--visible {visible:g}: the task {resolved.task.kind} shows no share of the pixels")
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     networks, wanted, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)

@@ -27,6 +27,7 @@ from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.priors import moments_alone
 
+Row = dict[str, Any]
 OURS, MOMENTS_ALONE, OTHERS = "generator", "moments alone", "other images"
 
 
@@ -63,19 +64,10 @@ def score(
                 return summary
     contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
     reference = references(images, extract)
-    ensembles: dict[str, NDArray[np.uint8]] = {OURS: samples}
-    if resolved.generator.needs_moments_network:
-        alone_of = moments_sampler(moments_alone(trained(resolved, directory, images).moments))
-        ensembles[MOMENTS_ALONE] = np.stack(list(draw_samples(contexts, alone_of, wanted.samples, MOMENTS_ALONE)))
-    ensembles[OTHERS] = _others(images, contexts, wanted.samples)
+    ensembles = {OURS: samples} | _baselines(resolved, directory, images, contexts)
     by_context = {name: statistics_by_context(ensemble, contexts, extract) for name, ensemble in ensembles.items()}
-    found = {name: scored([statistics], reference) for name, statistics in by_context.items()}
+    rows = [_row(name, scored([statistics], reference)) for name, statistics in by_context.items()]
     floor = floors(images, wanted.part, samples.shape[0] * samples.shape[1], extract, reference)
-    rows = [
-        {"scored": name, **{what: float(of["value"]) for what, of in scores.items()}}
-        | {f"{what}_interval": [float(bound) for bound in bounds(of)] for what, of in scores.items()}
-        for name, scores in found.items()
-    ]
     facts = {
         "scored": described(images, wanted.part, len(contexts), wanted.samples),
         "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth}",
@@ -85,19 +77,7 @@ def score(
     dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}
     dataset.attrs |= {"facts": json.dumps(facts), "table": json.dumps(rows)}
     dataset.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, SCORES))
-    with alone(directory, "inpaint score"):
-        with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
-            table = [_cells(row) for row in rows]
-            writer = csv.DictWriter(file, list(table[0]))
-            writer.writeheader()
-            writer.writerows(table)
-        with complete(directory / REPORT) as partial:
-            text = yaml.safe_dump(resolved.dump(), sort_keys=False)
-            write_score_page(
-                partial, resolved.name, rows, dataset[["power", "power_truth"]].mean("context"), facts, directory / SAMPLES, text
-            )
-        with complete(directory / SCORES) as partial:  # last: where it is, the others are
-            dataset.to_netcdf(partial)
+    _write(resolved, directory, dataset, rows, facts)
     summary.facts |= facts
     summary.written[str(directory / SCORES)] = "statistics by context"
     summary.written[str(directory / SCORES_TABLE)] = "the table below, with intervals"
@@ -114,9 +94,39 @@ def _samples(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path}: cannot be read as samples ({str(error).splitlines()[0]})") from None
 
 
-def _cells(row: dict[str, Any]) -> dict[str, Any]:
+def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: FixedContexts) -> dict[str, NDArray[np.uint8]]:
+    """Ensembles for the same contexts, (context, sample, row, column, channel)."""
+    baselines, samples = {}, recipe.sample.samples
+    if recipe.generator.needs_moments_network:
+        sampler = moments_sampler(moments_alone(trained(recipe, directory, images).moments))
+        baselines[MOMENTS_ALONE] = np.stack(list(draw_samples(contexts, sampler, samples, MOMENTS_ALONE)))
+    return baselines | {OTHERS: _others(images, contexts, samples)}
+
+
+def _row(name: str, scores: dict[str, dict[str, Any]]) -> Row:
+    """What is scored with its scores and their intervals, as plain values."""
+    intervals = {f"{score}_interval": [float(bound) for bound in bounds(found)] for score, found in scores.items()}
+    return {"scored": name} | {score: float(found["value"]) for score, found in scores.items()} | intervals
+
+
+def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list[Row], facts: dict[str, str]) -> None:
+    """The table, the page and the statistics."""
+    with alone(directory, "inpaint score"):
+        with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
+            table = [_cells(row) for row in rows]
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        with complete(directory / REPORT) as partial:
+            text, power = yaml.safe_dump(recipe.dump(), sort_keys=False), dataset[["power", "power_truth"]].mean("context")
+            write_score_page(partial, recipe.name, rows, power, facts, directory / SAMPLES, text)
+        with complete(directory / SCORES) as partial:  # last: where it is, the others are
+            dataset.to_netcdf(partial)
+
+
+def _cells(row: Row) -> Row:
     """A row whose intervals have a column for each end."""
-    cells: dict[str, Any] = {}
+    cells: Row = {}
     for name, value in row.items():
         score = name.removesuffix("_interval")
         cells |= {name: value} if score == name else {f"{score}_low": value[0], f"{score}_high": value[1]}

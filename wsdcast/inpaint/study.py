@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
         found += [Setting("curve", prior, solver, "uniform", *both) for both in product(numbers, [share], possible(solver, asked))]
     if prior == "warm":
         found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
-    if not main or recipe.task.kind not in ("inpaint", "block"):
+    if not main or not recipe.task.shows_pixels:
         return found
     for visible, nfe, warmth in product(wanted.visible, possible(wanted.solvers[0], wanted.visible_nfe), warmths):
         name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
@@ -192,9 +193,9 @@ def _evaluated(
     asked = [variant.task.model_dump(mode="json"), variant.sample.part, count, wanted.samples, sorted(extract)]
     about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked])
     path = place / f"{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
-    if path.exists():
-        with xr.open_dataset(path) as dataset:
-            return dataset.load()
+    # What is damaged is made again.
+    with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
+        return dataset.load()
     contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
     sampler = (
         sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth)
@@ -220,6 +221,6 @@ def _about(recipe: ImageRecipe, images: Images) -> str:
     wanted, source = recipe.study, Path(recipe.data.source).name
     part = recipe.sample.part
     contexts = min(wanted.contexts, images.count(part))
-    what = f"{source}, {images.shape[1]}x{images.shape[2]}; task: {recipe.task.kind}, {100 * recipe.task.visible_test:g} % visible; "
+    what = f"{source}, {images.shape[1]}x{images.shape[2]}; task: {recipe.task.tested}; "
     trained = f"; training seeds {', '.join(map(str, wanted.seeds))}, equal {BUDGETS[wanted.budget]}"
     return what + described(images, part, contexts, wanted.samples) + trained
