@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from wsdcast.images import tasks
 from wsdcast.images.pictures import HIDDEN, MOST_STATES, same_noise, sample_grid, sampling_process
 from wsdcast.images.study_page import by_evaluations, by_solver, by_visible_share, write_image_study_page
 
@@ -94,13 +96,22 @@ def test_a_file_has_every_pixel_as_a_square_of_whole_pixels(random, mask):
 def test_no_figure_is_larger_than_a_screen(size, rows, samples):
     images = np.zeros((rows, samples, size, size, 1), np.uint8)
     values = np.zeros((rows, 1, size, size))
-    figure = sample_grid(values, images[:, 0], values, values + 1, images)
+    figure = sample_grid(np.repeat(values, 2, axis=1), images[:, 0], values, values + 1, images)
     assert (figure.get_size_inches() * figure.dpi <= 2001).all()
 
 
-def test_grey_images_and_contexts_without_a_mask(random):
+def test_contexts_that_show_no_pixel_exactly_are_drawn_as_they_are(random):
+    images = torch.from_numpy(as_data(pixels(random, 1))).float()
+    coarse = tasks.super_resolution(images, torch.Generator(), factor=4)[0].numpy()
+    truth = pixels(random)
+    context, *_ = drawn(same_noise(coarse[None], truth[None], {"samples": {2: truth[None]}}))
+    np.testing.assert_array_equal(context, np.round(np.moveaxis(coarse[:-1], 0, -1) * 127.5 + 127.5))
+    assert np.unique(context).size > 10
+
+
+def test_grey_images(random):
     grey = random.integers(0, 256, (1, SIZE, SIZE, 1), dtype=np.uint8)
-    found = drawn(sample_grid(as_data(grey), grey, as_data(grey), as_data(grey) + 2, grey[:, None]))
+    found = drawn(sample_grid(contexts(grey, np.ones((SIZE, SIZE))), grey, as_data(grey), as_data(grey) + 2, grey[:, None]))
     assert found[0].shape == (SIZE, SIZE, 3)
     for number in (0, 1, 3, 4):
         np.testing.assert_array_equal(found[number], np.repeat(grey[0], 3, axis=2))

@@ -100,6 +100,25 @@ def test_greyscale_images_without_labels(tmp_path, few_pictures):
     assert "<script>alert" not in page
 
 
+def test_a_classifier_that_was_stopped_goes_on(inpainted, images, tmp_path, monkeypatch, capsys):
+    run, recipe, looks = prepared(inpainted, tmp_path / "run"), RECIPE.changed(training__every=2), []
+
+    def stop_at_the_second(*arguments: object) -> float:
+        looks.append(arguments)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+        return 0.5
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.inpaint.classifier._error_rate", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            extractors(recipe, run, images, None, Summary(""), False)
+    assert not (run / "classifier").exists()
+    extractors(recipe, run, images, None, Summary(""), False)
+    assert "classifier: goes on at step 2 of 4" in capsys.readouterr().err
+    assert state(run / "classifier")["weights.safetensors"] == state(inpainted / "run/classifier")["weights.safetensors"]
+
+
 def test_the_classifier_depends_on_the_images_alone(inpainted, images, tmp_path):
     run = prepared(inpainted, tmp_path / "run")
     torch.rand(3)

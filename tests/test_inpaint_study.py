@@ -31,7 +31,7 @@ from wsdcast.inpaint.networks import generator_model, moments_model, trained
 from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.study import inpaint_study, moments_cost, settings_of, variant_of
 from wsdcast.inpaint.summary import Setting, _best, combine, halves
-from wsdcast.sharing import training_seconds
+from wsdcast.sharing import training_seconds, variant_place
 
 PRIORS = ("warm", "standard", "unblended", "mean-only", "features-only")
 
@@ -161,6 +161,17 @@ def test_moments_of_a_seed_are_trained_once(place):
     first, second = (state(place / f"run/study/warm-{seed}/moments")["weights.safetensors"] for seed in (0, 1))
     assert first != second
     assert training_seconds(place / "run/study/warm-0") > 0
+
+
+def test_a_link_to_networks_that_are_gone_gives_way(place, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(place / "run/images", run / "images")
+    (run / "study/warm-0").mkdir(parents=True)
+    (run / "study/warm-0/moments").symlink_to("../../moments", target_is_directory=True)
+    found = variant_place(RECIPE, run, "warm-0", "images", ("generator", "moments"))
+    assert found == run / "study/warm-0"
+    assert [path.name for path in found.iterdir()] == ["images"]
+    assert (found / "images").resolve() == run / "images"
 
 
 def times(run: Path) -> dict[Path, int]:

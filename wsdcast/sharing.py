@@ -27,6 +27,9 @@ def variant_place(variant: Experiment, directory: Path, name: str, prepared: str
     """
     place = directory / "study" / name
     place.mkdir(parents=True, exist_ok=True)
+    for artefact in (prepared, *networks):
+        if (place / artefact).is_symlink() and not (place / artefact).exists():
+            (place / artefact).unlink()  # its target is gone, and what is trained anew takes its place
     _link(directory, place, prepared)
     twins = [directory, *sorted(path for path in place.parent.glob(f"*-{variant.seed}") if path != place)]
     for artefact, twin in product(networks, twins):
@@ -44,5 +47,4 @@ def training_seconds(place: Path) -> float:
 
 def _link(origin: Path, place: Path, artefact: str) -> None:
     if not (place / artefact).exists():
-        (place / artefact).unlink(missing_ok=True)  # a link whose target is gone
         (place / artefact).symlink_to(os.path.relpath(origin / artefact, place), target_is_directory=True)

@@ -39,7 +39,7 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
     """Fig. 3: the context, what is predicted from it, and what the solver makes of noise, in normalised space and in data space.
 
     Args:
-        context: (channel, height, width) as the network sees it; an even number of channels ends in the mask, 1 where visible.
+        context: (channel, height, width) as the network sees it; the last channel is the mask, 1 where visible.
         truth: (height, width, channel).
         mean, std: (channel, height, width), predicted.
         normalised, states: (step + 1, channel, height, width), from noise to the sample, in both spaces.
@@ -173,7 +173,6 @@ def _of_std(std: Values, white: float) -> Image:
 
 
 def _of_context(context: Values) -> Image:
-    """What is known, and grey where nothing is."""
-    if len(context) % 2:
-        return _of_values(context)
-    return np.where(context[-1][:, :, None] > 0, _of_values(context[:-1]), np.uint8(HIDDEN))
+    """What is known, and grey where nothing is; if no pixel is known exactly, the degraded image."""
+    known, shown = context[-1][:, :, None] > 0, _of_values(context[:-1])
+    return np.where(known, shown, np.uint8(HIDDEN)) if known.any() else shown

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast import models
-from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp
+from wsdcast import models, processes
+from wsdcast.artefact import Summary, is_current, make_stamp
 from wsdcast.images.features import TURNS, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.images.store import Images
@@ -76,9 +76,8 @@ def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summ
         return network
     random = torch.Generator().manual_seed(0)
     settings, stamp = recipe.classifier, make_stamp(recipe, directory, CLASSIFIER)
-    with alone(directory, "inpaint score"), complete(directory / CLASSIFIER) as partial:
-        partial.mkdir()
-        training = Training.of(models.to_device(network), random)
+    with processes.completed_by_first(directory / CLASSIFIER, stamp, overwrite, "inpaint score") as partial:
+        training = Training.of(models.to_device(network, settings.channels_last), random)
         done = fitted(
             training,
             _batches(images, labels, random),
