@@ -74,7 +74,7 @@ def sensitivity(study: xr.Dataset) -> Iterator[str]:
         columns: dict[str, dict[tuple[float, int], str]] = {}
         for here in every:
             key, prior, warmth = (here["visible"].item(), here["nfe"].item()), here["prior"].item(), here["warmth"].item()
-            if prior != "standard":
+            if prior != "standard" and key in standard:
                 ratios = here[f"{name}_by_seed"].values / standard[key][f"{name}_by_seed"].values
                 text = f"{ratios.mean():.2f} / {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
                 of_prior = columns.setdefault(f"warm, w {warmth:g}" if prior == "warm" else prior, {})
@@ -94,7 +94,7 @@ def main(path: Path, out: Path, name: str) -> None:
         study = opened.load()
     out.mkdir(parents=True, exist_ok=True)
     print(f"{study.attrs['about']}. Recipe hash {study.attrs['recipe_hash']}.")
-    print(f"Distance of held-out images themselves: {study.attrs['floor_classifier_distance']:.3f}. ", end="")
+    print(f"Distance of {study.attrs['floor_of']} themselves: {study.attrs['floor_classifier_distance']:.3f}. ", end="")
     print(f"The moments network costs {study.attrs['moments_share']:.2f} evaluations of the generator per sample.\n")
     print("\n".join([*curves(study), *halves(study), *sensitivity(study)]))
     kinds = {kind: study.isel(setting=(study["kind"] == kind).values) for kind in ("curve", "sensitivity")}

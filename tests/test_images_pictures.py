@@ -196,7 +196,12 @@ def synthetic(shares=(0.01, 0.1, 0.5), nfe=(2, 4, 6, 12, 50), seeds=3) -> xr.Dat
         study[score] = by_seed.mean("seed")
         half = by_seed.std("seed")
         study[f"{score}_interval"] = xr.concat([study[score] - half, study[score] + half], "bound").transpose("setting", "bound")
-    study.attrs = {"about": "made-up images & nothing <else>", "floor_classifier_distance": 0.8125, "recipe_hash": "abc123"}
+    study.attrs = {
+        "about": "made-up images & nothing <else>",
+        "floor_classifier_distance": 0.8125,
+        "floor_of": "9 held-out images",
+        "recipe_hash": "abc123",
+    }
     return study
 
 
@@ -271,9 +276,9 @@ def test_lines_of_the_figures_are_the_scores(study, curves):
         "<i>mine</i>": "--",
         "standard": "-",
         "warm": "-",
-        "held-out images": ":",
+        "9 held-out images": ":",
     }
-    assert set(lines["held-out images"].get_ydata()) == {0.8125}
+    assert set(lines["9 held-out images"].get_ydata()) == {0.8125}
     bands = [band.get_datalim(axis.transData).intervaly for band in axis.collections]
     interval = best["classifier_distance_interval"].values
     assert any(np.allclose(band, (interval.min(), interval.max())) for band in bands)

@@ -209,7 +209,13 @@ def test_the_report_has_its_pictures_and_its_names(inpainted):
     page = (inpainted / "run/report.html").read_text()
     for name in ("grid", "process", "same_noise"):
         assert base64.b64encode((inpainted / f"run/samples/{name}.png").read_bytes()).decode() in page
-    for words in ("moments alone", "other images", "held-out images (part: test)", "classifier distance of true images", "is not FID"):
+    for words in (
+        "moments alone",
+        "other images",
+        "held-out images (part: test)",
+        "classifier distance of 18 held-out images",
+        "is not FID",
+    ):
         assert words in page
 
 
@@ -251,7 +257,7 @@ def test_inception_is_beside_the_classifier(inpainted, images, tmp_path, monkeyp
     a, b = (FeatureStatistics.of(some.mean(axis=(-3, -2))) for some in (samples, training))
     assert row["fid"] == pytest.approx(frechet_distance(a, b), rel=1e-4)
     assert "FID" in (run / "report.html").read_text()
-    assert "fid of true images" in summary.facts
+    assert "fid of 18 held-out images" in summary.facts
     assert "current" in score(run=run, inception_weights="weights.pth").facts
     # Scores that have more than is asked for are current.
     again = score(run=run)

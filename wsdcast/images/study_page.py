@@ -60,7 +60,7 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
         study: along ``setting`` the coordinates ``prior``, ``solver``, ``grid_in_time``, ``warmth``, ``visible`` (share of pixels), ``nfe``
             and ``kind`` (curve or sensitivity), the variables ``cost`` in evaluations, ``best`` of its prior and evaluations, and of
             :data:`LABELS` those it has, means over seeds, with ``_interval`` (setting, bound) and ``_by_seed`` (setting, seed). Attributes:
-            ``about`` in words, ``recipe_hash``, and ``floor_`` and a score's name: that of held-out images themselves.
+            ``about`` in words, ``recipe_hash``, and ``floor_`` and a score's name: that of true images, ``floor_of``.
         name: of the recipe.
         recipe_text: shown at the end.
     """
@@ -245,7 +245,7 @@ def _finish(axis: Axes, curves: xr.Dataset, score: str, x_label: str) -> None:
         axis.set_yscale("log")
         _ticks(axis.yaxis, LogLocator(subs=LEADING))
     if f"floor_{score}" in curves.attrs:
-        axis.axhline(curves.attrs[f"floor_{score}"], color="black", linestyle=":", linewidth=0.9, label="held-out images")
+        axis.axhline(curves.attrs[f"floor_{score}"], color="black", linestyle=":", linewidth=0.9, label=curves.attrs["floor_of"])
     if score == "spread_skill":
         axis.axhline(1, color="black", linewidth=0.8, zorder=1)
 
@@ -271,7 +271,7 @@ def _ticks(axis: Axis, at: Locator) -> None:
 
 def _floors(study: xr.Dataset, scores: Sequence[str]) -> str:
     known = [f"{LABELS[score]} {study.attrs[f'floor_{score}']:.{DIGITS[score]}f}" for score in scores if f"floor_{score}" in study.attrs]
-    return f"Held-out images themselves, dotted: {', '.join(known)}. " if known else ""
+    return f"{study.attrs['floor_of']} themselves, dotted: {', '.join(known)}. " if known else ""
 
 
 def _table(study: xr.Dataset, scores: Sequence[str]) -> str:

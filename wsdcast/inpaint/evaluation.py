@@ -50,9 +50,17 @@ def references(images: Images, extract: Mapping[str, Extract]) -> dict[str, Feat
 def floors(
     images: Images, part: Part, count: int, extract: Mapping[str, Extract], reference: Mapping[str, FeatureStatistics]
 ) -> dict[str, float]:
-    """Distances of as many true images of a part, or all if there are fewer: what perfect samples would have."""
+    """Distances of as many true images of a part, or all if there are fewer: what as many perfect samples would have.
+
+    A distance falls with their number. Images of the training part are part of the reference set.
+    """
     some = images.images[images.parts[part]][:count]
     return {name: frechet_distance(statistics_of(of, some), reference[name]) for name, of in extract.items()}
+
+
+def floors_of(images: Images, part: Part, count: int) -> str:
+    """What :func:`floors` are of, in words."""
+    return f"{min(count, images.count(part))} {'held-out' if part == 'test' else 'training'} images"
 
 
 def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics]) -> dict[str, dict[str, Any]]:

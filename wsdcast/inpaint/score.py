@@ -21,7 +21,7 @@ from wsdcast.images.store import Images, open_images
 from wsdcast.inpaint.classifier import extractors
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
 from wsdcast.inpaint.drawing import draw_samples
-from wsdcast.inpaint.evaluation import bounds, described, floors, references, scored, statistics_by_context
+from wsdcast.inpaint.evaluation import bounds, described, floors, floors_of, references, scored, statistics_by_context
 from wsdcast.inpaint.networks import trained
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
@@ -67,11 +67,12 @@ def score(
     ensembles = {OURS: samples} | _baselines(resolved, directory, images, contexts)
     by_context = {name: statistics_by_context(ensemble, contexts, extract) for name, ensemble in ensembles.items()}
     rows = [_row(name, scored([statistics], reference)) for name, statistics in by_context.items()]
-    floor = floors(images, wanted.part, samples.shape[0] * samples.shape[1], extract, reference)
+    count = samples.shape[0] * samples.shape[1]
+    floor, true = floors(images, wanted.part, count, extract, reference), floors_of(images, wanted.part, count)
     facts = {
         "scored": described(images, wanted.part, len(contexts), wanted.samples),
         "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {wanted.warmth}",
-    } | {f"{name.replace('_', ' ')} of true images": f"{value:.3f}" for name, value in floor.items()}
+    } | {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
     plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
     dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context)))
     dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}

@@ -26,7 +26,7 @@ from wsdcast.images.study_page import write_image_study_page
 from wsdcast.inpaint.classifier import Extract, extractors
 from wsdcast.inpaint.contexts import fixed_contexts
 from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of, warmth_for
-from wsdcast.inpaint.evaluation import described, floors, references, statistics_by_context
+from wsdcast.inpaint.evaluation import described, floors, floors_of, references, statistics_by_context
 from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Protocol
 from wsdcast.inpaint.summary import CALIBRATED, Setting, combine, halves, rows
@@ -92,23 +92,29 @@ def inpaint_study(
             parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
         if seed == wanted.seeds[0] and prior in wanted.priors:
             shown[prior] = _shown(variant, images, networks)
-    floor = floors(images, resolved.sample.part, wanted.contexts * wanted.samples, extract, reference)
+    part, count = resolved.sample.part, wanted.contexts * wanted.samples
+    floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
     study = combine(parts, cost[0], reference)
-    study.attrs |= {"about": _about(resolved, images), "recipe_hash": digest_of(resolved.dump()), "moments_share": cost[0]}
+    study.attrs |= {
+        "about": _about(resolved, images),
+        "recipe_hash": digest_of(resolved.dump()),
+        "moments_share": cost[0],
+        "floor_of": true,
+    }
     study.attrs |= {f"floor_{name}": value for name, value in floor.items()}
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
     with complete(directory / STUDY) as partial:
         study.to_netcdf(partial)
     with complete(directory / STUDY_PAGE) as partial:
         write_image_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False))
-    few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
+    few = fixed_contexts(images, part, resolved.task, count=SHOWN)
     context = few.context(torch.arange(len(few))).cpu().numpy()
     with complete(directory / SAME_NOISE) as partial:
         same_noise(context, images.images[few.chosen], shown).savefig(partial)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, visible share, warmth, evaluations and seed"
     summary.written |= {str(directory / STUDY_PAGE): "figures and tables", str(directory / SAME_NOISE): "samples of the same noise"}
     summary.facts["scored"] = study.attrs["about"]
-    summary.facts |= {f"{name.replace('_', ' ')} of true images": f"{value:.3f}" for name, value in floor.items()}
+    summary.facts |= {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
     summary.facts |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
     summary.facts |= {
         "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
