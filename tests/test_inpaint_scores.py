@@ -54,6 +54,12 @@ def fair_crps_by_hand(samples: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return abs(samples - truth).mean(axis=0) - np.mean(pairs, axis=0) / 2
 
 
+def test_a_calibrated_warmth_is_told_with_the_scores(inpainted, tmp_path, few_pictures):
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    used = sample(RECIPE, run, warmth="calibrated").facts["evaluations"].split("warmth ")[1]
+    assert score(run=run).facts["evaluations"] == f"4 a sample, midpoint, uniform times, warmth {used}, calibrated"
+
+
 @pytest.mark.parametrize("kind", ["block", "super-resolution", "colourise", "denoise"])
 def test_every_task_runs_through_all_stages(inpainted, images, tmp_path, few_pictures, kind):
     recipe = RECIPE.changed(task__kind=kind, task__visible_test=0.6)

@@ -208,7 +208,7 @@ def test_changed_options_are_computed_beside_the_others(copy, without_page):
 
 def test_a_study_of_another_recipe_is_refused(place, tmp_path):
     before = state(place / "run")
-    for key, value in (("classifier.steps", 5), ("generator.dropout", 0.5)):
+    for key, value in (("classifier.steps", 5), ("generator.dropout", 0.5), ("task.visible_test", 0.3)):
         recipe = tmp_path / f"{key}.yaml"
         recipe.write_text(yaml.safe_dump(RECIPE.changed(**{key.replace(".", "__"): value}).dump()))
         line = refused("inpaint", "study", "--recipe", str(recipe), "--run", str(place / "run"))

@@ -79,7 +79,7 @@ def sample(
         file.flush()
         for name, figure in _pictures(networks, contexts, file, wanted, warmth).items():
             figure.savefig(partial / f"{name}.png")
-        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES), indent=2))
+        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | {"warmth": warmth}, indent=2))
     summary.facts["contexts"] = f"{len(contexts)} of the part: {wanted.part}"
     summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth:.3g}"
     summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png"

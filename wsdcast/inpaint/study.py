@@ -70,6 +70,7 @@ def inpaint_study(
     wanted_changes = {f"study__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **wanted_changes)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    is_current(resolved, directory, STUDY, overwrite)  # one of another recipe is refused before anything is trained
     models.keep_freed_memory()
     wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
     settings = {prior: settings_of(resolved, prior) for prior in wanted.priors + wanted.ablations}
