@@ -113,10 +113,11 @@ def _npz(path: Path) -> Source:
     """Images of an npz file, read in pieces."""
     try:
         with zipfile.ZipFile(path) as archive:
-            headers = {}
-            for name in archive.namelist():
-                with archive.open(name) as stream:
-                    headers[name.removesuffix(".npy")] = _header(stream)
+            headers, members = {}, {}
+            for member in archive.namelist():
+                with archive.open(member) as stream:
+                    headers[name := member.removesuffix(".npy")] = _header(stream)
+                members[name] = member
         names = ["images"] if "images" in headers else [name for name, (shape, *_) in headers.items() if len(shape) == 4]
         if len(names) != 1:
             raise UserError(f"{path}: neither an array named images nor just one with four axes among {', '.join(map(shown, headers))}")
@@ -135,7 +136,7 @@ def _npz(path: Path) -> Source:
 
     def entries() -> Iterator[Entry]:
         try:
-            with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+            with zipfile.ZipFile(path) as archive, archive.open(members[name]) as stream:
                 _header(stream)
                 for begin in range(0, shape[0], CHUNK):
                     count = min(CHUNK, shape[0] - begin)
