@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import tarfile
 import tracemalloc
@@ -15,6 +16,16 @@ from PIL import Image
 
 from wsdcast.errors import UserError
 from wsdcast.images.store import open_images, prepare_images
+
+
+def most_memory(action: Callable[[], None]) -> int:
+    """Bytes that were allocated at a time."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def bad_images() -> dict[str, tuple[bytes, str]]:
@@ -169,6 +180,46 @@ def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path, monkeypatch):
             prepare_images(tmp_path / "out", path)
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_claims_to_be_huge_is_not_read(tmp_path, kind, first):
+    path, image = tmp_path / "a.tar.gz", encoded(noise(1, 8, 8, 3)[0])
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content, what in sorted([("0.png", image, tarfile.REGTYPE), ("header", bytes(20 << 20), kind)], reverse=first):
+            member = tarfile.TarInfo(name)
+            member.size, member.type = len(content), what
+            archive.addfile(member, io.BytesIO(content))
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=r"a.tar.gz: cannot be read, .*header with 20971520 bytes to follow") as caught:
+            prepare_images(tmp_path / "out", path, skip_bad=True)
+        assert "\n" not in str(caught.value)
+
+    assert most_memory(refused) < 5_000_000
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.REGTYPE])
+def test_a_member_that_claims_to_be_less_than_empty_is_not_read(tmp_path, kind):
+    member = tarfile.TarInfo("a.png")
+    member.size, member.type = -1000, kind  # of which tarfile goes back and reads the same again, or all there is
+    path = tmp_path / "a.tar"
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    with pytest.raises(UserError, match=r"a.tar: cannot be read, .*header with -1000 bytes to follow"):
+        prepare_images(tmp_path / "out", path, skip_bad=True)
+
+
+def test_names_of_any_sensible_length_are_read(tmp_path):
+    image = encoded(noise(1, 8, 8, 3)[0])
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        path = tmp_path / f"{form}.tar.gz"
+        with tarfile.open(path, "w:gz", format=form) as archive:
+            for number in range(10):
+                member = tarfile.TarInfo(f"{'long/' * 100}{number}.png")
+                member.size = len(image)
+                archive.addfile(member, io.BytesIO(image))
+        prepare_images(tmp_path / f"{form}", path)
+
+
 def test_sources_that_are_none(tmp_path):
     for path, reason in {
         tmp_path / "absent": "absent: is not there; give",
@@ -217,16 +268,6 @@ def test_a_damaged_npz(tmp_path):
     zip_of(path, {"images.npy": b"no array"})
     with pytest.raises(UserError, match=r"a.npz: not an npz file of arrays"):
         prepare_images(tmp_path / "out", path)
-
-
-def most_memory(action: Callable[[], None]) -> int:
-    """Bytes that were allocated at a time."""
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 def test_labels_of_another_number_than_the_images_are_never_read(tmp_path):
