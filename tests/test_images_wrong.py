@@ -15,6 +15,7 @@ from image_files import as_set, encoded, folder_of, noise, tar_of, zip_of
 from PIL import Image
 
 from wsdcast.errors import UserError
+from wsdcast.images.archives import files_of
 from wsdcast.images.store import open_images, prepare_images
 
 
@@ -131,6 +132,22 @@ def test_what_is_wrong_with_members_of_a_zip(tmp_path):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(UserError, match=r"1 of 10 images cannot be used: 0.png: Bad CRC-32"):
         prepare_images(tmp_path / "out", tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_a_zip_is_left_out_however_it_is_compressed(tmp_path, compression):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for number, image in enumerate(noise(10, 8, 8, 3)):
+            archive.writestr(f"{number}.png", encoded(image))
+    whole = path.read_bytes()
+    begin, end = whole.index(b"0.png") + 5, whole.index(b"1.png") - 30  # what is between is the content of the first member
+    damaged = []
+    for place in range(begin, end, 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        damaged += [name for name, content in files_of(path, lambda name: True) if isinstance(content, Exception)]
+    assert set(damaged) == {"0.png"}
+    assert len(damaged) > 20  # some bytes are of no effect
 
 
 @pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "b/../../a.png", "..\\a.png", "C:\\a.png", "C:/a.txt"])

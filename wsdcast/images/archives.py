@@ -71,7 +71,7 @@ def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Conte
                 # A damaged, encrypted or strangely compressed member is that image's fault, not the archive's.
                 try:
                     yield member.filename, _small_enough(member.file_size) or archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
                     yield member.filename, error
 
 
