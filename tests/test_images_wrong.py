@@ -109,6 +109,18 @@ def test_smaller_than_the_crop(tmp_path):
         prepare_images(tmp_path / "out", tmp_path / "a.npz", crop=14)
 
 
+@pytest.mark.parametrize("size", [None, 16])
+def test_images_of_one_row_have_no_waves_to_score(tmp_path, size):
+    np.savez(tmp_path / "a.npz", images=noise(20, 1, 9, 3))
+    with pytest.raises(UserError, match=r"a.npz: 9x1 pixels; at least 2x2 are needed"):
+        prepare_images(tmp_path / "out", tmp_path / "a.npz", size=size)
+    folder = folder_of(tmp_path / "a", noise(10, 9, 1, 3))
+    with pytest.raises(UserError, match=r"a: none of its 10 images can be used: 000.png: 1x9 pixels; at least 2x2"):
+        prepare_images(tmp_path / "out", folder, size=size)
+    with pytest.raises(UserError, match=r"the size is 1 pixels; it must be at least 2"):
+        prepare_images(tmp_path / "out", "made", size=1)
+
+
 def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "a", noise(10, 8, 8, 3))
     (folder / "bomb.png").write_bytes(encoded(Image.new("RGB", (16, 16))))

@@ -132,6 +132,18 @@ def test_what_cannot_be_is_one_line(inpainted, arguments, message):
     assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
 
 
+@pytest.mark.parametrize("key", ["size", "crop"])
+def test_a_single_pixel_is_no_image(key, tmp_path):
+    line = refused("inpaint", "prepare", f"--{key}", "1", "--run", str(tmp_path / "run"))
+    assert f"--{key}: input should be greater than or equal to 2, not 1" in line
+
+
+def test_the_least_images_go_through_all_stages(tmp_path):
+    for stage in (prepare, train, sample, score):
+        summary = stage(RECIPE.changed(data__size=2), tmp_path / "run")
+    assert np.isfinite([summary.scores[0][name] for name in ("crps", "power_deviation", "classifier_distance")]).all()
+
+
 def test_tasks_that_show_no_pixels_have_no_visible_share(tmp_path):
     with pytest.raises(UserError, match=r"--visible 0.3: the task colourise shows no share of the pixels"):
         sample(RECIPE.changed(task__kind="colourise"), tmp_path, visible=0.3)
