@@ -23,6 +23,7 @@ from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.inpaint.sample import sample
 from wsdcast.inpaint.score import score
+from wsdcast.inpaint.study import inpaint_study
 from wsdcast.inpaint.train import train
 from wsdcast.names import GENERATOR
 
@@ -179,6 +180,16 @@ def folder_of(path: Path, count: int, size: int = 16, mode: str = "RGB") -> Path
     for number, pixels in enumerate(values):
         Image.fromarray(pixels.squeeze()).save(path / f"{number}.png")
     return path
+
+
+def test_greyscale_images_cannot_be_given_colours(tmp_path):
+    recipe = RECIPE.changed(data__source=str(folder_of(tmp_path / "photos", 30, mode="L")), task__kind="colourise")
+    prepare(recipe, tmp_path / "run")
+    before = state(tmp_path / "run")
+    for stage in (train, inpaint_study):
+        with pytest.raises(UserError, match="colourise hides the colours of images, and these are greyscale"):
+            stage(recipe, tmp_path / "run")
+        assert state(tmp_path / "run") == before
 
 
 def test_one_bad_image_of_many_loses_nothing(inpainted, tmp_path):
