@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import tarfile
 
@@ -35,6 +36,18 @@ def test_the_only_array_with_four_axes_is_the_images(tmp_path):
     entries, found = read(tmp_path / "a.npz")
     np.testing.assert_array_equal(np.stack(found), images)
     assert entries[0].label is None
+
+
+def test_arrays_of_an_npz_need_no_suffix(tmp_path):
+    images, labels = noise(5, 4, 4, 3), np.arange(5)
+    members = {}
+    for name, array in {"images": images, "labels": labels}.items():
+        content = io.BytesIO()
+        np.save(content, array)
+        members[name] = content.getvalue()
+    entries, found = read(zip_of(tmp_path / "a.npz", members))
+    np.testing.assert_array_equal(np.stack(found), images)
+    assert [entry.label for entry in entries] == labels.tolist()
 
 
 def test_folder_zip_and_tar_give_the_same_images(tmp_path):

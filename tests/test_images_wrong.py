@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +15,18 @@ from image_files import as_set, encoded, folder_of, noise, tar_of, zip_of
 from PIL import Image
 
 from wsdcast.errors import UserError
+from wsdcast.images.archives import files_of
 from wsdcast.images.store import open_images, prepare_images
+
+
+def most_memory(action: Callable[[], None]) -> int:
+    """Bytes that were allocated at a time."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def bad_images() -> dict[str, tuple[bytes, str]]:
@@ -95,6 +109,18 @@ def test_smaller_than_the_crop(tmp_path):
         prepare_images(tmp_path / "out", tmp_path / "a.npz", crop=14)
 
 
+@pytest.mark.parametrize("size", [None, 16])
+def test_images_of_one_row_have_no_waves_to_score(tmp_path, size):
+    np.savez(tmp_path / "a.npz", images=noise(20, 1, 9, 3))
+    with pytest.raises(UserError, match=r"a.npz: 9x1 pixels; at least 2x2 are needed"):
+        prepare_images(tmp_path / "out", tmp_path / "a.npz", size=size)
+    folder = folder_of(tmp_path / "a", noise(10, 9, 1, 3))
+    with pytest.raises(UserError, match=r"a: none of its 10 images can be used: 000.png: 1x9 pixels; at least 2x2"):
+        prepare_images(tmp_path / "out", folder, size=size)
+    with pytest.raises(UserError, match=r"the size is 1 pixels; it must be at least 2"):
+        prepare_images(tmp_path / "out", "made", size=1)
+
+
 def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "a", noise(10, 8, 8, 3))
     (folder / "bomb.png").write_bytes(encoded(Image.new("RGB", (16, 16))))
@@ -118,6 +144,22 @@ def test_what_is_wrong_with_members_of_a_zip(tmp_path):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(UserError, match=r"1 of 10 images cannot be used: 0.png: Bad CRC-32"):
         prepare_images(tmp_path / "out", tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_of_a_zip_is_left_out_however_it_is_compressed(tmp_path, compression):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for number, image in enumerate(noise(10, 8, 8, 3)):
+            archive.writestr(f"{number}.png", encoded(image))
+    whole = path.read_bytes()
+    begin, end = whole.index(b"0.png") + 5, whole.index(b"1.png") - 30  # what is between is the content of the first member
+    damaged = []
+    for place in range(begin, end, 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        damaged += [name for name, content in files_of(path, lambda name: True) if isinstance(content, Exception)]
+    assert set(damaged) == {"0.png"}
+    assert len(damaged) > 20  # some bytes are of no effect
 
 
 @pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "b/../../a.png", "..\\a.png", "C:\\a.png", "C:/a.txt"])
@@ -167,6 +209,46 @@ def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path, monkeypatch):
             prepare_images(tmp_path / "out", path)
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_claims_to_be_huge_is_not_read(tmp_path, kind, first):
+    path, image = tmp_path / "a.tar.gz", encoded(noise(1, 8, 8, 3)[0])
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content, what in sorted([("0.png", image, tarfile.REGTYPE), ("header", bytes(20 << 20), kind)], reverse=first):
+            member = tarfile.TarInfo(name)
+            member.size, member.type = len(content), what
+            archive.addfile(member, io.BytesIO(content))
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=r"a.tar.gz: cannot be read, .*header with 20971520 bytes to follow") as caught:
+            prepare_images(tmp_path / "out", path, skip_bad=True)
+        assert "\n" not in str(caught.value)
+
+    assert most_memory(refused) < 5_000_000
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.REGTYPE])
+def test_a_member_that_claims_to_be_less_than_empty_is_not_read(tmp_path, kind):
+    member = tarfile.TarInfo("a.png")
+    member.size, member.type = -1000, kind  # of which tarfile goes back and reads the same again, or all there is
+    path = tmp_path / "a.tar"
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    with pytest.raises(UserError, match=r"a.tar: cannot be read, .*header with -1000 bytes to follow"):
+        prepare_images(tmp_path / "out", path, skip_bad=True)
+
+
+def test_names_of_any_sensible_length_are_read(tmp_path):
+    image = encoded(noise(1, 8, 8, 3)[0])
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        path = tmp_path / f"{form}.tar.gz"
+        with tarfile.open(path, "w:gz", format=form) as archive:
+            for number in range(10):
+                member = tarfile.TarInfo(f"{'long/' * 100}{number}.png")
+                member.size = len(image)
+                archive.addfile(member, io.BytesIO(image))
+        prepare_images(tmp_path / f"{form}", path)
+
+
 def test_sources_that_are_none(tmp_path):
     for path, reason in {
         tmp_path / "absent": "absent: is not there; give",
@@ -190,7 +272,7 @@ def test_sources_that_are_none(tmp_path):
         ({"images": np.zeros((0, 4, 4, 3), np.uint8)}, r"\(0, 4, 4, 3\); wanted"),
         ({"images": np.asfortranarray(np.zeros((3, 4, 4, 3), np.uint8))}, "in column order"),
         ({"images": np.array([{"a": 1}])}, r"images is object \(1,\)"),
-        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.array([{}, 1, 2])}, "a.npz: .*Object arrays"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.array([{}, 1, 2])}, r"labels are object \(3,\); wanted"),
         ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.zeros(2, int)}, r"labels are int64 \(2,\); wanted is one whole number"),
         ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.zeros(3)}, "labels are float64"),
         ({"a": np.zeros((3, 4, 4, 3), np.uint8), "b": np.zeros((3, 4, 4, 3), np.uint8)}, "neither an array named images nor just one"),
@@ -215,3 +297,13 @@ def test_a_damaged_npz(tmp_path):
     zip_of(path, {"images.npy": b"no array"})
     with pytest.raises(UserError, match=r"a.npz: not an npz file of arrays"):
         prepare_images(tmp_path / "out", path)
+
+
+def test_labels_of_another_number_than_the_images_are_never_read(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", images=noise(30, 8, 8, 3), labels=np.zeros(20_000_000, np.int8))
+
+    def refused() -> None:
+        with pytest.raises(UserError, match=r"a.npz: labels are int8 \(20000000,\); wanted is one whole number for each of 30 images"):
+            prepare_images(tmp_path / "out", tmp_path / "a.npz")
+
+    assert most_memory(refused) < 5_000_000

@@ -23,6 +23,7 @@ from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.inpaint.sample import sample
 from wsdcast.inpaint.score import score
+from wsdcast.inpaint.study import inpaint_study
 from wsdcast.inpaint.train import train
 from wsdcast.names import GENERATOR
 
@@ -132,6 +133,18 @@ def test_what_cannot_be_is_one_line(inpainted, arguments, message):
     assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
 
 
+@pytest.mark.parametrize("key", ["size", "crop"])
+def test_a_single_pixel_is_no_image(key, tmp_path):
+    line = refused("inpaint", "prepare", f"--{key}", "1", "--run", str(tmp_path / "run"))
+    assert f"--{key}: input should be greater than or equal to 2, not 1" in line
+
+
+def test_the_least_images_go_through_all_stages(tmp_path):
+    for stage in (prepare, train, sample, score):
+        summary = stage(RECIPE.changed(data__size=2), tmp_path / "run")
+    assert np.isfinite([summary.scores[0][name] for name in ("crps", "power_deviation", "classifier_distance")]).all()
+
+
 def test_tasks_that_show_no_pixels_have_no_visible_share(tmp_path):
     with pytest.raises(UserError, match=r"--visible 0.3: the task colourise shows no share of the pixels"):
         sample(RECIPE.changed(task__kind="colourise"), tmp_path, visible=0.3)
@@ -167,6 +180,16 @@ def folder_of(path: Path, count: int, size: int = 16, mode: str = "RGB") -> Path
     for number, pixels in enumerate(values):
         Image.fromarray(pixels.squeeze()).save(path / f"{number}.png")
     return path
+
+
+def test_greyscale_images_cannot_be_given_colours(tmp_path):
+    recipe = RECIPE.changed(data__source=str(folder_of(tmp_path / "photos", 30, mode="L")), task__kind="colourise")
+    prepare(recipe, tmp_path / "run")
+    before = state(tmp_path / "run")
+    for stage in (train, inpaint_study):
+        with pytest.raises(UserError, match="colourise hides the colours of images, and these are greyscale"):
+            stage(recipe, tmp_path / "run")
+        assert state(tmp_path / "run") == before
 
 
 def test_one_bad_image_of_many_loses_nothing(inpainted, tmp_path):

@@ -11,11 +11,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from wsdcast.errors import UserError
 
 LARGEST = 2**28
 """Bytes of a single file in an archive; a larger one is not read, as an archive of a few kilobytes can claim to hold any number."""
+
+LARGEST_HEADER = 2**20
+"""Bytes of a name or of other facts of a file in a tar archive, which its reader would take into memory whatever they are."""
 
 Content = Path | bytes | Exception
 """Where a file is, what is in it, or why that cannot be said."""
@@ -36,10 +40,10 @@ def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, C
     Raises:
         UserError: if it is none of these, an archive is damaged, or a member of it does not stay within the folder it is unpacked to.
     """
-    kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar if _is_tar(path) else None
-    if kind is None:
-        raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
     try:
+        kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar if _is_tar(path) else None
+        if kind is None:
+            raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
         yield from kind(path, lambda name: not _is_hidden(name) and wanted(name))
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut short ({shown(str(error))})") from None
@@ -67,12 +71,12 @@ def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Conte
                 # A damaged, encrypted or strangely compressed member is that image's fault, not the archive's.
                 try:
                     yield member.filename, _small_enough(member.file_size) or archive.read(member)
-                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+                except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
                     yield member.filename, error
 
 
 def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, tarinfo=_Member) as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it keeps what it has seen of every member, hundreds of thousands of them
             _require_inside(path, member.name, not (member.isreg() or member.isdir()))
@@ -84,9 +88,21 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Conte
 
 def _is_tar(path: Path) -> bool:
     try:
-        return tarfile.is_tarfile(path)
-    except (EOFError, zlib.error, lzma.LZMAError, OSError):  # compressed, and cut short within the first member
+        tarfile.open(path, tarinfo=_Member).close()
+    except (tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError):  # compressed, and cut short within the first member
         return False
+    return True
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar archive, refused before more of it is read where that is what describes another and too large."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.size > LARGEST_HEADER and not found.isreg()):
+            raise tarfile.TarError(f"a header with {found.size} bytes to follow")
+        return found
 
 
 def _is_hidden(name: str) -> bool:

@@ -29,6 +29,9 @@ FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 CHANNELS = {"L": 1, "RGB": 3, "P": 3}
 """By Pillow's mode; colours from a palette become RGB."""
 
+LEAST = 2
+"""Pixels a side; fewer have no waves, of which power is scored."""
+
 NAMED = 4
 """How many of the images that cannot be used an error names."""
 
@@ -144,6 +147,8 @@ def _frame(width: int, height: int, crop: int | None, size: int | None) -> tuple
         raise ValueError(f"{width}x{height} pixels, smaller than the crop of {crop}")
     side = crop if crop is not None else min(width, height) if size is not None else None
     wide, high = (width, height) if side is None else (side, side)
+    if min(wide, high) < LEAST:
+        raise ValueError(f"{width}x{height} pixels; at least {LEAST}x{LEAST} are needed")
     left, upper = (width - wide) // 2, (height - high) // 2
     return (left, upper, left + wide, upper + high), (high, wide) if size is None else (size, size)
 

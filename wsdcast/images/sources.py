@@ -23,6 +23,9 @@ MADE, CIFAR10 = "made", "cifar10"
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 CHUNK = 256  # images of an array in memory at a time
 
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Of an array: its shape, whether it is in column order, and its type."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -113,10 +116,11 @@ def _npz(path: Path) -> Source:
     """Images of an npz file, read in pieces."""
     try:
         with zipfile.ZipFile(path) as archive:
-            headers = {}
-            for name in archive.namelist():
-                with archive.open(name) as stream:
-                    headers[name.removesuffix(".npy")] = _header(stream)
+            headers, members = {}, {}
+            for member in archive.namelist():
+                with archive.open(member) as stream:
+                    headers[name := member.removesuffix(".npy")] = _header(stream)
+                members[name] = member
         names = ["images"] if "images" in headers else [name for name, (shape, *_) in headers.items() if len(shape) == 4]
         if len(names) != 1:
             raise UserError(f"{path}: neither an array named images nor just one with four axes among {', '.join(map(shown, headers))}")
@@ -127,7 +131,7 @@ def _npz(path: Path) -> Source:
                 f"{path}: {shown(name)} is {dtype} {shape}{' in column order' if in_columns else ''}; wanted are uint8 images of shape "
                 "(images, rows, columns, 1 or 3)"
             )
-        labels = _labels(path, shape[0]) if "labels" in headers else None
+        labels = _labels(path, members["labels"], headers["labels"], shape[0]) if "labels" in headers else None
     except UserError:
         raise
     except Exception as error:  # whatever the parser of headers meets in a damaged file
@@ -135,7 +139,7 @@ def _npz(path: Path) -> Source:
 
     def entries() -> Iterator[Entry]:
         try:
-            with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+            with zipfile.ZipFile(path) as archive, archive.open(members[name]) as stream:
                 _header(stream)
                 for begin in range(0, shape[0], CHUNK):
                     count = min(CHUNK, shape[0] - begin)
@@ -148,8 +152,8 @@ def _npz(path: Path) -> Source:
     return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])))
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in column order, and type of an array; nothing that a header can say is executed."""
+def _header(stream: IO[bytes]) -> Header:
+    """Header of an array; nothing that it can say is executed."""
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(stream)
     if version not in read:
@@ -157,12 +161,13 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return read[version](stream)
 
 
-def _labels(path: Path, count: int) -> NDArray[np.int64]:
-    with np.load(path) as arrays:  # refuses objects unless asked not to
-        labels = arrays["labels"]
-    if labels.dtype.kind not in "iu" or labels.size != count or labels.shape[0] != count:
-        raise UserError(f"{path}: labels are {labels.dtype} {labels.shape}; wanted is one whole number for each of {count} images")
-    return labels.reshape(-1).astype(np.int64)
+def _labels(path: Path, member: str, header: Header, count: int) -> NDArray[np.int64]:
+    """Read only if there are as many as images: a few kilobytes can unpack to any number."""
+    shape, _, dtype = header
+    if dtype.kind not in "iu" or shape[:1] != (count,) or math.prod(shape) != count:
+        raise UserError(f"{path}: labels are {dtype} {shape}; wanted is one whole number for each of {count} images")
+    with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False).reshape(-1).astype(np.int64)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

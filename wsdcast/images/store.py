@@ -18,7 +18,7 @@ from torch import Tensor
 from wsdcast.artefact import require_space
 from wsdcast.errors import UserError
 from wsdcast.images.archives import shown
-from wsdcast.images.decoding import NAMED, Shape, decoded, survey
+from wsdcast.images.decoding import LEAST, NAMED, Shape, decoded, survey
 from wsdcast.images.sources import Source, open_source
 from wsdcast.progress import track
 
@@ -103,8 +103,8 @@ def prepare_images(
         if not 0 < share < 1:
             raise UserError(f"the {name} share is {share}; it must be between 0 and 1")
     for name, pixels in (("size", size), ("crop", crop)):
-        if pixels is not None and pixels < 1:
-            raise UserError(f"the {name} is {pixels} pixels; it must be at least 1")
+        if pixels is not None and pixels < LEAST:
+            raise UserError(f"the {name} is {pixels} pixels; it must be at least {LEAST}")
     sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast import models
+from wsdcast.errors import UserError
 from wsdcast.images import tasks
 from wsdcast.images.store import Images, Part
 from wsdcast.images.tasks import ContextMaker
@@ -95,7 +96,13 @@ class FixedContexts:
 def fixed_contexts(
     images: Images, part: Part, task: Task, *, count: int | None = None, visible: float | None = None, seed: int = 0
 ) -> FixedContexts:
-    """The first ``count`` images of a part (all by default) with contexts as they are scored, or of another share of visible pixels."""
+    """The first ``count`` images of a part (all by default) with contexts as they are scored, or of another share of visible pixels.
+
+    Raises:
+        UserError: if the task hides nothing of such images.
+    """
+    if task.kind == "colourise" and images.shape[0] == 1:
+        raise UserError("the task colourise hides the colours of images, and these are greyscale; choose another task.kind")
     of_part = images.parts[part]
     share = task.visible_test if visible is None else visible
     chosen = np.arange(of_part.start, of_part.stop)[:count]

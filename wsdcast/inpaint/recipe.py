@@ -27,8 +27,8 @@ class ImageData(Section):
 
     source: str = Field("made", description="'made' on the spot, 'cifar10' to download it, an npz, a folder or an archive of images")
     test: str | None = Field(None, description="a source that is the held-out part; default: the source's own, or a share of it")
-    size: PositiveInt | None = Field(None, description="pixels a side that images are brought to; default: as they are")
-    crop: PositiveInt | None = Field(None, description="pixels a side of the centre that is taken first; default: all that is square")
+    size: int | None = Field(None, ge=2, description="pixels a side that images are brought to; default: as they are")
+    crop: int | None = Field(None, ge=2, description="pixels a side of the centre that is taken first; default: all that is square")
     count: int = Field(6000, ge=100, description="how many images are made; of no effect on others")
     validation_share: Share = Field(0.1, description="of the training images, for a look on the way")
     test_share: Share = Field(0.1, description="of the images of a source without a held-out part of its own")

@@ -65,12 +65,13 @@ def inpaint_study(
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
-        UserError: if nothing is prepared, or a key is not allowed.
+        UserError: if nothing is prepared, a key is not allowed, or the task hides nothing of such images.
     """
     wanted_changes = {f"study__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **wanted_changes)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     is_current(resolved, directory, STUDY, overwrite)  # one of another recipe is refused before anything is trained
+    few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
     models.keep_freed_memory()
     wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
     settings = {prior: settings_of(resolved, prior) for prior in wanted.priors + wanted.ablations}
@@ -108,7 +109,6 @@ def inpaint_study(
         study.to_netcdf(partial)
     with complete(directory / STUDY_PAGE) as partial:
         write_image_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False))
-    few = fixed_contexts(images, part, resolved.task, count=SHOWN)
     context = few.context(torch.arange(len(few))).cpu().numpy()
     with complete(directory / SAME_NOISE) as partial:
         same_noise(context, images.images[few.chosen], shown).savefig(partial)

@@ -48,7 +48,8 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, or an unfinished training is of another recipe, or training diverges.
+        UserError: if nothing is prepared, the task hides nothing of such images, an unfinished training is of another recipe, or training
+            diverges.
         StoppedError: if SIGTERM or SIGINT came.
     """
     processes.join()
