@@ -25,7 +25,7 @@ from wsdcast.images.store import Images, open_images
 from wsdcast.images.study_page import write_image_study_page
 from wsdcast.inpaint.classifier import Extract, extractors
 from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of, warmth_for
+from wsdcast.inpaint.drawing import SHOWN, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.evaluation import described, floors, references, statistics_by_context
 from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Protocol
@@ -38,8 +38,6 @@ from wsdcast.sharing import training_seconds, variant_place
 SAME_NOISE = "same_noise.png"
 MOMENTS_ALONE = "moments alone"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
-SHOWN = 3
-"""Contexts in the picture of the same noise."""
 
 
 def inpaint_study(
@@ -80,6 +78,7 @@ def inpaint_study(
     parts: list[tuple[Setting, int, xr.Dataset]] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
+    few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
     for seed, prior in product(wanted.seeds, settings):
         variant = variant_of(resolved, cost, seed, prior)
         names = (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
@@ -91,7 +90,7 @@ def inpaint_study(
         for setting in settings[prior]:
             parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
         if seed == wanted.seeds[0] and prior in wanted.priors:
-            shown[prior] = _shown(variant, images, networks)
+            shown[prior] = same_noise_samples(few, networks, wanted.solvers[0], "uniform", wanted.nfe, 1.0)
     floor = floors(images, resolved.sample.part, wanted.contexts * wanted.samples, extract, reference)
     study = combine(parts, cost[0], reference)
     study.attrs |= {"about": _about(resolved, images), "recipe_hash": digest_of(resolved.dump()), "moments_share": cost[0]}
@@ -101,7 +100,6 @@ def inpaint_study(
         study.to_netcdf(partial)
     with complete(directory / STUDY_PAGE) as partial:
         write_image_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False))
-    few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
     context = few.context(torch.arange(len(few))).cpu().numpy()
     with complete(directory / SAME_NOISE) as partial:
         same_noise(context, images.images[few.chosen], shown).savefig(partial)
@@ -208,13 +206,6 @@ def _evaluated(
     with complete(path) as partial:
         dataset.to_netcdf(partial)
     return dataset
-
-
-def _shown(variant: ImageRecipe, images: Images, networks: Trained) -> dict[int, NDArray[np.uint8]]:
-    """Samples of a few images by number of evaluations."""
-    few, name = fixed_contexts(images, variant.sample.part, variant.task, count=SHOWN), variant.study.solvers[0]
-    samplers = {nfe: sampler_of(networks, name, "uniform", nfe, 1.0) for nfe in possible(name, variant.study.nfe)}
-    return {nfe: np.stack(list(draw_samples(few, sampler, 1)))[:, 0] for nfe, sampler in samplers.items()}
 
 
 def _about(recipe: ImageRecipe, images: Images) -> str:
