@@ -20,7 +20,7 @@ from test_inpaint import RECIPE, state
 from torch import nn
 
 from wsdcast.artefact import Summary
-from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance
+from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance, interval
 from wsdcast.images.resampling import context_weights
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.classifier import extractors, features_of
@@ -237,18 +237,33 @@ def test_differences_have_the_same_contexts_drawn(place, images, study):
 
 
 def test_identical_samples_do_not_differ(place, images):
-    with xr.open_dataset(statistics_of(place / "run", "warm", 0, "midpoint", 2)) as dataset:
-        statistics = dataset.load()
+    path = statistics_of(place / "run", "warm", 0, "midpoint", 2)
     warm = Setting("curve", "warm", "midpoint", "uniform", 1.0, 0.1, 2)
     standard = replace(warm, prior="standard", nfe=4)
     reference = {"classifier_distance": FeatureStatistics.of(np.random.default_rng(0).normal(size=(200, 128)))}
-    study = combine([(setting, seed, statistics) for setting in (warm, standard) for seed in (0, 1)], 0.5, reference)
+    study = combine([(setting, seed, path) for setting in (warm, standard) for seed in (0, 1)], 0.5, reference)
     for name in ("crps", "classifier_distance"):
         assert study[f"{name}_difference"].item() == 0
         assert study[f"{name}_difference_interval"].values.tolist() == [[0, 0]]
-    features = statistics["classifier_distance_features"].values
+    features = xr.load_dataset(path)["classifier_distance_features"].values
     assert study["classifier_distance"].values == pytest.approx(drawn_distances(features, reference["classifier_distance"], 2)[0])
     assert study["best"].values.all()
+
+
+def test_distances_have_intervals_where_they_are_best(place, images, study):
+    """Those of the others are not computed; a score by context has one everywhere."""
+    assert 0 < study["best"].sum() < study.sizes["setting"]
+    known = np.isfinite(study["classifier_distance_interval"]).all("bound")
+    np.testing.assert_array_equal(known, study["best"])
+    assert np.isfinite(study["crps_interval"]).all()
+    assert np.isfinite(study["classifier_distance"]).all()
+    reference = references(images, extractors(RECIPE, place / "run", images, None, Summary(""), False))["classifier_distance"]
+    for prior, nfe in (("warm", 2), ("standard", 6), ("features-only", 2)):
+        row = study.isel(setting=((study["prior"] == prior) & (study["nfe"] == nfe) & study["best"]).values).squeeze("setting")
+        paths = [statistics_of(place / "run", prior, seed, row["solver"].item(), nfe, row["warmth"].item()) for seed in (0, 1)]
+        features = [xr.load_dataset(path)["classifier_distance_features"].values for path in paths]
+        draws = np.mean([drawn_distances(of_seed, reference, DRAWS)[1] for of_seed in features], axis=0)
+        np.testing.assert_allclose(row["classifier_distance_interval"], interval(draws))
 
 
 def test_the_best_solver_has_the_least_distance():

@@ -69,7 +69,8 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
     curves, sensitivity = (study.isel(setting=(study["kind"] == kind).values) for kind in ("curve", "sensitivity"))
     parts = [
         f"<h1>Function evaluations on images: {html.escape(name)}</h1><p class=note>{html.escape(study.attrs['about'])}</p>",
-        "<p class=note>Scores are means over training seeds; bands and brackets are 95 % intervals, dots single seeds. "
+        "<p class=note>Scores are means over training seeds; bands and brackets are 95 % intervals, which "
+        "distances have where they are best, dots single seeds. "
         f"{_floors(study, main)}Recipe hash {html.escape(study.attrs['recipe_hash'])}.</p>",
     ]
     if curves.sizes["setting"]:

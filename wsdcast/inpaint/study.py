@@ -75,7 +75,7 @@ def inpaint_study(
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
     cost = moments_cost(resolved, images)
-    parts: list[tuple[Setting, int, xr.Dataset]] = []
+    parts: list[tuple[Setting, int, Path]] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
     few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
@@ -181,8 +181,8 @@ def _left_out(recipe: ImageRecipe) -> dict[str, str]:
 
 def _evaluated(
     variant: ImageRecipe, place: Path, directory: Path, images: Images, networks: Trained, extract: Mapping[str, Extract], setting: Setting
-) -> xr.Dataset:
-    """Statistics by context of one setting; from disk if they were made from the same networks and settings."""
+) -> Path:
+    """The file of statistics by context of one setting; kept if it was made from the same networks and settings."""
     wanted = variant.study
     count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
     unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
@@ -193,7 +193,8 @@ def _evaluated(
     path = place / f"{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
     # What is damaged is made again.
     with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
-        return dataset.load()
+        dataset.load()
+        return path
     contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
     sampler = (
         sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth)
@@ -205,7 +206,7 @@ def _evaluated(
     dataset = statistics_by_context(samples, contexts, extract).assign_attrs(warmth=warmth)
     with complete(path) as partial:
         dataset.to_netcdf(partial)
-    return dataset
+    return path
 
 
 def _about(recipe: ImageRecipe, images: Images) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from wsdcast.images.frechet import FeatureStatistics, interval
-from wsdcast.inpaint.evaluation import bounds, scored
+from wsdcast.inpaint.evaluation import DRAWS, bounds, scored
+from wsdcast.progress import track
 
 WITHOUT_NETWORK = ("standard", "climatology")
 CALIBRATED = "warm, calibrated"
@@ -31,35 +33,48 @@ class Setting:
     nfe: int
 
 
-def combine(parts: list[tuple[Setting, int, xr.Dataset]], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
+def combine(parts: list[tuple[Setting, int, Path]], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
     """One data set of all settings, (setting,).
 
     Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
     95 % of bootstrap samples of contexts, the same for all settings with as many, so ``half`` compares them pairwise: the warm start's
     best setting with half of the evaluations less the standard prior's best, for each score its difference and interval.
 
+    Distances have intervals where they are ``best``, NaN elsewhere: a bootstrap sample of Inception's features takes a fifth of a second,
+    and those of every setting and seed would take hours.
+
     Args:
-        parts: every setting for every seed, and its statistics by context.
+        parts: every setting for every seed, and the file of its statistics by context; one setting's are in memory at a time.
         share: of the moments network, in evaluations of the generator.
         reference: of the distances.
     """
-    by_setting: dict[Setting, dict[int, xr.Dataset]] = {}
-    for setting, seed, statistics in parts:
-        by_setting.setdefault(setting, {})[seed] = statistics
+    by_setting: dict[Setting, dict[int, Path]] = {}
+    for setting, seed, path in parts:
+        by_setting.setdefault(setting, {})[seed] = path
     settings = list(by_setting)
-    found = [scored(list(of_setting.values()), reference) for of_setting in by_setting.values()]
+
+    def statistics(setting: Setting) -> list[xr.Dataset]:
+        return [xr.load_dataset(path) for path in by_setting[setting].values()]
+
+    found, used = [], []
+    for setting in track(settings, "scores", len(settings)):
+        by_seed = statistics(setting)
+        found.append(scored(by_seed, reference, 0))
+        # What a calibrated warmth was, mean over seeds.
+        used.append(np.mean([of_seed.attrs["warmth"] for of_seed in by_seed]))
+    best = np.array(_best(settings, [of_setting["classifier_distance"]["value"] for of_setting in found]))
+    for index in track(np.flatnonzero(best), "intervals of distances", int(best.sum())):
+        found[index] = scored(statistics(settings[index]), reference, DRAWS)
     columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
     study = xr.Dataset(coords=columns | {"seed": list(next(iter(by_setting.values())))})
-    # What a calibrated warmth was, mean over seeds.
-    used = [np.mean([statistics.attrs["warmth"] for statistics in of_setting.values()]) for of_setting in by_setting.values()]
     study = study.assign_coords(warmth=("setting", used))
     study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
     for name in found[0]:
         study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
         study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
-    study["best"] = ("setting", _best(settings, study["classifier_distance"].values))
-    return study.merge(_halves(settings, found, study["best"].values))
+    study["best"] = ("setting", best)
+    return study.merge(_halves(settings, found, best))
 
 
 def _best(settings: list[Setting], distance: Any) -> list[bool]:
