@@ -266,6 +266,18 @@ def test_scores_that_are_not_known_or_below_zero_are_no_error(tmp_path: Path):
     assert rows_of((tmp_path / "study.html").read_text())[1][8].startswith("-0.100 [")
 
 
+def test_a_score_without_an_interval_has_no_bracket(tmp_path: Path):
+    study = synthetic(shares=(0.1, 0.5), nfe=(6,), seeds=1)
+    study["power_deviation_interval"] = study["power_deviation_interval"] * np.nan
+    study["classifier_distance_interval"] = study["classifier_distance_interval"].where(study["best"])
+    write_image_study_page(tmp_path / "study.html", study, "small", "")
+    head, *rows = rows_of((tmp_path / "study.html").read_text())
+    spectrum, distance = head.index("spectrum: mean |1 - ratio|"), head.index("classifier distance (not FID)")
+    assert [row[spectrum] for row in rows] == [f"{value:.3f}" for value in study["power_deviation"].values]
+    assert ["[" in row[distance] for row in rows] == study["best"].values.tolist()
+    assert not any("nan" in cell for row in rows for cell in row)
+
+
 def test_lines_of_the_figures_are_the_scores(study, curves):
     axis = by_evaluations(curves, ["classifier_distance", "crps"]).axes[0]
     lines = {line.get_label(): line for line in axis.lines}

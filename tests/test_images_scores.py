@@ -97,6 +97,9 @@ def test_draws_are_distances_of_resampled_contexts(features):
         expected.append(frechet_distance(FeatureStatistics.of(drawn), reference))
     np.testing.assert_allclose(draws - draws.mean(), np.array(expected) - np.mean(expected), atol=1e-6)
     assert draws.mean() == pytest.approx(found)
+    alone, none = drawn_distances(samples, reference, draws=0)
+    assert alone == found
+    assert none.shape == (0,)
 
 
 def test_intervals_of_the_distance_cover():

@@ -17,7 +17,7 @@ from test_inpaint import RECIPE, prepared
 
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
-from wsdcast.inpaint.drawing import as_images, possible, sampler_of
+from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of
 from wsdcast.inpaint.networks import fixed_moments_of, moments_model, trained
 from wsdcast.inpaint.recipe import ImageNetwork, Task
 from wsdcast.inpaint.sample import _process, sample
@@ -51,6 +51,46 @@ def test_samples_depend_on_seed_image_and_number_alone(inpainted, tmp_path, monk
     assert np.mean(other != few) > 0.5
     sample(run=run, contexts=500, samples=2, overwrite=True)
     assert np.load(run / "samples/samples.npy").shape[0] == 20  # there are no more
+
+
+@pytest.fixture
+def evaluated(networks):
+    """How many samples each evaluation of the generator had."""
+    rows: list[int] = []
+    hook = networks.generator.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+    yield rows
+    hook.remove()
+
+
+@pytest.mark.parametrize(("samples", "batches"), [(1, 1), (3, 2), (26, 11), (50, 20), (60, 24)])
+def test_samples_are_evaluated_in_full_batches(images, networks, evaluated, monkeypatch, samples, batches):
+    """Of fifty, but for the last, whatever the number of samples; and no sample depends on that number."""
+    contexts, sampler = fixed_contexts(images, "test", RECIPE.task), sampler_of(networks, "midpoint", "uniform", 2, 1.0)
+    assert len(contexts) == 20
+    drawn = np.stack(list(draw_samples(contexts, sampler, samples)))
+    assert drawn.shape == (20, samples, 16, 16, 3)
+    assert evaluated == [50] * 2 * batches
+    few = np.stack(list(draw_samples(fixed_contexts(images, "test", RECIPE.task, count=7), sampler, 1)))
+    np.testing.assert_array_equal(few, drawn[:7, :1])
+
+
+def test_a_batch_on_a_gpu_has_as_many_pixels_for_any_size():
+    sides = {side: batch_size(side**2, torch.device("cuda")) for side in (16, 32, 64, 128, 1024)}
+    assert sides == {16: 1000, 32: 250, 64: 62, 128: 15, 1024: 1}
+    assert batch_size(32**2, torch.device("cpu")) == 50
+
+
+def test_a_picture_costs_its_own_samples(images, networks, evaluated):
+    contexts = fixed_contexts(images, "test", RECIPE.task, count=3)
+    shown = same_noise_samples(contexts, networks, "midpoint", "uniform", (2, 3, 6), 1.0)
+    assert list(shown) == [2, 6]
+    assert evaluated == [3] * 8
+    for nfe, drawn in shown.items():
+        (full,) = zip(*draw_samples(contexts, sampler_of(networks, "midpoint", "uniform", nfe, 1.0), 1), strict=True)
+        assert np.abs(drawn.astype(int) - full).max() <= 1
+    # Those of fewer images are the same.
+    fewer = same_noise_samples(fixed_contexts(images, "test", RECIPE.task, count=2), networks, "midpoint", "uniform", (6,), 1.0)
+    np.testing.assert_array_equal(fewer[6], shown[6][:2])
 
 
 def test_fixed_contexts_are_the_same_in_any_batch(images):

@@ -20,7 +20,7 @@ from test_inpaint import RECIPE, state
 from torch import nn
 
 from wsdcast.artefact import Summary
-from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance
+from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance, interval
 from wsdcast.images.resampling import context_weights
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.classifier import extractors, features_of
@@ -30,7 +30,7 @@ from wsdcast.inpaint.evaluation import DRAWS, references, statistics_by_context
 from wsdcast.inpaint.networks import generator_model, moments_model, trained
 from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.study import inpaint_study, moments_cost, settings_of, variant_of
-from wsdcast.inpaint.summary import Setting, _best, combine, halves
+from wsdcast.inpaint.summary import Setting, combine, halves
 from wsdcast.sharing import training_seconds, variant_place
 
 PRIORS = ("warm", "standard", "unblended", "mean-only", "features-only")
@@ -218,56 +218,65 @@ def test_a_study_of_another_recipe_is_refused(place, tmp_path):
 
 
 def test_differences_have_the_same_contexts_drawn(place, images, study):
-    """The warm start with half of the evaluations less the standard prior, each by its best solver and warmth."""
+    """The warm start with half of the evaluations less the standard prior, each by the first solver and warmth of the recipe."""
     assert study["standard_nfe"].values.tolist() == [4]
-    found = {}
-    for prior, nfe in (("warm", 2), ("standard", 4)):
-        of_prior = (study["kind"] == "curve") & (study["prior"] == prior) & (study["nfe"] == nfe)
-        distances = study["classifier_distance"].values[of_prior.values]
-        best = study.isel(setting=(of_prior & study["best"]).values)
-        assert best["classifier_distance"].values == distances.min()
-        found[prior] = best["solver"].item(), best
-    weights = context_weights(6, DRAWS, 0)
-    draws = {}
-    for prior, (solver, best) in found.items():
-        per_seed = []
-        for seed in (0, 1):
-            path = statistics_of(place / "run", prior, seed, solver, 2 if prior == "warm" else 4, best["warmth"].item())
-            with xr.open_dataset(path) as statistics:
-                per_seed.append(statistics["crps"].values)
-        assert best["crps"].item() == pytest.approx(np.mean(per_seed))
+    found, draws, weights = {}, {}, context_weights(6, DRAWS, 0)
+    for prior, nfe, warmth in (("warm", 2, 0), ("standard", 4, 1)):
+        wanted = {"kind": "curve", "prior": prior, "nfe": nfe, "solver": "midpoint", "warmth": warmth}
+        found[prior] = study.isel(setting=np.logical_and.reduce([study[name] == value for name, value in wanted.items()]))
+        paths = [statistics_of(place / "run", prior, seed, "midpoint", nfe, warmth) for seed in (0, 1)]
+        per_seed = [xr.load_dataset(path)["crps"].values for path in paths]
+        assert found[prior]["crps"].item() == pytest.approx(np.mean(per_seed))
         draws[prior] = np.mean(per_seed, axis=0) @ weights.T
     pair = study.sel(standard_nfe=4)
-    assert pair["crps_difference"].item() == pytest.approx(found["warm"][1]["crps"].item() - found["standard"][1]["crps"].item())
+    assert pair["crps_difference"].item() == pytest.approx(found["warm"]["crps"].item() - found["standard"]["crps"].item())
     np.testing.assert_allclose(pair["crps_difference_interval"].values, np.quantile(draws["warm"] - draws["standard"], (0.025, 0.975)))
     for name in ("crps", "classifier_distance"):
-        by_seed = found["warm"][1][f"{name}_by_seed"].values - found["standard"][1][f"{name}_by_seed"].values
+        by_seed = found["warm"][f"{name}_by_seed"].values - found["standard"][f"{name}_by_seed"].values
         np.testing.assert_allclose(pair[f"{name}_difference_by_seed"].values, by_seed[0])
     words = halves(study)["warm 2 less standard 4"]
     assert f"crps {pair['crps_difference'].item():+.4g} [" in words
 
 
 def test_identical_samples_do_not_differ(place, images):
-    with xr.open_dataset(statistics_of(place / "run", "warm", 0, "midpoint", 2)) as dataset:
-        statistics = dataset.load()
+    path = statistics_of(place / "run", "warm", 0, "midpoint", 2)
     warm = Setting("curve", "warm", "midpoint", "uniform", 1.0, 0.1, 2)
     standard = replace(warm, prior="standard", nfe=4)
     reference = {"classifier_distance": FeatureStatistics.of(np.random.default_rng(0).normal(size=(200, 128)))}
-    study = combine([(setting, seed, statistics) for setting in (warm, standard) for seed in (0, 1)], 0.5, reference)
+    study = combine([(setting, seed, path) for setting in (warm, standard) for seed in (0, 1)], 0.5, reference)
     for name in ("crps", "classifier_distance"):
         assert study[f"{name}_difference"].item() == 0
         assert study[f"{name}_difference_interval"].values.tolist() == [[0, 0]]
-    features = statistics["classifier_distance_features"].values
+    features = xr.load_dataset(path)["classifier_distance_features"].values
     assert study["classifier_distance"].values == pytest.approx(drawn_distances(features, reference["classifier_distance"], 2)[0])
     assert study["best"].values.all()
 
 
-def test_the_best_solver_has_the_least_distance():
-    settings = [Setting("curve", prior, solver, "uniform", 1.0, 0.1, nfe) for prior in "ab" for nfe in (2, 4) for solver in "xyz"]
-    settings.append(Setting("sensitivity", "a", "x", "uniform", 1.0, 0.5, 2))
-    distance = np.random.default_rng(1).permutation(12).astype(float)
-    expected = [bool(distance[n] == distance[n // 3 * 3 : n // 3 * 3 + 3].min()) for n in range(12)]
-    assert _best(settings, np.append(distance, -1.0)) == [*expected, False]
+def test_distances_have_intervals_where_they_are_best_or_compared(place, images, study):
+    """Those of the others are not computed; a score by context has one everywhere."""
+    known = np.isfinite(study["classifier_distance_interval"]).all("bound")
+    compared = (study["kind"] == "curve") & (study["solver"] == "midpoint") & (study["warmth"] == (study["prior"] != "warm"))
+    np.testing.assert_array_equal(known, study["best"] | compared)
+    assert known.sum() < study.sizes["setting"]
+    assert np.isfinite(study["crps_interval"]).all()
+    assert np.isfinite(study["classifier_distance"]).all()
+    reference = references(images, extractors(RECIPE, place / "run", images, None, Summary(""), False))["classifier_distance"]
+    for prior, nfe in (("warm", 2), ("standard", 6), ("features-only", 2)):
+        row = study.isel(setting=((study["prior"] == prior) & (study["nfe"] == nfe) & study["best"]).values).squeeze("setting")
+        paths = [statistics_of(place / "run", prior, seed, row["solver"].item(), nfe, row["warmth"].item()) for seed in (0, 1)]
+        features = [xr.load_dataset(path)["classifier_distance_features"].values for path in paths]
+        draws = np.mean([drawn_distances(of_seed, reference, DRAWS)[1] for of_seed in features], axis=0)
+        np.testing.assert_allclose(row["classifier_distance_interval"], interval(draws))
+
+
+def test_the_best_solver_and_warmth_have_the_least_distance(study):
+    curves = study.isel(setting=(study["kind"] == "curve").values)
+    points = set(zip(curves["prior"].values, curves["nfe"].values, strict=True))
+    for prior, nfe in points:
+        here = curves.isel(setting=((curves["prior"] == prior) & (curves["nfe"] == nfe)).values)
+        least = here["classifier_distance"].values.argmin()
+        assert np.flatnonzero(here["best"]).tolist() == [least]
+    assert study["best"].sum() == len(points) < curves.sizes["setting"]
 
 
 def test_floor_is_the_distance_of_true_images(place, images, study):

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from wsdcast.images.study_page import DIGITS, LABELS
+from wsdcast.images.study_page import LABELS, score_cell
 from wsdcast.report.page import STYLE, picture
 from wsdcast.report.style import LOOK
 
@@ -74,13 +73,6 @@ def spectrum(power: xr.Dataset) -> Figure:
 def _table(rows: list[dict[str, Any]]) -> str:
     names = [name for name in LABELS if name in rows[0]]
     head = "".join(f"<th>{html.escape(LABELS[name])}</th>" for name in names)
-    body = "".join(f"<tr><td>{html.escape(row['scored'])}</td>{''.join(_cell(row, name) for name in names)}</tr>" for row in rows)
+    cells = ["".join(f"<td>{score_cell(name, row[name], row[f'{name}_interval'])}</td>" for name in names) for row in rows]
+    body = "".join(f"<tr><td>{html.escape(row['scored'])}</td>{of_row}</tr>" for row, of_row in zip(rows, cells, strict=True))
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
-
-
-def _cell(row: dict[str, Any], name: str) -> str:
-    if not np.isfinite(row[name]):
-        return "<td></td>"
-    low, high = row[f"{name}_interval"]
-    within = f" [{low:.{DIGITS[name]}f}, {high:.{DIGITS[name]}f}]" if np.isfinite(low) else ""
-    return f"<td>{row[name]:.{DIGITS[name]}f}{within}</td>"

@@ -69,7 +69,8 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
     curves, sensitivity = (study.isel(setting=(study["kind"] == kind).values) for kind in ("curve", "sensitivity"))
     parts = [
         f"<h1>Function evaluations on images: {html.escape(name)}</h1><p class=note>{html.escape(study.attrs['about'])}</p>",
-        "<p class=note>Scores are means over training seeds; bands and brackets are 95 % intervals, dots single seeds. "
+        "<p class=note>Scores are means over training seeds; bands and brackets are 95 % intervals, which "
+        "distances have where they are best or compared, dots single seeds. "
         f"{_floors(study, main)}Recipe hash {html.escape(study.attrs['recipe_hash'])}.</p>",
     ]
     if curves.sizes["setting"]:
@@ -282,16 +283,17 @@ def _table(study: xr.Dataset, scores: Sequence[str]) -> str:
         setting = study.isel(setting=index)
         cells = [html.escape(str(setting[name].item())) for name in ("kind", "prior", "solver", "grid_in_time")]
         cells += [f"{setting['warmth'].item():g}", f"{100 * setting['visible'].item():g}", str(setting["nfe"].item())]
-        cells += [f"{setting['cost'].item():.2f}", *(_cell(setting, score) for score in scores)]
+        cells.append(f"{setting['cost'].item():.2f}")
+        cells += [score_cell(score, setting[score].item(), setting[f"{score}_interval"].values.tolist()) for score in scores]
         bold = " style=font-weight:600" if setting["best"].item() else ""
         body.append(f"<tr{bold}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     note = "<p class=note>Bold: best of its prior and evaluations. Of distances, CRPS, the spectrum and errors less is better.</p>"
     return f"<div class=wide><table><tr>{head}</tr>{''.join(body)}</table></div>{note}"
 
 
-def _cell(setting: xr.Dataset, score: str) -> str:
-    """Mean and interval, or nothing."""
-    if not np.isfinite(setting[score].item()):
+def score_cell(score: str, value: float, interval: Sequence[float]) -> str:
+    """A score and its interval, or what is known of them."""
+    if not np.isfinite(value):
         return ""
-    numbers = (f"{number:.{DIGITS[score]}f}" for number in (setting[score].item(), *setting[f"{score}_interval"].values))
-    return "{} [{}, {}]".format(*numbers)
+    within = " [{}, {}]".format(*(f"{bound:.{DIGITS[score]}f}" for bound in interval)) if np.isfinite(interval).all() else ""
+    return f"{value:.{DIGITS[score]}f}{within}"

@@ -63,11 +63,16 @@ def floors_of(images: Images, part: Part, count: int) -> str:
     return f"{min(count, images.count(part))} {'held-out' if part == 'test' else 'training'} images"
 
 
-def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics]) -> dict[str, dict[str, Any]]:
+def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics], of_distances: int = DRAWS) -> dict[str, dict[str, Any]]:
     """For each score its mean over seeds of training, ``value``; ``draws`` of it for bootstrap samples of contexts; and ``by_seed``.
 
     The same contexts are drawn for all seeds and all settings of as many contexts. Intervals of the power's deviation are left out:
     deviations of bootstrap samples are larger than that of the whole.
+
+    Args:
+        by_seed: statistics by context of each seed.
+        reference: of the distances.
+        of_distances: how many draws distances have, 0 for none; other scores take no time and have :data:`DRAWS`.
     """
     names = [f"{name}_features" for name in reference]
     plain = [of_seed.drop_vars(names) for of_seed in by_seed]
@@ -80,9 +85,11 @@ def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics]
         if name != "power_deviation":
             found[name]["draws"] = np.mean([drawn[name].values for drawn in draws], axis=0)
     for name, of_reference in reference.items():
-        pairs = [drawn_distances(of_seed[f"{name}_features"].values, of_reference, DRAWS) for of_seed in by_seed]
+        pairs = [drawn_distances(of_seed[f"{name}_features"].values, of_reference, of_distances) for of_seed in by_seed]
         of_seeds = np.array([value for value, _ in pairs])
-        found[name] = {"value": of_seeds.mean(), "by_seed": of_seeds, "draws": np.mean([drawn for _, drawn in pairs], axis=0)}
+        found[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
+        if of_distances:
+            found[name]["draws"] = np.mean([drawn for _, drawn in pairs], axis=0)
     return found
 
 

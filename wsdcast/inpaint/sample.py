@@ -18,7 +18,7 @@ from wsdcast.errors import UserError
 from wsdcast.images.pictures import same_noise, sample_grid, sampling_process
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
-from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of, warmth_for
+from wsdcast.inpaint.drawing import SHOWN, draw_samples, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.networks import Trained, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Sampling
 from wsdcast.names import GENERATOR, IMAGES, SAMPLES
@@ -96,16 +96,13 @@ def _pictures(
     mean, std, *_ = networks.moments(context)
     truth = contexts.images.images[contexts.chosen[: some.numel()]]
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
-    few = FixedContexts(contexts.images, contexts.chosen[:3], contexts.make, contexts.seed)
-    by_number = {}
-    for nfe in possible(settings.solver, EVALUATIONS):
-        sampler = sampler_of(networks, settings.solver, settings.grid_in_time, nfe, warmth)
-        by_number[nfe] = np.stack(list(draw_samples(few, sampler, 1)))[:, 0]
+    few = FixedContexts(contexts.images, contexts.chosen[:SHOWN], contexts.make, contexts.seed)
+    by_number = same_noise_samples(few, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
     normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0], settings, warmth)
     return {
         "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: some.numel(), :COLUMNS]),
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
-        "same_noise": same_noise(shown[0][:3], truth[:3], {"samples": by_number}),
+        "same_noise": same_noise(shown[0][:SHOWN], truth[:SHOWN], {"samples": by_number}),
     }
 
 

@@ -26,6 +26,7 @@ from wsdcast.inpaint.networks import trained
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.priors import moments_alone
+from wsdcast.progress import track
 
 Row = dict[str, Any]
 OURS, MOMENTS_ALONE, OTHERS = "generator", "moments alone", "other images"
@@ -66,7 +67,8 @@ def score(
     reference = references(images, extract)
     ensembles = {OURS: samples} | _baselines(resolved, directory, images, contexts)
     by_context = {name: statistics_by_context(ensemble, contexts, extract) for name, ensemble in ensembles.items()}
-    rows = [_row(name, scored([statistics], reference)) for name, statistics in by_context.items()]
+    every = track(by_context.items(), "scores and intervals", len(by_context))
+    rows = [_row(name, scored([statistics], reference)) for name, statistics in every]
     count = samples.shape[0] * samples.shape[1]
     floor, true = floors(images, wanted.part, count, extract, reference), floors_of(images, wanted.part, count)
     warmth = json.loads((directory / SAMPLES / "stamp.json").read_text())["warmth"]

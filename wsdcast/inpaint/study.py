@@ -25,7 +25,7 @@ from wsdcast.images.store import Images, open_images
 from wsdcast.images.study_page import write_image_study_page
 from wsdcast.inpaint.classifier import Extract, extractors
 from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.drawing import draw_samples, possible, sampler_of, warmth_for
+from wsdcast.inpaint.drawing import SHOWN, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.evaluation import described, floors, floors_of, references, statistics_by_context
 from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Protocol
@@ -38,8 +38,6 @@ from wsdcast.sharing import training_seconds, variant_place
 SAME_NOISE = "same_noise.png"
 MOMENTS_ALONE = "moments alone"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
-SHOWN = 3
-"""Contexts in the picture of the same noise."""
 
 
 def inpaint_study(
@@ -79,7 +77,7 @@ def inpaint_study(
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
     cost = moments_cost(resolved, images)
-    parts: list[tuple[Setting, int, xr.Dataset]] = []
+    parts: list[tuple[Setting, int, Path]] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
     for seed, prior in product(wanted.seeds, settings):
@@ -93,7 +91,7 @@ def inpaint_study(
         for setting in settings[prior]:
             parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
         if seed == wanted.seeds[0] and prior in wanted.priors:
-            shown[prior] = _shown(variant, images, networks)
+            shown[prior] = same_noise_samples(few, networks, wanted.solvers[0], "uniform", wanted.nfe, 1.0)
     part, count = resolved.sample.part, wanted.contexts * wanted.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
     study = combine(parts, cost[0], reference)
@@ -190,8 +188,8 @@ def _left_out(recipe: ImageRecipe) -> dict[str, str]:
 
 def _evaluated(
     variant: ImageRecipe, place: Path, directory: Path, images: Images, networks: Trained, extract: Mapping[str, Extract], setting: Setting
-) -> xr.Dataset:
-    """Statistics by context of one setting; from disk if they were made from the same networks and settings."""
+) -> Path:
+    """The file of statistics by context of one setting; kept if it was made from the same networks and settings."""
     wanted = variant.study
     count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
     unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
@@ -202,7 +200,8 @@ def _evaluated(
     path = place / f"{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
     # What is damaged is made again.
     with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
-        return dataset.load()
+        dataset.load()
+        return path
     contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
     sampler = (
         sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth)
@@ -214,14 +213,7 @@ def _evaluated(
     dataset = statistics_by_context(samples, contexts, extract).assign_attrs(warmth=warmth)
     with complete(path) as partial:
         dataset.to_netcdf(partial)
-    return dataset
-
-
-def _shown(variant: ImageRecipe, images: Images, networks: Trained) -> dict[int, NDArray[np.uint8]]:
-    """Samples of a few images by number of evaluations."""
-    few, name = fixed_contexts(images, variant.sample.part, variant.task, count=SHOWN), variant.study.solvers[0]
-    samplers = {nfe: sampler_of(networks, name, "uniform", nfe, 1.0) for nfe in possible(name, variant.study.nfe)}
-    return {nfe: np.stack(list(draw_samples(few, sampler, 1)))[:, 0] for nfe, sampler in samplers.items()}
+    return path
 
 
 def _about(recipe: ImageRecipe, images: Images) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from wsdcast.images.frechet import FeatureStatistics, interval
-from wsdcast.inpaint.evaluation import bounds, scored
+from wsdcast.inpaint.evaluation import DRAWS, bounds, scored
+from wsdcast.progress import track
 
 WITHOUT_NETWORK = ("standard", "climatology")
 CALIBRATED = "warm, calibrated"
@@ -31,52 +33,68 @@ class Setting:
     nfe: int
 
 
-def combine(parts: list[tuple[Setting, int, xr.Dataset]], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
+def combine(parts: list[tuple[Setting, int, Path]], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
     """One data set of all settings, (setting,).
 
     Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
-    95 % of bootstrap samples of contexts, the same for all settings with as many, so ``half`` compares them pairwise: the warm start's
-    best setting with half of the evaluations less the standard prior's best, for each score its difference and interval.
+    95 % of bootstrap samples of contexts, the same for all settings with as many, so they are compared pairwise: the warm start with
+    half of the evaluations less the standard prior, for each score its difference and interval. That comparison is of the first solver and
+    warmth of the recipe, which none of these scores has chosen; ``best`` would favour the prior with more settings.
+
+    Distances have intervals where they are best or compared, NaN elsewhere: a bootstrap sample of Inception's features takes a fifth of
+    a second, and those of every setting and seed would take hours.
 
     Args:
-        parts: every setting for every seed, and its statistics by context.
+        parts: every setting for every seed, and the file of its statistics by context; one setting's are in memory at a time.
         share: of the moments network, in evaluations of the generator.
         reference: of the distances.
     """
-    by_setting: dict[Setting, dict[int, xr.Dataset]] = {}
-    for setting, seed, statistics in parts:
-        by_setting.setdefault(setting, {})[seed] = statistics
+    by_setting: dict[Setting, dict[int, Path]] = {}
+    for setting, seed, path in parts:
+        by_setting.setdefault(setting, {})[seed] = path
     settings = list(by_setting)
-    found = [scored(list(of_setting.values()), reference) for of_setting in by_setting.values()]
+
+    def statistics(setting: Setting) -> list[xr.Dataset]:
+        return [xr.load_dataset(path) for path in by_setting[setting].values()]
+
+    found, used = [], []
+    for setting in track(settings, "scores", len(settings)):
+        by_seed = statistics(setting)
+        found.append(scored(by_seed, reference, 0))
+        # What a calibrated warmth was, mean over seeds.
+        used.append(np.mean([of_seed.attrs["warmth"] for of_seed in by_seed]))
+    curves = _curves(settings)
+    best = [min(of_curve, key=lambda index: found[index]["classifier_distance"]["value"]) for of_curve in curves.values()]
+    compared = {point: of_curve[0] for point, of_curve in curves.items()}
+    drawn = sorted({*best, *compared.values()})
+    for index in track(drawn, "intervals of distances", len(drawn)):
+        found[index] = scored(statistics(settings[index]), reference, DRAWS)
     columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
     study = xr.Dataset(coords=columns | {"seed": list(next(iter(by_setting.values())))})
-    # What a calibrated warmth was, mean over seeds.
-    used = [np.mean([statistics.attrs["warmth"] for statistics in of_setting.values()]) for of_setting in by_setting.values()]
     study = study.assign_coords(warmth=("setting", used))
     study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
     for name in found[0]:
         study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
         study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
-    study["best"] = ("setting", _best(settings, study["classifier_distance"].values))
-    return study.merge(_halves(settings, found, study["best"].values))
+    study["best"] = ("setting", [index in best for index in range(len(settings))])
+    return study.merge(_halves(compared, found))
 
 
-def _best(settings: list[Setting], distance: Any) -> list[bool]:
-    """Whether each is the solver and warmth of the least distance among those of its prior and number of evaluations."""
-    groups: dict[tuple[str, int], list[int]] = {}
+def _curves(settings: list[Setting]) -> dict[tuple[str, int], list[int]]:
+    """For each prior and number of evaluations the settings of every solver and warmth, as the recipe orders them."""
+    curves: dict[tuple[str, int], list[int]] = {}
     for index, setting in enumerate(settings):
         if setting.kind == "curve":
-            groups.setdefault((setting.prior, setting.nfe), []).append(index)
-    best = {min(group, key=lambda index: distance[index]) for group in groups.values()}
-    return [index in best for index in range(len(settings))]
+            curves.setdefault((setting.prior, setting.nfe), []).append(index)
+    return curves
 
 
-def _halves(settings: list[Setting], found: list[dict[str, dict[str, Any]]], best: Any) -> xr.Dataset:
+def _halves(at: dict[tuple[str, int], int], found: list[dict[str, dict[str, Any]]]) -> xr.Dataset:
     """The warm start with half of the evaluations less the standard prior, by evaluations of the latter, ``standard_nfe``."""
-    at = {(settings[index].prior, settings[index].nfe): index for index in np.flatnonzero(best)}
-    pairs = [(at["warm", nfe // 2], index) for (prior, nfe), index in at.items() if prior == "standard" and ("warm", nfe // 2) in at]
-    study = xr.Dataset(coords={"standard_nfe": [settings[standard].nfe for _, standard in pairs]})
+    numbers = [nfe for prior, nfe in at if prior == "standard" and nfe % 2 == 0 and ("warm", nfe // 2) in at]
+    pairs = [(at["warm", nfe // 2], at["standard", nfe]) for nfe in numbers]
+    study = xr.Dataset(coords={"standard_nfe": numbers})
     for name in COMPARED:
         if pairs and name in found[0]:
             first, second = ([found[pair[which]][name] for pair in pairs] for which in (0, 1))
