@@ -237,6 +237,31 @@ def test_a_member_that_claims_to_be_less_than_empty_is_not_read(tmp_path, kind):
         prepare_images(tmp_path / "out", path, skip_bad=True)
 
 
+def test_headers_of_headers_of_headers_are_not_read(tmp_path):
+    header = tarfile.TarInfo("header")
+    header.size, header.type = 512, tarfile.XHDTYPE
+    path = tmp_path / "a.tar"
+    path.write_bytes((header.tobuf(tarfile.GNU_FORMAT) + b"9 path=a\n".ljust(512, b"\0")) * 2000 + bytes(10240))
+    with pytest.raises(UserError, match=r"a.tar: cannot be read, damaged or cut short \(maximum recursion depth"):
+        prepare_images(tmp_path / "out", path, skip_bad=True)
+
+
+def test_a_sparse_file_is_not_read(tmp_path):
+    member = tarfile.TarInfo("a.png")
+    member.size, member.type = 512, tarfile.GNUTYPE_SPARSE
+    path = tmp_path / "a.tar"
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    with pytest.raises(UserError, match=r"a.tar: cannot be read, damaged or cut short \(a.png is a sparse file"):
+        prepare_images(tmp_path / "out", path, skip_bad=True)
+
+
+def test_an_array_whose_header_claims_to_be_long_is_not_read(tmp_path):
+    header = b"\x93NUMPY\x02\x00" + (200 << 20).to_bytes(4, "little") + bytes(200)
+    path = zip_of(tmp_path / "a.npz", {"images.npy": header})
+    with pytest.raises(UserError, match=r"a.npz: not an npz file of arrays, damaged or cut short \(array format \(2, 0\)"):
+        prepare_images(tmp_path / "out", path)
+
+
 def test_names_of_any_sensible_length_are_read(tmp_path):
     image = encoded(noise(1, 8, 8, 3)[0])
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):

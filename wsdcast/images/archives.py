@@ -45,7 +45,7 @@ def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, C
         if kind is None:
             raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
         yield from kind(path, lambda name: not _is_hidden(name) and wanted(name))
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut short ({shown(str(error))})") from None
 
 
@@ -102,6 +102,8 @@ class _Member(tarfile.TarInfo):
         found = super().frombuf(buf, encoding, errors)
         if found.size < 0 or (found.size > LARGEST_HEADER and not found.isreg()):
             raise tarfile.TarError(f"a header with {found.size} bytes to follow")
+        if found.type == tarfile.GNUTYPE_SPARSE:  # a list of its holes can be as long as the archive
+            raise tarfile.TarError(f"{found.name} is a sparse file")
         return found
 
 
