@@ -293,6 +293,10 @@ def test_page_and_picture(place, study):
     assert "http" not in page.replace("http://www.w3.org", "")
     for words in ("data:image/png;base64,", "features-only", "6 contexts of held-out images", "training seeds 0, 1"):
         assert words in page
+    pair = study.sel(standard_nfe=4)
+    low, high = pair["crps_difference_interval"].values
+    by_seed = ", ".join(f"{value:.4f}" for value in pair["crps_difference_by_seed"].values)
+    assert f"<td>{pair['crps_difference'].item():.4f} [{low:.4f}, {high:.4f}]</td><td>{by_seed}</td>" in page
     with Image.open(place / "run/same_noise.png") as picture:
         assert min(picture.size) > 100
     names = {path.name for path in (place / "run").iterdir()}

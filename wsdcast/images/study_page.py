@@ -80,6 +80,7 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
             "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations. The moments "
             "network's share of an evaluation counts for those that use it. Solid: the warm start and standard flow matching; dashed: "
             "ablations.</p>",
+            _half(study),
         ]
         if others:
             parts += [picture(by_evaluations(curves, others), "Other scores against evaluations, best solver and warmth of each prior")]
@@ -273,6 +274,28 @@ def _ticks(axis: Axis, at: Locator) -> None:
 def _floors(study: xr.Dataset, scores: Sequence[str]) -> str:
     known = [f"{LABELS[score]} {study.attrs[f'floor_{score}']:.{DIGITS[score]}f}" for score in scores if f"floor_{score}" in study.attrs]
     return f"{study.attrs['floor_of']} themselves, dotted: {', '.join(known)}. " if known else ""
+
+
+def _half(study: xr.Dataset) -> str:
+    """A table of the warm start with half of the evaluations less the standard prior, if a study compares them."""
+    scores = [score for score in LABELS if f"{score}_difference" in study]
+    if not scores:
+        return ""
+    names = (
+        "warm, evaluations",
+        "standard, evaluations",
+        *(f"{LABELS[score]}{what}" for score in scores for what in (", difference", ", by seed")),
+    )
+    rows = [names]
+    for nfe in study["standard_nfe"].values:
+        pair, cells = study.sel(standard_nfe=nfe), [f"{nfe // 2}", f"{nfe}"]
+        for score in scores:
+            difference, bounds, by_seed = (pair[f"{score}_difference{what}"].values.tolist() for what in ("", "_interval", "_by_seed"))
+            cells += [score_cell(score, difference, bounds), ", ".join(f"{value:.{DIGITS[score]}f}" for value in by_seed)]
+        rows.append(tuple(cells))
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    note = "The warm start less the standard prior with twice as many evaluations, at the first solver and warmth of the recipe, which no "
+    return f"<div class=wide><table>{body}</table></div><p class=note>{note}score has chosen: below 0 the warm start is better.</p>"
 
 
 def _table(study: xr.Dataset, scores: Sequence[str]) -> str:
