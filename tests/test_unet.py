@@ -134,9 +134,9 @@ def test_on_the_plane_nothing_wraps_round(random):
     other[..., 0] = 1  # the left edge, which on the sphere is beside the right one
     for sphere_or_not, changed in ((False, [0, 1]), (True, [0, 1, 7])):
         convolution = trained(Convolution(1, 1, sphere=sphere_or_not), random)
-        difference = (convolution(other) - convolution(x)).abs().amax(dim=(0, 1, 2))
-        rounding = 1e-6  # a convolution may add the same terms in another order from column to column
-        assert (difference > rounding).nonzero()[:, 0].tolist() == changed
+        # Beside a pole on the sphere, the columns half a turn away change too.
+        difference = (convolution(other) - convolution(x))[..., 1:-1, :].abs().amax(dim=(0, 1, 2))
+        assert difference.nonzero()[:, 0].tolist() == changed
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 13)])
