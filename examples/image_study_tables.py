@@ -2,8 +2,8 @@
 
     python examples/image_study_tables.py RUN/study.nc OUT [NAME]
 
-Prints what `wsdcast inpaint study` found: the best setting of each prior and number of evaluations, the warm start with half of the
-evaluations of the standard prior, and scores by the share of visible pixels over those of the standard prior. Brackets hold 95 % of
+Prints what `wsdcast inpaint study` found: the best setting of each prior and number of evaluations, the first prior with half of the
+evaluations of the standard one, and scores by the share of visible pixels over those of the standard prior. Brackets hold 95 % of
 bootstrap samples of contexts; after the slash are the seeds of training. Writes OUT/NAME-evaluations.png and OUT/NAME-visible.png.
 """
 
@@ -55,14 +55,14 @@ def curves(study: xr.Dataset) -> Iterator[str]:
 
 
 def halves(study: xr.Dataset) -> Iterator[str]:
-    """Differences of the warm start with half of the evaluations and the standard prior."""
+    """Differences of the first prior with half of the evaluations and the standard one."""
     rows = []
     for nfe in study["standard_nfe"].values:
         here = study.sel(standard_nfe=nfe)
         rows.append(
             [f"{nfe // 2}", f"{nfe}", *(cell(here, f"{name}_difference", digits + 1) for name, (_, digits) in list(SHOWN.items())[:2])]
         )
-    yield from table(["warm, NFE", "standard, NFE", "difference of classifier distance", "difference of CRPS"], rows)
+    yield from table([f"{study.attrs['compared']}, NFE", "standard, NFE", "difference of classifier distance", "difference of CRPS"], rows)
 
 
 def sensitivity(study: xr.Dataset) -> Iterator[str]:
@@ -78,7 +78,7 @@ def sensitivity(study: xr.Dataset) -> Iterator[str]:
                 ratios = here[f"{name}_by_seed"].values / standard[key][f"{name}_by_seed"].values
                 text = f"{ratios.mean():.2f} / {', '.join(f'{ratio:.2f}' for ratio in ratios)}"
                 of_prior = columns.setdefault(f"warm, w {warmth:g}" if prior == "warm" else prior, {})
-                of_prior[key] = text + (f" (w {warmth:.2f})" if prior != "warm" else "")
+                of_prior[key] = text + (f" (w {warmth:.2f})" if prior.endswith("calibrated") else "")
         rows = [
             [f"{100 * key[0]:g}", str(key[1]), f"{here[name].item():.{digits}f}", *(of_prior[key] for of_prior in columns.values())]
             for key, here in standard.items()

@@ -234,8 +234,15 @@ def test_differences_have_the_same_contexts_drawn(place, images, study):
     for name in ("crps", "classifier_distance"):
         by_seed = found["warm"][f"{name}_by_seed"].values - found["standard"][f"{name}_by_seed"].values
         np.testing.assert_allclose(pair[f"{name}_difference_by_seed"].values, by_seed[0])
+    assert study.attrs["compared"] == "warm"
     words = halves(study)["warm 2 less standard 4"]
     assert f"crps {pair['crps_difference'].item():+.4g} [" in words
+
+
+def test_the_first_prior_is_compared(copy, without_page):
+    fewer = {"seeds": [0], "solvers": ["midpoint"], "ablations": [], "visible": [], "nfe": [2, 4, 6]}
+    facts = inpaint_study(run=copy, priors=["unblended", "standard", "warm"], **fewer).facts
+    assert [fact for fact in facts if " less " in fact] == ["unblended 2 less standard 4"]
 
 
 def test_identical_samples_do_not_differ(place, images):

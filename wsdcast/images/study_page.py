@@ -277,12 +277,12 @@ def _floors(study: xr.Dataset, scores: Sequence[str]) -> str:
 
 
 def _half(study: xr.Dataset) -> str:
-    """A table of the warm start with half of the evaluations less the standard prior, if a study compares them."""
+    """A table of the first prior with half of the evaluations less the standard prior, if a study compares them."""
     scores = [score for score in LABELS if f"{score}_difference" in study]
     if not scores:
         return ""
     names = (
-        "warm, evaluations",
+        f"{study.attrs['compared']}, evaluations",
         "standard, evaluations",
         *(f"{LABELS[score]}{what}" for score in scores for what in (", difference", ", by seed")),
     )
@@ -294,8 +294,8 @@ def _half(study: xr.Dataset) -> str:
             cells += [score_cell(score, difference, bounds), ", ".join(f"{value:.{DIGITS[score]}f}" for value in by_seed)]
         rows.append(tuple(cells))
     body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    note = "The warm start less the standard prior with twice as many evaluations, at the first solver and warmth of the recipe, which no "
-    return f"<div class=wide><table>{body}</table></div><p class=note>{note}score has chosen: below 0 the warm start is better.</p>"
+    note = "The first prior less the standard one with twice as many evaluations, at the first solver and warmth of the recipe, which no "
+    return f"<div class=wide><table>{body}</table></div><p class=note>{note}score has chosen: of distances and CRPS less is better.</p>"
 
 
 def _table(study: xr.Dataset, scores: Sequence[str]) -> str:

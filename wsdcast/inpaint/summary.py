@@ -37,9 +37,9 @@ def combine(parts: list[tuple[Setting, int, Path]], share: float, reference: Map
     """One data set of all settings, (setting,).
 
     Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
-    95 % of bootstrap samples of contexts, the same for all settings with as many, so they are compared pairwise: the warm start with
-    half of the evaluations less the standard prior, for each score its difference and interval. That comparison is of the first solver and
-    warmth of the recipe, which none of these scores has chosen; ``best`` would favour the prior with more settings.
+    95 % of bootstrap samples of contexts, the same for all settings with as many, so they are compared pairwise: the first prior,
+    ``compared``, with half of the evaluations less the standard prior, for each score its difference and interval. That comparison is of
+    the first solver and warmth of the recipe, which none of these scores has chosen; ``best`` would favour the prior with more settings.
 
     Distances have intervals where they are best or compared, NaN elsewhere: a bootstrap sample of Inception's features takes a fifth of
     a second, and those of every setting and seed would take hours.
@@ -78,7 +78,7 @@ def combine(parts: list[tuple[Setting, int, Path]], share: float, reference: Map
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
         study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
     study["best"] = ("setting", [index in best for index in range(len(settings))])
-    return study.merge(_halves(compared, found))
+    return study.merge(_halves(settings[0].prior, compared, found)).assign_attrs(compared=settings[0].prior)
 
 
 def _curves(settings: list[Setting]) -> dict[tuple[str, int], list[int]]:
@@ -90,18 +90,18 @@ def _curves(settings: list[Setting]) -> dict[tuple[str, int], list[int]]:
     return curves
 
 
-def _halves(at: dict[tuple[str, int], int], found: list[dict[str, dict[str, Any]]]) -> xr.Dataset:
-    """The warm start with half of the evaluations less the standard prior, by evaluations of the latter, ``standard_nfe``."""
-    numbers = [nfe for prior, nfe in at if prior == "standard" and nfe % 2 == 0 and ("warm", nfe // 2) in at]
-    pairs = [(at["warm", nfe // 2], at["standard", nfe]) for nfe in numbers]
+def _halves(first: str, at: dict[tuple[str, int], int], found: list[dict[str, dict[str, Any]]]) -> xr.Dataset:
+    """The first prior with half of the evaluations less the standard prior, by evaluations of the latter, ``standard_nfe``."""
+    numbers = [nfe for prior, nfe in at if prior == "standard" and nfe % 2 == 0 and (first, nfe // 2) in at]
+    pairs = [(at[first, nfe // 2], at["standard", nfe]) for nfe in numbers]
     study = xr.Dataset(coords={"standard_nfe": numbers})
     for name in COMPARED:
         if pairs and name in found[0]:
-            first, second = ([found[pair[which]][name] for pair in pairs] for which in (0, 1))
-            study[f"{name}_difference"] = ("standard_nfe", [a["value"] - b["value"] for a, b in zip(first, second, strict=True)])
-            limits = [interval(a["draws"] - b["draws"]) for a, b in zip(first, second, strict=True)]
+            ours, theirs = ([found[pair[which]][name] for pair in pairs] for which in (0, 1))
+            study[f"{name}_difference"] = ("standard_nfe", [a["value"] - b["value"] for a, b in zip(ours, theirs, strict=True)])
+            limits = [interval(a["draws"] - b["draws"]) for a, b in zip(ours, theirs, strict=True)]
             study[f"{name}_difference_interval"] = (("standard_nfe", "bound"), limits)
-            by_seed = [a["by_seed"] - b["by_seed"] for a, b in zip(first, second, strict=True)]
+            by_seed = [a["by_seed"] - b["by_seed"] for a, b in zip(ours, theirs, strict=True)]
             study[f"{name}_difference_by_seed"] = (("standard_nfe", "seed"), by_seed)
     return study
 
@@ -118,7 +118,7 @@ def halves(study: xr.Dataset) -> dict[str, str]:
                 seeds = ", ".join(f"{value:+.4g}" for value in pair[f"{name}_difference_by_seed"].values)
                 difference = f"{pair[f'{name}_difference'].item():+.4g} [{low:+.4g}, {high:+.4g}]"
                 words.append(f"{name.replace('_', ' ')} {difference}, by seed {seeds}")
-        facts[f"warm {nfe // 2} less standard {nfe}"] = "; ".join(words)
+        facts[f"{study.attrs['compared']} {nfe // 2} less standard {nfe}"] = "; ".join(words)
     return facts
 
 
