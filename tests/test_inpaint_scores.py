@@ -58,6 +58,11 @@ def test_a_calibrated_warmth_is_told_with_the_scores(inpainted, tmp_path, few_pi
     run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
     used = sample(RECIPE, run, warmth="calibrated").facts["evaluations"].split("warmth ")[1]
     assert score(run=run).facts["evaluations"] == f"4 a sample, midpoint, uniform times, warmth {used}, calibrated"
+    stamp = json.loads((run / "samples/stamp.json").read_text())
+    del stamp["warmth"]  # as an earlier version wrote it
+    (run / "samples/stamp.json").write_text(json.dumps(stamp))
+    (run / "scores.nc").unlink()
+    assert score(run=run).facts["evaluations"] == "4 a sample, midpoint, uniform times, warmth calibrated"
 
 
 @pytest.mark.parametrize("kind", ["block", "super-resolution", "colourise", "denoise"])

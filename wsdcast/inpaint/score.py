@@ -71,11 +71,12 @@ def score(
     rows = [_row(name, scored([statistics], reference)) for name, statistics in every]
     count = samples.shape[0] * samples.shape[1]
     floor, true = floors(images, wanted.part, count, extract, reference), floors_of(images, wanted.part, count)
-    warmth = json.loads((directory / SAMPLES / "stamp.json").read_text())["warmth"]
+    # Samples of an earlier version do not say what a calibrated warmth was.
+    used = json.loads((directory / SAMPLES / "stamp.json").read_text()).get("warmth")
+    warmth = wanted.warmth if used is None else f"{used:.3g}" + ", calibrated" * (wanted.warmth == "calibrated")
     facts = {
         "scored": described(images, wanted.part, len(contexts), wanted.samples),
-        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth:.3g}"
-        + ", calibrated" * (wanted.warmth == "calibrated"),
+        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth}",
     } | {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
     plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
     dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context)))
