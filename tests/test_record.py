@@ -193,7 +193,7 @@ def test_missing_files_and_damaged_archives(tmp_path):
 
 def test_grib_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "wind.grib").write_bytes(b"GRIB and so on")
-    monkeypatch.setitem(sys.modules, "cfgrib", None)
+    monkeypatch.setitem(sys.modules, "eccodes", None)
     with pytest.raises(UserError, match=r"pip install 'wsdcast\[grib\]'"):
         open_dataset(str(tmp_path / "wind.grib"))
 

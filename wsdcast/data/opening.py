@@ -18,6 +18,7 @@ from scipy.io import netcdf_file
 from zarr.abc.store import Store
 from zarr.storage import ObjectStore
 
+from wsdcast.data.grib import open_grib
 from wsdcast.errors import UserError
 
 BUILT_IN = {
@@ -31,7 +32,6 @@ Address = str | Store
 """Of one file or store: a path, a URL, or an open Zarr store."""
 
 SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
-GRIB_NAMES = ["10u", "10v", "lsm", "z", "sdor", "slor", "isor", "anor"]
 
 
 def is_remote(source: object) -> bool:
@@ -129,7 +129,7 @@ def open_dataset(address: Address) -> xr.Dataset:
         return _open_zarr(address)
     magic = _magic(Path(address))
     if magic.startswith(b"GRIB"):
-        return _open_grib(address)
+        return open_grib(address)
     if not magic.startswith((b"CDF", b"\x89HDF")):
         raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
     if magic.startswith((b"CDF\x01", b"CDF\x02")):
@@ -182,30 +182,17 @@ def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
         raise UserError(f"{url}: not a URL of a store ({first_line(error)})") from None
 
 
-def _open_grib(path: str) -> xr.Dataset:
-    try:
-        import cfgrib  # noqa: F401
-    except ImportError:
-        raise UserError(f"{path}: reading GRIB needs `pip install 'wsdcast[grib]'`") from None
-    # Messages of other variables, with other steps or levels, would clash with the wind in one dataset. And cfgrib's index files beside
-    # the data are executable: none is read or written.
-    for names in (GRIB_NAMES, GRIB_NAMES[:2]):
-        options = {"filter_by_keys": {"shortName": names}, "indexpath": "", "errors": "raise"}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return xr.open_dataset(path, engine="cfgrib", backend_kwargs=options, decode_timedelta=True)
-        except Exception as error:
-            problem = error
-    raise UserError(f"{path}: cannot be read as GRIB ({first_line(problem)})")
-
-
 def _is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zmetadata", ".zgroup"))
 
 
 def _inside(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES and (path.is_file() or _is_zarr(path)))
+    """The files and stores of a directory: by suffix, or by their first bytes where the suffix is another, as GFS's names have it."""
+    return sorted(path for path in directory.iterdir() if _is_zarr(path) or (path.is_file() and _is_data(path)))
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES or _magic(path).startswith((b"GRIB", b"CDF", b"\x89HDF"))
 
 
 def _magic(path: Path) -> bytes:

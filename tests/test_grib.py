@@ -1,0 +1,262 @@
+"""GRIB: every value stands where its message says, whatever the grid and the order of its points."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import wsdcast
+from wsdcast.data.layout import order_of, values_of, wind_of
+from wsdcast.data.opening import open_dataset
+from wsdcast.data.record import open_record
+from wsdcast.errors import UserError
+
+eccodes = pytest.importorskip("eccodes")
+
+COLUMNS, ROWS = 8, 5
+
+
+def message(values: np.ndarray | None = None, edition: int = 2, sample: str = "regular_ll_sfc", **keys: Any) -> bytes:
+    """A message of 10 m wind, by default on a grid of 45 degrees from the north pole."""
+    handle = eccodes.codes_grib_new_from_samples(f"{sample}_grib{edition}")
+    usual: dict[str, Any] = {"dataDate": 20200101, "dataTime": 0, "shortName": "10u", "bitsPerValue": 24}
+    if sample == "regular_ll_sfc":
+        usual |= {"Ni": COLUMNS, "Nj": ROWS, "latitudeOfFirstGridPointInDegrees": 90, "latitudeOfLastGridPointInDegrees": -90}
+        usual |= {"longitudeOfFirstGridPointInDegrees": 0, "longitudeOfLastGridPointInDegrees": 315}
+        usual |= {"iDirectionIncrementInDegrees": 45, "jDirectionIncrementInDegrees": 45}
+    for key, value in (usual | keys).items():
+        eccodes.codes_set(handle, key, value)
+    if values is not None:
+        eccodes.codes_set_values(handle, values.ravel().astype(float))
+    content: bytes = eccodes.codes_get_message(handle)
+    eccodes.codes_release(handle)
+    return content
+
+
+def wind(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """A wind that is another one at every point."""
+    return 20 * np.sin(np.deg2rad(latitude)) + 7 * np.cos(np.deg2rad(longitude)) + 3 * np.sin(np.deg2rad(longitude))
+
+
+def scanned(axes: tuple[np.ndarray, np.ndarray], columns_first: int, alternate: int) -> np.ndarray:
+    """The wind in the order in which a message has its points (WMO, GRIB 2, flag table 3.4), (point,)."""
+    latitude, longitude = axes
+    lines = wind(latitude[:, None], longitude[None, :])
+    lines = lines.T if columns_first else lines
+    lines = lines.copy()
+    if alternate:
+        lines[1::2] = lines[1::2, ::-1].copy()
+    return lines.ravel()
+
+
+def read(path: Path) -> tuple[Any, np.ndarray]:
+    u = wind_of(open_dataset(str(path))).u
+    return order_of(u)[2], values_of(u, np.array([0]))[0]
+
+
+MODES = [mode for mode in itertools.product((1, 2), (0, 1), (0, 1), (0, 1), (0, 1)) if mode[0] == 2 or not mode[4]]
+
+
+@pytest.mark.parametrize("kind", ["regular", "shifted", "gaussian", "from -180"])
+@pytest.mark.parametrize(("edition", "westward", "northward", "columns_first", "alternate"), MODES)
+def test_every_scanning_mode(tmp_path, edition, westward, northward, columns_first, alternate, kind):
+    latitude, longitude = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
+    keys: dict[str, Any] = {}
+    if kind == "shifted":
+        latitude, longitude = np.array([72.0, 36, 0, -36, -72]), longitude + 22.5
+        keys["jDirectionIncrementInDegrees"] = 36
+    if kind == "from -180":
+        longitude = longitude - 180
+    if kind == "gaussian":
+        latitude = np.rad2deg(np.arcsin(np.polynomial.legendre.leggauss(ROWS - 1)[0]))[::-1]
+        keys = {"gridType": "regular_gg", "Nj": ROWS - 1, "N": (ROWS - 1) // 2}
+    latitude, longitude = latitude[:: -1 if northward else 1], longitude[:: -1 if westward else 1]
+    keys |= {"iScansNegatively": westward, "jScansPositively": northward, "jPointsAreConsecutive": columns_first}
+    keys |= {"alternativeRowScanning": 1} if alternate else {}
+    for name, axis in (("latitude", latitude), ("longitude", longitude if edition == 1 else longitude % 360)):
+        keys |= {f"{name}OfFirstGridPointInDegrees": axis[0], f"{name}OfLastGridPointInDegrees": axis[-1]}
+    content = message(None, edition, **keys)
+    handle = eccodes.codes_new_from_message(content)
+    eccodes.codes_set_values(handle, scanned((latitude, longitude), columns_first, alternate))
+    (tmp_path / "wind").write_bytes(eccodes.codes_get_message(handle))
+    eccodes.codes_release(handle)
+    grid, values = read(tmp_path / "wind")
+    np.testing.assert_allclose(grid.latitude, np.sort(latitude)[::-1], atol=2e-3)
+    np.testing.assert_allclose(grid.longitude, np.sort(longitude % 360), atol=2e-3)
+    np.testing.assert_allclose(values, wind(grid.latitude[:, None], grid.longitude[None, :]), atol=2e-3)
+
+
+def test_a_last_longitude_that_does_not_fit_the_step_is_not_believed(tmp_path):
+    """As NCEP's final analyses have it: the points go round the globe, the header ends them a step too early."""
+    axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
+    content = message(scanned(axes, 0, 0), 1, longitudeOfLastGridPointInDegrees=-45)
+    (tmp_path / "wind").write_bytes(content)
+    grid, values = read(tmp_path / "wind")
+    np.testing.assert_array_equal(grid.longitude, axes[1])
+    np.testing.assert_allclose(values, wind(*np.meshgrid(*axes, indexing="ij")), atol=1e-4)
+
+
+def series(hours: list[int], names: tuple[str, ...] = ("10u", "10v"), **keys: Any) -> list[bytes]:
+    field = np.arange(COLUMNS * ROWS) / 10
+    return [
+        message(field + hour + 100 * (name == "10v"), dataDate=20200101 + hour // 24, dataTime=100 * (hour % 24), shortName=name, **keys)
+        for hour in hours
+        for name in names
+    ]
+
+
+def problems(path: Path) -> str:
+    return "; ".join(open_record(str(path), path.parent / "scratch").problems)
+
+
+def test_two_messages_of_one_time_are_refused_like_doubled_times_elsewhere(tmp_path):
+    (tmp_path / "wind").write_bytes(b"".join(series([0, 6, 12, 6])))
+    assert "1 times occur twice, the first 2020-01-01T06:00" in problems(tmp_path / "wind")
+    once = b"".join(series([0, 6, 12]))
+    (tmp_path / "wind").write_bytes(once)
+    assert not problems(tmp_path / "wind")
+
+
+def test_one_component_that_lacks_a_time_is_named(tmp_path):
+    (tmp_path / "wind").write_bytes(b"".join(series([0, 6, 12])[:-1]))
+    assert "only one of u and v is there at 2020-01-01T12:00" in problems(tmp_path / "wind")
+
+
+def test_editions_mixed_in_one_file(tmp_path):
+    (tmp_path / "wind").write_bytes(b"".join(series([0, 6], edition=1) + series([12, 18], edition=2)))
+    assert not problems(tmp_path / "wind")
+    u = wind_of(open_dataset(str(tmp_path / "wind"))).u
+    np.testing.assert_allclose(values_of(u, np.arange(4))[:, 0, 0], [0, 6, 12, 18], atol=1e-4)
+
+
+@pytest.mark.parametrize("edition", [1, 2])
+def test_a_file_that_is_cut_anywhere_is_refused(tmp_path, edition):
+    whole = b"".join(series([0, 6], edition=edition))
+    size = len(whole) // 4
+    (tmp_path / "wind").write_bytes(whole)
+    assert not problems(tmp_path / "wind")
+    for cut in [5, 20, size - 1, size + 3, size + 50, 2 * size + 7, 3 * size, 3 * size + 1, 3 * size + 30, 4 * size - 4, 4 * size - 1]:
+        (tmp_path / "wind").write_bytes(whole[:cut])
+        assert problems(tmp_path / "wind"), cut
+
+
+def test_fields_that_share_a_message(tmp_path):
+    """U and V as two fields of one GRIB 2 message, as NCEP writes them."""
+    field = np.arange(COLUMNS * ROWS) / 10.0
+    handles = []
+    for name, values in (("10u", field), ("10v", -field)):
+        handle = eccodes.codes_new_from_message(message(values, shortName=name))
+        handles.append(handle)
+    multi = eccodes.codes_grib_multi_new()
+    for handle in handles:
+        eccodes.codes_grib_multi_append(handle, 4, multi)
+        eccodes.codes_release(handle)
+    with (tmp_path / "wind").open("wb") as file:
+        eccodes.codes_grib_multi_write(multi, file)
+    eccodes.codes_grib_multi_release(multi)
+    found = wind_of(open_dataset(str(tmp_path / "wind")))
+    np.testing.assert_allclose(values_of(found.u, np.array([0])).ravel(), field, atol=1e-4)
+    np.testing.assert_allclose(values_of(found.v, np.array([0])).ravel(), -field, atol=1e-4)
+
+
+def test_points_without_a_value_are_missing(tmp_path):
+    values = np.arange(COLUMNS * ROWS, dtype=float)
+    values[3] = -999
+    (tmp_path / "wind").write_bytes(message(values, bitmapPresent=1, missingValue=-999))
+    _, found = read(tmp_path / "wind")
+    assert np.isnan(found.ravel()[3])
+    assert np.isfinite(np.delete(found.ravel(), 3)).all()
+
+
+def test_a_constant_field(tmp_path):
+    (tmp_path / "wind").write_bytes(message(np.full(COLUMNS * ROWS, 2.5)))
+    assert (read(tmp_path / "wind")[1] == 2.5).all()
+
+
+@pytest.mark.parametrize("sample", ["reduced_gg_sfc", "polar_stereographic_sfc"])
+def test_other_grids_are_one_line(tmp_path, sample):
+    (tmp_path / "wind").write_bytes(message(None, 2, sample))
+    with pytest.raises(UserError, match="wind: its 10 m wind is on no regular grid"):
+        open_dataset(str(tmp_path / "wind"))
+
+
+def test_two_grids_are_one_line(tmp_path):
+    shifted = {"longitudeOfFirstGridPointInDegrees": 22.5, "longitudeOfLastGridPointInDegrees": 337.5}
+    other = message(np.zeros(COLUMNS * ROWS), dataTime=600, **shifted)
+    (tmp_path / "wind").write_bytes(message(np.zeros(COLUMNS * ROWS)) + other)
+    with pytest.raises(UserError, match="is on several grids"):
+        open_dataset(str(tmp_path / "wind"))
+
+
+def test_an_order_of_points_that_changes_within_a_file(tmp_path):
+    axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
+    upward = message(
+        scanned((axes[0][::-1], axes[1]), 0, 0),
+        jScansPositively=1,
+        latitudeOfFirstGridPointInDegrees=-90,
+        latitudeOfLastGridPointInDegrees=90,
+        dataTime=600,
+    )
+    (tmp_path / "wind").write_bytes(message(scanned(axes, 0, 0)) + upward)
+    first, second = values_of(wind_of(open_dataset(str(tmp_path / "wind"))).u, np.arange(2))
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_an_ensemble_is_a_table_and_a_message_that_is_missing_is_nan(tmp_path):
+    content = []
+    for member, step, name in itertools.product((0, 1, 2), (6, 12), ("10u", "10v")):
+        keys = {"productDefinitionTemplateNumber": 1, "number": member, "numberOfForecastsInEnsemble": 3, "stepRange": step}
+        handle = eccodes.codes_new_from_message(message())
+        for key, value in {**keys, "shortName": name}.items():
+            eccodes.codes_set(handle, key, value)
+        eccodes.codes_set_values(handle, np.arange(COLUMNS * ROWS) + 100.0 * member + step)
+        content.append(eccodes.codes_get_message(handle))
+        eccodes.codes_release(handle)
+    (tmp_path / "wind").write_bytes(b"".join(content[:-1]))
+    found = open_dataset(str(tmp_path / "wind"))
+    assert dict(found.u10.sizes) == {"number": 3, "step": 2, "latitude": ROWS, "longitude": COLUMNS}
+    np.testing.assert_allclose(found.u10[:, :, 0, 0], [[6, 12], [106, 112], [206, 212]], atol=1e-3)
+    np.testing.assert_allclose(found.u10[1, :, 2, 3:6], [[125, 126, 127], [131, 132, 133]], atol=1e-3)
+    assert np.isnan(found.v10[2, 1]).all()
+    assert np.isfinite(found.v10[:2]).all()
+    (tmp_path / "wind").write_bytes(b"".join([*content, content[0]]))
+    with pytest.raises(UserError, match="has 6 h of member 0 twice"):
+        open_dataset(str(tmp_path / "wind"))
+
+
+def test_means_over_an_interval_say_so(tmp_path):
+    (tmp_path / "wind").write_bytes(message(edition=1, stepType="avg", stepRange="0-6"))
+    assert open_dataset(str(tmp_path / "wind")).u10.attrs["cell_methods"] == "time: mean"
+
+
+def test_files_without_a_suffix_in_a_directory(tmp_path):
+    """As GFS names them: files are known by their first bytes, an index beside them is none."""
+    directory = tmp_path / "gfs"
+    directory.mkdir()
+    for hour in (0, 6, 12):
+        (directory / f"gfs.t{hour:02d}z.pgrb2.1p00.f000").write_bytes(b"".join(series([hour])))
+        (directory / f"gfs.t{hour:02d}z.pgrb2.1p00.f000.idx").write_text("1:0:d=2020010100:UGRD:10 m above ground:anl:\n")
+    record = open_record(str(directory), tmp_path / "scratch")
+    assert not record.problems
+    assert record.times.size == 3
+
+
+def test_prepare_from_a_file_that_scans_westward(tmp_path):
+    """The whole way: what is prepared is the wind of the message's points."""
+    axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)[::-1]
+    keys = {"iScansNegatively": 1, "longitudeOfFirstGridPointInDegrees": 315, "longitudeOfLastGridPointInDegrees": 0}
+    content = [
+        message(scanned(axes, 0, 0) + hour / 100, dataDate=20200101 + hour // 24, dataTime=100 * (hour % 24), shortName=name, **keys)
+        for hour in range(0, 24 * 20, 6)
+        for name in ("10u", "10v")
+    ]
+    (tmp_path / "wind.grib").write_bytes(b"".join(content))
+    wsdcast.prepare(source=str(tmp_path / "wind.grib"), grid="8x5", run=tmp_path / "run")
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
+        first = store["10m_u_component_of_wind"][0]
+        np.testing.assert_allclose(first, wind(store.latitude.values[:, None], store.longitude.values[None, :]), atol=0.01)
