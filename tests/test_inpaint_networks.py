@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
+from wsdcast.forecasting.ensemble import in_batches
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
-from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of
+from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.networks import fixed_moments_of, moments_model, trained
 from wsdcast.inpaint.recipe import ImageNetwork, Task
 from wsdcast.inpaint.sample import _process, sample
@@ -72,6 +73,26 @@ def test_samples_are_evaluated_in_full_batches(images, networks, evaluated, monk
     assert evaluated == [50] * 2 * batches
     few = np.stack(list(draw_samples(fixed_contexts(images, "test", RECIPE.task, count=7), sampler, 1)))
     np.testing.assert_array_equal(few, drawn[:7, :1])
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_samples_do_not_depend_on_the_number_of_threads(images, networks, threads):
+    contexts = fixed_contexts(images, "test", RECIPE.task)
+
+    def drawn() -> tuple[float, np.ndarray, np.ndarray]:
+        warmth = warmth_for("calibrated", networks, contexts)
+        sampler = sampler_of(networks, "midpoint", "uniform", 2, warmth)
+        raw = in_batches(sampler, 13)(contexts.context(torch.arange(14)), contexts.noise(torch.arange(14), 1)[:, 0])
+        return warmth, raw.numpy(), np.stack(list(draw_samples(contexts, sampler, 3)))
+
+    expected = drawn()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for value, one in zip(drawn(), expected, strict=True):
+            np.testing.assert_array_equal(value, one)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_batch_on_a_gpu_has_as_many_pixels_for_any_size():

@@ -41,7 +41,8 @@ def sample(
 ) -> Summary:
     """Draw samples for held-out images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
 
-    Sample m of image n depends on (seed, n, m) and the networks alone, never on how many there are or how they are batched.
+    Sample m of image n depends on (seed, n, m) and the networks alone, on a CPU never on how many there are, how they are batched or how
+    many threads there are.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
