@@ -24,8 +24,9 @@ from wsdcast.inpaint.recipe import ImageNetwork, Task
 from wsdcast.inpaint.sample import _process, sample
 from wsdcast.inpaint.train import train
 from wsdcast.training import checkpoints
-from wsdcast.warmstart.evaluations import NAMES
+from wsdcast.warmstart.evaluations import NAMES, solver
 from wsdcast.warmstart.flow import sample as algorithm_2
+from wsdcast.warmstart.flow import velocity_of
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
@@ -166,16 +167,22 @@ def test_a_sample_is_what_algorithm_2_makes(inpainted, images, networks):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dpm3-v3"])
-def test_the_process_ends_in_the_sample(images, networks, name):
+def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, some = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
     nfe = possible(name, [12, 11])[0]
     settings = RECIPE.sample.model_copy(update={"solver": name, "nfe": nfe})
-    sampler = sampler_of(networks, name, "uniform", nfe, 1.0)
+    context, noise = contexts.context(some), contexts.noise(some, 1)[0]
     with torch.inference_mode():
-        normalised, states, times = _process(networks, contexts.context(some), contexts.noise(some, 1)[0], settings, 1.0)
-        last = sampler(contexts.context(some), contexts.noise(some, 1)[0])
+        normalised, states, times = _process(networks, context, noise, settings, 1.0)
+        last = sampler_of(networks, name, "uniform", nfe, 1.0)(context, noise)
+        prior = networks.prior_of(context)
+        velocity = velocity_of(networks.generator, prior, context, torch.ones(1))
+        # Where the solver is if it is given the times up to each of them alone.
+        expected = [solver(name)(velocity, noise, torch.from_numpy(times[: step + 1])) for step in range(1, len(times))]
+    np.testing.assert_array_equal(normalised[0], noise[0].numpy())
+    np.testing.assert_allclose(normalised[1:], torch.cat(expected).numpy(), atol=1e-5)
+    np.testing.assert_allclose(states, prior.denormalise(torch.from_numpy(normalised)).numpy(), atol=1e-5)
     np.testing.assert_allclose(states[-1], last[0].numpy(), atol=1e-4)
-    np.testing.assert_array_equal(normalised[0], contexts.noise(some, 1)[0, 0].numpy())
     assert len(normalised) == len(states) == len(times)
     assert (times[0], times[-1]) == (0, 1)
 

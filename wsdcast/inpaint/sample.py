@@ -111,15 +111,8 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
     shared = noise.new_full((1,), warmth)
     prior = networks.prior_of(context).blended(shared)
-    velocity = velocity_of(networks.generator, prior, context, shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe))
-    seen: dict[float, Tensor] = {}
-
-    def watched(x: Tensor, t: Tensor) -> Tensor:
-        seen.setdefault(t.item(), x)  # every step begins with an evaluation where it starts
-        return velocity(x, t)
-
-    last = solver(settings.solver)(watched, noise, times)
-    normalised = [seen[time] for time in times[:-1].to(noise).tolist()] + [last]
-    states = [prior.denormalise(x) for x in normalised]
-    return torch.cat(normalised).cpu().numpy(), torch.cat(states).cpu().numpy(), times.numpy()
+    states: list[Tensor] = []
+    solver(settings.solver)(velocity_of(networks.generator, prior, context, shared), noise, times, watch=states.append)
+    denormalised = [prior.denormalise(x) for x in states]
+    return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()

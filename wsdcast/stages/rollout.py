@@ -96,7 +96,7 @@ def rollout(
     if starts is not None and resolved.rollout.start is not None:
         raise UserError(f"--starts {starts}: the start times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
     resolved = without_latest(resolved, record)
     models.keep_freed_memory()
     settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
