@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import wsdcast  # noqa: F401  (first, because it decides how torch's threads wait)
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="real wind is not part of the repository; expected in ../shared/data")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,16 @@ def test_json_has_null_for_what_is_not_finite(capsys):
     printed = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert printed["facts"] == {"a": None}
     assert printed["scores"] == [{"b": [1.5, None], "c": None}]
+
+
+@pytest.mark.parametrize(("of_user", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+@pytest.mark.parametrize("entry", ["import wsdcast", "import wsdcast.inpaint", "from wsdcast.cli import app"])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(entry, of_user, expected):
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"OMP_WAIT_POLICY": of_user} if of_user else {})
+    code = f"{entry}; import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); import torch"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"{expected} False\n"
+    # What GNU's library of threads, where torch has that one, understood of it.
+    for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr):
+        assert (turns == "0") == (expected == "PASSIVE")

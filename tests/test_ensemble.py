@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from conftest import six_hourly
 
 from wsdcast.context import Samples, Surroundings
-from wsdcast.forecasting.ensemble import batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
+from wsdcast.forecasting.ensemble import at_once, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
+from wsdcast.forecasting.threads import side_by_side
 from wsdcast.models import generator_model, moments_model
 from wsdcast.recipe import Generator, Moments, load_recipe
 from wsdcast.warmstart.prior import warm_start
@@ -20,6 +24,7 @@ SHAPE = (2, 8, 16)
 def random_sampler(moments: Moments, generator: Generator):
     """Networks with random weights instead of zeros, as after training."""
     random = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
     parts = [moments_model(moments, False), generator_model(generator, False)]
     for part in parts:
         part.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -52,15 +57,77 @@ def test_the_first_members_of_many_are_the_few(sampler, context, members):
     assert torch.equal(run(sampler, context, 23, 5)[:members], run(sampler, context, members, 5))
 
 
-def test_members_do_not_depend_on_their_number_at_full_size():
-    """At the size of the planet recipe, where oneDNN takes other paths than on tiny grids."""
+def with_threads(number: int, function):
+    """What a function returns where torch has some number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        return function()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def planet_sampler():
+    """Networks of the planet's recipe: on its grid oneDNN takes other paths than on tiny ones."""
     recipe = load_recipe("planet")
-    sampler = random_sampler(recipe.moments, recipe.generator)
+    return random_sampler(recipe.moments, recipe.generator)
+
+
+def test_members_depend_neither_on_their_number_nor_on_threads(planet_sampler):
     context = torch.randn(1, 4, 32, 64, generator=torch.Generator().manual_seed(1))
     size = batch_size(32 * 64, torch.device("cpu"))
-    many = run(sampler, context, 2 * size + 3, size, steps=2, shape=(2, 32, 64))
-    for members in (2, size - 1, size, size + 1):
-        assert torch.equal(run(sampler, context, members, size, steps=2, shape=(2, 32, 64)), many[:members])
+    assert size % 2 == 1  # two threads that share such a batch meet in the middle of a member
+    few = lambda members: run(planet_sampler, context, members, size, steps=1, shape=(2, 32, 64))  # noqa: E731
+    many = with_threads(1, lambda: few(size + 3))
+    for members, threads in ((2, 3), (size - 1, 2), (size + 3, 2)):
+        assert torch.equal(with_threads(threads, partial(few, members)), many[:members]), (members, threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_member_is_the_same_at_every_place_of_a_batch(planet_sampler, threads):
+    size = batch_size(32 * 64, torch.device("cpu"))
+    random = torch.Generator().manual_seed(1)
+    context, noise = torch.randn(1, 4, 32, 64, generator=random), torch.randn(1, 2, 32, 64, generator=random)
+    alike = [tensor.expand(size, -1, -1, -1) for tensor in (context, noise)]
+    states = with_threads(threads, lambda: in_batches(planet_sampler, size)(*alike))
+    assert all(torch.equal(state, states[0]) for state in states)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_side_by_side_leaves_every_other_thread_its_number_of_threads(threads):
+    cpu, later = torch.device("cpu"), []
+
+    def look(_: int) -> int:
+        later.append(ThreadPoolExecutor(1).submit(torch.get_num_threads).result())  # begins while others compute
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as earlier:
+        expected = with_threads(threads, lambda: earlier.submit(torch.get_num_threads).result())
+        with_threads(threads, lambda: later.append(side_by_side(look, range(5), cpu)))
+        assert later.pop() == [1] * 5
+        assert later == [threads] * 5
+        assert with_threads(threads, lambda: side_by_side(look, [], cpu)) == []
+        assert with_threads(threads, lambda: (side_by_side(look, [0], cpu), torch.get_num_threads())[1]) == threads
+        assert earlier.submit(torch.get_num_threads).result() == expected
+
+
+def test_an_error_ends_what_runs_side_by_side():
+    started = []
+
+    def fail(item: int) -> None:
+        started.append(item)
+        raise ValueError(f"item {item}")
+
+    with pytest.raises(ValueError, match="item 0"):
+        with_threads(2, lambda: side_by_side(fail, range(1000), torch.device("cpu")))
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_batches_and_places():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert [batch_size(points, cpu) for points in (128, 2048, 29_040, 1_038_240)] == [50, 25, 1, 1]
+    assert with_threads(3, lambda: (at_once(25, cpu), at_once(25, gpu))) == (75, 25)
 
 
 def test_a_solver_that_claims_another_number_of_evaluations_is_found_out(context):

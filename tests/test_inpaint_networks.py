@@ -15,16 +15,18 @@ from safetensors.torch import load_file
 from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
+from wsdcast.forecasting.ensemble import in_batches
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
-from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of
+from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.networks import fixed_moments_of, moments_model, trained
 from wsdcast.inpaint.recipe import ImageNetwork, Task
 from wsdcast.inpaint.sample import _process, sample
 from wsdcast.inpaint.train import train
 from wsdcast.training import checkpoints
-from wsdcast.warmstart.evaluations import NAMES
+from wsdcast.warmstart.evaluations import NAMES, solver
 from wsdcast.warmstart.flow import sample as algorithm_2
+from wsdcast.warmstart.flow import velocity_of
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
@@ -72,6 +74,26 @@ def test_samples_are_evaluated_in_full_batches(images, networks, evaluated, monk
     assert evaluated == [50] * 2 * batches
     few = np.stack(list(draw_samples(fixed_contexts(images, "test", RECIPE.task, count=7), sampler, 1)))
     np.testing.assert_array_equal(few, drawn[:7, :1])
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_samples_do_not_depend_on_the_number_of_threads(images, networks, threads):
+    contexts = fixed_contexts(images, "test", RECIPE.task)
+
+    def drawn() -> tuple[float, np.ndarray, np.ndarray]:
+        warmth = warmth_for("calibrated", networks, contexts)
+        sampler = sampler_of(networks, "midpoint", "uniform", 2, warmth)
+        raw = in_batches(sampler, 13)(contexts.context(torch.arange(14)), contexts.noise(torch.arange(14), 1)[:, 0])
+        return warmth, raw.numpy(), np.stack(list(draw_samples(contexts, sampler, 3)))
+
+    expected = drawn()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for value, one in zip(drawn(), expected, strict=True):
+            np.testing.assert_array_equal(value, one)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_batch_on_a_gpu_has_as_many_pixels_for_any_size():
@@ -145,16 +167,22 @@ def test_a_sample_is_what_algorithm_2_makes(inpainted, images, networks):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "dpm3-v3"])
-def test_the_process_ends_in_the_sample(images, networks, name):
+def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, some = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
     nfe = possible(name, [12, 11])[0]
     settings = RECIPE.sample.model_copy(update={"solver": name, "nfe": nfe})
-    sampler = sampler_of(networks, name, "uniform", nfe, 1.0)
+    context, noise = contexts.context(some), contexts.noise(some, 1)[0]
     with torch.inference_mode():
-        normalised, states, times = _process(networks, contexts.context(some), contexts.noise(some, 1)[0], settings, 1.0)
-        last = sampler(contexts.context(some), contexts.noise(some, 1)[0])
+        normalised, states, times = _process(networks, context, noise, settings, 1.0)
+        last = sampler_of(networks, name, "uniform", nfe, 1.0)(context, noise)
+        prior = networks.prior_of(context)
+        velocity = velocity_of(networks.generator, prior, context, torch.ones(1))
+        # Where the solver is if it is given the times up to each of them alone.
+        expected = [solver(name)(velocity, noise, torch.from_numpy(times[: step + 1])) for step in range(1, len(times))]
+    np.testing.assert_array_equal(normalised[0], noise[0].numpy())
+    np.testing.assert_allclose(normalised[1:], torch.cat(expected).numpy(), atol=1e-5)
+    np.testing.assert_allclose(states, prior.denormalise(torch.from_numpy(normalised)).numpy(), atol=1e-5)
     np.testing.assert_allclose(states[-1], last[0].numpy(), atol=1e-4)
-    np.testing.assert_array_equal(normalised[0], contexts.noise(some, 1)[0, 0].numpy())
     assert len(normalised) == len(states) == len(times)
     assert (times[0], times[-1]) == (0, 1)
 

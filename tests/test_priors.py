@@ -7,12 +7,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from conftest import six_hourly
 from torch import nn
 
+from wsdcast.data.analysis import Analysis
+from wsdcast.data.grid import Grid
+from wsdcast.data.store import PackedWind
+from wsdcast.models import generator_model, moments_model
+from wsdcast.priors import STATES, climatology
+from wsdcast.recipe import Generator, Moments
 from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
-from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 
 SHAPE = (2, 3, 4)
@@ -224,3 +231,85 @@ def test_moments_of_a_foreign_model_start_the_flow():
     foreign = lambda context: (slope[0] * context + slope[1], torch.full_like(context, 0.1))  # noqa: E731
     prior = warm_start(foreign)(torch.tensor([[[4.0]]]))
     assert prior.sample(torch.tensor([[[1.0]]])).item() == pytest.approx(9.1, abs=1e-5)
+
+
+def test_a_correlated_prior_keeps_its_precision_under_autocast(prior, random):
+    """As in training with bf16: torch solves no equations in bfloat16, and products in it would not undo each other."""
+    alike = CorrelatedPrior(prior.mean.float(), prior.std.float(), factors=prior.factors.float())
+    x = torch.randn(prior.mean.shape, generator=random)
+    calls = [
+        lambda: alike.log_prob(x),
+        lambda: alike.normalise(x),
+        lambda: alike.denormalise(x),
+        lambda: alike.sample(x),
+        lambda: alike.marginal_std(),
+        lambda: alike.blended(torch.full((5,), 0.5)).normalise(x),
+        lambda: alike.blended(torch.full((5,), 0.5)).features(),
+    ]
+    for call in calls:
+        expected = call()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = call()
+        assert found.dtype == torch.float32
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_moments_have_the_precision_of_the_context_under_autocast(rank):
+    torch.manual_seed(0)
+    model = moments_model(Moments(widths=(8, 8), rank=rank), False)
+    nn.init.normal_(model.network.last.weight)
+    context = torch.randn(3, 4, 8, 16)
+    exact = model(context)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(context)
+    assert [field.dtype for field in found] == [torch.float32] * len(exact)
+    for field, expected in zip(found, exact, strict=True):
+        assert 0 < (field - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_step_in_bf16_with_a_correlated_prior(joint):
+    """Its loss is near that in float32, and so are its gradients."""
+    losses, gradients = {}, {}
+    for precision in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        moments, generator = moments_model(Moments(widths=(8, 8), rank=2), False), generator_model(Generator(widths=(8, 8)), False, rank=2)
+        nn.init.normal_(generator.last.weight, std=0.1)
+        context, target = torch.randn(4, 4, 8, 16), torch.randn(4, 2, 8, 16)
+        draws = draw(target.shape, torch.Generator().manual_seed(1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            if joint:
+                loss = joint_loss(generator, moments, informed_prior, context, target, draws)
+            else:
+                loss = negative_log_likelihood(moments, context, target)
+        loss.backward()
+        losses[precision] = loss.item()
+        gradients[precision] = torch.cat([parameter.grad.flatten() for parameter in moments.parameters()])
+    assert losses[torch.bfloat16] == pytest.approx(losses[torch.float32], rel=0.02)
+    assert losses[torch.bfloat16] != losses[torch.float32]
+    assert torch.cosine_similarity(*gradients.values(), dim=0) > 0.95
+
+
+def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
+    random = np.random.default_rng(0)
+    shape, read = (3 * STATES + 5, 2, 2, 4), []
+
+    class Wind(PackedWind):
+        def __getitem__(self, index):
+            states = super().__getitem__(index)
+            read.append(len(states))
+            return states
+
+    wind = Wind(random.integers(-4000, 4000, shape).astype(np.int16))
+    wind.values[:, 0, 0, 0] = 300  # a point without variance
+    times = six_hourly("2020-01-01", shape[0])
+    mean, std = np.array([1, -2], np.float32), np.array([5, 6], np.float32)
+    record = Analysis(wind, times, Grid.regular("4x2"), mean, std, times[-20], times[-10])
+    found = climatology(record)
+    assert max(read) == STATES
+    assert sum(read) == shape[0] - 20
+    states = record.normalise(PackedWind(wind.values[:-20])[:]).astype(np.float64)
+    np.testing.assert_allclose(found[0], states.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found[1], np.maximum(states.std(axis=0), MINIMUM_STD), rtol=1e-6)
+    assert found[1][0, 0, 0] == np.float32(MINIMUM_STD)

@@ -22,11 +22,12 @@ import wsdcast
 from wsdcast.artefact import alone, partial_of
 from wsdcast.background import ahead, in_background
 from wsdcast.cli import app
+from wsdcast.data import analysis
 from wsdcast.data.analysis import open_analysis
 from wsdcast.data.forecasts import LEADS_PER_CHUNK, QUANTILES, STATISTICS, STOPPED, Forecasts, statistics
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
-from wsdcast.forecasting import writing
+from wsdcast.forecasting import sampling, writing
 from wsdcast.forecasting.acceleration import in_bfloat16
 from wsdcast.forecasting.ensemble import in_batches
 from wsdcast.forecasting.running import ensembles, groups
@@ -39,6 +40,7 @@ from wsdcast.stages import rollout as stage
 from wsdcast.unfinished import marks_of
 from wsdcast.verification import streamed
 from wsdcast.verification.scoring import statistics_of
+from wsdcast.warmstart import evaluations
 
 RECIPE = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "rollout: {members: 5, nfe: 2, starts: 4, days: 1}")
 
@@ -303,6 +305,20 @@ def test_forecast_from_the_latest_state_has_no_truth(run):
         wsdcast.score(run=run)
 
 
+@pytest.mark.parametrize("stage", ["rollout", "maps", "plume"])
+def test_what_needs_a_few_states_does_not_read_the_whole_record(run, whole, stage, networks, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the whole record is read")
+
+    monkeypatch.setattr(analysis, "read_packed", refuse)
+    if stage == "rollout":
+        wsdcast.rollout(run=run)
+        xr.testing.assert_equal(forecast_of(run)[list(VARIABLES)], whole[list(VARIABLES)])
+    else:
+        wsdcast.plot(stage, run=networks / "run", out=run / "drawn.png", at=(10.0, 20.0) if stage == "plume" else None)
+        assert (run / "drawn.png").exists()
+
+
 def test_starts_that_were_trained_on_are_said(run):
     assert "1 of the starts" in wsdcast.rollout(run=run, start="2000-01-05").facts["seen in training"]
 
@@ -345,6 +361,30 @@ def test_half_precision_changes_little(networks):
         exact, halved = (next(ensembles(record, parts.beside, one, starts, 5, 4, 0)) for one in (sampler, in_bfloat16(sampler)))
     assert halved.dtype == np.float32
     assert 0 < np.abs(exact - halved).max() < 0.2  # m/s
+
+
+@pytest.mark.parametrize(("solver", "nfe"), [("midpoint", 4), ("rk4", 4), ("ab3", 5), ("dpm3", 4), ("fixed_adams", 4)])
+def test_states_and_velocities_stay_float32_where_networks_do_not(networks, monkeypatch, solver, nfe):
+    recipe, record, parts = loaded(networks / "run")
+    seen: list[torch.Tensor] = []
+    settings = recipe.changed(rollout__solver=solver, rollout__nfe=nfe).rollout
+    whole = evaluations.solver(solver)
+
+    def watched(velocity, noise, times):
+        def seen_velocity(x, t):
+            seen.extend((x, velocity(x, t)))
+            return seen[-1]
+
+        return whole(seen_velocity, noise, times, watch=seen.append)
+
+    monkeypatch.setattr(sampling, "solver", lambda *_: watched)
+    inner = []
+    parts.generator.last.register_forward_hook(lambda *passed: inner.append(passed[-1].dtype))
+    starts = starts_of(recipe, record)
+    with torch.inference_mode():
+        next(ensembles(record, parts.beside, in_bfloat16(sampling.sampler_of(parts, settings)), starts, 2, 1, 0))
+    assert {tensor.dtype for tensor in seen} == {torch.float32}
+    assert set(inner) == {torch.bfloat16}
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # the compiler does so itself

@@ -199,6 +199,19 @@ def test_grids_are_what_they_are_called():
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_watched_states_are_those_of_the_solver(name):
+    """The state at each time is what the solver returns if it is given the times up to that one alone."""
+    solve = partial(dpm_solver_v3, degenerate(), 3) if name == "dpm3-v3" else solver(name)
+    grid_, states = times.uniform(6), []
+    last = solve(velocity, noise(), grid_, watch=states.append)
+    assert len(states) == len(grid_)
+    assert torch.equal(states[0], noise())
+    assert torch.equal(states[-1], last)
+    for number, state in enumerate(states[1:], start=1):
+        torch.testing.assert_close(state, solve(velocity, noise(), grid_[: number + 1]), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_claimed_evaluations_are_made(name):
     for steps in (1, 2, 3, 7):
         counted = Counted(velocity)

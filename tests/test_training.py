@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -104,12 +105,43 @@ def test_rate_rises_then_follows_the_schedule(schedule, expected):
     np.testing.assert_allclose([step.rate for step in steps], 0.1 * np.array(expected), rtol=1e-6)
 
 
-def test_accumulated_batches_are_one_large_batch():
-    one, two = begun(), begun()
-    large = [step.loss for step in fit(one, points, regression, 64, How(batch=8), 0)]
-    small = [step.loss for step in fit(two, points, regression, 64, How(batch=2, accumulate=4), 0)]
-    np.testing.assert_allclose(small, large, rtol=1e-6)
-    torch.testing.assert_close(one.model.weight, two.model.weight)
+def by_gradient(training: Training, rate: float = 0.1) -> Training:
+    """The same training by plain gradient descent: steps of AdamW do not depend on the scale of the gradient."""
+    training.optimiser = torch.optim.SGD(training.model.parameters(), lr=rate)
+    return training
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "accumulate", "sizes"),
+    [
+        (64, 2, 4, [2, 2, 2, 2]),
+        (9, 2, 8, [2, 2, 2, 2, 1]),
+        (7, 2, 4, [2, 2, 2, 1]),
+        (5, 4, 2, [4, 1]),
+        (3, 8, 1, [3]),
+        (1, 8, 2, [1]),
+    ],
+)
+def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, sizes):
+    """However they are divided into batches, and where there are fewer than batch times accumulate."""
+    seen: list[torch.Tensor] = []
+
+    def batch_of(chosen: torch.Tensor, mine: slice) -> torch.Tensor:
+        seen.append(chosen[mine])
+        return points(chosen, mine)
+
+    training = by_gradient(begun())
+    before = copy.deepcopy(training.model)
+    how = How(steps=1, batch=batch, accumulate=accumulate, schedule="constant", clip=1e9)
+    (step,) = fit(training, batch_of, regression, samples, how, 0)
+    assert [part.numel() for part in seen] == sizes
+    loss = regression(before, X[torch.cat(seen)])
+    loss.backward()
+    gradients = [parameter.grad for parameter in before.parameters()]
+    assert step.loss == pytest.approx(loss.item(), rel=1e-6)
+    assert step.gradient == pytest.approx(torch.cat([gradient.flatten() for gradient in gradients]).norm().item(), rel=1e-5)
+    for old, new, gradient in zip(before.parameters(), training.model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(new, old - 0.1 * gradient)
 
 
 def test_every_epoch_visits_every_sample_once_in_another_order():
@@ -151,6 +183,25 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
     assert [step.loss for step in fit(rest, noisy, noisy_loss, 64, how, 3)] == losses[13:]
     for name, value in whole.tensors().items():
         assert torch.equal(value, rest.tensors()[name]), name
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_taken_up():
+    """States of random generators have another length there. What is drawn next is new, the same each time, and other at another step."""
+    kept = begun()
+    list(fit(kept, points, regression, 64, How(steps=5), 0))
+    tensors = kept.tensors() | {"random.loss": torch.zeros(16, dtype=torch.uint8)}
+
+    def drawn(step: int) -> list[float]:
+        training = begun()
+        training.restore(tensors | {"step": torch.tensor(step)})
+        assert training.step == step
+        assert torch.equal(training.model.weight, kept.model.weight)
+        assert torch.equal(training.averaged.weight, kept.averaged.weight)
+        return torch.rand(3, generator=training.random).tolist()
+
+    assert drawn(5) == drawn(5)
+    beginning = torch.rand(3, generator=begun().random).tolist()
+    assert len({tuple(drawn(5)), tuple(drawn(4)), tuple(beginning)}) == 3
 
 
 def test_bf16_is_near_fp32():
@@ -206,8 +257,8 @@ import test_training as t
 from wsdcast import processes
 atexit.register(lambda: Path(f"{out}/threads").write_text(str([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])))
 processes.join()
-training = t.begun()
-losses = [step.loss for step in t.fit(training, t.points, t.regression, 64, t.How(steps=12, batch=4), 0)]
+training = t.by_gradient(t.begun())
+losses = [step.loss for step in t.fit(training, t.points, t.regression, 11, t.How(steps=12, batch=4, accumulate=2), 0)]
 Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses, training.model.weight.item()])))
 """
 
@@ -222,8 +273,9 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
     assert first == second
     # A thread of the group that outlives it aborts the process now and then.
     assert "gloo" not in (tmp_path / "threads").read_text()
-    training = begun()
-    losses = [step.loss for step in fit(training, points, regression, 64, How(steps=12, batch=8), 0)]
+    # Five samples for each of two processes, in batches of four and one.
+    training = by_gradient(begun())
+    losses = [step.loss for step in fit(training, points, regression, 11, How(steps=12, batch=10), 0)]
     np.testing.assert_allclose(first, [*losses, training.model.weight.item()], rtol=1e-5)
 
 
@@ -371,7 +423,7 @@ def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_p
 
 def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, tmp_path):
     recipe = load_recipe(prepared / "tiny.yaml").changed(moments__dropout=0.0, generator__dropout=0.0)
-    weights = {}
+    logs = {}
     for name, batch, launcher in (
         ("one", 8, []),
         ("two", 4, ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]),
@@ -382,10 +434,14 @@ def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, tm
         command = [sys.executable, "-m", *launcher, "wsdcast", "train", "--recipe", str(tmp_path / f"{name}.yaml"), "--run", str(run)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, done.stderr
-        weights[name] = load_file(run / "generator/weights.safetensors")
-        assert len((run / "generator/generator-losses.csv").read_text().splitlines()) == 41
-    for name, value in weights["one"].items():
-        torch.testing.assert_close(weights["two"][name], value, atol=2e-3, rtol=0)
+        for network in ("moments", "generator"):
+            logs[name, network] = np.loadtxt(run / network / f"{network}-losses.csv", delimiter=",", skiprows=1)[:, :4]
+    for network, steps in (("moments", 6), ("generator", 40)):
+        # Number, loss, rate and norm of the gradient of each step.
+        one, two = logs["one", network], logs["two", network]
+        assert len(one) == steps
+        np.testing.assert_allclose(two[:3], one[:3], rtol=1e-4)
+        np.testing.assert_allclose(two, one, rtol=2e-2)
 
 
 def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch):
@@ -408,3 +464,22 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
     os.utime(run / "analysis.zarr/zarr.json", (time.time() + 10, time.time() + 10))
     open_analysis(run / "analysis.zarr")
     assert file.stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [5, -1, slice(3, 11), slice(None, None, 40), [7, 3, 3, 60], [], np.array([[2, 1], [9, 2]]), np.arange(120) % 50 == 7],
+    ids=str,
+)
+def test_states_on_disk_are_those_in_memory(prepared, steps):
+    on_disk, in_memory = (open_analysis(prepared / "run/analysis.zarr", whole).wind for whole in (False, True))
+    assert on_disk.shape == in_memory.shape == (120, 2, 8, 16)
+    np.testing.assert_array_equal(on_disk[steps], in_memory[steps])
+    assert on_disk[steps].dtype == np.float32
+
+
+def test_samples_are_of_a_whole_record(prepared):
+    record = open_analysis(prepared / "run/analysis.zarr", whole=False)
+    beside = surroundings(record, load_recipe(prepared / "tiny.yaml").context, torch.device("cpu"))
+    with pytest.raises(TypeError, match="whole=True"):
+        samples_of(record, beside, "train")

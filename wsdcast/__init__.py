@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,11 @@ __all__ = [
     "train",
 ]
 __version__ = metadata.version("wsdcast")
+
+# A thread of torch's that waits for another spins by default: beside any other process on the machine it takes the core from the thread
+# that it waits for, and a step of training takes several times as long (docs/training.md). The library of threads reads this when torch is
+# loaded, which nothing above does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _MODULES = {"run": "pipeline", "study_nfe": "study.nfe", "study_statistics": "study.statistics"} | {
     stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")

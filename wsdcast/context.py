@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.data.analysis import Analysis, Part
-from wsdcast.data.store import SCALE
+from wsdcast.data.store import SCALE, PackedWind
 from wsdcast.errors import UserError
 from wsdcast.recipe import Context
 
@@ -121,6 +121,8 @@ class Samples:
 
 def samples_of(record: Analysis, beside: Surroundings, *parts: Part) -> list[Samples]:
     """All samples of each part of a record, which they share, on the device of ``beside`` if two thirds of what is free there hold it."""
+    if not isinstance(record.wind, PackedWind):
+        raise TypeError("samples need the whole record; open it with whole=True")
     device = beside.static.device
     values = record.wind.values
     with warnings.catch_warnings():

@@ -22,6 +22,9 @@ from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.moments import MINIMUM_STD
 from wsdcast.warmstart.prior import Moments, PriorOf, Start, warm_start
 
+STATES = 64
+"""Of the record that are in memory at a time for its climatology."""
+
 STARTS: dict[PriorName, Start] = {
     "mean-only": mean_only,
     "features-only": features_only,
@@ -63,10 +66,24 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
             )
         return _checked(given)
     if recipe.generator.prior == "climatology":
-        states = record.normalise(record.wind[record.part("train")])
-        mean, std = (torch.from_numpy(field) for field in (states.mean(axis=0), np.maximum(states.std(axis=0), MINIMUM_STD)))
-        return fixed_moments(mean, std)
+        return fixed_moments(*climatology(record))
     return standard_moments(models.CHANNELS)
+
+
+def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the training part at each point, in units of the wind's own, each (channel, latitude, longitude).
+
+    A few states are in memory at a time. Sums are in double precision.
+    """
+    chosen = np.flatnonzero(record.part("train"))
+    total, squares = np.zeros((2, *record.wind.shape[1:]))
+    for first in range(0, chosen.size, STATES):
+        states = record.normalise(record.wind[chosen[first : first + STATES]]).astype(np.float64)
+        total += states.sum(axis=0)
+        squares += (states**2).sum(axis=0)
+    mean = total / chosen.size
+    std = np.sqrt(np.maximum(squares / chosen.size - mean**2, MINIMUM_STD**2))
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
 
 
 def _checked(given: Moments) -> Moments:
@@ -79,7 +96,7 @@ def _checked(given: Moments) -> Moments:
             raise UserError(f"prior given: the model must return mean and std, each a tensor of shape {tuple(expected)}")
         if not (found[1] > 0).all():
             raise UserError("prior given: the model's std is not positive everywhere")
-        return found
+        return tuple(values.to(context.dtype) for values in found)  # also where it computes in bfloat16
 
     return moments
 

@@ -23,9 +23,10 @@ from wsdcast.data.analysis import STEP, Analysis
 from wsdcast.data.forecasts import Forecasts
 from wsdcast.data.store import VARIABLES
 from wsdcast.forecasting.acceleration import accelerated
-from wsdcast.forecasting.ensemble import batch_size, in_batches, member_noise
+from wsdcast.forecasting.ensemble import at_once, batch_size, in_batches, member_noise
 from wsdcast.forecasting.running import groups
 from wsdcast.forecasting.sampling import sampler_of
+from wsdcast.forecasting.threads import side_by_side
 from wsdcast.forecasting.writing import run_and_write
 from wsdcast.priors import Trained
 from wsdcast.recipe import Rollout, load_recipe
@@ -71,17 +72,19 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
         store = Forecasts(place / "forecast.zarr", record.times[starts], settings.members, settings.leads, False, record.grid)
         (place / "forecast.marks").mkdir(exist_ok=True)
         store.create()
-        mine = groups(np.arange(1), settings.members, batch)
+        mine = groups(np.arange(1), settings.members, at_once(batch, models.device()))
         for _ in run_and_write(store, record, beside, in_batches(sampler, batch), starts, mine, settings):
             pass
 
     def alone(network: torch.nn.Module, times: int) -> Callable[[], None]:
         inputs = inputs_of(network, batch, record.grid)
 
-        def evaluate() -> None:
+        def call(_: int) -> None:
             with torch.autocast("cuda", torch.bfloat16, enabled=models.device().type == "cuda"):
-                for _ in range(times):
-                    network(*inputs)
+                network(*inputs)
+
+        def evaluate() -> None:
+            side_by_side(call, range(times), models.device())
             _wait()
 
         return evaluate
@@ -108,7 +111,8 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
         "peak memory, GiB": max(memory for _, memory in curve),
     }
     limit = (
-        f"{settings.nfe} evaluations of the generator and one of the moments network for each sample, nothing else, in batches of {batch}"
+        f"{settings.nfe} evaluations of the generator and one of the moments network for each sample, nothing else, "
+        f"in batches of {batch}, on a CPU one on each core"
     )
     return Benchmark("rollout", limit, ours / sum(bare), {"the usual way": usual / sum(bare)}, figures)
 

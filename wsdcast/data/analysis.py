@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.layout import STATIC_NAMES
-from wsdcast.data.store import VARIABLES, PackedWind, open_store, packed_size, read_packed
+from wsdcast.data.store import VARIABLES, PackedWind, StoredWind, open_store, packed_size, read_packed, stored_wind
 from wsdcast.errors import UserError
 
 STEP = np.timedelta64(6, "h")
@@ -23,10 +23,10 @@ Part = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Analysis:
-    """The record in memory.
+    """The record.
 
     Attributes:
-        wind: (time, channel, latitude, longitude), packed; what is taken from it is float32, m s-1.
+        wind: (time, channel, latitude, longitude), packed, in memory or on disk; what is taken from it is float32, m s-1.
         times: (time,), increasing, 6 h apart but for gaps.
         grid: where.
         mean, std: of each channel over the training part, (channel,), m s-1, area-weighted.
@@ -35,7 +35,7 @@ class Analysis:
         statistics_are_stale: whether the record has grown since, so that its parts and statistics would be others today.
     """
 
-    wind: PackedWind
+    wind: PackedWind | StoredWind
     times: NDArray[np.datetime64]
     grid: Grid
     mean: NDArray[np.float32]
@@ -80,8 +80,12 @@ class Analysis:
         return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
-def open_analysis(path: Path) -> Analysis:
+def open_analysis(path: Path, whole: bool = True) -> Analysis:
     """Read a prepared store.
+
+    Args:
+        path: of the store.
+        whole: whether all of the wind is read at once; else each state when it is asked for, which is for those who need a few.
 
     Raises:
         UserError: if it is not there or is not one of ours.
@@ -92,7 +96,7 @@ def open_analysis(path: Path) -> Analysis:
         try:
             about, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             return Analysis(
-                wind=_read_wind(path),
+                wind=_read_wind(path) if whole else stored_wind(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([about[name]["mean"] for name in VARIABLES], dtype=np.float32),

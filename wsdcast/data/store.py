@@ -145,6 +145,38 @@ class PackedWind:
         return self.values.shape
 
 
+@dataclass(frozen=True)
+class StoredWind:
+    """Wind of a packed store that stays on disk. Indexed along time like an array, it reads those states alone and gives m s-1.
+
+    Attributes:
+        arrays: one for each channel, (time, latitude, longitude).
+    """
+
+    arrays: tuple[Any, ...]
+
+    def __getitem__(self, steps: Any) -> NDArray[np.float32]:
+        wanted = np.arange(self.shape[0])[steps]
+        # In order, and each once: so a chunk of the store is read once.
+        positions, places = np.unique(wanted, return_inverse=True)
+        wind = np.empty((positions.size, *self.shape[1:]), np.float32)
+        for channel, array in enumerate(self.arrays if positions.size else ()):
+            wind[:, channel] = array.oindex[positions] * np.float32(SCALE)
+        return wind[places.reshape(wanted.shape)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(time, channel, latitude, longitude)."""
+        first = self.arrays[0].shape
+        return (first[0], len(self.arrays), *first[1:])
+
+
+def stored_wind(path: Path) -> StoredWind:
+    """Wind of a packed store, to be read state by state."""
+    group = zarr.open_group(path, mode="r")
+    return StoredWind(tuple(group[name] for name in VARIABLES))
+
+
 def packed_size(path: Path) -> int:
     """Bytes that the wind of a packed store takes in memory."""
     group = zarr.open_group(path, mode="r")

@@ -37,7 +37,7 @@ def in_bfloat16(sampler: Sampler) -> Sampler:
     def halved(context: Tensor, noise: Tensor) -> Tensor:
         # Without a cache of converted weights: in a graph it would point to memory that is gone.
         with torch.autocast(context.device.type, torch.bfloat16, cache_enabled=False):
-            return sampler(context, noise).float()
+            return sampler(context, noise)
 
     return halved
 

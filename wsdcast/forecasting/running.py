@@ -53,10 +53,19 @@ def ensembles(
         yield _arrived(*leaving).reshape(starts.size, members, *shape)
 
 
-def groups(starts: NDArray[np.intp], members: int, batch: int) -> list[NDArray[np.intp]]:
-    """Starts that are run side by side: as few as fill :data:`FULL` of their batches, or at most eight batches as well as can be."""
-    most = int(np.clip(8 * batch // members, 1, max(1, starts.size)))
-    filled = [count * members / (-(-count * members // batch) * batch) for count in range(1, most + 1)]
+def groups(starts: NDArray[np.intp], members: int, places: int) -> list[NDArray[np.intp]]:
+    """Divide initial times into groups whose members are run side by side.
+
+    A group has as few initial times as take :data:`FULL` of the places that are computed, or those of at most eight times ``places`` that
+    take the largest share.
+
+    Args:
+        starts: initial times.
+        members: of each.
+        places: members that are computed at once (:func:`wsdcast.forecasting.ensemble.at_once`).
+    """
+    most = int(np.clip(8 * places // members, 1, max(1, starts.size)))
+    filled = [count * members / (-(-count * members // places) * places) for count in range(1, most + 1)]
     full = [count for count, share in enumerate(filled, start=1) if share >= FULL]
     size = full[0] if full else int(np.argmax(filled)) + 1
     return [starts[first : first + size] for first in range(0, starts.size, size)]

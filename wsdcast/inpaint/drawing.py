@@ -17,6 +17,7 @@ from wsdcast.errors import UserError
 from wsdcast.forecasting import ensemble
 from wsdcast.forecasting.ensemble import Sampler, generator_sampler, in_batches
 from wsdcast.forecasting.sampling import require_possible
+from wsdcast.forecasting.threads import side_by_side
 from wsdcast.inpaint.contexts import FixedContexts
 from wsdcast.inpaint.networks import Trained
 from wsdcast.progress import track
@@ -69,7 +70,12 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
         return warmth
     some = torch.arange(min(len(unseen), CALIBRATED_ON))
     context = unseen.context(some)
-    return calibrated_warmth(networks.prior_of(context), unseen.target(some), context[:, -1:] != 1)
+
+    def calibrated(context: Tensor) -> float:
+        return calibrated_warmth(networks.prior_of(context), unseen.target(some), context[:, -1:] != 1)
+
+    # By one thread: all samples depend on it, and they must not depend on the number of threads.
+    return side_by_side(calibrated, [context], models.device())[0]
 
 
 @torch.inference_mode()
@@ -77,9 +83,10 @@ def draw_samples(contexts: FixedContexts, sampler: Sampler, samples: int, label:
     """For each context its samples, (sample, row, column, channel), as images are."""
     rows, columns = contexts.shape[1:]
     size = batch_size(rows * columns, models.device())
-    # As many contexts as fill whole batches: only the last batch of all is filled up with repetitions.
-    sampler, at_once = in_batches(sampler, size), size // gcd(size, samples)
-    for some in track(torch.arange(len(contexts)).split(at_once), label, -(-len(contexts) // at_once)):
+    places = ensemble.at_once(size, models.device())
+    # As many contexts as fill all places: only the last batches of all are filled up with repetitions.
+    sampler, group = in_batches(sampler, size), places // gcd(places, samples)
+    for some in track(torch.arange(len(contexts)).split(group), label, -(-len(contexts) // group)):
         context = contexts.context(some).repeat_interleave(samples, dim=0)
         noise = contexts.noise(some, samples).flatten(0, 1)
         yield from as_images(sampler(context, noise)).reshape(some.numel(), samples, rows, columns, -1)

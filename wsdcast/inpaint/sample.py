@@ -41,7 +41,8 @@ def sample(
 ) -> Summary:
     """Draw samples for held-out images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
 
-    Sample m of image n depends on (seed, n, m) and the networks alone, never on how many there are or how they are batched.
+    Sample m of image n depends on (seed, n, m) and the networks alone, on a CPU never on how many there are, how they are batched or how
+    many threads there are.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
@@ -110,15 +111,8 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
     shared = noise.new_full((1,), warmth)
     prior = networks.prior_of(context).blended(shared)
-    velocity = velocity_of(networks.generator, prior, context, shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe))
-    seen: dict[float, Tensor] = {}
-
-    def watched(x: Tensor, t: Tensor) -> Tensor:
-        seen.setdefault(t.item(), x)  # every step begins with an evaluation where it starts
-        return velocity(x, t)
-
-    last = solver(settings.solver)(watched, noise, times)
-    normalised = [seen[time] for time in times[:-1].to(noise).tolist()] + [last]
-    states = [prior.denormalise(x) for x in normalised]
-    return torch.cat(normalised).cpu().numpy(), torch.cat(states).cpu().numpy(), times.numpy()
+    states: list[Tensor] = []
+    solver(settings.solver)(velocity_of(networks.generator, prior, context, shared), noise, times, watch=states.append)
+    denormalised = [prior.denormalise(x) for x in states]
+    return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()

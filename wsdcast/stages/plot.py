@@ -76,7 +76,7 @@ def plot(
             style.save(drawn, partial)
     else:
         forecast = require(resolved, directory, FORECAST, "rollout")
-        record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+        record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
         lines = coastlines_of(resolved.data.source)
         with open_store(forecast) as store:
             row = 0 if start is None else _row(store["time"].values, start, forecast)

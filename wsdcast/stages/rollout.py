@@ -23,10 +23,11 @@ from wsdcast.data.store import VARIABLES, add_variables
 from wsdcast.data.truth import truth_of
 from wsdcast.errors import UserError
 from wsdcast.forecasting.acceleration import accelerated
-from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches, moments_sampler
+from wsdcast.forecasting.ensemble import Sampler, at_once, batch_size, in_batches, moments_sampler
 from wsdcast.forecasting.running import groups
 from wsdcast.forecasting.sampling import required_statistics, sampler_of, without_auto
 from wsdcast.forecasting.starts import starts_of, without_latest
+from wsdcast.forecasting.threads import side_by_side
 from wsdcast.forecasting.writing import run_and_write
 from wsdcast.names import ANALYSIS, ANIMATION, FORECAST, GENERATOR, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.priors import moments_alone, trained
@@ -79,7 +80,8 @@ def rollout(
         grid_in_time: flow times between which it steps.
         warmth: w of Eq. 4.
         deterministic: on a GPU the same bits every time, in float32; on a CPU it is always so.
-        moments: the model that a generator with the prior ``given`` was trained with, as for :func:`wsdcast.train`.
+        moments: the model that a generator with the prior ``given`` was trained with, as for :func:`wsdcast.train`; on a CPU it is called
+            from several threads at once.
         overwrite: replace forecasts made from another recipe.
 
     What is None is as in the recipe.
@@ -94,7 +96,7 @@ def rollout(
     if starts is not None and resolved.rollout.start is not None:
         raise UserError(f"--starts {starts}: the start times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
     resolved = without_latest(resolved, record)
     models.keep_freed_memory()
     settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
@@ -137,7 +139,7 @@ def rollout(
             processes.wait()
             missing = np.array([row for row in range(chosen.size) if store.written(row) is None], dtype=np.intp)
             processes.wait()  # until all have seen what is missing, before one of them writes
-            mine = groups(missing, settings.members, batch)[processes.number() :: processes.count()]
+            mine = groups(missing, settings.members, at_once(batch, models.device()))[processes.number() :: processes.count()]
             sampler = in_batches(accelerated(sampler, compiled, deterministic), batch)
             steps = run_and_write(store, record, networks.beside, sampler, chosen, mine, settings)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in mine)):
@@ -160,15 +162,16 @@ def rollout(
     return summary
 
 
-@torch.inference_mode()
 def _one_step(prior_of: PriorOf, record: Analysis, beside: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:
     """Mean and standard deviation 6 h after each start, m s-1: what its members are drawn from, and known without them."""
-    found = []
-    for start in starts:
+
+    def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         before, now = torch.from_numpy(record.normalise(record.wind[start - 1 : start + 1])).to(models.device())[:, None]
         prior = prior_of(torch.cat([now, before, beside.at(record.times[start : start + 1])], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.marginal_std()))
-        found.append((record.denormalise(mean), std * record.std[:, None, None]))
+        return record.denormalise(mean), std * record.std[:, None, None]
+
+    found = side_by_side(fields_of, starts, models.device())
     return {
         f"{name}_{what}": xr.DataArray(
             np.stack([fields[number][channel] for fields in found]),

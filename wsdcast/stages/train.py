@@ -159,7 +159,9 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
     If there are none, dropout stays on: a network errs less on what it has seen, and a generator trained on such moments would trust them
     too much. With features dropped its errors are about those on new samples, at no cost (docs/results/gfs.md).
     """
-    if is_current(recipe, directory, PREDICTIONS, overwrite):
+    current = is_current(recipe, directory, PREDICTIONS, overwrite)
+    processes.wait()  # until all have looked, before the first one writes: a late one would take them for current and not wait below
+    if current:
         return
     _seed(recipe, 0)
     parts = _folds(recipe, samples) or {models.WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}

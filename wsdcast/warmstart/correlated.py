@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
 
 from wsdcast.warmstart.prior import Blend, InformedPrior, beside, warmth_blending
+
+Rest = ParamSpec("Rest")
+
+
+def _outside_autocast(
+    method: Callable[Concatenate[CorrelatedPrior, Rest], Tensor],
+) -> Callable[Concatenate[CorrelatedPrior, Rest], Tensor]:
+    """The same method in the precision of the prior: autocast would do its products in bfloat16, for which torch solves no equations."""
+
+    @wraps(method)
+    def exact(prior: CorrelatedPrior, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Tensor:
+        with torch.autocast(prior.mean.device.type, enabled=False):
+            return method(prior, *args, **kwargs)
+
+    return exact
 
 
 @dataclass(frozen=True)
@@ -21,6 +39,7 @@ class CorrelatedPrior(InformedPrior):
 
     factors: Tensor | None = None
 
+    @_outside_autocast
     def normalise(self, x: Tensor) -> Tensor:
         """L^-1 (x - mean) by the Woodbury identity: L^-1 = D^-1 - D^-1 V (1 + V^T D^-1 V)^-1 V^T D^-1."""
         scaled = (x - self.mean) / self.std
@@ -28,10 +47,12 @@ class CorrelatedPrior(InformedPrior):
         weights = torch.linalg.solve(capacitance, _project(self._v, scaled))
         return scaled - _combine(over_std, weights)
 
+    @_outside_autocast
     def denormalise(self, x: Tensor) -> Tensor:
         """Mean + L x."""
         return x * self.std + _combine(self._v, _project(self._v, x)) + self.mean
 
+    @_outside_autocast
     def log_prob(self, x: Tensor) -> Tensor:
         """As for a diagonal prior, with det L = det D det(1 + V^T D^-1 V)."""
         diagonal = InformedPrior(torch.zeros_like(self.mean), self.std)
@@ -44,6 +65,7 @@ class CorrelatedPrior(InformedPrior):
         w = beside(self._v, warmth)
         return replace(self, std=std, factors=self._v * (1 - self.blend(torch.zeros_like(w), w)).sqrt())
 
+    @_outside_autocast
     def marginal_std(self) -> Tensor:
         """The root of the diagonal of L L."""
         along = (self._v**2).sum(dim=1)
@@ -64,7 +86,7 @@ class CorrelatedPrior(InformedPrior):
         """1 + V^T D^-1 V, (batch, rank, rank), and D^-1 V."""
         over_std = self._v / self.std[:, None]
         inner = self._v.flatten(2) @ over_std.flatten(2).transpose(1, 2)
-        return inner + torch.eye(inner.shape[1]).to(inner), over_std
+        return inner + torch.eye(inner.shape[1], dtype=inner.dtype, device=inner.device), over_std
 
 
 def informed_prior(mean: Tensor, std: Tensor, *factors: Tensor, blend: Blend = warmth_blending) -> InformedPrior:

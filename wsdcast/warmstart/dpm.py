@@ -24,17 +24,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsdcast.warmstart.solvers import Velocity, combine
+from wsdcast.warmstart.solvers import Velocity, Watch, combine, unwatched
 
 
-def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """DPM-Solver++ of order 1, 2 or 3, one evaluation a step. Order 1 is Euler's method.
 
     Args:
         order: 1, 2 or 3.
         velocity, noise, times: as for any solver; times from 0 to 1.
+        watch: called with each state.
     """
     x = noise
+    watch(x)
     history: list[tuple[float, Tensor]] = []
     for start, end in pairwise(times.tolist()):
         estimate = x + (1 - start) * velocity(x, x.new_full((), start))
@@ -42,6 +44,7 @@ def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor) -> 
         usable = [(ratio, data) for ratio, data in history if math.isfinite(ratio)] if end < 1 and start > 0 else history[:1]
         weights = _weights([ratio for ratio, _ in usable], start, end)
         x = (1 - end) / (1 - start) * x + combine(weights, [data for _, data in usable])
+        watch(x)
     return x
 
 
@@ -92,7 +95,9 @@ NODES = 17
 """Points of a step at which the coefficients are looked up, an odd number."""
 
 
-def dpm_solver_v3(statistics: Statistics, order: int, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def dpm_solver_v3(
+    statistics: Statistics, order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched
+) -> Tensor:
     """DPM-Solver-v3 without its corrector, of order 1, 2 or 3, one evaluation a step.
 
     With y = x / a and f = (s_noise noise estimate - l x) / a the flow is dy/dr = -l y - f in the log ratio r, and along it f' is
@@ -104,16 +109,19 @@ def dpm_solver_v3(statistics: Statistics, order: int, velocity: Velocity, noise:
         statistics: of this model, on the device of the noise.
         order: 1, 2 or 3.
         velocity, noise, times: as for any solver; times from 0 to 1.
+        watch: called with each state.
     """
     x = noise
+    watch(x)
     history: list[tuple[float, Tensor, Tensor]] = []  # time, state and noise estimate, newest first
     for start, end in pairwise(times.tolist()):
         slope = velocity(x, x.new_full((), start))
         if start == 0 or end == 1:
             x = (1 - end) / (1 - start) * x + _weights([0.0], start, end)[0] * (x + (1 - start) * slope)
-            continue
-        history = [(start, x, x - start * slope), *history][:order]
-        x = _v3_step(statistics, history, end)
+        else:
+            history = [(start, x, x - start * slope), *history][:order]
+            x = _v3_step(statistics, history, end)
+        watch(x)
     return x
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from wsdcast.errors import UserError
 from wsdcast.warmstart import times
 from wsdcast.warmstart.dpm import Statistics, dpm_solver, dpm_solver_v3
-from wsdcast.warmstart.solvers import Solver, Velocity, adams_bashforth, euler, heun2, heun3, midpoint, rk4
+from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, euler, heun2, heun3, midpoint, rk4, unwatched
 
-SOLVERS: dict[str, Solver] = {
+SOLVERS: dict[str, Watched] = {
     "euler": euler,
     "midpoint": midpoint,
     "heun2": heun2,
@@ -42,7 +42,7 @@ TORCHDIFFEQ = ("explicit_adams", "implicit_adams", "fixed_adams")
 NAMES = (*SOLVERS, EMPIRICAL, *TORCHDIFFEQ)
 
 
-def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = None) -> Solver:
+def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = None) -> Watched:
     """The solver of a name.
 
     Args:
@@ -66,12 +66,15 @@ def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = Non
     return SOLVERS[name] if momentum == 1 else partial(adams_bashforth, int(name[2:]), momentum=momentum)
 
 
-def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     from torchdiffeq import odeint
 
     # With so wide a tolerance an implicit method is content with its first correction. Higher orders are unstable.
     options = {"max_order": 4}
-    return odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)[-1]
+    states = odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)
+    for state in states:
+        watch(state)
+    return states[-1]
 
 
 def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:

@@ -113,5 +113,8 @@ def sample(
 
 
 def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor) -> Velocity:
-    """The generator as the velocity of a flow, for some contexts and their blended prior; ``warmth`` is (1,)."""
-    return lambda x, t: generator(generator_input(x, context, prior), t.reshape(1), warmth)
+    """The generator as the velocity of a flow, for some contexts and their blended prior; ``warmth`` is (1,).
+
+    It has the precision of the state, also where the network computes in bfloat16: solvers subtract velocities from each other.
+    """
+    return lambda x, t: generator(generator_input(x, context, prior), t.reshape(1), warmth).to(x.dtype)

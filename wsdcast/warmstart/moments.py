@@ -41,7 +41,8 @@ class MomentsModel(nn.Module):
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
         """Mean and standard deviation, each (batch, channels, ...); with a rank also factors, (batch, rank, channels, ...)."""
-        mean, raw_std, *raw_factors = self.network(context).split(self.channels, dim=1)
+        # In the precision of the context, also where the network computes in bfloat16.
+        mean, raw_std, *raw_factors = self.network(context).to(context.dtype).split(self.channels, dim=1)
         if self.residual:
             mean = mean + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))

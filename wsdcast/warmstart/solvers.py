@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,20 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
 """From velocity, the state at the first time, and increasing times (steps + 1,) to the state at the last."""
+
+Watch = Callable[[Tensor], None]
+"""What the solvers of this package call with the state at each of the times, the first and the last too."""
+
+
+class Watched(Protocol):
+    """A solver whose states can be watched on their way."""
+
+    def __call__(self, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = ...) -> Tensor:
+        """As a :data:`Solver`."""
+
+
+def unwatched(state: Tensor) -> None:
+    """Do nothing with a state."""
 
 
 class Tableau(NamedTuple):
@@ -36,40 +50,44 @@ HEUN3 = Tableau((0, 1 / 3, 2 / 3), ((), (1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4)
 THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8))
 
 
-def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """One-step methods; as many evaluations a step as the tableau has nodes."""
     x = noise
+    watch(x)
     for start, end in pairwise(times.tolist()):
         x = _step(tableau, velocity, x, start, end, velocity(x, x.new_full((), start)))
+        watch(x)
     return x
 
 
-def euler(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def euler(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """First order; on straight paths the same as DDIM (Gao et al. 2024)."""
-    return runge_kutta(EULER, velocity, noise, times)
+    return runge_kutta(EULER, velocity, noise, times, watch=watch)
 
 
-def midpoint(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def midpoint(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """Second order, two evaluations a step, none at the data end (t = 1)."""
-    return runge_kutta(MIDPOINT, velocity, noise, times)
+    return runge_kutta(MIDPOINT, velocity, noise, times, watch=watch)
 
 
-def heun2(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def heun2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """Second order, two evaluations a step, the last at the data end, where a generator is least reliable."""
-    return runge_kutta(HEUN2, velocity, noise, times)
+    return runge_kutta(HEUN2, velocity, noise, times, watch=watch)
 
 
-def heun3(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def heun3(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """Third order, three evaluations a step."""
-    return runge_kutta(HEUN3, velocity, noise, times)
+    return runge_kutta(HEUN3, velocity, noise, times, watch=watch)
 
 
-def rk4(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+def rk4(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """Fourth order, four evaluations a step: Kutta's 3/8 rule, which is what torchdiffeq has under this name."""
-    return runge_kutta(THREE_EIGHTHS, velocity, noise, times)
+    return runge_kutta(THREE_EIGHTHS, velocity, noise, times, watch=watch)
 
 
-def adams_bashforth(order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0) -> Tensor:
+def adams_bashforth(
+    order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0, *, watch: Watch = unwatched
+) -> Tensor:
     """Adams-Bashforth on any grid, of order 2 to 4, one evaluation a step once it has its history.
 
     It starts with Runge-Kutta steps of just the order that does not spoil its own: none for 2, one midpoint step for 3, two steps of
@@ -83,8 +101,10 @@ def adams_bashforth(order: int, velocity: Velocity, noise: Tensor, times: Tensor
         order: 2, 3 or 4.
         velocity, noise, times: as for any solver.
         momentum: b in (0, 1]; 1 is plain Adams-Bashforth.
+        watch: called with each state.
     """
     x = noise
+    watch(x)
     start_up = {2: EULER, 3: MIDPOINT, 4: HEUN3}[order]
     known: list[float] = []
     averages: list[Tensor] = []  # newest first, as the times in `known`
@@ -96,10 +116,11 @@ def adams_bashforth(order: int, velocity: Velocity, noise: Tensor, times: Tensor
         averages, known = [average, *averages][:order], [start, *known][:order]
         if step < order - 2:
             x = _step(start_up, velocity, x, start, end, slope)
-            continue
-        x = x + combine(_quadrature(known[: len(averages)], start, end), averages)
-        if momentum < 1:
-            x = x + (1 - momentum) / momentum * combine(_quadrature(known[: len(changes)], start, end), changes)
+        else:
+            x = x + combine(_quadrature(known[: len(averages)], start, end), averages)
+            if momentum < 1:
+                x = x + (1 - momentum) / momentum * combine(_quadrature(known[: len(changes)], start, end), changes)
+        watch(x)
     return x
 
 

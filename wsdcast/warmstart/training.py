@@ -104,7 +104,11 @@ class Training(Generic[Network]):
         return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
 
     def restore(self, kept: dict[str, Tensor]) -> None:
-        """Go back to where :meth:`tensors` was called."""
+        """Go back to where :meth:`tensors` was called.
+
+        On another kind of device the state of a random generator means nothing. There the generators are seeded anew, by their first seed
+        and the step, so that nothing that was drawn before is drawn again.
+        """
         for part, network in (("model", self.model), ("averaged", self.averaged)):
             network.load_state_dict({name: kept[f"{part}.{name}"] for name in network.state_dict()})
         parameters, state = list(self.model.parameters()), dict[int, dict[str, Tensor]]()
@@ -117,11 +121,17 @@ class Training(Generic[Network]):
                 laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
                 state.setdefault(number, {})[name] = laid_out
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.random.set_state(kept["random.loss"])
-        torch.set_rng_state(kept["random.dropout"])
-        if "random.cuda" in kept and torch.cuda.is_available():
-            torch.cuda.set_rng_state(kept["random.cuda"])
         self.step = int(kept["step"])
+        torch.set_rng_state(kept["random.dropout"])
+        if kept["random.loss"].numel() == self.random.get_state().numel():
+            self.random.set_state(kept["random.loss"])
+        else:
+            self.random.manual_seed(self.random.initial_seed() + self.step)
+        if torch.cuda.is_available():
+            if "random.cuda" in kept:
+                torch.cuda.set_rng_state(kept["random.cuda"])
+            else:
+                torch.cuda.manual_seed(torch.cuda.initial_seed() + self.step)
 
 
 @dataclass(frozen=True)
@@ -153,8 +163,9 @@ def fit(
 ) -> Iterator[Step]:
     """Train to the last step; a generator that yields after each, so that the caller shows progress, keeps checkpoints and may stop.
 
-    Where torch's process group is initialised, each process takes its own share of every step's samples, and gradients are averaged:
-    two processes do what one with twice the batch does.
+    The gradient of a step is that of the mean loss over its samples, however they are divided into batches. If there are fewer samples than
+    ``batch`` times ``accumulate``, a step has all of them. Where torch's process group is initialised, each process takes its own share of
+    every step's samples, and gradients are averaged: two processes do what one with twice the batch does.
 
     Args:
         training: goes on from its step.
@@ -169,7 +180,6 @@ def fit(
     """
     rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _distributed() else (0, 1)
     size = min(settings.batch * settings.accumulate, max(1, samples // processes))
-    rounds = max(1, size // settings.batch)
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device.type
     for chosen in islice(_steps(samples, size * processes, seed), training.step, settings.steps):
@@ -178,14 +188,15 @@ def fit(
             group["lr"] = rate
         training.optimiser.zero_grad()
         total, begin, waited = torch.zeros((), device=parameters[0].device), time.perf_counter(), 0.0
-        for part in chosen.chunk(rounds):
+        for part in chosen.split(settings.batch * processes):
             share = part.numel() // processes
             mine = slice(rank * share, (rank + 1) * share)
             before = time.perf_counter()
             batch = batch_of(part, mine)
             waited += time.perf_counter() - before
             with torch.autocast(device, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
-                loss = loss_of(training.model, batch) / rounds
+                # The mean over the samples of the step, of which the last part may have fewer.
+                loss = loss_of(training.model, batch) / (size / share)
             loss.backward()
             total += loss.detach()
         _average_over_processes(parameters, total)
