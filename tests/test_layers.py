@@ -21,7 +21,7 @@ ALLOWED = {
     "times": set(),
     "nets": BASE,
     "warmstart": BASE,
-    "data": BASE | {"unfinished"},
+    "data": BASE | {"unfinished", "progress"},
     "verification": BASE | {"data", "unfinished", "progress"},
     "report": BASE | {"data", "verification", "progress"},
     "images": BASE | {"progress", "artefact", "report", "verification"},

@@ -37,6 +37,7 @@ class Data(Section):
     method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="of regridding; of no effect on the planet")
     start: datetime | None = Field(None, description="first time to take, UTC; default: all")
     end: datetime | None = Field(None, description="last time to take, UTC; default: all")
+    skip: tuple[datetime, ...] = Field((), description="times of a source to leave out, UTC; they become gaps")
     days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
     stirring: float = Field(
@@ -49,6 +50,11 @@ class Data(Section):
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
         return in_utc(time) if time is not None else None
+
+    @field_validator("skip", mode="before")
+    @classmethod
+    def _skipped_in_utc(cls, times: Any) -> Any:
+        return sorted(in_utc(datetime.fromisoformat(time) if isinstance(time, str) else time) for time in times)
 
     @field_validator("end", mode="before")
     @classmethod

@@ -54,6 +54,9 @@ def prepare(
         str | None,
         typer.Option(metavar="SOURCE", help="Look at a source, list all that is wrong with it and what it would take; write nothing."),
     ] = None,
+    skip: Annotated[
+        str | None, typer.Option(metavar="TIMES", help="Times of the source to leave out, such as 2020-01-01T18,2020-01-02T00; UTC.")
+    ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add the source's later times to a finished store.")] = False,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="With --append: divide the longer record and compute its statistics anew.")
@@ -69,8 +72,8 @@ def prepare(
         from wsdcast.stages.check import check as check_source
 
         if source or append or recompute or workers or scheduler or overwrite:
-            raise UserError("--check SOURCE goes with --recipe, --run, --grid and --method alone")
-        summary = check_source(check, recipe, run, grid=grid, method=method)
+            raise UserError("--check SOURCE goes with --recipe, --run, --grid, --method and --skip alone")
+        summary = check_source(check, recipe, run, grid=grid, method=method, skip=None if skip is None else skip.split(","))
         show(summary, json)
         if summary.problems:
             raise typer.Exit(2)
@@ -83,6 +86,7 @@ def prepare(
         source=source,
         grid=grid,
         method=method,
+        skip=None if skip is None else skip.split(","),
         append=append,
         recompute=recompute,
         scheduler=scheduler,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsdcast.data.layout import values_of, wind_of
 from wsdcast.data.opening import Address, first_line, is_file, open_dataset
 from wsdcast.errors import UserError
+from wsdcast.progress import note
 
 STRONGEST_WIND = 120.0
 """m/s; the strongest gust ever measured was 113 m/s, so anything beyond is an error of units or of packing."""
@@ -88,7 +89,32 @@ def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) ->
             raise UserError(
                 f"{reading.address}: {what} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {label(time)}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
+                + f"; --skip {label(time)} leaves that time out"
             )
+    if odd := repeated_extreme(values):
+        _note_once(reading.address, reading.component, *odd)
+
+
+APART = 0.2
+"""Of the range of all other values, how far an extreme must be from them to be noted: the strongest winds of real fields are closer."""
+
+
+def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
+    """An extreme value that occurs more than once, far from all others, and how often: perhaps a fill value that is not declared."""
+    for extreme in (float(values.min()), float(values.max())):
+        equal = values == extreme
+        others = values[~equal]
+        if (count := int(equal.sum())) > 1 and others.size > count:
+            least, most = float(others.min()), float(others.max())
+            if max(least - extreme, extreme - most) > APART * (most - least):
+                return extreme, count
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _note_once(address: Address, component: str, value: float, count: int) -> None:
+    where = f"{address}: {count} points of 10 m wind {component}, read together, have {value:g} m/s, far from all others"
+    note(f"{where}: perhaps a fill value that is not declared")
 
 
 def close_all() -> None:

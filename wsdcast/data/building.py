@@ -21,7 +21,7 @@ from wsdcast.data.layout import STATIC_UNITS
 from wsdcast.data.opening import is_remote
 from wsdcast.data.record import Record
 from wsdcast.data.regrid import Method, regrid
-from wsdcast.data.shards import CHUNK, SHARD, Wind, digest, fill, is_written, link_shard, remove_rest, write_shard
+from wsdcast.data.shards import AT_ONCE, CHUNK, SHARD, Wind, digest, fill, is_written, link_shard, remove_rest, write_shard
 from wsdcast.data.simulation import Simulation
 from wsdcast.data.store import VARIABLES, add_variables, close_store, create_store, open_store, pack
 from wsdcast.errors import UserError
@@ -47,6 +47,12 @@ class Finished:
     def times(self) -> Times:
         """Its steps, (time,)."""
         return self.dataset["time"].values.astype("datetime64[ns]")
+
+
+def memory_for(target: Grid) -> float:
+    """Bytes that preparing takes at its peak: shards of float32 in the making, and their packed copies (docs/prepare.md)."""
+    points = target.shape[0] * target.shape[1]
+    return AT_ONCE * SHARD * len(VARIABLES) * points * 6.0
 
 
 def build(

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.layout import UNITS, WIND_NAMES, component_of, order_of, space_of
+from wsdcast.data.layout import WIND_NAMES, component_of, is_metres_per_second, order_of, space_of
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
 
@@ -34,7 +34,7 @@ def to_conventions(dataset: xr.Dataset) -> xr.Dataset:
         if array is None:
             raise UserError(f"has no {name}")
         units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not say
-        if units.lower() not in UNITS:
+        if not is_metres_per_second(units):
             raise UserError(f"{array.name} has units '{units}'; expected m s-1")
         found[name] = _in_order(array)
     return xr.Dataset(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -37,7 +39,13 @@ TIME_NAMES = ("valid_time", "time", "date", "datetime")
 """``valid_time`` first: where a file has both, ``time`` is when a forecast started."""
 SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
 HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
-UNITS = {"m s-1", "m s**-1", "m/s", "m s^-1", "m.s-1", "m*s-1", "m sec-1", "meters per second", "metre per second", "meter second-1"}
+COMPASS = {
+    "latitude": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
+    "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
+}
+"""Units by which CF knows a latitude or a longitude, whatever its name (CF conventions, sections 4.1 and 4.2)."""
+ROUNDING = 0.01
+"""Degrees by which coordinates may be off because a file keeps two decimals of them; and at most a twentieth of a step."""
 
 
 def wind_of(dataset: xr.Dataset) -> xr.Dataset:
@@ -56,10 +64,22 @@ def wind_of(dataset: xr.Dataset) -> xr.Dataset:
         array = component_of(dataset, component)
         if array is not None:
             units = str(array.attrs.get("units", "")).strip()
-            if units.lower() not in UNITS:
+            if not is_metres_per_second(units):
                 raise UserError(f"{array.name} has units '{units}'; expected m s-1")
             found[component] = _three_dimensional(array)
     return xr.Dataset(found)
+
+
+def is_wind(name: str) -> bool:
+    """Whether a variable of this name is a component of the 10 m wind."""
+    return any(name.lower() in known for known in WIND_NAMES.values())
+
+
+def is_metres_per_second(units: str) -> bool:
+    """Whether a unit is m s-1, in any of the ways in which it is spelled: ``m/s``, ``m s**-1``, ``meter/second``, ``m s^{-1}``."""
+    text = re.sub(r"[{}()^]|\*\*", "", units.lower().replace("\u2212", "-").replace("\u207b\u00b9", "-1"))
+    text = re.sub(r"met(er|re)s?", "m", re.sub(r"sec(ond)?s?", "s", text))
+    return re.sub(r"[\s.*\u00b7_]", "", text) in ("ms-1", "m/s", "mpers")
 
 
 def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -87,11 +107,18 @@ def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArra
         UserError: if it is no regular grid of the whole globe.
     """
     latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
+    latitude = np.where(np.abs(latitude) <= 90 + ROUNDING, np.clip(latitude, -90, 90), latitude)
     rows, longitude = np.argsort(-latitude), longitude % 360
     longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is all but 360
     # Many files repeat the first column as the last one.
     _, columns = np.unique(longitude.round(6), return_index=True)
-    return rows, columns, Grid(latitude[rows], longitude[columns])
+    return rows, columns, Grid(latitude[rows], _equal_steps(longitude[columns]))
+
+
+def _equal_steps(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longitudes that were rounded to a few decimals at their exact places, equal steps round the circle; all others as they are."""
+    exact = longitude[0] + 360 / longitude.size * np.arange(longitude.size)
+    return exact if 1e-6 < np.abs(longitude - exact).max() <= min(ROUNDING, 18 / longitude.size) else longitude
 
 
 def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -185,13 +212,32 @@ def space_of(array: xr.DataArray) -> dict[Hashable, str]:
     """
     names: dict[Hashable, str] = {}
     for standard, known in SPACE_NAMES.items():
-        here = [name for name in array.coords if str(name).lower() in known or array[name].attrs.get("standard_name") == standard]
+        here = [name for name in array.coords if str(name).lower() in known or _is_compass(array[name], standard)]
         if not here:
             raise UserError(f"{array.name} has no coordinate '{standard}'")
         if array[here[0]].dims != (here[0],):
             raise UserError(f"{array.name} is on no regular grid: '{here[0]}' is not one of its dimensions")
         names[here[0]] = standard
     return names
+
+
+def _is_compass(coordinate: xr.DataArray, standard: str) -> bool:
+    units = str(coordinate.attrs.get("units", "")).strip().lower()
+    return coordinate.attrs.get("standard_name") == standard or units in COMPASS[standard]
+
+
+def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
+    """Times as numpy has them.
+
+    Raises:
+        UserError: if they are of another calendar, or out of the range of nanoseconds.
+    """
+    if np.issubdtype(times.dtype, np.datetime64):
+        return times.values
+    first: Any = times.values.flat[0] if times.size else None
+    if getattr(first, "calendar", "") in ("standard", "gregorian", "proleptic_gregorian"):
+        raise UserError(f"{what}: its times begin in the year {first.year}; only the years 1678 to 2262 can be read")
+    raise UserError(f"{what}: its times are no dates of the standard calendar")
 
 
 def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
@@ -212,8 +258,7 @@ def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
     if extra:
         sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
         raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
-    if not np.issubdtype(array[time].dtype, np.datetime64):
-        raise UserError(f"{array.name}: its times are no dates of the standard calendar")
+    dates_of(array[time], array.name)
     # 1, 01 or 0001 is final ERA5.
     final = [str(version).lstrip("0") == "1" for version in array["expver"].values] if "expver" in array.dims else None
     kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from scipy.io import netcdf_file
+from netCDF4 import Dataset
 from zarr.abc.store import Store
-from zarr.storage import ObjectStore
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ObjectStore, StorePath, ZipStore
 
+from wsdcast.data.absent import AbsentIsMissing
+from wsdcast.data.classic_netcdf import required_size
 from wsdcast.data.grib import open_grib
+from wsdcast.data.layout import is_wind
 from wsdcast.errors import UserError
 
 BUILT_IN = {
@@ -31,6 +35,9 @@ BUILT_IN = {
 Address = str | Store
 """Of one file or store: a path, a URL, or an open Zarr store."""
 
+KERCHUNK = "kerchunk's references to data elsewhere are not followed; open them in Python and write what they refer to as Zarr"
+ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
+"""Files of which a Zarr store has one at its root."""
 SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
 
 
@@ -75,6 +82,8 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
         return [address]
     path, found = Path(address), list[Address]()
+    if _zarr_in_zip(path) is not None:
+        return [address]
     # Archives often have the same name, and one may be replaced by another: neither may pass for the other.
     directory = scratch / f"{hashlib.sha256(f'{path.absolute()} {state_of(address)}'.encode()).hexdigest()[:8]}-{path.name}"
     directory.mkdir(parents=True, exist_ok=True)
@@ -107,7 +116,7 @@ def state_of(address: Address) -> str:
         return str(address)
     path = Path(address).absolute()
     if path.is_dir():
-        path = next(path / name for name in ("zarr.json", ".zmetadata", ".zgroup") if (path / name).exists())
+        path = next(path / name for name in (*ROOTS, "refs/branch.main/ref.json") if (path / name).exists())
     status = path.stat()
     return f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}"
 
@@ -130,36 +139,96 @@ def open_dataset(address: Address) -> xr.Dataset:
     magic = _magic(Path(address))
     if magic.startswith(b"GRIB"):
         return open_grib(address)
+    if magic.startswith(b"PK\x03\x04"):
+        return _open_zarr(address)
+    if magic.lstrip().startswith(b"{"):
+        raise UserError(f"{address}: {KERCHUNK}")
     if not magic.startswith((b"CDF", b"\x89HDF")):
         raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
-    if magic.startswith((b"CDF\x01", b"CDF\x02")):
+    if magic.startswith(b"CDF"):
         _require_whole(address)
     try:
         with warnings.catch_warnings():  # of oddities in variables that are not ours
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            return xr.open_dataset(address, engine="netcdf4", decode_timedelta=True)
+            dataset = decoded(xr.open_dataset(address, engine="netcdf4", decode_cf=False))
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: cannot be read as NetCDF ({first_line(error)})") from None
+    if not dataset.data_vars and magic.startswith(b"\x89HDF"):
+        with Dataset(address) as file:
+            if groups := ", ".join(file.groups):
+                raise UserError(
+                    f"{address}: its variables are in groups ({groups}), which are not read; write the one with the wind to a file"
+                )
+    return dataset
+
+
+def decoded(raw: xr.Dataset) -> xr.Dataset:
+    """A dataset with CF's conventions applied; variables that cannot be decoded are left out.
+
+    Raises:
+        ValueError: if one of them is the 10 m wind, or none can be decoded.
+    """
+    try:
+        return xr.decode_cf(raw, decode_timedelta=True)
+    except Exception as error:  # of as many kinds as there are mistakes in attributes
+        problem = error
+    bad = []
+    for name in raw.data_vars:
+        try:
+            xr.decode_cf(raw[[name]], decode_timedelta=True)
+        except Exception as error:
+            if is_wind(str(name)):
+                raise ValueError(f"{name}: {first_line(error)}") from None
+            bad.append(name)
+    if not bad:
+        raise ValueError(first_line(problem))
+    return xr.decode_cf(raw.drop_vars(bad), decode_timedelta=True)
 
 
 def _require_whole(path: str) -> None:
-    """Refuse a classic NetCDF file that was cut off: the library would read zeros beyond its end."""
+    """Refuse a classic NetCDF file that was cut off."""
     try:
-        with warnings.catch_warnings():  # about arrays that are still in use; none is used
-            warnings.simplefilter("ignore")
-            netcdf_file(path, mmap=True).close()
-    except Exception as error:  # scipy finds by many ways that bytes are missing
-        raise UserError(f"{path}: cannot be read as NetCDF, it seems to be cut off ({first_line(error)})") from None
+        missing = required_size(path) - Path(path).stat().st_size
+    except EOFError as error:
+        raise UserError(f"{path}: cannot be read as NetCDF ({error})") from None
+    if missing > 0:
+        raise UserError(f"{path}: cannot be read as NetCDF, it was cut off: {missing} bytes are missing")
 
 
 def _open_zarr(address: Address) -> xr.Dataset:
-    store = _remote_store(address) if isinstance(address, str) and is_remote(address) else address
+    if isinstance(address, str) and not is_remote(address) and list(Path(address).glob("*/refs.*.parq")):
+        raise UserError(f"{address}: {KERCHUNK}")
     try:
+        store, place = _store(address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return xr.open_zarr(store, chunks=None, decode_timedelta=True)
+            return decoded(xr.open_zarr(StorePath(AbsentIsMissing(store), place), chunks=None, decode_cf=False))
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{address}: cannot be opened as a Zarr store ({first_line(error)})") from None
+
+
+def _store(address: Address) -> tuple[Store, str]:
+    """The store at an address, and the place of the dataset in it, "" for its root.
+
+    Raises:
+        UserError: if it needs a package that is not installed.
+    """
+    if not isinstance(address, str):
+        return address, ""
+    if is_remote(address):
+        return _remote_store(address), ""
+    if Path(address).is_file():
+        return sync(ZipStore.open(address, mode="r")), _zarr_in_zip(Path(address)) or ""
+    if _is_icechunk(Path(address)):
+        try:
+            import icechunk
+        except ImportError:
+            raise UserError(f"{address}: an Icechunk repository; `pip install icechunk` reads it") from None
+        repository = icechunk.Repository.open(icechunk.local_filesystem_storage(address))
+        return repository.readonly_session("main").store, ""
+    return LocalStore(address, read_only=True), ""
 
 
 def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
@@ -183,7 +252,21 @@ def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
 
 
 def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zmetadata", ".zgroup"))
+    return any((path / name).is_file() for name in ROOTS) or _is_icechunk(path)
+
+
+def _is_icechunk(path: Path) -> bool:
+    return (path / "refs").is_dir() and (path / "snapshots").is_dir()
+
+
+def _zarr_in_zip(path: Path) -> str | None:
+    """The directory of a Zarr store inside of a zip archive, "" for its root; None if there is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            roots = [name.rpartition("/")[0] for name in archive.namelist() if name.rpartition("/")[2] in ROOTS]
+    except zipfile.BadZipFile:
+        return None
+    return min(roots, key=len, default=None)
 
 
 def _inside(directory: Path) -> list[Path]:

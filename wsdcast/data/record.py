@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
@@ -121,13 +121,16 @@ class Record:
         return [self.pieces[index].state for index in chosen]
 
 
-def open_record(source: Address, scratch: Path, start: datetime | None = None, end: datetime | None = None) -> Record:
+def open_record(
+    source: Address, scratch: Path, start: datetime | None = None, end: datetime | None = None, skip: Sequence[datetime] = ()
+) -> Record:
     """Look at all files or stores of a source, without reading wind.
 
     Args:
         source: a built-in name, URL, store, path, directory or glob.
         scratch: directory where zipped files are unpacked.
         start, end: first and last time wanted, UTC; default: all.
+        skip: times to leave out, UTC.
 
     Returns:
         The record, or one that lists its problems.
@@ -151,7 +154,7 @@ def open_record(source: Address, scratch: Path, start: datetime | None = None, e
             record.notes.append(f"{len(record.without_wind)} of its files have no 10 m wind and are left out: {files}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_some(record.forecasts)}")
-        _place(record, start, end)
+        _place(record, start, end, np.array(skip, dtype="datetime64[ns]"))
     else:
         record.problems += record.without_wind
     for found in static:
@@ -200,6 +203,9 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
     times = (wind["time"].values.astype("datetime64[ns]") + np.timedelta64(500, "ms")).astype("datetime64[s]").astype("datetime64[ns]")
     chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
     record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, valid))
+    for array in wind.values():
+        if over := re.search(r"time\d*: *(mean|maximum|minimum|sum)", str(array.attrs.get("cell_methods", ""))):
+            record.notes.append(f"{address}: {array.name} is the {over[1]} over an interval (cell_methods), not the wind at its time")
     if max(array.attrs["lead_hours"] for array in wind.values()):
         record.forecasts.append(str(address))
     if np.isnat(times).any():
@@ -234,7 +240,7 @@ def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
     return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
 
 
-def _place(record: Record, start: datetime | None, end: datetime | None) -> None:
+def _place(record: Record, start: datetime | None, end: datetime | None, skip: Times) -> None:
     """Bring the times of all pieces in order, and note what is odd about them."""
     known: dict[str, Times] = {}
     for component in WIND_NAMES:
@@ -245,7 +251,7 @@ def _place(record: Record, start: datetime | None, end: datetime | None) -> None
         times = np.concatenate([record.pieces[index].times for index in pieces])
         piece = np.concatenate([np.full(record.pieces[index].times.size, index) for index in pieces])
         index = np.concatenate([np.arange(record.pieces[index].times.size) for index in pieces])
-        wanted = np.concatenate([_wanted(record.pieces[index], start, end) for index in pieces])
+        wanted = np.concatenate([_wanted(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
         synoptic = times.astype("datetime64[s]").astype(np.int64) % 21600 == 0
         if component == "u":
             record.notes += _oddities(times[wanted], synoptic[wanted])
@@ -267,8 +273,16 @@ def _place(record: Record, start: datetime | None, end: datetime | None) -> None
         record.problems.append(
             "none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period from data.start to data.end" if start or end else "")
         )
+    elif _one_day_a_month(record.times):
+        record.problems.append("its times are some hours of one day a month: means of a month by hour of day, no six-hourly record")
     elif not np.any(np.diff(record.times) == STEP):
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
+
+
+def _one_day_a_month(times: Times) -> bool:
+    """Whether there are several days, each in another month, and whole weeks between them: so monthly means by hour of day are stamped."""
+    days = np.unique(times.astype("datetime64[D]"))
+    return days.size > 2 and bool((np.diff(days) >= np.timedelta64(28, "D")).all())
 
 
 def _wanted(piece: Piece, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:

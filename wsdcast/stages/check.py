@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from wsdcast.artefact import Summary, is_current, require_space, resolve
 from wsdcast.data.analysis import STEP, split
-from wsdcast.data.blocks import Block, Reading, close_all, read_block
+from wsdcast.data.blocks import Block, Reading, close_all, read_block, repeated_extreme
 from wsdcast.data.grid import Grid
 from wsdcast.data.opening import fingerprint
 from wsdcast.data.record import Record, open_record
@@ -34,12 +35,13 @@ def check(
     *,
     grid: str | None = None,
     method: str | None = None,
+    skip: Sequence[str] | None = None,
 ) -> Summary:
     """Look at a source as ``prepare`` would, and list all that is wrong with it, without writing anything.
 
     Args:
         source: as for ``prepare``, but not ``planet``.
-        recipe, run, grid, method: as for ``prepare``.
+        recipe, run, grid, method, skip: as for ``prepare``.
 
     Returns:
         Facts and problems.
@@ -47,13 +49,13 @@ def check(
     Raises:
         UserError: if there is no such source at all.
     """
-    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method)
+    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, data__skip=skip)
     data, target = resolved.data, Grid.regular(resolved.data.grid)
     if source == "planet":
         raise UserError("the simulated planet needs no check")
     summary = Summary("check", facts={"source": source})
     with tempfile.TemporaryDirectory() as scratch:
-        record = open_record(source, Path(scratch), data.start, data.end)
+        record = open_record(source, Path(scratch), data.start, data.end, data.skip)
         summary.problems += record.problems
         _describe(record, summary)
         fits = True
@@ -118,6 +120,8 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
             for component, values in read_block(block):
                 least[component] = min(least[component], float(values.min()))
                 most[component] = max(most[component], float(values.max()))
+                if odd := repeated_extreme(values):
+                    summary.facts[f"note: {component}"] = f"{odd[1]} points read together have {odd[0]:g} m/s, far from all others"
                 regrid(values, record.grid, target, data.method)
         except UserError as error:
             summary.problems += [str(error)] if str(error) not in summary.problems else []

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.artefact import Summary, alone, complete, is_current, make_stamp, partial_of, read_stamp, recover, require_space, resolve
+from wsdcast.artefact import (
+    Summary,
+    alone,
+    complete,
+    is_current,
+    make_stamp,
+    partial_of,
+    read_stamp,
+    recover,
+    require_memory,
+    require_space,
+    resolve,
+)
 from wsdcast.data.analysis import STEP, open_analysis, split
 from wsdcast.data.blocks import close_all
-from wsdcast.data.building import Finished, build, finish
+from wsdcast.data.building import Finished, build, finish, memory_for
 from wsdcast.data.building import scheduler as at_work
 from wsdcast.data.grid import Grid
 from wsdcast.data.opening import fingerprint, is_remote
@@ -37,6 +50,7 @@ def prepare(
     source: str | None = None,
     grid: str | None = None,
     method: str | None = None,
+    skip: Sequence[str] | None = None,
     append: bool = False,
     recompute: bool = False,
     scheduler: str | None = None,
@@ -53,6 +67,7 @@ def prepare(
         source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; a URL of a Zarr store; a file, directory or glob; default from the recipe.
         grid: LONGITUDESxLATITUDES; default from the recipe.
         method: of regridding, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
+        skip: times of the source to leave out, UTC, such as one with a value that cannot be wind; they become gaps.
         append: add those times of the source that are later than the finished store's; its parts and statistics stay as they are.
         recompute: with ``append``, divide the longer record into parts anew and recompute the statistics.
         scheduler: address of a running dask.distributed scheduler that is to do the work.
@@ -63,7 +78,7 @@ def prepare(
     Raises:
         UserError: if the source cannot be used, or a store of another recipe is in the way.
     """
-    changes = {"data__source": source, "data__grid": grid, "data__method": method}
+    changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
@@ -76,6 +91,7 @@ def prepare(
             release(partial_of(path))  # killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
+    require_memory(memory_for(target), f"preparing wind on the grid {data.grid}")
     notes: list[str] = []
     with alone(directory, "prepare"):
         try:
@@ -113,7 +129,7 @@ def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str]) -> Rec
         UserError: with all that is wrong with it.
     """
     source = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
-    record = open_record(source, scratch.absolute(), data.start, data.end)
+    record = open_record(source, scratch.absolute(), data.start, data.end, data.skip)
     if record.problems:
         many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
         where = "" if not many and record.problems[0].startswith(data.source) else f"{data.source}: "

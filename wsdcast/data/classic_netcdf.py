@@ -1,0 +1,86 @@
+"""How long a classic NetCDF file must be, by its header: the library reads zeros beyond the end of one that was cut off."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
+"""Bytes of one value, by the number of its type (NetCDF file format specification, formats 1, 2 and 5)."""
+
+
+class _Header:
+    """Reads the numbers of a header; 64-bit data (CDF-5) has counts of eight bytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
+        magic = file.read(4)
+        self.version = magic[3]
+        self.wide = self.version == 5
+
+    def number(self, size: int) -> int:
+        data = self.file.read(size)
+        if len(data) < size:
+            raise EOFError("its header is not whole")
+        return int(struct.unpack({4: ">i", 8: ">q"}[size], data)[0])
+
+    def count(self) -> int:
+        found = self.number(8 if self.wide else 4)
+        if found < -1 or found > 1 << 56:  # -1: the number of records is not kept
+            raise EOFError("its header has an impossible count")
+        return found
+
+    def skip(self, size: int) -> None:
+        self.file.seek(size + -size % 4, os.SEEK_CUR)
+        if self.file.tell() > self.size:
+            raise EOFError("its header is not whole")
+
+    def items(self) -> int:
+        """Length of a list, after its tag."""
+        self.number(4)
+        return self.count()
+
+    def attributes(self) -> None:
+        for _ in range(self.items()):
+            self.skip(self.count())
+            size = SIZES.get(self.number(4), 0)
+            self.skip(size * self.count())
+
+
+def required_size(path: str) -> int:
+    """Bytes that the values of a classic NetCDF file (formats 1, 2 and 5) reach to.
+
+    Raises:
+        EOFError: if its header is damaged or not whole.
+    """
+    with Path(path).open("rb") as file:
+        header = _Header(file)
+        records, end, record_ends, record_sizes = header.count(), 0, list[int](), list[int]()
+        lengths = []
+        for _ in range(header.items()):
+            header.skip(header.count())
+            lengths.append(header.count())
+        header.attributes()
+        for _ in range(header.items()):
+            header.skip(header.count())
+            dimensions = [header.count() for _ in range(header.count())]
+            if any(index >= len(lengths) for index in dimensions):
+                raise EOFError("its header names a dimension that is not there")
+            header.attributes()
+            value = SIZES.get(header.number(4), 0)
+            header.count()  # its size, which is wrong for large variables
+            begin = header.number(4 if header.version == 1 else 8)
+            if dimensions and lengths[dimensions[0]] == 0:
+                size = value * math.prod(lengths[index] for index in dimensions[1:])
+                record_ends.append(begin + size)
+                record_sizes.append(size)
+            else:
+                end = max(end, begin + value * math.prod(lengths[index] for index in dimensions))
+        # A lone record variable is not padded to four bytes.
+        stride = record_sizes[0] if len(record_sizes) == 1 else sum(size + -size % 4 for size in record_sizes)
+        if records > 0:
+            end = max([end, *(first + (records - 1) * stride for first in record_ends)])
+    return end
