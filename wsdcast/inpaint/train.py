@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from wsdcast import models, processes
 from wsdcast.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.experiment import Network
 from wsdcast.images.store import Images, open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts, training_pairs
 from wsdcast.inpaint.networks import fixed_moments_of, generator_model, moments_model
-from wsdcast.inpaint.recipe import ImageNetwork, ImageRecipe
+from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.priors import start_of
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
@@ -75,7 +76,7 @@ def train(
 
     random, settings, place = _seed(resolved, 1), resolved.generator, directory / GENERATOR
     generator, pairs = generator_model(settings, images.shape[0]), training_pairs(images, resolved.task, random)
-    batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context))
+    batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context), settings.times)
 
     def validate(network: nn.Module) -> dict[str, float]:
         return flow_scores(network, prior_of, unseen)
@@ -103,7 +104,7 @@ def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: Fixed
 
 def _train(
     recipe: ImageRecipe,
-    settings: ImageNetwork,
+    settings: Network,
     place: Path,
     model: models.Model,
     random: torch.Generator,

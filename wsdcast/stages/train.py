@@ -94,8 +94,9 @@ def train(
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         if batch.prior is not None:
             return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
-        end_to_end = resolved.generator.moments == "end-to-end"
-        return joint_loss(network.generator, network.moments, start, batch.context, batch.target, batch.draws, end_to_end)  # type: ignore[arg-type]
+        both: nn.ModuleDict = network  # type: ignore[assignment]
+        how = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
+        return joint_loss(both["generator"], both["moments"], start, batch.context, batch.target, batch.draws, *how)
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
@@ -107,7 +108,7 @@ def train(
     stamp = make_stamp(resolved, directory, GENERATOR)
     with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
         training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
-        batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of)
+        batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, resolved.generator.times)
         unseen_scores = validate if len(unseen) else None
         done = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, unseen_scores, summary)
         if processes.is_first():
