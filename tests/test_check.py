@@ -88,7 +88,7 @@ def test_a_record_too_short_and_a_disk_too_full(here, monkeypatch):
     code, found = check("wind.nc")
     assert code == 2
     assert "a record of 5 steps is too short" in found["problems"][0]
-    assert "but only 0 MB are free" in found["problems"][1]
+    assert "on disk, but only 1 bytes are free" in found["problems"][1]
 
 
 def test_no_such_source_is_one_line(here):

@@ -169,7 +169,7 @@ def test_no_permission_to_write(here):
 def test_disk_is_full_before_starting(here, monkeypatch):
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     (here / "tiny.yaml").write_text(TINY)
-    assert "but only 0 MB are free" in refused("prepare", "--recipe", "tiny.yaml")
+    assert "on disk, but only 1 bytes are free" in refused("prepare", "--recipe", "tiny.yaml")
     assert not list((here / "runs/tiny").glob("*"))
 
 

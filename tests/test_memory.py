@@ -1,0 +1,81 @@
+"""What does not fit in memory is refused before it starts, with figures in units that tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from wsdcast import artefact
+from wsdcast.artefact import free_memory, in_bytes, require_memory
+from wsdcast.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 kB"),
+        (4_260, "4.3 kB"),
+        (999_600, "1 MB"),
+        (21.4e9, "21 GB"),
+        (4.24e12, "4.2 TB"),
+        (3e16, "30000 TB"),
+    ],
+)
+def test_sizes_in_units_that_tell(size, text):
+    assert in_bytes(size) == text
+
+
+def test_what_fits_passes_and_what_does_not_is_refused(monkeypatch):
+    monkeypatch.setattr(artefact, "free_memory", lambda: 21_000_000_000)
+    require_memory(21e9, "the planet")
+    with pytest.raises(UserError, match=r"the planet at 8x4 needs 4\.2 TB of memory, but only 21 GB are free"):
+        require_memory(4.2e12, "the planet at 8x4")
+
+
+def test_no_more_is_free_than_the_system_has(monkeypatch):
+    monkeypatch.setattr(artefact.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    assert free_memory() <= 5000
+
+
+def group(directory: Path, limit: str, used: int, files: int, version: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    for name, content in zip(names, (limit, used), strict=True):
+        (directory / name).write_text(f"{content}\n")
+    statistics = {"anon": 7, "inactive_file": files} | ({"total_inactive_file": files + 10} if version == 1 else {})
+    (directory / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in statistics.items()))
+
+
+def test_limits_of_control_groups(tmp_path):
+    """The tightest of a job and of those that it is in counts, less what is taken there; cached files can be given back."""
+    root, membership = tmp_path / "cgroup", tmp_path / "membership"
+    membership.write_text("0::/slurm/job\n")
+    group(root, "max", 0, 0, version=2)
+    group(root / "slurm", "1000", 900, 300, version=2)
+    group(root / "slurm/job", "max", 500, 0, version=2)
+    assert list(artefact._free_in_groups(root, membership)) == [400]
+    group(root / "slurm/job", "600", 500, 50, version=2)
+    assert list(artefact._free_in_groups(root, membership)) == [150, 400]
+    group(root / "slurm/job", "600", 700, 50, version=2)  # over a limit that was lowered
+    assert list(artefact._free_in_groups(root, membership)) == [0, 400]
+
+
+def test_limits_of_control_groups_of_version_1(tmp_path):
+    root, membership = tmp_path / "cgroup", tmp_path / "membership"
+    membership.write_text("5:cpu:/docker\n4:memory:/docker\n0::/\n")
+    group(root / "memory/docker", "1000", 700, 100, version=1)
+    assert list(artefact._free_in_groups(root, membership)) == [410]
+
+
+def test_a_container_that_does_not_see_its_own_path(tmp_path):
+    """Inside, the group's files are at the root, and its path is that of outside."""
+    root, membership = tmp_path / "cgroup", tmp_path / "membership"
+    membership.write_text("0::/../outside\n")
+    group(root, "2000", 500, 0, version=2)
+    assert list(artefact._free_in_groups(root, membership)) == [1500]
+    assert list(artefact._free_in_groups(root, tmp_path / "none")) == []
