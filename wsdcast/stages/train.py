@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_space, resolve
+from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_memory, require_space, resolve
 from wsdcast.context import Samples, area_weights, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.experiment import Network
 from wsdcast.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.peak import training_memory
 from wsdcast.priors import fixed_or_given, rank_told, start_of
 from wsdcast.recipe import Recipe
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
@@ -61,6 +62,7 @@ def train(
     beside = surroundings(record, resolved.context, models.device())
     samples, unseen = samples_of(record, beside, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
+    _require_memory(resolved, record, samples)
 
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
     from_context: PriorOf | None = None
@@ -115,6 +117,30 @@ def train(
             models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
     summary.written[str(directory / GENERATOR)] = models.size(done.network)
     return summary
+
+
+def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
+    """Refuse networks and batches that cannot fit before anything is trained; on a GPU torch says so in the first step.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    if models.device().type != "cpu":
+        return
+    poles, beside, grid = record.grid.includes_poles, samples.beside.channels, record.grid.shape
+    generator = models.generator_model(recipe.generator, poles, beside, rank_told(recipe))
+    inputs = (1, generator.first.in_channels, *grid), (1,), (1,)
+    needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
+    if recipe.generator.needs_moments_network:
+        moments, settings = models.moments_model(recipe.moments, poles, beside), recipe.moments
+        together = recipe.generator if recipe.generator.moments != "frozen" else settings
+        context = (1, models.CONTEXT + beside, *grid)
+        of_moments = training_memory(moments, together.batch, together.precision == "bf16", context)
+        if recipe.generator.moments != "frozen":
+            needed += of_moments
+        else:
+            require_memory(of_moments, f"training the moments network in batches of {settings.batch} at {record.grid.name}")
+    require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
 
 
 def _moments(
