@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
+from wsdcast.experiment import Network
 from wsdcast.forecasting.ensemble import in_batches
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
 from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.networks import fixed_moments_of, moments_model, trained
-from wsdcast.inpaint.recipe import ImageNetwork, Task
+from wsdcast.inpaint.recipe import Task
 from wsdcast.inpaint.sample import _process, sample
 from wsdcast.inpaint.train import train
 from wsdcast.training import checkpoints
@@ -196,7 +197,7 @@ def test_bytes_of_data_are_rounded_and_clipped():
 def test_an_untrained_mean_is_the_image_as_it_is_known(images, kind):
     contexts = fixed_contexts(images, "validation", Task(kind=kind))
     context, target = contexts.context(torch.arange(4)), contexts.target(torch.arange(4))
-    mean, std = moments_model(ImageNetwork(widths=(8, 8)), 3)(context)
+    mean, std = moments_model(Network(widths=(8, 8)), 3)(context)
     assert torch.equal(mean, context[:, :3])
     known = context[:, 3:].expand(-1, 3, -1, -1) == 1
     assert torch.equal(mean[known], target[known])
@@ -210,7 +211,7 @@ def test_what_is_shown_stays_known_whatever_the_network_says(images):
     """And so teaches it nothing: no gradient comes from there."""
     contexts = fixed_contexts(images, "validation", Task(visible_test=0.5))
     context, target = contexts.context(torch.arange(4)), contexts.target(torch.arange(4))
-    model = moments_model(ImageNetwork(widths=(8, 8)), 3)
+    model = moments_model(Network(widths=(8, 8)), 3)
     outputs = torch.randn(4, 6, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     model.network.forward = lambda _: outputs
     mean, std = model(context)

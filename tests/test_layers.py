@@ -11,11 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
 # What each part may import of the package, beside itself.
 BASE = {"errors"}
-NETWORKS = {"names", "experiment", "recipe", "artefact", "context", "models", "priors", "forecasting", "processes", "warmstart"}
+NETWORKS = {"names", "experiment", "recipe", "artefact", "context", "models", "peak", "priors", "forecasting", "processes", "warmstart"}
 ABOVE = BASE | NETWORKS | {"background", "unfinished", "progress", "data", "verification", "report"}
 ALLOWED = {
     "errors": set(),
     "progress": set(),
+    "peak": set(),
     "background": set(),
     "unfinished": BASE,
     "times": set(),

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from conftest import six_hourly
+from scipy.special import logit
+from scipy.stats import kstest, norm
 from torch import nn
 
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.grid import Grid
 from wsdcast.data.store import PackedWind
+from wsdcast.experiment import TrainingTimes
 from wsdcast.models import generator_model, moments_model
 from wsdcast.priors import STATES, climatology
 from wsdcast.recipe import Generator, Moments
+from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
@@ -313,3 +317,46 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     np.testing.assert_allclose(found[0], states.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(found[1], np.maximum(states.std(axis=0), MINIMUM_STD), rtol=1e-6)
     assert found[1][0, 0, 0] == np.float32(MINIMUM_STD)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.01])
+def test_the_weight_of_the_moments_loss_scales_their_gradients_alone(weight, random):
+    context, target = torch.zeros(8, 1, 4), torch.randn(8, 1, 4, generator=random)
+    draws = draw(target.shape, random)
+    torch.manual_seed(0)
+    generator, moments = Told(), Constant(0.5, 0.7)
+    loss = joint_loss(generator, moments, InformedPrior, context, target, draws, moments_weight=weight)
+    loss.backward()
+    alone, own = Constant(0.5, 0.7), Constant(0.5, 0.7)
+    of_generator = training_loss(generator, InformedPrior(*alone(context)), context, target, draws)
+    of_moments = -InformedPrior(*own(context)).log_prob(target).mean() / 4
+    of_moments.backward()
+    assert loss.item() == pytest.approx(of_generator.item() + weight * of_moments.item(), rel=1e-6)
+    assert moments.mean.grad.item() == pytest.approx(weight * own.mean.grad.item(), rel=1e-5)
+    assert moments.log_std.grad.item() == pytest.approx(weight * own.log_std.grad.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("times", "distribution"),
+    [
+        (TrainingTimes(), lambda t: norm.cdf(logit(t))),
+        (TrainingTimes(mean=-0.5, scale=2.0), lambda t: norm.cdf((logit(t) + 0.5) / 2)),
+        (TrainingTimes(kind="uniform"), lambda t: t),
+        # The authors': sigma = (1 - t) / t is exp(1.2 n - 1.2) with a standard normal n.
+        (TrainingTimes(mean=1.2, scale=1.2), lambda t: norm.sf((np.log((1 - t) / t) + 1.2) / 1.2)),
+    ],
+    ids=str,
+)
+def test_training_times_have_their_distribution(times, distribution):
+    pairs = lambda chosen, mine: Pairs(torch.zeros(chosen.numel(), 1, 1, 1), torch.zeros(chosen.numel(), 1, 1, 1))  # noqa: E731
+    batch_of = flow_batches_of(pairs, (1, 1, 1), torch.Generator().manual_seed(0), None, times)
+    drawn = batch_of(torch.arange(20_000), slice(None)).draws.t.double().numpy()
+    assert kstest(drawn, distribution).pvalue > 0.01
+
+
+def test_times_by_default_are_drawn_as_they_always_were():
+    draws = draw((5, 2), torch.Generator().manual_seed(3))
+    random = torch.Generator().manual_seed(3)
+    assert torch.equal(draws.warmth, torch.rand(5, generator=random))
+    assert torch.equal(draws.t, torch.randn(5, generator=random).sigmoid())
+    assert torch.equal(draws.noise, torch.randn(5, 2, generator=random))

@@ -483,3 +483,29 @@ def test_samples_are_of_a_whole_record(prepared):
     beside = surroundings(record, load_recipe(prepared / "tiny.yaml").context, torch.device("cpu"))
     with pytest.raises(TypeError, match="whole=True"):
         samples_of(record, beside, "train")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator__times": {"kind": "uniform"}},
+        {"generator__times": {"mean": 1.2, "scale": 1.2}},
+        {"generator__attention": [1]},
+        {"generator__moments": "joint"},
+        {"generator__moments": "joint", "generator__moments_weight": 0.01},
+    ],
+    ids=str,
+)
+def test_keys_of_the_recipe_reach_the_first_steps(prepared, tmp_path, changes):
+    """Each gives other losses than the default, from the first step on where it is a matter of what is drawn or weighed."""
+    losses = []
+    for part in ({}, {key: value for key, value in changes.items() if key != "generator__moments_weight"}, changes):
+        recipe = load_recipe(prepared / "tiny.yaml").changed(moments__steps=1, generator__steps=3, **part)
+        run = fresh(prepared, tmp_path / str(len(losses)))
+        wsdcast.train(recipe, run)
+        losses.append(np.loadtxt(run / "generator/generator-losses.csv", delimiter=",", skiprows=1)[:, 1])
+    default, without_weight, changed = losses
+    assert not np.allclose(changed, default, rtol=1e-4)
+    assert ("generator__moments_weight" in changes) == (not np.allclose(changed, without_weight, rtol=1e-4))
+    attends = any("attention" in name for name in load_file(run / "generator/weights.safetensors"))
+    assert attends == ("generator__attention" in changes)

@@ -175,3 +175,15 @@ def test_size_of_the_networks_of_appendix_b():
     """128 channels times (2, 2, 2) and 4 blocks: the reference's generator for CIFAR-10 has 56.0 million parameters."""
     network = UNet(13, 3, (256, 256, 256), blocks=4, scalars=2, sphere=False, attention=(1,))
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(56.0e6, rel=0.01)
+
+
+@pytest.mark.parametrize(("rows", "poles"), [(8, False), (9, True), (5, False)])
+def test_attention_on_the_sphere_does_not_tell_longitudes_apart(rows, poles, random):
+    """Also where rows are added for the depth of the network; and it does reach every point, however far away."""
+    network = trained(UNet(3, 2, (8, 8, 8), includes_poles=poles, attention=(0, 2)), random).double()
+    x = torch.randn(1, 3, rows, 16, generator=random).double()
+    for turn in (4, 12):
+        torch.testing.assert_close(network(x.roll(turn, -1)), network(x).roll(turn, -1))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x)[0, 0, rows // 2, 3], x)
+    assert (gradient.abs().sum(dim=1) > 0).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from wsdcast.errors import UserError
 
@@ -40,12 +40,27 @@ class Network(Optimisation):
     blocks: PositiveInt = Field(1, description="residual blocks per level")
     dropout: float = Field(0.0, ge=0, lt=1)
     recompute: bool = Field(False, description="activations in the backward pass instead of keeping them: less memory, more time")
+    attention: tuple[NonNegativeInt, ...] = Field((), description="levels, from 0, that have attention")
 
     @model_validator(mode="after")
-    def _multiples_of_four(self) -> Network:
+    def _possible(self) -> Network:
         if any(width % 4 for width in self.widths):
             raise ValueError("widths must be multiples of 4")
+        if any(level >= len(self.widths) for level in self.attention):
+            raise ValueError(f"attention: levels are 0 to {len(self.widths) - 1}")
         return self
+
+
+class TrainingTimes(Section):
+    """How flow times, 0 for noise and 1 for data, are drawn in training.
+
+    The authors of the paper draw log((1 - t) / t) from a normal distribution of mean -1.2 and scale 1.2, which is the logit-normal one of
+    mean 1.2 and scale 1.2 here.
+    """
+
+    kind: Literal["logit-normal", "uniform"] = Field("logit-normal", description="distribution of the flow time t")
+    mean: float = Field(0.0, description="of log(t / (1 - t)); of no effect on uniform times; the authors of the paper use 1.2")
+    scale: PositiveFloat = Field(1.0, description="standard deviation of the same; the authors use 1.2")
 
 
 class TrainingLog(Section):

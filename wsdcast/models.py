@@ -61,7 +61,7 @@ def device() -> torch.device:
 def moments_model(network: Moments, includes_poles: bool, beside: int = 0) -> MomentsModel:
     """An untrained h_phi, with ``beside`` channels beside the wind; its mean is persistence of the state now."""
     outputs = (2 + network.rank) * CHANNELS
-    unet = UNet(CONTEXT + beside, outputs, network.widths, network.blocks, 0, network.dropout, includes_poles, network.recompute)
+    unet = _unet(network, CONTEXT + beside, outputs, 0, includes_poles)
     if network.rank:
         # The likelihood is stationary where all patterns of correlation are zero.
         nn.init.normal_(unet.last.weight[2 * CHANNELS :], std=0.05)
@@ -74,7 +74,21 @@ def generator_model(network: Generator, includes_poles: bool, beside: int = 0, r
     ``rank`` is how many patterns of correlation it is told of.
     """
     channels = CHANNELS + CONTEXT + beside + (2 + rank) * CHANNELS
-    return UNet(channels, CHANNELS, network.widths, network.blocks, 2, network.dropout, includes_poles, network.recompute)
+    return _unet(network, channels, CHANNELS, 2, includes_poles)
+
+
+def _unet(network: Moments | Generator, inputs: int, outputs: int, scalars: int, includes_poles: bool) -> UNet:
+    return UNet(
+        inputs,
+        outputs,
+        network.widths,
+        network.blocks,
+        scalars,
+        network.dropout,
+        includes_poles,
+        network.recompute,
+        attention=network.attention,
+    )
 
 
 def save(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any]) -> None:

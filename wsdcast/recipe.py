@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from wsdcast.experiment import Experiment, Network, Section, TrainingLog, load
+from wsdcast.experiment import Experiment, Network, Section, TrainingLog, TrainingTimes, load
 from wsdcast.names import (
     ANALYSIS,
     FORECAST,
@@ -91,6 +91,8 @@ class Generator(Network):
     rate: PositiveFloat = Field(4e-3, description="learning rate, as above")
     prior: PriorName = Field("warm", description="where flow matching starts, and what the generator is told")
     moments: Literal["frozen", "joint", "end-to-end"] = Field("frozen", description="trained before the generator, or at the same time")
+    moments_weight: PositiveFloat = Field(1.0, description="of the moments' loss if trained at the same time; the paper's authors use 0.01")
+    times: TrainingTimes = TrainingTimes()
 
     @property
     def needs_moments_network(self) -> bool:

@@ -50,7 +50,7 @@ def bench_train(recipe: str = "planet") -> Benchmark:
     random = torch.Generator(models.device()).manual_seed(0)
     predicted = torch.ones(len(samples), *samples.shape, device=models.device())  # moments are kept like this
     batches = flow_batches_of(
-        pairs_of(samples), samples.shape, random, lambda chosen, _: InformedPrior(predicted[chosen], predicted[chosen])
+        pairs_of(samples), samples.shape, random, lambda chosen, _: InformedPrior(predicted[chosen], predicted[chosen]), settings.times
     )
     fixed = batches(torch.arange(settings.batch), slice(None))
     waiting: list[float] = []

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from wsdcast import models
 from wsdcast.artefact import require
+from wsdcast.experiment import Network
 from wsdcast.images.store import Images
-from wsdcast.inpaint.recipe import ImageNetwork, ImageRecipe
+from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import GENERATOR, MOMENTS
 from wsdcast.nets.unet import UNet
 from wsdcast.priors import start_of
@@ -37,17 +38,17 @@ class ImageMoments(MomentsModel):
         return torch.where(shown, context[:, :-1], mean), std.masked_fill(shown, MINIMUM_STD)
 
 
-def moments_model(network: ImageNetwork, channels: int) -> ImageMoments:
+def moments_model(network: Network, channels: int) -> ImageMoments:
     """An untrained h_phi for images of some channels; its mean is the image as it is known."""
     return ImageMoments(_unet(network, channels + 1, 2 * channels, 0), channels)
 
 
-def generator_model(network: ImageNetwork, channels: int) -> UNet:
+def generator_model(network: Network, channels: int) -> UNet:
     """An untrained p'_theta: it reads the state, the context and the prior's features."""
     return _unet(network, channels + (channels + 1) + 2 * channels, channels, 2)
 
 
-def _unet(network: ImageNetwork, inputs: int, outputs: int, scalars: int) -> UNet:
+def _unet(network: Network, inputs: int, outputs: int, scalars: int) -> UNet:
     return UNet(
         inputs,
         outputs,

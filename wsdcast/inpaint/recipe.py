@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from wsdcast.experiment import Experiment, Network, Optimisation, Section, TrainingLog
+from wsdcast.experiment import Experiment, Network, Optimisation, Section, TrainingLog, TrainingTimes
 from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, SAMPLES, SCORES, STUDY, GridName, ImagePriorName, SolverName
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -65,23 +65,12 @@ class Task(Section):
         return ends
 
 
-class ImageNetwork(Network):
-    """A U-Net with attention, and how it is trained."""
-
-    attention: tuple[NonNegativeInt, ...] = Field((), description="levels, from 0, that have attention")
-
-    @model_validator(mode="after")
-    def _of_its_levels(self) -> ImageNetwork:
-        if any(level >= len(self.widths) for level in self.attention):
-            raise ValueError(f"attention: levels are 0 to {len(self.widths) - 1}")
-        return self
-
-
-class ImageGenerator(ImageNetwork):
+class ImageGenerator(Network):
     """The flow-matching network."""
 
     steps: PositiveInt = Field(2000, description="optimiser steps")
     prior: ImagePriorName = Field("warm", description="where flow matching starts, and what the generator is told")
+    times: TrainingTimes = TrainingTimes()
 
     @property
     def needs_moments_network(self) -> bool:
@@ -171,7 +160,7 @@ class ImageRecipe(Experiment):
 
     data: ImageData = ImageData()
     task: Task = Task()
-    moments: ImageNetwork = ImageNetwork()
+    moments: Network = Network()
     generator: ImageGenerator = ImageGenerator()
     classifier: Classifier = Classifier()
     training: TrainingLog = TrainingLog()

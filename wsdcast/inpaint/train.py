@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.artefact import Summary, is_current, make_stamp, require, require_memory, resolve
+from wsdcast.experiment import Network
 from wsdcast.images.store import Images, open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts, training_pairs
 from wsdcast.inpaint.networks import fixed_moments_of, generator_model, moments_model
-from wsdcast.inpaint.recipe import ImageNetwork, ImageRecipe
+from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
+from wsdcast.peak import training_memory
 from wsdcast.priors import start_of
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
 from wsdcast.training.fitting import fitted
@@ -75,12 +77,13 @@ def train(
 
     random, settings, place = _seed(resolved, 1), resolved.generator, directory / GENERATOR
     generator, pairs = generator_model(settings, images.shape[0]), training_pairs(images, resolved.task, random)
-    batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context))
+    batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context), settings.times)
 
     def validate(network: nn.Module) -> dict[str, float]:
         return flow_scores(network, prior_of, unseen)
 
-    _train(resolved, settings, place, generator, random, batches, images.count("train"), loss_of, validate, overwrite, summary)
+    shapes = (1, generator.first.in_channels, *images.shape[1:]), (1,), (1,)
+    _train(resolved, settings, place, generator, random, batches, images.count("train"), shapes, loss_of, validate, overwrite, summary)
     return summary
 
 
@@ -98,24 +101,29 @@ def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: Fixed
 
     random, settings, place = _seed(recipe, 0), recipe.moments, directory / MOMENTS
     network, pairs = moments_model(settings, images.shape[0]), training_pairs(images, recipe.task, random)
-    _train(recipe, settings, place, network, random, pairs, images.count("train"), loss_of, validate, overwrite, summary)
+    shapes = ((1, images.shape[0] + 1, *images.shape[1:]),)
+    _train(recipe, settings, place, network, random, pairs, images.count("train"), shapes, loss_of, validate, overwrite, summary)
 
 
 def _train(
     recipe: ImageRecipe,
-    settings: ImageNetwork,
+    settings: Network,
     place: Path,
     model: models.Model,
     random: torch.Generator,
     batch_of: BatchOf[Batch],
     samples: int,
+    shapes: tuple[tuple[int, ...], ...],
     loss_of: Callable[[models.Model, Batch], Tensor],
     validate: Callable[[models.Model], dict[str, float]],
     overwrite: bool,
     summary: Summary,
 ) -> None:
-    """Train one network into its artefact ``place``, and say how it went."""
+    """Train one network, whose inputs of one sample have some shapes, into its artefact ``place``, and say how it went."""
     stamp = make_stamp(recipe, place.parent, place.name)
+    if models.device().type == "cpu":
+        needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
+        require_memory(needed, f"training the {place.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}")
     with processes.completed_by_first(place, stamp, overwrite, "inpaint train") as partial:
         training = Training.of(models.to_device(model, settings.channels_last), random)
         log, name = recipe.training, place.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_space, resolve
+from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_memory, require_space, resolve
 from wsdcast.context import Surroundings
 from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.blocks import STRONGEST_WIND
-from wsdcast.data.forecasts import Forecasts
+from wsdcast.data.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store import VARIABLES, add_variables
 from wsdcast.data.truth import truth_of
 from wsdcast.errors import UserError
@@ -30,6 +31,7 @@ from wsdcast.forecasting.starts import starts_of, without_latest
 from wsdcast.forecasting.threads import side_by_side
 from wsdcast.forecasting.writing import run_and_write
 from wsdcast.names import ANALYSIS, ANIMATION, FORECAST, GENERATOR, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.peak import peak_memory
 from wsdcast.priors import moments_alone, trained
 from wsdcast.progress import track
 from wsdcast.recipe import Recipe, Rollout
@@ -122,6 +124,7 @@ def rollout(
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
+    _require_memory(networks.generator, record, chosen, settings.members, batch)
     for artefact, sampler in samplers.items():
         path = directory / artefact
         if is_current(resolved, directory, artefact, overwrite):
@@ -160,6 +163,24 @@ def rollout(
             animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
+
+
+def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], members: int, batch: int) -> None:
+    """Refuse an ensemble that cannot fit before anything is computed; on a GPU torch says so in the first step.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if models.device().type != "cpu":
+        return
+    together = max(group.size for group in groups(starts, members, at_once(batch, models.device()))) * members
+    # Each of them: two states, noise of this step and the next, the new state and its copy in m s-1, and states that wait to be written.
+    fields = together * (6 + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
+    shapes = (1, generator.first.in_channels, *record.grid.shape), (1,), (1,)  # type: ignore[union-attr]
+    at_a_time = min(at_once(batch, models.device()), -(-together // batch) * batch)
+    needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)  # type: ignore[arg-type]
+    what = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
+    require_memory(needed, what)
 
 
 def _one_step(prior_of: PriorOf, record: Analysis, beside: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_space, resolve
+from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_memory, require_space, resolve
 from wsdcast.context import Samples, area_weights, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.experiment import Network
 from wsdcast.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.peak import training_memory
 from wsdcast.priors import fixed_or_given, rank_told, start_of
 from wsdcast.recipe import Recipe
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
@@ -61,6 +62,7 @@ def train(
     beside = surroundings(record, resolved.context, models.device())
     samples, unseen = samples_of(record, beside, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
+    _require_memory(resolved, record, samples)
 
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
     from_context: PriorOf | None = None
@@ -94,8 +96,9 @@ def train(
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         if batch.prior is not None:
             return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
-        end_to_end = resolved.generator.moments == "end-to-end"
-        return joint_loss(network.generator, network.moments, start, batch.context, batch.target, batch.draws, end_to_end)  # type: ignore[arg-type]
+        both: nn.ModuleDict = network  # type: ignore[assignment]
+        how = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
+        return joint_loss(both["generator"], both["moments"], start, batch.context, batch.target, batch.draws, *how)
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
@@ -107,13 +110,37 @@ def train(
     stamp = make_stamp(resolved, directory, GENERATOR)
     with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
         training = Training.of(models.to_device(model, resolved.generator.channels_last), random)
-        batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of)
+        batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, resolved.generator.times)
         unseen_scores = validate if len(unseen) else None
         done = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, unseen_scores, summary)
         if processes.is_first():
             models.save({models.WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
     summary.written[str(directory / GENERATOR)] = models.size(done.network)
     return summary
+
+
+def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
+    """Refuse networks and batches that cannot fit before anything is trained; on a GPU torch says so in the first step.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    if models.device().type != "cpu":
+        return
+    poles, beside, grid = record.grid.includes_poles, samples.beside.channels, record.grid.shape
+    generator = models.generator_model(recipe.generator, poles, beside, rank_told(recipe))
+    inputs = (1, generator.first.in_channels, *grid), (1,), (1,)
+    needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
+    if recipe.generator.needs_moments_network:
+        moments, settings = models.moments_model(recipe.moments, poles, beside), recipe.moments
+        together = recipe.generator if recipe.generator.moments != "frozen" else settings
+        context = (1, models.CONTEXT + beside, *grid)
+        of_moments = training_memory(moments, together.batch, together.precision == "bf16", context)
+        if recipe.generator.moments != "frozen":
+            needed += of_moments
+        else:
+            require_memory(of_moments, f"training the moments network in batches of {settings.batch} at {record.grid.name}")
+    require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
 
 
 def _moments(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from wsdcast.experiment import TrainingTimes
 from wsdcast.warmstart.flow import Draws, draw
 from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.times import draw_logit_normal, draw_uniform
 from wsdcast.warmstart.training import BatchOf
 
 
@@ -56,6 +59,7 @@ def flow_batches_of(
     shape: tuple[int, ...],
     random: torch.Generator,
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None,
+    times: TrainingTimes,
 ) -> BatchOf[FlowBatch]:
     """Batches for the generator.
 
@@ -64,10 +68,12 @@ def flow_batches_of(
         shape: of a target.
         random: source of warmth, time and noise.
         prior_of: from indices of samples and their contexts to their prior.
+        times: how flow times are drawn.
     """
+    draw_times = partial(draw_logit_normal, mean=times.mean, scale=times.scale) if times.kind == "logit-normal" else draw_uniform
 
     def batch_of(chosen: Tensor, mine: slice) -> FlowBatch:
-        draws = draw((chosen.numel(), *shape), random).of(mine)
+        draws = draw((chosen.numel(), *shape), random, draw_times).of(mine)
         context, target = pairs(chosen, mine)
         return FlowBatch(context, target, draws, prior_of(chosen[mine], context) if prior_of else None)
 

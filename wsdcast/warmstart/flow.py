@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, Start
 from wsdcast.warmstart.solvers import Solver, Velocity
+from wsdcast.warmstart.times import DrawTimes, draw_logit_normal
 
 
 def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,14 +41,14 @@ class Draws(NamedTuple):
         return Draws(*(drawn[some] for drawn in self))
 
 
-def draw(shape: tuple[int, ...], random: torch.Generator) -> Draws:
+def draw(shape: tuple[int, ...], random: torch.Generator, draw_times: DrawTimes = draw_logit_normal) -> Draws:
     """Draw warmth, time and noise for a batch of targets (batch, channel, ...), on the device of ``random``.
 
-    The paper leaves open how times are drawn. They are logit-normal here (Esser et al. 2024): the velocity is hardest to tell halfway,
-    and with uniform times a generator of the same budget was under-dispersed (docs/method.md).
+    The paper leaves open how times are drawn. By default they are logit-normal: the velocity is hardest to tell halfway, and with uniform
+    times a generator of the same budget was under-dispersed (docs/method.md).
     """
     warmth = torch.rand(shape[0], generator=random, device=random.device)
-    t = torch.randn(shape[0], generator=random, device=random.device).sigmoid()
+    t = draw_times(shape[0], random)
     return Draws(warmth, t, torch.randn(shape, generator=random, device=random.device))
 
 
@@ -74,8 +75,9 @@ def joint_loss(
     target: Tensor,
     draws: Draws,
     end_to_end: bool = False,
+    moments_weight: float = 1.0,
 ) -> Tensor:
-    """Both networks at once: Algorithm 1 with moments in training, plus their own loss, Eq. 5.
+    """Both networks at once: Algorithm 1 with moments in training, plus their own loss, Eq. 5, times ``moments_weight``.
 
     The standard deviation never gets a gradient from the generator's loss, or the two networks would agree on one that makes the
     velocity trivial instead of true (appendix E, ``test_networks_collude_unless_the_std_is_detached``). The mean gets one ``end_to_end``.
@@ -85,11 +87,12 @@ def joint_loss(
         moments: h_phi, in training.
         start: what is made of its moments.
         end_to_end: whether the generator's loss trains the mean too.
+        moments_weight: of the moments' own loss.
     """
     mean, *rest = moments(context)
     likelihood = informed_prior(mean, *rest).log_prob(target).mean() / target[0].numel()
     prior = start(mean if end_to_end else mean.detach(), *(value.detach() for value in rest))
-    return training_loss(generator, prior, context, target, draws) - likelihood
+    return training_loss(generator, prior, context, target, draws) - moments_weight * likelihood
 
 
 def sample(

@@ -1,13 +1,29 @@
-"""Grids of flow times from 0 (noise) to 1 (data), (steps + 1,), both ends exact, in double precision.
+"""Flow times from 0 (noise) to 1 (data): grids for solvers, and how times are drawn in training.
 
-The paper compares these four (appendix B.1). The half log signal-to-noise ratio of a straight path is log(t / (1 - t)), infinite at both
-ends, so the last two grids cover a finite range of it and take one step from noise into it and one out of it to the data.
+Grids are (steps + 1,), both ends exact, in double precision. The paper compares these four (appendix B.1). The half log signal-to-noise
+ratio of a straight path is log(t / (1 - t)), infinite at both ends, so the last two grids cover a finite range of it and take one step from
+noise into it and one out of it to the data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+DrawTimes = Callable[[int, torch.Generator], Tensor]
+"""From how many times are wanted, and the source of random numbers, to times (count,) on its device."""
+
+
+def draw_uniform(count: int, random: torch.Generator) -> Tensor:
+    """Times between 0 and 1, all alike."""
+    return torch.rand(count, generator=random, device=random.device)
+
+
+def draw_logit_normal(count: int, random: torch.Generator, mean: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Times whose log(t / (1 - t)) is normal (Esser et al. 2024)."""
+    return (mean + scale * torch.randn(count, generator=random, device=random.device)).sigmoid()
 
 
 def uniform(steps: int) -> Tensor:

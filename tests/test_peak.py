@@ -1,0 +1,84 @@
+"""How much memory a network takes, and that what does not fit is refused before it starts."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from torch import nn
+
+import wsdcast
+from wsdcast import artefact
+from wsdcast.errors import UserError
+from wsdcast.inpaint import train as image_stage
+from wsdcast.nets.unet import UNet
+from wsdcast.peak import peak_memory, training_memory
+
+
+def test_peak_of_a_chain():
+    """Of two layers with a ReLU between: input of a layer, its output and nothing else are there at a time in inference."""
+    network = nn.Sequential(nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 10, bias=False))
+    assert peak_memory(network, (1, 10), training=False) == 2 * 4000
+    # In training both gradients of the weights (40,000 bytes each) and the gradients of the activations too.
+    assert 80_000 < peak_memory(network, (1, 10), training=True) < 80_000 + 4 * 4000 + 200
+    assert all(parameter.device.type == "cpu" and parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_peak_of_a_network_grows_with_the_batch_and_depth_is_kept_in_training_alone(training):
+    shapes = lambda batch: ((batch, 3, 16, 32), (1,))  # noqa: E731
+    one, four = (UNet(3, 2, (8, 16), blocks, 1, attention=(1,)) for blocks in (1, 4))
+    peaks = [peak_memory(one, *shapes(batch), training=training) for batch in (1, 9)]
+    weights = sum(parameter.nbytes for parameter in one.parameters()) if training else 0
+    assert (peaks[1] - weights) == pytest.approx(9 * (peaks[0] - weights), rel=0.1)
+    recomputed = UNet(3, 2, (8, 16), 4, 1, recompute=True, attention=(1,))
+    deep, again = (peak_memory(network, *shapes(64), training=training) for network in (four, recomputed))
+    assert (again < 0.7 * deep) == training
+
+
+def test_training_memory_adds_up():
+    network = nn.Linear(10, 10, bias=False)
+    activations = peak_memory(network, (1, 10), training=True) - 400
+    assert training_memory(network, 3, False, (1, 10)) == 5 * 400 + 3 * activations
+    assert training_memory(network, 3, True, (1, 10)) == 5 * 400 + 1.5 * activations
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A machine whose memory is taken, but for a little."""
+    return lambda: monkeypatch.setattr(artefact, "free_memory", lambda: 10_000)
+
+
+@pytest.mark.parametrize("moments", ["frozen", "joint"])
+def test_a_training_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full, moments):
+    run = tmp_path / "run"
+    wsdcast.prepare(tiny_recipe, run)
+    before = sorted(run.rglob("*"))
+    tiny_recipe.write_text(tiny_recipe.read_text().replace("generator: {", f"generator: {{moments: {moments}, "))
+    full()
+    network = "moments network" if moments == "frozen" else "generator"
+    with pytest.raises(UserError, match=rf"training the {network} in batches of 4 at 16x8 needs [\d.]+ .B of memory, but only 10 kB are"):
+        wsdcast.train(tiny_recipe, run)
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_rollout_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full):
+    run = tmp_path / "run"
+    wsdcast.prepare(tiny_recipe, run)
+    wsdcast.train(tiny_recipe, run)
+    before = sorted(run.rglob("*"))
+    full()
+    with pytest.raises(UserError) as refused:
+        wsdcast.rollout(run=run)
+    expected = r"rolling out 6 members side by side at 16x8, 1 batches of 50 at a time, needs [\d.]+ MB of memory, but only 10 kB are free"
+    assert re.fullmatch(expected, str(refused.value))
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_training_on_images_that_cannot_fit_is_refused(inpainted, tmp_path, full):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/images").symlink_to(inpainted / "run/images")
+    full()
+    with pytest.raises(UserError, match=r"training the moments network in batches of 4 at 16x16 needs [\d.]+ .B of memory"):
+        image_stage.train(inpainted / "tiny.yaml", tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["images"]
