@@ -65,10 +65,11 @@ def extend(x: Tensor, multiple: int, includes_poles: bool) -> tuple[Tensor, tupl
         The extended tensor and the pair of slices that cuts the original out of it.
     """
     rows, columns = x.shape[-2:]
-    if rows % multiple == 0 and columns % multiple == 0:
+    # Beyond a pole the meridian goes on half a turn away, which needs an even number of columns at the deepest level, too.
+    if rows % multiple == 0 and columns % (2 * multiple) == 0:
         return x, (slice(0, rows), slice(0, columns))
     north, south = _halves(-rows % multiple)
-    west, east = _halves(-columns % multiple)
+    west, east = _halves(-columns % (2 * multiple))
     # Row -1 - i is row i (+ 1 with a pole row), half a turn away; likewise in the south. The same for short grids, by taking turns.
     period = 2 * (rows - 1) if includes_poles else 2 * rows
     position = (torch.arange(-north, rows + south, device=x.device)) % period
