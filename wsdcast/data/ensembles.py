@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.conventions import to_conventions
 from wsdcast.data.grid import Grid
+from wsdcast.data.layout import dates_of
 from wsdcast.data.opening import Address, addresses, first_line, open_dataset
 from wsdcast.data.store import read_wind
 from wsdcast.errors import UserError
@@ -68,22 +69,35 @@ def open_forecast(address: Address) -> StoredForecast:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name in ("time", "prediction_timedelta"):
         if name not in wind.coords:
-            raise UserError(f"{address}: has no coordinate '{name}', but {', '.join(map(str, wind.coords))}")
+            known = ", ".join(map(str, wind.coords))
+            raise UserError(f"{address}: has no coordinate '{name}', but {known}; forecasts are stored by initial and lead time")
     missing = [name for name in ("time", "number", "prediction_timedelta") if name not in wind.dims]
     wind = wind.expand_dims(missing).transpose("time", "number", "prediction_timedelta", "latitude", "longitude")
     times, leads = wind["time"].values, wind["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times are no differences of time, but {leads.dtype}; they need units such as hours")
-    if not np.issubdtype(times.dtype, np.datetime64):
-        raise UserError(f"{address}: its times are no dates of the standard calendar")
-    if not leads.size or (np.diff(leads) <= np.timedelta64(0)).any():
-        raise UserError(f"{address}: its lead times do not increase")
+    times = dates_of(wind["time"], address)
+    for name, what in (("time", "initial time"), ("number", "member"), ("prediction_timedelta", "lead time")):
+        values = wind[name].values if name in wind.coords else np.empty(0)
+        doubled = [value for value, count in zip(*np.unique(values, return_counts=True), strict=True) if count > 1]
+        if doubled:
+            more = f" and {len(doubled) - 1} more" if doubled[1:] else ""
+            raise UserError(f"{address}: its {what} {_in_words(doubled[0])}{more} occurs twice")
+    if (np.diff(leads) < np.timedelta64(0)).any():
+        wind = wind.isel(prediction_timedelta=np.argsort(leads))
+    leads = wind["prediction_timedelta"].values
     # A lead time of 0 is the analysis that a forecast started from: no forecast yet.
-    later = slice(int(leads[0] == np.timedelta64(0)), None)
-    if leads[later].size == 0:
+    later = slice(int((leads <= np.timedelta64(0)).sum()), None)
+    if not leads[later].size:
         raise UserError(f"{address}: has no lead time after 0 h")
     grid = Grid(wind["latitude"].values, wind["longitude"].values)
     wind = wind.isel(prediction_timedelta=later)
     return StoredForecast(
         str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind
     )
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, np.datetime64):
+        return str(value.astype("datetime64[h]"))
+    return f"{value / np.timedelta64(1, 'h'):g} h" if isinstance(value, np.timedelta64) else str(value)
