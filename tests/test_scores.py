@@ -26,7 +26,8 @@ from wsdcast.verification.kernels import (
     zonal_power,
 )
 from wsdcast.verification.regions import REGIONS, region_weights
-from wsdcast.verification.statistics import joint_statistics, metrics, statistics, with_both
+from wsdcast.verification.scoring import statistics_of
+from wsdcast.verification.statistics import joint_statistics, metrics, scored_pairs, statistics, with_both
 
 
 @pytest.fixture
@@ -63,8 +64,25 @@ def test_fair_crps_does_not_depend_on_the_number_of_members(random):
 def test_one_member_scores_its_absolute_error(random):
     one, truth = random.standard_normal((1, 7)), random.standard_normal(7)
     np.testing.assert_allclose(fair_crps(ranked(one, truth)), np.abs(one[0] - truth))
-    np.testing.assert_allclose(debiased_squared_error(ranked(one, truth), truth), (one[0] - truth) ** 2)
-    assert not variance(ranked(one, truth)).any()
+    for undefined in (debiased_squared_error(ranked(one, truth), truth), variance(ranked(one, truth))):
+        assert np.isnan(undefined).all()
+
+
+@pytest.mark.parametrize(("left", "scored"), [(3, True), (2, True), (1, False), (0, False)])
+def test_one_member_that_is_left_of_several_is_no_ensemble(random, left, scored):
+    """Fair CRPS and spread need two: with fewer a start and lead time has no scores, with two they are those of the two."""
+    ensemble, truth = random.normal(0, 5, (3, 2, 2, 32, 64)), random.normal(0, 5, (2, 2, 32, 64))
+    ensemble[left:, 1] = np.nan
+    found = statistics_of(ensemble, truth, Grid.regular("64x32"))
+    whole = statistics_of(ensemble[:, :1], truth[:1], Grid.regular("64x32"))
+    np.testing.assert_array_equal(found["crps_fair"][0], whole["crps_fair"][0])
+    assert bool(scored_pairs(found.expand_dims(["forecast", "time"]))[0, 1]) is scored
+    if scored:
+        of_those_left = statistics_of(ensemble[:left, 1:], truth[1:], Grid.regular("64x32"))
+        for name in ("crps_fair", "crps_standard", "variance", "squared_error_debiased", "energy_score", "power"):
+            np.testing.assert_array_equal(found[name][1], of_those_left[name][0])
+    else:
+        assert all(np.isnan(field.isel(prediction_timedelta=1)).all() for field in found.data_vars.values())
 
 
 def test_one_cosine_lands_in_one_wavenumber():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from wsdcast.errors import UserError
 from wsdcast.images.archives import Content, shown
@@ -26,8 +26,19 @@ from wsdcast.images.sources import Entry, Source
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 """Of those that Pillow knows; some others start programs."""
 
-CHANNELS = {"L": 1, "RGB": 3, "P": 3}
-"""By Pillow's mode; colours from a palette become RGB."""
+CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3, "RGBX": 3}
+"""By Pillow's mode, for images that are black and white or of 8 bits a channel. Colours from a palette become RGB, whatever they are."""
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by the value of its EXIF tag Orientation; 1 is upright, others mean nothing (EXIF 2.3, section 4.6.4)."""
 
 LEAST = 2
 """Pixels a side; fewer have no waves, of which power is scored."""
@@ -77,7 +88,7 @@ def decoded(
 
     The centre is cropped first (its upper left corner rounded down), as is usual for CelebA's aligned images of 178x218 pixels, where 140
     are kept and resized to 64 (``datasets.py`` of yang-song/score_sde_pytorch); resizing averages over what becomes one pixel (Pillow's
-    bilinear filter, like theirs). A camera's note that an image is to be turned is not heeded.
+    bilinear filter, like theirs). Before all that an image is turned upright, as its EXIF data say.
 
     Args:
         source: of images.
@@ -97,9 +108,9 @@ def _decoded(data: NDArray[np.uint8] | Content, crop: int | None, size: int | No
             if found != shape:
                 return _difference(found, shape, others)
             image.load()  # all of it, so that a file that is cut short does not pass
-            box, (height, width) = _frame(*image.size, crop, size)
-            plain = (image.convert("RGB") if image.mode == "P" else image).crop(box)
-            return np.array(plain.resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
+            plain = _upright(_opaque(image))
+            box, (height, width) = _frame(*plain.size, crop, size)
+            return np.array(plain.crop(box).resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
     except Exception as error:  # as above
         return _reason(error)
 
@@ -120,21 +131,54 @@ def _opened(data: NDArray[np.uint8] | Content) -> Iterator[Image.Image]:
 
 
 def _shape(image: Image.Image, crop: int | None, size: int | None) -> Shape:
-    """Shape of an image when cropped and resized.
+    """Shape of an image when turned upright, cropped and resized, from its head.
 
     Raises:
-        ValueError: if it is not an opaque one of eight bits, or too small.
+        ValueError: if it is not one of at most 8 bits a channel, or too small.
     """
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        raise ValueError("has an alpha channel")
     # Of 16-bit colours Pillow says RGB and drops eight of the bits; it still knows what it decodes them from.
     if image.mode[0] in "IF" or any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", [])):
         raise ValueError("has more than 8 bits a channel")
     if image.mode not in CHANNELS:
-        raise ValueError(f"is neither greyscale nor RGB of 8 bits (Pillow's mode {image.mode})")
+        raise ValueError(f"is neither greyscale nor RGB (Pillow's mode {image.mode}); convert it to RGB first")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # cameras' MPO are JPEGs with previews of themselves
         raise ValueError("has several frames")
-    return (*_frame(*image.size, crop, size)[1], CHANNELS[image.mode])
+    width, height = image.size
+    # A square stays one however it is turned: its EXIF data, which can come after the pixels, are not looked for yet.
+    if width != height and crop is None and size is None and _orientation(image) in (5, 6, 7, 8):
+        width, height = height, width
+    return (*_frame(width, height, crop, size)[1], CHANNELS[image.mode])
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF tag Orientation of an image as Pillow holds it; 1 (upright) where there is none or the EXIF data cannot be read."""
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever the parser of EXIF data meets in damaged ones
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = UPRIGHT.get(_orientation(image))  # type: ignore[call-overload]
+    return image if turn is None else image.transpose(turn)
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image as greyscale or RGB without alpha channel.
+
+    Raises:
+        ValueError: if any pixel is not wholly opaque: what its colour would be depends on the background.
+    """
+    grey = CHANNELS[image.mode] == 1
+    if image.has_transparency_data:
+        image = image.convert("LA" if grey else "RGBA")
+        least = image.getchannel("A").getextrema()[0]
+        if least < 255:  # type: ignore[operator]
+            raise ValueError(f"is transparent in places (alpha down to {least} of 255); put it on a background first")
+    wanted = "L" if grey else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _frame(width: int, height: int, crop: int | None, size: int | None) -> tuple[tuple[int, int, int, int], tuple[int, int]]:

@@ -222,7 +222,7 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
     pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
     summary.facts = {"grid": scores.attrs["grid"], "starts": scores.sizes["time"], "members": scores.attrs["members"]}
     if pairs < whole:
-        summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or no members left"
+        summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or fewer than two members left"
     if CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:

@@ -126,8 +126,8 @@ def standard_crps(of: Ranked) -> Field:
 
 
 def variance(of: Ranked) -> Field:
-    """Variance of the members with M - 1 in the denominator; zero for one member."""
-    return of.squares / max(1, of.members - 1)
+    """Variance of the members with M - 1 in the denominator; NaN for one member, which has none."""
+    return of.squares / (of.members - 1) if of.members > 1 else np.full_like(of.squares, np.nan)
 
 
 def squared_error(of: Ranked, truth: Field) -> Field:

@@ -39,8 +39,9 @@ Field = NDArray[np.floating]
 def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     """All statistics of one start at some lead times (:mod:`wsdcast.verification.statistics`).
 
-    At each lead time of the members that are there; NaN where none is, or no truth. Where some are missing there is no rank histogram:
-    its ranks would be others.
+    At each lead time they are of the members that are left. They are NaN without truth, without members, and where one member of an
+    ensemble of several is left: fair CRPS and spread need two. Where some members are missing there is no rank histogram, since its ranks
+    would be others.
 
     Args:
         ensemble: (member, lead, channel, latitude, longitude), NaN where a member was stopped.
@@ -54,10 +55,11 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     for lead in range(truth.shape[0]):
         members = there[:, lead] & known[lead]
         here = slice(lead, lead + 1)
-        # What is not there is made of zeros, for its shape, and taken out.
-        scored = ensemble[members, here] if members.any() else np.zeros_like(ensemble[:1, here])
-        part = _all(scored, truth[here] if members.any() else np.zeros_like(truth[here]), grid)
-        if not members.any():
+        enough = members.sum() >= min(2, ensemble.shape[0])
+        # Zeros stand for what is missing: they give the shape of the statistics.
+        scored = ensemble[members, here] if enough else np.zeros_like(ensemble[:1, here])
+        part = _all(scored, truth[here] if enough else np.zeros_like(truth[here]), grid)
+        if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
             part["rank_histogram"] = xr.full_like(part["rank_histogram"], np.nan)
@@ -194,6 +196,13 @@ def statistics_by_start(
             parts.setdefault(name, []).append(part)
     sums = joined(streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
     if not scored_pairs(sums).any():
+        has_scores = sums["crps_fair"].isel(variable=0, region=0, drop=True).notnull().any(["time", "prediction_timedelta"])
+        if has_scores.sel(forecast=PERSISTENCE):  # so the truth is there
+            empty = [str(name) for name in sums["forecast"].values if not has_scores.sel(forecast=name)]
+            which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
+            raise UserError(
+                f"{which} no start and lead time with a value at every point and two members; a part of the globe is not scored"
+            )
         raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
     return sums
 

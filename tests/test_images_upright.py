@@ -1,0 +1,75 @@
+"""Images are read as every viewer shows them: turned upright, and opaque where nothing of them is transparent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_files import noise
+from PIL import ExifTags, Image
+
+from wsdcast.errors import UserError
+from wsdcast.images.store import open_images, prepare_images
+
+SHOWN = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: stored.swapaxes(0, 1)[:, ::-1],
+    7: lambda stored: stored.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda stored: stored.swapaxes(0, 1)[::-1],
+}
+"""What a viewer shows of stored pixels (row, column), by the tag Orientation: which edge of the picture the first row and column are
+(EXIF 2.3, section 4.6.4)."""
+
+
+def prepared(directory: Path, **options: object) -> np.ndarray:
+    prepare_images(directory / "out", str(directory / "images"), **options)  # type: ignore[arg-type]
+    return open_images(directory / "out").images[:]
+
+
+def write(directory: Path, images: list[Image.Image], suffix: str, **options: object) -> None:
+    (directory / "images").mkdir()
+    for number, image in enumerate(images):
+        image.save(directory / "images" / f"{number:03d}.{suffix}", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg"])
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_every_orientation(tmp_path, orientation, suffix):
+    """Quarter turns exchange the sides too; a JPEG is not exact, so its corner alone is looked at."""
+    stored = noise(10, 8, 12, 3)
+    if suffix == "jpg":
+        stored[:], stored[:, :4, :4] = 0, (255, 0, 0)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    options = {"exif": exif} | ({"lossless": True} if suffix == "webp" else {})
+    write(tmp_path, [Image.fromarray(image) for image in stored], suffix, **options)
+    found = prepared(tmp_path)
+    wanted = np.stack([SHOWN[orientation](image) for image in stored])
+    assert sorted(found.shape) == sorted(wanted.shape)
+    assert found.shape == wanted.shape
+    if suffix == "jpg":
+        np.testing.assert_array_equal(found[..., 0] > 128, wanted[..., 0] > 128)
+    else:
+        assert sorted(image.tobytes() for image in found) == sorted(np.ascontiguousarray(image).tobytes() for image in wanted)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
+def test_opaque_images_of_other_modes(tmp_path, mode):
+    images = [Image.fromarray(image).convert("L" if mode in ("LA", "1") else "RGB").convert(mode) for image in noise(10, 8, 8, 3)]
+    wanted = np.stack([np.array(image.convert("L" if mode in ("LA", "1") else "RGB")).reshape(8, 8, -1) for image in images])
+    write(tmp_path, images, "png")
+    found = prepared(tmp_path)
+    assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in wanted)
+
+
+def test_one_pixel_that_is_not_opaque_is_refused_and_named(tmp_path):
+    images = [Image.fromarray(image).convert("RGBA") for image in noise(10, 8, 8, 3)]
+    images[3].putpixel((2, 5), (1, 2, 3, 254))
+    write(tmp_path, images, "png")
+    with pytest.raises(UserError, match=r"003\.png: is transparent in places \(alpha down to 254 of 255\)"):
+        prepared(tmp_path)
