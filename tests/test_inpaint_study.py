@@ -218,10 +218,10 @@ def test_a_study_of_another_recipe_is_refused(place, tmp_path):
 
 
 def test_differences_have_the_same_contexts_drawn(place, images, study):
-    """The warm start with half of the evaluations less the standard prior, each by the first solver and warmth of the recipe."""
+    """The warm start with half of the evaluations less the standard prior, by the first solver, and at the warmth at which the recipe samples, not the first of the study's list."""
     assert study["standard_nfe"].values.tolist() == [4]
     found, draws, weights = {}, {}, context_weights(6, DRAWS, 0)
-    for prior, nfe, warmth in (("warm", 2, 0), ("standard", 4, 1)):
+    for prior, nfe, warmth in (("warm", 2, 1), ("standard", 4, 1)):
         wanted = {"kind": "curve", "prior": prior, "nfe": nfe, "solver": "midpoint", "warmth": warmth}
         found[prior] = study.isel(setting=np.logical_and.reduce([study[name] == value for name, value in wanted.items()]))
         paths = [statistics_of(place / "run", prior, seed, "midpoint", nfe, warmth) for seed in (0, 1)]
@@ -235,14 +235,14 @@ def test_differences_have_the_same_contexts_drawn(place, images, study):
         by_seed = found["warm"][f"{name}_by_seed"].values - found["standard"][f"{name}_by_seed"].values
         np.testing.assert_allclose(pair[f"{name}_difference_by_seed"].values, by_seed[0])
     assert study.attrs["compared"] == "warm"
-    words = halves(study)["warm 2 less standard 4"]
+    words = halves(study)["warm 2 (midpoint, w = 1) less standard 4"]
     assert f"crps {pair['crps_difference'].item():+.4g} [" in words
 
 
 def test_the_first_prior_is_compared(copy, without_page):
     fewer = {"seeds": [0], "solvers": ["midpoint"], "ablations": [], "visible": [], "nfe": [2, 4, 6]}
     facts = inpaint_study(run=copy, priors=["unblended", "standard", "warm"], **fewer).facts
-    assert [fact for fact in facts if " less " in fact] == ["unblended 2 less standard 4"]
+    assert [fact for fact in facts if " less " in fact] == ["unblended 2 (midpoint, w = 1) less standard 4"]
 
 
 def test_identical_samples_do_not_differ(place, images):
@@ -262,7 +262,7 @@ def test_identical_samples_do_not_differ(place, images):
 def test_distances_have_intervals_where_they_are_best_or_compared(place, images, study):
     """Those of the others are not computed; a score by context has one everywhere."""
     known = np.isfinite(study["classifier_distance_interval"]).all("bound")
-    compared = (study["kind"] == "curve") & (study["solver"] == "midpoint") & (study["warmth"] == (study["prior"] != "warm"))
+    compared = (study["kind"] == "curve") & (study["solver"] == "midpoint") & (study["warmth"] == 1) & (study["prior"] != "moments alone")
     np.testing.assert_array_equal(known, study["best"] | compared)
     assert known.sum() < study.sizes["setting"]
     assert np.isfinite(study["crps_interval"]).all()

@@ -282,7 +282,7 @@ def _half(study: xr.Dataset) -> str:
     if not scores:
         return ""
     names = (
-        f"{study.attrs['compared']}, evaluations",
+        f"{study.attrs['compared']} (w = {study.attrs['compared_warmth']:g}), evaluations",
         "standard, evaluations",
         *(f"{LABELS[score]}{what}" for score in scores for what in (", difference", ", by seed")),
     )

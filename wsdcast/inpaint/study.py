@@ -158,7 +158,9 @@ def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
     main = prior in wanted.priors
     # Warmth changes nothing for the standard prior, and ablations are compared at full warmth.
     warmths = wanted.warmths if prior == "warm" else (1.0,)
-    numbers = [warmth for warmth in warmths if warmth != "calibrated"] or [1.0]
+    own = recipe.sample.warmth if prior == "warm" and recipe.sample.warmth != "calibrated" else 1.0
+    # The recipe's own warmth comes first: it is the one that is compared with the standard prior.
+    numbers = list(dict.fromkeys([own, *(warmth for warmth in warmths if warmth != "calibrated")]))
     found, asked = [], wanted.nfe if main else wanted.ablation_nfe
     for solver in wanted.solvers if main else wanted.solvers[:1]:
         if not possible(solver, asked):

@@ -38,8 +38,9 @@ def combine(parts: list[tuple[Setting, int, Path]], share: float, reference: Map
 
     Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
     95 % of bootstrap samples of contexts, the same for all settings with as many, so they are compared pairwise: the first prior,
-    ``compared``, with half of the evaluations less the standard prior, for each score its difference and interval. That comparison is of
-    the first solver and warmth of the recipe, which none of these scores has chosen; ``best`` would favour the prior with more settings.
+    ``compared``, with half of the evaluations less the standard prior, for each score its difference and interval. Both use the study's
+    first solver and the warmth at which the recipe samples, so none of these scores has chosen what is compared; ``best`` would favour the
+    prior with more settings.
 
     Distances have intervals where they are best or compared, NaN elsewhere: a bootstrap sample of Inception's features takes a fifth of
     a second, and those of every setting and seed would take hours.
@@ -78,7 +79,9 @@ def combine(parts: list[tuple[Setting, int, Path]], share: float, reference: Map
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
         study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
     study["best"] = ("setting", [index in best for index in range(len(settings))])
-    return study.merge(_halves(settings[0].prior, compared, found)).assign_attrs(compared=settings[0].prior)
+    return study.merge(_halves(settings[0].prior, compared, found)).assign_attrs(
+        compared=settings[0].prior, compared_solver=settings[0].solver, compared_warmth=settings[0].warmth
+    )
 
 
 def _curves(settings: list[Setting]) -> dict[tuple[str, int], list[int]]:
@@ -118,7 +121,8 @@ def halves(study: xr.Dataset) -> dict[str, str]:
                 seeds = ", ".join(f"{value:+.4g}" for value in pair[f"{name}_difference_by_seed"].values)
                 difference = f"{pair[f'{name}_difference'].item():+.4g} [{low:+.4g}, {high:+.4g}]"
                 words.append(f"{name.replace('_', ' ')} {difference}, by seed {seeds}")
-        facts[f"{study.attrs['compared']} {nfe // 2} less standard {nfe}"] = "; ".join(words)
+        how = f"{study.attrs['compared_solver']}, w = {study.attrs['compared_warmth']:g}"
+        facts[f"{study.attrs['compared']} {nfe // 2} ({how}) less standard {nfe}"] = "; ".join(words)
     return facts
 
 
