@@ -218,7 +218,7 @@ def test_a_study_of_another_recipe_is_refused(place, tmp_path):
 
 
 def test_differences_have_the_same_contexts_drawn(place, images, study):
-    """The warm start with half of the evaluations less the standard prior, by the first solver, and at the warmth at which the recipe samples, not the first of the study's list."""
+    """Warm with half of the evaluations less standard: the first solver, and the warmth of sampling, not the first of the study."""
     assert study["standard_nfe"].values.tolist() == [4]
     found, draws, weights = {}, {}, context_weights(6, DRAWS, 0)
     for prior, nfe, warmth in (("warm", 2, 1), ("standard", 4, 1)):

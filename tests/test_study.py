@@ -95,11 +95,11 @@ def copy(place, tmp_path) -> Path:
 def test_nothing_is_done_twice(copy):
     place = copy
     before = {path: path.stat().st_mtime_ns for path in (place / "run/study").rglob("*.nc")}
-    assert len(before) == 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each; forecasts of two priors; the moments alone
+    assert len(before) == 2 * 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each on both parts; forecasts of two priors; the moments alone
     summary = wsdcast.study_nfe(run=place / "run", solvers=["midpoint", "ab2"])
     after = {path: path.stat().st_mtime_ns for path in (place / "run/study").rglob("*.nc")}
     assert {path: after[path] for path in before} == before
-    assert len(after) == len(before) + 3 * 2 * 2 + 2 * 2
+    assert len(after) == len(before) + 2 * 3 * 2 * 2 + 2 * 2
     assert {row["solver"] for row in summary.scores} == {"midpoint", "ab2", ""}
 
 
@@ -348,7 +348,8 @@ def parts(scores: dict[tuple[str, int], tuple[float, float]], seeds: dict[int, f
             fields["runaway"] = (axes, np.zeros((10, 1, 1)))
             fields |= {"power": ((*axes, "wavenumber"), wrong * factor * power), "power_truth": ((*axes, "wavenumber"), power)}
             setting = {"prior": prior, "seed": seed, "solver": solver, "grid_in_time": "uniform", "warmth": 1.0, "nfe": nfe}
-            found.append((setting, {"one step": xr.Dataset(fields, coords=coordinates)}))
+            dataset = xr.Dataset(fields, coords=coordinates)
+            found.append((setting, {"one step": dataset, "validation": dataset}))
     return found
 
 

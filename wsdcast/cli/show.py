@@ -92,8 +92,9 @@ def _settings(summary: Summary) -> Table:
             continue
         last = [value for name, value in row.items() if name.startswith("crps_") and "gain" not in name and name.endswith("h_rolled")]
         gain = f"{100 * row['crps_gain_6h']:.1f}" if "crps_gain_6h" in row else ""
-        cells = [row["prior"], str(row["nfe"] or ""), f"{row['crps_6h']:.4f}", gain, f"{row['spread_skill_6h']:.2f}"]
-        cells += [f"{row['power_deviation_6h']:.3f}", f"{last[-1]:.3f}" if last else ""]
+        digits = {"crps_6h": 4, "spread_skill_6h": 2, "power_deviation_6h": 3}
+        crps, *others = (f"{row[name]:.{places}f}" if name in row else "" for name, places in digits.items())
+        cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, f"{last[-1]:.3f}" if last else ""]
         table.add_row(
             *cells,
             *([f"{row['solver']} {row['grid']}" + (f" {row['warmth']:g}" if row["warmth"] != 1 else "")] if several and row["nfe"] else []),

@@ -68,15 +68,15 @@ class Analysis:
         whole = windows(inside, length).all(axis=1) & (windows(np.diff(self.times), length - 1) == STEP).all(axis=1)
         return np.flatnonzero(whole) + 1
 
-    def starts(self, count: int, steps: int) -> NDArray[np.intp]:
-        """Indices of at most ``count`` start times, evenly spread over those of the test part that have ``steps`` steps of truth.
+    def starts(self, count: int, steps: int, part: Part = "test") -> NDArray[np.intp]:
+        """Indices of at most ``count`` start times, evenly spread over those of a part that have ``steps`` steps of truth.
 
         Raises:
             UserError: if there is none.
         """
-        possible = self.now("test", steps)
+        possible = self.now(part, steps)
         if not possible.size:
-            raise UserError(f"no start in the test part has {steps * 6} h of gap-free truth after it; shorten the forecast")
+            raise UserError(f"no start in the {part} part has {steps * 6} h of gap-free truth after it; shorten the forecast")
         return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 

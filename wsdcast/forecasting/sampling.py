@@ -68,8 +68,12 @@ def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
 def without_auto(recipe: Recipe, directory: Path) -> Recipe:
     """The recipe with solver and grid chosen, if they are to be.
 
-    By the recipe's own study if it has this prior, warmth and number of evaluations. Else by a table (docs/method.md): the midpoint rule
-    on uniform times for an even number, Adams-Bashforth of second order for an odd one.
+    By the recipe's own study if it has this prior, warmth and number of evaluations; of the study only scores on the validation part are
+    read. Else by a table (docs/method.md): the midpoint rule on uniform times for an even number, Adams-Bashforth of second order for
+    an odd one.
+
+    Raises:
+        UserError: if the study has no scores on the validation part, or all its settings diverged there.
     """
     if recipe.rollout.solver != "auto":
         return recipe
@@ -80,12 +84,26 @@ def without_auto(recipe: Recipe, directory: Path) -> Recipe:
             wanted = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
             mine = study.isel(setting=wanted.values)
             if mine.sizes["setting"]:
-                best = mine.isel(setting=best_of(mine))
+                if "crps_6h_validation" not in mine:
+                    raise UserError(
+                        f"{directory / STUDY} has no scores on the validation part, by which --solver auto chooses; run "
+                        "`wsdcast study nfe` again if the record has such a part (no network is trained again), or name a solver"
+                    )
+                chosen = best_of(mine)
+                if chosen is None:
+                    raise UserError(f"{directory / STUDY}: all settings with {settings.nfe} evaluations diverged; name a solver")
+                best = mine.isel(setting=chosen)
                 name, times = str(best["solver"].item()), str(best["grid_in_time"].item())
     return recipe.changed(rollout__solver=name, rollout__grid_in_time=times)
 
 
-def best_of(study: xr.Dataset) -> int:
-    """Position of the setting to take: of those whose CRPS at 6 h is within 1 % of the lowest, the least deviation of the spectrum."""
-    good = (study["crps_6h"] <= CRPS_TOLERANCE * study["crps_6h"].min()).values
-    return int(np.where(good, study["power_deviation_6h"].values, np.inf).argmin())
+def best_of(study: xr.Dataset) -> int | None:
+    """Position of the setting to take, by scores of one step on the validation part; None if all settings diverged there.
+
+    Of those whose CRPS is within 1 % of the lowest it is the one with the least deviation of the spectrum.
+    """
+    crps, deviation = (study[f"{name}_6h_validation"].values for name in ("crps", "power_deviation"))
+    if not np.isfinite(crps).any():
+        return None
+    good = crps <= CRPS_TOLERANCE * np.nanmin(crps)
+    return int(np.where(good, np.nan_to_num(deviation, nan=np.finfo(float).max), np.inf).argmin())

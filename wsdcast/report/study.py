@@ -49,11 +49,13 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         "<h2>One step of 6 h, by number of evaluations</h2>",
         picture(by_evaluations(study), "Scores against evaluations, best solver of each prior"),
         "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations: of those whose CRPS is "
-        "within 1 % of the lowest, the least deviation of the spectrum. Evaluations are the generator's; the moments network adds "
+        "within 1 % of the lowest, the least deviation of the spectrum. "
+        f"Chosen on {html.escape(study.attrs['chosen_on'])}; all scores in the figures are of the test part. "
+        "Evaluations are the generator's; the moments network adds "
         f"{float(study.attrs['moments_share']):.2f} to every prior but the standard one and the climatology.</p>",
         "<p class=note>All priors were trained at equal cost, counted in operations; by the clock, with whatever else the machine did: "
         f"{_training(study)}.</p>",
-        _saturation(saturates),
+        _saturation(saturates, "validation" if "crps_6h_validation" in study else "test"),
         "<h2>The spectrum</h2>",
         picture(spectra(study), "Ratio of power by zonal wavenumber and evaluations"),
         "<p class=note>Power of members over power of the truth: white is right, blue too smooth, red too rough.</p>",
@@ -193,9 +195,10 @@ def by_solver(study: xr.Dataset) -> Figure:
     return figure
 
 
-def _saturation(saturates: dict[str, int | None]) -> str:
+def _saturation(saturates: dict[str, int | None], part: str) -> str:
     cells = "".join(f"<tr><td>{html.escape(prior)}</td><td>{nfe or 'no number is both'}</td></tr>" for prior, nfe in saturates.items())
-    note = "The smallest number whose CRPS is within 1 % and whose spectrum's deviation is within 5 % of the prior's best."
+    note = "The smallest number whose CRPS is within 1 % and whose spectrum's deviation is within 5 % of the prior's best"
+    note = f"{note}, on the {part} part."
     return f"<h2>Saturates at</h2><table><tr><th>prior</th><th>evaluations</th></tr>{cells}</table><p class=note>{note}</p>"
 
 
@@ -210,6 +213,7 @@ def _table(study: xr.Dataset) -> str:
         return f"<td>{text}</td>"
 
     columns = (
+        *([("CRPS 6 h, validation", "crps_6h_validation", 4, 1)] if "crps_6h_validation" in study else []),
         ("CRPS 6 h", "crps_6h", 4, 1),
         ("gain %", "crps_gain_6h", 2, 100),
         ("over features-only", "crps_gain_features_6h", 2, 100),
@@ -217,19 +221,27 @@ def _table(study: xr.Dataset) -> str:
         ("spectrum", "power_deviation_6h", 3, 1),
         ("gain %", "power_deviation_gain_6h", 0, 100),
     )
-    names = ("prior", "solver", "times", "warmth", "evaluations", "cost", *(column[0] for column in columns), "runaway %")
+    names = ("prior", "solver", "times", "warmth", "evaluations", "cost", *(column[0] for column in columns), "diverged")
     head = "".join(f"<th>{name}</th>" for name in names)
     body = []
     for index in range(study.sizes["setting"]):
         setting = study.isel(setting=index)
         values = [html.escape(str(setting[name].item())) for name in ("prior", "solver", "grid_in_time", "warmth", "nfe")]
         cells = "".join(f"<td>{value}</td>" for value in [*values, f"{setting['cost'].item():.2f}"])
-        away = setting["runaway"].isel(prediction_timedelta=-1).item() if "runaway" in setting else np.nan
-        cells += "".join(cell(setting, *column[1:]) for column in columns)
-        cells += f"<td>{100 * away:.1f}</td>" if np.isfinite(away) else "<td></td>"
+        cells += "".join(cell(setting, *column[1:]) for column in columns) + f"<td>{diverged(setting)}</td>"
         body.append(f"<tr{' style=font-weight:600' if setting['best'].item() else ''}>{cells}</tr>")
     gain = (
-        f"<p class=note>Bold: best of its prior and evaluations. Gain: over {html.escape(study.attrs['reference'])}; over features-only: "
-        "with as many evaluations. Runaway: members with winds beyond 120 m/s at some time of the longest forecast.</p>"
+        f"<p class=note>Bold: best of its prior and evaluations, chosen on {html.escape(study.attrs['chosen_on'])}. Gain: over "
+        f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. Diverged: members whose wind was not "
+        "finite or beyond 120 m/s by then; where there are any, a setting has no score.</p>"
     )
     return f"<table><tr>{head}</tr>{''.join(body)}</table>{gain}"
+
+
+def diverged(setting: xr.Dataset) -> str:
+    """Where members of a setting left the physical range, in words; nothing if all stayed within it."""
+    shares = [("validation, 6 h", setting["runaway_6h_validation"].item())] if "runaway_6h_validation" in setting else []
+    shares.append(("6 h", setting["runaway_6h"].item()))
+    for lead in setting["prediction_timedelta"].values if "runaway" in setting else ():
+        shares.append((f"{int(lead / np.timedelta64(1, 'h'))} h", setting["runaway"].sel(prediction_timedelta=lead).item()))
+    return ", ".join(f"{100 * share:.2g} % of members at {where}" for where, share in shares if share > 0)

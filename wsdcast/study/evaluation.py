@@ -10,7 +10,6 @@ from wsdcast import models
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.blocks import STRONGEST_WIND
 from wsdcast.data.store import VARIABLES
-from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches
 from wsdcast.forecasting.running import ensembles
 from wsdcast.priors import Trained
@@ -34,7 +33,8 @@ def evaluate(
 ) -> xr.Dataset:
     """Statistics of ensembles, (time, prediction_timedelta, variable[, wavenumber]).
 
-    ``runaway`` is the share of members that have had winds that no wind has.
+    ``runaway`` is the share of members that have left the physical range by then: their wind was not finite, or stronger than any wind.
+    From then on the statistics of that start are NaN.
 
     Args:
         record: truth and first states.
@@ -46,9 +46,6 @@ def evaluate(
         seed: of their noise.
         label: for the progress bar.
         batch: samples per call of the sampler; default: what suits the device.
-
-    Raises:
-        UserError: if a forecast is no longer finite.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
     sampler = in_batches(sampler, batch or batch_size(points, models.device()))
@@ -56,15 +53,18 @@ def evaluate(
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):
-        if not np.isfinite(winds).all():
-            raise UserError(f"{label}: a forecast is no longer finite at {6 * lead} h")
-        runaway |= np.abs(winds).max(axis=(2, 3, 4)) > STRONGEST_WIND
+        # Written so that NaN counts: it is not below the bound.
+        runaway |= ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
         if 6 * lead not in leads:
             continue
         for part, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
-            found = statistics(wind[:, None], record.wind[start + lead][None], record.grid)[list(STUDIED)]
-            found = found.sel(region=GLOBE, variable=list(VARIABLES), drop=True)
-            part.append(found.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
+            # Infinite wind has no statistics; zeros give the shape.
+            scored = np.zeros_like(wind) if away.any() else wind
+            scores = statistics(scored[:, None], record.wind[start + lead][None], record.grid)[list(STUDIED)]
+            scores = scores.sel(region=GLOBE, variable=list(VARIABLES), drop=True)
+            if away.any():
+                scores = xr.full_like(scores, np.nan)
+            part.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
     by_start = [xr.concat(part, dim="prediction_timedelta") for part in parts]
     return xr.concat(by_start, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 from wsdcast import models
 from wsdcast.artefact import Summary, complete, digest_of, make_stamp, require, resolve
 from wsdcast.context import area_weights, samples_of
-from wsdcast.data.analysis import Analysis, open_analysis
+from wsdcast.data.analysis import Analysis, Part, open_analysis
 from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import moments_sampler
 from wsdcast.forecasting.sampling import require_possible, required_statistics, sampler_of
@@ -28,7 +29,7 @@ from wsdcast.report.study import write_study_page
 from wsdcast.sharing import training_seconds
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.statistics import study_statistics
-from wsdcast.study.summary import combine, described, rows, saturation
+from wsdcast.study.summary import chosen_on, combine, described, rows, saturation
 from wsdcast.study.variants import moments_cost, train_variant, variant_of
 from wsdcast.training.predictions import checked, in_words
 from wsdcast.warmstart.prior import Moments
@@ -64,7 +65,8 @@ def study_nfe(
     """Train a generator for each prior and seed, and compare them by number of evaluations: ``RUN/study.nc`` and ``RUN/study.html``.
 
     All generators have the same network and the same total cost of training: those that need no moments network are trained longer by
-    what it cost. All settings share their start dates and their noise. What is there and current is not done again.
+    what it cost. All settings share their start dates and their noise. Solver, grid, warmth and the number of evaluations that is enough
+    are chosen on the validation part, and reported with scores of the test part. What is there and current is not done again.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
@@ -74,7 +76,7 @@ def study_nfe(
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``; what is not given is as in the recipe.
 
     Raises:
-        UserError: if nothing is prepared, or a key is not allowed.
+        UserError: if nothing is prepared, a key is not allowed, or there is something to choose and no validation part to choose on.
     """
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers that are rolled out, those that are still there.
@@ -89,6 +91,7 @@ def study_nfe(
     priors = tuple(dict.fromkeys(wanted.priors + wanted.ablations))
     # All that can be refused is refused before hours of training.
     settings = {prior: _settings(resolved, prior, summary) for prior in priors}
+    _require_starts(record, wanted.leads, settings.values())
     variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(wanted.seeds, priors)}
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
     quality: dict[int, list[tuple[float, float]]] = {}
@@ -108,6 +111,7 @@ def study_nfe(
     study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], cost[0])
     study["training_seconds"] = ("studied", [float(np.mean(seconds[prior])) for prior in priors], {"units": "s"})
     study = study.assign_coords(studied=list(priors))
+    summary.facts["chosen on"] = chosen_on(study)
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": wanted.members}
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
     if quality:
@@ -156,14 +160,31 @@ def _settings(recipe: Recipe, prior: str, summary: Summary) -> list[Setting]:
     return found
 
 
+def _require_starts(record: Analysis, leads: tuple[int, ...], settings: Iterable[list[Setting]]) -> None:
+    """Refuse a record whose parts are too short.
+
+    Raises:
+        UserError: if no forecast fits into the test part, or no step into the validation part and there are settings to choose from.
+    """
+    record.starts(1, leads[-1] // 6)
+    rivals = any(count > 1 for of_prior in settings for count in Counter(setting.nfe for setting in of_prior).values())
+    if rivals and not record.now("validation").size:
+        raise UserError(
+            "solvers, grids and warmths are chosen on the validation part, and no start in it has 6 h of gap-free truth after it; set "
+            "data.validation_from and data.test_from in the recipe, or study one of each"
+        )
+
+
 def _evaluated(
     variant: Recipe, place: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
 ) -> Iterator[tuple[str, xr.Dataset]]:
-    """Statistics of one step and, where wanted, of forecasts; from disk if they were made from the same networks and settings."""
+    """Statistics of one step on both parts and, where wanted, of forecasts; from disk if the same networks and settings made them."""
     wanted, noise = variant.study, variant.rollout.seed
-    kinds: dict[str, tuple[int, tuple[int, ...]]] = {"one step": (wanted.starts, (6,))}
+    kinds: dict[str, tuple[Part, int, tuple[int, ...]]] = {"one step": ("test", wanted.starts, (6,))}
+    if setting.solver and record.now("validation").size:
+        kinds["validation"] = ("validation", wanted.starts, (6,))
     if rolled_out and wanted.leads[-1] > 6:
-        kinds["forecast"] = (wanted.rollout_starts, wanted.leads)
+        kinds["forecast"] = ("test", wanted.rollout_starts, wanted.leads)
     if setting.solver:
         # Only Adams-Bashforth methods have a momentum.
         momentum = variant.rollout.momentum if setting.solver.startswith("ab") else 1.0
@@ -181,7 +202,7 @@ def _evaluated(
     else:
         sampler = moments_sampler(moments_alone(networks.moments))
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
-    for kind, (starts, leads) in kinds.items():
+    for kind, (part, starts, leads) in kinds.items():
         about = digest_of([*inputs, asdict(setting), noise, starts, leads, wanted.members])
         path = place / f"{kind.replace(' ', '-')}-{setting.file}-{about[:8]}.nc"
         if path.exists():
@@ -189,7 +210,8 @@ def _evaluated(
                 yield kind, dataset.load()
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
-        dataset = evaluate(record, networks, sampler, record.starts(starts, max(leads) // 6), leads, wanted.members, noise, label)
+        chosen = record.starts(starts, max(leads) // 6, part)
+        dataset = evaluate(record, networks, sampler, chosen, leads, wanted.members, noise, label)
         with complete(path) as partial:
             dataset.to_netcdf(partial)
         yield kind, dataset

@@ -9,6 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.forecasting.sampling import CRPS_TOLERANCE, best_of
+from wsdcast.report.study import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.statistics import metrics
 
@@ -21,8 +22,11 @@ SPECTRUM_TOLERANCE = 1.05
 SCORED = {"crps_fair": "crps", "spread_skill": "spread_skill", "power_deviation_mean": "power_deviation"}
 GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain"}
 
+CHOSEN_BEFORE = "the test part, by the very scores that are shown: this study is of an earlier version; run `wsdcast study nfe` again"
+"""What the choices of a study rest on that has no scores on the validation part and does not say why."""
+
 Part = tuple[dict[str, Any], dict[str, xr.Dataset]]
-"""A setting with its seed, and its statistics by kind: ``one step`` and, for some, ``forecast``."""
+"""A setting with its seed, and its statistics by kind: ``one step`` and, for some, ``validation`` (one step on that part), ``forecast``."""
 
 
 def combine(parts: list[Part], share: float) -> xr.Dataset:
@@ -30,6 +34,8 @@ def combine(parts: list[Part], share: float) -> xr.Dataset:
 
     Scores are computed for each seed from means over its start dates, then averaged over seeds. Intervals hold 95 % of bootstrap samples
     of start dates, drawn in blocks and the same for all settings and seeds; of other seeds ``_by_seed`` gives an idea.
+    ``best`` marks the setting of each prior and number of evaluations that the scores ``_validation`` choose; those are of other dates
+    than all others. A setting diverged where a member left the physical range (``runaway`` > 0): its scores are NaN there.
     Gains are 1 - score / reference score on the same dates: over the standard prior with most evaluations, over the standard prior with
     the same number (``_same``) and over features-only with the same number (``_features``), each with its best solver, grid and warmth.
 
@@ -41,15 +47,17 @@ def combine(parts: list[Part], share: float) -> xr.Dataset:
     study = xr.Dataset(coords={name: ("setting", np.array([key[index] for key in keys])) for index, name in enumerate(KEY)})
     study["cost"] = study["nfe"] + share * ~study["prior"].isin(["standard", "climatology", "given"])
     study["cost"].attrs = {"long_name": "evaluations of the generator per sample, and the share of the moments network"}
+    if (validation := _stacked(parts, keys, "validation")) is not None:
+        validation = validation.isel(prediction_timedelta=0, drop=True)
+        study = study.merge(_scores(validation, metrics(validation.mean("time")), None, "_6h_validation", len(keys)))
     one_step = _stacked(parts, keys, "one step")
     assert one_step is not None
     one_step = one_step.isel(prediction_timedelta=0, drop=True)
     by_seed, draws = metrics(one_step.mean("time")), _draws(one_step)
     study = study.merge(_scores(one_step, by_seed, draws, "_6h", len(keys)))
-    groups = _groups(study, ("prior", "nfe"))
-    best = [group[best_of(study.isel(setting=group))] for group in groups]
-    about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations, chosen by these very scores"}
-    study["best"] = ("setting", np.isin(np.arange(len(keys)), best), about)
+    about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations by scores on the validation part"}
+    study["best"] = ("setting", np.isin(np.arange(len(keys)), _chosen(study)), about)
+    study.attrs["chosen_on"] = "the validation part" if validation is not None else "nothing: there is no validation part"
     study = study.merge(_all_gains(study, by_seed, draws, "_6h"))
     if (forecasts := _stacked(parts, keys, "forecast")) is not None:
         by_seed, draws = metrics(forecasts.mean("time")), _draws(forecasts)
@@ -58,8 +66,28 @@ def combine(parts: list[Part], share: float) -> xr.Dataset:
     return study
 
 
+def chosen_on(study: xr.Dataset) -> str:
+    """What the choices of a study, of this version or an earlier one, rest on, in words."""
+    return str(study.attrs.get("chosen_on", CHOSEN_BEFORE))
+
+
+def _chosen(study: xr.Dataset) -> list[int]:
+    """The setting of each prior and number of evaluations that the validation part chooses; without that part those without rivals."""
+    chosen = []
+    for group in _groups(study, ("prior", "nfe")):
+        if "crps_6h_validation" in study:
+            position = best_of(study.isel(setting=group))
+            chosen += [] if position is None else [group[position]]
+        elif len(group) == 1:
+            chosen += group
+    return chosen
+
+
 def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Dataset | None:
-    """Statistics of both wind components together, (setting, seed, time, prediction_timedelta[, wavenumber])."""
+    """Statistics of both wind components together, (setting, seed, time, prediction_timedelta[, wavenumber]).
+
+    Those of a seed and lead time at which a member has left the physical range are NaN on all dates.
+    """
     seeds: dict[tuple[Any, ...], dict[int, xr.Dataset]] = {}
     for setting, datasets in parts:
         if kind in datasets:
@@ -67,7 +95,8 @@ def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Da
     if not seeds:
         return None
     joined = [xr.concat(of_key.values(), dim=xr.IndexVariable("seed", list(of_key))) for of_key in seeds.values()]
-    return xr.concat(joined, dim=xr.IndexVariable("setting", [keys.index(key) for key in seeds]), join="outer")
+    sums = xr.concat(joined, dim=xr.IndexVariable("setting", [keys.index(key) for key in seeds]), join="outer")
+    return sums.where(~(sums["runaway"] > 0).any("time")).assign(runaway=sums["runaway"])
 
 
 def _draws(sums: xr.Dataset) -> xr.Dataset:
@@ -76,17 +105,23 @@ def _draws(sums: xr.Dataset) -> xr.Dataset:
     return metrics(resampled(sums, block_weights(sums["time"].values, last)))
 
 
-def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset, suffix: str, settings: int) -> xr.Dataset:
-    """Scores of the settings that have them, NaN for the others."""
-    found = xr.Dataset({f"power_ratio{suffix}": by_seed["power_ratio"].mean("seed")})
+def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suffix: str, settings: int) -> xr.Dataset:
+    """Scores of the settings that have them, NaN for the others; with intervals where there are ``draws``."""
+    found = xr.Dataset({f"power_ratio{suffix}": _over_seeds(by_seed["power_ratio"])})
     for name, short in SCORED.items():
-        found[f"{short}{suffix}"] = by_seed[name].mean("seed")
+        found[f"{short}{suffix}"] = _over_seeds(by_seed[name])
         found[f"{short}{suffix}_by_seed"] = by_seed[name]
-        found[f"{short}{suffix}_interval"] = interval(draws[name].mean("seed"))
-    found[f"power_deviation_sum{suffix}"] = (by_seed["power_deviation_mean"] * by_seed["energetic_wavenumbers"]).mean("seed")
+        if draws is not None:
+            found[f"{short}{suffix}_interval"] = interval(_over_seeds(draws[name]))
+    found[f"power_deviation_sum{suffix}"] = _over_seeds(by_seed["power_deviation_mean"] * by_seed["energetic_wavenumbers"])
     found[f"runaway{suffix}"] = sums["runaway"].mean(["time", "seed"])
     found[f"starts{suffix}"] = sums.sizes["time"]
     return found.reindex(setting=range(settings)).drop_vars("setting")
+
+
+def _over_seeds(scores: xr.DataArray) -> xr.DataArray:
+    """The mean over seeds of training; NaN where one diverged."""
+    return scores.mean("seed", skipna=False)
 
 
 def _all_gains(study: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset, suffix: str) -> xr.Dataset:
@@ -97,8 +132,8 @@ def _all_gains(study: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset, suffix
         if not having.size:
             continue
         for name, short in GAINS.items():
-            seeds, drawn = by_seed[name], draws[name].mean("seed")
-            found[f"{short}{label}{suffix}"] = _gain(seeds.mean("seed"), having, reference)
+            seeds, drawn = by_seed[name], _over_seeds(draws[name])
+            found[f"{short}{label}{suffix}"] = _gain(_over_seeds(seeds), having, reference)
             found[f"{short}{label}{suffix}_by_seed"] = _gain(seeds, having, reference)
             found[f"{short}{label}{suffix}_interval"] = interval(_gain(drawn, having, reference))
     return found.reindex(setting=range(study.sizes["setting"])).drop_vars("setting") if found else found
@@ -143,13 +178,14 @@ def _groups(study: xr.Dataset, by: tuple[str, ...]) -> list[list[int]]:
 def saturation(study: xr.Dataset) -> dict[str, int | None]:
     """For each prior the smallest number of evaluations that is as good as any, by its best solver, grid and warmth at each number.
 
-    As good: CRPS within 1 % and deviation of the spectrum within 5 % of the prior's best; None where no number is both.
+    As good: CRPS within 1 % and deviation of the spectrum within 5 % of the prior's best; None where no number is both. By scores on the
+    validation part, or on the test part where a study has no others.
     """
-    found = {}
+    found, suffix = {}, "_6h_validation" if "crps_6h_validation" in study else "_6h"
     best = study.isel(setting=study["best"].values)
     for group in _groups(best, ("prior",)):
         mine = best.isel(setting=group)
-        crps, deviation = mine["crps_6h"], mine["power_deviation_6h"]
+        crps, deviation = mine[f"crps{suffix}"], mine[f"power_deviation{suffix}"]
         enough = ((crps <= CRPS_TOLERANCE * crps.min()) & (deviation <= SPECTRUM_TOLERANCE * deviation.min())).values
         found[str(mine["prior"].values[0])] = int(mine["nfe"].values[enough].min()) if enough.any() else None
     return found
@@ -168,8 +204,10 @@ def rows(study: xr.Dataset) -> list[dict[str, Any]]:
             "runaway",
             *(f"{gain}{label}" for gain in GAINS.values() for label in ("", "_same", "_features")),
         ]
+        row["diverged"] = diverged(here)
         for name in names:
             row |= _cells(here, f"{name}_6h", f"{name}_6h")
+            row |= _cells(here, f"{name}_6h_validation", f"{name}_6h_validation")
             for lead in here["prediction_timedelta"].values if "prediction_timedelta" in here.dims else ():
                 hours = int(lead / np.timedelta64(1, "h"))
                 row |= _cells(here.sel(prediction_timedelta=lead), name, f"{name}_{hours}h_rolled")

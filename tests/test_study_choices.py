@@ -1,0 +1,123 @@
+"""What a study chooses it chooses on the validation part; what diverges is marked, and never chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from conftest import TINY
+from test_study import parts
+
+import wsdcast
+from wsdcast.artefact import resolve
+from wsdcast.data.analysis import open_analysis
+from wsdcast.errors import UserError
+from wsdcast.forecasting.sampling import best_of, without_auto
+from wsdcast.priors import trained
+from wsdcast.recipe import Recipe, load_recipe
+from wsdcast.study.evaluation import evaluate
+from wsdcast.study.summary import combine, rows, saturation
+
+Scores = dict[tuple[str, int], tuple[float, float]]
+
+
+def studied(solver: str, test: Scores, validation: Scores) -> list:
+    """Made-up settings whose scores differ between the two parts of the record."""
+    of_test, of_validation = (parts(scores, solver=solver) for scores in (test, validation))
+    return [
+        (setting, {"one step": datasets["one step"], "validation": others["validation"]})
+        for (setting, datasets), (_, others) in zip(of_test, of_validation, strict=True)
+    ]
+
+
+def test_the_validation_part_chooses_and_the_test_part_reports():
+    luck = studied("euler", {("warm", 4): (0.8, 1.0)}, {("warm", 4): (1.2, 1.0)})
+    steady = studied("midpoint", {("warm", 4): (1.0, 1.0)}, {("warm", 4): (1.0, 1.0)})
+    study = combine([*luck, *steady], 0.5)
+    (best,) = np.flatnonzero(study["best"])
+    assert study["solver"].values[best] == "midpoint"
+    assert study["crps_6h"].values[best] == pytest.approx(1.0)
+    assert study["crps_6h_validation"].values == pytest.approx([1.2, 1.0])
+    assert study.attrs["chosen_on"] == "the validation part"
+
+
+def test_the_number_that_is_enough_is_read_from_the_validation_part():
+    test: Scores = {("warm", 2): (1.0, 1.1), ("warm", 4): (1.5, 1.3)}
+    validation: Scores = {("warm", 2): (1.5, 1.3), ("warm", 4): (1.0, 1.1)}
+    assert saturation(combine(studied("midpoint", test, validation), 0.5)) == {"warm": 4}
+
+
+def without_validation(scores: Scores, solver: str = "midpoint") -> list:
+    return [(setting, {"one step": datasets["one step"]}) for setting, datasets in parts(scores, solver=solver)]
+
+
+def test_without_a_validation_part_nothing_is_chosen():
+    scores: Scores = {("warm", 4): (1.0, 1.0), ("standard", 4): (1.0, 1.0)}
+    study = combine([*without_validation(scores), *without_validation({("warm", 4): (0.9, 1.0)}, "euler")], 0.5)
+    assert study["prior"].values[study["best"].values].tolist() == ["standard"]  # it has no rival
+    assert "no validation part" in study.attrs["chosen_on"]
+
+
+def test_a_setting_that_diverged_is_marked_and_never_chosen():
+    good, bad = (
+        parts({("warm", 4): (crps, 1.0), ("standard", 4): (1.0, 1.0)}, solver=name) for crps, name in ((1.0, "midpoint"), (0.1, "ab4"))
+    )
+    for _, datasets in bad:
+        for name in datasets:
+            datasets[name] = datasets[name].copy(deep=True)
+            datasets[name]["runaway"][3] = 0.25  # a quarter of the members on one of ten dates
+    study = combine([*good, *bad], 0.5)
+    assert set(study["solver"].values[study["best"].values]) == {"midpoint"}
+    diverged = study.isel(setting=(study["solver"] == "ab4").values)
+    assert np.isnan(diverged["crps_6h"]).all()
+    np.testing.assert_allclose(diverged["runaway_6h"], 0.025)
+    words = {row["solver"]: row["diverged"] for row in rows(study)}
+    assert words == {"midpoint": "", "ab4": "2.5 % of members at validation, 6 h, 2.5 % of members at 6 h"}
+    assert best_of(diverged) is None
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("choices")
+    (place / "tiny.yaml").write_text(TINY)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    wsdcast.train(place / "tiny.yaml", place / "run")
+    return place
+
+
+@pytest.mark.parametrize("kind", ["infinite", "not a number", "too strong"])
+def test_members_that_leave_the_physical_range_end_their_start_alone(run, kind):
+    """The second start diverges at 12 h; the first has the scores that it has alone."""
+    recipe = load_recipe(run / "tiny.yaml")
+    record = open_analysis(run / "run/analysis.zarr")
+    networks = trained(recipe, run / "run", record)
+    value = {"infinite": torch.inf, "not a number": torch.nan, "too strong": 1e4}[kind]
+    starts, members, calls = record.starts(2, 2), 3, [0]
+
+    def sampler(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        state = context[:, :2] + 0.1 * noise
+        calls[0] += 1
+        if calls[0] == 2 and state.shape[0] > members:
+            state[members:] = value
+        return state
+
+    found = evaluate(record, networks, sampler, starts, (6, 12), members, 0, batch=2 * members)
+    alone = evaluate(record, networks, sampler, starts[:1], (6, 12), members, 0, batch=members)
+    xr.testing.assert_allclose(found.isel(time=[0]), alone)
+    assert np.isfinite(found["crps_fair"].isel(prediction_timedelta=0)).all()
+    assert np.isnan(found["crps_fair"].isel(time=1, prediction_timedelta=1)).all()
+    np.testing.assert_array_equal(found["runaway"].isel(variable=0), [[0, 0], [0, 1]])
+
+
+def test_auto_does_not_choose_by_a_study_without_a_validation_part(run):
+    wsdcast.study_nfe(run=run / "run", seeds=[0], priors=["warm"], ablations=[], nfe=[2], rollout_nfe=[], leads=[6], starts=2, members=2)
+    recipe, directory = resolve(run / "tiny.yaml", run / "run", Recipe, rollout__solver="auto", rollout__nfe=2)
+    assert without_auto(recipe, directory).rollout.solver == "midpoint"
+    with xr.open_dataset(directory / "study.nc") as study:
+        older = study.load().drop_vars([name for name in study.data_vars if "validation" in str(name)])
+    older.to_netcdf(directory / "study.nc")
+    with pytest.raises(UserError, match=r"study\.nc has no scores on the validation part, by which --solver auto chooses"):
+        without_auto(recipe, directory)
