@@ -15,13 +15,12 @@ from safetensors.torch import load_file
 from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
-from wsdcast.experiment import Network
 from wsdcast.forecasting.ensemble import in_batches
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
 from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.networks import fixed_moments_of, moments_model, trained
-from wsdcast.inpaint.recipe import Task
+from wsdcast.inpaint.recipe import ImageMomentsNetwork, Task
 from wsdcast.inpaint.sample import _process, sample
 from wsdcast.inpaint.train import train
 from wsdcast.training import checkpoints
@@ -197,7 +196,7 @@ def test_bytes_of_data_are_rounded_and_clipped():
 def test_an_untrained_mean_is_the_image_as_it_is_known(images, kind):
     contexts = fixed_contexts(images, "validation", Task(kind=kind))
     context, target = contexts.context(torch.arange(4)), contexts.target(torch.arange(4))
-    mean, std = moments_model(Network(widths=(8, 8)), 3)(context)
+    mean, std = moments_model(ImageMomentsNetwork(widths=(8, 8)), 3)(context)
     assert torch.equal(mean, context[:, :3])
     known = context[:, 3:].expand(-1, 3, -1, -1) == 1
     assert torch.equal(mean[known], target[known])
@@ -211,7 +210,7 @@ def test_what_is_shown_stays_known_whatever_the_network_says(images):
     """And so teaches it nothing: no gradient comes from there."""
     contexts = fixed_contexts(images, "validation", Task(visible_test=0.5))
     context, target = contexts.context(torch.arange(4)), contexts.target(torch.arange(4))
-    model = moments_model(Network(widths=(8, 8)), 3)
+    model = moments_model(ImageMomentsNetwork(widths=(8, 8)), 3)
     outputs = torch.randn(4, 6, 16, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
     model.network.forward = lambda _: outputs
     mean, std = model(context)
@@ -303,3 +302,24 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(inpainted, tmp_path
         weights.append(load_file(run / "generator/weights.safetensors"))
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, atol=2e-3, rtol=0)
+
+
+def test_the_bound_of_the_std_and_the_known_pixels_can_be_switched_off(images):
+    """Without them the moments are what the network says; with them each changes its own part alone."""
+    contexts = fixed_contexts(images, "validation", Task(visible_test=0.5))
+    context = contexts.context(torch.arange(4))
+    network, found = ImageMomentsNetwork(widths=(8, 8)), {}
+    for known, bound in ((True, 1.0), (True, None), (False, 1.0), (False, None)):
+        torch.manual_seed(0)
+        model = moments_model(network.model_copy(update={"known_pixels": known, "maximum_std": bound}), images.shape[0])
+        torch.nn.init.normal_(model.network.last.weight, std=0.5)
+        with torch.no_grad():
+            found[known, bound] = model.eval()(context)
+    shown = (context[:, -1:] == 1).expand_as(found[True, 1.0][0])
+    mean, std = found[False, None]
+    assert std.max() > 1.5
+    torch.testing.assert_close(found[False, 1.0][1], std.clamp(max=1.0))
+    torch.testing.assert_close(found[True, None][0], torch.where(shown, context[:, :-1], mean))
+    torch.testing.assert_close(found[True, None][1], std.masked_fill(shown, 0.01))
+    torch.testing.assert_close(found[True, 1.0][1], std.clamp(max=1.0).masked_fill(shown, 0.01))
+    assert not torch.equal(mean[shown], context[:, :-1][shown])

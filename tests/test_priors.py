@@ -345,7 +345,7 @@ def test_the_weight_of_the_moments_loss_scales_their_gradients_alone(weight, ran
         # The authors': sigma = (1 - t) / t is exp(1.2 n - 1.2) with a standard normal n.
         (TrainingTimes(mean=1.2, scale=1.2), lambda t: norm.sf((np.log((1 - t) / t) + 1.2) / 1.2)),
     ],
-    ids=str,
+    ids=["logit-normal", "shifted", "uniform", "the authors'"],
 )
 def test_training_times_have_their_distribution(times, distribution):
     pairs = lambda chosen, mine: Pairs(torch.zeros(chosen.numel(), 1, 1, 1), torch.zeros(chosen.numel(), 1, 1, 1))  # noqa: E731

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -61,6 +62,17 @@ class TrainingTimes(Section):
     kind: Literal["logit-normal", "uniform"] = Field("logit-normal", description="distribution of the flow time t")
     mean: float = Field(0.0, description="of log(t / (1 - t)); of no effect on uniform times; the authors of the paper use 1.2")
     scale: PositiveFloat = Field(1.0, description="standard deviation of the same; the authors use 1.2")
+
+
+class MomentsNetwork(Network):
+    """The warm-start network."""
+
+    maximum_std: PositiveFloat | None = Field(1.0, description="upper bound of the predicted std, in the data's own; null: none")
+
+    @property
+    def highest_std(self) -> float:
+        """The bound, infinite where there is none."""
+        return math.inf if self.maximum_std is None else self.maximum_std
 
 
 class TrainingLog(Section):

@@ -65,7 +65,7 @@ def moments_model(network: Moments, includes_poles: bool, beside: int = 0) -> Mo
     if network.rank:
         # The likelihood is stationary where all patterns of correlation are zero.
         nn.init.normal_(unet.last.weight[2 * CHANNELS :], std=0.05)
-    return MomentsModel(unet, CHANNELS, rank=network.rank)
+    return MomentsModel(unet, CHANNELS, rank=network.rank, maximum_std=network.highest_std)
 
 
 def generator_model(network: Generator, includes_poles: bool, beside: int = 0, rank: int = 0) -> UNet:

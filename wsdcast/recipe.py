@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from wsdcast.experiment import Experiment, Network, Section, TrainingLog, TrainingTimes, load
+from wsdcast.experiment import Experiment, MomentsNetwork, Network, Section, TrainingLog, TrainingTimes, load
 from wsdcast.names import (
     ANALYSIS,
     FORECAST,
@@ -71,7 +71,7 @@ class Data(Section):
         return self
 
 
-class Moments(Network):
+class Moments(MomentsNetwork):
     """The warm-start network."""
 
     rank: int = Field(0, ge=0, le=64, description="patterns of correlation predicted beside mean and std; 0: a diagonal prior")

@@ -122,7 +122,12 @@ class Record:
 
 
 def open_record(
-    source: Address, scratch: Path, start: datetime | None = None, end: datetime | None = None, skip: Sequence[datetime] = ()
+    source: Address,
+    scratch: Path,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    skip: Sequence[datetime] = (),
+    all_hours: bool = False,
 ) -> Record:
     """Look at all files or stores of a source, without reading wind.
 
@@ -131,6 +136,7 @@ def open_record(
         scratch: directory where zipped files are unpacked.
         start, end: first and last time wanted, UTC; default: all.
         skip: times to leave out, UTC.
+        all_hours: whether times at other hours than 00, 06, 12 and 18 UTC are kept, as where forecasts are scored.
 
     Returns:
         The record, or one that lists its problems.
@@ -154,7 +160,7 @@ def open_record(
             record.notes.append(f"{len(record.without_wind)} of its files have no 10 m wind and are left out: {files}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_some(record.forecasts)}")
-        _place(record, start, end, np.array(skip, dtype="datetime64[ns]"))
+        _place(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours)
     else:
         record.problems += record.without_wind
     for found in static:
@@ -240,7 +246,7 @@ def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
     return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
 
 
-def _place(record: Record, start: datetime | None, end: datetime | None, skip: Times) -> None:
+def _place(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:
     """Bring the times of all pieces in order, and note what is odd about them."""
     known: dict[str, Times] = {}
     for component in WIND_NAMES:
@@ -252,7 +258,7 @@ def _place(record: Record, start: datetime | None, end: datetime | None, skip: T
         piece = np.concatenate([np.full(record.pieces[index].times.size, index) for index in pieces])
         index = np.concatenate([np.arange(record.pieces[index].times.size) for index in pieces])
         wanted = np.concatenate([_wanted(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
-        synoptic = times.astype("datetime64[s]").astype(np.int64) % 21600 == 0
+        synoptic = all_hours | (times.astype("datetime64[s]").astype(np.int64) % 21600 == 0)
         if component == "u":
             record.notes += _oddities(times[wanted], synoptic[wanted])
         chosen = np.flatnonzero(wanted & synoptic)
@@ -275,7 +281,7 @@ def _place(record: Record, start: datetime | None, end: datetime | None, skip: T
         )
     elif _one_day_a_month(record.times):
         record.problems.append("its times are some hours of one day a month: means of a month by hour of day, no six-hourly record")
-    elif not np.any(np.diff(record.times) == STEP):
+    elif not all_hours and not np.any(np.diff(record.times) == STEP):
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
 
 

@@ -62,7 +62,7 @@ def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
     Raises:
         UserError: if it cannot be used.
     """
-    record = open_record(source, scratch)
+    record = open_record(source, scratch, all_hours=True)
     if record.problems:
         raise UserError(f"{source}: {record.problems[0]}" + (f" (and {len(record.problems) - 1} more)" if record.problems[1:] else ""))
     assert record.grid is not None

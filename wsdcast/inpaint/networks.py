@@ -13,12 +13,12 @@ from wsdcast import models
 from wsdcast.artefact import require
 from wsdcast.experiment import Network
 from wsdcast.images.store import Images
-from wsdcast.inpaint.recipe import ImageRecipe
+from wsdcast.inpaint.recipe import ImageMomentsNetwork, ImageRecipe
 from wsdcast.names import GENERATOR, MOMENTS
 from wsdcast.nets.unet import UNet
 from wsdcast.priors import start_of
 from wsdcast.warmstart.ablations import fixed_moments, standard_moments
-from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel
+from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 
 CHUNK = 1024
@@ -28,19 +28,25 @@ class ImageMoments(MomentsModel):
     """h_phi for images: where the context shows a pixel, its mean is what is shown and its std the least.
 
     Left to the network, Eq. 5 weighs an error there by 1 / std^2, ten thousand times one of the size of the image's range, and a network
-    that learns for minutes learns little else.
+    that learns for minutes learns little else. Without ``known_pixels`` it is left to the network, as in the paper.
     """
+
+    def __init__(self, network: nn.Module, channels: int, known_pixels: bool = True, maximum_std: float = MAXIMUM_STD) -> None:
+        super().__init__(network, channels, maximum_std=maximum_std)
+        self.known_pixels = known_pixels
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each (batch, channels, row, column), of contexts (batch, channels + 1, row, column)."""
         mean, std = super().forward(context)
+        if not self.known_pixels:
+            return mean, std
         shown = context[:, -1:] == 1
         return torch.where(shown, context[:, :-1], mean), std.masked_fill(shown, MINIMUM_STD)
 
 
-def moments_model(network: Network, channels: int) -> ImageMoments:
+def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
     """An untrained h_phi for images of some channels; its mean is the image as it is known."""
-    return ImageMoments(_unet(network, channels + 1, 2 * channels, 0), channels)
+    return ImageMoments(_unet(network, channels + 1, 2 * channels, 0), channels, network.known_pixels, network.highest_std)
 
 
 def generator_model(network: Network, channels: int) -> UNet:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
-from wsdcast.experiment import Experiment, Network, Optimisation, Section, TrainingLog, TrainingTimes
+from wsdcast.experiment import Experiment, MomentsNetwork, Network, Optimisation, Section, TrainingLog, TrainingTimes
 from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, SAMPLES, SCORES, STUDY, GridName, ImagePriorName, SolverName
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -63,6 +63,12 @@ class Task(Section):
         if ends[0] > ends[1]:
             raise ValueError("the first end must not be above the second")
         return ends
+
+
+class ImageMomentsNetwork(MomentsNetwork):
+    """The warm-start network."""
+
+    known_pixels: bool = Field(True, description="whether a visible pixel is its own mean, with the least std; false: the network says")
 
 
 class ImageGenerator(Network):
@@ -160,7 +166,7 @@ class ImageRecipe(Experiment):
 
     data: ImageData = ImageData()
     task: Task = Task()
-    moments: Network = Network()
+    moments: ImageMomentsNetwork = ImageMomentsNetwork()
     generator: ImageGenerator = ImageGenerator()
     classifier: Classifier = Classifier()
     training: TrainingLog = TrainingLog()

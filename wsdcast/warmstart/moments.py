@@ -28,14 +28,16 @@ class MomentsModel(nn.Module):
         channels: channels of the target.
         residual: whether the mean is added to the context's first channels.
         rank: how many patterns of correlation are predicted beside the moments (:class:`CorrelatedPrior`).
+        maximum_std: above it the predicted standard deviation is clipped; infinite: nowhere, as in the paper.
     """
 
-    def __init__(self, network: nn.Module, channels: int, residual: bool = True, rank: int = 0) -> None:
+    def __init__(self, network: nn.Module, channels: int, residual: bool = True, rank: int = 0, maximum_std: float = MAXIMUM_STD) -> None:
         super().__init__()
         self.network = network
         self.channels = channels
         self.residual = residual
         self.rank = rank
+        self.maximum_std = maximum_std
         self.calibration: Tensor
         self.register_buffer("calibration", torch.ones(channels))
 
@@ -47,7 +49,7 @@ class MomentsModel(nn.Module):
             mean = mean + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
         # Shifted so that training starts from a std of 0.2, not 0.7: nearer to what a step of 6 h leaves uncertain.
-        std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, MAXIMUM_STD) * calibration
+        std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, self.maximum_std) * calibration
         if not self.rank:
             return mean, std
         # A pattern's length, whose square is the standard deviation along it, is then about one whatever the grid.
