@@ -366,3 +366,21 @@ def test_tables_of_a_study_of_images(place, study, tmp_path):
     expected = of_prior["warm", 1.0] / of_prior["standard", 1.0]
     assert f"{expected.mean():.2f} / {expected[0]:.2f}, {expected[1]:.2f}" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"tiny-evaluations.png", "tiny-visible.png"}
+
+
+def test_each_solver_on_each_grid(copy, images, without_page):
+    """Log-SNR times between the recipe's ends and the recipe's momentum, as sampling by hand has them."""
+    fewer = {"seeds": [0], "priors": ["warm"], "ablations": [], "visible": [], "nfe": [4], "warmths": [1.0]}
+    recipe = RECIPE.changed(sample__log_snr_ends=(-2.0, 4.0), sample__momentum=0.8)
+    inpaint_study(recipe, copy, solvers=["ab2", "dpm2"], grids_in_time=["uniform", "log-snr"], **fewer)
+    with xr.open_dataset(copy / "study.nc") as found:
+        curve = found.load().isel(setting=(found["solver"] != "").values)
+    pairs = list(zip(curve["solver"].values.tolist(), curve["grid_in_time"].values.tolist(), strict=True))
+    assert pairs == [("ab2", "uniform"), ("ab2", "log-snr"), ("dpm2", "uniform"), ("dpm2", "log-snr")]
+    networks = trained(RECIPE.changed(seed=0), copy / "study/warm-0", images)
+    contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
+    for number, (solver, grid) in enumerate(pairs):
+        sampler = sampler_of(networks, solver, grid, 4, 1.0, (-2.0, 4.0), 0.8 if solver == "ab2" else 1.0)
+        samples = np.stack(list(draw_samples(contexts, sampler, 2)))
+        assert curve["crps"].values[number] == pytest.approx(statistics_by_context(samples, contexts, {})["crps"].mean().item())
+    assert np.unique(curve["crps"]).size == 4

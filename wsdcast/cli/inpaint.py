@@ -160,6 +160,9 @@ def study(
         str | None, typer.Option(metavar=LIST, help="Numbers of evaluations.", show_default="the recipe's: 2,4,6,8,10,12,20,50,100")
     ] = None,
     solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint,dpm3")] = None,
+    grids_in_time: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Flow times of each solver, as for sample.", show_default="the recipe's: uniform")
+    ] = None,
     visible: Annotated[
         str | None,
         typer.Option(metavar=LIST, help="Shares of visible pixels; '' for none.", show_default="the recipe's: 0.01,0.05,0.2,0.5,0.9"),
@@ -185,6 +188,7 @@ def study(
         "ablations": ablations,
         "nfe": nfe,
         "solvers": solvers,
+        "grids_in_time": grids_in_time,
         "visible": visible,
         "warmths": warmths,
     }

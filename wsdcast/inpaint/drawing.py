@@ -42,23 +42,31 @@ def batch_size(points: int, device: torch.device) -> int:
     return ensemble.batch_size(points, device) if device.type == "cpu" else max(1, 256_000 // points)
 
 
-def sampler_of(networks: Trained, solver_name: str, grid_in_time: str, nfe: int, warmth: float) -> Sampler:
-    """Algorithm 2 with exactly ``nfe`` evaluations.
+def sampler_of(
+    networks: Trained,
+    solver_name: str,
+    grid_in_time: str,
+    nfe: int,
+    warmth: float,
+    log_snr_ends: tuple[float, float] | None = None,
+    momentum: float = 1.0,
+) -> Sampler:
+    """Algorithm 2 with exactly ``nfe`` evaluations; the ends are of the log-SNR grid, the momentum of Adams-Bashforth methods.
 
     Raises:
         UserError: if the solver cannot take so many, or no steps of this grid.
     """
     require_possible(solver_name, grid_in_time, nfe)
-    times = grid(grid_in_time, steps_for(solver_name, nfe))
-    return generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name))
+    times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
+    return generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum))
 
 
-def possible(solver_name: str, numbers: Iterable[int]) -> list[int]:
-    """Those numbers of evaluations that a solver can take exactly."""
+def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform") -> list[int]:
+    """Those numbers of evaluations that a solver can take exactly; none if it cannot take the steps of the grid."""
     found = []
     for number in numbers:
         with suppress(UserError):
-            steps_for(solver_name, number)
+            require_possible(solver_name, grid_in_time, number)
             found.append(number)
     return found
 
@@ -103,7 +111,7 @@ def same_noise_samples(
     """
     every = torch.arange(len(contexts))
     context, noise = contexts.context(every), contexts.noise(every, 1)[:, 0]
-    samplers = {nfe: sampler_of(networks, solver_name, grid_in_time, nfe, warmth) for nfe in possible(solver_name, numbers)}
+    samplers = {nfe: sampler_of(networks, solver_name, grid_in_time, nfe, warmth) for nfe in possible(solver_name, numbers, grid_in_time)}
     return {nfe: as_images(in_batches(sampler, SHOWN)(context, noise)) for nfe, sampler in samplers.items()}
 
 

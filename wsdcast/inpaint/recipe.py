@@ -103,6 +103,8 @@ class Sampling(Section):
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
+    log_snr_ends: tuple[float, float] = Field((-3.0, 3.0), description="range of the log-snr grid; before and after it one step each")
+    momentum: float = Field(1.0, gt=0, le=1, description="of ab2, ab3, ab4; 1: none")
     warmth: Warmth | Literal["calibrated"] = Field(1.0, description="w of Eq. 4, or calibrated on validation images")
     seed: int = Field(0, ge=0, description="of masks and noise")
     protocol: Protocol = Field("held-out", description="paper: contexts of training images, as the reference scored")
@@ -111,6 +113,13 @@ class Sampling(Section):
     def part(self) -> Literal["test", "train"]:
         """The part of the images that contexts are of."""
         return "train" if self.protocol == "paper" else "test"
+
+    @field_validator("log_snr_ends")
+    @classmethod
+    def _increasing(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if not -15 <= ends[0] < ends[1] <= 15:
+            raise ValueError("log_snr_ends must increase and lie between -15 and 15")
+        return ends
 
     @field_validator("solver")
     @classmethod
@@ -129,7 +138,8 @@ class ImageStudy(Section):
     )
     nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 8, 10, 12, 20, 50, 100), min_length=1)
     ablation_nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1)
-    solvers: tuple[SolverName, ...] = Field(("midpoint", "dpm3"), min_length=1, description="each on uniform times")
+    solvers: tuple[SolverName, ...] = Field(("midpoint", "dpm3"), min_length=1, description="each with each grid")
+    grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1, description="the range of log-snr and momentum are sample's")
     visible: tuple[Share, ...] = Field((0.01, 0.05, 0.2, 0.5, 0.9), description="shares of pixels visible, for the sensitivity")
     visible_nfe: tuple[PositiveInt, ...] = Field((4, 50), description="at these numbers of evaluations")
     warmths: tuple[Warmth | Literal["calibrated"], ...] = Field(

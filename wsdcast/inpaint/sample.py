@@ -64,7 +64,7 @@ def sample(
     networks, wanted, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)
     warmth = warmth_for(wanted.warmth, networks, unseen)
-    sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, warmth)
+    sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, warmth, wanted.log_snr_ends, wanted.momentum)
     if is_current(resolved, directory, SAMPLES, overwrite):
         summary.facts["current"] = str(directory / SAMPLES)
         return summary
@@ -111,8 +111,8 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
     shared = noise.new_full((1,), warmth)
     prior = networks.prior_of(context).blended(shared)
-    times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe))
+    times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     states: list[Tensor] = []
-    solver(settings.solver)(velocity_of(networks.generator, prior, context, shared), noise, times, watch=states.append)
+    solver(settings.solver, settings.momentum)(velocity_of(networks.generator, prior, context, shared), noise, times, watch=states.append)
     denormalised = [prior.denormalise(x) for x in states]
     return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()

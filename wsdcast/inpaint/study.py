@@ -91,7 +91,7 @@ def inpaint_study(
         for setting in settings[prior]:
             parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
         if seed == wanted.seeds[0] and prior in wanted.priors:
-            shown[prior] = same_noise_samples(few, networks, wanted.solvers[0], "uniform", wanted.nfe, 1.0)
+            shown[prior] = same_noise_samples(few, networks, wanted.solvers[0], wanted.grids_in_time[0], wanted.nfe, 1.0)
     part, count = resolved.sample.part, wanted.contexts * wanted.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
     study = combine(parts, cost[0], reference)
@@ -161,30 +161,34 @@ def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
     own = recipe.sample.warmth if prior == "warm" and recipe.sample.warmth != "calibrated" else 1.0
     # The recipe's own warmth comes first: it is the one that is compared with the standard prior.
     numbers = list(dict.fromkeys([own, *(warmth for warmth in warmths if warmth != "calibrated")]))
-    found, asked = [], wanted.nfe if main else wanted.ablation_nfe
+    found, asked = list[Setting](), wanted.nfe if main else wanted.ablation_nfe
     for solver in wanted.solvers if main else wanted.solvers[:1]:
-        if not possible(solver, asked):
-            raise UserError(f"nothing to study: the solver {solver} cannot make exactly {', '.join(map(str, asked))} evaluations")
-        found += [Setting("curve", prior, solver, "uniform", *both) for both in product(numbers, [share], possible(solver, asked))]
+        made = len(found)
+        for grid in wanted.grids_in_time if main else wanted.grids_in_time[:1]:
+            found += [Setting("curve", prior, solver, grid, *both) for both in product(numbers, [share], possible(solver, asked, grid))]
+        if len(found) == made:
+            where = f"on {', '.join(wanted.grids_in_time)} times"
+            raise UserError(f"nothing to study: the solver {solver} cannot make exactly {', '.join(map(str, asked))} evaluations {where}")
     if prior == "warm":
         found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
     if not main or not recipe.task.shows_pixels:
         return found
-    for visible, nfe, warmth in product(wanted.visible, possible(wanted.solvers[0], wanted.visible_nfe), warmths):
+    solver, grid = wanted.solvers[0], wanted.grids_in_time[0]
+    for visible, nfe, warmth in product(wanted.visible, possible(solver, wanted.visible_nfe, grid), warmths):
         name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
-        found.append(Setting("sensitivity", name, wanted.solvers[0], "uniform", value, visible, nfe))
+        found.append(Setting("sensitivity", name, solver, grid, value, visible, nfe))
     return found
 
 
 def _left_out(recipe: ImageRecipe) -> dict[str, str]:
     """What :func:`settings_of` leaves out, in words."""
     wanted = recipe.study
-    asked = [(solver, nfe) for solver in wanted.solvers for nfe in wanted.nfe]
-    asked += [(wanted.solvers[0], nfe) for nfe in (*wanted.ablation_nfe, *wanted.visible_nfe)]
+    asked = list(product(wanted.solvers, wanted.grids_in_time, wanted.nfe))
+    asked += [(wanted.solvers[0], wanted.grids_in_time[0], nfe) for nfe in (*wanted.ablation_nfe, *wanted.visible_nfe)]
     found: dict[str, list[str]] = {}
-    for solver, nfe in dict.fromkeys(asked):
-        if not possible(solver, [nfe]):
-            found.setdefault(f"left out: {solver}", []).append(str(nfe))
+    for solver, grid, nfe in dict.fromkeys(asked):
+        if not possible(solver, [nfe], grid):
+            found.setdefault(f"left out: {solver}" + f", {grid}" * (grid != "uniform"), []).append(str(nfe))
     return {what: f"{', '.join(numbers)} evaluations, which it cannot make exactly" for what, numbers in found.items()}
 
 
@@ -198,7 +202,10 @@ def _evaluated(
     warmth = warmth_for("calibrated" if setting.prior == CALIBRATED else setting.warmth, networks, unseen)
     origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
     asked = [variant.task.model_dump(mode="json"), variant.sample.part, count, wanted.samples, sorted(extract)]
-    about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked])
+    ends = variant.sample.log_snr_ends if setting.grid_in_time == "log-snr" else None
+    momentum = variant.sample.momentum if setting.solver.startswith("ab") else 1.0
+    special = [ends, momentum] if ends or momentum != 1 else []
+    about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked, *special])
     path = place / f"{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
     # What is damaged is made again.
     with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
@@ -206,7 +213,7 @@ def _evaluated(
         return path
     contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
     sampler = (
-        sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth)
+        sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth, ends, momentum)
         if setting.solver
         else moments_sampler(moments_alone(networks.moments))
     )
