@@ -6,27 +6,25 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.data.axes import with_forecast_axes
 from wsdcast.data.layout import UNITS, WIND_NAMES, component_of, order_of, space_of
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
 
-DIMENSIONS = {
-    "time": ("time", "init_time", "initial_time", "forecast_reference_time"),
-    "number": ("number", "realization", "sample", "member", "ensemble", "ensemble_member"),
-    "prediction_timedelta": ("prediction_timedelta", "lead_time", "step", "lead"),
-}
-"""What starts, members and lead times are called, in order of the dimensions before latitude and longitude."""
+DIMENSIONS = ("time", "number", "prediction_timedelta")
+"""What our own stores call initial time, member and lead time, in order of the dimensions before latitude and longitude."""
 
 
 def to_conventions(dataset: xr.Dataset) -> xr.Dataset:
     """The 10 m wind of a dataset of forecasts or analyses as our own stores have it, lazily.
 
     Variables have the names of WeatherBench 2; dimensions are ``time``, ``number`` and ``prediction_timedelta``, those that there are, then
-    latitude from north to south and longitude from 0 eastward. Others of length one are dropped.
+    latitude from north to south and longitude from 0 eastward. Others of length one are dropped. An initial time or a lead time
+    without a dimension is a scalar coordinate.
 
     Raises:
-        UserError: if a component is missing or given in other units than m s-1, if the grid is no regular one of the whole globe, or
-            another dimension is left over.
+        UserError: if a component is missing or given in other units than m s-1, if the grid is no regular one of the whole globe, if
+            initial and lead time do not vary along dimensions of their own, or another dimension is left over.
     """
     found = {}
     for component, name in zip(WIND_NAMES, VARIABLES, strict=True):
@@ -41,17 +39,13 @@ def to_conventions(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def _in_order(array: xr.DataArray) -> xr.DataArray:
-    names = space_of(array)
-    for standard, known in DIMENSIONS.items():
-        here = [dimension for dimension in array.dims if str(dimension).lower() in known]
-        if len(here) > 1:
-            raise UserError(f"{array.name}: both '{here[0]}' and '{here[1]}' may be its '{standard}'")
-        names |= dict.fromkeys(here, standard)
-    others = [dimension for dimension in array.dims if dimension not in names]
+    space = space_of(array)
+    array = with_forecast_axes(array)
+    others = [dimension for dimension in array.dims if dimension not in {*DIMENSIONS, *space}]
     extra = [str(dimension) for dimension in others if array.sizes[dimension] > 1]
     if extra:
         raise UserError(f"{array.name} has a dimension '{extra[0]}' of length {array.sizes[extra[0]]}, which is none of a forecast")
-    array = array.squeeze(others).reset_coords(drop=True).rename({name: standard for name, standard in names.items() if name != standard})
+    array = array.squeeze(others, drop=True).rename({name: standard for name, standard in space.items() if name != standard})
     rows, columns, grid = order_of(array)
     array = array.isel(latitude=_as_slice(rows), longitude=_as_slice(columns))
     array = array.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
