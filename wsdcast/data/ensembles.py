@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.conventions import to_conventions
+from wsdcast.data.blocks import label
+from wsdcast.data.conventions import DIMENSIONS, to_conventions
 from wsdcast.data.grid import Grid
 from wsdcast.data.layout import dates_of
 from wsdcast.data.opening import Address, addresses, first_line, open_dataset
@@ -22,7 +25,7 @@ class StoredForecast:
 
     Attributes:
         name: of the store, for messages.
-        times: of the starts, (time,).
+        times: initial times, (time,), increasing.
         leads: lead times, (lead,), increasing.
         members: of each ensemble; 1 for a forecast without members.
         grid: of the fields, in the one order.
@@ -54,11 +57,14 @@ class StoredForecast:
 def open_forecast(address: Address) -> StoredForecast:
     """Open a store of forecasts in the layout of WeatherBench 2, or one that differs from it in names and order.
 
+    Initial and lead times are sorted; lead times of 0 and before are left out.
+
     Args:
-        address: path or URL of a Zarr store, or of a NetCDF file.
+        address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
 
     Raises:
-        UserError: if it is no such store.
+        UserError: if it is no such store, an initial time, a lead time or a member is missing or occurs twice, or a lead time is not of
+            whole hours.
     """
     found = addresses(address)
     if len(found) > 1:
@@ -67,28 +73,31 @@ def open_forecast(address: Address) -> StoredForecast:
         wind = to_conventions(open_dataset(found[0]))
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
-    for name in ("time", "prediction_timedelta"):
+    for name, what in (("time", "initial times"), ("prediction_timedelta", "lead times")):
         if name not in wind.coords:
-            known = ", ".join(map(str, wind.coords))
-            raise UserError(f"{address}: has no coordinate '{name}', but {known}; forecasts are stored by initial and lead time")
-    missing = [name for name in ("time", "number", "prediction_timedelta") if name not in wind.dims]
-    wind = wind.expand_dims(missing).transpose("time", "number", "prediction_timedelta", "latitude", "longitude")
-    times, leads = wind["time"].values, wind["prediction_timedelta"].values
+            raise UserError(f"{address}: has no coordinate '{name}' of {what}, but {', '.join(map(str, wind.coords))}")
+    missing = [name for name in DIMENSIONS if name not in wind.dims]
+    wind = wind.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
+    times, leads = dates_of(wind["time"], address), wind["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times are no differences of time, but {leads.dtype}; they need units such as hours")
-    times = dates_of(wind["time"], address)
-    for name, what in (("time", "initial time"), ("number", "member"), ("prediction_timedelta", "lead time")):
-        values = wind[name].values if name in wind.coords else np.empty(0)
-        doubled = [value for value, count in zip(*np.unique(values, return_counts=True), strict=True) if count > 1]
-        if doubled:
-            more = f" and {len(doubled) - 1} more" if doubled[1:] else ""
-            raise UserError(f"{address}: its {what} {_in_words(doubled[0])}{more} occurs twice")
-    if (np.diff(leads) < np.timedelta64(0)).any():
-        wind = wind.isel(prediction_timedelta=np.argsort(leads))
-    leads = wind["prediction_timedelta"].values
+    # Times stored as fractions of days or hours are off by their rounding.
+    times, leads = _to_the_second(times), _to_the_second(leads)
+    for name, values in (
+        ("initial times", times),
+        ("lead times", leads),
+        ("members", wind.coords["number"].values if "number" in wind.coords else None),
+    ):
+        if values is not None:
+            _require_once(values, f"{address}: {name}")
+    if (leads % np.timedelta64(1, "h") != np.timedelta64(0)).any():
+        raise UserError(f"{address}: its lead times are not all whole hours")
+    wind = _sorted(wind, "time", times)
+    wind = _sorted(wind, "prediction_timedelta", leads)
+    times, leads = np.sort(times), np.sort(leads)
     # A lead time of 0 is the analysis that a forecast started from: no forecast yet.
     later = slice(int((leads <= np.timedelta64(0)).sum()), None)
-    if not leads[later].size:
+    if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
     grid = Grid(wind["latitude"].values, wind["longitude"].values)
     wind = wind.isel(prediction_timedelta=later)
@@ -97,7 +106,32 @@ def open_forecast(address: Address) -> StoredForecast:
     )
 
 
-def _in_words(value: object) -> str:
+def _to_the_second(values: NDArray[Any]) -> NDArray[Any]:
+    kind = values.dtype.kind  # M of dates, m of differences
+    return (values.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
+
+
+def _require_once(values: NDArray[Any], what: str) -> None:
+    """Refuse labels that are missing or occur twice.
+
+    Raises:
+        UserError: if so, naming the first.
+    """
+    empty = pd.isnull(values)
+    if empty.any():
+        raise UserError(f"{what}: {empty.sum()} of {values.size} are missing")
+    several, counts = np.unique(values, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{what}: {(counts > 1).sum()} occur more than once, the first {_label(several[counts > 1][0])}")
+
+
+def _label(value: Any) -> str:
     if isinstance(value, np.datetime64):
-        return str(value.astype("datetime64[h]"))
+        return label(value)
     return f"{value / np.timedelta64(1, 'h'):g} h" if isinstance(value, np.timedelta64) else str(value)
+
+
+def _sorted(wind: xr.Dataset, dimension: str, values: NDArray[Any]) -> xr.Dataset:
+    """In order of a coordinate; not touched where it is, for slices are read faster than lists."""
+    order = np.argsort(values)
+    return wind if (np.diff(order) == 1).all() else wind.isel({dimension: order})

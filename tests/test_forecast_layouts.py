@@ -1,0 +1,130 @@
+"""Forecasts under the names and in the shapes that other tools give them: the same wind for all, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from wsdcast.data.ensembles import open_forecast
+from wsdcast.data.grid import Grid
+from wsdcast.data.store import VARIABLES
+from wsdcast.errors import UserError
+
+GRID = Grid.regular("8x4")
+HOUR = np.timedelta64(1, "h")
+STARTS = np.datetime64("2020-02-01", "ns") + 24 * HOUR * np.arange(3)
+LEADS = (HOUR * np.array([6, 12, 24])).astype("timedelta64[ns]")
+VALID = (("time", "prediction_timedelta"), STARTS[:, None] + LEADS)
+
+
+def plain() -> xr.Dataset:
+    shape = (STARTS.size, 2, LEADS.size, *GRID.shape)
+    fields = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    names = ("time", "number", "prediction_timedelta", "latitude", "longitude")
+    coordinates = {"time": STARTS, "number": [0, 1], "prediction_timedelta": LEADS, "latitude": GRID.latitude, "longitude": GRID.longitude}
+    return xr.Dataset({name: (names, field) for name, field in zip(VARIABLES, fields, strict=True)}, coordinates)
+
+
+def numbered(unit: str, size: np.timedelta64, dtype: str = "int64") -> Callable[[xr.Dataset], xr.Dataset]:
+    values = (LEADS / size).astype(dtype)
+    return lambda store: store.assign_coords(prediction_timedelta=("prediction_timedelta", values, {"units": unit})).rename(
+        prediction_timedelta="lead", time="init", number="member"
+    )
+
+
+def by_valid_time(store: xr.Dataset) -> xr.Dataset:
+    """One forecast along its valid times, as CF and iris have it."""
+    one = store.isel(time=0, drop=True).assign_coords(prediction_timedelta=STARTS[0] + LEADS).rename(prediction_timedelta="time")
+    return one.assign_coords(forecast_reference_time=STARTS[0])
+
+
+def graphcast(store: xr.Dataset) -> xr.Dataset:
+    """Lead times are called time, initial times have no coordinate but that of the valid times."""
+    valid = (("time", "prediction_timedelta"), store.time.values[:, None] + LEADS)
+    return store.assign_coords(datetime=valid).drop_vars("time").rename(time="batch", prediction_timedelta="time", number="sample")
+
+
+LAYOUTS = {
+    "WeatherBench 2": lambda store: store,
+    "earth2studio": lambda store: store.rename(prediction_timedelta="lead_time", number="ensemble"),
+    "dynamical.org": lambda store: store.assign_coords(valid_time=VALID).rename(
+        time="init_time", prediction_timedelta="lead_time", number="ensemble_member"
+    ),
+    "Climate Data Store": lambda store: store.assign_coords(valid_time=VALID).rename(
+        time="forecast_reference_time", prediction_timedelta="forecast_period"
+    ),
+    "hours": numbered("hours", HOUR),
+    "h": numbered("h", HOUR),
+    "days": numbered("days", 24 * HOUR, "float32"),
+    "minutes": numbered("minutes", np.timedelta64(1, "m"), "int32"),
+    "by standard name": lambda store: (
+        store.rename(time="S", prediction_timedelta="L", number="M")
+        .assign_coords(S=("S", STARTS, {"standard_name": "forecast_reference_time"}), L=("L", LEADS, {"standard_name": "forecast_period"}))
+        .assign_coords(M=("M", [1, 2], {"standard_name": "realization"}))
+    ),
+    "initial and valid times": lambda store: (
+        store.drop_vars("prediction_timedelta").assign_coords(valid_time=VALID).rename(time="init_time", prediction_timedelta="step")
+    ),
+    "GraphCast": graphcast,
+    "lead times from the longest": lambda store: store.isel(prediction_timedelta=slice(None, None, -1)),
+    "with lead times before 6 h": lambda store: xr.concat(
+        [store, store.assign_coords(prediction_timedelta=LEADS - 24 * HOUR)], dim="prediction_timedelta", join="outer"
+    ),
+    "initial times from the last": lambda store: store.isel(time=slice(None, None, -1)),
+}
+
+ONE_START = {
+    "cfgrib": lambda store: (
+        store.isel(time=0).assign_coords(valid_time=("prediction_timedelta", STARTS[0] + LEADS)).rename(prediction_timedelta="step")
+    ),
+    "CF": by_valid_time,
+    "CF with lead times": lambda store: by_valid_time(store).assign_coords(forecast_period=("time", LEADS)),
+    "lead and valid times": lambda store: (
+        by_valid_time(store).drop_vars("forecast_reference_time").assign_coords(forecast_period=("time", LEADS))
+    ),
+    "scalar init": lambda store: numbered("hours", HOUR)(store).isel(init=0),
+    "GraphCast": lambda store: graphcast(store.isel(time=[0])),
+}
+
+
+def written(store: xr.Dataset, place: Path) -> str:
+    store.to_netcdf(place / "model.nc")
+    return str(place / "model.nc")
+
+
+@pytest.mark.parametrize(("layouts", "layout"), [*(("all", name) for name in LAYOUTS), *(("one", name) for name in ONE_START)])
+def test_other_layouts_hold_the_same_forecast(layouts, layout, tmp_path):
+    starts = STARTS if layouts == "all" else STARTS[:1]
+    change = (LAYOUTS if layouts == "all" else ONE_START)[layout]
+    found = open_forecast(written(change(plain()), tmp_path))
+    np.testing.assert_array_equal(found.times, starts)
+    np.testing.assert_array_equal(found.leads, LEADS)
+    for row in range(starts.size):
+        expected = np.stack([plain()[name].values[row] for name in VARIABLES], axis=-3)
+        np.testing.assert_array_equal(found.read(row), expected)
+
+
+REFUSED = {
+    "initial times: 1 occur more than once, the first 2020-02-02T00:00": lambda store: store.isel(time=[0, 1, 1, 2]),
+    "lead times: 1 occur more than once, the first 12 h": lambda store: store.isel(prediction_timedelta=[0, 1, 1, 2]),
+    "members: 1 occur more than once, the first 1": lambda store: store.isel(number=[0, 1, 1]),
+    "initial times: 1 of 3 are missing": lambda store: store.assign_coords(time=[*STARTS[:2], np.datetime64("NaT", "ns")]),
+    "not all whole hours": lambda store: store.assign_coords(prediction_timedelta=LEADS + np.timedelta64(30, "m")),
+    "no differences of time, but int64": lambda store: store.assign_coords(prediction_timedelta=[6, 12, 24]),
+    "no differences of time, but int32": numbered("months", HOUR, "int32"),
+    "stored by valid time: initial and lead time": lambda store: store.rename(time="valid_time"),
+    "stored by valid time alone": lambda store: store.isel(prediction_timedelta=0, drop=True).rename(time="valid_time"),
+    "no coordinate 'time' of initial times": lambda store: store.drop_vars("time"),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_no_clear_forecast_is_refused_in_one_line(message, tmp_path):
+    with pytest.raises(UserError) as refused:
+        open_forecast(written(REFUSED[message](plain()), tmp_path))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
