@@ -32,7 +32,11 @@ MUST_PRINT = {
     "24": ["262 m/s.*--skip 2020-01-01T18:00 leaves that time out.*exit 2"],
     "25": ["exit 0"],
     "26": ["1678.*2262.*exit 2.*1678.*2262.*exit 2"],
-    "28": ["icechunk .*[Ii]cechunk.*exit [02]", "kerchunk.json .*[Kk]erchunk.*exit 2", "kerchunk.parq .*[Kk]erchunk.*exit 2"],
+    "28": [
+        "== icechunk .*(problems none found exit 0|an Icechunk repository.*exit 2)",
+        "kerchunk.json .*[Kk]erchunk.*exit 2",
+        "kerchunk.parq .*[Kk]erchunk.*exit 2",
+    ],
     "29": ["no dates of the standard calendar.*exit 2.*calendar.*exit 2.*calendar.*exit 2"],
     "33": ["start.zarr.*dropped 3 of 18.*0.18581, 12: 0.18577, 24: 0.18505", "member.zarr.*0.18683, 12: 0.18521, 24: 0.18481"],
     "34": ["exit 0"],
