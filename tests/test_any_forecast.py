@@ -210,14 +210,18 @@ def test_what_does_not_align_is_found_and_named(wrong, truth, tmp_path):
 
 
 def test_what_is_merely_bad_is_not_refused(truth, tmp_path):
-    """A forecast that stays as it starts, one of another week, and noise."""
+    """A forecast that stays as it starts, one of another week, and noise: scored as badly as they are, and none a start left out."""
+    good = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "good.zarr"), truth, tmp_path / "good").scores
     stays = forecast_dataset()
     for channel, name in enumerate(NAMES):
         stays[name][:] = weather(STARTS)[:, None, None, channel]
     week = forecast_dataset().assign_coords(time=STARTS + np.timedelta64(5, "D"))
     noise = forecast_dataset() * 0 + np.random.default_rng(0).standard_normal((6, 4, 3, *GRID.shape))
     for number, store in enumerate((stays, week, noise)):
-        wsdcast.score_forecast(write(store, tmp_path / f"{number}.zarr"), truth, tmp_path / str(number))
+        summary = wsdcast.score_forecast(write(store, tmp_path / f"{number}.zarr"), truth, tmp_path / str(number))
+        assert "dropped" not in summary.facts
+        for bad, better in zip(summary.scores, good, strict=True):
+            assert bad[f"crps_fair: {number}"] > better["crps_fair: good"]
 
 
 def test_alignment_is_not_judged_without_truth():

@@ -272,6 +272,9 @@ def test_names_of_any_sensible_length_are_read(tmp_path):
                 member.size = len(image)
                 archive.addfile(member, io.BytesIO(image))
         prepare_images(tmp_path / f"{form}", path)
+        found = open_images(tmp_path / f"{form}").images
+        assert found.shape == (10, 8, 8, 3)
+        assert (found == noise(1, 8, 8, 3)[0]).all()
 
 
 def test_sources_that_are_none(tmp_path):
