@@ -32,7 +32,7 @@ ALLOWED = {
     "artefact": BASE | {"experiment", "names"},
     "sharing": {"artefact", "experiment", "names"},
     "context": BASE | {"recipe", "data"},
-    "models": BASE | {"recipe", "data", "nets", "warmstart"},
+    "models": BASE | {"experiment", "recipe", "data", "nets", "warmstart"},
     "processes": BASE | {"artefact", "unfinished"},
     "training": BASE | {"experiment", "processes", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},

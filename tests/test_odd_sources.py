@@ -20,6 +20,7 @@ from wsdcast.data.classic_netcdf import required_size
 from wsdcast.data.layout import is_metres_per_second, order_of, wind_of
 from wsdcast.data.opening import open_dataset
 from wsdcast.data.record import Record, open_record
+from wsdcast.data.truth import open_truth
 from wsdcast.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0, 360, 30.0)
@@ -264,6 +265,32 @@ def test_an_icechunk_repository_without_its_package(tmp_path, monkeypatch):
 
 
 def test_a_grid_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):
-    with pytest.raises(UserError, match=r"preparing wind on the grid 100000x50000 needs 123 TB of memory, but only .* are free"):
+    with pytest.raises(UserError, match=r"3200 steps of wind on the grid 100000x50000 needs 123 TB of memory, but only .* are free"):
         wsdcast.prepare(grid="100000x50000", run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_few_steps_on_a_fine_grid_need_little_memory(tmp_path, monkeypatch):
+    """What is refused depends on the steps too: shards are no larger than the record."""
+    monkeypatch.setattr("wsdcast.artefact.free_memory", lambda: 2_000_000_000)
+    wind().to_netcdf(tmp_path / "a.nc")
+    wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="720x361", run=tmp_path / "run")
+    with pytest.raises(UserError, match=r"preparing 3200 steps of wind on the grid 1440x721 needs .* GB of memory"):
+        wsdcast.prepare(grid="1440x721", run=tmp_path / "planet")
+    assert "GB of memory" in wsdcast.check(str(tmp_path / "a.nc"), grid="14400x7201").problems[0]
+
+
+def test_truth_of_one_day_a_month_is_no_mistake(tmp_path):
+    """Forecasts may be verified on a few days: only a record to be trained on must be six-hourly."""
+    times = np.array([f"2020-{month:02d}-01" for month in range(1, 13)], dtype="datetime64[ns]")
+    wind_dataset(times, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "a.nc")
+    np.testing.assert_array_equal(open_truth(str(tmp_path / "a.nc"), tmp_path / "scratch", times[3]).times, times)
+
+
+def test_many_files_of_means_are_noted_once(tmp_path):
+    (tmp_path / "files").mkdir()
+    dataset = wind()
+    dataset.u10.attrs["cell_methods"] = dataset.v10.attrs["cell_methods"] = "time: mean"
+    for day in range(5):
+        dataset.isel(time=slice(4 * day, 4 * day + 4)).to_netcdf(tmp_path / "files" / f"{day}.nc")
+    assert len([note for note in looked_at(tmp_path / "files").notes if "over an interval" in note]) == 2

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from wsdcast.errors import UserError
 
@@ -73,6 +83,16 @@ class MomentsNetwork(Network):
     def highest_std(self) -> float:
         """The bound, infinite where there is none."""
         return math.inf if self.maximum_std is None else self.maximum_std
+
+
+def _increasing(ends: tuple[float, float]) -> tuple[float, float]:
+    if not -15 <= ends[0] < ends[1] <= 15:
+        raise ValueError("log_snr_ends must increase and lie between -15 and 15")
+    return ends
+
+
+LogSnrEnds = Annotated[tuple[float, float], AfterValidator(_increasing)]
+"""Range of half log signal-to-noise ratios of a grid of flow times."""
 
 
 class TrainingLog(Section):

@@ -15,6 +15,7 @@ from torch import nn
 
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
+from wsdcast.experiment import Network
 from wsdcast.nets.unet import UNet
 from wsdcast.recipe import Generator, Moments
 from wsdcast.warmstart.moments import MomentsModel
@@ -61,11 +62,11 @@ def device() -> torch.device:
 def moments_model(network: Moments, includes_poles: bool, beside: int = 0) -> MomentsModel:
     """An untrained h_phi, with ``beside`` channels beside the wind; its mean is persistence of the state now."""
     outputs = (2 + network.rank) * CHANNELS
-    unet = _unet(network, CONTEXT + beside, outputs, 0, includes_poles)
+    body = unet(network, CONTEXT + beside, outputs, 0, includes_poles)
     if network.rank:
         # The likelihood is stationary where all patterns of correlation are zero.
-        nn.init.normal_(unet.last.weight[2 * CHANNELS :], std=0.05)
-    return MomentsModel(unet, CHANNELS, rank=network.rank, maximum_std=network.highest_std)
+        nn.init.normal_(body.last.weight[2 * CHANNELS :], std=0.05)
+    return MomentsModel(body, CHANNELS, rank=network.rank, maximum_std=network.highest_std)
 
 
 def generator_model(network: Generator, includes_poles: bool, beside: int = 0, rank: int = 0) -> UNet:
@@ -74,10 +75,11 @@ def generator_model(network: Generator, includes_poles: bool, beside: int = 0, r
     ``rank`` is how many patterns of correlation it is told of.
     """
     channels = CHANNELS + CONTEXT + beside + (2 + rank) * CHANNELS
-    return _unet(network, channels, CHANNELS, 2, includes_poles)
+    return unet(network, channels, CHANNELS, 2, includes_poles)
 
 
-def _unet(network: Moments | Generator, inputs: int, outputs: int, scalars: int, includes_poles: bool) -> UNet:
+def unet(network: Network, inputs: int, outputs: int, scalars: int, includes_poles: bool = False, sphere: bool = True) -> UNet:
+    """A U-Net of the shape that a recipe gives a network, on the sphere or on a plane."""
     return UNet(
         inputs,
         outputs,
@@ -87,6 +89,7 @@ def _unet(network: Moments | Generator, inputs: int, outputs: int, scalars: int,
         network.dropout,
         includes_poles,
         network.recompute,
+        sphere=sphere,
         attention=network.attention,
     )
 

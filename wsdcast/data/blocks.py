@@ -101,13 +101,13 @@ APART = 0.2
 
 def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
     """An extreme value that occurs more than once, far from all others, and how often: perhaps a fill value that is not declared."""
-    for extreme in (float(values.min()), float(values.max())):
-        equal = values == extreme
-        others = values[~equal]
-        if (count := int(equal.sum())) > 1 and others.size > count:
-            least, most = float(others.min()), float(others.max())
+    for extreme in (values.min(), values.max()):
+        others = values != extreme
+        count = values.size - int(np.count_nonzero(others))
+        if 1 < count < values.size / 2:
+            least, most = (float(reduced(where=others, initial=start)) for reduced, start in ((values.min, np.inf), (values.max, -np.inf)))
             if max(least - extreme, extreme - most) > APART * (most - least):
-                return extreme, count
+                return float(extreme), count
     return None
 
 

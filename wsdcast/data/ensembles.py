@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wsdcast.data.blocks import label
 from wsdcast.data.conventions import DIMENSIONS, to_conventions
 from wsdcast.data.grid import Grid
-from wsdcast.data.layout import dates_of
+from wsdcast.data.layout import dates_of, to_the_second
 from wsdcast.data.opening import Address, addresses, first_line, open_dataset
 from wsdcast.data.store import read_wind
 from wsdcast.errors import UserError
@@ -81,8 +81,7 @@ def open_forecast(address: Address) -> StoredForecast:
     times, leads = dates_of(wind["time"], address), wind["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times are no differences of time, but {leads.dtype}; they need units such as hours")
-    # Times stored as fractions of days or hours are off by their rounding.
-    times, leads = _to_the_second(times), _to_the_second(leads)
+    times, leads = to_the_second(times), to_the_second(leads)
     for name, values in (
         ("initial times", times),
         ("lead times", leads),
@@ -104,11 +103,6 @@ def open_forecast(address: Address) -> StoredForecast:
     return StoredForecast(
         str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind
     )
-
-
-def _to_the_second(values: NDArray[Any]) -> NDArray[Any]:
-    kind = values.dtype.kind  # M of dates, m of differences
-    return (values.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
 
 
 def _require_once(values: NDArray[Any], what: str) -> None:

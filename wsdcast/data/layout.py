@@ -240,6 +240,12 @@ def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
     raise UserError(f"{what}: its times are no dates of the standard calendar")
 
 
+def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
+    """Times or differences of time without the rounding that they have where a file keeps fractions of days or hours."""
+    kind = times.dtype.kind  # M of times, m of differences
+    return (times.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
+
+
 def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
     """The same values with dimensions (time, latitude, longitude) alone."""
     together, space = array.encoding.get("preferred_chunks") or {}, space_of(array)

@@ -142,7 +142,7 @@ def open_dataset(address: Address) -> xr.Dataset:
     if magic.startswith(b"PK\x03\x04"):
         return _open_zarr(address)
     if magic.lstrip().startswith(b"{"):
-        raise UserError(f"{address}: {KERCHUNK}")
+        raise UserError(f"{address}: JSON, no data; {KERCHUNK}")
     if not magic.startswith((b"CDF", b"\x89HDF")):
         raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
     if magic.startswith(b"CDF"):

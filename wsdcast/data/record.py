@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.blocks import Block, Reading, label
 from wsdcast.data.grid import Grid
-from wsdcast.data.layout import WIND_NAMES, order_of, static_of, values_of, wind_of
+from wsdcast.data.layout import WIND_NAMES, order_of, static_of, to_the_second, values_of, wind_of
 from wsdcast.data.opening import Address, addresses, first_line, open_dataset, state_of, unpacked
 from wsdcast.errors import UserError
 
@@ -205,13 +205,13 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
     if not wind:
         record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_some(map(str, dataset.data_vars))}")
         return
-    # Times stored as fractions of days or hours are off by their rounding.
-    times = (wind["time"].values.astype("datetime64[ns]") + np.timedelta64(500, "ms")).astype("datetime64[s]").astype("datetime64[ns]")
+    times = to_the_second(wind["time"].values)
     chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
     record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, valid))
     for array in wind.values():
         if over := re.search(r"time\d*: *(mean|maximum|minimum|sum)", str(array.attrs.get("cell_methods", ""))):
-            record.notes.append(f"{address}: {array.name} is the {over[1]} over an interval (cell_methods), not the wind at its time")
+            said = f"10 m wind {array.name} is the {over[1]} over an interval (cell_methods), not the wind at its time"
+            record.notes += [said] if said not in record.notes else []
     if max(array.attrs["lead_hours"] for array in wind.values()):
         record.forecasts.append(str(address))
     if np.isnat(times).any():
@@ -279,7 +279,7 @@ def _place(record: Record, start: datetime | None, end: datetime | None, skip: T
         record.problems.append(
             "none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period from data.start to data.end" if start or end else "")
         )
-    elif _one_day_a_month(record.times):
+    elif not all_hours and _one_day_a_month(record.times):
         record.problems.append("its times are some hours of one day a month: means of a month by hour of day, no six-hourly record")
     elif not all_hours and not np.any(np.diff(record.times) == STEP):
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")

@@ -1,7 +1,8 @@
 """Batches side by side on the cores of a CPU, each computed by one thread.
 
-When torch divides one batch among threads, sums that reach over the border between two threads are rounded differently (GroupNorm with
-channels last does so), and where the border is depends on the number of threads and on the size of the batch. A batch that one thread
+When torch divides one batch among threads, numbers at the border between two threads are rounded differently: sums that reach over it
+(GroupNorm with channels last), and the last few values of a thread's share, which are not computed as vectors (activations). Where the
+border is depends on the number of threads and on the size of the batch. A batch that one thread
 computes has no such borders, so its bits do not depend on the number of threads, and no core waits for another inside a layer.
 """
 

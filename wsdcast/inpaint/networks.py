@@ -46,26 +46,14 @@ class ImageMoments(MomentsModel):
 
 def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
     """An untrained h_phi for images of some channels; its mean is the image as it is known."""
-    return ImageMoments(_unet(network, channels + 1, 2 * channels, 0), channels, network.known_pixels, network.highest_std)
+    return ImageMoments(
+        models.unet(network, channels + 1, 2 * channels, 0, sphere=False), channels, network.known_pixels, network.highest_std
+    )
 
 
 def generator_model(network: Network, channels: int) -> UNet:
     """An untrained p'_theta: it reads the state, the context and the prior's features."""
-    return _unet(network, channels + (channels + 1) + 2 * channels, channels, 2)
-
-
-def _unet(network: Network, inputs: int, outputs: int, scalars: int) -> UNet:
-    return UNet(
-        inputs,
-        outputs,
-        network.widths,
-        network.blocks,
-        scalars,
-        network.dropout,
-        recompute=network.recompute,
-        sphere=False,
-        attention=network.attention,
-    )
+    return models.unet(network, channels + (channels + 1) + 2 * channels, channels, 2, sphere=False)
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsdcast.artefact import Summary, is_current, require_space, resolve
+from wsdcast.artefact import Summary, is_current, require_memory, require_space, resolve
 from wsdcast.data.analysis import STEP, split
 from wsdcast.data.blocks import Block, Reading, close_all, read_block, repeated_extreme
+from wsdcast.data.building import memory_for
 from wsdcast.data.grid import Grid
 from wsdcast.data.opening import fingerprint
 from wsdcast.data.record import Record, open_record
@@ -69,6 +70,7 @@ def check(
                 summary.problems.append(str(error))
             try:
                 require_space(directory, 2 * size)
+                require_memory(memory_for(target, record.times.size), f"preparing {record.times.size} steps on the grid {target.name}")
             except UserError as error:
                 summary.problems.append(str(error))
                 fits = False

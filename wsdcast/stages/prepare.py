@@ -91,7 +91,8 @@ def prepare(
             release(partial_of(path))  # killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
-    require_memory(memory_for(target), f"preparing wind on the grid {data.grid}")
+    if data.source == "planet":
+        _require_memory(target, 4 * data.days)
     notes: list[str] = []
     with alone(directory, "prepare"):
         try:
@@ -104,6 +105,7 @@ def prepare(
                 origin = _newer(origin, finished, notes)
                 if not origin.times.size and not recompute:
                     return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
+            _require_memory(target, origin.times.size)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
             require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
@@ -120,6 +122,11 @@ def prepare(
             close_all()
             shutil.rmtree(scratch, ignore_errors=True)
     return _summary(resolved, path, notes)
+
+
+def _require_memory(target: Grid, steps: int) -> None:
+    """Refuse what cannot fit before anything is made."""
+    require_memory(memory_for(target, steps), f"preparing {steps} steps of wind on the grid {target.name}")
 
 
 def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str]) -> Record:
