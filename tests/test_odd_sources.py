@@ -257,11 +257,23 @@ def test_groups_and_references_are_named(tmp_path):
     assert "kerchunk's references" in looked_at(tmp_path / "b.parq").problems[0]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_icechunk_repository(tmp_path):
+    import icechunk
+
+    repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "a")))
+    session = repository.writable_session("main")
+    wind().to_zarr(session.store, consolidated=False)
+    session.commit("wind")
+    assert not looked_at(tmp_path / "a").problems
+    np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a"))).u, wind().u10)
+
+
 def test_an_icechunk_repository_without_its_package(tmp_path, monkeypatch):
     (tmp_path / "a/refs").mkdir(parents=True)
     (tmp_path / "a/snapshots").mkdir()
     monkeypatch.setitem(__import__("sys").modules, "icechunk", None)
-    assert "an Icechunk repository; `pip install icechunk` reads it" in looked_at(tmp_path / "a").problems[0]
+    assert "an Icechunk repository; `pip install 'wsdcast[icechunk]'` reads it" in looked_at(tmp_path / "a").problems[0]
 
 
 def test_a_grid_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):

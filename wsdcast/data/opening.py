@@ -225,7 +225,7 @@ def _store(address: Address) -> tuple[Store, str]:
         try:
             import icechunk
         except ImportError:
-            raise UserError(f"{address}: an Icechunk repository; `pip install icechunk` reads it") from None
+            raise UserError(f"{address}: an Icechunk repository; `pip install 'wsdcast[icechunk]'` reads it") from None
         repository = icechunk.Repository.open(icechunk.local_filesystem_storage(address))
         return repository.readonly_session("main").store, ""
     return LocalStore(address, read_only=True), ""
