@@ -17,7 +17,8 @@ from wsdcast.training.batches import FlowBatch, Pairs
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.flow import Draws, joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
-from wsdcast.warmstart.training import Training, fit, read
+from wsdcast.warmstart.training import fit, read
+from wsdcast.warmstart.training_state import Training
 
 SAMPLES, CHANNELS, GRID = 4, 2, (8, 16)
 DEPENDS_ON_DATA = ("nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "_local_scalar_dense", "equal")

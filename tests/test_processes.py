@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,9 +18,15 @@ from test_no_waiting import CHANNELS, GRID, both_losses, generator_network, mome
 from test_training import How, X, regression
 from torch import nn
 
+import wsdcast
+from wsdcast.data.analysis import open_analysis
+from wsdcast.errors import UserError  # noqa: F401  (for the scripts)
 from wsdcast.training.batches import FlowBatch
+from wsdcast.training.predictions import write_predictions
 from wsdcast.warmstart.flow import Draws
-from wsdcast.warmstart.training import Training, fit
+from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.training import fit
+from wsdcast.warmstart.training_state import Training
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -55,23 +65,246 @@ def gradients(name: str, how: How) -> dict[str, torch.Tensor]:
     return {"norm": step.gradient} | {key: value.grad.contiguous() for key, value in training.model.named_parameters()}
 
 
-@pytest.mark.parametrize(
-    ("name", "batch", "accumulate", "alone"),
-    [
-        ("plain", 7, 1, How(steps=1, batch=14, clip=1e9)),
-        ("plain", 3, 3, How(steps=1, batch=14, clip=1e9)),  # three, three and one sample of each process
-        ("joint", 2, 1, How(steps=1, batch=4, clip=1e9)),
-        ("joint", 3, 2, How(steps=1, batch=6, accumulate=2, clip=1e9)),
-    ],
-)
-def test_gradients_of_two_are_those_of_one_with_the_whole_batch(tmp_path, name, batch, accumulate, alone):
-    how = How(steps=1, batch=batch, accumulate=accumulate, clip=1e9)
-    done = two(tmp_path, f"from safetensors.torch import save_file\nsave_file(gradients({name!r}, {how}), f'{{rank}}.safetensors')")
+CASES = [
+    ("plain", How(steps=1, batch=7, clip=1e9), How(steps=1, batch=14, clip=1e9)),
+    ("plain", How(steps=1, batch=3, accumulate=3, clip=1e9), How(steps=1, batch=14, clip=1e9)),  # three, three and one of each process
+    ("joint", How(steps=1, batch=2, clip=1e9), How(steps=1, batch=4, clip=1e9)),
+    ("joint", How(steps=1, batch=3, accumulate=2, clip=1e9), How(steps=1, batch=6, accumulate=2, clip=1e9)),
+]
+
+
+def test_gradients_of_two_are_those_of_one_with_the_whole_batch(tmp_path):
+    body = """
+from safetensors.torch import save_file
+for number, (name, how, _) in enumerate(CASES):
+    save_file(gradients(name, how), f"{number}-{rank}.safetensors")
+"""
+    done = two(tmp_path, body)
     assert done.returncode == 0, done.stderr
-    expected = gradients(name, alone)
-    assert expected["norm"] > 0.01
-    for rank in (0, 1):
-        found = load_file(tmp_path / f"{rank}.safetensors")
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-11, atol=1e-13)
+    for number, (name, _, alone) in enumerate(CASES):
+        expected = gradients(name, alone)
+        assert expected["norm"] > 0.01
+        for rank in (0, 1):
+            found = load_file(tmp_path / f"{number}-{rank}.safetensors")
+            assert found.keys() == expected.keys()
+            for key, value in expected.items():
+                torch.testing.assert_close(found[key], value, rtol=1e-11, atol=1e-13)
+
+
+def test_each_draws_dropout_of_its_own_and_keeps_it(tmp_path):
+    """The first what one process draws; given back their checkpoint, both go on as they were; a third would draw something else."""
+    body = """
+import json, torch
+torch.manual_seed(3)
+training = Training.of(nn.Linear(2, 2), torch.Generator())
+first = torch.rand(4).tolist()
+kept = training.tensors()
+told = processes.decided(lambda: kept)
+second = torch.rand(4).tolist()
+training.restore(told)
+again = torch.rand(4).tolist()
+Path(f"{rank}.json").write_text(json.dumps([first, second, again, sorted(name for name in kept if "dropout" in name)]))
+"""
+    done = two(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    torch.manual_seed(3)
+    Training.of(nn.Linear(2, 2), torch.Generator())
+    alone = [torch.rand(4).tolist(), torch.rand(4).tolist()]
+    assert found[0][:2] == alone
+    assert all(second == again for _, second, again, _ in found)
+    assert len({tuple(part) for of_rank in found for part in of_rank[:2]}) == 4
+    assert [names for *_, names in found] == [["random.dropout", "random.dropout.1"], []]
+
+
+class Numbers:
+    """Samples of which each is its index."""
+
+    shape = (2, 4, 8)
+
+    def __len__(self) -> int:
+        return 150
+
+    def context(self, chosen: torch.Tensor) -> torch.Tensor:
+        return chosen[:, None, None, None] + torch.arange(64.0).reshape(2, 4, 8)
+
+    def target(self, chosen: torch.Tensor) -> torch.Tensor:
+        return self.context(chosen)
+
+
+def predicted(path: Path, dropout: bool) -> None:
+    """Predictions of two networks, each of its part of the samples."""
+    torch.manual_seed(5)
+    networks = [MomentsModel(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Dropout(0.5)), 2).train(dropout) for _ in range(2)]
+    parts = torch.arange(150).split(80)
+    path.mkdir(exist_ok=True)
+    write_predictions(path, list(zip(networks, parts, strict=True)), Numbers(), 2, {"id": "here"})
+
+
+def test_two_share_the_predictions_and_write_the_bytes_of_one(tmp_path):
+    """With dropout on too."""
+    body = """
+from wsdcast.training import predictions
+predict, seen = predictions.predict, []
+predictions.predict = lambda moments, samples, some: seen.append(some.numel()) or predict(moments, samples, some)
+predicted(Path("two-False"), False)
+predicted(Path("two-True"), True)
+processes.wait()
+Path(f"{rank}.txt").write_text(str(sum(seen)))
+"""
+    done = two(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    for dropout in (False, True):
+        one, both = tmp_path / f"one-{dropout}", tmp_path / f"two-{dropout}"
+        predicted(one, dropout)
+        assert (both / "moments.npy").read_bytes() == (one / "moments.npy").read_bytes()
+        assert (both / "stamp.json").read_text() == (one / "stamp.json").read_text()
+        assert np.unique(np.load(one / "moments.npy").reshape(150, -1), axis=0).shape[0] == 150
+    shares = [int((tmp_path / f"{rank}.txt").read_text()) for rank in (0, 1)]
+    assert sum(shares) == 2 * 150
+    assert min(shares) >= 2 * 60
+
+
+def test_what_the_first_decides_is_told_and_so_are_its_errors(tmp_path):
+    body = """
+found = processes.decided(lambda: ("first", rank))
+assert found == ("first", 0)
+try:
+    processes.decided(lambda: (_ for _ in ()).throw(UserError("no room")))
+except UserError as error:
+    Path(f"{rank}.txt").write_text(str(error))
+"""
+    done = two(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["no room", "no room"]
+
+
+TINY = """
+name: tiny
+data: {grid: 16x8, days: 20}
+moments: {widths: [8, 8], steps: 4, batch: 4, dropout: 0.1}
+generator: {widths: [8, 8], steps: 12, batch: 2, accumulate: 2, dropout: 0.3}
+rollout: {members: 2, nfe: 2, starts: 2, days: 0.5}
+training: {every: 100}
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("processes")
+    (place / "tiny.yaml").write_text(TINY)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    return place / "run"
+
+
+LATE = """
+import time
+from wsdcast.stages import rollout, train
+from wsdcast.data.forecasts import Forecasts
+
+def never(*_):
+    raise AssertionError("only the first looks")
+
+if rank:
+    for stage in (train, rollout):
+        stage.is_current = never
+    Forecasts.create = Forecasts.written = never
+    for part in (train.folds, train.make_stamp):
+        def late(*arguments, part=part):
+            time.sleep(0.3)
+            return part(*arguments)
+        setattr(train, part.__name__, late)
+    rollout.make_stamp = train.make_stamp
+import wsdcast
+for _ in range(2):
+    wsdcast.train(run="run")
+    wsdcast.rollout(run="run")
+"""
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(prepared, tmp_path_factory) -> Path:
+    """A run directory that two processes trained and rolled out, the second always late, and then found to be current."""
+    place = tmp_path_factory.mktemp("two")
+    shutil.copytree(prepared / "analysis.zarr", place / "run/analysis.zarr")
+    done = two(place, LATE)
+    assert done.returncode == 0, done.stderr
+    return place / "run"
+
+
+def test_a_late_process_does_not_look_for_itself(trained_by_two):
+    assert {path.name for path in trained_by_two.iterdir()} >= {"moments", "predictions", "generator", "forecast.zarr"}
+    assert not [path.name for path in trained_by_two.iterdir() if "partial" in path.name]
+
+
+def test_sigterm_to_one_stops_both_at_one_step_and_nothing_is_lost(prepared, trained_by_two, tmp_path):
+    """Dropout is on: its states of both processes are in the checkpoint."""
+    shutil.copytree(prepared / "analysis.zarr", tmp_path / "run/analysis.zarr")
+    script = """
+import os, signal, time
+from wsdcast import cli
+from wsdcast.training import fitting
+fast = fitting.fit
+
+def slow(training, *rest):
+    for step in fast(training, *rest):
+        if rank == 1 and step.number == 4 and rest[3].steps == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield step
+
+fitting.fit = slow
+cli.app(["train", "--run", "run"])
+"""
+    done = two(tmp_path, script)
+    assert done.returncode != 0
+    assert done.stderr.count("wsdcast: training generator was stopped at step 5; the same command goes on from there") == 2, done.stderr
+    kept = tmp_path / "run/.generator.partial/checkpoints/generator"
+    assert [path.name for path in kept.iterdir()] == ["step-000000005.safetensors"]
+    done = two(tmp_path, "import wsdcast\nwsdcast.train(run='run')")
+    assert done.returncode == 0, done.stderr
+    again, whole = (load_file(run / "generator/weights.safetensors") for run in (tmp_path / "run", trained_by_two))
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_what_the_first_refuses_ends_both_with_one_line_each(trained_by_two, tmp_path):
+    shutil.copytree(trained_by_two, tmp_path / "run")
+    (tmp_path / "other.yaml").write_text(TINY.replace("steps: 12", "steps: 13"))
+    begin = time.monotonic()
+    done = two(tmp_path, "from wsdcast import cli\ncli.app(['train', '--recipe', 'other.yaml', '--run', 'run'])")
+    assert time.monotonic() - begin < 60
+    assert done.returncode != 0
+    line = "wsdcast: run/generator was made from another recipe (generator.steps: 12 there, 13 here); choose another --run, or replace it"
+    assert done.stderr.count(line) == 2, done.stderr
+    assert "UserError" not in done.stderr
+    assert "RuntimeError" not in done.stderr
+
+
+MAPPING = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+import psutil
+from wsdcast.data import analysis
+psutil.virtual_memory = lambda: SimpleNamespace(available=1000)
+read = analysis.read_packed
+
+def slow(path, mapped):
+    with Path(sys.argv[1], "log").open("a") as log:
+        log.write("begin\\n")
+    time.sleep(1)
+    read(path, mapped=mapped)
+
+analysis.read_packed = slow
+print(float(analysis.open_analysis(Path(sys.argv[1], "analysis.zarr")).wind[:].sum()))
+"""
+
+
+def test_one_of_two_writes_the_mapped_file(prepared, tmp_path):
+    shutil.copytree(prepared / "analysis.zarr", tmp_path / "analysis.zarr")
+    command = [sys.executable, "-c", MAPPING, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = {process.communicate(timeout=100)[0] for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    assert sums == {f"{float(open_analysis(prepared / 'analysis.zarr').wind[:].sum())}\n"}
+    assert (tmp_path / "log").read_text() == "begin\n"

@@ -34,7 +34,8 @@ from wsdcast.nets.unet import UNet
 from wsdcast.recipe import load_recipe
 from wsdcast.training import checkpoints
 from wsdcast.unfinished import marks_of
-from wsdcast.warmstart.training import Step, Training, Unread, fit, read
+from wsdcast.warmstart.training import Step, Unread, fit, read
+from wsdcast.warmstart.training_state import Training
 
 X = torch.linspace(-1, 1, 64)[:, None]
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from wsdcast.artefact import alone, complete, partial_of
+from wsdcast.errors import UserError
 from wsdcast.unfinished import claim, release
+
+PATIENCE = timedelta(hours=6)
+"""How long one waits for the others: whoever reads a large record or closes a large forecast does it alone. torchrun ends them all as soon
+as one has failed."""
+
+Decision = TypeVar("Decision")
 
 
 def join() -> None:
@@ -25,7 +33,7 @@ def join() -> None:
         importlib.import_module("torch._dynamo")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
         atexit.register(dist.destroy_process_group)
 
 
@@ -37,6 +45,11 @@ def count() -> int:
 def number() -> int:
     """Which this is, from 0."""
     return dist.get_rank() if count() > 1 else 0
+
+
+def here() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if count() > 1 else 1
 
 
 def is_first() -> bool:
@@ -59,6 +72,30 @@ def highest(number: int) -> int:
     return int(numbers)
 
 
+def decided(decide: Callable[[], Decision]) -> Decision:
+    """What the first process decides, told to the others, which do not look for themselves: they would look earlier or later.
+
+    Args:
+        decide: called by the first one alone.
+
+    Raises:
+        UserError, OSError: that of ``decide``, in all of them.
+    """
+    if count() == 1:
+        return decide()
+    told: list[Any] = [None]
+    if is_first():
+        try:
+            told = [decide()]
+        except (UserError, OSError) as error:
+            told = [error]
+    dist.broadcast_object_list(told)
+    (found,) = told
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
 @contextmanager
 def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, command: str) -> Iterator[Path]:
     """An unfinished artefact that all processes work at and the first one completes; what an earlier run left of it is taken over.
@@ -70,20 +107,19 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, comma
         command: that makes it.
 
     Raises:
-        UserError: if there is such a one, or somebody else is at work on it.
+        UserError: if there is such a one, or somebody else is at work on it; in all processes.
     """
     partial = partial_of(path)
-    if is_first():
-        with alone(path.parent, command):
+    with ExitStack() as claimed:
+
+        def begin() -> None:
+            claimed.enter_context(alone(path.parent, command))
             claim(partial, {key: stamp[key] for key in ("hash", "inputs")}, overwrite)
-            with complete(path, resumable=True):
-                partial.mkdir(exist_ok=True)
-                wait()
-                yield partial
-                wait()
-            release(partial)
-    else:
-        wait()
+            claimed.push(lambda kind, *_: release(partial) if kind is None else None)
+            claimed.enter_context(complete(path, resumable=True))
+            partial.mkdir(exist_ok=True)
+
+        decided(begin)
         yield partial
-        wait()
-    wait()
+        wait()  # until all have done their share
+        decided(claimed.close)

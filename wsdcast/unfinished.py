@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 from wsdcast.errors import UserError
 
@@ -60,3 +67,13 @@ def marked(partial: Path, part: str) -> str | None:
     """What was said of a part, None if it is not there."""
     path = marks_of(partial) / part
     return path.read_text() if path.exists() else None
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block of the same file ``path``, which stays; the system ends a claim with its process."""
+    with path.open("a") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield

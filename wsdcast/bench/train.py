@@ -24,7 +24,8 @@ from wsdcast.recipe import load_recipe
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
-from wsdcast.warmstart.training import BatchOf, Training, fit, read
+from wsdcast.warmstart.training import BatchOf, fit, read
+from wsdcast.warmstart.training_state import Training
 
 STEPS, ROUNDS, RECORD = 10, 4, 1500
 

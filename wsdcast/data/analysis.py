@@ -15,6 +15,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.layout import STATIC_NAMES
 from wsdcast.data.store import VARIABLES, PackedWind, StoredWind, open_store, packed_size, read_packed, stored_wind
 from wsdcast.errors import UserError
+from wsdcast.unfinished import one_at_a_time
 
 STEP = np.timedelta64(6, "h")
 
@@ -80,12 +81,13 @@ class Analysis:
         return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
-def open_analysis(path: Path, whole: bool = True) -> Analysis:
+def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
     """Read a prepared store.
 
     Args:
         path: of the store.
         whole: whether all of the wind is read at once; else each state when it is asked for, which is for those who need a few.
+        copies: how many processes of this machine read it at once.
 
     Raises:
         UserError: if it is not there or is not one of ours.
@@ -96,7 +98,7 @@ def open_analysis(path: Path, whole: bool = True) -> Analysis:
         try:
             about, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             return Analysis(
-                wind=_read_wind(path) if whole else stored_wind(path),
+                wind=_read_wind(path, copies) if whole else stored_wind(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([about[name]["mean"] for name in VARIABLES], dtype=np.float32),
@@ -110,15 +112,19 @@ def open_analysis(path: Path, whole: bool = True) -> Analysis:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
 
 
-def _read_wind(path: Path) -> PackedWind:
-    """In memory if it takes less than half of what is free there, else in a file beside the store that is mapped, not read."""
-    if packed_size(path) < psutil.virtual_memory().available / 2:
+def _read_wind(path: Path, copies: int) -> PackedWind:
+    """In memory if it takes less than half of what is free there, else in a file beside the store that is mapped, not read.
+
+    Of several processes one writes the file, and the others wait for it.
+    """
+    if copies * packed_size(path) < psutil.virtual_memory().available / 2:
         return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
-    if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # of a store that was replaced or appended to
-        partial = mapped.with_suffix(".partial.npy")
-        read_packed(path, mapped=partial)
-        partial.replace(mapped)
+    with one_at_a_time(mapped.with_suffix(".lock")):
+        if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # of a store that was replaced or appended to
+            partial = mapped.with_suffix(".partial.npy")
+            read_packed(path, mapped=partial)
+            partial.replace(mapped)
     return PackedWind(np.load(mapped, mmap_mode="r"))
 
 

@@ -61,7 +61,10 @@ class Images:
             indices: whole numbers (image,).
             device: to which only their bytes are copied.
         """
-        chosen = torch.from_numpy(self.images[indices.cpu().numpy()]).to(device)
+        chosen = torch.from_numpy(self.images[indices.cpu().numpy()])
+        if torch.device(device).type == "cuda":
+            chosen = chosen.pin_memory()  # else the host would wait until the device has done all before
+        chosen = chosen.to(device, non_blocking=True)
         return chosen.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 

@@ -19,7 +19,8 @@ from wsdcast.images.store import Images
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import CLASSIFIER
 from wsdcast.training.fitting import fitted
-from wsdcast.warmstart.training import BatchOf, Training
+from wsdcast.warmstart.training import BatchOf
+from wsdcast.warmstart.training_state import Training
 
 AT_ONCE = 256
 

@@ -25,7 +25,8 @@ from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
-from wsdcast.warmstart.training import Batch, BatchOf, Training
+from wsdcast.warmstart.training import Batch, BatchOf
+from wsdcast.warmstart.training_state import Training
 
 EVENLY = torch.ones(1, 1)
 """All pixels weigh the same."""
@@ -60,7 +61,8 @@ def train(
     models.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})
-    there = is_current(resolved, directory, GENERATOR, overwrite)  # refused before another network is trained
+    # Refused before another network is trained.
+    there = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)
         network = models.load(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
@@ -89,7 +91,7 @@ def train(
 
 def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: FixedContexts, overwrite: bool, summary: Summary) -> None:
     """Train h_phi, unless it is there and current."""
-    if is_current(recipe, directory, MOMENTS, overwrite):
+    if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
 
@@ -123,7 +125,8 @@ def _train(
     stamp = make_stamp(recipe, place.parent, place.name)
     if models.device().type == "cpu":
         needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
-        require_memory(needed, f"training the {place.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}")
+        what = f"training the {place.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}"
+        processes.decided(lambda: require_memory(needed, what))
     with processes.completed_by_first(place, stamp, overwrite, "inpaint train") as partial:
         training = Training.of(models.to_device(model, settings.channels_last), random)
         log, name = recipe.training, place.name

@@ -124,10 +124,10 @@ def rollout(
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
-    _require_memory(networks.generator, record, chosen, settings.members, batch)
+    processes.decided(lambda: _require_memory(networks.generator, record, chosen, settings.members, batch))
     for artefact, sampler in samplers.items():
         path = directory / artefact
-        if is_current(resolved, directory, artefact, overwrite):
+        if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite)):  # noqa: B023
             summary.facts[f"current: {artefact}"] = str(path)
             continue
         stamp = make_stamp(resolved, directory, artefact)
@@ -135,13 +135,7 @@ def rollout(
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
             what = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
             store = ScoredForecasts(*what, truth_of(record)) if settings.keep == "scores" else Forecasts(*what)
-            if processes.is_first():
-                require_space(directory, store.bytes)
-                (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
-                store.create()
-            processes.wait()
-            missing = np.array([row for row in range(chosen.size) if store.written(row) is None], dtype=np.intp)
-            processes.wait()  # until all have seen what is missing, before one of them writes
+            missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
             mine = groups(missing, settings.members, at_once(batch, models.device()))[processes.number() :: processes.count()]
             sampler = in_batches(accelerated(sampler, compiled, deterministic), batch)
             steps = run_and_write(store, record, networks.beside, sampler, chosen, mine, settings)
@@ -163,6 +157,18 @@ def rollout(
             animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
+
+
+def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
+    """Begin a store, or go on with it; which of its starts are missing, (start,).
+
+    Raises:
+        UserError: if it does not fit on the disk.
+    """
+    require_space(directory, store.bytes)
+    (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
+    store.create()
+    return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
 
 def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], members: int, batch: int) -> None:

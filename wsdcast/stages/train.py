@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models, processes
-from wsdcast.artefact import Summary, complete, is_current, make_stamp, require, require_memory, require_space, resolve
+from wsdcast.artefact import Summary, is_current, make_stamp, require, require_memory, require_space, resolve
 from wsdcast.context import Samples, area_weights, samples_of, surroundings
 from wsdcast.data.analysis import Analysis, open_analysis
 from wsdcast.experiment import Network
@@ -28,7 +28,8 @@ from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
-from wsdcast.warmstart.training import Batch, BatchOf, Training
+from wsdcast.warmstart.training import Batch, BatchOf
+from wsdcast.warmstart.training_state import Training
 
 
 def train(
@@ -57,12 +58,12 @@ def train(
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.here())
     models.keep_freed_memory()
     beside = surroundings(record, resolved.context, models.device())
     samples, unseen = samples_of(record, beside, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
-    _require_memory(resolved, record, samples)
+    processes.decided(lambda: _require_memory(resolved, record, samples))
 
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
     from_context: PriorOf | None = None
@@ -81,7 +82,7 @@ def train(
     elif not resolved.generator.needs_moments_network:
         fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), start)
         prior_of = lambda _, context: fixed(context)  # noqa: E731
-    if is_current(resolved, directory, GENERATOR, overwrite):
+    if processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite)):
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
 
@@ -147,7 +148,7 @@ def _moments(
     recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
 ) -> None:
     """Train h_phi, and one network for each fold without its part of the record, unless they are there and current."""
-    if is_current(recipe, directory, MOMENTS, overwrite):
+    if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
 
@@ -186,23 +187,20 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
     If there are none, dropout stays on: a network errs less on what it has seen, and a generator trained on such moments would trust them
     too much. With features dropped its errors are about those on new samples, at no cost (docs/results/gfs.md).
     """
-    current = is_current(recipe, directory, PREDICTIONS, overwrite)
-    processes.wait()  # until all have looked, before the first one writes: a late one would take them for current and not wait below
-    if current:
+    if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, overwrite)):
         return
     _seed(recipe, 0)
     parts = _folds(recipe, samples) or {models.WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     size = 2 + recipe.moments.rank
-    require_space(directory, 4 * size * len(samples) * math.prod(samples.shape))
+    processes.decided(lambda: require_space(directory, 4 * size * len(samples) * math.prod(samples.shape)))
     begin = time.perf_counter()
     predictors: Predictors = [
         (models.load(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
         for name, (_, inside) in parts.items()
     ]
-    if processes.is_first():
-        with complete(directory / PREDICTIONS) as partial:
-            write_predictions(partial, predictors, samples, size, make_stamp(recipe, directory, PREDICTIONS))
-    processes.wait()
+    stamp = make_stamp(recipe, directory, PREDICTIONS)
+    with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as partial:
+        write_predictions(partial, predictors, samples, size, stamp)
     seconds = time.perf_counter() - begin
     visits = recipe.generator.steps * recipe.generator.batch / len(samples)
     how = "each by the network that has not seen it, " if recipe.moments.folds else ""

@@ -28,8 +28,9 @@ from wsdcast.errors import StoppedError, UserError
 from wsdcast.experiment import Optimisation, TrainingLog
 from wsdcast.progress import note, track
 from wsdcast.training import checkpoints
-from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, Unread, fit, read
-from wsdcast.warmstart.training import Network as Model
+from wsdcast.warmstart.training import Batch, BatchOf, Step, Unread, fit, read
+from wsdcast.warmstart.training_state import Network as Model
+from wsdcast.warmstart.training_state import Training
 
 READ_TOGETHER = 20
 """Steps on a GPU that are read at once: to read them the host waits for the device, which meanwhile runs out of work."""
@@ -115,7 +116,7 @@ def fitted(
     """
     kept = place / "checkpoints" / name
     history = History()
-    if found := checkpoints.newest(kept):
+    if found := processes.decided(lambda: checkpoints.newest(kept)):
         tensors, about = found
         training.restore(tensors)
         history = History(**about)
@@ -136,8 +137,9 @@ def fitted(
         if summed:
             write_row()
         history.seconds = before + time.perf_counter() - begin
+        tensors = training.tensors()
         if processes.is_first():
-            checkpoints.save(kept, training.step, training.tensors(), vars(history), log.keep, best)
+            checkpoints.save(kept, training.step, tensors, vars(history), log.keep, best)
 
     def detail(step: Unread) -> str:
         speed = (training.step - first) * settings.batch * settings.accumulate * processes.count() / (time.perf_counter() - begin)

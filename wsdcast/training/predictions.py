@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsdcast import processes
 from wsdcast.progress import track
 from wsdcast.training.batches import Samples
 from wsdcast.warmstart.correlated import informed_prior
@@ -47,21 +48,26 @@ def predict(moments: Moments, samples: Samples, chosen: Tensor) -> Tensor:
 def write_predictions(path: Path, predictors: Predictors, samples: Samples, size: int, stamp: dict[str, object]) -> None:
     """Write predictions of all samples into the directory ``path``, each by the model that is responsible for it.
 
+    Several processes share the batches. The file does not depend on how many they are: where dropout is on, each batch has its own seed.
+
     Args:
-        path: new directory.
+        path: a directory.
         predictors: models and the samples that each predicts.
         samples: the training samples.
         size: fields per sample, 2 + rank.
         stamp: says what they were made from.
     """
-    path.mkdir()
-    shape = (len(samples), size, *samples.shape)
-    array = np.lib.format.open_memmap(path / "moments.npy", mode="w+", dtype=np.float32, shape=shape)
-    pieces = _batches(predictors)
-    for moments, some in track(pieces, "predicting moments", len(pieces)):
+    file, shape = path / "moments.npy", (len(samples), size, *samples.shape)
+    if processes.is_first():
+        np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+        (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
+    processes.wait()
+    array, seed = np.lib.format.open_memmap(file, mode="r+"), torch.initial_seed()
+    pieces = list(enumerate(_batches(predictors)))[processes.number() :: processes.count()]
+    for number, (moments, some) in track(pieces, "predicting moments", len(pieces)):
+        torch.manual_seed(seed + number)
         array[some.numpy()] = predict(moments, samples, some).numpy()
     array.flush()
-    (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
 
 
 def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tuple[Tensor, ...]]:
@@ -69,7 +75,9 @@ def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tup
     array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
 
     def moments(chosen: Tensor) -> tuple[Tensor, ...]:
-        return _fields(torch.from_numpy(array[chosen.numpy()]).to(device))
+        values = torch.from_numpy(array[chosen.numpy()])
+        # From pinned memory they are copied without the host waiting until the device has done all before.
+        return _fields((values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True))
 
     return moments
 

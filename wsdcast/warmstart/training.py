@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed
@@ -17,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsdcast.errors import UserError
-
-Network = TypeVar("Network", bound=nn.Module)
+from wsdcast.warmstart.training_state import Network, Training, place
 
 Batch = TypeVar("Batch")
 
@@ -67,72 +65,6 @@ class Settings(Protocol):
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
         """Of the forward and backward passes; weights and optimiser are always fp32."""
-
-
-@dataclass
-class Training(Generic[Network]):
-    """All that changes in training.
-
-    Attributes:
-        model: trained in place.
-        averaged: its exponential moving average, the one to use afterwards.
-        optimiser: AdamW.
-        random: source of what the loss draws.
-        step: how many steps are done.
-    """
-
-    model: Network
-    averaged: Network
-    optimiser: torch.optim.Optimizer
-    random: torch.Generator
-    step: int = 0
-
-    @classmethod
-    def of(cls, model: Network, random: torch.Generator) -> Training[Network]:
-        """The beginning, from untrained weights."""
-        optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), fused=True)
-        return cls(model.train(), copy.deepcopy(model).eval().requires_grad_(False), optimiser, random)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, to be kept: a training that is given it back goes on bit for bit on a CPU."""
-        kept = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        kept |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
-        for number, state in self.optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
-        kept |= {"random.loss": self.random.get_state(), "random.dropout": torch.get_rng_state(), "step": torch.tensor(self.step)}
-        if torch.cuda.is_available():
-            kept["random.cuda"] = torch.cuda.get_rng_state()
-        return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
-
-    def restore(self, kept: dict[str, Tensor]) -> None:
-        """Go back to where :meth:`tensors` was called.
-
-        On another kind of device the state of a random generator means nothing. There the generators are seeded anew, by their first seed
-        and the step, so that nothing that was drawn before is drawn again.
-        """
-        for part, network in (("model", self.model), ("averaged", self.averaged)):
-            network.load_state_dict({name: kept[f"{part}.{name}"] for name in network.state_dict()})
-        parameters, state = list(self.model.parameters()), dict[int, dict[str, Tensor]]()
-        for key, value in kept.items():
-            part, *rest = key.split(".")
-            if part == "optimiser":
-                number, name = int(rest[0]), rest[1]
-                like = parameters[number]
-                # In the memory layout of its parameter: the fused optimiser goes through both as they lie.
-                laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-                state.setdefault(number, {})[name] = laid_out
-        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step = int(kept["step"])
-        torch.set_rng_state(kept["random.dropout"])
-        if kept["random.loss"].numel() == self.random.get_state().numel():
-            self.random.set_state(kept["random.loss"])
-        else:
-            self.random.manual_seed(self.random.initial_seed() + self.step)
-        if torch.cuda.is_available():
-            if "random.cuda" in kept:
-                torch.cuda.set_rng_state(kept["random.cuda"])
-            else:
-                torch.cuda.manual_seed(torch.cuda.initial_seed() + self.step)
 
 
 @dataclass(frozen=True)
@@ -202,7 +134,7 @@ def fit(
         settings: how.
         seed: of the order.
     """
-    rank, processes = _place()
+    rank, processes = place()
     size = min(settings.batch * settings.accumulate, max(1, samples // processes))
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device
@@ -246,7 +178,7 @@ def read(steps: Sequence[Unread]) -> list[Step]:
         UserError: if a loss is not finite, naming the step and its samples; the weights are lost.
     """
     losses = torch.stack([step.loss for step in steps])
-    _, processes = _place()
+    _, processes = place()
     if processes > 1:
         torch.distributed.all_reduce(losses)
         losses /= processes
@@ -286,10 +218,3 @@ def _steps(samples: int, size: int, seed: int) -> Iterator[Tensor]:
     while True:
         order = torch.randperm(samples, generator=random)
         yield from order[: samples // size * size].split(size)
-
-
-def _place() -> tuple[int, int]:
-    """Which process this is, from 0, of how many."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
