@@ -56,8 +56,8 @@ def super_resolution(images: Tensor, random: torch.Generator, factor: int) -> Te
 
 def colourise(images: Tensor, random: torch.Generator) -> Tensor:
     """Brightness without colour, the same in every channel."""
-    grey = (images * images.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
-    return _all_hidden(grey.expand_as(images))
+    red, green, blue = (weight * images[:, channel, None] for channel, weight in enumerate(LUMA))
+    return _all_hidden((red + green + blue).expand_as(images))
 
 
 def denoise(images: Tensor, random: torch.Generator, noise: Range) -> Tensor:

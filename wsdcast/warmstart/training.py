@@ -139,8 +139,7 @@ def fit(
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device
     loss_model = _LossModel(training.model, loss_of)
-    # Buffers change in no network of ours.
-    shared = DistributedDataParallel(loss_model, broadcast_buffers=False) if processes > 1 else None
+    shared = DistributedDataParallel(loss_model) if processes > 1 else None
     for chosen in islice(_steps(samples, size * processes, seed), training.step, settings.steps):
         rate = settings.rate * _schedule(settings, training.step)
         for group in training.optimiser.param_groups:
