@@ -27,7 +27,7 @@ from wsdcast.training.batches import FlowBatch
 from wsdcast.training.predictions import write_predictions
 from wsdcast.warmstart.flow import Draws
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.warmstart.training import fit
+from wsdcast.warmstart.training import fit, read  # noqa: F401  (read for the scripts)
 from wsdcast.warmstart.training_state import Training
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -179,6 +179,23 @@ except UserError as error:
     done = two(tmp_path, body)
     assert done.returncode == 0, done.stderr
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["no room", "no room"]
+
+
+def test_a_loss_of_one_that_is_not_finite_ends_both_alike(tmp_path):
+    body = """
+training = Training.of(nn.Linear(1, 1), torch.Generator())
+loss_of = lambda model, x: regression(model, x) * (float("nan") if rank and training.step == 3 else 1)
+try:
+    for step in fit(training, lambda chosen, mine: X[chosen[mine]], loss_of, 8, How(steps=5), 0):
+        read([step])
+except UserError as error:
+    Path(f"{rank}.txt").write_text(str(error))
+"""
+    done = two(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    assert first == second
+    assert "the loss is nan at training step 3, with samples " in first
 
 
 TINY = """

@@ -32,8 +32,10 @@ from wsdcast.data.analysis import open_analysis
 from wsdcast.errors import UserError
 from wsdcast.nets.unet import UNet
 from wsdcast.recipe import load_recipe
-from wsdcast.training import checkpoints
+from wsdcast.stages import train
+from wsdcast.training import checkpoints, fitting
 from wsdcast.unfinished import marks_of
+from wsdcast.warmstart.flow import training_loss
 from wsdcast.warmstart.training import Step, Unread, fit, read
 from wsdcast.warmstart.training_state import Training
 
@@ -369,7 +371,8 @@ def test_tensorboard_shows_what_the_tables_have(prepared, tmp_path):
 
 STOPPED = """
 import os, signal, sys
-from wsdcast.training import checkpoints
+from wsdcast.stages import train
+from wsdcast.training import checkpoints, fitting
 import wsdcast
 saved = checkpoints.save_file
 def die(tensors, path, metadata):
@@ -424,6 +427,32 @@ def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path
     wsdcast.train(run=run)
     again = load_file(run / "generator/weights.safetensors")
     assert all(torch.equal(again[name], value) for name, value in whole.items())
+
+
+def test_steps_that_are_read_together_are_logged_and_kept_as_those_read_one_by_one(prepared, whole, tmp_path, monkeypatch):
+    """As on a GPU; what is not finite is found before anything that comes after it is kept."""
+    losses = [(prepared / "run" / network / f"{network}-losses.csv").read_text().splitlines() for network in ("moments", "generator")]
+    monkeypatch.setitem(fitting.READ_TOGETHER, "cpu", 7)
+    seen: list[int] = []
+    monkeypatch.setattr(fitting, "read", lambda steps: seen.append(len(steps)) or read(steps))
+    run = fresh(prepared, tmp_path)
+    wsdcast.train(run=run)
+    assert seen == [6, *[7, 3] * 4]
+    again = load_file(run / "generator/weights.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in whole.items())
+    for network, expected in zip(("moments", "generator"), losses, strict=True):
+        found = (run / network / f"{network}-losses.csv").read_text().splitlines()
+        assert [row.rsplit(",", 1)[0] for row in found] == [row.rsplit(",", 1)[0] for row in expected]
+
+    run = fresh(prepared, tmp_path / "diverging")
+    monkeypatch.setattr(
+        train, "training_loss", lambda *rest: training_loss(*rest) * (math.nan if len(calls) > 23 else calls.append(1) or 1)
+    )
+    calls: list[int] = []
+    with pytest.raises(UserError, match="the loss is nan at training step 24, with samples "):
+        wsdcast.train(run=run)
+    kept = run / ".generator.partial/checkpoints/generator"
+    assert {path.name for path in kept.glob("step-*")} == {"step-000000010.safetensors", "step-000000020.safetensors"}
 
 
 def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_path):

@@ -32,8 +32,8 @@ from wsdcast.warmstart.training import Batch, BatchOf, Step, Unread, fit, read
 from wsdcast.warmstart.training_state import Network as Model
 from wsdcast.warmstart.training_state import Training
 
-READ_TOGETHER = 20
-"""Steps on a GPU that are read at once: to read them the host waits for the device, which meanwhile runs out of work."""
+READ_TOGETHER = {"cpu": 1, "cuda": 20}
+"""Steps that are read at once, by the kind of device: to read them the host waits for a GPU, which meanwhile runs out of work."""
 
 ROWS = 5000
 """Rows of the log of losses: a longer training writes means over several steps."""
@@ -150,8 +150,7 @@ def fitted(
         for step in track(steps, f"training {name}", settings.steps, first, detail):
             unread.append(step)
             due = training.step % log.every == 0 or training.step == settings.steps
-            together = 1 if step.loss.device.type == "cpu" else READ_TOGETHER
-            if not due and len(unread) < together and not (caught and processes.count() == 1):
+            if not due and len(unread) < READ_TOGETHER[step.loss.device.type] and not (caught and processes.count() == 1):
                 continue
             for one in read(unread):
                 summed.append(one)
