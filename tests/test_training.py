@@ -445,10 +445,13 @@ def test_steps_that_are_read_together_are_logged_and_kept_as_those_read_one_by_o
         assert [row.rsplit(",", 1)[0] for row in found] == [row.rsplit(",", 1)[0] for row in expected]
 
     run = fresh(prepared, tmp_path / "diverging")
-    monkeypatch.setattr(
-        train, "training_loss", lambda *rest: training_loss(*rest) * (math.nan if len(calls) > 23 else calls.append(1) or 1)
-    )
     calls: list[int] = []
+
+    def spoilt(*arguments):
+        calls.append(1)
+        return training_loss(*arguments) * (math.nan if len(calls) > 24 else 1)
+
+    monkeypatch.setattr(train, "training_loss", spoilt)
     with pytest.raises(UserError, match="the loss is nan at training step 24, with samples "):
         wsdcast.train(run=run)
     kept = run / ".generator.partial/checkpoints/generator"
