@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,7 +34,7 @@ from wsdcast.nets.unet import UNet
 from wsdcast.recipe import load_recipe
 from wsdcast.training import checkpoints
 from wsdcast.unfinished import marks_of
-from wsdcast.warmstart.training import Step, Training, fit
+from wsdcast.warmstart.training import Step, Training, Unread, fit, read
 
 X = torch.linspace(-1, 1, 64)[:, None]
 
@@ -65,6 +67,11 @@ def regression(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return ((model(x) - 3 * x + 1) ** 2).mean()
 
 
+def each(steps: Iterable[Unread]) -> list[Step]:
+    """Every step, read by itself."""
+    return [one for step in steps for one in read([step])]
+
+
 def test_training_finds_the_answer_and_averages_the_weights():
     training = begun()
     steps = list(fit(training, points, regression, 64, How(steps=600, batch=16, rate=0.03, average=0.99), 0))
@@ -84,12 +91,26 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
     assert seen == pytest.approx([0] * 5, abs=1e-6)
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples():
-    training = begun()
-    with pytest.raises(UserError, match=r"nan at training step 3, with samples \d, \d;"):
-        for _ in fit(training, points, lambda model, _: model.weight.sum() * (math.nan if training.step == 3 else 1), 8, How(), 0):
-            pass
-    assert torch.isfinite(training.model.weight).all()
+@pytest.mark.parametrize("together", [1, 4, 5])
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together):
+    """Also when it is read with others, good ones before it and spoilt ones after it."""
+    training, order = begun(), []
+    steps = fit(
+        training,
+        lambda chosen, _: order.append(chosen.tolist()),
+        lambda model, _: model.weight.sum() * (math.nan if training.step == 3 else 1),
+        8,
+        How(),
+        0,
+    )
+
+    def groups() -> None:
+        while group := list(islice(steps, together)):
+            read(group)
+
+    with pytest.raises(UserError) as caught:
+        groups()
+    assert f"the loss is nan at training step 3, with samples {order[3][0]}, {order[3][1]};" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +154,7 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
     training = by_gradient(begun())
     before = copy.deepcopy(training.model)
     how = How(steps=1, batch=batch, accumulate=accumulate, schedule="constant", clip=1e9)
-    (step,) = fit(training, batch_of, regression, samples, how, 0)
+    (step,) = each(fit(training, batch_of, regression, samples, how, 0))
     assert [part.numel() for part in seen] == sizes
     loss = regression(before, X[torch.cat(seen)])
     loss.backward()
@@ -171,7 +192,7 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
 
     how = How(steps=20, batch=6)
     whole = fresh()
-    losses = [step.loss for step in fit(whole, noisy, noisy_loss, 64, how, 3)]
+    losses = [step.loss for step in each(fit(whole, noisy, noisy_loss, 64, how, 3))]
     half = fresh()
     for step in fit(half, noisy, noisy_loss, 64, how, 3):
         if step.number == 12:
@@ -180,7 +201,7 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
     rest = fresh()
     torch.rand(7)  # somebody else draws in between
     rest.restore(kept)
-    assert [step.loss for step in fit(rest, noisy, noisy_loss, 64, how, 3)] == losses[13:]
+    assert [step.loss for step in each(fit(rest, noisy, noisy_loss, 64, how, 3))] == losses[13:]
     for name, value in whole.tensors().items():
         assert torch.equal(value, rest.tensors()[name]), name
 
@@ -210,7 +231,7 @@ def test_bf16_is_near_fp32():
         torch.manual_seed(0)
         training = Training.of(nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 1)), torch.Generator())
         losses[precision] = [
-            step.loss for step in fit(training, points, regression, 64, How(steps=40, batch=16, rate=0.01, precision=precision), 0)
+            step.loss for step in each(fit(training, points, regression, 64, How(steps=40, batch=16, rate=0.01, precision=precision), 0))
         ]
         assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
     assert losses["bf16"] != losses["fp32"]
@@ -258,7 +279,7 @@ from wsdcast import processes
 atexit.register(lambda: Path(f"{out}/threads").write_text(str([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])))
 processes.join()
 training = t.by_gradient(t.begun())
-losses = [step.loss for step in t.fit(training, t.points, t.regression, 11, t.How(steps=12, batch=4, accumulate=2), 0)]
+losses = [step.loss for step in t.each(t.fit(training, t.points, t.regression, 11, t.How(steps=12, batch=4, accumulate=2), 0))]
 Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses, training.model.weight.item()])))
 """
 
@@ -275,7 +296,7 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
     assert "gloo" not in (tmp_path / "threads").read_text()
     # Five samples for each of two processes, in batches of four and one.
     training = by_gradient(begun())
-    losses = [step.loss for step in fit(training, points, regression, 11, How(steps=12, batch=10), 0)]
+    losses = [step.loss for step in each(fit(training, points, regression, 11, How(steps=12, batch=10), 0))]
     np.testing.assert_allclose(first, [*losses, training.model.weight.item()], rtol=1e-5)
 
 

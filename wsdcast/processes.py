@@ -50,6 +50,15 @@ def wait() -> None:
         dist.barrier()
 
 
+def highest(number: int) -> int:
+    """The highest of the numbers that the processes give."""
+    if count() == 1:
+        return number
+    numbers = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)
+
+
 @contextmanager
 def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, command: str) -> Iterator[Path]:
     """An unfinished artefact that all processes work at and the first one completes; what an earlier run left of it is taken over.

@@ -24,7 +24,7 @@ from wsdcast.recipe import load_recipe
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
-from wsdcast.warmstart.training import BatchOf, Training, fit
+from wsdcast.warmstart.training import BatchOf, Training, fit, read
 
 STEPS, ROUNDS, RECORD = 10, 4, 1500
 
@@ -61,7 +61,7 @@ def bench_train(recipe: str = "planet") -> Benchmark:
 
     def steps(batch_of: BatchOf[FlowBatch], shares: list[float]) -> Callable[[], None]:
         running = fit(Training.of(generator, random), batch_of, loss_of, len(samples), settings, seed=0)
-        return lambda: shares.extend(next(running).waiting for _ in range(STEPS))
+        return lambda: shares.extend(step.waiting for step in read([next(running) for _ in range(STEPS)]))
 
     place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
     try:

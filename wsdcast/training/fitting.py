@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from statistics import mean
@@ -28,8 +28,11 @@ from wsdcast.errors import StoppedError, UserError
 from wsdcast.experiment import Optimisation, TrainingLog
 from wsdcast.progress import note, track
 from wsdcast.training import checkpoints
-from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, fit
+from wsdcast.warmstart.training import Batch, BatchOf, Step, Training, Unread, fit, read
 from wsdcast.warmstart.training import Network as Model
+
+READ_TOGETHER = 20
+"""Steps on a GPU that are read at once: to read them the host waits for the device, which meanwhile runs out of work."""
 
 ROWS = 5000
 """Rows of the log of losses: a longer training writes means over several steps."""
@@ -119,7 +122,7 @@ def fitted(
         note(f"{name}: goes on at step {training.step} of {settings.steps}")
     first, begin, before = training.step, time.perf_counter(), history.seconds
     every = -(-settings.steps // ROWS)
-    summed: list[Step] = []
+    unread, summed, loss = list[Unread](), list[Step](), math.nan
     if settings.compile:
         for part in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
             part.compile()
@@ -136,21 +139,30 @@ def fitted(
         if processes.is_first():
             checkpoints.save(kept, training.step, training.tensors(), vars(history), log.keep, best)
 
-    def detail(step: Step) -> str:
+    def detail(step: Unread) -> str:
         speed = (training.step - first) * settings.batch * settings.accumulate * processes.count() / (time.perf_counter() - begin)
-        return f"loss {step.loss:.4f}, rate {step.rate:.2g}, {speed:.3g} samples/s, {_memory():.1f} GB"
+        return f"loss {loss:.4f}, rate {step.rate:.2g}, {speed:.3g} samples/s, {_memory():.1f} GB"
 
     steps = fit(training, batch_of, loss_of, samples, settings, seed)
-    with stop_signals() as caught, _tensorboard(place / "tensorboard" / name, log, first) as log_value:
+    with stop_signals() as caught, _tensorboard(place / "tensorboard" / name, log, first) as log_value, closing(steps):
         for step in track(steps, f"training {name}", settings.steps, first, detail):
-            summed.append(step)
-            if len(summed) == every:
-                write_row()
-            log_value("loss", step.loss, step.number)
-            if caught:
+            unread.append(step)
+            due = training.step % log.every == 0 or training.step == settings.steps
+            together = 1 if step.loss.device.type == "cpu" else READ_TOGETHER
+            if not due and len(unread) < together and not (caught and processes.count() == 1):
+                continue
+            for one in read(unread):
+                summed.append(one)
+                if len(summed) == every:
+                    write_row()
+                loss = one.loss
+                log_value("loss", loss, one.number)
+            unread.clear()
+            if signalled := processes.highest(caught[0] if caught else 0):
                 keep(False)
-                raise StoppedError(f"training {name} was stopped at step {training.step}; the same command goes on from there", caught[0])
-            if training.step % log.every and training.step != settings.steps:
+                processes.wait()  # until it is kept: torchrun ends the others as soon as one has ended
+                raise StoppedError(f"training {name} was stopped at step {training.step}; the same command goes on from there", signalled)
+            if not due:
                 continue
             best = False
             if validate:

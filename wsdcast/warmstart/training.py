@@ -5,15 +5,16 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from wsdcast.errors import UserError
 
@@ -135,6 +136,29 @@ class Training(Generic[Network]):
 
 
 @dataclass(frozen=True)
+class Unread:
+    """One optimiser step, of which the host knows the numbers of the device only when they are read (:func:`read`).
+
+    Attributes:
+        number: which it was, from 0.
+        samples: indices of its samples, of all processes, (sample,).
+        loss: mean over this process's samples.
+        rate: learning rate.
+        gradient: norm of the gradient before clipping.
+        begin: when it began, seconds of :func:`time.perf_counter`.
+        waited: seconds that went into putting its batches together.
+    """
+
+    number: int
+    samples: Tensor
+    loss: Tensor
+    rate: float
+    gradient: Tensor
+    begin: float
+    waited: float
+
+
+@dataclass(frozen=True)
 class Step:
     """One optimiser step.
 
@@ -143,7 +167,7 @@ class Step:
         loss: mean over its samples.
         rate: learning rate.
         gradient: norm of the gradient before clipping.
-        waiting: share of the time that went into putting the batch together.
+        waiting: share of the time that went into putting the batch together; of all steps that were read at once.
     """
 
     number: int
@@ -160,12 +184,15 @@ def fit(
     samples: int,
     settings: Settings,
     seed: int,
-) -> Iterator[Step]:
+) -> Generator[Unread]:
     """Train to the last step; a generator that yields after each, so that the caller shows progress, keeps checkpoints and may stop.
 
     The gradient of a step is that of the mean loss over its samples, however they are divided into batches. If there are fewer samples than
     ``batch`` times ``accumulate``, a step has all of them. Where torch's process group is initialised, each process takes its own share of
     every step's samples, and gradients are averaged: two processes do what one with twice the batch does.
+
+    The host never waits for the device, so it does not see a loss that is not finite either: whoever takes the steps reads them
+    (:func:`read`) before the weights are kept or used.
 
     Args:
         training: goes on from its step.
@@ -174,43 +201,74 @@ def fit(
         samples: how many there are; each epoch visits all in random order, an incomplete last step left out.
         settings: how.
         seed: of the order.
-
-    Raises:
-        UserError: if the loss is not finite, naming the step and its samples.
     """
-    rank, processes = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if _distributed() else (0, 1)
+    rank, processes = _place()
     size = min(settings.batch * settings.accumulate, max(1, samples // processes))
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
-    device = parameters[0].device.type
+    device = parameters[0].device
+    loss_model = _LossModel(training.model, loss_of)
+    # Buffers change in no network of ours.
+    shared = DistributedDataParallel(loss_model, broadcast_buffers=False) if processes > 1 else None
     for chosen in islice(_steps(samples, size * processes, seed), training.step, settings.steps):
         rate = settings.rate * _schedule(settings, training.step)
         for group in training.optimiser.param_groups:
             group["lr"] = rate
         training.optimiser.zero_grad()
-        total, begin, waited = torch.zeros((), device=parameters[0].device), time.perf_counter(), 0.0
-        for part in chosen.split(settings.batch * processes):
+        total, begin, waited = torch.zeros((), device=device), time.perf_counter(), 0.0
+        parts = chosen.split(settings.batch * processes)
+        for part in parts:
             share = part.numel() // processes
-            mine = slice(rank * share, (rank + 1) * share)
             before = time.perf_counter()
-            batch = batch_of(part, mine)
+            batch = batch_of(part, slice(rank * share, (rank + 1) * share))
             waited += time.perf_counter() - before
-            with torch.autocast(device, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
-                # The mean over the samples of the step, of which the last part may have fewer.
-                loss = loss_of(training.model, batch) / (size / share)
-            loss.backward()
+            # Gradients are averaged over the processes once, when the last part's are there.
+            with shared.no_sync() if shared and part is not parts[-1] else nullcontext():
+                with torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
+                    # The mean over the samples of the step, of which the last part may have fewer.
+                    loss = (shared or loss_model)(batch) / (size / share)
+                loss.backward()
             total += loss.detach()
-        _average_over_processes(parameters, total)
-        if not torch.isfinite(total):
-            which = ", ".join(str(index) for index in chosen[:8].tolist()) + (", ..." if chosen.numel() > 8 else "")
-            raise UserError(f"the loss is {total.item()} at training step {training.step}, with samples {which}; a lower rate may help")
         gradient = nn.utils.clip_grad_norm_(parameters, settings.clip)
         training.optimiser.step()
         decay = min(settings.average, (1 + training.step) / (10 + training.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - decay)
         training.step += 1
-        waiting = waited / (time.perf_counter() - begin)
-        yield Step(training.step - 1, total.item(), rate, gradient.item(), waiting)
+        yield Unread(training.step - 1, chosen, total, rate, gradient, begin, waited)
+
+
+def read(steps: Sequence[Unread]) -> list[Step]:
+    """Wait until the device has done some steps that follow each other, and read their numbers, of all processes together.
+
+    All processes read the same steps.
+
+    Raises:
+        UserError: if a loss is not finite, naming the step and its samples; the weights are lost.
+    """
+    losses = torch.stack([step.loss for step in steps])
+    _, processes = _place()
+    if processes > 1:
+        torch.distributed.all_reduce(losses)
+        losses /= processes
+    numbers = torch.stack([losses, torch.stack([step.gradient for step in steps])]).tolist()
+    waiting = sum(step.waited for step in steps) / (time.perf_counter() - steps[0].begin)
+    for step, loss in zip(steps, numbers[0], strict=True):
+        if not math.isfinite(loss):
+            which = ", ".join(str(index) for index in step.samples[:8].tolist()) + (", ..." if step.samples.numel() > 8 else "")
+            raise UserError(f"the loss is {loss} at training step {step.number}, with samples {which}; a lower rate may help")
+    return [Step(step.number, loss, step.rate, norm, waiting) for step, loss, norm in zip(steps, *numbers, strict=True)]
+
+
+class _LossModel(nn.Module):
+    """The loss as one forward pass of one module, whichever networks it is made of: what DistributedDataParallel asks for."""
+
+    def __init__(self, model: Network, loss_of: Callable[[Network, Batch], Tensor]) -> None:
+        super().__init__()
+        self.model, self.loss_of = model, loss_of
+
+    def forward(self, batch: Any) -> Tensor:
+        """The mean loss of a batch."""
+        return self.loss_of(self.model, batch)
 
 
 def _schedule(settings: Settings, step: int) -> float:
@@ -230,18 +288,8 @@ def _steps(samples: int, size: int, seed: int) -> Iterator[Tensor]:
         yield from order[: samples // size * size].split(size)
 
 
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _average_over_processes(parameters: list[nn.Parameter], loss: Tensor) -> None:
-    """Average gradients and loss over all processes, in one message."""
-    if not _distributed():
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    message = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-    torch.distributed.all_reduce(message)
-    message /= torch.distributed.get_world_size()
-    loss.copy_(message[0])
-    for gradient, mean in zip(gradients, message[1:].split([gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(mean.reshape(gradient.shape))
+def _place() -> tuple[int, int]:
+    """Which process this is, from 0, of how many."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1

@@ -1,0 +1,125 @@
+"""No step of training makes the host wait for the device: seen from what torch is asked to do, so that it needs no GPU."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from test_training import How
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wsdcast.nets.unet import UNet
+from wsdcast.training.batches import FlowBatch, Pairs
+from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.flow import Draws, joint_loss, training_loss
+from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.training import Training, fit, read
+
+SAMPLES, CHANNELS, GRID = 4, 2, (8, 16)
+DEPENDS_ON_DATA = ("nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "_local_scalar_dense", "equal")
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses all for which the host would wait: numbers and shapes that depend on the device's, and copies from or to it."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        devices = {one.device.type for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        name = function.overloadpacket.__name__
+        if self.device in devices and (name in DEPENDS_ON_DATA or (function.overloadpacket is torch.ops.aten.index and _masked(args))):
+            raise AssertionError(f"{name} waits for the device")
+        result = function(*args, **(kwargs or {}))
+        after = devices | {one.device.type for one in tree_leaves(result) if isinstance(one, Tensor)}
+        if name in ("copy_", "_to_copy", "_copy_from", "_foreach_copy_") and len(after) > 1:
+            raise AssertionError(f"{name} between {' and '.join(sorted(after))}")
+        return result
+
+
+def _masked(args: Any) -> bool:
+    return any(isinstance(index, Tensor) and index.dtype == torch.bool for index in args[1])
+
+
+def moments_network(rank: int, dropout: float = 0.1) -> MomentsModel:
+    return MomentsModel(UNet(2 * CHANNELS, (2 + rank) * CHANNELS, (8, 8), dropout=dropout), CHANNELS, rank=rank)
+
+
+def generator_network(rank: int, recompute: bool = False, dropout: float = 0.1) -> UNet:
+    return UNet((5 + rank) * CHANNELS, CHANNELS, (8, 8), scalars=2, dropout=dropout, recompute=recompute)
+
+
+def moments_loss(model: MomentsModel, batch: Pairs) -> Tensor:
+    return negative_log_likelihood(model, *batch)
+
+
+def flow_loss(model: nn.Module, batch: FlowBatch) -> Tensor:
+    assert batch.prior is not None
+    return training_loss(model, batch.prior, batch.context, batch.target, batch.draws)
+
+
+def both_losses(model: nn.ModuleDict, batch: FlowBatch) -> Tensor:
+    return joint_loss(model["generator"], model["moments"], informed_prior, batch.context, batch.target, batch.draws, True, 0.5)
+
+
+def case(name: str) -> tuple[Any, Any, Any]:
+    """Network, loss and a batch."""
+    torch.manual_seed(0)
+    context, target = torch.randn(SAMPLES, 2 * CHANNELS, *GRID), torch.randn(SAMPLES, CHANNELS, *GRID)
+    draws = Draws(torch.rand(SAMPLES), torch.rand(SAMPLES), torch.randn_like(target))
+    rank = 2 if name.endswith("correlated") else 0
+    factors = [torch.randn(SAMPLES, rank, CHANNELS, *GRID)] if rank else []
+    prior = informed_prior(torch.randn_like(target), torch.rand_like(target) + 0.1, *factors)
+    if name.startswith("moments"):
+        return moments_network(rank), moments_loss, Pairs(context, target)
+    if name.startswith("flow"):
+        return generator_network(rank, "recompute" in name), flow_loss, FlowBatch(context, target, draws, prior)
+    both = nn.ModuleDict({"moments": moments_network(rank), "generator": generator_network(rank)})
+    return both, both_losses, FlowBatch(context, target, draws, None)
+
+
+CASES = ["moments", "moments, correlated", "flow", "flow, recompute", "flow, correlated", "joint", "joint, correlated"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("name", CASES)
+def test_steps_leave_their_numbers_on_the_device(name, precision):
+    model, loss_of, batch = case(name)
+    before = [parameter.clone() for parameter in model.parameters()]
+    training = Training.of(model, torch.Generator())
+    steps = fit(training, lambda chosen, mine: batch, loss_of, 4 * SAMPLES, How(batch=SAMPLES, accumulate=2, precision=precision), 0)
+    with NoWaiting("cpu"):
+        taken = list(islice(steps, 4))
+    assert [step.number for step in read(taken)] == [0, 1, 2, 3]
+    assert any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["moments", "flow", "flow, recompute", "joint"])
+def test_steps_copy_nothing_from_or_to_the_device(name):
+    model, loss_of, batch = case(name)
+    context, target, *rest = batch
+    if rest:
+        draws, prior = rest
+        there = informed_prior(prior.mean.to("meta"), prior.std.to("meta")) if prior else None
+        rest = [Draws(*(drawn.to("meta") for drawn in draws)), there]
+    batch = type(batch)(context.to("meta"), target.to("meta"), *rest)
+    training = Training.of(model.to("meta"), torch.Generator())
+    training.optimiser = torch.optim.AdamW(training.model.parameters(), foreach=True)  # the fused one knows no such device
+    steps = fit(training, lambda chosen, mine: batch, loss_of, 4 * SAMPLES, How(batch=SAMPLES, accumulate=2), 0)
+    with NoWaiting("meta"):
+        taken = list(islice(steps, 4))
+    assert all(step.loss.device.type == step.gradient.device.type == "meta" for step in taken)
+
+
+@pytest.mark.parametrize("wait", [Tensor.item, bool, Tensor.tolist, torch.nonzero, lambda x: x[x > 0], lambda x: x.to("cpu")])
+def test_the_watch_sees_all_ways_to_wait(wait):
+    x = torch.ones((), device="meta")
+    with NoWaiting("meta"), pytest.raises((AssertionError, NotImplementedError)):
+        wait(x)
+    with NoWaiting("meta"), pytest.raises(AssertionError, match="between cpu and meta"):
+        torch.ones(3).to("meta")
