@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import models
+from wsdcast.devices import compiled
 from wsdcast.forecasting.ensemble import Sampler
 from wsdcast.progress import note_once
-
-SHAPES = 64
-"""Shapes of input for which a network may be compiled in one process: a study has many grids, batches and precisions."""
 
 
 def accelerated(sampler: Sampler, networks: Iterable[object], *, recorded: bool = True, deterministic: bool = False) -> Sampler:
@@ -38,13 +36,6 @@ def accelerated(sampler: Sampler, networks: Iterable[object], *, recorded: bool 
         note_once("this sampler is run without a CUDA graph: it decides on the host as it goes, or calls a model that is not ours")
         return in_bfloat16(sampler)
     return as_graph(in_bfloat16(sampler))
-
-
-def compiled(network: nn.Module) -> None:
-    """Have torch make kernels for a network, once, for each shape of input anew: kernels for any shape fail on a second grid."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
-    if network._compiled_call_impl is None:
-        network.compile(dynamic=False)
 
 
 def in_bfloat16(sampler: Sampler) -> Sampler:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsdcast.devices import sent
 from wsdcast.progress import track
 from wsdcast.training.batches import Samples
 from wsdcast.warmstart.correlated import informed_prior
@@ -69,7 +70,7 @@ def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tup
     array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
 
     def moments(chosen: Tensor) -> tuple[Tensor, ...]:
-        return _fields(torch.from_numpy(array[chosen.numpy()]).to(device))
+        return _fields(sent(torch.from_numpy(array[chosen.numpy()]), device))
 
     return moments
 
