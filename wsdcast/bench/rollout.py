@@ -76,15 +76,16 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
     sampler = sampler_of(Trained(generator, moments, warm_start(moments), beside), settings)
     place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
 
-    def rollout() -> None:
-        store = Forecasts(place / "forecast.zarr", record.times[starts], settings.members, settings.leads, False, record.grid)
+    def rollout(steps: int = settings.steps) -> None:
+        how = settings.model_copy(update={"days": steps / 4})
+        store = Forecasts(place / "forecast.zarr", record.times[starts], how.members, how.leads, False, record.grid)
         (place / "forecast.marks").mkdir(exist_ok=True)
         store.create()
-        mine = groups(np.arange(1), settings.members, most, device)
-        for _ in run_and_write(store, record, beside, in_batches(sampler, most), starts, mine, settings):
+        mine = groups(np.arange(1), how.members, most, device)
+        for _ in run_and_write(store, record, beside, in_batches(sampler, most), starts, mine, how):
             pass
 
-    def alone(network: torch.nn.Module, times: int) -> Callable[[], None]:
+    def alone(network: torch.nn.Module, times: int) -> Callable[..., None]:
         """All evaluations of one network: every batch of a step, ``times`` for each lead time."""
         calls: list[tuple[Sampler, Tensor]] = []
         for size in sizes:
@@ -92,20 +93,20 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
             # Its other inputs do not change; a graph keeps them as they are.
             calls.append((accelerated(partial(_first_alone, network, rest), [network]), x))
 
-        def evaluate() -> None:
-            side_by_side(lambda call: call[0](call[1], call[1]), calls * (times * settings.steps), device)
+        def evaluate(steps: int = settings.steps) -> None:
+            side_by_side(lambda call: call[0](call[1], call[1]), calls * (times * steps), device)
             _wait()
 
         return evaluate
 
     try:
-        rollout()  # compiles
+        rollout(1)  # compiles
         begin = time.perf_counter()
-        rollout()
-        rounds = ROUNDS if time.perf_counter() - begin < LONG else 1
+        rollout(1)
+        rounds = ROUNDS if (time.perf_counter() - begin) * settings.steps < LONG else 1
         both = [alone(generator, settings.nfe), alone(moments, 1)]
         for one in both:
-            one()  # records
+            one(1)  # records
         with memory_curve() as curve:
             ours, *bare = paired(rollout, *both, rounds=rounds)
     finally:
