@@ -1,27 +1,71 @@
 #!/bin/sh
-# What only a GPU can show: how close training and rollout come to the networks alone, in which precision, and the study at 1.5 degrees.
+# What only a GPU can show, in parts of less than ten minutes; each prints what docs/results/gpu.md is to hold.
 #
-#     sh examples/on_a_gpu.sh OUT
+#     sh examples/on_a_gpu.sh PART OUT
 #
-# Prints what docs/results/gpu.md is to hold: device, versions and commit first. The last two commands need the GFS analyses that
-# pipelines/gfs-1.5.yaml names, and take the longest.
+# PART is one of
+#     rollout     how close a rollout at 1.5 degrees comes to its networks alone, ten and four evaluations a sample
+#     train       the same of training; a training that begins on the CPU and goes on on the GPU, and back
+#     precision   what eight bits could win over sixteen in the generator; RUN names a run directory to score it on
+#     weather     the study on GFS wind at 1.5 degrees, and the same members fast and deterministic, as scores
+#     images      the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
+#
+# It needs no network. `weather` needs the analyses that pipelines/gfs-1.5.yaml names, or GFS names a directory that
+# `wsdcast prepare --recipe gfs-1.5` left. STEPS and SEEDS make the studies shorter or longer.
 set -eu
-out=${1:?usage: sh examples/on_a_gpu.sh OUT}
+part=${1:?usage: sh examples/on_a_gpu.sh PART OUT}
+out=${2:?usage: sh examples/on_a_gpu.sh PART OUT}
 mkdir -p "$out"
-git rev-parse HEAD
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
-wsdcast bench train --recipe era5
-wsdcast bench rollout --recipe era5 --members 50 --nfe 10 --lead 10d
-wsdcast bench rollout --recipe planet
-# The same members, fast and deterministic: what bfloat16 and compiled kernels change, as scores.
-wsdcast run planet --run "$out/planet" --json > "$out/fast.json"
-rm -r "$out/planet/forecast.zarr" "$out/planet/moments_forecast.zarr" "$out/planet/scores.nc" # else they are current
-wsdcast rollout --run "$out/planet" --deterministic
-wsdcast score --run "$out/planet" --json > "$out/deterministic.json"
-wsdcast prepare --recipe gfs-1.5 --run "$out/gfs-1.5"
-wsdcast study nfe --recipe gfs-1.5 --run "$out/gfs-1.5"
-# Images, as far as half an hour goes: the paper's networks, fewer steps. IMAGES: CIFAR-10's archive or an npz, where there is no network.
-sed "s/steps: 40000/steps: ${STEPS:-2000}/; s/steps: 100000/steps: ${STEPS:-2000}/; s/steps: 10000/steps: 3000/" \
-    pipelines/inpaint/cifar10.yaml > "$out/cifar10.yaml"
-wsdcast inpaint prepare --recipe "$out/cifar10.yaml" --source "${IMAGES:-cifar10}" --run "$out/cifar10"
-wsdcast inpaint study --run "$out/cifar10" --seeds 0 --nfe 2,4,6,8,10,12,20,50
+here=$(dirname "$0")
+
+say() { printf '\n=== %s %s\n' "$(date +%T)" "$*"; }
+
+say "$part, commit $(git rev-parse --short HEAD 2> /dev/null || echo unknown)"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+case $part in
+rollout)
+    for nfe in 10 4; do
+        say "rollout, era5, $nfe evaluations"
+        wsdcast bench rollout --recipe era5 --members 50 --nfe $nfe --lead 10d --json
+    done
+    say "rollout, planet"
+    wsdcast bench rollout --recipe planet --json
+    ;;
+train)
+    say "training, era5"
+    wsdcast bench train --recipe era5 --json
+    say "training, planet"
+    wsdcast bench train --recipe planet --json
+    say "from the CPU to the GPU and back: each stops after some seconds"
+    wsdcast prepare --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" > "$out/prepare.txt"
+    for visible in "" 0 ""; do
+        CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM "${SECONDS_EACH:-12}" \
+            wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" 2>&1 | grep -E "goes on|stopped" || true
+    done
+    ;;
+precision)
+    python3 "$here/eight_bits.py" ${RUN:-}
+    ;;
+weather)
+    [ -d "${GFS:-}" ] && cp -r "$GFS" "$out/gfs" || wsdcast prepare --recipe gfs-1.5 --run "$out/gfs"
+    wsdcast study nfe --recipe gfs-1.5 --run "$out/gfs" --seeds "${SEEDS:-0}" --json
+    say "members, fast and deterministic: bfloat16 and compiled kernels as scores"
+    warm=$out/gfs/study/warm-0
+    wsdcast rollout --run "$warm" --members 50 --nfe 10 --starts 4 --lead 3d --json
+    wsdcast score --run "$warm" --json | tee "$out/fast.json"
+    rm -r "$warm/forecast.zarr" "$warm/moments_forecast.zarr" "$warm/scores.nc" # else they are current
+    wsdcast rollout --run "$warm" --members 50 --nfe 10 --starts 4 --lead 3d --deterministic --json
+    wsdcast score --run "$warm" --json | tee "$out/deterministic.json"
+    ;;
+images)
+    sed "s/steps: 40000/steps: ${STEPS:-2000}/; s/steps: 100000/steps: ${STEPS:-2000}/; s/steps: 10000/steps: 3000/" \
+        "$here/../pipelines/inpaint/cifar10.yaml" > "$out/cifar10.yaml"
+    wsdcast inpaint prepare --recipe "$out/cifar10.yaml" --source "${IMAGES:-cifar10}" --run "$out/cifar10"
+    wsdcast inpaint study --run "$out/cifar10" --seeds 0 --nfe 2,4,10,20,50
+    ;;
+*)
+    echo "no part $part" >&2
+    exit 2
+    ;;
+esac
+say "done"

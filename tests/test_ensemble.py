@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import six_hourly
 
 from wsdcast.context import Samples, Surroundings
 from wsdcast.forecasting.ensemble import at_once, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
@@ -185,7 +184,7 @@ def test_moments_alone_are_gaussian_about_the_predicted_mean(context):
 def test_untrained_model_forecasts_persistence_of_the_state_now():
     """Through the context that training and rolling out use: the state now, not the one six hours before."""
     packed = torch.randint(-5000, 5000, (5, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.int16)
-    nothing, times = Surroundings(torch.empty(0, *SHAPE[1:])), six_hourly("2020-01-01", 5)
-    samples = Samples(packed, torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0), torch.tensor([3, 1]), times, nothing)
+    nothing, passed = Surroundings(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
+    samples = Samples(packed, torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0), torch.tensor([3, 1]), passed, nothing)
     mean, _ = moments_model(Moments(widths=(8, 12)), False)(samples.context(torch.tensor([0, 1])))
     torch.testing.assert_close(mean, (packed[[3, 1]] * 0.005 - 1) / 5)

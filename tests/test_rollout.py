@@ -98,15 +98,29 @@ def test_the_first_members_of_a_larger_ensemble(run, whole):
     xr.testing.assert_equal(forecast_of(run)[list(VARIABLES)].isel(number=slice(0, 5)), whole[list(VARIABLES)])
 
 
-def test_groups_fill_batches():
-    starts = np.arange(12)
-    assert [group.size for group in groups(starts, 50, 25)] == [1] * 12
-    assert [group.size for group in groups(starts, 8, 25)] == [3] * 4  # 24 of 25 places, which eight batches do not better
-    assert [group.size for group in groups(starts, 50, 68)] == [4] * 3  # 200 of 204
-    assert [group.size for group in groups(starts[:5], 5, 400)] == [5]
-    assert [group.size for group in groups(starts, 1000, 25)] == [1] * 12
-    np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 10)), starts)
-    assert groups(starts[:0], 5, 25) == []
+def test_groups_fill_batches(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    starts, sizes = np.arange(12), lambda *how: [group.size for group in groups(*how, torch.device("cpu"))]
+    assert sizes(starts, 50, 25) == [1] * 12
+    assert sizes(starts, 8, 25) == [3] * 4  # 24 of 25 places, which eight batches do not better
+    assert sizes(starts, 50, 68) == [4] * 3  # 200 of 204
+    assert sizes(starts[:5], 5, 400) == [5]
+    assert sizes(starts, 1000, 25) == [1] * 12
+    np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 10, torch.device("cpu"))), starts)
+    assert sizes(starts[:0], 5, 25) == []
+
+
+def test_groups_on_a_gpu_are_even_and_fit_a_batch():
+    gpu, starts = torch.device("cuda"), np.arange(12)
+    sizes = lambda *how, **alone: [group.size for group in groups(*how, gpu, **alone)]  # noqa: E731
+    assert sizes(starts, 50, 976) == [12]
+    assert sizes(starts, 50, 500) == [6, 6]
+    assert sizes(starts, 8, 63) == [6, 6]
+    assert sizes(starts, 8, 40) == [4, 4, 4]
+    assert sizes(starts, 50, 25) == [1] * 12
+    assert sizes(starts, 5, 976, alone=True) == [1] * 12  # no member's bits depend on which other starts there are
+    np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 40, gpu)), starts)
+    assert sizes(starts[:0], 5, 25) == []
 
 
 @pytest.mark.parametrize("when", [1, 3])
@@ -123,7 +137,7 @@ def killed(self, row, first, wind):
         os.kill(os.getpid(), signal.SIGKILL)
 Forecasts.write = killed
 from wsdcast.stages import rollout
-rollout.groups = lambda starts, members, batch: [starts[i:i + 1] for i in range(starts.size)]
+rollout.groups = lambda starts, *how, **alone: [starts[i:i + 1] for i in range(starts.size)]
 wsdcast.rollout(run={str(run)!r})
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -signal.SIGKILL
@@ -177,7 +191,7 @@ def test_two_processes_share_the_starts(run, whole):
 def test_a_member_that_leaves_the_physical_range_is_stopped_alone(run, whole, monkeypatch):
     """Blown up at its second step, it is missing from then on, marked, and named; the others keep their bits."""
 
-    def blowing_up(networks, settings, statistics):
+    def blowing_up(networks, settings, statistics, **how):
         sampler, calls = sampler_of(networks, settings, statistics), []
 
         def sample(context, noise):

@@ -300,7 +300,7 @@ def test_dropout_stays_on_while_the_training_samples_are_predicted(place, tmp_pa
         predicted[dropout, again] = np.load(run / "predictions/moments.npy"), without.numpy()
     np.testing.assert_array_equal(predicted[0.5, True][0], predicted[0.5, False][0])
     np.testing.assert_allclose(*predicted[0.0, False], atol=1e-5)
-    assert np.abs(np.subtract(*predicted[0.5, False])).mean() > 1e-3
+    assert np.abs(np.subtract(*predicted[0.5, False])).mean() > 3e-4  # without dropout 1e-5 or less, above
 
 
 def test_bootstrap_weights_are_blocks_of_dates():

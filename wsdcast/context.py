@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wsdcast.data.analysis import Analysis, Part
 from wsdcast.data.store import SCALE, PackedWind
+from wsdcast.devices import sent
 from wsdcast.errors import UserError
 from wsdcast.recipe import Context
 
@@ -22,11 +23,11 @@ class Surroundings:
 
     Attributes:
         static: fields that do not change, (channel, latitude, longitude), each of mean 0 and std 1 over the sphere.
-        longitude: degrees east, (longitude,), if the solar time is wanted, else None.
+        longitude: degrees east, (longitude,), in double precision beside ``static``, if the solar time is wanted, else None.
     """
 
     static: Tensor
-    longitude: NDArray[np.float64] | None = None
+    longitude: Tensor | None = None
 
     @property
     def channels(self) -> int:
@@ -35,10 +36,14 @@ class Surroundings:
 
     def at(self, times: NDArray[np.datetime64]) -> Tensor:
         """At some times (batch,), (batch, channel, latitude, longitude)."""
-        beside = self.static.expand(len(times), -1, -1, -1)
+        return self.when(sent(shares(times), self.static.device))
+
+    def when(self, passed: Tensor) -> Tensor:
+        """The same where these shares of the day and of the year have passed, (batch, 2), in double precision beside ``static``."""
+        beside = self.static.expand(len(passed), -1, -1, -1)
         if self.longitude is None:
             return beside
-        solar = torch.from_numpy(solar_time(times, self.longitude)).to(beside)[:, :, None, :]
+        solar = solar_time(passed, self.longitude).to(beside.dtype)[:, :, None, :]
         return torch.cat([beside, solar.expand(-1, -1, beside.shape[2], -1)], dim=1)
 
 
@@ -60,17 +65,28 @@ def surroundings(record: Analysis, settings: Context, device: torch.device) -> S
             raise UserError(f"context.static: the prepared store has no {name}, only {', '.join(record.static) or 'wind'}")
         deviation = record.static[name] - (record.static[name] * weights).sum()
         field[:] = deviation / max(np.sqrt((deviation**2 * weights).sum()), 1e-12)
-    return Surroundings(torch.from_numpy(fields).to(device), record.grid.longitude if settings.solar_time else None)
+    longitude = torch.tensor(record.grid.longitude, device=device) if settings.solar_time else None
+    return Surroundings(torch.from_numpy(fields).to(device), longitude)
 
 
-def solar_time(times: NDArray[np.datetime64], longitude: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Cosine and sine of the mean solar time of day, then of the time of year, (time, 4, longitude)."""
+def shares(times: NDArray[np.datetime64]) -> Tensor:
+    """Which shares of the day and of the year have passed at some times (UTC), (time, 2), double precision."""
     day = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "D")
     year = times.astype("datetime64[Y]")
     of_year = (times - year) / ((year + 1).astype(times.dtype) - year.astype(times.dtype))
-    of_day = day[:, None] + longitude / 360
-    phases = 2 * np.pi * np.stack([of_day, np.broadcast_to(of_year[:, None], of_day.shape)], axis=1)
-    return np.stack([np.cos(phases), np.sin(phases)], axis=2).reshape(times.size, 4, longitude.size).astype(np.float32)
+    return torch.from_numpy(np.stack([day, of_year], axis=1))
+
+
+def solar_time(passed: Tensor, longitude: Tensor) -> Tensor:
+    """Cosine and sine of the mean solar time of day, then of the time of year, (time, 4, longitude), double precision.
+
+    Args:
+        passed: shares of the day and of the year, (time, 2).
+        longitude: degrees east, (longitude,).
+    """
+    of_day = passed[:, :1] + longitude / 360
+    phases = 2 * torch.pi * torch.stack([of_day, passed[:, 1:].expand_as(of_day)], dim=1)
+    return torch.stack([phases.cos(), phases.sin()], dim=2).flatten(1, 2)
 
 
 @dataclass(frozen=True)
@@ -80,8 +96,8 @@ class Samples:
     Attributes:
         packed: the whole record, (time, channel, latitude, longitude), int16, on the device if it fits there.
         mean, std: of each channel, in the record's units, (channel, 1, 1), on the device.
-        now: where in the record the state now of each sample is, (sample,), beside it.
-        times: of all states, (time,).
+        now: where in the record the state now of each sample is, (sample,), on the CPU.
+        passed: shares of the day and of the year at all times of the record, (time, 2), on the device.
         beside: what the context has beside the wind.
     """
 
@@ -89,7 +105,7 @@ class Samples:
     mean: Tensor
     std: Tensor
     now: Tensor
-    times: NDArray[np.datetime64]
+    passed: Tensor
     beside: Surroundings
 
     def __len__(self) -> int:
@@ -106,13 +122,14 @@ class Samples:
 
     def states(self, indices: Tensor) -> Tensor:
         """Normalised states at some times of the record (batch,), (batch, channel, latitude, longitude)."""
-        wind = self.packed[indices].to(self.mean.device, non_blocking=True).float() * SCALE
+        wind = sent(self.packed[sent(indices, self.packed.device)], self.mean.device).float() * SCALE
         return (wind - self.mean) / self.std
 
     def context(self, chosen: Tensor) -> Tensor:
         """C of some samples (batch,): state now, state 6 h before, what is beside them, (batch, channel, latitude, longitude)."""
         now = self.now[chosen]
-        return torch.cat([self.states(now), self.states(now - 1), self.beside.at(self.times[now.numpy()])], dim=1)
+        beside = self.beside.when(self.passed[sent(now, self.passed.device)])
+        return torch.cat([self.states(now), self.states(now - 1), beside], dim=1)
 
     def target(self, chosen: Tensor) -> Tensor:
         """The states that follow, (batch, channel, latitude, longitude)."""
@@ -131,4 +148,5 @@ def samples_of(record: Analysis, beside: Surroundings, *parts: Part) -> list[Sam
     if device.type == "cuda" and values.nbytes < torch.cuda.mem_get_info(device)[0] * 2 / 3:
         packed = packed.to(device)
     mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
-    return [Samples(packed, mean, std, torch.from_numpy(record.now(part)), record.times, beside) for part in parts]
+    passed = shares(record.times).to(device)
+    return [Samples(packed, mean, std, torch.from_numpy(record.now(part)), passed, beside) for part in parts]

@@ -66,7 +66,7 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
             )
         return _checked(given)
     if recipe.generator.prior == "climatology":
-        return fixed_moments(*climatology(record))
+        return fixed_moments(*(field.to(models.device()) for field in climatology(record)))
     return standard_moments(models.CHANNELS)
 
 
@@ -94,9 +94,11 @@ def _checked(given: Moments) -> Moments:
         expected = (context.shape[0], models.CHANNELS, *context.shape[2:])
         if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in found)):
             raise UserError(f"prior given: the model must return mean and std, each a tensor of shape {tuple(expected)}")
-        if not (found[1] > 0).all():
+        mean, std = (values.to(context.dtype) for values in found)  # also where it computes in bfloat16
+        if std.device.type == "cpu" and not (std > 0).all():
             raise UserError("prior given: the model's std is not positive everywhere")
-        return tuple(values.to(context.dtype) for values in found)  # also where it computes in bfloat16
+        # The host does not stop at every step to ask a GPU: there NaN stops the member, or the training.
+        return mean, torch.where(std > 0, std, torch.nan)
 
     return moments
 
@@ -110,12 +112,14 @@ class Trained:
         moments: h_phi, or what stands for it; mean and std, and factors of a correlated prior.
         prior_of: what generation starts from.
         beside: what contexts have beside the wind.
+        ours: whether the moments come from this package, not from a user's model.
     """
 
     generator: nn.Module
     moments: Moments
     prior_of: PriorOf
     beside: Surroundings
+    ours: bool = True
 
 
 def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | None = None) -> Trained:
@@ -138,7 +142,7 @@ def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | 
     else:
         models.load(generator, path)
         moments = fixed_or_given(recipe, record, given)
-    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)), beside)
+    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)), beside, recipe.generator.prior != "given")
 
 
 def moments_alone(moments: Moments) -> PriorOf:

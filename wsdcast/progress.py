@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -12,6 +13,12 @@ Item = TypeVar("Item")
 def note(text: str) -> None:
     """One line on standard error, above the progress bar if there is one."""
     print(text, file=sys.stderr)
+
+
+@cache
+def note_once(text: str) -> None:
+    """The same, once in a process."""
+    note(text)
 
 
 def track(

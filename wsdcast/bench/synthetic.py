@@ -29,7 +29,7 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Module, Surroundings]:
     """Moments network, generator and what their contexts have beside the wind (zeros); untrained ones take as long as trained ones."""
     static = torch.zeros(len(recipe.context.static), *grid.shape, device=models.device())
-    beside = Surroundings(static, grid.longitude if recipe.context.solar_time else None)
+    beside = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.context.solar_time else None)
     moments = models.moments_model(recipe.moments, grid.includes_poles, beside.channels)
     generator = models.generator_model(recipe.generator, grid.includes_poles, beside.channels, recipe.moments.rank)
     return models.to_device(moments), models.to_device(generator), beside

@@ -20,6 +20,7 @@ from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.context import samples_of
 from wsdcast.data.analysis import Analysis
 from wsdcast.data.store import close_store, create_store, open_store, read_wind
+from wsdcast.devices import compiled, sent
 from wsdcast.recipe import load_recipe
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.warmstart.flow import draw, training_loss
@@ -46,13 +47,17 @@ def bench_train(recipe: str = "planet") -> Benchmark:
     _, generator, beside = networks_of(resolved, record.grid)
     generator.requires_grad_()
     if settings.compile:
-        generator.compile()
+        compiled(generator)
     (samples,) = samples_of(record, beside, "train")
     random = torch.Generator(models.device()).manual_seed(0)
+    torch.backends.cudnn.benchmark = True
     predicted = torch.ones(len(samples), *samples.shape, device=models.device())  # moments are kept like this
-    batches = flow_batches_of(
-        pairs_of(samples), samples.shape, random, lambda chosen, _: InformedPrior(predicted[chosen], predicted[chosen]), settings.times
-    )
+
+    def prior_of(chosen: Tensor, _: Tensor) -> InformedPrior:
+        mine = predicted[sent(chosen, predicted.device)]
+        return InformedPrior(mine, mine)
+
+    batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, settings.times)
     fixed = batches(torch.arange(settings.batch), slice(None))
     waiting: list[float] = []
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
-from netCDF4 import Dataset
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore, StorePath, ZipStore
@@ -154,6 +153,8 @@ def open_dataset(address: Address) -> xr.Dataset:
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: cannot be read as NetCDF ({first_line(error)})") from None
     if not dataset.data_vars and magic.startswith(b"\x89HDF"):
+        from netCDF4 import Dataset  # networks need none of it
+
         with Dataset(address) as file:
             if groups := ", ".join(file.groups):
                 raise UserError(

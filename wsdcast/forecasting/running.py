@@ -13,7 +13,8 @@ from wsdcast import models
 from wsdcast.background import ahead
 from wsdcast.context import Surroundings
 from wsdcast.data.analysis import STEP, Analysis
-from wsdcast.forecasting.ensemble import Sampler, forecast, member_noise
+from wsdcast.devices import sent
+from wsdcast.forecasting.ensemble import Sampler, at_once, forecast, member_noise
 
 FULL = 0.97
 """Share of the places in batches that members are to take."""
@@ -30,7 +31,7 @@ def ensembles(
     Args:
         record: has the first states.
         beside: what contexts have beside the wind.
-        sampler: makes the next state; of any number of samples, a sample's bits not depending on the others (:func:`in_batches`).
+        sampler: makes the next state, of any number of samples (:func:`wsdcast.forecasting.ensemble.in_batches`).
         starts: indices of the record, each with a state before it.
         members: of each ensemble.
         steps: lead times, 6 h apart.
@@ -42,7 +43,7 @@ def ensembles(
     before, now = first.repeat_interleave(members, dim=1)
     times = np.repeat(record.times[starts], members)
     around = (beside.at(times + lead * STEP) for lead in range(steps))
-    noises = (_to_device(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, shape)))
+    noises = (sent(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, shape)))
     leaving: tuple[Tensor, torch.cuda.Event | None] | None = None
     for state in forecast(sampler, now, before, noises, around):
         copy = _to_host(state * std + mean)
@@ -53,26 +54,29 @@ def ensembles(
         yield _arrived(*leaving).reshape(starts.size, members, *shape)
 
 
-def groups(starts: NDArray[np.intp], members: int, places: int) -> list[NDArray[np.intp]]:
+def groups(starts: NDArray[np.intp], members: int, batch: int, device: torch.device, *, alone: bool = False) -> list[NDArray[np.intp]]:
     """Divide initial times into groups whose members are run side by side.
 
-    A group has as few initial times as take :data:`FULL` of the places that are computed, or those of at most eight times ``places`` that
-    take the largest share.
+    On a CPU, where the last batch is filled up, a group has as few initial times as take :data:`FULL` of the places that are computed, or
+    those of at most eight times as many places that take the largest share. On a GPU groups are as even as can be, and as large as one
+    batch holds.
 
     Args:
         starts: initial times.
         members: of each.
-        places: members that are computed at once (:func:`wsdcast.forecasting.ensemble.at_once`).
+        batch: the most members per evaluation (:func:`wsdcast.forecasting.ensemble.batch_size`).
+        device: that evaluates.
+        alone: on a GPU, each initial time in a group of its own: then no member's bits depend on which other times there are.
     """
+    if device.type != "cpu":
+        together = 1 if alone else max(1, batch // members)
+        return np.array_split(starts, -(-starts.size // together)) if starts.size else []
+    places = at_once(batch, device)
     most = int(np.clip(8 * places // members, 1, max(1, starts.size)))
     filled = [count * members / (-(-count * members // places) * places) for count in range(1, most + 1)]
     full = [count for count, share in enumerate(filled, start=1) if share >= FULL]
     size = full[0] if full else int(np.argmax(filled)) + 1
     return [starts[first : first + size] for first in range(0, starts.size, size)]
-
-
-def _to_device(noise: Tensor, device: torch.device) -> Tensor:
-    return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise
 
 
 def _to_host(state: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:

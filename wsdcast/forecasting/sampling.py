@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from wsdcast import models
 from wsdcast.artefact import read_stamp, require
 from wsdcast.errors import UserError
-from wsdcast.forecasting.ensemble import Sampler, generator_sampler
+from wsdcast.forecasting.acceleration import accelerated
+from wsdcast.forecasting.ensemble import Sampler, generator_sampler, moments_sampler
 from wsdcast.names import STATISTICS, STUDY
-from wsdcast.priors import Trained
+from wsdcast.priors import Trained, moments_alone
 from wsdcast.recipe import Recipe, Rollout
 from wsdcast.warmstart.dpm import Statistics
 from wsdcast.warmstart.evaluations import TORCHDIFFEQ, grid, solver, steps_for
@@ -23,8 +24,14 @@ CRPS_TOLERANCE = 1.01
 """Settings whose CRPS is within this factor of the lowest are as good."""
 
 
-def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | None = None) -> Sampler:
-    """Algorithm 2 as a recipe sets it.
+def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | None = None, *, deterministic: bool = False) -> Sampler:
+    """Algorithm 2 as a recipe sets it, on a GPU accelerated.
+
+    Args:
+        networks: generator and moments.
+        settings: of the recipe.
+        statistics: of the generator, for DPM-Solver-v3.
+        deterministic: on a GPU the same bits every time, in float32.
 
     Raises:
         UserError: if the solver cannot take exactly ``nfe`` evaluations or steps of this grid, or lacks statistics.
@@ -32,7 +39,15 @@ def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | No
     require_possible(settings.solver, settings.grid_in_time, settings.nfe)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum, statistics)
-    return generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve)
+    sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve)
+    recorded = networks.ours and settings.solver not in TORCHDIFFEQ  # whose methods look at the error on the host
+    return accelerated(sampler, [networks.generator, networks.moments], recorded=recorded, deterministic=deterministic)
+
+
+def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sampler:
+    """The moments alone, a baseline without spatial structure; accelerated likewise."""
+    sampler = moments_sampler(moments_alone(networks.moments))
+    return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)
 
 
 def require_possible(solver: str, grid_in_time: str, nfe: int) -> None:

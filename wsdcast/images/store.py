@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.artefact import require_space
+from wsdcast.devices import sent
 from wsdcast.errors import UserError
 from wsdcast.images.archives import shown
 from wsdcast.images.decoding import LEAST, NAMED, Shape, decoded, survey
@@ -61,10 +62,7 @@ class Images:
             indices: whole numbers (image,).
             device: to which only their bytes are copied.
         """
-        chosen = torch.from_numpy(self.images[indices.cpu().numpy()])
-        if torch.device(device).type == "cuda":
-            chosen = chosen.pin_memory()  # else the host would wait until the device has done all before
-        chosen = chosen.to(device, non_blocking=True)
+        chosen = sent(torch.from_numpy(self.images[indices.cpu().numpy()]), torch.device(device))
         return chosen.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 

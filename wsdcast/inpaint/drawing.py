@@ -15,13 +15,14 @@ from torch import Tensor
 from wsdcast import models
 from wsdcast.errors import UserError
 from wsdcast.forecasting import ensemble
+from wsdcast.forecasting.acceleration import accelerated
 from wsdcast.forecasting.ensemble import Sampler, generator_sampler, in_batches
 from wsdcast.forecasting.sampling import require_possible
 from wsdcast.forecasting.threads import side_by_side
 from wsdcast.inpaint.contexts import FixedContexts
 from wsdcast.inpaint.networks import Trained
 from wsdcast.progress import track
-from wsdcast.warmstart.evaluations import grid, solver, steps_for
+from wsdcast.warmstart.evaluations import TORCHDIFFEQ, grid, solver, steps_for
 from wsdcast.warmstart.warmth import calibrated_warmth
 
 Bytes = NDArray[np.uint8]
@@ -51,14 +52,15 @@ def sampler_of(
     log_snr_ends: tuple[float, float] | None = None,
     momentum: float = 1.0,
 ) -> Sampler:
-    """Algorithm 2 with exactly ``nfe`` evaluations; the ends are of the log-SNR grid, the momentum of Adams-Bashforth methods.
+    """Algorithm 2 with exactly ``nfe`` evaluations, on a GPU accelerated; the ends are of the log-SNR grid, the momentum of ab2 to ab4.
 
     Raises:
         UserError: if the solver cannot take so many, or no steps of this grid.
     """
     require_possible(solver_name, grid_in_time, nfe)
     times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
-    return generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum))
+    sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum))
+    return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
 
 
 def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform") -> list[int]:
@@ -92,9 +94,12 @@ def draw_samples(contexts: FixedContexts, sampler: Sampler, samples: int, label:
     rows, columns = contexts.shape[1:]
     size = batch_size(rows * columns, models.device())
     places = ensemble.at_once(size, models.device())
-    # As many contexts as fill all places: only the last batches of all are filled up with repetitions.
-    sampler, group = in_batches(sampler, size), places // gcd(places, samples)
-    for some in track(torch.arange(len(contexts)).split(group), label, -(-len(contexts) // group)):
+    # As many contexts as fill all places: only the last batches of all are filled up with repetitions. On a GPU as many as a batch holds.
+    every, on_cpu = torch.arange(len(contexts)), models.device().type == "cpu"
+    group = places // gcd(places, samples) if on_cpu else max(1, size // samples)
+    parts = every.split(group) if on_cpu else every.tensor_split(-(-len(contexts) // group))
+    sampler = in_batches(sampler, size)
+    for some in track(parts, label, len(parts)):
         context = contexts.context(some).repeat_interleave(samples, dim=0)
         noise = contexts.noise(some, samples).flatten(0, 1)
         yield from as_images(sampler(context, noise)).reshape(some.numel(), samples, rows, columns, -1)

@@ -67,7 +67,8 @@ def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
         total, squares = total + some.sum(axis=0), squares + (some**2).sum(axis=0)
     mean = total / (part.stop - part.start)
     std = np.sqrt(np.maximum(squares / (part.stop - part.start) - mean**2, MINIMUM_STD**2))
-    return fixed_moments(*(torch.from_numpy(field.astype(np.float32)).permute(2, 0, 1) for field in (mean, std)))
+    fields = (torch.from_numpy(field.astype(np.float32)).permute(2, 0, 1) for field in (mean, std))
+    return fixed_moments(*(field.to(models.device()) for field in fields))
 
 
 @dataclass(frozen=True)

@@ -134,9 +134,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
-        query, key, value = self.inputs(self.norm(x)).flatten(2).transpose(1, 2).chunk(3, dim=2)  # each (batch, point, channel)
-        found = F.scaled_dot_product_attention(query, key, value)
-        return x + self.output(found.transpose(1, 2).unflatten(2, x.shape[2:]))
+        # Each (batch, head, point, channel): with four dimensions torch finds the kernels that keep no matrix of points by points.
+        query, key, value = self.inputs(self.norm(x)).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=3)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return x + self.output(attended[:, 0].transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class Convolution(nn.Conv2d):

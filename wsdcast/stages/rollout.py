@@ -23,10 +23,9 @@ from wsdcast.data.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store import VARIABLES, add_variables
 from wsdcast.data.truth import truth_of
 from wsdcast.errors import UserError
-from wsdcast.forecasting.acceleration import accelerated
-from wsdcast.forecasting.ensemble import Sampler, at_once, batch_size, in_batches, moments_sampler
+from wsdcast.forecasting.ensemble import Sampler, at_once, batch_size, in_batches
 from wsdcast.forecasting.running import groups
-from wsdcast.forecasting.sampling import required_statistics, sampler_of, without_auto
+from wsdcast.forecasting.sampling import moments_sampler_of, required_statistics, sampler_of, without_auto
 from wsdcast.forecasting.starts import starts_of, without_latest
 from wsdcast.forecasting.threads import side_by_side
 from wsdcast.forecasting.writing import run_and_write
@@ -104,9 +103,9 @@ def rollout(
     settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model:
-        samplers[MOMENTS_FORECAST] = moments_sampler(moments_alone(networks.moments))
-    samplers[FORECAST] = sampler_of(networks, settings, required_statistics(resolved, directory))
-    compiled = [network for network in (networks.generator, networks.moments) if isinstance(network, nn.Module)]
+        samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
+    statistics = required_statistics(resolved, directory)
+    samplers[FORECAST] = sampler_of(networks, settings, statistics, deterministic=deterministic)
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, models.device())
 
     chosen = starts_of(resolved, record)
@@ -136,8 +135,8 @@ def rollout(
             what = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
             store = ScoredForecasts(*what, truth_of(record)) if settings.keep == "scores" else Forecasts(*what)
             missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
-            mine = groups(missing, settings.members, at_once(batch, models.device()))[processes.number() :: processes.count()]
-            sampler = in_batches(accelerated(sampler, compiled, deterministic), batch)
+            mine = groups(missing, settings.members, batch, models.device(), alone=deterministic)[processes.number() :: processes.count()]
+            sampler = in_batches(sampler, batch)
             steps = run_and_write(store, record, networks.beside, sampler, chosen, mine, settings)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in mine)):
                 pass
@@ -179,7 +178,7 @@ def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.i
     """
     if models.device().type != "cpu":
         return
-    together = max(group.size for group in groups(starts, members, at_once(batch, models.device()))) * members
+    together = max(group.size for group in groups(starts, members, batch, models.device())) * members
     # Each of them: two states, noise of this step and the next, the new state and its copy in m s-1, and states that wait to be written.
     fields = together * (6 + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
     shapes = (1, generator.first.in_channels, *record.grid.shape), (1,), (1,)  # type: ignore[union-attr]

@@ -20,10 +20,9 @@ from wsdcast.artefact import Summary, complete, digest_of, make_stamp, require, 
 from wsdcast.context import area_weights, samples_of
 from wsdcast.data.analysis import Analysis, Part, open_analysis
 from wsdcast.errors import UserError
-from wsdcast.forecasting.ensemble import moments_sampler
-from wsdcast.forecasting.sampling import require_possible, required_statistics, sampler_of
+from wsdcast.forecasting.sampling import moments_sampler_of, require_possible, required_statistics, sampler_of
 from wsdcast.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, STUDY, STUDY_PAGE
-from wsdcast.priors import Trained, moments_alone, trained
+from wsdcast.priors import Trained, trained
 from wsdcast.recipe import Recipe
 from wsdcast.report.study import write_study_page
 from wsdcast.sharing import training_seconds
@@ -200,7 +199,7 @@ def _evaluated(
         sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, place))
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
-        sampler = moments_sampler(moments_alone(networks.moments))
+        sampler = moments_sampler_of(networks)
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
         about = digest_of([*inputs, asdict(setting), noise, starts, leads, wanted.members])

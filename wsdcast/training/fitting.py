@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast import processes
+from wsdcast.devices import compiled
 from wsdcast.errors import StoppedError, UserError
 from wsdcast.experiment import Optimisation, TrainingLog
 from wsdcast.progress import note, track
@@ -124,9 +125,10 @@ def fitted(
     first, begin, before = training.step, time.perf_counter(), history.seconds
     every = -(-settings.steps // ROWS)
     unread, summed, loss = list[Unread](), list[Step](), math.nan
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes, for which cuDNN may look for the fastest kernels
     if settings.compile:
         for part in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
-            part.compile()
+            compiled(part)
 
     def write_row() -> None:
         means = [sum(values) / len(summed) for values in zip(*(astuple(one)[1:] for one in summed), strict=True)]

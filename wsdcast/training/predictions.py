@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast import processes
+from wsdcast.devices import sent
 from wsdcast.progress import track
 from wsdcast.training.batches import Samples
 from wsdcast.warmstart.correlated import informed_prior
@@ -75,9 +76,7 @@ def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tup
     array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
 
     def moments(chosen: Tensor) -> tuple[Tensor, ...]:
-        values = torch.from_numpy(array[chosen.numpy()])
-        # From pinned memory they are copied without the host waiting until the device has done all before.
-        return _fields((values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True))
+        return _fields(sent(torch.from_numpy(array[chosen.numpy()]), device))
 
     return moments
 

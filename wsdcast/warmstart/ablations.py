@@ -54,9 +54,12 @@ def standard_moments(channels: int) -> Moments:
 
 
 def fixed_moments(mean: Tensor, std: Tensor) -> Moments:
-    """Those of the data at each point, (channel, ...), whatever the context: appendix C, and PriorGrad's prior (Lee et al. 2022)."""
+    """Those of the data at each point, (channel, ...), whatever the context: appendix C, and PriorGrad's prior (Lee et al. 2022).
+
+    Both are on the device of the contexts.
+    """
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
-        return tuple(value.to(context).expand(context.shape[0], *value.shape) for value in (mean, std))  # type: ignore[return-value]
+        return tuple(value.expand(context.shape[0], *value.shape) for value in (mean, std))  # type: ignore[return-value]
 
     return moments

@@ -22,7 +22,10 @@ def _outside_autocast(
 
     @wraps(method)
     def exact(prior: CorrelatedPrior, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Tensor:
-        with torch.autocast(prior.mean.device.type, enabled=False):
+        device = prior.mean.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return method(prior, *args, **kwargs)
+        with torch.autocast(device, enabled=False):
             return method(prior, *args, **kwargs)
 
     return exact
@@ -44,7 +47,9 @@ class CorrelatedPrior(InformedPrior):
         """L^-1 (x - mean) by the Woodbury identity: L^-1 = D^-1 - D^-1 V (1 + V^T D^-1 V)^-1 V^T D^-1."""
         scaled = (x - self.mean) / self.std
         capacitance, over_std = self._capacitance()
-        weights = torch.linalg.solve(capacitance, _project(self._v, scaled))
+        # Symmetric and positive definite. `cholesky_ex` does not stop the host to ask a GPU whether it is.
+        root = torch.linalg.cholesky_ex(capacitance).L
+        weights = torch.cholesky_solve(_project(self._v, scaled)[..., None], root)[..., 0]
         return scaled - _combine(over_std, weights)
 
     @_outside_autocast
@@ -57,7 +62,7 @@ class CorrelatedPrior(InformedPrior):
         """As for a diagonal prior, with det L = det D det(1 + V^T D^-1 V)."""
         diagonal = InformedPrior(torch.zeros_like(self.mean), self.std)
         # The density of D z is that of the diagonal prior; the other factor of the determinant is what the patterns add.
-        return diagonal.log_prob(self.normalise(x) * self.std) - self._capacitance()[0].logdet()
+        return diagonal.log_prob(self.normalise(x) * self.std) - self._log_determinant()
 
     def blended(self, warmth: Tensor) -> CorrelatedPrior:
         """Std is blended as in a diagonal prior; V V^T keeps the share that the blend leaves of a std near 0: by Eq. 4 w^2."""
@@ -81,6 +86,11 @@ class CorrelatedPrior(InformedPrior):
     def _v(self) -> Tensor:
         assert self.factors is not None
         return self.factors
+
+    def _log_determinant(self) -> Tensor:
+        """Of 1 + V^T D^-1 V, (batch,)."""
+        root = torch.linalg.cholesky_ex(self._capacitance()[0]).L
+        return 2 * root.diagonal(dim1=1, dim2=2).log().sum(dim=1)
 
     def _capacitance(self) -> tuple[Tensor, Tensor]:
         """1 + V^T D^-1 V, (batch, rank, rank), and D^-1 V."""

@@ -129,8 +129,9 @@ def _v3_step(statistics: Statistics, history: list[tuple[float, Tensor, Tensor]]
     """One step from the newest point of the history."""
     start, x, _ = history[0]
     corners = [_log_snr(t) for t, _, _ in reversed(history)] + [_log_snr(end)]
-    pieces = [torch.linspace(*piece, NODES, dtype=torch.float64)[:-1] for piece in pairwise(corners)]
-    ratios = torch.cat([*pieces, torch.tensor(corners[-1:], dtype=torch.float64)]).to(x)
+    # Made where the state is: a copy from the host could not be recorded in a CUDA graph.
+    pieces = [torch.linspace(*piece, NODES, dtype=torch.float64, device=x.device)[:-1] for piece in pairwise(corners)]
+    ratios = torch.cat([*pieces, x.new_full((1,), corners[-1], dtype=torch.float64)]).to(x.dtype)
     now = ratios.numel() - NODES  # where the step starts
     l, s, b = statistics.at(ratios)  # noqa: E741
 
@@ -141,7 +142,10 @@ def _v3_step(statistics: Statistics, history: list[tuple[float, Tensor, Tensor]]
     large_l, large_e = integral(l), integral(s)
     large_b = integral(torch.exp(-large_e) * b)
     kernel = torch.exp(large_l + large_e)[now:]
-    simpson = torch.tensor([1.0, *[4.0, 2.0] * (NODES // 2 - 1), 4.0, 1.0]).to(x) * (ratios[-1] - ratios[now]) / (3 * (NODES - 1))
+    alternating = x.new_full((NODES,), 2.0)  # 1, 4, 2, 4, ..., 4, 1
+    alternating[1::2].fill_(4)
+    alternating[:: NODES - 1].fill_(1)
+    simpson = alternating * (ratios[-1] - ratios[now]) / (3 * (NODES - 1))
     total = torch.tensordot(simpson, kernel * large_b[now:], dims=1)
     known = [now - (NODES - 1) * age for age in range(len(history))]
     for age, (t, state, noise_estimate) in enumerate(history):

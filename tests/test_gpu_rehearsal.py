@@ -1,0 +1,241 @@
+"""What differs on a GPU, walked through without one: on torch's ``meta`` device, which has shapes and no values.
+
+A dispatch mode refuses what a CUDA graph cannot record, and what makes the host wait: copies from the host and to it, numbers read from
+tensors, shapes that depend on values. ``meta`` itself refuses to mix devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wsdcast import models
+from wsdcast.forecasting import acceleration
+from wsdcast.forecasting.acceleration import as_graph
+from wsdcast.forecasting.ensemble import generator_sampler, in_batches, moments_sampler
+from wsdcast.priors import _checked, start_of
+from wsdcast.recipe import Generator, Moments
+from wsdcast.warmstart import evaluations, times
+from wsdcast.warmstart.ablations import fixed_moments, standard_moments
+from wsdcast.warmstart.dpm import Statistics
+from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.prior import Moments as MomentsFunction
+from wsdcast.warmstart.prior import warm_start
+
+META = torch.device("meta")
+GRID = (5, 8)
+PRIORS = ["warm", "standard", "climatology", "mean-only", "features-only", "unblended", "plain-blend", "given"]
+ALL = [(prior, 0) for prior in PRIORS] + [("warm", 2), ("features-only", 2), ("unblended", 2)]
+RECORDED = [name for name in evaluations.NAMES if name not in evaluations.TORCHDIFFEQ]
+
+
+class Refused(TorchDispatchMode):
+    """Refuses every operation at which the host and a GPU would wait for each other."""
+
+    READ = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "unique", "equal")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        name = func._schema.name.split("::")[-1]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        devices = {tensor.device.type for tensor in tensors}
+        if "meta" in devices and name.lstrip("_") in {read.lstrip("_") for read in self.READ}:
+            raise AssertionError(f"{func}: the host would read a value")
+        found = func(*args, **(kwargs or {}))
+        outputs = {leaf.device.type for leaf in tree_leaves(found) if isinstance(leaf, Tensor)}
+        if len(devices | outputs) > 1 and not (name == "copy_" and all(tensor.dim() == 0 for tensor in tensors)):
+            raise AssertionError(f"{func}: between {sorted(devices | outputs)}")
+        return found
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    with torch.inference_mode(), Refused():
+        yield
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (lambda x: x.sum().item(), "read a value"),
+        (lambda x: bool((x > 0).all()), "read a value"),
+        (lambda x: x[x > 0], "read a value|nonzero"),
+        (lambda x: torch.ones(9).to(x), "between"),
+        (lambda x: x.copy_(torch.ones(9)), "between"),
+        (lambda x: x + torch.ones(9), "meta"),
+        (lambda x: torch.linalg.solve(torch.eye(9), torch.ones(9)).to(x), "between"),
+    ],
+)
+def test_the_rehearsal_refuses(what, message):
+    with refused(), pytest.raises((AssertionError, RuntimeError, NotImplementedError), match=message):
+        what(torch.ones(9, device="meta"))
+
+
+def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Module]:
+    """Moments and generator of a prior on ``meta``."""
+    moments, generator = Moments(widths=(8,), rank=rank), Generator(widths=(8,), attention=(0,))
+    told = rank if prior in ("warm", "unblended", "plain-blend", "features-only") else 0
+    network = models.moments_model(moments, True).eval().to(META)
+    ours: dict[str, MomentsFunction] = {
+        "standard": standard_moments(2),
+        "climatology": fixed_moments(torch.zeros(2, *GRID, device=META), torch.ones(2, *GRID, device=META)),
+        "given": _checked(lambda context: (context[:, :2], context[:, 2:4].exp())),
+    }
+    return ours.get(prior, network), models.generator_model(generator, True, 0, told).eval().to(META)
+
+
+def solver_of(name: str) -> Callable[..., Tensor]:
+    level = torch.linspace(-3, 3, 5, device=META)
+    field = torch.ones(5, 2, *GRID, device=META)
+    return evaluations.solver(name, statistics=Statistics(level, field, 0 * field, 0 * field))
+
+
+class Halved(torch.nn.Module):
+    """A network in bfloat16 that autocast, which ``meta`` does not have, would make of it."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network.bfloat16()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network(*(values.bfloat16() for values in inputs))
+
+
+class Small(torch.nn.Module):
+    """The least that stands for a generator: a whole U-Net takes a second for each solver under a dispatch mode."""
+
+    def forward(self, x: Tensor, t: Tensor, warmth: Tensor) -> Tensor:
+        return x[:, :2] * t[:, None, None, None] + x.mean(dim=1, keepdim=True) * warmth[:, None, None, None]
+
+
+def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.nn.Module) -> Tensor:
+    """A state from a sampler that nothing refused."""
+    moments, _ = parts_of(prior, rank)
+    if precision == "bf16":
+        generator = Halved(generator)
+        if isinstance(moments, MomentsModel):
+            moments.network = Halved(moments.network)
+    steps = 4
+    grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
+    nfe = evaluations.evaluations(solver, steps)
+    sampler = generator_sampler(generator, warm_start(moments, start_of(prior)), nfe, 0.7, grid, solver_of(solver))
+    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
+    with refused():
+        return sampler(context, noise)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("solver", RECORDED)
+@pytest.mark.parametrize(("prior", "rank"), ALL)
+def test_every_sampler_can_be_recorded(prior, rank, solver, precision):
+    """As one CUDA graph: every prior, solver and precision."""
+    state = walked(prior, rank, solver, precision, Small())
+    assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("prior", "rank"), ALL)
+def test_the_generator_can_be_recorded(prior, rank, precision):
+    state = walked(prior, rank, "euler", precision, parts_of(prior, rank)[1])
+    assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
+
+
+@pytest.mark.parametrize("solver", evaluations.TORCHDIFFEQ)
+def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
+    """So they run without a graph (``sampling.sampler_of``); where a release can be recorded, that is no longer needed."""
+    moments, generator = parts_of("warm")
+    grid = times.uniform(4)
+    nfe = evaluations.evaluations(solver, 4)
+    sampler = generator_sampler(generator, warm_start(moments), nfe, 1.0, grid, solver_of(solver))
+    with refused(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
+        sampler(*(torch.empty(3, channels, *GRID, device=META) for channels in (4, 2)))
+
+
+def test_moments_alone_can_be_recorded():
+    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
+    for rank in (0, 2):
+        sampler = moments_sampler(warm_start(parts_of("warm", rank)[0], start_of("warm")))
+        with refused():
+            assert sampler(context, noise).shape == noise.shape
+
+
+@pytest.mark.parametrize(("members", "most", "sizes"), [(50, 976, [50]), (50, 68, [50]), (100, 68, [50, 50]), (7, 3, [3, 2, 2])])
+def test_batches_on_a_gpu_hold_no_padding(members, most, sizes):
+    seen = []
+
+    def sampler(context: Tensor, noise: Tensor) -> Tensor:
+        seen.append(len(noise))
+        return noise
+
+    with refused():
+        state = in_batches(sampler, most)(*(torch.empty(members, channels, 2, 4, device=META) for channels in (4, 2)))
+    assert (seen, state.shape) == (sizes, (members, 2, 2, 4))
+
+
+class FakeGraph:
+    """A CUDA graph on the CPU: it runs its function again on the memory that it recorded."""
+
+    recording: list[FakeGraph] = []  # noqa: RUF012
+
+    def replay(self) -> None:
+        self.output.copy_(self.function())
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """Streams and graphs that do nothing, so that what is around a graph runs on the CPU."""
+    idle = type("Stream", (), {"wait_stream": lambda self, other: None})
+    for name, value in {"CUDAGraph": FakeGraph, "Stream": idle, "current_stream": idle}.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext(FakeGraph.recording.append(graph)))
+
+
+def test_a_graph_is_recorded_once_for_each_shape(fake_cuda):
+    calls = []
+
+    def sampler(context: Tensor, noise: Tensor) -> Tensor:
+        calls.append(len(noise))
+        result = context + 2 * noise
+        if FakeGraph.recording:
+            graph = FakeGraph.recording.pop()
+            graph.output, graph.function = result, partial(lambda *inputs: inputs[0] + 2 * inputs[1], context, noise)
+        return result
+
+    recorded = as_graph(sampler)
+    for size in (3, 2, 3, 2):
+        context, noise = torch.randn(size, 4), torch.randn(size, 4)
+        first = recorded(context, noise)
+        torch.testing.assert_close(first, context + 2 * noise)
+        recorded(noise, context)
+        torch.testing.assert_close(first, context + 2 * noise)  # a result is a copy: the next call does not change it
+    assert calls == [3] * 4 + [2] * 4  # three to warm up and one that is recorded
+
+
+def test_deterministic_sets_what_it_needs_and_leaves_the_flags(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    inside = []
+
+    def sampler(context: Tensor, noise: Tensor) -> Tensor:
+        inside.append((cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()))
+        return noise
+
+    exact = acceleration.accelerated(sampler, [], deterministic=True)
+    assert acceleration.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    exact(torch.ones(1), torch.ones(1))
+    assert inside == [(False, True, False, True)]
+    assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+    assert not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(ZeroDivisionError):
+        acceleration.accelerated(lambda context, noise: 1 / 0, [], deterministic=True)(torch.ones(1), torch.ones(1))
+    assert not torch.are_deterministic_algorithms_enabled()
