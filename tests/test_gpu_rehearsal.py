@@ -1,7 +1,8 @@
 """What differs on a GPU, walked through without one: on torch's ``meta`` device, which has shapes and no values.
 
-A dispatch mode refuses what a CUDA graph cannot record, and what makes the host wait: copies from the host and to it, numbers read from
-tensors, shapes that depend on values. ``meta`` itself refuses to mix devices.
+What a CUDA graph cannot record is what makes the host wait, and is refused (:class:`test_no_waiting.NoWaiting`): copies from and to the
+host, numbers read from tensors, shapes that depend on values. ``meta`` itself refuses to mix devices. A step of training is walked through
+in ``test_no_waiting.py``.
 """
 
 from __future__ import annotations
@@ -9,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
+from test_no_waiting import NoWaiting
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from wsdcast import models
+from wsdcast.bench.synthetic import record_of
 from wsdcast.forecasting import acceleration
 from wsdcast.forecasting.acceleration import as_graph
 from wsdcast.forecasting.ensemble import generator_sampler, in_batches, moments_sampler
-from wsdcast.priors import _checked, start_of
-from wsdcast.recipe import Generator, Moments
+from wsdcast.priors import fixed_or_given, start_of
+from wsdcast.recipe import Generator, Moments, load_recipe
 from wsdcast.warmstart import evaluations, times
-from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.dpm import Statistics
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import Moments as MomentsFunction
@@ -37,45 +36,10 @@ ALL = [(prior, 0) for prior in PRIORS] + [("warm", 2), ("features-only", 2), ("u
 RECORDED = [name for name in evaluations.NAMES if name not in evaluations.TORCHDIFFEQ]
 
 
-class Refused(TorchDispatchMode):
-    """Refuses every operation at which the host and a GPU would wait for each other."""
-
-    READ = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "unique", "equal")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        name = func._schema.name.split("::")[-1]
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        devices = {tensor.device.type for tensor in tensors}
-        if "meta" in devices and name.lstrip("_") in {read.lstrip("_") for read in self.READ}:
-            raise AssertionError(f"{func}: the host would read a value")
-        found = func(*args, **(kwargs or {}))
-        outputs = {leaf.device.type for leaf in tree_leaves(found) if isinstance(leaf, Tensor)}
-        if len(devices | outputs) > 1 and not (name == "copy_" and all(tensor.dim() == 0 for tensor in tensors)):
-            raise AssertionError(f"{func}: between {sorted(devices | outputs)}")
-        return found
-
-
 @contextmanager
 def refused() -> Iterator[None]:
-    with torch.inference_mode(), Refused():
+    with torch.inference_mode(), NoWaiting("meta"):
         yield
-
-
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        (lambda x: x.sum().item(), "read a value"),
-        (lambda x: bool((x > 0).all()), "read a value"),
-        (lambda x: x[x > 0], "read a value|nonzero"),
-        (lambda x: torch.ones(9).to(x), "between"),
-        (lambda x: x.copy_(torch.ones(9)), "between"),
-        (lambda x: x + torch.ones(9), "meta"),
-        (lambda x: torch.linalg.solve(torch.eye(9), torch.ones(9)).to(x), "between"),
-    ],
-)
-def test_the_rehearsal_refuses(what, message):
-    with refused(), pytest.raises((AssertionError, RuntimeError, NotImplementedError), match=message):
-        what(torch.ones(9, device="meta"))
 
 
 def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Module]:
@@ -83,12 +47,14 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
     moments, generator = Moments(widths=(8,), rank=rank), Generator(widths=(8,), attention=(0,))
     told = rank if prior in ("warm", "unblended", "plain-blend", "features-only") else 0
     network = models.moments_model(moments, True).eval().to(META)
-    ours: dict[str, MomentsFunction] = {
-        "standard": standard_moments(2),
-        "climatology": fixed_moments(torch.zeros(2, *GRID, device=META), torch.ones(2, *GRID, device=META)),
-        "given": _checked(lambda context: (context[:, :2], context[:, 2:4].exp())),
-    }
-    return ours.get(prior, network), models.generator_model(generator, True, 0, told).eval().to(META)
+    moments_of: MomentsFunction = network
+    if prior in ("standard", "climatology", "given"):
+        recipe = load_recipe("planet").changed(data__grid=f"{GRID[1]}x{GRID[0]}", generator__prior=prior)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(models, "device", lambda: META)
+            given = lambda context: (context[:, :2], context[:, 2:4].exp())  # noqa: E731
+            moments_of = fixed_or_given(recipe, record_of(recipe, 30), given)
+    return moments_of, models.generator_model(generator, True, 0, told).eval().to(META)
 
 
 def solver_of(name: str) -> Callable[..., Tensor]:

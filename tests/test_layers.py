@@ -10,11 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
 # What each part may import of the package, beside itself.
-BASE = {"errors"}
+BASE = {"errors", "devices"}
 NETWORKS = {"names", "experiment", "recipe", "artefact", "context", "models", "peak", "priors", "forecasting", "processes", "warmstart"}
 ABOVE = BASE | NETWORKS | {"background", "unfinished", "progress", "data", "verification", "report"}
 ALLOWED = {
     "errors": set(),
+    "devices": set(),
     "progress": set(),
     "peak": set(),
     "background": set(),
@@ -36,7 +37,8 @@ ALLOWED = {
     "processes": BASE | {"artefact", "unfinished"},
     "training": BASE | {"experiment", "processes", "progress", "warmstart"},
     "priors": BASE | {"names", "recipe", "artefact", "data", "context", "models", "warmstart"},
-    "forecasting": BASE | {"background", "times", "names", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
+    "forecasting": BASE
+    | {"progress", "background", "times", "names", "recipe", "artefact", "data", "context", "models", "priors", "warmstart"},
     "stages": ABOVE | {"times", "training"},
     "study": ABOVE | {"training", "stages", "sharing"},
     "pipeline": {"artefact", "recipe", "stages"},

@@ -38,7 +38,9 @@ class NoWaiting(TorchDispatchMode):
             raise AssertionError(f"{name} waits for the device")
         result = function(*args, **(kwargs or {}))
         after = devices | {one.device.type for one in tree_leaves(result) if isinstance(one, Tensor)}
-        if name in ("copy_", "_to_copy", "_copy_from", "_foreach_copy_") and len(after) > 1:
+        # A single number of the host's goes with the call; anything else would be a copy.
+        numbers = all(one.dim() == 0 for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor) and one.device.type == "cpu")
+        if len(after) > 1 and (name in ("copy_", "_to_copy", "_copy_from", "_foreach_copy_", "to") or not numbers):
             raise AssertionError(f"{name} between {' and '.join(sorted(after))}")
         return result
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from wsdcast.nets import sphere
 from wsdcast.nets.unet import Attention, Convolution, ScalarEmbedding, UNet
@@ -31,15 +33,34 @@ def neighbour(field: np.ndarray, row: int, column: int, includes_poles: bool) ->
     return field[row, column % columns]
 
 
+@pytest.mark.parametrize("pad", [sphere.pad, sphere.gathered])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_padding_gives_the_neighbours_on_the_sphere(layout):
+def test_padding_gives_the_neighbours_on_the_sphere(layout, pad):
     field = torch.arange(48.0).reshape(1, 2, 4, 6).contiguous(memory_format=layout)
-    padded = sphere.pad(field)
+    padded = pad(field)
     for channel in range(2):
         one = field[0, channel].numpy()
         expected = [[neighbour(one, row, column, False) for column in range(-1, 7)] for row in range(-1, 5)]
         np.testing.assert_array_equal(padded[0, channel].numpy(), expected)
-    assert padded.is_contiguous(memory_format=layout)
+    assert pad is sphere.gathered or padded.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # the compiler does so itself
+def test_a_compiler_is_given_one_look_up_for_padding():
+    """And the gradient that we wrote, not that of a look-up, which adds up numbers in any order."""
+    seen = []
+
+    def look(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return make_boxed_func(graph)
+
+    field = torch.randn(1, 2, 4, 6, requires_grad=True)
+    compiled = torch.compile(sphere.pad, backend=aot_autograd(fw_compiler=look), fullgraph=True)
+    torch.testing.assert_close(compiled(field), sphere.pad(field), rtol=0, atol=0)
+    assert [name for name in seen if "index" in name or "copy" in name] == ["aten.index.Tensor"]
+    (gradient,) = torch.autograd.grad(compiled(field).sin().sum(), field)
+    (expected,) = torch.autograd.grad(sphere.pad(field).sin().sum(), field)
+    torch.testing.assert_close(gradient, expected)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
