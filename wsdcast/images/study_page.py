@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ WIDTH = 9.8
 """Inches; a page shows it without scaling."""
 
 
-def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text: str) -> None:
+def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text: str, saturates: Mapping[str, int | None]) -> None:
     """Write the page of a study.
 
     Args:
@@ -60,9 +60,11 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
         study: along ``setting`` the coordinates ``prior``, ``solver``, ``grid_in_time``, ``warmth``, ``visible`` (share of pixels), ``nfe``
             and ``kind`` (curve or sensitivity), the variables ``cost`` in evaluations, ``best`` of its prior and evaluations, and of
             :data:`LABELS` those it has, means over seeds, with ``_interval`` (setting, bound) and ``_by_seed`` (setting, seed). Attributes:
-            ``about`` in words, ``recipe_hash``, and ``floor_`` and a score's name: that of true images, ``floor_of``.
+            ``about`` and ``chosen_on`` in words, ``recipe_hash``, and ``floor_`` and a score's name: that of true images, ``floor_of``.
+            ``diverged`` and ``diverged_validation`` are shares of samples.
         name: of the recipe.
         recipe_text: shown at the end.
+        saturates: for each prior the number of evaluations that is enough, if one is.
     """
     scores = [score for score in LABELS if score in study]
     main, others = ([score for score in scores if (score in MAIN_SCORES) == wanted] for wanted in (True, False))
@@ -77,10 +79,11 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe_text
         parts += [
             "<h2>By number of evaluations</h2>",
             picture(by_evaluations(curves, main), "Distances and CRPS against evaluations, best solver and warmth of each prior"),
-            "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations. The moments "
-            "network's share of an evaluation counts for those that use it. Solid: the warm start and standard flow matching; dashed: "
-            "ablations.</p>",
+            "<p class=note>The best solver, grid in time and warmth of each prior at each number of evaluations, chosen on "
+            f"{html.escape(study.attrs['chosen_on'])}. The moments network's share of an evaluation counts for those that use it. Solid: "
+            "the warm start and standard flow matching; dashed: ablations.</p>",
             _half(study),
+            _saturation(saturates),
         ]
         if others:
             parts += [picture(by_evaluations(curves, others), "Other scores against evaluations, best solver and warmth of each prior")]
@@ -298,8 +301,16 @@ def _half(study: xr.Dataset) -> str:
     return f"<div class=wide><table>{body}</table></div><p class=note>{note}score has chosen: of distances and CRPS less is better.</p>"
 
 
+def _saturation(saturates: Mapping[str, int | None]) -> str:
+    cells = "".join(f"<tr><td>{html.escape(prior)}</td><td>{nfe or 'no number is both'}</td></tr>" for prior, nfe in saturates.items())
+    note = "The smallest number whose CRPS is within 1 % and whose classifier distance is within 5 % of the prior's least, on validation"
+    note = f"{note} images."
+    return f"<table><tr><th>prior</th><th>saturates at</th></tr>{cells}</table><p class=note>{note}</p>"
+
+
 def _table(study: xr.Dataset, scores: Sequence[str]) -> str:
-    names = ("kind", "prior", "solver", "times", "warmth", "visible %", "evaluations", "cost", *(LABELS[score] for score in scores))
+    names = ["kind", "prior", "solver", "times", "warmth", "visible %", "evaluations", "cost", *(LABELS[score] for score in scores)]
+    names += ["classifier distance, validation", "diverged"]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = []
     for index in range(study.sizes["setting"]):
@@ -308,10 +319,19 @@ def _table(study: xr.Dataset, scores: Sequence[str]) -> str:
         cells += [f"{setting['warmth'].item():g}", f"{100 * setting['visible'].item():g}", str(setting["nfe"].item())]
         cells.append(f"{setting['cost'].item():.2f}")
         cells += [score_cell(score, setting[score].item(), setting[f"{score}_interval"].values.tolist()) for score in scores]
+        cells += [score_cell("classifier_distance", setting["classifier_distance_validation"].item(), [np.nan]), diverged(setting)]
         bold = " style=font-weight:600" if setting["best"].item() else ""
         body.append(f"<tr{bold}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    note = "<p class=note>Bold: best of its prior and evaluations. Of distances, CRPS, the spectrum and errors less is better.</p>"
+    note = f"Bold: best of its prior and evaluations, chosen on {html.escape(study.attrs['chosen_on'])}. Of distances, CRPS, the spectrum "
+    note = f"<p class=note>{note}and errors less is better. Diverged: samples that are not finite; where there are any, a setting has no "
+    note += "scores and is never chosen.</p>"
     return f"<div class=wide><table><tr>{head}</tr>{''.join(body)}</table></div>{note}"
+
+
+def diverged(setting: xr.Dataset) -> str:
+    """Where samples of a setting were not finite, in words; nothing if all were finite."""
+    shares = {" at validation": setting["diverged_validation"].item(), "": setting["diverged"].item()}
+    return ", ".join(f"{100 * share:.2g} % of samples{where}" for where, share in shares.items() if share > 0)
 
 
 def score_cell(score: str, value: float, interval: Sequence[float]) -> str:

@@ -19,6 +19,7 @@ from wsdcast.images.pictures import same_noise, sample_grid, sampling_process
 from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
 from wsdcast.inpaint.drawing import SHOWN, draw_samples, same_noise_samples, sampler_of, warmth_for
+from wsdcast.inpaint.evaluation import Diverged
 from wsdcast.inpaint.networks import Trained, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Sampling
 from wsdcast.names import GENERATOR, IMAGES, SAMPLES
@@ -72,17 +73,21 @@ def sample(
     contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
     shape = (len(contexts), wanted.samples, *images.images.shape[1:])
     require_space(directory, int(np.prod(shape)))
+    diverged = Diverged()
     with alone(directory, "inpaint sample"), complete(directory / SAMPLES) as partial:
         partial.mkdir()
         file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
-        for place, drawn in zip(file, draw_samples(contexts, sampler, wanted.samples), strict=True):
+        for place, drawn in zip(file, draw_samples(contexts, sampler, wanted.samples, watch=diverged), strict=True):
             place[:] = drawn
         file.flush()
         for name, figure in _pictures(networks, contexts, file, wanted, warmth).items():
             figure.savefig(partial / f"{name}.png")
-        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | {"warmth": warmth}, indent=2))
+        more = {"warmth": warmth, "diverged": diverged.count}
+        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | more, indent=2))
     summary.facts["contexts"] = f"{len(contexts)} of the part: {wanted.part}"
     summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth:.3g}"
+    if diverged.count:
+        summary.facts["diverged"] = f"{diverged.count} of {shape[0] * shape[1]} samples are not finite; they have no scores"
     summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png"
     return summary
 
