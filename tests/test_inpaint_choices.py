@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +169,28 @@ def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monk
     crps = statistics_by_context(samples, contexts, {})["crps"].mean().item()
     assert by_setting["midpoint", 2]["crps_validation"] == pytest.approx(crps)
     assert summary.facts["chosen on"].startswith("6 contexts of validation images, by the classifier distance")
+
+
+def test_a_study_of_one_sample_of_each_context(inpainted, tmp_path):
+    """Compared and found to saturate by the absolute error in the place of fair CRPS; and as Markdown."""
+    run = prepared(inpainted, tmp_path / "run", "classifier", "moments", "generator")
+    fewer = {"seeds": [0], "ablations": [], "visible": [0.5], "warmths": [1], "nfe": [2, 4], "solvers": ["midpoint"]}
+    summary = inpaint_study(run=run, samples=1, contexts=20, **fewer)
+    assert "1 sample each, for which fair CRPS, spread/skill and diversity are not defined" in summary.facts["scored"]
+    for row in summary.scores:
+        assert not {"crps", "diversity", "spread_skill"} & set(row)
+        assert np.isfinite([row["crps_standard"], row["classifier_distance"], row["psnr"], row["power_deviation"]]).all()
+    (compared,) = (text for fact, text in summary.facts.items() if " less standard" in fact)
+    assert "crps standard" in compared
+    with xr.open_dataset(run / "study.nc") as study:
+        assert set(saturation(study)) == {"warm", "standard"}
+        chosen = study["crps_standard_validation"].values[study["best"].values & (study["nfe"].values > 0)]
+        assert np.isfinite(chosen).all()
+    assert "CRPS of one sample, its absolute error" in (run / "study.html").read_text()
+    script = Path(__file__).parents[1] / "examples/image_study_tables.py"
+    done = subprocess.run([sys.executable, script, run / "study.nc", tmp_path, "one"], capture_output=True, text=True, check=True)
+    assert "difference of absolute error" in done.stdout
+    assert "nan" not in done.stdout
 
 
 def test_a_table_without_a_best_setting_is_printed(capsys):

@@ -65,6 +65,34 @@ def test_a_calibrated_warmth_is_told_with_the_scores(inpainted, tmp_path, few_pi
     assert score(run=run).facts["evaluations"] == "4 a sample, midpoint, uniform times, warmth calibrated"
 
 
+def test_one_sample_of_each_context(inpainted, images, tmp_path, few_pictures):
+    """What needs two samples is left out and named; what does not is what it is by hand, and nothing is NaN."""
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    sample(run=run, samples=1, contexts=20)
+    summary = score(run=run)
+    words = "20 contexts of held-out images (part: test), 1 sample each, for which fair CRPS, spread/skill and diversity are not defined"
+    assert words in summary.facts["scored"]
+    page = (run / "report.html").read_text()
+    assert words in page
+    assert "fair CRPS of hidden pixels" not in page
+    samples = np.load(run / "samples/samples.npy")
+    contexts = fixed_contexts(images, "test", RECIPE.task)
+    hidden = (contexts.context(torch.arange(20))[:, 3] == 0).numpy()
+    error = abs(samples[:, 0] / 255 - images.images[contexts.chosen] / 255)
+    row = summary.scores[0]
+    assert row["crps_standard"] == pytest.approx(np.mean([error[n][hidden[n]].mean() for n in range(20)]), rel=1e-4)
+    extract = extractors(RECIPE, run, images, None, Summary(""), False)["classifier_distance"]
+    reference = FeatureStatistics.of(features_of(extract, images.images[images.parts["train"]]))
+    distance = frechet_distance(FeatureStatistics.of(features_of(extract, samples)), reference)
+    assert row["classifier_distance"] == pytest.approx(distance, rel=1e-5)
+    for of in summary.scores:
+        assert not {"crps", "diversity", "spread_skill"} & set(of)
+        assert np.isfinite([value for name, value in of.items() if name != "scored" and not name.endswith("_interval")]).all()
+        assert np.isfinite([of[f"{name}_interval"] for name in ("crps_standard", "psnr", "classifier_distance")]).all()
+    table = CliRunner().invoke(app, ["inpaint", "score", "--run", str(run)]).stdout
+    assert f"{row['crps_standard']:.4f}" in table
+
+
 @pytest.mark.parametrize("kind", ["block", "super-resolution", "colourise", "denoise"])
 def test_every_task_runs_through_all_stages(inpainted, images, tmp_path, few_pictures, kind):
     recipe = RECIPE.changed(task__kind=kind, task__visible_test=0.6)

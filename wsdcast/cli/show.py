@@ -141,6 +141,7 @@ IMAGE_SCORES = {
     "fid": ("FID", 2),
     "classifier_distance": ("classifier\ndistance", 3),
     "crps": ("CRPS", 4),
+    "crps_standard": ("CRPS of\none", 4),
     "psnr": ("PSNR", 1),
     "spread_skill": ("spread/\nskill", 2),
     "diversity": ("diver-\nsity", 3),

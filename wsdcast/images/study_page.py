@@ -23,6 +23,7 @@ LABELS = {
     "fid": "FID (Inception features)",
     "classifier_distance": "classifier distance (not FID)",
     "crps": "fair CRPS of hidden pixels",
+    "crps_standard": "CRPS of one sample, its absolute error",
     "psnr": "PSNR of the ensemble mean (dB)",
     "diversity": "diversity among samples",
     "power_deviation": "spectrum: mean |1 - ratio|",
@@ -30,7 +31,7 @@ LABELS = {
     "spread_skill": "spread / skill",
 }
 """Scores in the order of the page; a study need not have all."""
-MAIN_SCORES = ("fid", "classifier_distance", "crps")
+MAIN_SCORES = ("fid", "classifier_distance", "crps", "crps_standard")
 MAIN_PRIORS = ("standard", "warm")
 DISTANCES = ("fid", "classifier_distance", "power_deviation")
 """Scores that go down to a floor, which a logarithmic axis shows."""
@@ -38,6 +39,7 @@ DIGITS = {
     "fid": 2,
     "classifier_distance": 3,
     "crps": 4,
+    "crps_standard": 4,
     "psnr": 2,
     "diversity": 4,
     "power_deviation": 3,

@@ -20,8 +20,10 @@ from wsdcast.inpaint.contexts import FixedContexts
 
 AT_ONCE = 256
 DISTANCES = ("classifier_distance", "fid")
-SCORES = ("crps", "psnr", "psnr_whole", "rmse", "spread_skill", "diversity", "consistency", "power_deviation")
-"""Metrics of :mod:`wsdcast.images.scores` that tables have."""
+SCORES = ("crps", "crps_standard", "psnr", "psnr_whole", "rmse", "spread_skill", "diversity", "consistency", "power_deviation")
+"""Metrics of :mod:`wsdcast.images.scores` that tables have, if the samples of a context are enough for them."""
+NOT_DEFINED = "fair CRPS, spread/skill and diversity"
+"""Of those what one sample of a context is not enough for."""
 DRAWS = 200
 """Bootstrap samples of contexts; each takes an eigenvalue problem for a distance."""
 
@@ -96,7 +98,7 @@ def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics]
     values = [metrics(of_seed.mean("context")) for of_seed in plain]
     draws = [drawn_metrics(of_seed, DRAWS) for of_seed in plain]
     found: dict[str, dict[str, Any]] = {}
-    for name in SCORES:
+    for name in (name for name in SCORES if name in values[0]):
         of_seeds = np.array([value[name].item() for value in values])
         found[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
         if name != "power_deviation":
@@ -123,4 +125,5 @@ def bounds(score: dict[str, Any]) -> tuple[float, float]:
 def described(images: Images, part: Part, contexts: int, samples: int) -> str:
     """What was scored against what, in words."""
     whose = "held-out images (part: test)" if part == "test" else "TRAINING images, as the reference implementation has it"
-    return f"{contexts} contexts of {whose}, {samples} samples each; reference set: all {images.count('train')} training images"
+    each = f"{samples} samples each" if samples > 1 else f"1 sample each, for which {NOT_DEFINED} are not defined"
+    return f"{contexts} contexts of {whose}, {each}; reference set: all {images.count('train')} training images"

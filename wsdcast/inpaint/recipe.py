@@ -99,7 +99,7 @@ class Sampling(Section):
     """Which samples are drawn."""
 
     contexts: int = Field(1000, ge=2, description="held-out images, fewer if there are not so many")
-    samples: int = Field(4, ge=2, description="for each of them")
+    samples: int = Field(4, ge=1, description="for each of them; of one alone there is neither fair CRPS nor spread nor diversity")
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
@@ -140,7 +140,7 @@ class ImageStudy(Section):
     )
     visible_contexts: int = Field(250, ge=2, description="held-out images for the sensitivity")
     contexts: int = Field(1000, ge=2, description="held-out images, fewer if there are not so many")
-    samples: int = Field(2, ge=2, description="for each of them")
+    samples: int = Field(2, ge=1, description="for each of them; of one alone there is neither fair CRPS nor spread nor diversity")
 
     @field_validator("solvers")
     @classmethod

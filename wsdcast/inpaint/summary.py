@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from wsdcast.progress import track
 WITHOUT_NETWORK = ("standard", "climatology")
 CALIBRATED = "warm, calibrated"
 """The warm start at the warmth at which its moments are calibrated."""
-COMPARED = ("classifier_distance", "fid", "crps")
+COMPARED = ("classifier_distance", "fid", "crps", "crps_standard")
 CHOSEN_BY = "classifier_distance"
 """What solver, grid and warmth are chosen by, on validation images."""
 DISTANCE_TOLERANCE = 1.05
@@ -98,7 +98,7 @@ def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStat
         study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
         study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
-    for name in (CHOSEN_BY, "crps"):
+    for name in (CHOSEN_BY, _crps(found[0])):
         none = {"value": np.nan, "by_seed": np.full(study.sizes["seed"], np.nan)}
         scores = [of_setting.get(name, none) for of_setting in validation]
         study[f"{name}_validation"] = ("setting", [score["value"] for score in scores])
@@ -115,6 +115,11 @@ def _diverged(by_seed: list[xr.Dataset]) -> float:
     """Share of the samples that were not finite, mean over seeds; those of an earlier version were not counted."""
     shares = [of_seed.attrs.get("diverged", 0) / (of_seed.sizes["context"] * of_seed.sizes["sample"]) for of_seed in by_seed]
     return float(np.mean(shares)) if shares else 0.0
+
+
+def _crps(scores: Collection[Hashable]) -> str:
+    """Fair CRPS, or the standard one where there is one sample of a context."""
+    return "crps" if "crps" in scores else "crps_standard"
 
 
 def _curves(settings: list[Setting]) -> dict[tuple[str, int], list[int]]:
@@ -167,7 +172,7 @@ def saturation(study: xr.Dataset) -> dict[str, int | None]:
     best, found = study.isel(setting=(study["best"] & (study["nfe"] > 0)).values), {}
     for prior in dict.fromkeys(best["prior"].values.tolist()):
         mine = best.isel(setting=(best["prior"] == prior).values)
-        distance, crps = (mine[f"{name}_validation"].values for name in (CHOSEN_BY, "crps"))
+        distance, crps = (mine[f"{name}_validation"].values for name in (CHOSEN_BY, _crps(mine)))
         enough = (distance <= DISTANCE_TOLERANCE * distance.min()) & (crps <= CRPS_TOLERANCE * crps.min())
         found[prior] = int(mine["nfe"].values[enough].min()) if enough.any() else None
     return found
@@ -184,7 +189,9 @@ def rows(study: xr.Dataset) -> list[dict[str, Any]]:
     for index in order:
         here = study.isel(setting=index)
         row = {name: here[name].item() for name in ("kind", "prior", "solver", "grid_in_time", "warmth", "visible", "nfe", "cost", "best")}
-        row |= {"diverged": diverged(here)} | {name: here[name].item() for name in (f"{CHOSEN_BY}_validation", "crps_validation")}
+        row |= {"diverged": diverged(here)} | {
+            f"{name}_validation": here[f"{name}_validation"].item() for name in (CHOSEN_BY, _crps(study))
+        }
         for name in names:
             row |= {name: here[name].item(), f"{name}_interval": here[f"{name}_interval"].values.tolist()}
             row[f"{name}_by_seed"] = here[f"{name}_by_seed"].values.tolist()
