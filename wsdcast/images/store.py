@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -63,6 +64,29 @@ class Images:
         """
         chosen = torch.from_numpy(self.images[indices.cpu().numpy()]).to(device)
         return chosen.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+
+    @cached_property
+    def classes(self) -> tuple[NDArray[np.int64], Tensor]:
+        """The class of each image, numbered from 0, and a colour for each class, (class, channel) from -1 to 1, that tells it from others.
+
+        Raises:
+            UserError: if the images have no labels, or a class has no image for training.
+        """
+        if self.labels is None:
+            raise UserError("classes are told by labels, and these images have none")
+        labels, kinds = np.unique(self.labels, return_inverse=True)
+        if absent := set(range(labels.size)) - set(kinds[self.parts["train"]].tolist()):
+            raise UserError(f"no image for training has the label {labels[min(absent)]}, which others have")
+        channels = self.shape[0]
+        levels = max(2, math.ceil(labels.size ** (1 / channels) - 1e-9))
+        digits = torch.arange(labels.size)[:, None] // levels ** torch.arange(channels) % levels
+        return kinds, 2 * digits / (levels - 1) - 1
+
+    def cards(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """For some images, as for :meth:`batch`, one of the same shape all in the colour of their class, and nothing else of them."""
+        kinds, colours = self.classes
+        chosen = colours[torch.from_numpy(kinds[indices.cpu().numpy()])].to(device)
+        return chosen[:, :, None, None].expand(-1, *self.shape).contiguous()
 
 
 def prepare_images(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _pictures(
     mean, std, *_ = networks.moments(context)
     truth = contexts.images.images[contexts.chosen[: some.numel()]]
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
-    few = FixedContexts(contexts.images, contexts.chosen[:SHOWN], contexts.make, contexts.seed)
+    few = replace(contexts, chosen=contexts.chosen[:SHOWN])
     by_number = same_noise_samples(few, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
     normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0], settings, warmth)
     return {

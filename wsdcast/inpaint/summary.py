@@ -14,9 +14,9 @@ from wsdcast.forecasting.sampling import CRPS_TOLERANCE
 from wsdcast.images.frechet import FeatureStatistics, interval
 from wsdcast.images.study_page import diverged
 from wsdcast.inpaint.evaluation import DRAWS, bounds, scored
+from wsdcast.inpaint.recipe import FIXED
 from wsdcast.progress import track
 
-WITHOUT_NETWORK = ("standard", "climatology")
 CALIBRATED = "warm, calibrated"
 """The warm start at the warmth at which its moments are calibrated."""
 COMPARED = ("classifier_distance", "fid", "crps", "crps_standard")
@@ -93,7 +93,7 @@ def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStat
     columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
     study = xr.Dataset(coords=columns | {"seed": [part.seed for part in next(iter(by_setting.values()))]})
     study = study.assign_coords(warmth=("setting", used))
-    study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
+    study["cost"] = study["nfe"] + share * ~study["prior"].isin(FIXED)
     for name in found[0]:
         study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
