@@ -51,6 +51,7 @@ def test_every_artefact_is_there_and_nothing_else(inpainted):
         "grid.png",
         "process.png",
         "same_noise.png",
+        "tails.png",
         "stamp.json",
     }
     samples = np.load(inpainted / "run/samples/samples.npy")

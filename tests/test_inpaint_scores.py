@@ -246,7 +246,7 @@ def test_the_table_by_hand(inpainted, images, rows):
 
 def test_the_report_has_its_pictures_and_its_names(inpainted):
     page = (inpainted / "run/report.html").read_text()
-    for name in ("grid", "process", "same_noise"):
+    for name in ("grid", "process", "same_noise", "tails"):
         assert base64.b64encode((inpainted / f"run/samples/{name}.png").read_bytes()).decode() in page
     for words in (
         "moments alone",

@@ -40,5 +40,5 @@ SolverName = Literal[
 ]
 """Solvers; ``auto`` chooses one with its grid."""
 
-FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "maps", "plume", "animation"]
+FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
 """What ``wsdcast plot`` draws (docs/plot.md)."""

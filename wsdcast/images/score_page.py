@@ -20,6 +20,7 @@ CAPTIONS = {
     "grid": "Contexts, what the moments network predicts from them, samples, and the truth",
     "process": "One sample as the solver makes it, in normalised space and in data space",
     "same_noise": "The same noise in more and more evaluations",
+    "tails": "Hidden values before and after normalisation, by warmth: what lies beyond the dashed prior is hard to reach from it",
 }
 """Of the pictures that were drawn with the samples."""
 
@@ -48,6 +49,8 @@ def write_score_page(
     parts = [f"<h1>Images: {html.escape(name)}</h1><table>{facts}</table><h2>Scores</h2>{_table(rows)}"]
     parts.append(f"<p class=note>{NOTE}</p>")
     for kind, caption in CAPTIONS.items():
+        if not (pictures / f"{kind}.png").exists():  # samples of an earlier version
+            continue
         data = base64.b64encode((pictures / f"{kind}.png").read_bytes()).decode()
         parts.append(f'<h2>{caption}</h2><img src="data:image/png;base64,{data}" alt="{caption}">')
     parts.append(f"<h2>Spectrum</h2>{picture(spectrum(power), 'Power of samples over power of true images, by wavenumber')}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,18 @@ from wsdcast.inpaint.evaluation import Diverged
 from wsdcast.inpaint.networks import Trained, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Sampling
 from wsdcast.names import GENERATOR, IMAGES, SAMPLES
+from wsdcast.report.tails import tails_figure
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import velocity_of
+from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.tails import Tails, tails_of
 
 ROWS, COLUMNS = 6, 6
 """Contexts and samples of each in the picture of samples."""
 EVALUATIONS = (2, 4, 6, 10, 20, 50)
 """Of the picture of the same noise."""
+TAILS, AT_ONCE = 256, 32
+"""Contexts of which tails are taken, and so many at a time."""
 
 
 def sample(
@@ -81,7 +87,9 @@ def sample(
         for place, drawn in zip(file, draw_samples(contexts, sampler, wanted.samples, watch=diverged), strict=True):
             place[:] = drawn
         file.flush()
-        for name, figure in _pictures(networks, contexts, file, wanted, warmth).items():
+        tails = _tails(networks, contexts)
+        pictures = _pictures(networks, contexts, file, wanted, warmth)
+        for name, figure in (pictures | {"tails": tails_figure(tails, "hidden values")}).items():
             figure.savefig(partial / f"{name}.png")
         more = {"warmth": warmth, "diverged": diverged.count}
         (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | more, indent=2))
@@ -89,7 +97,8 @@ def sample(
     summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth:.3g}"
     if diverged.count:
         summary.facts["diverged"] = f"{diverged.count} of {shape[0] * shape[1]} samples are not finite; they have no scores"
-    summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png"
+    summary.facts |= {f"hidden values, {name}": str(of) for name, of in tails.items()}
+    summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png, tails.png"
     return summary
 
 
@@ -111,6 +120,18 @@ def _pictures(
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
         "same_noise": same_noise(shown[0][:SHOWN], truth[:SHOWN], {"samples": by_number}),
     }
+
+
+@torch.inference_mode()
+def _tails(networks: Trained, contexts: FixedContexts) -> dict[str, Tails]:
+    """Of the hidden values of some images, before and after normalisation."""
+
+    def parts() -> Iterator[tuple[InformedPrior, Tensor, Tensor]]:
+        for some in torch.arange(min(TAILS, len(contexts))).split(AT_ONCE):
+            context = contexts.context(some)
+            yield networks.prior_of(context), contexts.target(some), context[:, -1:] != 1
+
+    return tails_of(parts())
 
 
 def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling, warmth: float) -> tuple[Any, Any, Any]:
