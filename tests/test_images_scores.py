@@ -366,6 +366,24 @@ def test_neither_order_nor_chunks_matter(pictures, monkeypatch):
     xr.testing.assert_allclose(sample_statistics(*pictures), found, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [8, 9, 12, 30])
+def test_images_of_one_colour_have_no_power(size):
+    """None at all, and not what rounding leaves, over which a ratio would be anything."""
+    colours = np.random.default_rng(0).integers(0, 256, (20, 2, 1, 1, 3), dtype=np.uint8)
+    plain = np.broadcast_to(colours, (20, 2, size, size, 3))
+    hidden = np.ones((20, size, size), dtype=bool)
+    statistics = sample_statistics(plain, plain[:, 0], hidden)
+    assert not statistics["power"].any()
+    assert not statistics["power_truth"].any()
+    found = metrics(statistics.mean("context"))
+    assert np.isnan(found["power_ratio"]).all()
+    assert np.isnan(found["power_deviation"])
+    assert np.isfinite([found[name] for name in ("crps", "psnr", "rmse")]).all()
+    speck = plain.copy()
+    speck[..., size // 2, size // 3, 0] ^= 1  # the least that one pixel can differ by has its power
+    assert (sample_statistics(speck, plain[:, 0], hidden)["power"].sum("wavenumber") > 0).all()
+
+
 def test_reliable_samples_have_a_ratio_of_one():
     random = np.random.default_rng(0)
     centre = random.uniform(80, 170, (200, 1, 8, 8, 1))

@@ -27,6 +27,7 @@ from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.recipe import ImageData
 from wsdcast.inpaint.sample import sample
 from wsdcast.inpaint.score import score
+from wsdcast.inpaint.study import inpaint_study
 from wsdcast.inpaint.train import train
 
 
@@ -137,6 +138,25 @@ def test_greyscale_images_without_labels(tmp_path, few_pictures):
     page = (run / "report.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;" in page
     assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize("colours", ["one", "each its own"])
+def test_images_of_one_colour(tmp_path, few_pictures, colours):
+    """They have no spectrum; the page says so, and has all else."""
+    values = np.random.default_rng(0).integers(0, 256, (40, 1, 1, 3), dtype=np.uint8)
+    plain = np.broadcast_to(values[:1] if colours == "one" else values, (40, 12, 12, 3))
+    np.savez(tmp_path / "plain.npz", images=plain)
+    recipe, run = RECIPE.changed(data__source=str(tmp_path / "plain.npz"), generator__prior="standard"), tmp_path / "run"
+    for stage in (prepare, train, sample, score):
+        summary = stage(recipe, run)
+    row = summary.scores[0]
+    assert np.isnan(row["power_deviation"])
+    assert np.isfinite([row[name] for name in ("crps", "psnr", "classifier_distance")]).all()
+    page = (run / "report.html").read_text()
+    assert "The true images have none" in page
+    assert "samples over power of true images" not in page
+    study = inpaint_study(recipe, run, seeds=[0], nfe=[2], ablations=[], visible=[], warmths=[1], priors=["standard"], solvers=["midpoint"])
+    assert np.isfinite(study.scores[0]["classifier_distance"])
 
 
 def test_a_classifier_that_was_stopped_goes_on(inpainted, images, tmp_path, monkeypatch, capsys):

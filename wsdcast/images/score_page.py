@@ -53,7 +53,10 @@ def write_score_page(
             continue
         data = base64.b64encode((pictures / f"{kind}.png").read_bytes()).decode()
         parts.append(f'<h2>{caption}</h2><img src="data:image/png;base64,{data}" alt="{caption}">')
-    parts.append(f"<h2>Spectrum</h2>{picture(spectrum(power), 'Power of samples over power of true images, by wavenumber')}")
+    shown = "<p class=note>The true images have none: each is of one colour.</p>"
+    if (power["power_truth"] > 0).any():
+        shown = picture(spectrum(power), "Power of samples over power of true images, by wavenumber")
+    parts.append(f"<h2>Spectrum</h2>{shown}")
     parts.append(f"<h2>Recipe</h2><pre>{html.escape(recipe_text)}</pre>")
     page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast inpaint: {html.escape(name)}</title>"
     path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>", encoding="utf-8")

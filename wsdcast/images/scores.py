@@ -128,7 +128,8 @@ def radial_power(images: Real) -> Real:
     """
     height, width = images.shape[-3:-1]
     shorter = min(height, width)
-    squared = np.square(scipy.fft.dctn(images, axes=(-3, -2), norm="ortho")).mean(axis=-1, dtype=np.float64)
+    shifted = images - images[..., :1, :1, :]  # so that an image of one colour has no power at all, and not that of rounding
+    squared = np.square(scipy.fft.dctn(shifted, axes=(-3, -2), norm="ortho")).mean(axis=-1, dtype=np.float64)
     rows, columns = (np.arange(size) * (shorter / size) for size in (height, width))
     ring = np.rint(np.hypot(rows[:, None], columns)).astype(np.intp).ravel()
     inside = (ring > 0) & (ring < shorter)
