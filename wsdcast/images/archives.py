@@ -117,7 +117,7 @@ class _Member(tarfile.TarInfo):
 
 def _require_sensible(member: tarfile.TarInfo) -> None:
     """Refuse what records in pax format can make of a member: a size that leads back to headers that were read, or to pixels; holes."""
-    if member.sparse is not None:  # type: ignore[attr-defined]
+    if member.sparse is not None:
         raise tarfile.TarError(f"{member.name} is a sparse file")
     size = member.pax_headers.get("size", str(member.size))
     if member.size < 0 or size != str(member.size):

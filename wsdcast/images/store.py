@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast.artefact import require_space
+from wsdcast.artefact import require_memory, require_space
 from wsdcast.errors import UserError
 from wsdcast.images.archives import shown
 from wsdcast.images.decoding import LEAST, NAMED, Shape, decoded, survey
@@ -121,7 +121,7 @@ def prepare_images(
         What a person wants to know of it.
 
     Raises:
-        UserError: if a source or an image cannot be used, there are too few, or no room for them.
+        UserError: if a source or an image cannot be used, there are too few, or no room for them on disk or in memory.
     """
     for name, share in (("validation", validation_share), ("test", test_share)):
         if not 0 < share < 1:
@@ -132,6 +132,9 @@ def prepare_images(
     sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]
+    # Of one image as it is made or read, cropped and resized; of all what is kept beside their pixels.
+    needed = max(each.memory for each in sources) + 16 * math.prod(shape) + 150 * total
+    require_memory(needed, f"preparing {total} images of {shape[1]}x{shape[0]}")
     require_space(path, 2 * total * math.prod(shape))
     path.mkdir(parents=True, exist_ok=True)
     raw = path / "images.raw"

@@ -22,6 +22,7 @@ from wsdcast.images.store import open_images
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
 from wsdcast.inpaint.drawing import SHOWN, draw_samples, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.evaluation import Diverged
+from wsdcast.inpaint.memory import require_sampling
 from wsdcast.inpaint.networks import Trained, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Sampling
 from wsdcast.names import GENERATOR, IMAGES, SAMPLES
@@ -60,7 +61,7 @@ def sample(
         changes: keys of the recipe's section ``sample``, such as ``nfe``.
 
     Raises:
-        UserError: if nothing is trained, a key is not allowed, or the solver cannot take so many evaluations.
+        UserError: if nothing is trained, a key is not allowed, the solver cannot take so many evaluations, or they do not fit in memory.
     """
     if visible is not None and not 0 < visible < 1:
         raise UserError(f"--visible {visible:g}: the share of visible pixels must be between 0 and 1")
@@ -71,6 +72,7 @@ def sample(
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     networks, wanted, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)
+    require_sampling(resolved, images, wanted.samples, calibrated=wanted.warmth == "calibrated")
     warmth = warmth_for(wanted.warmth, networks, unseen)
     sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, warmth, wanted.log_snr_ends, wanted.momentum)
     if is_current(resolved, directory, SAMPLES, overwrite):

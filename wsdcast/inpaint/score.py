@@ -22,6 +22,7 @@ from wsdcast.inpaint.classifier import extractors
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
 from wsdcast.inpaint.drawing import draw_samples
 from wsdcast.inpaint.evaluation import Diverged, bounds, described, floors, floors_of, references, scored, statistics_by_context
+from wsdcast.inpaint.memory import require_scoring
 from wsdcast.inpaint.networks import trained
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
@@ -48,7 +49,7 @@ def score(
         overwrite: replace scores of another recipe.
 
     Raises:
-        UserError: if there are no samples, or the weights cannot be used.
+        UserError: if there are no samples, the weights cannot be used, or what is to be scored does not fit in memory.
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
@@ -56,6 +57,9 @@ def score(
     models.keep_freed_memory()
     summary, wanted = Summary("inpaint score"), resolved.sample
     weights = None if inception_weights is None else Path(inception_weights)
+    distances = ["classifier_distance"] + ["fid"] * (weights is not None)
+    if not (directory / SCORES).exists():
+        require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before a classifier is trained for it
     extract = extractors(resolved, directory, images, weights, summary, overwrite)
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES) as kept:
@@ -63,6 +67,7 @@ def score(
                 summary.facts |= {"current": str(directory / SCORES)} | json.loads(kept.attrs["facts"])
                 summary.scores = json.loads(kept.attrs["table"])
                 return summary
+    require_scoring(images, samples.shape[0], samples.shape[1], distances)
     contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
     reference = references(images, extract)
     # Samples of an earlier version do not say what a calibrated warmth was, and how many diverged.

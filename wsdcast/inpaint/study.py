@@ -29,6 +29,7 @@ from wsdcast.inpaint.classifier import Extract, extractors
 from wsdcast.inpaint.contexts import fixed_contexts
 from wsdcast.inpaint.drawing import SHOWN, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.inpaint.evaluation import Diverged, described, floors, floors_of, references, statistics_by_context
+from wsdcast.inpaint.memory import require_study
 from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Protocol
 from wsdcast.inpaint.summary import CALIBRATED, CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
@@ -66,7 +67,7 @@ def inpaint_study(
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
-        UserError: if nothing is prepared, a key is not allowed, or the task hides nothing of such images.
+        UserError: if nothing is prepared, a key is not allowed, the task hides nothing of such images, or memory cannot hold it.
     """
     wanted_changes = {f"study__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **wanted_changes)
@@ -77,6 +78,7 @@ def inpaint_study(
     wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
     settings = {prior: settings_of(resolved, prior) for prior in wanted.priors + wanted.ablations}
     summary.facts |= _left_out(resolved)
+    require_study(resolved, images, ["classifier_distance"] + ["fid"] * (inception_weights is not None))
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
     cost = moments_cost(resolved, images)
