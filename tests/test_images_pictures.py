@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from wsdcast.images import tasks
 from wsdcast.images.pictures import HIDDEN, MOST_STATES, same_noise, sample_grid, sampling_process
-from wsdcast.images.study_page import by_evaluations, by_solver, by_visible_share, write_image_study_page
+from wsdcast.images.study_figures import by_evaluations, by_solver, by_visible_share
+from wsdcast.images.study_page import write_image_study_page
 
 SIZE = 8
 

@@ -12,7 +12,8 @@ import matplotlib
 import xarray as xr
 from matplotlib.figure import Figure
 
-from wsdcast.images.study_page import LABELS, score_cell
+from wsdcast.images.study_figures import LABELS
+from wsdcast.images.study_page import score_cell
 from wsdcast.report.page import STYLE, picture
 from wsdcast.report.style import LOOK
 
