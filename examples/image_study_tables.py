@@ -16,15 +16,17 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.images.study_page import by_evaluations, by_visible_share
+from wsdcast.images.study_figures import by_evaluations, by_visible_share
 
 SHOWN = {
     "classifier_distance": ("classifier distance", 3),
     "crps": ("CRPS", 4),
+    "crps_standard": ("absolute error", 4),
     "psnr": ("PSNR, dB", 2),
     "spread_skill": ("spread/skill", 2),
 }
-DRAWN = ("classifier_distance", "crps")
+DRAWN = ("classifier_distance", "crps", "crps_standard")
+"""Of these a study of one sample of a context has the last, others the second."""
 
 
 def cell(here: xr.Dataset, name: str, digits: int) -> str:
@@ -46,30 +48,30 @@ def curves(study: xr.Dataset) -> Iterator[str]:
     best = study.isel(setting=study["best"].values)
     priors = list(dict.fromkeys(best["prior"].values))
     order = sorted(range(best.sizes["setting"]), key=lambda index: (priors.index(best["prior"].values[index]), best["nfe"].values[index]))
-    rows = []
+    rows, shown = [], {name: how for name, how in SHOWN.items() if name in study}
     for here in (best.isel(setting=index) for index in order):
-        scores = [cell(here, name, digits) for name, (_, digits) in SHOWN.items()]
+        scores = [cell(here, name, digits) for name, (_, digits) in shown.items()]
         scores.append(f"{here['power_deviation'].item():.3f}")
         rows.append([here["prior"].item(), str(here["nfe"].item() or ""), f"{here['cost'].item():.2f}", here["solver"].item(), *scores])
-    yield from table(["prior", "NFE", "cost", "solver", *(label for label, _ in SHOWN.values()), "spectrum"], rows)
+    yield from table(["prior", "NFE", "cost", "solver", *(label for label, _ in shown.values()), "spectrum"], rows)
 
 
 def halves(study: xr.Dataset) -> Iterator[str]:
     """Differences of the first prior with half of the evaluations and the standard one."""
+    shown = {name: SHOWN[name] for name in DRAWN if f"{name}_difference" in study}
     rows = []
     for nfe in study["standard_nfe"].values:
         here = study.sel(standard_nfe=nfe)
-        rows.append(
-            [f"{nfe // 2}", f"{nfe}", *(cell(here, f"{name}_difference", digits + 1) for name, (_, digits) in list(SHOWN.items())[:2])]
-        )
-    yield from table([f"{study.attrs['compared']}, NFE", "standard, NFE", "difference of classifier distance", "difference of CRPS"], rows)
+        rows.append([f"{nfe // 2}", f"{nfe}", *(cell(here, f"{name}_difference", digits + 1) for name, (_, digits) in shown.items())])
+    labels = [f"difference of {label}" for label, _ in shown.values()]
+    yield from table([f"{study.attrs['compared']}, NFE", "standard, NFE", *labels], rows)
 
 
 def sensitivity(study: xr.Dataset) -> Iterator[str]:
     """Scores by visible share, over those of the standard prior with as many evaluations."""
     every = [study.isel(setting=index) for index in np.flatnonzero(study["kind"] == "sensitivity")]
     standard = {(here["visible"].item(), here["nfe"].item()): here for here in every if here["prior"] == "standard"}
-    for name in DRAWN:
+    for name in (name for name in DRAWN if name in study):
         label, digits = SHOWN[name]
         columns: dict[str, dict[tuple[float, int], str]] = {}
         for here in every:
@@ -98,9 +100,10 @@ def main(path: Path, out: Path, name: str) -> None:
     print(f"The moments network costs {study.attrs['moments_share']:.2f} evaluations of the generator per sample.\n")
     print("\n".join([*curves(study), *halves(study), *sensitivity(study)]))
     kinds = {kind: study.isel(setting=(study["kind"] == kind).values) for kind in ("curve", "sensitivity")}
-    by_evaluations(kinds["curve"], [*DRAWN, "psnr", "power_deviation"]).savefig(out / f"{name}-evaluations.png")
+    drawn = [name for name in DRAWN if name in study]
+    by_evaluations(kinds["curve"], [*drawn, "psnr", "power_deviation"]).savefig(out / f"{name}-evaluations.png")
     if kinds["sensitivity"].sizes["setting"]:
-        by_visible_share(kinds["sensitivity"], DRAWN, relative=True).savefig(out / f"{name}-visible.png")
+        by_visible_share(kinds["sensitivity"], drawn, relative=True).savefig(out / f"{name}-visible.png")
 
 
 if __name__ == "__main__":

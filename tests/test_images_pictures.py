@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from wsdcast.images import tasks
 from wsdcast.images.pictures import HIDDEN, MOST_STATES, same_noise, sample_grid, sampling_process
-from wsdcast.images.study_page import by_evaluations, by_solver, by_visible_share, write_image_study_page
+from wsdcast.images.study_figures import by_evaluations, by_solver, by_visible_share
+from wsdcast.images.study_page import write_image_study_page
 
 SIZE = 8
 
@@ -187,6 +188,7 @@ def synthetic(shares=(0.01, 0.1, 0.5), nfe=(2, 4, 6, 12, 50), seeds=3) -> xr.Dat
     columns = list(zip(*settings, strict=True))
     study = xr.Dataset(coords={name: ("setting", list(column)) for name, column in zip(names, columns[:-1], strict=True)})
     study["best"] = "setting", list(columns[-1])
+    study["diverged"], study["diverged_validation"] = 0 * study["nfe"], 0 * study["nfe"]
     study["cost"] = study["nfe"] + xr.where(study["prior"] == "standard", 0, 0.17)
     start = xr.where(study["prior"] == "warm", 6, 20) / (study["visible"] / 0.1)
     for position, score in enumerate(SCORES):
@@ -198,10 +200,12 @@ def synthetic(shares=(0.01, 0.1, 0.5), nfe=(2, 4, 6, 12, 50), seeds=3) -> xr.Dat
         study[f"{score}_interval"] = xr.concat([study[score] - half, study[score] + half], "bound").transpose("setting", "bound")
     study.attrs = {
         "about": "made-up images & nothing <else>",
+        "chosen_on": "5 contexts & none of the test",
         "floor_classifier_distance": 0.8125,
         "floor_of": "9 held-out images",
         "recipe_hash": "abc123",
     }
+    study["classifier_distance_validation"] = 1.5 * study["classifier_distance"]
     return study
 
 
@@ -221,9 +225,9 @@ def rows_of(page: str) -> list[list[str]]:
 
 
 def test_the_page_has_every_setting_once_with_its_intervals(study, tmp_path: Path):
-    write_image_study_page(tmp_path / "study.html", study, "small <b>", "name: small\nx: <y>")
+    write_image_study_page(tmp_path / "study.html", study, "small <b>", "name: small\nx: <y>", {"warm": 4, "standard": None})
     page = (tmp_path / "study.html").read_text()
-    _, *rows = rows_of(page)
+    rows = [row for row in rows_of(page) if row[0] in ("curve", "sensitivity")]
     names = ("kind", "prior", "solver", "grid_in_time", "warmth", "visible", "nfe")
     expected = [tuple(study[name].values[index].item() for name in names) for index in range(study.sizes["setting"])]
     assert [(*row[:4], float(row[4]), float(row[5]) / 100, int(row[6])) for row in rows] == expected
@@ -232,6 +236,10 @@ def test_the_page_has_every_setting_once_with_its_intervals(study, tmp_path: Pat
         low, high = study["crps_interval"].values[index]
         assert rows[index][7] == f"{study['cost'].values[index]:.2f}"
         assert rows[index][9] == f"{study['crps'].values[index]:.4f} [{low:.4f}, {high:.4f}]"
+        assert rows[index][-2:] == [f"{1.5 * study['classifier_distance'].values[index]:.3f}", ""]
+    assert page.count("chosen on 5 contexts &amp; none of the test") == 2
+    assert ["standard", "no number is both"] in rows_of(page)
+    assert ["warm", "4"] in rows_of(page)
     assert page.count("<tr style=font-weight:600>") == int(study["best"].sum())
     assert page.count("<img ") == 5
     assert "classifier distance (not FID) 0.812" in page
@@ -247,12 +255,12 @@ def test_what_a_study_lacks_the_page_lacks(curves, tmp_path: Path):
     one = one.drop_vars([name for name in one.data_vars if str(name).split("_interval")[0].split("_by_seed")[0] in SCORES[2:]])
     one["fid"], one["fid_interval"], one["fid_by_seed"] = one["crps"], one["crps_interval"], one["crps_by_seed"]
     one["fid"][0] = np.nan
-    write_image_study_page(tmp_path / "study.html", one, "small", "")
+    write_image_study_page(tmp_path / "study.html", one, "small", "", {})
     page = (tmp_path / "study.html").read_text()
-    head, first, *_ = rows_of(page)
+    _, head, first, *_ = rows_of(page)
     assert page.count("<img ") == 1
-    assert head[-3:] == ["FID (Inception features)", "classifier distance (not FID)", "fair CRPS of hidden pixels"]
-    assert first[-3] == ""
+    assert head[-5:-2] == ["FID (Inception features)", "classifier distance (not FID)", "fair CRPS of hidden pixels"]
+    assert first[-5] == ""
     assert "By solver" not in page
     assert "visible pixels" not in page
 
@@ -262,16 +270,32 @@ def test_scores_that_are_not_known_or_below_zero_are_no_error(tmp_path: Path):
     study["classifier_distance"][0] = -0.1  # a distance of few samples, less its bias
     for name in ("diversity", "diversity_interval", "power_deviation", "power_deviation_interval"):
         study[name] = study[name] * np.nan
-    write_image_study_page(tmp_path / "study.html", study, "small", "")
-    assert rows_of((tmp_path / "study.html").read_text())[1][8].startswith("-0.100 [")
+    write_image_study_page(tmp_path / "study.html", study, "small", "", {})
+    assert rows_of((tmp_path / "study.html").read_text())[2][8].startswith("-0.100 [")
+
+
+def test_a_setting_that_diverged_is_marked(curves, tmp_path: Path):
+    """Also where all settings of a prior did, which then has no line."""
+    away = ((curves["prior"] == "warm") | (curves["solver"] == "dpm3")).values
+    study = curves.copy(deep=True)
+    for name in study.data_vars:
+        if str(name).startswith(SCORES):
+            study[name] = study[name].where(xr.DataArray(~away, dims="setting"))
+    study["best"] = study["best"] & ~away
+    study["diverged"], study["diverged_validation"] = ("setting", 0.015 * away), ("setting", 0.5 * away)
+    write_image_study_page(tmp_path / "study.html", study, "small", "", {"standard": 2})
+    rows = [row for row in rows_of((tmp_path / "study.html").read_text()) if row[0] == "curve"]
+    expected = ["50 % of samples at validation, 1.5 % of samples" if gone else "" for gone in away]
+    assert [row[-1] for row in rows] == expected
+    assert [row[8:-1] == [""] * (len(SCORES) + 1) for row in rows] == away.tolist()
 
 
 def test_a_score_without_an_interval_has_no_bracket(tmp_path: Path):
     study = synthetic(shares=(0.1, 0.5), nfe=(6,), seeds=1)
     study["power_deviation_interval"] = study["power_deviation_interval"] * np.nan
     study["classifier_distance_interval"] = study["classifier_distance_interval"].where(study["best"])
-    write_image_study_page(tmp_path / "study.html", study, "small", "")
-    head, *rows = rows_of((tmp_path / "study.html").read_text())
+    write_image_study_page(tmp_path / "study.html", study, "small", "", {})
+    _, head, *rows = rows_of((tmp_path / "study.html").read_text())
     spectrum, distance = head.index("spectrum: mean |1 - ratio|"), head.index("classifier distance (not FID)")
     assert [row[spectrum] for row in rows] == [f"{value:.3f}" for value in study["power_deviation"].values]
     assert ["[" in row[distance] for row in rows] == study["best"].values.tolist()

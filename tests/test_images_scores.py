@@ -343,9 +343,17 @@ def test_one_sample_has_its_absolute_error(pictures):
     found = sample_statistics(samples[:, :1], truth, hidden)
     error = np.abs(samples[:, 0] / 255 - truth / 255)
     expected = [error[context][hidden[context]].mean() for context in range(5)]
-    np.testing.assert_allclose(found["crps"][:5], expected, rtol=1e-5)
-    assert np.isnan(found["diversity"]).all()
-    assert np.isnan(summarise(found, draws=3)["spread_skill"]["value"])
+    np.testing.assert_allclose(found["crps_standard"][:5], expected, rtol=1e-5)
+    several = sample_statistics(*pictures)
+    # What needs two is left out, the others are as they are defined: of the squared error of the mean that is the sample's own.
+    assert set(several) - set(found) == {"crps", "variance", "squared_error_debiased", "diversity"}
+    assert set(found) - set(several) == {"crps_standard"}
+    squared = [np.mean((samples[context, 0] / 255 - truth[context] / 255)[hidden[context]] ** 2) for context in range(5)]
+    np.testing.assert_allclose(found["squared_error"][:5], squared, rtol=1e-5)
+    np.testing.assert_allclose(found["power"], radial_power(samples[:, 0] / 255), rtol=1e-4)
+    for values in (metrics(found.mean("context")), drawn_metrics(found, 3)):
+        assert set(metrics(several.mean("context"))) - set(values) == {"crps", "spread", "spread_skill", "diversity"}
+        assert all(np.isfinite(value).all() for value in values.data_vars.values())
 
 
 def test_neither_order_nor_chunks_matter(pictures, monkeypatch):
@@ -356,6 +364,24 @@ def test_neither_order_nor_chunks_matter(pictures, monkeypatch):
     xr.testing.assert_allclose(turned_round, found, rtol=1e-5)
     monkeypatch.setattr(scores, "AT_ONCE", 2 * samples[0].size)
     xr.testing.assert_allclose(sample_statistics(*pictures), found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [8, 9, 12, 30])
+def test_images_of_one_colour_have_no_power(size):
+    """None at all, and not what rounding leaves, over which a ratio would be anything."""
+    colours = np.random.default_rng(0).integers(0, 256, (20, 2, 1, 1, 3), dtype=np.uint8)
+    plain = np.broadcast_to(colours, (20, 2, size, size, 3))
+    hidden = np.ones((20, size, size), dtype=bool)
+    statistics = sample_statistics(plain, plain[:, 0], hidden)
+    assert not statistics["power"].any()
+    assert not statistics["power_truth"].any()
+    found = metrics(statistics.mean("context"))
+    assert np.isnan(found["power_ratio"]).all()
+    assert np.isnan(found["power_deviation"])
+    assert np.isfinite([found[name] for name in ("crps", "psnr", "rmse")]).all()
+    speck = plain.copy()
+    speck[..., size // 2, size // 3, 0] ^= 1  # the least that one pixel can differ by has its power
+    assert (sample_statistics(speck, plain[:, 0], hidden)["power"].sum("wavenumber") > 0).all()
 
 
 def test_reliable_samples_have_a_ratio_of_one():
@@ -433,7 +459,7 @@ def test_the_summary_averages_before_roots(pictures):
     assert summary["psnr"]["value"] == pytest.approx(np.nanmean(found["psnr"]))
     for name in ("crps", "rmse", "psnr", "spread", "diversity", "consistency"):
         assert summary[name]["low"] < summary[name]["value"] < summary[name]["high"]
-    assert set(summary) == set(scores.ABOUT)
+    assert set(summary) == set(scores.ABOUT) - {"crps_standard"}  # of one sample alone
 
 
 def test_draws_are_of_the_same_contexts(pictures):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +237,68 @@ def test_a_member_that_claims_to_be_less_than_empty_is_not_read(tmp_path, kind):
     path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
     with pytest.raises(UserError, match=r"a.tar: cannot be read, .*header with -1000 bytes to follow"):
         prepare_images(tmp_path / "out", path, skip_bad=True)
+
+
+def pax_tar(path: Path, headers: dict[str, str]) -> Path:
+    """Two images, of the first of which a record in pax format says more."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", format=tarfile.PAX_FORMAT) as archive:
+        for number in range(2):
+            member = tarfile.TarInfo(f"{number}.png")
+            member.size, member.pax_headers = 2000, {} if number else headers
+            archive.addfile(member, io.BytesIO(2000 * b"x"))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        # Of which tarfile goes back to a header that it has read, or to before the first, or takes pixels for the next header.
+        *(({"size": size}, f"0.png has a size of {size} bytes") for size in ("-1", "-1000", "-1536", "-2048", "-3072", "-" + 30 * "9")),
+        *(({"size": size}, f"0.png has a size of {size} bytes") for size in ("many", "1e3", "")),
+        *(({"size": size}, "cannot fit") for size in (30 * "9", str(2**63 - 1))),
+        ({"size": "3000"}, "no header where the next one should be"),
+        ({"size": "1000"}, "no header where the next one should be"),
+        *(({"GNU.sparse.map": holes, "GNU.sparse.size": "-7"}, "0.png is a sparse file") for holes in ("0,10", "0,10,-5,20")),
+        ({"GNU.sparse.map": "a,b"}, "invalid literal"),
+        ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "100"}, "not enough values"),
+    ],
+)
+def test_records_that_say_what_cannot_be_are_one_line(tmp_path, name, headers, reason):
+    path = pax_tar(tmp_path / name, headers)
+    with pytest.raises(UserError, match=rf"{name}: cannot be read, damaged or cut short \(.*{reason}") as caught:
+        list(files_of(path, lambda name: True))
+    assert "\n" not in str(caught.value)
+
+
+def test_records_that_say_what_can_be_are_read(tmp_path):
+    path = pax_tar(tmp_path / "a.tar", {"size": "2000", "mtime": "1.5", "comment": "a camera's"})
+    assert [(name, len(content)) for name, content in files_of(path, lambda name: True)] == [("0.png", 2000), ("1.png", 2000)]
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
+def test_members_behind_a_damaged_header_or_a_lost_end_are_not_passed_over(tmp_path, name):
+    """Python's tarfile takes either for the end of the archive."""
+    images = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))}
+    plain = tar_of(tmp_path / "whole.tar", images).read_bytes()
+    path = tmp_path / name
+
+    def read(content: bytes) -> int:
+        path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+        return len(list(files_of(path, lambda name: True)))
+
+    assert read(plain) == 10
+    third = plain.index(b"3.png")
+    with pytest.raises(UserError, match="no header where the next one should be"):
+        read(plain[: third + 5] + b"?" + plain[third + 6 :])
+    for cut, words in ((third, "no mark of its end"), (third + 100, "no header where the next one should be")):
+        with pytest.raises(UserError, match=words):
+            read(plain[:cut])
+    end = len(plain.rstrip(b"\0"))
+    whole_blocks = -(-end // 512) * 512
+    with pytest.raises(UserError, match="no mark of its end"):
+        read(plain[:whole_blocks])
+    assert read(plain[:whole_blocks] + bytes(512)) == 10
 
 
 def test_headers_of_headers_of_headers_are_not_read(tmp_path):

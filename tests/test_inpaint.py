@@ -51,6 +51,7 @@ def test_every_artefact_is_there_and_nothing_else(inpainted):
         "grid.png",
         "process.png",
         "same_noise.png",
+        "tails.png",
         "stamp.json",
     }
     samples = np.load(inpainted / "run/samples/samples.npy")
@@ -111,7 +112,7 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
         (("study", "--visible", "0.1,1"), "--visible: input should be less than 1, not '1'"),
         (("study", "--visible", "some"), "--visible: input should be a valid number"),
         (("sample", "--contexts", "-1"), "--contexts: input should be greater than or equal to 2, not -1"),
-        (("sample", "--samples", "1"), "--samples: input should be greater than or equal to 2, not 1"),
+        (("sample", "--samples", "0"), "--samples: input should be greater than or equal to 1, not 0"),
         (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot evaluate exactly so often; the nearest it can do is 4"),
         (("sample", "--nfe", "0"), "--nfe: input should be greater than 0, not 0"),
         (("sample", "--solver", "auto"), "--solver: auto is for wind alone; name another solver"),

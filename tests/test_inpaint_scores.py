@@ -27,6 +27,7 @@ from wsdcast.inpaint.prepare import prepare
 from wsdcast.inpaint.recipe import ImageData
 from wsdcast.inpaint.sample import sample
 from wsdcast.inpaint.score import score
+from wsdcast.inpaint.study import inpaint_study
 from wsdcast.inpaint.train import train
 
 
@@ -63,6 +64,34 @@ def test_a_calibrated_warmth_is_told_with_the_scores(inpainted, tmp_path, few_pi
     (run / "samples/stamp.json").write_text(json.dumps(stamp))
     (run / "scores.nc").unlink()
     assert score(run=run).facts["evaluations"] == "4 a sample, midpoint, uniform times, warmth calibrated"
+
+
+def test_one_sample_of_each_context(inpainted, images, tmp_path, few_pictures):
+    """What needs two samples is left out and named; what does not is what it is by hand, and nothing is NaN."""
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    sample(run=run, samples=1, contexts=20)
+    summary = score(run=run)
+    words = "20 contexts of held-out images (part: test), 1 sample each, for which fair CRPS, spread/skill and diversity are not defined"
+    assert words in summary.facts["scored"]
+    page = (run / "report.html").read_text()
+    assert words in page
+    assert "fair CRPS of hidden pixels" not in page
+    samples = np.load(run / "samples/samples.npy")
+    contexts = fixed_contexts(images, "test", RECIPE.task)
+    hidden = (contexts.context(torch.arange(20))[:, 3] == 0).numpy()
+    error = abs(samples[:, 0] / 255 - images.images[contexts.chosen] / 255)
+    row = summary.scores[0]
+    assert row["crps_standard"] == pytest.approx(np.mean([error[n][hidden[n]].mean() for n in range(20)]), rel=1e-4)
+    extract = extractors(RECIPE, run, images, None, Summary(""), False)["classifier_distance"]
+    reference = FeatureStatistics.of(features_of(extract, images.images[images.parts["train"]]))
+    distance = frechet_distance(FeatureStatistics.of(features_of(extract, samples)), reference)
+    assert row["classifier_distance"] == pytest.approx(distance, rel=1e-5)
+    for of in summary.scores:
+        assert not {"crps", "diversity", "spread_skill"} & set(of)
+        assert np.isfinite([value for name, value in of.items() if name != "scored" and not name.endswith("_interval")]).all()
+        assert np.isfinite([of[f"{name}_interval"] for name in ("crps_standard", "psnr", "classifier_distance")]).all()
+    table = CliRunner().invoke(app, ["inpaint", "score", "--run", str(run)]).stdout
+    assert f"{row['crps_standard']:.4f}" in table
 
 
 @pytest.mark.parametrize("kind", ["block", "super-resolution", "colourise", "denoise"])
@@ -109,6 +138,25 @@ def test_greyscale_images_without_labels(tmp_path, few_pictures):
     page = (run / "report.html").read_text()
     assert "&lt;script&gt;alert(1)&lt;" in page
     assert "<script>alert" not in page
+
+
+@pytest.mark.parametrize("colours", ["one", "each its own"])
+def test_images_of_one_colour(tmp_path, few_pictures, colours):
+    """They have no spectrum; the page says so, and has all else."""
+    values = np.random.default_rng(0).integers(0, 256, (40, 1, 1, 3), dtype=np.uint8)
+    plain = np.broadcast_to(values[:1] if colours == "one" else values, (40, 12, 12, 3))
+    np.savez(tmp_path / "plain.npz", images=plain)
+    recipe, run = RECIPE.changed(data__source=str(tmp_path / "plain.npz"), generator__prior="standard"), tmp_path / "run"
+    for stage in (prepare, train, sample, score):
+        summary = stage(recipe, run)
+    row = summary.scores[0]
+    assert np.isnan(row["power_deviation"])
+    assert np.isfinite([row[name] for name in ("crps", "psnr", "classifier_distance")]).all()
+    page = (run / "report.html").read_text()
+    assert "The true images have none" in page
+    assert "samples over power of true images" not in page
+    study = inpaint_study(recipe, run, seeds=[0], nfe=[2], ablations=[], visible=[], warmths=[1], priors=["standard"], solvers=["midpoint"])
+    assert np.isfinite(study.scores[0]["classifier_distance"])
 
 
 def test_a_classifier_that_was_stopped_goes_on(inpainted, images, tmp_path, monkeypatch, capsys):
@@ -218,7 +266,7 @@ def test_the_table_by_hand(inpainted, images, rows):
 
 def test_the_report_has_its_pictures_and_its_names(inpainted):
     page = (inpainted / "run/report.html").read_text()
-    for name in ("grid", "process", "same_noise"):
+    for name in ("grid", "process", "same_noise", "tails"):
         assert base64.b64encode((inpainted / f"run/samples/{name}.png").read_bytes()).decode() in page
     for words in (
         "moments alone",

@@ -25,7 +25,7 @@ ALLOWED = {
     "warmstart": BASE,
     "data": BASE | {"unfinished", "progress"},
     "verification": BASE | {"data", "unfinished", "progress"},
-    "report": BASE | {"data", "verification", "progress"},
+    "report": BASE | {"data", "verification", "progress", "warmstart"},
     "images": BASE | {"progress", "artefact", "report", "verification"},
     "names": set(),
     "experiment": BASE,

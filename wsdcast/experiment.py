@@ -203,8 +203,8 @@ def _first_of_each(error: ValidationError) -> list[Any]:
 
 
 def _option(item: Any) -> str:
-    """How a key is called on the command line."""
-    return f"--{item['loc'][:2][-1].replace('_', '-')}"
+    """How a key is called on the command line; what several keys together do wrong is of the recipe."""
+    return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
 
 
 def _reason(item: Any) -> str:

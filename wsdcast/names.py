@@ -14,7 +14,7 @@ IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
 PriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "given"]
 """Where flow matching starts, and what the generator is told (docs/method.md)."""
 
-ImagePriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology"]
+ImagePriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "class-climatology"]
 """The same for images."""
 
 GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
@@ -40,5 +40,5 @@ SolverName = Literal[
 ]
 """Solvers; ``auto`` chooses one with its grid."""
 
-FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "maps", "plume", "animation"]
+FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
 """What ``wsdcast plot`` draws (docs/plot.md)."""

@@ -15,7 +15,7 @@ from wsdcast.artefact import require
 from wsdcast.context import Surroundings, surroundings
 from wsdcast.data.analysis import Analysis
 from wsdcast.errors import UserError
-from wsdcast.names import GENERATOR, MOMENTS, PriorName
+from wsdcast.names import GENERATOR, MOMENTS, ImagePriorName, PriorName
 from wsdcast.recipe import Recipe
 from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import informed_prior
@@ -25,7 +25,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf, Start, warm_start
 STATES = 64
 """Of the record that are in memory at a time for its climatology."""
 
-STARTS: dict[PriorName, Start] = {
+STARTS: dict[str, Start] = {
     "mean-only": mean_only,
     "features-only": features_only,
     "unblended": partial(informed_prior, blend=no_blending),
@@ -34,7 +34,7 @@ STARTS: dict[PriorName, Start] = {
 """What is made of the moments; all others start from them as they are, blended by Eq. 4."""
 
 
-def start_of(prior: PriorName) -> Start:
+def start_of(prior: PriorName | ImagePriorName) -> Start:
     """What a prior makes of predicted moments."""
     return STARTS.get(prior, informed_prior)
 

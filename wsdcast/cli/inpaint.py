@@ -88,7 +88,7 @@ def sample(
     recipe: RecipeOption = None,
     run: RunOption = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 4")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each.", show_default="the recipe's: 4")] = None,
     nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
     solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,
     grid_in_time: Annotated[
@@ -172,7 +172,7 @@ def study(
         typer.Option(metavar=LIST, help="w of Eq. 4, at every share and in the curves.", show_default="the recipe's: 0.5,0.9,1,calibrated"),
     ] = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples for each, 2 or more.", show_default="the recipe's: 2")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each.", show_default="the recipe's: 2")] = None,
     protocol: ProtocolOption = None,
     inception_weights: WeightsOption = None,
     overwrite: OverwriteOption = False,

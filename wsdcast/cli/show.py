@@ -141,6 +141,7 @@ IMAGE_SCORES = {
     "fid": ("FID", 2),
     "classifier_distance": ("classifier\ndistance", 3),
     "crps": ("CRPS", 4),
+    "crps_standard": ("CRPS of\none", 4),
     "psnr": ("PSNR", 1),
     "spread_skill": ("spread/\nskill", 2),
     "diversity": ("diver-\nsity", 3),
@@ -156,10 +157,11 @@ def _image_scores(summary: Summary) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     rows = [row for row in summary.scores if row.get("kind", "curve") == "curve" and row.get("best", True)]
     table.add_column("", no_wrap=True)
-    if "nfe" in rows[0]:
+    columns = summary.scores[0]
+    if "nfe" in columns:
         table.add_column("nfe", justify="right", no_wrap=True)
     # A study has a column more, and no room for all.
-    names = [name for name in IMAGE_SCORES if name in rows[0] and not ("nfe" in rows[0] and name in ("diversity", "consistency"))]
+    names = [name for name in IMAGE_SCORES if name in columns and not ("nfe" in columns and name in ("diversity", "consistency"))]
     for name in names:
         table.add_column(IMAGE_SCORES[name][0], justify="right", no_wrap=True)
     for row in rows:

@@ -45,7 +45,9 @@ def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, C
         if kind is None:
             raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
         yield from kind(path, lambda name: not _is_hidden(name) and wanted(name))
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError) as error:
+    except UserError:
+        raise
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut short ({shown(str(error))})") from None
 
 
@@ -79,6 +81,7 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Conte
     with tarfile.open(path, tarinfo=_Member) as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # it keeps what it has seen of every member, hundreds of thousands of them
+            _require_sensible(member)
             _require_inside(path, member.name, not (member.isreg() or member.isdir()))
             if member.isreg() and wanted(member.name):
                 stream = archive.extractfile(member)
@@ -99,12 +102,26 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        found = super().frombuf(buf, encoding, errors)
+        try:
+            found = super().frombuf(buf, encoding, errors)
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]  # it and the next would be taken for the end
+            raise tarfile.ReadError("no mark of its end; cut short?") from None
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+            raise tarfile.ReadError("no header where the next one should be") from None
         if found.size < 0 or (found.size > LARGEST_HEADER and not found.isreg()):
             raise tarfile.TarError(f"a header with {found.size} bytes to follow")
         if found.type == tarfile.GNUTYPE_SPARSE:  # a list of its holes can be as long as the archive
             raise tarfile.TarError(f"{found.name} is a sparse file")
         return found
+
+
+def _require_sensible(member: tarfile.TarInfo) -> None:
+    """Refuse what records in pax format can make of a member: a size that leads back to headers that were read, or to pixels; holes."""
+    if member.sparse is not None:
+        raise tarfile.TarError(f"{member.name} is a sparse file")
+    size = member.pax_headers.get("size", str(member.size))
+    if member.size < 0 or size != str(member.size):
+        raise tarfile.TarError(f"{member.name} has a size of {size} bytes")
 
 
 def _is_hidden(name: str) -> bool:

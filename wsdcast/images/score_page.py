@@ -12,7 +12,8 @@ import matplotlib
 import xarray as xr
 from matplotlib.figure import Figure
 
-from wsdcast.images.study_page import LABELS, score_cell
+from wsdcast.images.study_figures import LABELS
+from wsdcast.images.study_page import score_cell
 from wsdcast.report.page import STYLE, picture
 from wsdcast.report.style import LOOK
 
@@ -20,6 +21,7 @@ CAPTIONS = {
     "grid": "Contexts, what the moments network predicts from them, samples, and the truth",
     "process": "One sample as the solver makes it, in normalised space and in data space",
     "same_noise": "The same noise in more and more evaluations",
+    "tails": "Hidden values before and after normalisation, by warmth: what lies beyond the dashed prior is hard to reach from it",
 }
 """Of the pictures that were drawn with the samples."""
 
@@ -48,9 +50,14 @@ def write_score_page(
     parts = [f"<h1>Images: {html.escape(name)}</h1><table>{facts}</table><h2>Scores</h2>{_table(rows)}"]
     parts.append(f"<p class=note>{NOTE}</p>")
     for kind, caption in CAPTIONS.items():
+        if not (pictures / f"{kind}.png").exists():  # samples of an earlier version
+            continue
         data = base64.b64encode((pictures / f"{kind}.png").read_bytes()).decode()
         parts.append(f'<h2>{caption}</h2><img src="data:image/png;base64,{data}" alt="{caption}">')
-    parts.append(f"<h2>Spectrum</h2>{picture(spectrum(power), 'Power of samples over power of true images, by wavenumber')}")
+    shown = "<p class=note>The true images have none: each is of one colour.</p>"
+    if (power["power_truth"] > 0).any():
+        shown = picture(spectrum(power), "Power of samples over power of true images, by wavenumber")
+    parts.append(f"<h2>Spectrum</h2>{shown}")
     parts.append(f"<h2>Recipe</h2><pre>{html.escape(recipe_text)}</pre>")
     page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast inpaint: {html.escape(name)}</title>"
     path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>", encoding="utf-8")

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.fft
+import scipy.sparse
 import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.images.resampling import context_weights
 from wsdcast.verification.bootstrap import DRAWS
-from wsdcast.verification.kernels import debiased_squared_error, fair_crps, ranked, squared_error, variance
+from wsdcast.verification.kernels import debiased_squared_error, fair_crps, ranked, squared_error, standard_crps, variance
 
 Real = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
@@ -27,6 +28,7 @@ AT_ONCE = 2**22
 
 ABOUT = {
     "crps": ("fair continuous ranked probability score at hidden pixels", "1"),
+    "crps_standard": ("continuous ranked probability score of one sample, which is its absolute error, at hidden pixels", "1"),
     "rmse": ("root mean squared error of the ensemble mean at hidden pixels", "1"),
     "psnr": ("peak signal-to-noise ratio of the ensemble mean at hidden pixels, mean over images", "dB"),
     "psnr_whole": ("peak signal-to-noise ratio of the ensemble mean over the whole image, mean over images", "dB"),
@@ -44,10 +46,11 @@ ABOUT = {
 def sample_statistics(samples: Bytes, truth: Bytes, hidden: NDArray[np.bool_]) -> xr.Dataset:
     """What samples of each context are worth, by ``context``; means over pixels are over channels too.
 
-    Over hidden pixels: ``crps`` (of one sample its absolute error), ``squared_error`` of the ensemble mean, ``squared_error_debiased`` less
-    what the finite number of samples adds, ``psnr``, ``variance`` (the number of samples less one in the denominator; 0 for one), and
-    ``diversity``, the mean over pairs of samples of their root mean squared difference (NaN for one). Over all pixels: ``psnr_whole``.
-    Over visible ones: ``visible_squared_error`` of single samples. NaN where there are no such pixels.
+    Over hidden pixels: fair ``crps``, ``squared_error`` of the ensemble mean, ``squared_error_debiased`` less what the finite number of
+    samples adds, ``psnr``, ``variance`` (the number of samples less one in the denominator), and ``diversity``, the mean over pairs of
+    samples of their root mean squared difference. Over all pixels: ``psnr_whole``. Over visible ones: ``visible_squared_error`` of single
+    samples. NaN where there are no such pixels. Of one sample ``crps_standard``, its absolute error, stands in the place of ``crps``, and
+    what needs two is left out: ``variance``, ``squared_error_debiased`` and ``diversity``.
 
     ``power`` and ``power_truth`` by ``wavenumber`` as in :func:`radial_power`, of samples, never of their mean.
 
@@ -66,14 +69,19 @@ def _statistics(samples: Bytes, truth: Bytes, hidden: NDArray[np.bool_]) -> xr.D
     of = ranked(np.ascontiguousarray(ensemble.swapaxes(0, 1)), true)
     error = squared_error(of, true)
     everywhere = np.ones_like(hidden)
-    found = {
-        "crps": _mean(fair_crps(of), hidden),
+    if of.members == 1:
+        found = {"crps_standard": _mean(standard_crps(of), hidden)}
+    else:
+        found = {
+            "crps": _mean(fair_crps(of), hidden),
+            "squared_error_debiased": _mean(debiased_squared_error(of, true), hidden),
+            "variance": _mean(variance(of), hidden),
+            "diversity": _diversity(ensemble, hidden),
+        }
+    found |= {
         "squared_error": _mean(error, hidden),
-        "squared_error_debiased": _mean(debiased_squared_error(of, true), hidden),
         "psnr": _decibels(_mean(error, hidden)),
         "psnr_whole": _decibels(_mean(error, everywhere)),
-        "variance": _mean(variance(of), hidden),
-        "diversity": _diversity(ensemble, hidden),
         "visible_squared_error": _mean(np.square(ensemble - true[:, None]).mean(axis=1), ~hidden),
     }
     power, power_truth = radial_power(ensemble).mean(axis=1), radial_power(true)
@@ -98,8 +106,6 @@ def _decibels(error: Real) -> Real:
 def _diversity(ensemble: Real, hidden: NDArray[np.bool_]) -> Real:
     """From the products of all samples' differences from their mean."""
     contexts, members = ensemble.shape[:2]
-    if members == 1:
-        return np.full(contexts, np.nan)
     differences = ((ensemble - ensemble.mean(axis=1, keepdims=True)) * hidden[:, None, ..., None]).reshape(contexts, members, -1)
     products = np.matmul(differences, differences.swapaxes(1, 2), dtype=np.float64)
     squared = np.einsum("cmm->cm", products)
@@ -123,32 +129,33 @@ def radial_power(images: Real) -> Real:
     """
     height, width = images.shape[-3:-1]
     shorter = min(height, width)
-    squared = np.square(scipy.fft.dctn(images, axes=(-3, -2), norm="ortho")).mean(axis=-1, dtype=np.float64)
+    shifted = images - images[..., :1, :1, :]  # so that an image of one colour has no power at all, and not that of rounding
+    squared = np.square(scipy.fft.dctn(shifted, axes=(-3, -2), norm="ortho")).mean(axis=-1, dtype=np.float64)
     rows, columns = (np.arange(size) * (shorter / size) for size in (height, width))
     ring = np.rint(np.hypot(rows[:, None], columns)).astype(np.intp).ravel()
     inside = (ring > 0) & (ring < shorter)
-    share = np.zeros((height * width, shorter - 1))
-    share[np.flatnonzero(inside), ring[inside] - 1] = 1
-    return squared.reshape(*squared.shape[:-2], -1) @ (share / share.sum(axis=0))
+    which = ring[inside] - 1
+    # Sparse: of an image of 1500 points a side the whole matrix has 25 GiB.
+    share = scipy.sparse.csr_array((1 / np.bincount(which)[which], (np.flatnonzero(inside), which)), (height * width, shorter - 1))
+    return (squared.reshape(-1, height * width) @ share).reshape(*squared.shape[:-2], -1)
 
 
 def metrics(mean: xr.Dataset) -> xr.Dataset:
-    """Metrics, as in :data:`ABOUT`, from statistics that were averaged over contexts.
+    """Metrics, as in :data:`ABOUT`, from statistics that were averaged over contexts, without those that one sample does not have.
 
     ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); 1 for a reliable ensemble of any size. The power ratio is
     mean power over mean power, never a mean of ratios.
     """
-    skilful = mean["squared_error_debiased"].where((mean["variance"] > 0) & (mean["squared_error_debiased"] > 0))
     ratio = mean["power"] / mean["power_truth"].where(mean["power_truth"] > 0)
     deviation = abs(1 - ratio)
-    found = {
-        "crps": mean["crps"],
+    found = {name: mean[name] for name in ("crps", "crps_standard", "diversity") if name in mean}
+    if "variance" in mean:
+        skilful = mean["squared_error_debiased"].where((mean["variance"] > 0) & (mean["squared_error_debiased"] > 0))
+        found |= {"spread": mean["variance"] ** 0.5, "spread_skill": (mean["variance"] / skilful) ** 0.5}
+    found |= {
         "rmse": mean["squared_error"] ** 0.5,
         "psnr": mean["psnr"],
         "psnr_whole": mean["psnr_whole"],
-        "spread": mean["variance"] ** 0.5,
-        "spread_skill": (mean["variance"] / skilful) ** 0.5,
-        "diversity": mean["diversity"],
         "consistency": mean["visible_squared_error"] ** 0.5,
         "power_ratio": ratio,
         "power_deviation": deviation.mean("wavenumber"),

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from wsdcast.errors import UserError
 from wsdcast.images import cifar
 from wsdcast.images.archives import Content, files_of, shown
-from wsdcast.images.made import made_image
+from wsdcast.images.made import MEMORY, made_image
 
 MADE, CIFAR10 = "made", "cifar10"
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-CHUNK = 256  # images of an array in memory at a time
+AT_ONCE = 2**24  # bytes of an array in memory at a time, or one image
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Of an array: its shape, whether it is in column order, and its type."""
@@ -52,11 +52,13 @@ class Source:
         name: what the user called it.
         entries: goes through them from the first.
         known: how many there are and their (height, width, channels), where that is known without looking at each.
+        memory: bytes that one of them takes until it is there, where that is known.
     """
 
     name: str
     entries: Callable[[], Iterator[Entry]]
     known: tuple[int, tuple[int, int, int]] | None = None
+    memory: float = 0.0
 
 
 def open_source(source: str | Path, count: int, size: int | None = None) -> Source:
@@ -109,7 +111,7 @@ def _made(count: int, size: int) -> Source:
             image, label = made_image(number, seed=0, size=size)
             yield Entry(f"image {number}", image, label)
 
-    return Source(MADE, entries, (count, (size, size, 3)))
+    return Source(MADE, entries, (count, (size, size, 3)), MEMORY * size**2)
 
 
 def _npz(path: Path) -> Source:
@@ -137,19 +139,21 @@ def _npz(path: Path) -> Source:
     except Exception as error:  # whatever the parser of headers meets in a damaged file
         raise _damaged(path, error) from None
 
+    at_once = max(1, AT_ONCE // math.prod(shape[1:]))
+
     def entries() -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(members[name]) as stream:
                 _header(stream)
-                for begin in range(0, shape[0], CHUNK):
-                    count = min(CHUNK, shape[0] - begin)
+                for begin in range(0, shape[0], at_once):
+                    count = min(at_once, shape[0] - begin)
                     piece = np.frombuffer(stream.read(count * math.prod(shape[1:])), np.uint8).reshape(count, *shape[1:])
                     for number, image in enumerate(piece, begin):
                         yield Entry(f"image {number}", image, None if labels is None else int(labels[number]))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             raise _damaged(path, error) from None
 
-    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])))
+    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])), 2.0 * at_once * math.prod(shape[1:]))
 
 
 def _header(stream: IO[bytes]) -> Header:

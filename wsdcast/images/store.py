@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast.artefact import require_space
+from wsdcast.artefact import require_memory, require_space
 from wsdcast.devices import sent
 from wsdcast.errors import UserError
 from wsdcast.images.archives import shown
@@ -65,6 +66,29 @@ class Images:
         chosen = sent(torch.from_numpy(self.images[indices.cpu().numpy()]), torch.device(device))
         return chosen.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
+    @cached_property
+    def classes(self) -> tuple[NDArray[np.int64], Tensor]:
+        """The class of each image, numbered from 0, and a colour for each class, (class, channel) from -1 to 1, that tells it from others.
+
+        Raises:
+            UserError: if the images have no labels, or a class has no image for training.
+        """
+        if self.labels is None:
+            raise UserError("classes are told by labels, and these images have none")
+        labels, kinds = np.unique(self.labels, return_inverse=True)
+        if absent := set(range(labels.size)) - set(kinds[self.parts["train"]].tolist()):
+            raise UserError(f"no image for training has the label {labels[min(absent)]}, which others have")
+        channels = self.shape[0]
+        levels = max(2, math.ceil(labels.size ** (1 / channels) - 1e-9))
+        digits = torch.arange(labels.size)[:, None] // levels ** torch.arange(channels) % levels
+        return kinds, 2 * digits / (levels - 1) - 1
+
+    def cards(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """For some images, as for :meth:`batch`, one of the same shape all in the colour of their class, and nothing else of them."""
+        kinds, colours = self.classes
+        chosen = sent(colours[torch.from_numpy(kinds[indices.cpu().numpy()])], torch.device(device))
+        return chosen[:, :, None, None].expand(-1, *self.shape).contiguous()
+
 
 def prepare_images(
     path: Path,
@@ -98,7 +122,7 @@ def prepare_images(
         What a person wants to know of it.
 
     Raises:
-        UserError: if a source or an image cannot be used, there are too few, or no room for them.
+        UserError: if a source or an image cannot be used, there are too few, or no room for them on disk or in memory.
     """
     for name, share in (("validation", validation_share), ("test", test_share)):
         if not 0 < share < 1:
@@ -109,6 +133,9 @@ def prepare_images(
     sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]
+    # Of one image as it is made or read, cropped and resized; of all what is kept beside their pixels.
+    needed = max(each.memory for each in sources) + 16 * math.prod(shape) + 150 * total
+    require_memory(needed, f"preparing {total} images of {shape[1]}x{shape[0]}")
     require_space(path, 2 * total * math.prod(shape))
     path.mkdir(parents=True, exist_ok=True)
     raw = path / "images.raw"

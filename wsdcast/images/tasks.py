@@ -66,6 +66,11 @@ def denoise(images: Tensor, random: torch.Generator, noise: Range) -> Tensor:
     return _all_hidden(images + std * torch.randn(images.shape, generator=random, device=random.device))
 
 
+def told(cards: Tensor, random: torch.Generator) -> Tensor:
+    """The class alone, of :meth:`wsdcast.images.store.Images.cards`: class-conditional generation (appendix C)."""
+    return _all_hidden(cards)
+
+
 def _all_hidden(degraded: Tensor) -> Tensor:
     return torch.cat([degraded, torch.zeros_like(degraded[:, :1])], dim=1)
 

@@ -28,6 +28,8 @@ def maker_of(task: Task, visible: tuple[float, float], noise: tuple[float, float
         return partial(tasks.block, visible=visible)
     if task.kind == "super-resolution":
         return partial(tasks.super_resolution, factor=task.factor)
+    if task.kind == "class":
+        return tasks.told
     return tasks.colourise if task.kind == "colourise" else partial(tasks.denoise, noise=noise)
 
 
@@ -40,7 +42,8 @@ def training_pairs(images: Images, task: Task, random: torch.Generator) -> Batch
         if task.flip:
             mirrored = torch.rand(chosen.numel(), 1, 1, 1, generator=random, device=random.device) < 0.5
             target = torch.where(mirrored, target.flip(-1), target)
-        return Pairs(make(target, random)[mine], target[mine])
+        seen = images.cards(first + chosen, random.device) if task.kind == "class" else target
+        return Pairs(make(seen, random)[mine], target[mine])
 
     return pairs
 
@@ -56,12 +59,14 @@ class FixedContexts:
         chosen: which of them, (image,).
         make: makes contexts.
         seed: of what is drawn for them.
+        told: whether contexts are made of the class of an image alone.
     """
 
     images: Images
     chosen: NDArray[np.int64]
     make: ContextMaker
     seed: int = 0
+    told: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -78,7 +83,8 @@ class FixedContexts:
     def context(self, some: Tensor) -> Tensor:
         """Their contexts, (batch, channel + 1, row, column)."""
         indices = torch.from_numpy(self.chosen[some.numpy()])
-        pairs = zip(self.images.batch(indices), indices.tolist(), strict=True)
+        seen = self.images.cards(indices) if self.told else self.images.batch(indices)
+        pairs = zip(seen, indices.tolist(), strict=True)
         return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(models.device())
 
     def noise(self, some: Tensor, samples: int) -> Tensor:
@@ -99,14 +105,16 @@ def fixed_contexts(
     """The first ``count`` images of a part (all by default) with contexts as they are scored, or of another share of visible pixels.
 
     Raises:
-        UserError: if the task hides nothing of such images.
+        UserError: if the task hides nothing of such images, or tells classes that they do not have.
     """
+    if told := task.kind == "class":
+        _ = images.classes
     if task.kind == "colourise" and images.shape[0] == 1:
         raise UserError("the task colourise hides the colours of images, and these are greyscale; choose another task.kind")
     of_part = images.parts[part]
     share = task.visible_test if visible is None else visible
     chosen = np.arange(of_part.start, of_part.stop)[:count]
-    return FixedContexts(images, chosen, maker_of(task, (share, share), (task.noise_test, task.noise_test)), seed)
+    return FixedContexts(images, chosen, maker_of(task, (share, share), (task.noise_test, task.noise_test)), seed, told)
 
 
 def _source(seed: int, image: int) -> torch.Generator:

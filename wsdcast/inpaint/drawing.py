@@ -23,6 +23,7 @@ from wsdcast.inpaint.contexts import FixedContexts
 from wsdcast.inpaint.networks import Trained
 from wsdcast.progress import track
 from wsdcast.warmstart.evaluations import TORCHDIFFEQ, grid, solver, steps_for
+from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
 
 Bytes = NDArray[np.uint8]
@@ -89,8 +90,10 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
 
 
 @torch.inference_mode()
-def draw_samples(contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling") -> Iterator[Bytes]:
-    """For each context its samples, (sample, row, column, channel), as images are."""
+def draw_samples(
+    contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched
+) -> Iterator[Bytes]:
+    """For each context its samples, (sample, row, column, channel), as images are; ``watch`` sees them before, (batch, channel, ...)."""
     rows, columns = contexts.shape[1:]
     size = batch_size(rows * columns, models.device())
     places = ensemble.at_once(size, models.device())
@@ -102,7 +105,8 @@ def draw_samples(contexts: FixedContexts, sampler: Sampler, samples: int, label:
     for some in track(parts, label, len(parts)):
         context = contexts.context(some).repeat_interleave(samples, dim=0)
         noise = contexts.noise(some, samples).flatten(0, 1)
-        yield from as_images(sampler(context, noise)).reshape(some.numel(), samples, rows, columns, -1)
+        watch(drawn := sampler(context, noise))
+        yield from as_images(drawn).reshape(some.numel(), samples, rows, columns, -1)
 
 
 @torch.inference_mode()
@@ -121,5 +125,5 @@ def same_noise_samples(
 
 
 def as_images(x: Tensor) -> Bytes:
-    """Data (..., channel, row, column) in [-1, 1] as bytes (..., row, column, channel); what lies outside is clipped."""
-    return (x.movedim(-3, -1) * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    """Data (..., channel, row, column) in [-1, 1] as bytes (..., row, column, channel); what lies outside is clipped, NaN is mid-grey."""
+    return (x.movedim(-3, -1) * 127.5 + 127.5).nan_to_num(127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsdcast import models
@@ -57,18 +58,48 @@ def generator_model(network: Network, channels: int) -> UNet:
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
-    """Moments that no network predicts: (0, 1), or mean and standard deviation of each pixel over the training images."""
+    """Moments that no network predicts: (0, 1), or mean and standard deviation of each pixel over training images (appendix C).
+
+    Over those of the class that the context tells, for the prior class-climatology; else over all of them.
+    """
     if recipe.generator.prior == "standard":
         return standard_moments(images.shape[0])
-    part = images.parts["train"]
-    total, squares = (np.zeros(images.images.shape[1:]) for _ in range(2))
+    if recipe.generator.prior == "class-climatology":
+        kinds, colours = images.classes
+        return moments_by_class(*_climatology(images, kinds), colours.to(models.device()))
+    return fixed_moments(*(field[0] for field in _climatology(images, np.zeros(len(images.images), np.int64))))
+
+
+def _climatology(images: Images, kinds: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each pixel over the training images of each kind, each (kind, channel, row, column)."""
+    part, count = images.parts["train"], np.zeros(kinds.max() + 1)
+    total, squares = np.zeros((2, count.size, *images.images.shape[1:]))
     for first in range(part.start, part.stop, CHUNK):
-        some = images.images[first : min(first + CHUNK, part.stop)] / 127.5 - 1
-        total, squares = total + some.sum(axis=0), squares + (some**2).sum(axis=0)
-    mean = total / (part.stop - part.start)
-    std = np.sqrt(np.maximum(squares / (part.stop - part.start) - mean**2, MINIMUM_STD**2))
-    fields = (torch.from_numpy(field.astype(np.float32)).permute(2, 0, 1) for field in (mean, std))
-    return fixed_moments(*(field.to(models.device()) for field in fields))
+        chosen = slice(first, min(first + CHUNK, part.stop))
+        some = images.images[chosen] / 127.5 - 1
+        for kind in np.unique(kinds[chosen]):
+            mine = some[kinds[chosen] == kind]
+            count[kind] += len(mine)
+            total[kind] += mine.sum(axis=0)
+            squares[kind] += (mine**2).sum(axis=0)
+    mean, mean_square = (sums / count[:, None, None, None] for sums in (total, squares))
+    std = np.sqrt(np.maximum(mean_square - mean**2, MINIMUM_STD**2))
+    fields = (torch.from_numpy(field.astype(np.float32)).permute(0, 3, 1, 2) for field in (mean, std))
+    return tuple(field.to(models.device()) for field in fields)  # type: ignore[return-value]
+
+
+def moments_by_class(mean: Tensor, std: Tensor, colours: Tensor) -> Moments:
+    """Those of each class at each point, (class, channel, ...), for contexts of cards in one of ``colours`` (class, channel).
+
+    All three are on the device of the contexts.
+    """
+
+    def moments(context: Tensor) -> tuple[Tensor, Tensor]:
+        card = context[:, None, : colours.shape[1], 0, 0]
+        kind = (card - colours).square().sum(dim=2).argmin(dim=1)
+        return mean[kind], std[kind]
+
+    return moments
 
 
 @dataclass(frozen=True)

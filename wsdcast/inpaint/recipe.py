@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from wsdcast.experiment import Experiment, LogSnrEnds, MomentsNetwork, Network, Optimisation, Section, TrainingLog, TrainingTimes
 from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, SAMPLES, SCORES, STUDY, GridName, ImagePriorName, SolverName
@@ -12,6 +12,8 @@ from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, SAMPLES, SCORE
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
+FIXED: tuple[ImagePriorName, ...] = ("standard", "climatology", "class-climatology")
+"""Priors without a moments network."""
 NEEDS_MORE = ("auto", "dpm3-v3")
 """Solvers that need a study or statistics of a generator of wind."""
 
@@ -38,7 +40,7 @@ class ImageData(Section):
 class Task(Section):
     """What is hidden of an image."""
 
-    kind: Literal["inpaint", "block", "super-resolution", "colourise", "denoise"] = Field("inpaint")
+    kind: Literal["inpaint", "block", "super-resolution", "colourise", "denoise", "class"] = Field("inpaint")
     visible: tuple[Share, Share] = Field((0.05, 0.2), description="share of pixels visible in training, of inpaint and block")
     visible_test: Share = Field(0.1, description="and in contexts that are scored")
     factor: int = Field(4, ge=2, description="of super-resolution")
@@ -54,7 +56,7 @@ class Task(Section):
     @property
     def tested(self) -> str:
         """What is scored, in words."""
-        degree = {"super-resolution": f", factor {self.factor}", "colourise": "", "denoise": f", noise {self.noise_test:g}"}
+        degree = {"super-resolution": f", factor {self.factor}", "colourise": "", "denoise": f", noise {self.noise_test:g}", "class": ""}
         return self.kind + degree.get(self.kind, f", {100 * self.visible_test:g} % visible")
 
     @field_validator("visible", "noise")
@@ -81,7 +83,7 @@ class ImageGenerator(Network):
     @property
     def needs_moments_network(self) -> bool:
         """Whether the prior comes from the trained moments network."""
-        return self.prior not in ("standard", "climatology")
+        return self.prior not in FIXED
 
 
 class Classifier(Optimisation):
@@ -99,7 +101,7 @@ class Sampling(Section):
     """Which samples are drawn."""
 
     contexts: int = Field(1000, ge=2, description="held-out images, fewer if there are not so many")
-    samples: int = Field(4, ge=2, description="for each of them")
+    samples: int = Field(4, ge=1, description="for each of them; of one alone there is neither fair CRPS nor spread nor diversity")
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
@@ -140,7 +142,7 @@ class ImageStudy(Section):
     )
     visible_contexts: int = Field(250, ge=2, description="held-out images for the sensitivity")
     contexts: int = Field(1000, ge=2, description="held-out images, fewer if there are not so many")
-    samples: int = Field(2, ge=2, description="for each of them")
+    samples: int = Field(2, ge=1, description="for each of them; of one alone there is neither fair CRPS nor spread nor diversity")
 
     @field_validator("solvers")
     @classmethod
@@ -175,6 +177,13 @@ class ImageRecipe(Experiment):
     training: TrainingLog = TrainingLog()
     sample: Sampling = Sampling()
     study: ImageStudy = ImageStudy()
+
+    @model_validator(mode="after")
+    def _class_is_told(self) -> ImageRecipe:
+        asked = (self.generator.prior, *self.study.priors, *self.study.ablations)
+        if "class-climatology" in asked and self.task.kind != "class":
+            raise ValueError(f"the prior class-climatology needs the task class, whose contexts tell it; task.kind is {self.task.kind}")
+        return self
 
     def parts(self, artefact: str) -> dict[str, Any]:
         """Plain values of the sections that an artefact depends on."""

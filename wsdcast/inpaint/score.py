@@ -21,7 +21,8 @@ from wsdcast.images.store import Images, open_images
 from wsdcast.inpaint.classifier import extractors
 from wsdcast.inpaint.contexts import FixedContexts, fixed_contexts
 from wsdcast.inpaint.drawing import draw_samples
-from wsdcast.inpaint.evaluation import bounds, described, floors, floors_of, references, scored, statistics_by_context
+from wsdcast.inpaint.evaluation import Diverged, bounds, described, floors, floors_of, references, scored, statistics_by_context
+from wsdcast.inpaint.memory import require_scoring
 from wsdcast.inpaint.networks import trained
 from wsdcast.inpaint.recipe import ImageRecipe
 from wsdcast.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
@@ -48,7 +49,7 @@ def score(
         overwrite: replace scores of another recipe.
 
     Raises:
-        UserError: if there are no samples, or the weights cannot be used.
+        UserError: if there are no samples, the weights cannot be used, or what is to be scored does not fit in memory.
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
@@ -56,6 +57,9 @@ def score(
     models.keep_freed_memory()
     summary, wanted = Summary("inpaint score"), resolved.sample
     weights = None if inception_weights is None else Path(inception_weights)
+    distances = ["classifier_distance"] + ["fid"] * (weights is not None)
+    if not (directory / SCORES).exists():
+        require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before a classifier is trained for it
     extract = extractors(resolved, directory, images, weights, summary, overwrite)
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES) as kept:
@@ -63,23 +67,28 @@ def score(
                 summary.facts |= {"current": str(directory / SCORES)} | json.loads(kept.attrs["facts"])
                 summary.scores = json.loads(kept.attrs["table"])
                 return summary
+    require_scoring(images, samples.shape[0], samples.shape[1], distances)
     contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
     reference = references(images, extract)
-    ensembles = {OURS: samples} | _baselines(resolved, directory, images, contexts)
-    by_context = {name: statistics_by_context(ensemble, contexts, extract) for name, ensemble in ensembles.items()}
+    # Samples of an earlier version do not say what a calibrated warmth was, and how many diverged.
+    drawn = json.loads((directory / SAMPLES / "stamp.json").read_text())
+    ensembles = {OURS: (samples, drawn.get("diverged", 0))} | _baselines(resolved, directory, images, contexts)
+    by_context = {name: statistics_by_context(some, contexts, extract, diverged) for name, (some, diverged) in ensembles.items()}
     every = track(by_context.items(), "scores and intervals", len(by_context))
     rows = [_row(name, scored([statistics], reference)) for name, statistics in every]
     count = samples.shape[0] * samples.shape[1]
     floor, true = floors(images, wanted.part, count, extract, reference), floors_of(images, wanted.part, count)
-    # Samples of an earlier version do not say what a calibrated warmth was.
-    used = json.loads((directory / SAMPLES / "stamp.json").read_text()).get("warmth")
+    used = drawn.get("warmth")
     warmth = wanted.warmth if used is None else f"{used:.3g}" + ", calibrated" * (wanted.warmth == "calibrated")
     facts = {
         "scored": described(images, wanted.part, len(contexts), wanted.samples),
         "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth}",
     } | {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
+    words = f"of {count} samples are not finite, so that there are no scores"
+    facts |= {f"diverged, {name}": f"{diverged} {words}" for name, (_, diverged) in ensembles.items() if diverged}
     plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
-    dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context)))
+    dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context))).drop_attrs()
+    dataset["diverged"] = "scored", [diverged for _, diverged in ensembles.values()], {"long_name": "samples that are not finite"}
     dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}
     dataset.attrs |= {"facts": json.dumps(facts), "table": json.dumps(rows)}
     dataset.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, SCORES))
@@ -100,13 +109,14 @@ def _samples(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path}: cannot be read as samples ({str(error).splitlines()[0]})") from None
 
 
-def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: FixedContexts) -> dict[str, NDArray[np.uint8]]:
-    """Ensembles for the same contexts, (context, sample, row, column, channel)."""
-    baselines, samples = {}, recipe.sample.samples
+def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: FixedContexts) -> dict[str, tuple[NDArray[np.uint8], int]]:
+    """Ensembles for the same contexts, (context, sample, row, column, channel), and how many of their samples diverged."""
+    baselines, samples, diverged = {}, recipe.sample.samples, Diverged()
     if recipe.generator.needs_moments_network:
         sampler = moments_sampler(moments_alone(trained(recipe, directory, images).moments))
-        baselines[MOMENTS_ALONE] = np.stack(list(draw_samples(contexts, sampler, samples, MOMENTS_ALONE)))
-    return baselines | {OTHERS: _others(images, contexts, samples)}
+        drawn = np.stack(list(draw_samples(contexts, sampler, samples, MOMENTS_ALONE, diverged)))
+        baselines[MOMENTS_ALONE] = drawn, diverged.count
+    return baselines | {OTHERS: (_others(images, contexts, samples), 0)}
 
 
 def _row(name: str, scores: dict[str, dict[str, Any]]) -> Row:

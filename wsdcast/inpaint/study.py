@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,16 @@ from wsdcast.errors import UserError
 from wsdcast.forecasting.ensemble import moments_sampler
 from wsdcast.images.pictures import same_noise
 from wsdcast.images.store import Images, open_images
+from wsdcast.images.store import Part as PartOfImages
 from wsdcast.images.study_page import write_image_study_page
 from wsdcast.inpaint.classifier import Extract, extractors
 from wsdcast.inpaint.contexts import fixed_contexts
 from wsdcast.inpaint.drawing import SHOWN, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
-from wsdcast.inpaint.evaluation import described, floors, floors_of, references, statistics_by_context
+from wsdcast.inpaint.evaluation import Diverged, described, floors, floors_of, references, statistics_by_context
+from wsdcast.inpaint.memory import require_study
 from wsdcast.inpaint.networks import Trained, generator_model, moments_model, trained
 from wsdcast.inpaint.recipe import ImageRecipe, Protocol
-from wsdcast.inpaint.summary import CALIBRATED, Setting, combine, halves, rows
+from wsdcast.inpaint.summary import CALIBRATED, CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
 from wsdcast.inpaint.train import train
 from wsdcast.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, STUDY, STUDY_PAGE, ImagePriorName
 from wsdcast.priors import moments_alone
@@ -52,7 +55,8 @@ def inpaint_study(
     """Train a generator for each prior and seed, and compare them by number of evaluations: ``RUN/study.nc`` and ``RUN/study.html``.
 
     All generators have the same network and the same total cost of training: those without a moments network are trained longer by what
-    it cost, unless the budget is in steps. All settings share their contexts and their noise. What is there and current is not done again.
+    it cost, unless the budget is in steps. All settings share their contexts and their noise. Solver, grid, warmth and the number of
+    evaluations that is enough are chosen on validation images. What is there and current is not done again.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared images.
@@ -63,7 +67,7 @@ def inpaint_study(
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
-        UserError: if nothing is prepared, a key is not allowed, or the task hides nothing of such images.
+        UserError: if nothing is prepared, a key is not allowed, the task hides nothing of such images, or memory cannot hold it.
     """
     wanted_changes = {f"study__{key}": value for key, value in changes.items()}
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **wanted_changes)
@@ -74,10 +78,11 @@ def inpaint_study(
     wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
     settings = {prior: settings_of(resolved, prior) for prior in wanted.priors + wanted.ablations}
     summary.facts |= _left_out(resolved)
+    require_study(resolved, images, ["classifier_distance"] + ["fid"] * (inception_weights is not None))
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
     cost = moments_cost(resolved, images)
-    parts: list[tuple[Setting, int, Path]] = []
+    parts: list[Part] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
     for seed, prior in product(wanted.seeds, settings):
@@ -89,7 +94,10 @@ def inpaint_study(
         seconds.setdefault(prior, []).append(training_seconds(place))
         networks = trained(variant, place, images)
         for setting in settings[prior]:
-            parts.append((setting, seed, _evaluated(variant, place, directory, images, networks, extract, setting)))
+            evaluated = partial(_evaluated, variant, place, directory, images, networks, setting)
+            chooses = setting.kind == "curve" and setting.solver
+            validation = evaluated("validation", {CHOSEN_BY: extract[CHOSEN_BY]}) if chooses else None
+            parts.append(Part(setting, seed, evaluated(resolved.sample.part, extract), validation))
         if seed == wanted.seeds[0] and prior in wanted.priors:
             shown[prior] = same_noise_samples(few, networks, wanted.solvers[0], wanted.grids_in_time[0], wanted.nfe, 1.0)
     part, count = resolved.sample.part, wanted.contexts * wanted.samples
@@ -100,16 +108,18 @@ def inpaint_study(
         "recipe_hash": digest_of(resolved.dump()),
         "moments_share": cost[0],
         "floor_of": true,
+        "chosen_on": f"{min(wanted.contexts, images.count('validation'))} contexts of validation images, by the classifier distance",
     }
     study.attrs |= {f"floor_{name}": value for name, value in floor.items()}
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
-    with complete(directory / STUDY) as partial:
-        study.to_netcdf(partial)
-    with complete(directory / STUDY_PAGE) as partial:
-        write_image_study_page(partial, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False))
+    with complete(directory / STUDY) as file:
+        study.to_netcdf(file)
+    saturates = saturation(study)
+    with complete(directory / STUDY_PAGE) as file:
+        write_image_study_page(file, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False), saturates)
     context = few.context(torch.arange(len(few))).cpu().numpy()
-    with complete(directory / SAME_NOISE) as partial:
-        same_noise(context, images.images[few.chosen], shown).savefig(partial)
+    with complete(directory / SAME_NOISE) as file:
+        same_noise(context, images.images[few.chosen], shown).savefig(file)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, visible share, warmth, evaluations and seed"
     summary.written |= {str(directory / STUDY_PAGE): "figures and tables", str(directory / SAME_NOISE): "samples of the same noise"}
     summary.facts["scored"] = study.attrs["about"]
@@ -117,11 +127,17 @@ def inpaint_study(
     summary.facts |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
     summary.facts |= {
         "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
+        "chosen on": f"{study.attrs['chosen_on']}, which also say what saturates",
+        "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
         "recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}",
         "time": f"{time.perf_counter() - begin:.0f} s",
     }
     summary.facts |= halves(study)
     summary.scores = rows(study)
+    for row in summary.scores:
+        if row["diverged"]:
+            how = f"{row['prior']}, {row['solver']}, {row['grid_in_time']}, w = {row['warmth']:g}, {100 * row['visible']:g} % visible"
+            summary.facts[f"diverged: {how}, {row['nfe']} evaluations"] = row["diverged"]
     return summary
 
 
@@ -193,35 +209,42 @@ def _left_out(recipe: ImageRecipe) -> dict[str, str]:
 
 
 def _evaluated(
-    variant: ImageRecipe, place: Path, directory: Path, images: Images, networks: Trained, extract: Mapping[str, Extract], setting: Setting
+    variant: ImageRecipe,
+    place: Path,
+    directory: Path,
+    images: Images,
+    networks: Trained,
+    setting: Setting,
+    part: PartOfImages,
+    extract: Mapping[str, Extract],
 ) -> Path:
-    """The file of statistics by context of one setting; kept if it was made from the same networks and settings."""
+    """The file of statistics by context of one setting on a part of the images; kept if the same networks and settings made it."""
     wanted = variant.study
     count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
     unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
     warmth = warmth_for("calibrated" if setting.prior == CALIBRATED else setting.warmth, networks, unseen)
     origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
-    asked = [variant.task.model_dump(mode="json"), variant.sample.part, count, wanted.samples, sorted(extract)]
+    asked = [variant.task.model_dump(mode="json"), part, count, wanted.samples, sorted(extract)]
     ends = variant.sample.log_snr_ends if setting.grid_in_time == "log-snr" else None
     momentum = variant.sample.momentum if setting.solver.startswith("ab") else 1.0
     special = [ends, momentum] if ends or momentum != 1 else []
     about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked, *special])
-    path = place / f"{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
+    path = place / f"{'validation-' * (part == 'validation')}{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
     # What is damaged is made again.
     with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
         dataset.load()
         return path
-    contexts = fixed_contexts(images, variant.sample.part, variant.task, count=count, visible=setting.visible)
+    contexts, diverged = fixed_contexts(images, part, variant.task, count=count, visible=setting.visible), Diverged()
     sampler = (
         sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth, ends, momentum)
         if setting.solver
         else moments_sampler(moments_alone(networks.moments))
     )
-    label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible"
-    samples = np.stack(list(draw_samples(contexts, sampler, wanted.samples, label)))
-    dataset = statistics_by_context(samples, contexts, extract).assign_attrs(warmth=warmth)
-    with complete(path) as partial:
-        dataset.to_netcdf(partial)
+    label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible, {part}"
+    samples = np.stack(list(draw_samples(contexts, sampler, wanted.samples, label, diverged)))
+    dataset = statistics_by_context(samples, contexts, extract, diverged.count).assign_attrs(warmth=warmth)
+    with complete(path) as file:
+        dataset.to_netcdf(file)
     return path
 
 

@@ -50,7 +50,8 @@ def plot(
     """Draw one figure of a run.
 
     Args:
-        figure: curves, regions, ranks, reliability and spectra are of the scores; maps, plume and animation of one forecast.
+        figure: curves, regions, ranks, reliability and spectra are of the scores, tails of the trained networks; maps, plume and animation
+            of one forecast.
         recipe: path or name of a recipe; default: the one of the forecast.
         run: run directory; default ``runs/<recipe name>``.
         out: file, whose suffix says the format: png, pdf, svg; gif or mp4 for the animation. Default ``RUN/<figure>.png`` or ``.gif``.
@@ -62,16 +63,19 @@ def plot(
         UserError: if what it needs is missing, or a file of this kind cannot be written.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
-    if resolved.rollout.solver == "auto":
+    if resolved.rollout.solver == "auto" and figure != "tails":
         from wsdcast.forecasting.sampling import without_auto  # with torch, which takes seconds to load and is not needed else
 
         resolved = without_auto(resolved, directory)
     path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
     _check(figure, path, {"start": start, "lead-time": lead_hours, "at": at})
     summary = Summary("plot")
-    if figure in OF_SCORES:
-        draw, needed = OF_SCORES[figure]
-        drawn = draw(_scores(resolved, directory, needed))
+    if figure in OF_SCORES or figure == "tails":
+        if figure == "tails":
+            drawn = _tails(resolved, directory, summary)
+        else:
+            draw, needed = OF_SCORES[figure]
+            drawn = draw(_scores(resolved, directory, needed))
         with complete(path) as partial:
             style.save(drawn, partial)
     else:
@@ -136,6 +140,33 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     if not any(np.isfinite(judged[name]).any() for name in needed):
         raise UserError(f"{path}: {' and '.join(needed)} of {figures.judged(scores)} could not be computed")
     return scores
+
+
+def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
+    """The distribution of the wind of some samples of the test part, before and after normalisation.
+
+    Raises:
+        UserError: if nothing is trained, or the test part has no sample.
+    """
+    import torch  # here, as its loading takes seconds
+
+    from wsdcast.context import samples_of
+    from wsdcast.priors import trained
+    from wsdcast.report.tails import tails_figure
+    from wsdcast.training.predictions import BATCH, CHECKED
+    from wsdcast.warmstart.tails import tails_of
+
+    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"))
+    networks = trained(recipe, directory, record)
+    (samples,) = samples_of(record, networks.beside, "test")
+    if not len(samples):
+        raise UserError(f"{directory / ANALYSIS}: no step of 6 h in the test part; tails are of such steps")
+    chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
+    with torch.inference_mode():
+        parts = ((networks.prior_of(samples.context(some)), samples.target(some), None) for some in chosen.split(BATCH))
+        tails = tails_of(parts)
+    summary.facts |= {f"wind, {name}": str(of) for name, of in tails.items()}
+    return tails_figure(tails, "wind in units of its std")
 
 
 def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:

@@ -1,0 +1,166 @@
+"""Stages of images that cannot fit in memory are refused before anything is made; the estimates are near what is taken."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from test_errors import refused
+from test_inpaint import RECIPE, prepared, state
+
+from wsdcast import artefact
+from wsdcast.artefact import Summary
+from wsdcast.errors import UserError
+from wsdcast.images.frechet import FeatureStatistics, drawn_distances
+from wsdcast.images.made import MEMORY, made_image
+from wsdcast.images.scores import AT_ONCE, radial_power, sample_statistics
+from wsdcast.images.store import Images, open_images, prepare_images
+from wsdcast.inpaint import memory
+from wsdcast.inpaint.evaluation import DRAWS
+from wsdcast.inpaint.sample import sample
+from wsdcast.inpaint.score import score
+from wsdcast.inpaint.study import inpaint_study
+
+
+@pytest.fixture
+def images(inpainted) -> Images:
+    return open_images(inpainted / "run/images")
+
+
+@pytest.fixture
+def free(monkeypatch) -> Callable[[float], None]:
+    """Sets how much memory is free."""
+    return lambda size: monkeypatch.setattr(artefact, "free_memory", lambda: size)
+
+
+def peak(action: Callable[[], object]) -> int:
+    """Bytes that an action takes at a time."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [256, 500])
+def test_an_image_in_the_making(size):
+    assert 0.7 < peak(lambda: made_image(3, 0, size)) / (MEMORY * size**2) <= 1
+
+
+@pytest.mark.parametrize(("contexts", "samples", "features"), [(3000, 1, 128), (500, 2, 128), (50, 2, 128), (300, 1, 512), (1500, 1, 512)])
+def test_a_distance_and_its_draws(contexts, samples, features):
+    random = np.random.default_rng(0)
+    some = random.normal(size=(contexts, samples, features)).astype(np.float32)
+    reference = FeatureStatistics.of(random.normal(size=(features + 9, features)))
+    taken = peak(lambda: drawn_distances(some, reference, DRAWS if features == 128 else 5))
+    assert 0.5 < taken / memory.of_distance(contexts, samples, features) < 1.2
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 96, 96, 3), (1, 2, 400, 300, 1), (1, 2, 1200, 1200, 1)])
+def test_statistics_of_samples(shape):
+    """Also of large images, whose rings of wavenumbers are no matter of gigabytes."""
+    some, hidden = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), np.ones((shape[0], *shape[2:4]), dtype=bool)
+    sample_statistics(some[:1, :, :8, :8], some[:1, 0, :8, :8], hidden[:1, :8, :8])  # compiled
+    values = max(some[0].size, min(AT_ONCE, some.size))
+    assert 0.3 < peak(lambda: sample_statistics(some, some[:, 0], hidden)) / (memory.STATISTICS * values) < 1.7
+
+
+def test_rings_are_as_a_whole_matrix_has_them():
+    images = np.random.default_rng(0).normal(size=(4, 2, 12, 17, 3))
+    rows, columns = (np.arange(size) * (12 / size) for size in (12, 17))
+    ring = np.rint(np.hypot(rows[:, None], columns))
+    import scipy.fft
+
+    squared = np.square(scipy.fft.dctn(images, axes=(-3, -2), norm="ortho")).mean(axis=-1)
+    expected = np.stack([squared[..., ring == wave].mean(axis=-1) for wave in range(1, 12)], axis=-1)
+    np.testing.assert_allclose(radial_power(images), expected)
+
+
+def test_more_takes_more(images):
+    one = memory.of_scoring(images, 1000, 2, ["classifier_distance"])
+    assert memory.of_scoring(images, 50_000, 2, ["classifier_distance"]) > one
+    assert memory.of_scoring(images, 50_000, 1, ["classifier_distance", "fid"]) == pytest.approx(4.6e9, rel=0.2)  # 3.8 GB were measured
+    assert memory.of_samples(images, 50_000, 2) == 100_000 * 16 * 16 * 3
+
+
+def test_prepare_is_refused_before_anything_is_made(tmp_path, free):
+    free(21e9)
+    line = refused("inpaint", "prepare", "--size", "8000", "--run", str(tmp_path / "run"))
+    assert "preparing 6000 images of 8000x8000 needs 32 GB of memory, but only 21 GB are free" in line
+    assert not (tmp_path / "run").exists()
+    np.savez(tmp_path / "a.npz", images=np.zeros((100, 8, 8, 3), np.uint8))
+    free(20_000)
+    with pytest.raises(UserError, match=r"preparing 100 images of 8x8 needs .* of memory, but only 20 kB are free"):
+        prepare_images(tmp_path / "out", tmp_path / "a.npz")
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_images_of_an_array_are_read_one_by_one(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "a.npz", images=random.integers(0, 256, (12, 40, 40, 3), dtype=np.uint8))
+    prepare_images(tmp_path / "whole", tmp_path / "a.npz")
+    monkeypatch.setattr("wsdcast.images.sources.AT_ONCE", 100)
+    prepare_images(tmp_path / "single", tmp_path / "a.npz")
+    np.testing.assert_array_equal(open_images(tmp_path / "whole").images, open_images(tmp_path / "single").images)
+
+
+def test_samples_that_do_not_fit_are_refused(inpainted, tmp_path, free, monkeypatch):
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator")
+    before = state(run)
+    free(1_000_000)
+    line = refused("inpaint", "sample", "--samples", "7", "--run", str(run))
+    assert "drawing 7 samples of each context at 16x16 needs " in line
+    assert "but only 1 MB are free" in line
+    assert state(run) == before
+    # For a calibrated warmth 256 contexts go through the moments network at a time.
+    monkeypatch.setattr(memory, "peak_memory", lambda network, *shapes, training: 10**6)
+    free(200e6)
+    memory.require_sampling(RECIPE, open_images(run / "images"), 3)
+    with pytest.raises(UserError, match="needs 256 MB of memory, but only 200 MB"):
+        memory.require_sampling(RECIPE, open_images(run / "images"), 3, calibrated=True)
+
+
+def test_on_a_gpu_networks_take_none_of_the_machines_memory(images, free, monkeypatch):
+    monkeypatch.setattr("wsdcast.models.device", lambda: torch.device("cuda"))
+    free(1000)
+    memory.require_sampling(RECIPE, images, 3, calibrated=True)
+    with pytest.raises(UserError, match="needs 2 kB"):
+        memory.require_sampling(RECIPE, images, 3, kept=2000)
+
+
+def test_scores_that_do_not_fit_are_refused(inpainted, tmp_path, free):
+    """Before a classifier is trained for them; those that are there are shown."""
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "samples")
+    before = state(run)
+    free(100_000)
+    line = refused("inpaint", "score", "--run", str(run))
+    assert "scoring 6 contexts of 3 samples each at 16x16 needs " in line
+    assert state(run) == before
+    assert "current" in score(run=inpainted / "run").facts
+
+
+def test_a_study_that_does_not_fit_is_refused_before_anything_is_trained(inpainted, tmp_path, free, monkeypatch):
+    run = prepared(inpainted, tmp_path / "run")
+    before = state(run)
+    free(1_000_000)
+    with pytest.raises(UserError, match=r"drawing 2 samples of each context at 16x16 needs .* but only 1 MB are free"):
+        inpaint_study(RECIPE, run)
+    needed = memory.of_scoring(open_images(run / "images"), 6, 2, ["classifier_distance"])
+    free(needed * 0.9)
+    monkeypatch.setattr(memory, "require_sampling", lambda *arguments, **more: None)
+    with pytest.raises(UserError, match="a study of 6 contexts of 2 samples each at 16x16 needs "):
+        inpaint_study(RECIPE, run)
+    assert state(run) == before
+
+
+def test_what_fits_is_not_refused(inpainted, tmp_path, free, monkeypatch):
+    """With as much free as this machine has at least, tiny images pass; and samples that are current are not drawn again."""
+    monkeypatch.setattr("wsdcast.inpaint.sample.EVALUATIONS", (2,))
+    free(1e9)
+    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    assert isinstance(sample(run=run), Summary)
+    assert score(run=run).scores
