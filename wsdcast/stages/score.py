@@ -19,11 +19,12 @@ from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
 from wsdcast.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.recipe import Recipe
-from wsdcast.report.interactive_maps import in_words
+from wsdcast.report.interactive_maps import in_words as time_in_words
 from wsdcast.report.page import write_report
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.comparison import compare
+from wsdcast.verification.domain import in_words
 from wsdcast.verification.gaussian import one_step_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
@@ -125,10 +126,13 @@ def score_forecast(
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
         stored = opened(sources)[0][name]
-        sources = Sources(((name, forecast),), truth, stored.times.min(), scratch)
-        require_aligned(sources)
+        inside = require_aligned(stored, opened(sources)[1], truth)
+        domain = b"" if inside is None else np.packbits(inside).tobytes()
+        sources = Sources(((name, forecast),), truth, stored.times.min(), scratch, domain)
         scores = scores_of(statistics_by_start(sources, stored.times, stored.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
+        if inside is not None:
+            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(stored.grid, inside)
         _write(directory, scores)
         _report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return _summary(directory, scores)
@@ -193,12 +197,14 @@ def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, fa
     """The table for spreadsheets and the page."""
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
-    starts = [in_words(scores["time"].values[end]) for end in (0, -1)]
+    starts = [time_in_words(scores["time"].values[end]) for end in (0, -1)]
     facts |= {
         "grid": scores.attrs["grid"],
         "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
         "members": str(scores.attrs["members"]),
     }
+    if "scored_on" in scores.attrs:
+        facts["scored on"] = scores.attrs["scored_on"]
     fields, grid = fields_of(sources), opened(sources)[1].grid
     with complete(directory / REPORT) as partial:
         write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
@@ -227,6 +233,9 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
+    if "scored_on" in scores.attrs:
+        summary.facts["scored on"] = scores.attrs["scored_on"]
+        return summary
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
         + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
@@ -264,7 +273,7 @@ def table(scores: xr.Dataset) -> list[dict[str, Any]]:
             row[f"crps_fair: {forecast}"] = float(here["crps_fair"].sel(forecast=forecast))
         ours = here.sel(forecast=first)
         row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
-        for forecast in _with_members(scores):
+        for forecast in _with_members(scores) if "scored_on" not in scores.attrs else ():  # which has no spectra
             row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
         rows.append(row)
     return rows

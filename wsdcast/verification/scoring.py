@@ -28,6 +28,7 @@ from wsdcast.verification.baselines import (
     other_years,
     past_states,
 )
+from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
 
@@ -36,7 +37,7 @@ LEADS_AT_ONCE = 8
 Field = NDArray[np.floating]
 
 
-def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None = None) -> xr.Dataset:
     """All statistics of one start at some lead times (:mod:`wsdcast.verification.statistics`).
 
     At each lead time they are of the members that are left. They are NaN without truth, without members, and where one member of an
@@ -47,10 +48,13 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
         ensemble: (member, lead, channel, latitude, longitude), NaN where a member was stopped.
         truth: (lead, channel, latitude, longitude), NaN where it is missing.
         grid: of both.
+        inside: points that count, (latitude, longitude); what is missing elsewhere is no gap. Default: all.
     """
+    if inside is not None:
+        ensemble, truth = np.where(inside, ensemble, 0), np.where(inside, truth, 0)
     there, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
     if there.all() and known.all():
-        return _all(ensemble, truth, grid)
+        return _all(ensemble, truth, grid, inside)
     found = []
     for lead in range(truth.shape[0]):
         members = there[:, lead] & known[lead]
@@ -58,7 +62,7 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
         enough = members.sum() >= min(2, ensemble.shape[0])
         # Zeros stand for what is missing: they give the shape of the statistics.
         scored = ensemble[members, here] if enough else np.zeros_like(ensemble[:1, here])
-        part = _all(scored, truth[here] if enough else np.zeros_like(truth[here]), grid)
+        part = _all(scored, truth[here] if enough else np.zeros_like(truth[here]), grid, inside)
         if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
@@ -67,8 +71,8 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     return xr.concat(found, dim="prediction_timedelta")
 
 
-def _all(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
-    return xr.merge([of(ensemble, truth, grid) for of in (statistics, joint_statistics, kinetic_energy_statistics)])
+def _all(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None) -> xr.Dataset:
+    return xr.merge([of(ensemble, truth, grid, inside) for of in (statistics, joint_statistics, kinetic_energy_statistics)])
 
 
 def joined(found: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
@@ -95,12 +99,20 @@ class Sources:
         truth: source of the truth.
         past_until: what of the truth is earlier, climatology may know.
         scratch: directory where zipped files are unpacked.
+        domain: bits of the points that are scored, none for all of them.
     """
 
     forecasts: tuple[tuple[str, str], ...]
     truth: str
     past_until: np.datetime64
     scratch: str
+    domain: bytes = b""
+
+    def inside(self, grid: Grid) -> Inside | None:
+        """Points that are scored, (latitude, longitude); None if all are."""
+        if not self.domain:
+            return None
+        return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=np.prod(grid.shape)).astype(bool).reshape(grid.shape)
 
 
 @lru_cache(maxsize=2)
@@ -110,8 +122,8 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     Raises:
         UserError: if one of them cannot be used, or they are on different grids.
     """
-    forecasts = {name: open_forecast(address) for name, address in sources.forecasts}
     truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until)
+    forecasts = {name: open_forecast(address, truth.grid) for name, address in sources.forecasts}
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(
@@ -145,7 +157,7 @@ def score_start(
         climate: what it is called, and positions of its states in the truth (lead, member).
     """
     forecasts, truth = opened(sources)
-    now = truth.at(np.array([time]))
+    now, inside = truth.at(np.array([time])), sources.inside(truth.grid)
     found: dict[str, list[xr.Dataset]] = {}
     for first in range(0, leads.size, LEADS_AT_ONCE):
         some = slice(first, min(first + LEADS_AT_ONCE, leads.size))
@@ -158,7 +170,7 @@ def score_start(
             ensembles[name] = _read(sources, which.tobytes())[back.reshape(states[some].shape)].swapaxes(0, 1)
             ensembles[CLIMATOLOGICAL_MEAN] = ensembles[name].mean(axis=0, keepdims=True)
         for name, ensemble in ensembles.items():
-            found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid))
+            found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
     return {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
 
 
@@ -200,9 +212,7 @@ def statistics_by_start(
         if has_scores.sel(forecast=PERSISTENCE):  # so the truth is there
             empty = [str(name) for name in sums["forecast"].values if not has_scores.sel(forecast=name)]
             which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
-            raise UserError(
-                f"{which} no start and lead time with a value at every point and two members; a part of the globe is not scored"
-            )
+            raise UserError(f"{which} no start and lead time with two members that have values at all points at which the forecast has any")
         raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
     return sums
 
