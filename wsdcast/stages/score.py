@@ -203,8 +203,7 @@ def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, fa
         "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
         "members": str(scores.attrs["members"]),
     }
-    if "scored_on" in scores.attrs:
-        facts["scored on"] = scores.attrs["scored_on"]
+    facts |= _what_is_missing(scores)
     fields, grid = fields_of(sources), opened(sources)[1].grid
     with complete(directory / REPORT) as partial:
         write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
@@ -233,14 +232,19 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
+    summary.facts |= _what_is_missing(scores)
     if "scored_on" in scores.attrs:
-        summary.facts["scored on"] = scores.attrs["scored_on"]
-        return summary
+        return summary  # no spectra
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
         + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
     )
     return summary
+
+
+def _what_is_missing(scores: xr.Dataset) -> dict[str, str]:
+    """What of the globe and of the baselines is not in the scores, in words."""
+    return {name.replace("_", " "): scores.attrs[name] for name in ("scored_on", "left_out") if name in scores.attrs}
 
 
 def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:

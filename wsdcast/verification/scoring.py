@@ -25,8 +25,10 @@ from wsdcast.verification.baselines import (
     CLIMATOLOGY,
     PERSISTENCE,
     PROBABILISTIC_CLIMATOLOGY,
+    mean_of,
     other_years,
     past_states,
+    too_poor,
 )
 from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
@@ -154,11 +156,13 @@ def score_start(
         row: position of the start in the forecasts.
         time: the start.
         leads: lead times.
-        climate: what it is called, and positions of its states in the truth (lead, member).
+        climate: what it is called, and positions of its states in the truth (lead, member). Those with gaps are left out, their positions
+            being the attribute ``gaps`` of its statistics.
     """
     forecasts, truth = opened(sources)
     now, inside = truth.at(np.array([time])), sources.inside(truth.grid)
     found: dict[str, list[xr.Dataset]] = {}
+    gaps = set[int]()
     for first in range(0, leads.size, LEADS_AT_ONCE):
         some = slice(first, min(first + LEADS_AT_ONCE, leads.size))
         true = truth.at(time + leads[some])
@@ -167,17 +171,26 @@ def score_start(
         name, states = climate
         if states.size:
             which, back = np.unique(states[some], return_inverse=True)
-            ensembles[name] = _read(sources, which.tobytes())[back.reshape(states[some].shape)].swapaxes(0, 1)
-            ensembles[CLIMATOLOGICAL_MEAN] = ensembles[name].mean(axis=0, keepdims=True)
+            fields, whole = _read(sources, which.tobytes())
+            members = back.reshape(states[some].shape).T  # (member, lead)
+            ensembles[name] = fields[members]
+            ensembles[CLIMATOLOGICAL_MEAN] = mean_of(ensembles[name], whole[members])
+            gaps |= set(which[~whole].tolist())
         for name, ensemble in ensembles.items():
             found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
-    return {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
+    joint = {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
+    if gaps:
+        joint[climate[0]].attrs["gaps"] = sorted(gaps)
+    return joint
 
 
 @lru_cache(maxsize=1)
-def _read(sources: Sources, positions: bytes) -> Field:
-    """States of the truth; kept, for a climate that is the same at all times is asked for again and again."""
-    return opened(sources)[1].read(np.frombuffer(positions, dtype=np.intp))
+def _read(sources: Sources, positions: bytes) -> tuple[Field, NDArray[np.bool_]]:
+    """States of the truth, and which have no gap; kept, for a climate that is the same at all times is asked for again and again."""
+    truth = opened(sources)[1]
+    fields, inside = truth.read(np.frombuffer(positions, dtype=np.intp)), sources.inside(truth.grid)
+    there = np.isfinite(fields) if inside is None else np.isfinite(fields) | ~inside
+    return fields, np.asarray(np.all(there, axis=(1, 2, 3)))
 
 
 def _extent(grid: Grid) -> str:
@@ -199,21 +212,35 @@ def statistics_by_start(
         times, leads: of all of them.
         streamed: statistics by start that are there already.
         scheduler, workers: as for :func:`wsdcast.score`.
+
+    Returns:
+        They; the attribute ``left_out`` says in words what of the baselines was missing, if anything was.
+
+    Raises:
+        UserError: if there is no start and lead time with all forecasts and the truth, naming what lacks it.
     """
     climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
     tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
     parts: dict[str, list[xr.Dataset]] = {}
+    gaps = set[int]()
     for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
         for name, part in found.items():
+            gaps |= set(part.attrs.pop("gaps", []))
             parts.setdefault(name, []).append(part)
-    sums = joined(streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
-    if not scored_pairs(sums).any():
-        has_scores = sums["crps_fair"].isel(variable=0, region=0, drop=True).notnull().any(["time", "prediction_timedelta"])
-        if has_scores.sel(forecast=PERSISTENCE):  # so the truth is there
-            empty = [str(name) for name in sums["forecast"].values if not has_scores.sel(forecast=name)]
-            which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
-            raise UserError(f"{which} no start and lead time with two members that have values at all points at which the forecast has any")
-        raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
+    whole = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
+    forecasts = [*streamed, *(name for name, _ in sources.forecasts)]
+    there = {name: of["crps_fair"].isel(variable=0, region=0).notnull().values for name, of in whole.items()}
+    if not np.all([there[name] for name in forecasts], axis=0).any():
+        if not any(has.any() for has in there.values()):
+            raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
+        empty = [name for name in forecasts if not there[name].any()]
+        which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
+        raise UserError(f"{which} no start and lead time with two members that have values at all points at which the forecast has any")
+    poor, left_out = too_poor(there, forecasts)
+    if gaps:
+        left_out.append(f"{len(gaps)} of {np.unique(states).size} past states, which have gaps")
+    sums = joined({name: of for name, of in whole.items() if name not in poor}, times, leads)
+    sums.attrs = {"left_out": "; ".join(left_out)} if left_out else {}
     return sums
 
 
