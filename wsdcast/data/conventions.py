@@ -44,8 +44,11 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False) -> xr.Dataset:
 
 
 def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:
-    space = space_of(array)
+    space, source, chunks = space_of(array), array.dims, array.encoding.get("preferred_chunks", {})
     array = with_forecast_axes(array)
+    # By the names that dimensions have from here on: what is unpacked together takes memory.
+    chunks = {space.get(name, name): chunks[old] for name, old in zip(array.dims, source, strict=True) if old in chunks}
+    array.encoding = array.encoding | {"preferred_chunks": chunks}
     others = [dimension for dimension in array.dims if dimension not in {*DIMENSIONS, *space}]
     extra = [str(dimension) for dimension in others if array.sizes[dimension] > 1]
     if extra:

@@ -27,6 +27,7 @@ from wsdcast.verification.comparison import compare
 from wsdcast.verification.domain import in_words
 from wsdcast.verification.gaussian import one_step_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
+from wsdcast.verification.memory import require as require_to_fit
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
 from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
 from wsdcast.verification.streamed import STRINGS
@@ -52,7 +53,7 @@ def score(
         overwrite: replace scores of another recipe.
 
     Raises:
-        UserError: if there is no forecast, or it does not match the prepared record.
+        UserError: if there is no forecast, it does not match the prepared record, or memory cannot hold what is scored at a time.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     resolved = without_auto(resolved, directory)
@@ -76,6 +77,7 @@ def score(
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
         sources = Sources(named, str(analysis), past_until, scratch)
         grid = opened(sources)[1].grid
+        require_to_fit(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
             if (gaussian := _gaussian(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
@@ -115,7 +117,8 @@ def score_forecast(
         overwrite: replace scores of something else.
 
     Raises:
-        UserError: if one of them cannot be read, they are on different grids, or are found not to fit together.
+        UserError: if one of them cannot be read, they are on different grids, are found not to fit together, or memory cannot hold what
+            is scored at a time.
     """
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
     directory = Path(run) if run is not None else Path("runs") / name
@@ -126,6 +129,7 @@ def score_forecast(
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
         stored = opened(sources)[0][name]
+        require_to_fit(sources, stored.times, stored.leads, 0, stored.members, workers)
         inside = require_aligned(stored, opened(sources)[1], truth)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
         sources = Sources(((name, forecast),), truth, stored.times.min(), scratch, domain)

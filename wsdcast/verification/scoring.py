@@ -178,6 +178,7 @@ def score_start(
             gaps |= set(which[~whole].tolist())
         for name, ensemble in ensembles.items():
             found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
+        del ensembles, ensemble  # before the next are read
     joint = {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
     if gaps:
         joint[climate[0]].attrs["gaps"] = sorted(gaps)
