@@ -23,7 +23,7 @@ from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, _read, climate_of, fields_of, joined, opened, score_start, statistics_of
 
 HOUR = np.timedelta64(1, "h")
-TOO_MUCH = 2.2
+TOO_MUCH = 2.5
 """An estimate may be so many times what is taken, and never less than that."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, require, resolve
+from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, require, require_memory, resolve
 from wsdcast.data.analysis import STEP
 from wsdcast.data.store import VARIABLES, open_store
 from wsdcast.data.truth import Truth
@@ -27,7 +27,7 @@ from wsdcast.verification.comparison import compare
 from wsdcast.verification.domain import in_words
 from wsdcast.verification.gaussian import one_step_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
-from wsdcast.verification.memory import require as require_to_fit
+from wsdcast.verification.memory import needs
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
 from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
 from wsdcast.verification.streamed import STRINGS
@@ -77,7 +77,7 @@ def score(
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
         sources = Sources(named, str(analysis), past_until, scratch)
         grid = opened(sources)[1].grid
-        require_to_fit(sources, times, leads, len(streamed), resolved.rollout.members, workers)
+        _require_memory(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
             if (gaussian := _gaussian(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
@@ -129,7 +129,7 @@ def score_forecast(
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
         stored = opened(sources)[0][name]
-        require_to_fit(sources, stored.times, stored.leads, 0, stored.members, workers)
+        _require_memory(sources, stored.times, stored.leads, 0, stored.members, workers)
         inside = require_aligned(stored, opened(sources)[1], truth)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
         sources = Sources(((name, forecast),), truth, stored.times.min(), scratch, domain)
@@ -172,6 +172,16 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
     }
     return summary
+
+
+def _require_memory(sources: Sources, *sizes: Any) -> None:
+    """Refuse scores or a report that cannot fit before anything is read; arguments as for :func:`needs`.
+
+    Raises:
+        UserError: if so, saying what needs how much.
+    """
+    for needed, what in needs(sources, *sizes):
+        require_memory(needed, what)
 
 
 def _gaussian(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:

@@ -9,7 +9,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.artefact import require_memory
 from wsdcast.data.ensembles import StoredForecast
 from wsdcast.data.grid import Grid
 from wsdcast.data.store import VARIABLES
@@ -22,10 +21,10 @@ CHUNKS_AT_ONCE = 10
 """That zarr unpacks side by side."""
 
 
-def require(
+def needs(
     sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.timedelta64], streamed: int, members: int, workers: int | None
-) -> None:
-    """Refuse scores or a report that cannot fit before anything is read.
+) -> list[tuple[float, str]]:
+    """Bytes that scores and report need at their peaks, and what needs them.
 
     Args:
         sources: of what is scored here.
@@ -33,20 +32,17 @@ def require(
         streamed: how many forecasts have statistics already.
         members: of each forecast.
         workers: processes of this machine that score side by side; None for one.
-
-    Raises:
-        UserError: if so, saying what needs how much.
     """
     forecasts, truth = opened(sources)
     ensemble = f"{members} members at {truth.grid.name}"
-    needed = scoring(sources, times, leads) * (workers or 1)
     side_by_side = f", {workers} starts side by side," if workers else ""
-    require_memory(needed, f"scoring {ensemble}, {min(LEADS_AT_ONCE, leads.size)} lead times at a time{side_by_side}")
-    names = len(forecasts) + streamed + 3  # the baselines
-    needed = summing(names, members, times.size, leads.size, truth.grid)
-    require_memory(needed, f"summing up the statistics of {times.size} starts and {leads.size} lead times")
-    for forecast in list(forecasts.values())[:1]:
-        require_memory(reporting(forecast), f"the report of {ensemble} and {leads.size} lead times")
+    together = f"scoring {ensemble}, {min(LEADS_AT_ONCE, leads.size)} lead times at a time{side_by_side}"
+    statistics = summing(len(forecasts) + streamed + 3, members, times.size, leads.size, truth.grid)  # three baselines
+    return [
+        (scoring(sources, times, leads) * (workers or 1), together),
+        (statistics, f"summing up the statistics of {times.size} starts and {leads.size} lead times"),
+        *((reporting(forecast), f"the report of {ensemble} and {leads.size} lead times") for forecast in list(forecasts.values())[:1]),
+    ]
 
 
 def reading(forecast: StoredForecast, leads: int) -> float:
@@ -76,12 +72,12 @@ def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.t
     climate, past = field * together * states.shape[-1], field * np.unique(states).size
     held, most = 0.0, 0.0
     for forecast in forecasts.values():
-        read = field * together * forecast.members
-        most = max(most, held + past + read + reading(forecast, together))  # what was read before may not be freed yet
-        held += read
+        most = max(most, held + past + reading(forecast, together))
+        held += field * together * forecast.members
     members = max([states.shape[-1], *(forecast.members for forecast in forecasts.values())])
     masked = field * together * members if sources.domain else 0
-    return max(most, held + 3 * past, held + past + climate + masked + _statistics(members, truth.grid)) + 6 * field * together
+    most = max(most, held + 3 * past, held + past + climate + masked + _statistics(members, truth.grid))
+    return most + held + 6 * field * together  # what was read before may not be freed yet
 
 
 def _statistics(members: int, grid: Grid) -> float:
