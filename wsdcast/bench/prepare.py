@@ -93,13 +93,13 @@ def bench_prepare(years: float = 0.25) -> Benchmark:
 
 
 def _xarray_regrid(fields: np.ndarray[Any, Any], source: Grid, target: Grid) -> float:
-    """Seconds that xarray-regrid takes for the same fields."""
+    """Seconds that xarray-regrid takes for the same fields, as it is fastest: in its own order, without looking for missing values."""
     import xarray_regrid  # noqa: F401
 
     coordinates = {"latitude": source.latitude[::-1], "longitude": source.longitude}
-    wind = xr.DataArray(fields[:, ::-1], dims=("time", "latitude", "longitude"), coords=coordinates)
+    wind = xr.DataArray(np.ascontiguousarray(fields[:, ::-1]), dims=("time", "latitude", "longitude"), coords=coordinates)
     wanted = xr.Dataset(coords={"latitude": target.latitude[::-1], "longitude": target.longitude})
-    (seconds,) = paired(lambda: wind.regrid.conservative(wanted, latitude_coord="latitude").compute(), rounds=3)
+    (seconds,) = paired(lambda: wind.regrid.conservative(wanted, latitude_coord="latitude", skipna=False).compute(), rounds=3)
     return seconds
 
 
