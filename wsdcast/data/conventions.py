@@ -7,7 +7,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.axes import with_forecast_axes
-from wsdcast.data.layout import WIND_NAMES, component_of, is_metres_per_second, order_of, space_of
+from wsdcast.data.grid import Grid
+from wsdcast.data.layout import WIND_NAMES, axes_of, component_of, is_metres_per_second, space_of
 from wsdcast.data.store import VARIABLES
 from wsdcast.errors import UserError
 
@@ -15,12 +16,16 @@ DIMENSIONS = ("time", "number", "prediction_timedelta")
 """What our own stores call initial time, member and lead time, in order of the dimensions before latitude and longitude."""
 
 
-def to_conventions(dataset: xr.Dataset) -> xr.Dataset:
+def to_conventions(dataset: xr.Dataset, *, part: bool = False) -> xr.Dataset:
     """The 10 m wind of a dataset of forecasts or analyses as our own stores have it, lazily.
 
     Variables have the names of WeatherBench 2; dimensions are ``time``, ``number`` and ``prediction_timedelta``, those that there are, then
     latitude from north to south and longitude from 0 eastward. Others of length one are dropped. An initial time or a lead time
     without a dimension is a scalar coordinate.
+
+    Args:
+        dataset: as above.
+        part: whether a part of the globe is taken too.
 
     Raises:
         UserError: if a component is missing or given in other units than m s-1, if the grid is no regular one of the whole globe, if
@@ -34,21 +39,26 @@ def to_conventions(dataset: xr.Dataset) -> xr.Dataset:
         units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not say
         if not is_metres_per_second(units):
             raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-        found[name] = _in_order(array)
+        found[name] = _in_order(array, part)
     return xr.Dataset(found)
 
 
-def _in_order(array: xr.DataArray) -> xr.DataArray:
-    space = space_of(array)
+def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:
+    space, source, chunks = space_of(array), array.dims, array.encoding.get("preferred_chunks", {})
     array = with_forecast_axes(array)
+    # By the names that dimensions have from here on: what is unpacked together takes memory.
+    chunks = {space.get(name, name): chunks[old] for name, old in zip(array.dims, source, strict=True) if old in chunks}
+    array.encoding = array.encoding | {"preferred_chunks": chunks}
     others = [dimension for dimension in array.dims if dimension not in {*DIMENSIONS, *space}]
     extra = [str(dimension) for dimension in others if array.sizes[dimension] > 1]
     if extra:
         raise UserError(f"{array.name} has a dimension '{extra[0]}' of length {array.sizes[extra[0]]}, which is none of a forecast")
     array = array.squeeze(others, drop=True).rename({name: standard for name, standard in space.items() if name != standard})
-    rows, columns, grid = order_of(array)
+    rows, columns, latitude, longitude = axes_of(array)
+    if not part:
+        Grid(latitude, longitude)  # refuses all else
     array = array.isel(latitude=_as_slice(rows), longitude=_as_slice(columns))
-    array = array.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
+    array = array.assign_coords(latitude=latitude, longitude=longitude)
     return array.transpose(*DIMENSIONS, "latitude", "longitude", missing_dims="ignore")
 
 

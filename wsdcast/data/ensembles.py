@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from wsdcast.data.blocks import label
 from wsdcast.data.conventions import DIMENSIONS, to_conventions
 from wsdcast.data.grid import Grid
-from wsdcast.data.layout import dates_of, to_the_second
+from wsdcast.data.layout import ROUNDING, dates_of, to_the_second
 from wsdcast.data.opening import Address, addresses, first_line, open_dataset
 from wsdcast.data.store import read_wind
 from wsdcast.errors import UserError
+
+Place = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class StoredForecast:
         members: of each ensemble; 1 for a forecast without members.
         grid: of the fields, in the one order.
         wind: in the package's conventions, lazily.
+        place: rows and columns of the grid that the store has, where it has a part of the globe alone.
     """
 
     name: str
@@ -38,29 +41,36 @@ class StoredForecast:
     members: int
     grid: Grid
     wind: xr.Dataset
+    place: Place | None = None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-        """The members of one start, (member, lead, channel, latitude, longitude), m s-1.
+        """The members of one start, (member, lead, channel, latitude, longitude), m s-1, NaN where there is none.
 
         Raises:
             UserError: if the store cannot be read there.
         """
         try:
-            return read_wind(self.wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
+            fields = read_wind(self.wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
         except MemoryError:
             raise
         except Exception as error:  # of as many kinds as there are formats and servers
             when = self.times[start].astype("datetime64[h]")
             raise UserError(f"{self.name}: the forecast from {when} cannot be read ({first_line(error)})") from None
+        if self.place is None:
+            return fields
+        whole = np.full((*fields.shape[:-2], *self.grid.shape), np.nan, dtype=np.float32)
+        whole[..., self.place[0][:, None], self.place[1]] = fields
+        return whole
 
 
-def open_forecast(address: Address) -> StoredForecast:
+def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast:
     """Open a store of forecasts in the layout of WeatherBench 2, or one that differs from it in names and order.
 
     Initial and lead times are sorted; lead times of 0 and before are left out.
 
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
+        globe: grid of the truth; forecasts of a part of the globe whose points are neighbours on it are put there.
 
     Raises:
         UserError: if it is no such store, an initial time, a lead time or a member is missing or occurs twice, or a lead time is not of
@@ -70,7 +80,9 @@ def open_forecast(address: Address) -> StoredForecast:
     if len(found) > 1:
         raise UserError(f"{address}: {len(found)} files; expected one store of forecasts")
     try:
-        wind = to_conventions(open_dataset(found[0]))
+        wind = to_conventions(open_dataset(found[0]), part=globe is not None)
+        latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
+        grid, place = _place_on(globe, latitude, longitude)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name, what in (("time", "initial times"), ("prediction_timedelta", "lead times")):
@@ -98,11 +110,31 @@ def open_forecast(address: Address) -> StoredForecast:
     later = slice(int((leads <= np.timedelta64(0)).sum()), None)
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
-    grid = Grid(wind["latitude"].values, wind["longitude"].values)
     wind = wind.isel(prediction_timedelta=later)
     return StoredForecast(
-        str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind
+        str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind, place
     )
+
+
+def _place_on(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Place | None]:
+    """The grid of a forecast: its own, or, where it is of a part of the globe, that of the truth with the rows and columns of the part.
+
+    Raises:
+        UserError: if it is neither of the whole globe nor of points that are neighbours on the truth's grid.
+    """
+    if globe is None or (latitude.size, longitude.size) == globe.shape:
+        return Grid(latitude, longitude), None
+    rows = np.abs(globe.latitude - latitude[:, None]).argmin(axis=1)
+    turned = np.abs(globe.longitude - longitude[:, None])
+    columns = np.minimum(turned, 360 - turned).argmin(axis=1)
+    off = np.abs(globe.latitude[rows] - latitude).max(), np.abs((globe.longitude[columns] - longitude + 180) % 360 - 180).max()
+    ends = (~np.isin((columns + 1) % globe.longitude.size, columns)).sum()
+    if max(off) <= ROUNDING and (np.diff(rows) == 1).all() and ends <= 1:
+        return globe, (rows, columns)
+    try:
+        return Grid(latitude, longitude), None
+    except UserError as error:
+        raise UserError(f"{error}; the points of a region must be neighbours on the truth's grid of {globe.name}") from None
 
 
 def _require_once(values: NDArray[Any], what: str) -> None:

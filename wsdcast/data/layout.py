@@ -106,13 +106,19 @@ def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArra
     Raises:
         UserError: if it is no regular grid of the whole globe.
     """
+    rows, columns, latitude, longitude = axes_of(array)
+    return rows, columns, Grid(latitude, longitude)
+
+
+def axes_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`order_of`, of any part of the globe: indices, and latitudes and longitudes in that order."""
     latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
     latitude = np.where(np.abs(latitude) <= 90 + ROUNDING, np.clip(latitude, -90, 90), latitude)
     rows, longitude = np.argsort(-latitude), longitude % 360
     longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is all but 360
     # Many files repeat the first column as the last one.
     _, columns = np.unique(longitude.round(6), return_index=True)
-    return rows, columns, Grid(latitude[rows], _equal_steps(longitude[columns]))
+    return rows, columns, latitude[rows], _equal_steps(longitude[columns])
 
 
 def _equal_steps(longitude: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -125,7 +125,8 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     )
 
     points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
-    row, column = (int(np.abs(axis - at).argmin()) for axis, at in zip(points, PLACE, strict=True))
+    known = np.any(np.isfinite(speeds.plumes[..., 1:, :]), axis=(0, 3, 4))
+    row, column = _nearest(*points, known | (not known.any()))
     point = row * points[1].size + column
     place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
     maps, shown, library = _maps(speeds.maps, grid, chosen, first, on_earth)
@@ -152,6 +153,14 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     about = _left_out(scores, chosen, units_of(speeds.maps)["truth"])
     lines = {"truth": (INK, "solid"), "median of the members": (BLUE, "solid")}
     return Maps([start, lead], Row(maps, {}), Row([plume], lines), about)
+
+
+def _nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
+    """The known point (row, column) that is nearest to :data:`PLACE` in degrees."""
+    east = np.abs(longitude - PLACE[1])
+    apart = np.where(known, np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east), np.inf)
+    row, column = np.unravel_index(apart.argmin(), apart.shape)
+    return int(row), int(column)
 
 
 def _maps(

@@ -107,7 +107,7 @@ def _plume_shape(chosen: Chosen) -> tuple[int, ...]:
 
 def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field) -> list[tuple[str, Field]]:
     """Names and maps of each lead time; fills the plumes."""
-    alive = np.flatnonzero([np.isfinite(member).all() for member in members])
+    alive = np.flatnonzero(_without_gaps(members))
     here, there = np.ix_(chosen.rows, chosen.columns), np.ix_(chosen.plume_rows, chosen.plume_columns)
     none = np.full(truth.shape[-2:], np.nan)
     maps = []
@@ -124,6 +124,13 @@ def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field) -> lis
         if alive.size:
             plume[..., 1:, number] = np.moveaxis(np.quantile(speeds[:, there[0], there[1]], QUANTILES, axis=0), 0, -1)
     return maps
+
+
+def _without_gaps(members: Field) -> NDArray[np.bool_]:
+    """Which members have values at all points and lead times at which any of the points' values is there: outside of a region, none is."""
+    there = np.isfinite(members).all(axis=2)
+    nowhere = ~np.any(there, axis=(0, 1))
+    return np.asarray(np.all(there | nowhere, axis=(1, 2, 3)) & (not nowhere.all()))
 
 
 def unit_of(speeds: Field) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, require, resolve
+from wsdcast.artefact import Summary, complete, digest_of, is_current, make_stamp, require, require_memory, resolve
 from wsdcast.data.analysis import STEP
 from wsdcast.data.store import VARIABLES, open_store
 from wsdcast.data.truth import Truth
@@ -19,13 +19,15 @@ from wsdcast.errors import UserError
 from wsdcast.forecasting.sampling import without_auto
 from wsdcast.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.recipe import Recipe
-from wsdcast.report.interactive_maps import in_words
+from wsdcast.report.interactive_maps import in_words as time_in_words
 from wsdcast.report.page import write_report
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.comparison import compare
+from wsdcast.verification.domain import in_words
 from wsdcast.verification.gaussian import one_step_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
+from wsdcast.verification.memory import needs
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
 from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
 from wsdcast.verification.streamed import STRINGS
@@ -51,7 +53,7 @@ def score(
         overwrite: replace scores of another recipe.
 
     Raises:
-        UserError: if there is no forecast, or it does not match the prepared record.
+        UserError: if there is no forecast, it does not match the prepared record, or memory cannot hold what is scored at a time.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     resolved = without_auto(resolved, directory)
@@ -75,6 +77,7 @@ def score(
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
         sources = Sources(named, str(analysis), past_until, scratch)
         grid = opened(sources)[1].grid
+        _require_memory(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
             if (gaussian := _gaussian(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
@@ -114,7 +117,8 @@ def score_forecast(
         overwrite: replace scores of something else.
 
     Raises:
-        UserError: if one of them cannot be read, they are on different grids, or are found not to fit together.
+        UserError: if one of them cannot be read, they are on different grids, are found not to fit together, or memory cannot hold what
+            is scored at a time.
     """
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
     directory = Path(run) if run is not None else Path("runs") / name
@@ -125,10 +129,14 @@ def score_forecast(
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
         stored = opened(sources)[0][name]
-        sources = Sources(((name, forecast),), truth, stored.times.min(), scratch)
-        require_aligned(sources)
+        _require_memory(sources, stored.times, stored.leads, 0, stored.members, workers)
+        inside = require_aligned(stored, opened(sources)[1], truth)
+        domain = b"" if inside is None else np.packbits(inside).tobytes()
+        sources = Sources(((name, forecast),), truth, stored.times.min(), scratch, domain)
         scores = scores_of(statistics_by_start(sources, stored.times, stored.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
+        if inside is not None:
+            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(stored.grid, inside)
         _write(directory, scores)
         _report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return _summary(directory, scores)
@@ -166,6 +174,16 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
     return summary
 
 
+def _require_memory(sources: Sources, *sizes: Any) -> None:
+    """Refuse scores or a report that cannot fit before anything is read; arguments as for :func:`needs`.
+
+    Raises:
+        UserError: if so, saying what needs how much.
+    """
+    for needed, what in needs(sources, *sizes):
+        require_memory(needed, what)
+
+
 def _gaussian(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
     """CRPS in closed form of what the moments network predicts, where the scores have it: its own forecast and 6 h ahead.
 
@@ -193,12 +211,13 @@ def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, fa
     """The table for spreadsheets and the page."""
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
-    starts = [in_words(scores["time"].values[end]) for end in (0, -1)]
+    starts = [time_in_words(scores["time"].values[end]) for end in (0, -1)]
     facts |= {
         "grid": scores.attrs["grid"],
         "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
         "members": str(scores.attrs["members"]),
     }
+    facts |= _what_is_missing(scores)
     fields, grid = fields_of(sources), opened(sources)[1].grid
     with complete(directory / REPORT) as partial:
         write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
@@ -227,11 +246,19 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
+    summary.facts |= _what_is_missing(scores)
+    if "scored_on" in scores.attrs:
+        return summary  # no spectra
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
         + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
     )
     return summary
+
+
+def _what_is_missing(scores: xr.Dataset) -> dict[str, str]:
+    """What of the globe and of the baselines is not in the scores, in words."""
+    return {name.replace("_", " "): scores.attrs[name] for name in ("scored_on", "left_out") if name in scores.attrs}
 
 
 def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
@@ -264,7 +291,7 @@ def table(scores: xr.Dataset) -> list[dict[str, Any]]:
             row[f"crps_fair: {forecast}"] = float(here["crps_fair"].sel(forecast=forecast))
         ours = here.sel(forecast=first)
         row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
-        for forecast in _with_members(scores):
+        for forecast in _with_members(scores) if "scored_on" not in scores.attrs else ():  # which has no spectra
             row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
         rows.append(row)
     return rows

@@ -7,14 +7,15 @@ know why. At the first lead times a forecast is close to the truth, so if anothe
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wsdcast.data.ensembles import StoredForecast
 from wsdcast.data.grid import Grid
+from wsdcast.data.truth import Truth
 from wsdcast.errors import UserError
-from wsdcast.verification.scoring import Sources, opened
+from wsdcast.verification.domain import Inside, defined, domain_of, spread
 
 Field = NDArray[np.floating]
 
@@ -22,13 +23,13 @@ CLOSER = 0.7
 """A placing is taken to be the right one if the mean squared error is this share of what it is as labelled, or less."""
 UNITS = {"knots": 0.514444, "km/h": 1 / 3.6, "miles per hour": 0.44704, "cm/s": 0.01}
 """In m/s."""
-CHECKED = 4
-"""Starts that are looked at."""
 HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
 
 
 def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[int, ...], grid: Grid) -> str | None:
     """What is wrong with a forecast, in words that follow on 'the forecast'; None if nothing is seen to be.
+
+    Of a part of the globe, both are zero elsewhere: errors are then exact for what stays in its place, and too large for what is moved.
 
     Args:
         forecast: mean of the members at the first one or two lead times of some starts, (start, lead, channel, latitude, longitude).
@@ -113,22 +114,32 @@ def _at_other_times(
     return found
 
 
-def require_aligned(sources: Sources) -> None:
+def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Inside | None:
     """Refuse a forecast that fits the truth better in another place.
+
+    Args:
+        forecast, truth: on the same grid.
+        source: of the truth, for the message.
+
+    Returns:
+        The points where both have values, (latitude, longitude), None if that is everywhere: :func:`domain_of`.
 
     Raises:
         UserError: if so, saying what is wrong.
     """
-    forecasts, truth = opened(sources)
-    for forecast in forecasts.values():
-        rows = np.unique(np.linspace(0, forecast.times.size - 1, min(CHECKED, forecast.times.size)).round().astype(int))
-        leads = forecast.leads[:2]
-        mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
-        valid = forecast.times[rows][:, None] + leads
+    rows, leads = spread(forecast.times.size), forecast.leads[:2]
+    mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
+    valid = forecast.times[rows][:, None] + leads
+    everywhere = (defined(mean) & defined(truth.at(valid.ravel()))).all()
+    inside = None if everywhere else domain_of(forecast, truth)
 
-        def at(hours: int, valid: Any = valid, shape: tuple[int, ...] = mean.shape) -> Any:
-            return truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(shape)
+    def within(fields: Field) -> Field:
+        return fields if inside is None else np.where(inside, fields, 0)
 
-        hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
-        if wrong := misalignment(mean, at, hours, truth.grid):
-            raise UserError(f"{forecast.name} {wrong}, as its first lead times beside the truth {sources.truth} tell; correct it first")
+    def at(hours: int) -> Field:
+        return within(truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(mean.shape))
+
+    hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
+    if wrong := misalignment(within(mean), at, hours, truth.grid):
+        raise UserError(f"{forecast.name} {wrong}, as its first lead times beside the truth {source} tell; correct it first")
+    return inside

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ YEARS = 2
 
 Times = NDArray[np.datetime64]
 Indices = NDArray[np.intp]
+Field = NDArray[np.floating]
 
 
 def past_states(truth: Truth) -> Indices:
@@ -59,6 +62,37 @@ def other_years(truth: Truth, valid_times: Times) -> Indices | None:
     members = min(CLIMATOLOGY_MEMBERS, int(usable.sum(axis=(1, 2)).min()))
     chosen = [_evenly(of[here], members) for of, here in zip(states, usable, strict=True)]
     return np.stack(chosen).reshape(*valid_times.shape, members)
+
+
+def mean_of(ensemble: Field, whole: NDArray[np.bool_]) -> Field:
+    """Mean over the members that are whole (member, lead), one member (1, lead, ...); NaN at lead times without any."""
+    if whole.all():
+        return ensemble.mean(axis=0, keepdims=True)
+    mean = np.full_like(ensemble[:1], np.nan)
+    for lead in np.flatnonzero(whole.any(axis=0)):
+        mean[0, lead] = ensemble[whole[:, lead], lead].mean(axis=0)
+    return mean
+
+
+def too_poor(there: Mapping[str, NDArray[np.bool_]], forecasts: Collection[str]) -> tuple[list[str], list[str]]:
+    """Baselines that would take out more than half of what can be scored, and what is left out, in words.
+
+    What a baseline lacks is left out for all forecasts, so that all are of the same weather, unless it is that much: then the baseline is.
+
+    Args:
+        there: by forecast and baseline, which starts and lead times it has scores at, (time, prediction_timedelta).
+        forecasts: those that are no baselines.
+    """
+    pairs = np.all([there[name] for name in forecasts], axis=0)
+    poor, words = [], []
+    for name in there:
+        if lacking := int((pairs & ~there[name]).sum()):
+            if 2 * lacking > pairs.sum():
+                poor.append(name)
+                words.append(f"{name}, missing at {lacking} of {pairs.sum()} starts and lead times")
+            else:
+                words.append(f"{lacking} starts and lead times for want of {name}")
+    return poor, words
 
 
 def _evenly(values: Indices, count: int) -> Indices:

@@ -75,4 +75,6 @@ def _require_same_truth(first: xr.Dataset, second: xr.Dataset) -> None:
     scores = [one["crps_fair"].sel(forecast="persistence").values for one in (first, second)]
     both = np.isfinite(scores[0]) & np.isfinite(scores[1])
     if not np.allclose(scores[0][both], scores[1][both], rtol=AGREEMENT):
-        raise UserError("the two were scored against different truth: persistence has other scores in each")
+        raise UserError(
+            "the two were scored against different truth, or on different parts of the globe: persistence has other scores in each"
+        )

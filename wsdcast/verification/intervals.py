@@ -25,8 +25,10 @@ def scores_of(sums: xr.Dataset) -> xr.Dataset:
     """Metrics of the mean over starts with intervals, (forecast, prediction_timedelta, variable, region), and the statistics by start.
 
     Args:
-        sums: statistics, (forecast, time, prediction_timedelta, ...); the first forecast is compared with the others.
+        sums: statistics, (forecast, time, prediction_timedelta, ...); the first forecast is compared with the others. Their attributes are
+            passed on.
     """
+    attributes = sums.attrs
     there, sums = scored_pairs(sums), with_both(sums)
     names = [str(name) for name in sums["forecast"].values]
     mean = sums.mean("time")
@@ -38,7 +40,7 @@ def scores_of(sums: xr.Dataset) -> xr.Dataset:
     for along, wavelength in (("wavenumber", wavelength_of_wavenumber), ("degree", wavelength_of_degree)):
         length = (along, wavelength(scores[along].values), {"long_name": f"wavelength of a {along}", "units": "km"})
         scores = scores.assign_coords({f"wavelength_of_{along}": length})
-    return scores.assign_attrs(title="scores of 10 m wind ensemble forecasts")
+    return scores.assign_attrs(title="scores of 10 m wind ensemble forecasts", **attributes)
 
 
 def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[str]) -> xr.Dataset:

@@ -96,27 +96,31 @@ def _inverses(grid: Grid, dtype: np.dtype[np.floating]) -> list[tuple[Field, Fie
     return found
 
 
-def kinetic_energy_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+def kinetic_energy_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
     """``kinetic_energy``, the mean over members, and ``kinetic_energy_truth``, both (prediction_timedelta, part, degree), m2 s-2.
 
     Args:
         ensemble: (member, lead, channel, latitude, longitude), m s-1.
         truth: (lead, channel, latitude, longitude).
         grid: of the fields.
+        inside: points with values; where these are a part of the globe (not None), all is NaN.
     """
+    degrees = np.arange(truncation(grid) + 1)
 
-    def by_part(energies: tuple[Field, Field]) -> Field:
-        rotational, divergent = energies
+    def by_part(wind: Field) -> Field:
+        if inside is not None:
+            return np.full((*wind.shape[:-3], len(PARTS), degrees.size), np.nan)
+        rotational, divergent = kinetic_energy(wind, grid)
         return np.stack([rotational, divergent, rotational + divergent], axis=-2)
 
     wavy = ("prediction_timedelta", "part", "degree")
     return xr.Dataset(
         {
             # Of members, never of their mean.
-            "kinetic_energy": (wavy, by_part(kinetic_energy(ensemble, grid)).mean(axis=0)),
-            "kinetic_energy_truth": (wavy, by_part(kinetic_energy(truth, grid))),
+            "kinetic_energy": (wavy, by_part(ensemble).mean(axis=0)),
+            "kinetic_energy_truth": (wavy, by_part(truth)),
         },
-        coords={"part": list(PARTS), "degree": np.arange(truncation(grid) + 1)},
+        coords={"part": list(PARTS), "degree": degrees},
     )
 
 

@@ -18,8 +18,13 @@ REGIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
 """South and north, west and east, in degrees; a cell belongs to a region if its centre does. Extratropics do not have the tropics' edge."""
 
 
-def region_weights(grid: Grid) -> NDArray[np.float64]:
-    """Share of each cell in the area of each region, (region, latitude, longitude); NaN where a coarse grid has no cell in it."""
+def region_weights(grid: Grid, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+    """Share of each cell in the area of each region, (region, latitude, longitude); NaN where there is no cell in it.
+
+    Args:
+        grid: of the cells.
+        inside: those that count, (latitude, longitude); default: all.
+    """
     weights = np.empty((len(REGIONS), *grid.shape))
     for weight, (name, ((south, north), (west, east))) in zip(weights, REGIONS.items(), strict=True):
         rows = (grid.latitude >= south) & (grid.latitude <= north)
@@ -27,5 +32,7 @@ def region_weights(grid: Grid) -> NDArray[np.float64]:
             rows &= np.abs(grid.latitude) > 20
         columns = (grid.longitude - west) % 360 <= east - west
         weight[:] = np.where(rows, grid.area_weights, 0)[:, None] * columns
+        if inside is not None:
+            weight *= inside
         weight /= weight.sum() or np.nan
     return weights

@@ -25,9 +25,12 @@ from wsdcast.verification.baselines import (
     CLIMATOLOGY,
     PERSISTENCE,
     PROBABILISTIC_CLIMATOLOGY,
+    mean_of,
     other_years,
     past_states,
+    too_poor,
 )
+from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
 
@@ -36,7 +39,7 @@ LEADS_AT_ONCE = 8
 Field = NDArray[np.floating]
 
 
-def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None = None) -> xr.Dataset:
     """All statistics of one start at some lead times (:mod:`wsdcast.verification.statistics`).
 
     At each lead time they are of the members that are left. They are NaN without truth, without members, and where one member of an
@@ -47,10 +50,13 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
         ensemble: (member, lead, channel, latitude, longitude), NaN where a member was stopped.
         truth: (lead, channel, latitude, longitude), NaN where it is missing.
         grid: of both.
+        inside: points that count, (latitude, longitude); what is missing elsewhere is no gap. Default: all.
     """
+    if inside is not None:
+        ensemble, truth = np.where(inside, ensemble, 0), np.where(inside, truth, 0)
     there, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
     if there.all() and known.all():
-        return _all(ensemble, truth, grid)
+        return _all(ensemble, truth, grid, inside)
     found = []
     for lead in range(truth.shape[0]):
         members = there[:, lead] & known[lead]
@@ -58,7 +64,7 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
         enough = members.sum() >= min(2, ensemble.shape[0])
         # Zeros stand for what is missing: they give the shape of the statistics.
         scored = ensemble[members, here] if enough else np.zeros_like(ensemble[:1, here])
-        part = _all(scored, truth[here] if enough else np.zeros_like(truth[here]), grid)
+        part = _all(scored, truth[here] if enough else np.zeros_like(truth[here]), grid, inside)
         if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
@@ -67,8 +73,8 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     return xr.concat(found, dim="prediction_timedelta")
 
 
-def _all(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
-    return xr.merge([of(ensemble, truth, grid) for of in (statistics, joint_statistics, kinetic_energy_statistics)])
+def _all(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None) -> xr.Dataset:
+    return xr.merge([of(ensemble, truth, grid, inside) for of in (statistics, joint_statistics, kinetic_energy_statistics)])
 
 
 def joined(found: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
@@ -95,12 +101,20 @@ class Sources:
         truth: source of the truth.
         past_until: what of the truth is earlier, climatology may know.
         scratch: directory where zipped files are unpacked.
+        domain: bits of the points that are scored, none for all of them.
     """
 
     forecasts: tuple[tuple[str, str], ...]
     truth: str
     past_until: np.datetime64
     scratch: str
+    domain: bytes = b""
+
+    def inside(self, grid: Grid) -> Inside | None:
+        """Points that are scored, (latitude, longitude); None if all are."""
+        if not self.domain:
+            return None
+        return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=np.prod(grid.shape)).astype(bool).reshape(grid.shape)
 
 
 @lru_cache(maxsize=2)
@@ -110,8 +124,8 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     Raises:
         UserError: if one of them cannot be used, or they are on different grids.
     """
-    forecasts = {name: open_forecast(address) for name, address in sources.forecasts}
     truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until)
+    forecasts = {name: open_forecast(address, truth.grid) for name, address in sources.forecasts}
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(
@@ -142,11 +156,13 @@ def score_start(
         row: position of the start in the forecasts.
         time: the start.
         leads: lead times.
-        climate: what it is called, and positions of its states in the truth (lead, member).
+        climate: what it is called, and positions of its states in the truth (lead, member). Those with gaps are left out, their positions
+            being the attribute ``gaps`` of its statistics.
     """
     forecasts, truth = opened(sources)
-    now = truth.at(np.array([time]))
+    now, inside = truth.at(np.array([time])), sources.inside(truth.grid)
     found: dict[str, list[xr.Dataset]] = {}
+    gaps = set[int]()
     for first in range(0, leads.size, LEADS_AT_ONCE):
         some = slice(first, min(first + LEADS_AT_ONCE, leads.size))
         true = truth.at(time + leads[some])
@@ -155,17 +171,27 @@ def score_start(
         name, states = climate
         if states.size:
             which, back = np.unique(states[some], return_inverse=True)
-            ensembles[name] = _read(sources, which.tobytes())[back.reshape(states[some].shape)].swapaxes(0, 1)
-            ensembles[CLIMATOLOGICAL_MEAN] = ensembles[name].mean(axis=0, keepdims=True)
+            fields, whole = _read(sources, which.tobytes())
+            members = back.reshape(states[some].shape).T  # (member, lead)
+            ensembles[name] = fields[members]
+            ensembles[CLIMATOLOGICAL_MEAN] = mean_of(ensembles[name], whole[members])
+            gaps |= set(which[~whole].tolist())
         for name, ensemble in ensembles.items():
-            found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid))
-    return {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
+            found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
+        del ensembles, ensemble  # before the next are read
+    joint = {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
+    if gaps:
+        joint[climate[0]].attrs["gaps"] = sorted(gaps)
+    return joint
 
 
 @lru_cache(maxsize=1)
-def _read(sources: Sources, positions: bytes) -> Field:
-    """States of the truth; kept, for a climate that is the same at all times is asked for again and again."""
-    return opened(sources)[1].read(np.frombuffer(positions, dtype=np.intp))
+def _read(sources: Sources, positions: bytes) -> tuple[Field, NDArray[np.bool_]]:
+    """States of the truth, and which have no gap; kept, for a climate that is the same at all times is asked for again and again."""
+    truth = opened(sources)[1]
+    fields, inside = truth.read(np.frombuffer(positions, dtype=np.intp)), sources.inside(truth.grid)
+    there = np.isfinite(fields) if inside is None else np.isfinite(fields) | ~inside
+    return fields, np.asarray(np.all(there, axis=(1, 2, 3)))
 
 
 def _extent(grid: Grid) -> str:
@@ -187,23 +213,35 @@ def statistics_by_start(
         times, leads: of all of them.
         streamed: statistics by start that are there already.
         scheduler, workers: as for :func:`wsdcast.score`.
+
+    Returns:
+        They; the attribute ``left_out`` says in words what of the baselines was missing, if anything was.
+
+    Raises:
+        UserError: if there is no start and lead time with all forecasts and the truth, naming what lacks it.
     """
     climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
     tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
     parts: dict[str, list[xr.Dataset]] = {}
+    gaps = set[int]()
     for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
         for name, part in found.items():
+            gaps |= set(part.attrs.pop("gaps", []))
             parts.setdefault(name, []).append(part)
-    sums = joined(streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}, times, leads)
-    if not scored_pairs(sums).any():
-        has_scores = sums["crps_fair"].isel(variable=0, region=0, drop=True).notnull().any(["time", "prediction_timedelta"])
-        if has_scores.sel(forecast=PERSISTENCE):  # so the truth is there
-            empty = [str(name) for name in sums["forecast"].values if not has_scores.sel(forecast=name)]
-            which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
-            raise UserError(
-                f"{which} no start and lead time with a value at every point and two members; a part of the globe is not scored"
-            )
-        raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
+    whole = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
+    forecasts = [*streamed, *(name for name, _ in sources.forecasts)]
+    there = {name: of["crps_fair"].isel(variable=0, region=0).notnull().values for name, of in whole.items()}
+    if not np.all([there[name] for name in forecasts], axis=0).any():
+        if not any(has.any() for has in there.values()):
+            raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
+        empty = [name for name in forecasts if not there[name].any()]
+        which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
+        raise UserError(f"{which} no start and lead time with two members that have values at all points at which the forecast has any")
+    poor, left_out = too_poor(there, forecasts)
+    if gaps:
+        left_out.append(f"{len(gaps)} of {np.unique(states).size} past states, which have gaps")
+    sums = joined({name: of for name, of in whole.items() if name not in poor}, times, leads)
+    sums.attrs = {"left_out": "; ".join(left_out)} if left_out else {}
     return sums
 
 

@@ -73,18 +73,19 @@ ABOUT = {
 _AXES = ("prediction_timedelta", "variable", "region")
 
 
-def statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+def statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
     """What marginal distributions and spectra tell; ``power`` and ``power_truth`` are of the globe, by ``wavenumber``.
 
     Args:
         ensemble, truth, grid: as above; latitude weights are exact cell areas, as in WeatherBench 2.
+        inside: points that count, (latitude, longitude); elsewhere values are finite and of no matter, and spectra are NaN. Default: all.
     """
-    weights = region_weights(grid).reshape(len(REGIONS), -1)
+    weights = region_weights(grid, inside).reshape(len(REGIONS), -1)
     names = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "bias")
     shape = (truth.shape[0], truth.shape[1] + 1)
     means = np.empty((len(names), *shape, len(REGIONS)))
     histogram = np.empty((*shape, len(REGIONS), ensemble.shape[0] + 1))
-    power, power_truth = np.empty((2, *shape, grid.longitude.size // 2 + 1))
+    power, power_truth = np.full((2, *shape, grid.longitude.size // 2 + 1), np.nan)
     for lead in range(shape[0]):
         members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
         of = ranked(members, true)
@@ -100,8 +101,10 @@ def statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
         for channel, rank in enumerate(ranks(of).reshape(shape[1], -1)):
             for region, weight in enumerate(weights):
                 histogram[lead, channel, region] = np.bincount(rank, weights=weight, minlength=ensemble.shape[0] + 1)
-        # Of members, never of their mean.
-        power[lead], power_truth[lead] = zonal_power(members, grid).mean(axis=0), zonal_power(true, grid)
+        if inside is None:
+            # Of members, never of their mean.
+            power[lead], power_truth[lead] = zonal_power(members, grid).mean(axis=0), zonal_power(true, grid)
+    histogram[:, :, np.isnan(weights[:, 0])] = np.nan
     wavy = (*_AXES[:2], "wavenumber")
     return xr.Dataset(
         {name: (_AXES, mean) for name, mean in zip(names, means, strict=True)}
@@ -119,14 +122,16 @@ def statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     )
 
 
-def joint_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
+def joint_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
     """What CRPS does not see: whether members are right as whole fields (``energy_score``, of u and v together) and from place to
     place (``variogram_score``, by ``lag`` in points), and whether strong wind is (``brier_score`` of speed by ``threshold``).
 
     ``reliability`` has, by bin of forecast probability, how much area was in it, and the sums of that probability and of what was observed.
+    Arguments as for :func:`statistics`; of pairs those count whose points both do.
     """
-    weights = region_weights(grid)
+    weights = region_weights(grid, inside)
     flat = weights.reshape(len(REGIONS), -1)
+    pairs = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
     leads, channels = truth.shape[0], truth.shape[1] + 1
     energy, variogram = np.empty((leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
     brier = np.empty((leads, len(REGIONS), len(THRESHOLDS)))
@@ -134,8 +139,8 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
     for lead in range(leads):
         members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
         energy[lead] = energy_scores(members[:, :2], true[:2], weights)
-        for number, lag in enumerate(LAGS):
-            variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ flat.T
+        for number, (lag, of_pairs) in enumerate(zip(LAGS, pairs, strict=True)):
+            variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ of_pairs.reshape(flat.shape).T
         for number, threshold in enumerate(THRESHOLDS):
             score, probability, observed = brier_score(members[:, 2], true[2], threshold)
             brier[lead, :, number] = flat @ score.ravel()
@@ -144,6 +149,7 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid) -> xr.Dataset:
                 for what, value in enumerate((np.ones_like(score), probability, observed)):
                     total = np.bincount(bins, weights=weight * value.ravel(), minlength=PROBABILITIES.size)
                     reliability[lead, region, number, :, what] = total
+    reliability[:, np.isnan(flat[:, 0])] = np.nan
     regional = (_AXES[0], "region")
     return xr.Dataset(
         {

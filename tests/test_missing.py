@@ -1,0 +1,111 @@
+"""What is missing in the truth or in a baseline takes out what needs it and no more, counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, opened_scores, refuses, truth_dataset, weather, write
+
+import wsdcast
+from wsdcast.artefact import Summary
+from wsdcast.report.page import write_report
+from wsdcast.stages import score
+
+PAST = 48
+"""States of the truth before the first start."""
+
+
+@pytest.fixture(autouse=True)
+def without_the_page(monkeypatch):
+    monkeypatch.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
+
+
+def scored(true: xr.Dataset, place: Path, store: xr.Dataset | None = None) -> tuple[Summary, xr.Dataset]:
+    source = write(true, place / "truth.zarr")
+    store = forecast_dataset() if store is None else store
+    summary = wsdcast.score_forecast(write(store, place / "model.zarr"), source, place / "run")
+    return summary, opened_scores(place / "run")
+
+
+def area_mean(field: np.ndarray) -> float:
+    return float((field * GRID.area_weights[:, None]).mean())
+
+
+def climatology_by_hand(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fair CRPS of some states as members and absolute error of their mean, v at the first lead time, by start."""
+    count, crps, error = len(states), [], []
+    for start in STARTS:
+        true = weather(start + LEADS[:1])[0, 1]
+        pairs = np.abs(states[:, None] - states).sum(axis=(0, 1)) / (2 * count * (count - 1))
+        crps.append(area_mean(np.abs(states - true).mean(axis=0) - pairs))
+        error.append(area_mean(np.abs(states.mean(axis=0) - true)))
+    return np.array(crps), np.array(error)
+
+
+@pytest.mark.parametrize("lost", [[7], [0, 1, 2, 30]])
+def test_a_past_state_with_a_gap_takes_out_itself_alone(lost, tmp_path):
+    true = truth_dataset()
+    for number in lost:
+        true[NAMES[0]][number, 3, 4] = np.nan
+    summary, scores = scored(true, tmp_path)
+    assert "dropped" not in summary.facts
+    assert (scores["pairs"] == STARTS.size).all()
+    assert summary.facts["left out"] == f"{len(lost)} of {PAST} past states, which have gaps"
+    states = np.delete(weather(truth_dataset()["time"].values[:PAST])[:, 1], lost, axis=0).astype(float)
+    crps, error = climatology_by_hand(states)
+    here = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)
+    np.testing.assert_allclose(here.sel(forecast="climatology"), crps, rtol=1e-5)
+    np.testing.assert_allclose(here.sel(forecast="climatological mean"), error, rtol=1e-5)
+
+
+def test_a_baseline_without_values_is_left_out(tmp_path):
+    """The truth has no states at the starts: no persistence, and all else is scored as it is with them."""
+    summary, scores = scored(truth_dataset().drop_sel(time=STARTS), tmp_path / "without")
+    _, whole = scored(truth_dataset(), tmp_path / "with")
+    assert list(scores["forecast"].values) == ["model", "climatology", "climatological mean"]
+    assert summary.facts["dropped"].startswith("5 of 18")  # a day after a start is the next one
+    assert summary.facts["left out"] == scores.attrs["left_out"] == "persistence, missing at 13 of 13 starts and lead times"
+    ours, theirs = (one["crps_fair_by_start"].sel(forecast=["model", "climatological mean"]) for one in (scores, whole))
+    np.testing.assert_array_equal(ours[:, :, :2], theirs[:, :, :2])
+    np.testing.assert_array_equal(ours[:, 5], theirs[:, 5])
+
+
+def test_a_baseline_that_lacks_little_takes_out_its_pairs_for_all(tmp_path):
+    summary, scores = scored(truth_dataset().drop_sel(time=STARTS[2]), tmp_path)
+    assert summary.facts["dropped"].startswith("4 of 18")  # one of them for want of truth: the start is 24 h after the one before
+    assert summary.facts["left out"] == "3 starts and lead times for want of persistence"
+    assert scores["pairs"].values.tolist() == [5, 5, 4]
+
+
+def test_without_any_past_there_is_no_climatology(tmp_path):
+    true = truth_dataset()
+    for name in NAMES:
+        true[name][:PAST, 3, 4] = np.nan
+    summary, scores = scored(true, tmp_path)
+    assert list(scores["forecast"].values) == ["model", "persistence"]
+    said = "climatology, missing at 18 of 18 starts and lead times; climatological mean, missing at 18 of 18 starts and lead times"
+    assert summary.facts["left out"] == f"{said}; {PAST} of {PAST} past states, which have gaps"
+
+
+def test_the_file_that_lacks_everything_is_named(tmp_path):
+    """A forecast whose members have gaps in different places, and a truth without the times."""
+    patchy = forecast_dataset()
+    for number in range(4):
+        patchy[NAMES[0]][:, number, :, 3, number] = np.nan
+    source = write(truth_dataset(), tmp_path / "truth.zarr")
+    line = refuses(write(patchy, tmp_path / "model.zarr"), "--truth", source, "--run", tmp_path / "run")
+    assert "model has no start and lead time with two members" in line
+    early = write(truth_dataset().isel(time=slice(0, PAST)), tmp_path / "early.zarr")
+    line = refuses(write(forecast_dataset(), tmp_path / "whole.zarr"), "--truth", early, "--run", tmp_path / "run")
+    assert "early.zarr has no truth for any start" in line
+
+
+def test_the_page_says_what_was_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "write_report", write_report)
+    true = truth_dataset().drop_sel(time=STARTS)
+    true[NAMES[0]][7, 3, 4] = np.nan
+    summary, _ = scored(true, tmp_path)
+    assert f"<dt>left out</dt><dd>{summary.facts['left out']}</dd>" in (tmp_path / "run/report.html").read_text()

@@ -1,0 +1,140 @@
+"""What scoring is thought to take at its peak, beside what it takes, and that what cannot fit is refused before it starts."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from test_any_forecast import forecast_dataset, refuses, truth_dataset, write
+
+from wsdcast import artefact
+from wsdcast.data.ensembles import open_forecast
+from wsdcast.data.grid import Grid
+from wsdcast.data.store import VARIABLES
+from wsdcast.report.shown_fields import choose, read_speeds
+from wsdcast.verification import kinetic_energy, memory
+from wsdcast.verification.intervals import scores_of
+from wsdcast.verification.scoring import Sources, _read, climate_of, fields_of, joined, opened, score_start, statistics_of
+
+HOUR = np.timedelta64(1, "h")
+TOO_MUCH = 2.5
+"""An estimate may be so many times what is taken, and never less than that."""
+
+
+@contextmanager
+def peak() -> Iterator[Callable[[], int]]:
+    """Bytes that Python and numpy take at most, beside what they have."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def stores(place: Path, grid: Grid, members: int, leads: int, dtype: str, chunks: tuple[int, ...], past: int) -> Sources:
+    """A forecast of three starts and its truth, noise that does not compress."""
+    random = np.random.default_rng(0)
+    begin = np.datetime64("2020-02-01", "ns")
+    space = {"latitude": grid.latitude, "longitude": grid.longitude}
+    shape = (3, members, leads, *grid.shape)
+    names = ("time", "member", "lead_time", "latitude", "longitude")
+    axes = {"time": begin + 24 * HOUR * np.arange(3), "member": np.arange(members), "lead_time": 6 * HOUR * np.arange(1, leads + 1)}
+    forecast = xr.Dataset({name: (names, random.normal(0, 8, shape).astype(dtype)) for name in VARIABLES}, axes | space)
+    forecast.to_zarr(place / "model.zarr", zarr_format=2, encoding={name: {"chunks": chunks} for name in VARIABLES})
+    times = begin + 6 * HOUR * np.arange(-past, 12 + leads)
+    shape = (times.size, *grid.shape)
+    true = {name: (("time", "latitude", "longitude"), random.normal(0, 8, shape).astype("f4"), {"units": "m/s"}) for name in VARIABLES}
+    encoding = {name: {"chunks": (1, *grid.shape)} for name in VARIABLES}
+    xr.Dataset(true, {"time": times} | space).to_zarr(place / "truth.zarr", zarr_format=2, encoding=encoding)
+    return Sources((("model", str(place / "model.zarr")),), str(place / "truth.zarr"), begin, str(place / "scratch"))
+
+
+# Members, lead times, type, chunks (start, member, lead, latitude, longitude), past states.
+STORED = {
+    "ours": (20, 8, "f4", (1, 20, 8, 121, 240), 60),
+    "few members beside a climatology": (2, 8, "f4", (1, 2, 8, 121, 240), 60),
+    "no past": (10, 12, "f4", (1, 10, 12, 121, 240), 0),
+    "double": (10, 4, "f8", (1, 10, 4, 121, 240), 0),
+    "all starts in a chunk": (12, 10, "f4", (3, 12, 10, 121, 240), 0),
+    "many chunks of many starts": (12, 10, "f4", (3, 1, 1, 121, 240), 0),
+}
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_scoring_a_start_takes_what_is_said(name, tmp_path):
+    members, leads, dtype, chunks, past = STORED[name]
+    sources = stores(tmp_path, Grid.regular("240x121"), members, leads, dtype, chunks, past)
+    forecast, truth = opened(sources)[0]["model"], opened(sources)[1]
+    climate, states = climate_of(truth, forecast.times[:, None] + forecast.leads)
+    score_start(sources, 2, forecast.times[2], forecast.leads[:1], (climate, states[2, :1]))  # compiles
+    kinetic_energy._inverses.cache_clear()
+    _read.cache_clear()
+    with peak() as taken:
+        score_start(sources, 0, forecast.times[0], forecast.leads, (climate, states[0]))
+        most = taken()
+    said = memory.scoring(sources, forecast.times, forecast.leads)
+    assert most <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
+    with peak() as taken:
+        forecast.read(1)
+        most = taken()
+    assert most <= memory.reading(forecast, leads) <= TOO_MUCH * most, (most / 1e6, memory.reading(forecast, leads) / 1e6)
+    fields: Any = fields_of(sources)
+    with peak() as taken:
+        read_speeds(fields, choose(3, leads, truth.grid))
+        most = taken()
+    assert most <= memory.reporting(forecast) <= TOO_MUCH * most, (most / 1e6, memory.reporting(forecast) / 1e6)
+
+
+@pytest.mark.parametrize(("grid", "members", "starts", "leads"), [("64x32", 10, 40, 8), ("64x32", 5, 100, 2), ("120x61", 5, 60, 4)])
+def test_summing_takes_what_is_said(grid, members, starts, leads):
+    place, random = Grid.regular(grid), np.random.default_rng(0)
+    ensemble, truth = random.normal(0, 8, (members, 1, 2, *place.shape)), random.normal(0, 8, (1, 2, *place.shape))
+    one = xr.concat([statistics_of(ensemble, truth, place)] * leads, dim="prediction_timedelta")
+    times = np.datetime64("2020-01-01", "ns") + 24 * HOUR * np.arange(starts)
+    steps = (6 * HOUR * np.arange(1, leads + 1)).astype("timedelta64[ns]")
+    with peak() as taken:
+        found = {name: xr.concat([one.copy(deep=True) for _ in range(starts)], dim="time", join="outer") for name in "abcd"}
+        scores_of(joined(found, times, steps))
+        most = taken()
+    said = memory.summing(4, members, starts, leads, place)
+    assert most <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("free", "what"),
+    [
+        (100_000, "scoring 4 members at 24x13, 3 lead times at a time needs"),
+        (20_000_000, "summing up the statistics of 6 starts and 3 lead times needs"),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_starts(free, what, tmp_path, monkeypatch):
+    truth, forecast = write(truth_dataset(), tmp_path / "truth.zarr"), write(forecast_dataset(), tmp_path / "model.zarr")
+    monkeypatch.setattr(artefact, "free_memory", lambda: free)
+    line = refuses(forecast, "--truth", truth, "--run", tmp_path / "run")
+    assert what in line
+    assert "B of memory, but only" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_huge_chunks_and_a_long_report_are_seen(tmp_path):
+    """Of a store whose chunks hold all starts, and of one whose lead times are scored a few at a time but drawn together."""
+    forecast = forecast_dataset()
+    for name, chunks in (("small", (1, 4, 3, 13, 24)), ("huge", (6, 4, 3, 13, 24))):
+        forecast.to_zarr(tmp_path / name, zarr_format=2, encoding={field: {"chunks": chunks} for field in forecast})
+    small, huge = (open_forecast(str(tmp_path / name)) for name in ("small", "huge"))
+    chunk = 6 * 4 * 3 * 13 * 24 * 4
+    assert memory.reading(huge, 3) > 3 * chunk > memory.reading(small, 3)
+    many = xr.concat(
+        [forecast.assign_coords(prediction_timedelta=forecast.prediction_timedelta + 24 * n * HOUR) for n in range(20)],
+        "prediction_timedelta",
+    )
+    many.to_zarr(tmp_path / "many", zarr_format=2, encoding={field: {"chunks": (1, 4, 3, 13, 24)} for field in forecast})
+    long = open_forecast(str(tmp_path / "many"))
+    assert memory.reporting(long) > 12 * memory.reporting(small)
+    assert memory.reading(long, 8) < memory.reading(long, 60) / 4
