@@ -24,7 +24,8 @@ from wsdcast.verification.scoring import Sources, _read, climate_of, fields_of, 
 
 HOUR = np.timedelta64(1, "h")
 TOO_MUCH = 2.5
-"""An estimate may be so many times what is taken, and never less than that."""
+"""An estimate may be so many times what is taken, and never less than that, but for what Python takes itself."""
+ITSELF = 10e6
 
 
 @contextmanager
@@ -79,16 +80,16 @@ def test_scoring_a_start_takes_what_is_said(name, tmp_path):
         score_start(sources, 0, forecast.times[0], forecast.leads, (climate, states[0]))
         most = taken()
     said = memory.scoring(sources, forecast.times, forecast.leads)
-    assert most <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
+    assert most - ITSELF <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
     with peak() as taken:
         forecast.read(1)
         most = taken()
-    assert most <= memory.reading(forecast, leads) <= TOO_MUCH * most, (most / 1e6, memory.reading(forecast, leads) / 1e6)
+    assert most - ITSELF <= memory.reading(forecast, leads) <= TOO_MUCH * most, (most / 1e6, memory.reading(forecast, leads) / 1e6)
     fields: Any = fields_of(sources)
     with peak() as taken:
         read_speeds(fields, choose(3, leads, truth.grid))
         most = taken()
-    assert most <= memory.reporting(forecast) <= TOO_MUCH * most, (most / 1e6, memory.reporting(forecast) / 1e6)
+    assert most - ITSELF <= memory.reporting(forecast) <= TOO_MUCH * most, (most / 1e6, memory.reporting(forecast) / 1e6)
 
 
 @pytest.mark.parametrize(("grid", "members", "starts", "leads"), [("64x32", 10, 40, 8), ("64x32", 5, 100, 2), ("120x61", 5, 60, 4)])
@@ -103,7 +104,7 @@ def test_summing_takes_what_is_said(grid, members, starts, leads):
         scores_of(joined(found, times, steps))
         most = taken()
     said = memory.summing(4, members, starts, leads, place)
-    assert most <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
+    assert most - ITSELF <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
 
 
 @pytest.mark.parametrize(
