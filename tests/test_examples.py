@@ -115,8 +115,8 @@ def test_joint_and_low_rank(monkeypatch, tmp_path, capsys):
         (f"| {way}", nfe) for way in ("apart", "joint", "end-to-end", "rank-4") for nfe in ("2", "4")
     ]
     assert all("+0.0 (+0.0 to +0.0)" in row[3] for row in rows[:2])
-    # After four steps of training joint and end-to-end may agree in four digits; apart and rank-4 are other networks.
-    assert len({row[2] for row in rows}) >= 6
+    # After four steps of training joint, end-to-end and apart may agree in four digits, and which do depends on the processor.
+    assert len({row[2] for row in rows}) >= 4
 
 
 @pytest.fixture(scope="module")
