@@ -97,7 +97,7 @@ def moments_by_class(mean: Tensor, std: Tensor, colours: Tensor) -> Moments:
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         card = context[:, None, : colours.shape[1], 0, 0]
         kind = (card - colours).square().sum(dim=2).argmin(dim=1)
-        return mean[kind], std[kind]
+        return mean[kind].to(context.dtype), std[kind].to(context.dtype)
 
     return moments
 
