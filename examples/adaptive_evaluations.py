@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsdcast import models
-from wsdcast.artefact import read_stamp, stored_recipe
-from wsdcast.data.analysis import open_analysis
-from wsdcast.forecasting.ensemble import Sampler, generator_sampler
-from wsdcast.names import GENERATOR
-from wsdcast.priors import Trained, trained
-from wsdcast.recipe import Recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs import devices
+from wsdcast.runs.artefact import read_stamp, stored_recipe
+from wsdcast.runs.names import GENERATOR
+from wsdcast.sampling.samplers import Sampler, generator_sampler
 from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.statistics import metrics
 from wsdcast.warmstart.evaluations import steps_for
 from wsdcast.warmstart.times import uniform
+from wsdcast.weather.priors import Trained, trained
+from wsdcast.weather.recipe import Recipe
 
 STARTS, MEMBERS, LEADS = 12, 8, (6, 24, 72, 120)
 MEAN_EVALUATIONS = (4, 6)
@@ -96,7 +96,7 @@ def compare(place: Path) -> dict[tuple[int, str], list[float]]:
 
 def main(places: list[Path]) -> None:
     """Compare, and print the mean over runs; for adaptive numbers the gain over the constant one of each run, lowest and highest, too."""
-    models.keep_freed_memory()
+    devices.keep_freed_memory()
     with torch.inference_mode():
         runs = [compare(place) for place in places]
     print(f"| evaluations | chosen by | {' | '.join(f'CRPS {lead} h' for lead in LEADS)} | spectrum | mean evaluations |")

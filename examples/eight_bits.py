@@ -19,15 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsdcast import models
 from wsdcast.bench.measure import paired
-from wsdcast.data.analysis import open_analysis
-from wsdcast.forecasting.sampling import sampler_of
-from wsdcast.names import GENERATOR
-from wsdcast.priors import trained
-from wsdcast.recipe import Recipe
-from wsdcast.stages.rollout import resolve
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs import devices
+from wsdcast.runs.names import GENERATOR
 from wsdcast.study.evaluation import evaluate
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.stages.rollout import resolve
 
 BATCH, CHANNELS, ROWS, COLUMNS = 50, 256, 124, 240
 LEADS = (6, 24, 72)
@@ -112,7 +112,7 @@ def speed() -> None:
 
 
 if __name__ == "__main__":
-    if models.device().type == "cuda":
+    if devices.device().type == "cuda":
         speed()
     for run in sys.argv[1:]:
         scores(Path(run))

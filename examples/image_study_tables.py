@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.images.study_figures import by_evaluations, by_visible_share
+from wsdcast.study.images_figures import by_evaluations, by_visible_share
 
 SHOWN = {
     "classifier_distance": ("classifier distance", 3),

@@ -3,7 +3,7 @@
     python examples/new_solver.py
 
 A solver is one function, ``solve(velocity, noise, times) -> sample``, and :func:`wsdcast.warmstart.flow.sample` takes any. To choose it in
-recipes, add its name to ``wsdcast/names.py`` and ``wsdcast/warmstart/evaluations.py``.
+recipes, add its name to ``wsdcast/runs/names.py`` and ``wsdcast/warmstart/evaluations.py``.
 
 Prints the largest error of samples on flows whose solution is known: to one Gaussian, which midpoint happens to solve to the third
 order too, and to two, where it does not; and the order, from the last two rows.

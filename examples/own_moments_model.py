@@ -17,9 +17,9 @@ import xarray as xr
 from torch import Tensor
 
 import wsdcast
-from wsdcast.data.analysis import Analysis, open_analysis
-from wsdcast.recipe import load_recipe
+from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.warmstart.prior import Moments
+from wsdcast.weather.recipe import load_recipe
 
 SMALL = {"name": "ridge", "data__grid": "16x8", "data__days": 100, "generator__widths": [8, 8], "generator__steps": 200}
 

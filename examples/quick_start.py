@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 import wsdcast
-from wsdcast.recipe import load_recipe
+from wsdcast.weather.recipe import load_recipe
 
 SMALL = {
     "name": "quick",

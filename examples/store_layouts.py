@@ -17,11 +17,11 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from wsdcast.data.blocks import read_block
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import open_record
 from wsdcast.data.regrid import regrid
-from wsdcast.data.store import SCALE
+from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.store.zarr_store import SCALE
 
 STEPS, GRID = 2048, Grid.regular("240x121")
 CODECS = {

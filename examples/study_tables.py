@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.report.study import by_evaluations, by_lead, spectra
+from wsdcast.study.page import by_evaluations, by_lead, spectra
 from wsdcast.study.summary import saturation
 
 

@@ -14,13 +14,14 @@ from types import MethodType
 import torch
 from torch import nn
 
-from wsdcast import models
 from wsdcast.bench.measure import paired
 from wsdcast.bench.synthetic import record_of
-from wsdcast.forecasting.ensemble import batch_size
 from wsdcast.nets.sphere import pad
 from wsdcast.nets.unet import Convolution, UNet
-from wsdcast.recipe import load_recipe
+from wsdcast.nets.weights import to_device
+from wsdcast.runs import devices
+from wsdcast.sampling.batches import batch_size
+from wsdcast.weather.recipe import load_recipe
 
 CHANNELS, CONSTANT = 10, 8
 """Of the generator's input, and those of them that stay the same in all evaluations of a step."""
@@ -30,12 +31,12 @@ def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
     """Print and return the ratios."""
     resolved = load_recipe(recipe)
     settings, grid = resolved.generator, record_of(resolved, 100).grid
-    models.keep_freed_memory()
-    batch = batch_size(grid.shape[0] * grid.shape[1], models.device())
+    devices.keep_freed_memory()
+    batch = batch_size(grid.shape[0] * grid.shape[1], devices.device())
 
     def network(channels: int = CHANNELS) -> UNet:
         made = UNet(channels, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)
-        return models.to_device(made)
+        return to_device(made)
 
     x, scalar = torch.randn(batch, CHANNELS, *grid.shape), torch.full((1,), 0.5)
     whole, unpadded, unnormalised = network(), network(), network()

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import wsdcast
-from wsdcast.recipe import Recipe, load_recipe
-from wsdcast.report.study import COLOURS
+from wsdcast.study.page import COLOURS
+from wsdcast.weather.recipe import Recipe, load_recipe
 
 STIRRINGS = (0.05, 0.35, 0.7)
 EVALUATIONS = (2, 4, 10, 20)

@@ -39,7 +39,7 @@ study: {seeds: [0, 1], nfe: [2, 4, 6], ablation_nfe: [2], solvers: [midpoint, dp
 @pytest.fixture(scope="session")
 def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the tiny recipe of images, and its run directory after all stages; not to be changed."""
-    from wsdcast.inpaint.pipeline import run
+    from wsdcast.images.pipeline import run
 
     place = tmp_path_factory.mktemp("inpaint")
     (place / "tiny.yaml").write_text(TINY_IMAGES)

@@ -12,9 +12,9 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from wsdcast.images import cifar
-from wsdcast.images.decoding import decoded, survey
-from wsdcast.images.sources import Entry, open_source
+from wsdcast.images.data import cifar
+from wsdcast.images.data.decoding import decoded, survey
+from wsdcast.images.data.sources import Entry, open_source
 
 CIFAR10 = SHARED / "cifar10"
 needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not part of the repository; expected in ../shared/data")

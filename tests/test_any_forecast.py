@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.ensembles import open_forecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.truth import open_truth
-from wsdcast.errors import UserError
+from wsdcast.data.sources.ensembles import open_forecast
 from wsdcast.report.page import write_report
-from wsdcast.stages import score
+from wsdcast.runs.errors import UserError
 from wsdcast.verification.alignment import misalignment
+from wsdcast.verification.truth import open_truth
+from wsdcast.weather.stages import score
 
 NAMES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
 GRID = Grid.regular("24x13")

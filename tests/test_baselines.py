@@ -9,9 +9,9 @@ import pytest
 from conftest import six_hourly
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.truth import Truth
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, other_years, past_states
 from wsdcast.verification.scoring import climate_of
+from wsdcast.verification.truth import Truth
 
 GRID = Grid.regular("4x2")
 

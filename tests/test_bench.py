@@ -16,14 +16,14 @@ from wsdcast.bench import prepare, score, train
 from wsdcast.bench.rollout import the_usual_way
 from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.cli import app
-from wsdcast.data.blocks import read_block
-from wsdcast.data.record import open_record
-from wsdcast.forecasting.ensemble import in_batches
-from wsdcast.forecasting.running import ensembles
-from wsdcast.forecasting.sampling import sampler_of
-from wsdcast.priors import Trained
-from wsdcast.recipe import load_recipe
+from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.record import open_record
+from wsdcast.sampling.batches import in_batches
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.priors import Trained
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samplers import sampler_of
 
 FORM = {"name", "limit", "ratio_to_limit", "peers", "figures", "machine"}
 

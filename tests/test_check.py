@@ -81,7 +81,7 @@ def test_all_that_is_wrong_at_once(here):
 def test_a_record_too_short_and_a_disk_too_full(here, monkeypatch):
     import shutil
 
-    from wsdcast import artefact
+    from wsdcast.runs import artefact
 
     wind_dataset(six_hourly("2020-01-01", 5), LATITUDES, LONGITUDES).to_netcdf("wind.nc")
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))

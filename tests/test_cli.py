@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.artefact import Summary
 from wsdcast.cli import app
 from wsdcast.cli.show import show
+from wsdcast.runs.artefact import Summary
 
 INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 
@@ -52,7 +52,7 @@ def test_unknown_option_is_an_error_of_usage():
 
 
 def test_progress_shows_on_a_terminal_and_nowhere_else():
-    script = "from wsdcast.progress import track; print(sum(track(range(5), 'adding up', 5)))"
+    script = "from wsdcast.runs.progress import track; print(sum(track(range(5), 'adding up', 5)))"
     silent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (silent.stdout, silent.stderr) == ("10\n", "")
     terminal, other_end = pty.openpty()
@@ -73,7 +73,7 @@ def test_json_has_null_for_what_is_not_finite(capsys):
 
 
 @pytest.mark.parametrize(("of_user", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-@pytest.mark.parametrize("entry", ["import wsdcast", "import wsdcast.inpaint", "from wsdcast.cli import app"])
+@pytest.mark.parametrize("entry", ["import wsdcast", "import wsdcast.images", "from wsdcast.cli import app"])
 def test_waiting_threads_sleep_unless_the_user_says_otherwise(entry, of_user, expected):
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"OMP_WAIT_POLICY": of_user} if of_user else {})

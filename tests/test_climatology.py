@@ -8,9 +8,10 @@ import xarray as xr
 from conftest import six_hourly, wind_dataset
 
 import wsdcast
-from wsdcast.data import climatology, shards
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.store import VARIABLES
+from wsdcast.data import climatology
+from wsdcast.data.store import shards
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.zarr_store import VARIABLES
 
 
 @pytest.fixture(scope="module", params=[512, 16])
@@ -25,7 +26,7 @@ def store(tmp_path_factory, request):
     with pytest.MonkeyPatch.context() as patch:
         for module in (shards, climatology):
             patch.setattr(module, "SHARD", request.param)
-        patch.setattr("wsdcast.data.building.SHARD", request.param)
+        patch.setattr("wsdcast.data.store.building.SHARD", request.param)
         wsdcast.prepare(place / "r.yaml", place / "run")
     return place / "run/analysis.zarr"
 

@@ -10,13 +10,13 @@ import torch
 from conftest import TINY
 
 import wsdcast
-from wsdcast.data.analysis import open_analysis
-from wsdcast.devices import compiled
-from wsdcast.forecasting.acceleration import in_bfloat16
-from wsdcast.forecasting.running import ensembles
-from wsdcast.forecasting.sampling import sampler_of
-from wsdcast.priors import trained
-from wsdcast.recipe import load_recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs.devices import compiled
+from wsdcast.sampling.acceleration import in_bfloat16
+from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samplers import sampler_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,7 +36,14 @@ def test_training_and_rolling_out_compiled(tmp_path, grid):
     """Two steps and two lead times, against eager ones in float32."""
     (tmp_path / "r.yaml").write_text(TINY)
     recipe = load_recipe(tmp_path / "r.yaml").changed(
-        data__grid=grid, moments__steps=2, generator__steps=2, training__every=2, rollout__members=3, rollout__nfe=4
+        data__grid=grid,
+        moments__widths=(8,),
+        generator__widths=(8,),
+        moments__steps=2,
+        generator__steps=2,
+        training__validate_every=2,
+        rollout__members=3,
+        rollout__nfe=4,
     )
     for name in ("eager", "fast"):
         wsdcast.prepare(recipe, tmp_path / name)
@@ -44,7 +51,7 @@ def test_training_and_rolling_out_compiled(tmp_path, grid):
     eager_networks, eager_weights = weights_after(recipe, tmp_path, "eager")
     _, fast_weights = weights_after(fast, tmp_path, "fast")
     # Two steps of Adam at the full rate move each weight by up to two rates; bfloat16 turns the sign of small gradients alone.
-    assert (fast_weights - eager_weights).abs().mean() < 0.2 * recipe.generator.rate
+    assert (fast_weights - eager_weights).abs().mean() < 0.2 * recipe.generator.learning_rate
 
     record = open_analysis(tmp_path / "eager/analysis.zarr", whole=False)
     starts = record.starts(1, 2)

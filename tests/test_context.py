@@ -10,10 +10,11 @@ import torch
 from conftest import TINY
 
 import wsdcast
-from wsdcast.context import Surroundings, samples_of, shares, solar_time, surroundings
-from wsdcast.data.analysis import open_analysis
-from wsdcast.errors import UserError
-from wsdcast.recipe import Context
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs.errors import UserError
+from wsdcast.weather.forcings import Surroundings, shares, solar_time, surroundings
+from wsdcast.weather.recipe import Forcings
+from wsdcast.weather.samples import samples_of
 
 
 def test_solar_time_is_noon_where_the_sun_is():
@@ -30,7 +31,7 @@ def test_solar_time_is_noon_where_the_sun_is():
 def place(tmp_path_factory) -> Path:
     """A tiny planet prepared, trained and rolled out with all that can be beside the wind."""
     place = tmp_path_factory.mktemp("context")
-    recipe = TINY + "context: {static: [land_sea_mask, geopotential_at_surface], solar_time: true}\n"
+    recipe = TINY + "forcings: {static: [land_sea_mask, geopotential_at_surface], solar_time: true}\n"
     (place / "r.yaml").write_text(recipe)
     for _ in wsdcast.run(place / "r.yaml", place / "run"):
         pass
@@ -43,7 +44,7 @@ def record(place):
 
 
 def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
-    beside = surroundings(record, Context(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
+    beside = surroundings(record, Forcings(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
     assert beside.channels == 2
     weights = torch.from_numpy(record.grid.area_weights)[:, None]
     torch.testing.assert_close((beside.static * weights).mean(dim=(1, 2)), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
@@ -55,7 +56,7 @@ def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
 
 
 def test_context_is_wind_then_fields_then_sun(record):
-    beside = surroundings(record, Context(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
+    beside = surroundings(record, Forcings(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
     states = torch.from_numpy(record.normalise(record.wind[:]))
     (samples,) = samples_of(record, beside, "train")
     now = torch.tensor([7, 3])
@@ -69,7 +70,7 @@ def test_context_is_wind_then_fields_then_sun(record):
 
 
 def test_nothing_beside_is_the_wind_alone(record):
-    beside = surroundings(record, Context(), torch.device("cpu"))
+    beside = surroundings(record, Forcings(), torch.device("cpu"))
     (samples,) = samples_of(record, beside, "train")
     assert beside.channels == 0
     assert samples.context(torch.tensor([4])).shape == (1, 4, 8, 16)
@@ -89,11 +90,11 @@ def test_forecasts_see_the_time_they_are_at(place, monkeypatch):
 
 
 def test_a_field_that_the_store_lacks(place, record):
-    with pytest.raises(UserError, match=r"context.static: the prepared store has no angle_of.*, only land_sea_mask, geopotential"):
-        surroundings(record, Context(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
+    with pytest.raises(UserError, match=r"forcings.static: the prepared store has no angle_of.*, only land_sea_mask, geopotential"):
+        surroundings(record, Forcings(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
 
 
 def test_other_context_is_another_network(place):
     (place / "other.yaml").write_text(TINY)
-    with pytest.raises(UserError, match=r"made from another recipe \(context.static"):
+    with pytest.raises(UserError, match=r"made from another recipe \(forcings.static"):
         wsdcast.train(place / "other.yaml", place / "run")

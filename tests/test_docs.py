@@ -16,12 +16,13 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast import experiment, recipe
-from wsdcast.artefact import digest_of
 from wsdcast.cli import app
-from wsdcast.experiment import load
-from wsdcast.images.made import made_images
-from wsdcast.inpaint.recipe import ImageRecipe
+from wsdcast.images.data.made import made_images
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.runs import recipes as experiment
+from wsdcast.runs.artefact import digest_of
+from wsdcast.runs.recipes import load
+from wsdcast.weather import recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -63,6 +64,7 @@ def test_readme_has_the_commands_that_matter():
     assert "make test" in README
 
 
+@pytest.mark.slow
 def test_readme_commands_run_in_order(small_recipes):
     for line in COMMANDS:
         arguments = shlex.split(line)[1:]
@@ -76,6 +78,7 @@ def test_readme_commands_run_in_order(small_recipes):
         assert (Path("runs/planet") / artefact).exists()
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_on_images_run_in_order(small_recipes):
     page = (ROOT / "docs/inpaint.md").read_text()
     with zipfile.ZipFile("photographs.zip", "w") as archive:
@@ -91,12 +94,14 @@ def test_commands_of_the_page_on_images_run_in_order(small_recipes):
         assert (Path("runs") / artefact).exists()
 
 
+@pytest.mark.slow
 def test_readme_python_runs(small_recipes, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {"wsdcast": wsdcast})
     assert "crps_fair: wsdcast" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_python_of_the_method_page_runs(small_recipes):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/method.md").read_text(), re.DOTALL)
     wsdcast.prepare("planet", "runs/mine")

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.ensembles import open_forecast
+from wsdcast.data.sources.ensembles import open_forecast
 from wsdcast.report.page import write_report
 from wsdcast.report.shown_fields import choose, read_speeds
-from wsdcast.stages import score
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.statistics import LAGS, PROBABILITIES, THRESHOLDS
+from wsdcast.weather.stages import score
 
 LAND = (np.random.default_rng(1).random(GRID.shape) < 0.3) | (GRID.longitude < 40)
 """Africa, Europe and islands of one cell."""
@@ -236,7 +236,7 @@ def test_a_region_between_the_points_of_the_truth_is_refused(truth, tmp_path):
     assert "neighbours on the truth's grid of 24x13" in line
     sparse = write(forecast_dataset().isel(latitude=slice(0, None, 2), longitude=slice(0, None, 2)), tmp_path / "sparse.zarr")
     assert "is on a grid of 12x7" in refuses(sparse, "--truth", truth, "--run", tmp_path / "run")
-    with pytest.raises(wsdcast.errors.UserError, match="not a global grid"):
+    with pytest.raises(wsdcast.runs.errors.UserError, match="not a global grid"):
         open_forecast(moved)
 
 

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from wsdcast.context import Samples, Surroundings
-from wsdcast.forecasting.ensemble import at_once, batch_size, forecast, generator_sampler, in_batches, member_noise, moments_sampler
-from wsdcast.forecasting.threads import side_by_side
-from wsdcast.models import generator_model, moments_model
-from wsdcast.recipe import Generator, Moments, load_recipe
+from wsdcast.sampling.batches import at_once, batch_size, in_batches
+from wsdcast.sampling.samplers import generator_sampler, moments_sampler
+from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.solvers import euler
 from wsdcast.warmstart.times import uniform
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forecast.autoregression import forecast, member_noise
+from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.recipe import Generator, Moments, load_recipe
+from wsdcast.weather.samples import Samples
 
 START = np.array(["2020-02-03T06"], "datetime64[ns]")
 SHAPE = (2, 8, 16)

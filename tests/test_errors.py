@@ -13,8 +13,8 @@ import pytest
 from conftest import TINY, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
-from wsdcast import artefact
 from wsdcast.cli import app
+from wsdcast.runs import artefact
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
@@ -85,6 +85,15 @@ def test_a_record_too_short_to_split(here):
         ("name: x\nrollout: {member: 3}", "rollout.member: unknown key"),
         ("name: x\nrollout: {members: many}", "rollout.members: input should be a valid integer"),
         ("name: x\nmoments: {widths: [10]}", "widths must be multiples of 4"),
+        ("name: x\ngenerator: {rate: 0.1}", "generator.rate: is called learning_rate now"),
+        (
+            "name: x\nmoments: {average: 0.1, clip: 1.0}",
+            "moments.average: is called ema_decay now; moments.clip: is called gradient_clip now",
+        ),
+        ("name: x\nmoments: {recompute: true}", "moments.recompute: is called activation_checkpointing now"),
+        ("name: x\nmoments: {warm_up: 1}", "moments.warm_up: is called warmup_steps now"),
+        ("name: x\ntraining: {every: 3, keep: 1}", "training.every: is called training.validate_every now"),
+        ("name: x\ncontext: {solar_time: true}", "context: is called forcings now"),
         ("name: x\ndata: {validation_from: 2020-01-01}", "validation_from needs a test_from"),
         ("data: {days: 3}", "name: field required"),
         ("just text", "expected keys and values"),
@@ -173,6 +182,7 @@ def test_disk_is_full_before_starting(here, monkeypatch):
     assert not list((here / "runs/tiny").glob("*"))
 
 
+@pytest.mark.slow
 def test_disk_is_full_while_writing(here):
     """A limit on the size of files stands in for the full disk: the system refuses the write in the middle of the store."""
     (here / "tiny.yaml").write_text(TINY)
@@ -193,6 +203,7 @@ def test_disk_is_full_while_writing(here):
     assert [path.name for path in (here / "runs/tiny").iterdir()] == ["analysis.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train", "score"])
 def test_disk_is_full_while_writing_later(trained, here, stage):
     """Weights and scores go through libraries with errors of their own; they end as one line too."""

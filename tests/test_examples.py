@@ -17,9 +17,11 @@ from PIL import Image
 from test_report import in_chromium, some_fields, some_scores, written
 
 import wsdcast
-from wsdcast.data.analysis import open_analysis
 from wsdcast.data.grid import Grid
-from wsdcast.recipe import Recipe, load_recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.weather.recipe import Recipe, load_recipe
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

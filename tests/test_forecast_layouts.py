@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from wsdcast.data.ensembles import open_forecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import VARIABLES
-from wsdcast.errors import UserError
+from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.errors import UserError
 
 GRID = Grid.regular("8x4")
 HOUR = np.timedelta64(1, "h")

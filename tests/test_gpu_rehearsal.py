@@ -16,18 +16,21 @@ import torch
 from test_no_waiting import NoWaiting
 from torch import Tensor
 
-from wsdcast import models
 from wsdcast.bench.synthetic import record_of
-from wsdcast.forecasting import acceleration
-from wsdcast.forecasting.acceleration import as_graph
-from wsdcast.forecasting.ensemble import generator_sampler, in_batches, moments_sampler
-from wsdcast.priors import fixed_or_given, start_of
-from wsdcast.recipe import Generator, Moments, load_recipe
+from wsdcast.runs import devices
+from wsdcast.sampling import acceleration
+from wsdcast.sampling.acceleration import as_graph
+from wsdcast.sampling.batches import in_batches
+from wsdcast.sampling.samplers import generator_sampler, moments_sampler
+from wsdcast.sampling.starts import start_of
 from wsdcast.warmstart import evaluations, times
 from wsdcast.warmstart.dpm import Statistics
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.priors import fixed_or_given
+from wsdcast.weather.recipe import Generator, Moments, load_recipe
 
 META = torch.device("meta")
 GRID = (5, 8)
@@ -46,15 +49,15 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
     """Moments and generator of a prior on ``meta``."""
     moments, generator = Moments(widths=(8,), rank=rank), Generator(widths=(8,), attention=(0,))
     told = rank if prior in ("warm", "unblended", "plain-blend", "features-only") else 0
-    network = models.moments_model(moments, True).eval().to(META)
+    network = moments_model(moments, True).eval().to(META)
     moments_of: MomentsFunction = network
     if prior in ("standard", "climatology", "given"):
         recipe = load_recipe("planet").changed(data__grid=f"{GRID[1]}x{GRID[0]}", generator__prior=prior)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(models, "device", lambda: META)
+            patch.setattr(devices, "device", lambda: META)
             given = lambda context: (context[:, :2], context[:, 2:4].exp())  # noqa: E731
             moments_of = fixed_or_given(recipe, record_of(recipe, 30), given)
-    return moments_of, models.generator_model(generator, True, 0, told).eval().to(META)
+    return moments_of, generator_model(generator, True, 0, told).eval().to(META)
 
 
 def solver_of(name: str) -> Callable[..., Tensor]:
@@ -187,7 +190,7 @@ def test_a_graph_is_recorded_once_for_each_shape(fake_cuda):
 
 def test_deterministic_sets_what_it_needs_and_leaves_the_flags(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(models, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     inside = []

@@ -11,10 +11,10 @@ import pytest
 import xarray as xr
 
 import wsdcast
-from wsdcast.data.layout import order_of, values_of, wind_of
-from wsdcast.data.opening import open_dataset
-from wsdcast.data.record import open_record
-from wsdcast.errors import UserError
+from wsdcast.data.sources.layout import order_of, values_of, wind_of
+from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.sources.record import open_record
+from wsdcast.runs.errors import UserError
 
 eccodes = pytest.importorskip("eccodes")
 

@@ -6,7 +6,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import matrices, regrid
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 
 PAIRS = [("24x13", "12x6"), ("24x12", "16x9"), ("36x19", "24x13"), ("12x6", "24x13"), ("20x11", "20x11"), ("gaussian", "12x7")]
 

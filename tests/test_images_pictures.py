@@ -14,10 +14,10 @@ import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from wsdcast.images import tasks
+from wsdcast.images.data import tasks
 from wsdcast.images.pictures import HIDDEN, MOST_STATES, same_noise, sample_grid, sampling_process
-from wsdcast.images.study_figures import by_evaluations, by_solver, by_visible_share
-from wsdcast.images.study_page import write_image_study_page
+from wsdcast.study.images_figures import by_evaluations, by_solver, by_visible_share
+from wsdcast.study.images_page import write_image_study_page
 
 SIZE = 8
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, needs_cifar10, noise, tar_of
 
-from wsdcast.errors import UserError
-from wsdcast.images.decoding import decoded
-from wsdcast.images.made import made_images
-from wsdcast.images.sources import Entry, Source
-from wsdcast.images.store import open_images, prepare_images
+from wsdcast.images.data.decoding import decoded
+from wsdcast.images.data.made import made_images
+from wsdcast.images.data.sources import Entry, Source
+from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.runs.errors import UserError
 
 
 def test_round_trip(tmp_path):

@@ -14,17 +14,17 @@ import scoringrules
 import torch
 import xarray as xr
 
-from wsdcast.errors import UserError
 from wsdcast.images import scores
+from wsdcast.images.data.resampling import context_weights
 from wsdcast.images.features import FEATURES, INCEPTION, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance, interval
-from wsdcast.images.resampling import context_weights
 from wsdcast.images.scores import drawn_metrics, metrics, radial_power, sample_statistics
+from wsdcast.runs.errors import UserError
 from wsdcast.verification import bootstrap
 
 
 def summarise(statistics: xr.Dataset, draws: int = bootstrap.DRAWS, seed: int = 0) -> dict[str, dict]:
-    """Each metric and 95 % of bootstrap samples of contexts, as :func:`wsdcast.inpaint.evaluation.scored` has them."""
+    """Each metric and 95 % of bootstrap samples of contexts, as :func:`wsdcast.images.evaluation.scored` has them."""
     values, drawn = metrics(statistics.mean("context")), drawn_metrics(statistics, draws, seed)
     found = {}
     for name, value in values.data_vars.items():

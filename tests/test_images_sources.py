@@ -12,12 +12,12 @@ from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, need
 from PIL import Image
 from servers import serve
 
-from wsdcast.errors import UserError
-from wsdcast.images import cifar, decoding
-from wsdcast.images.decoding import decoded
-from wsdcast.images.made import KINDS, made_images
-from wsdcast.images.sources import open_source
-from wsdcast.images.store import open_images, prepare_images
+from wsdcast.images.data import cifar, decoding
+from wsdcast.images.data.decoding import decoded
+from wsdcast.images.data.made import KINDS, made_images
+from wsdcast.images.data.sources import open_source
+from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.runs.errors import UserError
 
 
 @pytest.mark.parametrize("channels", [1, 3])

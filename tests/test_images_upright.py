@@ -9,8 +9,8 @@ import pytest
 from image_files import noise
 from PIL import ExifTags, Image
 
-from wsdcast.errors import UserError
-from wsdcast.images.store import open_images, prepare_images
+from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.runs.errors import UserError
 
 SHOWN = {
     1: lambda stored: stored,

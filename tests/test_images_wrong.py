@@ -16,9 +16,9 @@ import pytest
 from image_files import as_set, encoded, folder_of, noise, tar_of, zip_of
 from PIL import Image
 
-from wsdcast.errors import UserError
-from wsdcast.images.archives import files_of
-from wsdcast.images.store import open_images, prepare_images
+from wsdcast.images.data.archives import files_of
+from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.runs.errors import UserError
 
 
 def most_memory(action: Callable[[], None]) -> int:
@@ -204,7 +204,7 @@ def test_a_tar_that_is_cut_short(tmp_path, name):
 
 
 def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("wsdcast.images.archives.LARGEST", 2**20)
+    monkeypatch.setattr("wsdcast.images.data.archives.LARGEST", 2**20)
     members = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))} | {"huge.png": bytes(2**20 + 1)}
     for path in (zip_of(tmp_path / "a.zip", members), tar_of(tmp_path / "a.tar.gz", members)):
         with pytest.raises(UserError, match=r"1 of 11 images cannot be used: huge.png: larger than 1 MiB"):

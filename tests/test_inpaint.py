@@ -15,17 +15,17 @@ from conftest import TINY_IMAGES
 from PIL import Image
 from test_errors import invoke, refused
 
-from wsdcast import experiment
-from wsdcast.errors import UserError
-from wsdcast.images.store import open_images
-from wsdcast.inpaint.networks import generator_model, moments_model
-from wsdcast.inpaint.prepare import prepare
-from wsdcast.inpaint.recipe import ImageRecipe
-from wsdcast.inpaint.sample import sample
-from wsdcast.inpaint.score import score
-from wsdcast.inpaint.study import inpaint_study
-from wsdcast.inpaint.train import train
-from wsdcast.names import GENERATOR
+from wsdcast.images.data.store import open_images
+from wsdcast.images.networks import generator_model, moments_model
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.images.stages.prepare import prepare
+from wsdcast.images.stages.sample import sample
+from wsdcast.images.stages.score import score
+from wsdcast.images.stages.train import train
+from wsdcast.runs import recipes as experiment
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import GENERATOR
+from wsdcast.study.images import inpaint_study
 
 RECIPE = ImageRecipe.model_validate(yaml.safe_load(TINY_IMAGES))
 STAGES = ("prepare", "train", "sample", "score")

@@ -15,17 +15,17 @@ import xarray as xr
 from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
+from wsdcast.images.classifier import extractors, features_of
+from wsdcast.images.contexts import fixed_contexts
+from wsdcast.images.data.store import open_images
+from wsdcast.images.drawing import as_images, draw_samples, sampler_of
+from wsdcast.images.evaluation import Diverged, statistics_by_context
 from wsdcast.images.frechet import FeatureStatistics, frechet_distance
-from wsdcast.images.store import open_images
-from wsdcast.inpaint.classifier import extractors, features_of
-from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.drawing import as_images, draw_samples, sampler_of
-from wsdcast.inpaint.evaluation import Diverged, statistics_by_context
-from wsdcast.inpaint.networks import trained
-from wsdcast.inpaint.sample import sample
-from wsdcast.inpaint.score import score
-from wsdcast.inpaint.study import inpaint_study
-from wsdcast.inpaint.summary import Part, Setting, combine, rows, saturation
+from wsdcast.images.networks import trained
+from wsdcast.images.stages.sample import sample
+from wsdcast.images.stages.score import score
+from wsdcast.study.images import inpaint_study
+from wsdcast.study.images_summary import Part, Setting, combine, rows, saturation
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 2, 4))
 REFERENCE = {"classifier_distance": FeatureStatistics.of(FEATURES)}
@@ -112,8 +112,8 @@ def test_samples_that_are_not_finite_are_counted(inpainted):
 
 
 def test_samples_that_diverged_have_no_scores_and_a_word(inpainted, tmp_path, monkeypatch):
-    monkeypatch.setattr("wsdcast.inpaint.sample.EVALUATIONS", (2,))
-    monkeypatch.setattr("wsdcast.inpaint.sample.sampler_of", lambda *arguments: broken(sampler_of(*arguments), [], 1))
+    monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
+    monkeypatch.setattr("wsdcast.images.stages.sample.sampler_of", lambda *arguments: broken(sampler_of(*arguments), [], 1))
     run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
     summary = sample(run=run)
     assert summary.facts["diverged"] == "1 of 18 samples are not finite; they have no scores"
@@ -133,6 +133,7 @@ def test_samples_that_diverged_have_no_scores_and_a_word(inpainted, tmp_path, mo
         assert np.isnan(scores["crps"].sel(scored="generator")).all()
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monkeypatch):
     """By dpm2 with four evaluations; the other settings have the scores that they have without it."""
 
@@ -140,7 +141,7 @@ def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monk
         sampler = sampler_of(networks, solver, grid, nfe, *rest)
         return broken(sampler, [], 0) if (solver, nfe) == ("dpm2", 4) else sampler
 
-    monkeypatch.setattr("wsdcast.inpaint.study.sampler_of", of)
+    monkeypatch.setattr("wsdcast.study.images.sampler_of", of)
     run = prepared(inpainted, tmp_path / "run", "classifier", "moments", "generator")
     fewer = {"seeds": [0], "priors": ["warm"], "ablations": [], "visible": [], "warmths": [1], "nfe": [2, 4]}
     summary = inpaint_study(run=run, solvers=["dpm2", "midpoint"], **fewer)
@@ -171,6 +172,7 @@ def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monk
     assert summary.facts["chosen on"].startswith("6 contexts of validation images, by the classifier distance")
 
 
+@pytest.mark.slow
 def test_a_study_of_one_sample_of_each_context(inpainted, tmp_path):
     """Compared and found to saturate by the absolute error in the place of fair CRPS; and as Markdown."""
     run = prepared(inpainted, tmp_path / "run", "classifier", "moments", "generator")
@@ -195,8 +197,8 @@ def test_a_study_of_one_sample_of_each_context(inpainted, tmp_path):
 
 def test_a_table_without_a_best_setting_is_printed(capsys):
     """All settings of the only number of evaluations diverged."""
-    from wsdcast.artefact import Summary
     from wsdcast.cli.show import show
+    from wsdcast.runs.artefact import Summary
 
     row = {"kind": "curve", "prior": "standard", "nfe": 4, "best": False, "crps": np.nan, "classifier_distance": np.nan}
     show(Summary("inpaint study", scores=[row]), False)

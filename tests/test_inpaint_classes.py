@@ -11,15 +11,15 @@ import torch
 from test_errors import invoke, refused
 from test_inpaint import RECIPE, folder_of, prepared
 
-from wsdcast.errors import UserError
-from wsdcast.images.store import Images, open_images
-from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
-from wsdcast.inpaint.networks import fixed_moments_of, moments_by_class
-from wsdcast.inpaint.prepare import prepare
-from wsdcast.inpaint.sample import sample
-from wsdcast.inpaint.score import score
-from wsdcast.inpaint.study import inpaint_study
-from wsdcast.inpaint.train import train
+from wsdcast.images.contexts import fixed_contexts, training_pairs
+from wsdcast.images.data.store import Images, open_images
+from wsdcast.images.networks import fixed_moments_of, moments_by_class
+from wsdcast.images.stages.prepare import prepare
+from wsdcast.images.stages.sample import sample
+from wsdcast.images.stages.score import score
+from wsdcast.images.stages.train import train
+from wsdcast.runs.errors import UserError
+from wsdcast.study.images import inpaint_study
 from wsdcast.warmstart.prior import warm_start
 
 CLASSES = RECIPE.changed(task__kind="class", generator__prior="class-climatology")
@@ -69,7 +69,7 @@ def test_a_context_tells_the_class_and_nothing_else(images):
 
 
 def test_moments_are_those_of_the_class_over_the_training_images(images, monkeypatch):
-    monkeypatch.setattr("wsdcast.inpaint.networks.CHUNK", 50)
+    monkeypatch.setattr("wsdcast.images.networks.CHUNK", 50)
     contexts = fixed_contexts(images, "test", CLASSES.task)
     mean, std = fixed_moments_of(CLASSES, images)(contexts.context(torch.arange(20)))
     part = images.parts["train"]
@@ -117,7 +117,7 @@ def test_the_class_is_read_from_cards_that_were_rounded():
 
 
 def test_all_stages_and_the_study(inpainted, tmp_path, monkeypatch):
-    monkeypatch.setattr("wsdcast.inpaint.sample.EVALUATIONS", (2,))
+    monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
     run = prepared(inpainted, tmp_path / "run", "classifier")
     for stage in (train, sample):
         stage(CLASSES, run)

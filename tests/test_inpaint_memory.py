@@ -11,18 +11,18 @@ import torch
 from test_errors import refused
 from test_inpaint import RECIPE, prepared, state
 
-from wsdcast import artefact
-from wsdcast.artefact import Summary
-from wsdcast.errors import UserError
+from wsdcast.images import memory
+from wsdcast.images.data.made import MEMORY, made_image
+from wsdcast.images.data.store import Images, open_images, prepare_images
+from wsdcast.images.evaluation import DRAWS
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances
-from wsdcast.images.made import MEMORY, made_image
 from wsdcast.images.scores import AT_ONCE, radial_power, sample_statistics
-from wsdcast.images.store import Images, open_images, prepare_images
-from wsdcast.inpaint import memory
-from wsdcast.inpaint.evaluation import DRAWS
-from wsdcast.inpaint.sample import sample
-from wsdcast.inpaint.score import score
-from wsdcast.inpaint.study import inpaint_study
+from wsdcast.images.stages.sample import sample
+from wsdcast.images.stages.score import score
+from wsdcast.runs import resources
+from wsdcast.runs.artefact import Summary
+from wsdcast.runs.errors import UserError
+from wsdcast.study.images import inpaint_study
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def images(inpainted) -> Images:
 @pytest.fixture
 def free(monkeypatch) -> Callable[[float], None]:
     """Sets how much memory is free."""
-    return lambda size: monkeypatch.setattr(artefact, "free_memory", lambda: size)
+    return lambda size: monkeypatch.setattr(resources, "free_memory", lambda: size)
 
 
 def peak(action: Callable[[], object]) -> int:
@@ -103,7 +103,7 @@ def test_large_images_of_an_array_are_read_one_by_one(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     np.savez(tmp_path / "a.npz", images=random.integers(0, 256, (12, 40, 40, 3), dtype=np.uint8))
     prepare_images(tmp_path / "whole", tmp_path / "a.npz")
-    monkeypatch.setattr("wsdcast.images.sources.AT_ONCE", 100)
+    monkeypatch.setattr("wsdcast.images.data.sources.AT_ONCE", 100)
     prepare_images(tmp_path / "single", tmp_path / "a.npz")
     np.testing.assert_array_equal(open_images(tmp_path / "whole").images, open_images(tmp_path / "single").images)
 
@@ -125,7 +125,7 @@ def test_samples_that_do_not_fit_are_refused(inpainted, tmp_path, free, monkeypa
 
 
 def test_on_a_gpu_networks_take_none_of_the_machines_memory(images, free, monkeypatch):
-    monkeypatch.setattr("wsdcast.models.device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("wsdcast.runs.devices.device", lambda: torch.device("cuda"))
     free(1000)
     memory.require_sampling(RECIPE, images, 3, calibrated=True)
     with pytest.raises(UserError, match="needs 2 kB"):
@@ -159,7 +159,7 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_is_trained(inpaint
 
 def test_what_fits_is_not_refused(inpainted, tmp_path, free, monkeypatch):
     """With as much free as this machine has at least, tiny images pass; and samples that are current are not drawn again."""
-    monkeypatch.setattr("wsdcast.inpaint.sample.EVALUATIONS", (2,))
+    monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
     free(1e9)
     run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
     assert isinstance(sample(run=run), Summary)

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
-from wsdcast.forecasting.ensemble import in_batches
-from wsdcast.images.store import open_images
-from wsdcast.inpaint.contexts import fixed_contexts, training_pairs
-from wsdcast.inpaint.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
-from wsdcast.inpaint.networks import fixed_moments_of, moments_model, trained
-from wsdcast.inpaint.recipe import ImageMomentsNetwork, Task
-from wsdcast.inpaint.sample import _process, sample
-from wsdcast.inpaint.train import train
+from wsdcast.images.contexts import fixed_contexts, training_pairs
+from wsdcast.images.data.store import open_images
+from wsdcast.images.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
+from wsdcast.images.networks import fixed_moments_of, moments_model, trained
+from wsdcast.images.recipe import ImageMomentsNetwork, Task
+from wsdcast.images.stages.sample import _process, sample
+from wsdcast.images.stages.train import train
+from wsdcast.sampling.batches import in_batches
 from wsdcast.training import checkpoints
 from wsdcast.warmstart.evaluations import NAMES, solver
 from wsdcast.warmstart.flow import sample as algorithm_2
@@ -43,7 +43,7 @@ def networks(inpainted, images):
 
 
 def test_samples_depend_on_seed_image_and_number_alone(inpainted, tmp_path, monkeypatch):
-    monkeypatch.setattr("wsdcast.inpaint.sample._pictures", lambda *arguments: {})
+    monkeypatch.setattr("wsdcast.images.stages.sample._pictures", lambda *arguments: {})
     few = np.load(inpainted / "run/samples/samples.npy")
     run = prepared(inpainted, tmp_path / "run", "moments", "generator")
     sample(run=run, contexts=9, samples=4)
@@ -137,7 +137,7 @@ def test_fixed_contexts_are_the_same_in_any_batch(images):
 
 
 def test_fixed_contexts_are_where_the_networks_are(images, monkeypatch):
-    monkeypatch.setattr("wsdcast.models.device", lambda: torch.device("meta"))
+    monkeypatch.setattr("wsdcast.runs.devices.device", lambda: torch.device("meta"))
     contexts, some = fixed_contexts(images, "validation", RECIPE.task), torch.arange(2)
     assert {tensor.device.type for tensor in (contexts.context(some), contexts.target(some), contexts.noise(some, 2))} == {"meta"}
 
@@ -261,7 +261,7 @@ def test_contexts_of_a_step_are_the_same_for_any_number_of_processes(images):
 
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(inpainted, tmp_path, monkeypatch):
     """With dropout, flips, masks, noise and times, all of which are drawn; stopped in the one network and then in the other."""
-    recipe = RECIPE.changed(training__every=2, moments__dropout=0.2, generator__dropout=0.2)
+    recipe = RECIPE.changed(training__validate_every=2, moments__dropout=0.2, generator__dropout=0.2)
     whole = prepared(inpainted, tmp_path / "whole")
     train(recipe, whole)
     run = prepared(inpainted, tmp_path / "run")

@@ -17,24 +17,24 @@ from test_errors import invoke
 from test_inpaint import RECIPE, folder_of, prepared, state
 from typer.testing import CliRunner
 
-from wsdcast.artefact import Summary
 from wsdcast.cli import app
+from wsdcast.images.classifier import AT_ONCE, _error_rate, extractors, features_of, statistics_of
+from wsdcast.images.contexts import fixed_contexts
+from wsdcast.images.data.store import open_images
 from wsdcast.images.frechet import FeatureStatistics, frechet_distance
-from wsdcast.images.store import open_images
-from wsdcast.inpaint.classifier import AT_ONCE, _error_rate, extractors, features_of, statistics_of
-from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.prepare import prepare
-from wsdcast.inpaint.recipe import ImageData
-from wsdcast.inpaint.sample import sample
-from wsdcast.inpaint.score import score
-from wsdcast.inpaint.study import inpaint_study
-from wsdcast.inpaint.train import train
+from wsdcast.images.recipe import ImageData
+from wsdcast.images.stages.prepare import prepare
+from wsdcast.images.stages.sample import sample
+from wsdcast.images.stages.score import score
+from wsdcast.images.stages.train import train
+from wsdcast.runs.artefact import Summary
+from wsdcast.study.images import inpaint_study
 
 
 @pytest.fixture
 def few_pictures(monkeypatch):
     """Of the same noise in two evaluations alone."""
-    monkeypatch.setattr("wsdcast.inpaint.sample.EVALUATIONS", (2,))
+    monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_images_of_one_colour(tmp_path, few_pictures, colours):
 
 
 def test_a_classifier_that_was_stopped_goes_on(inpainted, images, tmp_path, monkeypatch, capsys):
-    run, recipe, looks = prepared(inpainted, tmp_path / "run"), RECIPE.changed(training__every=2), []
+    run, recipe, looks = prepared(inpainted, tmp_path / "run"), RECIPE.changed(training__validate_every=2), []
 
     def stop_at_the_second(*arguments: object) -> float:
         looks.append(arguments)
@@ -169,7 +169,7 @@ def test_a_classifier_that_was_stopped_goes_on(inpainted, images, tmp_path, monk
         return 0.5
 
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.inpaint.classifier._error_rate", stop_at_the_second)
+        patch.setattr("wsdcast.images.classifier._error_rate", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             extractors(recipe, run, images, None, Summary(""), False)
     assert not (run / "classifier").exists()
@@ -196,7 +196,7 @@ def test_features_do_not_depend_on_the_batch(inpainted, images, monkeypatch):
     assert features.std(axis=0).max() > 0
     np.testing.assert_allclose(features_of(extract, some.reshape(4, 10, 16, 16, 3))[2, 3], features[23], atol=1e-6)
     whole = statistics_of(extract, some)
-    monkeypatch.setattr("wsdcast.inpaint.classifier.AT_ONCE", 7)
+    monkeypatch.setattr("wsdcast.images.classifier.AT_ONCE", 7)
     np.testing.assert_allclose(features_of(extract, some), features, atol=1e-6)
     parts = statistics_of(extract, some)
     assert parts.count == whole.count == 40
@@ -305,7 +305,7 @@ def colours(images: torch.Tensor) -> torch.Tensor:
 def test_inception_is_beside_the_classifier(inpainted, images, tmp_path, monkeypatch):
     run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier", "samples")
     given: list[Path] = []
-    monkeypatch.setattr("wsdcast.inpaint.classifier.inception", lambda weights: given.append(weights) or colours)
+    monkeypatch.setattr("wsdcast.images.classifier.inception", lambda weights: given.append(weights) or colours)
     assert "fid" not in score(run=run).scores[0]
     summary = score(run=run, inception_weights=str(tmp_path / "weights.pth"))
     assert given == [tmp_path / "weights.pth"]

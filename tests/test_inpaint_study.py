@@ -19,19 +19,19 @@ from test_errors import invoke, refused
 from test_inpaint import RECIPE, state
 from torch import nn
 
-from wsdcast.artefact import Summary
+from wsdcast.images.classifier import extractors, features_of
+from wsdcast.images.contexts import fixed_contexts
+from wsdcast.images.data.resampling import context_weights
+from wsdcast.images.data.store import open_images
+from wsdcast.images.drawing import draw_samples, sampler_of
+from wsdcast.images.evaluation import DRAWS, references, statistics_by_context
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance, interval
-from wsdcast.images.resampling import context_weights
-from wsdcast.images.store import open_images
-from wsdcast.inpaint.classifier import extractors, features_of
-from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.drawing import draw_samples, sampler_of
-from wsdcast.inpaint.evaluation import DRAWS, references, statistics_by_context
-from wsdcast.inpaint.networks import generator_model, moments_model, trained
-from wsdcast.inpaint.prepare import prepare
-from wsdcast.inpaint.study import inpaint_study, moments_cost, settings_of, variant_of
-from wsdcast.inpaint.summary import Part, Setting, combine, halves
-from wsdcast.sharing import training_seconds, variant_place
+from wsdcast.images.networks import generator_model, moments_model, trained
+from wsdcast.images.stages.prepare import prepare
+from wsdcast.runs.artefact import Summary
+from wsdcast.study.images import inpaint_study, moments_cost, settings_of, variant_of
+from wsdcast.study.images_summary import Part, Setting, combine, halves
+from wsdcast.study.sharing import training_seconds, variant_place
 
 PRIORS = ("warm", "standard", "unblended", "mean-only", "features-only")
 
@@ -61,7 +61,7 @@ def study(place) -> xr.Dataset:
 @pytest.fixture
 def without_page(monkeypatch):
     """Figures take longer than all the rest."""
-    monkeypatch.setattr("wsdcast.inpaint.study.write_image_study_page", lambda path, *arguments: path.write_text(""))
+    monkeypatch.setattr("wsdcast.study.images.write_image_study_page", lambda path, *arguments: path.write_text(""))
 
 
 @pytest.fixture

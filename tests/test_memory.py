@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsdcast import artefact
-from wsdcast.artefact import free_memory, in_bytes, require_memory
-from wsdcast.errors import UserError
+from wsdcast.runs import resources
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.resources import free_memory, in_bytes, require_memory
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,14 @@ def test_sizes_in_units_that_tell(size, text):
 
 
 def test_what_fits_passes_and_what_does_not_is_refused(monkeypatch):
-    monkeypatch.setattr(artefact, "free_memory", lambda: 21_000_000_000)
+    monkeypatch.setattr(resources, "free_memory", lambda: 21_000_000_000)
     require_memory(21e9, "the planet")
     with pytest.raises(UserError, match=r"the planet at 8x4 needs 4\.2 TB of memory, but only 21 GB are free"):
         require_memory(4.2e12, "the planet at 8x4")
 
 
 def test_no_more_is_free_than_the_system_has(monkeypatch):
-    monkeypatch.setattr(artefact.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
+    monkeypatch.setattr(resources.psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
     assert free_memory() <= 5000
 
 
@@ -58,18 +58,18 @@ def test_limits_of_control_groups(tmp_path):
     group(root, "max", 0, 0, version=2)
     group(root / "slurm", "1000", 900, 300, version=2)
     group(root / "slurm/job", "max", 500, 0, version=2)
-    assert list(artefact._free_in_groups(root, membership)) == [400]
+    assert list(resources._free_in_groups(root, membership)) == [400]
     group(root / "slurm/job", "600", 500, 50, version=2)
-    assert list(artefact._free_in_groups(root, membership)) == [150, 400]
+    assert list(resources._free_in_groups(root, membership)) == [150, 400]
     group(root / "slurm/job", "600", 700, 50, version=2)  # over a limit that was lowered
-    assert list(artefact._free_in_groups(root, membership)) == [0, 400]
+    assert list(resources._free_in_groups(root, membership)) == [0, 400]
 
 
 def test_limits_of_control_groups_of_version_1(tmp_path):
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
     membership.write_text("5:cpu:/docker\n4:memory:/docker\n0::/\n")
     group(root / "memory/docker", "1000", 700, 100, version=1)
-    assert list(artefact._free_in_groups(root, membership)) == [410]
+    assert list(resources._free_in_groups(root, membership)) == [410]
 
 
 def test_a_container_that_does_not_see_its_own_path(tmp_path):
@@ -77,5 +77,5 @@ def test_a_container_that_does_not_see_its_own_path(tmp_path):
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
     membership.write_text("0::/../outside\n")
     group(root, "2000", 500, 0, version=2)
-    assert list(artefact._free_in_groups(root, membership)) == [1500]
-    assert list(artefact._free_in_groups(root, tmp_path / "none")) == []
+    assert list(resources._free_in_groups(root, membership)) == [1500]
+    assert list(resources._free_in_groups(root, tmp_path / "none")) == []

@@ -10,9 +10,9 @@ import xarray as xr
 from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, opened_scores, refuses, truth_dataset, weather, write
 
 import wsdcast
-from wsdcast.artefact import Summary
 from wsdcast.report.page import write_report
-from wsdcast.stages import score
+from wsdcast.runs.artefact import Summary
+from wsdcast.weather.stages import score
 
 PAST = 48
 """States of the truth before the first start."""

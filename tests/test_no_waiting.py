@@ -14,11 +14,11 @@ from torch.utils._pytree import tree_leaves
 
 from wsdcast.nets.unet import UNet
 from wsdcast.training.batches import FlowBatch, Pairs
+from wsdcast.training.loop import fit, read
+from wsdcast.training.state import Training
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.flow import Draws, joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
-from wsdcast.warmstart.training import fit, read
-from wsdcast.warmstart.training_state import Training
 
 SAMPLES, CHANNELS, GRID = 4, 2, (8, 16)
 DEPENDS_ON_DATA = ("nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "_local_scalar_dense", "equal")
@@ -54,7 +54,7 @@ def moments_network(rank: int, dropout: float = 0.1) -> MomentsModel:
 
 
 def generator_network(rank: int, recompute: bool = False, dropout: float = 0.1) -> UNet:
-    return UNet((5 + rank) * CHANNELS, CHANNELS, (8, 8), scalars=2, dropout=dropout, recompute=recompute)
+    return UNet((5 + rank) * CHANNELS, CHANNELS, (8, 8), scalars=2, dropout=dropout, activation_checkpointing=recompute)
 
 
 def moments_loss(model: MomentsModel, batch: Pairs) -> Tensor:

@@ -15,13 +15,14 @@ import zarr
 from conftest import six_hourly, wind_dataset
 
 import wsdcast
-from wsdcast.data.blocks import repeated_extreme
-from wsdcast.data.classic_netcdf import required_size
-from wsdcast.data.layout import is_metres_per_second, order_of, wind_of
-from wsdcast.data.opening import open_dataset
-from wsdcast.data.record import Record, open_record
-from wsdcast.data.truth import open_truth
-from wsdcast.errors import UserError
+from wsdcast.data.sources.blocks import repeated_extreme
+from wsdcast.data.sources.classic_netcdf import required_size
+from wsdcast.data.sources.layout import is_metres_per_second, order_of, wind_of
+from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.runs.errors import UserError
+from wsdcast.verification.truth import open_truth
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0, 360, 30.0)
 
@@ -284,7 +285,7 @@ def test_a_grid_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path
 
 def test_few_steps_on_a_fine_grid_need_little_memory(tmp_path, monkeypatch):
     """What is refused depends on the steps too: shards are no larger than the record."""
-    monkeypatch.setattr("wsdcast.artefact.free_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr("wsdcast.runs.resources.free_memory", lambda: 2_000_000_000)
     wind().to_netcdf(tmp_path / "a.nc")
     wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="720x361", run=tmp_path / "run")
     with pytest.raises(UserError, match=r"preparing 3200 steps of wind on the grid 1440x721 needs .* GB of memory"):

@@ -10,10 +10,10 @@ import pytest
 import xarray as xr
 from conftest import six_hourly
 
-from wsdcast.data.conventions import to_conventions
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import read_wind
-from wsdcast.errors import UserError
+from wsdcast.data.sources.conventions import to_conventions
+from wsdcast.data.store.zarr_store import read_wind
+from wsdcast.runs.errors import UserError
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics, kinetic_energy_statistics
 from wsdcast.verification.statistics import joint_statistics, metrics, statistics, with_both
 

@@ -8,11 +8,11 @@ import pytest
 from torch import nn
 
 import wsdcast
-from wsdcast import artefact
-from wsdcast.errors import UserError
-from wsdcast.inpaint import train as image_stage
+from wsdcast.images.stages import train as image_stage
+from wsdcast.nets.peak import peak_memory, training_memory
 from wsdcast.nets.unet import UNet
-from wsdcast.peak import peak_memory, training_memory
+from wsdcast.runs import resources
+from wsdcast.runs.errors import UserError
 
 
 def test_peak_of_a_chain():
@@ -31,7 +31,7 @@ def test_peak_of_a_network_grows_with_the_batch_and_depth_is_kept_in_training_al
     peaks = [peak_memory(one, *shapes(batch), training=training) for batch in (1, 9)]
     weights = sum(parameter.nbytes for parameter in one.parameters()) if training else 0
     assert (peaks[1] - weights) == pytest.approx(9 * (peaks[0] - weights), rel=0.1)
-    recomputed = UNet(3, 2, (8, 16), 4, 1, recompute=True, attention=(1,))
+    recomputed = UNet(3, 2, (8, 16), 4, 1, activation_checkpointing=True, attention=(1,))
     deep, again = (peak_memory(network, *shapes(64), training=training) for network in (four, recomputed))
     assert (again < 0.7 * deep) == training
 
@@ -46,9 +46,10 @@ def test_training_memory_adds_up():
 @pytest.fixture
 def full(monkeypatch):
     """A machine whose memory is taken, but for a little."""
-    return lambda: monkeypatch.setattr(artefact, "free_memory", lambda: 10_000)
+    return lambda: monkeypatch.setattr(resources, "free_memory", lambda: 10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", ["frozen", "joint"])
 def test_a_training_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full, moments):
     run = tmp_path / "run"
@@ -62,6 +63,7 @@ def test_a_training_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full, mome
     assert sorted(run.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_rollout_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full):
     run = tmp_path / "run"
     wsdcast.prepare(tiny_recipe, run)

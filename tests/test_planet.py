@@ -10,9 +10,9 @@ import pytest
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
-from wsdcast.data.planet import LOWER, UPPER, Planet, PlanetSettings, mean_square
-from wsdcast.data.simulation import simulation
-from wsdcast.errors import UserError
+from wsdcast.data.planet.simulation import simulation
+from wsdcast.data.planet.source import LOWER, UPPER, Planet, PlanetSettings, mean_square
+from wsdcast.runs.errors import UserError
 
 SMALL = PlanetSettings(truncation=21)
 
@@ -89,9 +89,10 @@ def test_stirring_has_the_size_that_is_asked(precise, weather):
     assert 0.6 * asked < np.sqrt(np.mean(squares)) <= asked
 
 
+@pytest.mark.slow
 def test_same_seed_same_bits_whatever_the_threads():
     script = (
-        "import hashlib\nfrom wsdcast.data.grid import Grid\nfrom wsdcast.data.simulation import simulation\n"
+        "import hashlib\nfrom wsdcast.data.grid import Grid\nfrom wsdcast.data.planet.simulation import simulation\n"
         "blocks = simulation(1, 0, 0.35, Grid.regular('64x32')).blocks(4)\n"
         "print(hashlib.sha256(b''.join(block.tobytes() for block in blocks)).hexdigest())"
     )
@@ -111,6 +112,7 @@ def test_other_seeds_are_other_planets_and_other_weather():
     assert np.abs(Planet(SMALL, seed=1).land - Planet(SMALL, seed=0).land).max() > 0.5
 
 
+@pytest.mark.slow
 def test_weather_is_like_weather():
     """Winds, spectrum and growth of errors of the default planet, as the documentation states them."""
     planet = Planet()

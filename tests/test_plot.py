@@ -21,17 +21,17 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.forecasts import QUANTILES, STATISTICS, statistics
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import SPEED, VARIABLES, open_store, read_wind
-from wsdcast.errors import UserError
-from wsdcast.names import FigureName
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES, open_store, read_wind
 from wsdcast.report import figures
 from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.plume import nearest, place
 from wsdcast.report.style import looks
-from wsdcast.stages.plot import OF_SCORES, _plume
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FigureName
+from wsdcast.weather.stages.plot import OF_SCORES, _plume
 
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="MP4 needs ffmpeg, which is not here")
 

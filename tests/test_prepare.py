@@ -11,11 +11,11 @@ import xarray as xr
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 
 import wsdcast
-from wsdcast.data.analysis import STEP, Analysis, open_analysis
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.store import SCALE, PackedWind
-from wsdcast.recipe import load_recipe
+from wsdcast.data.store.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.store.zarr_store import SCALE, PackedWind
+from wsdcast.weather.recipe import load_recipe
 
 
 def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analysis:

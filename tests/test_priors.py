@@ -12,19 +12,19 @@ from scipy.special import logit
 from scipy.stats import kstest, norm
 from torch import nn
 
-from wsdcast.data.analysis import Analysis
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import PackedWind
-from wsdcast.experiment import TrainingTimes
-from wsdcast.models import generator_model, moments_model
-from wsdcast.priors import STATES, climatology
-from wsdcast.recipe import Generator, Moments
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import PackedWind
+from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.ablations import features_only, fixed_moments, mean_only, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, warm_start
+from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.priors import STATES, climatology
+from wsdcast.weather.recipe import Generator, Moments
 
 SHAPE = (2, 3, 4)
 

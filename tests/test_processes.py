@@ -21,14 +21,16 @@ from test_training import How, X, regression
 from torch import nn
 
 import wsdcast
-from wsdcast.data.analysis import open_analysis
-from wsdcast.errors import UserError  # noqa: F401  (for the scripts)
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs.errors import UserError  # noqa: F401  (for the scripts)
 from wsdcast.training.batches import FlowBatch
+from wsdcast.training.loop import fit, read  # noqa: F401  (read for the scripts)
 from wsdcast.training.predictions import write_predictions
+from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import Draws
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.warmstart.training import fit, read  # noqa: F401  (read for the scripts)
-from wsdcast.warmstart.training_state import Training
+
+pytestmark = pytest.mark.slow
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -36,7 +38,8 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 def two(place: Path, body: str) -> subprocess.CompletedProcess[str]:
     """Run a script in two processes that have joined, in the directory ``place``, with what these tests define."""
     script = place / "script.py"
-    head = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom test_processes import *\nfrom wsdcast import processes\n"
+    head = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    head += "from test_processes import *\nfrom wsdcast.runs import processes\n"
     script.write_text(f"{head}processes.join()\nrank = processes.number()\n{body}\n")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *TORCHRUN, str(script)]
@@ -67,11 +70,13 @@ def gradients(name: str, how: How) -> dict[str, torch.Tensor]:
     return {"norm": step.gradient} | {key: value.grad.contiguous() for key, value in training.model.named_parameters()}
 
 
+BIG = 1e9  # so that no gradient is clipped
 CASES = [
-    ("plain", How(steps=1, batch=7, clip=1e9), How(steps=1, batch=14, clip=1e9)),
-    ("plain", How(steps=1, batch=3, accumulate=3, clip=1e9), How(steps=1, batch=14, clip=1e9)),  # three, three and one of each process
-    ("joint", How(steps=1, batch=2, clip=1e9), How(steps=1, batch=4, clip=1e9)),
-    ("joint", How(steps=1, batch=3, accumulate=2, clip=1e9), How(steps=1, batch=6, accumulate=2, clip=1e9)),
+    ("plain", How(steps=1, batch=7, gradient_clip=BIG), How(steps=1, batch=14, gradient_clip=BIG)),
+    # Three, three and one of each process.
+    ("plain", How(steps=1, batch=3, accumulate=3, gradient_clip=BIG), How(steps=1, batch=14, gradient_clip=BIG)),
+    ("joint", How(steps=1, batch=2, gradient_clip=BIG), How(steps=1, batch=4, gradient_clip=BIG)),
+    ("joint", How(steps=1, batch=3, accumulate=2, gradient_clip=BIG), How(steps=1, batch=6, accumulate=2, gradient_clip=BIG)),
 ]
 
 
@@ -204,7 +209,7 @@ data: {grid: 16x8, days: 20}
 moments: {widths: [8, 8], steps: 4, batch: 4, dropout: 0.1}
 generator: {widths: [8, 8], steps: 12, batch: 2, accumulate: 2, dropout: 0.3}
 rollout: {members: 2, nfe: 2, starts: 2, days: 0.5}
-training: {every: 100}
+training: {validate_every: 100}
 """
 
 
@@ -218,8 +223,8 @@ def prepared(tmp_path_factory) -> Path:
 
 LATE = """
 import time
-from wsdcast.stages import rollout, train
-from wsdcast.data.forecasts import Forecasts
+from wsdcast.weather.stages import rollout, train
+from wsdcast.data.store.forecasts import Forecasts
 
 def never(*_):
     raise AssertionError("only the first looks")
@@ -306,7 +311,7 @@ import sys, time
 from pathlib import Path
 from types import SimpleNamespace
 import psutil
-from wsdcast.data import analysis
+from wsdcast.data.store import analysis
 psutil.virtual_memory = lambda: SimpleNamespace(available=1000)
 read = analysis.read_packed
 

@@ -11,10 +11,11 @@ import pytest
 import xarray as xr
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 
-from wsdcast.data.blocks import read_block
-from wsdcast.data.opening import open_dataset
-from wsdcast.data.record import Record, open_record
-from wsdcast.errors import UserError
+from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.runs.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
@@ -60,7 +61,7 @@ def test_blocks_end_where_chunks_do(tmp_path, monkeypatch, chunk):
     hourly = np.delete(np.datetime64("2020-01-01", "ns") + np.timedelta64(1, "h") * np.arange(300), slice(100, 115))
     dataset = wind_dataset(hourly, LATITUDES, LONGITUDES)
     dataset.to_netcdf(tmp_path / "wind.nc", encoding={name: {"chunksizes": (chunk, 7, 8)} for name in ("u10", "v10")})
-    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 10)  # ten steps, and forty at most
+    monkeypatch.setattr("wsdcast.data.sources.pieces.BLOCK_BYTES", 8 * 7 * 8 * 10)  # ten steps, and forty at most
     record = open_record(str(tmp_path / "wind.nc"), tmp_path)
     blocks = list(record.blocks())
     assert [block.first for block in blocks] == [0, *(block.last for block in blocks[:-1])]
@@ -75,7 +76,7 @@ def test_blocks_end_where_chunks_do(tmp_path, monkeypatch, chunk):
 def test_a_chunk_too_large_to_be_read_at_once_is_split(tmp_path, monkeypatch):
     dataset = wind_dataset(six_hourly("2020-01-01", 100), LATITUDES, LONGITUDES)
     dataset.to_netcdf(tmp_path / "wind.nc", encoding={name: {"chunksizes": (100, 7, 8)} for name in ("u10", "v10")})
-    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 10)
+    monkeypatch.setattr("wsdcast.data.sources.pieces.BLOCK_BYTES", 8 * 7 * 8 * 10)
     record = open_record(str(tmp_path / "wind.nc"), tmp_path)
     assert [block.last - block.first for block in record.blocks()] == [40, 40, 20]
     np.testing.assert_array_equal(read(record)[:, 0], dataset.u10.values)
@@ -263,7 +264,7 @@ def test_a_real_file_of_two_versions_is_merged(tmp_path):
     one, other = renamed.u10.sel(expver=1), renamed.u10.sel(expver=5)
     assert one.isnull().any()
     assert other.isnull().any()
-    from wsdcast.data.layout import values_of, wind_of
+    from wsdcast.data.sources.layout import values_of, wind_of
 
     field = wind_of(renamed).u
     globe = field.isel(latitude=slice(0, 4), longitude=slice(0, 4))
@@ -285,7 +286,7 @@ def test_real_grib_is_the_wind_of_its_converted_twin(tmp_path):
         values = eccodes.codes_get_values(message).reshape(181, 360)
         assert eccodes.codes_get(message, "shortName") == "10u"
         eccodes.codes_release(message)
-    from wsdcast.data.layout import order_of, values_of, wind_of
+    from wsdcast.data.sources.layout import order_of, values_of, wind_of
 
     wind = wind_of(open_dataset(str(path))).u
     assert order_of(wind)[2].name == "360x181"

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from wsdcast.data.forecasts import QUANTILES
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import SPEED, VARIABLES
+from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.page import write_report
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of, units_of
@@ -277,7 +277,14 @@ def test_coastlines():
 # In a browser.
 
 CHROMIUM = shutil.which("chromium")
-in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (on Debian: apt-get install chromium)")
+WITHOUT_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+
+def in_chromium(test):
+    """Mark a test that a browser takes part in."""
+    return pytest.mark.slow(WITHOUT_CHROMIUM(test))
+
+
 PHONE, SCREEN, A4 = {"width": 390, "height": 844}, {"width": 1200, "height": 900}, {"width": 703, "height": 1000}
 MODEL = "Bokeh.documents[0].get_model_by_name('{}')"
 

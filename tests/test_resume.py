@@ -16,10 +16,11 @@ import xarray as xr
 from conftest import TINY, six_hourly, wind_dataset
 
 import wsdcast
-from wsdcast.data import building, climatology, shards
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.store import VARIABLES
-from wsdcast.errors import UserError
+from wsdcast.data import climatology
+from wsdcast.data.store import building, shards
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 RECIPE = "name: r\ndata: {source: files/*.nc, grid: 8x4, validation_from: 2020-03-01, test_from: 2020-03-10}"
@@ -54,15 +55,16 @@ def names_in(run: str) -> list[str]:
     return sorted(path.name for path in Path(run).iterdir())
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_started_again(tmp_path):
     """kill -9 as shards appear, again and again, until a run comes through: the same bytes as in one go, and every run adds something."""
     hours = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(6000)
     wind_dataset(hours, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "wind.nc")
     command = [sys.executable, "-m", "wsdcast", "prepare", "--source", str(tmp_path / "wind.nc"), "--grid", "8x4", "--run"]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    slow = "import time\nfrom wsdcast.data import shards\nwrite = shards.regridded\n"
+    slow = "import time\nfrom wsdcast.data.store import shards\nwrite = shards.regridded\n"
     slow += "def regridded(*arguments):\n    time.sleep(0.1)\n    return write(*arguments)\nshards.regridded = regridded\n"
-    slow += "import wsdcast.data.record as record\nrecord.BLOCK_BYTES = 8 * 7 * 8 * 64\nfrom wsdcast.cli import app\napp()\n"
+    slow += "from wsdcast.data.sources import pieces\npieces.BLOCK_BYTES = 8 * 7 * 8 * 64\nfrom wsdcast.cli import app\napp()\n"
     kills, marks = 0, tmp_path / "run/.analysis.partial.marks"
     while not (tmp_path / "run/analysis.zarr").exists():
         before = len(list(marks.glob("*"))) if marks.exists() else 0
@@ -83,11 +85,11 @@ def test_killed_just_before_the_end(months, monkeypatch):
     """All shards there, statistics not: nothing is read again."""
     expected = bytes_of(prepare("whole"))
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.data.building.statistics", lambda *arguments: 1 / 0)
+        patch.setattr("wsdcast.data.store.building.statistics", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare("run")
     (Path("run") / ".analysis.partial.zarr/10m_u_component_of_wind/c/3/0/0.1234.partial").write_bytes(b"half a shard")
-    monkeypatch.setattr("wsdcast.data.shards.read_block", lambda block: pytest.fail("read again"))
+    monkeypatch.setattr("wsdcast.data.store.shards.read_block", lambda block: pytest.fail("read again"))
     assert bytes_of(prepare("run")) == expected
 
 
@@ -103,8 +105,8 @@ def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
     # Damage that opening does not show: values that no wind has.
     part = months.isel(time=slice(125, 250))
     part.assign(u10=part.u10.where(part.time != part.time[60], 999.0)).to_netcdf("files/1.nc")
-    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 16)
-    monkeypatch.setattr("wsdcast.data.shards.AT_ONCE", 1)
+    monkeypatch.setattr("wsdcast.data.sources.pieces.BLOCK_BYTES", 8 * 7 * 8 * 16)
+    monkeypatch.setattr("wsdcast.data.store.shards.AT_ONCE", 1)
     with pytest.raises(UserError, match=r"files/1.nc: absurd values .*999 m/s\) in 10 m wind u at 2020-02-16T06:00"):
         prepare("run")
     written = {path.name for path in Path("run/.analysis.partial.marks").iterdir()} - {"claim.json"}
@@ -120,7 +122,7 @@ def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
 def test_marks_without_a_store_are_not_believed(months, monkeypatch):
     """Killed after the store got its name and before its marks were gone, then the store was deleted: all of it is made again."""
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.stages.prepare.shutil.rmtree", lambda *arguments, **options: None)
+        patch.setattr("wsdcast.weather.stages.prepare.shutil.rmtree", lambda *arguments, **options: None)
         expected = bytes_of(prepare("run"))
     assert names_in("run") == [".analysis.partial.marks", "analysis.zarr"]
     Path("run/analysis.zarr").rename("before.zarr")
@@ -130,7 +132,7 @@ def test_marks_without_a_store_are_not_believed(months, monkeypatch):
 
 def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.data.building.statistics", lambda *arguments: 1 / 0)
+        patch.setattr("wsdcast.data.store.building.statistics", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare("run")
     marks = names_in("run/.analysis.partial.marks")
@@ -141,6 +143,7 @@ def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
     assert names_in("run") == ["analysis.zarr"]
 
 
+@pytest.mark.slow
 def test_a_planet_goes_on_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for module in (shards, building, climatology):
@@ -156,11 +159,11 @@ def test_a_planet_goes_on_too(tmp_path, monkeypatch):
         return shards.write_shard(store, shard, mark, parts)
 
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.data.building.write_shard", failing)
+        patch.setattr("wsdcast.data.store.building.write_shard", failing)
         with pytest.raises(OSError, match="No space"):
             prepare("run")
     written.clear()
-    monkeypatch.setattr("wsdcast.data.building.write_shard", lambda *all: written.append(all[1]) or shards.write_shard(*all))
+    monkeypatch.setattr("wsdcast.data.store.building.write_shard", lambda *all: written.append(all[1]) or shards.write_shard(*all))
     assert bytes_of(prepare("run")) == expected
     assert written == [4, 5, 6, 7]
 

@@ -19,28 +19,29 @@ from conftest import TINY
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.artefact import alone, partial_of
-from wsdcast.background import ahead, in_background
 from wsdcast.cli import app
-from wsdcast.data import analysis
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.forecasts import LEADS_PER_CHUNK, QUANTILES, STATISTICS, STOPPED, Forecasts, statistics
-from wsdcast.data.store import VARIABLES
-from wsdcast.errors import UserError
-from wsdcast.forecasting import sampling, writing
-from wsdcast.forecasting.acceleration import in_bfloat16
-from wsdcast.forecasting.ensemble import in_batches
-from wsdcast.forecasting.running import ensembles, groups
-from wsdcast.forecasting.sampling import sampler_of
-from wsdcast.forecasting.starts import starts_of
-from wsdcast.names import FORECAST, MOMENTS_FORECAST
-from wsdcast.priors import trained
-from wsdcast.recipe import load_recipe
-from wsdcast.stages import rollout as stage
-from wsdcast.unfinished import marks_of
+from wsdcast.data.store import analysis
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES, STATISTICS, STOPPED, Forecasts, statistics
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.artefact import alone, partial_of
+from wsdcast.runs.background import ahead, in_background
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.runs.unfinished import marks_of
+from wsdcast.sampling.acceleration import in_bfloat16
+from wsdcast.sampling.batches import in_batches
 from wsdcast.verification import streamed
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.warmstart import evaluations
+from wsdcast.weather import samplers as sampling
+from wsdcast.weather.forecast import writing
+from wsdcast.weather.forecast.initial_times import starts_of
+from wsdcast.weather.forecast.running import ensembles, groups
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.stages import rollout as stage
 
 RECIPE = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "rollout: {members: 5, nfe: 2, starts: 4, days: 1}")
 
@@ -123,12 +124,13 @@ def test_groups_on_a_gpu_are_even_and_fit_a_batch():
     assert sizes(starts[:0], 5, 25) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [1, 3])
 def test_killed_and_started_again(run, whole, when, monkeypatch):
     """Killed where some starts are written and one is half written, it does the rest and leaves the same store."""
     script = f"""
 import os, signal, wsdcast
-from wsdcast.data.forecasts import Forecasts
+from wsdcast.data.store.forecasts import Forecasts
 write, calls = Forecasts.write, []
 def killed(self, row, first, wind):
     write(self, row, first, wind)
@@ -136,7 +138,7 @@ def killed(self, row, first, wind):
     if len(calls) == {when}:
         os.kill(os.getpid(), signal.SIGKILL)
 Forecasts.write = killed
-from wsdcast.stages import rollout
+from wsdcast.weather.stages import rollout
 rollout.groups = lambda starts, *how, **alone: [starts[i:i + 1] for i in range(starts.size)]
 wsdcast.rollout(run={str(run)!r})
 """
@@ -173,6 +175,7 @@ def test_two_at_once_are_kept_apart(run):
     assert not (run / FORECAST).exists()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_starts(run, whole):
     """Each writes its own, and the store is the one that one process writes."""
     arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "wsdcast", "rollout"]
@@ -458,6 +461,7 @@ def test_ahead_passes_items_and_errors_on():
     assert made == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_lead_times(run, monkeypatch):
     """Fields of at most one chunk are held, however long the forecast; what waits for the writer is bounded above."""
     alive: set[int] = set()

@@ -10,7 +10,7 @@ import scoringrules
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import VARIABLES
+from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.verification.intervals import with_intervals
 from wsdcast.verification.kernels import (
     brier_score,

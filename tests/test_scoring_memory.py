@@ -13,14 +13,16 @@ import pytest
 import xarray as xr
 from test_any_forecast import forecast_dataset, refuses, truth_dataset, write
 
-from wsdcast import artefact
-from wsdcast.data.ensembles import open_forecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import VARIABLES
+from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.report.shown_fields import choose, read_speeds
+from wsdcast.runs import resources
 from wsdcast.verification import kinetic_energy, memory
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, _read, climate_of, fields_of, joined, opened, score_start, statistics_of
+
+pytestmark = pytest.mark.slow
 
 HOUR = np.timedelta64(1, "h")
 TOO_MUCH = 2.5
@@ -116,7 +118,7 @@ def test_summing_takes_what_is_said(grid, members, starts, leads):
 )
 def test_what_cannot_fit_is_refused_before_it_starts(free, what, tmp_path, monkeypatch):
     truth, forecast = write(truth_dataset(), tmp_path / "truth.zarr"), write(forecast_dataset(), tmp_path / "model.zarr")
-    monkeypatch.setattr(artefact, "free_memory", lambda: free)
+    monkeypatch.setattr(resources, "free_memory", lambda: free)
     line = refuses(forecast, "--truth", truth, "--run", tmp_path / "run")
     assert what in line
     assert "B of memory, but only" in line

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart import times
 from wsdcast.warmstart.dpm import Statistics, _weights, dpm_solver, dpm_solver_v3
 from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, TORCHDIFFEQ, Counted, evaluations, grid, solver, steps_for

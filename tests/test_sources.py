@@ -14,9 +14,9 @@ from conftest import six_hourly, wind_dataset
 from servers import serve
 
 import wsdcast
-from wsdcast.data.layout import STATIC_NAMES, STATIC_UNITS
-from wsdcast.data.opening import BUILT_IN
-from wsdcast.errors import UserError
+from wsdcast.data.sources.layout import STATIC_NAMES, STATIC_UNITS
+from wsdcast.data.sources.opening import BUILT_IN
+from wsdcast.runs.errors import UserError
 
 # Not yet in the text of the version 3 standard, but in the public stores.
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata")
@@ -167,6 +167,7 @@ def test_processes_give_the_same_store_as_threads(tmp_path, wind, expected):
     assert dict(os.environ) == before
 
 
+@pytest.mark.slow
 def test_a_running_scheduler_gives_the_same_store(tmp_path, wind, expected):
     from dask.distributed import LocalCluster
 
@@ -217,6 +218,7 @@ def test_https_with_a_chunk_that_fails_three_times(tmp_path, bucket, expected):
     assert_same_store(tmp_path / "run/analysis.zarr", expected)
 
 
+@pytest.mark.slow
 def test_s3(tmp_path, monkeypatch, bucket, expected):
     """moto's server, listing and ranges included: a sharded store of version 3 without consolidated metadata."""
     import boto3
@@ -299,6 +301,6 @@ def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, buc
         summaries = list(wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run"))
     assert [summary.stage for summary in summaries] == ["prepare", "train", "rollout", "score"]
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
-        assert set(content["context"]["static"]) < set(store.data_vars)
-    assert len(content["context"]["static"]) == 5
+        assert set(content["forcings"]["static"]) < set(store.data_vars)
+    assert len(content["forcings"]["static"]) == 5
     assert next(iter(wsdcast.run(tmp_path / "era5.yaml", tmp_path / "run"))).facts == {"current": f"{tmp_path}/run/analysis.zarr"}

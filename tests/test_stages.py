@@ -18,11 +18,11 @@ import xarray as xr
 from conftest import TINY
 
 import wsdcast
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.store import VARIABLES
-from wsdcast.errors import UserError
-from wsdcast.recipe import load_recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.errors import UserError
 from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.weather.recipe import load_recipe
 
 ENTRY_POINT = Path(sys.executable).with_name("wsdcast")
 
@@ -233,9 +233,13 @@ def test_what_an_older_version_made_is_current_where_new_keys_are_at_their_defau
     shutil.copytree(place / "runs/tiny", tmp_path / "run")
     path = tmp_path / "run/generator/stamp.json"
     stamp = json.loads(path.read_text())
-    del stamp["recipe"]["generator"]["warm_up"], stamp["recipe"]["training"]
+    del stamp["recipe"]["generator"]["warmup_steps"], stamp["recipe"]["training"]
     path.write_text(json.dumps(stamp | {"hash": "of another version"}))
     assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
-    other = load_recipe(place / "tiny.yaml").changed(generator__warm_up=1)
-    with pytest.raises(UserError, match=r"generator.warm_up: None there, 1 here"):
+    stamp["recipe"]["generator"]["rate"] = stamp["recipe"]["generator"].pop("learning_rate")
+    stamp["recipe"]["context"] = stamp["recipe"].pop("forcings")
+    path.write_text(json.dumps(stamp | {"hash": "of version 0.1.0, which had other names"}))
+    assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
+    other = load_recipe(place / "tiny.yaml").changed(generator__warmup_steps=1)
+    with pytest.raises(UserError, match=r"generator.warmup_steps: None there, 1 here"):
         wsdcast.train(other, tmp_path / "run")

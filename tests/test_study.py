@@ -14,21 +14,21 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.artefact import read_stamp, resolve
 from wsdcast.cli import app
-from wsdcast.context import samples_of
-from wsdcast.data.analysis import open_analysis
-from wsdcast.errors import UserError
-from wsdcast.forecasting.ensemble import member_noise
-from wsdcast.forecasting.sampling import sampler_of, without_auto
-from wsdcast.priors import trained
-from wsdcast.recipe import Recipe, load_recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs.artefact import read_stamp, resolve
+from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.summary import combine, saturation
 from wsdcast.study.variants import moments_cost, variant_of
 from wsdcast.training.predictions import predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.samplers import sampler_of, without_auto
+from wsdcast.weather.samples import samples_of
 
 RECIPE = """
 name: tiny

@@ -12,14 +12,14 @@ from conftest import TINY
 from test_study import parts
 
 import wsdcast
-from wsdcast.artefact import resolve
-from wsdcast.data.analysis import open_analysis
-from wsdcast.errors import UserError
-from wsdcast.forecasting.sampling import best_of, without_auto
-from wsdcast.priors import trained
-from wsdcast.recipe import Recipe, load_recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs.artefact import resolve
+from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.summary import combine, rows, saturation
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.samplers import best_of, without_auto
 
 Scores = dict[tuple[str, int], tuple[float, float]]
 

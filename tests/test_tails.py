@@ -9,12 +9,12 @@ from scipy import stats
 from test_inpaint import RECIPE
 
 import wsdcast
-from wsdcast.errors import UserError
-from wsdcast.images.store import open_images
-from wsdcast.inpaint.contexts import fixed_contexts
-from wsdcast.inpaint.networks import trained
-from wsdcast.inpaint.sample import _tails
+from wsdcast.images.contexts import fixed_contexts
+from wsdcast.images.data.store import open_images
+from wsdcast.images.networks import trained
+from wsdcast.images.stages.sample import _tails
 from wsdcast.report.tails import tails_figure
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.ablations import no_blending
 from wsdcast.warmstart.prior import InformedPrior, warmth_blending
 from wsdcast.warmstart.tails import AS_THEY_ARE, EDGES, WARMTHS, Tails, tails_of
@@ -102,6 +102,7 @@ def test_tails_of_a_run_of_images_are_those_of_its_hidden_values(inpainted):
     assert found[AS_THEY_ARE].within <= 1
 
 
+@pytest.mark.slow
 def test_tails_of_wind(tmp_path, tiny_recipe):
     run = tmp_path / "run"
     wsdcast.prepare(tiny_recipe, run)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsdcast.images import tasks
+from wsdcast.images.data import tasks
 
 
 @pytest.fixture

@@ -26,18 +26,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wsdcast
-from wsdcast.artefact import make_stamp
-from wsdcast.context import samples_of, surroundings
-from wsdcast.data.analysis import open_analysis
-from wsdcast.errors import UserError
+from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.unet import UNet
-from wsdcast.recipe import load_recipe
-from wsdcast.stages import train
+from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.unfinished import marks_of
 from wsdcast.training import checkpoints, fitting
-from wsdcast.unfinished import marks_of
+from wsdcast.training.loop import Step, Unread, fit, read
+from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import training_loss
-from wsdcast.warmstart.training import Step, Unread, fit, read
-from wsdcast.warmstart.training_state import Training
+from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samples import samples_of
+from wsdcast.weather.stages import train
 
 X = torch.linspace(-1, 1, 64)[:, None]
 
@@ -49,11 +50,11 @@ class How:
     steps: int = 5
     batch: int = 2
     accumulate: int = 1
-    rate: float = 0.1
-    warm_up: int = 0
+    learning_rate: float = 0.1
+    warmup_steps: int = 0
     schedule: str = "half-cosine"
-    clip: float = 10.0
-    average: float = 0.9
+    gradient_clip: float = 10.0
+    ema_decay: float = 0.9
     precision: str = "fp32"
 
 
@@ -77,7 +78,7 @@ def each(steps: Iterable[Unread]) -> list[Step]:
 
 def test_training_finds_the_answer_and_averages_the_weights():
     training = begun()
-    steps = list(fit(training, points, regression, 64, How(steps=600, batch=16, rate=0.03, average=0.99), 0))
+    steps = list(fit(training, points, regression, 64, How(steps=600, batch=16, learning_rate=0.03, ema_decay=0.99), 0))
     assert len(steps) == training.step == 600
     assert training.averaged.weight.item() == pytest.approx(3, abs=0.02)
     assert training.averaged.bias.item() == pytest.approx(-1, abs=0.02)
@@ -87,7 +88,7 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
     training, seen, expected = begun(model), [], 1.0
-    for step in fit(training, points, lambda model, _: model.weight.sum(), 8, How(average=0.3, accumulate=2), 0):
+    for step in fit(training, points, lambda model, _: model.weight.sum(), 8, How(ema_decay=0.3, accumulate=2), 0):
         decay = min(0.3, (1 + step.number) / (10 + step.number))
         expected = decay * expected + (1 - decay) * model.weight.item()
         seen.append(training.averaged.weight.item() - expected)
@@ -125,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together)
     ],
 )
 def test_rate_rises_then_follows_the_schedule(schedule, expected):
-    steps = list(fit(begun(), points, regression, 64, How(steps=6, warm_up=2, schedule=schedule), 0))
+    steps = list(fit(begun(), points, regression, 64, How(steps=6, warmup_steps=2, schedule=schedule), 0))
     np.testing.assert_allclose([step.rate for step in steps], 0.1 * np.array(expected), rtol=1e-6)
 
 
@@ -156,7 +157,7 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
 
     training = by_gradient(begun())
     before = copy.deepcopy(training.model)
-    how = How(steps=1, batch=batch, accumulate=accumulate, schedule="constant", clip=1e9)
+    how = How(steps=1, batch=batch, accumulate=accumulate, schedule="constant", gradient_clip=1e9)
     (step,) = each(fit(training, batch_of, regression, samples, how, 0))
     assert [part.numel() for part in seen] == sizes
     loss = regression(before, X[torch.cat(seen)])
@@ -233,9 +234,8 @@ def test_bf16_is_near_fp32():
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
         training = Training.of(nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 1)), torch.Generator())
-        losses[precision] = [
-            step.loss for step in each(fit(training, points, regression, 64, How(steps=40, batch=16, rate=0.01, precision=precision), 0))
-        ]
+        how = How(steps=40, batch=16, learning_rate=0.01, precision=precision)
+        losses[precision] = [step.loss for step in each(fit(training, points, regression, 64, how, 0))]
         assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
     assert losses["bf16"] != losses["fp32"]
     np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.1)
@@ -245,7 +245,7 @@ def test_recomputed_activations_give_the_same_gradients():
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)
-        network = UNet(3, 2, (8, 8), dropout=0.5, recompute=recompute)
+        network = UNet(3, 2, (8, 8), dropout=0.5, activation_checkpointing=recompute)
         nn.init.normal_(network.last.weight)
         torch.manual_seed(1)
         (network(torch.ones(2, 3, 8, 16)) ** 2).sum().backward()
@@ -278,7 +278,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 import test_training as t
-from wsdcast import processes
+from wsdcast.runs import processes
 atexit.register(lambda: Path(f"{out}/threads").write_text(str([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])))
 processes.join()
 training = t.by_gradient(t.begun())
@@ -287,6 +287,7 @@ Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses,
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO.format(tests=str(Path(__file__).parent), out=tmp_path))
@@ -308,7 +309,7 @@ name: tiny
 data: {grid: 16x8, days: 30}
 moments: {widths: [8, 8], steps: 6, batch: 4, dropout: 0.1}
 generator: {widths: [8, 8], steps: 40, batch: 4, dropout: 0.1}
-training: {every: 10, keep: 2}
+training: {validate_every: 10, keep_checkpoints: 2}
 """
 
 
@@ -371,7 +372,7 @@ def test_tensorboard_shows_what_the_tables_have(prepared, tmp_path):
 
 STOPPED = """
 import os, signal, sys
-from wsdcast.stages import train
+from wsdcast.weather.stages import train
 from wsdcast.training import checkpoints, fitting
 import wsdcast
 saved = checkpoints.save_file
@@ -385,6 +386,7 @@ wsdcast.train(run=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written_it_goes_on_to_the_same_bits(prepared, whole, tmp_path):
     run = fresh(prepared, tmp_path)
     done = subprocess.run([sys.executable, "-c", STOPPED.format(how="SIGKILL"), str(run)], capture_output=True, text=True, timeout=200)
@@ -400,6 +402,7 @@ def test_killed_while_a_checkpoint_is_written_it_goes_on_to_the_same_bits(prepar
     assert not (run / ".generator.partial").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path):
     run = fresh(prepared, tmp_path)
     script = tmp_path / "slow.py"
@@ -461,7 +464,7 @@ def test_steps_that_are_read_together_are_logged_and_kept_as_those_read_one_by_o
 def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_path):
     run = fresh(prepared, tmp_path)
     recipe = load_recipe(prepared / "tiny.yaml")
-    diverging = recipe.changed(generator__rate=1e30, generator__clip=1e30)
+    diverging = recipe.changed(generator__learning_rate=1e30, generator__gradient_clip=1e30)
     with pytest.raises(UserError, match="at training step"):
         wsdcast.train(diverging, run)
     claimed = marks_of(run / ".generator.partial") / "claim.json"
@@ -475,6 +478,7 @@ def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_p
     assert not (run / ".generator.partial").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, tmp_path):
     recipe = load_recipe(prepared / "tiny.yaml").changed(moments__dropout=0.0, generator__dropout=0.0)
     logs = {}
@@ -506,7 +510,7 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
     assert isinstance(mapped.wind.values, np.memmap)
     np.testing.assert_array_equal(mapped.wind.values, in_memory.wind.values)
     samples = [
-        samples_of(record, surroundings(record, load_recipe(prepared / "tiny.yaml").context, torch.device("cpu")), "train")[0]
+        samples_of(record, surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu")), "train")[0]
         for record in (in_memory, mapped)
     ]
     assert torch.equal(*(part.context(torch.tensor([3, 8])) for part in samples))
@@ -534,7 +538,7 @@ def test_states_on_disk_are_those_in_memory(prepared, steps):
 
 def test_samples_are_of_a_whole_record(prepared):
     record = open_analysis(prepared / "run/analysis.zarr", whole=False)
-    beside = surroundings(record, load_recipe(prepared / "tiny.yaml").context, torch.device("cpu"))
+    beside = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
     with pytest.raises(TypeError, match="whole=True"):
         samples_of(record, beside, "train")
 

@@ -17,15 +17,16 @@ from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.artefact import alone
 from wsdcast.cli import app
-from wsdcast.data.analysis import open_analysis
-from wsdcast.data.blocks import read_block
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import regrid
-from wsdcast.errors import UserError
-from wsdcast.recipe import load_recipe
+from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs.artefact import alone
+from wsdcast.runs.errors import UserError
+from wsdcast.weather.recipe import load_recipe
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
@@ -153,7 +154,7 @@ def test_stores_that_take_turns_are_read_once_each(here, monkeypatch):
     for name, first in (("a", 0), ("b", 1)):
         part = whole.isel(time=slice(first, None, 2)).isel(time=slice(None, None, -1))
         part.to_zarr(f"{name}.zarr", zarr_format=2, encoding={variable: {"chunks": (10, 7, 8)} for variable in ("u10", "v10")})
-    monkeypatch.setattr("wsdcast.data.record.BLOCK_BYTES", 8 * 7 * 8 * 10)
+    monkeypatch.setattr("wsdcast.data.sources.pieces.BLOCK_BYTES", 8 * 7 * 8 * 10)
     record, values = read("*.zarr")
     np.testing.assert_array_equal(values[:, 0], whole.u10.values)
     chunks = [

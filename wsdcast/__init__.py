@@ -7,15 +7,15 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsdcast.pipeline import run
-    from wsdcast.stages.check import check
-    from wsdcast.stages.plot import plot
-    from wsdcast.stages.prepare import prepare
-    from wsdcast.stages.rollout import rollout
-    from wsdcast.stages.score import score, score_forecast, score_pair
-    from wsdcast.stages.train import train
-    from wsdcast.study.nfe import study_nfe
     from wsdcast.study.statistics import study_statistics
+    from wsdcast.study.weather import study_nfe
+    from wsdcast.weather.pipeline import run
+    from wsdcast.weather.stages.check import check
+    from wsdcast.weather.stages.plot import plot
+    from wsdcast.weather.stages.prepare import prepare
+    from wsdcast.weather.stages.rollout import rollout
+    from wsdcast.weather.stages.score import score, score_forecast, score_pair
+    from wsdcast.weather.stages.train import train
 
 __all__ = [
     "check",
@@ -37,10 +37,10 @@ __version__ = metadata.version("wsdcast")
 # loaded, which nothing above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_MODULES = {"run": "pipeline", "study_nfe": "study.nfe", "study_statistics": "study.statistics"} | {
-    stage: f"stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
+_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "study_statistics": "study.statistics"} | {
+    stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
-_MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "stages.score")
+_MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")
 
 
 def __getattr__(name: str) -> Any:

@@ -20,14 +20,15 @@ from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
-from wsdcast.data.blocks import close_all, read_block
-from wsdcast.data.building import build, finish
 from wsdcast.data.grid import Grid
-from wsdcast.data.record import Record, open_record
 from wsdcast.data.regrid import matrices, regrid
-from wsdcast.data.store import VARIABLES
-from wsdcast.progress import track
-from wsdcast.unfinished import claim, marks_of
+from wsdcast.data.sources.blocks import close_all, read_block
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.store.building import build, finish
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.progress import track
+from wsdcast.runs.unfinished import claim, marks_of
 
 SOURCE, TARGET = "1440x721", "240x121"
 KINDS = 16

@@ -17,23 +17,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchdiffeq import odeint
 
-from wsdcast import models
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.bench.synthetic import inputs_of, networks_of, record_of
-from wsdcast.context import Surroundings
-from wsdcast.data.analysis import STEP, Analysis
-from wsdcast.data.forecasts import Forecasts
-from wsdcast.data.store import VARIABLES
-from wsdcast.forecasting.acceleration import accelerated
-from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches, member_noise
-from wsdcast.forecasting.running import groups
-from wsdcast.forecasting.sampling import sampler_of
-from wsdcast.forecasting.threads import side_by_side
-from wsdcast.forecasting.writing import run_and_write
-from wsdcast.priors import Trained
-from wsdcast.recipe import Rollout, load_recipe
+from wsdcast.data.store.analysis import STEP, Analysis
+from wsdcast.data.store.forecasts import Forecasts
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.nets.weights import operations
+from wsdcast.runs import devices
+from wsdcast.sampling.acceleration import accelerated
+from wsdcast.sampling.batches import batch_size, in_batches
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.forecast.running import groups
+from wsdcast.weather.forecast.writing import run_and_write
+from wsdcast.weather.priors import Trained
+from wsdcast.weather.recipe import Rollout, load_recipe
+from wsdcast.weather.samplers import sampler_of
 
 ROUNDS = 3
 LONG = 10.0
@@ -57,10 +60,10 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
     """
     resolved = load_recipe(recipe).changed(rollout__members=members, rollout__nfe=nfe, rollout__days=days, rollout__solver="midpoint")
     settings, record = resolved.rollout, record_of(resolved, 100)
-    models.keep_freed_memory()
+    devices.keep_freed_memory()
     moments, generator, beside = networks_of(resolved, record.grid)
     moments.eval(), generator.eval()
-    device = models.device()
+    device = devices.device()
     most = batch_size(record.grid.latitude.size * record.grid.longitude.size, device)
     batches = -(-settings.members // most)
     sizes = [part.numel() for part in torch.arange(settings.members).tensor_split(batches)]
@@ -72,7 +75,7 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
     begin = time.perf_counter()
     the_usual_way(record, moments, generator, beside, settings, USUAL_MEMBERS)
     usual = (time.perf_counter() - begin) * settings.members / USUAL_MEMBERS
-    operations = [models.operations(network, *inputs_of(network, 1, record.grid)) for network in (generator, moments)]
+    counted = [operations(network, *inputs_of(network, 1, record.grid)) for network in (generator, moments)]
     sampler = sampler_of(Trained(generator, moments, warm_start(moments), beside), settings)
     place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
 
@@ -112,7 +115,7 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
     finally:
         shutil.rmtree(place)
     samples = settings.members * settings.steps
-    work = settings.nfe * operations[0] + operations[1]  # of a sample
+    work = settings.nfe * counted[0] + counted[1]  # of a sample
     rate = _matrix_rate()
     figures |= {
         "rollout, s": ours,
@@ -120,7 +123,7 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
         "generator alone, s": bare[0],
         "moments network alone, s": bare[1],
         "moments network's share": bare[1] / sum(bare),
-        "and in operations": operations[1] / work,
+        "and in operations": counted[1] / work,
         "arithmetic, TFLOP/s": 1e-12 * samples * work / ours,
         "of a product of large matrices": samples * work / ours / rate,
         "padded share": 1 - settings.members / evaluated,
@@ -139,7 +142,7 @@ def the_usual_way(
     record: Analysis, moments: MomentsModel, generator: torch.nn.Module, beside: Surroundings, settings: Rollout, members: int
 ) -> NDArray[np.float32]:
     """The same forecast as anyone would write it first, (member, lead, channel, latitude, longitude), m s-1."""
-    device, shape = models.device(), record.wind.shape[1:]
+    device, shape = devices.device(), record.wind.shape[1:]
     times = torch.linspace(0, 1, settings.nfe // 2 + 1, device=device)
     noises = list(member_noise(settings.seed, record.times[1:2], members, settings.steps, shape))
     done = []
@@ -174,9 +177,9 @@ def _first_alone(network: torch.nn.Module, rest: list[Tensor], x: Tensor, _: Ten
 
 def _matrix_rate() -> float:
     """Operations per second of a product of large matrices, in the precision of a rollout."""
-    on_gpu = models.device().type == "cuda"
+    on_gpu = devices.device().type == "cuda"
     size = 8192 if on_gpu else 2048
-    matrix = torch.randn(size, size, device=models.device(), dtype=torch.bfloat16 if on_gpu else torch.float32)
+    matrix = torch.randn(size, size, device=devices.device(), dtype=torch.bfloat16 if on_gpu else torch.float32)
 
     def product() -> None:
         matrix @ matrix
@@ -186,5 +189,5 @@ def _matrix_rate() -> float:
 
 
 def _wait() -> None:
-    if models.device().type == "cuda":
+    if devices.device().type == "cuda":
         torch.cuda.synchronize()

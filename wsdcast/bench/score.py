@@ -13,10 +13,10 @@ import properscoring
 import xarray as xr
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
-from wsdcast.data.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import open_store, read_wind
-from wsdcast.unfinished import marks_of
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.store.zarr_store import open_store, read_wind
+from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.verification.statistics import joint_statistics, statistics
 

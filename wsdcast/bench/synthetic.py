@@ -7,13 +7,15 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from wsdcast import models
-from wsdcast.context import Surroundings
-from wsdcast.data.analysis import Analysis
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import PackedWind, pack
-from wsdcast.recipe import Recipe
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import PackedWind, pack
+from wsdcast.nets.weights import to_device
+from wsdcast.runs import devices
 from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.recipe import Recipe
 
 
 def record_of(recipe: Recipe, steps: int) -> Analysis:
@@ -28,15 +30,15 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
 
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Module, Surroundings]:
     """Moments network, generator and what their contexts have beside the wind (zeros); untrained ones take as long as trained ones."""
-    static = torch.zeros(len(recipe.context.static), *grid.shape, device=models.device())
-    beside = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.context.solar_time else None)
-    moments = models.moments_model(recipe.moments, grid.includes_poles, beside.channels)
-    generator = models.generator_model(recipe.generator, grid.includes_poles, beside.channels, recipe.moments.rank)
-    return models.to_device(moments), models.to_device(generator), beside
+    static = torch.zeros(len(recipe.forcings.static), *grid.shape, device=devices.device())
+    beside = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.forcings.solar_time else None)
+    moments = moments_model(recipe.moments, grid.includes_poles, beside.channels)
+    generator = generator_model(recipe.generator, grid.includes_poles, beside.channels, recipe.moments.rank)
+    return to_device(moments), to_device(generator), beside
 
 
 def inputs_of(network: MomentsModel | torch.nn.Module, batch: int, grid: Grid) -> tuple[Tensor, ...]:
     """Random inputs on the device: a context for the moments network; state and what is beside it, time and warmth for the generator."""
     unet = network.network if isinstance(network, MomentsModel) else network
-    x = torch.randn(batch, unet.first.in_channels, *grid.shape, device=models.device())  # type: ignore[union-attr, arg-type]
+    x = torch.randn(batch, unet.first.in_channels, *grid.shape, device=devices.device())  # type: ignore[union-attr, arg-type]
     return (x,) if unet is not network else (x, x.new_full((1,), 0.5), x.new_full((1,), 1.0))

@@ -14,19 +14,19 @@ import xarray as xr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from wsdcast import models
 from wsdcast.bench.measure import Benchmark, paired
 from wsdcast.bench.synthetic import networks_of, record_of
-from wsdcast.context import samples_of
-from wsdcast.data.analysis import Analysis
-from wsdcast.data.store import close_store, create_store, open_store, read_wind
-from wsdcast.devices import compiled, sent
-from wsdcast.recipe import load_recipe
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import close_store, create_store, open_store, read_wind
+from wsdcast.runs import devices
+from wsdcast.runs.devices import compiled, sent
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
+from wsdcast.training.loop import BatchOf, fit, read
+from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
-from wsdcast.warmstart.training import BatchOf, fit, read
-from wsdcast.warmstart.training_state import Training
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samples import samples_of
 
 STEPS, ROUNDS, RECORD = 10, 4, 1500
 
@@ -43,15 +43,15 @@ def bench_train(recipe: str = "planet") -> Benchmark:
     """
     resolved = load_recipe(recipe).changed(generator__steps=10**6, generator__accumulate=1)
     settings, record = resolved.generator, record_of(resolved, RECORD)
-    models.keep_freed_memory()
+    devices.keep_freed_memory()
     _, generator, beside = networks_of(resolved, record.grid)
     generator.requires_grad_()
     if settings.compile:
         compiled(generator)
     (samples,) = samples_of(record, beside, "train")
-    random = torch.Generator(models.device()).manual_seed(0)
+    random = torch.Generator(devices.device()).manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    predicted = torch.ones(len(samples), *samples.shape, device=models.device())  # moments are kept like this
+    predicted = torch.ones(len(samples), *samples.shape, device=devices.device())  # moments are kept like this
 
     def prior_of(chosen: Tensor, _: Tensor) -> InformedPrior:
         mine = predicted[sent(chosen, predicted.device)]
@@ -74,7 +74,7 @@ def bench_train(recipe: str = "planet") -> Benchmark:
         loaded = iter(_loader(record, place / "analysis.zarr", settings.batch))
 
         def from_disk(chosen: Tensor, mine: slice) -> FlowBatch:
-            before, now, target = (x.to(models.device()) for x in next(loaded))
+            before, now, target = (x.to(devices.device()) for x in next(loaded))
             context = torch.cat([now, before, fixed.context[:, 4:]], dim=1)
             return FlowBatch(context, target, draw(tuple(target.shape), random), fixed.prior)
 

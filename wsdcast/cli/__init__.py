@@ -10,8 +10,8 @@ import typer
 from wsdcast.cli import bench, inpaint, study  # noqa: F401  # their commands
 from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, coordinates, in_days, items
 from wsdcast.cli.show import show
-from wsdcast.errors import UserError
-from wsdcast.names import FigureName, GridName, PriorName, SolverName
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FigureName, GridName, PriorName, SolverName
 
 __all__ = ["app"]
 
@@ -69,7 +69,7 @@ def prepare(
 ) -> None:
     """Bring 10 m wind (m/s) to one grid and 6 h: analysis.zarr. Stopped, it goes on where it was."""
     if check is not None:
-        from wsdcast.stages.check import check as check_source
+        from wsdcast.weather.stages.check import check as check_source
 
         if source or append or recompute or workers or scheduler or overwrite:
             raise UserError("--check SOURCE goes with --recipe, --run, --grid, --method and --skip alone")
@@ -78,7 +78,7 @@ def prepare(
         if summary.problems:
             raise typer.Exit(2)
         return
-    from wsdcast.stages.prepare import prepare
+    from wsdcast.weather.stages.prepare import prepare
 
     summary = prepare(
         recipe,
@@ -109,7 +109,7 @@ def train(
     debug: DebugOption = False,
 ) -> None:
     """Train the moments network, then the generator."""
-    from wsdcast.stages.train import train
+    from wsdcast.weather.stages.train import train
 
     show(train(recipe, run, prior=prior, overwrite=overwrite), json)
 
@@ -162,7 +162,7 @@ def rollout(
     debug: DebugOption = False,
 ) -> None:
     """Run ensembles autoregressively: forecast.zarr and a picture. Stopped, it goes on where it was."""
-    from wsdcast.stages.rollout import rollout
+    from wsdcast.weather.stages.rollout import rollout
 
     if score and keep is not None:
         raise UserError(f"--score keeps no fields: leave out --keep {keep}")
@@ -208,7 +208,7 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Score ensembles beside baselines: scores.nc, scores.csv, report.html. Two names compare scores that are there."""
-    from wsdcast.stages.score import score, score_forecast, score_pair
+    from wsdcast.weather.stages.score import score, score_forecast, score_pair
 
     how: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
     if not forecasts:
@@ -249,7 +249,7 @@ def plot(
     debug: DebugOption = False,
 ) -> None:
     """Draw one figure, for papers and talks: curves of scores, or maps, the plume at a place or the animation of a forecast."""
-    from wsdcast.stages.plot import plot
+    from wsdcast.weather.stages.plot import plot
 
     place = None if at is None else coordinates(at)
     hours = None if lead_time is None else 24 * in_days(lead_time, "--lead-time")
@@ -265,7 +265,7 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """All four stages of a recipe, skipping what is there and current."""
-    from wsdcast.pipeline import run as run_stages
+    from wsdcast.weather.pipeline import run as run_stages
 
     for summary in run_stages(recipe, run, overwrite=overwrite):
         show(summary, json)

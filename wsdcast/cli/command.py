@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 
 app = typer.Typer(
     help="Weather ensembles by warm-start flow matching. The four stages, in order: [bold]prepare[/], [bold]train[/], "
@@ -57,7 +57,7 @@ def in_days(length: str, option: str = "--lead") -> float:
     """Length in days of an option such as 10d or 36h."""
     from datetime import timedelta
 
-    from wsdcast.times import duration
+    from wsdcast.runs.times import duration
 
     try:
         return duration(length) / timedelta(days=1)

@@ -10,7 +10,7 @@ import typer
 
 from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RunOption, app, command, items
 from wsdcast.cli.show import show
-from wsdcast.names import GridName, ImagePriorName, SolverName
+from wsdcast.runs.names import GridName, ImagePriorName, SolverName
 
 inpaint = typer.Typer(help="The method on images, as a second benchmark: the same stages, networks and solvers.", no_args_is_help=True)
 app.add_typer(inpaint, name="inpaint")
@@ -59,7 +59,7 @@ def prepare(
     debug: DebugOption = False,
 ) -> None:
     """Bring images to one size in one memory-mapped file, divided into training, validation and held-out images."""
-    from wsdcast.inpaint.prepare import prepare
+    from wsdcast.images.stages.prepare import prepare
 
     changes = {"source": source, "test": test, "size": size, "crop": crop, "skip_bad": skip_bad or None}
     show(prepare(recipe, run, overwrite=overwrite, **changes), json)
@@ -78,7 +78,7 @@ def train(
     debug: DebugOption = False,
 ) -> None:
     """Train the moments network, then the generator. Stopped, it goes on where it was."""
-    from wsdcast.inpaint.train import train
+    from wsdcast.images.stages.train import train
 
     show(train(recipe, run, prior=prior, overwrite=overwrite), json)
 
@@ -112,7 +112,7 @@ def sample(
     debug: DebugOption = False,
 ) -> None:
     """Draw samples for held-out images, and pictures of them."""
-    from wsdcast.inpaint.sample import sample
+    from wsdcast.images.stages.sample import sample
 
     changes = {"contexts": contexts, "samples": samples, "nfe": nfe, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
     show(sample(recipe, run, visible=visible, overwrite=overwrite, seed=seed, protocol=protocol, **changes), json)
@@ -128,7 +128,7 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Score the samples beside baselines: scores.nc, scores.csv, report.html."""
-    from wsdcast.inpaint.score import score
+    from wsdcast.images.stages.score import score
 
     show(score(recipe, run, inception_weights=inception_weights, overwrite=overwrite), json)
 
@@ -180,7 +180,7 @@ def study(
     debug: DebugOption = False,
 ) -> None:
     """How many evaluations are enough: priors, solvers and visible shares at equal cost of training: study.nc, study.html."""
-    from wsdcast.inpaint.study import inpaint_study
+    from wsdcast.study.images import inpaint_study
 
     lists = {
         "seeds": seeds,
@@ -206,7 +206,7 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """Prepare, train, sample and score a recipe, skipping what is there and current."""
-    from wsdcast.inpaint.pipeline import run as run_stages
+    from wsdcast.images.pipeline import run as run_stages
 
     for summary in run_stages(recipe, run, overwrite=overwrite):
         show(summary, json)

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from wsdcast.artefact import Summary
     from wsdcast.bench.measure import Benchmark
+    from wsdcast.runs.artefact import Summary
 
 
 BROKEN = {"moments alone": "moments\nalone", "persistence": "persis-\ntence"} | dict.fromkeys(

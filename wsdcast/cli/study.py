@@ -53,7 +53,7 @@ def nfe(
     debug: DebugOption = False,
 ) -> None:
     """How many evaluations are enough: priors, solvers and grids compared at equal cost of training: study.nc, study.html."""
-    from wsdcast.study.nfe import study_nfe
+    from wsdcast.study.weather import study_nfe
 
     lists = {
         "seeds": seeds,

@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.analysis import STEP
 from wsdcast.data.grid import Grid
-from wsdcast.data.shards import SHARD
-from wsdcast.data.store import VARIABLES, read_packed
+from wsdcast.data.store.analysis import STEP
+from wsdcast.data.store.shards import SHARD
+from wsdcast.data.store.zarr_store import VARIABLES, read_packed
 
 HOURS = np.array([0, 6, 12, 18])
 

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 
 Degrees = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from wsdcast.data.grid import Grid
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 
 Method = Literal["conservative", "bilinear", "nearest"]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 
 FEATURES = 128
 """How many features the classifier has."""

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.images.resampling import context_weights
+from wsdcast.images.data.resampling import context_weights
 from wsdcast.verification.bootstrap import BOUNDS, DRAWS
 
 Real = NDArray[np.floating]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from wsdcast.images.study_figures import LABELS
-from wsdcast.images.study_page import score_cell
 from wsdcast.report.page import STYLE, picture
 from wsdcast.report.style import LOOK
 
@@ -83,3 +82,38 @@ def _table(rows: list[dict[str, Any]]) -> str:
     cells = ["".join(f"<td>{score_cell(name, row[name], row[f'{name}_interval'])}</td>" for name in names) for row in rows]
     body = "".join(f"<tr><td>{html.escape(row['scored'])}</td>{of_row}</tr>" for row, of_row in zip(rows, cells, strict=True))
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
+
+
+LABELS = {
+    "fid": "FID (Inception features)",
+    "classifier_distance": "classifier distance (not FID)",
+    "crps": "fair CRPS of hidden pixels",
+    "crps_standard": "CRPS of one sample, its absolute error",
+    "psnr": "PSNR of the ensemble mean (dB)",
+    "diversity": "diversity among samples",
+    "power_deviation": "spectrum: mean |1 - ratio|",
+    "consistency": "error at visible pixels",
+    "spread_skill": "spread / skill",
+}
+"""Scores in the order of the page; a study need not have all."""
+
+
+def score_cell(score: str, value: float, interval: Sequence[float]) -> str:
+    """A score and its interval, or what is known of them."""
+    if not np.isfinite(value):
+        return ""
+    within = " [{}, {}]".format(*(f"{bound:.{DIGITS[score]}f}" for bound in interval)) if np.isfinite(interval).all() else ""
+    return f"{value:.{DIGITS[score]}f}{within}"
+
+
+DIGITS = {
+    "fid": 2,
+    "classifier_distance": 3,
+    "crps": 4,
+    "crps_standard": 4,
+    "psnr": 2,
+    "diversity": 4,
+    "power_deviation": 3,
+    "consistency": 4,
+    "spread_skill": 3,
+}

@@ -12,7 +12,7 @@ import scipy.sparse
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.images.resampling import context_weights
+from wsdcast.images.data.resampling import context_weights
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kernels import debiased_squared_error, fair_crps, ranked, squared_error, standard_crps, variance
 

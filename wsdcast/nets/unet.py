@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from wsdcast.nets.sphere import extend, pad
+from wsdcast.runs.recipes import Network
 
 
 class UNet(nn.Module):
@@ -30,7 +31,7 @@ class UNet(nn.Module):
         scalars: how many conditioning scalars :meth:`forward` takes.
         dropout: share of features dropped in residual blocks in training.
         includes_poles: whether the grid's first and last row lie on the poles.
-        recompute: whether the blocks' activations are computed again in the backward pass instead of being kept.
+        activation_checkpointing: whether the blocks' activations are computed again in the backward pass instead of being kept.
         sphere: whether rows and columns are latitudes and longitudes of the globe, or those of a picture.
         attention: levels, from 0, whose blocks end with self-attention; if there are any, the block in the middle does too.
     """
@@ -44,14 +45,14 @@ class UNet(nn.Module):
         scalars: int = 0,
         dropout: float = 0.0,
         includes_poles: bool = False,
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
         sphere: bool = True,
         attention: Collection[int] = (),
     ) -> None:
         super().__init__()
         self.sphere = sphere
         self.includes_poles = includes_poles
-        self.recompute = recompute
+        self.activation_checkpointing = activation_checkpointing
         self.multiple = 2 ** (len(widths) - 1)
         embedding = 4 * widths[0] if scalars else 0
         self.embeddings = nn.ModuleList(ScalarEmbedding(widths[0], embedding) for _ in range(scalars))
@@ -95,7 +96,7 @@ class UNet(nn.Module):
         return self.last(F.silu(self.last_norm(x)))[..., original[0], original[1]]
 
     def _apply_block(self, block: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, condition, use_reentrant=False)
         return block(x, condition)
 
@@ -184,3 +185,19 @@ def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with 32 groups, fewer where that would leave less than four channels in a group."""
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
+
+
+def unet_of(network: Network, inputs: int, outputs: int, scalars: int, includes_poles: bool = False, sphere: bool = True) -> UNet:
+    """A U-Net of the shape that a recipe gives a network, on the sphere or on a plane."""
+    return UNet(
+        inputs,
+        outputs,
+        network.widths,
+        network.blocks,
+        scalars,
+        network.dropout,
+        includes_poles,
+        network.activation_checkpointing,
+        sphere=sphere,
+        attention=network.attention,
+    )

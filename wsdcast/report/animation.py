@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
 
-from wsdcast.data.analysis import Analysis
-from wsdcast.data.store import open_store, read_wind
-from wsdcast.errors import UserError
-from wsdcast.progress import track
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import open_store, read_wind
 from wsdcast.report.maps import Lines, draw_map, wind_speed
 from wsdcast.report.style import LOOK
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.progress import track
 
 MEMBERS = 3
 FORMATS = (".gif", ".mp4")

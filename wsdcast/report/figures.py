@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from wsdcast.data.store import SPEED, VARIABLES
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.report.maps import forecast_maps
 from wsdcast.report.style import BASELINES, BLUE, GREY, LOOK, VERMILION, WIDTH, looks
 from wsdcast.verification.bootstrap import block_weights, interval, resampled

@@ -11,7 +11,7 @@ from bokeh.palettes import RdBu, Viridis256, interp_palette
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
-from wsdcast.data.store import SPEED, VARIABLES
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.report.figures import RARE, hours, some_leads
 from wsdcast.report.panels import (
     FAINT,

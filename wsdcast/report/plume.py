@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from wsdcast.data.forecasts import QUANTILES
 from wsdcast.data.grid import Grid
+from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.style import BLUE, LOOK, WIDTH
 
 EARTH_RADIUS = 6371.0

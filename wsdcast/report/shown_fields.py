@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.forecasts import QUANTILES
 from wsdcast.data.grid import Grid
-from wsdcast.progress import track
+from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.maps import wind_speed
+from wsdcast.runs.progress import track
 
 Field = NDArray[np.floating]
 Fields = Callable[[int], tuple[Field, Field]]

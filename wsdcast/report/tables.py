@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.store import SPEED
+from wsdcast.data.store.zarr_store import SPEED
 from wsdcast.report.figures import hours, some_leads
 from wsdcast.report.interactive_scores import interval_of, with_interval
 from wsdcast.report.panels import found

@@ -6,15 +6,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast import models
-from wsdcast.data.analysis import Analysis
-from wsdcast.data.blocks import STRONGEST_WIND
-from wsdcast.data.store import VARIABLES
-from wsdcast.forecasting.ensemble import Sampler, batch_size, in_batches
-from wsdcast.forecasting.running import ensembles
-from wsdcast.priors import Trained
-from wsdcast.progress import track
+from wsdcast.data.sources.blocks import STRONGEST_WIND
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs import devices
+from wsdcast.runs.progress import track
+from wsdcast.sampling.batches import batch_size, in_batches
+from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.statistics import GLOBE, statistics
+from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.priors import Trained
 
 STUDIED = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "power", "power_truth")
 """Statistics that a study is made of."""
@@ -48,7 +49,7 @@ def evaluate(
         batch: samples per call of the sampler; default: what suits the device.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
-    sampler = in_batches(sampler, batch or batch_size(points, models.device()))
+    sampler = in_batches(sampler, batch or batch_size(points, devices.device()))
     states = ensembles(record, networks.beside, sampler, starts, members, steps, seed)
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)

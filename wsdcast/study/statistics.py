@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from wsdcast import models
-from wsdcast.artefact import Summary, complete, make_stamp, read_stamp, require, resolve
-from wsdcast.context import samples_of
-from wsdcast.data.analysis import open_analysis
-from wsdcast.names import ANALYSIS, GENERATOR, STATISTICS
-from wsdcast.priors import trained
-from wsdcast.recipe import Recipe
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.runs import devices
+from wsdcast.runs.artefact import Summary, complete, make_stamp, read_stamp, require, resolve
+from wsdcast.runs.names import ANALYSIS, GENERATOR, STATISTICS
 from wsdcast.warmstart.flow import velocity_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.warmstart.solvers import Velocity
 from wsdcast.warmstart.statistics import model_statistics
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samples import samples_of
 
 BATCH = 32
 ENDS = (-5.0, 5.0)
@@ -57,7 +57,7 @@ def study_statistics(
     """
     resolved, directory = resolve(recipe, run, Recipe, GENERATOR, rollout__warmth=warmth)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
-    models.keep_freed_memory()
+    devices.keep_freed_memory()
     networks = trained(resolved, directory, record, moments)
     summary = Summary("study statistics")
     about = f"{samples} samples, {levels} levels, warmth {resolved.rollout.warmth:g}"

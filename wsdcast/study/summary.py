@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.forecasting.sampling import CRPS_TOLERANCE, best_of
-from wsdcast.report.study import diverged
+from wsdcast.study.page import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.statistics import metrics
+from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
 
 KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
 """What tells settings apart, beside the seed of training."""

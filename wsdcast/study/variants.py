@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
-from wsdcast import models
-from wsdcast.artefact import is_current
-from wsdcast.data.analysis import Analysis
-from wsdcast.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
-from wsdcast.priors import rank_told
-from wsdcast.recipe import Recipe
-from wsdcast.sharing import variant_place
-from wsdcast.stages.train import train
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.nets.weights import operations
+from wsdcast.runs.artefact import is_current
+from wsdcast.runs.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.study.sharing import variant_place
 from wsdcast.warmstart.prior import Moments
+from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.priors import rank_told
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.stages.train import train
 
 
 def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorName) -> Recipe:
@@ -31,13 +32,13 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
     """Floating-point operations of the moments network per sample, in evaluations of the generator, and of its training, in steps of the
     generator's: of itself, of the networks of its folds, and of predicting the training samples.
     """
-    beside = len(recipe.context.static) + 4 * recipe.context.solar_time
-    moments = models.moments_model(recipe.moments, record.grid.includes_poles, beside)
-    generator = models.generator_model(recipe.generator, record.grid.includes_poles, beside, rank_told(recipe))
-    context = torch.zeros(1, models.CONTEXT + beside, *record.grid.shape)
+    beside = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
+    moments = moments_model(recipe.moments, record.grid.includes_poles, beside)
+    generator = generator_model(recipe.generator, record.grid.includes_poles, beside, rank_told(recipe))
+    context = torch.zeros(1, CONTEXT + beside, *record.grid.shape)
     channels = generator.first.in_channels
     inputs = torch.zeros(1, channels, *record.grid.shape), torch.zeros(1), torch.zeros(1)
-    ratio = models.operations(moments, context) / models.operations(generator, *inputs)
+    ratio = operations(moments, context) / operations(generator, *inputs)
     folds, samples = recipe.moments.folds, record.now("train").size
     # A step of training costs three evaluations for each of its samples: one forward, two backward.
     per_step = recipe.moments.batch * recipe.moments.accumulate

@@ -9,15 +9,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from wsdcast.experiment import TrainingTimes
+from wsdcast.runs.recipes import TrainingTimes
+from wsdcast.training.loop import BatchOf
 from wsdcast.warmstart.flow import Draws, draw
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.times import draw_logit_normal, draw_uniform
-from wsdcast.warmstart.training import BatchOf
 
 
 class Samples(Protocol):
-    """Samples that are what they are, such as :class:`wsdcast.context.Samples`; where contexts are drawn anew each time there is a
+    """Samples that are what they are, such as :class:`wsdcast.weather.samples.Samples`; where contexts are drawn anew each time there is a
     :data:`BatchOf` instead."""
 
     @property

@@ -23,15 +23,15 @@ except ImportError:  # not on Windows
 import torch
 from torch import Tensor, nn
 
-from wsdcast import processes
-from wsdcast.devices import compiled
-from wsdcast.errors import StoppedError, UserError
-from wsdcast.experiment import Optimisation, TrainingLog
-from wsdcast.progress import note, track
+from wsdcast.runs import processes
+from wsdcast.runs.devices import compiled
+from wsdcast.runs.errors import StoppedError, UserError
+from wsdcast.runs.progress import note, track
+from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints
-from wsdcast.warmstart.training import Batch, BatchOf, Step, Unread, fit, read
-from wsdcast.warmstart.training_state import Network as Model
-from wsdcast.warmstart.training_state import Training
+from wsdcast.training.loop import Batch, BatchOf, Step, Unread, fit, read
+from wsdcast.training.state import Network as Model
+from wsdcast.training.state import Training
 
 READ_TOGETHER = {"cpu": 1, "cuda": 20}
 """Steps that are read at once, by the kind of device: to read them the host waits for a GPU, which meanwhile runs out of work."""
@@ -102,7 +102,7 @@ def fitted(
 
     Args:
         training: at its beginning.
-        batch_of, loss_of: as for :func:`wsdcast.warmstart.training.fit`.
+        batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
         samples: how many there are.
         settings: how it is trained.
         log: how often it is validated and kept.
@@ -141,7 +141,7 @@ def fitted(
         history.seconds = before + time.perf_counter() - begin
         tensors = training.tensors()
         if processes.is_first():
-            checkpoints.save(kept, training.step, tensors, vars(history), log.keep, best)
+            checkpoints.save(kept, training.step, tensors, vars(history), log.keep_checkpoints, best)
 
     def detail(step: Unread) -> str:
         speed = (training.step - first) * settings.batch * settings.accumulate * processes.count() / (time.perf_counter() - begin)
@@ -151,7 +151,7 @@ def fitted(
     with stop_signals() as caught, _tensorboard(place / "tensorboard" / name, log, first) as log_value, closing(steps):
         for step in track(steps, f"training {name}", settings.steps, first, detail):
             unread.append(step)
-            due = training.step % log.every == 0 or training.step == settings.steps
+            due = training.step % log.validate_every == 0 or training.step == settings.steps
             if not due and len(unread) < READ_TOGETHER[step.loss.device.type] and not (caught and processes.count() == 1):
                 continue
             for one in read(unread):

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast import processes
-from wsdcast.devices import sent
-from wsdcast.progress import track
+from wsdcast.runs import processes
+from wsdcast.runs.devices import sent
+from wsdcast.runs.progress import track
 from wsdcast.training.batches import Samples
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments

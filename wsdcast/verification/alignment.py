@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.ensembles import StoredForecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.truth import Truth
-from wsdcast.errors import UserError
+from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.runs.errors import UserError
 from wsdcast.verification.domain import Inside, defined, domain_of, spread
+from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.truth import Truth
+from wsdcast.verification.truth import Truth
 
 PERSISTENCE, CLIMATOLOGY, CLIMATOLOGICAL_MEAN = "persistence", "climatology", "climatological mean"
 PROBABILISTIC_CLIMATOLOGY = "probabilistic climatology"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.statistics import BOTH, GLOBE, metrics
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.ensembles import StoredForecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.truth import Truth
+from wsdcast.data.sources.ensembles import StoredForecast
 from wsdcast.verification.regions import REGIONS, region_weights
+from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]
 Inside = NDArray[np.bool_]

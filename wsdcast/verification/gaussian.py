@@ -7,11 +7,11 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from wsdcast.data.analysis import STEP
-from wsdcast.data.store import VARIABLES
-from wsdcast.data.truth import Truth
+from wsdcast.data.store.analysis import STEP
+from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.statistics import BOTH
+from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from wsdcast.data.store import SPEED
+from wsdcast.data.store.zarr_store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.spectra import wavelength_of_degree, wavelength_of_wavenumber

@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.ensembles import StoredForecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import VARIABLES
+from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kinetic_energy import truncation
 from wsdcast.verification.regions import REGIONS

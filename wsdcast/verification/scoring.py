@@ -14,12 +14,11 @@ from dask.base import compute
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from wsdcast.data.building import scheduler as at_work
-from wsdcast.data.ensembles import StoredForecast, open_forecast
 from wsdcast.data.grid import Grid
-from wsdcast.data.truth import Truth, open_truth
-from wsdcast.errors import UserError
-from wsdcast.progress import track
+from wsdcast.data.sources.ensembles import StoredForecast, open_forecast
+from wsdcast.data.store.building import scheduler as at_work
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.progress import track
 from wsdcast.verification.baselines import (
     CLIMATOLOGICAL_MEAN,
     CLIMATOLOGY,
@@ -33,6 +32,7 @@ from wsdcast.verification.baselines import (
 from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
+from wsdcast.verification.truth import Truth, open_truth
 
 LEADS_AT_ONCE = 8
 

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store import SPEED, VARIABLES
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.verification.kernels import (
     brier_score,
     debiased_squared_error,

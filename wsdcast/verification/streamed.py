@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.forecasts import LEADS_PER_CHUNK, Forecasts
-from wsdcast.data.truth import Truth
-from wsdcast.unfinished import marks_of
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.scoring import statistics_of
+from wsdcast.verification.truth import Truth
 
 BYTES = 30_000
 """Of the statistics of one start and lead time, about."""

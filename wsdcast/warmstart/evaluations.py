@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from wsdcast.errors import UserError
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart import times
 from wsdcast.warmstart.dpm import Statistics, dpm_solver, dpm_solver_v3
 from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, euler, heun2, heun3, midpoint, rk4, unwatched
@@ -116,3 +116,14 @@ class Counted:
         """As the velocity."""
         self.calls += 1
         return self.velocity(x, t)
+
+
+def require_possible(solver: str, grid_in_time: str, nfe: int) -> None:
+    """Refuse what a solver cannot do.
+
+    Raises:
+        UserError: if it cannot take exactly ``nfe`` evaluations, or assumes equal steps and the grid has others.
+    """
+    steps_for(solver, nfe)
+    if solver in TORCHDIFFEQ and grid_in_time != "uniform":
+        raise UserError(f"solver {solver}: takes its steps for equal; use it with uniform times, not {grid_in_time}")

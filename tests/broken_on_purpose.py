@@ -1,0 +1,99 @@
+"""Break the code in twenty places, one after another, and see which test falls each time: ``python tests/broken_on_purpose.py``.
+
+Each break is a slip that somebody might make: a sign, a factor, an off-by-one, a swapped axis, a forgotten mask. It is made in a copy of
+the checkout, and the tests of that part are run until the first one fails. A break that no test sees is printed as SURVIVED.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# File below wsdcast/, what stands there, what is written instead, the tests of that part.
+BREAKS = [
+    ("warmstart/flow.py", "return (1 - t) * noise + t * data, data - noise", "return (1 - t) * noise + t * data, noise - data", "method"),
+    (
+        "warmstart/prior.py",
+        "return w * torch.maximum(std, 1 - w) + (1 - w)",
+        "return w * torch.minimum(std, 1 - w) + (1 - w)",
+        "priors method",
+    ),
+    ("warmstart/prior.py", "return x * self.std + self.mean", "return x * self.std - self.mean", "priors method"),
+    ("warmstart/correlated.py", "return 2 * root.diagonal(", "return root.diagonal(", "priors"),
+    (
+        "warmstart/solvers.py",
+        "MIDPOINT = Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1))",
+        "MIDPOINT = Tableau((0, 1 / 2), ((), (1 / 2,)), (1, 0))",
+        "solvers",
+    ),
+    ("warmstart/dpm.py", "integrals = [-math.expm1(-length)]", "integrals = [math.expm1(length)]", "solvers"),
+    ("warmstart/moments.py", ".clamp(MINIMUM_STD, self.maximum_std)", ".clamp(0, self.maximum_std)", "priors method inpaint_networks"),
+    ("nets/sphere.py", "half = x.shape[-1] // 2\n", "half = x.shape[-1] // 2 + 1\n", "unet"),
+    ("nets/unet.py", "hidden = hidden * (1 + scale) + shift", "hidden = hidden * scale + shift", "unet training"),
+    ("training/loop.py", "/ (size / share)", "", "training"),
+    ("training/loop.py", "training.step) / (10 + training.step)", "training.step) / (1 + training.step)", "training"),
+    ("sampling/batches.py", "torch.cat(parts)[:members]", "torch.cat(parts)[-members:]", "ensemble"),
+    ("weather/forecast/autoregression.py", "now, before = state, now", "now, before = state, state", "ensemble"),
+    ("verification/kernels.py", "of.difference / (of.members * (of.members - 1))", "of.difference / of.members**2", "scores parity"),
+    (
+        "verification/kernels.py",
+        "squared_error(of, truth) - variance(of) / of.members",
+        "squared_error(of, truth) + variance(of) / of.members",
+        "scores",
+    ),
+    ("verification/kernels.py", "np.roll(field, -lag, axis=-1)", "np.roll(field, -lag, axis=-2)", "scores"),
+    ("verification/bootstrap.py", "chosen), 1 / count)", "chosen), 1 / length)", "scores study"),
+    (
+        "data/grid.py",
+        "area = -np.diff(np.sin(np.deg2rad(self.latitude_bounds)))",
+        "area = np.cos(np.deg2rad(self.latitude))",
+        "grid_and_regrid",
+    ),
+    (
+        "data/regrid.py",
+        "right - 1, right)\n    return csr_array((np.ones",
+        "right, right - 1)\n    return csr_array((np.ones",
+        "grid_and_regrid",
+    ),
+    ("data/sources/layout.py", "np.clip(latitude, -90, 90)", "np.clip(latitude, -89, 89)", "odd_sources traps"),
+    ("images/data/tasks.py", "return masked(images, ~hidden)", "return masked(images, hidden)", "tasks"),
+    ("weather/samplers.py", "good = crps <= CRPS_TOLERANCE", "good = crps >= CRPS_TOLERANCE", "study_choices"),
+]
+
+
+def fallen(place: Path, tests: str) -> str | None:
+    """The first test that fails in a checkout."""
+    files = [f"tests/test_{name}.py" for name in tests.split()]
+    environment = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    found = re.search(r"(?:FAILED|ERROR) (\S+)", done.stdout)
+    return found[1] if found else None
+
+
+def main() -> None:
+    survived = 0
+    with tempfile.TemporaryDirectory() as directory:
+        place = Path(directory) / "checkout"
+        shutil.copytree(ROOT, place, ignore=shutil.ignore_patterns(".git", ".venv", "runs", ".*_cache"))
+        for file, before, after, tests in BREAKS:
+            path = place / "wsdcast" / file
+            whole = path.read_text()
+            if whole.count(before) != 1:
+                raise SystemExit(f"{file}: {before!r} is not there once")
+            path.write_text(whole.replace(before, after))
+            test = fallen(place, tests)
+            path.write_text(whole)
+            survived += test is None
+            print(f"| `{file}` | `{before.strip()}` | `{after.strip()}` | {test or 'SURVIVED'} |", flush=True)
+    raise SystemExit(survived)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The simulated planet as a source of 10 m wind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.harmonics import SphericalHarmonics
+from wsdcast.data.planet.source import LOWER, Planet, PlanetSettings
+from wsdcast.data.store.analysis import STEP
+from wsdcast.runs.errors import UserError
+
+EPOCH = np.datetime64("2000-01-01", "ns")
+LAYER_DEPTH = 5000.0
+"""m; by it the planet's mountains, shares of its lower layer, become a surface geopotential."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A planet seen from the points of a grid, with its winds to come.
+
+    Attributes:
+        times: (time,), 6 h apart.
+        static: ``land_sea_mask`` (0 to 1) and ``geopotential_at_surface`` (m2 s-2), (latitude, longitude).
+        grid: where.
+        seed: of the planet and its weather.
+        stirring: of the planet, m/s per square root of an hour.
+    """
+
+    times: NDArray[np.datetime64]
+    static: dict[str, NDArray[np.float32]]
+    grid: Grid
+    seed: int
+    stirring: float
+
+    def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
+        """Consecutive blocks of ``size`` times, the last one shorter, each (time, channel, latitude, longitude) in m s-1.
+
+        Raises:
+            UserError: if the planet is stirred more than its time step can take.
+        """
+        planet, points = _planet(self.seed, self.stirring, self.grid)
+        states = planet.run(seed=self.seed)
+        for first in range(0, self.times.size, size):
+            with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+                chunk = islice(states, min(size, self.times.size - first))
+                wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
+            block = np.stack([np.stack([u.T, v.T]) for u, v in wind])
+            if not np.isfinite(block).all():
+                raise UserError(f"data.stirring {self.stirring:g}: the planet's winds grow without bounds; it is stable up to about 0.7")
+            yield block
+
+
+def simulation(days: int, seed: int, stirring: float, grid: Grid) -> Simulation:
+    """The lower layer of a planet for ``days``, read at the points of ``grid``."""
+    planet, points = _planet(seed, stirring, grid)
+    with threadpool_limits(limits=1):
+        land, mountains = (points.synthesis(planet.harmonics.analysis(field)).T for field in (planet.land, planet.mountains))
+    static = {"land_sea_mask": np.clip(land, 0, 1), "geopotential_at_surface": 9.80665 * LAYER_DEPTH * mountains}
+    times = EPOCH + STEP * np.arange(days * 4)
+    return Simulation(times, {name: field.astype(np.float32) for name, field in static.items()}, grid, seed, stirring)
+
+
+def _planet(seed: int, stirring: float, grid: Grid) -> tuple[Planet, SphericalHarmonics]:
+    # One thread throughout, as in Planet.run: the same seed is to give the same bits.
+    with threadpool_limits(limits=1):
+        planet = Planet(PlanetSettings(stirring=stirring), seed=seed)
+        return planet, SphericalHarmonics(planet.settings.truncation, grid.latitude, grid.longitude.size, dtype=np.float32)

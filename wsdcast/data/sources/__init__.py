@@ -1,0 +1,1 @@
+"""Reading analyses and forecasts of others."""

@@ -1,0 +1,133 @@
+"""Reads blocks of wind from files and stores, and refuses what is not wind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.sources.layout import values_of, wind_of
+from wsdcast.data.sources.opening import Address, first_line, is_file, open_dataset
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.progress import note
+
+STRONGEST_WIND = 120.0
+"""m/s; the strongest gust ever measured was 113 m/s, so anything beyond is an error of units or of packing."""
+ONE_AT_A_TIME = threading.Lock()
+"""Held while a NetCDF or GRIB file is opened or read: their libraries must not be called by two threads at once."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Steps ``indices``, rising, of one component in one piece; they are steps ``places`` of the block."""
+
+    component: str
+    address: Address
+    state: str
+    indices: NDArray[np.intp]
+    places: NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive steps of the record, ``first`` to ``last`` exclusive, that are read together."""
+
+    first: int
+    last: int
+    readings: tuple[Reading, ...]
+
+
+def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Component and values (time, latitude, longitude) in m/s, in the one order.
+
+    Raises:
+        UserError: if values cannot be read, are missing, or are such as no wind has; it names the file, the component and the time.
+    """
+    for component in sorted({reading.component for reading in block.readings}):
+        readings = [reading for reading in block.readings if reading.component == component]
+        parts = [_read(reading) for reading in readings]
+        if len(parts) == 1 and np.all(np.diff(readings[0].places) == 1):
+            yield component, parts[0]
+            continue
+        values = np.empty((block.last - block.first, *parts[0].shape[1:]), dtype=np.float32)
+        for reading, part in zip(readings, parts, strict=True):
+            values[reading.places] = part
+        yield component, values
+
+
+def _read(reading: Reading) -> NDArray[np.float32]:
+    with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
+        wind = opened(reading.address, reading.state)[reading.component]
+        try:
+            values = values_of(wind, reading.indices)
+        except MemoryError:
+            raise
+        except Exception as error:  # of as many kinds as there are formats and servers
+            first = label(wind["time"].values[reading.indices[0]])
+            where = f"{reading.address}: 10 m wind {reading.component} from {first} on"
+            raise UserError(f"{where} cannot be read ({first_line(error)})") from None
+    _check(values, reading, wind)
+    return values
+
+
+def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:
+    least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+    for bad, what in (
+        (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
+        (np.maximum(-least, most) > STRONGEST_WIND, "absurd values"),
+        (least == most, "the same value everywhere"),  # as where a store lacks a chunk and answers with its fill value
+    ):
+        if bad.any():
+            step = int(np.argmax(bad))
+            time = wind["time"].values[reading.indices][step]
+            raise UserError(
+                f"{reading.address}: {what} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {label(time)}"
+                + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
+                + f"; --skip {label(time)} leaves that time out"
+            )
+    if odd := repeated_extreme(values):
+        _note_once(reading.address, reading.component, *odd)
+
+
+APART = 0.2
+"""Of the range of all other values, how far an extreme must be from them to be noted: the strongest winds of real fields are closer."""
+
+
+def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
+    """An extreme value that occurs more than once, far from all others, and how often: perhaps a fill value that is not declared."""
+    for extreme in (values.min(), values.max()):
+        others = values != extreme
+        count = values.size - int(np.count_nonzero(others))
+        if 1 < count < values.size / 2:
+            least, most = (float(reduced(where=others, initial=start)) for reduced, start in ((values.min, np.inf), (values.max, -np.inf)))
+            if max(least - extreme, extreme - most) > APART * (most - least):
+                return float(extreme), count
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _note_once(address: Address, component: str, value: float, count: int) -> None:
+    where = f"{address}: {count} points of 10 m wind {component}, read together, have {value:g} m/s, far from all others"
+    note(f"{where}: perhaps a fill value that is not declared")
+
+
+def close_all() -> None:
+    """Close what :func:`read_block` keeps open: a file that is changed in its place would not be noticed."""
+    opened.cache_clear()
+
+
+@lru_cache(maxsize=64)
+def opened(address: Address, state: str) -> xr.Dataset:
+    """The lazy wind of one piece (:func:`wind_of`); kept open, for a store is read in many blocks."""
+    return wind_of(open_dataset(address))
+
+
+def label(time: np.datetime64) -> str:
+    """A time to the minute."""
+    return str(time.astype("datetime64[m]"))

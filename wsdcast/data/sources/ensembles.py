@@ -1,0 +1,163 @@
+"""Ensemble forecasts of any origin, found by the names of their dimensions and read in the package's one order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.sources.blocks import label
+from wsdcast.data.sources.conventions import DIMENSIONS, to_conventions
+from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
+from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
+from wsdcast.data.store.zarr_store import read_wind
+from wsdcast.runs.errors import UserError
+
+Place = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class StoredForecast:
+    """Forecasts as they lie in a store, opened lazily.
+
+    Attributes:
+        name: of the store, for messages.
+        times: initial times, (time,), increasing.
+        leads: lead times, (lead,), increasing.
+        members: of each ensemble; 1 for a forecast without members.
+        grid: of the fields, in the one order.
+        wind: in the package's conventions, lazily.
+        place: rows and columns of the grid that the store has, where it has a part of the globe alone.
+    """
+
+    name: str
+    times: NDArray[np.datetime64]
+    leads: NDArray[np.timedelta64]
+    members: int
+    grid: Grid
+    wind: xr.Dataset
+    place: Place | None = None
+
+    def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
+        """The members of one start, (member, lead, channel, latitude, longitude), m s-1, NaN where there is none.
+
+        Raises:
+            UserError: if the store cannot be read there.
+        """
+        try:
+            fields = read_wind(self.wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # of as many kinds as there are formats and servers
+            when = self.times[start].astype("datetime64[h]")
+            raise UserError(f"{self.name}: the forecast from {when} cannot be read ({first_line(error)})") from None
+        if self.place is None:
+            return fields
+        whole = np.full((*fields.shape[:-2], *self.grid.shape), np.nan, dtype=np.float32)
+        whole[..., self.place[0][:, None], self.place[1]] = fields
+        return whole
+
+
+def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast:
+    """Open a store of forecasts in the layout of WeatherBench 2, or one that differs from it in names and order.
+
+    Initial and lead times are sorted; lead times of 0 and before are left out.
+
+    Args:
+        address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
+        globe: grid of the truth; forecasts of a part of the globe whose points are neighbours on it are put there.
+
+    Raises:
+        UserError: if it is no such store, an initial time, a lead time or a member is missing or occurs twice, or a lead time is not of
+            whole hours.
+    """
+    found = addresses(address)
+    if len(found) > 1:
+        raise UserError(f"{address}: {len(found)} files; expected one store of forecasts")
+    try:
+        wind = to_conventions(open_dataset(found[0]), part=globe is not None)
+        latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
+        grid, place = _place_on(globe, latitude, longitude)
+    except UserError as error:
+        raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
+    for name, what in (("time", "initial times"), ("prediction_timedelta", "lead times")):
+        if name not in wind.coords:
+            raise UserError(f"{address}: has no coordinate '{name}' of {what}, but {', '.join(map(str, wind.coords))}")
+    missing = [name for name in DIMENSIONS if name not in wind.dims]
+    wind = wind.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
+    times, leads = dates_of(wind["time"], address), wind["prediction_timedelta"].values
+    if not np.issubdtype(leads.dtype, np.timedelta64):
+        raise UserError(f"{address}: its lead times are no differences of time, but {leads.dtype}; they need units such as hours")
+    times, leads = to_the_second(times), to_the_second(leads)
+    for name, values in (
+        ("initial times", times),
+        ("lead times", leads),
+        ("members", wind.coords["number"].values if "number" in wind.coords else None),
+    ):
+        if values is not None:
+            _require_once(values, f"{address}: {name}")
+    if (leads % np.timedelta64(1, "h") != np.timedelta64(0)).any():
+        raise UserError(f"{address}: its lead times are not all whole hours")
+    wind = _sorted(wind, "time", times)
+    wind = _sorted(wind, "prediction_timedelta", leads)
+    times, leads = np.sort(times), np.sort(leads)
+    # A lead time of 0 is the analysis that a forecast started from: no forecast yet.
+    later = slice(int((leads <= np.timedelta64(0)).sum()), None)
+    if leads[later].size == 0:
+        raise UserError(f"{address}: has no lead time after 0 h")
+    wind = wind.isel(prediction_timedelta=later)
+    return StoredForecast(
+        str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind, place
+    )
+
+
+def _place_on(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Place | None]:
+    """The grid of a forecast: its own, or, where it is of a part of the globe, that of the truth with the rows and columns of the part.
+
+    Raises:
+        UserError: if it is neither of the whole globe nor of points that are neighbours on the truth's grid.
+    """
+    if globe is None or (latitude.size, longitude.size) == globe.shape:
+        return Grid(latitude, longitude), None
+    rows = np.abs(globe.latitude - latitude[:, None]).argmin(axis=1)
+    turned = np.abs(globe.longitude - longitude[:, None])
+    columns = np.minimum(turned, 360 - turned).argmin(axis=1)
+    off = np.abs(globe.latitude[rows] - latitude).max(), np.abs((globe.longitude[columns] - longitude + 180) % 360 - 180).max()
+    ends = (~np.isin((columns + 1) % globe.longitude.size, columns)).sum()
+    if max(off) <= ROUNDING and (np.diff(rows) == 1).all() and ends <= 1:
+        return globe, (rows, columns)
+    try:
+        return Grid(latitude, longitude), None
+    except UserError as error:
+        raise UserError(f"{error}; the points of a region must be neighbours on the truth's grid of {globe.name}") from None
+
+
+def _require_once(values: NDArray[Any], what: str) -> None:
+    """Refuse labels that are missing or occur twice.
+
+    Raises:
+        UserError: if so, naming the first.
+    """
+    empty = pd.isnull(values)
+    if empty.any():
+        raise UserError(f"{what}: {empty.sum()} of {values.size} are missing")
+    several, counts = np.unique(values, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(f"{what}: {(counts > 1).sum()} occur more than once, the first {_label(several[counts > 1][0])}")
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, np.datetime64):
+        return label(value)
+    return f"{value / np.timedelta64(1, 'h'):g} h" if isinstance(value, np.timedelta64) else str(value)
+
+
+def _sorted(wind: xr.Dataset, dimension: str, values: NDArray[Any]) -> xr.Dataset:
+    """In order of a coordinate; not touched where it is, for slices are read faster than lists."""
+    order = np.argsort(values)
+    return wind if (np.diff(order) == 1).all() else wind.isel({dimension: order})

@@ -1,0 +1,245 @@
+"""Reads 10 m wind and static fields from GRIB files, editions 1 and 2, with every value at the point that its message gives it.
+
+It reads messages with ecCodes itself. cfgrib places values by the corners of the grid and takes the first of two messages for one time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from wsdcast.data.sources.grib_points import Points, grid_of, points_of
+from wsdcast.runs.errors import UserError
+
+WIND = {"10u": "u10", "10v": "v10"}
+"""ecCodes' short names of the 10 m wind, and the names that the variables get."""
+STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
+"""Short names of fields of the surface that do not change."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One field of a GRIB file.
+
+    Attributes:
+        name: short name.
+        position: byte where its message begins, and which field of that message it is.
+        initial: initial time of the forecast, or the time of the analysis.
+        step: from the initial to the valid time.
+        member: number of the ensemble member; 0 where there is none.
+        kind: ``instant``, or what of an interval it is, such as ``avg``.
+        grid: changes with the grid and with the order of its points.
+    """
+
+    name: str
+    position: tuple[int, int]
+    initial: np.datetime64
+    step: np.timedelta64
+    member: int
+    kind: str
+    grid: str
+
+
+def open_grib(path: str) -> xr.Dataset:
+    """The 10 m wind and the static fields of a GRIB file, read lazily.
+
+    Dimensions of the wind are (time, number, step, latitude, longitude), without those of length one, with the coordinate ``valid_time``.
+    Files with one member whose initial times and steps fill no table have the dimension ``valid_time`` instead. It holds a time that two
+    messages have twice, so that doubled times are refused as in every other format.
+
+    Raises:
+        UserError: if ecCodes is not installed, if the file is damaged or cut off, or if its wind is not on one regular grid.
+    """
+    try:
+        import eccodes
+    except ImportError:
+        raise UserError(f"{path}: reading GRIB needs `pip install 'wsdcast[grib]'`") from None
+    points: dict[str, Points | str] = {}
+    try:
+        messages = list(_messages(path, points))
+    except (eccodes.CodesInternalError, OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as GRIB, it may be damaged or cut off ({error or type(error).__name__})") from None
+    wind = [message for message in messages if message.name in WIND]
+    grid = grid_of(path, [points[message.grid] for message in wind or messages])
+    if grid is None:
+        return xr.Dataset()
+    dataset = _wind(path, wind, points) if wind else xr.Dataset()
+    for variable in dataset.data_vars.values():
+        variable.attrs = _about(wind)
+    for name in STATIC:
+        for message in messages:
+            places = points[message.grid]
+            if message.name == name and isinstance(places, Points) and places.equal(grid):
+                dataset[name] = _variable(path, [], np.array(message, dtype=object), points)
+                break
+    return dataset.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
+
+
+def _messages(path: str, points: dict[str, Points | str]) -> Iterator[Message]:
+    """The messages with wind or static fields; adds the places of their values to ``points``, or why there are none."""
+    import eccodes
+
+    fields: Counter[int] = Counter()
+    size, end = Path(path).stat().st_size, 0
+    for handle in _handles(path):
+        offset = int(eccodes.codes_get_message_offset(handle))
+        end = offset + int(eccodes.codes_get(handle, "totalLength"))
+        name, position = eccodes.codes_get(handle, "shortName"), (offset, fields[offset])
+        fields[offset] += 1
+        if name not in WIND and not (name in STATIC and eccodes.codes_get(handle, "typeOfLevel") == "surface"):
+            continue
+        grid = eccodes.codes_get(handle, "md5GridSection")
+        if grid not in points:
+            points[grid] = points_of(handle)
+        initial, valid = (
+            _time(*(eccodes.codes_get(handle, key, int) for key in (f"{what}Date", f"{what}Time"))) for what in ("data", "validity")
+        )
+        member = eccodes.codes_get(handle, "number", int) if eccodes.codes_is_defined(handle, "number") else 0
+        yield Message(name, position, initial, valid - initial, member, eccodes.codes_get(handle, "stepType"), grid)
+    if end < size and b"GRIB" in _rest(path, end):
+        raise EOFError(f"its last message, from byte {end} on, is not whole")
+
+
+def _handles(path: str, offset: int = 0) -> Iterator[int]:
+    """ecCodes' handles of all fields from a byte of the file on; each is released when the next is asked for."""
+    import eccodes
+
+    eccodes.codes_grib_multi_support_on()  # U and V are often two fields of one message
+    with Path(path).open("rb") as file:
+        eccodes.codes_grib_multi_support_reset_file(file)
+        file.seek(offset)
+        while (handle := eccodes.codes_grib_new_from_file(file)) is not None:
+            try:
+                yield handle
+            finally:
+                eccodes.codes_release(handle)
+
+
+def _rest(path: str, offset: int) -> bytes:
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read()
+
+
+def _time(date: int, clock: int) -> np.datetime64:
+    """The time of a date such as 20200131 and a clock such as 1830."""
+    day = f"{date // 10000:04d}-{date // 100 % 100:02d}-{date % 100:02d}"
+    return np.datetime64(f"{day}T{clock // 100:02d}:{clock % 100:02d}", "ns")
+
+
+def _wind(path: str, messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
+    """Both components, those that are there, on common axes of time; a message that is missing is read as NaN.
+
+    Raises:
+        UserError: if a member has two messages for one time, or if a component lacks times that the other has.
+    """
+    axes: dict[str, list[Any]] = {
+        "time": sorted({message.initial for message in messages}),
+        "number": sorted({message.member for message in messages}),
+        "step": sorted({message.step for message in messages}),
+    }
+    names = [name for name in WIND if any(message.name == name for message in messages)]
+    keys = Counter((message.name, message.initial, message.member, message.step) for message in messages)
+    several = [name for name, values in axes.items() if len(values) > 1]
+    full = len(keys) == len(names) * len(axes["time"]) * len(axes["number"]) * len(axes["step"])
+    if len(axes["number"]) == 1 and (max(keys.values()) > 1 or not full):
+        return _by_valid_time(path, names, messages, points)
+    (_, initial, member, step), most = keys.most_common(1)[0]
+    if most > 1:
+        hours = step // np.timedelta64(1, "h")
+        raise UserError(f"{path}: the forecast from {np.datetime_as_string(initial, 'm')} has {hours} h of member {member} twice")
+    shape = tuple(len(axes[axis]) for axis in several)
+    dataset = xr.Dataset()
+    for name in names:
+        table = np.full([len(values) for values in axes.values()], None, dtype=object)
+        for message in messages:
+            if message.name == name:
+                place = (axes["time"].index(message.initial), axes["number"].index(message.member), axes["step"].index(message.step))
+                table[place] = message
+        dataset[WIND[name]] = _variable(path, several, table.reshape(shape), points)
+    coordinates = {axis: (axis, np.array(values)) if axis in several else values[0] for axis, values in axes.items()}
+    dataset = dataset.assign_coords(coordinates)
+    return dataset.assign_coords(valid_time=dataset["time"] + dataset["step"])
+
+
+def _by_valid_time(path: str, names: list[str], messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
+    """Both components along their valid times, those that occur twice twice."""
+    dataset, known = xr.Dataset(), None
+    for name in names:
+        mine = sorted((message for message in messages if message.name == name), key=lambda m: (m.initial + m.step, m.step))
+        times = [(message.initial + message.step, message.step) for message in mine]
+        if known is not None and times != known:
+            lone = sorted(set(times) ^ set(known))
+            what = f"at {np.datetime_as_string(lone[0][0], 'm')}" if lone else "as often as the other"
+            raise UserError(f"{path}: only one of u and v is there {what}")
+        known = times
+        dataset[WIND[name]] = _variable(path, ["valid_time"], np.array(mine, dtype=object), points)
+    assert known is not None
+    valid, step = (np.array(values) for values in zip(*known, strict=True))
+    return dataset.assign_coords(valid_time=valid, step=("valid_time", step))
+
+
+def _variable(path: str, axes: list[str], messages: NDArray[np.object_], points: dict[str, Points | str]) -> xr.Variable:
+    """The fields of a table of messages, lazily."""
+    lazy = indexing.LazilyIndexedArray(_Fields(path, messages, points))
+    return xr.Variable((*axes, "latitude", "longitude"), lazy, encoding={"preferred_chunks": dict.fromkeys(axes, 1)})
+
+
+def _about(messages: list[Message]) -> dict[str, str]:
+    """Attributes of the wind: every GRIB table has it in m s-1; in CF's words what of an interval the values are."""
+    kinds = {message.kind for message in messages} - {"instant"}
+    words = {"avg": "mean", "max": "maximum", "min": "minimum", "accum": "sum"}
+    return {"units": "m s-1"} | ({"cell_methods": f"time: {words.get(min(kinds), min(kinds))}"} if kinds else {})
+
+
+class _Fields(BackendArray):
+    """Fields of some messages (..., latitude, longitude), read as they are asked for; float32, NaN where a value or message is missing."""
+
+    def __init__(self, path: str, messages: NDArray[np.object_], points: dict[str, Points | str]) -> None:
+        self.path, self.messages, self.points = path, messages, points
+        first: Any = next(message for message in messages.flat if message is not None)
+        self.shape = (*messages.shape, *self._places(first).order.shape)
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _places(self, message: Message) -> Points:
+        places = self.points[message.grid]
+        assert isinstance(places, Points)
+        return places
+
+    def _read(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
+        *which, rows, columns = key
+        chosen: Any = self.messages
+        for axis in reversed(range(len(which))):
+            chosen = np.take(chosen, np.arange(chosen.shape[axis])[which[axis]], axis)
+        chosen = np.asarray(chosen, dtype=object)
+        fields = np.empty((chosen.size, *self.shape[-2:]), dtype=np.float32)
+        for field, message in zip(fields, chosen.flat, strict=True):
+            field[:] = np.nan if message is None else self._field(message)
+        return fields.reshape(*chosen.shape, *self.shape[-2:])[..., rows, :][..., columns]
+
+    def _field(self, message: Message) -> NDArray[np.float64]:
+        import eccodes
+
+        offset, number = message.position
+        handles = _handles(self.path, offset)
+        try:
+            for _ in range(number + 1):
+                handle = next(handles)
+            eccodes.codes_set(handle, "missingValue", 1e30)
+            values = eccodes.codes_get_values(handle)
+        finally:
+            handles.close()  # type: ignore[attr-defined]
+        values[values == 1e30] = np.nan
+        return values[self._places(message).order]

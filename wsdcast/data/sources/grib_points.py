@@ -1,0 +1,88 @@
+"""Where the values of a GRIB message lie: ecCodes' own point for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.runs.errors import UserError
+
+DIGITS = 6
+"""Decimals of a degree that are kept: GRIB 2 states millionths of a degree."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """The places of the values of a message.
+
+    Attributes:
+        latitude: rows from north to south, degrees.
+        longitude: columns eastward from 0, degrees.
+        order: position in the message of the value of each row and column, (latitude, longitude).
+    """
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    order: NDArray[np.intp]
+
+    def equal(self, other: Points) -> bool:
+        """Whether both are the same places; the order of the values may differ."""
+        return np.array_equal(self.latitude, other.latitude) and np.array_equal(self.longitude, other.longitude)
+
+
+def points_of(handle: int) -> Points | str:
+    """The places of a message's values by ecCodes' coordinates of each point, or in words why they form no regular grid."""
+    import eccodes
+
+    kind = eccodes.codes_get(handle, "gridType")
+    try:
+        latitude, longitude = (eccodes.codes_get_array(handle, name).round(DIGITS) for name in ("latitudes", "longitudes"))
+    except eccodes.CodesInternalError as error:
+        return f"on a grid of type {kind}, whose points ecCodes does not give ({error})"
+    position = _position(handle, latitude)
+    longitude = (longitude % 360).round(DIGITS) % 360
+    rows, row = np.unique(-latitude, return_inverse=True)
+    columns, column = np.unique(longitude, return_inverse=True)
+    if latitude.size not in (rows.size * columns.size, rows.size * (columns.size + 1)):
+        return f"on no regular grid of latitudes and longitudes (its type is {kind})"
+    order = np.full((rows.size, columns.size), -1, dtype=np.intp)
+    order[row[::-1], column[::-1]] = position[::-1]  # where the last column repeats the first one, the first one counts
+    if (order < 0).any():
+        return f"on no regular grid of latitudes and longitudes (its type is {kind})"
+    return Points(-rows, columns, order)
+
+
+def _position(handle: int, latitude: NDArray[np.float64]) -> NDArray[np.intp]:
+    """For each of ecCodes' points the position of its value.
+
+    ecCodes does not know that alternate lines run backwards, nor, on Gaussian grids, that columns come first.
+    """
+    import eccodes
+
+    def flag(name: str) -> bool:
+        return bool(eccodes.codes_is_defined(handle, name) and eccodes.codes_get(handle, name, int))
+
+    columns_first = flag("jPointsAreConsecutive")
+    position = np.arange(latitude.size)
+    if flag("alternativeRowScanning"):
+        lines = position.reshape(-1, eccodes.codes_get(handle, "Nj" if columns_first else "Ni", int))
+        lines[1::2] = lines[1::2, ::-1].copy()
+    if columns_first and latitude[0] == latitude[1]:
+        position = position.reshape(-1, eccodes.codes_get(handle, "Nj", int)).T.ravel()
+    return position
+
+
+def grid_of(path: str, places: list[Points | str]) -> Points | None:
+    """The one grid of some messages, None if there are none.
+
+    Raises:
+        UserError: if they are on several, or on one that is not regular.
+    """
+    for found in places:
+        if isinstance(found, str):
+            raise UserError(f"{path}: its 10 m wind is {found}")
+        if not found.equal(places[0]):  # type: ignore[arg-type]
+            raise UserError(f"{path}: its 10 m wind is on several grids")
+    return places[0] if places else None  # type: ignore[return-value]

@@ -1,0 +1,285 @@
+"""Brings a dataset of any common layout to one: 10 m wind u and v, dimensions (time, latitude, longitude), found by name and attributes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.runs.errors import UserError
+
+WIND_NAMES = {
+    "u": ("10m_u_component_of_wind", "u10", "10u", "u10m", "u_10m", "10m_u", "var_10u", "ugrd_10maboveground", "uas"),
+    "v": ("10m_v_component_of_wind", "v10", "10v", "v10m", "v_10m", "10m_v", "var_10v", "vgrd_10maboveground", "vas"),
+}
+"""In lower case. Where none is there, the CF standard name at a height of 10 m decides."""
+STANDARD_NAMES = {"u": "eastward_wind", "v": "northward_wind"}
+STATIC_NAMES = {
+    "land_sea_mask": ("land_sea_mask", "lsm"),
+    "geopotential_at_surface": ("geopotential_at_surface", "z"),
+    "standard_deviation_of_orography": ("standard_deviation_of_orography", "sdor"),
+    "slope_of_sub_gridscale_orography": ("slope_of_sub_gridscale_orography", "slor"),
+    "anisotropy_of_sub_gridscale_orography": ("anisotropy_of_sub_gridscale_orography", "isor"),
+    "angle_of_sub_gridscale_orography": ("angle_of_sub_gridscale_orography", "anor"),
+}
+STATIC_UNITS = {
+    "land_sea_mask": "1",
+    "geopotential_at_surface": "m2 s-2",
+    "standard_deviation_of_orography": "m",
+    "slope_of_sub_gridscale_orography": "1",
+    "anisotropy_of_sub_gridscale_orography": "1",
+    "angle_of_sub_gridscale_orography": "radians",
+}
+TIME_NAMES = ("valid_time", "time", "date", "datetime")
+"""``valid_time`` first: where a file has both, ``time`` is when a forecast started."""
+SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
+HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
+COMPASS = {
+    "latitude": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
+    "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
+}
+"""Units by which CF knows a latitude or a longitude, whatever its name (CF conventions, sections 4.1 and 4.2)."""
+ROUNDING = 0.01
+"""Degrees by which coordinates may be off because a file keeps two decimals of them; and at most a twentieth of a step."""
+
+
+def wind_of(dataset: xr.Dataset) -> xr.Dataset:
+    """The 10 m wind of a dataset, lazily: ``u`` and ``v``, or the one of them that is there; neither if there is no 10 m wind.
+
+    Dimensions are (time, latitude, longitude) by name; order along each is the source's own. Other dimensions of length one are dropped,
+    but for ``expver``, where ERA5 and its preliminary version stand side by side: it comes first, for :func:`values_of` to merge. The
+    attribute ``chunk`` says how many times the source keeps together, ``tile`` how many latitudes and longitudes, and ``lead_hours`` how
+    long a forecast ran before its time.
+
+    Raises:
+        UserError: if units are not m s-1, a coordinate is missing, or a dimension is left over.
+    """
+    found = {}
+    for component in WIND_NAMES:
+        array = component_of(dataset, component)
+        if array is not None:
+            units = str(array.attrs.get("units", "")).strip()
+            if not is_metres_per_second(units):
+                raise UserError(f"{array.name} has units '{units}'; expected m s-1")
+            found[component] = _three_dimensional(array)
+    return xr.Dataset(found)
+
+
+def is_wind(name: str) -> bool:
+    """Whether a variable of this name is a component of the 10 m wind."""
+    return any(name.lower() in known for known in WIND_NAMES.values())
+
+
+def is_metres_per_second(units: str) -> bool:
+    """Whether a unit is m s-1, in any of the ways in which it is spelled: ``m/s``, ``m s**-1``, ``meter/second``, ``m s^{-1}``."""
+    text = re.sub(r"[{}()^]|\*\*", "", units.lower().replace("\u2212", "-").replace("\u207b\u00b9", "-1"))
+    text = re.sub(r"met(er|re)s?", "m", re.sub(r"sec(ond)?s?", "s", text))
+    return re.sub(r"[\s.*\u00b7_]", "", text) in ("ms-1", "m/s", "mpers")
+
+
+def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Land-sea mask, surface geopotential and sub-grid orography, those that are there, each (time, latitude, longitude), lazily."""
+    found = {}
+    for name, known in STATIC_NAMES.items():
+        array = next((dataset[here] for here in known if here in dataset.data_vars), None)
+        # `z` is the geopotential of pressure levels too.
+        if array is not None and not any(
+            "level" in str(coordinate).lower() or "pressure" in str(coordinate) for coordinate in array.coords
+        ):
+            if not any(str(name).lower() in TIME_NAMES for name in array.coords):
+                array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
+            try:
+                found[name] = _three_dimensional(array)
+            except UserError:
+                continue  # of another shape: not what is looked for
+    return found
+
+
+def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], Grid]:
+    """Indices that bring latitudes from north to south and longitudes from 0 eastward, and the grid in that order.
+
+    Raises:
+        UserError: if it is no regular grid of the whole globe.
+    """
+    rows, columns, latitude, longitude = axes_of(array)
+    return rows, columns, Grid(latitude, longitude)
+
+
+def axes_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`order_of`, of any part of the globe: indices, and latitudes and longitudes in that order."""
+    latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
+    latitude = np.where(np.abs(latitude) <= 90 + ROUNDING, np.clip(latitude, -90, 90), latitude)
+    rows, longitude = np.argsort(-latitude), longitude % 360
+    longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is all but 360
+    # Many files repeat the first column as the last one.
+    _, columns = np.unique(longitude.round(6), return_index=True)
+    return rows, columns, latitude[rows], _equal_steps(longitude[columns])
+
+
+def _equal_steps(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Longitudes that were rounded to a few decimals at their exact places, equal steps round the circle; all others as they are."""
+    exact = longitude[0] + 360 / longitude.size * np.arange(longitude.size)
+    return exact if 1e-6 < np.abs(longitude - exact).max() <= min(ROUNDING, 18 / longitude.size) else longitude
+
+
+def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Chosen times of an array of :func:`wind_of` or :func:`static_of`, (time, latitude, longitude), in the one order.
+
+    Where there are versions, ERA5 (expver 1) is taken where it is there, else the preliminary ERA5T (expver 5).
+
+    Raises:
+        ValueError: if a chunk that is not the whole globe has one value throughout.
+    """
+    strides, chunk = np.diff(indices), array.attrs["chunk"]
+    usual = int(np.median(strides)) if strides.size else 1
+    runs = np.split(indices, np.flatnonzero((strides <= 0) | (strides > max(usual, chunk))) + 1)
+    values = np.concatenate([_run(array, run, chunk) for run in runs], axis=-3)
+    if "expver" in array.dims:
+        merged = values[0]
+        for version in values[1:]:
+            merged = np.where(np.isnan(merged), version, merged)
+        values = merged
+    _refuse_lost_chunks(values, array.attrs["tile"])
+    rows, columns, _ = order_of(array)
+    if np.any(np.diff(rows) != 1):
+        values = values[:, rows]
+    if columns.size != values.shape[-1] or np.any(np.diff(columns) != 1):
+        values = values[:, :, columns]
+    return values.astype(np.float32, copy=False)
+
+
+def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> None:
+    """Where a Zarr store lacks a chunk it answers with its fill value; whole fields of one value are refused elsewhere."""
+    height, width = tile
+    if height >= values.shape[1] and width >= values.shape[2]:
+        return
+    for row in range(0, values.shape[1], height):
+        for column in range(0, values.shape[2], width):
+            part = values[:, row : row + height, column : column + width]
+            if part[0].size > 4 and (part.min(axis=(1, 2)) == part.max(axis=(1, 2))).any():
+                raise ValueError("a chunk has one value throughout, as where it is missing")
+
+
+def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[np.floating]:
+    """Rising indices without a large step."""
+    first, last, strides = int(indices[0]), int(indices[-1]) + 1, np.diff(indices)
+    if strides.size and (strides == strides[0]).all() and chunk < strides[0]:
+        return array.isel(time=slice(first, last, int(strides[0]))).values
+    # Times of one chunk are unpacked together anyhow, and NetCDF is slow in picking some of them.
+    values = array.isel(time=slice(first, last)).values
+    return values if values.shape[-3] == indices.size else values[..., indices - first, :, :]
+
+
+def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
+    """The variable of a component (u or v) at 10 m, by its name or attributes, or None.
+
+    Raises:
+        UserError: if it is at another height, or there are several.
+    """
+    names = {str(name).lower(): name for name in dataset.data_vars}
+    for known in WIND_NAMES[component]:
+        if known in names:
+            array = _at_ten_metres(dataset[names[known]])
+            heights = [array[name].item() for name in array.coords if str(name).lower() in HEIGHT_NAMES and array[name].size == 1]
+            if heights and heights[0] != 10:
+                raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not 10 m")
+            return array
+    standard = [dataset[name] for name in dataset.data_vars if dataset[name].attrs.get("standard_name") == STANDARD_NAMES[component]]
+    at_height = [array for array in map(_at_ten_metres, standard) if any(_is_ten_metres(array, name) for name in array.coords)]
+    if len(at_height) > 1:
+        raise UserError(f"several variables are {STANDARD_NAMES[component]} at 10 m: {', '.join(str(array.name) for array in at_height)}")
+    return at_height[0] if at_height else None
+
+
+def _at_ten_metres(array: xr.DataArray) -> xr.DataArray:
+    """The height of 10 m, if there is a dimension of heights that has it."""
+    for name in array.dims:
+        if str(name).lower() in HEIGHT_NAMES and name in array.coords and (array[name] == 10).any():
+            return array.isel({name: int(np.argmax(array[name].values == 10))})
+    return array
+
+
+def _is_ten_metres(array: xr.DataArray, name: object) -> bool:
+    coordinate = array.coords[name]
+    is_height = str(name).lower() in HEIGHT_NAMES or coordinate.attrs.get("standard_name") == "height"
+    return is_height and coordinate.size == 1 and coordinate.item() == 10
+
+
+def space_of(array: xr.DataArray) -> dict[Hashable, str]:
+    """What an array calls its latitude and its longitude, in this order, and these words.
+
+    Raises:
+        UserError: if it has none, or they are not dimensions.
+    """
+    names: dict[Hashable, str] = {}
+    for standard, known in SPACE_NAMES.items():
+        here = [name for name in array.coords if str(name).lower() in known or _is_compass(array[name], standard)]
+        if not here:
+            raise UserError(f"{array.name} has no coordinate '{standard}'")
+        if array[here[0]].dims != (here[0],):
+            raise UserError(f"{array.name} is on no regular grid: '{here[0]}' is not one of its dimensions")
+        names[here[0]] = standard
+    return names
+
+
+def _is_compass(coordinate: xr.DataArray, standard: str) -> bool:
+    units = str(coordinate.attrs.get("units", "")).strip().lower()
+    return coordinate.attrs.get("standard_name") == standard or units in COMPASS[standard]
+
+
+def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
+    """Times as numpy has them.
+
+    Raises:
+        UserError: if they are of another calendar, or out of the range of nanoseconds.
+    """
+    if np.issubdtype(times.dtype, np.datetime64):
+        return times.values
+    first: Any = times.values.flat[0] if times.size else None
+    if getattr(first, "calendar", "") in ("standard", "gregorian", "proleptic_gregorian"):
+        raise UserError(f"{what}: its times begin in the year {first.year}; only the years 1678 to 2262 can be read")
+    raise UserError(f"{what}: its times are no dates of the standard calendar")
+
+
+def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
+    """Times or differences of time without the rounding that they have where a file keeps fractions of days or hours."""
+    kind = times.dtype.kind  # M of times, m of differences
+    return (times.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
+
+
+def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
+    """The same values with dimensions (time, latitude, longitude) alone."""
+    together, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
+    array = array.rename({name: standard for name, standard in space.items() if name != standard})
+    array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
+    times = [name for known in TIME_NAMES for name in array.coords if str(name).lower() == known]
+    if not times:
+        raise UserError(f"{array.name} has no coordinate 'time'")
+    time, (dimension, *others) = times[0], [*array[times[0]].dims, None]
+    lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0)
+    if dimension is None:
+        array = array.expand_dims(time)
+    elif dimension != time and not others[:-1]:
+        array = array.swap_dims({dimension: time})
+    extra = [str(name) for name in array.dims if name not in (time, "expver", *SPACE_NAMES)]
+    if extra:
+        sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
+        raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
+    dates_of(array[time], array.name)
+    # 1, 01 or 0001 is final ERA5.
+    final = [str(version).lstrip("0") == "1" for version in array["expver"].values] if "expver" in array.dims else None
+    kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
+    kept = kept.rename({time: "time"}) if time != "time" else kept
+    # How many times lie in one chunk: by the name that their dimension had in the source.
+    chunk = next((int(together[name]) for name in ("time", time, dimension) if name in together), 1)
+    hours = np.asarray(lead) / np.timedelta64(1, "h") if np.issubdtype(np.asarray(lead).dtype, np.timedelta64) else np.zeros(1)
+    dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
+    if final is not None:
+        kept, dimensions = kept.isel(expver=np.argsort(np.logical_not(final), kind="stable")), ("expver", *dimensions)
+    tile = tuple(int(together.get(name, array.sizes[standard])) for name, standard in space.items())
+    return kept.transpose(*dimensions).assign_attrs(chunk=chunk, tile=tile, lead_hours=float(np.max(hours)))

@@ -1,0 +1,1 @@
+"""The stores that this package writes and reads."""

@@ -1,0 +1,132 @@
+"""The two networks of appendix B for images, and the priors that they stand behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsdcast.images.data.store import Images
+from wsdcast.images.recipe import ImageMomentsNetwork, ImageRecipe
+from wsdcast.nets.unet import UNet, unet_of
+from wsdcast.nets.weights import load_network
+from wsdcast.runs import devices
+from wsdcast.runs.artefact import require
+from wsdcast.runs.names import GENERATOR, MOMENTS
+from wsdcast.runs.recipes import Network
+from wsdcast.sampling.starts import start_of
+from wsdcast.warmstart.ablations import fixed_moments, standard_moments
+from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel
+from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+
+CHUNK = 1024
+
+
+class ImageMoments(MomentsModel):
+    """h_phi for images: where the context shows a pixel, its mean is what is shown and its std the least.
+
+    Left to the network, Eq. 5 weighs an error there by 1 / std^2, ten thousand times one of the size of the image's range, and a network
+    that learns for minutes learns little else. Without ``known_pixels`` it is left to the network, as in the paper.
+    """
+
+    def __init__(self, network: nn.Module, channels: int, known_pixels: bool = True, maximum_std: float = MAXIMUM_STD) -> None:
+        super().__init__(network, channels, maximum_std=maximum_std)
+        self.known_pixels = known_pixels
+
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, each (batch, channels, row, column), of contexts (batch, channels + 1, row, column)."""
+        mean, std = super().forward(context)
+        if not self.known_pixels:
+            return mean, std
+        shown = context[:, -1:] == 1
+        return torch.where(shown, context[:, :-1], mean), std.masked_fill(shown, MINIMUM_STD)
+
+
+def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
+    """An untrained h_phi for images of some channels; its mean is the image as it is known."""
+    return ImageMoments(unet_of(network, channels + 1, 2 * channels, 0, sphere=False), channels, network.known_pixels, network.highest_std)
+
+
+def generator_model(network: Network, channels: int) -> UNet:
+    """An untrained p'_theta: it reads the state, the context and the prior's features."""
+    return unet_of(network, channels + (channels + 1) + 2 * channels, channels, 2, sphere=False)
+
+
+def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
+    """Moments that no network predicts: (0, 1), or mean and standard deviation of each pixel over training images (appendix C).
+
+    Over those of the class that the context tells, for the prior class-climatology; else over all of them.
+    """
+    if recipe.generator.prior == "standard":
+        return standard_moments(images.shape[0])
+    if recipe.generator.prior == "class-climatology":
+        kinds, colours = images.classes
+        return moments_by_class(*_climatology(images, kinds), colours.to(devices.device()))
+    return fixed_moments(*(field[0] for field in _climatology(images, np.zeros(len(images.images), np.int64))))
+
+
+def _climatology(images: Images, kinds: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each pixel over the training images of each kind, each (kind, channel, row, column)."""
+    part, count = images.parts["train"], np.zeros(kinds.max() + 1)
+    total, squares = np.zeros((2, count.size, *images.images.shape[1:]))
+    for first in range(part.start, part.stop, CHUNK):
+        chosen = slice(first, min(first + CHUNK, part.stop))
+        some = images.images[chosen] / 127.5 - 1
+        for kind in np.unique(kinds[chosen]):
+            mine = some[kinds[chosen] == kind]
+            count[kind] += len(mine)
+            total[kind] += mine.sum(axis=0)
+            squares[kind] += (mine**2).sum(axis=0)
+    mean, mean_square = (sums / count[:, None, None, None] for sums in (total, squares))
+    std = np.sqrt(np.maximum(mean_square - mean**2, MINIMUM_STD**2))
+    fields = (torch.from_numpy(field.astype(np.float32)).permute(0, 3, 1, 2) for field in (mean, std))
+    return tuple(field.to(devices.device()) for field in fields)  # type: ignore[return-value]
+
+
+def moments_by_class(mean: Tensor, std: Tensor, colours: Tensor) -> Moments:
+    """Those of each class at each point, (class, channel, ...), for contexts of cards in one of ``colours`` (class, channel).
+
+    All three are on the device of the contexts.
+    """
+
+    def moments(context: Tensor) -> tuple[Tensor, Tensor]:
+        card = context[:, None, : colours.shape[1], 0, 0]
+        kind = (card - colours).square().sum(dim=2).argmin(dim=1)
+        return mean[kind].to(context.dtype), std[kind].to(context.dtype)
+
+    return moments
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The networks of a run, ready to sample.
+
+    Attributes:
+        generator: p'_theta.
+        moments: h_phi, or what stands for it.
+        prior_of: what generation starts from.
+    """
+
+    generator: nn.Module
+    moments: Moments
+    prior_of: PriorOf
+
+
+def trained(recipe: ImageRecipe, directory: Path, images: Images) -> Trained:
+    """Load the networks of a run directory.
+
+    Raises:
+        UserError: if they are not there or were made from another recipe.
+    """
+    generator = load_network(generator_model(recipe.generator, images.shape[0]), require(recipe, directory, GENERATOR, "inpaint train"))
+    moments: Moments
+    if recipe.generator.needs_moments_network:
+        path = require(recipe, directory, MOMENTS, "inpaint train")
+        moments = load_network(moments_model(recipe.moments, images.shape[0]), path)
+    else:
+        moments = fixed_moments_of(recipe, images)
+    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)))

@@ -1,0 +1,27 @@
+"""The four stages of the image benchmark in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsdcast.images.stages.prepare import prepare
+from wsdcast.images.stages.sample import sample
+from wsdcast.images.stages.score import score
+from wsdcast.images.stages.train import train
+from wsdcast.runs.artefact import Summary
+
+
+def run(recipe: str | Path = "made", run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
+    """Prepare, train, sample and score a recipe, skipping what is there and current; yields the summary of each stage.
+
+    Args:
+        recipe: path or name of a recipe.
+        run: run directory; default ``runs/<recipe name>``.
+        overwrite: replace artefacts made from another recipe.
+
+    Raises:
+        UserError: as the stages do.
+    """
+    for stage in (prepare, train, sample, score):
+        yield stage(recipe, run, overwrite=overwrite)

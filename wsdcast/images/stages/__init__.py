@@ -1,0 +1,1 @@
+"""The stages of the image pipeline, one function each."""

@@ -1,0 +1,51 @@
+"""From a source of images to one memory-mapped file of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wsdcast.images.data.store import prepare_images
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.runs.artefact import Summary, alone, complete, digest_of, is_current, make_stamp, resolve
+from wsdcast.runs.names import IMAGES
+
+
+def prepare(
+    recipe: str | Path | ImageRecipe | None = None,
+    run: str | Path | None = None,
+    *,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Summary:
+    """Bring images to one size in one file, ``RUN/images``, divided into parts for training, validation and testing.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the images that are there, else made.
+        run: run directory; default ``runs/<recipe name>``.
+        overwrite: replace images of another recipe or source.
+        changes: keys of the recipe's section ``data``, such as ``source``.
+
+    Raises:
+        UserError: if the source cannot be used; what was there before stays.
+    """
+    resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, **{f"data__{key}": value for key, value in changes.items()})
+    data, summary = resolved.data, Summary("inpaint prepare")
+    identity = digest_of([_state(Path(source)) for source in (data.source, data.test) if source is not None])
+    if is_current(resolved, directory, IMAGES, overwrite, identity):
+        summary.facts["current"] = str(directory / IMAGES)
+        return summary
+    with alone(directory, "inpaint prepare"), complete(directory / IMAGES) as partial:
+        settings = data.model_dump(exclude={"source", "test"})
+        summary.facts |= prepare_images(partial, data.source, data.test, **settings)
+        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, IMAGES, identity), indent=2))
+    summary.written[str(directory / IMAGES)] = "images.npy, uint8, to be mapped into memory"
+    return summary
+
+
+def _state(source: Path) -> list[int]:
+    """Changes when the files behind a source do; nothing for what is made or downloaded."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    states = [path.stat() for path in files]
+    return [len(states), sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]

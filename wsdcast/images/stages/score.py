@@ -1,0 +1,156 @@
+"""From samples to scores beside baselines: ``scores.nc``, ``scores.csv`` and ``report.html``."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+from numpy.typing import NDArray
+
+from wsdcast.images.classifier import extractors
+from wsdcast.images.contexts import FixedContexts, fixed_contexts
+from wsdcast.images.data.store import Images, open_images
+from wsdcast.images.drawing import draw_samples
+from wsdcast.images.evaluation import Diverged, bounds, described, floors, floors_of, references, scored, statistics_by_context
+from wsdcast.images.memory import require_scoring
+from wsdcast.images.networks import trained
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.images.score_page import write_score_page
+from wsdcast.runs import devices
+from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
+from wsdcast.runs.progress import track
+from wsdcast.sampling.samplers import moments_sampler
+from wsdcast.sampling.starts import moments_alone
+
+Row = dict[str, Any]
+OURS, MOMENTS_ALONE, OTHERS = "generator", "moments alone", "other images"
+
+
+def score(
+    recipe: str | Path | ImageRecipe | None = None,
+    run: str | Path | None = None,
+    *,
+    inception_weights: str | Path | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Score the samples of a run beside samples of the moments network alone and beside training images that have nothing to do with them.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the samples.
+        run: run directory; default ``runs/<recipe name>``.
+        inception_weights: file of Inception's weights, for FID as the literature has it.
+        overwrite: replace scores of another recipe.
+
+    Raises:
+        UserError: if there are no samples, the weights cannot be used, or what is to be scored does not fit in memory.
+    """
+    resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
+    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    samples = _samples(require(resolved, directory, SAMPLES, "inpaint sample") / "samples.npy")
+    devices.keep_freed_memory()
+    summary, wanted = Summary("inpaint score"), resolved.sample
+    weights = None if inception_weights is None else Path(inception_weights)
+    distances = ["classifier_distance"] + ["fid"] * (weights is not None)
+    if not (directory / SCORES).exists():
+        require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before a classifier is trained for it
+    extract = extractors(resolved, directory, images, weights, summary, overwrite)
+    if is_current(resolved, directory, SCORES, overwrite):
+        with xr.open_dataset(directory / SCORES) as kept:
+            if set(extract) <= set(kept.attrs["distances"].split(", ")):
+                summary.facts |= {"current": str(directory / SCORES)} | json.loads(kept.attrs["facts"])
+                summary.scores = json.loads(kept.attrs["table"])
+                return summary
+    require_scoring(images, samples.shape[0], samples.shape[1], distances)
+    contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
+    reference = references(images, extract)
+    # Samples of an earlier version do not say what a calibrated warmth was, and how many diverged.
+    drawn = json.loads((directory / SAMPLES / "stamp.json").read_text())
+    ensembles = {OURS: (samples, drawn.get("diverged", 0))} | _baselines(resolved, directory, images, contexts)
+    by_context = {name: statistics_by_context(some, contexts, extract, diverged) for name, (some, diverged) in ensembles.items()}
+    every = track(by_context.items(), "scores and intervals", len(by_context))
+    rows = [_row(name, scored([statistics], reference)) for name, statistics in every]
+    count = samples.shape[0] * samples.shape[1]
+    floor, true = floors(images, wanted.part, count, extract, reference), floors_of(images, wanted.part, count)
+    used = drawn.get("warmth")
+    warmth = wanted.warmth if used is None else f"{used:.3g}" + ", calibrated" * (wanted.warmth == "calibrated")
+    facts = {
+        "scored": described(images, wanted.part, len(contexts), wanted.samples),
+        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth}",
+    } | {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
+    words = f"of {count} samples are not finite, so that there are no scores"
+    facts |= {f"diverged, {name}": f"{diverged} {words}" for name, (_, diverged) in ensembles.items() if diverged}
+    plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
+    dataset = xr.concat(plain, dim=xr.IndexVariable("scored", list(by_context))).drop_attrs()
+    dataset["diverged"] = "scored", [diverged for _, diverged in ensembles.values()], {"long_name": "samples that are not finite"}
+    dataset.attrs |= {"about": facts["scored"], "distances": ", ".join(extract)} | {f"floor_{name}": value for name, value in floor.items()}
+    dataset.attrs |= {"facts": json.dumps(facts), "table": json.dumps(rows)}
+    dataset.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, SCORES))
+    _write(resolved, directory, dataset, rows, facts)
+    summary.facts |= facts
+    summary.written[str(directory / SCORES)] = "statistics by context"
+    summary.written[str(directory / SCORES_TABLE)] = "the table below, with intervals"
+    summary.written[str(directory / REPORT)] = "pictures and the table"
+    summary.scores = rows
+    return summary
+
+
+def _samples(path: Path) -> NDArray[np.uint8]:
+    """Of a run, (context, sample, row, column, channel), mapped into memory."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as samples ({str(error).splitlines()[0]})") from None
+
+
+def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: FixedContexts) -> dict[str, tuple[NDArray[np.uint8], int]]:
+    """Ensembles for the same contexts, (context, sample, row, column, channel), and how many of their samples diverged."""
+    baselines, samples, diverged = {}, recipe.sample.samples, Diverged()
+    if recipe.generator.needs_moments_network:
+        sampler = moments_sampler(moments_alone(trained(recipe, directory, images).moments))
+        drawn = np.stack(list(draw_samples(contexts, sampler, samples, MOMENTS_ALONE, diverged)))
+        baselines[MOMENTS_ALONE] = drawn, diverged.count
+    return baselines | {OTHERS: (_others(images, contexts, samples), 0)}
+
+
+def _row(name: str, scores: dict[str, dict[str, Any]]) -> Row:
+    """What is scored with its scores and their intervals, as plain values."""
+    intervals = {f"{score}_interval": [float(bound) for bound in bounds(found)] for score, found in scores.items()}
+    return {"scored": name} | {score: float(found["value"]) for score, found in scores.items()} | intervals
+
+
+def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list[Row], facts: dict[str, str]) -> None:
+    """The table, the page and the statistics."""
+    with alone(directory, "inpaint score"):
+        with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
+            table = [_cells(row) for row in rows]
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+        with complete(directory / REPORT) as partial:
+            text, power = yaml.safe_dump(recipe.dump(), sort_keys=False), dataset[["power", "power_truth"]].mean("context")
+            write_score_page(partial, recipe.name, rows, power, facts, directory / SAMPLES, text)
+        with complete(directory / SCORES) as partial:  # last: where it is, the others are
+            dataset.to_netcdf(partial)
+
+
+def _cells(row: Row) -> Row:
+    """A row whose intervals have a column for each end."""
+    cells: Row = {}
+    for name, value in row.items():
+        score = name.removesuffix("_interval")
+        cells |= {name: value} if score == name else {f"{score}_low": value[0], f"{score}_high": value[1]}
+    return cells
+
+
+def _others(images: Images, contexts: FixedContexts, samples: int) -> NDArray[np.uint8]:
+    """Training images chosen without regard to the context: a climatology, the score of knowing nothing."""
+    part = images.parts["train"]
+    chosen = np.random.default_rng(contexts.seed).integers(part.start, part.stop, (len(contexts), samples))
+    return images.images[chosen.ravel()].reshape(*chosen.shape, *images.images.shape[1:])

@@ -1,0 +1,149 @@
+"""From prepared images to the moments network, then the generator, by the training loop of the weather model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsdcast.images.contexts import FixedContexts, fixed_contexts, training_pairs
+from wsdcast.images.data.store import Images, open_images
+from wsdcast.images.networks import fixed_moments_of, generator_model, moments_model
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.nets.peak import training_memory
+from wsdcast.nets.weights import WEIGHTS, Model, load_network, save_networks, size_in_words, to_device
+from wsdcast.runs import devices, processes
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
+from wsdcast.runs.recipes import Network
+from wsdcast.runs.resources import require_memory
+from wsdcast.sampling.starts import start_of
+from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
+from wsdcast.training.fitting import fitted
+from wsdcast.training.loop import Batch, BatchOf
+from wsdcast.training.state import Training
+from wsdcast.training.validation import flow_scores, moments_scores
+from wsdcast.warmstart.flow import training_loss
+from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.prior import warm_start
+
+EVENLY = torch.ones(1, 1)
+"""All pixels weigh the same."""
+
+
+def train(
+    recipe: str | Path | ImageRecipe | None = None,
+    run: str | Path | None = None,
+    *,
+    prior: ImagePriorName | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Train the moments network, then the generator, into ``RUN/moments`` and ``RUN/generator``.
+
+    Contexts are drawn anew in every step, so moments are predicted as they are needed instead of once for all. A training that was
+    stopped goes on from its last checkpoint, on a CPU bit for bit. Started by torchrun, all processes train together.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the prepared images.
+        run: run directory; default ``runs/<recipe name>``.
+        prior: where flow matching starts, and what the generator is told; default from the recipe.
+        overwrite: replace networks made from another recipe.
+
+    Raises:
+        UserError: if nothing is prepared, the task hides nothing of such images, an unfinished training is of another recipe, or training
+            diverges.
+        StoppedError: if SIGTERM or SIGINT came.
+    """
+    processes.join()
+    resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, generator__prior=prior)
+    images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
+    devices.keep_freed_memory()
+    unseen = fixed_contexts(images, "validation", resolved.task)
+    summary = Summary("inpaint train", facts={"training images": images.count("train")})
+    # Refused before another network is trained.
+    there = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
+    if resolved.generator.needs_moments_network:
+        _moments(resolved, directory, images, unseen, overwrite, summary)
+        network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
+        prior_of = warm_start(network, start_of(resolved.generator.prior))
+    else:
+        prior_of = warm_start(fixed_moments_of(resolved, images))
+    if there:
+        summary.facts["current"] = str(directory / GENERATOR)
+        return summary
+
+    def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
+        assert batch.prior is not None
+        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
+
+    random, settings, place = _seed(resolved, 1), resolved.generator, directory / GENERATOR
+    generator, pairs = generator_model(settings, images.shape[0]), training_pairs(images, resolved.task, random)
+    batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context), settings.times)
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        return flow_scores(network, prior_of, unseen)
+
+    shapes = (1, generator.first.in_channels, *images.shape[1:]), (1,), (1,)
+    _train(resolved, settings, place, generator, random, batches, images.count("train"), shapes, loss_of, validate, overwrite, summary)
+    return summary
+
+
+def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: FixedContexts, overwrite: bool, summary: Summary) -> None:
+    """Train h_phi, unless it is there and current."""
+    if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
+        summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
+        return
+
+    def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
+        return negative_log_likelihood(network, *batch)
+
+    def validate(network: MomentsModel) -> dict[str, float]:
+        return moments_scores(network, unseen, EVENLY)
+
+    random, settings, place = _seed(recipe, 0), recipe.moments, directory / MOMENTS
+    network, pairs = moments_model(settings, images.shape[0]), training_pairs(images, recipe.task, random)
+    shapes = ((1, images.shape[0] + 1, *images.shape[1:]),)
+    _train(recipe, settings, place, network, random, pairs, images.count("train"), shapes, loss_of, validate, overwrite, summary)
+
+
+def _train(
+    recipe: ImageRecipe,
+    settings: Network,
+    place: Path,
+    model: Model,
+    random: torch.Generator,
+    batch_of: BatchOf[Batch],
+    samples: int,
+    shapes: tuple[tuple[int, ...], ...],
+    loss_of: Callable[[Model, Batch], Tensor],
+    validate: Callable[[Model], dict[str, float]],
+    overwrite: bool,
+    summary: Summary,
+) -> None:
+    """Train one network, whose inputs of one sample have some shapes, into its artefact ``place``, and say how it went."""
+    stamp = make_stamp(recipe, place.parent, place.name)
+    if devices.device().type == "cpu":
+        needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
+        what = f"training the {place.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}"
+        processes.decided(lambda: require_memory(needed, what))
+    with processes.completed_by_first(place, stamp, overwrite, "inpaint train") as partial:
+        training = Training.of(to_device(model, settings.channels_last), random)
+        log, name = recipe.training, place.name
+        done = fitted(training, batch_of, loss_of, samples, settings, log, partial, name, seed=recipe.seed, validate=validate)
+        if processes.is_first():
+            save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
+    summary.facts |= done.facts(place.name)
+    summary.written[str(place)] = size_in_words(done.network)
+
+
+def _seed(recipe: ImageRecipe, network: int) -> torch.Generator:
+    """First weights and dropout, and what the source returned is used for, depend on the recipe's seed alone, whatever was trained before.
+
+    Neither is the stream that orders the samples.
+    """
+    torch.manual_seed(2 * recipe.seed + network)
+    seed = int(np.random.SeedSequence([recipe.seed, network, 1]).generate_state(1)[0])
+    return torch.Generator(devices.device()).manual_seed(seed)

@@ -1,1 +1,0 @@
-"""The stages of the image benchmark: prepare, train, sample, score, study."""

@@ -1,0 +1,66 @@
+"""Weights of networks: how they are stored, loaded and moved to a device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from wsdcast.runs import devices
+from wsdcast.runs.errors import UserError
+
+WEIGHTS = "weights"
+"""Name of the file of a network's weights."""
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
+    """Floating-point operations of a forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(*inputs)
+    return counter.get_total_flops()
+
+
+def size_in_words(model: nn.Module) -> str:
+    """How large a model is, in words."""
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters"
+
+
+def save_networks(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any]) -> None:
+    """Write weights (``NAME.safetensors``) and stamp (JSON) into the directory ``path``."""
+    for name, network in networks.items():
+        weights = {key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}
+        try:
+            save_file(weights, path / f"{name}.safetensors")
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{path}: weights cannot be written ({error})") from None
+    (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
+
+
+def load_network(model: Model, path: Path, name: str = WEIGHTS) -> Model:
+    """Fill ``model`` with the weights of that name in the directory ``path``, ready for inference.
+
+    Raises:
+        UserError: if they are damaged or do not fit.
+    """
+    file = path / f"{name}.safetensors"
+    try:
+        model.load_state_dict(load_file(file))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: cannot be read as the weights of this recipe ({str(error).splitlines()[0]})") from None
+    return to_device(model.eval().requires_grad_(False))
+
+
+def to_device(model: Model, channels_last: bool = True) -> Model:
+    """Move a model to the device, channels last unless told otherwise: most convolutions are faster so, on CPUs and GPUs."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(device=devices.device(), memory_format=layout)  # type: ignore[call-overload]

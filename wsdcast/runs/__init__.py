@@ -1,0 +1,1 @@
+"""Run directories and what works on them: recipes, artefacts, processes, progress, errors."""

@@ -1,0 +1,237 @@
+"""What recipes of every kind have: one YAML file is one whole experiment, every key checked, unknown keys refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from wsdcast.runs.errors import UserError
+
+
+class Section(BaseModel):
+    """Refuses unknown keys and cannot be changed after it was checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Optimisation(Section):
+    """How a network is trained (appendix B of the paper)."""
+
+    steps: PositiveInt = Field(1500, description="optimiser steps")
+    batch: PositiveInt = Field(8, description="samples per step")
+    learning_rate: PositiveFloat = Field(2e-3, description="the highest")
+    accumulate: PositiveInt = Field(1, description="batches whose gradients are summed up before a step")
+    warmup_steps: int = Field(0, ge=0, description="in which the learning rate rises from zero")
+    schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="of the learning rate")
+    gradient_clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of forward and backward passes in training; weights are always fp32")
+    compile: bool = Field(False, description="whether torch.compile makes kernels of the network first")
+    channels_last: bool = Field(True, description="memory layout of the convolutions in training")
+
+
+class Network(Optimisation):
+    """A U-Net (appendix B) and how it is trained."""
+
+    widths: tuple[PositiveInt, ...] = Field((16, 24, 32), min_length=1, description="channels of each level, multiples of 4")
+    blocks: PositiveInt = Field(1, description="residual blocks per level")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    activation_checkpointing: bool = Field(False, description="activations computed again in the backward pass: less memory, more time")
+    attention: tuple[NonNegativeInt, ...] = Field((), description="levels, from 0, that have attention")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Network:
+        if any(width % 4 for width in self.widths):
+            raise ValueError("widths must be multiples of 4")
+        if any(level >= len(self.widths) for level in self.attention):
+            raise ValueError(f"attention: levels are 0 to {len(self.widths) - 1}")
+        return self
+
+
+class TrainingTimes(Section):
+    """How flow times, 0 for noise and 1 for data, are drawn in training.
+
+    The authors of the paper draw log((1 - t) / t) from a normal distribution of mean -1.2 and scale 1.2, which is the logit-normal one of
+    mean 1.2 and scale 1.2 here.
+    """
+
+    kind: Literal["logit-normal", "uniform"] = Field("logit-normal", description="distribution of the flow time t")
+    mean: float = Field(0.0, description="of log(t / (1 - t)); of no effect on uniform times; the authors of the paper use 1.2")
+    scale: PositiveFloat = Field(1.0, description="standard deviation of the same; the authors use 1.2")
+
+
+class MomentsNetwork(Network):
+    """The warm-start network."""
+
+    maximum_std: PositiveFloat | None = Field(1.0, description="upper bound of the predicted std, in the data's own; null: none")
+
+    @property
+    def highest_std(self) -> float:
+        """The bound, infinite where there is none."""
+        return math.inf if self.maximum_std is None else self.maximum_std
+
+
+def _increasing(ends: tuple[float, float]) -> tuple[float, float]:
+    if not -15 <= ends[0] < ends[1] <= 15:
+        raise ValueError("log_snr_ends must increase and lie between -15 and 15")
+    return ends
+
+
+LogSnrEnds = Annotated[tuple[float, float], AfterValidator(_increasing)]
+"""Range of half log signal-to-noise ratios of a grid of flow times."""
+
+
+class TrainingLog(Section):
+    """How training is watched and kept; what is trained does not depend on it."""
+
+    validate_every: PositiveInt = Field(500, description="steps between validations, each with a checkpoint")
+    keep_checkpoints: PositiveInt = Field(2, description="checkpoints, beside the best")
+    tensorboard: bool = Field(False, description="whether to log for TensorBoard too")
+
+
+NEW_NAMES = {
+    "rate": "learning_rate",
+    "warm_up": "warmup_steps",
+    "clip": "gradient_clip",
+    "average": "ema_decay",
+    "recompute": "activation_checkpointing",
+    "training.every": "training.validate_every",
+    "training.keep": "training.keep_checkpoints",
+    "context": "forcings",
+}
+"""Keys of version 0.1.0, by their own name or that of their section and theirs, and what they are called now."""
+
+
+class Experiment(Section):
+    """One whole experiment."""
+
+    FOLDER: ClassVar[str] = ""
+    """Where in ``pipelines/`` those of this kind are."""
+    DEFAULT: ClassVar[str]
+    """The name of the one that is taken if none is named."""
+    CHAIN: ClassVar[tuple[str, ...]]
+    """Artefacts of the stages, each made from the one before it."""
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="names the run directory runs/NAME")
+    seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
+
+    def parts(self, artefact: str) -> dict[str, Any]:
+        """Plain values of the sections that an artefact depends on; a change elsewhere leaves it current."""
+        raise NotImplementedError
+
+    def upstream(self, artefact: str) -> tuple[str, ...]:
+        """The artefacts that one is made from; if one of them is replaced by other content, it is no longer current."""
+        raise NotImplementedError
+
+    def changed(self, **changes: Any) -> Self:
+        """A copy with keys changed, given as ``section__key=value`` or ``key=value``; None as a value leaves the key as it is.
+
+        Raises:
+            UserError: if a value is not allowed.
+        """
+        content = self.model_dump()
+        for name, value in changes.items():
+            if value is not None:
+                *section, key = name.split("__")
+                (content[section[0]] if section else content)[key] = value
+        try:
+            return self.model_validate(content)
+        except ValidationError as error:
+            raise UserError("; ".join(f"{_option(item)}: {_reason(item)}" for item in _first_of_each(error))) from None
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values for JSON and YAML."""
+        return self.model_dump(mode="json")
+
+
+Kind = TypeVar("Kind", bound=Experiment)
+
+
+def load(recipe: str | Path, kind: type[Kind]) -> Kind:
+    """Read a recipe of some kind by path, or by the name of one that is shipped.
+
+    Raises:
+        UserError: if there is none, or it has unknown keys or values that are not allowed.
+    """
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml"):
+        shipped = _shipped_directory() / kind.FOLDER / f"{recipe}.yaml"
+        if not shipped.is_file():
+            raise UserError(f"recipe '{recipe}': neither a .yaml file nor one of the shipped: {', '.join(shipped_recipes(kind))}")
+        path = shipped
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
+        raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"recipe {path}: expected keys and values")
+    return checked(content, f"recipe {path}", kind)
+
+
+def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
+    """A recipe from plain values; ``where`` they came from begins the message.
+
+    Raises:
+        UserError: naming every key that is unknown, missing or not allowed.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
+        raise UserError(f"{where}: {'; '.join(problems)}") from None
+
+
+def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]:
+    """The same keys and values with the names of version 0.1.0 replaced: what that version has stored goes on to be read."""
+    renamed = {}
+    for key, value in content.items():
+        new = NEW_NAMES.get(f"{section}.{key}") or (NEW_NAMES.get(key) if section or isinstance(value, dict) else None) or key
+        renamed[new.rpartition(".")[2]] = with_new_names(value, key) if isinstance(value, dict) else value
+    return renamed
+
+
+def shipped_recipes(kind: type[Experiment]) -> list[str]:
+    """Names of the recipes of a kind that come with the package."""
+    return sorted(path.stem for path in (_shipped_directory() / kind.FOLDER).glob("*.yaml"))
+
+
+def _shipped_directory() -> Path:
+    """``pipelines/`` beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).parents[1]  # wsdcast/
+    inside = here / "pipelines"
+    return inside if inside.is_dir() else here.parent / "pipelines"
+
+
+def _first_of_each(error: ValidationError) -> list[Any]:
+    """The first mistake of each key; a wrong item of a list makes a second one of the list."""
+    found: dict[Any, Any] = {}
+    for item in error.errors():
+        found.setdefault(item["loc"][:2], item)
+    return list(found.values())
+
+
+def _option(item: Any) -> str:
+    """How a key is called on the command line; what several keys together do wrong is of the recipe."""
+    return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
+
+
+def _reason(item: Any) -> str:
+    if item["type"] == "extra_forbidden":
+        new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
+        return f"is called {new} now" if new else "unknown key"
+    reason = str(item["msg"]).removeprefix("Value error, ")
+    return f"{reason[0].lower()}{reason[1:]}, not {item['input']!r}" if item["type"] != "value_error" else reason

@@ -1,0 +1,45 @@
+"""The autoregression and the ensemble: from a context to forecast states, members independent of how they are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from wsdcast.warmstart.evaluations import Counted
+from wsdcast.warmstart.flow import sample
+from wsdcast.warmstart.prior import PriorOf
+from wsdcast.warmstart.solvers import Solver, Velocity, midpoint
+
+Sampler = Callable[[Tensor, Tensor], Tensor]
+"""From context (batch, channel, latitude, longitude) and noise (batch, channel, latitude, longitude) to the next state."""
+
+
+def generator_sampler(
+    generator: torch.nn.Module, prior_of: PriorOf, nfe: int, warmth: float, times: Tensor, solve: Solver = midpoint
+) -> Sampler:
+    """Algorithm 2: exactly ``nfe`` evaluations of the generator, and one of the moments model.
+
+    Args:
+        generator: p'_theta.
+        prior_of: what generation starts from.
+        nfe: what ``solve`` claims to take for ``times``.
+        warmth: w of Eq. 4.
+        times: flow times, (steps + 1,).
+        solve: the solver.
+    """
+
+    def counted_solve(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
+        counted = Counted(velocity)
+        state = solve(counted, noise, times)
+        if counted.calls != nfe:
+            raise RuntimeError(f"a solver that claims {nfe} evaluations took {counted.calls}")
+        return state
+
+    return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth)
+
+
+def moments_sampler(prior_of: PriorOf) -> Sampler:
+    """The moments model alone: independent Gaussian noise at every point, a baseline without spatial structure."""
+    return lambda context, noise: prior_of(context).sample(noise)

@@ -1,1 +1,0 @@
-"""The four stages: each a function from a recipe and a run directory to artefacts."""

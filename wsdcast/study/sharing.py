@@ -1,0 +1,50 @@
+"""Run directories of a study's variants, which share what they have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from wsdcast.runs.artefact import is_of, read_stamp
+from wsdcast.runs.names import GENERATOR, MOMENTS
+from wsdcast.runs.recipes import Experiment
+
+
+def variant_place(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
+    """The run directory ``name`` of a variant below the study's; the prepared data and networks that others have are linked to.
+
+    Args:
+        variant: of the recipe.
+        directory: the study's run directory.
+        name: PRIOR-SEED.
+        prepared: the artefact that all share.
+        networks: artefacts to take from the run itself or a variant of the same seed, if they are the same there.
+    """
+    place = directory / "study" / name
+    place.mkdir(parents=True, exist_ok=True)
+    for artefact in (prepared, *networks):
+        if (place / artefact).is_symlink() and not (place / artefact).exists():
+            (place / artefact).unlink()  # its target is gone, and what is trained anew takes its place
+    _link(directory, place, prepared)
+    twins = [directory, *sorted(path for path in place.parent.glob(f"*-{variant.seed}") if path != place)]
+    for artefact, twin in product(networks, twins):
+        stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
+        if stamp and is_of(stamp, variant, place, artefact):
+            _link(twin, place, artefact)
+    return place
+
+
+def training_seconds(place: Path) -> float:
+    """How long the networks of a run directory took to train."""
+    stamps = [json.loads((place / name / "stamp.json").read_text()) for name in (MOMENTS, GENERATOR) if (place / name).exists()]
+    return float(sum(stamp.get("seconds", np.nan) for stamp in stamps))
+
+
+def _link(origin: Path, place: Path, artefact: str) -> None:
+    if not (place / artefact).exists():
+        (place / artefact).symlink_to(os.path.relpath(origin / artefact, place), target_is_directory=True)

@@ -1,0 +1,1 @@
+"""The weather model: recipe, forcings, networks, priors, forecast, stages."""

@@ -1,0 +1,63 @@
+"""Forecasts into their store, as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.data.sources.blocks import STRONGEST_WIND
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.runs.background import in_background
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.recipe import Rollout
+
+
+def run_and_write(
+    store: Forecasts,
+    record: Analysis,
+    beside: Surroundings,
+    sampler: Sampler,
+    starts: NDArray[np.intp],
+    groups: list[NDArray[np.intp]],
+    settings: Rollout,
+) -> Iterator[None]:
+    """Run groups of starts side by side and write them as they are made; yields once for each start and lead time.
+
+    A member that leaves the physical range is missing (NaN) from then on; its place in the batch is computed on, and the others keep
+    their bits.
+
+    Args:
+        store: to be written.
+        record: has the first states.
+        beside: what contexts have beside the wind.
+        sampler: makes the next state, of any number of samples.
+        starts: indices in the record of all starts of the store.
+        groups: positions among them of those that are run side by side.
+        settings: of the rollout.
+    """
+    positions = {lead // 6: position for position, lead in enumerate(store.leads)}
+    with in_background() as later:
+        for rows in groups:
+            stopped = np.zeros((rows.size, settings.members), dtype=np.intp)
+            held: list[NDArray[np.float32]] = []
+            states = ensembles(record, beside, sampler, starts[rows], settings.members, settings.steps, settings.seed)
+            for step, winds in enumerate(states, start=1):
+                # Of what is not finite neither is larger.
+                unphysical = ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
+                stopped[unphysical & (stopped == 0)] = 6 * step
+                winds[stopped > 0] = np.nan
+                if step in positions:
+                    held.append(winds)
+                    if len(held) == LEADS_PER_CHUNK or positions[step] == len(positions) - 1:
+                        block = np.stack(held, axis=2)
+                        for row, wind in zip(rows.tolist(), block, strict=True):
+                            later(store.write, row, positions[step] + 1 - len(held), wind)
+                        held = []
+                yield from (None for _ in rows)
+            for row, when in zip(rows.tolist(), stopped, strict=True):
+                later(store.mark, row, when)

@@ -1,0 +1,27 @@
+"""The four stages in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wsdcast.runs.artefact import Summary
+from wsdcast.weather.stages.prepare import prepare
+from wsdcast.weather.stages.rollout import rollout
+from wsdcast.weather.stages.score import score
+from wsdcast.weather.stages.train import train
+
+
+def run(recipe: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
+    """Prepare, train, roll out and score a recipe, skipping what is there and current; yields the summary of each stage.
+
+    Args:
+        recipe: path or name of a recipe.
+        run: run directory; default ``runs/<recipe name>``.
+        overwrite: replace artefacts made from another recipe.
+
+    Raises:
+        UserError: as the stages do.
+    """
+    for stage in (prepare, train, rollout, score):
+        yield stage(recipe, run, overwrite=overwrite)

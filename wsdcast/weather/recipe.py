@@ -1,0 +1,277 @@
+"""Recipes of experiments with wind, key by key."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+
+from wsdcast.runs.names import (
+    ANALYSIS,
+    FORECAST,
+    GENERATOR,
+    MOMENTS,
+    MOMENTS_FORECAST,
+    PREDICTIONS,
+    SCORES,
+    STATISTICS,
+    STUDY,
+    GridName,
+    PriorName,
+    SolverName,
+)
+from wsdcast.runs.recipes import Experiment, LogSnrEnds, MomentsNetwork, Network, Section, TrainingLog, TrainingTimes, load
+from wsdcast.runs.times import in_utc, times_between
+
+Warmth = Annotated[float, Field(ge=0, le=1)]
+
+
+class Data(Section):
+    """What the record is made of."""
+
+    source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; a URL, file, directory or glob")
+    grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
+    method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="of regridding; of no effect on the planet")
+    start: datetime | None = Field(None, description="first time to take, UTC; default: all")
+    end: datetime | None = Field(None, description="last time to take, UTC; default: all")
+    skip: tuple[datetime, ...] = Field((), description="times of a source to leave out, UTC; they become gaps")
+    days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
+    planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
+    stirring: float = Field(
+        0.35, ge=0, le=5, description="random wind that keeps the planet's next state uncertain, m/s per root of an hour"
+    )
+    validation_from: datetime | None = Field(None, description="UTC; default: the last fifth of the record without the test part")
+    test_from: datetime | None = Field(None, description="UTC; default: the last tenth of the record")
+
+    @field_validator("start", "end", "validation_from", "test_from")
+    @classmethod
+    def _in_utc(cls, time: datetime | None) -> datetime | None:
+        return in_utc(time) if time is not None else None
+
+    @field_validator("skip", mode="before")
+    @classmethod
+    def _skipped_in_utc(cls, times: Any) -> Any:
+        return sorted(in_utc(datetime.fromisoformat(time) if isinstance(time, str) else time) for time in times)
+
+    @field_validator("end", mode="before")
+    @classmethod
+    def _to_the_end_of_the_day(cls, time: Any) -> Any:
+        """A date alone means all of that day."""
+        if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", time):
+            return f"{time}T23:59:59"
+        return datetime.combine(time, datetime.max.time()) if type(time) is date else time
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Data:
+        if self.validation_from and not (self.test_from and self.validation_from <= self.test_from):
+            raise ValueError("validation_from needs a test_from that is not before it")
+        return self
+
+
+class Moments(MomentsNetwork):
+    """The warm-start network."""
+
+    rank: int = Field(0, ge=0, le=64, description="patterns of correlation predicted beside mean and std; 0: a diagonal prior")
+    folds: int = Field(0, ge=0, description="parts of the training record, each predicted by a network that has not seen it; 0: none")
+
+    @model_validator(mode="after")
+    def _more_than_one_fold(self) -> Moments:
+        if self.folds == 1:
+            raise ValueError("folds must be 0, or 2 and more")
+        return self
+
+
+class Generator(Network):
+    """The flow-matching network."""
+
+    steps: PositiveInt = Field(2000, description="optimiser steps")
+    learning_rate: PositiveFloat = Field(4e-3, description="learning rate, as above")
+    prior: PriorName = Field("warm", description="where flow matching starts, and what the generator is told")
+    moments: Literal["frozen", "joint", "end-to-end"] = Field("frozen", description="trained before the generator, or at the same time")
+    moments_weight: PositiveFloat = Field(1.0, description="of the moments' loss if trained at the same time; the paper's authors use 0.01")
+    times: TrainingTimes = TrainingTimes()
+
+    @property
+    def needs_moments_network(self) -> bool:
+        """Whether the prior comes from the trained moments network."""
+        return self.prior not in ("standard", "climatology", "given")
+
+    @property
+    def has_moments_model(self) -> bool:
+        """Whether a model predicts the moments, the trained network or a user's, which can forecast alone and costs an evaluation."""
+        return self.needs_moments_network or self.prior == "given"
+
+    @property
+    def reads_frozen_moments(self) -> bool:
+        """Whether that network is an artefact of its own, trained first."""
+        return self.needs_moments_network and self.moments == "frozen"
+
+
+StaticField = Literal[
+    "land_sea_mask",
+    "geopotential_at_surface",
+    "standard_deviation_of_orography",
+    "slope_of_sub_gridscale_orography",
+    "anisotropy_of_sub_gridscale_orography",
+    "angle_of_sub_gridscale_orography",
+]
+
+
+class Forcings(Section):
+    """What the networks read beside the wind now and 6 h before."""
+
+    static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
+    solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
+
+
+def _steps(days: float) -> int:
+    return max(1, round(4 * days))
+
+
+class Rollout(Section):
+    """Which ensembles are run."""
+
+    members: int = Field(50, ge=2)
+    nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
+    solver: SolverName = Field("midpoint", description="or auto: solver and grid by the recipe's study, else by a table")
+    grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
+    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of the log-snr grid; before and after it one step each")
+    momentum: float = Field(1.0, gt=0, le=1, description="of ab2, ab3, ab4; 1: none")
+    starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
+    start: str | None = Field(None, description="instead: latest, a time, or FIRST/LAST/INTERVAL; UTC")
+    days: PositiveFloat = Field(3.0, description="length of the forecast")
+    keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
+        "all", description="of the forecast; or lead times in hours"
+    )
+    warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
+    seed: int = Field(0, ge=0, description="of the members' noise")
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _times(cls, start: Any) -> Any:
+        if isinstance(start, date):  # YAML reads a time without quotes as one
+            start = start.isoformat()
+        if isinstance(start, str) and start != "latest":
+            times_between(start)
+        return start
+
+    @field_validator("keep")
+    @classmethod
+    def _reached(cls, keep: str | tuple[int, ...], info: ValidationInfo) -> str | tuple[int, ...]:
+        if isinstance(keep, str) or "days" not in info.data:
+            return keep
+        last = 6 * _steps(info.data["days"])
+        if not keep or any(lead % 6 or lead > last for lead in keep):
+            raise ValueError(f"lead times are multiples of 6 h up to {last} h, not {', '.join(map(str, keep)) or 'none'}")
+        return keep
+
+    @property
+    def leads(self) -> tuple[int, ...]:
+        """Lead times in hours that are computed."""
+        return tuple(6 * step for step in range(1, self.steps + 1))
+
+    @property
+    def kept_leads(self) -> tuple[int, ...]:
+        """Those of them that are kept."""
+        return tuple(sorted(set(self.keep))) if isinstance(self.keep, tuple) else self.leads
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether the solver needs statistics of the generator."""
+        return self.solver == "dpm3-v3"
+
+    @property
+    def steps(self) -> int:
+        """Length of the forecast in steps of 6 h."""
+        return _steps(self.days)
+
+
+class Study(Section):
+    """What `wsdcast study nfe` compares."""
+
+    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="of training")
+    priors: tuple[PriorName, ...] = Field(("warm", "standard", "features-only"), min_length=1, description="one step and rolled out")
+    ablations: tuple[PriorName, ...] = Field(("unblended", "plain-blend", "mean-only", "climatology"), description="one step alone")
+    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="one step")
+    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), description="rolled out")
+    solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="each with each grid")
+    grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1)
+    warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="of priors that are blended")
+    starts: PositiveInt = Field(48, description="of one step, spread evenly over the test part")
+    rollout_starts: PositiveInt = Field(12, description="of forecasts")
+    members: int = Field(8, ge=2)
+    leads: tuple[PositiveInt, ...] = Field((6, 24, 72, 120), min_length=1, description="hours at which forecasts are scored")
+
+    @field_validator("solvers")
+    @classmethod
+    def _named(cls, solvers: tuple[SolverName, ...]) -> tuple[SolverName, ...]:
+        if "auto" in solvers:
+            raise ValueError("auto is what a study is for; name the solvers")
+        return solvers
+
+    @model_validator(mode="after")
+    def _rolled_out_are_also_one_step(self) -> Study:
+        if missing := set(self.rollout_nfe) - set(self.nfe):
+            raise ValueError(f"rollout_nfe: {', '.join(map(str, sorted(missing)))} not in nfe")
+        return self
+
+    @field_validator("leads")
+    @classmethod
+    def _whole_steps(cls, leads: tuple[int, ...]) -> tuple[int, ...]:
+        if any(lead % 6 for lead in leads):
+            raise ValueError("leads must be multiples of 6 h")
+        return tuple(sorted(set(leads)))
+
+
+ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    ANALYSIS: (("data",), ()),
+    MOMENTS: (("data", "seed", "forcings", "moments"), (ANALYSIS,)),
+    PREDICTIONS: (("data", "seed", "forcings", "moments"), (MOMENTS,)),
+    GENERATOR: (("data", "seed", "forcings", "moments", "generator"), (ANALYSIS,)),
+    STATISTICS: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
+    FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
+    MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
+    SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
+    STUDY: (("data", "forcings", "moments", "generator"), (ANALYSIS,)),
+}
+"""Of each artefact the sections of a recipe that it depends on, and the artefacts that it is made from."""
+
+
+class Recipe(Experiment):
+    """One whole experiment with wind."""
+
+    DEFAULT = "planet"
+    CHAIN = (ANALYSIS, GENERATOR, FORECAST)
+
+    data: Data = Data()
+    forcings: Forcings = Forcings()
+    moments: Moments = Moments()
+    generator: Generator = Generator()
+    training: TrainingLog = TrainingLog()
+    rollout: Rollout = Rollout()
+    study: Study = Study()
+
+    def parts(self, artefact: str) -> dict[str, Any]:
+        """Plain values of the sections that an artefact depends on."""
+        whole, (sections, _) = self.dump(), ARTEFACTS[artefact]
+        if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
+            sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is none
+        if artefact == STUDY:
+            del whole["generator"]["prior"]  # it has many
+        return {section: whole[section] for section in sections}
+
+    def upstream(self, artefact: str) -> tuple[str, ...]:
+        """The artefacts that one is made from."""
+        if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
+            return (GENERATOR,)
+        if artefact == FORECAST and self.rollout.needs_statistics:
+            return (GENERATOR, STATISTICS)
+        return ARTEFACTS[artefact][1]
+
+
+def load_recipe(recipe: str | Path) -> Recipe:
+    """Read a recipe by path, or by the name of one that is shipped, as :func:`wsdcast.runs.recipes.load`."""
+    return load(recipe, Recipe)

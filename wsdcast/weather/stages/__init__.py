@@ -1,0 +1,1 @@
+"""The stages of the weather pipeline, one function each."""

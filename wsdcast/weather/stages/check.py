@@ -1,0 +1,154 @@
+"""Before hours are spent: what a source holds, what is wrong with it, and what preparing it would write and take."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
+from wsdcast.data.sources.blocks import Block, Reading, close_all, read_block, repeated_extreme
+from wsdcast.data.sources.opening import fingerprint
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.store.analysis import STEP, split
+from wsdcast.data.store.building import memory_for
+from wsdcast.data.store.shards import SHARD
+from wsdcast.runs.artefact import Summary, is_current, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.progress import track
+from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.weather.recipe import Data, Recipe
+
+SAMPLES = 12
+"""Blocks, spread evenly over the record, that are read whole and regridded; of every file one step is read besides."""
+PACKED = 0.42
+"""Size of a packed store as a share of int16, measured on real wind."""
+
+
+def check(
+    source: str,
+    recipe: str | Path | None = None,
+    run: str | Path | None = None,
+    *,
+    grid: str | None = None,
+    method: str | None = None,
+    skip: Sequence[str] | None = None,
+) -> Summary:
+    """Look at a source as ``prepare`` would, and list all that is wrong with it, without writing anything.
+
+    Args:
+        source: as for ``prepare``, but not ``planet``.
+        recipe, run, grid, method, skip: as for ``prepare``.
+
+    Returns:
+        Facts and problems.
+
+    Raises:
+        UserError: if there is no such source at all.
+    """
+    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, data__skip=skip)
+    data, target = resolved.data, Grid.regular(resolved.data.grid)
+    if source == "planet":
+        raise UserError("the simulated planet needs no check")
+    summary = Summary("check", facts={"source": source})
+    with tempfile.TemporaryDirectory() as scratch:
+        record = open_record(source, Path(scratch), data.start, data.end, data.skip)
+        summary.problems += record.problems
+        _describe(record, summary)
+        fits = True
+        if record.times.size:
+            size = int(2 * 2 * PACKED * record.times.size * target.shape[0] * target.shape[1])
+            files = 2 * -(-record.times.size // SHARD)
+            summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
+            try:
+                split(record.times, data.validation_from, data.test_from)
+            except UserError as error:
+                summary.problems.append(str(error))
+            try:
+                require_space(directory, 2 * size)
+                require_memory(memory_for(target, record.times.size), f"preparing {record.times.size} steps on the grid {target.name}")
+            except UserError as error:
+                summary.problems.append(str(error))
+                fits = False
+        if fits and record.grid is not None and record.times.size and len(record.places) == 2:
+            _sample(record, target, data, summary)
+        close_all()
+    try:
+        if is_current(resolved, directory, ANALYSIS, False, fingerprint(source)):
+            summary.facts["already there"] = f"{directory / ANALYSIS} is made from it"
+    except UserError as error:
+        summary.facts["in the way"] = str(error)
+    return summary
+
+
+def _describe(record: Record, summary: Summary) -> None:
+    """What is known without reading wind."""
+    times, facts = record.times, summary.facts
+    if record.pieces:
+        facts["files or stores"] = len(record.pieces)
+    if record.grid is not None:
+        latitude = record.grid.latitude
+        facts["grid"] = f"{record.grid.name} (longitudes x latitudes), rows from {latitude[0]:g} to {latitude[-1]:g}"
+    if times.size:
+        gaps = np.flatnonzero(np.diff(times) > STEP)  # doubled times are problems of their own
+        missing = int(((times[gaps + 1] - times[gaps]) // STEP - 1).sum())
+        facts["times"] = f"{times[0].astype('datetime64[h]')} to {times[-1].astype('datetime64[h]')}"
+        facts["steps"] = f"{times.size} at 00, 06, 12 and 18 UTC, {gaps.size} gaps" + (f" with {missing} steps missing" if missing else "")
+        if gaps.size:
+            shown = ", ".join(str((times[gap] + STEP).astype("datetime64[h]")) for gap in gaps[:5])
+            facts["gaps from"] = shown + (f" and {gaps.size - 5} more" if gaps.size > 5 else "")
+    if record.static:
+        facts["static fields"] = ", ".join(record.static)
+    for number, note in enumerate(record.notes, start=1):
+        facts[f"note {number}"] = note
+
+
+def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
+    """Read some blocks and one step of every file: ranges, bad values, damaged files, and the time it takes."""
+    assert record.grid is not None
+    blocks = [block for block in record.blocks() if not any(reading.address in record.misfits for reading in block.readings)]
+    if not blocks:
+        return
+    chosen = [blocks[index] for index in np.unique(np.linspace(0, len(blocks) - 1, SAMPLES).round().astype(int))]
+    least, most = dict.fromkeys("uv", np.inf), dict.fromkeys("uv", -np.inf)
+    seconds, steps = 0.0, 0
+    for block in track([*chosen, *_last_steps(record)], "reading samples", len(chosen) + len(record.pieces)):
+        begin = time.perf_counter()
+        try:
+            for component, values in read_block(block):
+                least[component] = min(least[component], float(values.min()))
+                most[component] = max(most[component], float(values.max()))
+                if odd := repeated_extreme(values):
+                    summary.facts[f"note: {component}"] = f"{odd[1]} points read together have {odd[0]:g} m/s, far from all others"
+                regrid(values, record.grid, target, data.method)
+        except UserError as error:
+            summary.problems += [str(error)] if str(error) not in summary.problems else []
+            continue
+        if block in chosen:
+            seconds += time.perf_counter() - begin
+            steps += block.last - block.first
+    sampled = f"in {steps} steps read as a sample, and the last of every file"
+    summary.facts["range"] = ", ".join(f"{name} {least[name]:.1f} to {most[name]:.1f}" for name in "uv") + f" m/s {sampled}"
+    if steps:
+        total = seconds / steps * record.times.size
+        duration = f"{total:.0f} s" if total < 120 else f"{total / 60:.0f} min" if total < 7200 else f"{total / 3600:.1f} h"
+        summary.facts["would take"] = f"about {duration} for one thread, at {1e3 * seconds / steps:.1f} ms a step as in the sample"
+
+
+def _last_steps(record: Record) -> list[Block]:
+    """The last step of every piece, where truncated files break."""
+    found = []
+    for component, places in record.places.items():
+        for number in np.unique(places[:, 0]):
+            step = int(np.flatnonzero(places[:, 0] == number)[-1])
+            piece, index = record.pieces[number], int(places[step, 1])
+            if piece.address in record.misfits:
+                continue
+            found.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index]), np.array([0])),)))
+    return found

@@ -1,0 +1,244 @@
+"""Single figures of a run, for papers and talks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES, open_store, read_wind
+from wsdcast.report import animation, figures, style
+from wsdcast.report.coastlines import coastlines_of
+from wsdcast.report.maps import Lines, forecast_maps, wind_speed
+from wsdcast.report.plume import nearest, place, plume
+from wsdcast.runs.artefact import Summary, complete, require, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS, FORECAST, SCORES, FigureName
+from wsdcast.runs.times import in_utc
+from wsdcast.weather.recipe import Recipe
+
+OF_SCORES: dict[FigureName, tuple[Callable[[xr.Dataset], Figure], tuple[str, ...]]] = {
+    "curves": (figures.score_curves, ("crps_fair", "rmse", "spread_skill")),
+    "regions": (figures.region_skill, ("crps_fair_skill",)),
+    "ranks": (figures.rank_histograms, ("rank_histogram",)),
+    "reliability": (figures.reliability, ("reliability",)),
+    "spectra": (figures.spectrum_ratios, ("power_ratio",)),
+}
+"""Figures of scores, with the metrics that they draw."""
+
+OPTIONS: dict[FigureName, tuple[str, ...]] = {"maps": ("start", "lead-time"), "plume": ("start", "at"), "animation": ("start",)}
+"""Figures of one forecast, with the options that they take."""
+
+
+def plot(
+    figure: FigureName,
+    recipe: str | Path | None = None,
+    run: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    start: str | None = None,
+    lead_hours: float | None = None,
+    at: tuple[float, float] | None = None,
+) -> Summary:
+    """Draw one figure of a run.
+
+    Args:
+        figure: curves, regions, ranks, reliability and spectra are of the scores, tails of the trained networks; maps, plume and animation
+            of one forecast.
+        recipe: path or name of a recipe; default: the one of the forecast.
+        run: run directory; default ``runs/<recipe name>``.
+        out: file, whose suffix says the format: png, pdf, svg; gif or mp4 for the animation. Default ``RUN/<figure>.png`` or ``.gif``.
+        start: of maps, plume and animation, UTC; default: the first of the forecast.
+        lead_hours: of maps; default: the last of the forecast.
+        at: latitude and longitude of the plume, degrees.
+
+    Raises:
+        UserError: if what it needs is missing, or a file of this kind cannot be written.
+    """
+    resolved, directory = resolve(recipe, run, Recipe, FORECAST)
+    if resolved.rollout.solver == "auto" and figure != "tails":
+        from wsdcast.weather.samplers import without_auto
+
+        resolved = without_auto(resolved, directory)
+    path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
+    _check(figure, path, {"start": start, "lead-time": lead_hours, "at": at})
+    summary = Summary("plot")
+    if figure in OF_SCORES or figure == "tails":
+        if figure == "tails":
+            drawn = _tails(resolved, directory, summary)
+        else:
+            draw, needed = OF_SCORES[figure]
+            drawn = draw(_scores(resolved, directory, needed))
+        with complete(path) as partial:
+            style.save(drawn, partial)
+    else:
+        forecast = require(resolved, directory, FORECAST, "rollout")
+        record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+        lines = coastlines_of(resolved.data.source)
+        with open_store(forecast) as store:
+            row = 0 if start is None else _row(store["time"].values, start, forecast)
+            summary.facts["start"] = _hour(store["time"].values[row])
+            if VARIABLES[0] not in store:
+                raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
+            if figure != "plume" and "number" not in store[VARIABLES[0]].dims:
+                raise UserError(f"{forecast}: has statistics over members alone (rollout.keep); {figure} needs the members")
+            if figure == "maps":
+                drawn = _maps(store.isel(time=row), record, lead_hours, forecast, lines)
+            elif figure == "plume" and at is not None:
+                drawn, summary.facts["grid point"] = _plume(store.isel(time=row), record, *at, forecast)
+        with complete(path) as partial:
+            if figure == "animation":
+                animation.animate(forecast, record, partial, row, lines)
+            else:
+                style.save(drawn, partial)
+    summary.written[str(path)] = figure
+    return summary
+
+
+def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
+    """Refuse what cannot be done before anything is read.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    formats = animation.FORMATS if figure == "animation" else style.FORMATS
+    if path.suffix.lower() not in formats:
+        raise UserError(f"--out {path}: {figure} can be written as {', '.join(formats)}, not as '{path.suffix}'")
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a directory")
+    if figure == "animation":
+        animation.require_writer(path)
+    for option, value in options.items():
+        if value is not None and option not in OPTIONS.get(figure, ()):
+            raise UserError(f"--{option} does not go with {figure}")
+    if figure == "plume" and options["at"] is None:
+        raise UserError("plume: of which place? --at LATITUDE,LONGITUDE, such as --at 52.5,13.4")
+
+
+def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Dataset:
+    """The scores, with the metrics that a figure needs.
+
+    Raises:
+        UserError: if they are not there, not of the forecast that is there, or lack them.
+    """
+    path = directory / SCORES
+    # Scores that were moved away from their forecast, or are of someone else's, stand for themselves.
+    if (directory / FORECAST).exists() or not path.exists():
+        require(recipe, directory, SCORES, "score")
+    with xr.open_dataset(path, decode_timedelta=True) as dataset:
+        scores = dataset.load()
+    if missing := [name for name in needed if name not in scores or "region" not in scores.dims]:
+        raise UserError(f"{path}: has no {missing[0]} by region; run `wsdcast score` again")
+    judged = scores.sel(forecast=figures.judged(scores))
+    if not any(np.isfinite(judged[name]).any() for name in needed):
+        raise UserError(f"{path}: {' and '.join(needed)} of {figures.judged(scores)} could not be computed")
+    return scores
+
+
+def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
+    """The distribution of the wind of some samples of the test part, before and after normalisation.
+
+    Raises:
+        UserError: if nothing is trained, or the test part has no sample.
+    """
+    import torch  # here, as its loading takes seconds
+
+    from wsdcast.report.tails import tails_figure
+    from wsdcast.training.predictions import BATCH, CHECKED
+    from wsdcast.warmstart.tails import tails_of
+    from wsdcast.weather.priors import trained
+    from wsdcast.weather.samples import samples_of
+
+    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"))
+    networks = trained(recipe, directory, record)
+    (samples,) = samples_of(record, networks.beside, "test")
+    if not len(samples):
+        raise UserError(f"{directory / ANALYSIS}: no step of 6 h in the test part; tails are of such steps")
+    chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
+    with torch.inference_mode():
+        parts = ((networks.prior_of(samples.context(some)), samples.target(some), None) for some in chosen.split(BATCH))
+        tails = tails_of(parts)
+    summary.facts |= {f"wind, {name}": str(of) for name, of in tails.items()}
+    return tails_figure(tails, "wind in units of its std")
+
+
+def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:
+    """Which of the starts of a store.
+
+    Raises:
+        UserError: if it is not one of them.
+    """
+    try:
+        wanted = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
+    except ValueError as error:
+        raise UserError(f"--start {error}") from None
+    row = int(np.abs(starts - wanted).argmin())
+    if starts[row] != wanted:
+        raise UserError(f"--start {start}: not in {forecast}, whose nearest start is {_hour(starts[row])}")
+    return row
+
+
+def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
+    """Maps of one start and lead time.
+
+    Raises:
+        UserError: if there is no such lead time.
+    """
+    leads = forecast["prediction_timedelta"].values / np.timedelta64(1, "h")
+    number = leads.size - 1 if lead_hours is None else int(np.abs(leads - lead_hours).argmin())
+    if lead_hours is not None and leads[number] != lead_hours:
+        raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
+    here = forecast.isel(prediction_timedelta=number)
+    start, valid = here["time"].values, here["time"].values + here["prediction_timedelta"].values
+    title = f"10 m wind speed, {_hour(start)} + {leads[number]:g} h"
+    known = np.flatnonzero(record.times == valid)
+    truth = record.wind[known[0]] if known.size else None
+    return forecast_maps(_not_stopped(read_wind(here), path, start), truth, record.grid, title, lines)
+
+
+def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: float, path: Path) -> tuple[Figure, str]:
+    """The plume of one start at the grid point nearest to a place, and where that is.
+
+    Raises:
+        UserError: if the place is not on the globe.
+    """
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
+        raise UserError(f"--at {latitude:g},{longitude:g}: expected a latitude from -90 to 90 and a longitude from -180 to 360")
+    row, column, distance = nearest(record.grid, latitude, longitude)
+    here = forecast.isel(latitude=[row], longitude=[column])
+    if "number" in here[VARIABLES[0]].dims:
+        speeds = wind_speed(read_wind(here))[..., 0, 0]
+        bands = np.quantile(_not_stopped(speeds, path, here["time"].values), QUANTILES, axis=0)
+    else:
+        bands = here[SPEED].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
+    leads = np.concatenate([[np.timedelta64(0, "ns")], here["prediction_timedelta"].values])
+    times = here["time"].values + leads
+    truth, known = np.full(leads.size, np.nan), np.isin(times, record.times)
+    truth[known] = wind_speed(record.wind[np.searchsorted(record.times, times[known])])[:, row, column]
+    bands = np.concatenate([np.full((len(QUANTILES), 1), truth[0]), bands], axis=1)  # all members start from the analysis
+    where = place(record.grid.latitude[row], record.grid.longitude[column])
+    point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
+    return plume(bands, truth, leads, f"grid point {where}, from {_hour(here['time'].values)}"), point
+
+
+def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:
+    """Those of the members (member, ...) that were not stopped on the way.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = members[np.isfinite(members).reshape(len(members), -1).all(axis=1)]
+    if not found.size:
+        raise UserError(f"{path}: all members from {_hour(start)} left the physical range; nothing to draw")
+    return found
+
+
+def _hour(moment: np.datetime64 | NDArray[np.datetime64]) -> str:
+    return str(moment.astype("datetime64[h]"))

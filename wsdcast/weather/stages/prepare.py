@@ -1,0 +1,215 @@
+"""Stage 1: from a source of wind to the prepared store."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.planet.simulation import Simulation, simulation
+from wsdcast.data.sources.blocks import close_all
+from wsdcast.data.sources.opening import fingerprint, is_remote
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.store.analysis import STEP, open_analysis, split
+from wsdcast.data.store.building import Finished, build, finish, memory_for
+from wsdcast.data.store.building import scheduler as at_work
+from wsdcast.data.store.shards import digest
+from wsdcast.data.store.zarr_store import open_store
+from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.progress import track
+from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.runs.unfinished import claim, release
+from wsdcast.weather.recipe import Data, Recipe
+
+Times = NDArray[np.datetime64]
+
+
+def prepare(
+    recipe: str | Path | Recipe | None = None,
+    run: str | Path | None = None,
+    *,
+    source: str | None = None,
+    grid: str | None = None,
+    method: str | None = None,
+    skip: Sequence[str] | None = None,
+    append: bool = False,
+    recompute: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Bring 10 m wind to the recipe's grid and 6 h, in ``RUN/analysis.zarr``.
+
+    A run that was stopped goes on where it was, if the recipe is the same; shards from files that were replaced since are made again.
+
+    Args:
+        recipe: path or name of a recipe; default ``planet``, or with ``append`` that of the store.
+        run: run directory; default ``runs/<recipe name>``.
+        source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; a URL of a Zarr store; a file, directory or glob; default from the recipe.
+        grid: LONGITUDESxLATITUDES; default from the recipe.
+        method: of regridding, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
+        skip: times of the source to leave out, UTC, such as one with a value that cannot be wind; they become gaps.
+        append: add those times of the source that are later than the finished store's; its parts and statistics stay as they are.
+        recompute: with ``append``, divide the longer record into parts anew and recompute the statistics.
+        scheduler: address of a running dask.distributed scheduler that is to do the work.
+        workers: do it in so many processes of this machine; default: in threads. A script must then guard its main part with
+            ``if __name__ == "__main__"``, because each process imports it.
+        overwrite: replace a store made from another recipe, finished or not.
+
+    Raises:
+        UserError: if the source cannot be used, or a store of another recipe is in the way.
+    """
+    changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
+    recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
+    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
+    data, path = resolved.data, directory / ANALYSIS
+    if recompute and not append:
+        raise UserError("--recompute goes with --append")
+    finished = _finished(resolved, path) if append else None
+    files = "" if data.source == "planet" else fingerprint(data.source)
+    if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
+        if not partial_of(path).exists():
+            release(partial_of(path))  # killed between the last two steps below
+        return Summary("prepare", facts={"current": str(path)})
+    target, scratch = Grid.regular(data.grid), directory / ".unzipped"
+    if data.source == "planet":
+        _require_memory(target, 4 * data.days)
+    notes: list[str] = []
+    with alone(directory, "prepare"):
+        try:
+            origin = (
+                simulation(data.days, data.planet_seed, data.stirring, target)
+                if data.source == "planet"
+                else _record(data, scratch, scheduler is not None, notes)
+            )
+            if finished is not None:
+                origin = _newer(origin, finished, notes)
+                if not origin.times.size and not recompute:
+                    return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
+            _require_memory(target, origin.times.size)
+            times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
+            attributes = _attributes(resolved, directory, files, times, finished, recompute)
+            require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
+            with complete(path, resumable=True) as partial:
+                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
+                with at_work(scheduler, workers, data.source) as how:
+                    # Workers of a cluster may have another working directory.
+                    written = build(partial.absolute(), target, data.method, origin, finished, how)
+                    for _ in track((step for count in written for step in range(count)), "preparing", times.size):
+                        pass
+                finish(partial, target, origin, finished, attributes)
+            release(partial)
+        finally:
+            close_all()
+            shutil.rmtree(scratch, ignore_errors=True)
+    return _summary(resolved, path, notes)
+
+
+def _require_memory(target: Grid, steps: int) -> None:
+    """Refuse what cannot fit before anything is made."""
+    require_memory(memory_for(target, steps), f"preparing {steps} steps of wind on the grid {target.name}")
+
+
+def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str]) -> Record:
+    """The record of files or stores, by absolute paths if they are to be read ``elsewhere``.
+
+    Raises:
+        UserError: with all that is wrong with it.
+    """
+    source = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
+    record = open_record(source, scratch.absolute(), data.start, data.end, data.skip)
+    if record.problems:
+        many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
+        where = "" if not many and record.problems[0].startswith(data.source) else f"{data.source}: "
+        raise UserError(f"{where}{many}{'; '.join(record.problems)}")
+    notes += record.notes
+    return record
+
+
+def _finished(recipe: Recipe, path: Path) -> Finished:
+    """The store to append to.
+
+    Raises:
+        UserError: if there is none, it is simulated, or the recipe wants another grid or method.
+    """
+    stamp = read_stamp(path)
+    if stamp is None:
+        raise UserError(f"{path} is not there, so nothing can be appended to it")
+    for key in ("grid", "method"):
+        there, here = stamp["recipe"]["data"].get(key), getattr(recipe.data, key)
+        if there != here:
+            raise UserError(f"{path} was made with {key} {there}; {here} cannot be appended to it")
+    if "planet" in (recipe.data.source, stamp["recipe"]["data"]["source"]):
+        raise UserError("a simulated record cannot be appended to; choose more data.days and --overwrite")
+    return Finished(path, open_store(path), stamp["id"])
+
+
+def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) -> Record:
+    """The part of a record that is later than a finished store."""
+    assert isinstance(origin, Record)
+    newer = origin.after(finished.times[-1])
+    between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
+    if between:
+        notes.append(f"{between} times that the store lacks are earlier than its end and left out; --overwrite prepares all anew")
+    notes.append(f"{newer.times.size} times appended to {finished.times.size}")
+    return newer
+
+
+def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finished: Finished | None, recompute: bool) -> dict[str, Any]:
+    """Attributes of the store, but for the statistics."""
+    data = recipe.data
+    validation_from, test_from = (str(moment.astype("datetime64[s]")) for moment in split(times, data.validation_from, data.test_from))
+    stamp = make_stamp(recipe, directory, ANALYSIS, files)
+    attributes = {
+        "title": "10 m wind prepared by wsdcast",
+        "source": data.source,
+        "validation_from": validation_from,
+        "test_from": test_from,
+        "statistics_are_stale": False,
+    }
+    if finished is not None:
+        before = finished.dataset.attrs
+        stamp = json.loads(before["wsdcast"])
+        if stamp["recipe"]["data"]["source"] == data.source:
+            stamp["inputs"], attributes["source"] = files, before["source"]
+        else:
+            attributes["source"] = f"{before['source']}, then {data.source}"
+        parts = {key: before[key] for key in ("validation_from", "test_from")}
+        begins = np.datetime64(parts["validation_from"])
+        grown = (times < begins).sum() > (finished.times < begins).sum()
+        stale = bool(before["statistics_are_stale"] or grown or any(attributes[key] != parts[key] for key in parts))
+        if not recompute:
+            attributes |= parts | {"normalisation": before["normalisation"], "statistics_are_stale": stale}
+        elif stale:
+            stamp["id"] = digest(stamp["id"], validation_from, test_from, times.tobytes())  # networks were trained on another part
+    return attributes | {"wsdcast": json.dumps(stamp)}
+
+
+def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
+    record = open_analysis(path)
+    gaps = int((np.diff(record.times) != STEP).sum())
+    facts = {
+        "source": recipe.data.source,
+        "grid": f"{record.grid.name} (longitudes x latitudes)",
+        "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
+        "steps": f"{record.times.size} of 6 h, {gaps} gaps",
+        "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " triples",
+        "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training part",
+        "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training part",
+    }
+    if record.static:
+        facts["static fields"] = ", ".join(record.static)
+    if record.statistics_are_stale:
+        facts["statistics"] = "of the record before; --append --recompute brings them up to date, and networks are then trained anew"
+    if notes:
+        facts["notes"] = "; ".join(notes)
+    return Summary("prepare", written={str(path): "6-hourly 10 m wind, m s-1"}, facts=facts)

@@ -1,0 +1,236 @@
+"""Stage 3: from the trained networks to ensemble forecasts."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import nn
+
+from wsdcast.data.sources.blocks import STRONGEST_WIND
+from wsdcast.data.store.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.store.zarr_store import VARIABLES, add_variables
+from wsdcast.nets.peak import peak_memory
+from wsdcast.report.animation import animate
+from wsdcast.report.coastlines import coastlines_of
+from wsdcast.runs import devices, processes
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, require, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS, ANIMATION, FORECAST, GENERATOR, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.runs.progress import track
+from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.sampling.batches import at_once, batch_size, in_batches
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.sampling.starts import moments_alone
+from wsdcast.sampling.threads import side_by_side
+from wsdcast.verification.streamed import ScoredForecasts
+from wsdcast.verification.truth import truth_of
+from wsdcast.warmstart.prior import Moments, PriorOf
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forecast.initial_times import starts_of, without_latest
+from wsdcast.weather.forecast.running import groups
+from wsdcast.weather.forecast.writing import run_and_write
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import Recipe, Rollout
+from wsdcast.weather.samplers import moments_sampler_of, required_statistics, sampler_of, without_auto
+
+NAMED = 5
+"""Stopped members that the summary names."""
+
+
+def rollout(
+    recipe: str | Path | None = None,
+    run: str | Path | None = None,
+    *,
+    members: int | None = None,
+    nfe: int | None = None,
+    starts: int | None = None,
+    start: str | None = None,
+    days: float | None = None,
+    keep: str | list[int] | None = None,
+    seed: int | None = None,
+    solver: SolverName | None = None,
+    grid_in_time: GridName | None = None,
+    warmth: float | None = None,
+    deterministic: bool = False,
+    moments: Moments | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Run ensembles into ``RUN/forecast.zarr``, and those of the moments model alone into ``RUN/moments_forecast.zarr``.
+
+    A rollout that was stopped goes on with the starts that are not written yet, and ends with the same bits. Started by torchrun, all
+    processes share the starts.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the trained generator.
+        run: run directory; default ``runs/<recipe name>``.
+        members: ensemble size.
+        nfe: function evaluations of the generator per sample.
+        starts: number of start times, spread evenly over the test part.
+        start: instead of these ``latest``, a time, or ``FIRST/LAST/INTERVAL``, UTC.
+        days: length of the forecast.
+        keep: ``all``; some lead times in hours; ``statistics``: mean, standard deviation and quantiles over the members; or ``scores``:
+            no fields, but what :func:`wsdcast.score` makes its scores of.
+        seed: of the members' noise.
+        solver: of the flow, or ``auto``.
+        grid_in_time: flow times between which it steps.
+        warmth: w of Eq. 4.
+        deterministic: on a GPU the same bits every time, in float32; on a CPU it is always so.
+        moments: the model that a generator with the prior ``given`` was trained with, as for :func:`wsdcast.train`; on a CPU it is called
+            from several threads at once.
+        overwrite: replace forecasts made from another recipe.
+
+    What is None is as in the recipe.
+
+    Raises:
+        UserError: if the networks are missing or of another recipe, ``nfe`` cannot be met, or the record lacks a start.
+    """
+    processes.join()
+    changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
+    changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
+    resolved, directory = resolve(recipe, run, Recipe, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
+    if starts is not None and resolved.rollout.start is not None:
+        raise UserError(f"--starts {starts}: the start times are already given, {resolved.rollout.start}")
+    resolved = without_auto(resolved, directory)
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+    resolved = without_latest(resolved, record)
+    devices.keep_freed_memory()
+    settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
+    samplers: dict[str, Sampler] = {}
+    if resolved.generator.has_moments_model:
+        samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
+    statistics = required_statistics(resolved, directory)
+    samplers[FORECAST] = sampler_of(networks, settings, statistics, deterministic=deterministic)
+    batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
+
+    chosen = starts_of(resolved, record)
+    begins = record.times[chosen]
+    valid = begins[:, None] + STEP * np.arange(1, settings.steps + 1)
+    if settings.keep == "scores" and not np.isin(valid, record.times).any():
+        raise UserError("--score: the record has no truth after the starts to score them against")
+    summary = Summary("rollout")
+    summary.facts = {
+        "starts": f"{len(chosen)}, {_label(begins[0])} to {_label(begins[-1])}",
+        "members": settings.members,
+        "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
+        "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
+        "solver": f"{settings.solver}, {settings.grid_in_time} times",
+    }
+    if seen := int((begins < record.validation_from).sum()):
+        summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
+    processes.decided(lambda: _require_memory(networks.generator, record, chosen, settings.members, batch))
+    for artefact, sampler in samplers.items():
+        path = directory / artefact
+        if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite)):  # noqa: B023
+            summary.facts[f"current: {artefact}"] = str(path)
+            continue
+        stamp = make_stamp(resolved, directory, artefact)
+        begin = time.perf_counter()
+        with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
+            what = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
+            store = ScoredForecasts(*what, truth_of(record)) if settings.keep == "scores" else Forecasts(*what)
+            missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
+            mine = groups(missing, settings.members, batch, devices.device(), alone=deterministic)[processes.number() :: processes.count()]
+            sampler = in_batches(sampler, batch)
+            steps = run_and_write(store, record, networks.beside, sampler, chosen, mine, settings)
+            for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in mine)):
+                pass
+            processes.wait()
+            if processes.is_first():
+                summary.facts |= _stopped(store, artefact)
+                if artefact == MOMENTS_FORECAST:
+                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.beside, chosen))
+                store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
+        seconds = time.perf_counter() - begin
+        summary.written[str(path)] = f"{len(chosen)} starts x {_kept(settings)}, {store.bytes / 1e6:.0f} MB"
+        samples = missing.size * settings.steps * settings.members
+        summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
+    animation = directory / ANIMATION
+    if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
+        with complete(animation) as partial:
+            animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
+        summary.written[str(animation)] = "truth beside members, first start"
+    return summary
+
+
+def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
+    """Begin a store, or go on with it; which of its starts are missing, (start,).
+
+    Raises:
+        UserError: if it does not fit on the disk.
+    """
+    require_space(directory, store.bytes)
+    (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
+    store.create()
+    return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
+
+
+def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], members: int, batch: int) -> None:
+    """Refuse an ensemble that cannot fit before anything is computed; on a GPU torch says so in the first step.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if devices.device().type != "cpu":
+        return
+    together = max(group.size for group in groups(starts, members, batch, devices.device())) * members
+    # Each of them: two states, noise of this step and the next, the new state and its copy in m s-1, and states that wait to be written.
+    fields = together * (6 + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
+    shapes = (1, generator.first.in_channels, *record.grid.shape), (1,), (1,)  # type: ignore[union-attr]
+    at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
+    needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)  # type: ignore[arg-type]
+    what = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
+    require_memory(needed, what)
+
+
+def _one_step(prior_of: PriorOf, record: Analysis, beside: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:
+    """Mean and standard deviation 6 h after each start, m s-1: what its members are drawn from, and known without them."""
+
+    def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        before, now = torch.from_numpy(record.normalise(record.wind[start - 1 : start + 1])).to(devices.device())[:, None]
+        prior = prior_of(torch.cat([now, before, beside.at(record.times[start : start + 1])], dim=1))
+        mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.marginal_std()))
+        return record.denormalise(mean), std * record.std[:, None, None]
+
+    found = side_by_side(fields_of, starts, devices.device())
+    return {
+        f"{name}_{what}": xr.DataArray(
+            np.stack([fields[number][channel] for fields in found]),
+            dims=("time", "latitude", "longitude"),
+            attrs={"units": "m s-1", "long_name": f"{what} of {name.replace('_', ' ')} 6 h after the start"},
+        )
+        for channel, name in enumerate(VARIABLES)
+        for number, what in enumerate(("mean", "std"))
+    }
+
+
+def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
+    """Which members left the physical range, and when, for the summary."""
+    found = [
+        f"member {member} of {_label(time)} at {hours} h"
+        for row, time in enumerate(store.times)
+        for member, hours in enumerate(store.written(row))  # type: ignore[arg-type]
+        if hours
+    ]
+    if not found:
+        return {}
+    named = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} more" if len(found) > NAMED else "")
+    of_all = f"{len(found)} of {store.times.size * store.members} members, with winds beyond {STRONGEST_WIND:g} m/s"
+    return {f"stopped: {artefact}": f"{of_all}: {named}; more data or more training may help"}
+
+
+def _kept(settings: Rollout) -> str:
+    what = settings.keep if settings.keep in ("statistics", "scores") else f"{settings.members} members"
+    return f"{what} x {len(settings.kept_leads)} leads"
+
+
+def _label(moment: np.datetime64) -> str:
+    return str(moment.astype("datetime64[h]"))

@@ -1,0 +1,247 @@
+"""Stage 2: from the prepared store to the moments model, then the generator."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import partial as with_arguments
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.nets.peak import training_memory
+from wsdcast.nets.weights import WEIGHTS, Model, load_network, save_networks, size_in_words, to_device
+from wsdcast.runs import devices, processes
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.runs.recipes import Network
+from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.sampling.starts import start_of
+from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
+from wsdcast.training.fitting import Fitted, fitted
+from wsdcast.training.loop import Batch, BatchOf
+from wsdcast.training.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
+from wsdcast.training.state import Training
+from wsdcast.training.validation import flow_scores, moments_scores
+from wsdcast.warmstart.flow import joint_loss, training_loss
+from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
+from wsdcast.weather.forcings import area_weights, surroundings
+from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.priors import fixed_or_given, rank_told
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samples import Samples, samples_of
+
+
+def train(
+    recipe: str | Path | Recipe | None = None,
+    run: str | Path | None = None,
+    *,
+    prior: PriorName | None = None,
+    moments: Moments | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Train the moments model, then the generator, into ``RUN/moments`` and ``RUN/generator``, or both at once into the latter.
+
+    A training that was stopped goes on from its last checkpoint, on a CPU bit for bit. Started by torchrun, all processes train together.
+
+    Args:
+        recipe: path or name of a recipe; default: the one of the prepared store.
+        run: run directory; default ``runs/<recipe name>``.
+        prior: where flow matching starts, and what the generator is told; default from the recipe.
+        moments: for the prior ``given``, a model of yours: ``moments(context) -> (mean, std)``, as in
+            :func:`wsdcast.weather.priors.fixed_or_given`. Give the same one to :func:`wsdcast.rollout`.
+        overwrite: replace networks made from another recipe.
+
+    Raises:
+        UserError: if nothing is prepared, the store or an unfinished training is of another recipe, or training diverges.
+        StoppedError: if SIGTERM or SIGINT came.
+    """
+    processes.join()
+    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.here())
+    devices.keep_freed_memory()
+    beside = surroundings(record, resolved.forcings, devices.device())
+    samples, unseen = samples_of(record, beside, "train", "validation")
+    summary = Summary("train", facts={"training triples": len(samples)})
+    processes.decided(lambda: _require_memory(resolved, record, samples))
+
+    prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
+    from_context: PriorOf | None = None
+    start = start_of(resolved.generator.prior)
+    if resolved.generator.reads_frozen_moments:
+        _moments(resolved, directory, record, samples, unseen, overwrite, summary)
+        trained_moments = load_network(_untrained_moments(resolved, record, samples), directory / MOMENTS)
+        from_context = warm_start(trained_moments, start)
+        # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
+        for part, label in ((samples, "training"), (unseen, "validation")):
+            if len(part):
+                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, area_weights(record)))
+        _predictions(resolved, directory, record, samples, overwrite, summary)
+        predicted = read_predictions(directory / PREDICTIONS, devices.device())
+        prior_of = lambda chosen, _: start(*predicted(chosen))  # noqa: E731
+    elif not resolved.generator.needs_moments_network:
+        fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), start)
+        prior_of = lambda _, context: fixed(context)  # noqa: E731
+    if processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite)):
+        summary.facts["current"] = str(directory / GENERATOR)
+        return summary
+
+    _seed(resolved, 1)
+    poles, channels = record.grid.includes_poles, beside.channels
+    model: nn.Module = generator_model(resolved.generator, poles, channels, rank_told(resolved))
+    # Not the stream that orders the samples.
+    random = torch.Generator(devices.device()).manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
+    if prior_of is None:
+        model = nn.ModuleDict({"moments": moments_model(resolved.moments, poles, channels), "generator": model})
+
+    def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
+        if batch.prior is not None:
+            return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
+        both: nn.ModuleDict = network  # type: ignore[assignment]
+        how = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
+        return joint_loss(both["generator"], both["moments"], start, batch.context, batch.target, batch.draws, *how)
+
+    def validate(network: nn.Module) -> dict[str, float]:
+        if from_context is not None:
+            return flow_scores(network, from_context, unseen)
+        both: nn.ModuleDict = network  # type: ignore[assignment]
+        flow = flow_scores(both["generator"], warm_start(both["moments"], start), unseen)
+        return flow | moments_scores(both["moments"], unseen, area_weights(record))
+
+    stamp = make_stamp(resolved, directory, GENERATOR)
+    with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
+        training = Training.of(to_device(model, resolved.generator.channels_last), random)
+        batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, resolved.generator.times)
+        unseen_scores = validate if len(unseen) else None
+        done = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, unseen_scores, summary)
+        if processes.is_first():
+            save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
+    summary.written[str(directory / GENERATOR)] = size_in_words(done.network)
+    return summary
+
+
+def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
+    """Refuse networks and batches that cannot fit before anything is trained; on a GPU torch says so in the first step.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    if devices.device().type != "cpu":
+        return
+    poles, beside, grid = record.grid.includes_poles, samples.beside.channels, record.grid.shape
+    generator = generator_model(recipe.generator, poles, beside, rank_told(recipe))
+    inputs = (1, generator.first.in_channels, *grid), (1,), (1,)
+    needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
+    if recipe.generator.needs_moments_network:
+        moments, settings = moments_model(recipe.moments, poles, beside), recipe.moments
+        together = recipe.generator if recipe.generator.moments != "frozen" else settings
+        context = (1, CONTEXT + beside, *grid)
+        of_moments = training_memory(moments, together.batch, together.precision == "bf16", context)
+        if recipe.generator.moments != "frozen":
+            needed += of_moments
+        else:
+            require_memory(of_moments, f"training the moments network in batches of {settings.batch} at {record.grid.name}")
+    require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
+
+
+def _moments(
+    recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
+) -> None:
+    """Train h_phi, and one network for each fold without its part of the record, unless they are there and current."""
+    if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
+        summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
+        return
+
+    def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
+        return negative_log_likelihood(network, *batch)
+
+    parts = _folds(recipe, samples)
+    seen_by = {WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
+    validate = with_arguments(moments_scores, samples=unseen, weights=area_weights(record)) if len(unseen) else None
+    stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
+    with processes.completed_by_first(directory / MOMENTS, stamp, overwrite, "train") as partial:
+        networks: dict[str, MomentsModel] = {}
+        for name, seen in seen_by.items():
+            _seed(recipe, 0)
+            label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
+            network = _untrained_moments(recipe, record, samples)
+            training = Training.of(to_device(network, recipe.moments.channels_last), torch.Generator())
+            part = _fitted(recipe, recipe.moments, training, pairs_of(seen), loss_of, len(seen), partial, label, validate, summary)
+            networks[name] = part.network
+            seconds += part.history.seconds
+        if parts:
+            # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
+            predictors: Predictors = [(networks[name], inside) for name, (_, inside) in parts.items()]
+            _, ratio = errors(predictors, samples, area_weights(record))
+            summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
+            for network in networks.values():
+                network.calibration.copy_(ratio)
+        if processes.is_first():
+            save_networks(dict(networks), partial, stamp | {"seconds": seconds})
+    summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
+
+
+def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
+    """Predict the moments of the training samples, unless it was done: each by the network that has not seen it if there are folds.
+
+    If there are none, dropout stays on: a network errs less on what it has seen, and a generator trained on such moments would trust them
+    too much. With features dropped its errors are about those on new samples, at no cost (docs/results/gfs.md).
+    """
+    if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, overwrite)):
+        return
+    _seed(recipe, 0)
+    parts = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
+    size = 2 + recipe.moments.rank
+    processes.decided(lambda: require_space(directory, 4 * size * len(samples) * math.prod(samples.shape)))
+    begin = time.perf_counter()
+    predictors: Predictors = [
+        (load_network(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
+        for name, (_, inside) in parts.items()
+    ]
+    stamp = make_stamp(recipe, directory, PREDICTIONS)
+    with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as partial:
+        write_predictions(partial, predictors, samples, size, stamp)
+    seconds = time.perf_counter() - begin
+    visits = recipe.generator.steps * recipe.generator.batch / len(samples)
+    how = "each by the network that has not seen it, " if recipe.moments.folds else ""
+    summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {how}predicted once in {seconds:.1f} s"
+    if visits > 1:
+        summary.facts["predictions save"] = f"about {seconds * (visits - 1):.0f} s, because training visits a sample {visits:.0f} times"
+
+
+def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
+    """Samples outside and inside of each fold, by the name of its network's weights."""
+    return {f"fold-{number}": part for number, part in enumerate(folds(len(samples), recipe.moments.folds))}
+
+
+def _untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
+    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.beside.channels))
+
+
+def _fitted(
+    recipe: Recipe,
+    network: Network,
+    training: Training[Model],
+    batch_of: BatchOf[Batch],
+    loss_of: Callable[[Model, Batch], Tensor],
+    samples: int,
+    place: Path,
+    label: str,
+    validate: Callable[[nn.Module], dict[str, float]] | None,
+    summary: Summary,
+) -> Fitted[Model]:
+    """Train one network, and say how it went."""
+    name = label.replace(", ", "-")
+    part = fitted(training, batch_of, loss_of, samples, network, recipe.training, place, name, seed=recipe.seed, validate=validate)
+    summary.facts |= part.facts(label)
+    return part
+
+
+def _seed(recipe: Recipe, network: int) -> None:
+    """First weights and dropout depend on the recipe's seed alone, whichever network is trained."""
+    torch.manual_seed(2 * recipe.seed + network)
