@@ -22,6 +22,18 @@ generator: {widths: [8, 8], steps: 4, batch: 4}
 rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 """
 
+TRAINS = "any_forecast bench context docs domain errors examples images_scores inpaint inpaint_choices inpaint_classes inpaint_memory "
+TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
+TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides"
+"""Tests that train networks, roll them out or otherwise take more than a few seconds a file: ``make test-fast`` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in TRAINS.split():
+            item.add_marker("trains")
+
+
 IMAGE_STAGES = ("prepare", "train", "sample", "score")
 
 TINY_IMAGES = """

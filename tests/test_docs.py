@@ -109,7 +109,7 @@ def test_python_of_the_method_page_runs(small_recipes):
     assert Path("runs/mine/forecast.zarr").exists()
 
 
-@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))], ids=lambda path: path.name)
 def test_links_and_named_tests_exist(page):
     text = page.read_text()
     for link in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
@@ -117,6 +117,13 @@ def test_links_and_named_tests_exist(page):
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests, f"{page.name} names {name}"
+
+
+def test_names_are_in_the_files_where_contributing_says():
+    places = re.findall(r"`(\w+)`\s+in\s+\[[^\]]+\]\(([^)]+)\)", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(places) > 20
+    for name, path in places:
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text()), f"{name} is not in {path}"
 
 
 def test_defaults_shown_in_help_are_those_of_the_recipe():

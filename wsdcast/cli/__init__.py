@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsdcast.cli import bench, inpaint, study  # noqa: F401  # their commands
-from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, coordinates, in_days, items
+from wsdcast.cli.command import (
+    DebugOption,
+    JsonOption,
+    OverrideOption,
+    OverwriteOption,
+    RecipeOption,
+    RunOption,
+    app,
+    command,
+    coordinates,
+    in_days,
+    items,
+    with_overrides,
+)
 from wsdcast.cli.show import show
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FigureName, GridName, PriorName, SolverName
@@ -29,6 +42,7 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @command
 def prepare(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     source: Annotated[
         str | None,
@@ -55,7 +69,7 @@ def prepare(
         typer.Option(metavar="SOURCE", help="Look at a source, list all that is wrong with it and what it would take; write nothing."),
     ] = None,
     skip: Annotated[
-        str | None, typer.Option(metavar="TIMES", help="Times of the source to leave out, such as 2020-01-01T18,2020-01-02T00; UTC.")
+        str | None, typer.Option(metavar="TIMES", help="Times of the source to leave out, such as 2020-01-01T18, separated by commas; UTC.")
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add the source's later times to a finished store.")] = False,
     recompute: Annotated[
@@ -72,8 +86,10 @@ def prepare(
         from wsdcast.weather.stages.check import check as check_source
 
         if source or append or recompute or workers or scheduler or overwrite:
-            raise UserError("--check SOURCE goes with --recipe, --run, --grid, --method and --skip alone")
-        summary = check_source(check, recipe, run, grid=grid, method=method, skip=None if skip is None else skip.split(","))
+            raise UserError("--check SOURCE goes with --recipe, -o, --run, --grid, --method and --skip alone")
+        summary = check_source(
+            check, with_overrides(recipe, override), run, grid=grid, method=method, skip=None if skip is None else skip.split(",")
+        )
         show(summary, json)
         if summary.problems:
             raise typer.Exit(2)
@@ -81,7 +97,7 @@ def prepare(
     from wsdcast.weather.stages.prepare import prepare
 
     summary = prepare(
-        recipe,
+        with_overrides(recipe, override),
         run,
         source=source,
         grid=grid,
@@ -99,6 +115,7 @@ def prepare(
 @command
 def train(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     prior: Annotated[
         PriorName | None,
@@ -111,12 +128,13 @@ def train(
     """Train the moments network, then the generator."""
     from wsdcast.weather.stages.train import train
 
-    show(train(recipe, run, prior=prior, overwrite=overwrite), json)
+    show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
 
 
 @command
 def rollout(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
     nfe: Annotated[
@@ -128,7 +146,7 @@ def rollout(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(metavar="TIMES", help="Instead: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/12h; UTC."),
+        typer.Option(metavar="TIMES", help="Instead: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/6h; UTC."),
     ] = None,
     lead: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
@@ -167,7 +185,7 @@ def rollout(
     if score and keep is not None:
         raise UserError(f"--score keeps no fields: leave out --keep {keep}")
     summary = rollout(
-        recipe,
+        with_overrides(recipe, override),
         run,
         members=members,
         nfe=nfe,
@@ -197,6 +215,7 @@ def score(
         ),
     ] = None,
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     truth: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST: whatever prepare reads as a source.")
@@ -214,13 +233,13 @@ def score(
     if not forecasts:
         if truth is not None:
             raise UserError("--truth goes with the FORECAST that is scored against it")
-        show(score(recipe, run, **how), json)
+        show(score(with_overrides(recipe, override), run, **how), json)
     elif len(forecasts) == 1:
-        if truth is None or recipe is not None:
+        if truth is None or recipe is not None or override:
             raise UserError(f"{forecasts[0]}: give its truth with --truth SOURCE, and no recipe")
         show(score_forecast(forecasts[0], truth, run, **how), json)
     elif len(forecasts) == 2:
-        if (recipe, run, truth, scheduler, workers, overwrite) != (None, None, None, None, None, False):
+        if any((recipe, override, run, truth, scheduler, workers, overwrite)):
             raise UserError("two runs are compared by the scores that they have; no other option but --json goes with them")
         show(score_pair(*forecasts), json)
     else:
@@ -231,6 +250,7 @@ def score(
 def plot(
     figure: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="What to draw.")],
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     out: Annotated[
         Path | None,
@@ -253,12 +273,13 @@ def plot(
 
     place = None if at is None else coordinates(at)
     hours = None if lead_time is None else 24 * in_days(lead_time, "--lead-time")
-    show(plot(figure, recipe, run, out=out, start=start, lead_hours=hours, at=place), json)
+    show(plot(figure, with_overrides(recipe, override), run, out=out, start=start, lead_hours=hours, at=place), json)
 
 
 @command
 def run(
     recipe: Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")] = "planet",
+    override: OverrideOption = None,
     run: RunOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -267,5 +288,5 @@ def run(
     """All four stages of a recipe, skipping what is there and current."""
     from wsdcast.weather.pipeline import run as run_stages
 
-    for summary in run_stages(recipe, run, overwrite=overwrite):
+    for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):
         show(summary, json)

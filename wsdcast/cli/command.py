@@ -24,6 +24,10 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else planet"),
 ]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),
+]
 RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per stage instead of tables.")]
@@ -51,6 +55,15 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the disk'}: {error.strerror}"
     return " ".join(str(error).split())
+
+
+def with_overrides(recipe: str | None, overrides: list[str] | None) -> Any:
+    """What a stage takes as its recipe: the one of ``--recipe``, with the keys of ``-o`` changed."""
+    if not overrides:
+        return recipe
+    from wsdcast.runs.overrides import Overridden, parsed
+
+    return Overridden(recipe, parsed(overrides))
 
 
 def in_days(length: str, option: str = "--lead") -> float:

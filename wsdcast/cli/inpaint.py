@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RunOption, app, command, items
+from wsdcast.cli.command import DebugOption, JsonOption, OverrideOption, OverwriteOption, RunOption, app, command, items, with_overrides
 from wsdcast.cli.show import show
 from wsdcast.runs.names import GridName, ImagePriorName, SolverName
 
@@ -37,6 +37,7 @@ ProtocolOption = Annotated[
 @inpaint_command
 def prepare(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     source: Annotated[
         str | None,
@@ -62,12 +63,13 @@ def prepare(
     from wsdcast.images.stages.prepare import prepare
 
     changes = {"source": source, "test": test, "size": size, "crop": crop, "skip_bad": skip_bad or None}
-    show(prepare(recipe, run, overwrite=overwrite, **changes), json)
+    show(prepare(with_overrides(recipe, override), run, overwrite=overwrite, **changes), json)
 
 
 @inpaint_command
 def train(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     prior: Annotated[
         ImagePriorName | None,
@@ -80,12 +82,13 @@ def train(
     """Train the moments network, then the generator. Stopped, it goes on where it was."""
     from wsdcast.images.stages.train import train
 
-    show(train(recipe, run, prior=prior, overwrite=overwrite), json)
+    show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
 
 
 @inpaint_command
 def sample(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each.", show_default="the recipe's: 4")] = None,
@@ -115,12 +118,13 @@ def sample(
     from wsdcast.images.stages.sample import sample
 
     changes = {"contexts": contexts, "samples": samples, "nfe": nfe, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
-    show(sample(recipe, run, visible=visible, overwrite=overwrite, seed=seed, protocol=protocol, **changes), json)
+    show(sample(with_overrides(recipe, override), run, visible=visible, overwrite=overwrite, seed=seed, protocol=protocol, **changes), json)
 
 
 @inpaint_command
 def score(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     inception_weights: WeightsOption = None,
     overwrite: OverwriteOption = False,
@@ -130,12 +134,13 @@ def score(
     """Score the samples beside baselines: scores.nc, scores.csv, report.html."""
     from wsdcast.images.stages.score import score
 
-    show(score(recipe, run, inception_weights=inception_weights, overwrite=overwrite), json)
+    show(score(with_overrides(recipe, override), run, inception_weights=inception_weights, overwrite=overwrite), json)
 
 
 @inpaint_command
 def study(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
     budget: Annotated[
@@ -194,12 +199,18 @@ def study(
     }
     split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
     split |= {"contexts": contexts, "samples": samples, "budget": budget}
-    show(inpaint_study(recipe, run, inception_weights=inception_weights, protocol=protocol, overwrite=overwrite, **split), json)
+    show(
+        inpaint_study(
+            with_overrides(recipe, override), run, inception_weights=inception_weights, protocol=protocol, overwrite=overwrite, **split
+        ),
+        json,
+    )
 
 
 @inpaint_command
 def run(
     recipe: Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")] = "made",
+    override: OverrideOption = None,
     run: RunOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -208,5 +219,5 @@ def run(
     """Prepare, train, sample and score a recipe, skipping what is there and current."""
     from wsdcast.images.pipeline import run as run_stages
 
-    for summary in run_stages(recipe, run, overwrite=overwrite):
+    for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):
         show(summary, json)

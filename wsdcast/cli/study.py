@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from wsdcast.cli.command import DebugOption, JsonOption, OverwriteOption, RecipeOption, RunOption, app, command, items
+from wsdcast.cli.command import (
+    DebugOption,
+    JsonOption,
+    OverrideOption,
+    OverwriteOption,
+    RecipeOption,
+    RunOption,
+    app,
+    command,
+    items,
+    with_overrides,
+)
 from wsdcast.cli.show import show
 
 study = typer.Typer(help="Compare what the method can be.", no_args_is_help=True)
@@ -21,6 +32,7 @@ LIST = "A,B,..."
 @study_command
 def nfe(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
     priors: Annotated[
@@ -67,12 +79,24 @@ def nfe(
         "leads": leads,
     }
     split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
-    show(study_nfe(recipe, run, overwrite=overwrite, starts=starts, rollout_starts=rollout_starts, members=members, **split), json)
+    show(
+        study_nfe(
+            with_overrides(recipe, override),
+            run,
+            overwrite=overwrite,
+            starts=starts,
+            rollout_starts=rollout_starts,
+            members=members,
+            **split,
+        ),
+        json,
+    )
 
 
 @study_command
 def statistics(
     recipe: RecipeOption = None,
+    override: OverrideOption = None,
     run: RunOption = None,
     samples: Annotated[int, typer.Option(min=2, help="Training samples that the statistics are means over.")] = 64,
     levels: Annotated[int, typer.Option(min=2, help="Log signal-to-noise ratios at which they are taken.")] = 25,
@@ -83,4 +107,4 @@ def statistics(
     """What the solver dpm3-v3 needs to know of the trained generator: statistics/."""
     from wsdcast.study.statistics import study_statistics
 
-    show(study_statistics(recipe, run, samples=samples, levels=levels, warmth=warmth), json)
+    show(study_statistics(with_overrides(recipe, override), run, samples=samples, levels=levels, warmth=warmth), json)

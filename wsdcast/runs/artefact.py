@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ except ImportError:  # not on Windows
 
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, load, with_new_names
 
 
@@ -43,7 +44,7 @@ class Summary:
 
 
 def resolve(
-    recipe: str | Path | Kind | None, run: str | Path | None, kind: type[Kind], upstream: str | None = None, **changes: Any
+    recipe: str | Path | Kind | Overridden | None, run: str | Path | None, kind: type[Kind], upstream: str | None = None, **changes: Any
 ) -> tuple[Kind, Path]:
     """The recipe in force and the run directory.
 
@@ -51,19 +52,26 @@ def resolve(
     without ``run`` the directory is ``runs/<recipe name>``.
 
     Args:
-        recipe: path or name of a recipe, or the recipe itself.
+        recipe: path or name of a recipe, or the recipe itself, or one of which keys are changed.
         run: the run directory.
         kind: of recipe.
         upstream: the last artefact that this stage reads.
         changes: keys to change, as for :meth:`Experiment.changed`.
+
+    Raises:
+        UserError: if there is no such recipe, or a key to change or its value is not allowed.
     """
+    values: Mapping[str, Any] = {}
+    if isinstance(recipe, Overridden):
+        values, recipe = recipe.values, recipe.recipe
     found = recipe if isinstance(recipe, kind) else load(recipe if isinstance(recipe, str | Path) else kind.DEFAULT, kind)
-    directory = Path(run) if run is not None else Path("runs") / found.name
+    directory = Path(run) if run is not None else Path("runs") / str(values.get("name", found.name))
     if recipe is None and upstream is not None:
         for artefact in kind.CHAIN[: kind.CHAIN.index(upstream) + 1]:
             if (stamp := read_stamp(directory / artefact)) is not None:
                 found = stored_recipe(stamp, directory / artefact, kind)
-    return found.changed(**changes), directory
+    given = {name.replace("__", "."): value for name, value in changes.items() if value is not None}
+    return overridden(found, values, given).changed(**changes), directory
 
 
 def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:

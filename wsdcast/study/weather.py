@@ -81,9 +81,9 @@ def study_nfe(
     """
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers that are rolled out, those that are still there.
-        before = resolve(recipe, run, Recipe, ANALYSIS)[0].study.rollout_nfe
-        now = resolve(recipe, run, Recipe, ANALYSIS, study__rollout_nfe=[], study__nfe=changes["nfe"])[0].study.nfe
-        changes["rollout_nfe"] = [nfe for nfe in before if nfe in now]
+        before = resolve(recipe, run, Recipe, ANALYSIS)[0]
+        now = before.changed(study__rollout_nfe=[], study__nfe=changes["nfe"]).study.nfe
+        changes["rollout_nfe"] = [nfe for nfe in before.study.rollout_nfe if nfe in now]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     devices.keep_freed_memory()

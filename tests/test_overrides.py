@@ -1,0 +1,152 @@
+"""Any recipe key from the command line: ``-o section.key=value``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.runs.artefact import read_stamp, resolve
+from wsdcast.runs.overrides import Overridden, parsed
+from wsdcast.weather.recipe import Recipe
+
+WEATHER = [["prepare"], ["train"], ["rollout"], ["score"], ["plot", "curves"], ["run"], ["study", "nfe"], ["study", "statistics"]]
+IMAGES = [["inpaint", stage] for stage in ("prepare", "train", "sample", "score", "study", "run")]
+
+
+def refused(*arguments: str) -> str:
+    """The one line of a command that must fail."""
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 2, result.output
+    assert result.stderr.startswith("wsdcast: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def of_recipe(*overrides: str, recipe: str | None = "planet", kind: type = Recipe, **changes: object):
+    return resolve(Overridden(recipe, parsed(overrides)), None, kind, **changes)
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("rollout.nfe=4", ("rollout", "nfe"), 4),
+        ("seed=3", ("seed",), 3),
+        ("generator.times.mean=1.2", ("generator", "times", "mean"), 1.2),
+        ("generator.learning_rate=1e-3", ("generator", "learning_rate"), 1e-3),
+        ("moments.maximum_std=null", ("moments", "maximum_std"), None),
+        ("moments.widths=[8, 8]", ("moments", "widths"), [8, 8]),
+        ("generator.compile=true", ("generator", "compile"), True),
+        ("data.source=a=b.nc", ("data", "source"), "a=b.nc"),
+        ("data.end=2020-01-31", ("data", "end"), "2020-01-31T23:59:59.999999"),
+        ("rollout.keep=[6, 24]", ("rollout", "keep"), [6, 24]),
+        ("rollout.start=2020-01-01/2020-02-01/12h", ("rollout", "start"), "2020-01-01/2020-02-01/12h"),
+    ],
+)
+def test_one_key_changes_and_no_other(override, path, value):
+    expected = Recipe(name="planet").dump()
+    section = expected
+    for name in path[:-1]:
+        section = section[name]
+    assert section[path[-1]] != value
+    section[path[-1]] = value
+    assert of_recipe(override)[0].dump() == expected
+
+
+def test_several_keys_change_and_the_last_value_of_a_key_holds():
+    recipe, _ = of_recipe("rollout.nfe=4", "study.nfe=[2, 8]", "rollout.nfe=6", "study.rollout_nfe=[8]")
+    assert (recipe.rollout.nfe, recipe.study.nfe, recipe.study.rollout_nfe) == (6, (2, 8), (8,))
+
+
+def test_the_name_names_the_run_directory():
+    recipe, directory = of_recipe("name=mine")
+    assert (recipe.name, directory) == ("mine", Path("runs/mine"))
+
+
+def test_keys_of_images():
+    recipe, _ = of_recipe("task.kind=denoise", "sample.warmth=calibrated", recipe="made", kind=ImageRecipe)
+    assert (recipe.task.kind, recipe.sample.warmth) == ("denoise", "calibrated")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rollout.nef=4", "-o: rollout.nef: unknown key"),
+        ("nfe=4", "-o: nfe: unknown key"),
+        ("rolout.nfe=4", "-o: rolout: unknown key"),
+        ("rollout.nfe.more=4", "-o rollout.nfe.more: unknown key"),
+        ("generator.rate=0.1", "-o: generator.rate: is called learning_rate now"),
+        ("rollout.nfe=many", "-o: rollout.nfe: input should be a valid integer"),
+        ("rollout.nfe=0", "-o: rollout.nfe: input should be greater than 0, not 0"),
+        ("rollout.days=.inf", "-o: rollout.days: input should be a finite number"),
+        ("rollout.nfe=", "-o: rollout.nfe: input should be a valid integer, not None"),
+        ("moments.widths=[10]", "-o: moments: widths must be multiples of 4"),
+        ("rollout.nfe", "-o rollout.nfe: expected KEY=VALUE"),
+        ("=4", "-o =4: expected KEY=VALUE"),
+        ("moments.widths=[8", "-o moments.widths=[8: the value cannot be read"),
+        ("data.start=2020-13-01", "-o data.start=2020-13-01: the value cannot be read"),
+        ("rollout={nfe: 4}", "-o rollout: a section; name one of its keys, such as rollout.members"),
+        ("generator.times=1", "-o generator.times: a section; name one of its keys, such as generator.times.kind"),
+        ("name=../elsewhere", "-o: name: string should match pattern"),
+    ],
+)
+def test_mistakes_end_in_one_line_that_names_the_key(tmp_path, monkeypatch, override, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused("run", "planet", "-o", override)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [*WEATHER, *IMAGES], ids=" ".join)
+def test_every_command_with_a_recipe_takes_overrides(tmp_path, monkeypatch, command):
+    """Each reads the key before it does anything else."""
+    monkeypatch.chdir(tmp_path)
+    for option in ("-o", "--override"):
+        assert "-o: training.evry: unknown key" in refused(*command, option, "seed=1", option, "training.evry=5")
+
+
+def test_a_key_that_an_option_sets_otherwise_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "-o rollout.nfe: another option of this command sets this key too" in refused("rollout", "--nfe", "10", "-o", "rollout.nfe=4")
+    assert "analysis.zarr is not there" in refused("rollout", "--nfe", "4", "-o", "rollout.nfe=4")
+
+
+def test_a_forecast_that_has_no_recipe_takes_no_overrides(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "and no recipe" in refused("score", "f.zarr", "--truth", "t.zarr", "-o", "seed=1")
+    assert "no other option" in refused("score", "runs/a", "runs/b", "-o", "seed=1")
+
+
+def test_a_stage_changes_a_key_of_the_recipe_of_the_run_so_far(tmp_path):
+    """Without ``--recipe`` the other keys are those of what is there, not those of the default recipe."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    run = tmp_path / "run"
+    wsdcast.prepare(tmp_path / "tiny.yaml", run)
+    result = CliRunner().invoke(app, ["train", "--run", str(run), "-o", "generator.steps=2", "-o", "generator.prior=standard", "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["stage"] == "train"
+    stamp = read_stamp(run / "generator")
+    assert stamp is not None
+    assert stamp["recipe"]["generator"] | {"steps": 4, "prior": "warm"} == Recipe.model_validate(_tiny()).dump()["generator"]
+    assert stamp["recipe"]["data"]["grid"] == "16x8"
+    assert (stamp["recipe"]["generator"]["steps"], stamp["recipe"]["generator"]["prior"]) == (2, "standard")
+
+
+def test_a_study_rolls_out_those_of_the_overridden_numbers_that_are_left(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    arguments = ["study", "nfe", "--recipe", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path), "--nfe", "2"]
+    arguments += ["-o", "study.nfe=[2, 4]", "-o", "study.rollout_nfe=[2]"]
+    assert "-o study.nfe: another option" in refused(*arguments)
+    arguments[-4:-2] = []
+    assert "analysis.zarr is not there" in refused(*arguments)
+
+
+def _tiny() -> dict[str, object]:
+    import yaml
+
+    return yaml.safe_load(TINY)

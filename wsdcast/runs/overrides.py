@@ -1,0 +1,71 @@
+"""Recipe keys changed on the command line: ``-o section.key=value``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.recipes import Kind, checked
+
+
+@dataclass(frozen=True)
+class Overridden:
+    """A recipe of which keys are changed; stages take it in the place of a recipe's path or name.
+
+    Attributes:
+        recipe: path or name; None: the recipe of the run so far, else the default one.
+        values: new value of each key; the key is written with dots, such as ``generator.times.mean``.
+    """
+
+    recipe: str | Path | None
+    values: Mapping[str, Any]
+
+
+def parsed(overrides: Sequence[str]) -> dict[str, Any]:
+    """Keys and values of some ``key=value``. Values are YAML. Of a key that is given twice the last value holds.
+
+    Raises:
+        UserError: if one has no ``=``, or its value is not YAML.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not key or not equals:
+            raise UserError(f"-o {override}: expected KEY=VALUE, such as rollout.nfe=4")
+        try:
+            values[key] = yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
+            raise UserError(f"-o {override}: the value cannot be read ({str(error).splitlines()[0]})") from None
+    return values
+
+
+def overridden(recipe: Kind, values: Mapping[str, Any], given: Mapping[str, Any]) -> Kind:
+    """A copy of a recipe with new values.
+
+    Args:
+        recipe: the recipe.
+        values: new value of each key, as in :class:`Overridden`.
+        given: values that other options of the command give, by key.
+
+    Raises:
+        UserError: if a key is unknown, is a whole section or has another value in ``given``, or if a value is not allowed.
+    """
+    content = recipe.model_dump()
+    for key, value in values.items():
+        if key in given and given[key] != value:
+            raise UserError(f"-o {key}: another option of this command sets this key too; leave out one of them")
+        *sections, last = key.split(".")
+        section = content
+        for name in sections:
+            section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise UserError(f"-o {key}: unknown key")
+        if section.get(last) and isinstance(section[last], dict):
+            raise UserError(f"-o {key}: a section; name one of its keys, such as {key}.{next(iter(section[last]))}")
+        section[last] = value
+    return checked(content, "-o", type(recipe)) if values else recipe
