@@ -249,7 +249,7 @@ def test_nearest_grid_point_is_that_of_the_unit_vectors(name):
         row, column, distance = nearest(grid, latitude, longitude)
         angles = np.arccos((points @ vector(latitude, np.asarray(longitude))).clip(-1, 1))
         assert angles[row, column] == pytest.approx(angles.min(), abs=1e-7)
-        assert distance == pytest.approx(6371 * angles.min(), abs=1e-3)
+        assert distance == pytest.approx(6367.5 * angles.min(), abs=1e-3)
 
 
 def test_places_are_written_as_people_do():

@@ -12,7 +12,8 @@ from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.store.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.zarr_store import SCALE, PackedWind
 from wsdcast.weather.recipe import load_recipe
 

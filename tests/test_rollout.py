@@ -380,7 +380,7 @@ def test_half_precision_changes_little(networks):
     assert 0 < np.abs(exact - halved).max() < 0.2  # m/s
 
 
-@pytest.mark.parametrize(("solver", "nfe"), [("midpoint", 4), ("rk4", 4), ("ab3", 5), ("dpm3", 4), ("fixed_adams", 4)])
+@pytest.mark.parametrize(("solver", "nfe"), [("midpoint", 4), ("rk4", 4), ("ab3", 5), ("dpm3", 4), ("implicit_adams", 4)])
 def test_states_and_velocities_stay_float32_where_networks_do_not(networks, monkeypatch, solver, nfe):
     recipe, record, parts = loaded(networks / "run")
     seen: list[torch.Tensor] = []

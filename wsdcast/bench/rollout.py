@@ -19,7 +19,8 @@ from torchdiffeq import odeint
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.bench.synthetic import inputs_of, networks_of, record_of
-from wsdcast.data.store.analysis import STEP, Analysis
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.nets.weights import operations

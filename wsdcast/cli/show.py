@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from wsdcast.runs.names import MOMENTS_ALONE
+
 if TYPE_CHECKING:
     from wsdcast.bench.measure import Benchmark
     from wsdcast.runs.artefact import Summary
 
 
-BROKEN = {"moments alone": "moments\nalone", "persistence": "persis-\ntence"} | dict.fromkeys(
+BROKEN = {MOMENTS_ALONE: "moments\nalone", "persistence": "persis-\ntence"} | dict.fromkeys(
     ("climatology", "probabilistic climatology"), "clima-\ntology"
 )
 """Headings broken so that the table fits 80 columns."""

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.analysis import STEP
+from wsdcast.data.steps import STEP
 from wsdcast.data.store.shards import SHARD
 from wsdcast.data.store.zarr_store import VARIABLES, read_packed
 

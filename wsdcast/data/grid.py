@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from wsdcast.runs.errors import UserError
 
+EARTH_RADIUS = 6367.5e3
+"""m, as in WeatherBench 2's spectra."""
+
 Degrees = NDArray[np.float64]
 
 

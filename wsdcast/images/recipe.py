@@ -6,14 +6,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, SAMPLES, SCORES, STUDY, GridName, ImagePriorName, SolverName
+from wsdcast.runs.names import (
+    CLASSIFIER,
+    GENERATOR,
+    IMAGES,
+    MOMENTS,
+    SAMPLES,
+    SCORES,
+    STUDY,
+    WITHOUT_NETWORK,
+    GridName,
+    ImagePriorName,
+    SolverName,
+)
 from wsdcast.runs.recipes import Experiment, LogSnrEnds, MomentsNetwork, Network, Optimisation, Section, TrainingLog, TrainingTimes
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-FIXED: tuple[ImagePriorName, ...] = ("standard", "climatology", "class-climatology")
-"""Priors without a moments network."""
 NEEDS_MORE = ("auto", "dpm3-v3")
 """Solvers that need a study or statistics of a generator of wind."""
 
@@ -83,7 +93,7 @@ class ImageGenerator(Network):
     @property
     def needs_moments_network(self) -> bool:
         """Whether the prior comes from the trained moments network."""
-        return self.prior not in FIXED
+        return self.prior not in WITHOUT_NETWORK
 
 
 class Classifier(Optimisation):

@@ -15,13 +15,14 @@ from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
 from wsdcast.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
+from wsdcast.runs.names import MOMENTS_ALONE
 
 FONT = "system-ui, sans-serif"
 INK, FAINT = "#1f2937", "#e5e7eb"
 OURS = (BLUE, "solid")
 KNOWN = {
     "wsdcast": OURS,
-    "moments alone": (VERMILION, "dashed"),
+    MOMENTS_ALONE: (VERMILION, "dashed"),
     "persistence": (GREY, "dotted"),
     "climatology": (GREEN, "dotdash"),
     "probabilistic climatology": (GREEN, "dotdash"),

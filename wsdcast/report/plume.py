@@ -7,12 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
+from wsdcast.data.grid import EARTH_RADIUS, Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.style import BLUE, LOOK, WIDTH
-
-EARTH_RADIUS = 6371.0
-"""km."""
 
 
 def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, float]:
@@ -22,7 +19,7 @@ def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, fl
     # Half the square of the chord, which is exact where the angle's cosine would be lost in rounding.
     versine = np.sin((rows - at) / 2) ** 2 + np.cos(rows) * np.cos(at) * np.sin((columns - east) / 2) ** 2
     row, column = np.unravel_index(versine.argmin(), grid.shape)
-    return int(row), int(column), float(2 * EARTH_RADIUS * np.arcsin(np.sqrt(versine.min())))
+    return int(row), int(column), float(2 * EARTH_RADIUS / 1000 * np.arcsin(np.sqrt(versine.min())))
 
 
 def place(latitude: float, longitude: float) -> str:

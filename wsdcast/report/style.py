@@ -10,6 +10,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from wsdcast.runs.names import MOMENTS_ALONE
+
 # Pictures are written to files; no window is ever opened.
 matplotlib.use("Agg")
 
@@ -43,7 +45,7 @@ BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, GREY = "#0072B2", "#D55E00", "#009E
 
 COLOURS = {
     "wsdcast": BLUE,
-    "moments alone": VERMILION,
+    MOMENTS_ALONE: VERMILION,
     "persistence": GREY,
     "climatology": GREEN,
     "probabilistic climatology": GREEN,
@@ -51,7 +53,7 @@ COLOURS = {
 }
 STYLES = {
     "wsdcast": "-",
-    "moments alone": "--",
+    MOMENTS_ALONE: "--",
     "persistence": ":",
     "climatology": "-.",
     "probabilistic climatology": "-.",

@@ -36,9 +36,14 @@ SolverName = Literal[
     "dpm3-v3",
     "explicit_adams",
     "implicit_adams",
-    "fixed_adams",
 ]
 """Solvers; ``auto`` chooses one with its grid."""
 
 FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
 """What ``wsdcast plot`` draws (docs/plot.md)."""
+
+MOMENTS_ALONE = "moments alone"
+"""What the predicted moments by themselves are called in tables and figures."""
+
+WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "given")
+"""Priors whose moments no network of ours predicts."""

@@ -32,7 +32,7 @@ from wsdcast.nets.weights import operations
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, STUDY, STUDY_PAGE, ImagePriorName
+from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, MOMENTS_ALONE, STUDY, STUDY_PAGE, ImagePriorName
 from wsdcast.sampling.samplers import moments_sampler
 from wsdcast.sampling.starts import moments_alone
 from wsdcast.study.images_page import write_image_study_page
@@ -40,7 +40,6 @@ from wsdcast.study.images_summary import CALIBRATED, CHOSEN_BY, Part, Setting, c
 from wsdcast.study.sharing import training_seconds, variant_place
 
 SAME_NOISE = "same_noise.png"
-MOMENTS_ALONE = "moments alone"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from wsdcast.images.evaluation import DRAWS, bounds, scored
 from wsdcast.images.frechet import FeatureStatistics, interval
-from wsdcast.images.recipe import FIXED
+from wsdcast.runs.names import WITHOUT_NETWORK
 from wsdcast.runs.progress import track
 from wsdcast.study.images_page import diverged
 from wsdcast.weather.samplers import CRPS_TOLERANCE
@@ -93,7 +93,7 @@ def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStat
     columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
     study = xr.Dataset(coords=columns | {"seed": [part.seed for part in next(iter(by_setting.values()))]})
     study = study.assign_coords(warmth=("setting", used))
-    study["cost"] = study["nfe"] + share * ~study["prior"].isin(FIXED)
+    study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
     for name in found[0]:
         study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
         study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])

@@ -11,6 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from wsdcast.report.page import STYLE, picture
+from wsdcast.runs.names import MOMENTS_ALONE
 
 COLOURS = {
     "warm": "#0b6e99",
@@ -104,7 +105,7 @@ def by_evaluations(study: xr.Dataset) -> Figure:
                 axis.fill_between(curve["cost"], low, high, color=COLOURS[prior], alpha=0.15)
         alone = study[name].values[study["nfe"].values == 0]
         if name == "crps_6h" and alone.size:
-            axis.axhline(alone[0], color="black", linewidth=0.8, linestyle=":", label="moments alone")
+            axis.axhline(alone[0], color="black", linewidth=0.8, linestyle=":", label=MOMENTS_ALONE)
         if name == "spread_skill_6h":
             axis.axhline(1, color="black", linewidth=0.8)
         if name == "power_deviation_6h":

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.runs.names import WITHOUT_NETWORK
 from wsdcast.study.page import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.statistics import metrics
@@ -45,7 +46,7 @@ def combine(parts: list[Part], share: float) -> xr.Dataset:
     """
     keys = list(dict.fromkeys(tuple(setting[name] for name in KEY) for setting, _ in parts))
     study = xr.Dataset(coords={name: ("setting", np.array([key[index] for key in keys])) for index, name in enumerate(KEY)})
-    study["cost"] = study["nfe"] + share * ~study["prior"].isin(["standard", "climatology", "given"])
+    study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
     study["cost"].attrs = {"long_name": "evaluations of the generator per sample, and the share of the moments network"}
     if (validation := _stacked(parts, keys, "validation")) is not None:
         validation = validation.isel(prediction_timedelta=0, drop=True)

@@ -19,7 +19,7 @@ from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, STUDY, STUDY_PAGE
+from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, STUDY, STUDY_PAGE
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.page import write_study_page
 from wsdcast.study.sharing import training_seconds
@@ -34,8 +34,6 @@ from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import moments_sampler_of, required_statistics, sampler_of
 from wsdcast.weather.samples import samples_of
-
-MOMENTS_ALONE = "moments alone"
 
 
 @dataclass(frozen=True)

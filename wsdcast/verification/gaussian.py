@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import properscoring
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.special import erf
 
-from wsdcast.data.store.analysis import STEP
+from wsdcast.data.steps import STEP
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.statistics import BOTH
@@ -19,12 +19,11 @@ Field = NDArray[np.floating]
 def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
     """CRPS of N(mean, std^2) in closed form (Gneiting and Raftery 2007, Eq. 21), in the unit of the truth; any shapes that broadcast.
 
-    With z = (y - mean) / std it is std (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)); where std is 0, the absolute error.
+    Where std is 0 it is the absolute error.
     """
-    error = truth - mean
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(error == 0, 0, error / std)
-    return error * erf(z / np.sqrt(2)) + std * (np.sqrt(2 / np.pi) * np.exp(-(z**2) / 2) - 1 / np.sqrt(np.pi))
+        score = properscoring.crps_gaussian(truth, mean, std)
+    return np.where(std == 0, np.abs(truth - mean), score)
 
 
 def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:

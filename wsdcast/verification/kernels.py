@@ -14,7 +14,7 @@ import properscoring
 import scipy.fft
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
+from wsdcast.data.grid import EARTH_RADIUS, Grid
 
 Field = NDArray[np.floating]
 
@@ -22,9 +22,6 @@ Field = NDArray[np.floating]
 # same process. Its own threads do not, but take one caller at a time.
 numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 ONE_AT_A_TIME = threading.Lock()
-
-EARTH_RADIUS = 6367.5e3
-"""m, as in WeatherBench 2's spectra."""
 
 AT_ONCE = 128
 """Points that one thread takes at a time; their members fit into a core's nearest cache."""

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from wsdcast.verification.kernels import EARTH_RADIUS
+from wsdcast.data.grid import EARTH_RADIUS
 
 ENERGETIC = 1e-3
 """Waves with a smaller share of the truth's energy are left out where spectra are summed up in one number."""

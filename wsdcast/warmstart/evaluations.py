@@ -36,7 +36,7 @@ GRIDS: dict[str, Callable[[int], Tensor]] = {
 EMPIRICAL = "dpm3-v3"
 """DPM-Solver-v3 of order 3, which needs statistics of the model."""
 
-TORCHDIFFEQ = ("explicit_adams", "implicit_adams", "fixed_adams")
+TORCHDIFFEQ = ("explicit_adams", "implicit_adams")
 """Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
 
 NAMES = (*SOLVERS, EMPIRICAL, *TORCHDIFFEQ)

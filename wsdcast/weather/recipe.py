@@ -19,6 +19,7 @@ from wsdcast.runs.names import (
     SCORES,
     STATISTICS,
     STUDY,
+    WITHOUT_NETWORK,
     GridName,
     PriorName,
     SolverName,
@@ -97,7 +98,7 @@ class Generator(Network):
     @property
     def needs_moments_network(self) -> bool:
         """Whether the prior comes from the trained moments network."""
-        return self.prior not in ("standard", "climatology", "given")
+        return self.prior not in WITHOUT_NETWORK
 
     @property
     def has_moments_model(self) -> bool:

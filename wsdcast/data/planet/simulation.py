@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.data.planet.source import LOWER, Planet, PlanetSettings
-from wsdcast.data.store.analysis import STEP
+from wsdcast.data.steps import STEP
 from wsdcast.runs.errors import UserError
 
 EPOCH = np.datetime64("2000-01-01", "ns")

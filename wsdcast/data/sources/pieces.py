@@ -17,9 +17,6 @@ BLOCK_BYTES = 64e6
 """Read at once where the source's chunks are smaller, as float32; larger chunks are read whole up to four times that."""
 
 
-STEP = np.timedelta64(6, "h")
-
-
 Times = NDArray[np.datetime64]
 Statics = dict[str, NDArray[np.float32]]
 

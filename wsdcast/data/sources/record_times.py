@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.layout import WIND_NAMES
-from wsdcast.data.sources.pieces import STEP, Piece, Record, Times
+from wsdcast.data.sources.pieces import Piece, Record, Times
+from wsdcast.data.steps import STEP
 
 
 def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import STATIC_NAMES
+from wsdcast.data.steps import STEP
 from wsdcast.data.store.zarr_store import VARIABLES, PackedWind, StoredWind, open_store, packed_size, read_packed, stored_wind
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.unfinished import one_at_a_time
-
-STEP = np.timedelta64(6, "h")
 
 Part = Literal["train", "validation", "test"]
 

@@ -24,13 +24,13 @@ from wsdcast.images.score_page import write_score_page
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import IMAGES, REPORT, SAMPLES, SCORES, SCORES_TABLE
+from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.progress import track
 from wsdcast.sampling.samplers import moments_sampler
 from wsdcast.sampling.starts import moments_alone
 
 Row = dict[str, Any]
-OURS, MOMENTS_ALONE, OTHERS = "generator", "moments alone", "other images"
+OURS, OTHERS = "generator", "other images"
 
 
 def score(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.store.analysis import STEP, Analysis
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
 from wsdcast.weather.recipe import Recipe

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast.data.store.analysis import STEP, Analysis
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs import devices
 from wsdcast.runs.background import ahead
 from wsdcast.runs.devices import sent

@@ -15,7 +15,8 @@ from wsdcast.data.sources.blocks import Block, Reading, close_all, read_block, r
 from wsdcast.data.sources.opening import fingerprint
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.store.analysis import STEP, split
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import memory_for
 from wsdcast.data.store.shards import SHARD
 from wsdcast.runs.artefact import Summary, is_current, resolve

@@ -17,7 +17,8 @@ from wsdcast.data.sources.blocks import close_all
 from wsdcast.data.sources.opening import fingerprint, is_remote
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.store.analysis import STEP, open_analysis, split
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import open_analysis, split
 from wsdcast.data.store.building import Finished, build, finish, memory_for
 from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.store.shards import digest

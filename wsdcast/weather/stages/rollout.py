@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsdcast.data.sources.blocks import STRONGEST_WIND
-from wsdcast.data.store.analysis import STEP, Analysis, open_analysis
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store.zarr_store import VARIABLES, add_variables
 from wsdcast.nets.peak import peak_memory

@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 import yaml
 
-from wsdcast.data.store.analysis import STEP
+from wsdcast.data.steps import STEP
 from wsdcast.data.store.zarr_store import VARIABLES, open_store
 from wsdcast.report.interactive_maps import in_words as time_in_words
 from wsdcast.report.page import write_report
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
@@ -33,7 +33,7 @@ from wsdcast.verification.truth import Truth
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import without_auto
 
-OURS, MOMENTS_ALONE = "wsdcast", "moments alone"
+OURS = "wsdcast"
 
 
 def score(
