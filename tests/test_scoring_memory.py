@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 HOUR = np.timedelta64(1, "h")
 TOO_MUCH = 2.5
 """An estimate may be so many times what is taken, and never less than that, but for what Python takes itself."""
-ITSELF = 10e6
+ITSELF = 20e6
 
 
 @contextmanager
