@@ -58,11 +58,11 @@ def test_training_and_rolling_out_compiled(tmp_path, grid):
     for network in (eager_networks.generator, eager_networks.moments):  # or all velocities would be near zero
         torch.nn.init.normal_(network.get_submodule("last" if network is eager_networks.generator else "network.last").weight, std=0.05)
     exact, halved = sampler_of(eager_networks, recipe.rollout), in_bfloat16(sampler_of(eager_networks, recipe.rollout))
-    expected, alike = (np.stack(list(ensembles(record, eager_networks.beside, one, starts, 3, 2, 0))) for one in (exact, halved))
+    expected, alike = (np.stack(list(ensembles(record, eager_networks.forcings, one, starts, 3, 2, 0))) for one in (exact, halved))
     for network in (eager_networks.generator, eager_networks.moments):
         compiled(network)
-    found = np.stack(list(ensembles(record, eager_networks.beside, exact, starts, 3, 2, 0)))
-    found_halved = np.stack(list(ensembles(record, eager_networks.beside, halved, starts, 3, 2, 0)))
+    found = np.stack(list(ensembles(record, eager_networks.forcings, exact, starts, 3, 2, 0)))
+    found_halved = np.stack(list(ensembles(record, eager_networks.forcings, halved, starts, 3, 2, 0)))
     np.testing.assert_allclose(found, expected, atol=2e-4)  # m/s: float32, other kernels
     size = np.sqrt(np.mean((expected - expected.mean()) ** 2))
     assert np.sqrt(np.mean((found_halved - expected) ** 2)) < 0.02 * size

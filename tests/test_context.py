@@ -12,7 +12,7 @@ from conftest import TINY
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.forcings import Surroundings, shares, solar_time, surroundings
+from wsdcast.weather.forcings import Surroundings, elapsed_fractions, solar_time, surroundings
 from wsdcast.weather.recipe import Forcings
 from wsdcast.weather.samples import samples_of
 
@@ -20,7 +20,7 @@ from wsdcast.weather.samples import samples_of
 def test_solar_time_is_noon_where_the_sun_is():
     """At 06 UTC it is noon at 90 E; the cosine of the time of day is then -1. Half a year is a turn of pi."""
     times = np.array(["2021-07-02T12", "2020-01-01T00", "2021-01-01T06"], dtype="datetime64[ns]")
-    cos_day, sin_day, cos_year, sin_year = solar_time(shares(times), torch.tensor([0.0, 90.0, 180.0])).numpy().transpose(1, 0, 2)
+    cos_day, sin_day, cos_year, sin_year = solar_time(elapsed_fractions(times), torch.tensor([0.0, 90.0, 180.0])).numpy().transpose(1, 0, 2)
     np.testing.assert_allclose(cos_day, [[-1, 0, 1], [1, 0, -1], [0, -1, 0]], atol=1e-6)
     np.testing.assert_allclose(sin_day, [[0, -1, 0], [0, 1, 0], [1, 0, -1]], atol=1e-6)
     np.testing.assert_allclose(cos_year[:, 0], [-1, 1, np.cos(2 * np.pi / 4 / 365)], atol=1e-6)
@@ -65,7 +65,7 @@ def test_context_is_wind_then_fields_then_sun(record):
     assert torch.equal(context[:, :4], torch.cat([states[now], states[now - 1]], dim=1))
     assert torch.equal(samples.target(now - 1), states[now + 1])
     torch.testing.assert_close(context[0, 4], beside.static[0])
-    expected = solar_time(shares(record.times[[7, 3]]), torch.tensor(record.grid.longitude)).float()
+    expected = solar_time(elapsed_fractions(record.times[[7, 3]]), torch.tensor(record.grid.longitude)).float()
     torch.testing.assert_close(context[:, 5:, 5], expected, rtol=0, atol=0)
 
 

@@ -23,7 +23,7 @@ from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import STATES, climatology
+from wsdcast.weather.priors import STATES_IN_MEMORY, climatology
 from wsdcast.weather.recipe import Generator, Moments
 
 SHAPE = (2, 3, 4)
@@ -297,7 +297,7 @@ def test_a_step_in_bf16_with_a_correlated_prior(joint):
 
 def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     random = np.random.default_rng(0)
-    shape, read = (3 * STATES + 5, 2, 2, 4), []
+    shape, read = (3 * STATES_IN_MEMORY + 5, 2, 2, 4), []
 
     class Wind(PackedWind):
         def __getitem__(self, index):
@@ -311,7 +311,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     mean, std = np.array([1, -2], np.float32), np.array([5, 6], np.float32)
     record = Analysis(wind, times, Grid.regular("4x2"), mean, std, times[-20], times[-10])
     found = climatology(record)
-    assert max(read) == STATES
+    assert max(read) == STATES_IN_MEMORY
     assert sum(read) == shape[0] - 20
     states = record.normalise(PackedWind(wind.values[:-20])[:]).astype(np.float64)
     np.testing.assert_allclose(found[0], states.mean(axis=0), rtol=1e-6)

@@ -89,7 +89,7 @@ def test_members_are_the_same_however_they_share_batches(networks, whole, at_onc
     starts = starts_of(recipe, record)[::-1]  # in another order too
     for first in range(0, 4, at_once):
         some = starts[first : first + at_once]
-        found = np.stack(list(ensembles(record, parts.beside, sampler, some, members, 4, 0)), axis=2)
+        found = np.stack(list(ensembles(record, parts.forcings, sampler, some, members, 4, 0)), axis=2)
         expected = np.stack([whole[name].sel(time=record.times[some]).values[:, :members] for name in VARIABLES], axis=3)
         np.testing.assert_array_equal(found, expected)
 
@@ -375,7 +375,7 @@ def test_half_precision_changes_little(networks):
     recipe, record, parts = loaded(networks / "run")
     sampler, starts = sampler_of(parts, recipe.rollout), starts_of(recipe, record)
     with torch.inference_mode():
-        exact, halved = (next(ensembles(record, parts.beside, one, starts, 5, 4, 0)) for one in (sampler, in_bfloat16(sampler)))
+        exact, halved = (next(ensembles(record, parts.forcings, one, starts, 5, 4, 0)) for one in (sampler, in_bfloat16(sampler)))
     assert halved.dtype == np.float32
     assert 0 < np.abs(exact - halved).max() < 0.2  # m/s
 
@@ -399,7 +399,7 @@ def test_states_and_velocities_stay_float32_where_networks_do_not(networks, monk
     parts.generator.last.register_forward_hook(lambda *passed: inner.append(passed[-1].dtype))
     starts = starts_of(recipe, record)
     with torch.inference_mode():
-        next(ensembles(record, parts.beside, in_bfloat16(sampling.sampler_of(parts, settings)), starts, 2, 1, 0))
+        next(ensembles(record, parts.forcings, in_bfloat16(sampling.sampler_of(parts, settings)), starts, 2, 1, 0))
     assert {tensor.dtype for tensor in seen} == {torch.float32}
     assert set(inner) == {torch.bfloat16}
 

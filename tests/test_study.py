@@ -295,7 +295,7 @@ def test_dropout_stays_on_while_the_training_samples_are_predicted(place, tmp_pa
         wsdcast.train(recipe, run)
         record = open_analysis(run / "analysis.zarr")
         networks = trained(recipe, run, record)
-        (samples,) = samples_of(record, networks.beside, "train")
+        (samples,) = samples_of(record, networks.forcings, "train")
         without = predict(networks.moments, samples, torch.arange(len(samples)))
         predicted[dropout, again] = np.load(run / "predictions/moments.npy"), without.numpy()
     np.testing.assert_array_equal(predicted[0.5, True][0], predicted[0.5, False][0])

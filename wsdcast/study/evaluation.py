@@ -50,7 +50,7 @@ def evaluate(
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
     sampler = in_batches(sampler, batch or batch_size(points, devices.device()))
-    states = ensembles(record, networks.beside, sampler, starts, members, steps, seed)
+    states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed)
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):

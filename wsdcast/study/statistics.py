@@ -66,7 +66,7 @@ def study_statistics(
     if there is not None and there["id"] == stamp["id"]:
         summary.facts["current"] = str(directory / STATISTICS)
         return summary
-    (training,) = samples_of(record, networks.beside, "train")
+    (training,) = samples_of(record, networks.forcings, "train")
     chosen = torch.arange(0, len(training), max(1, len(training) // samples))[:samples]
     w = training.mean.new_full((1,), resolved.rollout.warmth)
 

@@ -101,7 +101,7 @@ def study_nfe(
         networks = trained(variant, place, record, moments)
         mine = [replace(setting, seed=seed) for setting in settings[prior]]
         if variant.generator.needs_moments_network and seed not in quality:
-            in_and_out = samples_of(record, networks.beside, "train", "test")
+            in_and_out = samples_of(record, networks.forcings, "train", "test")
             quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
             mine.append(Setting(MOMENTS_ALONE, seed))
         for setting in mine:

@@ -1,4 +1,4 @@
-"""What the networks read: the wind now and 6 h before, and beside it what does not change, or changes as the sun does."""
+"""Forcings of the networks: static fields, and the solar time of day and of year. A context holds them after the two states of wind."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from wsdcast.weather.recipe import Forcings
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Channels beside the wind.
+    """The forcings of one grid.
 
     Attributes:
         static: fields that do not change, (channel, latitude, longitude), each of mean 0 and std 1 over the sphere.
-        longitude: degrees east, (longitude,), in double precision beside ``static``, if the solar time is wanted, else None.
+        longitude: degrees east, (longitude,), in double precision, on the device of ``static``; None if the solar time is not a forcing.
     """
 
     static: Tensor
@@ -29,32 +29,39 @@ class Surroundings:
 
     @property
     def channels(self) -> int:
-        """How many there are."""
+        """Number of channels."""
         return self.static.shape[0] + (4 if self.longitude is not None else 0)
 
     def at(self, times: NDArray[np.datetime64]) -> Tensor:
-        """At some times (batch,), (batch, channel, latitude, longitude)."""
-        return self.when(sent(shares(times), self.static.device))
+        """The forcings at ``times`` (batch,): (batch, channel, latitude, longitude)."""
+        return self.at_elapsed(sent(elapsed_fractions(times), self.static.device))
 
-    def when(self, passed: Tensor) -> Tensor:
-        """The same where these shares of the day and of the year have passed, (batch, 2), in double precision beside ``static``."""
-        beside = self.static.expand(len(passed), -1, -1, -1)
+    def at_elapsed(self, elapsed: Tensor) -> Tensor:
+        """The forcings at times given as fractions of the day and of the year.
+
+        Args:
+            elapsed: from :func:`elapsed_fractions`, (batch, 2), double precision, on the device of ``static``.
+
+        Returns:
+            (batch, channel, latitude, longitude).
+        """
+        static = self.static.expand(len(elapsed), -1, -1, -1)
         if self.longitude is None:
-            return beside
-        solar = solar_time(passed, self.longitude).to(beside.dtype)[:, :, None, :]
-        return torch.cat([beside, solar.expand(-1, -1, beside.shape[2], -1)], dim=1)
+            return static
+        solar = solar_time(elapsed, self.longitude).to(static.dtype)[:, :, None, :]
+        return torch.cat([static, solar.expand(-1, -1, static.shape[2], -1)], dim=1)
 
 
 def area_weights(record: Analysis) -> Tensor:
-    """Weights of the points of a record's grid, of mean 1, (latitude, 1)."""
+    """Area weights of the record's grid points, with mean 1: (latitude, 1)."""
     return torch.from_numpy(record.grid.area_weights).float()[:, None]
 
 
 def surroundings(record: Analysis, settings: Forcings, device: torch.device) -> Surroundings:
-    """What a recipe wants beside the wind.
+    """The forcings that a recipe asks for.
 
     Raises:
-        UserError: if a static field is wanted that the prepared store does not have.
+        UserError: if the prepared store lacks one of the static fields.
     """
     weights = (record.grid.area_weights / record.grid.area_weights.sum() / record.grid.longitude.size)[:, None]
     fields = np.zeros((len(settings.static), *record.grid.shape), dtype=np.float32)
@@ -67,21 +74,24 @@ def surroundings(record: Analysis, settings: Forcings, device: torch.device) -> 
     return Surroundings(torch.from_numpy(fields).to(device), longitude)
 
 
-def shares(times: NDArray[np.datetime64]) -> Tensor:
-    """Which shares of the day and of the year have passed at some times (UTC), (time, 2), double precision."""
-    day = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "D")
+def elapsed_fractions(times: NDArray[np.datetime64]) -> Tensor:
+    """The fractions of the day and of the year that have elapsed at ``times`` (UTC): (time, 2), double precision."""
+    of_day = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "D")
     year = times.astype("datetime64[Y]")
     of_year = (times - year) / ((year + 1).astype(times.dtype) - year.astype(times.dtype))
-    return torch.from_numpy(np.stack([day, of_year], axis=1))
+    return torch.from_numpy(np.stack([of_day, of_year], axis=1))
 
 
-def solar_time(passed: Tensor, longitude: Tensor) -> Tensor:
-    """Cosine and sine of the mean solar time of day, then of the time of year, (time, 4, longitude), double precision.
+def solar_time(elapsed: Tensor, longitude: Tensor) -> Tensor:
+    """Cosine and sine of the mean solar time of day, then of the time of year.
 
     Args:
-        passed: shares of the day and of the year, (time, 2).
+        elapsed: fractions of the day (UTC) and of the year, (time, 2).
         longitude: degrees east, (longitude,).
+
+    Returns:
+        (time, 4, longitude), double precision.
     """
-    of_day = passed[:, :1] + longitude / 360
-    phases = 2 * torch.pi * torch.stack([of_day, passed[:, 1:].expand_as(of_day)], dim=1)
+    of_day = elapsed[:, :1] + longitude / 360
+    phases = 2 * torch.pi * torch.stack([of_day, elapsed[:, 1:].expand_as(of_day)], dim=1)
     return torch.stack([phases.cos(), phases.sin()], dim=2).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""The two networks of the weather model: how a recipe shapes them, what they read, how they are kept."""
+"""The two networks of the weather model, untrained, with the channels that they read and the sizes that a recipe gives."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.recipe import Generator, Moments
 
 CHANNELS = len(VARIABLES)
+"""Channels of a state."""
 CONTEXT = 2 * CHANNELS
+"""Channels of wind in a context: the state now and the state 6 h before."""
 
 
-def moments_model(network: Moments, includes_poles: bool, beside: int = 0) -> MomentsModel:
-    """An untrained h_phi, with ``beside`` channels beside the wind; its mean is persistence of the state now."""
+def moments_model(network: Moments, includes_poles: bool, forcings: int = 0) -> MomentsModel:
+    """An untrained h_phi that reads two states and ``forcings`` channels of forcings. Its mean is persistence of the state now."""
     outputs = (2 + network.rank) * CHANNELS
-    body = unet_of(network, CONTEXT + beside, outputs, 0, includes_poles)
+    body = unet_of(network, CONTEXT + forcings, outputs, 0, includes_poles)
     if network.rank:
-        # The likelihood is stationary where all patterns of correlation are zero.
+        # The gradient of the likelihood vanishes where all patterns of correlation are zero, so they must not start there.
         nn.init.normal_(body.last.weight[2 * CHANNELS :], std=0.05)
     return MomentsModel(body, CHANNELS, rank=network.rank, maximum_std=network.highest_std)
 
 
-def generator_model(network: Generator, includes_poles: bool, beside: int = 0, rank: int = 0) -> UNet:
-    """An untrained p'_theta, with ``beside`` channels beside the wind, conditioned on flow time and warmth.
+def generator_model(network: Generator, includes_poles: bool, forcings: int = 0, rank: int = 0) -> UNet:
+    """An untrained p'_theta, conditioned on flow time and warmth.
 
-    ``rank`` is how many patterns of correlation it is told of.
+    It reads the noisy state, two states of context, ``forcings`` channels of forcings, mean and std, and ``rank`` patterns of correlation.
     """
-    channels = CHANNELS + CONTEXT + beside + (2 + rank) * CHANNELS
+    channels = CHANNELS + CONTEXT + forcings + (2 + rank) * CHANNELS
     return unet_of(network, channels, CHANNELS, 2, includes_poles)

@@ -1,4 +1,4 @@
-"""The four stages in a row."""
+"""All four stages, one after the other."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from wsdcast.weather.stages.train import train
 
 
 def run(recipe: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
-    """Prepare, train, roll out and score a recipe, skipping what is there and current; yields the summary of each stage.
+    """Prepare, train, roll out and score a recipe. Artefacts that are current are not made again.
 
     Args:
         recipe: path or name of a recipe.
         run: run directory; default ``runs/<recipe name>``.
         overwrite: replace artefacts made from another recipe.
+
+    Yields:
+        The summary of each stage.
 
     Raises:
         UserError: as the stages do.

@@ -1,4 +1,4 @@
-"""Which prior a recipe starts from, and the trained networks behind it."""
+"""The prior that a recipe chooses, and the trained networks of a run."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.networks import CHANNELS, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
 
-STATES = 64
-"""Of the record that are in memory at a time for its climatology."""
+STATES_IN_MEMORY = 64
+"""States that are in memory at a time while the climatology is computed."""
 
 
 def rank_told(recipe: Recipe) -> int:
-    """How many patterns of correlation the generator of a recipe is told of."""
-    network = recipe.generator.needs_moments_network and recipe.generator.prior != "mean-only"
-    return recipe.moments.rank if network else 0
+    """Number of patterns of correlation among the generator's input channels."""
+    correlated = recipe.generator.needs_moments_network and recipe.generator.prior != "mean-only"
+    return recipe.moments.rank if correlated else 0
 
 
 def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> Moments:
-    """Moments that no network of ours predicts: (0, 1), those of the record at each point, or a user's model.
+    """Moments that do not come from the moments network: 0 and 1, the climatology at each point, or a user's model.
 
     Args:
-        recipe: whose ``generator.prior`` is standard, climatology or given.
-        record: its training part gives the climatology.
-        given: the user's model, ``given(context) -> (mean, std)``, all in units of the wind's standard deviation: the context
-            (batch, channel, latitude, longitude) is as in :meth:`wsdcast.weather.samples.Samples.context`, mean and std
-            (batch, 2, latitude, longitude) are of the state 6 h later. Nothing tells one model from another: train another one in another
-            run directory.
+        recipe: its ``generator.prior`` is standard, climatology or given.
+        record: its training split gives the climatology.
+        given: the user's model, ``given(context) -> (mean, std)``. The context (batch, channel, latitude, longitude) is that of
+            :meth:`wsdcast.weather.samples.Samples.context`. Mean and std (batch, 2, latitude, longitude) are those of the state 6 h later.
+            All are normalised: in units of the wind's standard deviation. An artefact does not record which model it was made with, so
+            a run with another model needs another run directory.
 
     Raises:
-        UserError: if there is no model though the recipe says so.
+        UserError: if the prior is ``given`` and there is no model.
     """
     if recipe.generator.prior == "given":
         if given is None:
@@ -59,33 +59,36 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
 
 
 def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the training part at each point, in units of the wind's own, each (channel, latitude, longitude).
+    """Mean and standard deviation of the normalised training split at each point, each (channel, latitude, longitude).
 
-    A few states are in memory at a time. Sums are in double precision.
+    Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
-    chosen = np.flatnonzero(record.part("train"))
+    indices = np.flatnonzero(record.part("train"))
     total, squares = np.zeros((2, *record.wind.shape[1:]))
-    for first in range(0, chosen.size, STATES):
-        states = record.normalise(record.wind[chosen[first : first + STATES]]).astype(np.float64)
+    for first in range(0, indices.size, STATES_IN_MEMORY):
+        states = record.normalise(record.wind[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
         total += states.sum(axis=0)
         squares += (states**2).sum(axis=0)
-    mean = total / chosen.size
-    std = np.sqrt(np.maximum(squares / chosen.size - mean**2, MINIMUM_STD**2))
+    mean = total / indices.size
+    std = np.sqrt(np.maximum(squares / indices.size - mean**2, MINIMUM_STD**2))
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
 
 
 def _checked(given: Moments) -> Moments:
-    """A user's model that is refused when it returns anything but a mean and a positive std of the shape of the state."""
+    """The user's model, with a check of each result.
+
+    The model raises UserError unless it returns a mean and a std of the shape of the state, and, on a CPU, unless the std is positive.
+    """
 
     def moments(context: Tensor) -> tuple[Tensor, ...]:
-        found = given(context)
+        result = given(context)
         expected = (context.shape[0], CHANNELS, *context.shape[2:])
-        if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in found)):
+        if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in result)):
             raise UserError(f"prior given: the model must return mean and std, each a tensor of shape {tuple(expected)}")
-        mean, std = (values.to(context.dtype) for values in found)  # also where it computes in bfloat16
+        mean, std = (values.to(context.dtype) for values in result)  # a model may compute in bfloat16
         if std.device.type == "cpu" and not (std > 0).all():
             raise UserError("prior given: the model's std is not positive everywhere")
-        # The host does not stop at every step to ask a GPU: there NaN stops the member, or the training.
+        # On a GPU this test would make the host wait at every step. There a NaN stops the member, or the training.
         return mean, torch.where(std > 0, std, torch.nan)
 
     return moments
@@ -97,16 +100,16 @@ class Trained:
 
     Attributes:
         generator: p'_theta.
-        moments: h_phi, or what stands for it; mean and std, and factors of a correlated prior.
-        prior_of: what generation starts from.
-        beside: what contexts have beside the wind.
-        ours: whether the moments come from this package, not from a user's model.
+        moments: from a context to mean and std, and to the factors of a correlated prior: h_phi, or the function that replaces it.
+        prior_of: from a context to the prior that generation starts from.
+        forcings: the forcings of the record's grid.
+        ours: True if the moments come from this package, False if they come from a user's model.
     """
 
     generator: nn.Module
     moments: Moments
     prior_of: PriorOf
-    beside: Surroundings
+    forcings: Surroundings
     ours: bool = True
 
 
@@ -114,13 +117,13 @@ def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | 
     """Load the networks of a run directory.
 
     Raises:
-        UserError: if they are not there or were made from another recipe.
+        UserError: if they are missing or were made from another recipe.
     """
-    poles, beside = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
+    poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
     path = require(recipe, directory, GENERATOR, "train")
-    generator: nn.Module = generator_model(recipe.generator, poles, beside.channels, rank_told(recipe))
+    generator: nn.Module = generator_model(recipe.generator, poles, forcings.channels, rank_told(recipe))
     if recipe.generator.needs_moments_network:
-        network = moments_model(recipe.moments, poles, beside.channels)
+        network = moments_model(recipe.moments, poles, forcings.channels)
         if recipe.generator.reads_frozen_moments:
             load_network(network, require(recipe, directory, MOMENTS, "train"))
             load_network(generator, path)
@@ -130,4 +133,4 @@ def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | 
     else:
         load_network(generator, path)
         moments = fixed_or_given(recipe, record, given)
-    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)), beside, recipe.generator.prior != "given")
+    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)), forcings, recipe.generator.prior != "given")

@@ -1,4 +1,4 @@
-"""How samples are drawn: by the solver and the grid in time that a recipe names, or that its own study found best."""
+"""Samplers with the solver and the grid of flow times that a recipe names, or that the recipe's own study found best."""
 
 from __future__ import annotations
 
@@ -22,40 +22,41 @@ from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 
 CRPS_TOLERANCE = 1.01
-"""Settings whose CRPS is within this factor of the lowest are as good."""
+"""Settings whose CRPS is within this factor of the lowest count as equally good."""
 
 
 def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | None = None, *, deterministic: bool = False) -> Sampler:
-    """Algorithm 2 as a recipe sets it, on a GPU accelerated.
+    """The sampler of Algorithm 2 with the settings of a recipe. On a GPU it is accelerated.
 
     Args:
         networks: generator and moments.
-        settings: of the recipe.
-        statistics: of the generator, for DPM-Solver-v3.
-        deterministic: on a GPU the same bits every time, in float32.
+        settings: the rollout section of the recipe.
+        statistics: statistics of the generator, for DPM-Solver-v3.
+        deterministic: on a GPU, compute in float32 and give the same bits every time.
 
     Raises:
-        UserError: if the solver cannot take exactly ``nfe`` evaluations or steps of this grid, or lacks statistics.
+        UserError: if the solver cannot take exactly ``nfe`` evaluations, cannot use this grid, or lacks statistics.
     """
     require_possible(settings.solver, settings.grid_in_time, settings.nfe)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum, statistics)
     sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve)
-    recorded = networks.ours and settings.solver not in TORCHDIFFEQ  # whose methods look at the error on the host
+    # torchdiffeq's methods read the error on the host, and a user's model may read something there too. A CUDA graph cannot record that.
+    recorded = networks.ours and settings.solver not in TORCHDIFFEQ
     return accelerated(sampler, [networks.generator, networks.moments], recorded=recorded, deterministic=deterministic)
 
 
 def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sampler:
-    """The moments alone, a baseline without spatial structure; accelerated likewise."""
+    """The sampler of the moments model alone, a baseline without spatial structure. On a GPU it is accelerated."""
     sampler = moments_sampler(moments_alone(networks.moments))
     return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)
 
 
 def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
-    """What DPM-Solver-v3 needs, if that is the solver.
+    """The statistics of the generator that DPM-Solver-v3 needs; None for any other solver.
 
     Raises:
-        UserError: if they were not estimated, or for another generator or warmth.
+        UserError: if they are missing, or were estimated for another generator or another warmth.
     """
     if not recipe.rollout.needs_statistics:
         return None
@@ -71,14 +72,14 @@ def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
 
 
 def without_auto(recipe: Recipe, directory: Path) -> Recipe:
-    """The recipe with solver and grid chosen, if they are to be.
+    """The recipe with the solver ``auto`` replaced by a solver and a grid of flow times.
 
-    By the recipe's own study if it has this prior, warmth and number of evaluations; of the study only scores on the validation part are
-    read. Else by a table (docs/method.md): the midpoint rule on uniform times for an even number, Adams-Bashforth of second order for
-    an odd one.
+    If the recipe's own study has this prior, warmth and number of evaluations, the choice is the best setting of the study by its scores
+    on the validation split. Otherwise it is that of docs/method.md: the midpoint rule for an even number of evaluations, Adams-Bashforth of
+    second order for an odd one, both on uniform times.
 
     Raises:
-        UserError: if the study has no scores on the validation part, or all its settings diverged there.
+        UserError: if the study has no scores on the validation split, or all its settings diverged there.
     """
     if recipe.rollout.solver != "auto":
         return recipe
@@ -87,25 +88,25 @@ def without_auto(recipe: Recipe, directory: Path) -> Recipe:
     if read_stamp(directory / STUDY) is not None:
         with xr.open_dataset(require(recipe, directory, STUDY, "study nfe")) as study:
             wanted = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
-            mine = study.isel(setting=wanted.values)
-            if mine.sizes["setting"]:
-                if "crps_6h_validation" not in mine:
+            candidates = study.isel(setting=wanted.values)
+            if candidates.sizes["setting"]:
+                if "crps_6h_validation" not in candidates:
                     raise UserError(
                         f"{directory / STUDY} has no scores on the validation part, by which --solver auto chooses; run "
                         "`wsdcast study nfe` again if the record has such a part (no network is trained again), or name a solver"
                     )
-                chosen = best_of(mine)
-                if chosen is None:
+                position = best_of(candidates)
+                if position is None:
                     raise UserError(f"{directory / STUDY}: all settings with {settings.nfe} evaluations diverged; name a solver")
-                best = mine.isel(setting=chosen)
+                best = candidates.isel(setting=position)
                 name, times = str(best["solver"].item()), str(best["grid_in_time"].item())
     return recipe.changed(rollout__solver=name, rollout__grid_in_time=times)
 
 
 def best_of(study: xr.Dataset) -> int | None:
-    """Position of the setting to take, by scores of one step on the validation part; None if all settings diverged there.
+    """Position of the best setting, by its scores of one step on the validation split; None if all settings diverged there.
 
-    Of those whose CRPS is within 1 % of the lowest it is the one with the least deviation of the spectrum.
+    Among the settings whose CRPS is within 1 % of the lowest, the best has the smallest deviation of the power spectrum.
     """
     crps, deviation = (study[f"{name}_6h_validation"].values for name in ("crps", "power_deviation"))
     if not np.isfinite(crps).any():

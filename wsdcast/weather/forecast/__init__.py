@@ -1,1 +1,1 @@
-"""Ensemble forecasts: the autoregression, how it is run and written, and its initial times."""
+"""Ensemble forecasts: initial times, the autoregression, ensembles of several initial times at once, and the store they are written to."""

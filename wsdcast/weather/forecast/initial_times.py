@@ -1,4 +1,4 @@
-"""From which times forecasts start."""
+"""The initial times of forecasts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def without_latest(recipe: Recipe, record: Analysis) -> Recipe:
     """The recipe with ``latest`` replaced by the last time of the record that has a state 6 h before it.
 
     Raises:
-        UserError: if there is none.
+        UserError: if the record has no such time.
     """
     if recipe.rollout.start != "latest":
         return recipe
@@ -27,22 +27,24 @@ def without_latest(recipe: Recipe, record: Analysis) -> Recipe:
 
 
 def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
-    """Indices in the record of the start times of a recipe: those it names, else ``starts`` of them spread over the test part.
+    """Indices in the record of a recipe's initial times.
+
+    These are the times in ``rollout.start``. If it is not set, they are ``rollout.starts`` times spread over the test split.
 
     Raises:
-        UserError: if the record has not all of them, or not the states 6 h before; or has no test part with so much truth.
+        UserError: if the record lacks an initial time or the state 6 h before it, or if the test split is too short for the forecasts.
     """
     settings = recipe.rollout
     if settings.start is None:
         return record.starts(settings.starts, settings.steps)
     wanted = np.array(times_between(settings.start), dtype="datetime64[ns]")
-    found = np.searchsorted(record.times, wanted).clip(1, record.times.size - 1)
-    there = (record.times[found] == wanted) & (record.times[found - 1] == wanted - STEP)
-    if not there.all():
-        missing = wanted[~there]
+    indices = np.searchsorted(record.times, wanted).clip(1, record.times.size - 1)
+    usable = (record.times[indices] == wanted) & (record.times[indices - 1] == wanted - STEP)
+    if not usable.all():
+        missing = wanted[~usable]
         raise UserError(
             f"--start {settings.start}: {missing.size} of {wanted.size} are not in the record with the state 6 h before, the first of them "
             f"{missing[0].astype('datetime64[h]')}; it is of {record.times[0].astype('datetime64[h]')} to "
             f"{record.times[-1].astype('datetime64[h]')}"
         )
-    return found
+    return indices

@@ -1,4 +1,4 @@
-"""Ensembles from several starts at once: their members fill the batches together, and none depends on the others."""
+"""Ensembles from several initial times at once. Their members share batches, but no member depends on the others."""
 
 from __future__ import annotations
 
@@ -19,71 +19,75 @@ from wsdcast.sampling.samplers import Sampler
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.autoregression import forecast, member_noise
 
-FULL = 0.97
-"""Share of the places in batches that members are to take."""
+FULL_ENOUGH = 0.97
+"""Members of a group should fill at least this share of the slots in its batches; repetitions fill the others."""
 
 
 @torch.inference_mode()
 def ensembles(
-    record: Analysis, beside: Surroundings, sampler: Sampler, starts: NDArray[np.intp], members: int, steps: int, seed: int
+    record: Analysis, forcings: Surroundings, sampler: Sampler, starts: NDArray[np.intp], members: int, steps: int, seed: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Forecasts from several starts side by side: one array (start, member, channel, latitude, longitude), m s-1, for each lead time.
+    """Run ensembles from several initial times at once.
 
-    While the device computes a state, the noise of the next is drawn and the state before is on its way to the host.
+    While the device computes one state, the host draws the noise of the next step and receives the state before.
 
     Args:
-        record: has the first states.
-        beside: what contexts have beside the wind.
-        sampler: makes the next state, of any number of samples (:func:`wsdcast.sampling.batches.in_batches`).
-        starts: indices of the record, each with a state before it.
-        members: of each ensemble.
-        steps: lead times, 6 h apart.
-        seed: of the members' noise.
+        record: holds the states at the initial times.
+        forcings: the forcings of the record's grid.
+        sampler: makes the next state, for any number of samples (:func:`wsdcast.sampling.batches.in_batches`).
+        starts: indices of the initial times in the record, each with a state 6 h before it.
+        members: members of each ensemble.
+        steps: number of lead times, 6 h apart.
+        seed: seed of the members' noise.
+
+    Yields:
+        One array (start, member, channel, latitude, longitude), m s-1, for each lead time.
     """
     device, shape = devices.device(), record.wind.shape[1:]
     mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
     first = torch.from_numpy(record.normalise(np.stack([record.wind[starts - 1], record.wind[starts]]))).to(device)
     before, now = first.repeat_interleave(members, dim=1)
     times = np.repeat(record.times[starts], members)
-    around = (beside.at(times + lead * STEP) for lead in range(steps))
+    step_forcings = (forcings.at(times + step * STEP) for step in range(steps))
     noises = (sent(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, shape)))
-    leaving: tuple[Tensor, torch.cuda.Event | None] | None = None
-    for state in forecast(sampler, now, before, noises, around):
+    pending: tuple[Tensor, torch.cuda.Event | None] | None = None
+    for state in forecast(sampler, now, before, noises, step_forcings):
         copy = _to_host(state * std + mean)
-        if leaving is not None:
-            yield _arrived(*leaving).reshape(starts.size, members, *shape)
-        leaving = copy
-    if leaving is not None:
-        yield _arrived(*leaving).reshape(starts.size, members, *shape)
+        if pending is not None:
+            yield _finished(*pending).reshape(starts.size, members, *shape)
+        pending = copy
+    if pending is not None:
+        yield _finished(*pending).reshape(starts.size, members, *shape)
 
 
 def groups(starts: NDArray[np.intp], members: int, batch: int, device: torch.device, *, alone: bool = False) -> list[NDArray[np.intp]]:
-    """Divide initial times into groups whose members are run side by side.
+    """Divide initial times into groups whose members are run together.
 
-    On a CPU, where the last batch is filled up, a group has as few initial times as take :data:`FULL` of the places that are computed, or
-    those of at most eight times as many places that take the largest share. On a GPU groups are as even as can be, and as large as one
-    batch holds.
+    On a CPU the last batch of a group is filled up with repetitions. The group has the smallest number of initial times whose members fill
+    :data:`FULL_ENOUGH` of the slots. If no number does, it has the one that fills the largest share; the members of a group take at most
+    eight times the slots that are computed at once. On a GPU a group has as many initial times as fit in one batch (at least one), and
+    groups differ by at most one initial time.
 
     Args:
         starts: initial times.
-        members: of each.
+        members: members of each ensemble.
         batch: the most members per evaluation (:func:`wsdcast.sampling.batches.batch_size`).
-        device: that evaluates.
-        alone: on a GPU, each initial time in a group of its own: then no member's bits depend on which other times there are.
+        device: the device that evaluates.
+        alone: on a GPU, put each initial time in a group of its own. Then no member's bits depend on the other initial times.
     """
     if device.type != "cpu":
         together = 1 if alone else max(1, batch // members)
         return np.array_split(starts, -(-starts.size // together)) if starts.size else []
-    places = at_once(batch, device)
-    most = int(np.clip(8 * places // members, 1, max(1, starts.size)))
-    filled = [count * members / (-(-count * members // places) * places) for count in range(1, most + 1)]
-    full = [count for count, share in enumerate(filled, start=1) if share >= FULL]
-    size = full[0] if full else int(np.argmax(filled)) + 1
+    slots = at_once(batch, device)
+    most = int(np.clip(8 * slots // members, 1, max(1, starts.size)))
+    shares = [count * members / (-(-count * members // slots) * slots) for count in range(1, most + 1)]
+    full = [count for count, share in enumerate(shares, start=1) if share >= FULL_ENOUGH]
+    size = full[0] if full else int(np.argmax(shares)) + 1
     return [starts[first : first + size] for first in range(0, starts.size, size)]
 
 
 def _to_host(state: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """A copy on its way to the host's memory, and what happens when it is there."""
+    """Start a copy to the host's memory. Returns the copy, and an event that occurs when it is complete (None on a CPU)."""
     if state.device.type != "cuda":
         return state, None
     copy = torch.empty(state.shape, dtype=state.dtype, pin_memory=True)
@@ -93,7 +97,8 @@ def _to_host(state: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return copy, event
 
 
-def _arrived(copy: Tensor, event: torch.cuda.Event | None) -> NDArray[np.float32]:
+def _finished(copy: Tensor, event: torch.cuda.Event | None) -> NDArray[np.float32]:
+    """The copy, after a wait for its event."""
     if event is not None:
         event.synchronize()
     return copy.numpy()

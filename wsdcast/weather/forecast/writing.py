@@ -1,4 +1,4 @@
-"""Forecasts into their store, as they are made."""
+"""Running ensembles and writing them to a store of forecasts at the same time."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from wsdcast.weather.recipe import Rollout
 def run_and_write(
     store: Forecasts,
     record: Analysis,
-    beside: Surroundings,
+    forcings: Surroundings,
     sampler: Sampler,
     starts: NDArray[np.intp],
     groups: list[NDArray[np.intp]],
     settings: Rollout,
 ) -> Iterator[None]:
-    """Run groups of starts side by side and write them as they are made; yields once for each start and lead time.
+    """Run groups of initial times and write each block of lead times as soon as it is complete.
 
-    A member that leaves the physical range is missing (NaN) from then on; its place in the batch is computed on, and the others keep
-    their bits.
+    A member that leaves the physical range is missing (NaN) from then on. Its slot in the batch is still computed, so the other members
+    keep their bits.
 
     Args:
-        store: to be written.
-        record: has the first states.
-        beside: what contexts have beside the wind.
-        sampler: makes the next state, of any number of samples.
-        starts: indices in the record of all starts of the store.
-        groups: positions among them of those that are run side by side.
-        settings: of the rollout.
+        store: the store of forecasts, open for writing.
+        record: holds the states at the initial times.
+        forcings: the forcings of the record's grid.
+        sampler: makes the next state, for any number of samples.
+        starts: indices in the record of all initial times of the store.
+        groups: positions in ``starts`` of the initial times that are run together.
+        settings: the rollout section of the recipe.
+
+    Yields:
+        None, once for each initial time and lead time, to count the progress.
     """
     positions = {lead // 6: position for position, lead in enumerate(store.leads)}
     with in_background() as later:
         for rows in groups:
             stopped = np.zeros((rows.size, settings.members), dtype=np.intp)
             held: list[NDArray[np.float32]] = []
-            states = ensembles(record, beside, sampler, starts[rows], settings.members, settings.steps, settings.seed)
+            states = ensembles(record, forcings, sampler, starts[rows], settings.members, settings.steps, settings.seed)
             for step, winds in enumerate(states, start=1):
-                # Of what is not finite neither is larger.
+                # The comparison is negated because NaN compares false: a member with NaN or infinity is unphysical too.
                 unphysical = ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
                 stopped[unphysical & (stopped == 0)] = 6 * step
                 winds[stopped > 0] = np.nan

@@ -158,7 +158,7 @@ def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
 
     record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"))
     networks = trained(recipe, directory, record)
-    (samples,) = samples_of(record, networks.beside, "test")
+    (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):
         raise UserError(f"{directory / ANALYSIS}: no step of 6 h in the test part; tails are of such steps")
     chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))

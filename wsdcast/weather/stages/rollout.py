@@ -1,4 +1,4 @@
-"""Stage 3: from the trained networks to ensemble forecasts."""
+"""Stage 3: run ensemble forecasts with the trained networks."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import moments_sampler_of, required_statistics, sampler_of, without_auto
 
-NAMED = 5
-"""Stopped members that the summary names."""
+MEMBERS_NAMED = 5
+"""The largest number of stopped members that the summary names."""
 
 
 def rollout(
@@ -65,34 +65,33 @@ def rollout(
     moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Run ensembles into ``RUN/forecast.zarr``, and those of the moments model alone into ``RUN/moments_forecast.zarr``.
+    """Run ensembles and write ``RUN/forecast.zarr``. Ensembles of the moments model alone are written to ``RUN/moments_forecast.zarr``.
 
-    A rollout that was stopped goes on with the starts that are not written yet, and ends with the same bits. Started by torchrun, all
-    processes share the starts.
+    A rollout that was stopped continues with the initial times that are not written yet, and the result has the same bits. If torchrun
+    started several processes, they share the initial times. An argument that is None has its value from the recipe.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
         run: run directory; default ``runs/<recipe name>``.
         members: ensemble size.
         nfe: function evaluations of the generator per sample.
-        starts: number of start times, spread evenly over the test part.
-        start: instead of these ``latest``, a time, or ``FIRST/LAST/INTERVAL``, UTC.
+        starts: number of initial times, spread evenly over the test split.
+        start: the initial times themselves, instead of ``starts``: ``latest``, a time, or ``FIRST/LAST/INTERVAL``, UTC.
         days: length of the forecast.
-        keep: ``all``; some lead times in hours; ``statistics``: mean, standard deviation and quantiles over the members; or ``scores``:
-            no fields, but what :func:`wsdcast.score` makes its scores of.
-        seed: of the members' noise.
-        solver: of the flow, or ``auto``.
-        grid_in_time: flow times between which it steps.
+        keep: what is stored. ``all``: all lead times; a list: these lead times in hours; ``statistics``: mean, standard deviation and
+            quantiles over the members; ``scores``: no fields, only the statistics from which :func:`wsdcast.score` computes scores.
+        seed: seed of the members' noise.
+        solver: solver of the flow, or ``auto``.
+        grid_in_time: the flow times between which the solver steps.
         warmth: w of Eq. 4.
-        deterministic: on a GPU the same bits every time, in float32; on a CPU it is always so.
-        moments: the model that a generator with the prior ``given`` was trained with, as for :func:`wsdcast.train`; on a CPU it is called
-            from several threads at once.
+        deterministic: on a GPU, compute in float32 and give the same bits every time. A CPU always does.
+        moments: for the prior ``given``, the model that the generator was trained with, as for :func:`wsdcast.train`. On a CPU several
+            threads call it at the same time.
         overwrite: replace forecasts made from another recipe.
 
-    What is None is as in the recipe.
-
     Raises:
-        UserError: if the networks are missing or of another recipe, ``nfe`` cannot be met, or the record lacks a start.
+        UserError: if the networks are missing or were made from another recipe, the solver cannot take exactly ``nfe`` evaluations, or the
+            record lacks an initial time.
     """
     processes.join()
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
@@ -112,14 +111,14 @@ def rollout(
     samplers[FORECAST] = sampler_of(networks, settings, statistics, deterministic=deterministic)
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
 
-    chosen = starts_of(resolved, record)
-    begins = record.times[chosen]
+    initial = starts_of(resolved, record)
+    begins = record.times[initial]
     valid = begins[:, None] + STEP * np.arange(1, settings.steps + 1)
     if settings.keep == "scores" and not np.isin(valid, record.times).any():
         raise UserError("--score: the record has no truth after the starts to score them against")
     summary = Summary("rollout")
     summary.facts = {
-        "starts": f"{len(chosen)}, {_label(begins[0])} to {_label(begins[-1])}",
+        "starts": f"{len(initial)}, {_label(begins[0])} to {_label(begins[-1])}",
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
@@ -127,7 +126,7 @@ def rollout(
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
-    processes.decided(lambda: _require_memory(networks.generator, record, chosen, settings.members, batch))
+    processes.decided(lambda: _require_memory(networks.generator, record, initial, settings.members, batch))
     for artefact, sampler in samplers.items():
         path = directory / artefact
         if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite)):  # noqa: B023
@@ -136,22 +135,23 @@ def rollout(
         stamp = make_stamp(resolved, directory, artefact)
         begin = time.perf_counter()
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
-            what = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
-            store = ScoredForecasts(*what, truth_of(record)) if settings.keep == "scores" else Forecasts(*what)
+            layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
+            store = ScoredForecasts(*layout, truth_of(record)) if settings.keep == "scores" else Forecasts(*layout)
             missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
-            mine = groups(missing, settings.members, batch, devices.device(), alone=deterministic)[processes.number() :: processes.count()]
+            all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
+            own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
-            steps = run_and_write(store, record, networks.beside, sampler, chosen, mine, settings)
-            for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in mine)):
+            steps = run_and_write(store, record, networks.forcings, sampler, initial, own_groups, settings)
+            for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
                 pass
             processes.wait()
             if processes.is_first():
                 summary.facts |= _stopped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
-                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.beside, chosen))
+                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, initial))
                 store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
         seconds = time.perf_counter() - begin
-        summary.written[str(path)] = f"{len(chosen)} starts x {_kept(settings)}, {store.bytes / 1e6:.0f} MB"
+        summary.written[str(path)] = f"{len(initial)} starts x {_kept(settings)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
     animation = directory / ANIMATION
@@ -163,74 +163,74 @@ def rollout(
 
 
 def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
-    """Begin a store, or go on with it; which of its starts are missing, (start,).
+    """Create a store or open an unfinished one, and return the rows of the initial times that are not written yet, (start,).
 
     Raises:
-        UserError: if it does not fit on the disk.
+        UserError: if the store does not fit on the disk.
     """
     require_space(directory, store.bytes)
-    (directory / ANIMATION).unlink(missing_ok=True)  # it would show what is about to be replaced
+    (directory / ANIMATION).unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
     store.create()
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
 
 def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], members: int, batch: int) -> None:
-    """Refuse an ensemble that cannot fit before anything is computed; on a GPU torch says so in the first step.
+    """Check before the rollout that the ensembles fit in memory. There is no check on a GPU, where torch fails in the first step.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if they do not fit.
     """
     if devices.device().type != "cpu":
         return
     together = max(group.size for group in groups(starts, members, batch, devices.device())) * members
-    # Each of them: two states, noise of this step and the next, the new state and its copy in m s-1, and states that wait to be written.
+    # Each member has two states, the noise of this step and the next, the new state, its copy in m s-1, and states that wait for writing.
     fields = together * (6 + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
     shapes = (1, generator.first.in_channels, *record.grid.shape), (1,), (1,)  # type: ignore[union-attr]
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
     needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)  # type: ignore[arg-type]
-    what = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
-    require_memory(needed, what)
+    task = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
+    require_memory(needed, task)
 
 
-def _one_step(prior_of: PriorOf, record: Analysis, beside: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:
-    """Mean and standard deviation 6 h after each start, m s-1: what its members are drawn from, and known without them."""
+def _one_step(prior_of: PriorOf, record: Analysis, forcings: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:
+    """The predicted mean and standard deviation 6 h after each initial time, m s-1: the Gaussian from which its members are drawn."""
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         before, now = torch.from_numpy(record.normalise(record.wind[start - 1 : start + 1])).to(devices.device())[:, None]
-        prior = prior_of(torch.cat([now, before, beside.at(record.times[start : start + 1])], dim=1))
+        prior = prior_of(torch.cat([now, before, forcings.at(record.times[start : start + 1])], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.marginal_std()))
         return record.denormalise(mean), std * record.std[:, None, None]
 
-    found = side_by_side(fields_of, starts, devices.device())
+    fields_by_start = side_by_side(fields_of, starts, devices.device())
     return {
-        f"{name}_{what}": xr.DataArray(
-            np.stack([fields[number][channel] for fields in found]),
+        f"{name}_{moment}": xr.DataArray(
+            np.stack([fields[number][channel] for fields in fields_by_start]),
             dims=("time", "latitude", "longitude"),
-            attrs={"units": "m s-1", "long_name": f"{what} of {name.replace('_', ' ')} 6 h after the start"},
+            attrs={"units": "m s-1", "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the start"},
         )
         for channel, name in enumerate(VARIABLES)
-        for number, what in enumerate(("mean", "std"))
+        for number, moment in enumerate(("mean", "std"))
     }
 
 
 def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
-    """Which members left the physical range, and when, for the summary."""
-    found = [
+    """A line for the summary that names the members that left the physical range, and when they did. Empty if there are none."""
+    stopped = [
         f"member {member} of {_label(time)} at {hours} h"
         for row, time in enumerate(store.times)
         for member, hours in enumerate(store.written(row))  # type: ignore[arg-type]
         if hours
     ]
-    if not found:
+    if not stopped:
         return {}
-    named = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} more" if len(found) > NAMED else "")
-    of_all = f"{len(found)} of {store.times.size * store.members} members, with winds beyond {STRONGEST_WIND:g} m/s"
-    return {f"stopped: {artefact}": f"{of_all}: {named}; more data or more training may help"}
+    named = "; ".join(stopped[:MEMBERS_NAMED]) + (f"; and {len(stopped) - MEMBERS_NAMED} more" if len(stopped) > MEMBERS_NAMED else "")
+    number = f"{len(stopped)} of {store.times.size * store.members} members, with winds beyond {STRONGEST_WIND:g} m/s"
+    return {f"stopped: {artefact}": f"{number}: {named}; more data or more training may help"}
 
 
 def _kept(settings: Rollout) -> str:
-    what = settings.keep if settings.keep in ("statistics", "scores") else f"{settings.members} members"
-    return f"{what} x {len(settings.kept_leads)} leads"
+    fields = settings.keep if settings.keep in ("statistics", "scores") else f"{settings.members} members"
+    return f"{fields} x {len(settings.kept_leads)} leads"
 
 
 def _label(moment: np.datetime64) -> str:

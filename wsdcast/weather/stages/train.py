@@ -1,4 +1,4 @@
-"""Stage 2: from the prepared store to the moments model, then the generator."""
+"""Stage 2: train the moments model, then the generator, on the prepared store."""
 
 from __future__ import annotations
 
@@ -45,28 +45,29 @@ def train(
     moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Train the moments model, then the generator, into ``RUN/moments`` and ``RUN/generator``, or both at once into the latter.
+    """Train the moments model and write ``RUN/moments``, then train the generator and write ``RUN/generator``.
 
-    A training that was stopped goes on from its last checkpoint, on a CPU bit for bit. Started by torchrun, all processes train together.
+    If the recipe trains both networks at the same time, both are in ``RUN/generator``. A training that was stopped continues from its last
+    checkpoint; on a CPU the result has the same bits. If torchrun started several processes, they train together.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
         run: run directory; default ``runs/<recipe name>``.
-        prior: where flow matching starts, and what the generator is told; default from the recipe.
-        moments: for the prior ``given``, a model of yours: ``moments(context) -> (mean, std)``, as in
-            :func:`wsdcast.weather.priors.fixed_or_given`. Give the same one to :func:`wsdcast.rollout`.
+        prior: where flow matching starts, and what the generator reads of the moments; default from the recipe.
+        moments: your own model for the prior ``given``: ``moments(context) -> (mean, std)``, as in
+            :func:`wsdcast.weather.priors.fixed_or_given`. Pass the same model to :func:`wsdcast.rollout`.
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the store or an unfinished training is of another recipe, or training diverges.
-        StoppedError: if SIGTERM or SIGINT came.
+        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, or training diverges.
+        StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.here())
     devices.keep_freed_memory()
-    beside = surroundings(record, resolved.forcings, devices.device())
-    samples, unseen = samples_of(record, beside, "train", "validation")
+    forcings = surroundings(record, resolved.forcings, devices.device())
+    samples, unseen = samples_of(record, forcings, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
     processes.decided(lambda: _require_memory(resolved, record, samples))
 
@@ -77,10 +78,10 @@ def train(
         _moments(resolved, directory, record, samples, unseen, overwrite, summary)
         trained_moments = load_network(_untrained_moments(resolved, record, samples), directory / MOMENTS)
         from_context = warm_start(trained_moments, start)
-        # In the sample and out of it, side by side: a moments model that overfits is overconfident out of sample.
-        for part, label in ((samples, "training"), (unseen, "validation")):
-            if len(part):
-                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, part, area_weights(record)))
+        # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
+        for split, label in ((samples, "training"), (unseen, "validation")):
+            if len(split):
+                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, split, area_weights(record)))
         _predictions(resolved, directory, record, samples, overwrite, summary)
         predicted = read_predictions(directory / PREDICTIONS, devices.device())
         prior_of = lambda chosen, _: start(*predicted(chosen))  # noqa: E731
@@ -92,9 +93,9 @@ def train(
         return summary
 
     _seed(resolved, 1)
-    poles, channels = record.grid.includes_poles, beside.channels
+    poles, channels = record.grid.includes_poles, forcings.channels
     model: nn.Module = generator_model(resolved.generator, poles, channels, rank_told(resolved))
-    # Not the stream that orders the samples.
+    # This stream must differ from the one that orders the samples.
     random = torch.Generator(devices.device()).manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
     if prior_of is None:
         model = nn.ModuleDict({"moments": moments_model(resolved.moments, poles, channels), "generator": model})
@@ -103,8 +104,8 @@ def train(
         if batch.prior is not None:
             return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
         both: nn.ModuleDict = network  # type: ignore[assignment]
-        how = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
-        return joint_loss(both["generator"], both["moments"], start, batch.context, batch.target, batch.draws, *how)
+        settings = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
+        return joint_loss(both["generator"], both["moments"], start, batch.context, batch.target, batch.draws, *settings)
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
@@ -117,42 +118,42 @@ def train(
     with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
         training = Training.of(to_device(model, resolved.generator.channels_last), random)
         batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, resolved.generator.times)
-        unseen_scores = validate if len(unseen) else None
-        done = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, unseen_scores, summary)
+        validation = validate if len(unseen) else None
+        fit = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, validation, summary)
         if processes.is_first():
-            save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
-    summary.written[str(directory / GENERATOR)] = size_in_words(done.network)
+            save_networks({WEIGHTS: fit.network}, partial, stamp | {"seconds": fit.history.seconds})
+    summary.written[str(directory / GENERATOR)] = size_in_words(fit.network)
     return summary
 
 
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
-    """Refuse networks and batches that cannot fit before anything is trained; on a GPU torch says so in the first step.
+    """Check before training that networks and batches fit in memory. There is no check on a GPU, where torch fails in the first step.
 
     Raises:
-        UserError: if they cannot.
+        UserError: if they do not fit.
     """
     if devices.device().type != "cpu":
         return
-    poles, beside, grid = record.grid.includes_poles, samples.beside.channels, record.grid.shape
-    generator = generator_model(recipe.generator, poles, beside, rank_told(recipe))
+    poles, forcings, grid = record.grid.includes_poles, samples.forcings.channels, record.grid.shape
+    generator = generator_model(recipe.generator, poles, forcings, rank_told(recipe))
     inputs = (1, generator.first.in_channels, *grid), (1,), (1,)
     needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, poles, beside), recipe.moments
-        together = recipe.generator if recipe.generator.moments != "frozen" else settings
-        context = (1, CONTEXT + beside, *grid)
-        of_moments = training_memory(moments, together.batch, together.precision == "bf16", context)
+        moments, settings = moments_model(recipe.moments, poles, forcings), recipe.moments
+        optimisation = recipe.generator if recipe.generator.moments != "frozen" else settings
+        context = (1, CONTEXT + forcings, *grid)
+        needed_by_moments = training_memory(moments, optimisation.batch, optimisation.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
-            needed += of_moments
+            needed += needed_by_moments
         else:
-            require_memory(of_moments, f"training the moments network in batches of {settings.batch} at {record.grid.name}")
+            require_memory(needed_by_moments, f"training the moments network in batches of {settings.batch} at {record.grid.name}")
     require_memory(needed, f"training the generator in batches of {recipe.generator.batch} at {record.grid.name}")
 
 
 def _moments(
     recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
 ) -> None:
-    """Train h_phi, and one network for each fold without its part of the record, unless they are there and current."""
+    """Train h_phi, and for each fold a network that does not see the fold's samples, unless current ones are stored."""
     if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
@@ -160,8 +161,8 @@ def _moments(
     def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
         return negative_log_likelihood(network, *batch)
 
-    parts = _folds(recipe, samples)
-    seen_by = {WEIGHTS: samples, **{name: samples.of(outside) for name, (outside, _) in parts.items()}}
+    folds_by_name = _folds(recipe, samples)
+    seen_by = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
     validate = with_arguments(moments_scores, samples=unseen, weights=area_weights(record)) if len(unseen) else None
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
     with processes.completed_by_first(directory / MOMENTS, stamp, overwrite, "train") as partial:
@@ -171,12 +172,12 @@ def _moments(
             label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
             network = _untrained_moments(recipe, record, samples)
             training = Training.of(to_device(network, recipe.moments.channels_last), torch.Generator())
-            part = _fitted(recipe, recipe.moments, training, pairs_of(seen), loss_of, len(seen), partial, label, validate, summary)
-            networks[name] = part.network
-            seconds += part.history.seconds
-        if parts:
-            # Out of the sample errors are larger than the networks think, and by how much is known from the folds.
-            predictors: Predictors = [(networks[name], inside) for name, (_, inside) in parts.items()]
+            fit = _fitted(recipe, recipe.moments, training, pairs_of(seen), loss_of, len(seen), partial, label, validate, summary)
+            networks[name] = fit.network
+            seconds += fit.history.seconds
+        if folds_by_name:
+            # On samples that a network has not seen, its errors are larger than its std says. The folds measure by which factor.
+            predictors: Predictors = [(networks[name], inside) for name, (_, inside) in folds_by_name.items()]
             _, ratio = errors(predictors, samples, area_weights(record))
             summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
             for network in networks.values():
@@ -187,21 +188,22 @@ def _moments(
 
 
 def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
-    """Predict the moments of the training samples, unless it was done: each by the network that has not seen it if there are folds.
+    """Predict the moments of the training samples, unless current predictions are stored.
 
-    If there are none, dropout stays on: a network errs less on what it has seen, and a generator trained on such moments would trust them
-    too much. With features dropped its errors are about those on new samples, at no cost (docs/results/gfs.md).
+    With folds, the network that has not seen a sample predicts it. Without folds, dropout stays on. The reason for both: a network errs
+    less on samples that it has seen, and a generator trained on such moments trusts them too much. With dropout the errors are about those
+    on new samples, at no cost (docs/results/gfs.md).
     """
     if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, overwrite)):
         return
     _seed(recipe, 0)
-    parts = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
+    folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
     size = 2 + recipe.moments.rank
     processes.decided(lambda: require_space(directory, 4 * size * len(samples) * math.prod(samples.shape)))
     begin = time.perf_counter()
     predictors: Predictors = [
         (load_network(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
-        for name, (_, inside) in parts.items()
+        for name, (_, inside) in folds_by_name.items()
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
     with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as partial:
@@ -215,12 +217,12 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
-    """Samples outside and inside of each fold, by the name of its network's weights."""
-    return {f"fold-{number}": part for number, part in enumerate(folds(len(samples), recipe.moments.folds))}
+    """The indices of the samples outside and inside each fold, by the name of the weights of the fold's network."""
+    return {f"fold-{number}": fold for number, fold in enumerate(folds(len(samples), recipe.moments.folds))}
 
 
 def _untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
-    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.beside.channels))
+    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.forcings.channels))
 
 
 def _fitted(
@@ -230,18 +232,18 @@ def _fitted(
     batch_of: BatchOf[Batch],
     loss_of: Callable[[Model, Batch], Tensor],
     samples: int,
-    place: Path,
+    directory: Path,
     label: str,
     validate: Callable[[nn.Module], dict[str, float]] | None,
     summary: Summary,
 ) -> Fitted[Model]:
-    """Train one network, and say how it went."""
+    """Train one network, and add the course of the training to the summary."""
     name = label.replace(", ", "-")
-    part = fitted(training, batch_of, loss_of, samples, network, recipe.training, place, name, seed=recipe.seed, validate=validate)
-    summary.facts |= part.facts(label)
-    return part
+    fit = fitted(training, batch_of, loss_of, samples, network, recipe.training, directory, name, seed=recipe.seed, validate=validate)
+    summary.facts |= fit.facts(label)
+    return fit
 
 
 def _seed(recipe: Recipe, network: int) -> None:
-    """First weights and dropout depend on the recipe's seed alone, whichever network is trained."""
+    """Seed torch for a network (0: moments, 1: generator). Initial weights and dropout then depend on the recipe's seed alone."""
     torch.manual_seed(2 * recipe.seed + network)
