@@ -7,7 +7,7 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 
 from wsdcast.nets import sphere
-from wsdcast.nets.unet import Attention, Convolution, ScalarEmbedding, UNet
+from wsdcast.nets.unet import Attention, Convolution, ResidualBlock, ScalarEmbedding, UNet
 
 
 @pytest.fixture
@@ -212,3 +212,15 @@ def test_attention_on_the_sphere_does_not_tell_longitudes_apart(rows, poles, ran
     x.requires_grad_()
     (gradient,) = torch.autograd.grad(network(x)[0, 0, rows // 2, 3], x)
     assert (gradient.abs().sum(dim=1) > 0).all()
+
+
+def test_modulation_of_zero_changes_nothing():
+    """Scale and shift are relative: a block whose condition says nothing is the block without one."""
+    torch.manual_seed(0)
+    told, plain = (ResidualBlock(8, 8, embedding, 0.0, sphere=True, attends=False) for embedding in (6, 0))
+    torch.nn.init.normal_(told.convolution2.weight)
+    torch.nn.init.zeros_(told.modulation.weight)
+    torch.nn.init.zeros_(told.modulation.bias)
+    plain.load_state_dict({name: value for name, value in told.state_dict().items() if not name.startswith("modulation")})
+    x = torch.randn(2, 8, 4, 8)
+    torch.testing.assert_close(told(x, torch.randn(2, 6)), plain(x, None))
