@@ -94,6 +94,10 @@ def test_keys_of_images():
         ("rollout={nfe: 4}", "-o rollout: a section; name one of its keys, such as rollout.members"),
         ("generator.times=1", "-o generator.times: a section; name one of its keys, such as generator.times.kind"),
         ("name=../elsewhere", "-o: name: string should match pattern"),
+        (".nfe=4", "-o .nfe: unknown key"),
+        ("rollout.=4", "-o rollout.: unknown key"),
+        ("rollout..nfe=4", "-o rollout..nfe: unknown key"),
+        ("rollout.nfe=" + "[" * 3000, "the value cannot be read"),
     ],
 )
 def test_mistakes_end_in_one_line_that_names_the_key(tmp_path, monkeypatch, override, message):
@@ -114,6 +118,16 @@ def test_a_key_that_an_option_sets_otherwise_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "-o rollout.nfe: another option of this command sets this key too" in refused("rollout", "--nfe", "10", "-o", "rollout.nfe=4")
     assert "analysis.zarr is not there" in refused("rollout", "--nfe", "4", "-o", "rollout.nfe=4")
+
+
+@pytest.mark.parametrize("command", [("study", "nfe"), ("inpaint", "study")])
+def test_an_option_and_an_override_may_give_the_same_list(tmp_path, monkeypatch, command):
+    """The option's items are words, the override's are numbers."""
+    monkeypatch.chdir(tmp_path)
+    others = ["-o", "study.rollout_nfe=[2]"] if command[0] == "study" else []
+    message = refused(*command, "--nfe", "2,4", *others, "-o", "study.nfe=[2, 4]")
+    assert "is not there" in message
+    assert "-o study.nfe: another option" in refused(*command, "--nfe", "2,4", *others, "-o", "study.nfe=[2, 6]")
 
 
 def test_a_forecast_that_has_no_recipe_takes_no_overrides(tmp_path, monkeypatch):

@@ -70,8 +70,7 @@ def resolve(
         for artefact in kind.CHAIN[: kind.CHAIN.index(upstream) + 1]:
             if (stamp := read_stamp(directory / artefact)) is not None:
                 found = stored_recipe(stamp, directory / artefact, kind)
-    given = {name.replace("__", "."): value for name, value in changes.items() if value is not None}
-    return overridden(found, values, given).changed(**changes), directory
+    return overridden(found, values, changes), directory
 
 
 def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +40,27 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"-o {override}: expected KEY=VALUE, such as rollout.nfe=4")
         try:
             values[key] = yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
+        except (RecursionError, ValueError, yaml.YAMLError) as error:  # RecursionError: too deep; ValueError: a date that no calendar has
             raise UserError(f"-o {override}: the value cannot be read ({str(error).splitlines()[0]})") from None
     return values
 
 
-def overridden(recipe: Kind, values: Mapping[str, Any], given: Mapping[str, Any]) -> Kind:
+def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Kind:
     """A copy of a recipe with new values.
 
     Args:
         recipe: the recipe.
         values: new value of each key, as in :class:`Overridden`.
-        given: values that other options of the command give, by key.
+        changes: what other options of the command change, as for :meth:`Experiment.changed`.
 
     Raises:
-        UserError: if a key is unknown, is a whole section or has another value in ``given``, or if a value is not allowed.
+        UserError: if a key is unknown, is a whole section or has another value in ``changes``, or if a value is not allowed.
     """
     content = recipe.model_dump()
     for key, value in values.items():
-        if key in given and given[key] != value:
-            raise UserError(f"-o {key}: another option of this command sets this key too; leave out one of them")
         *sections, last = key.split(".")
+        if not all((*sections, last)):
+            raise UserError(f"-o {key}: unknown key")
         section = content
         for name in sections:
             section = section.setdefault(name, {})
@@ -68,4 +69,11 @@ def overridden(recipe: Kind, values: Mapping[str, Any], given: Mapping[str, Any]
         if section.get(last) and isinstance(section[last], dict):
             raise UserError(f"-o {key}: a section; name one of its keys, such as {key}.{next(iter(section[last]))}")
         section[last] = value
-    return checked(content, "-o", type(recipe)) if values else recipe
+    new = checked(content, "-o", type(recipe)) if values else recipe
+    changed = new.changed(**changes)
+    given = {name.replace("__", ".") for name, value in changes.items() if value is not None}
+    for key in values:
+        # Compared as the recipe reads them: an option gives a list of words where YAML gives one of numbers.
+        if key in given and attrgetter(key)(changed) != attrgetter(key)(new):
+            raise UserError(f"-o {key}: another option of this command sets this key too; leave out one of them")
+    return changed
