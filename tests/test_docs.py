@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import SHARED
+from image_files import made_images
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.images.data.made import made_images
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.runs import recipes as experiment
 from wsdcast.runs.artefact import digest_of
