@@ -10,8 +10,8 @@
 #     weather     the study on GFS wind at 1.5 degrees, and the same members fast and deterministic, as scores
 #     images      the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
 #
-# It needs no network. `weather` needs the analyses that pipelines/gfs-1.5.yaml names, or GFS names a directory that
-# `wsdcast prepare --recipe gfs-1.5` left. STEPS and SEEDS make the studies shorter or longer.
+# It needs no network. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or where WIND says, or GFS names a directory
+# that `wsdcast prepare --recipe gfs-1.5` left. STEPS and SEEDS make the studies shorter or longer.
 set -eu
 part=${1:?usage: sh examples/on_a_gpu.sh PART OUT}
 out=${2:?usage: sh examples/on_a_gpu.sh PART OUT}
@@ -47,8 +47,8 @@ precision)
     python3 "$here/eight_bits.py" ${RUN:-}
     ;;
 weather)
-    [ -d "${GFS:-}" ] && cp -r "$GFS" "$out/gfs" || wsdcast prepare --recipe gfs-1.5 --run "$out/gfs"
-    wsdcast study nfe --recipe gfs-1.5 --run "$out/gfs" --seeds "${SEEDS:-0}" --json
+    [ -d "${GFS:-}" ] && cp -r "$GFS" "$out/gfs" || wsdcast prepare --recipe gfs-1.5 --source "${WIND:-wind/*.nc}" --run "$out/gfs"
+    wsdcast study nfe --run "$out/gfs" --seeds "${SEEDS:-0}" --json
     say "members, fast and deterministic: bfloat16 and compiled kernels as scores"
     warm=$out/gfs/study/warm-0
     wsdcast rollout --run "$warm" --members 50 --nfe 10 --starts 4 --lead 3d --json

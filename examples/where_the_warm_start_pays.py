@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import wsdcast
-from wsdcast.study.page import COLOURS
+from wsdcast.report.style import PRIORS
 from wsdcast.weather.recipe import Recipe, load_recipe
 
 STIRRINGS = (0.05, 0.35, 0.7)
@@ -84,8 +84,8 @@ def main(out: Path, others: list[Path]) -> None:
                         at = error * (1 + 0.03 * (number - 1.5))
                         shade = 0.3 + 0.7 * number / (len(EVALUATIONS) - 1)
                         label = f"{nfe} evaluations"
-                        axes[row, column].plot(at, mean, "o", color=COLOURS[over], alpha=shade, label=label)
-                        axes[row, column].vlines(at, low, high, color=COLOURS[over], alpha=shade)
+                        axes[row, column].plot(at, mean, "o", color=PRIORS[over], alpha=shade, label=label)
+                        axes[row, column].vlines(at, low, high, color=PRIORS[over], alpha=shade)
                 axes[0, column].annotate(name, (error, 0), rotation=90, fontsize=8, va="bottom", ha="right", color="0.4")
     for (row, column), axis in np.ndenumerate(axes):
         axis.axhline(0, color="black", linewidth=0.8)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from wsdcast.images.data import cifar
 from wsdcast.images.data.decoding import decoded, survey
+from wsdcast.images.data.made import made_image
 from wsdcast.images.data.sources import Entry, open_source
 
 CIFAR10 = SHARED / "cifar10"
@@ -22,6 +23,12 @@ needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not
 
 def noise(count: int, *shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
+
+
+def made_images(count: int, seed: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """The first images made on the spot, (count, size, size, 3), and their kinds, (count,)."""
+    images, kinds = zip(*(made_image(number, seed, size) for number in range(count)), strict=True)
+    return np.stack(images), np.array(kinds)
 
 
 def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:

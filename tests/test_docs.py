@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import SHARED
+from image_files import made_images
 from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.images.data.made import made_images
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.runs import recipes as experiment
 from wsdcast.runs.artefact import digest_of
@@ -166,6 +166,13 @@ def test_the_shown_recipe_shows_every_key_with_its_default():
     assert full == recipe.Recipe(name="planet").dump()
 
 
+@pytest.mark.parametrize("path", sorted(experiment._shipped_directory().rglob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_name_no_source_outside_the_working_directory(path):
+    """They are used from a wheel, with nothing beside it."""
+    data = yaml.safe_load(path.read_text())["data"]
+    assert not any(str(data.get(key, "")).startswith(("/", "..", "~")) for key in ("source", "test"))
+
+
 SOLVERS = {
     "study__priors": ["warm", "standard"],
     "study__ablations": [],
@@ -184,5 +191,6 @@ def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
 
 
 def test_results_on_images_carry_the_hash_of_the_recipe_as_it_is():
-    digest = digest_of(experiment.load("cifar10-small", ImageRecipe).dump())
+    part = {"data__source": "train_18k.npz", "data__test": "test_5k.npz"}
+    digest = digest_of(experiment.load("cifar10-small", ImageRecipe).changed(**part).dump())
     assert f"recipe hash {digest}" in (ROOT / "docs/results/cifar10.md").read_text()

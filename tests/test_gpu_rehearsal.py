@@ -18,6 +18,7 @@ from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
 from wsdcast.runs import devices
+from wsdcast.runs.names import TORCHDIFFEQ
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
@@ -36,7 +37,7 @@ META = torch.device("meta")
 GRID = (5, 8)
 PRIORS = ["warm", "standard", "climatology", "mean-only", "features-only", "unblended", "plain-blend", "given"]
 ALL = [(prior, 0) for prior in PRIORS] + [("warm", 2), ("features-only", 2), ("unblended", 2)]
-RECORDED = [name for name in evaluations.NAMES if name not in evaluations.TORCHDIFFEQ]
+RECORDED = [name for name in evaluations.NAMES if name not in TORCHDIFFEQ]
 
 
 @contextmanager
@@ -116,7 +117,7 @@ def test_the_generator_can_be_recorded(prior, rank, precision):
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
 
-@pytest.mark.parametrize("solver", evaluations.TORCHDIFFEQ)
+@pytest.mark.parametrize("solver", TORCHDIFFEQ)
 def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
     """So they run without a graph (``sampling.sampler_of``); where a release can be recorded, that is no longer needed."""
     moments, generator = parts_of("warm")

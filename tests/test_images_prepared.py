@@ -8,10 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, needs_cifar10, noise, tar_of
+from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, made_images, needs_cifar10, noise, tar_of
 
 from wsdcast.images.data.decoding import decoded
-from wsdcast.images.data.made import made_images
 from wsdcast.images.data.sources import Entry, Source
 from wsdcast.images.data.store import open_images, prepare_images
 from wsdcast.runs.errors import UserError

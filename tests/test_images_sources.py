@@ -8,13 +8,13 @@ import tarfile
 
 import numpy as np
 import pytest
-from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, needs_cifar10, noise, read, tar_of, zip_of
+from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, made_images, needs_cifar10, noise, read, tar_of, zip_of
 from PIL import Image
 from servers import serve
 
 from wsdcast.images.data import cifar, decoding
 from wsdcast.images.data.decoding import decoded
-from wsdcast.images.data.made import KINDS, made_images
+from wsdcast.images.data.made import KINDS
 from wsdcast.images.data.sources import open_source
 from wsdcast.images.data.store import open_images, prepare_images
 from wsdcast.runs.errors import UserError

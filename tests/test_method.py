@@ -73,7 +73,7 @@ def test_untrained_moments_are_persistence_of_the_state_now(random):
 
 @pytest.mark.parametrize(("raw", "expected"), [(-50.0, MINIMUM_STD), (50.0, MAXIMUM_STD)])
 def test_predicted_std_is_clipped(raw, expected):
-    _, std = MomentsModel(lambda context: torch.full((1, 2, 1, 1), raw), channels=1, residual=False)(torch.zeros(1, 1, 1, 1))
+    _, std = MomentsModel(lambda context: torch.full((1, 2, 1, 1), raw), channels=1)(torch.zeros(1, 1, 1, 1))
     assert std.item() == pytest.approx(expected)
 
 

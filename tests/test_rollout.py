@@ -416,7 +416,7 @@ def test_the_network_is_one_graph_for_the_compiler(networks):
 
 def test_the_writer_keeps_order_and_bounds():
     done, waiting = [], []
-    with in_background(waiting=2) as later:
+    with in_background() as later:
         for number in range(6):
             later(lambda number: (time.sleep(0.005), done.append(number)), number)
             waiting.append(number + 1 - len(done))

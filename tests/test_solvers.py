@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import EMPIRICAL, TORCHDIFFEQ
 from wsdcast.warmstart import times
 from wsdcast.warmstart.dpm import Statistics, _weights, dpm_solver, dpm_solver_v3
-from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, TORCHDIFFEQ, Counted, evaluations, grid, solver, steps_for
+from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, Counted, evaluations, grid, solver, steps_for
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
 from wsdcast.warmstart.statistics import model_statistics
 
@@ -69,7 +70,6 @@ def log_ratios(steps: int) -> Tensor:
         ("ab4", 4, times.uniform),
         ("ab3", 3, times.quadratic),  # a grid of unequal steps
         ("ab4", 4, times.quadratic),
-        ("dpm1", 1, log_ratios),
         ("dpm2", 2, log_ratios),
         ("dpm3", 3, log_ratios),
     ],
@@ -201,7 +201,7 @@ def test_grids_are_what_they_are_called():
 @pytest.mark.parametrize("name", NAMES)
 def test_watched_states_are_those_of_the_solver(name):
     """The state at each time is what the solver returns if it is given the times up to that one alone."""
-    solve = partial(dpm_solver_v3, degenerate(), 3) if name == "dpm3-v3" else solver(name)
+    solve = partial(dpm_solver_v3, degenerate(), 3) if name == EMPIRICAL else solver(name)
     grid_, states = times.uniform(6), []
     last = solve(velocity, noise(), grid_, watch=states.append)
     assert len(states) == len(grid_)
@@ -215,7 +215,7 @@ def test_watched_states_are_those_of_the_solver(name):
 def test_claimed_evaluations_are_made(name):
     for steps in (1, 2, 3, 7):
         counted = Counted(velocity)
-        solve = partial(dpm_solver_v3, degenerate(), 3) if name == "dpm3-v3" else solver(name)
+        solve = partial(dpm_solver_v3, degenerate(), 3) if name == EMPIRICAL else solver(name)
         solve(counted, noise(), times.uniform(steps))
         assert counted.calls == evaluations(name, steps)
 

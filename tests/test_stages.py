@@ -238,6 +238,7 @@ def test_what_an_older_version_made_is_current_where_new_keys_are_at_their_defau
     assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
     stamp["recipe"]["generator"]["rate"] = stamp["recipe"]["generator"].pop("learning_rate")
     stamp["recipe"]["context"] = stamp["recipe"].pop("forcings")
+    stamp["recipe"]["rollout"]["solver"], stamp["recipe"]["study"]["solvers"] = "fixed_adams", ["euler", "dpm1"]
     path.write_text(json.dumps(stamp | {"hash": "of version 0.1.0, which had other names"}))
     assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
     other = load_recipe(place / "tiny.yaml").changed(generator__warmup_steps=1)

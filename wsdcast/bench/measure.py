@@ -64,7 +64,7 @@ def paired(*functions: Callable[[], Any], rounds: int = 15) -> list[float]:
 
 
 @contextmanager
-def memory_curve(interval: float = 0.25) -> Iterator[list[tuple[float, float]]]:
+def memory_curve() -> Iterator[list[tuple[float, float]]]:
     """Seconds since the beginning and memory of this process in GiB (resident set), sampled while the block runs."""
     curve: list[tuple[float, float]] = []
     process, begin, done = psutil.Process(), time.perf_counter(), threading.Event()
@@ -72,7 +72,7 @@ def memory_curve(interval: float = 0.25) -> Iterator[list[tuple[float, float]]]:
     def sample() -> None:
         while True:
             curve.append((time.perf_counter() - begin, process.memory_info().rss / 2**30))
-            if done.wait(interval):
+            if done.wait(0.25):
                 return
 
     thread = threading.Thread(target=sample, daemon=True)

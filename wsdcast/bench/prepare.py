@@ -25,6 +25,7 @@ from wsdcast.data.regrid import matrices, regrid
 from wsdcast.data.sources.blocks import close_all, read_block
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.steps import STEP
 from wsdcast.data.store.building import build, finish
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.progress import track
@@ -160,7 +161,7 @@ def _generated(steps: int) -> Generated:
     smooth = gaussian_filter(random.standard_normal(grid.shape), 12, mode="wrap")
     base = (8 * smooth / smooth.std()).astype(np.float32)
     store = Generated()
-    times = np.datetime64("1980-01-01", "ns") + np.timedelta64(6, "h") * np.arange(steps)
+    times = np.datetime64("1980-01-01", "ns") + STEP * np.arange(steps)
     coordinates = {"time": times, "latitude": grid.latitude, "longitude": grid.longitude}
     xr.Dataset(coords=coordinates).to_zarr(store, zarr_format=3, consolidated=False)
     group = zarr.open_group(store, mode="r+")

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import PackedWind, pack
 from wsdcast.nets.weights import to_device
@@ -23,7 +24,7 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     grid, random = Grid.regular(recipe.data.grid), np.random.default_rng(0)
     smooth = gaussian_filter(random.standard_normal((8, 2, *grid.shape)), (0, 0, 2, 2), mode="wrap")
     wind = pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
-    times = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(steps)
+    times = np.datetime64("2020-01-01", "ns") + STEP * np.arange(steps)
     zero, eight = np.zeros(2, np.float32), np.full(2, 8, np.float32)
     return Analysis(PackedWind(wind), times, grid, zero, eight, times[-steps // 5], times[-steps // 10])
 

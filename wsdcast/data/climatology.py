@@ -54,7 +54,7 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
     change, changes = np.zeros(len(VARIABLES)), 0
     totals, counts = np.zeros((len(VARIABLES), 12, 4, *grid.shape)), np.zeros((12, 4), dtype=int)
     months = times.astype("datetime64[M]").astype(int) % 12
-    hours = (times - times.astype("datetime64[D]")) // np.timedelta64(6, "h")
+    hours = (times - times.astype("datetime64[D]")) // STEP
     before: tuple[np.datetime64, NDArray[np.float32]] | None = None
     for first in range(0, times.size, SHARD):
         if not training[first : first + SHARD].any():

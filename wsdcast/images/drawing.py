@@ -16,13 +16,14 @@ from wsdcast.images.contexts import FixedContexts
 from wsdcast.images.networks import Trained
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import TORCHDIFFEQ
 from wsdcast.runs.progress import track
 from wsdcast.sampling import batches
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import at_once, in_batches
 from wsdcast.sampling.samplers import Sampler, generator_sampler
 from wsdcast.sampling.threads import side_by_side
-from wsdcast.warmstart.evaluations import TORCHDIFFEQ, grid, require_possible, solver, steps_for
+from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
 

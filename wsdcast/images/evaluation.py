@@ -15,8 +15,9 @@ from torch import Tensor
 from wsdcast.images.classifier import Extract, features_of, statistics_of
 from wsdcast.images.contexts import FixedContexts
 from wsdcast.images.data.store import Images, Part
-from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance, interval
+from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_distance
 from wsdcast.images.scores import drawn_metrics, metrics, sample_statistics
+from wsdcast.verification.bootstrap import BOUNDS
 
 AT_ONCE = 256
 DISTANCES = ("classifier_distance", "fid")
@@ -119,7 +120,8 @@ def _distances(features: NDArray[np.floating], reference: FeatureStatistics, dra
 
 def bounds(score: dict[str, Any]) -> tuple[float, float]:
     """95 % of the draws of a score, NaN if it has none."""
-    return interval(score["draws"]) if "draws" in score and np.isfinite(score["draws"]).all() else (np.nan, np.nan)
+    low, high = np.quantile(score["draws"], BOUNDS) if "draws" in score and np.isfinite(score["draws"]).all() else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 def described(images: Images, part: Part, contexts: int, samples: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.images.data.resampling import context_weights
-from wsdcast.verification.bootstrap import BOUNDS, DRAWS
+from wsdcast.verification.bootstrap import DRAWS
 
 Real = NDArray[np.floating]
 
@@ -65,11 +65,11 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return _joined(a.mean - b.mean, np.trace(a.covariance) + np.trace(b.covariance), common)
 
 
-def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = DRAWS, seed: int = 0) -> tuple[float, Real]:
+def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = DRAWS) -> tuple[float, Real]:
     """The distance of samples to a reference set, and what it is for bootstrap samples of contexts.
 
     All samples of a context stay together, as they are alike; the reference stays as it is. The same contexts are drawn for any features
-    of as many contexts with the same seed, so that the difference of two priors has an interval of its own, narrower than either's.
+    of as many contexts, so that the difference of two priors has an interval of its own, narrower than either's.
 
     A bootstrap sample has fewer distinct images, and as the distance grows with fewer images, draws are larger than the distance by about
     what it is itself too large. They are moved so that their mean is the distance: what remains is how it varies with the contexts at
@@ -79,7 +79,6 @@ def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = D
         features: of samples, (context, sample, feature).
         reference: of the images that they are compared with.
         draws: how many, or 0. For 2000 samples each takes a millisecond for 128 features and a fifth of a second for Inception's 2048.
-        seed: of the draws.
 
     Returns:
         The distance and the draws (draw,).
@@ -109,16 +108,10 @@ def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = D
             common = root[:, None] * (common - to_mean[:, None] - to_mean + weight @ to_mean) * root
         return _joined(mean, spread + trace, np.linalg.eigvalsh(unbiased * common))
 
-    weights = np.repeat(context_weights(contexts, draws, seed), samples, axis=1) / samples
+    weights = np.repeat(context_weights(contexts, draws), samples, axis=1) / samples
     found = distance(np.full(len(seen), 1 / len(seen)))
     drawn = np.array([distance(weight) for weight in weights])
     return found, drawn - drawn.mean() + found if draws else drawn
-
-
-def interval(draws: Real) -> tuple[float, float]:
-    """95 % of draws."""
-    low, high = np.quantile(draws, BOUNDS)
-    return float(low), float(high)
 
 
 def _joined(mean: Real, trace: float, common: Real) -> float:

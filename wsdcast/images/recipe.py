@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from wsdcast.runs.names import (
     CLASSIFIER,
+    EMPIRICAL,
     GENERATOR,
     IMAGES,
     MOMENTS,
@@ -24,7 +25,7 @@ from wsdcast.runs.recipes import Experiment, LogSnrEnds, MomentsNetwork, Network
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-NEEDS_MORE = ("auto", "dpm3-v3")
+NEEDS_MORE = ("auto", EMPIRICAL)
 """Solvers that need a study or statistics of a generator of wind."""
 
 

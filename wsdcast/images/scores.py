@@ -164,15 +164,14 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(found)
 
 
-def drawn_metrics(statistics: xr.Dataset, draws: int = DRAWS, seed: int = 0) -> xr.Dataset:
-    """Metrics of bootstrap samples of contexts, by ``draw``; the same contexts for as many contexts and the same seed.
+def drawn_metrics(statistics: xr.Dataset, draws: int = DRAWS) -> xr.Dataset:
+    """Metrics of bootstrap samples of contexts, by ``draw``; the same contexts for as many contexts.
 
     Args:
         statistics: by ``context``; those that are NaN for a context are averaged over the others.
         draws: how many.
-        seed: of the draws.
     """
-    weights = xr.DataArray(context_weights(statistics.sizes["context"], draws, seed), dims=("draw", "context"))
+    weights = xr.DataArray(context_weights(statistics.sizes["context"], draws), dims=("draw", "context"))
 
     def resampled(field: xr.DataArray) -> xr.DataArray:
         share = xr.dot(field.notnull().astype(float), weights, dim="context")

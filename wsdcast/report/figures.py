@@ -14,13 +14,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.report.maps import forecast_maps
-from wsdcast.report.style import BASELINES, BLUE, GREY, LOOK, VERMILION, WIDTH, looks
+from wsdcast.report.style import BASELINES, COMPONENTS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
+
+Field = NDArray[np.floating]
 
 __all__ = ["forecast_maps", "hours", "rank_histograms", "region_skill", "reliability", "score_curves", "some_leads", "spectrum_ratios"]
 
+METRICS = {
+    "crps_fair": ("fair CRPS", "m/s"),
+    "energy_score": ("energy score", "m/s"),
+    "rmse": ("RMSE of the mean", "m/s"),
+    "spread_skill": ("spread / skill", ""),
+    "power_deviation": ("largest deviation of the spectrum", ""),
+}
+"""Label and unit of what the report sums up."""
+CURVES = ("crps_fair", "rmse", "spread_skill")
+"""Those of them that are drawn against lead time."""
 RARE = 1e-5
 """Share of the area below which a bin of probability is not shown."""
 SHADE: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
@@ -44,15 +55,32 @@ def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
     return sorted({0, leads // 2, leads - 1})
 
 
+def with_unit(metric: str) -> str:
+    """Label of one of :data:`METRICS`."""
+    label, unit = METRICS[metric]
+    return f"{label} ({unit})" if unit else label
+
+
+def probability_bins(at: xr.DataArray) -> tuple[NDArray[np.bool_], Field, Field, Field]:
+    """Bins of forecast probability that are shown, and of these the share of the area, the mean probability and the observed frequency.
+
+    Args:
+        at: reliability at one lead time and threshold.
+    """
+    area, *sums = (at.sel(of=kind).values for kind in ("area", "forecast", "observed"))
+    shown = area > RARE
+    forecast, observed = (each[shown] / area[shown] for each in sums)
+    return shown, area[shown], forecast, observed
+
+
 @matplotlib.rc_context(LOOK)
 def score_curves(scores: xr.Dataset) -> Figure:
     """Fair CRPS, RMSE of the mean and spread/skill against lead time, both wind components together."""
     both = scores.sel(variable="both", region="globe")
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
-    panels = (("crps_fair", "fair CRPS (m/s)"), ("rmse", "RMSE of the mean (m/s)"), ("spread_skill", "spread / skill"))
-    for axis, (metric, label) in zip(figure.subplots(1, 3), panels, strict=True):
+    for axis, metric in zip(figure.subplots(1, 3), CURVES, strict=True):
         _by_lead(axis, both, metric, looks(both["forecast"].values))
-        axis.set(xlabel="lead time (days)", ylabel=label)
+        axis.set(xlabel="lead time (days)", ylabel=with_unit(metric))
         axis.set_ylim(bottom=0)
     figure.axes[-1].axhline(1, **RIGHT)
     _legend_below(figure, figure.axes[0])
@@ -91,10 +119,10 @@ def rank_histograms(scores: xr.Dataset) -> Figure:
     figure, axes = _panels_by_lead(ours, 2.3)
     for axis, lead in zip(axes, some_leads(ours), strict=True):
         here = ours.isel(prediction_timedelta=lead)
-        for variable, colour, style in zip((*VARIABLES, SPEED), (BLUE, VERMILION, GREY), ("-", "--", ":"), strict=True):
-            label = variable.removeprefix("10m_").replace("_component_of_wind", "").replace("_", " ")
-            flat = here["rank"].size
-            axis.step(here["rank"], here.sel(variable=variable) * flat, where="mid", color=colour, label=label, linestyle=style)
+        flat = here["rank"].size
+        for variable, (label, (colour, style)) in COMPONENTS.items():
+            values, line = here.sel(variable=variable) * flat, LINE_STYLES[style]
+            axis.step(here["rank"], values, where="mid", color=colour, label=label, linestyle=line)
             if _has_starts(whole, "rank_histogram"):
                 sums = whole[["rank_histogram_by_start"]].sel(variable=variable, rank=ours["rank"])
                 low, high = flat * _interval(sums, lead, lambda mean: mean["rank_histogram_by_start"]).values
@@ -115,16 +143,14 @@ def reliability(scores: xr.Dataset) -> Figure:
     figure, axes = _panels_by_lead(ours, 3.1)
     for axis, lead in zip(axes, some_leads(ours), strict=True):
         here = ours.isel(prediction_timedelta=lead)
-        for threshold, colour, marker in zip(here["threshold"].values, (BLUE, VERMILION, GREY), "os^", strict=False):
-            area, forecast, observed = (here.sel(threshold=threshold, of=what).values for what in ("area", "forecast", "observed"))
-            there = area > RARE
-            x, y = forecast[there] / area[there], observed[there] / area[there]
+        for threshold, colour, marker in zip(here["threshold"].values, THRESHOLDS, "os^", strict=False):
+            shown, area, x, y = probability_bins(here.sel(threshold=threshold))
             axis.plot(x, y, color=colour, linewidth=0.8)
-            axis.scatter(x, y, 4 + 60 * np.sqrt(area[there]), color=colour, marker=marker, linewidths=0)
+            axis.scatter(x, y, 4 + 60 * np.sqrt(area), color=colour, marker=marker, linewidths=0)
             axis.plot([], [], color=colour, marker=marker, linewidth=0.8, label=f"above {threshold:g} m/s")
             if _has_starts(whole, "reliability"):
                 low, high = _interval(whole[["reliability_by_start"]].sel(threshold=threshold), lead, _frequency).values
-                axis.vlines(x, low[there], high[there], color=colour, linewidth=0.6)
+                axis.vlines(x, low[shown], high[shown], color=colour, linewidth=0.6)
         axis.plot([0, 1], [0, 1], **RIGHT)
         axis.set(xlabel="forecast probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
     axes[0].set_ylabel("observed frequency")

@@ -33,7 +33,9 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.report.coastlines import coastlines
+from wsdcast.report.maps import X_TICKS, Y_TICKS
 from wsdcast.report.panels import FONT, INK, Row, days_of, hover, in_hours, panel
+from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Chosen, Field, Fields, as_bytes, choose, read_speeds, unit_of, units_of
 from wsdcast.report.style import BLUE, VERMILION
 
@@ -69,8 +71,6 @@ SHORT = {"truth": "truth", "mean": "mean", "spread": "spread", **MEMBER}
 TITLES = {"truth": "truth", "mean": "ensemble mean", "spread": "spread of the ensemble", **MEMBER}
 PLACE = (50.0, 330.0)
 """Latitude and longitude of the plume that is shown first: where storms pass, in the North Atlantic if it is the Earth."""
-X_TICKS = {0: "0°", 90: "90° E", 180: "180°", 270: "90° W"}
-Y_TICKS = {-60: "60° S", 0: "0°", 60: "60° N"}
 WIDGET = {"font": f"14px {FONT}"}
 MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
 
@@ -133,7 +133,7 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     plume, series, unit = _plume(speeds.plumes, ahead, row, column)
     now = Span(location=days_of(ahead)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
-    places = [_place(latitude, longitude) for latitude in points[0] for longitude in points[1]]
+    places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
     valid = [f"truth, {in_words(time + step)}" for time in times for step in ahead]
     maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
 
@@ -249,11 +249,6 @@ def in_words(time: np.datetime64) -> str:
     """``2001-12-21 06 UTC``, with minutes where there are any."""
     text = str(time.astype("datetime64[m]")).replace("T", " ")
     return f"{text.removesuffix(':00')} UTC"
-
-
-def _place(latitude: float, longitude: float) -> str:
-    east = longitude if longitude <= 180 else 360 - longitude
-    return f"{abs(latitude):.1f}° {'N' if latitude >= 0 else 'S'}, {east:.1f}° {'E' if longitude <= 180 else 'W'}"
 
 
 def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float) -> str:

@@ -11,13 +11,11 @@ from bokeh.palettes import RdBu, Viridis256, interp_palette
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES
-from wsdcast.report.figures import RARE, hours, some_leads
+from wsdcast.report.figures import CURVES, METRICS, hours, probability_bins, some_leads
 from wsdcast.report.panels import (
     FAINT,
     INK,
     SAID,
-    Line,
     Row,
     add_line,
     days_of,
@@ -29,15 +27,10 @@ from wsdcast.report.panels import (
     panel,
     say_all,
 )
-from wsdcast.report.style import BASELINES, BLUE, GREY, PURPLE, VERMILION
+from wsdcast.report.style import BASELINES, COMPONENTS, THRESHOLDS, Look
 from wsdcast.verification.spectra import wavelength_of_wavenumber
 from wsdcast.verification.statistics import BOTH
 
-METRICS = {
-    "crps_fair": ("fair CRPS", "m/s"),
-    "rmse": ("RMSE of the ensemble mean", "m/s"),
-    "spread_skill": ("spread / skill", ""),
-}
 EQUATOR = float(wavelength_of_wavenumber(1))
 """Length in km."""
 WAVELENGTHS = [round(number * 10.0**power) for power in range(5) for number in (1, 2, 5)]
@@ -64,7 +57,8 @@ def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.float
 def score_curves(scores: xr.Dataset) -> Row:
     """Fair CRPS, RMSE of the mean and spread/skill by lead time, both components together, with intervals."""
     lines, figures = lines_of(scores["forecast"].values), []
-    for metric, (label, unit) in METRICS.items():
+    for metric in CURVES:
+        label, unit = METRICS[metric]
         if (field := found(scores, metric)) is None:
             continue
         on, curves = panel(label, "lead time (days)", unit), []
@@ -89,7 +83,7 @@ def score_curves(scores: xr.Dataset) -> Row:
 
 def rank_histograms(scores: xr.Dataset) -> Row:
     """How often so many members are below the truth, at the first, a middle and the last lead time."""
-    lines = {"u": (BLUE, "solid"), "v": (VERMILION, "dashed"), "wind speed": (GREY, "dotted")}
+    lines = dict(COMPONENTS.values())
     field = found(scores.isel(forecast=0), "rank_histogram")
     if field is None:
         return Row([], {})
@@ -98,10 +92,10 @@ def rank_histograms(scores: xr.Dataset) -> Row:
     for lead in some_leads(field):
         here = field.isel(prediction_timedelta=lead)
         on = panel(f"{hours(here)} h ahead", "members below the truth", "frequency / that of a flat one")
-        on.y_range, steps = Range1d(0, 1.1 * float(field.sel(variable=[*VARIABLES, SPEED]).max())), []
+        on.y_range, steps = Range1d(0, 1.1 * float(field.sel(variable=list(COMPONENTS)).max())), []
         ranks = here["rank"].values
         said = [f"{rank} below" for rank in ranks]
-        for variable, (name, (colour, dash)) in zip((*VARIABLES, SPEED), lines.items(), strict=True):
+        for variable, (name, (colour, dash)) in COMPONENTS.items():
             values = here.sel(variable=variable).values
             source = ColumnDataSource({"x": ranks, "y": values})
             on.step("x", "y", source=source, mode="center", line_color=colour, line_dash=dash, line_width=2)
@@ -118,7 +112,7 @@ def reliability(scores: xr.Dataset) -> Row:
     field = found(scores.isel(forecast=0), "reliability")
     if field is None:
         return Row([], {})
-    looks = ((BLUE, "solid"), (VERMILION, "dashed"), (PURPLE, "dotdash"))
+    looks = zip(THRESHOLDS, ("solid", "dashed", "dotdash"), strict=True)
     lines = {f"above {threshold:g} m/s": look for threshold, look in zip(field["threshold"].values, looks, strict=False)}
     figures = []
     for lead in some_leads(field):
@@ -126,9 +120,7 @@ def reliability(scores: xr.Dataset) -> Row:
         on = panel(f"{hours(here)} h ahead", "forecast probability", "observed frequency", x_range=(-0.03, 1.03), y_range=(-0.03, 1.03))
         on.line([0, 1], [0, 1], line_color=INK)
         for threshold, (name, (colour, dash)) in zip(here["threshold"].values, lines.items(), strict=False):
-            area, *sums = (here.sel(threshold=threshold, of=what).values for what in ("area", "forecast", "observed"))
-            there = area > RARE
-            share, (forecast, observed) = area[there], (each[there] / area[there] for each in sums)
+            _, share, forecast, observed = probability_bins(here.sel(threshold=threshold))
             said = [
                 f"{name}: forecast {100 * x:.0f} %, observed {100 * y:.0f} %, {100 * part:.2g} % of the area"
                 for x, y, part in zip(forecast, observed, share, strict=True)
@@ -149,7 +141,7 @@ def spectrum_ratios(scores: xr.Dataset) -> Row:
     field = field.sel(variable=BOTH).isel(wavenumber=slice(1, None))
     wavelength = EQUATOR / field["wavenumber"].values
     on = _waves(f"{field['forecast'].values[0]}, three lead times", "power of members / truth", wavelength, y_axis_type="log")
-    curves, lines, looks = [], dict[str, Line](), ((Viridis256[20], "solid"), (Viridis256[110], "dashed"), (Viridis256[190], "dotdash"))
+    curves, lines, looks = [], dict[str, Look](), ((Viridis256[20], "solid"), (Viridis256[110], "dashed"), (Viridis256[190], "dotdash"))
     for lead, look in zip(some_leads(field), looks, strict=False):
         here = field.isel(forecast=0, prediction_timedelta=lead)
         lines[f"{hours(here)} h"] = look

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.report.style import LOOK, WIDTH
 
+X_TICKS = {0: "0°", 90: "90°E", 180: "180°", 270: "90°W"}
+Y_TICKS = {-60: "60°S", 0: "0°", 60: "60°N"}
+
 Lines = Sequence[NDArray[np.floating]]
 """Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from 0 to 360."""
 
@@ -57,8 +60,8 @@ def draw_map(
     axis.grid(False)
     axis.spines[:].set_visible(True)
     axis.set_title(title)
-    axis.set_xticks([0, 90, 180, 270], ["0°", "90°E", "180°", "90°W"], fontsize=6)
-    axis.set_yticks([-60, 0, 60], ["60°S", "0°", "60°N"], fontsize=6)
+    axis.set_xticks(list(X_TICKS), X_TICKS.values(), fontsize=6)
+    axis.set_yticks(list(Y_TICKS), Y_TICKS.values(), fontsize=6)
     return image
 
 

@@ -14,27 +14,14 @@ from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, Span
 from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
-from wsdcast.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION
-from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.report.style import FORECASTS, ORANGE, PURPLE, SKY, Look
 
 FONT = "system-ui, sans-serif"
 INK, FAINT = "#1f2937", "#e5e7eb"
-OURS = (BLUE, "solid")
-KNOWN = {
-    "wsdcast": OURS,
-    MOMENTS_ALONE: (VERMILION, "dashed"),
-    "persistence": (GREY, "dotted"),
-    "climatology": (GREEN, "dotdash"),
-    "probabilistic climatology": (GREEN, "dotdash"),
-    "climatological mean": (GREEN, "dotted"),
-}
 DASHES = {"solid": "", "dashed": "6 3", "dotted": "2 3", "dotdash": "2 3 6 3"}
 
 SAID = "<div style='white-space: pre-line'>@said</div>"
 """What is shown under the pointer where a column has it in words."""
-
-Line = tuple[str, str]
-"""Colour and dash."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,7 @@ class Row:
     """Figures side by side, and the lines that they share by name."""
 
     figures: Sequence[Panel]
-    lines: dict[str, Line]
+    lines: dict[str, Look]
 
     def legend(self) -> str:
         """The names beside pieces of their lines, as HTML."""
@@ -54,11 +41,12 @@ class Row:
         return f"<p class=legend>{''.join(items)}</p>"
 
 
-def lines_of(forecasts: Iterable[Any]) -> dict[str, Line]:
+def lines_of(forecasts: Iterable[Any]) -> dict[str, Look]:
     """A line for each forecast: the reported one, which is the first, the well-known ones, and others."""
-    spare, found = cycle([(PURPLE, "solid"), (ORANGE, "dashed"), (SKY, "dotdash"), (INK, "dotted")]), dict[str, Line]()
+    spare, found = cycle([(PURPLE, "solid"), (ORANGE, "dashed"), (SKY, "dotdash"), (INK, "dotted")]), dict[str, Look]()
     for name in map(str, forecasts):
-        found[name] = KNOWN.get(name) or (next(spare) if found else OURS)
+        colour, dash = FORECASTS.get(name) or (next(spare) if found else FORECASTS["wsdcast"])
+        found[name] = colour, "dotted" if dash == "sparse" else dash  # which Bokeh does not have
     return found
 
 
@@ -88,7 +76,7 @@ def panel(title: str, x_label: str, y_label: str, **options: Any) -> Panel:
     return made
 
 
-def add_line(on: Panel, line: Line, data: dict[str, Any]) -> GlyphRenderer:
+def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
     """Draw ``y`` over ``x`` with the band from ``low`` to ``high`` if it has one; returns the line.
 
     Args:
@@ -128,9 +116,9 @@ def say_all(on: Panel, curves: Sequence[GlyphRenderer], said: Sequence[str]) -> 
         hover(on, [first], SAID, mode="vline")
 
 
-def mark_right(on: Panel, value: float = 1) -> None:
+def mark_right(on: Panel) -> None:
     """The line of a perfect forecast."""
-    on.add_layout(Span(location=value, dimension="width", line_color=INK, line_width=1, level="underlay"))
+    on.add_layout(Span(location=1, dimension="width", line_color=INK, line_width=1, level="underlay"))
 
 
 def found(scores: xr.Dataset, name: str) -> xr.DataArray | None:

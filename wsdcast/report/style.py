@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.runs.names import MOMENTS_ALONE
 
 # Pictures are written to files; no window is ever opened.
@@ -43,22 +44,45 @@ _FILES: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "wsdc
 # Okabe and Ito's, which the colour-blind tell apart, darkest first.
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b7280"
 
-COLOURS = {
-    "wsdcast": BLUE,
-    MOMENTS_ALONE: VERMILION,
-    "persistence": GREY,
-    "climatology": GREEN,
-    "probabilistic climatology": GREEN,
-    "climatological mean": GREEN,
+Look = tuple[str, str]
+"""Colour and style of a line."""
+
+FORECASTS: dict[str, Look] = {
+    "wsdcast": (BLUE, "solid"),
+    MOMENTS_ALONE: (VERMILION, "dashed"),
+    "persistence": (GREY, "dotted"),
+    "climatology": (GREEN, "dotdash"),
+    "probabilistic climatology": (GREEN, "dotdash"),
+    "climatological mean": (GREEN, "sparse"),
 }
-STYLES = {
-    "wsdcast": "-",
-    MOMENTS_ALONE: "--",
-    "persistence": ":",
-    "climatology": "-.",
-    "probabilistic climatology": "-.",
-    "climatological mean": (0, (1, 3)),
+COMPONENTS: dict[str, tuple[str, Look]] = {
+    VARIABLES[0]: ("u", (BLUE, "solid")),
+    VARIABLES[1]: ("v", (VERMILION, "dashed")),
+    SPEED: ("wind speed", (GREY, "dotted")),
 }
+"""Label and look of each component of the wind."""
+THRESHOLDS = (BLUE, VERMILION, GREY)
+"""Colours of thresholds of wind speed, in order."""
+PRIORS = {
+    "warm": "#0b6e99",
+    "standard": "#b91c1c",
+    "features-only": "#d97706",
+    "mean-only": "#7c3aed",
+    "unblended": "#059669",
+    "plain-blend": "#65a30d",
+    "climatology": "#6b7280",
+    "given": "#111827",
+}
+"""Colours of priors in studies."""
+LINE_STYLES: dict[str, Any] = {
+    "solid": "-",
+    "dashed": "--",
+    "dotted": ":",
+    "dotdash": "-.",
+    "sparse": (0, (1, 3)),
+    "spare": (0, (4, 1, 1, 1)),
+}
+"""What matplotlib calls them."""
 BASELINES = ("persistence", "climatology", "probabilistic climatology", "climatological mean")
 """Forecasts that nobody made."""
 
@@ -68,8 +92,8 @@ def looks(forecasts: Iterable[str]) -> dict[str, dict[str, Any]]:
     spare = cycle([PURPLE, SKY, ORANGE, "black"])
     found: dict[str, dict[str, Any]] = {}
     for name in map(str, forecasts):
-        known = name if found or name in COLOURS else "wsdcast"
-        found[name] = {"color": COLOURS.get(known) or next(spare), "linestyle": STYLES.get(known, (0, (4, 1, 1, 1)))}
+        colour, style = FORECASTS.get(name) or ((next(spare), "spare") if found else FORECASTS["wsdcast"])
+        found[name] = {"color": colour, "linestyle": LINE_STYLES[style]}
     return found
 
 

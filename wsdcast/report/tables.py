@@ -10,26 +10,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.store.zarr_store import SPEED
-from wsdcast.report.figures import hours, some_leads
+from wsdcast.report.figures import METRICS, hours, some_leads, with_unit
 from wsdcast.report.interactive_scores import interval_of, with_interval
 from wsdcast.report.panels import found
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY
 from wsdcast.verification.statistics import BOTH, GLOBE
-
-SUMMARY = {
-    "crps_fair": ("fair CRPS", "m/s"),
-    "energy_score": ("energy score", "m/s"),
-    "rmse": ("RMSE of the mean", "m/s"),
-    "spread_skill": ("spread / skill", ""),
-    "power_deviation": ("largest deviation of the spectrum", ""),
-}
 
 
 def summary(scores: xr.Dataset) -> str:
     """Every metric at the first, a middle and the last lead time, all forecasts side by side, with intervals."""
     names = [str(name) for name in scores["forecast"].values]
     rows = []
-    for metric, (label, unit) in SUMMARY.items():
+    for metric in METRICS:
         if (field := found(scores, metric)) is None:
             continue
         for lead in some_leads(scores):
@@ -38,7 +30,7 @@ def summary(scores: xr.Dataset) -> str:
             for name in names:
                 here = {axis: value for axis, value in {"forecast": name, **at}.items() if axis in field.dims}
                 cells.append(with_interval(float(field.sel(here)), interval_of(scores, metric, forecast=name, **at), ""))
-            name = "" if lead else f"{label} ({unit})" if unit else label  # once for its lead times
+            name = "" if lead else with_unit(metric)  # once for its lead times
             rows.append([name, f"{hours(scores.isel(prediction_timedelta=lead))} h", *cells])
     return html_table(["", "lead", *names], rows, headed=True)
 

@@ -11,12 +11,16 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 
 
+WAITING = 2
+"""Calls that wait at most."""
+
+
 @contextmanager
-def in_background(waiting: int = 2) -> Iterator[Callable[..., None]]:
+def in_background() -> Iterator[Callable[..., None]]:
     """A way to have functions called, in order, by one thread: ``later(function, *arguments)``.
 
-    At most ``waiting`` calls wait, so that what they hold in memory stays bounded; then ``later`` waits too. A call that fails raises its
-    error at the next ``later`` or at the end of the block, and no call after it is made.
+    At most :data:`WAITING` calls wait, so that what they hold in memory stays bounded; then ``later`` waits too. A call that fails raises
+    its error at the next ``later`` or at the end of the block, and no call after it is made.
     """
     failed: list[BaseException] = []
     calls: deque[Future[None]] = deque()
@@ -33,7 +37,7 @@ def in_background(waiting: int = 2) -> Iterator[Callable[..., None]]:
     with ThreadPoolExecutor(1) as thread:
 
         def later(function: Callable[..., None], *arguments: Any) -> None:
-            while len(calls) >= waiting or (calls and calls[0].done()):
+            while len(calls) >= WAITING or (calls and calls[0].done()):
                 calls.popleft().result()
             calls.append(thread.submit(call, function, *arguments))
 

@@ -11,14 +11,15 @@ SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
 STUDY, STUDY_PAGE = "study.nc", "study.html"
 IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
 
-PriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "given"]
+SharedPriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology"]
+PriorName = Literal[SharedPriorName, "given"]
 """Where flow matching starts, and what the generator is told (docs/method.md)."""
 
-ImagePriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "class-climatology"]
+ImagePriorName = Literal[SharedPriorName, "class-climatology"]
 """The same for images."""
 
 GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
-"""Flow times between which a solver steps."""
+"""Flow times between which a solver steps. Each is a function of :mod:`wsdcast.warmstart.times`, with ``_`` for ``-``."""
 
 SolverName = Literal[
     "auto",
@@ -30,14 +31,23 @@ SolverName = Literal[
     "ab2",
     "ab3",
     "ab4",
-    "dpm1",
     "dpm2",
     "dpm3",
     "dpm3-v3",
     "explicit_adams",
     "implicit_adams",
 ]
-"""Solvers; ``auto`` chooses one with its grid."""
+"""Solvers; ``auto`` chooses one with its grid. The others are functions of :mod:`wsdcast.warmstart.solvers` or
+:mod:`wsdcast.warmstart.dpm` of the same name, or :data:`EMPIRICAL` and :data:`TORCHDIFFEQ`."""
+
+EMPIRICAL: SolverName = "dpm3-v3"
+"""DPM-Solver-v3 of order 3, which needs statistics of the model."""
+
+TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
+"""Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
+
+SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "euler"}
+"""Solvers of version 0.1.0 that are gone, and the solver that does the same."""
 
 FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
 """What ``wsdcast plot`` draws (docs/plot.md)."""

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import SAME_SOLVER
 
 
 class Section(BaseModel):
@@ -196,10 +197,14 @@ def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
 
 
 def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]:
-    """The same keys and values with the names of version 0.1.0 replaced: what that version has stored goes on to be read."""
+    """The same keys and values with the keys and solvers of version 0.1.0 replaced: what that version has stored goes on to be read."""
     renamed = {}
     for key, value in content.items():
         new = NEW_NAMES.get(f"{section}.{key}") or (NEW_NAMES.get(key) if section or isinstance(value, dict) else None) or key
+        if key == "solver":
+            value = SAME_SOLVER.get(value, value)
+        elif key == "solvers":
+            value = list(dict.fromkeys(SAME_SOLVER.get(solver, solver) for solver in value))
         renamed[new.rpartition(".")[2]] = with_new_names(value, key) if isinstance(value, dict) else value
     return renamed
 
@@ -233,5 +238,7 @@ def _reason(item: Any) -> str:
     if item["type"] == "extra_forbidden":
         new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
         return f"is called {new} now" if new else "unknown key"
+    if same := SAME_SOLVER.get(str(item["input"])):
+        return f"the solver {item['input']} is gone; {same} is the same"
     reason = str(item["msg"]).removeprefix("Value error, ")
     return f"{reason[0].lower()}{reason[1:]}, not {item['input']!r}" if item["type"] != "value_error" else reason

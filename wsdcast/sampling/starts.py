@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from wsdcast.runs.names import ImagePriorName, PriorName
-from wsdcast.warmstart.ablations import features_only, mean_only, no_blending, plain_blending
+from wsdcast.warmstart import ablations
 from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments, PriorOf, Start, warm_start
 
-STARTS: dict[str, Start] = {
-    "mean-only": mean_only,
-    "features-only": features_only,
-    "unblended": partial(informed_prior, blend=no_blending),
-    "plain-blend": partial(informed_prior, blend=plain_blending),
-}
-"""What is made of the moments; all others start from them as they are, blended by Eq. 4."""
-
 
 def start_of(prior: PriorName | ImagePriorName) -> Start:
-    """What a prior makes of predicted moments."""
-    return STARTS.get(prior, informed_prior)
+    """What a prior makes of predicted moments.
+
+    That is the function of :mod:`wsdcast.warmstart.ablations` of its name, with ``_`` for ``-``. All others start from the moments as they
+    are, blended by Eq. 4.
+    """
+    return getattr(ablations, prior.replace("-", "_"), informed_prior)
 
 
 def moments_alone(moments: Moments) -> PriorOf:

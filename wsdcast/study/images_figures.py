@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FormatStrFormatter, Locator, LogLocator, NullLocator
 
 from wsdcast.images.score_page import LABELS
-from wsdcast.report.style import LOOK
-from wsdcast.study.page import COLOURS
+from wsdcast.report.style import LOOK, PRIORS
 
 MAIN_PRIORS = ("standard", "warm")
 DISTANCES = ("fid", "classifier_distance", "power_deviation")
@@ -139,7 +138,7 @@ def solvers_of(study: xr.Dataset) -> list[tuple[str, str]]:
 
 def _look(prior: str) -> dict[str, Any]:
     main = prior in MAIN_PRIORS
-    return {"color": COLOURS.get(prior, "black"), "linestyle": "-" if main else "--", "zorder": 2.2 if main else 2}
+    return {"color": PRIORS.get(prior, "black"), "linestyle": "-" if main else "--", "zorder": 2.2 if main else 2}
 
 
 def _panels(scores: Sequence[str]) -> tuple[Figure, list[Axes]]:

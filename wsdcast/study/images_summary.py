@@ -11,10 +11,11 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.images.evaluation import DRAWS, bounds, scored
-from wsdcast.images.frechet import FeatureStatistics, interval
+from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.runs.names import WITHOUT_NETWORK
 from wsdcast.runs.progress import track
 from wsdcast.study.images_page import diverged
+from wsdcast.verification.bootstrap import BOUNDS
 from wsdcast.weather.samplers import CRPS_TOLERANCE
 
 CALIBRATED = "warm, calibrated"
@@ -140,7 +141,7 @@ def _halves(first: str, at: dict[tuple[str, int], int], found: list[dict[str, di
         if pairs and name in found[0]:
             ours, theirs = ([found[pair[which]][name] for pair in pairs] for which in (0, 1))
             study[f"{name}_difference"] = ("standard_nfe", [a["value"] - b["value"] for a, b in zip(ours, theirs, strict=True)])
-            limits = [interval(a["draws"] - b["draws"]) for a, b in zip(ours, theirs, strict=True)]
+            limits = [np.quantile(a["draws"] - b["draws"], BOUNDS) for a, b in zip(ours, theirs, strict=True)]
             study[f"{name}_difference_interval"] = (("standard_nfe", "bound"), limits)
             by_seed = [a["by_seed"] - b["by_seed"] for a, b in zip(ours, theirs, strict=True)]
             study[f"{name}_difference_by_seed"] = (("standard_nfe", "seed"), by_seed)

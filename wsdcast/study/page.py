@@ -11,18 +11,9 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from wsdcast.report.page import STYLE, picture
+from wsdcast.report.style import PRIORS
 from wsdcast.runs.names import MOMENTS_ALONE
 
-COLOURS = {
-    "warm": "#0b6e99",
-    "standard": "#b91c1c",
-    "features-only": "#d97706",
-    "mean-only": "#7c3aed",
-    "unblended": "#059669",
-    "plain-blend": "#65a30d",
-    "climatology": "#6b7280",
-    "given": "#111827",
-}
 LABELS = (
     ("crps_6h", "fair CRPS at 6 h (m/s)"),
     ("power_deviation_6h", "spectrum: mean |1 - ratio|"),
@@ -99,10 +90,10 @@ def by_evaluations(study: xr.Dataset) -> Figure:
     for axis, (name, label) in zip(figure.subplots(1, 3), LABELS, strict=True):
         for prior in _priors(study):
             curve, main = _curve(study, prior), prior in ("warm", "standard", "features-only")
-            axis.plot(curve["cost"], curve[name], color=COLOURS[prior], label=prior, marker=".", linestyle="-" if main else "--")
+            axis.plot(curve["cost"], curve[name], color=PRIORS[prior], label=prior, marker=".", linestyle="-" if main else "--")
             if main:
                 low, high = curve[f"{name}_interval"].transpose("bound", "setting").values
-                axis.fill_between(curve["cost"], low, high, color=COLOURS[prior], alpha=0.15)
+                axis.fill_between(curve["cost"], low, high, color=PRIORS[prior], alpha=0.15)
         alone = study[name].values[study["nfe"].values == 0]
         if name == "crps_6h" and alone.size:
             axis.axhline(alone[0], color="black", linewidth=0.8, linestyle=":", label=MOMENTS_ALONE)
@@ -132,12 +123,12 @@ def by_lead(study: xr.Dataset) -> Figure:
             curve = curves.isel(setting=number)
             low, high = factor * curve[f"{name}_interval"].transpose("bound", "prediction_timedelta").values
             at = days + 0.06 * (number - (curves.sizes["setting"] - 1) / 2)  # side by side
-            line = {"color": COLOURS[prior], "alpha": shade}
+            line = {"color": PRIORS[prior], "alpha": shade}
             axis.plot(at, factor * curve[name], marker=".", label=f"{curve['nfe'].item()} evaluations", **line)
             axis.vlines(at, low, high, **line)
         if curves.sizes["setting"]:
             last = curves.isel(setting=-1)
-            axes[0].plot(days, last["crps"], color=COLOURS[prior], marker=".", label=f"{prior}, {last['nfe'].item()}")
+            axes[0].plot(days, last["crps"], color=PRIORS[prior], marker=".", label=f"{prior}, {last['nfe'].item()}")
         if name == "crps_gain":
             axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=prior, xlabel="lead time (days)", ylabel=label if axis is axes[1] else None)
@@ -167,7 +158,7 @@ def spectra(study: xr.Dataset) -> Figure:
     for prior in _priors(study):
         curve, main = _curve(study, prior), prior in priors
         axes[-1].plot(
-            curve["nfe"], curve["power_deviation_sum_6h"], color=COLOURS[prior], label=prior, marker=".", linestyle="-" if main else "--"
+            curve["nfe"], curve["power_deviation_sum_6h"], color=PRIORS[prior], label=prior, marker=".", linestyle="-" if main else "--"
         )
     axes[-1].set(yscale="log", xlabel="evaluations", title="sum of |1 - ratio|")
     axes[-1].grid(alpha=0.3)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.data.steps import STEP
 from wsdcast.runs.names import WITHOUT_NETWORK
 from wsdcast.study.page import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
@@ -102,7 +103,7 @@ def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Da
 
 def _draws(sums: xr.Dataset) -> xr.Dataset:
     """Metrics of bootstrap samples, (draw, setting, seed, ...)."""
-    last = sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else np.timedelta64(6, "h")
+    last = sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else STEP
     return metrics(resampled(sums, block_weights(sums["time"].values, last)))
 
 

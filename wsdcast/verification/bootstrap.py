@@ -13,7 +13,7 @@ AT_ONCE = np.timedelta64(0, "h")
 BOUNDS = (0.025, 0.975)
 
 
-def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = AT_ONCE, draws: int = DRAWS, seed: int = 0) -> xr.DataArray:
+def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = AT_ONCE, draws: int = DRAWS) -> xr.DataArray:
     """Weights of start dates in bootstrap samples of circular blocks of them (Politis and Romano 1992), (draw, time), each row of sum 1.
 
     The same dates for everything that is compared, so that differences are of the same weather.
@@ -22,12 +22,11 @@ def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = AT_ONCE,
         times: start dates, evenly spaced but for rounding.
         lead: the longest lead time; what is verified at the same time belongs together, so blocks are :data:`BLOCK` and this long.
         draws: how many samples.
-        seed: of the draws.
     """
     count = times.size
     spacing = (times[-1] - times[0]) / max(1, count - 1)
     length = int(np.clip(np.ceil((BLOCK + lead) / max(spacing, np.timedelta64(1, "s"))), 1, max(1, count // 2)))
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     firsts = random.integers(0, count, (draws, -(-count // length)))
     chosen = ((firsts[:, :, None] + np.arange(length)) % count).reshape(draws, -1)[:, :count]
     weights = np.zeros((draws, count))

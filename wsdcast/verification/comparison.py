@@ -17,8 +17,8 @@ AGREEMENT = 1e-5
 """Relative; how well the scores of a forecast that both have must agree."""
 
 
-def compare(first: xr.Dataset, second: xr.Dataset, region: str = GLOBE, variable: str = BOTH) -> list[dict[str, Any]]:
-    """Differences of scores at the lead times that both have, over the starts that both have, as rows.
+def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
+    """Differences of scores over the globe, of both components, at the lead times that both have, over the starts that both have, as rows.
 
     Each row has the scores of both, the difference ``first - second`` (below zero the first is better), its 95 % interval and p, the
     probability of as large a difference if there were none: both from block bootstrap samples of the start dates, the same for both
@@ -27,7 +27,6 @@ def compare(first: xr.Dataset, second: xr.Dataset, region: str = GLOBE, variable
     Args:
         first, second: statistics by start of each and of what stood beside it, (forecast, time, prediction_timedelta, ...); the first of
             their forecasts are compared.
-        region, variable: of the scores.
 
     Raises:
         UserError: if they have no start or lead time in common, or were scored against other truth.
@@ -37,7 +36,7 @@ def compare(first: xr.Dataset, second: xr.Dataset, region: str = GLOBE, variable
     if not times.size or not leads.size:
         raise UserError(f"the two have no {'lead' if times.size else 'start'} time in common")
     ours, theirs = (
-        one[list(NEEDED)].sel(time=times, prediction_timedelta=leads, region=region).sel(variable=variable) for one in (first, second)
+        one[list(NEEDED)].sel(time=times, prediction_timedelta=leads, region=GLOBE).sel(variable=BOTH) for one in (first, second)
     )
     _require_same_truth(ours, theirs)
     both = xr.concat([one.isel(forecast=0, drop=True) for one in (ours, theirs)], dim="which")

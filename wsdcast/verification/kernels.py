@@ -137,9 +137,9 @@ def debiased_squared_error(of: Ranked, truth: Field) -> Field:
     return squared_error(of, truth) - variance(of) / of.members
 
 
-def ranks(of: Ranked, seed: int = 0) -> NDArray[np.intp]:
+def ranks(of: Ranked) -> NDArray[np.intp]:
     """How many members are below the truth; among those equal to it the truth takes a random place."""
-    return of.below + np.random.default_rng(seed).integers(0, of.equal + 1)
+    return of.below + np.random.default_rng(0).integers(0, of.equal + 1)
 
 
 def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:

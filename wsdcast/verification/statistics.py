@@ -44,9 +44,6 @@ PROBABILITIES = np.linspace(0, 1, 11)
 LAGS = (1, 4)
 """Distances in points of the pairs of the variogram score."""
 
-AVERAGED = ("crps_fair", "crps_standard", "bias", "rank_histogram", "energy_score", "variogram_score", "brier_score", "reliability")
-"""Statistics whose averages are scores as they are."""
-
 ABOUT = {
     "crps_fair": ("continuous ranked probability score, unbiased in the number of members", "m s-1"),
     "crps_standard": ("continuous ranked probability score of the empirical distribution", "m s-1"),
@@ -194,7 +191,7 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
     """Metrics from statistics that were averaged over starts (and, where wanted, over variables).
 
     ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); 1 for a reliable ensemble of any size.
-    Spectra as in :func:`spectral`; what needs nothing but averaging keeps its name.
+    Spectra as in :func:`spectral`; a statistic under the name of a metric is that metric once it is averaged.
     """
     spread_skill = (mean["variance"] / mean["squared_error_debiased"]) ** 0.5
     found = {
@@ -203,7 +200,7 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
         # A forecast without members has no spread to judge.
         "spread_skill": spread_skill.where(mean["variance"] > 0),
     }
-    scores = xr.Dataset({name: mean[name] for name in AVERAGED if name in mean} | found)
+    scores = xr.Dataset({name: mean[name] for name in ABOUT if name in mean} | found)
     return scores.merge(spectral(mean)) if "power" in mean else scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,6 +42,10 @@ def mean_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
 def features_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
     """N(0, 1) with the moments as inputs of the generator: the control that tells their use as features from their use as a start."""
     return ToldPrior(torch.zeros_like(mean), torch.ones_like(std), told=informed_prior(mean, std, *factors).features())
+
+
+unblended = partial(informed_prior, blend=no_blending)
+plain_blend = partial(informed_prior, blend=plain_blending)
 
 
 def standard_moments(channels: int) -> Moments:

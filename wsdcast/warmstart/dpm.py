@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -28,10 +29,10 @@ from wsdcast.warmstart.solvers import Velocity, Watch, combine, unwatched
 
 
 def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """DPM-Solver++ of order 1, 2 or 3, one evaluation a step. Order 1 is Euler's method.
+    """DPM-Solver++ of order 2 or 3, one evaluation a step. Order 1 would be Euler's method.
 
     Args:
-        order: 1, 2 or 3.
+        order: 2 or 3.
         velocity, noise, times: as for any solver; times from 0 to 1.
         watch: called with each state.
     """
@@ -46,6 +47,9 @@ def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, 
         x = (1 - end) / (1 - start) * x + combine(weights, [data for _, data in usable])
         watch(x)
     return x
+
+
+dpm2, dpm3 = partial(dpm_solver, 2), partial(dpm_solver, 3)
 
 
 def _log_snr(t: float) -> float:

@@ -5,41 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.warmstart import times
-from wsdcast.warmstart.dpm import Statistics, dpm_solver, dpm_solver_v3
-from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, euler, heun2, heun3, midpoint, rk4, unwatched
+from wsdcast.runs.names import EMPIRICAL, TORCHDIFFEQ, GridName, SolverName
+from wsdcast.warmstart import dpm, solvers, times
+from wsdcast.warmstart.dpm import Statistics, dpm_solver_v3
+from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, unwatched
 
+NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
 SOLVERS: dict[str, Watched] = {
-    "euler": euler,
-    "midpoint": midpoint,
-    "heun2": heun2,
-    "heun3": heun3,
-    "rk4": rk4,
-    "ab2": partial(adams_bashforth, 2),
-    "ab3": partial(adams_bashforth, 3),
-    "ab4": partial(adams_bashforth, 4),
-    "dpm1": partial(dpm_solver, 1),
-    "dpm2": partial(dpm_solver, 2),
-    "dpm3": partial(dpm_solver, 3),
+    name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (EMPIRICAL, *TORCHDIFFEQ)
 }
-GRIDS: dict[str, Callable[[int], Tensor]] = {
-    "uniform": times.uniform,
-    "quadratic": times.quadratic,
-    "log-snr": times.log_snr,
-    "edm": times.edm,
-}
-EMPIRICAL = "dpm3-v3"
-"""DPM-Solver-v3 of order 3, which needs statistics of the model."""
-
-TORCHDIFFEQ = ("explicit_adams", "implicit_adams")
-"""Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
-
-NAMES = (*SOLVERS, EMPIRICAL, *TORCHDIFFEQ)
+GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
 
 
 def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = None) -> Watched:

@@ -20,22 +20,20 @@ rollout makes the standard deviation large, which makes the next state stranger 
 class MomentsModel(nn.Module):
     """A network turned into ``context -> (mean, std)``, or ``(mean, std, factors)`` if it is to predict correlations.
 
-    With ``residual`` the mean is the first ``channels`` channels of the context plus what the network adds. A weather context is
+    The mean is the first ``channels`` channels of the context plus what the network adds. A weather context is
     (state now, state before), so an untrained network, whose output is zero, predicts persistence of the state now.
 
     Args:
         network: maps (batch, context channels, ...) to (batch, (2 + rank) channels, ...).
         channels: channels of the target.
-        residual: whether the mean is added to the context's first channels.
         rank: how many patterns of correlation are predicted beside the moments (:class:`CorrelatedPrior`).
         maximum_std: above it the predicted standard deviation is clipped; infinite: nowhere, as in the paper.
     """
 
-    def __init__(self, network: nn.Module, channels: int, residual: bool = True, rank: int = 0, maximum_std: float = MAXIMUM_STD) -> None:
+    def __init__(self, network: nn.Module, channels: int, rank: int = 0, maximum_std: float = MAXIMUM_STD) -> None:
         super().__init__()
         self.network = network
         self.channels = channels
-        self.residual = residual
         self.rank = rank
         self.maximum_std = maximum_std
         self.calibration: Tensor
@@ -45,8 +43,7 @@ class MomentsModel(nn.Module):
         """Mean and standard deviation, each (batch, channels, ...); with a rank also factors, (batch, rank, channels, ...)."""
         # In the precision of the context, also where the network computes in bfloat16.
         mean, raw_std, *raw_factors = self.network(context).to(context.dtype).split(self.channels, dim=1)
-        if self.residual:
-            mean = mean + context[:, : self.channels]
+        mean = mean + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
         # Shifted so that training starts from a std of 0.2, not 0.7: nearer to what a step of 6 h leaves uncertain.
         std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, self.maximum_std) * calibration

@@ -8,6 +8,7 @@ log signal-to-noise ratio (DPM-Solver++, in :mod:`wsdcast.warmstart.dpm`). :mod:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -122,6 +123,9 @@ def adams_bashforth(
                 x = x + (1 - momentum) / momentum * combine(_quadrature(known[: len(changes)], start, end), changes)
         watch(x)
     return x
+
+
+ab2, ab3, ab4 = (partial(adams_bashforth, order) for order in (2, 3, 4))
 
 
 def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: float, slope: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 
 from wsdcast.runs.names import (
     ANALYSIS,
+    EMPIRICAL,
     FORECAST,
     GENERATOR,
     MOMENTS,
@@ -182,7 +183,7 @@ class Rollout(Section):
     @property
     def needs_statistics(self) -> bool:
         """Whether the solver needs statistics of the generator."""
-        return self.solver == "dpm3-v3"
+        return self.solver == EMPIRICAL
 
     @property
     def steps(self) -> int:

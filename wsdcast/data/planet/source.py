@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from wsdcast.data.harmonics import Complex, Real, SphericalHarmonics, gaussian_latitudes
 
-RADIUS = 6.371e6  # m
+RADIUS = 6.371e6  # m, of the simulated planet: with the Earth's of wsdcast.data.grid it would be another planet, and all its results others
 ROTATION = 7.292e-5  # s-1
 DAY = 86400.0  # s
 UPPER, LOWER = 0, 1

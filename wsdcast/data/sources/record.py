@@ -149,7 +149,7 @@ def _names() -> str:
     return " or ".join(WIND_NAMES["u"][:3])
 
 
-def _some(names: Iterable[str], most: int = 5) -> str:
+def _some(names: Iterable[str]) -> str:
     """The first few of many names."""
-    listed = list(names)
+    listed, most = list(names), 5
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") if listed else "nothing"

@@ -41,23 +41,17 @@ SHARES = np.cumsum(RADII**-3 * (1 + 2 * RADII) ** 2 * np.gradient(RADII))
 Real = NDArray[np.float64]
 
 
-def made_images(count: int, seed: int, size: int = 32) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images of dead leaves and their kinds.
+def made_image(number: int, seed: int, size: int = 32) -> tuple[NDArray[np.uint8], int]:
+    """An image of dead leaves and its kind.
 
     Args:
-        count: how many; the first ones do not depend on it.
+        number: which of the images with this seed.
         seed: of all that is random.
         size: pixels a side.
 
     Returns:
-        uint8 (count, size, size, 3), and the numbers in :data:`KINDS` (count,).
+        uint8 (size, size, 3), and the number of its kind in :data:`KINDS`.
     """
-    images = [made_image(number, seed, size) for number in range(count)]
-    return np.stack([image for image, _ in images]), np.array([kind for _, kind in images])
-
-
-def made_image(number: int, seed: int, size: int = 32) -> tuple[NDArray[np.uint8], int]:
-    """One of them: uint8 (size, size, 3), and its kind."""
     random = np.random.default_rng([seed, number])
     kind = int(random.integers(len(KINDS)))
     side = FINER * size
