@@ -1,4 +1,4 @@
-"""The names that recipes, run directories and the command line share."""
+"""Names that recipes, run directories and the command line share: artefacts, priors, solvers, grids of flow times, figures."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ STUDY, STUDY_PAGE = "study.nc", "study.html"
 IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
 
 PriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "given"]
-"""Where flow matching starts, and what the generator is told (docs/method.md)."""
+"""Priors: where flow matching starts, and what the generator reads of the moments (docs/method.md)."""
 
 ImagePriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology", "class-climatology"]
-"""The same for images."""
+"""Priors of the image benchmark."""
 
 GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
-"""Flow times between which a solver steps."""
+"""Grids of the flow times between which a solver steps."""
 
 SolverName = Literal[
     "auto",
@@ -37,13 +37,13 @@ SolverName = Literal[
     "explicit_adams",
     "implicit_adams",
 ]
-"""Solvers; ``auto`` chooses one with its grid."""
+"""Solvers of the flow; ``auto`` chooses a solver and its grid."""
 
 FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
-"""What ``wsdcast plot`` draws (docs/plot.md)."""
+"""Figures that ``wsdcast plot`` draws (docs/plot.md)."""
 
 MOMENTS_ALONE = "moments alone"
-"""What the predicted moments by themselves are called in tables and figures."""
+"""Name in tables and figures of the forecast that samples the predicted moments, without a generator."""
 
 WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "given")
-"""Priors whose moments no network of ours predicts."""
+"""Priors whose moments do not come from a trained moments network."""

@@ -15,11 +15,11 @@ from wsdcast.runs.recipes import Kind, checked
 
 @dataclass(frozen=True)
 class Overridden:
-    """A recipe of which keys are changed; stages take it in the place of a recipe's path or name.
+    """A recipe with changed keys. Stages accept it in place of a recipe's path or name.
 
     Attributes:
-        recipe: path or name; None: the recipe of the run so far, else the default one.
-        values: new value of each key; the key is written with dots, such as ``generator.times.mean``.
+        recipe: path or name of the recipe. None means the recipe of the newest artefact in the run directory, else the default recipe.
+        values: the new value of each key. Keys have dots, such as ``generator.times.mean``.
     """
 
     recipe: str | Path | None
@@ -27,10 +27,10 @@ class Overridden:
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
-    """Keys and values of some ``key=value``. Values are YAML. Of a key that is given twice the last value holds.
+    """Parse overrides of the form ``key=value``, whose values are YAML. If a key is given twice, the last value counts.
 
     Raises:
-        UserError: if one has no ``=``, or its value is not YAML.
+        UserError: if an override has no key or no ``=``, or its value is not YAML.
     """
     values: dict[str, Any] = {}
     for override in overrides:
@@ -39,7 +39,7 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"-o {override}: expected KEY=VALUE, such as rollout.nfe=4")
         try:
             values[key] = yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
+        except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
             raise UserError(f"-o {override}: the value cannot be read ({str(error).splitlines()[0]})") from None
     return values
 
@@ -50,7 +50,7 @@ def overridden(recipe: Kind, values: Mapping[str, Any], given: Mapping[str, Any]
     Args:
         recipe: the recipe.
         values: new value of each key, as in :class:`Overridden`.
-        given: values that other options of the command give, by key.
+        given: the values that other options of the command set, by key.
 
     Raises:
         UserError: if a key is unknown, is a whole section or has another value in ``given``, or if a value is not allowed.
