@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Heavy imports wait until a command runs."""
+"""The command line. Each command parses its options, calls one function and prints its summary. Heavy imports happen in the commands."""
 
 from __future__ import annotations
 
@@ -56,24 +56,24 @@ def prepare(
         str | None,
         typer.Option(
             metavar="LONSxLATS",
-            help="Grid to bring it to; an odd number of latitudes includes the poles.",
+            help="Grid of the prepared store; an odd number of latitudes includes the poles.",
             show_default="the recipe's: 64x32",
         ),
     ] = None,
     method: Annotated[
         Literal["conservative", "bilinear", "nearest"] | None,
-        typer.Option(help="Way of regridding.", show_default="the recipe's: conservative"),
+        typer.Option(help="Regridding method.", show_default="the recipe's: conservative"),
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Look at a source, list all that is wrong with it and what it would take; write nothing."),
+        typer.Option(metavar="SOURCE", help="Only check a source: list its problems and the size and time of its preparation."),
     ] = None,
     skip: Annotated[
         str | None, typer.Option(metavar="TIMES", help="Times of the source to leave out, such as 2020-01-01T18, separated by commas; UTC.")
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add the source's later times to a finished store.")] = False,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="With --append: divide the longer record and compute its statistics anew.")
+        bool, typer.Option("--recompute", help="With --append: split the longer record and compute its statistics again.")
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none, but threads")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")] = None,
@@ -81,7 +81,7 @@ def prepare(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Bring 10 m wind (m/s) to one grid and 6 h: analysis.zarr. Stopped, it goes on where it was."""
+    """Bring 10 m wind (m/s) to one grid and steps of 6 h: analysis.zarr. A run that was stopped continues where it stopped."""
     if check is not None:
         from wsdcast.weather.stages.check import check as check_source
 
@@ -119,13 +119,13 @@ def train(
     run: RunOption = None,
     prior: Annotated[
         PriorName | None,
-        typer.Option(help="Where flow matching starts, and what the generator is told.", show_default="the recipe's: warm"),
+        typer.Option(help="Where flow matching starts, and what the generator reads of the moments.", show_default="the recipe's: warm"),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train the moments network, then the generator."""
+    """Train the moments network, then the generator. A training that was stopped continues from its last checkpoint."""
     from wsdcast.weather.stages.train import train
 
     show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
@@ -142,11 +142,14 @@ def rollout(
         typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10"),
     ] = None,
     starts: Annotated[
-        int | None, typer.Option(help="Start times, spread evenly over the test part.", show_default="the recipe's: 12")
+        int | None, typer.Option(help="Number of initial times, spread evenly over the test split.", show_default="the recipe's: 12")
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(metavar="TIMES", help="Instead: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/6h; UTC."),
+        typer.Option(
+            metavar="TIMES",
+            help="Initial times, instead of --starts: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/6h; UTC.",
+        ),
     ] = None,
     lead: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
@@ -160,7 +163,7 @@ def rollout(
         ),
     ] = None,
     score: Annotated[
-        bool, typer.Option("--score", help="Score members as they are made, for `wsdcast score` to sum up, and keep no fields.")
+        bool, typer.Option("--score", help="Score members while they are computed, and store no fields; then run `wsdcast score`.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
     solver: Annotated[
@@ -170,16 +173,16 @@ def rollout(
         GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
     ] = None,
     warmth: Annotated[
-        float | None, typer.Option(help="From 1, the whole warm start, to 0, none of its std.", show_default="the recipe's: 1")
+        float | None, typer.Option(help="w of Eq. 4, from 0 (unit std) to 1 (the predicted std).", show_default="the recipe's: 1")
     ] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="On a GPU the same bits every time, slower; on a CPU it is always so.")
+        bool, typer.Option("--deterministic", help="On a GPU: give the same bits every time, but slower. A CPU always does.")
     ] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Run ensembles autoregressively: forecast.zarr and a picture. Stopped, it goes on where it was."""
+    """Run ensembles autoregressively: forecast.zarr and an animation. A run that was stopped continues where it stopped."""
     from wsdcast.weather.stages.rollout import rollout
 
     if score and keep is not None:
@@ -209,8 +212,8 @@ def score(
         list[str] | None,
         typer.Argument(
             metavar="[FORECAST | RUN RUN]",
-            help="Someone else's forecast, a Zarr store by path or URL, scored against --truth; or two run directories (or scores.nc) "
-            "whose scores are compared.",
+            help="A forecast of any origin (path or URL of a Zarr store) to score against --truth; or two run directories (or scores.nc) "
+            "to compare.",
             show_default="the forecast of the run",
         ),
     ] = None,
@@ -218,7 +221,7 @@ def score(
     override: OverrideOption = None,
     run: RunOption = None,
     truth: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST: whatever prepare reads as a source.")
+        str | None, typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST, from any source that prepare reads.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")] = None,
@@ -226,18 +229,18 @@ def score(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score ensembles beside baselines: scores.nc, scores.csv, report.html. Two names compare scores that are there."""
+    """Score ensembles and baselines: scores.nc, scores.csv, report.html. With two names, compare their scores."""
     from wsdcast.weather.stages.score import score, score_forecast, score_pair
 
-    how: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
+    settings: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
     if not forecasts:
         if truth is not None:
             raise UserError("--truth goes with the FORECAST that is scored against it")
-        show(score(with_overrides(recipe, override), run, **how), json)
+        show(score(with_overrides(recipe, override), run, **settings), json)
     elif len(forecasts) == 1:
         if truth is None or recipe is not None or override:
             raise UserError(f"{forecasts[0]}: give its truth with --truth SOURCE, and no recipe")
-        show(score_forecast(forecasts[0], truth, run, **how), json)
+        show(score_forecast(forecasts[0], truth, run, **settings), json)
     elif len(forecasts) == 2:
         if any((recipe, override, run, truth, scheduler, workers, overwrite)):
             raise UserError("two runs are compared by the scores that they have; no other option but --json goes with them")
@@ -257,7 +260,8 @@ def plot(
         typer.Option(help="File: .png, .pdf or .svg; .gif or .mp4 for the animation.", show_default="RUN/FIGURE.png or .gif"),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Start of maps, plume or animation, UTC.", show_default="the first of the forecast")
+        str | None,
+        typer.Option(metavar="TIME", help="Initial time of maps, plume or animation, UTC.", show_default="the first of the forecast"),
     ] = None,
     lead_time: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="Lead time of maps, such as 3d or 36h.", show_default="the last of the forecast")
@@ -268,7 +272,7 @@ def plot(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw one figure, for papers and talks: curves of scores, or maps, the plume at a place or the animation of a forecast."""
+    """Draw one figure for a paper or talk: of the scores, of the trained networks, or of one forecast."""
     from wsdcast.weather.stages.plot import plot
 
     place = None if at is None else coordinates(at)
@@ -285,7 +289,7 @@ def run(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """All four stages of a recipe, skipping what is there and current."""
+    """Run all four stages of a recipe. Artefacts that are current are not made again."""
     from wsdcast.weather.pipeline import run as run_stages
 
     for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):

@@ -1,4 +1,4 @@
-"""``wsdcast bench``."""
+"""The commands ``wsdcast bench ...``: one for each benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from wsdcast.cli.command import DebugOption, JsonOption, app, command, in_days
 from wsdcast.cli.show import show_benchmark
 
-bench = typer.Typer(help="Measure on this machine what the project promises.", no_args_is_help=True)
+bench = typer.Typer(help="Measure the speed of each stage on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 bench_command = partial(command, group=bench)
 
@@ -23,7 +23,7 @@ def prepare_(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Regridding beside the bare sparse products, and a long record passing through."""
+    """Time the preparation of a long record, and regridding compared with its bare sparse products."""
     from wsdcast.bench.prepare import bench_prepare
 
     show_benchmark(bench_prepare(years), json)
@@ -35,7 +35,7 @@ def train_(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """A step of training beside the network alone, and beside one whose samples are loaded from disk."""
+    """Time a training step, compared with the network alone and with a step that loads its samples from disk."""
     from wsdcast.bench.train import bench_train
 
     show_benchmark(bench_train(recipe), json)
@@ -52,7 +52,7 @@ def rollout_(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """A rollout beside its networks alone, and beside the usual way."""
+    """Time a rollout, compared with its networks alone and with the usual loop."""
     from wsdcast.bench.rollout import bench_rollout
 
     show_benchmark(bench_rollout(recipe, members=members, nfe=nfe, days=None if lead is None else in_days(lead)), json)
@@ -60,7 +60,7 @@ def rollout_(
 
 @bench_command
 def score_(json: JsonOption = False, debug: DebugOption = False) -> None:
-    """Scoring a forecast beside reading it, and CRPS beside other libraries'."""
+    """Time the scoring of a forecast, compared with reading it, and CRPS, compared with other libraries."""
     from wsdcast.bench.score import bench_score
 
     show_benchmark(bench_score(), json)

@@ -1,4 +1,4 @@
-"""What all commands share: how errors end, and the options that many of them have."""
+"""The command-line application, the wrapper that prints errors in one line, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the co
 
 
 def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
-    """Register a command whose errors end in one line and exit code 2, unless ``--debug``."""
+    """Register a command.
+
+    An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. With ``--debug`` it is raised.
+    """
 
     @group.command(function.__name__.strip("_"))
     @functools.wraps(function)
@@ -52,13 +55,18 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
 
 
 def _one_line(error: Exception) -> str:
+    """The message of an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the disk'}: {error.strerror}"
     return " ".join(str(error).split())
 
 
 def with_overrides(recipe: str | None, overrides: list[str] | None) -> Any:
-    """What a stage takes as its recipe: the one of ``--recipe``, with the keys of ``-o`` changed."""
+    """The argument for the ``recipe`` parameter of a stage: the value of ``--recipe``, with the keys that ``-o`` changes.
+
+    Raises:
+        UserError: if an override is not of the form KEY=VALUE.
+    """
     if not overrides:
         return recipe
     from wsdcast.runs.overrides import Overridden, parsed
@@ -67,7 +75,11 @@ def with_overrides(recipe: str | None, overrides: list[str] | None) -> Any:
 
 
 def in_days(length: str, option: str = "--lead") -> float:
-    """Length in days of an option such as 10d or 36h."""
+    """Parse the value of an option that takes a length of time, such as 10d or 36h: the length in days.
+
+    Raises:
+        UserError: if the value has another form, or is not a multiple of 6 h.
+    """
     from datetime import timedelta
 
     from wsdcast.runs.times import duration
@@ -79,7 +91,11 @@ def in_days(length: str, option: str = "--lead") -> float:
 
 
 def coordinates(place: str) -> tuple[float, float]:
-    """Of an option that takes LATITUDE,LONGITUDE."""
+    """Parse the value of ``--at``, LATITUDE,LONGITUDE in degrees.
+
+    Raises:
+        UserError: if the value is not two numbers.
+    """
     try:
         latitude, longitude = (float(part) for part in place.split(","))
     except ValueError:
@@ -88,5 +104,5 @@ def coordinates(place: str) -> tuple[float, float]:
 
 
 def items(text: str) -> list[Any]:
-    """Of an option that takes A,B,..."""
+    """Parse the value of an option that takes a list A,B,..."""
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""``wsdcast inpaint``."""
+"""The commands ``wsdcast inpaint ...``: the stages and the study of the image benchmark."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def train(
     run: RunOption = None,
     prior: Annotated[
         ImagePriorName | None,
-        typer.Option(help="Where flow matching starts, and what the generator is told.", show_default="the recipe's: warm"),
+        typer.Option(help="Where flow matching starts, and what the generator reads of the moments.", show_default="the recipe's: warm"),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train the moments network, then the generator. Stopped, it goes on where it was."""
+    """Train the moments network, then the generator. A training that was stopped continues from its last checkpoint."""
     from wsdcast.images.stages.train import train
 
     show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
@@ -101,7 +101,8 @@ def sample(
         str | None,
         typer.Option(
             metavar="W",
-            help="1: all of the warm start; 0: none of its std; calibrated: the largest at which validation images find it wide enough.",
+            help="w of Eq. 4, from 0 (unit std) to 1 (the predicted std); calibrated: the largest w whose prior is wide enough for the "
+            "validation images.",
             show_default="the recipe's: 1",
         ),
     ] = None,
@@ -131,7 +132,7 @@ def score(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score the samples beside baselines: scores.nc, scores.csv, report.html."""
+    """Score the samples and baselines: scores.nc, scores.csv, report.html."""
     from wsdcast.images.stages.score import score
 
     show(score(with_overrides(recipe, override), run, inception_weights=inception_weights, overwrite=overwrite), json)
@@ -146,18 +147,19 @@ def study(
     budget: Annotated[
         Literal["cost", "steps"] | None,
         typer.Option(
-            help="That all priors share: the cost of training, moments network included, or the generator's steps, as in the paper.",
+            help="What is equal for all priors: the cost of training with the moments network, or, as in the paper, the generator's steps.",
             show_default="the recipe's: cost",
         ),
     ] = None,
     priors: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Priors with every solver and share.", show_default="the recipe's: warm,standard")
+        str | None,
+        typer.Option(metavar=LIST, help="Priors with every solver and visible share.", show_default="the recipe's: warm,standard"),
     ] = None,
     ablations: Annotated[
         str | None,
         typer.Option(
             metavar=LIST,
-            help="Priors with the first solver and one share; '' for none.",
+            help="Priors with the first solver and one visible share; '' for none.",
             show_default="the recipe's: unblended, mean-only, features-only",
         ),
     ] = None,
@@ -216,7 +218,7 @@ def run(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Prepare, train, sample and score a recipe, skipping what is there and current."""
+    """Prepare, train, sample and score a recipe. Artefacts that are current are not made again."""
     from wsdcast.images.pipeline import run as run_stages
 
     for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):

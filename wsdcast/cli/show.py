@@ -1,4 +1,4 @@
-"""Summaries of stages as tables."""
+"""Printing the summary of a stage or a benchmark, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from wsdcast.runs.artefact import Summary
 
 
-BROKEN = {MOMENTS_ALONE: "moments\nalone", "persistence": "persis-\ntence"} | dict.fromkeys(
+WRAPPED = {MOMENTS_ALONE: "moments\nalone", "persistence": "persis-\ntence"} | dict.fromkeys(
     ("climatology", "probabilistic climatology"), "clima-\ntology"
 )
-"""Headings broken so that the table fits 80 columns."""
+"""Column headings with line breaks, so that the table fits in 80 columns."""
 NOT_SHOWN = "climatological mean"
-"""For that reason; the report and the files have it."""
+"""A forecast without a column, for the same reason. The report and the files have its scores."""
 
 
 def show(summary: Summary, json: bool) -> None:
-    """Print a summary to standard output, as tables or as one JSON object; of several processes that torchrun started the first does."""
+    """Print a summary to standard output, as tables or as one JSON object. If torchrun started several processes, only the first prints."""
     if int(os.environ.get("RANK", 0)):
         return
     if json:
@@ -39,8 +39,8 @@ def show(summary: Summary, json: bool) -> None:
     table = Table(title=f"wsdcast {summary.stage}", title_justify="left", show_header=False, box=None, padding=(0, 1))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for what, value in summary.facts.items():
-        table.add_row(what, Text(str(value)))
+    for name, value in summary.facts.items():
+        table.add_row(name, Text(str(value)))
     for path, content in summary.written.items():
         table.add_row("written", Text(f"{path}: {content}"))
     if summary.stage == "check":
@@ -53,7 +53,7 @@ def show(summary: Summary, json: bool) -> None:
 
 
 def _strict(value: Any) -> Any:
-    """With null for what is not finite, for which JSON has no words."""
+    """Replace numbers that are not finite by None, because JSON cannot represent them."""
     if isinstance(value, dict):
         return {key: _strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -80,7 +80,7 @@ def show_benchmark(benchmark: Benchmark, json: bool) -> None:
 
 
 def _settings(summary: Summary) -> Table:
-    """The best setting of each prior and number of evaluations, and the moments alone; all settings are in the page."""
+    """The table of a study: the best setting of each prior and number of evaluations, and the moments alone. The page has all settings."""
     title = "6 h: fair CRPS in m/s, its gain, spread/skill, mean deviation of the spectrum; last: CRPS at the last lead time"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("prior", no_wrap=True)
@@ -88,14 +88,14 @@ def _settings(summary: Summary) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     several = len({(row["solver"], row["grid"], row["warmth"]) for row in summary.scores if row["nfe"]}) > 1
     if several:
-        table.add_column("by")  # wrapped between its words
+        table.add_column("by")  # rich wraps it between words
     for row in summary.scores:
         if row["nfe"] and not row["best"]:
             continue
         last = [value for name, value in row.items() if name.startswith("crps_") and "gain" not in name and name.endswith("h_rolled")]
         gain = f"{100 * row['crps_gain_6h']:.1f}" if "crps_gain_6h" in row else ""
         digits = {"crps_6h": 4, "spread_skill_6h": 2, "power_deviation_6h": 3}
-        crps, *others = (f"{row[name]:.{places}f}" if name in row else "" for name, places in digits.items())
+        crps, *others = (f"{row[name]:.{decimals}f}" if name in row else "" for name, decimals in digits.items())
         cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, f"{last[-1]:.3f}" if last else ""]
         table.add_row(
             *cells,
@@ -104,11 +104,11 @@ def _settings(summary: Summary) -> Table:
     return table
 
 
-SHORT = {"crps_fair": "fair CRPS", "rmse": "RMSE", "energy_score": "energy"}
+METRIC_LABELS = {"crps_fair": "fair CRPS", "rmse": "RMSE", "energy_score": "energy"}
 
 
 def _differences(summary: Summary) -> Table:
-    """One row per lead time and score."""
+    """The table of a comparison: one row per lead time and score."""
     table = Table(title="u and v over the globe, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("lead", "score", "first", "second", "difference, 95 %", "p", "starts"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -116,19 +116,19 @@ def _differences(summary: Summary) -> Table:
         low, high = row["interval"]
         cells = [f"{row[name]:.3f}" for name in ("first", "second")]
         cells += [f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{row['p']:.3f}", str(row["starts"])]
-        table.add_row(f"{row['lead_hours']} h", SHORT[row["metric"]], *cells)
+        table.add_row(f"{row['lead_hours']} h", METRIC_LABELS[row["metric"]], *cells)
     return table
 
 
 def _scores(summary: Summary) -> Table:
-    """One row per lead time; narrow enough for 80 columns."""
+    """The table of scores: one row per lead time, narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
     names = [name for name in names if name != NOT_SHOWN]
     title = "fair CRPS in m/s beside baselines; spread/skill; largest deviation of spectrum"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lead", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(BROKEN.get(name, name), justify="right", style="bold" if name == names[0] else None)
+        table.add_column(WRAPPED.get(name, name), justify="right", style="bold" if name == names[0] else None)
     deviations = [name for name in names if f"power_deviation: {name}" in summary.scores[0]]
     table.add_column("spread/\nskill", justify="right")
     for name in deviations:
@@ -150,11 +150,11 @@ IMAGE_SCORES = {
     "consistency": ("visible\nerror", 3),
     "power_deviation": ("spec-\ntrum", 2),
 }
-"""Headings and digits."""
+"""Heading and number of decimals of each score of images."""
 
 
 def _image_scores(summary: Summary) -> Table:
-    """One row per ensemble, or for a study the best setting of each prior and number of evaluations; all are in the page."""
+    """The table of scores of images: one row per ensemble, or for a study the best setting of each prior and number of evaluations."""
     title = "Units: the images' range, 0 to 1; PSNR in dB; hidden pixels. The classifier distance is not FID."
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     rows = [row for row in summary.scores if row.get("kind", "curve") == "curve" and row.get("best", True)]
@@ -162,7 +162,7 @@ def _image_scores(summary: Summary) -> Table:
     columns = summary.scores[0]
     if "nfe" in columns:
         table.add_column("nfe", justify="right", no_wrap=True)
-    # A study has a column more, and no room for all.
+    # A study has one more column, so two scores are left out to fit in 80 columns.
     names = [name for name in IMAGE_SCORES if name in columns and not ("nfe" in columns and name in ("diversity", "consistency"))]
     for name in names:
         table.add_column(IMAGE_SCORES[name][0], justify="right", no_wrap=True)
@@ -173,3 +173,4 @@ def _image_scores(summary: Summary) -> Table:
 
 
 TABLES = {"score": _scores, "compare": _differences, "inpaint score": _image_scores, "inpaint study": _image_scores}
+"""The function that makes the table of scores of each stage; for other stages it is :func:`_settings`."""

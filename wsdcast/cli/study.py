@@ -1,4 +1,4 @@
-"""``wsdcast study``."""
+"""The commands ``wsdcast study ...``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wsdcast.cli.command import (
 )
 from wsdcast.cli.show import show
 
-study = typer.Typer(help="Compare what the method can be.", no_args_is_help=True)
+study = typer.Typer(help="Compare variants and settings of the method.", no_args_is_help=True)
 app.add_typer(study, name="study")
 study_command = partial(command, group=study)
 
@@ -47,15 +47,17 @@ def nfe(
         str | None, typer.Option(metavar=LIST, help="Numbers of evaluations, one step.", show_default="the recipe's: 2,4,6,10,20")
     ] = None,
     rollout_nfe: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Those of them that are rolled out; '' for none.", show_default="the recipe's: 4,20")
+        str | None, typer.Option(metavar=LIST, help="Those of --nfe that are rolled out; '' for none.", show_default="the recipe's: 4,20")
     ] = None,
     solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint")] = None,
     grids_in_time: Annotated[
         str | None, typer.Option(metavar=LIST, help="Grids of flow times, each with each solver.", show_default="the recipe's: uniform")
     ] = None,
     warmths: Annotated[str | None, typer.Option(metavar=LIST, help="w of Eq. 4, each in [0, 1].", show_default="the recipe's: 1")] = None,
-    starts: Annotated[int | None, typer.Option(help="Start times of one step.", show_default="the recipe's: 48")] = None,
-    rollout_starts: Annotated[int | None, typer.Option(help="Start times of forecasts.", show_default="the recipe's: 12")] = None,
+    starts: Annotated[int | None, typer.Option(help="Number of initial times of one step.", show_default="the recipe's: 48")] = None,
+    rollout_starts: Annotated[
+        int | None, typer.Option(help="Number of initial times of rollouts.", show_default="the recipe's: 12")
+    ] = None,
     members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 8")] = None,
     leads: Annotated[
         str | None, typer.Option(metavar=LIST, help="Lead times in hours that are scored.", show_default="the recipe's: 6,24,72,120")
@@ -104,7 +106,7 @@ def statistics(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """What the solver dpm3-v3 needs to know of the trained generator: statistics/."""
+    """Estimate the statistics of the trained generator that the solver dpm3-v3 needs: statistics/."""
     from wsdcast.study.statistics import study_statistics
 
     show(study_statistics(with_overrides(recipe, override), run, samples=samples, levels=levels, warmth=warmth), json)

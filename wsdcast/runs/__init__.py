@@ -1,1 +1,1 @@
-"""Run directories and what works on them: recipes, artefacts, processes, progress, errors."""
+"""Run directories: recipes, artefacts, processes, progress, errors, and the checks and threads that all stages share."""

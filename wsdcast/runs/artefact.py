@@ -1,4 +1,7 @@
-"""Artefacts: what each stage leaves in the run directory, complete or not at all, and stamped with the recipe it was made from."""
+"""Artefacts: the results of the stages in the run directory.
+
+An artefact takes its name only when it is complete. Its stamp says which recipe and which inputs it was made from.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,14 @@ from wsdcast.runs.recipes import Experiment, Kind, checked, load, with_new_names
 
 @dataclass
 class Summary:
-    """What a stage did, for the table at its end or as JSON.
+    """What a stage did. The command line prints it as a table or as JSON.
 
     Attributes:
-        stage: its name.
-        written: path of each artefact and what it holds; empty if all was current.
-        facts: what else a person wants to know.
-        scores: rows of the table of scores, for ``score`` and ``study nfe``.
-        problems: what stands in the way, for a check alone.
+        stage: name of the stage.
+        written: path of each artefact and what it holds; empty if all artefacts were current.
+        facts: other information for the user.
+        scores: rows of the table of scores, for stages that score or compare.
+        problems: problems of a source, only for ``prepare --check``.
     """
 
     stage: str
@@ -48,13 +51,13 @@ def resolve(
 ) -> tuple[Kind, Path]:
     """The recipe in force and the run directory.
 
-    Without ``recipe`` it is the one that the newest artefact of the run directory up to ``upstream`` was made from, else the default;
-    without ``run`` the directory is ``runs/<recipe name>``.
+    Without ``recipe`` the recipe is that of the last artefact in the run directory, in the order of ``kind.CHAIN`` up to ``upstream``; if
+    there is none, it is the default recipe. Without ``run`` the directory is ``runs/<recipe name>``.
 
     Args:
-        recipe: path or name of a recipe, or the recipe itself, or one of which keys are changed.
+        recipe: path or name of a recipe, the recipe itself, or a recipe with overridden keys.
         run: the run directory.
-        kind: of recipe.
+        kind: class of the recipe.
         upstream: the last artefact that this stage reads.
         changes: keys to change, as for :meth:`Experiment.changed`.
 
@@ -74,14 +77,14 @@ def resolve(
 
 
 def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:
-    """What an artefact says of its origin: the recipe, and the state of what it was made from.
+    """The stamp of an artefact: its recipe, and digests of its recipe, its inputs and both together (``id``).
 
     Args:
-        recipe: in force.
-        directory: the run directory, where the artefact's upstream is.
-        artefact: its name.
-        source: what else identifies it: for the prepared record the files it comes from, for others how they were made. What is made
-            from an artefact depends on it, the artefact itself stays current.
+        recipe: the recipe in force.
+        directory: the run directory, which holds the artefacts that this one is made from.
+        artefact: name of the artefact.
+        source: anything else that identifies the content: the source files of the prepared record, or how another artefact was made. In the
+            second case it changes the ``id``, on which later artefacts depend, but does not make the artefact itself outdated.
     """
     stamps = [stamp for name in recipe.upstream(artefact) if (stamp := read_stamp(directory / name))]
     inputs = digest_of([stamp["id"] for stamp in stamps]) if len(stamps) > 1 else stamps[0]["id"] if stamps else source
@@ -91,7 +94,7 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
 
 
 def digest_of(value: Any) -> str:
-    """A short digest of plain values, such as the whole of a recipe."""
+    """A short digest of plain values, such as those of a recipe."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -99,7 +102,7 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
     """The stamp of an artefact, or None if there is no such artefact.
 
     Raises:
-        UserError: if something without a stamp is in its place.
+        UserError: if a file or directory without a stamp is at this path.
     """
     if not path.exists():
         return None
@@ -122,16 +125,17 @@ def stored_recipe(stamp: dict[str, Any], path: Path, kind: type[Kind]) -> Kind:
     """The recipe in a stamp.
 
     Raises:
-        UserError: if another version of the package wrote keys that this one does not know.
+        UserError: if another version of the package wrote keys that this version does not know.
     """
     return checked(stamp["recipe"], f"recipe of {path}", kind)
 
 
 def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bool, source: str = "") -> bool:
-    """Whether an artefact is there and made from this recipe and these inputs; False means that it is to be made.
+    """Whether an artefact exists and was made from this recipe and these inputs. If False, the stage makes it.
 
     Raises:
-        UserError: if one of another origin is there and may not be overwritten; it names the first difference.
+        UserError: if the artefact was made from another recipe or other inputs and ``overwrite`` is False. The message names the first
+            difference.
     """
     stamp = read_stamp(directory / artefact)
     if stamp is None:
@@ -146,34 +150,43 @@ def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bo
 
 
 def is_of(stamp: dict[str, Any], recipe: Experiment, directory: Path, artefact: str) -> bool:
-    """Whether a stamp is that of an artefact made from this recipe and these inputs."""
+    """Whether ``stamp`` belongs to an artefact made from this recipe and these inputs."""
     return not _difference(stamp, make_stamp(recipe, directory, artefact), recipe, artefact)
 
 
 def require(recipe: Experiment, directory: Path, artefact: str, command: str) -> Path:
-    """Path of an artefact that an earlier stage left.
+    """Path of an artefact that an earlier stage made.
+
+    Args:
+        recipe: the recipe in force.
+        directory: the run directory.
+        artefact: name of the artefact.
+        command: the command that makes it, for the error message.
 
     Raises:
-        UserError: if it is not there, or was made from another recipe or from inputs that were replaced since.
+        UserError: if the artefact is missing, or was made from another recipe or from inputs that were replaced since.
     """
     path = directory / artefact
     stamp = read_stamp(path)
     if stamp is None:
         raise UserError(f"{path} is not there; run `wsdcast {command}` first, or choose the directory with --run")
-    # The files behind prepared data may be gone by now; they stand for themselves.
+    # Prepared data needs no comparison with its source files, which may no longer exist.
     source = "" if recipe.upstream(artefact) else stamp["inputs"]
     if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact):
         raise UserError(f"{path} was made from {difference}; run `wsdcast {command} --overwrite` with this one, or choose another --run")
     return path
 
 
-def _difference(there: dict[str, Any], here: dict[str, Any], recipe: Experiment, artefact: str) -> str:
-    """What differs between two stamps, or nothing. A key that the version before did not have is taken to be at its default there."""
-    if there["hash"] == here["hash"] or _upgraded(there, recipe, artefact) == recipe.parts(artefact):
+def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experiment, artefact: str) -> str:
+    """The first difference between the stored stamp of an artefact and its current one, in words; empty if they agree.
+
+    A key that an older version did not have counts as having its default value.
+    """
+    if stored["hash"] == current["hash"] or _upgraded(stored, recipe, artefact) == recipe.parts(artefact):
         changed = next(iter(recipe.upstream(artefact)), "the source files")
-        return "" if there["inputs"] == here["inputs"] else f"other inputs ({changed} changed since)"
+        return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
     for section in recipe.parts(artefact):
-        before, now = there["recipe"].get(section), here["recipe"][section]
+        before, now = stored["recipe"].get(section), current["recipe"][section]
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):
@@ -185,7 +198,7 @@ def _difference(there: dict[str, Any], here: dict[str, Any], recipe: Experiment,
 
 
 def _upgraded(stamp: dict[str, Any], recipe: Experiment, artefact: str) -> dict[str, Any] | None:
-    """The parts of a stamp's recipe as this version would write them; None if it does not know them."""
+    """The parts of a stamp's recipe as this version writes them; None if this version does not accept them."""
     try:
         return checked(stamp["recipe"], "", type(recipe)).parts(artefact)
     except UserError:
@@ -194,10 +207,10 @@ def _upgraded(stamp: dict[str, Any], recipe: Experiment, artefact: str) -> dict[
 
 @contextmanager
 def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
-    """A path to write to; what was written takes its final name only when the block ends without an error.
+    """Yield a temporary path to write to. The artefact gets its final name ``path`` only when the block ends without an error.
 
-    The old artefact of that name, if any, stays until then. A block that fails leaves nothing behind; or, if ``resumable``, what it has
-    written so far, where the next one finds it.
+    An old artefact of that name stays until then. If the block fails, the temporary files are removed. If ``resumable``, they are kept and
+    the next call continues with them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial, old = partial_of(path), _old(path)
@@ -208,7 +221,7 @@ def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
     try:
         yield partial
         if path.is_dir():
-            path.replace(old)  # a directory cannot be replaced in one go
+            path.replace(old)  # a directory cannot be replaced in one step
         try:
             partial.replace(path)
         except OSError:
@@ -223,7 +236,7 @@ def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
 
 
 def recover(path: Path) -> None:
-    """Give an artefact its name back if a run was killed between the two renamings of :func:`complete`."""
+    """Restore the name of an old artefact if a run was killed between the two renamings of :func:`complete`."""
     if _old(path).exists() and not path.exists():
         _old(path).replace(path)
 
@@ -234,10 +247,14 @@ def _old(path: Path) -> Path:
 
 @contextmanager
 def alone(directory: Path, command: str) -> Iterator[None]:
-    """Keep other processes from doing the same in a run directory; the system ends the claim with the process.
+    """Lock a run directory, so that no other run works in it at the same time. The system releases the lock of a process that ends.
+
+    Args:
+        directory: the run directory; it is created if needed.
+        command: the command that runs, for the error message.
 
     Raises:
-        UserError: if another one is at it.
+        UserError: if another process holds the lock.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -249,17 +266,17 @@ def alone(directory: Path, command: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another `wsdcast {command}` is at work in {directory}; wait for it, or choose another --run") from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks
             pass
         yield
     finally:
         os.close(descriptor)
         with suppress(OSError):
-            directory.rmdir()  # if nothing came of it
+            directory.rmdir()  # this succeeds only if the directory is empty
 
 
 def partial_of(path: Path) -> Path:
-    """Where an artefact is while it is not complete."""
+    """The path of an artefact while it is not complete."""
     return path.with_name(f".{path.stem}.partial{path.suffix}")
 
 

@@ -1,4 +1,4 @@
-"""Threads beside the main one: what comes next is made, and what is done is written, while the networks compute."""
+"""Background threads: they make the next input and write finished output while the networks compute."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Item = TypeVar("Item")
 
 
 WAITING = 2
-"""Calls that wait at most."""
+"""Largest number of pending calls."""
 
 
 @contextmanager
 def in_background() -> Iterator[Callable[..., None]]:
-    """A way to have functions called, in order, by one thread: ``later(function, *arguments)``.
+    """Yield a function ``later(function, *arguments)``. One background thread makes the calls that it is given, in order.
 
-    At most :data:`WAITING` calls wait, so that what they hold in memory stays bounded; then ``later`` waits too. A call that fails raises
-    its error at the next ``later`` or at the end of the block, and no call after it is made.
+    At most :data:`WAITING` calls are pending, which bounds the memory that they hold. If that many are pending, ``later`` waits. If a call
+    fails, the calls after it are not made, and its error is raised by the next ``later`` or at the end of the block.
     """
     failed: list[BaseException] = []
     calls: deque[Future[None]] = deque()
@@ -47,10 +47,10 @@ def in_background() -> Iterator[Callable[..., None]]:
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made by a thread while the one before is in use."""
+    """Yield the same items. A thread makes each one while the caller uses the one before it."""
     end = object()
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
+        upcoming = thread.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, items, end)
             yield item  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What differs on a GPU wherever networks run: copies that the host does not wait for, and compiled kernels."""
+"""The device that networks run on: its choice, copies to it, compiled kernels, and freed memory on a CPU."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import sys
 import torch
 from torch import Tensor, nn
 
-SHAPES = 64
-"""Shapes of input for which a network may be compiled in one process: a study has many grids, batches and precisions."""
+MOST_SHAPES = 64
+"""The most input shapes for which one process compiles a network. A study needs many: it has many grids, batch sizes and precisions."""
 
 
 def compiled(network: nn.Module) -> None:
-    """Have torch make kernels for a network, once, for each shape of input anew: kernels for any shape fail on a second grid."""
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SHAPES)
+    """Compile a network in place; a second call does nothing.
+
+    Each input shape gets its own kernels, because kernels for dynamic shapes fail on a second grid.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     if network._compiled_call_impl is None:
         network.compile(dynamic=False)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device. On the way to a GPU it goes through pinned memory, from which the GPU copies while the host goes on."""
+    """Copy a tensor to a device. A copy to a GPU goes through pinned memory, so the host does not wait for it."""
     to_gpu = device.type == "cuda" and tensor.device.type == "cpu"
     return tensor.pin_memory().to(device, non_blocking=True) if to_gpu else tensor.to(device)
 
@@ -28,8 +31,8 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def keep_freed_memory() -> None:
     """Tell glibc to keep large freed blocks instead of returning them to the system.
 
-    Returned, each is zeroed page by page when it is next asked for, several times in every layer: batches of 25 samples on two cores
-    then took 2.4 ms a sample instead of 1.5. Other systems have no ``mallopt``, and nothing happens there.
+    The system zeroes a returned block page by page when it is allocated again, which happens several times in every layer. This made
+    batches of 25 samples on two cores take 2.4 ms a sample instead of 1.5. On systems without ``mallopt`` this function does nothing.
     """
     trim_threshold, mmap_threshold = -1, -3
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None:
@@ -38,5 +41,5 @@ def keep_freed_memory() -> None:
 
 
 def device() -> torch.device:
-    """The GPU where torch finds one, else the CPU."""
+    """The GPU if torch finds one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

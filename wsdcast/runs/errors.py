@@ -1,8 +1,8 @@
-"""What a user can cause: the command line prints it as one line and exits with code 2."""
+"""Errors that a user can cause. The command line prints their message as one line and exits with their code."""
 
 
 class UserError(ValueError):
-    """What is wrong and what to do, in one line that names the file, the variable or the option.
+    """An error whose message says in one line what is wrong and what to do. It names the file, the variable or the option.
 
     Attributes:
         code: exit code of the command line.
@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 class StoppedError(UserError):
-    """A signal came, and what was done is kept; the exit code is the one that shells give."""
+    """A signal stopped the run. The work done so far is kept. The exit code is 128 + signal, as in shells."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""The names that recipes, run directories and the command line share."""
+"""Names that recipes, run directories and the command line share: artefacts, priors, solvers, grids of flow times, figures."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "
 """Solvers of version 0.1.0 that are gone, and the solver that does the same."""
 
 FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
-"""What ``wsdcast plot`` draws (docs/plot.md)."""
+"""Figures that ``wsdcast plot`` draws (docs/plot.md)."""
 
 MOMENTS_ALONE = "moments alone"
-"""What the predicted moments by themselves are called in tables and figures."""
+"""Name in tables and figures of the forecast that samples the predicted moments, without a generator."""
 
 WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "given")
-"""Priors whose moments no network of ours predicts."""
+"""Priors whose moments do not come from a trained moments network."""

@@ -16,11 +16,11 @@ from wsdcast.runs.recipes import Kind, checked
 
 @dataclass(frozen=True)
 class Overridden:
-    """A recipe of which keys are changed; stages take it in the place of a recipe's path or name.
+    """A recipe with changed keys. Stages accept it in place of a recipe's path or name.
 
     Attributes:
-        recipe: path or name; None: the recipe of the run so far, else the default one.
-        values: new value of each key; the key is written with dots, such as ``generator.times.mean``.
+        recipe: path or name of the recipe. None means the recipe of the newest artefact in the run directory, else the default recipe.
+        values: the new value of each key. Keys have dots, such as ``generator.times.mean``.
     """
 
     recipe: str | Path | None
@@ -28,10 +28,10 @@ class Overridden:
 
 
 def parsed(overrides: Sequence[str]) -> dict[str, Any]:
-    """Keys and values of some ``key=value``. Values are YAML. Of a key that is given twice the last value holds.
+    """Parse overrides of the form ``key=value``, whose values are YAML. If a key is given twice, the last value counts.
 
     Raises:
-        UserError: if one has no ``=``, or its value is not YAML.
+        UserError: if an override has no key or no ``=``, or its value is not YAML.
     """
     values: dict[str, Any] = {}
     for override in overrides:

@@ -1,4 +1,4 @@
-"""Several processes on one job, started by torch's own launcher: ``torchrun --nproc-per-node 4 -m -- wsdcast train``."""
+"""Several processes that share one job. Torch's launcher starts them: ``torchrun --nproc-per-node 4 -m -- wsdcast train``."""
 
 from __future__ import annotations
 
@@ -18,53 +18,54 @@ from wsdcast.runs.artefact import alone, complete, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.unfinished import claim, release
 
-PATIENCE = timedelta(hours=6)
-"""How long one waits for the others: whoever reads a large record or closes a large forecast does it alone. torchrun ends them all as soon
-as one has failed."""
+TIMEOUT = timedelta(hours=6)
+"""How long a process waits for the others. It is long because one process alone reads a large record or closes a large forecast. If a
+process fails, torchrun ends the others at once."""
 
 Decision = TypeVar("Decision")
 
 
 def join() -> None:
-    """Join the others if torchrun started this process; a second call does nothing."""
+    """Join the process group if torchrun started this process. A second call does nothing."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        # Modules of torch that this one imports keep whatever group there is as the default of their arguments: imported later, as an
-        # optimiser does, they would keep ours and its threads alive until the interpreter is gone, and such a thread aborts the process.
+        # torch._dynamo imports modules that store the current process group as a default argument. An optimiser imports it. If that
+        # happened after the group is made, they would keep the group and its threads alive until the interpreter ends, and a thread that
+        # is still alive then aborts the process. So it is imported before.
         importlib.import_module("torch._dynamo")
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
         atexit.register(dist.destroy_process_group)
 
 
 def count() -> int:
-    """How many there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def number() -> int:
-    """Which this is, from 0."""
+    """Number of this process, from 0."""
     return dist.get_rank() if count() > 1 else 0
 
 
 def here() -> int:
-    """How many of them share this machine."""
+    """Number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if count() > 1 else 1
 
 
 def is_first() -> bool:
-    """Whether this one writes what all have made."""
+    """Whether this is process 0, which writes the results of all."""
     return number() == 0
 
 
 def wait() -> None:
-    """Wait until all are here."""
+    """Wait until all processes have reached this call."""
     if count() > 1:
         dist.barrier()
 
 
 def highest(number: int) -> int:
-    """The highest of the numbers that the processes give."""
+    """The highest ``number`` that any process passes."""
     if count() == 1:
         return number
     numbers = torch.tensor(number, device="cuda" if dist.get_backend() == "nccl" else "cpu")
@@ -73,41 +74,46 @@ def highest(number: int) -> int:
 
 
 def decided(decide: Callable[[], Decision]) -> Decision:
-    """What the first process decides, told to the others, which do not look for themselves: they would look earlier or later.
+    """The decision of the first process, in all processes.
+
+    If each process looked at the disk itself, they would look at different times and could decide differently.
 
     Args:
-        decide: called by the first one alone.
+        decide: makes the decision; only the first process calls it.
 
     Raises:
-        UserError, OSError: that of ``decide``, in all of them.
+        UserError, OSError: the error of ``decide``, in all processes.
     """
     if count() == 1:
         return decide()
-    told: list[Any] = [None]
+    message: list[Any] = [None]
     if is_first():
         try:
-            told = [decide()]
+            message = [decide()]
         except (UserError, OSError) as error:
-            told = [error]
-    dist.broadcast_object_list(told)
-    (found,) = told
-    if isinstance(found, Exception):
-        raise found
-    return found
+            message = [error]
+    dist.broadcast_object_list(message)
+    (decision,) = message
+    if isinstance(decision, Exception):
+        raise decision
+    return decision
 
 
 @contextmanager
 def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, command: str) -> Iterator[Path]:
-    """An unfinished artefact that all processes work at and the first one completes; what an earlier run left of it is taken over.
+    """The directory of an unfinished artefact. All processes write to it, and the first one completes it when the block ends.
+
+    If an earlier run left the artefact unfinished, its content is kept and the work continues.
 
     Args:
-        path: its final name; the others wait until it has that.
-        stamp: says what it is made from.
-        overwrite: whether an unfinished one that is made from something else may be discarded.
-        command: that makes it.
+        path: final path of the artefact. All processes wait until it is there.
+        stamp: says what the artefact is made from.
+        overwrite: discard an unfinished artefact that is made from something else.
+        command: the command that makes the artefact, for the error message.
 
     Raises:
-        UserError: if there is such a one, or somebody else is at work on it; in all processes.
+        UserError: in all processes, if an unfinished artefact is made from something else and ``overwrite`` is False, or if another run is
+            at work in the run directory.
     """
     partial = partial_of(path)
     with ExitStack() as claimed:
@@ -121,5 +127,5 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, comma
 
         decided(begin)
         yield partial
-        wait()  # until all have done their share
+        wait()  # until all processes have done their share
         decided(claimed.close)

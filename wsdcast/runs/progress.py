@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left, on a terminal only."""
+"""Notes on standard error, and progress bars with rate and time left, which appear on a terminal only."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ Item = TypeVar("Item")
 
 
 def note(text: str) -> None:
-    """One line on standard error, above the progress bar if there is one."""
+    """Print one line on standard error, above a progress bar if there is one."""
     print(text, file=sys.stderr)
 
 
 @cache
 def note_once(text: str) -> None:
-    """The same, once in a process."""
+    """Print a line as :func:`note` does, but only once per process."""
     note(text)
 
 
 def track(
     items: Iterable[Item], description: str, total: int, done: int = 0, detail: Callable[[Item], str] = lambda _: ""
 ) -> Iterator[Item]:
-    """Pass ``items`` on and show how far they are; silent when standard error is not a terminal.
+    """Yield ``items`` and show the progress. Nothing is shown if standard error is not a terminal.
 
     Args:
-        items: what there is to do.
-        description: of all of it.
-        total: how many items there are, with those done before.
-        done: how many were done before.
-        detail: what to show of the last item.
+        items: the items that are left.
+        description: names the task.
+        total: number of all items, including those done before.
+        done: number of items done before.
+        detail: text to show for the latest item.
     """
     if not sys.stderr.isatty():
         yield from items

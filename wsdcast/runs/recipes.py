@@ -1,4 +1,4 @@
-"""What recipes of every kind have: one YAML file is one whole experiment, every key checked, unknown keys refused."""
+"""Recipes of every kind. One YAML file describes one whole experiment. Every key is checked, and unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wsdcast.runs.names import SAME_SOLVER
 
 
 class Section(BaseModel):
-    """Refuses unknown keys and cannot be changed after it was checked."""
+    """A section of a recipe. Unknown keys are errors, and a section is immutable after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -34,10 +34,10 @@ class Optimisation(Section):
 
     steps: PositiveInt = Field(1500, description="optimiser steps")
     batch: PositiveInt = Field(8, description="samples per step")
-    learning_rate: PositiveFloat = Field(2e-3, description="the highest")
+    learning_rate: PositiveFloat = Field(2e-3, description="the highest learning rate of the schedule")
     accumulate: PositiveInt = Field(1, description="batches whose gradients are summed up before a step")
-    warmup_steps: int = Field(0, ge=0, description="in which the learning rate rises from zero")
-    schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="of the learning rate")
+    warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from zero")
+    schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="schedule of the learning rate")
     gradient_clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="of forward and backward passes in training; weights are always fp32")
@@ -64,25 +64,25 @@ class Network(Optimisation):
 
 
 class TrainingTimes(Section):
-    """How flow times, 0 for noise and 1 for data, are drawn in training.
+    """The distribution of the flow time t in training; t is 0 for noise and 1 for data.
 
-    The authors of the paper draw log((1 - t) / t) from a normal distribution of mean -1.2 and scale 1.2, which is the logit-normal one of
-    mean 1.2 and scale 1.2 here.
+    The authors of the paper draw log((1 - t) / t) from a normal distribution of mean -1.2 and scale 1.2. Here that is the logit-normal
+    distribution of mean 1.2 and scale 1.2.
     """
 
     kind: Literal["logit-normal", "uniform"] = Field("logit-normal", description="distribution of the flow time t")
-    mean: float = Field(0.0, description="of log(t / (1 - t)); of no effect on uniform times; the authors of the paper use 1.2")
-    scale: PositiveFloat = Field(1.0, description="standard deviation of the same; the authors use 1.2")
+    mean: float = Field(0.0, description="mean of log(t / (1 - t)); no effect on uniform times; the authors of the paper use 1.2")
+    scale: PositiveFloat = Field(1.0, description="standard deviation of log(t / (1 - t)); the authors use 1.2")
 
 
 class MomentsNetwork(Network):
-    """The warm-start network."""
+    """The moments network, and how it is trained."""
 
-    maximum_std: PositiveFloat | None = Field(1.0, description="upper bound of the predicted std, in the data's own; null: none")
+    maximum_std: PositiveFloat | None = Field(1.0, description="upper bound of the predicted std, in units of the data's std; null: none")
 
     @property
     def highest_std(self) -> float:
-        """The bound, infinite where there is none."""
+        """The upper bound of the predicted std; infinite if ``maximum_std`` is None."""
         return math.inf if self.maximum_std is None else self.maximum_std
 
 
@@ -93,15 +93,15 @@ def _increasing(ends: tuple[float, float]) -> tuple[float, float]:
 
 
 LogSnrEnds = Annotated[tuple[float, float], AfterValidator(_increasing)]
-"""Range of half log signal-to-noise ratios of a grid of flow times."""
+"""Lowest and highest half log signal-to-noise ratio of a grid of flow times."""
 
 
 class TrainingLog(Section):
-    """How training is watched and kept; what is trained does not depend on it."""
+    """Validation, checkpoints and logs of training. The trained networks do not depend on this section."""
 
     validate_every: PositiveInt = Field(500, description="steps between validations, each with a checkpoint")
-    keep_checkpoints: PositiveInt = Field(2, description="checkpoints, beside the best")
-    tensorboard: bool = Field(False, description="whether to log for TensorBoard too")
+    keep_checkpoints: PositiveInt = Field(2, description="checkpoints that are kept, in addition to the best")
+    tensorboard: bool = Field(False, description="whether to log for TensorBoard")
 
 
 NEW_NAMES = {
@@ -114,32 +114,32 @@ NEW_NAMES = {
     "training.keep": "training.keep_checkpoints",
     "context": "forcings",
 }
-"""Keys of version 0.1.0, by their own name or that of their section and theirs, and what they are called now."""
+"""New name of each key of version 0.1.0 that was renamed. The old key is written as ``key`` or as ``section.key``."""
 
 
 class Experiment(Section):
-    """One whole experiment."""
+    """A recipe: one whole experiment."""
 
     FOLDER: ClassVar[str] = ""
-    """Where in ``pipelines/`` those of this kind are."""
+    """Folder in ``pipelines/`` of the recipes of this kind."""
     DEFAULT: ClassVar[str]
-    """The name of the one that is taken if none is named."""
+    """Name of the default recipe."""
     CHAIN: ClassVar[tuple[str, ...]]
-    """Artefacts of the stages, each made from the one before it."""
+    """Artefacts of the stages. Each is made from the one before it."""
 
     name: str = Field(pattern=r"^\w[\w.-]*$", description="names the run directory runs/NAME")
-    seed: int = Field(0, ge=0, description="of training: first weights, order of samples, noise")
+    seed: int = Field(0, ge=0, description="seed of training: initial weights, order of samples, noise")
 
     def parts(self, artefact: str) -> dict[str, Any]:
-        """Plain values of the sections that an artefact depends on; a change elsewhere leaves it current."""
+        """Plain values of the sections that an artefact depends on. If only other sections change, the artefact stays current."""
         raise NotImplementedError
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
-        """The artefacts that one is made from; if one of them is replaced by other content, it is no longer current."""
+        """The artefacts that ``artefact`` is made from. If the content of one of them changes, ``artefact`` is no longer current."""
         raise NotImplementedError
 
     def changed(self, **changes: Any) -> Self:
-        """A copy with keys changed, given as ``section__key=value`` or ``key=value``; None as a value leaves the key as it is.
+        """A copy with changed keys, given as ``section__key=value`` or ``key=value``. A value of None leaves the key as it is.
 
         Raises:
             UserError: if a value is not allowed.
@@ -163,10 +163,14 @@ Kind = TypeVar("Kind", bound=Experiment)
 
 
 def load(recipe: str | Path, kind: type[Kind]) -> Kind:
-    """Read a recipe of some kind by path, or by the name of one that is shipped.
+    """Read a recipe.
+
+    Args:
+        recipe: path of a .yaml file, or name of a recipe that comes with the package.
+        kind: class of the recipe.
 
     Raises:
-        UserError: if there is none, or it has unknown keys or values that are not allowed.
+        UserError: if there is no such recipe, or it has unknown keys or values that are not allowed.
     """
     path = Path(recipe)
     if path.suffix not in (".yaml", ".yml"):
@@ -176,7 +180,7 @@ def load(recipe: str | Path, kind: type[Kind]) -> Kind:
         path = shipped
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
         raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path}: expected keys and values")
@@ -184,10 +188,15 @@ def load(recipe: str | Path, kind: type[Kind]) -> Kind:
 
 
 def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
-    """A recipe from plain values; ``where`` they came from begins the message.
+    """A recipe from plain values.
+
+    Args:
+        content: keys and values.
+        where: says where they come from; it begins the message of an error.
+        kind: class of the recipe.
 
     Raises:
-        UserError: naming every key that is unknown, missing or not allowed.
+        UserError: if keys are unknown or missing, or values are not allowed; the message names all of them.
     """
     try:
         return kind.model_validate(content)
@@ -197,7 +206,7 @@ def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
 
 
 def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]:
-    """The same keys and values with the keys and solvers of version 0.1.0 replaced: what that version has stored goes on to be read."""
+    """The same keys and values, with the keys and solvers of version 0.1.0 replaced. Artefacts of that version stay readable."""
     renamed = {}
     for key, value in content.items():
         new = NEW_NAMES.get(f"{section}.{key}") or (NEW_NAMES.get(key) if section or isinstance(value, dict) else None) or key
@@ -210,31 +219,32 @@ def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]
 
 
 def shipped_recipes(kind: type[Experiment]) -> list[str]:
-    """Names of the recipes of a kind that come with the package."""
+    """Names of the recipes of this kind that come with the package."""
     return sorted(path.stem for path in (_shipped_directory() / kind.FOLDER).glob("*.yaml"))
 
 
 def _shipped_directory() -> Path:
-    """``pipelines/`` beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).parents[1]  # wsdcast/
-    inside = here / "pipelines"
-    return inside if inside.is_dir() else here.parent / "pipelines"
+    """The folder ``pipelines/``. It is inside the package in a wheel, and next to it in a checkout."""
+    package = Path(__file__).parents[1]  # wsdcast/
+    inside = package / "pipelines"
+    return inside if inside.is_dir() else package.parent / "pipelines"
 
 
 def _first_of_each(error: ValidationError) -> list[Any]:
-    """The first mistake of each key; a wrong item of a list makes a second one of the list."""
-    found: dict[Any, Any] = {}
+    """The first error of each key. Pydantic may report several for one key, for example for a wrong item of a list."""
+    first: dict[Any, Any] = {}
     for item in error.errors():
-        found.setdefault(item["loc"][:2], item)
-    return list(found.values())
+        first.setdefault(item["loc"][:2], item)
+    return list(first.values())
 
 
 def _option(item: Any) -> str:
-    """How a key is called on the command line; what several keys together do wrong is of the recipe."""
+    """The command-line option of the key of an error; ``recipe`` if the error concerns several keys together."""
     return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
 
 
 def _reason(item: Any) -> str:
+    """What is wrong with a key, in words."""
     if item["type"] == "extra_forbidden":
         new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
         return f"is called {new} now" if new else "unknown key"

@@ -1,4 +1,4 @@
-"""Disk space and memory: refused in one line before work begins that cannot end."""
+"""Checks of free disk space and memory. They stop a run with one clear line before it starts work that it cannot finish."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from wsdcast.runs.errors import UserError
 
 
 def require_space(directory: Path, size: float) -> None:
-    """Refuse before hours are spent.
+    """Check that the disk has room, before hours are spent.
 
     Raises:
-        UserError: if less than ``size`` bytes are free where ``directory`` is to be.
+        UserError: if fewer than ``size`` bytes are free on the disk of ``directory``, which need not exist yet.
     """
     existing = next(parent for parent in (directory, *directory.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
@@ -25,14 +25,14 @@ def require_space(directory: Path, size: float) -> None:
 
 
 def require_memory(needed: float, what: str) -> None:
-    """Refuse what cannot fit in memory before it starts.
+    """Check that memory is large enough, before a task starts.
 
     Args:
         needed: bytes, an estimate of the peak.
-        what: needs them; it begins the message, such as "the planet at 64x32".
+        what: names the task; it begins the message, such as "the planet at 64x32".
 
     Raises:
-        UserError: if fewer are free.
+        UserError: if fewer bytes are free.
     """
     free = free_memory()
     if free < needed:
@@ -40,14 +40,17 @@ def require_memory(needed: float, what: str) -> None:
 
 
 def free_memory() -> int:
-    """Bytes that this process can still take: what the system has, and what the limit of its control group leaves (containers, SLURM)."""
+    """Bytes that this process can still take.
+
+    This is the smaller of the system's free memory and the memory that the limits of its control groups leave (containers, SLURM).
+    """
     return min([psutil.virtual_memory().available, *_free_in_groups()])
 
 
 def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:
-    """What each limit leaves of the control groups that this process is in, version 1 or 2, from its own up to the root.
+    """Free bytes under the limit of each control group of this process (version 1 or 2), from its own group up to the root.
 
-    Pages of files that the system would give back are not counted as taken, as in :func:`psutil.virtual_memory`.
+    Cached file pages that the system can reclaim do not count as taken, as in :func:`psutil.virtual_memory`.
     """
     try:
         lines = membership.read_text().splitlines()
@@ -63,14 +66,15 @@ def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path
         own = base / path.lstrip("/")
         for group in (own, *own.parents):
             if group.is_relative_to(base):
-                with suppress(OSError, ValueError, KeyError):  # no limit here ("max" is no number), or a path of outside the container
+                # An error means that this group has no limit ("max" is not a number), or that its path lies outside the container.
+                with suppress(OSError, ValueError, KeyError):
                     statistics = dict(row.split() for row in (group / "memory.stat").read_text().splitlines())
                     taken = int((group / used).read_text()) - int(statistics.get("total_inactive_file", statistics["inactive_file"]))
                     yield max(0, int((group / limit).read_text()) - taken)
 
 
 def in_bytes(size: float) -> str:
-    """A number of bytes in the unit that gives it three digits or fewer before the point, such as 4.2 TB."""
+    """A number of bytes in words, such as 4.2 TB, in the unit that leaves at most three digits before the point."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.2g} {unit}" if size < 9.95 and unit != "bytes" else f"{size:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""Times and durations as recipes and options write them."""
+"""Times and durations in the form in which recipes and options give them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ STEP = timedelta(hours=6)
 
 
 def in_utc(time: datetime) -> datetime:
-    """The same time in UTC, without a zone; a time without one is taken for UTC.
+    """Convert a time to UTC and drop its time zone. A time without a zone counts as UTC.
 
     Raises:
-        ValueError: if it is out of the range of nanosecond times.
+        ValueError: if the time is out of the range of nanosecond times.
     """
     if not 1700 < time.year < 2200:
         raise ValueError(f"{time} is out of the range of nanosecond times")
@@ -20,23 +20,23 @@ def in_utc(time: datetime) -> datetime:
 
 
 def duration(text: str) -> timedelta:
-    """Of ``12h``, ``10d`` or ``2.5d``.
+    """Parse a duration such as ``12h``, ``10d`` or ``2.5d``.
 
     Raises:
-        ValueError: if it is neither, or not a multiple of 6 h.
+        ValueError: if the text has another form, or the duration is zero or not a multiple of 6 h.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)", text.strip())
-    length = timedelta(hours=float(found[1]) * {"h": 1, "d": 24}[found[2]]) if found else timedelta()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)", text.strip())
+    length = timedelta(hours=float(match[1]) * {"h": 1, "d": 24}[match[2]]) if match else timedelta()
     if not length or length % STEP:
         raise ValueError(f"'{text}': expected a multiple of 6 h, such as 12h or 10d")
     return length
 
 
 def times_between(text: str) -> list[datetime]:
-    """Of ``FIRST/LAST/INTERVAL``, such as ``2020-01-01/2020-12-31/12h``, or of one time. A last date alone means all of that day.
+    """Parse ``FIRST/LAST/INTERVAL``, such as ``2020-01-01/2020-12-31/12h``, or a single time. LAST as a date includes all of that day.
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if the text has another form, or LAST is before FIRST.
     """
     first, last, interval = parts if len(parts := text.split("/")) == 3 else (text, text, "6h")
     begin, end, step = in_utc(datetime.fromisoformat(first)), in_utc(datetime.fromisoformat(last)), duration(interval)

@@ -1,6 +1,6 @@
-"""Artefacts that are not finished yet: whose they are, and which of their parts are there.
+"""Unfinished artefacts: what each is made from (its claim), and which of its parts are complete (its marks).
 
-Both are kept beside the artefact, not in it, in a directory of marks.
+Both are stored in a directory of marks next to the artefact.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from wsdcast.runs.errors import UserError
 
 
 def marks_of(partial: Path) -> Path:
-    """The directory of the marks of an unfinished artefact."""
+    """The directory that holds the claim and the marks of an unfinished artefact."""
     return partial.with_name(f"{partial.stem}.marks")
 
 
 def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
-    """Take over an unfinished artefact, or begin one, with nothing there but the claim.
+    """Claim an unfinished artefact, to continue it or to begin it. If it is begun, only the claim is stored, and older files are removed.
 
     Args:
-        partial: where it is.
-        content: what it is made from.
-        overwrite: whether one that is made from something else may be discarded.
+        partial: path of the unfinished artefact.
+        content: what the artefact is made from.
+        overwrite: discard an unfinished artefact that is made from something else.
 
     Raises:
-        UserError: if there is such a one.
+        UserError: if the artefact is made from something else and ``overwrite`` is False.
     """
     text = json.dumps(content, indent=1, default=str)
     path = marks_of(partial) / "claim.json"
-    if not partial.exists():  # marks without an artefact are left where a run was killed after its very last step but one
+    if not partial.exists():  # marks remain if a run was killed after it renamed its artefact and before it removed them
         release(partial)
     if path.exists() and path.read_text() != text:
         if not overwrite:
@@ -51,29 +51,32 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
 
 
 def release(partial: Path) -> None:
-    """Remove the marks of an artefact, as it is finished or given up."""
+    """Remove the claim and the marks of an artefact that is finished or discarded."""
     shutil.rmtree(marks_of(partial), ignore_errors=True)
 
 
 def mark(partial: Path, part: str, text: str) -> None:
-    """Say of a part that it is there, and what of."""
+    """Mark a part as complete. ``text`` says what it is made from."""
     path = marks_of(partial) / part
-    beside = path.with_suffix(".partial")
-    beside.write_text(text)
-    beside.replace(path)
+    unfinished = path.with_suffix(".partial")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def marked(partial: Path, part: str) -> str | None:
-    """What was said of a part, None if it is not there."""
+    """The text of a part's mark; None if the part is not complete."""
     path = marks_of(partial) / part
     return path.read_text() if path.exists() else None
 
 
 @contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block of the same file ``path``, which stays; the system ends a claim with its process."""
+    """Lock the file ``path``: wait until no other process is in a block with the same file.
+
+    The file is created and not removed. The system releases the lock of a process that ends.
+    """
     with path.open("a") as file:
         if fcntl is not None:
-            with suppress(OSError):  # a file system without locks
+            with suppress(OSError):  # the file system has no locks
                 fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Recipes of experiments with wind, key by key."""
+"""The recipe of an experiment with wind: its sections, their keys, and the artefacts that depend on them."""
 
 from __future__ import annotations
 
@@ -32,21 +32,23 @@ Warmth = Annotated[float, Field(ge=0, le=1)]
 
 
 class Data(Section):
-    """What the record is made of."""
+    """The record of wind: its source, grid, times and splits."""
 
     source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; a URL, file, directory or glob")
     grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
-    method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="of regridding; of no effect on the planet")
-    start: datetime | None = Field(None, description="first time to take, UTC; default: all")
-    end: datetime | None = Field(None, description="last time to take, UTC; default: all")
+    method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="regridding method; no effect on the planet")
+    start: datetime | None = Field(None, description="first time to take, UTC; default: the first of the source")
+    end: datetime | None = Field(None, description="last time to take, UTC; default: the last of the source")
     skip: tuple[datetime, ...] = Field((), description="times of a source to leave out, UTC; they become gaps")
-    days: PositiveInt = Field(800, description="length of the simulated record; of no effect on files")
+    days: PositiveInt = Field(800, description="length of the simulated record; no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
     stirring: float = Field(
         0.35, ge=0, le=5, description="random wind that keeps the planet's next state uncertain, m/s per root of an hour"
     )
-    validation_from: datetime | None = Field(None, description="UTC; default: the last fifth of the record without the test part")
-    test_from: datetime | None = Field(None, description="UTC; default: the last tenth of the record")
+    validation_from: datetime | None = Field(
+        None, description="begin of the validation split, UTC; default: the last fifth of the record without the test split"
+    )
+    test_from: datetime | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
 
     @field_validator("start", "end", "validation_from", "test_from")
     @classmethod
@@ -61,7 +63,7 @@ class Data(Section):
     @field_validator("end", mode="before")
     @classmethod
     def _to_the_end_of_the_day(cls, time: Any) -> Any:
-        """A date alone means all of that day."""
+        """A date without a time includes all of that day."""
         if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", time):
             return f"{time}T23:59:59"
         return datetime.combine(time, datetime.max.time()) if type(time) is date else time
@@ -74,10 +76,10 @@ class Data(Section):
 
 
 class Moments(MomentsNetwork):
-    """The warm-start network."""
+    """The moments network, and how it is trained."""
 
-    rank: int = Field(0, ge=0, le=64, description="patterns of correlation predicted beside mean and std; 0: a diagonal prior")
-    folds: int = Field(0, ge=0, description="parts of the training record, each predicted by a network that has not seen it; 0: none")
+    rank: int = Field(0, ge=0, le=64, description="patterns of correlation predicted in addition to mean and std; 0: a diagonal prior")
+    folds: int = Field(0, ge=0, description="folds of the training split, each predicted by a network that has not seen it; 0: none")
 
     @model_validator(mode="after")
     def _more_than_one_fold(self) -> Moments:
@@ -87,13 +89,17 @@ class Moments(MomentsNetwork):
 
 
 class Generator(Network):
-    """The flow-matching network."""
+    """The generator, which is trained by flow matching, and its prior."""
 
     steps: PositiveInt = Field(2000, description="optimiser steps")
-    learning_rate: PositiveFloat = Field(4e-3, description="learning rate, as above")
-    prior: PriorName = Field("warm", description="where flow matching starts, and what the generator is told")
-    moments: Literal["frozen", "joint", "end-to-end"] = Field("frozen", description="trained before the generator, or at the same time")
-    moments_weight: PositiveFloat = Field(1.0, description="of the moments' loss if trained at the same time; the paper's authors use 0.01")
+    learning_rate: PositiveFloat = Field(4e-3, description="the highest learning rate of the schedule")
+    prior: PriorName = Field("warm", description="where flow matching starts, and what the generator reads of the moments")
+    moments: Literal["frozen", "joint", "end-to-end"] = Field(
+        "frozen", description="whether the moments network is trained before the generator or at the same time"
+    )
+    moments_weight: PositiveFloat = Field(
+        1.0, description="factor of the moments' loss if both are trained at the same time; the paper's authors use 0.01"
+    )
     times: TrainingTimes = TrainingTimes()
 
     @property
@@ -103,12 +109,15 @@ class Generator(Network):
 
     @property
     def has_moments_model(self) -> bool:
-        """Whether a model predicts the moments, the trained network or a user's, which can forecast alone and costs an evaluation."""
+        """Whether a model predicts the moments: the trained network or a user's model.
+
+        Such a model can forecast without the generator, and each sample costs one evaluation of it.
+        """
         return self.needs_moments_network or self.prior == "given"
 
     @property
     def reads_frozen_moments(self) -> bool:
-        """Whether that network is an artefact of its own, trained first."""
+        """Whether the moments network is trained before the generator, as an artefact of its own."""
         return self.needs_moments_network and self.moments == "frozen"
 
 
@@ -123,7 +132,7 @@ StaticField = Literal[
 
 
 class Forcings(Section):
-    """What the networks read beside the wind now and 6 h before."""
+    """The forcings that the networks read in addition to the wind now and 6 h before."""
 
     static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
     solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
@@ -134,27 +143,27 @@ def _steps(days: float) -> int:
 
 
 class Rollout(Section):
-    """Which ensembles are run."""
+    """The ensembles of a rollout, how they are sampled, and what is stored."""
 
     members: int = Field(50, ge=2)
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="or auto: solver and grid by the recipe's study, else by a table")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
-    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of the log-snr grid; before and after it one step each")
-    momentum: float = Field(1.0, gt=0, le=1, description="of ab2, ab3, ab4; 1: none")
-    starts: PositiveInt = Field(12, description="start times, spread evenly over the test part")
-    start: str | None = Field(None, description="instead: latest, a time, or FIRST/LAST/INTERVAL; UTC")
+    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of the log-snr grid; one more step on either side")
+    momentum: float = Field(1.0, gt=0, le=1, description="momentum of the solvers ab2, ab3, ab4; 1: none")
+    starts: PositiveInt = Field(12, description="number of initial times, spread evenly over the test split")
+    start: str | None = Field(None, description="initial times instead of starts: latest, a time, or FIRST/LAST/INTERVAL; UTC")
     days: PositiveFloat = Field(3.0, description="length of the forecast")
     keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
-        "all", description="of the forecast; or lead times in hours"
+        "all", description="what is stored of the forecast; or lead times in hours"
     )
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
-    seed: int = Field(0, ge=0, description="of the members' noise")
+    seed: int = Field(0, ge=0, description="seed of the members' noise")
 
     @field_validator("start", mode="before")
     @classmethod
     def _times(cls, start: Any) -> Any:
-        if isinstance(start, date):  # YAML reads a time without quotes as one
+        if isinstance(start, date):  # YAML reads an unquoted time as a date or datetime
             start = start.isoformat()
         if isinstance(start, str) and start != "latest":
             times_between(start)
@@ -172,17 +181,17 @@ class Rollout(Section):
 
     @property
     def leads(self) -> tuple[int, ...]:
-        """Lead times in hours that are computed."""
+        """The lead times that are computed, hours."""
         return tuple(6 * step for step in range(1, self.steps + 1))
 
     @property
     def kept_leads(self) -> tuple[int, ...]:
-        """Those of them that are kept."""
+        """The lead times that are stored, hours."""
         return tuple(sorted(set(self.keep))) if isinstance(self.keep, tuple) else self.leads
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether the solver needs statistics of the generator."""
+        """Whether the solver needs statistics of the generator (:class:`wsdcast.warmstart.dpm.Statistics`)."""
         return self.solver == EMPIRICAL
 
     @property
@@ -192,18 +201,22 @@ class Rollout(Section):
 
 
 class Study(Section):
-    """What `wsdcast study nfe` compares."""
+    """The settings that `wsdcast study nfe` compares, in forecasts of one step and in rollouts of several steps."""
 
-    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="of training")
-    priors: tuple[PriorName, ...] = Field(("warm", "standard", "features-only"), min_length=1, description="one step and rolled out")
-    ablations: tuple[PriorName, ...] = Field(("unblended", "plain-blend", "mean-only", "climatology"), description="one step alone")
-    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="one step")
-    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), description="rolled out")
-    solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="each with each grid")
+    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="seeds of training")
+    priors: tuple[PriorName, ...] = Field(
+        ("warm", "standard", "features-only"), min_length=1, description="priors that are scored after one step and in rollouts"
+    )
+    ablations: tuple[PriorName, ...] = Field(
+        ("unblended", "plain-blend", "mean-only", "climatology"), description="priors that are scored after one step only"
+    )
+    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="numbers of evaluations of one step")
+    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), description="numbers of evaluations of rollouts")
+    solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="solvers, each with each grid")
     grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1)
-    warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="of priors that are blended")
-    starts: PositiveInt = Field(48, description="of one step, spread evenly over the test part")
-    rollout_starts: PositiveInt = Field(12, description="of forecasts")
+    warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="warmths of the priors that are blended")
+    starts: PositiveInt = Field(48, description="initial times of one step, spread evenly over the test split")
+    rollout_starts: PositiveInt = Field(12, description="initial times of rollouts")
     members: int = Field(8, ge=2)
     leads: tuple[PositiveInt, ...] = Field((6, 24, 72, 120), min_length=1, description="hours at which forecasts are scored")
 
@@ -239,11 +252,11 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
     STUDY: (("data", "forcings", "moments", "generator"), (ANALYSIS,)),
 }
-"""Of each artefact the sections of a recipe that it depends on, and the artefacts that it is made from."""
+"""For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from."""
 
 
 class Recipe(Experiment):
-    """One whole experiment with wind."""
+    """The recipe of one whole experiment with wind."""
 
     DEFAULT = "planet"
     CHAIN = (ANALYSIS, GENERATOR, FORECAST)
@@ -260,13 +273,13 @@ class Recipe(Experiment):
         """Plain values of the sections that an artefact depends on."""
         whole, (sections, _) = self.dump(), ARTEFACTS[artefact]
         if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
-            sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is none
+            sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is no moments network
         if artefact == STUDY:
-            del whole["generator"]["prior"]  # it has many
+            del whole["generator"]["prior"]  # a study has several priors
         return {section: whole[section] for section in sections}
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
-        """The artefacts that one is made from."""
+        """The artefacts that ``artefact`` is made from."""
         if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
             return (GENERATOR,)
         if artefact == FORECAST and self.rollout.needs_statistics:
@@ -275,5 +288,5 @@ class Recipe(Experiment):
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
-    """Read a recipe by path, or by the name of one that is shipped, as :func:`wsdcast.runs.recipes.load`."""
+    """Read a recipe by its path, or by its name if it comes with the package (:func:`wsdcast.runs.recipes.load`)."""
     return load(recipe, Recipe)

@@ -1,4 +1,4 @@
-"""Before hours are spent: what a source holds, what is wrong with it, and what preparing it would write and take."""
+"""A check of a source before hours are spent: what it holds, what is wrong with it, and the size and time of its preparation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
 from wsdcast.weather.recipe import Data, Recipe
 
-SAMPLES = 12
-"""Blocks, spread evenly over the record, that are read whole and regridded; of every file one step is read besides."""
-PACKED = 0.42
-"""Size of a packed store as a share of int16, measured on real wind."""
+SAMPLED_BLOCKS = 12
+"""Number of blocks that are read whole and regridded, spread evenly over the record. In addition one step of every file is read."""
+PACKED_SHARE = 0.42
+"""Size of a compressed store divided by that of the same values as int16, measured on real wind."""
 
 
 def check(
@@ -41,17 +41,17 @@ def check(
     method: str | None = None,
     skip: Sequence[str] | None = None,
 ) -> Summary:
-    """Look at a source as ``prepare`` would, and list all that is wrong with it, without writing anything.
+    """Check a source as ``prepare`` would read it, and list all problems. Nothing is written.
 
     Args:
         source: as for ``prepare``, but not ``planet``.
         recipe, run, grid, method, skip: as for ``prepare``.
 
     Returns:
-        Facts and problems.
+        A summary with facts and problems.
 
     Raises:
-        UserError: if there is no such source at all.
+        UserError: if the source does not exist, or is ``planet``.
     """
     resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, data__skip=skip)
     data, target = resolved.data, Grid.regular(resolved.data.grid)
@@ -64,7 +64,7 @@ def check(
         _describe(record, summary)
         fits = True
         if record.times.size:
-            size = int(2 * 2 * PACKED * record.times.size * target.shape[0] * target.shape[1])
+            size = int(2 * 2 * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
             files = 2 * -(-record.times.size // SHARD)
             summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
             try:
@@ -89,7 +89,7 @@ def check(
 
 
 def _describe(record: Record, summary: Summary) -> None:
-    """What is known without reading wind."""
+    """Add to the summary what is known of a record before its wind is read."""
     times, facts = record.times, summary.facts
     if record.pieces:
         facts["files or stores"] = len(record.pieces)
@@ -97,7 +97,7 @@ def _describe(record: Record, summary: Summary) -> None:
         latitude = record.grid.latitude
         facts["grid"] = f"{record.grid.name} (longitudes x latitudes), rows from {latitude[0]:g} to {latitude[-1]:g}"
     if times.size:
-        gaps = np.flatnonzero(np.diff(times) > STEP)  # doubled times are problems of their own
+        gaps = np.flatnonzero(np.diff(times) > STEP)  # duplicate times are no gaps; they are listed as problems
         missing = int(((times[gaps + 1] - times[gaps]) // STEP - 1).sum())
         facts["times"] = f"{times[0].astype('datetime64[h]')} to {times[-1].astype('datetime64[h]')}"
         facts["steps"] = f"{times.size} at 00, 06, 12 and 18 UTC, {gaps.size} gaps" + (f" with {missing} steps missing" if missing else "")
@@ -111,15 +111,15 @@ def _describe(record: Record, summary: Summary) -> None:
 
 
 def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
-    """Read some blocks and one step of every file: ranges, bad values, damaged files, and the time it takes."""
+    """Read a sample of blocks and one step of every file. Add the range of the wind, problems and the time it takes to the summary."""
     assert record.grid is not None
     blocks = [block for block in record.blocks() if not any(reading.address in record.misfits for reading in block.readings)]
     if not blocks:
         return
-    chosen = [blocks[index] for index in np.unique(np.linspace(0, len(blocks) - 1, SAMPLES).round().astype(int))]
+    sample = [blocks[index] for index in np.unique(np.linspace(0, len(blocks) - 1, SAMPLED_BLOCKS).round().astype(int))]
     least, most = dict.fromkeys("uv", np.inf), dict.fromkeys("uv", -np.inf)
     seconds, steps = 0.0, 0
-    for block in track([*chosen, *_last_steps(record)], "reading samples", len(chosen) + len(record.pieces)):
+    for block in track([*sample, *_last_steps(record)], "reading samples", len(sample) + len(record.pieces)):
         begin = time.perf_counter()
         try:
             for component, values in read_block(block):
@@ -131,7 +131,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
         except UserError as error:
             summary.problems += [str(error)] if str(error) not in summary.problems else []
             continue
-        if block in chosen:
+        if block in sample:
             seconds += time.perf_counter() - begin
             steps += block.last - block.first
     sampled = f"in {steps} steps read as a sample, and the last of every file"
@@ -143,13 +143,13 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
 
 
 def _last_steps(record: Record) -> list[Block]:
-    """The last step of every piece, where truncated files break."""
-    found = []
+    """A block with the last step of every piece. Reading it detects truncated files."""
+    blocks = []
     for component, places in record.places.items():
         for number in np.unique(places[:, 0]):
             step = int(np.flatnonzero(places[:, 0] == number)[-1])
             piece, index = record.pieces[number], int(places[step, 1])
             if piece.address in record.misfits:
                 continue
-            found.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index]), np.array([0])),)))
-    return found
+            blocks.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index]), np.array([0])),)))
+    return blocks

@@ -31,10 +31,10 @@ OF_SCORES: dict[FigureName, tuple[Callable[[xr.Dataset], Figure], tuple[str, ...
     "reliability": (figures.reliability, ("reliability",)),
     "spectra": (figures.spectrum_ratios, ("power_ratio",)),
 }
-"""Figures of scores, with the metrics that they draw."""
+"""Figures of scores: the function that draws each, and the metrics that it needs."""
 
 OPTIONS: dict[FigureName, tuple[str, ...]] = {"maps": ("start", "lead-time"), "plume": ("start", "at"), "animation": ("start",)}
-"""Figures of one forecast, with the options that they take."""
+"""Figures of one forecast, and the options of the command that each takes."""
 
 
 def plot(
@@ -50,17 +50,18 @@ def plot(
     """Draw one figure of a run.
 
     Args:
-        figure: curves, regions, ranks, reliability and spectra are of the scores, tails of the trained networks; maps, plume and animation
-            of one forecast.
+        figure: ``curves``, ``regions``, ``ranks``, ``reliability`` and ``spectra`` show the scores. ``tails`` shows the trained networks.
+            ``maps``, ``plume`` and ``animation`` show one forecast.
         recipe: path or name of a recipe; default: the one of the forecast.
         run: run directory; default ``runs/<recipe name>``.
-        out: file, whose suffix says the format: png, pdf, svg; gif or mp4 for the animation. Default ``RUN/<figure>.png`` or ``.gif``.
-        start: of maps, plume and animation, UTC; default: the first of the forecast.
-        lead_hours: of maps; default: the last of the forecast.
+        out: file to write. Its suffix gives the format: png, pdf or svg; gif or mp4 for the animation. Default ``RUN/<figure>.png`` or
+            ``.gif``.
+        start: initial time of maps, plume and animation, UTC; default: the first of the forecast.
+        lead_hours: lead time of the maps; default: the last of the forecast.
         at: latitude and longitude of the plume, degrees.
 
     Raises:
-        UserError: if what it needs is missing, or a file of this kind cannot be written.
+        UserError: if an artefact that the figure needs is missing, an option does not go with it, or its format cannot be written.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     if resolved.rollout.solver == "auto" and figure != "tails":
@@ -103,10 +104,10 @@ def plot(
 
 
 def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
-    """Refuse what cannot be done before anything is read.
+    """Check the format and the options of a figure before anything is read.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if the figure cannot be written in this format, does not take an option, or lacks one.
     """
     formats = animation.FORMATS if figure == "animation" else style.FORMATS
     if path.suffix.lower() not in formats:
@@ -126,10 +127,10 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     """The scores, with the metrics that a figure needs.
 
     Raises:
-        UserError: if they are not there, not of the forecast that is there, or lack them.
+        UserError: if there are no scores, they belong to another forecast than the one in the run directory, or a metric is missing.
     """
     path = directory / SCORES
-    # Scores that were moved away from their forecast, or are of someone else's, stand for themselves.
+    # Scores without a forecast next to them were moved, or are those of another model's forecast. There is nothing to compare them with.
     if (directory / FORECAST).exists() or not path.exists():
         require(recipe, directory, SCORES, "score")
     with xr.open_dataset(path, decode_timedelta=True) as dataset:
@@ -143,12 +144,12 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
 
 
 def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
-    """The distribution of the wind of some samples of the test part, before and after normalisation.
+    """The distribution of the wind in samples of the test split, before and after normalisation by the prior.
 
     Raises:
-        UserError: if nothing is trained, or the test part has no sample.
+        UserError: if no networks are trained, or the test split has no sample.
     """
-    import torch  # here, as its loading takes seconds
+    import torch  # not at the top, because the import takes seconds
 
     from wsdcast.report.tails import tails_figure
     from wsdcast.training.predictions import BATCH, CHECKED
@@ -163,17 +164,17 @@ def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
         raise UserError(f"{directory / ANALYSIS}: no step of 6 h in the test part; tails are of such steps")
     chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
     with torch.inference_mode():
-        parts = ((networks.prior_of(samples.context(some)), samples.target(some), None) for some in chosen.split(BATCH))
-        tails = tails_of(parts)
+        batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in chosen.split(BATCH))
+        tails = tails_of(batches)
     summary.facts |= {f"wind, {name}": str(of) for name, of in tails.items()}
     return tails_figure(tails, "wind in units of its std")
 
 
 def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:
-    """Which of the starts of a store.
+    """The index of an initial time in ``starts``, those of a store.
 
     Raises:
-        UserError: if it is not one of them.
+        UserError: if ``start`` is not a time, or not one of ``starts``.
     """
     try:
         wanted = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
@@ -186,58 +187,58 @@ def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:
 
 
 def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
-    """Maps of one start and lead time.
+    """Maps of the forecast of one initial time at one lead time.
 
     Raises:
-        UserError: if there is no such lead time.
+        UserError: if the forecast does not have this lead time, or all members left the physical range.
     """
     leads = forecast["prediction_timedelta"].values / np.timedelta64(1, "h")
     number = leads.size - 1 if lead_hours is None else int(np.abs(leads - lead_hours).argmin())
     if lead_hours is not None and leads[number] != lead_hours:
         raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
-    here = forecast.isel(prediction_timedelta=number)
-    start, valid = here["time"].values, here["time"].values + here["prediction_timedelta"].values
+    at_lead = forecast.isel(prediction_timedelta=number)
+    start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
     title = f"10 m wind speed, {_hour(start)} + {leads[number]:g} h"
     known = np.flatnonzero(record.times == valid)
     truth = record.wind[known[0]] if known.size else None
-    return forecast_maps(_not_stopped(read_wind(here), path, start), truth, record.grid, title, lines)
+    return forecast_maps(_not_stopped(read_wind(at_lead), path, start), truth, record.grid, title, lines)
 
 
 def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: float, path: Path) -> tuple[Figure, str]:
-    """The plume of one start at the grid point nearest to a place, and where that is.
+    """The plume of the forecast of one initial time at the grid point nearest to a place, and that grid point in words.
 
     Raises:
-        UserError: if the place is not on the globe.
+        UserError: if the place is not on the globe, or all members left the physical range.
     """
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
         raise UserError(f"--at {latitude:g},{longitude:g}: expected a latitude from -90 to 90 and a longitude from -180 to 360")
     row, column, distance = nearest(record.grid, latitude, longitude)
-    here = forecast.isel(latitude=[row], longitude=[column])
-    if "number" in here[VARIABLES[0]].dims:
-        speeds = wind_speed(read_wind(here))[..., 0, 0]
-        bands = np.quantile(_not_stopped(speeds, path, here["time"].values), QUANTILES, axis=0)
+    at_point = forecast.isel(latitude=[row], longitude=[column])
+    if "number" in at_point[VARIABLES[0]].dims:
+        speeds = wind_speed(read_wind(at_point))[..., 0, 0]
+        bands = np.quantile(_not_stopped(speeds, path, at_point["time"].values), QUANTILES, axis=0)
     else:
-        bands = here[SPEED].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
-    leads = np.concatenate([[np.timedelta64(0, "ns")], here["prediction_timedelta"].values])
-    times = here["time"].values + leads
+        bands = at_point[SPEED].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
+    leads = np.concatenate([[np.timedelta64(0, "ns")], at_point["prediction_timedelta"].values])
+    times = at_point["time"].values + leads
     truth, known = np.full(leads.size, np.nan), np.isin(times, record.times)
     truth[known] = wind_speed(record.wind[np.searchsorted(record.times, times[known])])[:, row, column]
     bands = np.concatenate([np.full((len(QUANTILES), 1), truth[0]), bands], axis=1)  # all members start from the analysis
     where = place(record.grid.latitude[row], record.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
-    return plume(bands, truth, leads, f"grid point {where}, from {_hour(here['time'].values)}"), point
+    return plume(bands, truth, leads, f"grid point {where}, from {_hour(at_point['time'].values)}"), point
 
 
 def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:
-    """Those of the members (member, ...) that were not stopped on the way.
+    """The ``members`` (member, ...) without missing values: those that did not leave the physical range.
 
     Raises:
         UserError: if there is none.
     """
-    found = members[np.isfinite(members).reshape(len(members), -1).all(axis=1)]
-    if not found.size:
+    complete_members = members[np.isfinite(members).reshape(len(members), -1).all(axis=1)]
+    if not complete_members.size:
         raise UserError(f"{path}: all members from {_hour(start)} left the physical range; nothing to draw")
-    return found
+    return complete_members
 
 
 def _hour(moment: np.datetime64 | NDArray[np.datetime64]) -> str:

@@ -1,4 +1,4 @@
-"""Stage 1: from a source of wind to the prepared store."""
+"""Stage 1: regrid a source of wind and write the prepared store."""
 
 from __future__ import annotations
 
@@ -48,26 +48,28 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Bring 10 m wind to the recipe's grid and 6 h, in ``RUN/analysis.zarr``.
+    """Bring 10 m wind to the recipe's grid and to steps of 6 h, and write ``RUN/analysis.zarr``.
 
-    A run that was stopped goes on where it was, if the recipe is the same; shards from files that were replaced since are made again.
+    A run that was stopped continues where it stopped, if the recipe is the same. Shards whose source files were replaced since are made
+    again.
 
     Args:
         recipe: path or name of a recipe; default ``planet``, or with ``append`` that of the store.
         run: run directory; default ``runs/<recipe name>``.
         source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; a URL of a Zarr store; a file, directory or glob; default from the recipe.
         grid: LONGITUDESxLATITUDES; default from the recipe.
-        method: of regridding, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
-        skip: times of the source to leave out, UTC, such as one with a value that cannot be wind; they become gaps.
-        append: add those times of the source that are later than the finished store's; its parts and statistics stay as they are.
-        recompute: with ``append``, divide the longer record into parts anew and recompute the statistics.
-        scheduler: address of a running dask.distributed scheduler that is to do the work.
-        workers: do it in so many processes of this machine; default: in threads. A script must then guard its main part with
-            ``if __name__ == "__main__"``, because each process imports it.
+        method: regridding method, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
+        skip: times of the source to leave out, UTC, such as one with a value that cannot be wind. They become gaps of the record.
+        append: add the times of the source that are later than the last time of the finished store. Its splits and statistics stay as they
+            are.
+        recompute: with ``append``, split the longer record anew and recompute the statistics.
+        scheduler: address of a running dask.distributed scheduler, which then does the work.
+        workers: number of processes of this machine that do the work; default: threads. With processes a script must guard its main part
+            with ``if __name__ == "__main__"``, because each process imports the script.
         overwrite: replace a store made from another recipe, finished or not.
 
     Raises:
-        UserError: if the source cannot be used, or a store of another recipe is in the way.
+        UserError: if the source cannot be used, or the store was made from another recipe and ``overwrite`` is False.
     """
     changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
@@ -79,7 +81,7 @@ def prepare(
     files = "" if data.source == "planet" else fingerprint(data.source)
     if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
         if not partial_of(path).exists():
-            release(partial_of(path))  # killed between the last two steps below
+            release(partial_of(path))  # an earlier run was killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet":
@@ -102,9 +104,9 @@ def prepare(
             require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
             with complete(path, resumable=True) as partial:
                 claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
-                with at_work(scheduler, workers, data.source) as how:
-                    # Workers of a cluster may have another working directory.
-                    written = build(partial.absolute(), target, data.method, origin, finished, how)
+                with at_work(scheduler, workers, data.source) as dask_arguments:
+                    # Workers of a cluster may have another working directory, so the path is absolute.
+                    written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments)
                     for _ in track((step for count in written for step in range(count)), "preparing", times.size):
                         pass
                 finish(partial, target, origin, finished, attributes)
@@ -116,15 +118,25 @@ def prepare(
 
 
 def _require_memory(target: Grid, steps: int) -> None:
-    """Refuse what cannot fit before anything is made."""
+    """Check that the preparation fits in memory before it starts.
+
+    Raises:
+        UserError: if it does not fit.
+    """
     require_memory(memory_for(target, steps), f"preparing {steps} steps of wind on the grid {target.name}")
 
 
 def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str]) -> Record:
-    """The record of files or stores, by absolute paths if they are to be read ``elsewhere``.
+    """Open the record of files or stores, and add its notes to ``notes``.
+
+    Args:
+        data: the data section of the recipe.
+        scratch: directory for files that are unzipped.
+        elsewhere: whether other machines read the files, so that their paths must be absolute.
+        notes: receives the notes of the record.
 
     Raises:
-        UserError: with all that is wrong with it.
+        UserError: if the record has problems; the message lists all of them.
     """
     source = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
     record = open_record(source, scratch.absolute(), data.start, data.end, data.skip)
@@ -140,22 +152,22 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
     """The store to append to.
 
     Raises:
-        UserError: if there is none, it is simulated, or the recipe wants another grid or method.
+        UserError: if there is no store, it is simulated, or the recipe has another grid or method.
     """
     stamp = read_stamp(path)
     if stamp is None:
         raise UserError(f"{path} is not there, so nothing can be appended to it")
     for key in ("grid", "method"):
-        there, here = stamp["recipe"]["data"].get(key), getattr(recipe.data, key)
-        if there != here:
-            raise UserError(f"{path} was made with {key} {there}; {here} cannot be appended to it")
+        stored, current = stamp["recipe"]["data"].get(key), getattr(recipe.data, key)
+        if stored != current:
+            raise UserError(f"{path} was made with {key} {stored}; {current} cannot be appended to it")
     if "planet" in (recipe.data.source, stamp["recipe"]["data"]["source"]):
         raise UserError("a simulated record cannot be appended to; choose more data.days and --overwrite")
     return Finished(path, open_store(path), stamp["id"])
 
 
 def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) -> Record:
-    """The part of a record that is later than a finished store."""
+    """The part of a record that is later than a finished store. Notes say how many times are appended and left out."""
     assert isinstance(origin, Record)
     newer = origin.after(finished.times[-1])
     between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
@@ -166,7 +178,10 @@ def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) ->
 
 
 def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finished: Finished | None, recompute: bool) -> dict[str, Any]:
-    """Attributes of the store, but for the statistics."""
+    """Attributes of the store: stamp, source, begins of the splits, and whether the statistics are out of date.
+
+    When appending without ``recompute``, the splits and the normalisation are those of the finished store.
+    """
     data = recipe.data
     validation_from, test_from = (str(moment.astype("datetime64[s]")) for moment in split(times, data.validation_from, data.test_from))
     stamp = make_stamp(recipe, directory, ANALYSIS, files)
@@ -191,7 +206,8 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
         if not recompute:
             attributes |= parts | {"normalisation": before["normalisation"], "statistics_are_stale": stale}
         elif stale:
-            stamp["id"] = digest(stamp["id"], validation_from, test_from, times.tobytes())  # networks were trained on another part
+            # Networks were trained on another training split, so they must not count as current: the id changes.
+            stamp["id"] = digest(stamp["id"], validation_from, test_from, times.tobytes())
     return attributes | {"wsdcast": json.dumps(stamp)}
 
 

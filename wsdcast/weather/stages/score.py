@@ -1,4 +1,4 @@
-"""Stage 4: from forecasts to scores beside baselines, and the report."""
+"""Stage 4: score forecasts and baselines, and write the report."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def score(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Score the forecasts of a run into ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
+    """Score the forecasts of a run, and write ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
     Args:
         recipe: path or name of a recipe; default: the one of the forecast.
         run: run directory; default ``runs/<recipe name>``.
-        scheduler: address of a running dask.distributed scheduler that is to do the work, start by start.
-        workers: do it in so many processes of this machine; default: in this one.
+        scheduler: address of a running dask.distributed scheduler, which then does the work, one initial time per task.
+        workers: number of processes of this machine that do the work; default: this process alone.
         overwrite: replace scores of another recipe.
 
     Raises:
-        UserError: if there is no forecast, it does not match the prepared record, or memory cannot hold what is scored at a time.
+        UserError: if there is no forecast, it does not match the prepared record, or memory cannot hold what is scored at the same time.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     resolved = without_auto(resolved, directory)
@@ -68,7 +68,7 @@ def score(
     scores = None
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
-            scores = dataset.load() if {*ABOUT, "pairs"} <= set(dataset) else None  # an older version had fewer
+            scores = dataset.load() if {*ABOUT, "pairs"} <= set(dataset) else None  # an older version stored fewer variables
     streamed = {name: _made_in_the_rollout(path) for name, path in forecasts.items()} if keep == "scores" else {}
     with open_store(analysis) as store:
         past_until = np.datetime64(store.attrs["validation_from"], "ns")
@@ -108,108 +108,108 @@ def score_forecast(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Score a forecast of any origin into ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
+    """Score a forecast of any origin, and write ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
     Args:
-        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or one near to it.
+        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one.
         truth: path, glob or URL of analyses, or the name of a public store, on the same grid.
-        run: directory for what is found; default ``runs/<name of the store>``.
+        run: directory for the scores; default ``runs/<name of the store>``.
         scheduler, workers: as for :func:`score`.
-        overwrite: replace scores of something else.
+        overwrite: replace scores of another forecast.
 
     Raises:
-        UserError: if one of them cannot be read, they are on different grids, are found not to fit together, or memory cannot hold what
-            is scored at a time.
+        UserError: if the forecast or the truth cannot be read, they are on different grids or do not fit together, or memory cannot hold
+            what is scored at the same time.
     """
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
     directory = Path(run) if run is not None else Path("runs") / name
     if (directory / SCORES).exists() and not overwrite:
-        with xr.open_dataset(directory / SCORES) as there:
-            if (there.attrs.get("forecast"), there.attrs.get("truth")) != (forecast, truth):
+        with xr.open_dataset(directory / SCORES) as stored:
+            if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
                 raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
-        stored = opened(sources)[0][name]
-        _require_memory(sources, stored.times, stored.leads, 0, stored.members, workers)
-        inside = require_aligned(stored, opened(sources)[1], truth)
+        fields = opened(sources)[0][name]
+        _require_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
+        inside = require_aligned(fields, opened(sources)[1], truth)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
-        sources = Sources(((name, forecast),), truth, stored.times.min(), scratch, domain)
-        scores = scores_of(statistics_by_start(sources, stored.times, stored.leads, {}, scheduler, workers))
-        scores.attrs |= {"grid": stored.grid.name, "members": stored.members, "forecast": forecast, "truth": truth}
+        sources = Sources(((name, forecast),), truth, fields.times.min(), scratch, domain)
+        scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
+        scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
         if inside is not None:
-            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(stored.grid, inside)
+            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(fields.grid, inside)
         _write(directory, scores)
         _report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return _summary(directory, scores)
 
 
 def score_pair(first: str | Path, second: str | Path) -> Summary:
-    """Compare the scores of two forecasts of the same dates, each a run directory or a ``scores.nc``.
+    """Compare the scores of two forecasts of the same dates, each given by its run directory or its ``scores.nc``.
 
     Returns:
-        Rows as :func:`wsdcast.verification.comparison.compare` gives them.
+        A summary whose scores are the rows of :func:`wsdcast.verification.comparison.compare`.
 
     Raises:
-        UserError: if one has no scores, they have no dates in common, or were scored against different truth.
+        UserError: if one has no scores, they have no dates in common, or they were scored against different truth.
     """
-    found: list[xr.Dataset] = []
-    for place in map(Path, (first, second)):
-        path = place / SCORES if place.is_dir() else place
+    pair: list[xr.Dataset] = []
+    for given in map(Path, (first, second)):
+        path = given / SCORES if given.is_dir() else given
         if not path.is_file():
             raise UserError(f"{path} is not there; run `wsdcast score` for it first")
         try:
             with xr.open_dataset(path, decode_timedelta=True) as dataset:
                 names = {str(name): str(name).removesuffix(BY_START) for name in dataset if str(name).endswith(BY_START)}
-                found.append(dataset[list(names)].rename(names).load())
+                pair.append(dataset[list(names)].rename(names).load())
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read as scores ({error})") from None
         if not names:
             raise UserError(f"{path}: has no statistics by start; it is of an older version, score again")
-    summary = Summary("compare", scores=compare(found[0], found[1]))
+    summary = Summary("compare", scores=compare(pair[0], pair[1]))
     summary.facts = {
-        "first": f"{first}: {found[0]['forecast'].values[0]}",
-        "second": f"{second}: {found[1]['forecast'].values[0]}",
-        "starts in common": int(np.intersect1d(found[0]["time"].values, found[1]["time"].values).size),
+        "first": f"{first}: {pair[0]['forecast'].values[0]}",
+        "second": f"{second}: {pair[1]['forecast'].values[0]}",
+        "starts in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
         "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
     }
     return summary
 
 
 def _require_memory(sources: Sources, *sizes: Any) -> None:
-    """Refuse scores or a report that cannot fit before anything is read; arguments as for :func:`needs`.
+    """Check before anything is read that the scores and the report fit in memory. The arguments are those of :func:`needs`.
 
     Raises:
-        UserError: if so, saying what needs how much.
+        UserError: if they do not fit; the message says which task needs how much memory.
     """
-    for needed, what in needs(sources, *sizes):
-        require_memory(needed, what)
+    for needed, task in needs(sources, *sizes):
+        require_memory(needed, task)
 
 
 def _gaussian(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
-    """CRPS in closed form of what the moments network predicts, where the scores have it: its own forecast and 6 h ahead.
+    """CRPS in closed form of the Gaussian that the moments model predicts 6 h ahead, on the axes of ``scores``; NaN elsewhere.
 
-    None without such a network, and for a forecast of an older version, which did not keep what it predicts.
+    None if ``path`` is None (no moments model), or if an older version wrote that forecast and did not store the predicted moments.
     """
     if path is None:
         return None
     with open_store(path) as store:
         if f"{VARIABLES[0]}_mean" not in store:
             return None
-        found = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
+        crps = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
     axes = ("forecast", "prediction_timedelta", "variable", "region")
-    there = found.reindex({name: scores[name] for name in axes})
-    return there.assign_attrs(long_name="continuous ranked probability score of the predicted Gaussian, in closed form", units="m s-1")
+    aligned = crps.reindex({name: scores[name] for name in axes})
+    return aligned.assign_attrs(long_name="continuous ranked probability score of the predicted Gaussian, in closed form", units="m s-1")
 
 
 def _made_in_the_rollout(path: Path) -> xr.Dataset:
-    """Statistics by start of forecasts that were scored as they were made."""
+    """Statistics by initial time of a forecast that the rollout scored while it ran (``rollout.keep: scores``)."""
     with open_store(path) as store:
-        found = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
-    return found.assign_coords({name: found[name].values.astype(object).astype(str) for name in STRINGS})
+        statistics = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
+    return statistics.assign_coords({name: statistics[name].values.astype(object).astype(str) for name in STRINGS})
 
 
 def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, facts: dict[str, str], recipe: str, on_earth: bool) -> None:
-    """The table for spreadsheets and the page."""
+    """Write the table for spreadsheets and the report page."""
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
     starts = [time_in_words(scores["time"].values[end]) for end in (0, -1)]
@@ -228,7 +228,7 @@ def _write(directory: Path, scores: xr.Dataset) -> None:
     with complete(directory / SCORES) as partial:
         try:
             scores.to_netcdf(partial)
-        except RuntimeError as error:  # the NetCDF library's word for any failure of the disk
+        except RuntimeError as error:  # the NetCDF library raises this for any failure of the disk
             raise OSError(f"{directory / SCORES}: cannot be written ({error})") from None
 
 
@@ -249,7 +249,7 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
     summary.facts |= _what_is_missing(scores)
     if "scored_on" in scores.attrs:
-        return summary  # no spectra
+        return summary  # a part of the globe has no spectra
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
         + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
@@ -258,15 +258,15 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
 
 
 def _what_is_missing(scores: xr.Dataset) -> dict[str, str]:
-    """What of the globe and of the baselines is not in the scores, in words."""
+    """In words: the part of the globe that was scored, if not all of it, and what was left out of the scores."""
     return {name.replace("_", " "): scores.attrs[name] for name in ("scored_on", "left_out") if name in scores.attrs}
 
 
 def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
-    """Largest deviation of the power spectrum where starts and lead times are averaged first, by forecast with members of its own.
+    """Largest deviation of the power spectrum, averaged over initial times and lead times first, by forecast of :func:`_with_members`.
 
-    That of a single lead time rests on as many dates as there are starts; with a dozen, the truth's power at one wavenumber is known to
-    10 % only.
+    A deviation at a single lead time uses only as many dates as there are initial times. With a dozen of them the truth's power at one
+    wavenumber is known to 10 % only.
     """
     names = {f"{name}{BY_START}": name for name in ("power", "power_truth")}
     mean = scores[list(names)].rename(names).sel(variable=BOTH).mean(["time", "prediction_timedelta"])
@@ -275,7 +275,7 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
 
 
 def _with_members(scores: xr.Dataset) -> list[str]:
-    """What is reported, and the moments alone: forecasts whose fields are meant to look like wind."""
+    """Names of the forecasts whose fields are meant to look like wind: the first, which the report is about, and the moments alone."""
     names = [str(name) for name in scores["forecast"].values]
     return [name for name in names if name in (names[0], MOMENTS_ALONE)]
 
@@ -286,13 +286,13 @@ def table(scores: xr.Dataset) -> list[dict[str, Any]]:
     first = both["forecast"].values[0]
     rows = []
     for lead in both["prediction_timedelta"].values:
-        here = both.sel(prediction_timedelta=lead)
+        at_lead = both.sel(prediction_timedelta=lead)
         row: dict[str, Any] = {"lead_hours": int(lead / np.timedelta64(1, "h"))}
-        for forecast in here["forecast"].values:
-            row[f"crps_fair: {forecast}"] = float(here["crps_fair"].sel(forecast=forecast))
-        ours = here.sel(forecast=first)
+        for forecast in at_lead["forecast"].values:
+            row[f"crps_fair: {forecast}"] = float(at_lead["crps_fair"].sel(forecast=forecast))
+        ours = at_lead.sel(forecast=first)
         row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
-        for forecast in _with_members(scores) if "scored_on" not in scores.attrs else ():  # which has no spectra
-            row[f"power_deviation: {forecast}"] = float(here["power_deviation"].sel(forecast=forecast))
+        for forecast in _with_members(scores) if "scored_on" not in scores.attrs else ():  # a part of the globe has no spectra
+            row[f"power_deviation: {forecast}"] = float(at_lead["power_deviation"].sel(forecast=forecast))
         rows.append(row)
     return rows
