@@ -1,0 +1,197 @@
+"""Paths from noise to data: the blur, both forms of blur-noise diffusion, and their limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.harmonics import SphericalHarmonics
+from wsdcast.warmstart import times as grids
+from wsdcast.warmstart.evaluations import SOLVERS
+from wsdcast.warmstart.paths import Blur, BlurNoise, Straight, blur, blur_noise_step, cosine_transform
+from wsdcast.weather.harmonic_transform import spherical_transform
+
+IMAGE = (6, 5)
+SPHERES = ["16x8", "16x9", "12x8"]  # without and with rows at the poles
+
+
+def transforms():
+    yield "image", cosine_transform(*IMAGE), IMAGE
+    for name in SPHERES:
+        grid = Grid.regular(name)
+        yield name, spherical_transform(grid), grid.shape
+
+
+TRANSFORMS = {name: (multiply, shape) for name, multiply, shape in transforms()}
+
+
+def field(shape, seed=0, batch=3):
+    return torch.randn(batch, 2, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def heat(multiply, x, tau):
+    return multiply(x, lambda eigenvalues: torch.exp(-tau * eigenvalues)[None])
+
+
+@pytest.fixture(params=list(TRANSFORMS))
+def geometry(request):
+    return TRANSFORMS[request.param]
+
+
+def test_transform_there_and_back_is_the_identity(geometry):
+    multiply, shape = geometry
+    x = field(shape)
+    torch.testing.assert_close(multiply(x, lambda eigenvalues: torch.ones_like(eigenvalues)[None]), x, rtol=0, atol=1e-12)
+
+
+def test_blurs_add_up(geometry):
+    multiply, shape = geometry
+    x = field(shape)
+    torch.testing.assert_close(heat(multiply, heat(multiply, x, 0.3), 0.9), heat(multiply, x, 1.2), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(TRANSFORMS))
+def test_endless_blur_leaves_the_mean(name):
+    multiply, shape = TRANSFORMS[name]
+    x = field(shape)
+    weights = torch.ones(shape[0]) if name == "image" else torch.from_numpy(Grid.regular(name).area_weights)
+    mean = (x * weights.to(x)[:, None]).mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(heat(multiply, x, 1e6), mean.expand_as(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SPHERES)
+def test_a_blur_on_the_sphere_commutes_with_turning_it(name):
+    multiply, shape = TRANSFORMS[name]
+    x = field(shape)
+    torch.testing.assert_close(heat(multiply, x.roll(3, dims=3), 0.7), heat(multiply, x, 0.7).roll(3, dims=3), rtol=0, atol=1e-12)
+
+
+def test_images_use_the_cosine_transform_of_scipy():
+    x, tau = field(IMAGE).numpy(), 0.8
+    waves = scipy.fft.dctn(x, axes=(2, 3), norm="ortho")
+    k, l = np.arange(IMAGE[0])[:, None], np.arange(IMAGE[1])  # noqa: E741
+    waves *= np.exp(-tau * np.pi**2 * (k**2 / IMAGE[0] ** 2 + l**2 / IMAGE[1] ** 2))
+    expected = scipy.fft.idctn(waves, axes=(2, 3), norm="ortho")
+    np.testing.assert_allclose(heat(cosine_transform(*IMAGE), torch.from_numpy(x), tau).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("order", "degree"), [(0, 1), (1, 2), (3, 4)])
+def test_spherical_harmonics_fade_by_their_degree(order, degree):
+    grid, tau = Grid.regular("32x16"), 0.5
+    coefficients = np.zeros((6, 6), complex)
+    coefficients[order, degree] = 1 + (0.5j if order else 0)
+    wave = torch.from_numpy(SphericalHarmonics(5, grid.latitude, 32).synthesis(coefficients).T.copy())[None, None]
+    faded = heat(spherical_transform(grid), wave, tau)
+    # The grid's area weights are no exact quadrature, so a wave is an eigenvector of the grid's own basis to a per cent.
+    torch.testing.assert_close(faded, np.exp(-tau * degree * (degree + 1) * (np.pi / 16) ** 2) * wave, rtol=0, atol=0.01)
+
+
+def test_without_blur_the_path_is_the_straight_one(geometry):
+    multiply, shape = geometry
+    noise, data, t = field(shape, 1), field(shape, 2), torch.tensor([0.1, 0.5, 0.9]).double()
+    x, target = BlurNoise(0.0, multiply).point(noise, data, t)
+    straight, velocity = Straight().point(noise, data, t)
+    torch.testing.assert_close(x, straight, rtol=0, atol=1e-12)
+    torch.testing.assert_close(target, torch.cat([velocity, torch.zeros_like(velocity)], dim=1), rtol=0, atol=1e-11)
+    torch.testing.assert_close(BlurNoise(0.0, multiply).velocity(target, x, t), velocity, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("path", [BlurNoise, Blur])
+@pytest.mark.parametrize("bnr", [0.25, 2.0])
+def test_the_velocity_of_exact_predictions_is_the_derivative_of_the_path(geometry, path, bnr):
+    multiply, shape = geometry
+    kind = path(bnr, multiply)
+    noise, data, t = field(shape, 1), field(shape, 2), torch.tensor([0.15, 0.5, 0.9]).double()
+    x, target = kind.point(noise, data, t)
+    if path is Blur:
+        target = data - x  # what turns the state, with its little noise, into the data
+    step = 1e-5
+    derivative = (kind.point(noise, data, t + step)[0] - kind.point(noise, data, t - step)[0]) / (2 * step)
+    torch.testing.assert_close(kind.velocity(target, x, t), derivative, rtol=1e-6, atol=1e-6)
+
+
+def test_estimates_are_the_blurred_data_and_what_the_blur_took(geometry):
+    multiply, shape = geometry
+    path, noise, data, t = BlurNoise(0.7, multiply), field(shape, 1), field(shape, 2), torch.tensor([0.15, 0.5, 0.9]).double()
+    x, target = path.point(noise, data, t)
+    blurred = torch.cat([heat(multiply, data[i : i + 1], (0.7 * (1 - t[i]) / t[i]) ** 2 / 2) for i in range(3)])
+    denoised, lost = path.estimates(target, x, t)
+    torch.testing.assert_close(denoised, blurred, rtol=0, atol=1e-11)
+    torch.testing.assert_close(lost, data - blurred, rtol=0, atol=1e-11)
+
+
+def gaussian(path, power):
+    """The exact generator for data whose wave has variance ``power(eigenvalue)``: the conditional means of both targets."""
+
+    def output(x, t):
+        t = t.reshape(-1)
+
+        def regression(eigenvalues):
+            one, time = eigenvalues[None], t.reshape(-1, *(1,) * eigenvalues.dim())
+            sigma = (1 - time) / time.clamp(min=1e-4)
+            kept = time * torch.exp(-((path.bnr * sigma) ** 2) / 2 * one)
+            return kept * power(one) / (kept**2 * power(one) + (1 - time) ** 2)
+
+        data = path.multiply(x, regression)
+        blurred, left = blur(path.bnr, path.multiply, data, t), 1 - t.reshape(-1, 1, 1, 1)
+        return torch.cat([(blurred - x) / left, (data - blurred) / left], dim=1)
+
+    return output
+
+
+def power(eigenvalues):
+    return 1 / (1 + eigenvalues)
+
+
+def deviation(solve, steps, bnr=0.5):
+    """Largest relative error of the standard deviation of a wave, of an image of Gaussian waves. Flow and data are linear in the noise."""
+    multiply = cosine_transform(*IMAGE)
+    path = BlurNoise(bnr, multiply)
+    generator = gaussian(path, power)
+    noise = field(IMAGE, batch=1)
+    # Times end short of 1 for solvers that evaluate there: the conditional mean divides by 1 - t.
+    times = grids.uniform(steps) * (1 - 1e-6)
+    sample = solve(lambda x, t: path.velocity(generator(x, t), x, t.reshape(1)), path.start(noise), times)
+    expected = multiply(noise, lambda eigenvalues: power(eigenvalues).sqrt()[None])
+    waves = [scipy.fft.dctn(values.numpy(), axes=(2, 3), norm="ortho") for values in (sample, expected)]
+    return float(np.abs(waves[0] / waves[1] - 1).max())
+
+
+ORDERS = {"euler": (1, 64), "midpoint": (2, 64), "heun2": (2, 64), "heun3": (3, 16), "rk4": (4, 8), "ab2": (2, 64), "ab3": (3, 64)}
+ORDERS |= {"ab4": (4, 16), "dpm2": (2, 64), "dpm3": (2, 64)}  # dpm3's third order shows with more steps only
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_order_of_the_solvers_along_the_blurred_path(name):
+    order, steps = ORDERS[name]
+    assert deviation(SOLVERS[name], 2 * steps) < deviation(SOLVERS[name], steps) / 2 ** (order - 0.5)
+
+
+def test_the_midpoint_rule_gives_every_wave_its_variance_in_few_steps():
+    assert deviation(SOLVERS["midpoint"], 4) < 0.02
+    assert deviation(SOLVERS["midpoint"], 10) < 0.005
+
+
+def test_the_step_of_the_paper_and_the_velocity_agree():
+    multiply = cosine_transform(*IMAGE)
+    path, x = BlurNoise(0.5, multiply), field(IMAGE)
+    generator = gaussian(path, power)
+    t = torch.tensor([0.4]).double()
+    output = generator(x, t)
+    velocity = path.velocity(output, x, t)
+    errors = []
+    for step in (1e-3, 1e-4):
+        sigma, after = (1 - t) / t, (1 - t - step) / (t + step)
+        stepped = blur_noise_step(path, x * (1 + sigma), *path.estimates(output, x, t), sigma, after)
+        errors.append(((stepped / (1 + after) - x) / step - velocity).abs().max().item())
+    assert errors[1] < errors[0] / 9
+    assert errors[1] < 1e-2
+
+
+def test_cold_diffusion_starts_from_the_mean_alone(geometry):
+    multiply, shape = geometry
+    start = Blur(1.0, multiply, delta=0.0).start(field(shape))
+    torch.testing.assert_close(start, start[:, :, :1, :1].expand_as(start), rtol=0, atol=1e-10)
