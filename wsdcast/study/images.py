@@ -33,8 +33,8 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, MOMENTS_ALONE, STUDY, STUDY_PAGE, ImagePriorName
+from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import moments_sampler
-from wsdcast.sampling.starts import moments_alone
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CALIBRATED, CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
 from wsdcast.study.sharing import training_seconds, variant_place
