@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.study.images_figures import by_evaluations, by_visible_share
+from wsdcast.study.figures import by_evaluations
+from wsdcast.study.images_figures import by_visible_share
 
 SHOWN = {
     "classifier_distance": ("classifier distance", 3),

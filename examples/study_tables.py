@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.study.page import by_evaluations, by_lead, spectra
-from wsdcast.study.summary import saturation
+from wsdcast.study.figures import by_evaluations
+from wsdcast.study.weather_figures import by_lead, spectra
+from wsdcast.study.weather_page import SCORES
+from wsdcast.study.weather_summary import saturation
 
 
 def cell(here: xr.Dataset, name: str, digits: int, factor: float = 1) -> str:
@@ -89,7 +91,7 @@ def main(path: Path, out: Path, name: str) -> None:
         recipe, digest = json.loads(study.attrs["wsdcast"])["recipe"]["name"], study.attrs["recipe_hash"]
         print(f"Recipe {recipe}, hash {digest}; training seeds {', '.join(str(seed) for seed in study['seed'].values)}.\n")
         print("\n".join(tables(study)))
-        by_evaluations(study).savefig(out / f"{name}-evaluations.png", dpi=100)
+        by_evaluations(study, SCORES).savefig(out / f"{name}-evaluations.png", dpi=100)
         spectra(study).savefig(out / f"{name}-spectra.png", dpi=100)
         if "crps" in study:
             by_lead(study).savefig(out / f"{name}-leads.png", dpi=100)

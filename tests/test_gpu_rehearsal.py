@@ -22,8 +22,8 @@ from wsdcast.runs.names import TORCHDIFFEQ
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
+from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
-from wsdcast.sampling.starts import start_of
 from wsdcast.warmstart import evaluations, times
 from wsdcast.warmstart.dpm import Statistics
 from wsdcast.warmstart.moments import MomentsModel
@@ -95,7 +95,7 @@ def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.
     steps = 4
     grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
     nfe = evaluations.evaluations(solver, steps)
-    sampler = generator_sampler(generator, warm_start(moments, start_of(prior)), nfe, 0.7, grid, solver_of(solver))
+    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, solver_of(solver))
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     with refused():
         return sampler(context, noise)
@@ -131,7 +131,7 @@ def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
 def test_moments_alone_can_be_recorded():
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     for rank in (0, 2):
-        sampler = moments_sampler(warm_start(parts_of("warm", rank)[0], start_of("warm")))
+        sampler = moments_sampler(warm_start(parts_of("warm", rank)[0], prior_maker("warm")))
         with refused():
             assert sampler(context, noise).shape == noise.shape
 

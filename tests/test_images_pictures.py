@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from wsdcast.images.data import tasks
 from wsdcast.images.pictures import HIDDEN, MOST_STATES, same_noise, sample_grid, sampling_process
-from wsdcast.study.images_figures import by_evaluations, by_solver, by_visible_share
+from wsdcast.study.figures import by_evaluations, by_solver
+from wsdcast.study.images_figures import by_visible_share
 from wsdcast.study.images_page import write_image_study_page
 
 SIZE = 8

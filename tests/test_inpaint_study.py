@@ -31,7 +31,7 @@ from wsdcast.images.stages.prepare import prepare
 from wsdcast.runs.artefact import Summary
 from wsdcast.study.images import inpaint_study, moments_cost, settings_of, variant_of
 from wsdcast.study.images_summary import Part, Setting, combine, halves
-from wsdcast.study.sharing import training_seconds, variant_place
+from wsdcast.study.sharing import training_seconds, variant_directory
 from wsdcast.verification.bootstrap import BOUNDS
 
 PRIORS = ("warm", "standard", "unblended", "mean-only", "features-only")
@@ -169,7 +169,7 @@ def test_a_link_to_networks_that_are_gone_gives_way(place, tmp_path):
     shutil.copytree(place / "run/images", run / "images")
     (run / "study/warm-0").mkdir(parents=True)
     (run / "study/warm-0/moments").symlink_to("../../moments", target_is_directory=True)
-    found = variant_place(RECIPE, run, "warm-0", "images", ("generator", "moments"))
+    found = variant_directory(RECIPE, run, "warm-0", "images", ("generator", "moments"))
     assert found == run / "study/warm-0"
     assert [path.name for path in found.iterdir()] == ["images"]
     assert (found / "images").resolve() == run / "images"
@@ -320,7 +320,7 @@ def test_what_a_solver_cannot_do_is_named(copy, without_page):
     assert summary.facts["left out: midpoint"] == "3 evaluations, which it cannot make exactly"
     assert {row["nfe"] for row in summary.scores} == {0, 2}
     line = refused("inpaint", "study", "--run", str(copy), "--nfe", "3", "--solvers", "dpm2,midpoint")
-    assert "the solver midpoint cannot make exactly 3 evaluations" in line
+    assert "nothing to study: nfe 3: the solver midpoint" in line
 
 
 def test_tasks_without_a_mask_have_no_visible_share():

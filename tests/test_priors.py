@@ -16,7 +16,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import PackedWind
 from wsdcast.runs.recipes import TrainingTimes
-from wsdcast.sampling.starts import start_of
+from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.ablations import fixed_moments, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
@@ -125,14 +125,14 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
     mean, std = torch.randn(3, *SHAPE, generator=random), torch.rand(3, *SHAPE, generator=random) + 0.1
     x, w = torch.randn(3, *SHAPE, generator=random), torch.tensor([0.3])
     warm = InformedPrior(mean, std)
-    torch.testing.assert_close(start_of("mean-only")(mean, std).blended(w).normalise(x), x - mean)
-    torch.testing.assert_close(start_of("mean-only")(mean, std).features()[:, :2], mean)
-    only_told = start_of("features-only")(mean, std)
+    torch.testing.assert_close(prior_maker("mean-only")(mean, std).blended(w).normalise(x), x - mean)
+    torch.testing.assert_close(prior_maker("mean-only")(mean, std).features()[:, :2], mean)
+    only_told = prior_maker("features-only")(mean, std)
     torch.testing.assert_close(only_told.blended(w).normalise(x), x)
     torch.testing.assert_close(only_told.blended(w).features(), warm.features())  # as they are, whatever the warmth
-    torch.testing.assert_close(start_of("unblended")(mean, std).blended(w).normalise(x), warm.normalise(x))
+    torch.testing.assert_close(prior_maker("unblended")(mean, std).blended(w).normalise(x), warm.normalise(x))
     for w in (0.0, 1.0):
-        blended = start_of("plain-blend")(mean, std).blended(torch.tensor([w]))
+        blended = prior_maker("plain-blend")(mean, std).blended(torch.tensor([w]))
         torch.testing.assert_close(blended.std, std if w else torch.ones_like(std))
 
 

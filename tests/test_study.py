@@ -19,8 +19,8 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.artefact import read_stamp, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
-from wsdcast.study.summary import combine, saturation
-from wsdcast.study.variants import moments_cost, variant_of
+from wsdcast.study.weather_summary import combine, saturation
+from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.training.predictions import predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
@@ -155,7 +155,7 @@ def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
     assert done.exit_code == 0, done.stderr
     summary = json.loads(done.stdout)
     assert {row["nfe"] for row in summary["scores"]} == {0, 2}
-    assert "nearest it can do is 2" in summary["facts"]["left out: midpoint, uniform, 3"]
+    assert summary["facts"]["left out: midpoint"] == "3 evaluations, which it cannot make exactly"
     table = CliRunner().invoke(app, ["study", "nfe", "--run", "run", "--nfe", "2", "--solvers", "midpoint,ab2"]).stdout
     assert "…" not in table  # nothing is cut off in 80 columns
     assert re.search(r"features-only +2 +\d\.\d{4} .* (midpoint|ab2)", table)

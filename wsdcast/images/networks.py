@@ -18,7 +18,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Network
-from wsdcast.sampling.starts import start_of
+from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
@@ -129,4 +129,4 @@ def trained(recipe: ImageRecipe, directory: Path, images: Images) -> Trained:
         moments = load_network(moments_model(recipe.moments, images.shape[0]), path)
     else:
         moments = fixed_moments_of(recipe, images)
-    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)))
+    return Trained(generator, moments, warm_start(moments, prior_maker(recipe.generator.prior)))

@@ -1,1 +1,1 @@
-"""The U-Net."""
+"""The U-Net, its padding on the sphere, its weights and its memory."""

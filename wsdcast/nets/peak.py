@@ -1,4 +1,4 @@
-"""How much memory a network takes, found without taking it."""
+"""The memory that a network needs, computed without allocating it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from torch.utils._pytree import tree_leaves
 
 
 class _Peak(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes off those that are freed."""
+    """Counts the bytes of the storages that operations allocate and free.
 
-    def __init__(self, there: list[torch.Tensor]) -> None:
+    Args:
+        existing: tensors that are not counted. An operation may return a view of one.
+    """
+
+    def __init__(self, existing: list[torch.Tensor]) -> None:
         super().__init__()
         self.now = self.most = 0
-        self.known = weakref.WeakSet[Any](tensor.untyped_storage() for tensor in there)  # of which an operation may return a view
+        self.known = weakref.WeakSet[Any](tensor.untyped_storage() for tensor in existing)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -36,19 +40,19 @@ class _Peak(TorchDispatchMode):
 
 
 def peak_memory(network: nn.Module, *shapes: tuple[int, ...], training: bool) -> int:
-    """Bytes that one evaluation of a network needs beside its weights and inputs, in float32.
+    """The bytes that one evaluation of a network needs in float32, without its weights and inputs.
 
     The network is evaluated on torch's device ``meta``, where tensors have shapes and no content.
 
     Args:
         network: on any device.
-        shapes: of its inputs.
-        training: whether what the backward pass needs is kept, and that pass is done.
+        shapes: shapes of its inputs.
+        training: whether to keep the activations and to run the backward pass.
     """
     abstract = copy.deepcopy(network).to("meta").train(training).requires_grad_(training)
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
-    there = [*abstract.parameters(), *abstract.buffers(), *inputs]
-    with torch.set_grad_enabled(training), _Peak(there) as peak:
+    existing = [*abstract.parameters(), *abstract.buffers(), *inputs]
+    with torch.set_grad_enabled(training), _Peak(existing) as peak:
         outputs = [output for output in tree_leaves(abstract(*inputs)) if isinstance(output, torch.Tensor)]
         if training:
             sum(output.sum() for output in outputs).backward()  # type: ignore[union-attr]
@@ -56,14 +60,14 @@ def peak_memory(network: nn.Module, *shapes: tuple[int, ...], training: bool) ->
 
 
 def training_memory(network: nn.Module, batch: int, bfloat16: bool, *shapes: tuple[int, ...]) -> float:
-    """Bytes that training needs at least: weights, their average, gradients and two moments of AdamW, and the activations of a batch.
+    """A lower bound of the bytes that training needs: weights, EMA, gradients, the two moments of AdamW, and activations of a batch.
 
     Args:
-        network: before training.
-        batch: samples at a time.
-        bfloat16: whether activations are kept in it, at half the size.
-        shapes: of the inputs of one sample.
+        network: an untrained network.
+        batch: samples per batch.
+        bfloat16: whether activations are bfloat16, which halves them.
+        shapes: shapes of the inputs of one sample.
     """
     weights = sum(parameter.nbytes for parameter in network.parameters())
-    activations = peak_memory(network, *shapes, training=True) - weights  # which has the gradients too
+    activations = peak_memory(network, *shapes, training=True) - weights  # the peak includes the gradients
     return 5 * weights + activations * batch / (2 if bfloat16 else 1)

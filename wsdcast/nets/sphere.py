@@ -1,7 +1,7 @@
-"""Neighbours on the sphere for tensors (..., latitude, longitude) of whole-globe grids.
+"""Padding on the sphere for tensors (..., latitude, longitude) of whole-globe grids.
 
-Longitude is a circle. Beyond a pole the same meridian goes on half a turn away, so the row beyond the last is a row of the grid, rolled
-by half its length. Only scalars continue so: the components of a vector change sign there, which networks are left to learn.
+Longitude is a circle. Beyond a pole a meridian continues half a turn away, so the row beyond the last row is a row of the grid, rolled by
+half its length. This is exact for scalars. The components of a vector change sign across a pole; the networks learn that.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class _Pad(torch.autograd.Function):
-    """One neighbour on all sides. Written into one new tensor: built with ``torch.cat`` it took a third of the time of inference."""
+    """Pad by one neighbour on all sides, in one new tensor. With ``torch.cat`` padding took a third of the time of inference."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class _Pad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # Every neighbour is a copy of a point, so its gradient is added to that of the point.
+        # A neighbour is a copy of a point of the grid. Its gradient is added to that of the point.
         half = (gradient.shape[-1] - 2) // 2
         circles = gradient[..., 1:-1].clone()
         circles[..., -1] += gradient[..., 0]
@@ -45,10 +45,10 @@ class _Pad(torch.autograd.Function):
 
 
 def gathered(x: Tensor) -> Tensor:
-    """The same as :func:`pad`, each point looked up where it comes from: kernels that a compiler makes are then one for the whole of it.
+    """The same as :func:`pad` by one look-up of all points, which a compiler fuses into one kernel.
 
-    Of the copies above it makes six, one after another. On an H200 those took a third of an evaluation of pipelines/era5.yaml
-    (docs/results/gpu.md); by the compiler's own count, kernels move half as many bytes with this.
+    The compiler makes six kernels of the six copies in ``forward``. On an H200 they took a third of an evaluation of pipelines/era5.yaml
+    (docs/results/gpu.md). By the compiler's own count, the kernels of the look-up move half as many bytes.
     """
     rows, columns = x.shape[-2:]
     row = torch.arange(-1, rows + 1, device=x.device)
@@ -63,29 +63,29 @@ def pad(x: Tensor) -> Tensor:
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    """Channels last stays channels last: oneDNN's convolutions are faster so."""
+    """The memory format of x. Channels last is kept, because convolutions are faster with it."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
 def extend(x: Tensor, multiple: int, includes_poles: bool) -> tuple[Tensor, tuple[slice, slice]]:
-    """Extend a grid with its own continuation until both lengths are multiples of ``multiple``.
+    """Extend a grid across the poles and around the circle until both lengths are multiples of ``multiple``.
 
     Args:
         x: (..., latitude, longitude), from north to south.
-        multiple: what the depth of a network needs.
-        includes_poles: whether the first and last row lie on the poles (then the row beyond is the second, else the first).
+        multiple: two to the power of the number of halvings in the network.
+        includes_poles: whether the first and the last row lie on the poles. If so, the row beyond the first is the second, else the first.
 
     Returns:
         The extended tensor and the pair of slices that cuts the original out of it.
     """
     rows, columns = x.shape[-2:]
-    # Beyond a pole the meridian goes on half a turn away, which needs an even number of columns at the deepest level, too.
+    # Half a turn needs an even number of columns, also at the deepest level.
     if rows % multiple == 0 and columns % (2 * multiple) == 0:
         return x, (slice(0, rows), slice(0, columns))
     north, south = _halves(-rows % multiple)
     west, east = _halves(-columns % (2 * multiple))
-    # Row -1 - i is row i (+ 1 with a pole row), half a turn away; likewise in the south. The same for short grids, by taking turns.
+    # Row -1 - i is row i (i + 1 with a pole row), half a turn away, and likewise in the south. On short grids this repeats periodically.
     period = 2 * (rows - 1) if includes_poles else 2 * rows
     position = (torch.arange(-north, rows + south, device=x.device)) % period
     mirror = (period if includes_poles else period - 1) - position

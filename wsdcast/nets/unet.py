@@ -1,9 +1,9 @@
 """The U-Net of appendix B, in the style of guided diffusion (Dhariwal and Nichol 2021), on the sphere or the plane.
 
-Residual blocks of GroupNorm, SiLU and 3x3 convolutions; the embedding of the conditioning scalars (flow time, warmth) scales and shifts
-the features after the second normalisation; last convolutions start at zero; average pooling down, nearest neighbour up, skip
-connections by concatenation; self-attention where it is wanted. On the sphere every convolution sees the sphere's neighbours
-(:mod:`wsdcast.nets.sphere`), on the plane zeros beyond the edge.
+Residual blocks consist of GroupNorm, SiLU and 3x3 convolutions. The embedding of the conditioning scalars (flow time, warmth) scales and
+shifts the features after the second normalisation. The last convolution of each block starts at zero. Average pooling halves the grid,
+nearest-neighbour interpolation doubles it, and skip connections are concatenated. Self-attention is optional. On the sphere convolutions
+see the neighbours on the globe (:mod:`wsdcast.nets.sphere`), on the plane zeros beyond the edge.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from wsdcast.runs.recipes import Network
 
 
 class UNet(nn.Module):
-    """Maps (batch, in_channels, row, column) to (batch, out_channels, row, column), for any whole-globe grid or any image.
+    """A U-Net from (batch, in_channels, row, column) to (batch, out_channels, row, column), for any whole-globe grid or any image.
 
     Args:
         in_channels: channels of the input.
-        out_channels: channels of the output, which is zero before training.
-        widths: channels of each level, multiples of 4; each level after the first halves the grid.
-        blocks: residual blocks per level, on the way down and again on the way up.
-        scalars: how many conditioning scalars :meth:`forward` takes.
-        dropout: share of features dropped in residual blocks in training.
+        out_channels: channels of the output. Before training the output is zero.
+        widths: channels of each level, multiples of 4. Each level after the first halves the grid.
+        blocks: residual blocks per level, in each direction.
+        scalars: number of conditioning scalars of :meth:`forward`.
+        dropout: dropout rate in the residual blocks.
         includes_poles: whether the grid's first and last row lie on the poles.
-        activation_checkpointing: whether the blocks' activations are computed again in the backward pass instead of being kept.
-        sphere: whether rows and columns are latitudes and longitudes of the globe, or those of a picture.
-        attention: levels, from 0, whose blocks end with self-attention; if there are any, the block in the middle does too.
+        activation_checkpointing: whether the backward pass computes the activations of the blocks again instead of keeping them.
+        sphere: True for latitudes and longitudes of the globe, False for the rows and columns of an image.
+        attention: levels, from 0, whose blocks end with self-attention. If there are any, the block in the middle has it too.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class UNet(nn.Module):
         self.last = Convolution(width, out_channels, sphere, zero=True)
 
     def forward(self, x: Tensor, *scalars: Tensor) -> Tensor:
-        """Apply the network; each scalar has shape (batch,), or (1,) when the whole batch shares it."""
+        """Apply the network. Each scalar has the shape (batch,), or (1,) if the batch shares it."""
         condition = sum(embed(scalar) for embed, scalar in zip(self.embeddings, scalars, strict=True)) if scalars else None
         x, original = extend(x, self.multiple, self.includes_poles) if self.sphere else _extend_plane(x, self.multiple)
         x = self.first(x)
@@ -102,7 +102,7 @@ class UNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions beside a skip connection, the second modulated by the embedding when there is one; then attention."""
+    """Two normalised convolutions with a skip connection. The embedding, if any, modulates the second; attention, if any, follows."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, sphere: bool, attends: bool) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of all points, of one head, beside a skip connection; nothing before training."""
+    """Self-attention over all points, with one head and a skip connection. Before training it changes nothing."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -161,8 +161,8 @@ class ScalarEmbedding(nn.Module):
 
     def __init__(self, sinusoids: int, outputs: int) -> None:
         super().__init__()
-        # The usual frequencies 1 to 1e-4 are meant for steps 0 to 1000; a scalar in [0, 1] is scaled to that range, else the
-        # embedding would hardly vary.
+        # The usual frequencies, 1 to 1e-4, are meant for steps 0 to 1000. A scalar in [0, 1] is scaled to that range, or the embedding
+        # would hardly vary.
         frequencies = 1000 * torch.exp(-math.log(1e4) * torch.arange(sinusoids // 2) / (sinusoids // 2))
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
@@ -175,7 +175,7 @@ class ScalarEmbedding(nn.Module):
 
 
 def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:
-    """Repeat the last row and column until both lengths are multiples of ``multiple``; and the slices that cut the original out."""
+    """Repeat the last row and column until both lengths are multiples of ``multiple``. Also return the slices of the original."""
     rows, columns = x.shape[-2:]
     if rows % multiple or columns % multiple:
         x = F.pad(x, (0, -columns % multiple, 0, -rows % multiple), mode="replicate")
@@ -183,12 +183,12 @@ def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, fewer where that would leave less than four channels in a group."""
+    """GroupNorm with 32 groups, or fewer so that each has at least four channels."""
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
 def unet_of(network: Network, inputs: int, outputs: int, scalars: int, includes_poles: bool = False, sphere: bool = True) -> UNet:
-    """A U-Net of the shape that a recipe gives a network, on the sphere or on a plane."""
+    """The U-Net that a recipe describes, on the sphere or on a plane."""
     return UNet(
         inputs,
         outputs,

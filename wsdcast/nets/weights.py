@@ -1,4 +1,4 @@
-"""Weights of networks: how they are stored, loaded and moved to a device."""
+"""Weights of networks: writing, loading and moving them to a device."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
 
 WEIGHTS = "weights"
-"""Name of the file of a network's weights."""
-
+"""Name of the file with the weights of a network."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
-    """Floating-point operations of a forward pass."""
+    """The number of floating-point operations of a forward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -31,7 +30,7 @@ def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
 
 
 def size_in_words(model: nn.Module) -> str:
-    """How large a model is, in words."""
+    """The number of parameters, for summaries."""
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters"
 
 
@@ -47,10 +46,10 @@ def save_networks(networks: dict[str, nn.Module], path: Path, stamp: dict[str, A
 
 
 def load_network(model: Model, path: Path, name: str = WEIGHTS) -> Model:
-    """Fill ``model`` with the weights of that name in the directory ``path``, ready for inference.
+    """Load the weights called ``name`` from the directory ``path`` into ``model``, and prepare it for inference.
 
     Raises:
-        UserError: if they are damaged or do not fit.
+        UserError: if the file is damaged or does not fit the model.
     """
     file = path / f"{name}.safetensors"
     try:
@@ -61,6 +60,6 @@ def load_network(model: Model, path: Path, name: str = WEIGHTS) -> Model:
 
 
 def to_device(model: Model, channels_last: bool = True) -> Model:
-    """Move a model to the device, channels last unless told otherwise: most convolutions are faster so, on CPUs and GPUs."""
+    """Move a model to the device. Most convolutions are faster with channels last, on CPUs and on GPUs."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return model.to(device=devices.device(), memory_format=layout)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""How many evaluations are enough for images: priors, solvers and visible shares, on the same contexts and the same noise."""
+"""The image study: how many evaluations are enough, by prior, solver, share of visible pixels and warmth (``wsdcast inpaint study``)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from wsdcast.images.classifier import Extract, extractors
 from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import Images, open_images
 from wsdcast.images.data.store import Part as PartOfImages
-from wsdcast.images.drawing import SHOWN, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
+from wsdcast.images.drawing import SHOWN, draw_samples, same_noise_samples, sampler_of, warmth_for
 from wsdcast.images.evaluation import Diverged, described, floors, floors_of, references, statistics_by_context
 from wsdcast.images.memory import require_study
 from wsdcast.images.networks import Trained, generator_model, moments_model, trained
 from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
-from wsdcast.nets.weights import operations
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
-from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, MOMENTS_ALONE, STUDY, STUDY_PAGE, ImagePriorName
+from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import moments_sampler
-from wsdcast.sampling.starts import moments_alone
+from wsdcast.study.design import (
+    combinations,
+    cost_of_moments,
+    samples_per_step,
+    trained_variants,
+)
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CALIBRATED, CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
-from wsdcast.study.sharing import training_seconds, variant_place
 
 SAME_NOISE = "same_noise.png"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
@@ -54,30 +57,29 @@ def inpaint_study(
 ) -> Summary:
     """Train a generator for each prior and seed, and compare them by number of evaluations: ``RUN/study.nc`` and ``RUN/study.html``.
 
-    All generators have the same network and the same total cost of training: those without a moments network are trained longer by what
-    it cost, unless the budget is in steps. All settings share their contexts and their noise. Solver, grid, warmth and the number of
-    evaluations that is enough are chosen on validation images. What is there and current is not done again.
+    All generators have the same network and the same total cost of training: without a moments network the generator is trained for more
+    steps, unless the budget is in steps. All settings share their contexts and their noise. Solver, grid, warmth and the sufficient number
+    of evaluations are chosen on validation images. Results that are current are not computed again.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared images.
         run: run directory; default ``runs/<recipe name>``.
-        inception_weights: file of Inception's weights, for FID beside the classifier distance.
-        protocol: whose contexts are scored; default from the recipe.
-        overwrite: replace what was made from another recipe.
+        inception_weights: file of Inception's weights, for FID in addition to the classifier distance.
+        protocol: the images whose contexts are scored; default from the recipe.
+        overwrite: replace results of another recipe.
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
         UserError: if nothing is prepared, a key is not allowed, the task hides nothing of such images, or memory cannot hold it.
     """
-    wanted_changes = {f"study__{key}": value for key, value in changes.items()}
-    resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **wanted_changes)
+    study_changes = {f"study__{key}": value for key, value in changes.items()}
+    resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, sample__protocol=protocol, **study_changes)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
-    is_current(resolved, directory, STUDY, overwrite)  # one of another recipe is refused before anything is trained
+    is_current(resolved, directory, STUDY, overwrite)  # refuses a study of another recipe before anything is trained
     few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
     devices.keep_freed_memory()
-    wanted, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
-    settings = {prior: settings_of(resolved, prior) for prior in wanted.priors + wanted.ablations}
-    summary.facts |= _left_out(resolved)
+    options, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
+    settings = {prior: settings_of(resolved, prior, summary) for prior in options.priors + options.ablations}
     require_study(resolved, images, ["classifier_distance"] + ["fid"] * (inception_weights is not None))
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
@@ -85,22 +87,18 @@ def inpaint_study(
     parts: list[Part] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
-    for seed, prior in product(wanted.seeds, settings):
-        variant = variant_of(resolved, cost, seed, prior)
-        names = (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
-        place = variant_place(variant, directory, f"{prior}-{seed}", IMAGES, names)
-        if not is_current(variant, place, GENERATOR, overwrite):
-            train(variant, place, overwrite=overwrite)
-        seconds.setdefault(prior, []).append(training_seconds(place))
+    variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, settings)}
+    train_one = partial(train, overwrite=overwrite)
+    for seed, prior, variant, place in trained_variants(variants, directory, IMAGES, _networks, train_one, overwrite, seconds):
         networks = trained(variant, place, images)
         for setting in settings[prior]:
             evaluated = partial(_evaluated, variant, place, directory, images, networks, setting)
             chooses = setting.kind == "curve" and setting.solver
             validation = evaluated("validation", {CHOSEN_BY: extract[CHOSEN_BY]}) if chooses else None
             parts.append(Part(setting, seed, evaluated(resolved.sample.part, extract), validation))
-        if seed == wanted.seeds[0] and prior in wanted.priors:
-            shown[prior] = same_noise_samples(few, networks, wanted.solvers[0], wanted.grids_in_time[0], wanted.nfe, 1.0)
-    part, count = resolved.sample.part, wanted.contexts * wanted.samples
+        if seed == options.seeds[0] and prior in options.priors:
+            shown[prior] = same_noise_samples(few, networks, options.solvers[0], options.grids_in_time[0], options.nfe, 1.0)
+    part, count = resolved.sample.part, options.contexts * options.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
     study = combine(parts, cost[0], reference)
     study.attrs |= {
@@ -108,7 +106,7 @@ def inpaint_study(
         "recipe_hash": digest_of(resolved.dump()),
         "moments_share": cost[0],
         "floor_of": true,
-        "chosen_on": f"{min(wanted.contexts, images.count('validation'))} contexts of validation images, by the classifier distance",
+        "chosen_on": f"{min(options.contexts, images.count('validation'))} contexts of validation images, by the classifier distance",
     }
     study.attrs |= {f"floor_{name}": value for name, value in floor.items()}
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
@@ -141,8 +139,13 @@ def inpaint_study(
     return summary
 
 
+def _networks(variant: ImageRecipe) -> tuple[str, ...]:
+    """The artefacts of the trained networks of a variant."""
+    return (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
+
+
 def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
-    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of the moments, :func:`moments_cost`.
+    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of :func:`moments_cost`.
 
     If the budget is in steps, as in the paper, the moments network is not counted.
     """
@@ -153,59 +156,47 @@ def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: I
 
 
 def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
-    """Floating-point operations of the moments network per sample, in evaluations of the generator, and of all it adds to a training, in
-    steps of the generator's: its own training, and a prediction for every sample of every step."""
+    """The cost of the moments network, as in :func:`wsdcast.study.design.cost_of_moments`: one evaluation, and all of its training.
+
+    The training includes one prediction for every sample of every step of the generator.
+    """
     channels, rows, columns = images.shape
     moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
-    context, x = (torch.zeros(1, count, rows, columns) for count in (channels + 1, generator.first.in_channels))
-    ratio = operations(moments, context) / operations(generator, x, torch.zeros(1), torch.zeros(1))
-    # A step of training costs three evaluations for each of its samples: one forward, two backward.
-    per_step = recipe.moments.batch * recipe.moments.accumulate / (recipe.generator.batch * recipe.generator.accumulate)
-    return ratio, round(ratio * (recipe.moments.steps * per_step + recipe.generator.steps / 3))
+    shapes = (1, channels + 1, rows, columns), (1, generator.first.in_channels, rows, columns)
+    predictions = recipe.generator.steps * samples_per_step(recipe.generator)
+    visits = recipe.moments.steps * samples_per_step(recipe.moments) + predictions / 3
+    return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
 
 
-def settings_of(recipe: ImageRecipe, prior: ImagePriorName) -> list[Setting]:
-    """All settings of one prior; numbers of evaluations that a solver cannot take are left out.
+def settings_of(recipe: ImageRecipe, prior: ImagePriorName, summary: Summary | None = None) -> list[Setting]:
+    """All settings of one prior. Combinations that cannot be sampled are left out and named in the summary.
 
     Raises:
-        UserError: if a solver can take none of them.
+        UserError: if a solver can make none of the numbers of evaluations.
     """
-    wanted, share = recipe.study, recipe.task.visible_test
-    main = prior in wanted.priors
-    # Warmth changes nothing for the standard prior, and ablations are compared at full warmth.
-    warmths = wanted.warmths if prior == "warm" else (1.0,)
+    options, share = recipe.study, recipe.task.visible_test
+    is_main = prior in options.priors
+    # Warmth has no effect on the standard prior, and ablations are compared at full warmth.
+    warmths = options.warmths if prior == "warm" else (1.0,)
     own = recipe.sample.warmth if prior == "warm" and recipe.sample.warmth != "calibrated" else 1.0
-    # The recipe's own warmth comes first: it is the one that is compared with the standard prior.
-    numbers = list(dict.fromkeys([own, *(warmth for warmth in warmths if warmth != "calibrated")]))
-    found, asked = list[Setting](), wanted.nfe if main else wanted.ablation_nfe
-    for solver in wanted.solvers if main else wanted.solvers[:1]:
-        made = len(found)
-        for grid in wanted.grids_in_time if main else wanted.grids_in_time[:1]:
-            found += [Setting("curve", prior, solver, grid, *both) for both in product(numbers, [share], possible(solver, asked, grid))]
-        if len(found) == made:
-            where = f"on {', '.join(wanted.grids_in_time)} times"
-            raise UserError(f"nothing to study: the solver {solver} cannot make exactly {', '.join(map(str, asked))} evaluations {where}")
+    # The recipe's own warmth comes first, because it is compared with the standard prior.
+    numbers = dict.fromkeys([own, *(warmth for warmth in warmths if warmth != "calibrated")])
+    solvers, grids = options.solvers if is_main else options.solvers[:1], options.grids_in_time if is_main else options.grids_in_time[:1]
+    possible = combinations(solvers, grids, options.nfe if is_main else options.ablation_nfe, summary)
+    settings = [
+        Setting("curve", prior, solver, grid, warmth, share, nfe)
+        for pair, warmth in product(dict.fromkeys(combination[:2] for combination in possible), numbers)
+        for solver, grid, nfe in possible
+        if (solver, grid) == pair
+    ]
     if prior == "warm":
-        found.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
-    if not main or not recipe.task.shows_pixels:
-        return found
-    solver, grid = wanted.solvers[0], wanted.grids_in_time[0]
-    for visible, nfe, warmth in product(wanted.visible, possible(solver, wanted.visible_nfe, grid), warmths):
-        name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
-        found.append(Setting("sensitivity", name, solver, grid, value, visible, nfe))
-    return found
-
-
-def _left_out(recipe: ImageRecipe) -> dict[str, str]:
-    """What :func:`settings_of` leaves out, in words."""
-    wanted = recipe.study
-    asked = list(product(wanted.solvers, wanted.grids_in_time, wanted.nfe))
-    asked += [(wanted.solvers[0], wanted.grids_in_time[0], nfe) for nfe in (*wanted.ablation_nfe, *wanted.visible_nfe)]
-    found: dict[str, list[str]] = {}
-    for solver, grid, nfe in dict.fromkeys(asked):
-        if not possible(solver, [nfe], grid):
-            found.setdefault(f"left out: {solver}" + f", {grid}" * (grid != "uniform"), []).append(str(nfe))
-    return {what: f"{', '.join(numbers)} evaluations, which it cannot make exactly" for what, numbers in found.items()}
+        settings.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
+    if is_main and recipe.task.shows_pixels and options.visible:
+        sensitivity = combinations(options.solvers[:1], options.grids_in_time[:1], options.visible_nfe, summary)
+        for visible, (solver, grid, nfe), warmth in product(options.visible, sensitivity, warmths):
+            name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
+            settings.append(Setting("sensitivity", name, solver, grid, value, visible, nfe))
+    return settings
 
 
 def _evaluated(
@@ -218,19 +209,19 @@ def _evaluated(
     part: PartOfImages,
     extract: Mapping[str, Extract],
 ) -> Path:
-    """The file of statistics by context of one setting on a part of the images; kept if the same networks and settings made it."""
-    wanted = variant.study
-    count = wanted.contexts if setting.kind == "curve" else wanted.visible_contexts
+    """The file of statistics by context of one setting on a part of the images. A file of the same networks and settings is kept."""
+    options = variant.study
+    count = options.contexts if setting.kind == "curve" else options.visible_contexts
     unseen = fixed_contexts(images, "validation", variant.task, visible=setting.visible)
     warmth = warmth_for("calibrated" if setting.prior == CALIBRATED else setting.warmth, networks, unseen)
     origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
-    asked = [variant.task.model_dump(mode="json"), part, count, wanted.samples, sorted(extract)]
+    asked = [variant.task.model_dump(mode="json"), part, count, options.samples, sorted(extract)]
     ends = variant.sample.log_snr_ends if setting.grid_in_time == "log-snr" else None
     momentum = variant.sample.momentum if setting.solver.startswith("ab") else 1.0
     special = [ends, momentum] if ends or momentum != 1 else []
     about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked, *special])
     path = place / f"{'validation-' * (part == 'validation')}{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
-    # What is damaged is made again.
+    # A damaged file is made again.
     with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
         dataset.load()
         return path
@@ -241,7 +232,7 @@ def _evaluated(
         else moments_sampler(moments_alone(networks.moments))
     )
     label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible, {part}"
-    samples = np.stack(list(draw_samples(contexts, sampler, wanted.samples, label, diverged)))
+    samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged)))
     dataset = statistics_by_context(samples, contexts, extract, diverged.count).assign_attrs(warmth=warmth)
     with complete(path) as file:
         dataset.to_netcdf(file)
@@ -249,9 +240,9 @@ def _evaluated(
 
 
 def _about(recipe: ImageRecipe, images: Images) -> str:
-    wanted, source = recipe.study, Path(recipe.data.source).name
+    options, source = recipe.study, Path(recipe.data.source).name
     part = recipe.sample.part
-    contexts = min(wanted.contexts, images.count(part))
+    contexts = min(options.contexts, images.count(part))
     what = f"{source}, {images.shape[1]}x{images.shape[2]}; task: {recipe.task.tested}; "
-    trained = f"; training seeds {', '.join(map(str, wanted.seeds))}, equal {BUDGETS[wanted.budget]}"
-    return what + described(images, part, contexts, wanted.samples) + trained
+    trained = f"; training seeds {', '.join(map(str, options.seeds))}, equal {BUDGETS[options.budget]}"
+    return what + described(images, part, contexts, options.samples) + trained

@@ -1,4 +1,4 @@
-"""From statistics of many settings and seeds to what a study of images says, with intervals."""
+"""The summary of an image study: scores of all settings with intervals, from statistics by seed and context."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import xarray as xr
 
 from wsdcast.images.evaluation import DRAWS, bounds, scored
 from wsdcast.images.frechet import FeatureStatistics
-from wsdcast.runs.names import WITHOUT_NETWORK
 from wsdcast.runs.progress import track
 from wsdcast.study.images_page import diverged
+from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.verification.bootstrap import BOUNDS
 from wsdcast.weather.samplers import CRPS_TOLERANCE
 
 CALIBRATED = "warm, calibrated"
-"""The warm start at the warmth at which its moments are calibrated."""
+"""Name of the warm start at the warmth at which its moments are calibrated."""
 COMPARED = ("classifier_distance", "fid", "crps", "crps_standard")
+"""Scores that are compared pairwise between priors."""
 CHOSEN_BY = "classifier_distance"
-"""What solver, grid and warmth are chosen by, on validation images."""
+"""The score on validation images by which solver, grid and warmth are chosen."""
 DISTANCE_TOLERANCE = 1.05
-"""A number of evaluations is enough where this distance and CRPS are within this factor and ``CRPS_TOLERANCE`` of the prior's least."""
+"""A classifier distance within this factor of the lowest counts as equally good."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to draw samples; without a solver by the moments network alone."""
+    """One way to draw samples. Without a solver the moments network draws them alone."""
 
     kind: str
     prior: str
@@ -41,7 +42,7 @@ class Setting:
 
 
 class Part(NamedTuple):
-    """The files of statistics by context of a setting and a seed: of the images that are reported, and of validation images."""
+    """A setting and a seed, with the files of statistics by context of the images that are reported and of validation images."""
 
     setting: Setting
     seed: int
@@ -50,106 +51,99 @@ class Part(NamedTuple):
 
 
 def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
-    """One data set of all settings, (setting,).
+    """One data set of all settings, (setting,); docs/schema.md lists its variables.
 
-    ``best`` marks the solver, grid and warmth of each prior and number of evaluations that have the least classifier distance on
-    validation images, ``classifier_distance_validation``, and those that have no rival; all other scores are of the images that are
-    reported. ``diverged`` and ``diverged_validation`` are shares of samples that were not finite, means over seeds: where there are any,
-    the scores are NaN, and the setting is never best.
+    ``best`` marks the solver, grid and warmth of each prior and number of evaluations with the lowest classifier distance on validation
+    images, and settings without rivals. All other scores are those of the images that are reported. ``diverged`` and
+    ``diverged_validation`` are the shares of samples that were not finite, means over seeds. A setting with such samples has no scores and
+    is never best.
 
-    Scores are computed for each seed of training, then averaged over seeds; of other seeds ``_by_seed`` gives an idea. Intervals hold
-    95 % of bootstrap samples of contexts, the same for all settings with as many, so they are compared pairwise: the first prior,
-    ``compared``, with half of the evaluations less the standard prior, for each score its difference and interval. Both use the study's
-    first solver and the warmth at which the recipe samples, so that nothing was chosen for it.
+    Scores are computed for each training seed, then averaged over seeds. ``_by_seed`` shows how much seeds differ. Intervals hold 95 % of
+    bootstrap samples of contexts, the same for all settings with as many contexts. So the first prior, ``compared``, with half of the
+    evaluations is compared pairwise with the standard prior. Both use the study's first solver and the recipe's warmth, which no score
+    has chosen.
 
-    Distances have intervals where they are best or compared, NaN elsewhere: a bootstrap sample of Inception's features takes a fifth of
-    a second, and those of every setting and seed would take hours.
+    Only distances that are best or compared have intervals. A bootstrap sample of Inception's features takes a fifth of a second, so those
+    of every setting and seed would take hours.
 
     Args:
-        parts: every setting for every seed; the statistics of one setting are in memory at a time.
-        share: of the moments network, in evaluations of the generator.
-        reference: of the distances.
+        parts: every setting for every seed. The statistics of one setting are in memory at a time.
+        share: cost of the moments network, in evaluations of the generator.
+        reference: features of the reference set, for each distance.
     """
     by_setting: dict[Setting, list[Part]] = {}
     for part in parts:
         by_setting.setdefault(part.setting, []).append(part)
     settings = list(by_setting)
-    found, validation, used, away = [], [], [], []
+    reported, validation, warmths, diverged_shares = [], [], [], []
     for of_setting in track(by_setting.values(), "scores", len(settings)):
         by_seed = [xr.load_dataset(part.reported) for part in of_setting]
-        others = [xr.load_dataset(part.validation) for part in of_setting if part.validation is not None]
-        found.append(scored(by_seed, reference, 0))
-        validation.append(scored(others, {CHOSEN_BY: reference[CHOSEN_BY]}, 0) if others else {})
-        # What a calibrated warmth was, mean over seeds.
-        used.append(np.mean([of_seed.attrs["warmth"] for of_seed in by_seed]))
-        away.append((_diverged(by_seed), _diverged(others)))
-    curves = _curves(settings)
-    stable = [[index for index in of_curve if not any(away[index])] for of_curve in curves.values()]
-    by = [of_setting[CHOSEN_BY]["value"] if of_setting else np.inf for of_setting in validation]
-    best = [min(of_curve, key=lambda index: by[index]) for of_curve in stable if of_curve]
-    compared = {point: of_curve[0] for point, of_curve in curves.items()}
-    drawn = sorted({*best, *compared.values()})
-    for index in track(drawn, "intervals of distances", len(drawn)):
-        found[index] = scored([xr.load_dataset(part.reported) for part in by_setting[settings[index]]], reference, DRAWS)
-    columns = {name: ("setting", [asdict(setting)[name] for setting in settings]) for name in asdict(settings[0])}
-    study = xr.Dataset(coords=columns | {"seed": [part.seed for part in next(iter(by_setting.values()))]})
-    study = study.assign_coords(warmth=("setting", used))
-    study["cost"] = study["nfe"] + share * ~study["prior"].isin(WITHOUT_NETWORK)
-    for name in found[0]:
-        study[name] = ("setting", [of_setting[name]["value"] for of_setting in found])
-        study[f"{name}_by_seed"] = (("setting", "seed"), [of_setting[name]["by_seed"] for of_setting in found])
-        study[f"{name}_interval"] = (("setting", "bound"), [bounds(of_setting[name]) for of_setting in found])
-    for name in (CHOSEN_BY, _crps(found[0])):
-        none = {"value": np.nan, "by_seed": np.full(study.sizes["seed"], np.nan)}
-        scores = [of_setting.get(name, none) for of_setting in validation]
-        study[f"{name}_validation"] = ("setting", [score["value"] for score in scores])
-        study[f"{name}_validation_by_seed"] = (("setting", "seed"), [score["by_seed"] for score in scores])
+        on_validation = [xr.load_dataset(part.validation) for part in of_setting if part.validation is not None]
+        reported.append(scored(by_seed, reference, 0))
+        validation.append(scored(on_validation, {CHOSEN_BY: reference[CHOSEN_BY]}, 0) if on_validation else {})
+        warmths.append(np.mean([of_seed.attrs["warmth"] for of_seed in by_seed]))  # a calibrated warmth differs between seeds
+        diverged_shares.append((_diverged(by_seed), _diverged(on_validation)))
+    study = settings_dataset([asdict(setting) for setting in settings], share)
+    study = study.assign_coords(seed=[part.seed for part in next(iter(by_setting.values()))], warmth=("setting", warmths))
+    curves = {key[1:]: group for key, group in groups(study, ("kind", "prior", "nfe")).items() if key[0] == "curve"}
+
+    def best_of(group: list[int]) -> int | None:
+        stable = [index for index in group if not any(diverged_shares[index])]
+        return min(stable, key=lambda index: validation[index].get(CHOSEN_BY, {"value": np.inf})["value"], default=None)
+
+    best = best_settings(curves, best_of)
+    compared = {key: group[0] for key, group in curves.items()}
+    with_intervals = sorted({*best, *compared.values()})
+    for index in track(with_intervals, "intervals of distances", len(with_intervals)):
+        reported[index] = scored([xr.load_dataset(part.reported) for part in by_setting[settings[index]]], reference, DRAWS)
+    for name in reported[0]:
+        study[name] = ("setting", [scores[name]["value"] for scores in reported])
+        study[f"{name}_by_seed"] = (("setting", "seed"), [scores[name]["by_seed"] for scores in reported])
+        study[f"{name}_interval"] = (("setting", "bound"), [bounds(scores[name]) for scores in reported])
+    for name in (CHOSEN_BY, _crps(reported[0])):
+        unknown = {"value": np.nan, "by_seed": np.full(study.sizes["seed"], np.nan)}
+        of_settings = [scores.get(name, unknown) for scores in validation]
+        study[f"{name}_validation"] = ("setting", [score["value"] for score in of_settings])
+        study[f"{name}_validation_by_seed"] = (("setting", "seed"), [score["by_seed"] for score in of_settings])
     for number, name in enumerate(("diverged", "diverged_validation")):
-        study[name] = ("setting", [shares[number] for shares in away])
+        study[name] = ("setting", [shares[number] for shares in diverged_shares])
     study["best"] = ("setting", [index in best for index in range(len(settings))])
-    return study.merge(_halves(settings[0].prior, compared, found)).assign_attrs(
+    return study.merge(_halves(settings[0].prior, compared, reported)).assign_attrs(
         compared=settings[0].prior, compared_solver=settings[0].solver, compared_warmth=settings[0].warmth
     )
 
 
 def _diverged(by_seed: list[xr.Dataset]) -> float:
-    """Share of the samples that were not finite, mean over seeds; those of an earlier version were not counted."""
+    """The share of samples that were not finite, mean over seeds. Files of an earlier version have no count, which reads as 0."""
     shares = [of_seed.attrs.get("diverged", 0) / (of_seed.sizes["context"] * of_seed.sizes["sample"]) for of_seed in by_seed]
     return float(np.mean(shares)) if shares else 0.0
 
 
 def _crps(scores: Collection[Hashable]) -> str:
-    """Fair CRPS, or the standard one where there is one sample of a context."""
+    """The name of the CRPS: fair, or standard if each context has one sample."""
     return "crps" if "crps" in scores else "crps_standard"
 
 
-def _curves(settings: list[Setting]) -> dict[tuple[str, int], list[int]]:
-    """For each prior and number of evaluations the settings of every solver and warmth, as the recipe orders them."""
-    curves: dict[tuple[str, int], list[int]] = {}
-    for index, setting in enumerate(settings):
-        if setting.kind == "curve":
-            curves.setdefault((setting.prior, setting.nfe), []).append(index)
-    return curves
-
-
-def _halves(first: str, at: dict[tuple[str, int], int], found: list[dict[str, dict[str, Any]]]) -> xr.Dataset:
+def _halves(first: str, indices: dict[tuple[str, int], int], reported: list[dict[str, dict[str, Any]]]) -> xr.Dataset:
     """The first prior with half of the evaluations less the standard prior, by evaluations of the latter, ``standard_nfe``."""
-    numbers = [nfe for prior, nfe in at if prior == "standard" and nfe % 2 == 0 and (first, nfe // 2) in at]
-    pairs = [(at[first, nfe // 2], at["standard", nfe]) for nfe in numbers]
+    numbers = [nfe for prior, nfe in indices if prior == "standard" and nfe % 2 == 0 and (first, nfe // 2) in indices]
+    pairs = [(indices[first, nfe // 2], indices["standard", nfe]) for nfe in numbers]
     study = xr.Dataset(coords={"standard_nfe": numbers})
     for name in COMPARED:
-        if pairs and name in found[0]:
-            ours, theirs = ([found[pair[which]][name] for pair in pairs] for which in (0, 1))
-            study[f"{name}_difference"] = ("standard_nfe", [a["value"] - b["value"] for a, b in zip(ours, theirs, strict=True)])
-            limits = [np.quantile(a["draws"] - b["draws"], BOUNDS) for a, b in zip(ours, theirs, strict=True)]
+        if pairs and name in reported[0]:
+            differences = [
+                {key: reported[half][name][key] - reported[standard][name][key] for key in ("value", "draws", "by_seed")}
+                for half, standard in pairs
+            ]
+            study[f"{name}_difference"] = ("standard_nfe", [difference["value"] for difference in differences])
+            limits = [np.quantile(difference["draws"], BOUNDS) for difference in differences]
             study[f"{name}_difference_interval"] = (("standard_nfe", "bound"), limits)
-            by_seed = [a["by_seed"] - b["by_seed"] for a, b in zip(ours, theirs, strict=True)]
-            study[f"{name}_difference_by_seed"] = (("standard_nfe", "seed"), by_seed)
+            study[f"{name}_difference_by_seed"] = (("standard_nfe", "seed"), [difference["by_seed"] for difference in differences])
     return study
 
 
 def halves(study: xr.Dataset) -> dict[str, str]:
-    """What :func:`combine` compared pairwise, in words."""
+    """The pairwise comparison of :func:`combine` as facts of a summary."""
     facts = {}
     for nfe in study["standard_nfe"].values:
         pair = study.sel(standard_nfe=nfe)
@@ -166,35 +160,27 @@ def halves(study: xr.Dataset) -> dict[str, str]:
 
 
 def saturation(study: xr.Dataset) -> dict[str, int | None]:
-    """For each prior the smallest number of evaluations that is as good as any on validation images, by what is best at each number.
+    """For each prior the smallest number of evaluations that is as good as any on validation images, with its best settings.
 
-    As good: classifier distance within 5 % and CRPS within 1 % of the prior's least; None where no number is both.
+    As good: classifier distance within 5 % and CRPS within 1 % of the lowest.
     """
-    best, found = study.isel(setting=(study["best"] & (study["nfe"] > 0)).values), {}
-    for prior in dict.fromkeys(best["prior"].values.tolist()):
-        mine = best.isel(setting=(best["prior"] == prior).values)
-        distance, crps = (mine[f"{name}_validation"].values for name in (CHOSEN_BY, _crps(mine)))
-        enough = (distance <= DISTANCE_TOLERANCE * distance.min()) & (crps <= CRPS_TOLERANCE * crps.min())
-        found[prior] = int(mine["nfe"].values[enough].min()) if enough.any() else None
-    return found
+    best = study.isel(setting=(study["best"] & (study["nfe"] > 0)).values)
+    return smallest_sufficient(best, {f"{CHOSEN_BY}_validation": DISTANCE_TOLERANCE, f"{_crps(best)}_validation": CRPS_TOLERANCE})
 
 
 def rows(study: xr.Dataset) -> list[dict[str, Any]]:
-    """One row for each setting, for a table or JSON."""
+    """One row for each setting, for tables and JSON."""
     names = [str(name) for name in study.data_vars if f"{name}_interval" in study and study[name].dims == ("setting",)]
-    table = []
     priors = list(dict.fromkeys(study["prior"].values))
-    order = sorted(
-        range(study.sizes["setting"]), key=lambda index: (priors.index(study["prior"].values[index]), study["nfe"].values[index])
-    )
-    for index in order:
-        here = study.isel(setting=index)
-        row = {name: here[name].item() for name in ("kind", "prior", "solver", "grid_in_time", "warmth", "visible", "nfe", "cost", "best")}
-        row |= {"diverged": diverged(here)} | {
-            f"{name}_validation": here[f"{name}_validation"].item() for name in (CHOSEN_BY, _crps(study))
-        }
+    keys = [(priors.index(prior), nfe) for prior, nfe in zip(study["prior"].values, study["nfe"].values, strict=True)]
+    table = []
+    coordinates = ("kind", "prior", "solver", "grid_in_time", "warmth", "visible", "nfe", "cost", "best")
+    for index in sorted(range(len(keys)), key=lambda index: keys[index]):
+        setting = study.isel(setting=index)
+        row = {name: setting[name].item() for name in coordinates} | {"diverged": diverged(setting)}
+        row |= {f"{name}_validation": setting[f"{name}_validation"].item() for name in (CHOSEN_BY, _crps(study))}
         for name in names:
-            row |= {name: here[name].item(), f"{name}_interval": here[f"{name}_interval"].values.tolist()}
-            row[f"{name}_by_seed"] = here[f"{name}_by_seed"].values.tolist()
+            row |= {name: setting[name].item(), f"{name}_interval": setting[f"{name}_interval"].values.tolist()}
+            row[f"{name}_by_seed"] = setting[f"{name}_by_seed"].values.tolist()
         table.append(row)
     return table

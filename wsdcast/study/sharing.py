@@ -15,7 +15,7 @@ from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Experiment
 
 
-def variant_place(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
+def variant_directory(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
     """The run directory ``name`` of a variant below the study's; the prepared data and networks that others have are linked to.
 
     Args:

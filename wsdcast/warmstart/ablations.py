@@ -1,4 +1,4 @@
-"""The priors that the warm start is compared with: what is left of the method when a part of it is taken away."""
+"""The priors that the warm start is compared with. Each leaves out a part of the method."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from wsdcast.warmstart.prior import InformedPrior, Moments
 
 
 def plain_blending(std: Tensor, w: Tensor) -> Tensor:
-    """Eq. 4 without its maximum, an ablation."""
+    """Eq. 4 without its maximum, w std + (1 - w), an ablation."""
     return w * std + (1 - w)
 
 
 def no_blending(std: Tensor, w: Tensor) -> Tensor:
-    """The prior as it is whatever the warmth, an ablation (Fig. 5 of the paper)."""
+    """The same std at every warmth, an ablation (Fig. 5 of the paper)."""
     return std
 
 
 @dataclass(frozen=True)
-class ToldPrior(InformedPrior):
-    """A prior whose generator is told of other moments than those it starts from."""
+class PriorWithFeatures(InformedPrior):
+    """A prior whose features are given, instead of its own moments.
 
-    told: Tensor | None = None
+    Attributes:
+        given: the features, (batch, feature channel, ...). Warmth does not change them.
+    """
+
+    given: Tensor | None = None
 
     def features(self) -> Tensor:
-        """The other moments, as they are at full warmth."""
-        assert self.told is not None
-        return self.told
+        """The given features."""
+        assert self.given is not None
+        return self.given
 
 
 def mean_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
@@ -40,8 +44,8 @@ def mean_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
 
 
 def features_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
-    """N(0, 1) with the moments as inputs of the generator: the control that tells their use as features from their use as a start."""
-    return ToldPrior(torch.zeros_like(mean), torch.ones_like(std), told=informed_prior(mean, std, *factors).features())
+    """N(0, 1) with the moments as inputs of the generator. This control separates their use as features from their use as a start."""
+    return PriorWithFeatures(torch.zeros_like(mean), torch.ones_like(std), given=informed_prior(mean, std, *factors).features())
 
 
 unblended = partial(informed_prior, blend=no_blending)
@@ -49,7 +53,7 @@ plain_blend = partial(informed_prior, blend=plain_blending)
 
 
 def standard_moments(channels: int) -> Moments:
-    """(0, 1) whatever the context: standard flow matching as the special case of section 2.5. Blending leaves it as it is."""
+    """Mean 0 and std 1 for every context: standard flow matching (section 2.5). Blending does not change it."""
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         mean = context.new_zeros(context.shape[0], channels, *context.shape[2:])
@@ -59,9 +63,10 @@ def standard_moments(channels: int) -> Moments:
 
 
 def fixed_moments(mean: Tensor, std: Tensor) -> Moments:
-    """Those of the data at each point, (channel, ...), whatever the context: appendix C, and PriorGrad's prior (Lee et al. 2022).
+    """The same mean and std for every context (appendix C; PriorGrad, Lee et al. 2022).
 
-    Both are on the device of the contexts.
+    Args:
+        mean, std: of the data at each point, (channel, ...), on the device of the contexts.
     """
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,18 +10,18 @@ from typing import Concatenate, ParamSpec
 import torch
 from torch import Tensor
 
-from wsdcast.warmstart.prior import Blend, InformedPrior, beside, warmth_blending
+from wsdcast.warmstart.prior import Blend, InformedPrior, per_sample, warmth_blending
 
-Rest = ParamSpec("Rest")
+Arguments = ParamSpec("Arguments")
 
 
 def _outside_autocast(
-    method: Callable[Concatenate[CorrelatedPrior, Rest], Tensor],
-) -> Callable[Concatenate[CorrelatedPrior, Rest], Tensor]:
+    method: Callable[Concatenate[CorrelatedPrior, Arguments], Tensor],
+) -> Callable[Concatenate[CorrelatedPrior, Arguments], Tensor]:
     """The same method in the precision of the prior: autocast would do its products in bfloat16, for which torch solves no equations."""
 
     @wraps(method)
-    def exact(prior: CorrelatedPrior, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Tensor:
+    def exact(prior: CorrelatedPrior, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
         device = prior.mean.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return method(prior, *args, **kwargs)
@@ -66,8 +66,8 @@ class CorrelatedPrior(InformedPrior):
 
     def blended(self, warmth: Tensor) -> CorrelatedPrior:
         """Std is blended as in a diagonal prior; V V^T keeps the share that the blend leaves of a std near 0: by Eq. 4 w^2."""
-        std = self.blend(self.std, beside(self.std, warmth))
-        w = beside(self._v, warmth)
+        std = self.blend(self.std, per_sample(warmth, self.std))
+        w = per_sample(warmth, self._v)
         return replace(self, std=std, factors=self._v * (1 - self.blend(torch.zeros_like(w), w)).sqrt())
 
     @_outside_autocast

@@ -1,4 +1,4 @@
-"""Solvers and time grids by name, and what they cost in function evaluations (NFE)."""
+"""Solvers and time grids by name, and their number of function evaluations (NFE)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = Non
     Args:
         name: one of :data:`NAMES`.
         momentum: of Adams-Bashforth methods; others have none.
-        statistics: of the model, for DPM-Solver-v3.
+        statistics: coefficients of the model, for DPM-Solver-v3.
 
     Raises:
-        UserError: if there is none of this name, or it lacks what it needs.
+        UserError: if the name is unknown, statistics are missing, or the solver has no momentum.
     """
     if momentum != 1 and not name.startswith("ab"):
         raise UserError(f"solver {name} has no momentum; ab2, ab3 and ab4 have")
@@ -50,7 +50,7 @@ def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = Non
 def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     from torchdiffeq import odeint
 
-    # With so wide a tolerance an implicit method is content with its first correction. Higher orders are unstable.
+    # The wide tolerance makes an implicit method stop after its first correction. Higher orders are unstable.
     options = {"max_order": 4}
     states = odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)
     for state in states:
@@ -59,13 +59,13 @@ def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, 
 
 
 def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:
-    """Times of a named grid, (steps + 1,); ``log_snr_ends`` is for the log-SNR grid alone."""
+    """The times of a named grid, (steps + 1,). Only the log-SNR grid uses ``log_snr_ends``."""
     return times.log_snr(steps, log_snr_ends) if name == "log-snr" and log_snr_ends else GRIDS[name](steps)
 
 
 @cache
 def evaluations(name: str, steps: int) -> int:
-    """How often a solver evaluates the velocity in some steps, counted on a problem of one number."""
+    """The number of evaluations that a solver makes in ``steps`` steps, counted on a problem with one unknown."""
     if name == EMPIRICAL:
         return steps
     counted = Counted(lambda x, t: 0 * x)
@@ -74,10 +74,10 @@ def evaluations(name: str, steps: int) -> int:
 
 
 def steps_for(name: str, nfe: int) -> int:
-    """How many steps of a solver make exactly ``nfe`` function evaluations.
+    """The number of steps in which a solver makes exactly ``nfe`` evaluations.
 
     Raises:
-        UserError: if no whole number of steps does; it names the nearest number of evaluations that can be had.
+        UserError: if there is none; it names the nearest possible number of evaluations.
     """
     counts = {evaluations(name, steps): steps for steps in range(1, max(nfe, 1) + 2)}
     if nfe not in counts:
@@ -88,22 +88,22 @@ def steps_for(name: str, nfe: int) -> int:
 
 @dataclass
 class Counted:
-    """A velocity that counts how often it is evaluated."""
+    """A velocity that counts its evaluations."""
 
     velocity: Velocity
     calls: int = field(default=0)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """As the velocity."""
+        """Return the velocity, and count the evaluation."""
         self.calls += 1
         return self.velocity(x, t)
 
 
 def require_possible(solver: str, grid_in_time: str, nfe: int) -> None:
-    """Refuse what a solver cannot do.
+    """Check that a solver can make exactly ``nfe`` evaluations on a grid.
 
     Raises:
-        UserError: if it cannot take exactly ``nfe`` evaluations, or assumes equal steps and the grid has others.
+        UserError: if it cannot, or if it needs equal steps and the grid has others.
     """
     steps_for(solver, nfe)
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":

@@ -1,4 +1,4 @@
-"""The warm-start model h_phi: mean and standard deviation of what follows a context, and its loss (Eq. 5)."""
+"""The moments model h_phi, which predicts mean and standard deviation of the target of a context, and its loss (Eq. 5)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments
 
 MINIMUM_STD = 0.01
-"""Below it the predicted standard deviation is clipped (appendix B), in units of the data's own."""
+"""Lower bound of the predicted standard deviation (appendix B), in units of the data's standard deviation."""
 
 MAXIMUM_STD = 1.0
-"""Above it too, which is not in the paper: nothing is less certain than if nothing were known. Without this bound a strange state in a
-rollout makes the standard deviation large, which makes the next state stranger (docs/results/gfs.md)."""
+"""Upper bound, which is not in the paper: a forecast is never less certain than the climatology. Without this bound an unusual state in a
+rollout gets a large standard deviation, which makes the next state more unusual (docs/results/gfs.md)."""
 
 
 class MomentsModel(nn.Module):
-    """A network turned into ``context -> (mean, std)``, or ``(mean, std, factors)`` if it is to predict correlations.
+    """A model ``context -> (mean, std)``, or ``(mean, std, factors)`` if it also predicts correlations.
 
-    The mean is the first ``channels`` channels of the context plus what the network adds. A weather context is
-    (state now, state before), so an untrained network, whose output is zero, predicts persistence of the state now.
+    The mean is the first ``channels`` channels of the context plus the output of the network. A weather context is (state now, state
+    before), so an untrained network, whose output is zero, predicts persistence of the state now.
 
     Args:
         network: maps (batch, context channels, ...) to (batch, (2 + rank) channels, ...).
         channels: channels of the target.
-        rank: how many patterns of correlation are predicted beside the moments (:class:`CorrelatedPrior`).
-        maximum_std: above it the predicted standard deviation is clipped; infinite: nowhere, as in the paper.
+        rank: number of predicted patterns of correlation (:class:`CorrelatedPrior`).
+        maximum_std: upper bound of the predicted standard deviation; infinite: none, as in the paper.
     """
 
     def __init__(self, network: nn.Module, channels: int, rank: int = 0, maximum_std: float = MAXIMUM_STD) -> None:
@@ -41,19 +41,19 @@ class MomentsModel(nn.Module):
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
         """Mean and standard deviation, each (batch, channels, ...); with a rank also factors, (batch, rank, channels, ...)."""
-        # In the precision of the context, also where the network computes in bfloat16.
+        # The result has the precision of the context, even if the network computes in bfloat16.
         mean, raw_std, *raw_factors = self.network(context).to(context.dtype).split(self.channels, dim=1)
         mean = mean + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
-        # Shifted so that training starts from a std of 0.2, not 0.7: nearer to what a step of 6 h leaves uncertain.
+        # The shift makes training start from a std of 0.2 instead of 0.7, which is closer to the uncertainty of a step of 6 h.
         std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, self.maximum_std) * calibration
         if not self.rank:
             return mean, std
-        # A pattern's length, whose square is the standard deviation along it, is then about one whatever the grid.
+        # The scale makes the length of a pattern about 1 on any grid. The square of the length is the standard deviation along it.
         return mean, std, torch.stack(raw_factors, dim=1) * (calibration / mean[0].numel()).sqrt()
 
 
 def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor) -> Tensor:
-    """Eq. 5 per number predicted, in nats, averaged over the batch."""
+    """Eq. 5 per predicted value, in nats, mean over the batch."""
     log_prob = informed_prior(*moments(context)).log_prob(target)
     return -log_prob.mean() / target[0].numel()

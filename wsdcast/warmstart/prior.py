@@ -1,4 +1,4 @@
-"""The informed prior of section 2 of Warm Starts Accelerate Conditional Diffusion, Eqs. 2 to 4."""
+"""The informed prior of *Warm Starts Accelerate Conditional Diffusion*, section 2, Eqs. 2 to 4."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 Blend = Callable[[Tensor, Tensor], Tensor]
-"""From std (batch, channel, ...) and warmth that broadcasts against it to the std of the same shape that normalises."""
+"""``blend(std, w)`` returns the std that normalises, of the shape of std (batch, channel, ...). The warmth w broadcasts against std."""
 
 
 def warmth_blending(std: Tensor, w: Tensor) -> Tensor:
-    """Eq. 4."""
+    """Eq. 4: w max(std, 1 - w) + (1 - w)."""
     return w * torch.maximum(std, 1 - w) + (1 - w)
 
 
@@ -22,7 +22,7 @@ def warmth_blending(std: Tensor, w: Tensor) -> Tensor:
 class InformedPrior:
     """The Gaussian N(mean, diag(std^2)) from which generation starts.
 
-    The rest of the method knows only the methods below, nothing of what is inside.
+    The other modules use its methods only, so another covariance needs no change there.
 
     Attributes:
         mean: (batch, channel, ...), in the units of the data.
@@ -35,15 +35,15 @@ class InformedPrior:
     blend: Blend = warmth_blending
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Data to normalised space, Eq. 2."""
+        """Eq. 2: (x - mean) / std, from data to normalised space."""
         return (x - self.mean) / self.std
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """Normalised space to data, Eq. 3."""
+        """Eq. 3: x std + mean, from normalised space to data."""
         return x * self.std + self.mean
 
     def sample(self, noise: Tensor) -> Tensor:
-        """The draw from the prior that standard normal ``noise`` stands for."""
+        """Turn standard normal noise into a draw from the prior, of the same shape."""
         return self.denormalise(noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -52,42 +52,42 @@ class InformedPrior:
         return density.flatten(1).sum(dim=1)
 
     def blended(self, warmth: Tensor) -> InformedPrior:
-        """The prior at some warmth. The mean stays, also at w = 0, which is mean-only diffusion and not the standard one.
+        """The prior at another warmth. Only std changes: w = 0 gives N(mean, 1), which is mean-only diffusion, not standard diffusion.
 
         Args:
-            warmth: w in [0, 1], of shape (batch,) or (1,); by Eq. 4, 1 keeps the prior and 0 gives unit std.
+            warmth: w in [0, 1], (batch,) or (1,). By Eq. 4, w = 1 keeps std and w = 0 makes it 1.
         """
-        return replace(self, std=self.blend(self.std, beside(self.std, warmth)))
+        return replace(self, std=self.blend(self.std, per_sample(warmth, self.std)))
 
     def marginal_std(self) -> Tensor:
-        """The standard deviation of each number by itself, of the shape of the mean."""
+        """The standard deviation of each variable at each point, of the shape of the mean."""
         return self.std
 
     def features(self) -> Tensor:
-        """What the generator is told of the prior: mean and logarithm of std, (batch, 2 channel, ...)."""
+        """The inputs by which the generator knows the prior: mean and logarithm of std, (batch, 2 channel, ...)."""
         return torch.cat([self.mean, self.std.log()], dim=1)
 
 
-def beside(x: Tensor, warmth: Tensor) -> Tensor:
-    """Warmth (batch,) in a shape that broadcasts against x (batch, ...)."""
-    return warmth.reshape(-1, *(1,) * (x.dim() - 1))
+def per_sample(values: Tensor, x: Tensor) -> Tensor:
+    """One value per sample, (batch,) or (1,), reshaped to broadcast against x (batch, ...)."""
+    return values.reshape(-1, *(1,) * (x.dim() - 1))
 
 
 Moments = Callable[[Tensor], tuple[Tensor, ...]]
-"""h_phi: from a context (batch, channel, ...) to mean and std of what follows it, and the factors of a correlated prior if it has them."""
+"""h_phi: from a context (batch, channel, ...) to the mean and std of the target. A correlated prior also gets factors."""
 
-Start = Callable[..., InformedPrior]
-"""From predicted moments to the prior from which generation starts; those of :mod:`wsdcast.warmstart.ablations` beside the method's own."""
+MakePrior = Callable[..., InformedPrior]
+"""From predicted moments to the prior: :class:`InformedPrior`, or a function of :mod:`wsdcast.warmstart.ablations`."""
 
 PriorOf = Callable[[Tensor], InformedPrior]
-"""From a context (batch, channel, ...) to the prior of what follows it."""
+"""From a context (batch, channel, ...) to the prior of its target."""
 
 
-def warm_start(moments: Moments, start: Start = InformedPrior) -> PriorOf:
-    """The prior from any model ``moments(context) -> (mean, std)``, here without gradients, as in section 2.4."""
+def warm_start(moments: Moments, make_prior: MakePrior = InformedPrior) -> PriorOf:
+    """The function from a context to its prior, for any model ``moments(context) -> (mean, std)``. It takes no gradients (section 2.4)."""
 
     def prior_of(context: Tensor) -> InformedPrior:
         with torch.no_grad():
-            return start(*moments(context))
+            return make_prior(*moments(context))
 
     return prior_of

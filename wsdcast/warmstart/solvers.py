@@ -1,8 +1,8 @@
 """Solvers of dx/dt = velocity(x, t): one function each, ``solve(velocity, noise, times) -> sample``.
 
-Those of one step are Runge-Kutta methods. Those of several steps keep what they have evaluated, so that a step costs one evaluation;
-they integrate the polynomial through the last velocities (Adams-Bashforth, here), or through the last estimates of the data in the
-log signal-to-noise ratio (DPM-Solver++, in :mod:`wsdcast.warmstart.dpm`). :mod:`wsdcast.warmstart.evaluations` counts what they cost.
+One-step methods are Runge-Kutta methods. Multistep methods keep past evaluations, so a step costs one evaluation. Adams-Bashforth (here)
+integrates the polynomial through the last velocities. DPM-Solver++ (:mod:`wsdcast.warmstart.dpm`) integrates the polynomial through the
+last estimates of the data, in the log signal-to-noise ratio. :mod:`wsdcast.warmstart.evaluations` counts the evaluations of each.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """From state (batch, ...) and time (a scalar tensor) to the velocity, of the shape of the state."""
 
 Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
-"""From velocity, the state at the first time, and increasing times (steps + 1,) to the state at the last."""
+"""``solve(velocity, noise, times)`` returns the state at the last of the increasing times (steps + 1,). The noise is the first state."""
 
 Watch = Callable[[Tensor], None]
-"""What the solvers of this package call with the state at each of the times, the first and the last too."""
+"""A function that a solver calls with the state at each time, including the first and the last."""
 
 
 class Watched(Protocol):
-    """A solver whose states can be watched on their way."""
+    """A solver that shows its states to a :data:`Watch`."""
 
     def __call__(self, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = ...) -> Tensor:
         """As a :data:`Solver`."""
@@ -37,7 +37,7 @@ def unwatched(state: Tensor) -> None:
 
 
 class Tableau(NamedTuple):
-    """An explicit Runge-Kutta method after Butcher: at which shares of a step it evaluates, how it gets there, how it sums up."""
+    """Butcher's tableau of an explicit Runge-Kutta method: nodes (shares of a step), matrix of the stages, weights of the slopes."""
 
     nodes: tuple[float, ...]
     matrix: tuple[tuple[float, ...], ...]
@@ -52,7 +52,7 @@ THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1
 
 
 def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """One-step methods; as many evaluations a step as the tableau has nodes."""
+    """A Runge-Kutta method. A step costs one evaluation for each node of the tableau."""
     x = noise
     watch(x)
     for start, end in pairwise(times.tolist()):
@@ -82,21 +82,21 @@ def heun3(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = un
 
 
 def rk4(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Fourth order, four evaluations a step: Kutta's 3/8 rule, which is what torchdiffeq has under this name."""
+    """Fourth order, four evaluations a step: Kutta's 3/8 rule, as torchdiffeq's ``rk4``."""
     return runge_kutta(THREE_EIGHTHS, velocity, noise, times, watch=watch)
 
 
 def adams_bashforth(
     order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0, *, watch: Watch = unwatched
 ) -> Tensor:
-    """Adams-Bashforth on any grid, of order 2 to 4, one evaluation a step once it has its history.
+    """Adams-Bashforth of order 2 to 4 on any grid. A step costs one evaluation, except the first steps.
 
-    It starts with Runge-Kutta steps of just the order that does not spoil its own: none for 2, one midpoint step for 3, two steps of
-    Heun's third order for 4.
+    The first steps are Runge-Kutta steps, of the lowest order that keeps the order of the method: none for 2, one midpoint step for 3,
+    two steps of Heun's third-order method for 4.
 
-    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023), of order ``order`` - 1 + b, more stable where
-    steps are large. There the velocity is averaged, v <- (1 - b) v + b velocity(x), and the method is applied to the velocity in terms
-    of that average, v + (1 - b) / b (v - v before), the difference integrated to one order less.
+    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023), of order ``order`` - 1 + b. It is more stable
+    with large steps. It averages the velocity, v <- (1 - b) v + b velocity(x), and integrates v + (1 - b) / b (v - previous v), with
+    one order less for the difference.
 
     Args:
         order: 2, 3 or 4.
@@ -129,7 +129,7 @@ ab2, ab3, ab4 = (partial(adams_bashforth, order) for order in (2, 3, 4))
 
 
 def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: float, slope: Tensor) -> Tensor:
-    """One Runge-Kutta step whose first slope is known."""
+    """One Runge-Kutta step from ``start`` to ``end``, given its first slope."""
     slopes = [slope]
     for node, row in zip(tableau.nodes[1:], tableau.matrix[1:], strict=True):
         inner = x + (end - start) * combine(row, slopes)

@@ -1,8 +1,8 @@
-"""Flow times from 0 (noise) to 1 (data): grids for solvers, and how times are drawn in training.
+"""Flow times from 0 (noise) to 1 (data): grids for solvers, and distributions for training.
 
-Grids are (steps + 1,), both ends exact, in double precision. The paper compares these four (appendix B.1). The half log signal-to-noise
-ratio of a straight path is log(t / (1 - t)), infinite at both ends, so the last two grids cover a finite range of it and take one step from
-noise into it and one out of it to the data.
+Grids are (steps + 1,), in double precision, from exactly 0 to exactly 1. The paper compares these four (appendix B.1). The half log
+signal-to-noise ratio of a straight path, log(t / (1 - t)), is infinite at both ends. The grids ``log_snr`` and ``edm`` therefore cover a
+finite range of it, and add one step from the noise into the range and one from the range to the data.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 DrawTimes = Callable[[int, torch.Generator], Tensor]
-"""From how many times are wanted, and the source of random numbers, to times (count,) on its device."""
+"""``draw_times(count, random)`` returns times (count,) on the device of the random generator."""
 
 
 def draw_uniform(count: int, random: torch.Generator) -> Tensor:
-    """Times between 0 and 1, all alike."""
+    """Times uniformly distributed between 0 and 1."""
     return torch.rand(count, generator=random, device=random.device)
 
 
@@ -37,15 +37,15 @@ def quadratic(steps: int) -> Tensor:
 
 
 def log_snr(steps: int, ends: tuple[float, float] = (-3.0, 3.0)) -> Tensor:
-    """Equal steps in log(t / (1 - t)) from ``ends[0]`` to ``ends[1]``, and one step on either side.
+    """Equal steps in log(t / (1 - t)) from ``ends[0]`` to ``ends[1]``, plus one step on either side.
 
-    The range of +-6.9 in the paper's code spends most steps where the state hardly changes.
+    The paper's code uses the range +-6.9, which spends most steps where the state hardly changes.
     """
     inner = torch.linspace(*ends, steps - 1, dtype=torch.float64) if steps > 2 else torch.full((steps - 1,), sum(ends) / 2).double()
     return torch.cat([torch.zeros(1).double(), inner.sigmoid(), torch.ones(1).double()])
 
 
 def edm(steps: int) -> Tensor:
-    """Karras et al. (2022), Eq. 5: noise levels (1 - t) / t from 80 to 0.002 by a power of 7, then 0; the first is infinite here."""
+    """Karras et al. (2022), Eq. 5: noise levels (1 - t) / t from 80 to 0.002 by a power of 7, then 0. Here the first is infinite."""
     sigma = torch.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), steps, dtype=torch.float64) ** 7
     return torch.cat([torch.zeros(1).double(), 1 / (1 + sigma[1:]), torch.ones(1).double()])

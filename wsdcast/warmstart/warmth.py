@@ -1,4 +1,4 @@
-"""Which warmth to sample with where the moments are less sure than they seem."""
+"""The warmth at which overconfident moments are calibrated."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ HALVINGS = 10
 
 
 def calibrated_warmth(prior: InformedPrior, target: Tensor, unknown: Tensor | None = None) -> float:
-    """The largest warmth at which errors of the mean are no larger than the blended standard deviation says.
+    """The largest warmth at which the errors of the mean are not larger than the blended standard deviation.
 
-    The paper samples at w = 1 throughout. On contexts unlike those of training a moments network errs more than it thinks, and generation
-    then starts too near to a wrong mean. Lower warmth widens the prior (Eq. 4), and the generator was trained at every warmth. Found by
-    halving [0, 1], as the error falls with w; 1 where the moments are calibrated, and then nothing changes.
+    The paper samples at w = 1 throughout. On contexts unlike those of the training a moments network is overconfident, and generation
+    starts too near to a wrong mean. A lower warmth widens the prior (Eq. 4), and the generator is trained at every warmth. The
+    standardised error falls as w falls, so the search halves [0, 1]. Calibrated moments give 1.
 
     Args:
-        prior: of some contexts that no network has seen, as it is at full warmth, (batch, channel, ...).
-        target: what followed them, of the same shape.
-        unknown: where the context leaves them open, of a shape that broadcasts to that; elsewhere nothing is counted. Default: everywhere.
+        prior: the prior at full warmth of contexts that no network was trained on, (batch, channel, ...).
+        target: their targets, of the same shape.
+        unknown: a mask of the values that the context does not show, of a shape that broadcasts to that of the target. Other values are
+            not counted. Default: all are counted.
 
     Returns:
         w, to 1/1024.

@@ -15,7 +15,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, MOMENTS
-from wsdcast.sampling.starts import start_of
+from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MINIMUM_STD
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
@@ -133,4 +133,6 @@ def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | 
     else:
         load_network(generator, path)
         moments = fixed_or_given(recipe, record, given)
-    return Trained(generator, moments, warm_start(moments, start_of(recipe.generator.prior)), forcings, recipe.generator.prior != "given")
+    return Trained(
+        generator, moments, warm_start(moments, prior_maker(recipe.generator.prior)), forcings, recipe.generator.prior != "given"
+    )

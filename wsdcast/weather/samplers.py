@@ -14,8 +14,8 @@ from wsdcast.runs.artefact import read_stamp, require
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import STATISTICS, STUDY, TORCHDIFFEQ
 from wsdcast.sampling.acceleration import accelerated
+from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
-from wsdcast.sampling.starts import moments_alone
 from wsdcast.warmstart.dpm import Statistics
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.weather.priors import Trained

@@ -26,8 +26,8 @@ from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_sta
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.progress import track
+from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import moments_sampler
-from wsdcast.sampling.starts import moments_alone
 
 Row = dict[str, Any]
 OURS, OTHERS = "generator", "other images"

@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, reso
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.recipes import Network
 from wsdcast.runs.resources import require_memory
-from wsdcast.sampling.starts import start_of
+from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
 from wsdcast.training.fitting import fitted
 from wsdcast.training.loop import Batch, BatchOf
@@ -68,7 +68,7 @@ def train(
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)
         network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
-        prior_of = warm_start(network, start_of(resolved.generator.prior))
+        prior_of = warm_start(network, prior_maker(resolved.generator.prior))
     else:
         prior_of = warm_start(fixed_moments_of(resolved, images))
     if there:

@@ -29,8 +29,8 @@ from wsdcast.runs.names import ANALYSIS, ANIMATION, FORECAST, GENERATOR, MOMENTS
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
 from wsdcast.sampling.batches import at_once, batch_size, in_batches
+from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.sampling.starts import moments_alone
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.verification.truth import truth_of

@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, reso
 from wsdcast.runs.names import ANALYSIS, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.recipes import Network
 from wsdcast.runs.resources import require_memory, require_space
-from wsdcast.sampling.starts import start_of
+from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of, pairs_of
 from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import Batch, BatchOf
@@ -73,20 +73,20 @@ def train(
 
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None = None
     from_context: PriorOf | None = None
-    start = start_of(resolved.generator.prior)
+    make_prior = prior_maker(resolved.generator.prior)
     if resolved.generator.reads_frozen_moments:
         _moments(resolved, directory, record, samples, unseen, overwrite, summary)
         trained_moments = load_network(_untrained_moments(resolved, record, samples), directory / MOMENTS)
-        from_context = warm_start(trained_moments, start)
+        from_context = warm_start(trained_moments, make_prior)
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
         for split, label in ((samples, "training"), (unseen, "validation")):
             if len(split):
                 summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, split, area_weights(record)))
         _predictions(resolved, directory, record, samples, overwrite, summary)
         predicted = read_predictions(directory / PREDICTIONS, devices.device())
-        prior_of = lambda chosen, _: start(*predicted(chosen))  # noqa: E731
+        prior_of = lambda chosen, _: make_prior(*predicted(chosen))  # noqa: E731
     elif not resolved.generator.needs_moments_network:
-        fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), start)
+        fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), make_prior)
         prior_of = lambda _, context: fixed(context)  # noqa: E731
     if processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite)):
         summary.facts["current"] = str(directory / GENERATOR)
@@ -105,13 +105,13 @@ def train(
             return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
         both: nn.ModuleDict = network  # type: ignore[assignment]
         settings = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
-        return joint_loss(both["generator"], both["moments"], start, batch.context, batch.target, batch.draws, *settings)
+        return joint_loss(both["generator"], both["moments"], make_prior, batch.context, batch.target, batch.draws, *settings)
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
             return flow_scores(network, from_context, unseen)
         both: nn.ModuleDict = network  # type: ignore[assignment]
-        flow = flow_scores(both["generator"], warm_start(both["moments"], start), unseen)
+        flow = flow_scores(both["generator"], warm_start(both["moments"], make_prior), unseen)
         return flow | moments_scores(both["moments"], unseen, area_weights(record))
 
     stamp = make_stamp(resolved, directory, GENERATOR)

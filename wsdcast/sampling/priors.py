@@ -1,0 +1,22 @@
+"""Priors by name."""
+
+from __future__ import annotations
+
+from wsdcast.runs.names import ImagePriorName, PriorName
+from wsdcast.warmstart import ablations
+from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.prior import MakePrior, Moments, PriorOf, warm_start
+
+
+def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
+    """Return the function that makes a prior of this name from predicted moments.
+
+    It is the function of :mod:`wsdcast.warmstart.ablations` with that name, with ``_`` for ``-``. Every other prior uses the moments as
+    they are and blends them by Eq. 4.
+    """
+    return getattr(ablations, prior.replace("-", "_"), informed_prior)
+
+
+def moments_alone(moments: Moments) -> PriorOf:
+    """The predicted Gaussian itself, whichever prior the recipe makes of it for its generator."""
+    return warm_start(moments, informed_prior)

@@ -1,0 +1,108 @@
+"""The design of a study: settings that can be sampled, and generators trained at equal cost, for weather and for images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from wsdcast.nets.weights import operations
+from wsdcast.runs.artefact import Summary, is_current
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import GENERATOR
+from wsdcast.runs.recipes import Experiment, Network
+from wsdcast.study.sharing import training_seconds, variant_directory
+from wsdcast.warmstart.evaluations import require_possible
+
+Kind = TypeVar("Kind", bound=Experiment)
+Prior = TypeVar("Prior", bound=str)
+
+Combination = tuple[str, str, int]
+"""Solver, grid of flow times and number of evaluations."""
+
+
+def combinations(
+    solvers: Iterable[str], grids: Iterable[str], evaluations: Iterable[int], summary: Summary | None = None
+) -> list[Combination]:
+    """Return the combinations that can be sampled. The others are named in the summary.
+
+    Raises:
+        UserError: if a solver can make none of the numbers of evaluations on any of the grids.
+    """
+    possible, refused = list[Combination](), dict[Combination, str]()
+    for combination in product(solvers, grids, evaluations):
+        try:
+            require_possible(*combination)
+            possible.append(combination)
+        except UserError as error:
+            refused[combination] = str(error)
+    for (solver, _, _), reason in refused.items():
+        if solver not in {combination[0] for combination in possible}:
+            raise UserError(f"nothing to study: {reason}")
+    if summary is not None:
+        numbers: dict[str, list[str]] = {}
+        for solver, grid, nfe in refused:
+            numbers.setdefault(f"left out: {solver}" + f", {grid}" * (grid != "uniform"), []).append(str(nfe))
+        summary.facts |= {name: f"{', '.join(nfe)} evaluations, which it cannot make exactly" for name, nfe in numbers.items()}
+    return possible
+
+
+def cost_of_moments(
+    networks: tuple[nn.Module, nn.Module],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    generator_settings: Network,
+    visits: float,
+) -> tuple[float, int]:
+    """The cost of the moments network, relative to the generator, in floating-point operations.
+
+    Args:
+        networks: moments network and generator.
+        shapes: of one context and of one input of the generator, each with a batch of 1.
+        generator_settings: how the generator is trained.
+        visits: the number of samples in the forward and backward passes of the moments network, counted in training visits. A training
+            visit costs three evaluations (one forward, two backward), so a prediction counts as a third.
+
+    Returns:
+        The cost of one evaluation in evaluations of the generator, and the cost of all visits in training steps of the generator.
+    """
+    moments, generator = networks
+    context, x = (torch.zeros(shape) for shape in shapes)
+    ratio = operations(moments, context) / operations(generator, x, torch.zeros(1), torch.zeros(1))
+    return ratio, round(ratio * visits / samples_per_step(generator_settings))
+
+
+def samples_per_step(settings: Network) -> int:
+    """Samples per optimiser step."""
+    return settings.batch * settings.accumulate
+
+
+def trained_variants(
+    variants: dict[tuple[int, Prior], Kind],
+    directory: Path,
+    prepared: str,
+    networks_of: Callable[[Kind], Collection[str]],
+    train: Callable[[Kind, Path], object],
+    overwrite: bool,
+    seconds: dict[str, list[float]],
+) -> Iterator[tuple[int, Prior, Kind, Path]]:
+    """Train the generator of every seed and prior, unless a current one is stored, and yield each with its run directory.
+
+    Args:
+        variants: the recipe of each seed and prior.
+        directory: the run directory of the study.
+        prepared: the artefact of the prepared data, which all variants share.
+        networks_of: the artefacts that a variant may share with others of the same seed.
+        train: trains a variant in a run directory.
+        overwrite: replace networks made from another recipe.
+        seconds: the training time of each prior, by seed, is added here.
+    """
+    for (seed, prior), variant in variants.items():
+        place = variant_directory(variant, directory, f"{prior}-{seed}", prepared, networks_of(variant))
+        if not is_current(variant, place, GENERATOR, overwrite):
+            train(variant, place)
+        seconds.setdefault(prior, []).append(training_seconds(place))
+        yield seed, prior, variant, place

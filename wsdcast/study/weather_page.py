@@ -1,0 +1,104 @@
+"""The page of a weather study: the paper's Figs. 5 to 8 for one's own data, and the tables behind them."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.report.page import picture
+from wsdcast.study.figures import by_evaluations, by_solver, solvers_of
+from wsdcast.study.page import note, of, saturation_table, score, settings_table, write_page
+from wsdcast.study.weather_figures import by_lead, rolled_out, spectra
+
+SCORES = ("crps_6h", "power_deviation_6h", "spread_skill_6h")
+
+
+def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, saturates: dict[str, int | None]) -> None:
+    """Write the page of a study.
+
+    Args:
+        path: of the HTML file.
+        study: as in ``study.nc``.
+        name: of the recipe.
+        recipe: its text, shown at the end.
+        saturates: for each prior the smallest number of evaluations that is as good as any.
+    """
+    part = "validation" if "crps_6h_validation" in study else "test"
+    parts = [
+        note(
+            f"{study.attrs['grid']} grid, {study.attrs['members']} members, {int(study['starts_6h'])} initial times of one step, training "
+            f"seeds {', '.join(str(seed) for seed in study['seed'].values)}. Scores are means over seeds; bands and brackets hold 95 % of "
+            f"bootstrap samples of initial times. Recipe hash {study.attrs['recipe_hash']}; made by <code>wsdcast study nfe</code>."
+        ),
+        "<h2>One step of 6 h, by number of evaluations</h2>",
+        picture(by_evaluations(study, SCORES), "Scores against evaluations, best solver of each prior"),
+        note(
+            "Each line shows the best solver, grid of flow times and warmth of a prior at each number of evaluations: the smallest "
+            "deviation of the spectrum among the settings whose CRPS is within 1 % of the lowest. They were chosen on "
+            f"{html.escape(study.attrs['chosen_on'])}; all scores in the figures are of the test part. Evaluations are those of the "
+            f"generator; the moments network adds {float(study.attrs['moments_share']):.2f} to every prior but the standard one and the "
+            "climatology."
+        ),
+        note(f"All priors were trained at equal cost, counted in operations. The training times on this machine: {_training(study)}."),
+        "<h2>Saturates at</h2>",
+        saturation_table(saturates),
+        note(
+            "The smallest number whose CRPS is within 1 % and whose deviation of the spectrum is within 5 % of the prior's best, on the "
+            f"{part} part."
+        ),
+        "<h2>The spectrum</h2>",
+        picture(spectra(study), "Ratio of power by zonal wavenumber and evaluations"),
+        note("Power of the members over power of the truth: white is right, blue too smooth, red too rough."),
+    ]
+    if "crps" in study and rolled_out(study).sizes["setting"]:
+        parts += [
+            f"<h2>Forecasts</h2>{picture(by_lead(study), 'CRPS by lead time')}",
+            note(
+                f"{int(study['starts'])} initial times. Left: the best setting of each prior at its largest number of evaluations. Others: "
+                f"each prior by number of evaluations, over {html.escape(study.attrs['reference'])}."
+            ),
+        ]
+    if len(solvers_of(study)) > 1:
+        sampled = study.isel(setting=(study["nfe"] > 0).values)
+        parts += ["<h2>Solvers and grids of flow times</h2>", picture(by_solver(sampled, SCORES[:2]), "Scores by solver")]
+    parts += ["<h2>All settings</h2>", _table(study)]
+    write_page(path, f"Function evaluations: {name}", parts, recipe)
+
+
+def _training(study: xr.Dataset) -> str:
+    """The training time of each prior for which it is known."""
+    pairs = zip(study["studied"].values, study["training_seconds"].values, strict=True)
+    return ", ".join(f"{prior} {seconds:.0f} s" for prior, seconds in pairs if np.isfinite(seconds)) or "not known"
+
+
+def _table(study: xr.Dataset) -> str:
+    columns = [
+        *((heading, of(name)) for heading, name in (("prior", "prior"), ("solver", "solver"), ("times", "grid_in_time"))),
+        *((heading, of(name)) for heading, name in (("warmth", "warmth"), ("evaluations", "nfe"))),
+        ("cost", score("cost", 2)),
+        *([("CRPS 6 h, validation", score("crps_6h_validation", 4))] if "crps_6h_validation" in study else []),
+        ("CRPS 6 h", score("crps_6h", 4)),
+        ("gain %", score("crps_gain_6h", 2, 100)),
+        ("over features-only", score("crps_gain_features_6h", 2, 100)),
+        ("spread/skill", score("spread_skill_6h", 3)),
+        ("spectrum", score("power_deviation_6h", 3)),
+        ("gain %", score("power_deviation_gain_6h", 0, 100)),
+        ("diverged", diverged),
+    ]
+    return settings_table(study, columns) + note(
+        f"Bold: best of its prior and evaluations, chosen on {html.escape(study.attrs['chosen_on'])}. Gain: over "
+        f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. Diverged: members whose wind was not "
+        "finite or beyond 120 m/s by then. A setting with such members has no score."
+    )
+
+
+def diverged(setting: xr.Dataset) -> str:
+    """The shares of members of a setting that left the physical range, by lead time, in words; empty if none did."""
+    shares = [("validation, 6 h", setting["runaway_6h_validation"].item())] if "runaway_6h_validation" in setting else []
+    shares.append(("6 h", setting["runaway_6h"].item()))
+    for lead in setting["prediction_timedelta"].values if "runaway" in setting else ():
+        shares.append((f"{int(lead / np.timedelta64(1, 'h'))} h", setting["runaway"].sel(prediction_timedelta=lead).item()))
+    return ", ".join(f"{100 * share:.2g} % of members at {where}" for where, share in shares if share > 0)

@@ -1,0 +1,221 @@
+"""The summary of a weather study: scores of all settings with intervals, from statistics by seed and initial time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.steps import STEP
+from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
+from wsdcast.study.weather_page import diverged
+from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.statistics import metrics
+from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
+
+KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
+"""The fields of a setting, without the training seed."""
+
+SPECTRUM_TOLERANCE = 1.05
+"""A deviation of the spectrum within this factor of the lowest counts as equally good."""
+
+SCORED = {"crps_fair": "crps", "spread_skill": "spread_skill", "power_deviation_mean": "power_deviation"}
+GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain"}
+
+CHOSEN_BEFORE = "the test part, by the very scores that are shown: this study is of an earlier version; run `wsdcast study nfe` again"
+"""Description of the choices of a study by an earlier version, which did not store one."""
+
+Part = tuple[dict[str, Any], dict[str, xr.Dataset]]
+"""A setting with its seed, and its statistics by kind: ``one step`` and, for some, ``validation`` (one step on that part), ``forecast``."""
+
+
+def combine(parts: list[Part], share: float) -> xr.Dataset:
+    """One data set of all settings, (setting,); docs/schema.md lists its variables.
+
+    Scores are computed for each seed from means over its initial times, then averaged over seeds. Intervals hold 95 % of bootstrap samples
+    of initial times, drawn in blocks and the same for all settings and seeds. ``_by_seed`` shows how much seeds differ.
+
+    ``best`` marks the setting of each prior and number of evaluations that the scores ``_validation`` choose. All other scores are those of
+    the test part. A setting diverged if a member left the physical range (``runaway`` > 0); its scores are NaN.
+
+    Gains are 1 - score / reference score on the same dates. The reference is the standard prior with most evaluations, with the same number
+    (``_same``), or features-only with the same number (``_features``), each with its best solver, grid and warmth.
+
+    Args:
+        parts: every setting for every seed.
+        share: cost of the moments network, in evaluations of the generator.
+    """
+    keys = list(dict.fromkeys(tuple(setting[name] for name in KEY) for setting, _ in parts))
+    study = settings_dataset([dict(zip(KEY, key, strict=True)) for key in keys], share)
+    if (validation := _stacked(parts, keys, "validation")) is not None:
+        validation = validation.isel(prediction_timedelta=0, drop=True)
+        study = study.merge(_scores(validation, metrics(validation.mean("time")), None, "_6h_validation", len(keys)))
+    one_step = _stacked(parts, keys, "one step")
+    assert one_step is not None
+    one_step = one_step.isel(prediction_timedelta=0, drop=True)
+    by_seed, draws = metrics(one_step.mean("time")), _draws(one_step)
+    study = study.merge(_scores(one_step, by_seed, draws, "_6h", len(keys)))
+    about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations by scores on the validation part"}
+    study["best"] = ("setting", np.isin(np.arange(len(keys)), _chosen(study)), about)
+    study.attrs["chosen_on"] = "the validation part" if validation is not None else "nothing: there is no validation part"
+    study = study.merge(_all_gains(study, by_seed, draws, "_6h"))
+    if (forecasts := _stacked(parts, keys, "forecast")) is not None:
+        by_seed, draws = metrics(forecasts.mean("time")), _draws(forecasts)
+        study = study.merge(_scores(forecasts, by_seed, draws, "", len(keys)))
+        study = study.merge(_all_gains(study, by_seed, draws, ""))
+    return study
+
+
+def chosen_on(study: xr.Dataset) -> str:
+    """The part of the record that the best settings were chosen on, in words."""
+    return str(study.attrs.get("chosen_on", CHOSEN_BEFORE))
+
+
+def _chosen(study: xr.Dataset) -> list[int]:
+    """The setting that the validation part chooses for each prior and number of evaluations, or else the settings without rivals."""
+
+    def best(group: list[int]) -> int | None:
+        if "crps_6h_validation" in study:
+            position = best_of(study.isel(setting=group))
+            return None if position is None else group[position]
+        return group[0] if len(group) == 1 else None
+
+    return best_settings({key: group for key, group in groups(study, ("prior", "nfe")).items() if key[1] > 0}, best)
+
+
+def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Dataset | None:
+    """Mean statistics of both wind components, (setting, seed, time, prediction_timedelta[, wavenumber]).
+
+    If a member of a seed has left the physical range at a lead time, its statistics there are NaN at all initial times.
+    """
+    seeds: dict[tuple[Any, ...], dict[int, xr.Dataset]] = {}
+    for setting, datasets in parts:
+        if kind in datasets:
+            seeds.setdefault(tuple(setting[name] for name in KEY), {})[setting["seed"]] = datasets[kind].mean("variable")
+    if not seeds:
+        return None
+    joined = [xr.concat(of_key.values(), dim=xr.IndexVariable("seed", list(of_key))) for of_key in seeds.values()]
+    sums = xr.concat(joined, dim=xr.IndexVariable("setting", [keys.index(key) for key in seeds]), join="outer")
+    return sums.where(~(sums["runaway"] > 0).any("time")).assign(runaway=sums["runaway"])
+
+
+def _draws(sums: xr.Dataset) -> xr.Dataset:
+    """Metrics of bootstrap samples, (draw, setting, seed, ...)."""
+    last = sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else STEP
+    return metrics(resampled(sums, block_weights(sums["time"].values, last)))
+
+
+def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suffix: str, settings: int) -> xr.Dataset:
+    """Scores of all settings, NaN if a setting has none. ``draws``, if given, add intervals."""
+    result = xr.Dataset({f"power_ratio{suffix}": _over_seeds(by_seed["power_ratio"])})
+    for name, short in SCORED.items():
+        result[f"{short}{suffix}"] = _over_seeds(by_seed[name])
+        result[f"{short}{suffix}_by_seed"] = by_seed[name]
+        if draws is not None:
+            result[f"{short}{suffix}_interval"] = interval(_over_seeds(draws[name]))
+    result[f"power_deviation_sum{suffix}"] = _over_seeds(by_seed["power_deviation_mean"] * by_seed["energetic_wavenumbers"])
+    result[f"runaway{suffix}"] = sums["runaway"].mean(["time", "seed"])
+    result[f"starts{suffix}"] = sums.sizes["time"]
+    return result.reindex(setting=range(settings)).drop_vars("setting")
+
+
+def _over_seeds(scores: xr.DataArray) -> xr.DataArray:
+    """The mean over training seeds; NaN if one diverged."""
+    return scores.mean("seed", skipna=False)
+
+
+def _all_gains(study: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset, suffix: str) -> xr.Dataset:
+    """Gains over each reference, for the settings that have a score and a reference with a score."""
+    gains = xr.Dataset()
+    for label, reference in references(study, by_seed["setting"].values).items():
+        compared = np.flatnonzero(reference >= 0)
+        if not compared.size:
+            continue
+        for name, short in GAINS.items():
+            seeds, drawn = by_seed[name], _over_seeds(draws[name])
+            gains[f"{short}{label}{suffix}"] = _gain(_over_seeds(seeds), compared, reference)
+            gains[f"{short}{label}{suffix}_by_seed"] = _gain(seeds, compared, reference)
+            gains[f"{short}{label}{suffix}_interval"] = interval(_gain(drawn, compared, reference))
+    return gains.reindex(setting=range(study.sizes["setting"])).drop_vars("setting") if gains else gains
+
+
+def _gain(scores: xr.DataArray, compared: NDArray[np.intp], reference: NDArray[np.intp]) -> xr.DataArray:
+    """1 - score / reference score of the settings that have a reference; NaN if the reference is perfect."""
+    reference_scores = scores.isel(setting=reference[compared]).drop_vars("setting").values
+    return 1 - scores.isel(setting=compared) / np.where(reference_scores > 0, reference_scores, np.nan)
+
+
+def references(study: xr.Dataset, present: NDArray[np.integer]) -> dict[str, NDArray[np.intp]]:
+    """For each of the settings ``present``, the position among them of its reference, or -1, by the suffix of the gain."""
+    settings = study.isel(setting=present)
+    prior, nfe, best = settings["prior"].values, settings["nfe"].values, settings["best"].values
+    standard = np.flatnonzero((prior == "standard") & best)
+    most = standard[nfe[standard].argmax()] if standard.size else -1
+    result = {"": np.full(present.size, most)}
+    for label, other in (("_same", "standard"), ("_features", "features-only")):
+        positions = {nfe[index]: index for index in np.flatnonzero((prior == other) & best)}
+        result[label] = np.array([positions.get(number, -1) for number in nfe])
+    return result
+
+
+def described(study: xr.Dataset) -> str:
+    """The reference of the gains, in words."""
+    most = int(references(study, np.arange(study.sizes["setting"]))[""][0])
+    if most < 0:
+        return "nothing: the standard prior was not studied"
+    solver, grid, nfe = (study[name].values[most] for name in ("solver", "grid_in_time", "nfe"))
+    return f"the standard prior with {nfe} evaluations ({solver}, {grid} times)"
+
+
+def saturation(study: xr.Dataset) -> dict[str, int | None]:
+    """For each prior the smallest number of evaluations that is as good as any, with its best settings.
+
+    As good: CRPS within 1 % and deviation of the spectrum within 5 % of the lowest, on the validation part, or on the test part if the
+    study has no validation part.
+    """
+    suffix = "_6h_validation" if "crps_6h_validation" in study else "_6h"
+    best = study.isel(setting=study["best"].values)
+    return smallest_sufficient(best, {f"crps{suffix}": CRPS_TOLERANCE, f"power_deviation{suffix}": SPECTRUM_TOLERANCE})
+
+
+def rows(study: xr.Dataset) -> list[dict[str, Any]]:
+    """One row for each setting, for tables and JSON."""
+    table = []
+    for index in range(study.sizes["setting"]):
+        setting = study.isel(setting=index)
+        row: dict[str, Any] = {"prior": setting["prior"].item(), "solver": setting["solver"].item(), "grid": setting["grid_in_time"].item()}
+        row |= {
+            "warmth": setting["warmth"].item(),
+            "nfe": setting["nfe"].item(),
+            "cost": setting["cost"].item(),
+            "best": bool(setting["best"].item()),
+        }
+        names = [
+            *SCORED.values(),
+            "power_deviation_sum",
+            "runaway",
+            *(f"{gain}{label}" for gain in GAINS.values() for label in ("", "_same", "_features")),
+        ]
+        row["diverged"] = diverged(setting)
+        for name in names:
+            row |= _cells(setting, f"{name}_6h", f"{name}_6h")
+            row |= _cells(setting, f"{name}_6h_validation", f"{name}_6h_validation")
+            for lead in setting["prediction_timedelta"].values if "prediction_timedelta" in setting.dims else ():
+                hours = int(lead / np.timedelta64(1, "h"))
+                row |= _cells(setting.sel(prediction_timedelta=lead), name, f"{name}_{hours}h_rolled")
+        table.append(row)
+    return table
+
+
+def _cells(setting: xr.Dataset, name: str, label: str) -> dict[str, Any]:
+    """A score, its interval and its values by seed, if they are known."""
+    if name not in setting or not np.isfinite(setting[name].item()):
+        return {}
+    cells = {
+        f"{label}{ending}": setting[f"{name}{ending}"].values.tolist()
+        for ending in ("_interval", "_by_seed")
+        if f"{name}{ending}" in setting
+    }
+    return {label: setting[name].item(), **cells}

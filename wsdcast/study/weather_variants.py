@@ -1,0 +1,43 @@
+"""The generators of a weather study: one for each prior and training seed, all at the same cost."""
+
+from __future__ import annotations
+
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.runs.names import PriorName
+from wsdcast.study.design import cost_of_moments, samples_per_step
+from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.priors import rank_told
+from wsdcast.weather.recipe import Recipe
+
+
+def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorName) -> Recipe:
+    """The recipe with another seed and prior, at the same total cost of training.
+
+    A prior without a moments network is trained for more steps. The cost of a user's model (``given``) is not known and not counted.
+
+    Args:
+        recipe: the recipe of the study.
+        cost: of the moments network, from :func:`moments_cost`.
+        seed: training seed.
+        prior: the prior.
+    """
+    variant = recipe.changed(seed=seed, generator__prior=prior)
+    if variant.generator.reads_frozen_moments or prior == "given":
+        return variant
+    ratio, extra = cost
+    trained_together = variant.generator.needs_moments_network
+    return variant.changed(generator__steps=round((variant.generator.steps + extra) / (1 + ratio * trained_together)))
+
+
+def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
+    """The cost of the moments network, as in :func:`wsdcast.study.design.cost_of_moments`: one evaluation, and all of its training.
+
+    The training includes the networks of the folds and one prediction of each training sample (two with folds).
+    """
+    forcings = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
+    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings)
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, rank_told(recipe))
+    shapes = (1, CONTEXT + forcings, *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape)
+    folds, samples = recipe.moments.folds, record.now("train").size
+    visits = (1 + folds) * recipe.moments.steps * samples_per_step(recipe.moments) + (2 if folds else 1) * samples / 3
+    return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
