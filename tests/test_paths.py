@@ -164,7 +164,7 @@ ORDERS = {"euler": (1, 64), "midpoint": (2, 64), "heun2": (2, 64), "heun3": (3, 
 ORDERS |= {"ab4": (4, 16), "dpm2": (2, 64), "dpm3": (2, 64)}  # dpm3's third order shows with more steps only
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ORDERS)
 def test_order_of_the_solvers_along_the_blurred_path(name):
     order, steps = ORDERS[name]
     assert deviation(SOLVERS[name], 2 * steps) < deviation(SOLVERS[name], steps) / 2 ** (order - 0.5)

@@ -59,9 +59,9 @@ def sampler_of(
     Raises:
         UserError: if the solver cannot take so many, or no steps of this grid.
     """
-    require_possible(solver_name, grid_in_time, nfe)
+    require_possible(solver_name, grid_in_time, nfe, networks.path.name)
     times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
-    sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum))
+    sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum), networks.path)
     return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
 
 

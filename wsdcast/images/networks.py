@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path as FilePath
 
 import numpy as np
 import torch
@@ -11,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsdcast.images.data.store import Images
-from wsdcast.images.recipe import ImageMomentsNetwork, ImageRecipe
+from wsdcast.images.recipe import ImageGenerator, ImageMomentsNetwork, ImageRecipe
 from wsdcast.nets.unet import UNet, unet_of
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
-from wsdcast.runs.recipes import Network
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel
+from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 
 CHUNK = 1024
@@ -51,9 +52,14 @@ def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
     return ImageMoments(unet_of(network, channels + 1, 2 * channels, 0, sphere=False), channels, network.known_pixels, network.highest_std)
 
 
-def generator_model(network: Network, channels: int) -> UNet:
+def generator_model(network: ImageGenerator, channels: int) -> UNet:
     """An untrained p'_theta: it reads the state, the context and the prior's features."""
-    return unet_of(network, channels + (channels + 1) + 2 * channels, channels, 2, sphere=False)
+    return unet_of(network, channels + (channels + 1) + 2 * channels, network.heads * channels, 2, sphere=False)
+
+
+def image_path(network: ImageGenerator, images: Images) -> Path:
+    """The path of a generator of images."""
+    return path_of(network.path, network.bnr, partial(cosine_transform, *images.shape[1:]))
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
@@ -109,14 +115,16 @@ class Trained:
         generator: p'_theta.
         moments: h_phi, or what stands for it.
         prior_of: what generation starts from.
+        path: the path that the generator was trained on.
     """
 
     generator: nn.Module
     moments: Moments
     prior_of: PriorOf
+    path: Path = STRAIGHT
 
 
-def trained(recipe: ImageRecipe, directory: Path, images: Images) -> Trained:
+def trained(recipe: ImageRecipe, directory: FilePath, images: Images) -> Trained:
     """Load the networks of a run directory.
 
     Raises:
@@ -129,4 +137,4 @@ def trained(recipe: ImageRecipe, directory: Path, images: Images) -> Trained:
         moments = load_network(moments_model(recipe.moments, images.shape[0]), path)
     else:
         moments = fixed_moments_of(recipe, images)
-    return Trained(generator, moments, warm_start(moments, prior_maker(recipe.generator.prior)))
+    return Trained(generator, moments, warm_start(moments, prior_maker(recipe.generator.prior)), image_path(recipe.generator, images))

@@ -14,19 +14,20 @@ from wsdcast.runs.names import (
     MOMENTS,
     SAMPLES,
     SCORES,
+    STOCHASTIC,
     STUDY,
     WITHOUT_NETWORK,
     GridName,
     ImagePriorName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, LogSnrEnds, MomentsNetwork, Network, Optimisation, Section, TrainingLog, TrainingTimes
+from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, MomentsNetwork, Optimisation, Section, TrainingLog
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-NEEDS_MORE = ("auto", EMPIRICAL)
-"""Solvers that need a study or statistics of a generator of wind."""
+NEEDS_MORE = ("auto", EMPIRICAL, *STOCHASTIC)
+"""Solvers that need a study, statistics of a generator or several draws of noise, which exist for wind only."""
 
 
 def _plain(solver: SolverName) -> SolverName:
@@ -84,12 +85,11 @@ class ImageMomentsNetwork(MomentsNetwork):
     known_pixels: bool = Field(True, description="whether a visible pixel is its own mean, with the least std; false: the network says")
 
 
-class ImageGenerator(Network):
+class ImageGenerator(GeneratorNetwork):
     """The flow-matching network."""
 
     steps: PositiveInt = Field(2000, description="optimiser steps")
     prior: ImagePriorName = Field("warm", description="where flow matching starts, and what the generator is told")
-    times: TrainingTimes = TrainingTimes()
 
     @property
     def needs_moments_network(self) -> bool:

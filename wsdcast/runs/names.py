@@ -36,6 +36,8 @@ SolverName = Literal[
     "dpm3-v3",
     "explicit_adams",
     "implicit_adams",
+    "sde1",
+    "sde2",
 ]
 """Solvers; ``auto`` chooses one with its grid. The others are functions of :mod:`wsdcast.warmstart.solvers` or
 :mod:`wsdcast.warmstart.dpm` of the same name, or :data:`EMPIRICAL` and :data:`TORCHDIFFEQ`."""
@@ -48,6 +50,12 @@ TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 
 SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "euler"}
 """Solvers of version 0.1.0 that are gone, and the solver that does the same."""
+
+STOCHASTIC: tuple[SolverName, ...] = ("sde1", "sde2")
+"""Solvers that draw new noise at every step: functions of :mod:`wsdcast.warmstart.stochastic`."""
+
+PathName = Literal["straight", "blur-noise", "blur"]
+"""Paths from noise to data (docs/method.md)."""
 
 FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
 """Figures that ``wsdcast plot`` draws (docs/plot.md)."""

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import SAME_SOLVER
+from wsdcast.runs.names import SAME_SOLVER, PathName
 
 
 class Section(BaseModel):
@@ -73,6 +73,26 @@ class TrainingTimes(Section):
     kind: Literal["logit-normal", "uniform"] = Field("logit-normal", description="distribution of the flow time t")
     mean: float = Field(0.0, description="mean of log(t / (1 - t)); no effect on uniform times; the authors of the paper use 1.2")
     scale: PositiveFloat = Field(1.0, description="standard deviation of log(t / (1 - t)); the authors use 1.2")
+
+
+class GeneratorNetwork(Network):
+    """The generator, its path and how it is trained."""
+
+    path: PathName = Field("straight", description="path from noise to data; blur-noise: arXiv 2511.16904; blur: no noise, an ablation")
+    bnr: float = Field(0.5, ge=0, description="blur-to-noise ratio of the paths blur-noise and blur, in pixels or rows of the grid")
+    loss_weight: Literal["uniform", "edm"] = Field("uniform", description="weight of flow times in the loss; edm: Karras et al. (2022)")
+    times: TrainingTimes = TrainingTimes()
+
+    @model_validator(mode="after")
+    def _blurs(self) -> Self:
+        if self.path == "blur" and not self.bnr:
+            raise ValueError("the path blur needs a bnr above 0")
+        return self
+
+    @property
+    def heads(self) -> int:
+        """Fields that the generator predicts for each channel: two on the path blur-noise, unless nothing is blurred."""
+        return 2 if self.path == "blur-noise" and self.bnr else 1
 
 
 class MomentsNetwork(Network):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wsdcast.warmstart.evaluations import Counted
 from wsdcast.warmstart.flow import sample
+from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import PriorOf
 from wsdcast.warmstart.solvers import Solver, Velocity, midpoint
 
@@ -17,7 +18,13 @@ Sampler = Callable[[Tensor, Tensor], Tensor]
 
 
 def generator_sampler(
-    generator: torch.nn.Module, prior_of: PriorOf, nfe: int, warmth: float, times: Tensor, solve: Solver = midpoint
+    generator: torch.nn.Module,
+    prior_of: PriorOf,
+    nfe: int,
+    warmth: float,
+    times: Tensor,
+    solve: Solver = midpoint,
+    path: Path = STRAIGHT,
 ) -> Sampler:
     """Algorithm 2: exactly ``nfe`` evaluations of the generator, and one of the moments model.
 
@@ -28,6 +35,7 @@ def generator_sampler(
         warmth: w of Eq. 4.
         times: flow times, (steps + 1,).
         solve: the solver.
+        path: the path that the generator was trained on.
     """
 
     def counted_solve(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
@@ -37,7 +45,7 @@ def generator_sampler(
             raise RuntimeError(f"a solver that claims {nfe} evaluations took {counted.calls}")
         return state
 
-    return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth)
+    return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth, path)
 
 
 def moments_sampler(prior_of: PriorOf) -> Sampler:

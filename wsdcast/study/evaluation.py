@@ -31,6 +31,7 @@ def evaluate(
     seed: int,
     label: str = "forecasting",
     batch: int | None = None,
+    draws: int = 1,
 ) -> xr.Dataset:
     """Statistics of ensembles, (time, prediction_timedelta, variable[, wavenumber]).
 
@@ -47,10 +48,11 @@ def evaluate(
         seed: of their noise.
         label: for the progress bar.
         batch: samples per call of the sampler; default: what suits the device.
+        draws: noise fields of a sample.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
     sampler = in_batches(sampler, batch or batch_size(points, devices.device()))
-    states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed)
+    states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed, draws)
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):

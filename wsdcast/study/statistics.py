@@ -74,7 +74,7 @@ def study_statistics(
         for some in chosen.split(BATCH):
             context = training.context(some)
             prior = networks.prior_of(context).blended(w)
-            yield velocity_of(networks.generator, prior, context, w), prior.normalise(training.target(some))
+            yield velocity_of(networks.generator, prior, context, w, networks.path), prior.normalise(training.target(some))
 
     begin = time.perf_counter()
     random = torch.Generator().manual_seed(resolved.seed)

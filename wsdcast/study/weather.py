@@ -180,6 +180,7 @@ def _evaluated(
         kinds["validation"] = ("validation", options.starts, (6,))
     if rolled_out and options.leads[-1] > 6:
         kinds["forecast"] = ("test", options.rollout_starts, options.leads)
+    draws = 1
     if setting.solver:
         # Only Adams-Bashforth methods have a momentum.
         momentum = variant.rollout.momentum if setting.solver.startswith("ab") else 1.0
@@ -192,6 +193,7 @@ def _evaluated(
         )
         if sampled.rollout.needs_statistics:
             study_statistics(sampled, place, moments=moments)
+        draws = sampled.rollout.draws
         sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, place))
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
@@ -206,7 +208,7 @@ def _evaluated(
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
         chosen = record.starts(starts, max(leads) // 6, part)
-        dataset = evaluate(record, networks, sampler, chosen, leads, options.members, noise, label)
+        dataset = evaluate(record, networks, sampler, chosen, leads, options.members, noise, label, draws=draws)
         with complete(path) as file:
             dataset.to_netcdf(file)
         yield kind, dataset

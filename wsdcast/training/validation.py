@@ -9,6 +9,7 @@ from wsdcast.training.batches import Samples
 from wsdcast.training.predictions import BATCH, errors
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
+from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import Moments, PriorOf
 
 WARMTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -26,7 +27,7 @@ def moments_scores(moments: Moments, samples: Samples, weights: Tensor) -> dict[
 
 
 @torch.inference_mode()
-def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples) -> dict[str, float]:
+def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples, path: Path = STRAIGHT) -> dict[str, float]:
     """Loss of the velocity on fixed times and noise: the mean over :data:`WARMTHS`, then that of each."""
     sums: dict[float, Tensor] = {}
     for number, some in enumerate(_evenly(samples).split(BATCH)):
@@ -34,7 +35,7 @@ def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples) -> di
         prior, draws = prior_of(context), draw(target.shape, torch.Generator(target.device).manual_seed(number))
         for warmth in WARMTHS:
             same = draws._replace(warmth=torch.full_like(draws.warmth, warmth))
-            sums[warmth] = sums.get(warmth, 0) + training_loss(generator, prior, context, target, same) * some.numel()
+            sums[warmth] = sums.get(warmth, 0) + training_loss(generator, prior, context, target, same, path) * some.numel()
     losses = {f"w = {warmth:g}": total.item() / _evenly(samples).numel() for warmth, total in sums.items()}
     return {"flow loss": sum(losses.values()) / len(losses), **losses}
 

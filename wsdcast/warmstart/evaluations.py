@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import EMPIRICAL, TORCHDIFFEQ, GridName, SolverName
-from wsdcast.warmstart import dpm, solvers, times
+from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ, GridName, PathName, SolverName
+from wsdcast.warmstart import dpm, solvers, stochastic, times
 from wsdcast.warmstart.dpm import Statistics, dpm_solver_v3
 from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, unwatched
 
 NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
 SOLVERS: dict[str, Watched] = {
-    name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (EMPIRICAL, *TORCHDIFFEQ)
-}
+    name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (EMPIRICAL, *TORCHDIFFEQ, *STOCHASTIC)
+} | {name: getattr(stochastic, name) for name in STOCHASTIC}
 GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
 
 
@@ -63,13 +63,18 @@ def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None)
     return times.log_snr(steps, log_snr_ends) if name == "log-snr" and log_snr_ends else GRIDS[name](steps)
 
 
+def draws(name: str, steps: int) -> int:
+    """The number of noise fields of one sample: one for the start, and for stochastic solvers one for each step but the last."""
+    return steps if name in STOCHASTIC else 1
+
+
 @cache
 def evaluations(name: str, steps: int) -> int:
     """The number of evaluations that a solver makes in ``steps`` steps, counted on a problem with one unknown."""
     if name == EMPIRICAL:
         return steps
     counted = Counted(lambda x, t: 0 * x)
-    solver(name)(counted, torch.zeros(1, 1), times.uniform(steps))
+    solver(name)(counted, torch.zeros(1, draws(name, steps)), times.uniform(steps))
     return counted.calls
 
 
@@ -99,12 +104,14 @@ class Counted:
         return self.velocity(x, t)
 
 
-def require_possible(solver: str, grid_in_time: str, nfe: int) -> None:
-    """Check that a solver can make exactly ``nfe`` evaluations on a grid.
+def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = "straight") -> None:
+    """Check that a solver can make exactly ``nfe`` evaluations on a grid, along a path.
 
     Raises:
-        UserError: if it cannot, or if it needs equal steps and the grid has others.
+        UserError: if it cannot, if it needs equal steps and the grid has others, or if it needs the straight path.
     """
     steps_for(solver, nfe)
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":
         raise UserError(f"solver {solver}: takes its steps for equal; use it with uniform times, not {grid_in_time}")
+    if solver in (EMPIRICAL, *STOCHASTIC) and path != "straight":
+        raise UserError(f"solver {solver}: works on the straight path only, not on the path {path}")

@@ -1,27 +1,39 @@
 """Flow matching in the normalised space of an informed prior: Algorithms 1 and 2 of the paper.
 
-The flow time t runs from 0 (noise) to 1 (data). Paths are straight (Lipman et al. 2023): x_t = (1 - t) noise + t data, with velocity
-v = data - noise. The generator p'_theta is any network ``generator(x, t, warmth)``. Its input x, (batch, channels of state, context and
-features, ...), is the state in normalised space, the context and the features of the prior, concatenated. Its output is v.
+The flow time t runs from 0 (noise) to 1 (data). The path is straight (Lipman et al. 2023), x_t = (1 - t) noise + t data with velocity
+v = data - noise, or another of :mod:`wsdcast.warmstart.paths`. The generator p'_theta is any network ``generator(x, t, warmth)``. Its
+input x, (batch, channels of state, context and features, ...), is the state in normalised space, the context and the features of the
+prior, concatenated. Its output is v, or what the other path has it predict.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from wsdcast.warmstart.correlated import informed_prior
+from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, per_sample
 from wsdcast.warmstart.solvers import Solver, Velocity
 from wsdcast.warmstart.times import DrawTimes, draw_logit_normal
 
+Weight = Callable[[Tensor], Tensor]
+"""From flow times (batch,) to the weights of their losses, (batch,)."""
 
-def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The state at time t (batch,) of the straight path from noise to data, and its velocity; both of the shape of the data."""
-    t = per_sample(t, data)
-    return (1 - t) * noise + t * data, data - noise
+
+def edm_weight(t: Tensor) -> Tensor:
+    """The loss weight of Karras et al. (2022), (sigma^2 + 1) / sigma^2 for the error of the data estimate, as a weight of the velocity.
+
+    With sigma = (1 - t) / t the data estimate is x + (1 - t) v, so the weight of the velocity's squared error is t^2 + (1 - t)^2.
+    """
+    return t.square() + (1 - t).square()
+
+
+LOSS_WEIGHTS: dict[str, Weight | None] = {"uniform": None, "edm": edm_weight}
+"""Loss weights by the name that recipes use."""
 
 
 def generator_input(x: Tensor, context: Tensor, prior: InformedPrior) -> Tensor:
@@ -52,7 +64,15 @@ def draw(shape: tuple[int, ...], random: torch.Generator, draw_times: DrawTimes 
     return Draws(warmth, t, torch.randn(shape, generator=random, device=random.device))
 
 
-def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, target: Tensor, draws: Draws) -> Tensor:
+def training_loss(
+    generator: nn.Module,
+    prior: InformedPrior,
+    context: Tensor,
+    target: Tensor,
+    draws: Draws,
+    path: Path = STRAIGHT,
+    weight: Weight | None = None,
+) -> Tensor:
     """Algorithm 1: the mean squared error of the velocity at random warmth, time and noise.
 
     Args:
@@ -61,10 +81,16 @@ def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, t
         context: C, (batch, ...).
         target: the next state, X_0 of the paper, (batch, channel, ...).
         draws: from :func:`draw`.
+        path: the path from noise to data. The error is that of all fields that the generator predicts on it, added up.
+        weight: the weight of each time; default: 1.
     """
     prior = prior.blended(draws.warmth)
-    x, velocity = interpolate(draws.noise, prior.normalise(target), draws.t)
-    return nn.functional.mse_loss(generator(generator_input(x, context, prior), draws.t, draws.warmth), velocity)
+    x, predicted = path.point(draws.noise, prior.normalise(target), draws.t)
+    output = generator(generator_input(x, context, prior), draws.t, draws.warmth)
+    if weight is not None:
+        root = per_sample(weight(draws.t).sqrt(), output)
+        output, predicted = root * output, root * predicted
+    return path.heads * nn.functional.mse_loss(output, predicted)
 
 
 def joint_loss(
@@ -76,6 +102,8 @@ def joint_loss(
     draws: Draws,
     end_to_end: bool = False,
     moments_weight: float = 1.0,
+    path: Path = STRAIGHT,
+    weight: Weight | None = None,
 ) -> Tensor:
     """The loss of both networks trained at the same time: Algorithm 1 plus ``moments_weight`` times Eq. 5.
 
@@ -83,7 +111,7 @@ def joint_loss(
     instead of true (appendix E, ``test_networks_collude_unless_the_std_is_detached``). It sends one to the mean if ``end_to_end``.
 
     Args:
-        generator, context, target, draws: as in :func:`training_loss`.
+        generator, context, target, draws, path, weight: as in :func:`training_loss`.
         moments: h_phi, in training.
         make_prior: makes the prior from its moments.
         end_to_end: whether the generator's loss trains the mean too.
@@ -92,11 +120,18 @@ def joint_loss(
     mean, *std_and_factors = moments(context)
     likelihood = informed_prior(mean, *std_and_factors).log_prob(target).mean() / target[0].numel()
     prior = make_prior(mean if end_to_end else mean.detach(), *(values.detach() for values in std_and_factors))
-    return training_loss(generator, prior, context, target, draws) - moments_weight * likelihood
+    return training_loss(generator, prior, context, target, draws, path, weight) - moments_weight * likelihood
 
 
 def sample(
-    generator: nn.Module, prior_of: PriorOf, context: Tensor, noise: Tensor, times: Tensor, solve: Solver, warmth: float = 1.0
+    generator: nn.Module,
+    prior_of: PriorOf,
+    context: Tensor,
+    noise: Tensor,
+    times: Tensor,
+    solve: Solver,
+    warmth: float = 1.0,
+    path: Path = STRAIGHT,
 ) -> Tensor:
     """Algorithm 2: draw one sample for each context, from standard normal noise.
 
@@ -104,20 +139,27 @@ def sample(
         generator: p'_theta.
         prior_of: from a context to its prior; called once.
         context: C, (batch, ...).
-        noise: X'_T of the paper, (batch, channel, ...).
+        noise: X'_T of the paper, (batch, channel, ...); for stochastic solvers several draws of it, (batch, draws * channel, ...).
         times: flow times from 0 to 1 between which the solver steps, (steps + 1,).
         solve: a solver of :mod:`wsdcast.warmstart.solvers`.
         warmth: w; the paper uses 1 throughout.
+        path: the path that the generator was trained on.
     """
     # The batch shares one value of warmth. It is embedded once, and a sample's bits do not depend on the other samples of the batch.
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
-    return prior.denormalise(solve(velocity_of(generator, prior, context, shared_warmth), noise, times))
+    velocity = velocity_of(generator, prior, context, shared_warmth, path)
+    return prior.denormalise(solve(velocity, path.start(noise), times))
 
 
-def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor) -> Velocity:
+def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor, path: Path = STRAIGHT) -> Velocity:
     """The generator as the velocity of the flow, for fixed contexts and their blended prior; ``warmth`` is (1,).
 
     The velocity has the precision of the state, even if the network computes in bfloat16, because solvers subtract velocities.
     """
-    return lambda x, t: generator(generator_input(x, context, prior), t.reshape(1), warmth).to(x.dtype)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        t = t.reshape(1)
+        return path.velocity(generator(generator_input(x, context, prior), t, warmth).to(x.dtype), x, t)
+
+    return velocity

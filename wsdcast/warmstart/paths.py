@@ -14,6 +14,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from wsdcast.runs.names import PathName
+from wsdcast.warmstart.prior import per_sample
+
 Multiply = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
 """``multiply(x, factor)`` returns V factor(Lambda) V' x for x of shape (batch, channel, row, column).
 
@@ -22,11 +25,22 @@ shape (batch, *S) or (1, *S).
 """
 
 
+def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The state at time t (batch,) of the straight path from noise to data, and its velocity; both of the shape of the data."""
+    t = per_sample(t, data)
+    return (1 - t) * noise + t * data, data - noise
+
+
 class Path(Protocol):
     """A path from noise to data, and what the generator predicts on it."""
 
-    heads: int
-    """The number of fields that the generator predicts for each channel of the state."""
+    @property
+    def name(self) -> PathName:
+        """The name of the path in recipes."""
+
+    @property
+    def heads(self) -> int:
+        """The number of fields that the generator predicts for each channel of the state."""
 
     def point(self, noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return the state (batch, channel, ...) at times t (batch,), and the generator's target (batch, heads * channel, ...)."""
@@ -45,12 +59,12 @@ class Path(Protocol):
 class Straight:
     """The path x_t = (1 - t) z + t y of flow matching (Lipman et al. 2023). The target is its velocity, y - z."""
 
+    name: PathName = "straight"
     heads: int = 1
 
     def point(self, noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`Path`."""
-        t = _beside(data, t)
-        return (1 - t) * noise + t * data, data - noise
+        return interpolate(noise, data, t)
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """As in :class:`Path`: the output itself."""
@@ -59,6 +73,9 @@ class Straight:
     def start(self, noise: Tensor) -> Tensor:
         """As in :class:`Path`: the noise itself."""
         return noise
+
+
+STRAIGHT = Straight()
 
 
 @dataclass(frozen=True)
@@ -86,18 +103,19 @@ class BlurNoise:
 
     bnr: float
     multiply: Multiply
+    name: PathName = "blur-noise"
     heads: int = 2
 
     def point(self, noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`Path`; t must be below 1."""
-        blurred, shaped = blur(self.bnr, self.multiply, data, t), _beside(data, t)
+        blurred, shaped = blur(self.bnr, self.multiply, data, t), per_sample(t, data)
         target = torch.cat([blurred - noise, (data - blurred) / (1 - shaped)], dim=1)
         return (1 - shaped) * noise + shaped * blurred, target
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """As in :class:`Path`."""
         denoised, lost = self.estimates(output, x, t)
-        return output.chunk(2, dim=1)[0] + _beside(x, t) * sharpening(self.bnr, self.multiply, denoised + lost, t)
+        return output.chunk(2, dim=1)[0] + per_sample(t, x) * sharpening(self.bnr, self.multiply, denoised + lost, t)
 
     def start(self, noise: Tensor) -> Tensor:
         """As in :class:`Path`: the noise itself, because nothing is left of the data."""
@@ -106,7 +124,7 @@ class BlurNoise:
     def estimates(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return D1 and D2, each (batch, channel, ...), from the generator's output at state x and time t."""
         u1, u2 = output.chunk(2, dim=1)
-        left = 1 - _beside(x, t)
+        left = 1 - per_sample(t, x)
         return x + left * u1, left * u2
 
 
@@ -126,6 +144,7 @@ class Blur:
     bnr: float
     multiply: Multiply
     delta: float = 0.01
+    name: PathName = "blur"
     heads: int = 1
 
     def point(self, noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,10 +161,23 @@ class Blur:
         return blur(self.bnr, self.multiply, noise, noise.new_zeros(1)) + self.delta * noise
 
 
+def path_of(name: PathName, bnr: float, transform: Callable[[], Multiply]) -> Path:
+    """The path of a name. Without blur, blur-noise is the straight path.
+
+    Args:
+        name: the name.
+        bnr: blur-to-noise ratio.
+        transform: makes the spectral transform of the grid; called if the path blurs.
+    """
+    if name == "straight" or (name == "blur-noise" and not bnr):
+        return Straight()
+    return BlurNoise(bnr, transform()) if name == "blur-noise" else Blur(bnr, transform())
+
+
 def blur(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tensor:
     """Return B_t y (batch, channel, ...) for times t, (batch,) or (1,)."""
     tau = (bnr * noise_level(t)).square() / 2
-    return multiply(data, lambda eigenvalues: torch.exp(-_beside(eigenvalues[None], tau) * eigenvalues))
+    return multiply(data, lambda eigenvalues: torch.exp(-per_sample(tau, eigenvalues[None]) * eigenvalues))
 
 
 def sharpening(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tensor:
@@ -156,7 +188,7 @@ def sharpening(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tenso
 
     def factor(eigenvalues: Tensor) -> Tensor:
         one = eigenvalues[None]
-        return _beside(one, scale) * one * torch.exp(-_beside(one, tau) * one)
+        return per_sample(scale, one) * one * torch.exp(-per_sample(tau, one) * one)
 
     return multiply(data, factor)
 
@@ -182,11 +214,6 @@ def blur_noise_step(path: BlurNoise, x: Tensor, denoised: Tensor, lost: Tensor, 
 def noise_level(t: Tensor) -> Tensor:
     """Return sigma = (1 - t) / t. It is 1e4 at t = 0 instead of infinite, which blurs away every wave but the mean all the same."""
     return (1 - t) / t.clamp(min=1e-4)
-
-
-def _beside(x: Tensor, t: Tensor) -> Tensor:
-    """Times (batch,) in a shape that broadcasts against x (batch, ...)."""
-    return t.reshape(-1, *(1,) * (x.dim() - 1))
 
 
 def cosine_transform(rows: int, columns: int) -> Multiply:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsdcast.warmstart.dpm import Statistics
-from wsdcast.warmstart.flow import interpolate
+from wsdcast.warmstart.paths import interpolate
 from wsdcast.warmstart.solvers import Velocity
 
 Batches = Callable[[], Iterator[tuple[Velocity, Tensor]]]

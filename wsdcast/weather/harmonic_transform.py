@@ -1,8 +1,9 @@
-"""The spectral transform in which states on the sphere are blurred."""
+"""The path of a weather generator, and the spectral transform in which it blurs states on the sphere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import legendre_tables
-from wsdcast.warmstart.paths import Multiply
+from wsdcast.warmstart.paths import Multiply, Path, path_of
+from wsdcast.weather.recipe import Generator
+
+
+def weather_path(network: Generator, grid: Grid) -> Path:
+    """The path of a generator."""
+    return path_of(network.path, network.bnr, partial(spherical_transform, grid))
 
 
 def spherical_transform(grid: Grid) -> Multiply:

@@ -31,4 +31,4 @@ def generator_model(network: Generator, includes_poles: bool, forcings: int = 0,
     It reads the noisy state, two states of context, ``forcings`` channels of forcings, mean and std, and ``rank`` patterns of correlation.
     """
     channels = CHANNELS + CONTEXT + forcings + (2 + rank) * CHANNELS
-    return unet_of(network, channels, CHANNELS, 2, includes_poles)
+    return unet_of(network, channels, network.heads * CHANNELS, 2, includes_poles)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MINIMUM_STD
+from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import Surroundings, surroundings
+from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import CHANNELS, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
 
@@ -103,6 +105,7 @@ class Trained:
         moments: from a context to mean and std, and to the factors of a correlated prior: h_phi, or the function that replaces it.
         prior_of: from a context to the prior that generation starts from.
         forcings: the forcings of the record's grid.
+        path: the path that the generator was trained on.
         ours: True if the moments come from this package, False if they come from a user's model.
     """
 
@@ -110,29 +113,29 @@ class Trained:
     moments: Moments
     prior_of: PriorOf
     forcings: Surroundings
+    path: Path = STRAIGHT
     ours: bool = True
 
 
-def trained(recipe: Recipe, directory: Path, record: Analysis, given: Moments | None = None) -> Trained:
+def trained(recipe: Recipe, directory: FilePath, record: Analysis, given: Moments | None = None) -> Trained:
     """Load the networks of a run directory.
 
     Raises:
         UserError: if they are missing or were made from another recipe.
     """
     poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
-    path = require(recipe, directory, GENERATOR, "train")
+    file = require(recipe, directory, GENERATOR, "train")
     generator: nn.Module = generator_model(recipe.generator, poles, forcings.channels, rank_told(recipe))
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, poles, forcings.channels)
         if recipe.generator.reads_frozen_moments:
             load_network(network, require(recipe, directory, MOMENTS, "train"))
-            load_network(generator, path)
+            load_network(generator, file)
         else:
-            load_network(nn.ModuleDict({"moments": network, "generator": generator}), path)
+            load_network(nn.ModuleDict({"moments": network, "generator": generator}), file)
         moments: Moments = network
     else:
-        load_network(generator, path)
+        load_network(generator, file)
         moments = fixed_or_given(recipe, record, given)
-    return Trained(
-        generator, moments, warm_start(moments, prior_maker(recipe.generator.prior)), forcings, recipe.generator.prior != "given"
-    )
+    prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
+    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given")

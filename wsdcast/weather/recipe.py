@@ -25,8 +25,9 @@ from wsdcast.runs.names import (
     PriorName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, LogSnrEnds, MomentsNetwork, Network, Section, TrainingLog, TrainingTimes, load
+from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, MomentsNetwork, Section, TrainingLog, load
 from wsdcast.runs.times import in_utc, times_between
+from wsdcast.warmstart.evaluations import draws
 
 Warmth = Annotated[float, Field(ge=0, le=1)]
 
@@ -88,7 +89,7 @@ class Moments(MomentsNetwork):
         return self
 
 
-class Generator(Network):
+class Generator(GeneratorNetwork):
     """The generator, which is trained by flow matching, and its prior."""
 
     steps: PositiveInt = Field(2000, description="optimiser steps")
@@ -100,7 +101,6 @@ class Generator(Network):
     moments_weight: PositiveFloat = Field(
         1.0, description="factor of the moments' loss if both are trained at the same time; the paper's authors use 0.01"
     )
-    times: TrainingTimes = TrainingTimes()
 
     @property
     def needs_moments_network(self) -> bool:
@@ -188,6 +188,11 @@ class Rollout(Section):
     def kept_leads(self) -> tuple[int, ...]:
         """The lead times that are stored, hours."""
         return tuple(sorted(set(self.keep))) if isinstance(self.keep, tuple) else self.leads
+
+    @property
+    def draws(self) -> int:
+        """Noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`)."""
+        return draws(self.solver, self.nfe)
 
     @property
     def needs_statistics(self) -> bool:

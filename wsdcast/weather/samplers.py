@@ -37,10 +37,10 @@ def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | No
     Raises:
         UserError: if the solver cannot take exactly ``nfe`` evaluations, cannot use this grid, or lacks statistics.
     """
-    require_possible(settings.solver, settings.grid_in_time, settings.nfe)
+    require_possible(settings.solver, settings.grid_in_time, settings.nfe, networks.path.name)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum, statistics)
-    sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve)
+    sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve, networks.path)
     # torchdiffeq's methods read the error on the host, and a user's model may read something there too. A CUDA graph cannot record that.
     recorded = networks.ours and settings.solver not in TORCHDIFFEQ
     return accelerated(sampler, [networks.generator, networks.moments], recorded=recorded, deterministic=deterministic)

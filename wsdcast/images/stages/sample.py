@@ -143,6 +143,7 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     prior = networks.prior_of(context).blended(shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     states: list[Tensor] = []
-    solver(settings.solver, settings.momentum)(velocity_of(networks.generator, prior, context, shared), noise, times, watch=states.append)
+    velocity, start = velocity_of(networks.generator, prior, context, shared, networks.path), networks.path.start(noise)
+    solver(settings.solver, settings.momentum)(velocity, start, times, watch=states.append)
     denormalised = [prior.denormalise(x) for x in states]
     return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wsdcast.images.contexts import FixedContexts, fixed_contexts, training_pairs
 from wsdcast.images.data.store import Images, open_images
-from wsdcast.images.networks import fixed_moments_of, generator_model, moments_model
+from wsdcast.images.networks import fixed_moments_of, generator_model, image_path, moments_model
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import WEIGHTS, Model, load_network, save_networks, size_in_words, to_device
@@ -26,7 +26,7 @@ from wsdcast.training.fitting import fitted
 from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
-from wsdcast.warmstart.flow import training_loss
+from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
 
@@ -75,16 +75,18 @@ def train(
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
 
+    path, weight = image_path(resolved.generator, images), LOSS_WEIGHTS[resolved.generator.loss_weight]
+
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         assert batch.prior is not None
-        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
+        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
 
     random, settings, place = _seed(resolved, 1), resolved.generator, directory / GENERATOR
     generator, pairs = generator_model(settings, images.shape[0]), training_pairs(images, resolved.task, random)
     batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context), settings.times)
 
     def validate(network: nn.Module) -> dict[str, float]:
-        return flow_scores(network, prior_of, unseen)
+        return flow_scores(network, prior_of, unseen, path)
 
     shapes = (1, generator.first.in_channels, *images.shape[1:]), (1,), (1,)
     _train(resolved, settings, place, generator, random, batches, images.count("train"), shapes, loss_of, validate, overwrite, summary)

@@ -25,7 +25,14 @@ FULL_ENOUGH = 0.97
 
 @torch.inference_mode()
 def ensembles(
-    record: Analysis, forcings: Surroundings, sampler: Sampler, starts: NDArray[np.intp], members: int, steps: int, seed: int
+    record: Analysis,
+    forcings: Surroundings,
+    sampler: Sampler,
+    starts: NDArray[np.intp],
+    members: int,
+    steps: int,
+    seed: int,
+    draws: int = 1,
 ) -> Iterator[NDArray[np.float32]]:
     """Run ensembles from several initial times at once.
 
@@ -39,17 +46,19 @@ def ensembles(
         members: members of each ensemble.
         steps: number of lead times, 6 h apart.
         seed: seed of the members' noise.
+        draws: noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`).
 
     Yields:
         One array (start, member, channel, latitude, longitude), m s-1, for each lead time.
     """
     device, shape = devices.device(), record.wind.shape[1:]
+    noise_shape = (draws * shape[0], *shape[1:])
     mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
     first = torch.from_numpy(record.normalise(np.stack([record.wind[starts - 1], record.wind[starts]]))).to(device)
     before, now = first.repeat_interleave(members, dim=1)
     times = np.repeat(record.times[starts], members)
     step_forcings = (forcings.at(times + step * STEP) for step in range(steps))
-    noises = (sent(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, shape)))
+    noises = (sent(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, noise_shape)))
     pending: tuple[Tensor, torch.cuda.Event | None] | None = None
     for state in forecast(sampler, now, before, noises, step_forcings):
         copy = _to_host(state * std + mean)

@@ -25,6 +25,7 @@ def run_and_write(
     starts: NDArray[np.intp],
     groups: list[NDArray[np.intp]],
     settings: Rollout,
+    draws: int = 1,
 ) -> Iterator[None]:
     """Run groups of initial times and write each block of lead times as soon as it is complete.
 
@@ -39,6 +40,7 @@ def run_and_write(
         starts: indices in the record of all initial times of the store.
         groups: positions in ``starts`` of the initial times that are run together.
         settings: the rollout section of the recipe.
+        draws: noise fields of a sample.
 
     Yields:
         None, once for each initial time and lead time, to count the progress.
@@ -48,7 +50,7 @@ def run_and_write(
         for rows in groups:
             stopped = np.zeros((rows.size, settings.members), dtype=np.intp)
             held: list[NDArray[np.float32]] = []
-            states = ensembles(record, forcings, sampler, starts[rows], settings.members, settings.steps, settings.seed)
+            states = ensembles(record, forcings, sampler, starts[rows], settings.members, settings.steps, settings.seed, draws)
             for step, winds in enumerate(states, start=1):
                 # The comparison is negated because NaN compares false: a member with NaN or infinity is unphysical too.
                 unphysical = ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)

@@ -141,7 +141,8 @@ def rollout(
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
-            steps = run_and_write(store, record, networks.forcings, sampler, initial, own_groups, settings)
+            draws = settings.draws if artefact == FORECAST else 1
+            steps = run_and_write(store, record, networks.forcings, sampler, initial, own_groups, settings, draws)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
                 pass
             processes.wait()

@@ -27,10 +27,11 @@ from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.predictions import Predictors, checked, errors, folds, in_words, read_predictions, write_predictions
 from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
-from wsdcast.warmstart.flow import joint_loss, training_loss
+from wsdcast.warmstart.flow import LOSS_WEIGHTS, joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights, surroundings
+from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
 from wsdcast.weather.priors import fixed_or_given, rank_told
 from wsdcast.weather.recipe import Recipe
@@ -100,18 +101,20 @@ def train(
     if prior_of is None:
         model = nn.ModuleDict({"moments": moments_model(resolved.moments, poles, channels), "generator": model})
 
+    path, weight = weather_path(resolved.generator, record.grid), LOSS_WEIGHTS[resolved.generator.loss_weight]
+
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         if batch.prior is not None:
-            return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
+            return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
         both: nn.ModuleDict = network  # type: ignore[assignment]
         settings = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
-        return joint_loss(both["generator"], both["moments"], make_prior, batch.context, batch.target, batch.draws, *settings)
+        return joint_loss(both["generator"], both["moments"], make_prior, batch.context, batch.target, batch.draws, *settings, path, weight)
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
-            return flow_scores(network, from_context, unseen)
+            return flow_scores(network, from_context, unseen, path)
         both: nn.ModuleDict = network  # type: ignore[assignment]
-        flow = flow_scores(both["generator"], warm_start(both["moments"], make_prior), unseen)
+        flow = flow_scores(both["generator"], warm_start(both["moments"], make_prior), unseen, path)
         return flow | moments_scores(both["moments"], unseen, area_weights(record))
 
     stamp = make_stamp(resolved, directory, GENERATOR)
