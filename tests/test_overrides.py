@@ -127,7 +127,8 @@ def test_a_key_that_an_option_sets_otherwise_is_refused(tmp_path, monkeypatch):
     assert "-o rollout.nfe: another option" in refused("bench", "rollout", "--nfe", "10", "-o", "rollout.nfe=4")
     assert "or the command itself, sets this key too" in refused("bench", "rollout", "-o", "rollout.solver=ab2")
     assert "or the command itself, sets this key too" in refused("bench", "train", "-o", "generator.steps=5")
-    assert "-o rollout.nfe: another option of this command, or the command itself, sets this key too" in refused("rollout", "--nfe", "10", "-o", "rollout.nfe=4")
+    message = refused("rollout", "--nfe", "10", "-o", "rollout.nfe=4")
+    assert "-o rollout.nfe: another option of this command, or the command itself, sets this key too" in message
     assert "analysis.zarr is not there" in refused("rollout", "--nfe", "4", "-o", "rollout.nfe=4")
 
 
