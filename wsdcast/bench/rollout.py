@@ -63,7 +63,7 @@ def bench_rollout(
         alike. ``the usual way`` does the same work one member at a time, eager, in float32, with torchdiffeq's solver, and writes at the
         end.
     """
-    changes = {"members": members, "nfe": nfe, "days": days, "solver": "midpoint"}
+    changes: dict[str, Any] = {"members": members, "nfe": nfe, "days": days, "solver": "midpoint"}
     resolved, _ = resolve(recipe, None, Recipe, **{f"rollout__{key}": value for key, value in changes.items()})
     settings, record = resolved.rollout, record_of(resolved, 100)
     devices.keep_freed_memory()
