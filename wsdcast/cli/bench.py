@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wsdcast.cli.command import DebugOption, JsonOption, OverrideOption, app, command, in_days, with_overrides
+from wsdcast.cli.command import app, command, in_days, with_overrides
+from wsdcast.cli.options import DebugOption, EvaluationsOption, JsonOption, LeadOption, MembersOption, OverrideOption
 from wsdcast.cli.show import show_benchmark
 
 bench = typer.Typer(help="Measure the speed of each stage on this machine.", no_args_is_help=True)
@@ -46,11 +47,9 @@ def train_(
 def rollout_(
     recipe: Annotated[str, typer.Option(help="Recipe whose grid and networks are taken.")] = "planet",
     override: OverrideOption = None,
-    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
-    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
-    lead: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
-    ] = None,
+    members: MembersOption = None,
+    nfe: EvaluationsOption = None,
+    lead: LeadOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
