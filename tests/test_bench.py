@@ -94,7 +94,9 @@ def test_the_usual_way_is_the_same_forecast(tiny):
 
 
 def test_bench_train(tiny):
-    found = json.loads(CliRunner().invoke(app, ["bench", "train", "--recipe", str(tiny), "--json"], catch_exceptions=False).stdout)
+    line = ["bench", "train", "--recipe", str(tiny), "-o", "generator.precision=bf16", "--json"]
+    found = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
+    assert found["figures"]["network"].endswith(", bf16")
     assert set(found) == FORM
     assert found["ratio_to_limit"] > 0
     assert found["peers"]["samples from disk"] > 0

@@ -105,6 +105,8 @@ def test_a_record_too_short_to_split(here):
         ("name: x\nrollout: {days: .inf}", "rollout.days: input should be a finite number"),
         ("name: ..", "name: string should match pattern"),
         ("a: [", "cannot be read"),
+        ("name: x\nrollout: {nfe: true}", "rollout.nfe: expected a number, not true"),
+        pytest.param("a: " + "[" * 3000 + "]" * 3000, "cannot be read (its values are nested too deeply)", id="deep"),
     ],
 )
 def test_recipes_with_mistakes(here, text, message):

@@ -17,6 +17,7 @@ from wsdcast.runs.overrides import Overridden, parsed
 from wsdcast.weather.recipe import Recipe
 
 WEATHER = [["prepare"], ["train"], ["rollout"], ["score"], ["plot", "curves"], ["run"], ["study", "nfe"], ["study", "statistics"]]
+WEATHER += [["bench", "train"], ["bench", "rollout"]]
 IMAGES = [["inpaint", stage] for stage in ("prepare", "train", "sample", "score", "study", "run")]
 
 
@@ -83,6 +84,13 @@ def test_keys_of_images():
         ("rollout.nfe.more=4", "-o rollout.nfe.more: unknown key"),
         ("generator.rate=0.1", "-o: generator.rate: is called learning_rate now"),
         ("rollout.nfe=many", "-o: rollout.nfe: input should be a valid integer"),
+        ("rollout.nfe=true", "-o: rollout.nfe: expected a number, not true"),
+        ("rollout.days=yes", "-o: rollout.days: expected a number, not true"),
+        ("rollout.keep=[6, no]", "-o: rollout.keep: expected numbers, not false"),
+        ("moments.maximum_std=true", "-o: moments.maximum_std: expected a number, not true"),
+        ("generator.times.mean=false", "-o: generator.times.mean: expected a number, not false"),
+        ("study.nfe=[true, 4]", "-o: study.nfe: expected numbers, not true"),
+        ("seed=off", "-o: seed: expected a number, not false"),
         ("rollout.nfe=0", "-o: rollout.nfe: input should be greater than 0, not 0"),
         ("rollout.days=.inf", "-o: rollout.days: input should be a finite number"),
         ("rollout.nfe=", "-o: rollout.nfe: input should be a valid integer, not None"),
@@ -97,7 +105,7 @@ def test_keys_of_images():
         (".nfe=4", "-o .nfe: unknown key"),
         ("rollout.=4", "-o rollout.: unknown key"),
         ("rollout..nfe=4", "-o rollout..nfe: unknown key"),
-        ("rollout.nfe=" + "[" * 3000, "the value cannot be read"),
+        ("rollout.nfe=" + "[" * 3000, "-o rollout.nfe: the value cannot be read (it is nested too deeply)"),
     ],
 )
 def test_mistakes_end_in_one_line_that_names_the_key(tmp_path, monkeypatch, override, message):
@@ -116,7 +124,11 @@ def test_every_command_with_a_recipe_takes_overrides(tmp_path, monkeypatch, comm
 
 def test_a_key_that_an_option_sets_otherwise_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "-o rollout.nfe: another option of this command sets this key too" in refused("rollout", "--nfe", "10", "-o", "rollout.nfe=4")
+    assert "-o rollout.nfe: another option" in refused("bench", "rollout", "--nfe", "10", "-o", "rollout.nfe=4")
+    assert "or the command itself, sets this key too" in refused("bench", "rollout", "-o", "rollout.solver=ab2")
+    assert "or the command itself, sets this key too" in refused("bench", "train", "-o", "generator.steps=5")
+    message = refused("rollout", "--nfe", "10", "-o", "rollout.nfe=4")
+    assert "-o rollout.nfe: another option of this command, or the command itself, sets this key too" in message
     assert "analysis.zarr is not there" in refused("rollout", "--nfe", "4", "-o", "rollout.nfe=4")
 
 

@@ -10,7 +10,10 @@ weather. Training amplifies rounding too, but not by much in four steps: hence :
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +148,107 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     return lines
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_numbers_are_what_they_were(tmp_path):
-    make(tmp_path)
-    assert not (lines := differences(read(tmp_path), json.loads(STORED.read_text()))), "\n".join(lines)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("pinned")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make(place)
+    return place
+
+
+def test_numbers_are_what_they_were(place):
+    assert not (lines := differences(read(place), json.loads(STORED.read_text()))), "\n".join(lines)
+
+
+ENDINGS = {
+    "_by_start": {"time"},
+    "_by_seed": {"seed"},
+    "_interval": {"bound"},
+    "_skill": {"reference"},
+    "_skill_interval": {"reference", "bound"},
+    "_validation": set(),
+    "_validation_by_seed": {"seed"},
+}
+"""Endings of names that docs/schema.md explains once, with the dimensions that they add."""
+
+
+def documented(text: str) -> dict[str, dict[str, dict[str, tuple[set[str], str]]]]:
+    """Names on the page on the schema with their dimensions and units, by section and table."""
+    page: dict[str, dict[str, dict[str, tuple[set[str], str]]]] = {}
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        tables = page[section.splitlines()[0]] = {}
+        for part in re.split(r"^### ", section, flags=re.MULTILINE)[1:]:
+            names = tables[part.splitlines()[0]] = {}
+            for line in re.findall(r"^\| (`.*) \|$", part, re.MULTILINE):
+                name, *cells = (cell.strip() for cell in line.split(" |"))
+                name = name.strip("`")
+                assert cells[-1], f"{name} has no sentence"
+                endings = re.findall(r"`(\w+)`", cells.pop(0)) if part.startswith("Variables") else []
+                dimensions = set(re.findall(r"\w+", cells[0])) if len(cells) > 1 else set()
+                for ending in ("", *endings):
+                    # A skill has no units, whatever the score has.
+                    units = "" if len(cells) == 1 else "1" if "skill" in ending else cells[1]
+                    assert f"{name}{ending}" not in names, f"{name}{ending} is there twice"
+                    names[f"{name}{ending}"] = (dimensions | ENDINGS.get(ending, set()), units)
+    return page
+
+
+@pytest.fixture(scope="module")
+def files(place, tmp_path_factory) -> dict[str, list[xr.Dataset]]:
+    """Files of each kind by their section on the page; together they have every name that a file may have but those of FID."""
+    copy = tmp_path_factory.mktemp("schema") / "run"
+    shutil.copytree(place, copy)
+    wind, images = copy / "wind", copy / "images"
+    found: dict[str, list[xr.Dataset]] = {}
+
+    def add(section: str, path: Path) -> None:
+        with xr.open_dataset(path) as dataset:  # closed at once, because the next run replaces the file
+            found.setdefault(section, []).append(dataset.load())
+
+    def inpaint(*words: str) -> None:
+        done = CliRunner().invoke(app, ["inpaint", *words, "--run", str(images)], catch_exceptions=False)
+        assert done.exit_code == 0, done.stderr
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        add("`scores.nc` of wind", wind / "scores.nc")
+        with xr.open_zarr(wind / "forecast.zarr", decode_timedelta=True) as forecast:
+            forecast.load().drop_attrs().where(forecast.latitude < 60).drop_encoding().to_netcdf(copy / "part.nc")
+        with xr.open_dataset(copy / "wind.nc") as dataset:
+            truth = dataset.load()
+        truth["u10"][:20] = np.nan
+        truth.where(truth.latitude < 60).to_netcdf(copy / "gaps.nc")
+        wsdcast.score_forecast(str(copy / "part.nc"), str(copy / "gaps.nc"), copy / "part")
+        add("`scores.nc` of wind", copy / "part/scores.nc")
+        add("`study.nc` of wind", wind / "study.nc")
+        wsdcast.study_nfe(copy / "wind.yaml", wind, priors=["warm", "standard", "features-only"], ablations=[])
+        add("`study.nc` of wind", wind / "study.nc")
+        add("`study.nc` of images", images / "study.nc")
+        inpaint("study", "--recipe", str(copy / "images.yaml"), "--samples", "1", "--ablations", "", "--visible", "")
+        add("`study.nc` of images", images / "study.nc")
+        inpaint("train", "--recipe", str(copy / "images.yaml"))
+        for samples in ("2", "1"):
+            few = [word for key in (f"samples={samples}", "contexts=4", "nfe=2") for word in ("-o", f"sample.{key}")]
+            for stage in ("sample", "score"):
+                inpaint(stage, *few, "--overwrite")
+            add("`scores.nc` of images", images / "scores.nc")
+    return found
+
+
+def test_the_schema_page_is_true(files):
+    page = documented((Path(__file__).parents[1] / "docs/schema.md").read_text())
+    assert page.keys() == files.keys()
+    for section, datasets in files.items():
+        tables = page[section]
+        for kind, names_of in (("Coordinates", "coords"), ("Variables", "data_vars"), ("Attributes", "attrs")):
+            present = {str(name) for dataset in datasets for name in getattr(dataset, names_of)}
+            assert set(tables[kind]) == present, f"{section}, {kind}: {set(tables[kind]) ^ present}"
+        for dataset in datasets:
+            for name, field in dataset.variables.items():
+                dimensions, units = (tables["Coordinates"] | tables["Variables"])[str(name)]
+                assert dimensions == set(field.dims), f"{section}: {name} has {field.dims}"
+                assert field.attrs.get("units", units) == units, f"{section}: {name} is in {field.attrs['units']}"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,31 +127,39 @@ def test_groups_on_a_gpu_are_even_and_fit_a_batch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", [1, 3])
-def test_killed_and_started_again(run, whole, when, monkeypatch):
-    """Killed where some starts are written and one is half written, it does the rest and leaves the same store."""
+@pytest.mark.parametrize(
+    ("when", "artefact", "module", "kind"),
+    [
+        (1, MOMENTS_FORECAST, "wsdcast.verification.streamed", "ScoredForecasts"),
+        (3, MOMENTS_FORECAST, "wsdcast.verification.streamed", "ScoredForecasts"),
+        (3, FORECAST, "wsdcast.data.store.forecasts", "Forecasts"),
+    ],
+)
+def test_killed_and_started_again(run, networks, whole, when, artefact, module, kind, monkeypatch):
+    """Killed where some starts are written and one is half written, it does the rest and leaves the same stores."""
     script = f"""
 import os, signal, wsdcast
-from wsdcast.data.store.forecasts import Forecasts
-write, calls = Forecasts.write, []
+from {module} import {kind} as Store
+write, calls = Store.write, []
 def killed(self, row, first, wind):
     write(self, row, first, wind)
     calls.append(row)
     if len(calls) == {when}:
         os.kill(os.getpid(), signal.SIGKILL)
-Forecasts.write = killed
+Store.write = killed
 from wsdcast.weather.stages import rollout
 rollout.groups = lambda starts, *how, **alone: [starts[i:i + 1] for i in range(starts.size)]
 wsdcast.rollout(run={str(run)!r})
 """
     assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -signal.SIGKILL
-    partial = partial_of(run / MOMENTS_FORECAST)
+    partial = partial_of(run / artefact)
     assert len(list(marks_of(partial).glob("[0-9]*"))) == when - 1
     written = []
     monkeypatch.setattr(Forecasts, "mark", lambda self, row, stopped, mark=Forecasts.mark: (written.append(row), mark(self, row, stopped)))
     wsdcast.rollout(run=run)
-    assert len(written) == 8 - (when - 1)
+    assert len(written) == (8 if artefact == MOMENTS_FORECAST else 4) - (when - 1)
     xr.testing.assert_identical(forecast_of(run), whole)
+    xr.testing.assert_identical(forecast_of(run, MOMENTS_FORECAST), forecast_of(networks / "run", MOMENTS_FORECAST))
     assert not marks_of(partial).exists()
 
 
@@ -157,7 +167,7 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_mixed(run, monkeypatch)
     def failing(self, row, first, wind):
         raise OSError(28, "No space left on device", str(self.path))
 
-    monkeypatch.setattr(Forecasts, "write", failing)
+    monkeypatch.setattr(streamed.ScoredForecasts, "write", failing)
     with pytest.raises(OSError, match="No space left"):
         wsdcast.rollout(run=run)
     monkeypatch.undo()
@@ -277,6 +287,92 @@ def test_scores_made_in_the_rollout_are_those_of_its_fields(run, networks, whole
     both = [xr.load_dataset(place / "scores.nc", decode_timedelta=True) for place in (run, networks / "run")]
     for name in ("rank_histogram", "reliability", "energy_score", "power_ratio", "crps_fair_interval"):
         np.testing.assert_allclose(both[0][name], both[1][name], rtol=1e-5, atol=1e-7)
+
+
+def with_fields_of_moments(monkeypatch) -> None:
+    """Let the rollout store the fields of the moments model alone, as older versions did."""
+    monkeypatch.setattr(stage, "ScoredForecasts", lambda *layout: Forecasts(*layout[:-1]))
+
+
+def test_the_moments_alone_are_kept_as_statistics_and_scored_as_their_fields_would_be(run, networks, whole, monkeypatch):
+    """Stores of older versions, with fields, are scored too, and the report is about the generator's forecast in both cases."""
+    with monkeypatch.context() as patched:
+        with_fields_of_moments(patched)
+        wsdcast.rollout(run=run)
+    assert set(VARIABLES) <= set(forecast_of(run, MOMENTS_FORECAST))
+    assert not set(VARIABLES) & set(forecast_of(networks / "run", MOMENTS_FORECAST))
+    rows = [wsdcast.score(run=place, overwrite=True).scores for place in (run, networks / "run")]
+    assert "crps_fair: moments alone" in rows[0][0]
+    for ours, theirs in zip(*rows, strict=True):
+        assert list(ours) == list(theirs)
+        assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-6)
+    fields, statistics_alone = (xr.load_dataset(place / "scores.nc", decode_timedelta=True) for place in (run, networks / "run"))
+    assert list(fields["forecast"].values[:2]) == ["wsdcast", "moments alone"]
+    xr.testing.assert_allclose(fields, statistics_alone, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("change", [{"start": "latest"}, {"keep": "statistics"}], ids=str)
+def test_the_moments_alone_are_not_rolled_out_where_they_cannot_be_scored(run, change):
+    wsdcast.rollout(run=run)
+    with pytest.raises(UserError, match=r"moments_forecast.zarr was made from another recipe"):
+        wsdcast.rollout(run=run, **change)
+    summary = wsdcast.rollout(run=run, **change, overwrite=True)
+    assert (run / FORECAST).exists()
+    assert not (run / MOMENTS_FORECAST).exists()
+    assert summary.facts["not written: moments_forecast.zarr"].startswith("only scores need it")
+
+
+def test_scores_without_the_moments_alone_say_so_and_take_them_up_later(run):
+    wsdcast.rollout(run=run)
+    shutil.rmtree(run / MOMENTS_FORECAST)
+    summary = wsdcast.score(run=run)
+    assert "crps_fair: moments alone" not in summary.scores[0]
+    assert "moments_forecast.zarr is not there" in summary.facts["moments alone"]
+    wsdcast.rollout(run=run)
+    summary = wsdcast.score(run=run)
+    assert "crps_fair: moments alone" in summary.scores[0]
+    assert "moments alone" not in summary.facts
+
+
+def test_moments_alone_that_were_scored_with_less_truth_take_no_lead_times_from_the_forecast(run, monkeypatch):
+    """The record was made longer after the rollout."""
+    whole_truth = stage.truth_of
+
+    def shorter(record):
+        truth = whole_truth(record)
+        return dataclasses.replace(truth, times=truth.times[:-1])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "truth_of", shorter)
+        wsdcast.rollout(run=run)
+    summary = wsdcast.score(run=run)
+    assert [row["lead_hours"] for row in summary.scores] == [6, 12, 18, 24]
+    assert "crps_fair: moments alone" not in summary.scores[0]
+    assert "dropped" not in summary.facts
+    assert "the record has more truth now than at the rollout" in summary.facts["moments alone"]
+
+
+def test_an_unfinished_rollout_of_an_older_version_is_finished(run, networks, whole, monkeypatch):
+    calls = iter(range(100))
+
+    def failing(self, row, stopped, mark=Forecasts.mark):
+        if next(calls) == 2:
+            raise OSError("the disk is full")
+        mark(self, row, stopped)
+
+    with monkeypatch.context() as patched:
+        with_fields_of_moments(patched)
+        patched.setattr(Forecasts, "mark", failing)
+        with pytest.raises(OSError, match="disk is full"):
+            wsdcast.rollout(run=run)
+    wsdcast.rollout(run=run)
+    xr.testing.assert_identical(forecast_of(run, MOMENTS_FORECAST), forecast_of(networks / "run", MOMENTS_FORECAST))
+
+
+def test_statistics_in_the_place_of_a_forecast_are_named(run):
+    wsdcast.rollout(run=run)
+    with pytest.raises(UserError, match=r"moments_forecast.zarr: has the statistics of scores and no fields"):
+        wsdcast.score_forecast(str(run / MOMENTS_FORECAST), str(run / "analysis.zarr"), run / "other")
 
 
 def test_scoring_in_the_rollout_needs_truth(run):

@@ -25,6 +25,8 @@ from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.nets.weights import operations
 from wsdcast.runs import devices
+from wsdcast.runs.artefact import resolve
+from wsdcast.runs.overrides import Overridden
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
@@ -36,7 +38,7 @@ from wsdcast.weather.forecast.autoregression import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.priors import Trained
-from wsdcast.weather.recipe import Rollout, load_recipe
+from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import sampler_of
 
 ROUNDS = 3
@@ -47,11 +49,13 @@ USUAL_MEMBERS = 2
 
 
 @torch.inference_mode()
-def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: int | None = None, days: float | None = None) -> Benchmark:
+def bench_rollout(
+    recipe: str | Overridden = "planet", *, members: int | None = None, nfe: int | None = None, days: float | None = None
+) -> Benchmark:
     """Measure a rollout of one start into a store, with untrained networks and made-up wind, which take as long as real ones.
 
     Args:
-        recipe: path or name of a recipe, for its grid and networks.
+        recipe: path or name of a recipe, or a recipe with overridden keys, for its grid and networks.
         members, nfe, days: of the forecast; what is None is as in the recipe.
 
     Returns:
@@ -59,7 +63,8 @@ def bench_rollout(recipe: str = "planet", *, members: int | None = None, nfe: in
         alike. ``the usual way`` does the same work one member at a time, eager, in float32, with torchdiffeq's solver, and writes at the
         end.
     """
-    resolved = load_recipe(recipe).changed(rollout__members=members, rollout__nfe=nfe, rollout__days=days, rollout__solver="midpoint")
+    changes: dict[str, Any] = {"members": members, "nfe": nfe, "days": days, "solver": "midpoint"}
+    resolved, _ = resolve(recipe, None, Recipe, **{f"rollout__{key}": value for key, value in changes.items()})
     settings, record = resolved.rollout, record_of(resolved, 100)
     devices.keep_freed_memory()
     moments, generator, beside = networks_of(resolved, record.grid)

@@ -19,29 +19,31 @@ from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import close_store, create_store, open_store, read_wind
 from wsdcast.runs import devices
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.devices import compiled, sent
+from wsdcast.runs.overrides import Overridden
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.training.loop import BatchOf, fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
 
 STEPS, ROUNDS, RECORD = 10, 4, 1500
 
 
-def bench_train(recipe: str = "planet") -> Benchmark:
+def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
     """Measure steps of the generator's training on a made-up record, with the recipe's batch, precision and compilation.
 
     Args:
-        recipe: path or name of a recipe.
+        recipe: path or name of a recipe, or a recipe with overridden keys.
 
     Returns:
         The limit is the same loop with one batch that stays where it is: forward and backward pass and optimiser, no data. The peer is the
         same loop with samples that two worker processes open with xarray and load from a Zarr store.
     """
-    resolved = load_recipe(recipe).changed(generator__steps=10**6, generator__accumulate=1)
+    resolved, _ = resolve(recipe, None, Recipe, generator__steps=10**6, generator__accumulate=1)
     settings, record = resolved.generator, record_of(resolved, RECORD)
     devices.keep_freed_memory()
     _, generator, beside = networks_of(resolved, record.grid)

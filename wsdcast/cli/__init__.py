@@ -8,23 +8,24 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsdcast.cli import bench, inpaint, study  # noqa: F401  # their commands
-from wsdcast.cli.command import (
+from wsdcast.cli.command import app, command, coordinates, in_days, items, with_overrides
+from wsdcast.cli.options import (
     DebugOption,
+    EvaluationsOption,
+    GridInTimeOption,
     JsonOption,
+    LeadOption,
+    MembersOption,
     OverrideOption,
     OverwriteOption,
+    RecipeArgument,
     RecipeOption,
     RunOption,
-    app,
-    command,
-    coordinates,
-    in_days,
-    items,
-    with_overrides,
+    SchedulerOption,
 )
 from wsdcast.cli.show import show
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FigureName, GridName, PriorName, SolverName
+from wsdcast.runs.names import FigureName, PriorName, SolverName
 
 __all__ = ["app"]
 
@@ -76,7 +77,7 @@ def prepare(
         bool, typer.Option("--recompute", help="With --append: split the longer record and compute its statistics again.")
     ] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none, but threads")] = None,
-    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")] = None,
+    scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -136,11 +137,8 @@ def rollout(
     recipe: RecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
-    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
-    nfe: Annotated[
-        int | None,
-        typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10"),
-    ] = None,
+    members: MembersOption = None,
+    nfe: EvaluationsOption = None,
     starts: Annotated[
         int | None, typer.Option(help="Number of initial times, spread evenly over the test split.", show_default="the recipe's: 12")
     ] = None,
@@ -151,9 +149,7 @@ def rollout(
             help="Initial times, instead of --starts: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/6h; UTC.",
         ),
     ] = None,
-    lead: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
-    ] = None,
+    lead: LeadOption = None,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -169,9 +165,7 @@ def rollout(
     solver: Annotated[
         SolverName | None, typer.Option(help="Solver of the flow; auto picks it with its grid.", show_default="the recipe's: midpoint")
     ] = None,
-    grid_in_time: Annotated[
-        GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
-    ] = None,
+    grid_in_time: GridInTimeOption = None,
     warmth: Annotated[
         float | None, typer.Option(help="w of Eq. 4, from 0 (unit std) to 1 (the predicted std).", show_default="the recipe's: 1")
     ] = None,
@@ -224,7 +218,7 @@ def score(
         str | None, typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST, from any source that prepare reads.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
-    scheduler: Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")] = None,
+    scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -282,7 +276,7 @@ def plot(
 
 @command
 def run(
-    recipe: Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")] = "planet",
+    recipe: RecipeArgument = "planet",
     override: OverrideOption = None,
     run: RunOption = None,
     overwrite: OverwriteOption = False,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from wsdcast.cli.command import DebugOption, JsonOption, app, command, in_days
+from wsdcast.cli.command import app, command, in_days, with_overrides
+from wsdcast.cli.options import DebugOption, EvaluationsOption, JsonOption, LeadOption, MembersOption, OverrideOption
 from wsdcast.cli.show import show_benchmark
 
 bench = typer.Typer(help="Measure the speed of each stage on this machine.", no_args_is_help=True)
@@ -32,30 +33,31 @@ def prepare_(
 @bench_command
 def train_(
     recipe: Annotated[str, typer.Option(help="Recipe whose grid and generator are taken.")] = "planet",
+    override: OverrideOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Time a training step, compared with the network alone and with a step that loads its samples from disk."""
     from wsdcast.bench.train import bench_train
 
-    show_benchmark(bench_train(recipe), json)
+    show_benchmark(bench_train(with_overrides(recipe, override)), json)
 
 
 @bench_command
 def rollout_(
     recipe: Annotated[str, typer.Option(help="Recipe whose grid and networks are taken.")] = "planet",
-    members: Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")] = None,
-    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
-    lead: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
-    ] = None,
+    override: OverrideOption = None,
+    members: MembersOption = None,
+    nfe: EvaluationsOption = None,
+    lead: LeadOption = None,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Time a rollout, compared with its networks alone and with the usual loop."""
     from wsdcast.bench.rollout import bench_rollout
 
-    show_benchmark(bench_rollout(recipe, members=members, nfe=nfe, days=None if lead is None else in_days(lead)), json)
+    days = None if lead is None else in_days(lead)
+    show_benchmark(bench_rollout(with_overrides(recipe, override), members=members, nfe=nfe, days=days), json)
 
 
 @bench_command

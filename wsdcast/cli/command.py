@@ -1,12 +1,11 @@
-"""The command-line application, the wrapper that prints errors in one line, and options that several commands share."""
+"""The command-line application, the wrapper that prints errors in one line, and parsers of the values of options."""
 
 from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -19,19 +18,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-RecipeOption = Annotated[
-    str | None,
-    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else planet"),
-]
-OverrideOption = Annotated[
-    list[str] | None,
-    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),
-]
-RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per stage instead of tables.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
 
 
 def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
@@ -106,3 +92,8 @@ def coordinates(place: str) -> tuple[float, float]:
 def items(text: str) -> list[Any]:
     """Parse the value of an option that takes a list A,B,..."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def lists(**texts: str | None) -> dict[str, Any]:
+    """Parse the values of several such options, by name. None stays None."""
+    return {name: None if text is None else items(text) for name, text in texts.items()}

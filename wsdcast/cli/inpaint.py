@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from wsdcast.cli.command import DebugOption, JsonOption, OverrideOption, OverwriteOption, RunOption, app, command, items, with_overrides
+from wsdcast.cli.command import app, command, lists, with_overrides
+from wsdcast.cli.options import (
+    LIST,
+    DebugOption,
+    EvaluationsOption,
+    GridInTimeOption,
+    JsonOption,
+    OverrideOption,
+    OverwriteOption,
+    RecipeArgument,
+    RunOption,
+    SeedsOption,
+)
 from wsdcast.cli.show import show
-from wsdcast.runs.names import GridName, ImagePriorName, SolverName
+from wsdcast.runs.names import ImagePriorName, SolverName
 
 inpaint = typer.Typer(help="The method on images, as a second benchmark: the same stages, networks and solvers.", no_args_is_help=True)
 app.add_typer(inpaint, name="inpaint")
 inpaint_command = partial(command, group=inpaint)
 
-LIST = "A,B,..."
 RecipeOption = Annotated[
     str | None,
     typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else made"),
@@ -92,11 +103,9 @@ def sample(
     run: RunOption = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each.", show_default="the recipe's: 4")] = None,
-    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
+    nfe: EvaluationsOption = None,
     solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,
-    grid_in_time: Annotated[
-        GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
-    ] = None,
+    grid_in_time: GridInTimeOption = None,
     warmth: Annotated[
         str | None,
         typer.Option(
@@ -143,7 +152,7 @@ def study(
     recipe: RecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
-    seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
+    seeds: SeedsOption = None,
     budget: Annotated[
         Literal["cost", "steps"] | None,
         typer.Option(
@@ -189,17 +198,16 @@ def study(
     """How many evaluations are enough: priors, solvers and visible shares at equal cost of training: study.nc, study.html."""
     from wsdcast.study.images import inpaint_study
 
-    lists = {
-        "seeds": seeds,
-        "priors": priors,
-        "ablations": ablations,
-        "nfe": nfe,
-        "solvers": solvers,
-        "grids_in_time": grids_in_time,
-        "visible": visible,
-        "warmths": warmths,
-    }
-    split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
+    split = lists(
+        seeds=seeds,
+        priors=priors,
+        ablations=ablations,
+        nfe=nfe,
+        solvers=solvers,
+        grids_in_time=grids_in_time,
+        visible=visible,
+        warmths=warmths,
+    )
     split |= {"contexts": contexts, "samples": samples, "budget": budget}
     show(
         inpaint_study(
@@ -211,7 +219,7 @@ def study(
 
 @inpaint_command
 def run(
-    recipe: Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")] = "made",
+    recipe: RecipeArgument = "made",
     override: OverrideOption = None,
     run: RunOption = None,
     overwrite: OverwriteOption = False,

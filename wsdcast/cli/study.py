@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from wsdcast.cli.command import (
-    DebugOption,
-    JsonOption,
-    OverrideOption,
-    OverwriteOption,
-    RecipeOption,
-    RunOption,
-    app,
-    command,
-    items,
-    with_overrides,
-)
+from wsdcast.cli.command import app, command, lists, with_overrides
+from wsdcast.cli.options import LIST, DebugOption, JsonOption, OverrideOption, OverwriteOption, RecipeOption, RunOption, SeedsOption
 from wsdcast.cli.show import show
 
 study = typer.Typer(help="Compare variants and settings of the method.", no_args_is_help=True)
@@ -26,15 +16,12 @@ app.add_typer(study, name="study")
 study_command = partial(command, group=study)
 
 
-LIST = "A,B,..."
-
-
 @study_command
 def nfe(
     recipe: RecipeOption = None,
     override: OverrideOption = None,
     run: RunOption = None,
-    seeds: Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")] = None,
+    seeds: SeedsOption = None,
     priors: Annotated[
         str | None,
         typer.Option(metavar=LIST, help="Priors, one step and rolled out.", show_default="the recipe's: warm,standard,features-only"),
@@ -69,18 +56,17 @@ def nfe(
     """How many evaluations are enough: priors, solvers and grids compared at equal cost of training: study.nc, study.html."""
     from wsdcast.study.weather import study_nfe
 
-    lists = {
-        "seeds": seeds,
-        "priors": priors,
-        "ablations": ablations,
-        "nfe": nfe,
-        "rollout_nfe": rollout_nfe,
-        "solvers": solvers,
-        "grids_in_time": grids_in_time,
-        "warmths": warmths,
-        "leads": leads,
-    }
-    split: dict[str, Any] = {name: None if text is None else items(text) for name, text in lists.items()}
+    split = lists(
+        seeds=seeds,
+        priors=priors,
+        ablations=ablations,
+        nfe=nfe,
+        rollout_nfe=rollout_nfe,
+        solvers=solvers,
+        grids_in_time=grids_in_time,
+        warmths=warmths,
+        leads=leads,
+    )
     show(
         study_nfe(
             with_overrides(recipe, override),

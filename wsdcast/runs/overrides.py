@@ -40,7 +40,9 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"-o {override}: expected KEY=VALUE, such as rollout.nfe=4")
         try:
             values[key] = yaml.safe_load(text)
-        except (RecursionError, ValueError, yaml.YAMLError) as error:  # RecursionError: too deep; ValueError: a date that no calendar has
+        except RecursionError:
+            raise UserError(f"-o {key}: the value cannot be read (it is nested too deeply)") from None
+        except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
             raise UserError(f"-o {override}: the value cannot be read ({str(error).splitlines()[0]})") from None
     return values
 
@@ -75,5 +77,5 @@ def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, An
     for key in values:
         # Compared as the recipe reads them: an option gives a list of words where YAML gives one of numbers.
         if key in given and attrgetter(key)(changed) != attrgetter(key)(new):
-            raise UserError(f"-o {key}: another option of this command sets this key too; leave out one of them")
+            raise UserError(f"-o {key}: another option of this command, or the command itself, sets this key too; leave out one of them")
     return changed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -16,6 +16,8 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -27,6 +29,23 @@ class Section(BaseModel):
     """A section of a recipe. Unknown keys are errors, and a section is immutable after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number is expected. Pydantic would read them as 1 and 0."""
+        types = _types_in(cls.model_fields[str(info.field_name)].annotation)
+        if bool not in types and types & {int, float}:
+            several = isinstance(value, list | tuple)
+            for item in value if several else (value,):
+                if isinstance(item, bool):
+                    raise ValueError(f"expected {'numbers' if several else 'a number'}, not {str(item).lower()}")
+        return value
+
+
+def _types_in(annotation: Any) -> set[Any]:
+    """The plain types that an annotation names, at any depth."""
+    return {annotation} if isinstance(annotation, type) else set[Any]().union(*map(_types_in, get_args(annotation)))
 
 
 class Optimisation(Section):
@@ -200,6 +219,8 @@ def load(recipe: str | Path, kind: type[Kind]) -> Kind:
         path = shipped
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise UserError(f"recipe {path}: cannot be read (its values are nested too deeply)") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
         raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
     if not isinstance(content, dict):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import properscoring
 import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.store.zarr_store import VARIABLES, open_store
+from wsdcast.runs.names import MOMENTS_ALONE
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.statistics import BOTH
 from wsdcast.verification.truth import Truth
@@ -41,3 +44,19 @@ def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
     dimensions, coordinates = ("time", "variable", "region"), {"variable": list(VARIABLES), "region": list(REGIONS)}
     components = xr.DataArray(scores, dims=dimensions, coords=coordinates).mean("time")
     return xr.concat([components, components.mean("variable").expand_dims(variable=[BOTH])], dim="variable")
+
+
+def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
+    """CRPS in closed form of the Gaussian that the moments model predicts 6 h ahead, on the axes of ``scores``; NaN elsewhere.
+
+    None if ``path`` is None (no moments model), or if an older version wrote that forecast and did not store the predicted moments.
+    """
+    if path is None:
+        return None
+    with open_store(path) as store:
+        if f"{VARIABLES[0]}_mean" not in store:
+            return None
+        crps = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
+    axes = ("forecast", "prediction_timedelta", "variable", "region")
+    aligned = crps.reindex({name: scores[name] for name in axes})
+    return aligned.assign_attrs(long_name="continuous ranked probability score of the predicted Gaussian, in closed form", units="m s-1")

@@ -228,8 +228,9 @@ def statistics_by_start(
         for name, part in found.items():
             gaps |= set(part.attrs.pop("gaps", []))
             parts.setdefault(name, []).append(part)
-    whole = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
-    forecasts = [*streamed, *(name for name, _ in sources.forecasts)]
+    scored = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
+    forecasts = [*(name for name, _ in sources.forecasts), *streamed]
+    whole = {name: scored[name] for name in dict.fromkeys((*forecasts, *scored))}  # the first is the one that the report is about
     there = {name: of["crps_fair"].isel(variable=0, region=0).notnull().values for name, of in whole.items()}
     if not np.all([there[name] for name in forecasts], axis=0).any():
         if not any(has.any() for has in there.values()):

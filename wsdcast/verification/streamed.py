@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts
+from wsdcast.data.store.zarr_store import open_store
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import Truth
@@ -34,8 +36,17 @@ class ScoredForecasts(Forecasts):
     truth: Truth
 
     def create(self) -> None:
-        """Make room beside the store. What there is already stays."""
-        self._parts.mkdir(exist_ok=True)
+        """Make a directory for the parts. If there is one, its parts stay.
+
+        An unfinished store without that directory is of an older version, which wrote fields. It is begun anew.
+        """
+        if self._parts.exists():
+            return
+        for row in range(self.times.size):
+            (marks_of(self.path) / str(row)).unlink(missing_ok=True)
+        shutil.rmtree(self.path)
+        self.path.mkdir()
+        self._parts.mkdir()
 
     @property
     def bytes(self) -> int:
@@ -69,3 +80,30 @@ class ScoredForecasts(Forecasts):
 
     def _part(self, row: int, first: int) -> Path:
         return self._parts / f"{row}-{first}.nc"
+
+
+def is_scored(path: Path) -> bool:
+    """Whether a store of forecasts has statistics in the place of fields (:class:`ScoredForecasts`)."""
+    with open_store(path) as store:
+        return "crps_fair" in store
+
+
+def read_scored(path: Path) -> xr.Dataset:
+    """The statistics by initial time in a store of scored forecasts, (time, prediction_timedelta, ...)."""
+    with open_store(path) as store:
+        statistics = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
+    return statistics.assign_coords({name: statistics[name].values.astype(object).astype(str) for name in STRINGS})
+
+
+def lacks_truth(path: Path, times: NDArray[np.datetime64]) -> bool:
+    """Whether scored forecasts lack statistics because the record was shorter when they were made.
+
+    Args:
+        path: store of scored forecasts.
+        times: times of the record as it is now.
+    """
+    with open_store(path) as store:
+        valid = store["time"].values[:, None] + store["prediction_timedelta"].values
+        left = store[STOPPED].isnull() | (store[STOPPED] > store["prediction_timedelta"])
+        missing = store["crps_fair"].isel(variable=0, region=0).isnull() & (left.sum("number") > 1)
+        return bool((missing.transpose("time", "prediction_timedelta").values & np.isin(valid, times)).any())

@@ -15,7 +15,7 @@ from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, to_conventions
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
 from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
-from wsdcast.data.store.zarr_store import read_wind
+from wsdcast.data.store.zarr_store import VARIABLES, read_wind
 from wsdcast.runs.errors import UserError
 
 Place = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -80,7 +80,10 @@ def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast
     if len(found) > 1:
         raise UserError(f"{address}: {len(found)} files; expected one store of forecasts")
     try:
-        wind = to_conventions(open_dataset(found[0]), part=globe is not None)
+        dataset = open_dataset(found[0])
+        if "crps_fair" in dataset and VARIABLES[0] not in dataset:
+            raise UserError("has the statistics of scores and no fields; `wsdcast score --run` sums them up, nothing else can be scored")
+        wind = to_conventions(dataset, part=globe is not None)
         latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
         grid, place = _place_on(globe, latitude, longitude)
     except UserError as error:

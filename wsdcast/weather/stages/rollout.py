@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsdcast.data.sources.blocks import STRONGEST_WIND
-from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store.zarr_store import VARIABLES, add_variables
@@ -65,7 +65,11 @@ def rollout(
     moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Run ensembles and write ``RUN/forecast.zarr``. Ensembles of the moments model alone are written to ``RUN/moments_forecast.zarr``.
+    """Run ensembles and write ``RUN/forecast.zarr``.
+
+    Ensembles of the moments model alone are scored as they are made. ``RUN/moments_forecast.zarr`` has the statistics from which
+    :func:`wsdcast.score` computes their scores. It is not written if the record has no truth after the initial times, or if ``keep`` is
+    ``statistics``, because then there are no scores.
 
     A rollout that was stopped continues with the initial times that are not written yet, and the result has the same bits. If torchrun
     started several processes, they share the initial times. An argument that is None has its value from the recipe.
@@ -104,17 +108,12 @@ def rollout(
     resolved = without_latest(resolved, record)
     devices.keep_freed_memory()
     settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
-    samplers: dict[str, Sampler] = {}
-    if resolved.generator.has_moments_model:
-        samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
-    statistics = required_statistics(resolved, directory)
-    samplers[FORECAST] = sampler_of(networks, settings, statistics, deterministic=deterministic)
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
 
     initial = starts_of(resolved, record)
     begins = record.times[initial]
-    valid = begins[:, None] + STEP * np.arange(1, settings.steps + 1)
-    if settings.keep == "scores" and not np.isin(valid, record.times).any():
+    has_truth = bool(np.isin(begins[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any())
+    if settings.keep == "scores" and not has_truth:
         raise UserError("--score: the record has no truth after the starts to score them against")
     summary = Summary("rollout")
     summary.facts = {
@@ -127,6 +126,15 @@ def rollout(
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
     processes.decided(lambda: _require_memory(networks.generator, record, initial, settings.members, batch))
+    samplers: dict[str, Sampler] = {}
+    if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
+        samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
+    elif resolved.generator.has_moments_model:
+        processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
+        reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the starts"
+        summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
+    statistics = required_statistics(resolved, directory)
+    samplers[FORECAST] = sampler_of(networks, settings, statistics, deterministic=deterministic)
     for artefact, sampler in samplers.items():
         path = directory / artefact
         if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite)):  # noqa: B023
@@ -136,7 +144,8 @@ def rollout(
         begin = time.perf_counter()
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
             layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
-            store = ScoredForecasts(*layout, truth_of(record)) if settings.keep == "scores" else Forecasts(*layout)
+            scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
+            store = ScoredForecasts(*layout, truth_of(record)) if scored else Forecasts(*layout)
             missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
@@ -152,7 +161,7 @@ def rollout(
                     add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, initial))
                 store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
         seconds = time.perf_counter() - begin
-        summary.written[str(path)] = f"{len(initial)} starts x {_kept(settings)}, {store.bytes / 1e6:.0f} MB"
+        summary.written[str(path)] = f"{len(initial)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
     animation = directory / ANIMATION
@@ -161,6 +170,16 @@ def rollout(
             animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
         summary.written[str(animation)] = "truth beside members, first start"
     return summary
+
+
+def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
+    """Remove the moments model's forecasts of another recipe, if there are any. Those of this recipe stay.
+
+    Raises:
+        UserError: if there are some and ``overwrite`` is False.
+    """
+    if not is_current(recipe, directory, MOMENTS_FORECAST, overwrite):
+        shutil.rmtree(directory / MOMENTS_FORECAST, ignore_errors=True)
 
 
 def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
@@ -229,8 +248,8 @@ def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
     return {f"stopped: {artefact}": f"{number}: {named}; more data or more training may help"}
 
 
-def _kept(settings: Rollout) -> str:
-    fields = settings.keep if settings.keep in ("statistics", "scores") else f"{settings.members} members"
+def _kept(settings: Rollout, scored: bool) -> str:
+    fields = "scores" if scored else "statistics" if settings.keep == "statistics" else f"{settings.members} members"
     return f"{fields} x {len(settings.kept_leads)} leads"
 
 

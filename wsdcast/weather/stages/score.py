@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import yaml
+from numpy.typing import NDArray
 
-from wsdcast.data.steps import STEP
-from wsdcast.data.store.zarr_store import VARIABLES, open_store
+from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report.interactive_maps import in_words as time_in_words
 from wsdcast.report.page import write_report
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, require, resolve
@@ -23,13 +23,12 @@ from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.comparison import compare
 from wsdcast.verification.domain import in_words
-from wsdcast.verification.gaussian import one_step_scores
+from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
 from wsdcast.verification.memory import needs
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
 from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
-from wsdcast.verification.streamed import STRINGS
-from wsdcast.verification.truth import Truth
+from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import without_auto
 
@@ -60,18 +59,22 @@ def score(
     resolved = without_auto(resolved, directory)
     analysis = require(resolved, directory, ANALYSIS, "prepare")
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
-    if resolved.generator.has_moments_model:
-        forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
-    keep = resolved.rollout.keep
-    if keep == "statistics":
+    if resolved.rollout.keep == "statistics":
         raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
+    with open_store(analysis) as store:
+        past_until, recorded = np.datetime64(store.attrs["validation_from"], "ns"), store["time"].values
+    without_moments = ""
+    if resolved.generator.has_moments_model:
+        without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, beside=forecasts[OURS])
+        if not without_moments:
+            forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
     scores = None
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
-            scores = dataset.load() if {*ABOUT, "pairs"} <= set(dataset) else None  # an older version stored fewer variables
-    streamed = {name: _made_in_the_rollout(path) for name, path in forecasts.items()} if keep == "scores" else {}
-    with open_store(analysis) as store:
-        past_until = np.datetime64(store.attrs["validation_from"], "ns")
+            # An older version stored fewer variables, and the moments alone may have come or gone since.
+            same = {*ABOUT, "pairs"} <= set(dataset) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
+            scores = dataset.load() if same else None
+    streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:
         times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
@@ -81,7 +84,7 @@ def score(
         _require_memory(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
-            if (gaussian := _gaussian(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
+            if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
             scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "wsdcast": stamp}
@@ -96,6 +99,8 @@ def score(
         _report(directory, scores, sources, resolved.name, facts, text, resolved.data.source != "planet")
     summary = _summary(directory, scores)
     summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
+    if without_moments:
+        summary.facts[MOMENTS_ALONE] = without_moments
     return summary
 
 
@@ -185,27 +190,19 @@ def _require_memory(sources: Sources, *sizes: Any) -> None:
         require_memory(needed, task)
 
 
-def _gaussian(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
-    """CRPS in closed form of the Gaussian that the moments model predicts 6 h ahead, on the axes of ``scores``; NaN elsewhere.
+def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], beside: Path) -> str:
+    """In words why the ensembles of the moments model alone cannot be scored; empty if they can.
 
-    None if ``path`` is None (no moments model), or if an older version wrote that forecast and did not store the predicted moments.
+    Args:
+        moments: their store.
+        recorded: times of the record.
+        beside: store of the forecast that is scored with them. Statistics of both are from the same rollout and lack the same truth.
     """
-    if path is None:
-        return None
-    with open_store(path) as store:
-        if f"{VARIABLES[0]}_mean" not in store:
-            return None
-        crps = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
-    axes = ("forecast", "prediction_timedelta", "variable", "region")
-    aligned = crps.reindex({name: scores[name] for name in axes})
-    return aligned.assign_attrs(long_name="continuous ranked probability score of the predicted Gaussian, in closed form", units="m s-1")
-
-
-def _made_in_the_rollout(path: Path) -> xr.Dataset:
-    """Statistics by initial time of a forecast that the rollout scored while it ran (``rollout.keep: scores``)."""
-    with open_store(path) as store:
-        statistics = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
-    return statistics.assign_coords({name: statistics[name].values.astype(object).astype(str) for name in STRINGS})
+    if not moments.exists():
+        return f"not scored: {moments} is not there; `wsdcast rollout` writes it where the record has truth"
+    if is_scored(moments) and not is_scored(beside) and lacks_truth(moments, recorded):
+        return f"not scored: the record has more truth now than at the rollout; remove {moments}, and `wsdcast rollout` makes it again"
+    return ""
 
 
 def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, facts: dict[str, str], recipe: str, on_earth: bool) -> None:

@@ -1,0 +1,38 @@
+"""Options and arguments that several commands share, each stated once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsdcast.runs.names import GridName
+
+LIST = "A,B,..."
+"""How the help shows the value of an option that takes a list."""
+
+RecipeArgument = Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option(help="Recipe: a .yaml file, or the name of a shipped one.", show_default="the one of the run so far, else planet"),
+]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),
+]
+RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per stage instead of tables.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]
+
+SchedulerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")]
+MembersOption = Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")]
+EvaluationsOption = Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")]
+LeadOption = Annotated[
+    str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
+]
+GridInTimeOption = Annotated[
+    GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
+]
+SeedsOption = Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")]
