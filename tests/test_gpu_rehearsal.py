@@ -17,8 +17,9 @@ from test_no_waiting import NoWaiting
 from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
+from wsdcast.data.grid import Grid
 from wsdcast.runs import devices
-from wsdcast.runs.names import TORCHDIFFEQ
+from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
@@ -27,8 +28,10 @@ from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.warmstart import evaluations, times
 from wsdcast.warmstart.dpm import Statistics
 from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Generator, Moments, load_recipe
@@ -85,7 +88,7 @@ class Small(torch.nn.Module):
         return x[:, :2] * t[:, None, None, None] + x.mean(dim=1, keepdim=True) * warmth[:, None, None, None]
 
 
-def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.nn.Module) -> Tensor:
+def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.nn.Module, path: Path = STRAIGHT) -> Tensor:
     """A state from a sampler that nothing refused."""
     moments, _ = parts_of(prior, rank)
     if precision == "bf16":
@@ -95,8 +98,8 @@ def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.
     steps = 4
     grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
     nfe = evaluations.evaluations(solver, steps)
-    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, solver_of(solver))
-    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
+    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, solver_of(solver), path)
+    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2 * evaluations.draws(solver, steps)))
     with refused():
         return sampler(context, noise)
 
@@ -108,6 +111,20 @@ def test_every_sampler_can_be_recorded(prior, rank, solver, precision):
     """As one CUDA graph: every prior, solver and precision."""
     state = walked(prior, rank, solver, precision, Small())
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("solver", [name for name in RECORDED if name not in (EMPIRICAL, *STOCHASTIC)])
+@pytest.mark.parametrize("path", ["blur-noise", "blur"])
+def test_every_path_can_be_recorded(path, solver, precision):
+    grid = Grid.regular(f"{GRID[1]}x{GRID[0]}")
+    made = path_of(path, 0.5, partial(spherical_transform, grid, META, torch.float32))
+
+    class Heads(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, warmth: Tensor) -> Tensor:
+            return torch.cat([Small()(x, t, warmth)] * made.heads, dim=1)
+
+    assert walked("warm", 0, solver, precision, Heads(), made).shape == (3, 2, *GRID)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

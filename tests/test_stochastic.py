@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import EMPIRICAL, STOCHASTIC
 from wsdcast.warmstart import times as grids
+from wsdcast.warmstart.evaluations import Counted, draws, evaluations, require_possible, solver, steps_for
 from wsdcast.warmstart.stochastic import sde1, sde2
 
 MEAN, STD = 0.7, 0.4
@@ -100,3 +103,23 @@ def test_the_interpolant_of_chen_et_al_has_their_foellmer_diffusion(tau):
         t, u = straight(tau), straight(tau + step)
         _, variance = one_step(0.0, 0.0, t, u)
         assert variance * (beta(tau + step) / u) ** 2 / step == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_a_step_costs_one_evaluation_and_shows_its_state(name):
+    for steps in (1, 3, 6):
+        counted, states = Counted(exact), []
+        noise = torch.randn(2, draws(name, steps), 3, generator=torch.Generator().manual_seed(0)).double()
+        last = solver(name)(counted, noise, grids.uniform(steps), watch=states.append)
+        assert counted.calls == evaluations(name, steps) == steps_for(name, steps) == steps
+        assert len(states) == steps + 1
+        assert torch.equal(states[0], noise[:, :1])
+        assert torch.equal(states[-1], last)
+
+
+@pytest.mark.parametrize("path", ["blur-noise", "blur"])
+@pytest.mark.parametrize("name", [*STOCHASTIC, EMPIRICAL])
+def test_other_paths_are_refused(name, path):
+    with pytest.raises(UserError, match=f"solver {name}: works on the straight path only, not on the path {path}"):
+        require_possible(name, "uniform", 4, path)
+    require_possible(name, "uniform", 4)

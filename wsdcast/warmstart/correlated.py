@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec
 import torch
 from torch import Tensor
 
+from wsdcast.runs.devices import without_autocast
 from wsdcast.warmstart.prior import Blend, InformedPrior, per_sample, warmth_blending
 
 Arguments = ParamSpec("Arguments")
@@ -22,10 +23,7 @@ def _outside_autocast(
 
     @wraps(method)
     def exact(prior: CorrelatedPrior, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Tensor:
-        device = prior.mean.device.type
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            return method(prior, *args, **kwargs)
-        with torch.autocast(device, enabled=False):
+        with without_autocast(prior.mean):
             return method(prior, *args, **kwargs)
 
     return exact

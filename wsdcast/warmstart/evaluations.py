@@ -19,7 +19,7 @@ from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth,
 NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
 SOLVERS: dict[str, Watched] = {
     name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (EMPIRICAL, *TORCHDIFFEQ, *STOCHASTIC)
-} | {name: getattr(stochastic, name) for name in STOCHASTIC}
+}
 GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
 
 
@@ -42,6 +42,8 @@ def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = Non
         return partial(dpm_solver_v3, statistics, 3)
     if name in TORCHDIFFEQ:
         return partial(_torchdiffeq, name)
+    if name in STOCHASTIC:
+        return getattr(stochastic, name)
     if name not in SOLVERS:
         raise UserError(f"solver '{name}': expected one of {', '.join(NAMES)}")
     return SOLVERS[name] if momentum == 1 else partial(adams_bashforth, int(name[2:]), momentum=momentum)

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from wsdcast.runs.devices import without_autocast
 from wsdcast.runs.names import PathName
 from wsdcast.warmstart.prior import per_sample
 
@@ -216,19 +217,23 @@ def noise_level(t: Tensor) -> Tensor:
     return (1 - t) / t.clamp(min=1e-4)
 
 
-def cosine_transform(rows: int, columns: int) -> Multiply:
+def cosine_transform(rows: int, columns: int, device: torch.device | None = None, dtype: torch.dtype = torch.float64) -> Multiply:
     """The cosine transform of images, whose waves are even about each edge, as a function of :data:`Multiply`.
 
     The eigenvalue of wave (k, l) is pi^2 (k^2 / rows^2 + l^2 / columns^2), so lengths are in pixels.
+
+    Args:
+        rows, columns: size of the images.
+        device, dtype: of the tables. Images elsewhere or of another type are transformed too, with a copy of the tables each time.
     """
     down, across = _cosines(rows), _cosines(columns)
     wave = [torch.pi * torch.arange(count, dtype=torch.float64) / count for count in (rows, columns)]
-    eigenvalues = wave[0][:, None] ** 2 + wave[1] ** 2
+    tables = [table.to(device, dtype) for table in (down, across, wave[0][:, None] ** 2 + wave[1] ** 2)]
 
     def multiply(x: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
-        v, w, values = (matrix.to(x) for matrix in (down, across, eigenvalues))
-        with torch.autocast(x.device.type, enabled=False):
-            return v.T @ ((v @ x @ w.T) * factor(values)[:, None]) @ w
+        v, w, eigenvalues = (table.to(x) for table in tables)
+        with without_autocast(x):
+            return v.T @ ((v @ x @ w.T) * factor(eigenvalues)[:, None]) @ w
 
     return multiply
 
