@@ -1,0 +1,107 @@
+"""Runs whose generator follows another path, or whose solver is stochastic: trained, rolled out, refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.samples import samples_of
+
+RECIPE = """
+name: tiny
+data: {grid: 16x8, days: 30}
+moments: {widths: [8, 8], steps: 4, batch: 4}
+generator: {widths: [8, 8], steps: 6, batch: 4}
+rollout: {members: 3, nfe: 4, starts: 2, days: 0.5}
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("paths")
+    (place / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    return place
+
+
+def run_with(prepared: Path, tmp_path: Path, **changes):
+    recipe = load_recipe(prepared / "tiny.yaml").changed(**changes)
+    (tmp_path / "run").mkdir(parents=True, exist_ok=True)
+    if not (tmp_path / "run/analysis.zarr").exists():
+        (tmp_path / "run/analysis.zarr").symlink_to(prepared / "run/analysis.zarr")
+    wsdcast.train(recipe, tmp_path / "run")
+    return recipe, tmp_path / "run"
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "generator/weights.safetensors")
+
+
+def test_without_blur_training_gives_the_same_weights(prepared, tmp_path):
+    expected = weights(run_with(prepared, tmp_path / "straight")[1])
+    others = weights(run_with(prepared, tmp_path / "other", generator__path="blur-noise", generator__bnr=0.0)[1])
+    assert all(torch.equal(value, expected[name]) for name, value in others.items())
+
+
+@pytest.mark.parametrize(("path", "channels"), [("blur-noise", 4), ("blur", 2)])
+def test_a_generator_on_a_blurred_path_is_trained_and_rolled_out(prepared, tmp_path, path, channels):
+    recipe, run = run_with(prepared, tmp_path, generator__path=path, generator__loss_weight="edm")
+    assert weights(run)["last.weight"].shape[0] == channels
+    wsdcast.rollout(run=run)
+    with xr.open_zarr(run / "forecast.zarr") as forecast:
+        assert np.isfinite(forecast["10m_u_component_of_wind"].values).all()
+    # A flow is a function of its noise, and the forecast is that of the networks and of this path.
+    record = open_analysis(run / "analysis.zarr")
+    networks = trained(recipe, run, record)
+    assert networks.path.name == path
+    (samples,) = samples_of(record, networks.forcings, "test")
+    context, noise = samples.context(torch.arange(2)), torch.randn(2, 2, 8, 16, generator=torch.Generator().manual_seed(0))
+    sampler = sampler_of(networks, recipe.rollout)
+    assert torch.equal(sampler(context, noise), sampler(context, noise))
+
+
+def test_stochastic_solvers_have_noise_of_their_own_for_each_step(prepared, tmp_path):
+    recipe, run = run_with(prepared, tmp_path)
+    wsdcast.rollout(run=run, solver="sde2", nfe=3)
+    recipe = recipe.changed(rollout__solver="sde2", rollout__nfe=3)
+    record = open_analysis(run / "analysis.zarr")
+    networks = trained(recipe, run, record)
+    with xr.open_zarr(run / "forecast.zarr", decode_timedelta=True) as forecast:
+        start, stored = forecast["time"].values[0], forecast.isel(time=0, prediction_timedelta=0)
+        members = np.stack([stored[name].values for name in ("10m_u_component_of_wind", "10m_v_component_of_wind")], axis=1)
+    number = int(np.flatnonzero(record.times == start)[0])
+    noise = next(member_noise(recipe.rollout.seed, record.times[[number]], 3, 1, (6, 8, 16)))
+    states = torch.from_numpy(record.normalise(record.wind[number - 1 : number + 1]))
+    context = torch.cat([states[1], states[0], networks.forcings.at(record.times[[number]])[0]])[None].expand(3, -1, -1, -1)
+    expected = record.denormalise(sampler_of(networks, recipe.rollout)(context, noise).detach().numpy())
+    np.testing.assert_allclose(members, expected, atol=0.02)
+    # The first draw is that of any other solver.
+    assert torch.equal(noise[:, :2], next(member_noise(recipe.rollout.seed, record.times[[number]], 3, 1, (2, 8, 16))))
+
+
+def refused(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 2
+    return " ".join(done.stderr.split())
+
+
+def test_what_a_path_does_not_allow_is_one_line(prepared, tmp_path):
+    run = str(prepared / "run")
+    assert "generator.bnr" in refused("train", "--run", run, "-o", "generator.bnr=-0.5")
+    assert "the path blur needs a bnr above 0" in refused("train", "--run", run, "-o", "generator.path=blur", "-o", "generator.bnr=0")
+    _, trained_run = run_with(prepared, tmp_path, generator__path="blur")
+    line = refused("rollout", "--run", str(trained_run), "--solver", "sde1")
+    assert "solver sde1: works on the straight path only, not on the path blur" in line
