@@ -14,7 +14,7 @@ from wsdcast.data.steps import STEP
 
 
 def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:
-    """Set the times and places of a record: those of all pieces that are wanted, in order. Add problems and notes about them."""
+    """Set the times and places of a record: the selected times of all pieces, in order. Add problems and notes about them."""
     times_of: dict[str, Times] = {}
     for component in WIND_NAMES:
         pieces = [index for index, piece in enumerate(record.pieces) if component in piece.chunks]
@@ -24,11 +24,11 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         times = np.concatenate([record.pieces[index].times for index in pieces])
         piece = np.concatenate([np.full(record.pieces[index].times.size, index) for index in pieces])
         index = np.concatenate([np.arange(record.pieces[index].times.size) for index in pieces])
-        wanted = np.concatenate([_wanted(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
+        selected = np.concatenate([_in_period(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
         synoptic = all_hours | (times.astype("datetime64[s]").astype(np.int64) % 21600 == 0)
         if component == "u":
-            record.notes += _oddities(times[wanted], synoptic[wanted])
-        chosen = np.flatnonzero(wanted & synoptic)
+            record.notes += _oddities(times[selected], synoptic[selected])
+        chosen = np.flatnonzero(selected & synoptic)
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
         repeated = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0))
         if repeated.size:
@@ -58,7 +58,8 @@ def _one_day_a_month(times: Times) -> bool:
     return days.size > 2 and bool((np.diff(days) >= np.timedelta64(28, "D")).all())
 
 
-def _wanted(piece: Piece, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:
+def _in_period(piece: Piece, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:
+    """Return which times of a piece lie between ``start`` and ``end`` and have data, (time,)."""
     first, last = piece.valid
     first = max(first, np.datetime64(start, "ns")) if start else first
     last = min(last, np.datetime64(end, "ns")) if end else last
@@ -66,6 +67,7 @@ def _wanted(piece: Piece, start: datetime | None, end: datetime | None) -> NDArr
 
 
 def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
+    """Return notes about times at other hours and times out of order."""
     notes = []
     if not synoptic.all():
         hours = ", ".join(sorted({str(time)[11:16] for time in times[~synoptic]})[:6])

@@ -183,7 +183,7 @@ def scheduler(address: str | None, workers: int | None, source: str) -> Iterator
         UserError: if no scheduler answers at ``address``.
     """
     if address is None and workers is None:
-        # Threads that wait for a server cost nothing, so a remote source gets more of them than there are cores.
+        # Threads that wait for a server cost nothing, so a remote source gets eight of them.
         yield {"scheduler": "threads"} | ({"num_workers": 8} if is_remote(source) else {})
         return
     from dask.distributed import Client, LocalCluster
