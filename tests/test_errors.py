@@ -149,7 +149,7 @@ def test_artefact_of_another_recipe(trained, here):
         ("--nfe", "7", "nearest it can do is 6"),
         ("--starts", "0", "--starts: input should be greater than 0"),
         ("--lead", "-1", "--lead '-1': expected a multiple of 6 h, such as 12h or 10d"),
-        ("--lead", "300d", "no start in the test part has 7200 h of gap-free truth after it; shorten the forecast"),
+        ("--lead", "300d", "no initial time in the test split has 7200 h of gap-free truth after it; shorten the forecast"),
     ],
 )
 def test_options_that_make_no_sense(trained, option, value, message):
