@@ -141,7 +141,7 @@ def test_all_stages_and_the_study(inpainted, tmp_path, monkeypatch):
 
 def test_classes_that_cannot_be_told_are_one_line(inpainted, tmp_path):
     run = inpainted / "run"
-    words = "the prior class-climatology needs the task class, whose contexts tell it; task.kind is inpaint"
+    words = "the prior class-climatology needs contexts that show the class: task.kind is inpaint, not class"
     assert words in refused("inpaint", "train", "--prior", "class-climatology", "--run", str(run))
     assert words in refused("inpaint", "study", "--priors", "class-climatology", "--run", str(run))
     (tmp_path / "wrong.yaml").write_text("name: wrong\ngenerator: {prior: class-climatology}\n")
