@@ -188,7 +188,7 @@ def test_greyscale_images_cannot_be_given_colours(tmp_path):
     prepare(recipe, tmp_path / "run")
     before = state(tmp_path / "run")
     for stage in (train, inpaint_study):
-        with pytest.raises(UserError, match="colourise hides the colours of images, and these are greyscale"):
+        with pytest.raises(UserError, match="colourise needs colour images, and these are greyscale"):
             stage(recipe, tmp_path / "run")
         assert state(tmp_path / "run") == before
 
