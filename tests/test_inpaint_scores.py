@@ -18,7 +18,7 @@ from test_inpaint import RECIPE, folder_of, prepared, state
 from typer.testing import CliRunner
 
 from wsdcast.cli import app
-from wsdcast.images.classifier import AT_ONCE, _error_rate, extractors, features_of, statistics_of
+from wsdcast.images.classifier import IMAGES_PER_BATCH, _error_rate, extractors, features_of, statistics_of
 from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import open_images
 from wsdcast.images.frechet import FeatureStatistics, frechet_distance
@@ -196,7 +196,7 @@ def test_features_do_not_depend_on_the_batch(inpainted, images, monkeypatch):
     assert features.std(axis=0).max() > 0
     np.testing.assert_allclose(features_of(extract, some.reshape(4, 10, 16, 16, 3))[2, 3], features[23], atol=1e-6)
     whole = statistics_of(extract, some)
-    monkeypatch.setattr("wsdcast.images.classifier.AT_ONCE", 7)
+    monkeypatch.setattr("wsdcast.images.classifier.IMAGES_PER_BATCH", 7)
     np.testing.assert_allclose(features_of(extract, some), features, atol=1e-6)
     parts = statistics_of(extract, some)
     assert parts.count == whole.count == 40
@@ -206,7 +206,7 @@ def test_features_do_not_depend_on_the_batch(inpainted, images, monkeypatch):
 
 def test_error_rates_by_hand(images):
     part = images.parts["validation"]
-    assert images.count("validation") < AT_ONCE
+    assert images.count("validation") < IMAGES_PER_BATCH
     _, labels = np.unique(images.labels, return_inverse=True)
     truth = torch.from_numpy(labels[part])
 

@@ -21,7 +21,7 @@ from wsdcast.runs.errors import UserError
 
 MADE, CIFAR10 = "made", "cifar10"
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-AT_ONCE = 2**24  # bytes of an array in memory at a time, or one image
+BYTES_PER_PIECE = 2**24  # bytes of an array in memory at a time, or one image
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 """Of an array: its shape, whether it is in column order, and its type."""
@@ -139,21 +139,21 @@ def _npz(path: Path) -> Source:
     except Exception as error:  # whatever the parser of headers meets in a damaged file
         raise _damaged(path, error) from None
 
-    at_once = max(1, AT_ONCE // math.prod(shape[1:]))
+    images_per_piece = max(1, BYTES_PER_PIECE // math.prod(shape[1:]))
 
     def entries() -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(members[name]) as stream:
                 _header(stream)
-                for begin in range(0, shape[0], at_once):
-                    count = min(at_once, shape[0] - begin)
+                for begin in range(0, shape[0], images_per_piece):
+                    count = min(images_per_piece, shape[0] - begin)
                     piece = np.frombuffer(stream.read(count * math.prod(shape[1:])), np.uint8).reshape(count, *shape[1:])
                     for number, image in enumerate(piece, begin):
                         yield Entry(f"image {number}", image, None if labels is None else int(labels[number]))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             raise _damaged(path, error) from None
 
-    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])), 2.0 * at_once * math.prod(shape[1:]))
+    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])), 2.0 * images_per_piece * math.prod(shape[1:]))
 
 
 def _header(stream: IO[bytes]) -> Header:
