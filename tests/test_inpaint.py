@@ -147,7 +147,7 @@ def test_the_least_images_go_through_all_stages(tmp_path):
 
 
 def test_tasks_that_show_no_pixels_have_no_visible_share(tmp_path):
-    with pytest.raises(UserError, match=r"--visible 0.3: the task colourise shows no share of the pixels"):
+    with pytest.raises(UserError, match=r"--visible 0.3: the task colourise has no visible pixels"):
         sample(RECIPE.changed(task__kind="colourise"), tmp_path, visible=0.3)
 
 

@@ -149,9 +149,9 @@ def test_classes_that_cannot_be_told_are_one_line(inpainted, tmp_path):
     recipe = CLASSES.changed(data__source=str(folder_of(tmp_path / "photos", 30)))
     prepare(recipe, tmp_path / "run")
     for stage in (train, inpaint_study):
-        with pytest.raises(UserError, match="classes are told by labels, and these images have none"):
+        with pytest.raises(UserError, match="classes come from labels, and these images have no labels"):
             stage(recipe, tmp_path / "run")
-    with pytest.raises(UserError, match="no image for training has the label 7, which others have"):
+    with pytest.raises(UserError, match="have the label 7, which no training image has"):
         _ = labelled([3, 3, 7], 3, 2).classes
 
 
