@@ -153,7 +153,7 @@ def test_images_of_one_colour(tmp_path, few_pictures, colours):
     assert np.isnan(row["power_deviation"])
     assert np.isfinite([row[name] for name in ("crps", "psnr", "classifier_distance")]).all()
     page = (run / "report.html").read_text()
-    assert "The true images have none" in page
+    assert "The true images have no power" in page
     assert "samples over power of true images" not in page
     study = inpaint_study(recipe, run, seeds=[0], nfe=[2], ablations=[], visible=[], warmths=[1], priors=["standard"], solvers=["midpoint"])
     assert np.isfinite(study.scores[0]["classifier_distance"])
