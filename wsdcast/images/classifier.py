@@ -1,4 +1,4 @@
-"""The small classifier whose features the classifier distance compares, trained once on the prepared images."""
+"""Train the classifier of the classifier distance on the prepared images, and compute features and their statistics."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ def shown(name: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in name)
 
 
-def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def files_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     """Yield name and content of the files in a folder (with its subfolders) or archive; those of a folder or zip archive are sorted.
 
     Args:
         path: a folder, a zip archive or a tar archive, compressed or not.
-        wanted: returns whether a file of this name is read. Hidden files are never read.
+        is_wanted: returns whether a file of this name is read. Hidden files are never read.
 
     Raises:
         UserError: if the path is none of these, the archive is damaged, or a member is a link or would be unpacked outside the folder.
@@ -44,14 +44,14 @@ def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, C
         kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar if _is_tar(path) else None
         if kind is None:
             raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
-        yield from kind(path, lambda name: not _is_hidden(name) and wanted(name))
+        yield from kind(path, lambda name: not _is_hidden(name) and is_wanted(name))
     except UserError:
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut short ({shown(str(error))})") from None
 
 
-def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def _folder(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     def refuse(error: OSError) -> None:
         raise error
 
@@ -59,17 +59,17 @@ def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Co
         below.sort()
         inside = Path(directory).relative_to(path)
         for name in sorted(names):
-            if wanted((inside / name).as_posix()) and (Path(directory) / name).is_file():
+            if is_wanted((inside / name).as_posix()) and (Path(directory) / name).is_file():
                 yield (inside / name).as_posix(), Path(directory) / name
 
 
-def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def _zip(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         for member in members:
             _require_inside(path, member.filename, stat.S_ISLNK(member.external_attr >> 16))
         for member in sorted(members, key=lambda member: member.filename):
-            if not member.is_dir() and wanted(member.filename):
+            if not member.is_dir() and is_wanted(member.filename):
                 # If a member is damaged, encrypted or compressed in an unknown way, only this image is unusable, not the archive.
                 try:
                     yield member.filename, _too_large(member.file_size) or archive.read(member)
@@ -77,13 +77,13 @@ def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Conte
                     yield member.filename, error
 
 
-def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def _tar(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     with tarfile.open(path, tarinfo=_Member) as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # the reader keeps every header, of hundreds of thousands of members
             _require_sensible(member)
             _require_inside(path, member.name, not (member.isreg() or member.isdir()))
-            if member.isreg() and wanted(member.name):
+            if member.isreg() and is_wanted(member.name):
                 stream = archive.extractfile(member)
                 assert stream is not None  # because the member is a regular file
                 yield member.name, _too_large(member.size) or stream.read()

@@ -215,13 +215,13 @@ def _divided(
 ) -> tuple[dict[Part, int], NDArray[np.intp]]:
     """Return the number of images in each split, and the indices of all images in the order train, validation, test."""
     order = np.argsort(digests, stable=True)
-    training, test = order[~for_test[order]], order[for_test[order]]
+    remaining, test = order[~for_test[order]], order[for_test[order]]
     if not test.size:
-        training, test = np.split(training, [training.size - max(1, round(test_share * training.size))])
-    validation = max(1, round(validation_share * training.size))
-    if training.size <= validation:
+        remaining, test = np.split(remaining, [remaining.size - max(1, round(test_share * remaining.size))])
+    validation = max(1, round(validation_share * remaining.size))
+    if remaining.size <= validation:
         raise UserError(f"{digests.size} usable images are too few for training, validation and testing")
-    return {"train": training.size - validation, "validation": validation, "test": test.size}, np.concatenate([training, test])
+    return {"train": remaining.size - validation, "validation": validation, "test": test.size}, np.concatenate([remaining, test])
 
 
 def _rearranged(raw: Path, path: Path, order: NDArray[np.intp], shape: Shape) -> None:
