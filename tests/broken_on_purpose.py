@@ -36,7 +36,7 @@ BREAKS = [
     ("warmstart/moments.py", ".clamp(MINIMUM_STD, self.maximum_std)", ".clamp(0, self.maximum_std)", "priors method inpaint_networks"),
     ("nets/sphere.py", "half = x.shape[-1] // 2\n", "half = x.shape[-1] // 2 + 1\n", "unet"),
     ("nets/unet.py", "hidden = hidden * (1 + scale) + shift", "hidden = hidden * scale + shift", "unet training"),
-    ("training/loop.py", "/ (size / share)", "", "training"),
+    ("training/loop.py", "/ (step_size / size)", "", "training"),
     ("training/loop.py", "training.step) / (10 + training.step)", "training.step) / (1 + training.step)", "training"),
     ("sampling/batches.py", "torch.cat(parts)[:members]", "torch.cat(parts)[-members:]", "ensemble"),
     ("weather/forecast/autoregression.py", "now, before = state, now", "now, before = state, state", "ensemble"),

@@ -32,7 +32,7 @@ from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.training import checkpoints, fitting
-from wsdcast.training.loop import Step, Unread, fit, read
+from wsdcast.training.loop import PendingStep, Step, fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.weather.forcings import surroundings
@@ -71,7 +71,7 @@ def regression(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return ((model(x) - 3 * x + 1) ** 2).mean()
 
 
-def each(steps: Iterable[Unread]) -> list[Step]:
+def each(steps: Iterable[PendingStep]) -> list[Step]:
     """Return all steps, each read by itself."""
     return [result for step in steps for result in read([step])]
 
@@ -435,7 +435,7 @@ def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path
 def test_steps_that_are_read_together_are_logged_and_kept_as_those_read_one_by_one(prepared, whole, tmp_path, monkeypatch):
     """On a GPU steps are read together. A loss that is not finite is found before a later checkpoint is saved."""
     losses = [(prepared / "run" / network / f"{network}-losses.csv").read_text().splitlines() for network in ("moments", "generator")]
-    monkeypatch.setitem(fitting.READ_TOGETHER, "cpu", 7)
+    monkeypatch.setitem(fitting.STEPS_PER_READ, "cpu", 7)
     seen: list[int] = []
     monkeypatch.setattr(fitting, "read", lambda steps: seen.append(len(steps)) or read(steps))
     run = fresh(prepared, tmp_path)
