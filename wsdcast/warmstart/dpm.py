@@ -72,7 +72,7 @@ def _weights(known: Sequence[float], start: float, end: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class SolverStatistics:
     """What DPM-Solver-v3 knows of a model: coefficients at some log signal-to-noise ratios, linear between them and constant beyond.
 
     Attributes:
@@ -100,7 +100,7 @@ NODES = 17
 
 
 def dpm_solver_v3(
-    statistics: Statistics, order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched
+    statistics: SolverStatistics, order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched
 ) -> Tensor:
     """DPM-Solver-v3 without its corrector, of order 1, 2 or 3, one evaluation a step.
 
@@ -129,7 +129,7 @@ def dpm_solver_v3(
     return x
 
 
-def _v3_step(statistics: Statistics, history: list[tuple[float, Tensor, Tensor]], end: float) -> Tensor:
+def _v3_step(statistics: SolverStatistics, history: list[tuple[float, Tensor, Tensor]], end: float) -> Tensor:
     """One step from the newest point of the history."""
     start, x, _ = history[0]
     corners = [_log_snr(t) for t, _, _ in reversed(history)] + [_log_snr(end)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import EMPIRICAL, TORCHDIFFEQ, GridName, SolverName
 from wsdcast.warmstart import dpm, solvers, times
-from wsdcast.warmstart.dpm import Statistics, dpm_solver_v3
+from wsdcast.warmstart.dpm import SolverStatistics, dpm_solver_v3
 from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, unwatched
 
 NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
@@ -23,7 +23,7 @@ SOLVERS: dict[str, Watched] = {
 GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
 
 
-def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = None) -> Watched:
+def solver(name: str, momentum: float = 1.0, statistics: SolverStatistics | None = None) -> Watched:
     """The solver of a name.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from wsdcast.warmstart.dpm import Statistics
+from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.flow import interpolate
 from wsdcast.warmstart.solvers import Velocity
 
@@ -22,12 +22,12 @@ RIDGE = 1e-3
 """Share of the mean square of f that is added to its variance."""
 
 
-def model_statistics(
+def estimate_statistics(
     batches: Batches,
     log_snr: Tensor,
     random: torch.Generator,
     average: Callable[[Tensor], Tensor] = lambda field: field,
-) -> Statistics:
+) -> SolverStatistics:
     """Coefficients l, s and b of a model: three evaluations for each sample and level, and two more for l.
 
     l = E[s_noise diag(d noise estimate / dx)], with which the nonlinear part f of the flow depends least on x; s and b make the
@@ -42,14 +42,14 @@ def model_statistics(
     device = next(iter(batches()))[1].device
     levels = log_snr.to(device)
     l = torch.stack([_expected(batches, random, lambda *at: _slope(*at), level, average)[0] for level in levels])  # noqa: E741
-    first = Statistics(levels, l, torch.zeros_like(l), torch.zeros_like(l))
+    first = SolverStatistics(levels, l, torch.zeros_like(l), torch.zeros_like(l))
     s, b = [], []
     for level in levels:
         f, df, f_df, f_f = _expected(batches, random, lambda *at: _along_the_flow(first, *at), level, average)
         # A ridge: where f hardly varies, its slope would be made of noise.
         s.append((f_df - f * df) / (f_f - f * f + RIDGE * f_f).clamp(min=1e-12))
         b.append(df - s[-1] * f)
-    return Statistics(levels, l, torch.stack(s), torch.stack(b))
+    return SolverStatistics(levels, l, torch.stack(s), torch.stack(b))
 
 
 def _expected(
@@ -83,7 +83,7 @@ def _slope(velocity: Velocity, x: Tensor, level: Tensor, signs: Tensor) -> tuple
     return ((ahead - behind) / (2 * STEP) * signs,)
 
 
-def _along_the_flow(first: Statistics, velocity: Velocity, x: Tensor, level: Tensor, signs: Tensor) -> tuple[Tensor, ...]:
+def _along_the_flow(first: SolverStatistics, velocity: Velocity, x: Tensor, level: Tensor, signs: Tensor) -> tuple[Tensor, ...]:
     """f, its derivative along the flow, and their products."""
     t = level.sigmoid()
     rate = (1 - t) * (x - _noise_estimate(velocity, x, level))
