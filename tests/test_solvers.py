@@ -232,7 +232,7 @@ def test_steps_that_make_so_many_evaluations(name, nfe, steps):
     ("name", "nfe", "nearest"), [("midpoint", 1, 2), ("midpoint", 0, 2), ("midpoint", 5, 4), ("heun3", 10, 9), ("rk4", 3, 4), ("ab4", 4, 3)]
 )
 def test_evaluations_that_cannot_be_met_are_refused(name, nfe, nearest):
-    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest it can do is {nearest}$"):
+    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest possible number is {nearest}$"):
         steps_for(name, nfe)
 
 
