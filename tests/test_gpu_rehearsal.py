@@ -25,7 +25,7 @@ from wsdcast.sampling.batches import in_batches
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.warmstart import evaluations, times
-from wsdcast.warmstart.dpm import Statistics
+from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
@@ -64,7 +64,7 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
 def solver_of(name: str) -> Callable[..., Tensor]:
     level = torch.linspace(-3, 3, 5, device=META)
     field = torch.ones(5, 2, *GRID, device=META)
-    return evaluations.solver(name, statistics=Statistics(level, field, 0 * field, 0 * field))
+    return evaluations.solver(name, statistics=SolverStatistics(level, field, 0 * field, 0 * field))
 
 
 class Halved(torch.nn.Module):

@@ -13,10 +13,10 @@ from torch import Tensor
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import EMPIRICAL, TORCHDIFFEQ
 from wsdcast.warmstart import times
-from wsdcast.warmstart.dpm import Statistics, _weights, dpm_solver, dpm_solver_v3
+from wsdcast.warmstart.dpm import SolverStatistics, _weights, dpm_solver, dpm_solver_v3
 from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, Counted, evaluations, grid, solver, steps_for
+from wsdcast.warmstart.solver_statistics import estimate_statistics
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
-from wsdcast.warmstart.statistics import model_statistics
 
 MEAN, STD = 0.8, 0.3
 
@@ -232,7 +232,7 @@ def test_steps_that_make_so_many_evaluations(name, nfe, steps):
     ("name", "nfe", "nearest"), [("midpoint", 1, 2), ("midpoint", 0, 2), ("midpoint", 5, 4), ("heun3", 10, 9), ("rk4", 3, 4), ("ab4", 4, 3)]
 )
 def test_evaluations_that_cannot_be_met_are_refused(name, nfe, nearest):
-    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest it can do is {nearest}$"):
+    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest possible number is {nearest}$"):
         steps_for(name, nfe)
 
 
@@ -252,10 +252,10 @@ def test_midpoint_never_evaluates_at_the_data_end():
     assert max(evaluated) < 1
 
 
-def degenerate(levels: int = 41) -> Statistics:
+def degenerate(levels: int = 41) -> SolverStatistics:
     """l = 1, s = b = 0."""
     ratios = torch.linspace(-8, 8, levels, dtype=torch.float64)
-    return Statistics(ratios, torch.ones(levels, 1).double(), torch.zeros(levels, 1).double(), torch.zeros(levels, 1).double())
+    return SolverStatistics(ratios, torch.ones(levels, 1).double(), torch.zeros(levels, 1).double(), torch.zeros(levels, 1).double())
 
 
 @pytest.mark.parametrize("order_", [1, 2, 3])
@@ -265,18 +265,18 @@ def test_v3_without_statistics_is_dpm_solver_plus_plus(order_):
         torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
 
 
-def gaussian_statistics(ratios: Tensor) -> Statistics:
+def gaussian_statistics(ratios: Tensor) -> SolverStatistics:
     """For data N(MEAN, STD^2) the noise estimate is linear in x, so with the right l f does not depend on x, and s and b follow."""
     t = ratios.sigmoid()
     l = (1 - t) ** 2 / ((1 - t) ** 2 + (t * STD) ** 2)  # noqa: E741
-    return Statistics(ratios, l[:, None], torch.zeros_like(l)[:, None], torch.zeros_like(l)[:, None])
+    return SolverStatistics(ratios, l[:, None], torch.zeros_like(l)[:, None], torch.zeros_like(l)[:, None])
 
 
 def test_statistics_of_a_gaussian_have_their_closed_form():
     random = torch.Generator().manual_seed(0)
     data = exact(torch.randn(4000, 1, 1, generator=random)).double()
     ratios = torch.linspace(-3, 3, 61, dtype=torch.float64)
-    found = model_statistics(lambda: iter([(velocity, data)]), ratios, random)
+    found = estimate_statistics(lambda: iter([(velocity, data)]), ratios, random)
     expected = gaussian_statistics(ratios)
     torch.testing.assert_close(found.l[:, 0], expected.l, rtol=1e-3, atol=1e-3)
     # f is (1 - t) (-t MEAN) d noise estimate / dx / t for every x, so its derivative is b alone.
@@ -288,8 +288,8 @@ def test_statistics_of_a_gaussian_have_their_closed_form():
 def test_v3_with_the_statistics_of_a_gaussian_is_far_better_than_without():
     random = torch.Generator().manual_seed(0)
     data = exact(torch.randn(4000, 1, 1, generator=random)).double()
-    found = model_statistics(lambda: iter([(velocity, data)]), torch.linspace(-5, 5, 101, dtype=torch.float64), random)
-    flat = Statistics(found.log_snr, found.l[:, 0], found.s[:, 0], found.b[:, 0])
+    found = estimate_statistics(lambda: iter([(velocity, data)]), torch.linspace(-5, 5, 101, dtype=torch.float64), random)
+    flat = SolverStatistics(found.log_snr, found.l[:, 0], found.s[:, 0], found.b[:, 0])
     # The comparison is between the ends, on a coarse grid, where the flow is solved almost exactly.
     inner = torch.linspace(-3, 3, 5, dtype=torch.float64).sigmoid()
     a, s = inner[0], 1 - inner[0]

@@ -1,8 +1,12 @@
-"""Flow matching in the normalised space of an informed prior: Algorithms 1 and 2 of the paper.
+"""Flow matching in the normalised space of an informed prior: Algorithm 1 (training) and Algorithm 2 (sampling).
 
-The flow time t runs from 0 (noise) to 1 (data). Paths are straight (Lipman et al. 2023): x_t = (1 - t) noise + t data, with velocity
-v = data - noise. The generator p'_theta is any network ``generator(x, t, warmth)``. Its input x, (batch, channels of state, context and
-features, ...), is the state in normalised space, the context and the features of the prior, concatenated. Its output is v.
+Flow time t runs from 0 (noise) to 1 (data), as in Lipman et al. (2023); the paper counts the other way. The paths are straight:
+
+    x_t = (1 - t) noise + t data,    v = dx_t / dt = data - noise
+
+where ``data`` is the target in normalised space (Eq. 2). The generator p'_theta predicts v. It is any network
+``generator(x, t, warmth)`` whose input x, (batch, channels, ...), has the channels of the state in normalised space, then those of the
+context, then the features of the blended prior.
 """
 
 from __future__ import annotations
@@ -19,33 +23,40 @@ from wsdcast.warmstart.times import DrawTimes, draw_logit_normal
 
 
 def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The state at time t (batch,) of the straight path from noise to data, and its velocity; both of the shape of the data."""
+    """Return the point x_t of the straight path from noise to data, both (batch, ...), at times t (batch,), and its velocity."""
     t = per_sample(t, data)
     return (1 - t) * noise + t * data, data - noise
 
 
 def generator_input(x: Tensor, context: Tensor, prior: InformedPrior) -> Tensor:
-    """Concatenate the state in normalised space, the context and the features of the (blended) prior along the channels."""
+    """Return the state in normalised space, the context and the features of the (blended) prior, concatenated along the channels."""
     return torch.cat([x, context, prior.features()], dim=1)
 
 
 class Draws(NamedTuple):
-    """The random numbers of Algorithm 1: warmth and flow time, (batch,), and noise, (batch, channel, ...)."""
+    """The random numbers that Algorithm 1 draws for each sample.
+
+    Attributes:
+        warmth: w, (batch,).
+        t: flow time, (batch,).
+        noise: X'_T of the paper, standard normal, (batch, channel, ...).
+    """
 
     warmth: Tensor
     t: Tensor
     noise: Tensor
 
     def of(self, samples: slice) -> Draws:
-        """The draws of a part of the batch."""
-        return Draws(*(values[samples] for values in self))
+        """Return the draws of some samples of the batch."""
+        return Draws(*(drawn[samples] for drawn in self))
 
 
 def draw(shape: tuple[int, ...], random: torch.Generator, draw_times: DrawTimes = draw_logit_normal) -> Draws:
-    """Draw warmth, time and noise for targets of ``shape`` (batch, channel, ...), on the device of ``random``.
+    """Draw warmth, time and noise for a batch of targets of this shape, (batch, channel, ...), on the device of ``random``.
 
-    The paper does not say how times are drawn. The default is logit-normal, because the velocity is hardest to predict halfway. With
-    uniform times a generator of the same training cost was under-dispersed (docs/method.md).
+    Warmth is uniform in [0, 1] (Algorithm 1, line 4). The paper does not say how times are drawn. Here they are logit-normal by default:
+    the velocity is hardest to predict halfway, and with uniform times a generator of the same budget was under-dispersed
+    (docs/method.md).
     """
     warmth = torch.rand(shape[0], generator=random, device=random.device)
     t = draw_times(shape[0], random)
@@ -53,13 +64,13 @@ def draw(shape: tuple[int, ...], random: torch.Generator, draw_times: DrawTimes 
 
 
 def training_loss(generator: nn.Module, prior: InformedPrior, context: Tensor, target: Tensor, draws: Draws) -> Tensor:
-    """Algorithm 1: the mean squared error of the velocity at random warmth, time and noise.
+    """Return the loss of Algorithm 1, the mean squared error of the velocity at random warmth, time and noise.
 
     Args:
         generator: p'_theta.
-        prior: the prior of each context, from the frozen h_phi, or the standard prior.
-        context: C, (batch, ...).
-        target: the next state, X_0 of the paper, (batch, channel, ...).
+        prior: the prior of the context at full warmth, from the frozen h_phi or another moments model. It is blended here.
+        context: C, (batch, channels, ...).
+        target: X_0 of the paper, the data that belong to the context, (batch, channel, ...).
         draws: from :func:`draw`.
     """
     prior = prior.blended(draws.warmth)
@@ -77,47 +88,57 @@ def joint_loss(
     end_to_end: bool = False,
     moments_weight: float = 1.0,
 ) -> Tensor:
-    """The loss of both networks trained at the same time: Algorithm 1 plus ``moments_weight`` times Eq. 5.
+    """Return the loss with which both networks are trained at the same time (section 2.4, appendix E).
 
-    The generator's loss never sends a gradient to the std. If it did, both networks would agree on a std that makes the velocity trivial
-    instead of true (appendix E, ``test_networks_collude_unless_the_std_is_detached``). It sends one to the mean if ``end_to_end``.
+    It is the loss of Algorithm 1 plus ``moments_weight`` times the negative log-likelihood of Eq. 5 per number predicted.
+
+    The loss of Algorithm 1 gives no gradient to the standard deviation. With one, the two networks agree on a standard deviation that makes
+    the velocity trivial to predict and does not describe the data (appendix E, ``test_networks_collude_unless_the_std_is_detached``). It
+    gives a gradient to the mean only if ``end_to_end``.
 
     Args:
         generator, context, target, draws: as in :func:`training_loss`.
         moments: h_phi, in training.
-        make_prior: makes the prior from its moments.
-        end_to_end: whether the generator's loss trains the mean too.
-        moments_weight: factor of the moments' own loss.
+        make_prior: makes the generator's prior from the moments.
+        end_to_end: whether the loss of Algorithm 1 trains the mean too.
+        moments_weight: the factor of the moments' own loss.
     """
     mean, *std_and_factors = moments(context)
     likelihood = informed_prior(mean, *std_and_factors).log_prob(target).mean() / target[0].numel()
-    prior = make_prior(mean if end_to_end else mean.detach(), *(values.detach() for values in std_and_factors))
+    prior = make_prior(mean if end_to_end else mean.detach(), *(value.detach() for value in std_and_factors))
     return training_loss(generator, prior, context, target, draws) - moments_weight * likelihood
 
 
 def sample(
     generator: nn.Module, prior_of: PriorOf, context: Tensor, noise: Tensor, times: Tensor, solve: Solver, warmth: float = 1.0
 ) -> Tensor:
-    """Algorithm 2: draw one sample for each context, from standard normal noise.
+    """Return one sample for each context, (batch, channel, ...), in the units of the data (Algorithm 2).
 
     Args:
         generator: p'_theta.
-        prior_of: from a context to its prior; called once.
-        context: C, (batch, ...).
-        noise: X'_T of the paper, (batch, channel, ...).
-        times: flow times from 0 to 1 between which the solver steps, (steps + 1,).
-        solve: a solver of :mod:`wsdcast.warmstart.solvers`.
+        prior_of: gives the prior of the context, usually by h_phi; called once.
+        context: C, (batch, channels, ...).
+        noise: X'_T of the paper, standard normal, (batch, channel, ...).
+        times: flow times at which the steps of the solver begin and end, increasing from 0 to 1, (steps + 1,).
+        solve: a solver of :mod:`wsdcast.warmstart.solvers` or :mod:`wsdcast.warmstart.dpm`.
         warmth: w; the paper uses 1 throughout.
     """
-    # The batch shares one value of warmth. It is embedded once, and a sample's bits do not depend on the other samples of the batch.
+    # The batch shares one value: it is embedded once, and the bits of a sample cannot depend on the other samples of its batch.
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
     return prior.denormalise(solve(velocity_of(generator, prior, context, shared_warmth), noise, times))
 
 
 def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor) -> Velocity:
-    """The generator as the velocity of the flow, for fixed contexts and their blended prior; ``warmth`` is (1,).
+    """Return the velocity that the generator predicts, as a function of state and time, for one batch of contexts.
 
-    The velocity has the precision of the state, even if the network computes in bfloat16, because solvers subtract velocities.
+    The velocity has the precision of the state even if the network computes in bfloat16, because solvers subtract velocities from each
+    other.
+
+    Args:
+        generator: p'_theta.
+        prior: the blended prior of the contexts.
+        context: C, (batch, channels, ...).
+        warmth: w, (1,).
     """
     return lambda x, t: generator(generator_input(x, context, prior), t.reshape(1), warmth).to(x.dtype)
