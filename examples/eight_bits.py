@@ -1,12 +1,12 @@
-"""What a generator in eight bits could win, and what it would cost.
+"""Measure what a generator in eight bits could gain in speed, and what it would lose in scores.
 
     python examples/eight_bits.py [RUN]
 
-On a GPU: the largest convolution of pipelines/era5.yaml in bfloat16, beside matrix products of as many operations in fp8 and int8. torch
-has no convolution in eight bits, so its input must be unfolded first; how long that takes is printed too.
+On a GPU it times the largest convolution of pipelines/era5.yaml in bfloat16, and matrix products with as many operations in fp8 and int8.
+torch has no convolution in eight bits, so the input must be unfolded first; the time of that is printed too.
 
-With the run directory of a trained model, on any machine: CRPS and spectrum of forecasts whose generator's convolutions have weights and
-inputs rounded to eight bits, beside those of float32.
+With the run directory of a trained model, on any machine, it prints CRPS and spectrum of forecasts in float32, and of forecasts for which
+the weights and inputs of the generator's convolutions are rounded to eight bits.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ LEADS = (6, 24, 72)
 
 
 def to_int8(x: Tensor, scale: Tensor) -> Tensor:
-    """To whole numbers up to 127 and back; ``scale`` is the largest magnitude."""
+    """Round ``x`` to int8 values, up to 127, and convert it back; ``scale`` is the largest magnitude."""
     step = scale / 127
     return (x / step).round().clamp(-127, 127) * step
 
 
 def to_fp8(x: Tensor, scale: Tensor) -> Tensor:
-    """To four bits of exponent and three of mantissa, whose largest number is 448, and back."""
+    """Round ``x`` to fp8 with four bits of exponent and three of mantissa (largest number 448) and convert it back."""
     step = scale / 448
     return (x / step).to(torch.float8_e4m3fn).to(x.dtype) * step
 
 
 def round_convolutions(network: nn.Module, rounded: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Round weights by output channel, once, and inputs as a whole, at every call."""
+    """Round the weights once, with a scale for each output channel, and the inputs at every call, with one scale."""
 
     def round_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (rounded(inputs[0], inputs[0].abs().max().clamp(min=1e-12)), *inputs[1:])
@@ -60,30 +60,30 @@ def round_convolutions(network: nn.Module, rounded: Callable[[Tensor, Tensor], T
 
 @torch.inference_mode()
 def scores(run: Path) -> None:
-    """Print CRPS and the deviation of the spectrum for each way to round."""
+    """Print CRPS and the deviation of the spectrum for each kind of rounding."""
     for name, rounded in {"float32": None, "int8": to_int8, "fp8": to_fp8}.items():
         recipe, directory = resolve(None, run, Recipe, GENERATOR)
         record = open_analysis(directory / "analysis.zarr")
         networks = trained(recipe, directory, record)
-        sampler = sampler_of(networks, recipe.rollout, deterministic=True)  # neither compiled nor recorded: hooks are called
+        sampler = sampler_of(networks, recipe.rollout, deterministic=True)  # not compiled and no CUDA graph, so that the hooks are called
         if rounded:
             round_convolutions(networks.generator, rounded)
-        starts = record.starts(12, LEADS[-1] // 6)
-        found = evaluate(record, networks, sampler, starts, LEADS, 20, 0, name).mean(["time", "variable"])
-        ratio = found["power"].isel(wavenumber=slice(1, None)) / found["power_truth"].isel(wavenumber=slice(1, None))
+        initial_times = record.starts(12, LEADS[-1] // 6)
+        statistics = evaluate(record, networks, sampler, initial_times, LEADS, 20, 0, name).mean(["time", "variable"])
+        ratio = statistics["power"].isel(wavenumber=slice(1, None)) / statistics["power_truth"].isel(wavenumber=slice(1, None))
         deviation = np.abs(np.log(ratio)).mean("wavenumber")
-        for hours, crps, spectrum in zip(LEADS, found["crps_fair"].values, deviation.values, strict=True):
+        for hours, crps, spectrum in zip(LEADS, statistics["crps_fair"].values, deviation.values, strict=True):
             print(f"{name:8} {hours:3} h  CRPS {crps:.4f} m/s  mean |log spectrum ratio| {spectrum:.4f}", flush=True)
 
 
 @torch.inference_mode()
 def speed() -> None:
-    """Print the time of one convolution, and of products of as many operations."""
+    """Print the time of one convolution, and of matrix products with as many operations."""
     operations = 2 * BATCH * ROWS * COLUMNS * CHANNELS * CHANNELS * 9
     torch.backends.cudnn.benchmark = True
     x = torch.randn(BATCH, CHANNELS, ROWS + 2, COLUMNS + 2, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
     weight = torch.randn(CHANNELS, CHANNELS, 3, 3, device="cuda", dtype=torch.bfloat16).to(memory_format=torch.channels_last)
-    by_point = x.permute(0, 2, 3, 1)  # batch, row, column, channel as they lie in memory
+    by_point = x.permute(0, 2, 3, 1)  # (batch, row, column, channel), the order in memory
     points, one = BATCH * ROWS * COLUMNS, torch.ones((), device="cuda")
     eight = torch.randint(-8, 8, (points, 9 * CHANNELS), device="cuda", dtype=torch.int8)
     narrow = torch.randint(-8, 8, (CHANNELS, 9 * CHANNELS), device="cuda", dtype=torch.int8)

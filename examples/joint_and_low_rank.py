@@ -1,10 +1,10 @@
-"""Do joint training, or a prior with low-rank correlations, pay? Both networks apart and a diagonal prior are what they are compared with.
+"""Compare joint training, and a prior with low-rank correlations, with separate training of both networks and a diagonal prior.
 
     python examples/joint_and_low_rank.py OUT
 
-On the planet of ``where_the_warm_start_pays.py`` with the recipe's stirring, at equal cost of training (joint training takes fewer steps,
-as each costs more), three seeds, one step ahead: fair CRPS and the spectrum's deviation, with the gain over the first row's way, mean over
-the seeds and from lowest to highest. Goes on where it was stopped.
+It uses the planet of ``where_the_warm_start_pays.py`` with the recipe's stirring, equal training cost (joint training takes fewer steps,
+because each costs more), three seeds, and one step ahead. Prints fair CRPS and the deviation of the spectrum, with the gain over separate
+training (``apart``), as mean over the seeds and from lowest to highest. Continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ WAYS: dict[str, dict[str, Any]] = {
     "end-to-end": {"generator__moments": "end-to-end"},
     "rank-4": {"moments__rank": 4},
 }
-"""Changes of the recipe, by what they are called."""
+"""Changes of the recipe, by name."""
 
 
 def main(out: Path) -> None:
-    """Make what is missing, and print."""
+    """Run the studies that are missing, and print the table."""
     print("| way | evaluations | CRPS 6 h, m/s | gain, % | spread/skill | spectrum's deviation | gain, % |")
     print("|---|---|---|---|---|---|---|")
     apart: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
@@ -39,13 +39,13 @@ def main(out: Path) -> None:
         wsdcast.study_nfe(recipe, out / way)
         with xr.open_dataset(out / way / "study.nc") as study:
             for nfe in EVALUATIONS:
-                here = study.isel(setting=int(((study["prior"] == "warm") & (study["nfe"] == nfe)).values.argmax()))
+                setting = study.isel(setting=int(((study["prior"] == "warm") & (study["nfe"] == nfe)).values.argmax()))
                 cells = []
                 for name in ("crps_6h", "power_deviation_6h"):
-                    values = here[f"{name}_by_seed"].values
+                    values = setting[f"{name}_by_seed"].values
                     gains = 100 * (1 - values / apart.setdefault((name, nfe), values))
                     cells.append(f"{values.mean():.4f} | {gains.mean():+.1f} ({gains.min():+.1f} to {gains.max():+.1f})")
-                print(f"| {way} | {nfe} | {cells[0]} | {here['spread_skill_6h'].item():.3f} | {cells[1]} |", flush=True)
+                print(f"| {way} | {nfe} | {cells[0]} | {setting['spread_skill_6h'].item():.3f} | {cells[1]} |", flush=True)
 
 
 if __name__ == "__main__":

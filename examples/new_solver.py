@@ -1,12 +1,13 @@
-"""A solver of one's own: Ralston's method of third order, beside the midpoint rule at equal cost.
+"""Add a solver, Ralston's method of third order, and compare it with the midpoint rule at equal cost.
 
     python examples/new_solver.py
 
-A solver is one function, ``solve(velocity, noise, times) -> sample``, and :func:`wsdcast.warmstart.flow.sample` takes any. To choose it in
-recipes, add its name to ``wsdcast/runs/names.py`` and ``wsdcast/warmstart/evaluations.py``.
+A solver is one function, ``solve(velocity, noise, times) -> sample``, and :func:`wsdcast.warmstart.flow.sample` accepts any. To use it in
+recipes, follow CONTRIBUTING.md.
 
-Prints the largest error of samples on flows whose solution is known: to one Gaussian, which midpoint happens to solve to the third
-order too, and to two, where it does not; and the order, from the last two rows.
+Prints the largest error of samples on two flows whose exact solution is known, and the order of convergence computed from the last two
+rows. The flow to one Gaussian is a special case: the midpoint rule happens to have order three there. On the flow to two Gaussians it has
+order two.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ NOISE = torch.linspace(-2, 2, 101, dtype=torch.float64)
 
 
 def ralston3(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
-    """Third order with the smallest bound of its error (Ralston 1962), three evaluations a step."""
+    """Ralston's third-order method, which has the smallest error bound (Ralston 1962); three evaluations per step."""
     x = noise
     for start, end in pairwise(times.tolist()):
         step = end - start
@@ -39,19 +40,19 @@ def ralston3(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
 
 
 def velocity_to(means: Tensor) -> Velocity:
-    """The exact velocity, E[data - noise | x], to equal shares of Gaussians with these means (mixture,) and standard deviation STD."""
+    """Return the exact velocity, E[data - noise | x], to an equal mixture of Gaussians with ``means`` (mixture,) and std STD."""
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        t, away = t.double(), x[..., None] - t * means
+        t, distance = t.double(), x[..., None] - t * means
         variance = (1 - t) ** 2 + (t * STD) ** 2
-        share = (-(away**2) / (2 * variance)).softmax(dim=-1)
-        return (share * (means + (t * STD**2 - (1 - t)) / variance * away)).sum(dim=-1)
+        share = (-(distance**2) / (2 * variance)).softmax(dim=-1)
+        return (share * (means + (t * STD**2 - (1 - t)) / variance * distance)).sum(dim=-1)
 
     return velocity
 
 
 def exact(noise: Tensor, means: Tensor) -> Tensor:
-    """Where that flow takes noise: in one dimension paths do not cross, so quantiles go to quantiles; found by bisection."""
+    """Return where the exact flow takes ``noise``. Paths do not cross in one dimension, so quantiles go to quantiles; by bisection."""
     low, high = torch.full_like(noise, -10), torch.full_like(noise, 10)
     for _ in range(60):
         middle = (low + high) / 2
@@ -61,16 +62,16 @@ def exact(noise: Tensor, means: Tensor) -> Tensor:
 
 
 def error(solve: Solver, evaluations: int, means: Tensor) -> float:
-    """Largest error of a solver with so many evaluations, which are counted."""
+    """Return the largest error of a solver with a number of evaluations. The evaluations are counted."""
     steps = evaluations // {midpoint: 2, ralston3: 3}[solve]
     counted = Counted(velocity_to(means))
-    found = solve(counted, NOISE, uniform(steps).double())
+    samples = solve(counted, NOISE, uniform(steps).double())
     assert counted.calls == evaluations
-    return (found - exact(NOISE, means)).abs().max().item()
+    return (samples - exact(NOISE, means)).abs().max().item()
 
 
 def main() -> dict[str, list[float]]:
-    """Print the table; returns its columns."""
+    """Print the table and return its columns."""
     flows = {"one Gaussian": torch.tensor([0.8]).double(), "two Gaussians": torch.tensor([-1.0, 1.0]).double()}
     columns = {
         f"{name}: {solve.__name__}": [error(solve, evaluations, means) for evaluations in EVALUATIONS]

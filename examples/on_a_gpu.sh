@@ -1,17 +1,17 @@
 #!/bin/sh
-# What only a GPU can show, in parts of less than ten minutes; each prints what docs/results/gpu.md is to hold.
+# Measurements that need a GPU, in parts of less than ten minutes each. docs/results/gpu.md has the results.
 #
 #     sh examples/on_a_gpu.sh PART OUT
 #
 # PART is one of
-#     rollout     how close a rollout at 1.5 degrees comes to its networks alone, ten and four evaluations a sample
-#     train       the same of training; a training that begins on the CPU and goes on on the GPU, and back
-#     precision   what eight bits could win over sixteen in the generator; RUN names a run directory to score it on
-#     weather     the study on GFS wind at 1.5 degrees, and the same members fast and deterministic, as scores
+#     rollout     time of a rollout at 1.5 degrees relative to its networks alone, with ten and four evaluations per sample
+#     train       the same for training; a training that begins on the CPU and continues on the GPU, and back
+#     precision   what eight bits could gain over sixteen in the generator; RUN names a run directory for the scores
+#     weather     the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
 #     images      the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
 #
-# It needs no network. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or where WIND says, or GFS names a directory
-# that `wsdcast prepare --recipe gfs-1.5` left. STEPS and SEEDS make the studies shorter or longer.
+# It needs no internet. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or in the files that WIND names; or GFS names a run
+# directory that `wsdcast prepare --recipe gfs-1.5` wrote. STEPS and SEEDS make the studies shorter or longer.
 set -eu
 part=${1:?usage: sh examples/on_a_gpu.sh PART OUT}
 out=${2:?usage: sh examples/on_a_gpu.sh PART OUT}
@@ -40,7 +40,7 @@ train)
     wsdcast prepare --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" > "$out/prepare.txt"
     for visible in "" 0 ""; do
         CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM "${SECONDS_EACH:-12}" \
-            wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" 2>&1 | grep -E "goes on|stopped" || true
+            wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" 2>&1 | grep -E "goes on|continues|stopped" || true
     done
     ;;
 precision)
@@ -53,7 +53,7 @@ weather)
     warm=$out/gfs/study/warm-0
     wsdcast rollout --run "$warm" --members 50 --nfe 10 --starts 4 --lead 3d --json
     wsdcast score --run "$warm" --json | tee "$out/fast.json"
-    rm -r "$warm/forecast.zarr" "$warm/moments_forecast.zarr" "$warm/scores.nc" # else they are current
+    rm -r "$warm/forecast.zarr" "$warm/moments_forecast.zarr" "$warm/scores.nc" # otherwise the next commands would reuse them
     wsdcast rollout --run "$warm" --members 50 --nfe 10 --starts 4 --lead 3d --deterministic --json
     wsdcast score --run "$warm" --json | tee "$out/deterministic.json"
     ;;

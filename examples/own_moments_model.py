@@ -1,10 +1,10 @@
-"""A moments model of one's own in the place of the network: a ridge regression at each grid point, on a tiny planet.
+"""Use your own moments model instead of the network: a ridge regression at each grid point, on a tiny planet.
 
     python examples/own_moments_model.py RUN
 
 A moments model is any function ``h(context) -> mean, std``. The context (batch, channel, latitude, longitude) is the wind now and 6 h
-before, mean and std are of u and v 6 h later, all in units of the wind's own standard deviation. The generator is trained to start from
-them and is told of them. Prints fair CRPS by lead time, with those of the regression alone ("moments alone").
+before. Mean and std are those of u and v 6 h later. All are in units of the wind's own standard deviation. The generator is trained to
+start from N(mean, std) and gets both as inputs. Prints fair CRPS by lead time, also for the regression alone ("moments alone").
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SMALL = {"name": "ridge", "data__grid": "16x8", "data__days": 100, "generator__w
 
 
 def predictors(context: Tensor) -> Tensor:
-    """What each point is predicted from: its u and v, now and 6 h before, and a constant, (latitude, longitude, batch, 5)."""
+    """Return the predictors of each point: its u and v, now and 6 h before, and a constant, (latitude, longitude, batch, 5)."""
     return torch.cat([context[:, :4], torch.ones_like(context[:, :1])], dim=1).permute(2, 3, 0, 1)
 
 
 def ridge(record: Analysis, penalty: float = 10.0) -> Moments:
-    """The regression, fitted to the training part; the std is that of its errors there, the same for all states."""
+    """Return the regression fitted to the training split. Its std is that of its errors on this split, the same for all states."""
     now = record.now("train")
-    before, here, after = (torch.from_numpy(record.normalise(record.wind[now + step])) for step in (-1, 0, 1))
-    x, y = predictors(torch.cat([here, before], dim=1)), after.permute(2, 3, 0, 1)
+    before, current, after = (torch.from_numpy(record.normalise(record.wind[now + step])) for step in (-1, 0, 1))
+    x, y = predictors(torch.cat([current, before], dim=1)), after.permute(2, 3, 0, 1)
     weights = torch.linalg.solve(x.mT @ x + penalty * torch.eye(5), x.mT @ y)  # (latitude, longitude, 5, 2)
     std = (y - x @ weights).std(dim=2).permute(2, 0, 1)
 
@@ -45,7 +45,7 @@ def ridge(record: Analysis, penalty: float = 10.0) -> Moments:
 
 
 def main(run: Path) -> None:
-    """Make what is missing in a run directory, and print."""
+    """Run the stages that are missing in a run directory, and print the scores."""
     wsdcast.prepare(load_recipe("planet").changed(**SMALL), run)
     model = ridge(open_analysis(run / "analysis.zarr"))
     wsdcast.train(run=run, prior="given", moments=model)

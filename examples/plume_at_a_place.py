@@ -1,9 +1,9 @@
-"""A forecast opened with nothing but xarray, and its plume drawn at a place.
+"""Open a forecast with xarray alone, and draw the ensemble at one place as a plume.
 
     python examples/plume_at_a_place.py RUN/forecast.zarr 52.5 13.4 plume.png
 
-Quantiles of wind speed over the members at the nearest grid point, for the first start. Any ensemble in the layout of WeatherBench 2 will
-do. (``wsdcast plot plume`` draws the truth beside them.)
+The plume shows quantiles of wind speed over the members at the nearest grid point, for the first initial time. Any ensemble in the layout
+of WeatherBench 2 will do. (``wsdcast plot plume`` also draws the truth.)
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 
 
 def plume(store: str, latitude: float, longitude: float) -> Figure:
-    """The figure; latitude and longitude are degrees north and east."""
+    """Return the figure; latitude and longitude are in degrees north and east."""
     with xr.open_zarr(store, decode_timedelta=True) as forecast:
         east = abs((forecast["longitude"] - longitude + 180) % 360 - 180)  # longitude is a circle
-        at = forecast.isel(time=0, longitude=east.argmin(dim="longitude")).sel(latitude=latitude, method="nearest")
-        speed = np.hypot(at["10m_u_component_of_wind"], at["10m_v_component_of_wind"]).compute()
+        nearest = forecast.isel(time=0, longitude=east.argmin(dim="longitude")).sel(latitude=latitude, method="nearest")
+        speed = np.hypot(nearest["10m_u_component_of_wind"], nearest["10m_v_component_of_wind"]).compute()
     days = speed["prediction_timedelta"] / np.timedelta64(1, "D")
     low, lower, median, upper, high = speed.quantile([0.1, 0.25, 0.5, 0.75, 0.9], dim="number")
 
@@ -30,7 +30,9 @@ def plume(store: str, latitude: float, longitude: float) -> Figure:
     axis.fill_between(days, lower, upper, color="#85b8d9", label="25 to 75 %")
     axis.plot(days, median, color="#0072B2", label="median")
     axis.set(xlabel="lead time (days)", ylabel="10 m wind speed (m/s)")
-    axis.set_title(f"{at['latitude'].item():g}°N {at['longitude'].item():g}°E, from {at['time'].dt.strftime('%Y-%m-%d %H').item()} UTC")
+    axis.set_title(
+        f"{nearest['latitude'].item():g}°N {nearest['longitude'].item():g}°E, from {nearest['time'].dt.strftime('%Y-%m-%d %H').item()} UTC"
+    )
     axis.legend()
     return figure
 

@@ -1,8 +1,9 @@
-"""The four stages from Python, on a planet so small that they take about a minute, and what they leave, opened with xarray.
+"""Run the four stages from Python on a tiny planet, in about a minute, and open the results with xarray.
 
     python examples/quick_start.py RUN
 
-Prints fair CRPS by lead time, ours and the baselines'. For forecasts that are worth something take the recipe ``planet`` as it is.
+Prints fair CRPS by lead time, for the forecast and the baselines. The networks are too small for useful forecasts; those need the recipe
+``planet`` without the changes below.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ SMALL = {
     "generator__widths": [8, 8],
     "generator__steps": 200,
 }
-"""What is changed in the recipe: ``section__key``, as in its YAML file."""
+"""Changes of the recipe, as ``section__key``; sections and keys are those of its YAML file."""
 
 
 def main(run: Path) -> None:
-    """Make what is missing in a run directory, and print."""
+    """Run the stages that are missing in a run directory, and print the scores."""
     wsdcast.prepare(load_recipe("planet").changed(**SMALL), run)
-    wsdcast.train(run=run)  # from here on the recipe is that of the run
+    wsdcast.train(run=run)  # uses the recipe that is stored in the run directory
     wsdcast.rollout(run=run, members=10, nfe=4, starts=4, days=1)
     wsdcast.score(run=run)
 

@@ -1,9 +1,9 @@
-"""Pictures of a report, as a browser shows it.
+"""Take pictures of a report in a browser.
 
     python examples/screenshots.py RUN/report.html OUT
 
-Writes OUT/scores.png, the header and the curves, and OUT/report.png, forecast and truth with the ensemble at one place under the pointer.
-Needs Debian's chromium beside what the tests need.
+Writes OUT/scores.png with the header and the curves, and OUT/report.png with forecast and truth and, under the pointer, the ensemble at one
+place. Needs Debian's chromium in addition to the packages of the tests.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Score a forecast that wsdcast did not make, beside persistence and climatology, and print its CRPS by lead time.
+"""Score a forecast of another model, with persistence and climatology for comparison, and print the CRPS by lead time.
 
     python examples/someone_elses_forecast.py FORECAST TRUTH [RUN]
 
 FORECAST is a Zarr store in the layout of WeatherBench 2 or one near to it, such as that of ECMWF's ensemble,
-gs://weatherbench2/datasets/ifs_ens/2018-2022-240x121_equiangular_with_poles_conservative.zarr; TRUTH is whatever `wsdcast prepare` reads as
-a source, on the same grid, such as `wb2`. What does not fit together is refused with what is wrong. Five years of starts are far more than
-anyone needs at once: take some with xarray first.
+gs://weatherbench2/datasets/ifs_ens/2018-2022-240x121_equiangular_with_poles_conservative.zarr. TRUTH is any source that `wsdcast prepare`
+reads, on the same grid, such as `wb2`. If the two do not fit together, an error says why. Five years of initial times take very long;
+select some with xarray first.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How a prepared store should be laid out: real wind at 1.5 degrees written, read by single steps, and loaded, in one layout after another.
+"""Compare layouts of a prepared store: write real wind at 1.5 degrees, read single steps, and load it all, in each layout.
 
     python examples/store_layouts.py '../shared/data/wind/*.nc'
 
-Prints a Markdown table. Files come from the page cache, so what is measured is the work of the processor.
+Prints a Markdown table. Files are read from the page cache, so it measures the work of the processor.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ CODECS = {
 
 
 def wind_of(source: str) -> np.ndarray:
-    """Eastward wind of a source at 1.5 degrees, repeated to fill ``STEPS``, (time, latitude, longitude)."""
+    """Return the eastward wind of a source at 1.5 degrees, repeated to fill ``STEPS``, (time, latitude, longitude)."""
     record = open_record(source, Path(tempfile.mkdtemp()))
     parts = [regrid(values, record.grid, GRID) for block in record.blocks() for name, values in read_block(block) if name == "u"]
     return np.resize(np.concatenate(parts), (STEPS, *GRID.shape))
 
 
 def measure(wind: np.ndarray, out: np.ndarray, dtype: str, chunk: int, shard: int | None, codec: str) -> list[str]:
-    """One row of the table, the best of three rounds; rates are of the float32 that goes in or comes out."""
+    """Return single row of the table, the best of three rounds. Rates refer to the size in float32."""
     shape = {"chunks": (chunk, *GRID.shape)} | ({"shards": (shard, *GRID.shape)} if shard else {})
-    write, one, load, unit = np.inf, np.inf, np.inf, np.float32(SCALE if dtype == "int16" else 1)
+    write, single, load, unit = np.inf, np.inf, np.inf, np.float32(SCALE if dtype == "int16" else 1)
     for _ in range(3):
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as directory:
             begin = time.perf_counter()
-            array = zarr.create_array(f"{place}/wind", shape=wind.shape, dtype=dtype, compressors=CODECS[codec], **shape)
+            array = zarr.create_array(f"{directory}/wind", shape=wind.shape, dtype=dtype, compressors=CODECS[codec], **shape)
             for first in range(0, STEPS, 512):
                 part = wind[first : first + 512]
                 array[first : first + 512] = np.rint(part / unit).astype(dtype) if dtype == "int16" else part
             write = min(write, time.perf_counter() - begin)
-            array = zarr.open_array(f"{place}/wind", mode="r")
+            array = zarr.open_array(f"{directory}/wind", mode="r")
             begin = time.perf_counter()
             for step in np.random.default_rng(0).integers(0, STEPS, 100):
                 array[int(step)]
-            one = min(one, (time.perf_counter() - begin) / 100)
+            single = min(single, (time.perf_counter() - begin) / 100)
             begin = time.perf_counter()
             for first in range(0, STEPS, 512):
                 np.multiply(array[first : first + 512], unit, out=out[first : first + 512])
             load = min(load, time.perf_counter() - begin)
-            files = [path for path in Path(place).rglob("*") if path.is_file()]
+            files = [path for path in Path(directory).rglob("*") if path.is_file()]
             size = sum(path.stat().st_size for path in files) / wind.nbytes
     rate = wind.nbytes / 1e6
-    measured = [f"{rate / write:.0f}", f"{1e3 * one:.1f}", f"{rate / load:.0f}", f"{size:.2f}", str(len(files) - 1)]
+    measured = [f"{rate / write:.0f}", f"{1e3 * single:.1f}", f"{rate / load:.0f}", f"{size:.2f}", str(len(files) - 1)]
     return [dtype, str(chunk), str(shard or "-"), codec, *measured]
 
 

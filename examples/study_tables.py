@@ -1,10 +1,10 @@
-"""A study as Markdown and pictures, for a page of results.
+"""Print a study as Markdown tables and draw its figures, for a page of results.
 
     python examples/study_tables.py RUN/study.nc OUT [NAME]
 
-Prints three tables of what `wsdcast study nfe` found, for the best setting of each prior and number of evaluations: one step, forecasts,
-and the gain over the standard prior with most evaluations. Brackets hold 95 % of bootstrap samples of start dates; after the slash are the
-seeds. Writes OUT/NAME-evaluations.png, OUT/NAME-spectra.png and OUT/NAME-leads.png.
+The input is the result of `wsdcast study nfe`. Prints tables for the best setting of each prior and number of evaluations: scores of one
+step, scores of forecasts, and gains over the standard prior with most evaluations. Brackets hold 95 % of bootstrap samples of initial
+times; after the slash is the value of each seed. Writes OUT/NAME-evaluations.png, OUT/NAME-spectra.png and OUT/NAME-leads.png.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from wsdcast.study.weather_page import SCORES
 from wsdcast.study.weather_summary import saturation
 
 
-def cell(here: xr.Dataset, name: str, digits: int, factor: float = 1) -> str:
-    """A score, its interval and its values by seed."""
-    if name not in here or not np.isfinite(here[name].item()):
+def cell(setting: xr.Dataset, name: str, digits: int, factor: float = 1) -> str:
+    """Return a score, its interval and its value for each seed as text; empty if there is no score."""
+    if name not in setting or not np.isfinite(setting[name].item()):
         return ""
-    values = [here[name].item(), *here[f"{name}_interval"].values, *here[f"{name}_by_seed"].values]
+    values = [setting[name].item(), *setting[f"{name}_interval"].values, *setting[f"{name}_by_seed"].values]
     mean, low, high, *seeds = (f"{factor * value:.{digits}f}" for value in values)
     return f"{mean} [{low}, {high}] / {', '.join(seeds)}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """A table in Markdown, without columns that are empty and rows that have nothing but a name."""
+    """Yield the lines of a Markdown table, without empty columns and without rows that have only a name."""
     filled = [index for index in range(len(head)) if index < 2 or any(row[index] for row in rows)]
     rows = [[row[index] for index in filled] for row in rows if any(row[2:])]
     for row in ([head[index] for index in filled], ["---"] * len(filled), *rows):
@@ -42,11 +42,11 @@ def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def tables(study: xr.Dataset) -> Iterator[str]:
-    """The lines of all tables."""
+    """Yield the lines of all tables."""
     shown = study.isel(setting=(study["best"] | (study["nfe"] == 0)).values)
     settings = [shown.isel(setting=index) for index in range(shown.sizes["setting"])]
-    names = [[here["prior"].item() + (f", w = {here['warmth'].item():g}" if here["warmth"] != 1 else "")] for here in settings]
-    names = [[*name, str(here["nfe"].item() or "")] for name, here in zip(names, settings, strict=True)]
+    names = [[setting["prior"].item() + (f", w = {setting['warmth'].item():g}" if setting["warmth"] != 1 else "")] for setting in settings]
+    names = [[*name, str(setting["nfe"].item() or "")] for name, setting in zip(names, settings, strict=True)]
     columns: dict[str, tuple[str, int, float]] = {
         "fair CRPS, m/s": ("crps_6h", 4, 1),
         "gain, %": ("crps_gain_6h", 1, 100),
@@ -61,8 +61,8 @@ def tables(study: xr.Dataset) -> Iterator[str]:
     yield from table(
         ["prior", "NFE", "cost", *columns],
         [
-            [*name, f"{here['cost'].item():.2f}", *(cell(here, *of) for of in columns.values())]
-            for name, here in zip(names, settings, strict=True)
+            [*name, f"{setting['cost'].item():.2f}", *(cell(setting, *column) for column in columns.values())]
+            for name, setting in zip(names, settings, strict=True)
         ],
     )
     saturates = (f"{prior} {nfe or 'at no number'}" for prior, nfe in saturation(study).items())
@@ -70,14 +70,14 @@ def tables(study: xr.Dataset) -> Iterator[str]:
     yield ""
     leads = study["prediction_timedelta"].values if "prediction_timedelta" in study.dims else np.array([], dtype="timedelta64[h]")
     labels = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in leads]
-    at = [[here.sel(prediction_timedelta=lead) for lead in leads] for here in settings]
+    by_lead_time = [[setting.sel(prediction_timedelta=lead) for lead in leads] for setting in settings]
     for title, score, digits, factor in (
         (f"Forecasts, {int(study['starts']) if 'starts' in study else 0} starts, fair CRPS in m/s:", "crps", 3, 1.0),
         ("Forecasts, mean deviation of the spectrum:", "power_deviation", 3, 1.0),
         (f"Forecasts, gain in CRPS over {study.attrs['reference']}, in percent:", "crps_gain", 1, 100.0),
         ("Forecasts, gain in the deviation of the spectrum over the same, in percent:", "power_deviation_gain", 0, 100.0),
     ):
-        rows = [[*name, *(cell(here, score, digits, factor) for here in of)] for name, of in zip(names, at, strict=True)]
+        rows = [[*name, *(cell(setting, score, digits, factor) for setting in row)] for name, row in zip(names, by_lead_time, strict=True)]
         if any(any(row[2:]) for row in rows):
             yield title
             yield ""
@@ -85,7 +85,7 @@ def tables(study: xr.Dataset) -> Iterator[str]:
 
 
 def main(path: Path, out: Path, name: str) -> None:
-    """Print and draw."""
+    """Print the tables and draw the figures."""
     out.mkdir(parents=True, exist_ok=True)
     with xr.open_dataset(path, decode_timedelta=True) as study:
         recipe, digest = json.loads(study.attrs["wsdcast"])["recipe"]["name"], study.attrs["recipe_hash"]

@@ -1,9 +1,9 @@
-"""Where the time of one evaluation of the generator goes, and what of it could be saved; by default of the planet's network.
+"""Measure how the time of one evaluation of the generator divides, and how much could be saved; by default for the planet's network.
 
     python examples/what_bounds_a_rollout.py [RECIPE]
 
-Each line is one evaluation of a batch with something left out or done otherwise, as a ratio to the evaluation as it is, in the same run.
-What is left out would have to be had in another way, so each figure is a bound on what could be won.
+Each line is the time of one evaluation of a batch with something left out or changed, as a ratio to the unchanged evaluation in the same
+run. What is left out would have to be computed in some other way, so each figure is a bound on the possible gain.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from wsdcast.sampling.batches import batch_size
 from wsdcast.weather.recipe import load_recipe
 
 CHANNELS, CONSTANT = 10, 8
-"""Of the generator's input, and those of them that stay the same in all evaluations of a step."""
+"""Channels of the generator's input, and how many of them stay the same in all evaluations of a step."""
 
 
 def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
-    """Print and return the ratios."""
+    """Print the ratios and return them."""
     resolved = load_recipe(recipe)
     settings, grid = resolved.generator, record_of(resolved, 100).grid
     devices.keep_freed_memory()
     batch = batch_size(grid.shape[0] * grid.shape[1], devices.device())
 
     def network(channels: int = CHANNELS) -> UNet:
-        made = UNet(channels, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)
-        return to_device(made)
+        unet = UNet(channels, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)
+        return to_device(unet)
 
     x, scalar = torch.randn(batch, CHANNELS, *grid.shape), torch.full((1,), 0.5)
     whole, unpadded, unnormalised = network(), network(), network()
@@ -48,7 +48,7 @@ def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
         if isinstance(module, nn.GroupNorm):
             module.forward = lambda features: features
     contiguous = UNet(CHANNELS, 2, settings.widths, settings.blocks, 2, 0.0, grid.includes_poles).eval().requires_grad_(False)
-    few = network(CHANNELS - CONSTANT)
+    varying = network(CHANNELS - CONSTANT)
 
     def in_bfloat16() -> None:
         with torch.autocast("cpu", torch.bfloat16):
@@ -56,7 +56,7 @@ def main(recipe: str = "planet", rounds: int = 20) -> dict[str, float]:
 
     ways = {
         "as it is": lambda: whole(x, scalar, scalar),
-        "constant channels shared by all evaluations of a step": lambda: few(x[:, CONSTANT:], scalar, scalar),
+        "constant channels shared by all evaluations of a step": lambda: varying(x[:, CONSTANT:], scalar, scalar),
         "no normalisation": lambda: unnormalised(x, scalar, scalar),
         "zeros inside the convolution for the sphere's neighbours": lambda: unpadded(x, scalar, scalar),
         "channels first instead of last": lambda: contiguous(x, scalar, scalar),

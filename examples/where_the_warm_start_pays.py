@@ -1,11 +1,11 @@
-"""Where the warm start pays: its gain over the standard prior and over features-only, by how certain the next state is.
+"""Show where the warm start pays: its gain over the standard prior and over features-only, by how certain the next state is.
 
     python examples/where_the_warm_start_pays.py OUT [study.nc ...]
 
-Makes three simulated planets that differ in their stirring, studies each (`wsdcast study nfe` with a small recipe, three seeds), and draws
-OUT/where.png with other studies' results beside them, such as that of pipelines/gfs.yaml; prints the table behind it. The moments
-network's error on test data is on the axis, in units of the wind's standard deviation. ERA5's place, 0.10 to 0.15, is an estimate: this
-network was not trained on forty years. Goes on where it was stopped.
+Simulates three planets that differ in their stirring, and runs `wsdcast study nfe` on each, with a small recipe and three seeds. Draws
+OUT/where.png, together with the results of other studies, such as that of pipelines/gfs.yaml, and prints its values as a table. The
+horizontal axis is the moments network's error on test data, in units of the wind's standard deviation. The range of ERA5, 0.10 to 0.15, is
+an estimate: this network was not trained on forty years. Continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EVALUATIONS = (2, 4, 10, 20)
 
 
 def recipe_of(stirring: float) -> Recipe:
-    """The planet recipe with half of the record and of the training."""
+    """Return the planet recipe with half of the record and half of the training."""
     return load_recipe("planet").changed(
         name=f"stirring-{stirring:g}",
         data__stirring=stirring,
@@ -46,20 +46,20 @@ OVER = {"standard": "_same", "features-only": "_features"}
 
 
 def gains(study: xr.Dataset, over: str) -> Iterator[tuple[int, list[NDArray[np.floating]]]]:
-    """By number of evaluations the gains of the warm start over another prior with as many, in CRPS and in deviation of the spectrum.
+    """Yield, for each number of evaluations, the gains of the warm start over another prior with as many.
 
-    Each is (mean, low, high) in percent, an interval over start dates.
+    The gains are those in CRPS and in deviation of the spectrum. Each is (mean, low, high) in percent, with an interval over initial times.
     """
     for nfe in EVALUATIONS:
         chosen = (study["prior"] == "warm") & (study["nfe"] == nfe) & study["best"]
         if chosen.any():
-            here = study.isel(setting=int(chosen.values.argmax()))
+            setting = study.isel(setting=int(chosen.values.argmax()))
             names = (f"{gain}{OVER[over]}_6h" for gain in ("crps_gain", "power_deviation_gain"))
-            yield nfe, [100 * np.array([here[name].item(), *here[f"{name}_interval"].values]) for name in names]
+            yield nfe, [100 * np.array([setting[name].item(), *setting[f"{name}_interval"].values]) for name in names]
 
 
 def main(out: Path, others: list[Path]) -> None:
-    """Make what is missing, draw and print."""
+    """Run the studies that are missing, draw the figure and print the table."""
     studies = {}
     for stirring in STIRRINGS:
         recipe = recipe_of(stirring)
@@ -75,17 +75,17 @@ def main(out: Path, others: list[Path]) -> None:
         with xr.open_dataset(path) as study:
             error, digest = study.attrs["moments_error_test"], study.attrs["recipe_hash"]
             for column, over in enumerate(OVER):
-                for nfe, both in gains(study, over):
-                    cells = " | ".join(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in both)
+                for nfe, pair in gains(study, over):
+                    cells = " | ".join(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in pair)
                     print(f"| {name} | {error:.3f} | {over} | {nfe} | {cells} | {digest} |")
                     number = EVALUATIONS.index(nfe)
-                    for row, (mean, low, high) in enumerate(both):
-                        # Side by side, few evaluations on the left.
-                        at = error * (1 + 0.03 * (number - 1.5))
+                    for row, (mean, low, high) in enumerate(pair):
+                        # The points lie side by side, with few evaluations on the left.
+                        x = error * (1 + 0.03 * (number - 1.5))
                         shade = 0.3 + 0.7 * number / (len(EVALUATIONS) - 1)
                         label = f"{nfe} evaluations"
-                        axes[row, column].plot(at, mean, "o", color=PRIORS[over], alpha=shade, label=label)
-                        axes[row, column].vlines(at, low, high, color=PRIORS[over], alpha=shade)
+                        axes[row, column].plot(x, mean, "o", color=PRIORS[over], alpha=shade, label=label)
+                        axes[row, column].vlines(x, low, high, color=PRIORS[over], alpha=shade)
                 axes[0, column].annotate(name, (error, 0), rotation=90, fontsize=8, va="bottom", ha="right", color="0.4")
     for (row, column), axis in np.ndenumerate(axes):
         axis.axhline(0, color="black", linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Shared fixtures: small planets, tiny recipes, files of wind in the layouts that users have."""
+"""Shared fixtures and helpers: tiny recipes, run directories of the image benchmark, and random wind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import wsdcast  # noqa: F401  (first, because it decides how torch's threads wait)
+import wsdcast  # noqa: F401  (imported first, because it sets how torch's threads wait)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -25,7 +25,7 @@ rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 TRAINS = "any_forecast bench context docs domain errors examples images_scores inpaint inpaint_choices inpaint_classes inpaint_memory "
 TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides"
-"""Tests that train networks, roll them out or otherwise take more than a few seconds a file: ``make test-fast`` leaves them out."""
+"""Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,13 +50,13 @@ study: {seeds: [0, 1], nfe: [2, 4, 6], ablation_nfe: [2], solvers: [midpoint, dp
 
 @pytest.fixture(scope="session")
 def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the tiny recipe of images, and its run directory after all stages; not to be changed."""
+    """Return a directory with the tiny recipe of images and its run directory after all stages. Tests must not change it."""
     from wsdcast.images.pipeline import run
 
-    place = tmp_path_factory.mktemp("inpaint")
-    (place / "tiny.yaml").write_text(TINY_IMAGES)
-    assert [summary.stage for summary in run(place / "tiny.yaml", place / "run")] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
-    return place
+    directory = tmp_path_factory.mktemp("inpaint")
+    (directory / "tiny.yaml").write_text(TINY_IMAGES)
+    assert [summary.stage for summary in run(directory / "tiny.yaml", directory / "run")] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
+    return directory
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def tiny_recipe(tmp_path: Path) -> Path:
 
 
 def wind_dataset(times: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray, seed: int = 0) -> xr.Dataset:
-    """Random wind of the size of real wind, on any axes."""
+    """Return random wind with the standard deviation of real wind, on the given axes."""
     values = np.random.default_rng(seed).normal(0, 6, (2, times.size, latitudes.size, longitudes.size)).astype(np.float32)
     dimensions = ("time", "latitude", "longitude")
     attributes = {"units": "m s-1"}

@@ -1,4 +1,4 @@
-"""Images in files of every kind, for tests, and how they are read."""
+"""Helpers of the tests: write images to files of every kind, and read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def noise(count: int, *shape: int, seed: int = 0) -> np.ndarray:
 
 
 def made_images(count: int, seed: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """The first images made on the spot, (count, size, size, 3), and their kinds, (count,)."""
+    """Return the first synthetic images, (count, size, size, 3), and their kinds, (count,)."""
     images, kinds = zip(*(made_image(number, seed, size) for number in range(count)), strict=True)
     return np.stack(images), np.array(kinds)
 
@@ -71,7 +71,7 @@ def as_set(images: np.ndarray) -> set[bytes]:
 
 
 def cifar_members(count: int = 4) -> tuple[dict[str, bytes], dict[str, tuple[np.ndarray, list[int]]]]:
-    """Records written pixel by pixel, and the images and labels that they are of."""
+    """Return the files of CIFAR-10's archive, written pixel by pixel, and their images and labels."""
     members, truth = {}, {}
     for number, name in enumerate((*cifar.TRAINING, cifar.TEST)):
         images = noise(count, 32, 32, 3, seed=number)

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 
 class Files(BaseHTTPRequestHandler):
-    """Files of a directory, or ranges of them; some answers are 500 first."""
+    """Serve files of a directory, or ranges of them. The first ``failures[name]`` answers for a file are errors 500."""
 
     root: Path
     failures: Counter[str]
@@ -35,10 +35,10 @@ class Files(BaseHTTPRequestHandler):
         if not path.is_file():
             return self.reply(404, b"", body)
         content = path.read_bytes()
-        wanted = self.headers.get("Range")
-        if wanted is None:
+        byte_range = self.headers.get("Range")
+        if byte_range is None:
             return self.reply(200, content, body)
-        first, last = wanted.removeprefix("bytes=").split("-")
+        first, last = byte_range.removeprefix("bytes=").split("-")
         begin = int(first) if first else len(content) - int(last)
         end = min(int(last) + 1 if first and last else len(content), len(content))
         return self.reply(206, content[begin:end], body, {"Content-Range": f"bytes {begin}-{end - 1}/{len(content)}"})
@@ -58,7 +58,7 @@ class Files(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve(root: Path) -> Iterator[tuple[str, type[Files]]]:
-    """The URL of a server of ``root``, and its handler with ``failures`` to set and ``requests`` to read."""
+    """Yield the URL of a server of ``root``, and its handler, whose ``failures`` can be set and whose ``requests`` can be read."""
     handler = type("Handler", (Files,), {"root": root, "failures": Counter(), "requests": Counter(), "protocol_version": "HTTP/1.1"})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

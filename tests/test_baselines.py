@@ -1,4 +1,4 @@
-"""Climatologies of a record of several years against the calendar gone through day by day."""
+"""Tests of climatologies of a record of several years against a calendar that is gone through day by day."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRID = Grid.regular("4x2")
 
 
 def truth_of(times: np.ndarray, until: str) -> Truth:
-    """Each state is the number of its time; the past is what is earlier than ``until``."""
+    """Return a truth whose states are the number of their time. The past is all times before ``until``."""
     return Truth(
         times,
         GRID,
@@ -28,25 +28,25 @@ def truth_of(times: np.ndarray, until: str) -> Truth:
 
 @pytest.fixture(scope="module")
 def years() -> Truth:
-    """2011 to 2017, two of them with a 29 February, some days missing, training until the middle of 2016."""
+    """Return 2011 to 2017, with two leap years and some missing days; the training split ends in the middle of 2016."""
     times = six_hourly("2011-01-01", 4 * 2557)
     gaps = (times >= np.datetime64("2013-03-02")) & (times < np.datetime64("2013-03-09"))
     return truth_of(times[~gaps], "2016-07-01")
 
 
 def allowed(record: Truth, valid: np.datetime64) -> list[int]:
-    """Every training state that may stand for a time, found with the calendar of Python."""
+    """Return every training state that may be a member at a time, by Python's calendar."""
     moment, training = valid.astype("datetime64[s]").item(), record.times[record.past]
-    where = {time.astype("datetime64[s]").item(): index for index, time in enumerate(training)}
-    found = []
+    index_of = {time.astype("datetime64[s]").item(): index for index, time in enumerate(training)}
+    result = []
     for year in range(2009, 2020):
         try:
             same_day = moment.replace(year=year)
         except ValueError:
             same_day = moment.replace(year=year, month=3, day=1)
         days = [same_day + timedelta(days=day) for day in range(-5, 6)]
-        found += [where[day] for day in days if year != moment.year and day in where]
-    return found
+        result += [index_of[day] for day in days if year != moment.year and day in index_of]
+    return result
 
 
 @pytest.mark.parametrize("start", ["2017-01-02T06", "2017-03-04T00", "2016-02-28T12", "2016-02-29T18", "2012-02-29T00", "2017-12-30T00"])
@@ -59,7 +59,7 @@ def test_members_are_of_the_same_time_of_other_years_of_the_training_part(years,
         assert set(chosen) <= set(states)
         assert (np.diff(chosen) > 0).all()
         assert {chosen[0], chosen[-1]} == {states[0], states[-1]}
-        # As evenly as whole numbers allow: steps among what is possible differ by one at most.
+        # Members are spread as evenly as possible: the steps between them differ by at most one.
         assert np.ptp(np.diff(np.searchsorted(states, chosen))) <= 1
         assert (years.times[chosen] < np.datetime64("2016-07-01")).all()
         assert (np.abs(years.times[chosen] - time) > np.timedelta64(354, "D")).all()
@@ -67,17 +67,17 @@ def test_members_are_of_the_same_time_of_other_years_of_the_training_part(years,
 
 
 def test_by_hand():
-    """Three years, of which the middle one is the one forecast, and a 29 February in the first."""
+    """Of three years the middle one is forecast. The first has a 29 February."""
     record = truth_of(six_hourly("2012-01-01", 4 * 1096), "2014-12-01")
     members = other_years(record, np.array([["2013-03-03T12"]], "datetime64[ns]"))
-    found = record.times[members[0, 0]].astype("datetime64[h]")
+    result = record.times[members[0, 0]].astype("datetime64[h]")
     expected = [
         *(f"2012-02-{day:02}T12" for day in (27, 28, 29)),
         *(f"2012-03-{day:02}T12" for day in range(1, 9)),
         *(f"2014-02-{day:02}T12" for day in (26, 27, 28)),
         *(f"2014-03-{day:02}T12" for day in range(1, 9)),
     ]
-    np.testing.assert_array_equal(found, np.array(expected, dtype="datetime64[h]"))
+    np.testing.assert_array_equal(result, np.array(expected, dtype="datetime64[h]"))
 
 
 def test_as_many_members_at_all_times_and_at_most_fifty(years):
@@ -85,7 +85,7 @@ def test_as_many_members_at_all_times_and_at_most_fifty(years):
     members = other_years(years, valid)
     assert members.shape == (2, 50)
     assert len({int(time.astype("datetime64[Y]").astype(int)) for time in years.times[members[1]]}) == 5
-    # Of three years' eleven days, seven are missing for the first.
+    # Three years have eleven days each, and seven of them are missing for the first valid time.
     members = other_years(truth_of(years.times, "2014-01-01"), valid)
     assert members.shape == (2, 26)
 
@@ -110,7 +110,7 @@ def test_enough_years_are_named_as_such(years):
 
 
 def test_no_time_that_is_not_in_training_is_ever_chosen(years):
-    """Over all times of a test year, hour by hour."""
+    """This holds for all times of a test year."""
     valid = six_hourly("2017-01-01", 4 * 365)
     members = other_years(years, valid)
     chosen = years.times[members]

@@ -1,4 +1,4 @@
-"""``wsdcast bench``: the form of what it prints, and that the generated source is read as any other."""
+"""Tests of ``wsdcast bench``: the form of its output, and that the generated source is read like any other."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FORM = {"name", "limit", "ratio_to_limit", "peers", "figures", "machine"}
 
 @pytest.fixture
 def small(monkeypatch):
-    """A tenth of the real size, so that the benchmark takes a second."""
+    """Reduce the benchmark to a tenth of its size, so that it takes a second."""
     monkeypatch.setattr(prepare, "SOURCE", "144x73")
     monkeypatch.setattr(prepare, "TARGET", "24x13")
 
 
-@pytest.mark.filterwarnings("ignore")  # of xarray-regrid, about itself
+@pytest.mark.filterwarnings("ignore")  # warnings of xarray-regrid about its own code
 def test_bench_prepare(small):
     printed = CliRunner().invoke(app, ["bench", "prepare", "--years", "0.5", "--json"], catch_exceptions=False)
     found = json.loads(printed.stdout)
@@ -78,7 +78,7 @@ def test_bench_rollout(tiny):
 
 
 def test_the_usual_way_is_the_same_forecast(tiny):
-    """Or the comparison would be with something else."""
+    """Otherwise the comparison would be with a different computation."""
     recipe = load_recipe(tiny)
     record = record_of(recipe, 40)
     torch.manual_seed(0)
@@ -90,7 +90,7 @@ def test_the_usual_way_is_the_same_forecast(tiny):
         usual = the_usual_way(record, moments, generator, beside, recipe.rollout, 3)
         ours = np.stack(list(ensembles(record, beside, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
-    assert ours[:, 0].std(axis=0).mean() > 0.5  # and the members are not alike
+    assert ours[:, 0].std(axis=0).mean() > 0.5  # the members differ
 
 
 def test_bench_train(tiny):

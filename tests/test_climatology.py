@@ -1,4 +1,4 @@
-"""Statistics of the training part, streamed, against all at once."""
+"""Tests of the streamed statistics of the training split against statistics computed at once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from wsdcast.data.store.zarr_store import VARIABLES
 
 @pytest.fixture(scope="module", params=[512, 16])
 def store(tmp_path_factory, request):
-    """Seventeen months with two gaps, in one shard or in many."""
-    place = tmp_path_factory.mktemp("climatology")
+    """Return a store of seventeen months with gaps, in a few large shards or in many small ones."""
+    directory = tmp_path_factory.mktemp("climatology")
     times = np.delete(six_hourly("2019-11-01", 2000), [8, 20, 500])
-    wind_dataset(times, np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)).to_netcdf(place / "wind.nc")
-    (place / "r.yaml").write_text(
-        f"name: r\ndata: {{source: {place}/wind.nc, grid: 8x4, validation_from: 2020-12-01, test_from: 2021-01-01}}"
+    wind_dataset(times, np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)).to_netcdf(directory / "wind.nc")
+    (directory / "r.yaml").write_text(
+        f"name: r\ndata: {{source: {directory}/wind.nc, grid: 8x4, validation_from: 2020-12-01, test_from: 2021-01-01}}"
     )
     with pytest.MonkeyPatch.context() as patch:
         for module in (shards, climatology):
             patch.setattr(module, "SHARD", request.param)
         patch.setattr("wsdcast.data.store.building.SHARD", request.param)
-        wsdcast.prepare(place / "r.yaml", place / "run")
-    return place / "run/analysis.zarr"
+        wsdcast.prepare(directory / "r.yaml", directory / "run")
+    return directory / "run/analysis.zarr"
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +42,30 @@ def test_mean_std_and_std_of_the_change_in_six_hours(store, training):
     for name in VARIABLES:
         wind = training[name]
         with xr.open_zarr(store) as dataset:
-            found = dataset.attrs["normalisation"][name]
+            stored = dataset.attrs["normalisation"][name]
         mean = float(wind.weighted(weights).mean())
-        assert found["mean"] == pytest.approx(mean, abs=1e-6)
-        assert found["std"] == pytest.approx(float((((wind - mean) ** 2).weighted(weights).mean()) ** 0.5), rel=1e-6)
+        assert stored["mean"] == pytest.approx(mean, abs=1e-6)
+        assert stored["std"] == pytest.approx(float((((wind - mean) ** 2).weighted(weights).mean()) ** 0.5), rel=1e-6)
         change = wind.diff("time")[(np.diff(wind.time) == np.timedelta64(6, "h"))]
         assert change.sizes["time"] == training.sizes["time"] - 1 - 3
-        assert found["difference_std"] == pytest.approx(float(((change**2).weighted(weights).mean()) ** 0.5), rel=1e-6)
+        assert stored["difference_std"] == pytest.approx(float(((change**2).weighted(weights).mean()) ** 0.5), rel=1e-6)
 
 
 def test_climatology_is_the_mean_by_month_and_hour(store, training):
     with xr.open_zarr(store) as dataset:
         for name in VARIABLES:
-            found = dataset[f"{name}_climatology"].load()
-            assert found.dims == ("month", "hour", "latitude", "longitude")
+            stored = dataset[f"{name}_climatology"].load()
+            assert stored.dims == ("month", "hour", "latitude", "longitude")
             for month in range(1, 13):
                 for hour in (0, 6, 12, 18):
                     chosen = training[name][(training.time.dt.month == month) & (training.time.dt.hour == hour)]
-                    np.testing.assert_allclose(found.sel(month=month, hour=hour), chosen.mean("time"), atol=1e-5)
+                    np.testing.assert_allclose(stored.sel(month=month, hour=hour), chosen.mean("time"), atol=1e-5)
 
 
 def test_months_that_training_lacks_are_missing(tmp_path):
     wind_dataset(six_hourly("2020-01-01", 100), np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)).to_netcdf(tmp_path / "wind.nc")
     wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="8x4", run=tmp_path / "run")
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as dataset:
-        there = np.isfinite(dataset[f"{VARIABLES[0]}_climatology"]).all(dim=("latitude", "longitude")).values
-    assert there[0].all()
-    assert not there[1:].any()
+        present = np.isfinite(dataset[f"{VARIABLES[0]}_climatology"]).all(dim=("latitude", "longitude")).values
+    assert present[0].all()
+    assert not present[1:].any()

@@ -1,4 +1,4 @@
-"""What only runs on a GPU by itself, compiled kernels and bfloat16, run on a CPU: torch makes C++ of the networks there."""
+"""Tests of compiled kernels and bfloat16 on a CPU, for which torch compiles C++. By default they are used on a GPU only."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from wsdcast.weather.samplers import sampler_of
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
-    pytest.mark.filterwarnings("ignore"),  # of the compiler, about itself
+    pytest.mark.filterwarnings("ignore"),  # warnings of the compiler about its own code
 ]
 
 
-def weights_after(recipe, place, name):
-    wsdcast.train(recipe, place / name)
-    networks = trained(recipe, place / name, open_analysis(place / name / "analysis.zarr"))
+def weights_after(recipe, directory, name):
+    wsdcast.train(recipe, directory / name)
+    networks = trained(recipe, directory / name, open_analysis(directory / name / "analysis.zarr"))
     return networks, torch.cat([parameter.flatten() for parameter in networks.generator.parameters()])
 
 
-@pytest.mark.parametrize("grid", ["16x8", "24x12"])  # the second in the process of the first
+@pytest.mark.parametrize("grid", ["16x8", "24x12"])  # both run in one process
 def test_training_and_rolling_out_compiled(tmp_path, grid):
-    """Two steps and two lead times, against eager ones in float32."""
+    """Two training steps and two lead times agree with eager ones in float32."""
     (tmp_path / "r.yaml").write_text(TINY)
     recipe = load_recipe(tmp_path / "r.yaml").changed(
         data__grid=grid,
@@ -50,20 +50,22 @@ def test_training_and_rolling_out_compiled(tmp_path, grid):
     fast = recipe.changed(moments__compile=True, generator__compile=True, moments__precision="bf16", generator__precision="bf16")
     eager_networks, eager_weights = weights_after(recipe, tmp_path, "eager")
     _, fast_weights = weights_after(fast, tmp_path, "fast")
-    # Two steps of Adam at the full rate move each weight by up to two rates; bfloat16 turns the sign of small gradients alone.
+    # Two steps of Adam move each weight by up to twice the learning rate. bfloat16 changes the sign of small gradients only.
     assert (fast_weights - eager_weights).abs().mean() < 0.2 * recipe.generator.learning_rate
 
     record = open_analysis(tmp_path / "eager/analysis.zarr", whole=False)
     starts = record.starts(1, 2)
-    for network in (eager_networks.generator, eager_networks.moments):  # or all velocities would be near zero
+    for network in (eager_networks.generator, eager_networks.moments):  # otherwise all velocities would be near zero
         torch.nn.init.normal_(network.get_submodule("last" if network is eager_networks.generator else "network.last").weight, std=0.05)
     exact, halved = sampler_of(eager_networks, recipe.rollout), in_bfloat16(sampler_of(eager_networks, recipe.rollout))
-    expected, alike = (np.stack(list(ensembles(record, eager_networks.forcings, one, starts, 3, 2, 0))) for one in (exact, halved))
+    expected, halved_result = (
+        np.stack(list(ensembles(record, eager_networks.forcings, sampler, starts, 3, 2, 0))) for sampler in (exact, halved)
+    )
     for network in (eager_networks.generator, eager_networks.moments):
         compiled(network)
-    found = np.stack(list(ensembles(record, eager_networks.forcings, exact, starts, 3, 2, 0)))
-    found_halved = np.stack(list(ensembles(record, eager_networks.forcings, halved, starts, 3, 2, 0)))
-    np.testing.assert_allclose(found, expected, atol=2e-4)  # m/s: float32, other kernels
+    compiled_result = np.stack(list(ensembles(record, eager_networks.forcings, exact, starts, 3, 2, 0)))
+    compiled_halved = np.stack(list(ensembles(record, eager_networks.forcings, halved, starts, 3, 2, 0)))
+    np.testing.assert_allclose(compiled_result, expected, atol=2e-4)  # m/s; also float32, but other kernels
     size = np.sqrt(np.mean((expected - expected.mean()) ** 2))
-    assert np.sqrt(np.mean((found_halved - expected) ** 2)) < 0.02 * size
-    assert 0 < np.sqrt(np.mean((alike - expected) ** 2)) < 0.02 * size
+    assert np.sqrt(np.mean((compiled_halved - expected) ** 2)) < 0.02 * size
+    assert 0 < np.sqrt(np.mean((halved_result - expected) ** 2)) < 0.02 * size

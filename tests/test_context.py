@@ -1,4 +1,4 @@
-"""Static fields and solar time beside the wind."""
+"""Tests of the forcings: static fields and solar time as inputs in addition to the wind."""
 
 from __future__ import annotations
 
@@ -28,73 +28,73 @@ def test_solar_time_is_noon_where_the_sun_is():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """A tiny planet prepared, trained and rolled out with all that can be beside the wind."""
-    place = tmp_path_factory.mktemp("context")
+def directory(tmp_path_factory) -> Path:
+    """Return a directory with a tiny planet that was prepared, trained and rolled out with all forcings."""
+    directory = tmp_path_factory.mktemp("context")
     recipe = TINY + "forcings: {static: [land_sea_mask, geopotential_at_surface], solar_time: true}\n"
-    (place / "r.yaml").write_text(recipe)
-    for _ in wsdcast.run(place / "r.yaml", place / "run"):
+    (directory / "r.yaml").write_text(recipe)
+    for _ in wsdcast.run(directory / "r.yaml", directory / "run"):
         pass
-    return place
+    return directory
 
 
 @pytest.fixture(scope="module")
-def record(place):
-    return open_analysis(place / "run/analysis.zarr")
+def record(directory):
+    return open_analysis(directory / "run/analysis.zarr")
 
 
 def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
-    beside = surroundings(record, Forcings(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
-    assert beside.channels == 2
+    forcings = surroundings(record, Forcings(static=("geopotential_at_surface", "land_sea_mask")), torch.device("cpu"))
+    assert forcings.channels == 2
     weights = torch.from_numpy(record.grid.area_weights)[:, None]
-    torch.testing.assert_close((beside.static * weights).mean(dim=(1, 2)), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
-    torch.testing.assert_close((beside.static**2 * weights).mean(dim=(1, 2)), torch.ones(2, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close((forcings.static * weights).mean(dim=(1, 2)), torch.zeros(2, dtype=torch.float64), atol=1e-5, rtol=0)
+    torch.testing.assert_close((forcings.static**2 * weights).mean(dim=(1, 2)), torch.ones(2, dtype=torch.float64), atol=1e-5, rtol=0)
     land = record.static["land_sea_mask"]
     assert 0 <= land.min() < 0.1 < 0.9 < land.max() <= 1
-    assert np.corrcoef(beside.static[1].ravel(), land.ravel())[0, 1] == pytest.approx(1)
+    assert np.corrcoef(forcings.static[1].ravel(), land.ravel())[0, 1] == pytest.approx(1)
     assert record.static["geopotential_at_surface"].max() > 5000  # m2 s-2: mountains
 
 
 def test_context_is_wind_then_fields_then_sun(record):
-    beside = surroundings(record, Forcings(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
+    forcings = surroundings(record, Forcings(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
     states = torch.from_numpy(record.normalise(record.wind[:]))
-    (samples,) = samples_of(record, beside, "train")
+    (samples,) = samples_of(record, forcings, "train")
     now = torch.tensor([7, 3])
-    context = samples.context(now - 1)  # the first state has none before it
+    context = samples.context(now - 1)  # the first state has no state before it
     assert context.shape == (2, 4 + 1 + 4, 8, 16)
     assert torch.equal(context[:, :4], torch.cat([states[now], states[now - 1]], dim=1))
     assert torch.equal(samples.target(now - 1), states[now + 1])
-    torch.testing.assert_close(context[0, 4], beside.static[0])
+    torch.testing.assert_close(context[0, 4], forcings.static[0])
     expected = solar_time(elapsed_fractions(record.times[[7, 3]]), torch.tensor(record.grid.longitude)).float()
     torch.testing.assert_close(context[:, 5:, 5], expected, rtol=0, atol=0)
 
 
 def test_nothing_beside_is_the_wind_alone(record):
-    beside = surroundings(record, Forcings(), torch.device("cpu"))
-    (samples,) = samples_of(record, beside, "train")
-    assert beside.channels == 0
+    forcings = surroundings(record, Forcings(), torch.device("cpu"))
+    (samples,) = samples_of(record, forcings, "train")
+    assert forcings.channels == 0
     assert samples.context(torch.tensor([4])).shape == (1, 4, 8, 16)
 
 
-def test_forecasts_see_the_time_they_are_at(place, monkeypatch):
-    """A rollout asks for the surroundings of the start and of each step after it but the last."""
+def test_forecasts_see_the_time_they_are_at(directory, monkeypatch):
+    """A rollout asks for the forcings at the initial time and at every later step except the last."""
     asked = []
     original = Surroundings.at
     monkeypatch.setattr(Surroundings, "at", lambda self, times: asked.append(times) or original(self, times))
-    wsdcast.rollout(run=place / "run", starts=1, overwrite=True)
-    # Two leads for the moments alone, their Gaussian one step ahead, and two leads for the generator.
+    wsdcast.rollout(run=directory / "run", starts=1, overwrite=True)
+    # There are two lead times for the moments alone, one for their Gaussian one step ahead, and two for the generator.
     assert len(asked) == 2 + 1 + 2
     assert (asked[2] == asked[0][0]).all()
     for first, second in (asked[:2], asked[3:]):
         assert (np.unique(first).size, second[0] - first[0]) == (1, np.timedelta64(6, "h"))
 
 
-def test_a_field_that_the_store_lacks(place, record):
+def test_a_field_that_the_store_lacks(directory, record):
     with pytest.raises(UserError, match=r"forcings.static: the prepared store has no angle_of.*, only land_sea_mask, geopotential"):
         surroundings(record, Forcings(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
 
 
-def test_other_context_is_another_network(place):
-    (place / "other.yaml").write_text(TINY)
+def test_other_context_is_another_network(directory):
+    (directory / "other.yaml").write_text(TINY)
     with pytest.raises(UserError, match=r"made from another recipe \(forcings.static"):
-        wsdcast.train(place / "other.yaml", place / "run")
+        wsdcast.train(directory / "other.yaml", directory / "run")

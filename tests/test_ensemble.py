@@ -24,7 +24,7 @@ SHAPE = (2, 8, 16)
 
 
 def random_sampler(moments: Moments, generator: Generator):
-    """Networks with random weights instead of zeros, as after training."""
+    """Return a sampler whose networks have random weights instead of zeros, as after training."""
     random = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     parts = [moments_model(moments, False), generator_model(generator, False)]
@@ -50,8 +50,8 @@ def run(sampler, context, members: int, batch: int, steps: int = 3, seed: int = 
     noises = member_noise(seed, START, members, steps, shape)
     with torch.inference_mode():
         now, before = context.expand(members, -1, -1, -1).chunk(2, dim=1)
-        nothing = torch.empty(members, 0, *shape[1:])
-        return torch.stack(list(forecast(in_batches(sampler, batch), now, before, noises, [nothing] * steps)), dim=1)
+        no_forcings = torch.empty(members, 0, *shape[1:])
+        return torch.stack(list(forecast(in_batches(sampler, batch), now, before, noises, [no_forcings] * steps)), dim=1)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 7, 12])
@@ -60,7 +60,7 @@ def test_the_first_members_of_many_are_the_few(sampler, context, members):
 
 
 def with_threads(number: int, function):
-    """What a function returns where torch has some number of threads."""
+    """Return the result of a function that is called while torch has ``number`` threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -71,7 +71,7 @@ def with_threads(number: int, function):
 
 @pytest.fixture(scope="module")
 def planet_sampler():
-    """Networks of the planet's recipe: on its grid oneDNN takes other paths than on tiny ones."""
+    """Return a sampler with the planet recipe's networks. On its grid oneDNN uses other code than on tiny ones."""
     recipe = load_recipe("planet")
     return random_sampler(recipe.moments, recipe.generator)
 
@@ -79,11 +79,11 @@ def planet_sampler():
 def test_members_depend_neither_on_their_number_nor_on_threads(planet_sampler):
     context = torch.randn(1, 4, 32, 64, generator=torch.Generator().manual_seed(1))
     size = batch_size(32 * 64, torch.device("cpu"))
-    assert size % 2 == 1  # two threads that share such a batch meet in the middle of a member
-    few = lambda members: run(planet_sampler, context, members, size, steps=1, shape=(2, 32, 64))  # noqa: E731
-    many = with_threads(1, lambda: few(size + 3))
+    assert size % 2 == 1  # so two threads that share a batch divide it in the middle of a member
+    states_of = lambda members: run(planet_sampler, context, members, size, steps=1, shape=(2, 32, 64))  # noqa: E731
+    expected = with_threads(1, lambda: states_of(size + 3))
     for members, threads in ((2, 3), (size - 1, 2), (size + 3, 2)):
-        assert torch.equal(with_threads(threads, partial(few, members)), many[:members]), (members, threads)
+        assert torch.equal(with_threads(threads, partial(states_of, members)), expected[:members]), (members, threads)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -101,7 +101,7 @@ def test_side_by_side_leaves_every_other_thread_its_number_of_threads(threads):
     cpu, later = torch.device("cpu"), []
 
     def look(_: int) -> int:
-        later.append(ThreadPoolExecutor(1).submit(torch.get_num_threads).result())  # begins while others compute
+        later.append(ThreadPoolExecutor(1).submit(torch.get_num_threads).result())  # this thread starts while others compute
         return torch.get_num_threads()
 
     with ThreadPoolExecutor(1) as earlier:
@@ -146,8 +146,8 @@ def test_members_starts_and_seeds_differ(sampler, context):
     members = run(sampler, context, 3, 3)
     assert (members[0] - members[1]).abs().max() > 0.1
     assert not torch.equal(run(sampler, context, 3, 3, seed=1), members)
-    one, other = (next(member_noise(0, start, 1, 1, SHAPE)) for start in (START, START + np.timedelta64(6, "h")))
-    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.2
+    first, second = (next(member_noise(0, start, 1, 1, SHAPE)) for start in (START, START + np.timedelta64(6, "h")))
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.2
 
 
 def test_noise_is_standard_normal_and_white():
@@ -163,7 +163,7 @@ def test_noise_before_1970():
 
 
 def test_context_is_now_then_before():
-    """The autoregression against one written out by hand: each state is twice the state now less the state before."""
+    """The autoregression agrees with one computed by hand: a state is twice the current one minus the one before, plus forcing."""
     states = list(
         forecast(
             lambda context, noise: 2 * context[:, :1] - context[:, 1:2] + context[:, 2:] + noise,
@@ -185,7 +185,7 @@ def test_moments_alone_are_gaussian_about_the_predicted_mean(context):
 
 
 def test_untrained_model_forecasts_persistence_of_the_state_now():
-    """Through the context that training and rolling out use: the state now, not the one six hours before."""
+    """With the context of training and rollouts, the untrained mean is the current state, not the one six hours before."""
     packed = torch.randint(-5000, 5000, (5, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.int16)
     nothing, passed = Surroundings(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
     samples = Samples(packed, torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0), torch.tensor([3, 1]), passed, nothing)

@@ -145,11 +145,11 @@ def test_artefact_of_another_recipe(trained, here):
     ("option", "value", "message"),
     [
         ("--members", "0", "--members: input should be greater than or equal to 2, not 0"),
-        ("--nfe", "1", "nfe 1: the solver midpoint cannot evaluate exactly so often; the nearest it can do is 2"),
-        ("--nfe", "7", "nearest it can do is 6"),
+        ("--nfe", "1", "nfe 1: the solver midpoint cannot make this number of evaluations; the nearest possible number is 2"),
+        ("--nfe", "7", "nearest possible number is 6"),
         ("--starts", "0", "--starts: input should be greater than 0"),
         ("--lead", "-1", "--lead '-1': expected a multiple of 6 h, such as 12h or 10d"),
-        ("--lead", "300d", "no start in the test part has 7200 h of gap-free truth after it; shorten the forecast"),
+        ("--lead", "300d", "no initial time in the test split has 7200 h of gap-free truth after it; shorten the forecast"),
     ],
 )
 def test_options_that_make_no_sense(trained, option, value, message):

@@ -1,4 +1,4 @@
-"""The scripts in examples/, on a tiny planet."""
+"""Tests of the scripts in examples/, on a tiny planet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def example(name: str):
-    """The script as a module."""
+    """Return the script as a module."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -60,9 +60,9 @@ def test_tables_of_a_study(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     with xr.open_dataset(run / "study.nc", decode_timedelta=True) as study:
         assert study.attrs["recipe_hash"] in printed
-        here = study.isel(setting=int(((study["prior"] == "warm") & (study["nfe"] == 4)).values.argmax()))
+        setting = study.isel(setting=int(((study["prior"] == "warm") & (study["nfe"] == 4)).values.argmax()))
         line = next(line for line in printed.splitlines() if line.startswith("| warm | 4 |"))
-        score = here["crps_6h"].item(), *here["crps_6h_interval"].values, *here["crps_6h_by_seed"].values
+        score = setting["crps_6h"].item(), *setting["crps_6h_interval"].values, *setting["crps_6h_by_seed"].values
         assert numbers(line)[1:6] == pytest.approx(score, abs=1e-4)
     assert "gain in CRPS over the standard prior with 4 evaluations" in printed
     assert {path.name for path in tmp_path.iterdir()} == {f"tiny-{kind}.png" for kind in ("evaluations", "spectra", "leads")}
@@ -78,7 +78,7 @@ def test_adaptive_evaluations_cost_what_constant_ones_do(run, monkeypatch, capsy
     assert [line.split(" | ")[1] for line in lines] == ["constant", "thirds"] * 2
     for constant, thirds, mean in zip(lines[::2], lines[1::2], (4, 6), strict=True):
         assert numbers(constant)[-1] == mean
-        # Six choices of three values each: a third of them lower, a third higher.
+        # There are six choices of three values each: a third of them lower and a third higher.
         assert numbers(thirds.split(" | ")[-1])[0] == pytest.approx(mean, abs=0.7)
 
 
@@ -98,11 +98,11 @@ def test_solver_tables(run, capsys):
     script = example("solver_tables")
     with xr.open_dataset(run / "study.nc") as study:
         script.tables(study)
-        here = study.isel(setting=int(((study["prior"] == "standard") & (study["nfe"] == 2)).values.argmax()))
-        expected = here["crps_6h_by_seed"].mean().item(), here["power_deviation_6h"].item()
+        setting = study.isel(setting=int(((study["prior"] == "standard") & (study["nfe"] == 2)).values.argmax()))
+        expected = setting["crps_6h_by_seed"].mean().item(), setting["power_deviation_6h"].item()
     lines = capsys.readouterr().out.splitlines()
     rows = lines[next(number for number, line in enumerate(lines) if line.startswith("| standard |")) :]
-    assert rows[2].startswith("| midpoint, uniform | **")  # alone, it is the best
+    assert rows[2].startswith("| midpoint, uniform | **")  # as the only solver it is the best
     assert numbers(rows[2])[:2] == pytest.approx(expected, abs=6e-4)
 
 
@@ -117,13 +117,13 @@ def test_joint_and_low_rank(monkeypatch, tmp_path, capsys):
         (f"| {way}", nfe) for way in ("apart", "joint", "end-to-end", "rank-4") for nfe in ("2", "4")
     ]
     assert all("+0.0 (+0.0 to +0.0)" in row[3] for row in rows[:2])
-    # After four steps of training joint, end-to-end and apart may agree in four digits, and which do depends on the processor.
+    # After four training steps some of apart, joint and end-to-end may agree in four digits; which ones depends on the processor.
     assert len({row[2] for row in rows}) >= 4
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory) -> Path:
-    """A run directory as the quick start leaves it, but for fewer days and steps."""
+    """Return a run directory as the quick start leaves it, but with fewer days and steps."""
     run, script = tmp_path_factory.mktemp("quick") / "run", example("quick_start")
     script.SMALL |= {"data__days": 30, "moments__steps": 4, "generator__steps": 4}
     script.main(run)
@@ -131,14 +131,14 @@ def quick(tmp_path_factory) -> Path:
 
 
 def printed_scores(text: str) -> np.ndarray:
-    """The table of CRPS, (lead, forecast)."""
+    """Return the printed table of CRPS, (lead time, forecast)."""
     return np.array([numbers(line) for line in text.splitlines() if re.match(r"\d days", line)])
 
 
 def test_quick_start(quick, capsys):
     script = example("quick_start")
     script.SMALL |= {"data__days": 30, "moments__steps": 4, "generator__steps": 4}
-    script.main(quick)  # all is there: it prints
+    script.main(quick)  # all stages are done, so it only prints
     text = capsys.readouterr().out
     assert "{'time': 4, 'number': 10, 'prediction_timedelta': 4, 'latitude': 8, 'longitude': 16}" in text
     with xr.open_dataset(quick / "scores.nc", decode_timedelta=True) as scores:
@@ -151,12 +151,12 @@ def test_plume_at_a_place(quick):
     source = ast.parse((EXAMPLES / "plume_at_a_place.py").read_text())
     modules = {node.module for node in ast.walk(source) if isinstance(node, ast.ImportFrom)}
     modules |= {name.name for node in ast.walk(source) if isinstance(node, ast.Import) for name in node.names}
-    assert modules == {"__future__", "sys", "numpy", "xarray", "matplotlib.figure"}  # nothing of ours
+    assert modules == {"__future__", "sys", "numpy", "xarray", "matplotlib.figure"}  # nothing of wsdcast
     axis = script.plume(str(quick / "forecast.zarr"), 10, 355).axes[0]
-    assert axis.get_title().startswith("11.25°N 0°E, from 2000-")  # nearest round the circle
+    assert axis.get_title().startswith("11.25°N 0°E, from 2000-")  # the nearest point across 0°E
     with xr.open_zarr(quick / "forecast.zarr", decode_timedelta=True) as forecast:
-        here = forecast.isel(time=0).sel(latitude=11.25, longitude=0)
-        speed = np.hypot(here["10m_u_component_of_wind"], here["10m_v_component_of_wind"]).transpose("number", ...).values
+        point = forecast.isel(time=0).sel(latitude=11.25, longitude=0)
+        speed = np.hypot(point["10m_u_component_of_wind"], point["10m_v_component_of_wind"]).transpose("number", ...).values
     np.testing.assert_allclose(axis.lines[0].get_ydata(), np.median(speed, axis=0), rtol=1e-6)
     np.testing.assert_allclose(axis.lines[0].get_xdata(), [0.25, 0.5, 0.75, 1])
 
@@ -174,7 +174,7 @@ def test_own_moments_model(quick, tmp_path, capsys):
 
 
 def test_the_ridge_regression_is_that_of_least_squares(quick):
-    """At one point, with rows for the penalty added to the equations."""
+    """Compare one point with least squares, with rows for the penalty added to the equations."""
     record = open_analysis(quick / "analysis.zarr")
     model = example("own_moments_model").ridge(record, penalty=3.0)
     now, states = record.now("train"), record.normalise(record.wind[:])
@@ -192,7 +192,7 @@ def test_new_solver(capsys):
     script = example("new_solver")
     columns = script.main()
     orders = [math.log2(errors[-2] / errors[-1]) for errors in columns.values()]
-    assert orders == pytest.approx([3, 3, 2, 3], abs=0.1)  # midpoint is better than its promise on one Gaussian alone
+    assert orders == pytest.approx([3, 3, 2, 3], abs=0.1)  # only on one Gaussian midpoint has a higher order than 2
     printed = capsys.readouterr().out.splitlines()[-1]
     assert numbers(printed) == pytest.approx(orders, abs=6e-3)
     one = torch.tensor([0.8]).double()

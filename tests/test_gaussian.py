@@ -1,4 +1,4 @@
-"""The closed form of a Gaussian's CRPS against the integral, a library, and a large sample."""
+"""Tests of the closed form of a Gaussian's CRPS against the integral, another library, and a large sample."""
 
 from __future__ import annotations
 

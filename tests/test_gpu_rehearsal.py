@@ -1,8 +1,8 @@
-"""What differs on a GPU, walked through without one: on torch's ``meta`` device, which has shapes and no values.
+"""Tests of the code that differs on a GPU, without a GPU: on torch's ``meta`` device, which has shapes but no values.
 
-What a CUDA graph cannot record is what makes the host wait, and is refused (:class:`test_no_waiting.NoWaiting`): copies from and to the
-host, numbers read from tensors, shapes that depend on values. ``meta`` itself refuses to mix devices. A step of training is walked through
-in ``test_no_waiting.py``.
+A CUDA graph cannot record operations that make the host wait: copies from and to the host, values read from tensors, and shapes that depend
+on values. :class:`test_no_waiting.NoWaiting` refuses them. ``meta`` itself refuses to mix devices. ``test_no_waiting.py`` does the same for
+a training step.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from wsdcast.sampling.batches import in_batches
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.warmstart import evaluations, times
-from wsdcast.warmstart.dpm import Statistics
+from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
@@ -50,7 +50,7 @@ def refused() -> Iterator[None]:
 
 
 def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Module]:
-    """Moments and generator of a prior on ``meta``."""
+    """Return the moments function and the generator of a prior, on ``meta``."""
     moments, generator = Moments(widths=(8,), rank=rank), Generator(widths=(8,), attention=(0,))
     told = rank if prior in ("warm", "unblended", "plain-blend", "features-only") else 0
     network = moments_model(moments, True).eval().to(META)
@@ -67,11 +67,11 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
 def solver_of(name: str) -> Callable[..., Tensor]:
     level = torch.linspace(-3, 3, 5, device=META)
     field = torch.ones(5, 2, *GRID, device=META)
-    return evaluations.solver(name, statistics=Statistics(level, field, 0 * field, 0 * field))
+    return evaluations.solver(name, statistics=SolverStatistics(level, field, 0 * field, 0 * field))
 
 
 class Halved(torch.nn.Module):
-    """A network in bfloat16 that autocast, which ``meta`` does not have, would make of it."""
+    """A network in bfloat16. It stands for autocast, which ``meta`` does not support."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -82,14 +82,14 @@ class Halved(torch.nn.Module):
 
 
 class Small(torch.nn.Module):
-    """The least that stands for a generator: a whole U-Net takes a second for each solver under a dispatch mode."""
+    """A small stand-in for a generator. A whole U-Net takes a second for each solver under a dispatch mode."""
 
     def forward(self, x: Tensor, t: Tensor, warmth: Tensor) -> Tensor:
         return x[:, :2] * t[:, None, None, None] + x.mean(dim=1, keepdim=True) * warmth[:, None, None, None]
 
 
 def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.nn.Module, path: Path = STRAIGHT) -> Tensor:
-    """A state from a sampler that nothing refused."""
+    """Return a state from a sampler that runs without a refused operation."""
     moments, _ = parts_of(prior, rank)
     if precision == "bf16":
         generator = Halved(generator)
@@ -108,7 +108,7 @@ def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.
 @pytest.mark.parametrize("solver", RECORDED)
 @pytest.mark.parametrize(("prior", "rank"), ALL)
 def test_every_sampler_can_be_recorded(prior, rank, solver, precision):
-    """As one CUDA graph: every prior, solver and precision."""
+    """Every prior, solver and precision can be recorded as one CUDA graph."""
     state = walked(prior, rank, solver, precision, Small())
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
@@ -136,7 +136,7 @@ def test_the_generator_can_be_recorded(prior, rank, precision):
 
 @pytest.mark.parametrize("solver", TORCHDIFFEQ)
 def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
-    """So they run without a graph (``sampling.sampler_of``); where a release can be recorded, that is no longer needed."""
+    """They run without a graph (``sampling.sampler_of``). If this test fails with a new release, that is no longer needed."""
     moments, generator = parts_of("warm")
     grid = times.uniform(4)
     nfe = evaluations.evaluations(solver, 4)
@@ -153,21 +153,21 @@ def test_moments_alone_can_be_recorded():
             assert sampler(context, noise).shape == noise.shape
 
 
-@pytest.mark.parametrize(("members", "most", "sizes"), [(50, 976, [50]), (50, 68, [50]), (100, 68, [50, 50]), (7, 3, [3, 2, 2])])
-def test_batches_on_a_gpu_hold_no_padding(members, most, sizes):
-    seen = []
+@pytest.mark.parametrize(("members", "largest", "sizes"), [(50, 976, [50]), (50, 68, [50]), (100, 68, [50, 50]), (7, 3, [3, 2, 2])])
+def test_batches_on_a_gpu_hold_no_padding(members, largest, sizes):
+    batch_sizes = []
 
     def sampler(context: Tensor, noise: Tensor) -> Tensor:
-        seen.append(len(noise))
+        batch_sizes.append(len(noise))
         return noise
 
     with refused():
-        state = in_batches(sampler, most)(*(torch.empty(members, channels, 2, 4, device=META) for channels in (4, 2)))
-    assert (seen, state.shape) == (sizes, (members, 2, 2, 4))
+        state = in_batches(sampler, largest)(*(torch.empty(members, channels, 2, 4, device=META) for channels in (4, 2)))
+    assert (batch_sizes, state.shape) == (sizes, (members, 2, 2, 4))
 
 
 class FakeGraph:
-    """A CUDA graph on the CPU: it runs its function again on the memory that it recorded."""
+    """A stand-in for a CUDA graph on the CPU. It runs its function again on the recorded memory."""
 
     recording: list[FakeGraph] = []  # noqa: RUF012
 
@@ -177,7 +177,7 @@ class FakeGraph:
 
 @pytest.fixture
 def fake_cuda(monkeypatch):
-    """Streams and graphs that do nothing, so that what is around a graph runs on the CPU."""
+    """Replace streams and graphs by ones that do nothing, so that the code around a graph runs on the CPU."""
     idle = type("Stream", (), {"wait_stream": lambda self, other: None})
     for name, value in {"CUDAGraph": FakeGraph, "Stream": idle, "current_stream": idle}.items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -203,7 +203,7 @@ def test_a_graph_is_recorded_once_for_each_shape(fake_cuda):
         torch.testing.assert_close(first, context + 2 * noise)
         recorded(noise, context)
         torch.testing.assert_close(first, context + 2 * noise)  # a result is a copy: the next call does not change it
-    assert calls == [3] * 4 + [2] * 4  # three to warm up and one that is recorded
+    assert calls == [3] * 4 + [2] * 4  # three calls to warm up and one that is recorded
 
 
 def test_deterministic_sets_what_it_needs_and_leaves_the_flags(monkeypatch):

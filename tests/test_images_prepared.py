@@ -118,7 +118,7 @@ def test_no_room(tmp_path, monkeypatch):
 
 def test_damaged_or_foreign_files_are_not_opened(tmp_path):
     path = tmp_path / "out"
-    with pytest.raises(UserError, match="no images that wsdcast prepared"):
+    with pytest.raises(UserError, match="not images that wsdcast prepared"):
         open_images(path)
     prepare_images(path, "made", count=10)
     content = {file.name: file.read_bytes() for file in path.iterdir()}
@@ -139,7 +139,7 @@ def test_damaged_or_foreign_files_are_not_opened(tmp_path):
         ("about.json", json.dumps(about | {"parts": {"train": 10, "validation": 1, "test": -1}}).encode()),
     ]:
         (path / name).write_bytes(damaged)
-        with pytest.raises(UserError, match="out: no images that wsdcast prepared, or damaged"):
+        with pytest.raises(UserError, match="out: not images that wsdcast prepared, or damaged"):
             open_images(path)
         (path / name).write_bytes(content[name])
     assert len(open_images(path).images) == 10

@@ -365,7 +365,7 @@ def test_neither_order_nor_chunks_matter(pictures, monkeypatch):
     xr.testing.assert_allclose(sample_statistics(samples[:, ::-1], truth, hidden), found, rtol=1e-5)
     turned_round = sample_statistics(samples[:, :, ::-1, :, ::-1], truth[:, ::-1, :, ::-1], hidden[:, ::-1])
     xr.testing.assert_allclose(turned_round, found, rtol=1e-5)
-    monkeypatch.setattr(scores, "AT_ONCE", 2 * samples[0].size)
+    monkeypatch.setattr(scores, "VALUES_PER_PART", 2 * samples[0].size)
     xr.testing.assert_allclose(sample_statistics(*pictures), found, rtol=1e-6)
 
 

@@ -169,7 +169,7 @@ def test_a_damaged_member_of_a_zip_is_left_out_however_it_is_compressed(tmp_path
 def test_an_archive_that_climbs_out_is_refused(tmp_path, name, make):
     images = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))}
     path = make(tmp_path / "a.archive", images | {name: b"x"})
-    with pytest.raises(UserError, match=r"a.archive: member .* climbs out of the archive's folder"):
+    with pytest.raises(UserError, match=r"a.archive: member .* lies outside of the archive's folder"):
         prepare_images(tmp_path / "out", path, skip_bad=True)
     assert not (tmp_path / "out").exists()
 
@@ -343,7 +343,7 @@ def test_names_of_any_sensible_length_are_read(tmp_path):
 
 def test_sources_that_are_none(tmp_path):
     for path, reason in {
-        tmp_path / "absent": "absent: is not there; give",
+        tmp_path / "absent": "absent: does not exist; give",
         tmp_path / "empty": r"empty: no images in it \(files that end in .bmp",
         tmp_path / "text.txt": "text.txt: neither a folder nor an npz file nor an archive",
         tmp_path / "cut.tar.gz": "cut.tar.gz: neither a folder nor an npz file nor an archive",
@@ -358,17 +358,17 @@ def test_sources_that_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        ({"images": np.zeros((3, 4, 4, 3))}, r"images is float64 \(3, 4, 4, 3\); wanted are uint8"),
-        ({"images": np.zeros((3, 4, 4), np.uint8)}, r"images is uint8 \(3, 4, 4\); wanted"),
-        ({"images": np.zeros((3, 4, 4, 4), np.uint8)}, r"\(3, 4, 4, 4\); wanted"),
-        ({"images": np.zeros((0, 4, 4, 3), np.uint8)}, r"\(0, 4, 4, 3\); wanted"),
+        ({"images": np.zeros((3, 4, 4, 3))}, r"images is float64 \(3, 4, 4, 3\); it must be uint8"),
+        ({"images": np.zeros((3, 4, 4), np.uint8)}, r"images is uint8 \(3, 4, 4\); it must be uint8"),
+        ({"images": np.zeros((3, 4, 4, 4), np.uint8)}, r"\(3, 4, 4, 4\); it must be uint8"),
+        ({"images": np.zeros((0, 4, 4, 3), np.uint8)}, r"\(0, 4, 4, 3\); it must be uint8"),
         ({"images": np.asfortranarray(np.zeros((3, 4, 4, 3), np.uint8))}, "in column order"),
         ({"images": np.array([{"a": 1}])}, r"images is object \(1,\)"),
-        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.array([{}, 1, 2])}, r"labels are object \(3,\); wanted"),
-        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.zeros(2, int)}, r"labels are int64 \(2,\); wanted is one whole number"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.array([{}, 1, 2])}, r"labels are object \(3,\); they must be"),
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.zeros(2, int)}, r"labels are int64 \(2,\); they must be one"),
         ({"images": np.zeros((3, 4, 4, 3), np.uint8), "labels": np.zeros(3)}, "labels are float64"),
-        ({"a": np.zeros((3, 4, 4, 3), np.uint8), "b": np.zeros((3, 4, 4, 3), np.uint8)}, "neither an array named images nor just one"),
-        ({"a": np.zeros(3)}, "neither an array named images nor just one with four axes among a"),
+        ({"a": np.zeros((3, 4, 4, 3), np.uint8), "b": np.zeros((3, 4, 4, 3), np.uint8)}, "needs an array named images, or exactly one"),
+        ({"a": np.zeros(3)}, "needs an array named images, or exactly one with four axes; has a"),
     ],
 )
 def test_an_npz_of_something_else(tmp_path, arrays, reason):
@@ -395,7 +395,7 @@ def test_labels_of_another_number_than_the_images_are_never_read(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", images=noise(30, 8, 8, 3), labels=np.zeros(20_000_000, np.int8))
 
     def refused() -> None:
-        with pytest.raises(UserError, match=r"a.npz: labels are int8 \(20000000,\); wanted is one whole number for each of 30 images"):
+        with pytest.raises(UserError, match=r"a.npz: labels are int8 \(20000000,\); they must be one whole number for each of 30 images"):
             prepare_images(tmp_path / "out", tmp_path / "a.npz")
 
     assert most_memory(refused) < 5_000_000

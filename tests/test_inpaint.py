@@ -113,13 +113,13 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
         (("study", "--visible", "some"), "--visible: input should be a valid number"),
         (("sample", "--contexts", "-1"), "--contexts: input should be greater than or equal to 2, not -1"),
         (("sample", "--samples", "0"), "--samples: input should be greater than or equal to 1, not 0"),
-        (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot evaluate exactly so often; the nearest it can do is 4"),
+        (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot make this number of evaluations; the nearest possible number is 4"),
         (("sample", "--nfe", "0"), "--nfe: input should be greater than 0, not 0"),
-        (("sample", "--solver", "auto"), "--solver: auto is for wind alone; name another solver"),
-        (("sample", "--solver", "dpm3-v3"), "--solver: dpm3-v3 is for wind alone"),
+        (("sample", "--solver", "auto"), "--solver: auto works for wind only; choose another solver"),
+        (("sample", "--solver", "dpm3-v3"), "--solver: dpm3-v3 works for wind only"),
         (("sample", "--warmth", "1.1"), "--warmth: input should be less than or equal to 1"),
         (("sample", "--seed", "-1"), "--seed: input should be greater than or equal to 0"),
-        (("study", "--solvers", "auto"), "--solvers: auto is for wind alone"),
+        (("study", "--solvers", "auto"), "--solvers: auto works for wind only"),
         (("study", "--solvers", "best"), "--solvers: input should be 'auto', 'euler'"),
         (("study", "--priors", "warmer"), "--priors: input should be 'warm', 'standard'"),
         (("study", "--priors", ""), "--priors: tuple should have at least 1 item"),
@@ -147,7 +147,7 @@ def test_the_least_images_go_through_all_stages(tmp_path):
 
 
 def test_tasks_that_show_no_pixels_have_no_visible_share(tmp_path):
-    with pytest.raises(UserError, match=r"--visible 0.3: the task colourise shows no share of the pixels"):
+    with pytest.raises(UserError, match=r"--visible 0.3: the task colourise has no visible pixels"):
         sample(RECIPE.changed(task__kind="colourise"), tmp_path, visible=0.3)
 
 
@@ -188,7 +188,7 @@ def test_greyscale_images_cannot_be_given_colours(tmp_path):
     prepare(recipe, tmp_path / "run")
     before = state(tmp_path / "run")
     for stage in (train, inpaint_study):
-        with pytest.raises(UserError, match="colourise hides the colours of images, and these are greyscale"):
+        with pytest.raises(UserError, match="colourise needs colour images, and these are greyscale"):
             stage(recipe, tmp_path / "run")
         assert state(tmp_path / "run") == before
 

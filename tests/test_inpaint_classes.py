@@ -141,7 +141,7 @@ def test_all_stages_and_the_study(inpainted, tmp_path, monkeypatch):
 
 def test_classes_that_cannot_be_told_are_one_line(inpainted, tmp_path):
     run = inpainted / "run"
-    words = "the prior class-climatology needs the task class, whose contexts tell it; task.kind is inpaint"
+    words = "the prior class-climatology needs contexts that show the class: task.kind is inpaint, not class"
     assert words in refused("inpaint", "train", "--prior", "class-climatology", "--run", str(run))
     assert words in refused("inpaint", "study", "--priors", "class-climatology", "--run", str(run))
     (tmp_path / "wrong.yaml").write_text("name: wrong\ngenerator: {prior: class-climatology}\n")
@@ -149,9 +149,9 @@ def test_classes_that_cannot_be_told_are_one_line(inpainted, tmp_path):
     recipe = CLASSES.changed(data__source=str(folder_of(tmp_path / "photos", 30)))
     prepare(recipe, tmp_path / "run")
     for stage in (train, inpaint_study):
-        with pytest.raises(UserError, match="classes are told by labels, and these images have none"):
+        with pytest.raises(UserError, match="classes come from labels, and these images have no labels"):
             stage(recipe, tmp_path / "run")
-    with pytest.raises(UserError, match="no image for training has the label 7, which others have"):
+    with pytest.raises(UserError, match="have the label 7, which no training image has"):
         _ = labelled([3, 3, 7], 3, 2).classes
 
 

@@ -16,7 +16,7 @@ from wsdcast.images.data.made import MEMORY, made_image
 from wsdcast.images.data.store import Images, open_images, prepare_images
 from wsdcast.images.evaluation import DRAWS
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances
-from wsdcast.images.scores import AT_ONCE, radial_power, sample_statistics
+from wsdcast.images.scores import VALUES_PER_PART, radial_power, sample_statistics
 from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.runs import resources
@@ -65,7 +65,7 @@ def test_statistics_of_samples(shape):
     """Also of large images, whose rings of wavenumbers are no matter of gigabytes."""
     some, hidden = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), np.ones((shape[0], *shape[2:4]), dtype=bool)
     sample_statistics(some[:1, :, :8, :8], some[:1, 0, :8, :8], hidden[:1, :8, :8])  # compiled
-    values = max(some[0].size, min(AT_ONCE, some.size))
+    values = max(some[0].size, min(VALUES_PER_PART, some.size))
     assert 0.3 < peak(lambda: sample_statistics(some, some[:, 0], hidden)) / (memory.STATISTICS * values) < 1.7
 
 
@@ -103,7 +103,7 @@ def test_large_images_of_an_array_are_read_one_by_one(tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     np.savez(tmp_path / "a.npz", images=random.integers(0, 256, (12, 40, 40, 3), dtype=np.uint8))
     prepare_images(tmp_path / "whole", tmp_path / "a.npz")
-    monkeypatch.setattr("wsdcast.images.data.sources.AT_ONCE", 100)
+    monkeypatch.setattr("wsdcast.images.data.sources.BYTES_PER_PIECE", 100)
     prepare_images(tmp_path / "single", tmp_path / "a.npz")
     np.testing.assert_array_equal(open_images(tmp_path / "whole").images, open_images(tmp_path / "single").images)
 

@@ -18,7 +18,7 @@ from test_inpaint import RECIPE, folder_of, prepared, state
 from typer.testing import CliRunner
 
 from wsdcast.cli import app
-from wsdcast.images.classifier import AT_ONCE, _error_rate, extractors, features_of, statistics_of
+from wsdcast.images.classifier import IMAGES_PER_BATCH, _error_rate, extractors, features_of, statistics_of
 from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import open_images
 from wsdcast.images.frechet import FeatureStatistics, frechet_distance
@@ -153,7 +153,7 @@ def test_images_of_one_colour(tmp_path, few_pictures, colours):
     assert np.isnan(row["power_deviation"])
     assert np.isfinite([row[name] for name in ("crps", "psnr", "classifier_distance")]).all()
     page = (run / "report.html").read_text()
-    assert "The true images have none" in page
+    assert "The true images have no power" in page
     assert "samples over power of true images" not in page
     study = inpaint_study(recipe, run, seeds=[0], nfe=[2], ablations=[], visible=[], warmths=[1], priors=["standard"], solvers=["midpoint"])
     assert np.isfinite(study.scores[0]["classifier_distance"])
@@ -196,7 +196,7 @@ def test_features_do_not_depend_on_the_batch(inpainted, images, monkeypatch):
     assert features.std(axis=0).max() > 0
     np.testing.assert_allclose(features_of(extract, some.reshape(4, 10, 16, 16, 3))[2, 3], features[23], atol=1e-6)
     whole = statistics_of(extract, some)
-    monkeypatch.setattr("wsdcast.images.classifier.AT_ONCE", 7)
+    monkeypatch.setattr("wsdcast.images.classifier.IMAGES_PER_BATCH", 7)
     np.testing.assert_allclose(features_of(extract, some), features, atol=1e-6)
     parts = statistics_of(extract, some)
     assert parts.count == whole.count == 40
@@ -206,7 +206,7 @@ def test_features_do_not_depend_on_the_batch(inpainted, images, monkeypatch):
 
 def test_error_rates_by_hand(images):
     part = images.parts["validation"]
-    assert images.count("validation") < AT_ONCE
+    assert images.count("validation") < IMAGES_PER_BATCH
     _, labels = np.unique(images.labels, return_inverse=True)
     truth = torch.from_numpy(labels[part])
 

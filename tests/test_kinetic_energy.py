@@ -1,4 +1,4 @@
-"""Kinetic energy by degree: winds whose harmonics are known, symmetries, sums, and projection by brute force."""
+"""Tests of kinetic energy by degree: winds with known harmonics, symmetries, sums, and explicit projection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random() -> np.random.Generator:
 
 
 def wind_of(grid: Grid, potential: np.ndarray | float, stream: np.ndarray | float, degree: int) -> np.ndarray:
-    """(channel, latitude, longitude) from coefficients (m, l)."""
+    """Return wind (channel, latitude, longitude) from coefficients (m, l)."""
     harmonics = SphericalHarmonics(degree, grid.latitude, grid.longitude.size)
     nothing = np.zeros((degree + 1, degree + 1), dtype=complex)
     (divergent_u, divergent_v), (east, north) = (harmonics.gradient(nothing + of) for of in (potential, stream))
@@ -71,14 +71,14 @@ def test_a_gradient_is_divergent_and_turned_by_a_right_angle_rotational_of_its_d
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_parseval_up_to_the_truncation(random, name):
-    """Every degree's energy is that of its coefficients, and their sum the area mean of (u^2 + v^2) / 2."""
+    """The energy of every degree is that of its coefficients, and the sum is the area mean of (u^2 + v^2) / 2."""
     grid = Grid.regular(name)
     highest = truncation(grid)
     potential, stream = coefficients(random, highest), coefficients(random, highest)
     rotational, divergent = kinetic_energy(wind_of(grid, potential, stream, highest), grid)
     np.testing.assert_allclose(rotational, energy_of(stream), rtol=1e-10)
     np.testing.assert_allclose(divergent, energy_of(potential), rtol=1e-10)
-    # On so fine a grid that cells are as good as points.
+    # The grid is so fine that cell means and point values agree.
     fine = Grid.regular("80x2000")
     wind = wind_of(fine, potential, stream, highest)
     mean = np.average((wind**2).sum(axis=0).mean(axis=-1) / 2, weights=fine.area_weights)
@@ -97,7 +97,7 @@ def test_the_paper_grid_to_its_highest_degree(random):
 
 
 def test_projection_on_every_vector_harmonic_by_quadrature(random):
-    """Of the wind of random potentials, written with scipy's harmonics and integrated on Gaussian latitudes."""
+    """Compare with the wind of random potentials, written with scipy's harmonics and integrated on Gaussian latitudes."""
     highest, grid = 6, Grid.regular("24x13")
     sines, weights = np.polynomial.legendre.leggauss(24)
     chosen = [(degree, order) for degree in range(1, highest + 1) for order in range(-degree, degree + 1)]
@@ -139,7 +139,7 @@ def test_turning_the_globe_and_looking_at_it_in_a_mirror_change_nothing(random, 
     along = wind[..., ::-1] * np.array([-1, 1])[:, None, None]
     for same in (np.roll(wind, 5, axis=-1), across, along, -wind):
         np.testing.assert_allclose(kinetic_energy(same, grid), before, rtol=1e-9, atol=1e-12)
-    # A mirror that leaves v as it is gives another wind.
+    # A mirror image without the change of sign of v is another wind.
     assert np.abs(kinetic_energy(wind[..., ::-1, :], grid)[0] / before[0].clip(1e-9) - 1).max() > 0.1
 
 
@@ -156,7 +156,7 @@ def test_what_is_no_vector_at_a_pole_does_not_count(random):
 
 
 def test_noise_is_spread_over_all_degrees_alike(random):
-    """As many modes 2 l + 1 as a degree has, so much of it: none is amplified, at the truncation or elsewhere."""
+    """White noise has energy in proportion to the 2 l + 1 modes of a degree. No degree is amplified, also not at the truncation."""
     grid = Grid.regular("64x32")
     energy = np.mean(kinetic_energy(random.standard_normal((60, 2, *grid.shape)), grid), axis=(0, 1))[1:]
     per_mode = energy / (2 * np.arange(1, 32) + 1)

@@ -1,4 +1,4 @@
-"""What does not fit in memory is refused before it starts, with figures in units that tell."""
+"""Tests that work that does not fit in memory is refused before it starts, and that sizes have readable units."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def group(directory: Path, limit: str, used: int, files: int, version: int) -> N
 
 
 def test_limits_of_control_groups(tmp_path):
-    """The tightest of a job and of those that it is in counts, less what is taken there; cached files can be given back."""
+    """The limits of a job's group and its parents count, minus the memory used there. Cached files do not count as used."""
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
     membership.write_text("0::/slurm/job\n")
     group(root, "max", 0, 0, version=2)
@@ -61,7 +61,7 @@ def test_limits_of_control_groups(tmp_path):
     assert list(resources._free_in_groups(root, membership)) == [400]
     group(root / "slurm/job", "600", 500, 50, version=2)
     assert list(resources._free_in_groups(root, membership)) == [150, 400]
-    group(root / "slurm/job", "600", 700, 50, version=2)  # over a limit that was lowered
+    group(root / "slurm/job", "600", 700, 50, version=2)  # more than a limit that was lowered
     assert list(resources._free_in_groups(root, membership)) == [0, 400]
 
 
@@ -73,7 +73,7 @@ def test_limits_of_control_groups_of_version_1(tmp_path):
 
 
 def test_a_container_that_does_not_see_its_own_path(tmp_path):
-    """Inside, the group's files are at the root, and its path is that of outside."""
+    """Inside a container the group's files are at the root, but the path in the membership file is the outer one."""
     root, membership = tmp_path / "cgroup", tmp_path / "membership"
     membership.write_text("0::/../outside\n")
     group(root, "2000", 500, 0, version=2)

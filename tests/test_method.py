@@ -1,4 +1,4 @@
-"""The method against closed forms: prior, blending, loss, flow, solver, Algorithms 1 and 2."""
+"""Tests of the method against closed forms: prior, blending, loss, flow, solver, Algorithms 1 and 2."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_standard_prior_is_a_special_case(random):
     context, x = torch.randn(3, 4, 2, 2, generator=random), torch.randn(3, 2, 2, 2, generator=random)
     prior = warm_start(standard_moments(2))(context)
     assert torch.equal(prior.normalise(x), x)
-    for w in (0.0, 0.3, 1.0):  # whatever the warmth
+    for w in (0.0, 0.3, 1.0):  # warmth has no effect
         torch.testing.assert_close(prior.blended(torch.tensor([w])).std, torch.ones(3, 2, 2, 2))
 
 
@@ -96,14 +96,14 @@ def test_path_from_noise_to_data(random):
     torch.testing.assert_close(x[0], noise[0])
     torch.testing.assert_close(x[1], 0.75 * noise[1] + 0.25 * data[1])
     torch.testing.assert_close(x[2], data[2])
-    # Data and noise from a point and its velocity, whatever the time.
-    ahead = t[:, None, None, None]
-    torch.testing.assert_close(x + (1 - ahead) * velocity, data)
-    torch.testing.assert_close(x - ahead * velocity, noise)
+    # At any time, a point and its velocity give data and noise.
+    t_field = t[:, None, None, None]
+    torch.testing.assert_close(x + (1 - t_field) * velocity, data)
+    torch.testing.assert_close(x - t_field * velocity, noise)
 
 
 class Perfect(nn.Module):
-    """The exact velocity where data are N(0, s^2) in normalised space, for any time and at full warmth."""
+    """The exact velocity for data that are N(0, s^2) in normalised space, for any time and at full warmth."""
 
     def __init__(self, s: float) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Perfect(nn.Module):
 
 
 def test_sampling_a_gaussian_gives_its_closed_form(random):
-    """The flow of a Gaussian is x -> mean + s std x; with mean and std of the data predicted, s = 1 and x is the prior's draw."""
+    """With a prior N(mean, std) and data N(0, s^2) in normalised space, the flow takes noise x to mean + s std x."""
     noise = torch.randn(64, 1, 2, 2, generator=random)
     context = torch.zeros(64, 1, 2, 2)
     moments = warm_start(lambda context: (torch.full_like(context, 5.0), torch.full_like(context, 0.5)))
@@ -127,24 +127,24 @@ def test_sampling_a_gaussian_gives_its_closed_form(random):
 
 def test_training_loss_is_algorithm_1_line_by_line(prior, random):
     context, target = torch.randn(3, 4, 4, 5, generator=random), torch.randn(3, 2, 4, 5, generator=random)
-    seen = {}
+    inputs = {}
 
     class Generator(nn.Module):
         def forward(self, x: torch.Tensor, t: torch.Tensor, warmth: torch.Tensor) -> torch.Tensor:
-            seen.update(x=x, t=t, warmth=warmth)
+            inputs.update(x=x, t=t, warmth=warmth)
             return torch.zeros_like(target)
 
     loss = training_loss(Generator(), prior, context, target, draw(target.shape, torch.Generator().manual_seed(7)))
-    again = torch.Generator().manual_seed(7)
-    w, t = torch.rand(3, generator=again), torch.randn(3, generator=again).sigmoid()
-    noise = torch.randn(3, 2, 4, 5, generator=again)
-    wide = w[:, None, None, None]
-    std = wide * torch.maximum(prior.std, 1 - wide) + (1 - wide)
+    same_random = torch.Generator().manual_seed(7)
+    w, t = torch.rand(3, generator=same_random), torch.randn(3, generator=same_random).sigmoid()
+    noise = torch.randn(3, 2, 4, 5, generator=same_random)
+    w_field = w[:, None, None, None]
+    std = w_field * torch.maximum(prior.std, 1 - w_field) + (1 - w_field)
     data = (target - prior.mean) / std
-    assert torch.equal(seen["t"], t)
-    assert torch.equal(seen["warmth"], w)
+    assert torch.equal(inputs["t"], t)
+    assert torch.equal(inputs["warmth"], w)
     x = (1 - t[:, None, None, None]) * noise + t[:, None, None, None] * data
-    torch.testing.assert_close(seen["x"], generator_input(x, context, InformedPrior(prior.mean, std)))
+    torch.testing.assert_close(inputs["x"], generator_input(x, context, InformedPrior(prior.mean, std)))
     torch.testing.assert_close(loss, ((data - noise) ** 2).mean())
 
 
@@ -157,12 +157,12 @@ def test_the_moments_model_gets_no_gradient_from_the_generator(random):
 
 @pytest.mark.parametrize(("error", "warmth"), [(0.5, 0.5**0.5), (0.8, 0.2**0.5), (0.15, 0.85 / 0.9), (0.1, 1.0), (0.01, 1.0), (3.0, 0.0)])
 def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
-    """With std 0.1, Eq. 4 gives 1 - w^2 as long as that of the noise is larger, and 0.1 w + 1 - w beyond w = 0.9."""
+    """With std 0.1, the std of Eq. 4 is 1 - w^2 while 1 - w is larger than 0.1, and 0.1 w + 1 - w beyond w = 0.9."""
     prior = InformedPrior(torch.zeros(4, 2, 3, 3), torch.full((4, 2, 3, 3), 0.1))
-    found = calibrated_warmth(prior, torch.full((4, 2, 3, 3), error))
-    assert found == pytest.approx(warmth, abs=1 / 1024)
-    # What is known, and without error, does not count.
+    calibrated = calibrated_warmth(prior, torch.full((4, 2, 3, 3), error))
+    assert calibrated == pytest.approx(warmth, abs=1 / 1024)
+    # Known pixels, which have no error, do not count.
     unknown = torch.zeros(4, 1, 3, 3, dtype=torch.bool)
     unknown[:, :, 0] = True
-    assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * unknown, unknown) == found
-    assert found == 0 or prior.blended(torch.tensor([found])).normalise(torch.tensor(error)).max() <= 1 + 1e-5
+    assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * unknown, unknown) == calibrated
+    assert calibrated == 0 or prior.blended(torch.tensor([calibrated])).normalise(torch.tensor(error)).max() <= 1 + 1e-5

@@ -1,4 +1,4 @@
-"""What is missing in the truth or in a baseline takes out what needs it and no more, counted."""
+"""Tests that missing values in the truth or a baseline remove only the scores that need them, and that these are counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from wsdcast.runs.artefact import Summary
 from wsdcast.weather.stages import score
 
 PAST = 48
-"""States of the truth before the first start."""
+"""Number of states of the truth before the first initial time."""
 
 
 @pytest.fixture(autouse=True)
@@ -23,11 +23,11 @@ def without_the_page(monkeypatch):
     monkeypatch.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
 
 
-def scored(true: xr.Dataset, place: Path, store: xr.Dataset | None = None) -> tuple[Summary, xr.Dataset]:
-    source = write(true, place / "truth.zarr")
+def scored(true: xr.Dataset, directory: Path, store: xr.Dataset | None = None) -> tuple[Summary, xr.Dataset]:
+    source = write(true, directory / "truth.zarr")
     store = forecast_dataset() if store is None else store
-    summary = wsdcast.score_forecast(write(store, place / "model.zarr"), source, place / "run")
-    return summary, opened_scores(place / "run")
+    summary = wsdcast.score_forecast(write(store, directory / "model.zarr"), source, directory / "run")
+    return summary, opened_scores(directory / "run")
 
 
 def area_mean(field: np.ndarray) -> float:
@@ -35,7 +35,7 @@ def area_mean(field: np.ndarray) -> float:
 
 
 def climatology_by_hand(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fair CRPS of some states as members and absolute error of their mean, v at the first lead time, by start."""
+    """Return fair CRPS with states as members, and the absolute error of their mean: for v at the first lead time, by initial time."""
     count, crps, error = len(states), [], []
     for start in STARTS:
         true = weather(start + LEADS[:1])[0, 1]
@@ -62,11 +62,11 @@ def test_a_past_state_with_a_gap_takes_out_itself_alone(lost, tmp_path):
 
 
 def test_a_baseline_without_values_is_left_out(tmp_path):
-    """The truth has no states at the starts: no persistence, and all else is scored as it is with them."""
+    """If the truth has no states at the initial times, there is no persistence, and all other scores are unchanged."""
     summary, scores = scored(truth_dataset().drop_sel(time=STARTS), tmp_path / "without")
     _, whole = scored(truth_dataset(), tmp_path / "with")
     assert list(scores["forecast"].values) == ["model", "climatology", "climatological mean"]
-    assert summary.facts["dropped"].startswith("5 of 18")  # a day after a start is the next one
+    assert summary.facts["dropped"].startswith("5 of 18")  # a day after an initial time comes the next one
     assert summary.facts["left out"] == scores.attrs["left_out"] == "persistence, missing at 13 of 13 starts and lead times"
     ours, theirs = (one["crps_fair_by_start"].sel(forecast=["model", "climatological mean"]) for one in (scores, whole))
     np.testing.assert_array_equal(ours[:, :, :2], theirs[:, :, :2])
@@ -91,7 +91,7 @@ def test_without_any_past_there_is_no_climatology(tmp_path):
 
 
 def test_the_file_that_lacks_everything_is_named(tmp_path):
-    """A forecast whose members have gaps in different places, and a truth without the times."""
+    """First every member has a gap at another point, then the truth lacks all valid times."""
     patchy = forecast_dataset()
     for number in range(4):
         patchy[NAMES[0]][:, number, :, 3, number] = np.nan

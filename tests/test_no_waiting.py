@@ -1,4 +1,4 @@
-"""No step of training makes the host wait for the device: seen from what torch is asked to do, so that it needs no GPU."""
+"""Test that no training step makes the host wait for the device. The test inspects torch's operations, so it needs no GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import How
+from test_training import Settings
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,21 +25,21 @@ DEPENDS_ON_DATA = ("nonzero", "masked_select", "unique", "_unique2", "unique_con
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses all for which the host would wait: numbers and shapes that depend on the device's, and copies from or to it."""
+    """Refuse every operation for which the host waits: values or shapes that depend on device data, and copies from or to the device."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
         self.device = device
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        devices = {one.device.type for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)}
+        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         name = function.overloadpacket.__name__
         if self.device in devices and (name in DEPENDS_ON_DATA or (function.overloadpacket is torch.ops.aten.index and _masked(args))):
             raise AssertionError(f"{name} waits for the device")
         result = function(*args, **(kwargs or {}))
-        after = devices | {one.device.type for one in tree_leaves(result) if isinstance(one, Tensor)}
-        # A single number of the host's goes with the call; anything else would be a copy.
-        numbers = all(one.dim() == 0 for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor) and one.device.type == "cpu")
+        after = devices | {leaf.device.type for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
+        # A single number of the host is passed with the call. Any other tensor of the host would be copied.
+        numbers = all(leaf.dim() == 0 for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and leaf.device.type == "cpu")
         if len(after) > 1 and (name in ("copy_", "_to_copy", "_copy_from", "_foreach_copy_", "to") or not numbers):
             raise AssertionError(f"{name} between {' and '.join(sorted(after))}")
         return result
@@ -71,7 +71,7 @@ def both_losses(model: nn.ModuleDict, batch: FlowBatch) -> Tensor:
 
 
 def case(name: str) -> tuple[Any, Any, Any]:
-    """Network, loss and a batch."""
+    """Return network, loss and a batch."""
     torch.manual_seed(0)
     context, target = torch.randn(SAMPLES, 2 * CHANNELS, *GRID), torch.randn(SAMPLES, CHANNELS, *GRID)
     draws = Draws(torch.rand(SAMPLES), torch.rand(SAMPLES), torch.randn_like(target))
@@ -95,7 +95,7 @@ def test_steps_leave_their_numbers_on_the_device(name, precision):
     model, loss_of, batch = case(name)
     before = [parameter.clone() for parameter in model.parameters()]
     training = Training.of(model, torch.Generator())
-    steps = fit(training, lambda chosen, mine: batch, loss_of, 4 * SAMPLES, How(batch=SAMPLES, accumulate=2, precision=precision), 0)
+    steps = fit(training, lambda chosen, part: batch, loss_of, 4 * SAMPLES, Settings(batch=SAMPLES, accumulate=2, precision=precision), 0)
     with NoWaiting("cpu"):
         taken = list(islice(steps, 4))
     assert [step.number for step in read(taken)] == [0, 1, 2, 3]
@@ -105,15 +105,15 @@ def test_steps_leave_their_numbers_on_the_device(name, precision):
 @pytest.mark.parametrize("name", ["moments", "flow", "flow, recompute", "joint"])
 def test_steps_copy_nothing_from_or_to_the_device(name):
     model, loss_of, batch = case(name)
-    context, target, *rest = batch
-    if rest:
-        draws, prior = rest
-        there = informed_prior(prior.mean.to("meta"), prior.std.to("meta")) if prior else None
-        rest = [Draws(*(drawn.to("meta") for drawn in draws)), there]
-    batch = type(batch)(context.to("meta"), target.to("meta"), *rest)
+    context, target, *others = batch
+    if others:
+        draws, prior = others
+        prior_on_meta = informed_prior(prior.mean.to("meta"), prior.std.to("meta")) if prior else None
+        others = [Draws(*(drawn.to("meta") for drawn in draws)), prior_on_meta]
+    batch = type(batch)(context.to("meta"), target.to("meta"), *others)
     training = Training.of(model.to("meta"), torch.Generator())
-    training.optimiser = torch.optim.AdamW(training.model.parameters(), foreach=True)  # the fused one knows no such device
-    steps = fit(training, lambda chosen, mine: batch, loss_of, 4 * SAMPLES, How(batch=SAMPLES, accumulate=2), 0)
+    training.optimiser = torch.optim.AdamW(training.model.parameters(), foreach=True)  # the fused one does not support meta
+    steps = fit(training, lambda chosen, part: batch, loss_of, 4 * SAMPLES, Settings(batch=SAMPLES, accumulate=2), 0)
     with NoWaiting("meta"):
         taken = list(islice(steps, 4))
     assert all(step.loss.device.type == step.gradient.device.type == "meta" for step in taken)

@@ -25,7 +25,7 @@ TOLERANCE = 1e-6
 
 
 def oracle_weights() -> dict[str, np.ndarray]:
-    """Area of every cell in each region, from the sines of its bounds, of sum 1, (latitude, longitude)."""
+    """Return the area of every cell in each region, (latitude, longitude), from the sines of its bounds. The areas sum to 1."""
     area = np.empty((121, 240))
     for row, latitude in enumerate(LATITUDES):
         north, south = min(90.0, latitude + 0.75), max(-90.0, latitude - 0.75)
@@ -46,7 +46,7 @@ WEIGHTS = oracle_weights()
 
 
 def with_speed(wind: np.ndarray) -> np.ndarray:
-    """(..., 2, latitude, longitude) to (..., 3, latitude, longitude) in double precision."""
+    """Add speed to u and v: (..., 2, latitude, longitude) to (..., 3, latitude, longitude), in double precision."""
     u, v = np.moveaxis(wind.astype(np.float64), -3, 0)
     return np.stack([u, v, np.sqrt(u * u + v * v)], axis=-3)
 
@@ -64,7 +64,7 @@ def smooth(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def plain() -> tuple[xr.Dataset, xr.Dataset]:
-    """Forecasts and truth as the package keeps them."""
+    """Return forecasts and truth in the layout of the package."""
     random = np.random.default_rng(0)
     truth = smooth(random, (2, STARTS, 1))
     members = 0.6 * truth[:, :, None] + 0.5 * smooth(random, (2, STARTS, MEMBERS, 1)) + 0.3
@@ -84,13 +84,13 @@ def turned(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def weatherbench(dataset: xr.Dataset) -> xr.Dataset:
-    """As the forecasts of others are there: members first, longitude before latitude, south to north."""
+    """Return the dataset as forecasts in WeatherBench 2 are stored: members first, longitude before latitude, south to north."""
     named = dataset.rename(number="realization") if "number" in dataset.dims else dataset
     return named.isel(latitude=slice(None, None, -1)).transpose(..., "longitude", "latitude")
 
 
 def short(dataset: xr.Dataset) -> xr.Dataset:
-    """Another's words for everything, a height, and nothing said of units."""
+    """Return the dataset with other names everywhere, a height coordinate, and no units."""
     words = {"latitude": "lat", "longitude": "lon", "number": "sample", "time": "init_time", "prediction_timedelta": "lead_time"}
     known = {name: word for name, word in (words | {long: name for name, long in NAMES.items()}).items() if name in dataset.variables}
     plain = dataset.rename(known).expand_dims(height=[10.0])
@@ -109,7 +109,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def read(request, plain, tmp_path_factory) -> tuple[np.ndarray, np.ndarray]:
-    """Ensemble (time, member, lead, channel, latitude, longitude) and truth, from files in some layout."""
+    """Return ensemble (time, member, lead, channel, latitude, longitude) and truth, from files in a layout."""
     winds = []
     for name, dataset in zip(("forecast", "truth"), plain, strict=True):
         path = tmp_path_factory.mktemp("layout") / f"{name}.nc"
@@ -121,7 +121,7 @@ def read(request, plain, tmp_path_factory) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def written(plain) -> tuple[np.ndarray, np.ndarray]:
-    """The same without any reader, with speed and in double precision, (time, member, channel, latitude, longitude)."""
+    """Return the same without any reader, with speed and in double precision, (time, member, channel, latitude, longitude)."""
     forecast, truth = (np.stack([dataset[name].values for name in NAMES.values()], axis=-3) for dataset in plain)
     return with_speed(forecast)[:, :, 0], with_speed(truth)[:, 0]
 
@@ -142,7 +142,7 @@ def scores(sums) -> xr.Dataset:
 
 
 def area_means(fields: np.ndarray) -> dict[str, np.ndarray]:
-    """Of (time, channel, latitude, longitude) over each region and all starts, (channel)."""
+    """Return the mean of (time, channel, latitude, longitude) over each region and all initial times, (channel)."""
     return {region: (fields * weight).sum(axis=(-2, -1)).mean(axis=0) for region, weight in WEIGHTS.items()}
 
 
@@ -162,7 +162,7 @@ def test_weights_are_those_of_the_grid():
     grid = Grid(LATITUDES, LONGITUDES)
     share = grid.area_weights / grid.area_weights.sum() / 240
     np.testing.assert_allclose(share, WEIGHTS["globe"][:, 0], rtol=TOLERANCE)
-    assert grid.area_weights[0] == pytest.approx(5.18e-3, rel=1e-2)  # not 0, as the cosine would have it
+    assert grid.area_weights[0] == pytest.approx(5.18e-3, rel=1e-2)  # the cosine would give 0
 
 
 def test_crps(written, scores):
@@ -196,7 +196,7 @@ def test_rank_histogram(written, scores):
 
 
 def test_rank_histogram_of_numbers_that_are_often_equal(plain):
-    """Equal members share out the rank among the places that they leave to it, to the precision of as many throws as there are points."""
+    """With ties all possible ranks are equally likely. The precision is that of one draw per point."""
     grid = Grid(LATITUDES, LONGITUDES)
     ensemble, truth = (np.round(read_wind(dataset.isel(time=0)) / 4) for dataset in plain)
     found = statistics(ensemble, truth, grid)["rank_histogram"].sel(region="globe").isel(prediction_timedelta=0)
@@ -248,7 +248,7 @@ def test_brier_score_and_reliability(written, scores):
 
 
 def test_zonal_spectrum(written, sums, scores):
-    """By sums of cosines and sines, not by a fast transform."""
+    """The spectrum is compared with sums of cosines and sines, not with a fast transform."""
     angle = 2 * np.pi * np.outer(np.arange(121), np.arange(240)) / 240
     circumference = 2 * np.pi * 6367.5e3 * np.cos(np.radians(LATITUDES[1:-1]))
 
@@ -273,7 +273,7 @@ def test_zonal_spectrum(written, sums, scores):
 
 
 def test_one_member_is_scored_as_a_deterministic_forecast(plain):
-    """CRPS is the absolute error, there is no spread to judge, and nothing else is missing."""
+    """With one member CRPS is the absolute error and there is no spread. No other score is missing."""
     grid = Grid(LATITUDES, LONGITUDES)
     forecast, truth = (read_wind(dataset.isel(time=0)) for dataset in plain)
     found = xr.merge([function(forecast[:1], truth, grid) for function in (statistics, joint_statistics)])

@@ -1,4 +1,4 @@
-"""How much memory a network takes, and that what does not fit is refused before it starts."""
+"""Tests of the estimated memory of a network, and that work that does not fit is refused before it starts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from wsdcast.runs.errors import UserError
 
 
 def test_peak_of_a_chain():
-    """Of two layers with a ReLU between: input of a layer, its output and nothing else are there at a time in inference."""
+    """For two layers with a ReLU between, inference holds only the input and the output of one layer at a time."""
     network = nn.Sequential(nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 10, bias=False))
     assert peak_memory(network, (1, 10), training=False) == 2 * 4000
-    # In training both gradients of the weights (40,000 bytes each) and the gradients of the activations too.
+    # Training also holds the gradients of both weights (40,000 bytes each) and of the activations.
     assert 80_000 < peak_memory(network, (1, 10), training=True) < 80_000 + 4 * 4000 + 200
     assert all(parameter.device.type == "cpu" and parameter.requires_grad for parameter in network.parameters())
 
@@ -45,7 +45,7 @@ def test_training_memory_adds_up():
 
 @pytest.fixture
 def full(monkeypatch):
-    """A machine whose memory is taken, but for a little."""
+    """Return a function that makes the machine's free memory very small."""
     return lambda: monkeypatch.setattr(resources, "free_memory", lambda: 10_000)
 
 

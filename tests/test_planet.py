@@ -24,12 +24,12 @@ def precise() -> Planet:
 
 @pytest.fixture(scope="module")
 def weather(precise: Planet) -> np.ndarray:
-    """A developed state."""
+    """Return a state after spin-up."""
     return next(precise.run(spin_up=20 * 86400.0))
 
 
 def energy(planet: Planet, state: np.ndarray) -> float:
-    """Kinetic and available potential energy of the two layers, -1/2 of psi times q, m2 s-2."""
+    """Return the kinetic and available potential energy of the two layers, -1/2 of psi times q, m2 s-2."""
     product = planet.streamfunction(state).conj() * state
     return -0.5 * float((product[0].sum() + 2 * product[1:].sum()).real)
 
@@ -59,7 +59,7 @@ def test_advection_alone_conserves_energy_and_potential_enstrophy(precise, weath
         k3 = precise.tendency(state + h / 2 * k2, sources=False)
         k4 = precise.tendency(state + h * k3, sources=False)
         state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-    # The flow has changed, the two invariants have not.
+    # The flow has changed, but the two invariants have not.
     assert mean_square(state - weather).sum() > 0.02 * mean_square(weather).sum()
     assert energy(precise, state) == pytest.approx(energy(precise, weather), rel=1e-5)
     assert enstrophy(precise, state) == pytest.approx(enstrophy(precise, weather), rel=1e-5)
@@ -84,9 +84,9 @@ def test_stirring_has_the_size_that_is_asked(precise, weather):
         vorticity = precise.stirring(weather, random)
         u, v = precise.wind(vorticity * precise.inverse_barotropic)
         squares.append(((u**2 + v**2) * precise.cell_area).sum() / 2)
-    asked = SMALL.stirring * np.sqrt(SMALL.time_step / 3600)
-    # What is pushed has divergence too, which the vorticity does not keep; hence a little less.
-    assert 0.6 * asked < np.sqrt(np.mean(squares)) <= asked
+    expected = SMALL.stirring * np.sqrt(SMALL.time_step / 3600)
+    # The random wind also has divergence, which the vorticity does not keep, so the result is a little smaller.
+    assert 0.6 * expected < np.sqrt(np.mean(squares)) <= expected
 
 
 @pytest.mark.slow
@@ -105,16 +105,16 @@ def test_same_seed_same_bits_whatever_the_threads():
 
 
 def test_other_seeds_are_other_planets_and_other_weather():
-    one, other = (next(Planet(SMALL).run(seed=seed, spin_up=86400.0)) for seed in (0, 1))
-    waves = one.copy()
-    waves[0] = 0  # without the zonal mean, which both begin with
-    assert mean_square(one - other).sum() > 0.05 * mean_square(waves).sum()
+    first, second = (next(Planet(SMALL).run(seed=seed, spin_up=86400.0)) for seed in (0, 1))
+    waves = first.copy()
+    waves[0] = 0  # without the zonal mean, which is the same at the beginning of both
+    assert mean_square(first - second).sum() > 0.05 * mean_square(waves).sum()
     assert np.abs(Planet(SMALL, seed=1).land - Planet(SMALL, seed=0).land).max() > 0.5
 
 
 @pytest.mark.slow
 def test_weather_is_like_weather():
-    """Winds, spectrum and growth of errors of the default planet, as the documentation states them."""
+    """The default planet has the winds, spectrum and error growth that the documentation states."""
     planet = Planet()
     states = list(islice(planet.run(spin_up=50 * 86400.0, interval=86400.0), 20))
     u, v = planet.wind(np.stack([planet.streamfunction(state)[..., LOWER] for state in states], axis=-1))
@@ -159,6 +159,6 @@ def test_stable_for_ten_years():
 
 
 def test_a_planet_that_is_stirred_too_much_is_refused():
-    """Its winds overflow in the spin-up; as zeros they would end in a store."""
+    """Its winds overflow in the spin-up. Without the check they would be stored as zeros."""
     with pytest.raises(UserError, match=r"data.stirring 5: the planet's winds grow without bounds; it is stable up to about 0.7"):
         list(simulation(2, 0, 5.0, Grid.regular("16x8")).blocks(4))

@@ -1,4 +1,4 @@
-"""Prepared records: gaps, splits, and real wind."""
+"""Tests of prepared records: gaps, splits, and real wind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analys
 
 @pytest.fixture
 def gappy() -> np.ndarray:
-    """30 steps with the 8th and the 20th missing."""
+    """Return 30 six-hourly times. Steps 8 and 20 of 32 are missing."""
     return np.delete(six_hourly("2020-01-01", 32), [8, 20])
 
 
@@ -41,7 +41,7 @@ def test_no_sample_straddles_a_gap_or_a_split(gappy):
                 window = slice(index - 1, index + steps + 1)
                 whole = index + steps < gappy.size and inside[window].all() and (np.diff(gappy[window]) == STEP).all()
                 assert (index in found) == whole
-    # Training is steps 0 to 7 and 9 to 11: states now 1 to 6, and 10.
+    # Training has the steps 0 to 7 and 9 to 11, so the current state can be 1 to 6, or 10.
     assert record.now("train").tolist() == [1, 2, 3, 4, 5, 6, 9]
 
 
@@ -84,7 +84,7 @@ def test_recipe_times_may_name_a_zone(tmp_path):
 @needs_shared
 @pytest.mark.parametrize("grid", ["64x32", "240x121"])
 def test_real_wind(tmp_path, grid):
-    """All of it at 64x32; at the paper's 240x121 the same code."""
+    """The whole real record is prepared at 64x32. The paper's 240x121 uses the same code."""
     source = SHARED / "wind" / "*.nc"
     wsdcast.prepare("gfs", tmp_path / "run", source=str(source), grid=grid)
     record = open_analysis(tmp_path / "run/analysis.zarr")

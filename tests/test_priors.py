@@ -1,4 +1,4 @@
-"""Priors beside the method's own, the correlated one, and training both networks at once."""
+"""Tests of the ablations' priors, the correlated prior, and joint training of both networks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prior(random) -> CorrelatedPrior:
 
 
 def dense(prior: CorrelatedPrior) -> torch.Tensor:
-    """L as a matrix, (batch, n, n)."""
+    """Return L as a dense matrix, (batch, n, n)."""
     v = prior.factors.flatten(2).transpose(1, 2)
     return torch.diag_embed(prior.std.flatten(1)) + v @ v.transpose(1, 2)
 
@@ -59,18 +59,18 @@ def test_correlated_prior_is_that_of_the_dense_matrix(prior, random):
 
 def test_correlations_vanish_at_no_warmth(prior, random):
     x = torch.randn(5, *SHAPE, generator=random).double()
-    cold = prior.blended(torch.zeros(1).double())
-    torch.testing.assert_close(cold.normalise(x), x - prior.mean)
-    whole = prior.blended(torch.ones(1).double())
-    torch.testing.assert_close(whole.normalise(x), prior.normalise(x))
-    # In between L is the blended diagonal plus the share of V V^T that Eq. 4 leaves of a std near 0, w^2.
+    at_zero = prior.blended(torch.zeros(1).double())
+    torch.testing.assert_close(at_zero.normalise(x), x - prior.mean)
+    at_one = prior.blended(torch.ones(1).double())
+    torch.testing.assert_close(at_one.normalise(x), prior.normalise(x))
+    # In between, L is the blended diagonal plus w^2 V V^T, since Eq. 4 leaves the share w^2 of a std near 0.
     w = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0]).double()
-    half = prior.blended(w)
+    between = prior.blended(w)
     v = prior.factors.flatten(2).transpose(1, 2)
     expected = torch.diag_embed(InformedPrior(prior.mean, prior.std).blended(w).std.flatten(1)) + w[:, None, None] ** 2 * v @ v.transpose(
         1, 2
     )
-    torch.testing.assert_close(dense(half), expected)
+    torch.testing.assert_close(dense(between), expected)
 
 
 def test_unblended_correlations_stay(prior, random):
@@ -91,7 +91,7 @@ def test_features_of_a_correlated_prior_hold_its_patterns(prior):
 
 
 def test_likelihood_is_highest_at_the_pattern_of_the_data(random):
-    """Data with one strong common pattern: the likelihood with rank 1 beats the best diagonal one by the gain known in closed form."""
+    """For data with one strong common pattern, rank 1 beats the best diagonal prior in likelihood by a gain known in closed form."""
     pattern = torch.ones(1, 1, 8)
     amount = torch.randn(4096, 1, 1, generator=random)
     data = 0.1 * torch.randn(4096, 1, 8, generator=random) + amount * pattern * 0.5
@@ -129,7 +129,7 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
     torch.testing.assert_close(prior_maker("mean-only")(mean, std).features()[:, :2], mean)
     only_told = prior_maker("features-only")(mean, std)
     torch.testing.assert_close(only_told.blended(w).normalise(x), x)
-    torch.testing.assert_close(only_told.blended(w).features(), warm.features())  # as they are, whatever the warmth
+    torch.testing.assert_close(only_told.blended(w).features(), warm.features())  # not blended, for any warmth
     torch.testing.assert_close(prior_maker("unblended")(mean, std).blended(w).normalise(x), warm.normalise(x))
     for w in (0.0, 1.0):
         blended = prior_maker("plain-blend")(mean, std).blended(torch.tensor([w]))
@@ -147,8 +147,8 @@ def test_standard_and_fixed_moments_do_not_look_at_the_context(random):
     assert torch.equal(std, field.abs().expand(3, *SHAPE))
 
 
-class Told(nn.Module):
-    """A generator that sees the state and the features in every point, a small perceptron."""
+class SmallGenerator(nn.Module):
+    """A small generator: at every point a perceptron of state, features, time and warmth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ class Told(nn.Module):
 
 
 class Constant(nn.Module):
-    """Moments that do not depend on the context, two numbers to train."""
+    """Moments that do not depend on the context. Mean and log std are two trainable numbers."""
 
     def __init__(self, mean: float, std: float) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Constant(nn.Module):
 
 def trained_together(loss_of, steps: int = 400) -> tuple[Constant, list[float]]:
     torch.manual_seed(0)
-    generator, moments, random = Told(), Constant(0.5, 0.7), torch.Generator().manual_seed(1)
+    generator, moments, random = SmallGenerator(), Constant(0.5, 0.7), torch.Generator().manual_seed(1)
     optimiser = torch.optim.Adam([*generator.parameters(), *moments.parameters()], lr=1e-2)
     losses = []
     for _ in range(steps):
@@ -186,7 +186,7 @@ def trained_together(loss_of, steps: int = 400) -> tuple[Constant, list[float]]:
 
 
 def test_networks_collude_unless_the_std_is_detached():
-    """Appendix E: left to the generator's loss alone, the std leaves the data behind, because then the velocity is easy to tell."""
+    """Appendix E: with only the generator's loss the std grows far beyond the data's, because this makes the velocity easy to predict."""
 
     def everything(generator, moments, context, target, draws):
         return training_loss(generator, InformedPrior(*moments(context)), context, target, draws)
@@ -198,7 +198,7 @@ def test_networks_collude_unless_the_std_is_detached():
     colluding, losses = trained_together(everything)
     honest, honest_losses = trained_together(detached)
     assert np.mean(losses[-50:]) < 0.75 * np.mean(honest_losses[-50:])  # the loss looks better
-    assert colluding.log_std.exp().item() > 2  # four times the data's and growing
+    assert colluding.log_std.exp().item() > 2  # four times the data's std, and growing
     assert honest.log_std.exp().item() == pytest.approx(0.7)
 
 
@@ -218,7 +218,7 @@ def test_only_end_to_end_does_the_generator_teach_the_mean(random):
     gradients = {}
     for end_to_end in (False, True):
         torch.manual_seed(0)
-        generator, moments = Told(), Constant(0.5, 0.7)
+        generator, moments = SmallGenerator(), Constant(0.5, 0.7)
         joint_loss(
             generator, moments, InformedPrior, context, target, draw(target.shape, torch.Generator().manual_seed(1)), end_to_end
         ).backward()
@@ -231,7 +231,7 @@ def test_only_end_to_end_does_the_generator_teach_the_mean(random):
 
 
 def test_moments_of_a_foreign_model_start_the_flow():
-    """Any callable will do; here a line fitted by numpy."""
+    """Any callable can be the moments model. This one is a line fitted by numpy."""
     slope = np.polyfit([0.0, 1.0, 2.0], [1.0, 3.0, 5.0], 1)
     foreign = lambda context: (slope[0] * context + slope[1], torch.full_like(context, 0.1))  # noqa: E731
     prior = warm_start(foreign)(torch.tensor([[[4.0]]]))
@@ -239,24 +239,24 @@ def test_moments_of_a_foreign_model_start_the_flow():
 
 
 def test_a_correlated_prior_keeps_its_precision_under_autocast(prior, random):
-    """As in training with bf16: torch solves no equations in bfloat16, and products in it would not undo each other."""
-    alike = CorrelatedPrior(prior.mean.float(), prior.std.float(), factors=prior.factors.float())
+    """Training in bf16 does this. torch cannot solve equations in bfloat16, and normalising would not undo denormalising in it."""
+    single = CorrelatedPrior(prior.mean.float(), prior.std.float(), factors=prior.factors.float())
     x = torch.randn(prior.mean.shape, generator=random)
     calls = [
-        lambda: alike.log_prob(x),
-        lambda: alike.normalise(x),
-        lambda: alike.denormalise(x),
-        lambda: alike.sample(x),
-        lambda: alike.marginal_std(),
-        lambda: alike.blended(torch.full((5,), 0.5)).normalise(x),
-        lambda: alike.blended(torch.full((5,), 0.5)).features(),
+        lambda: single.log_prob(x),
+        lambda: single.normalise(x),
+        lambda: single.denormalise(x),
+        lambda: single.sample(x),
+        lambda: single.marginal_std(),
+        lambda: single.blended(torch.full((5,), 0.5)).normalise(x),
+        lambda: single.blended(torch.full((5,), 0.5)).features(),
     ]
     for call in calls:
         expected = call()
         with torch.autocast("cpu", torch.bfloat16):
-            found = call()
-        assert found.dtype == torch.float32
-        assert torch.equal(found, expected)
+            result = call()
+        assert result.dtype == torch.float32
+        assert torch.equal(result, expected)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -267,15 +267,15 @@ def test_moments_have_the_precision_of_the_context_under_autocast(rank):
     context = torch.randn(3, 4, 8, 16)
     exact = model(context)
     with torch.autocast("cpu", torch.bfloat16):
-        found = model(context)
-    assert [field.dtype for field in found] == [torch.float32] * len(exact)
-    for field, expected in zip(found, exact, strict=True):
+        result = model(context)
+    assert [field.dtype for field in result] == [torch.float32] * len(exact)
+    for field, expected in zip(result, exact, strict=True):
         assert 0 < (field - expected).abs().max() < 0.05 * expected.abs().max()
 
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_a_step_in_bf16_with_a_correlated_prior(joint):
-    """Its loss is near that in float32, and so are its gradients."""
+    """Loss and gradients are near those in float32."""
     losses, gradients = {}, {}
     for precision in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
@@ -311,13 +311,13 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     times = six_hourly("2020-01-01", shape[0])
     mean, std = np.array([1, -2], np.float32), np.array([5, 6], np.float32)
     record = Analysis(wind, times, Grid.regular("4x2"), mean, std, times[-20], times[-10])
-    found = climatology(record)
+    moments = climatology(record)
     assert max(read) == STATES_IN_MEMORY
     assert sum(read) == shape[0] - 20
     states = record.normalise(PackedWind(wind.values[:-20])[:]).astype(np.float64)
-    np.testing.assert_allclose(found[0], states.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(found[1], np.maximum(states.std(axis=0), MINIMUM_STD), rtol=1e-6)
-    assert found[1][0, 0, 0] == np.float32(MINIMUM_STD)
+    np.testing.assert_allclose(moments[0], states.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(moments[1], np.maximum(states.std(axis=0), MINIMUM_STD), rtol=1e-6)
+    assert moments[1][0, 0, 0] == np.float32(MINIMUM_STD)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.01])
@@ -325,7 +325,7 @@ def test_the_weight_of_the_moments_loss_scales_their_gradients_alone(weight, ran
     context, target = torch.zeros(8, 1, 4), torch.randn(8, 1, 4, generator=random)
     draws = draw(target.shape, random)
     torch.manual_seed(0)
-    generator, moments = Told(), Constant(0.5, 0.7)
+    generator, moments = SmallGenerator(), Constant(0.5, 0.7)
     loss = joint_loss(generator, moments, InformedPrior, context, target, draws, moments_weight=weight)
     loss.backward()
     alone, own = Constant(0.5, 0.7), Constant(0.5, 0.7)
@@ -343,13 +343,13 @@ def test_the_weight_of_the_moments_loss_scales_their_gradients_alone(weight, ran
         (TrainingTimes(), lambda t: norm.cdf(logit(t))),
         (TrainingTimes(mean=-0.5, scale=2.0), lambda t: norm.cdf((logit(t) + 0.5) / 2)),
         (TrainingTimes(kind="uniform"), lambda t: t),
-        # The authors': sigma = (1 - t) / t is exp(1.2 n - 1.2) with a standard normal n.
+        # The authors use sigma = (1 - t) / t = exp(1.2 n - 1.2) with a standard normal n.
         (TrainingTimes(mean=1.2, scale=1.2), lambda t: norm.sf((np.log((1 - t) / t) + 1.2) / 1.2)),
     ],
     ids=["logit-normal", "shifted", "uniform", "the authors'"],
 )
 def test_training_times_have_their_distribution(times, distribution):
-    pairs = lambda chosen, mine: Pairs(torch.zeros(chosen.numel(), 1, 1, 1), torch.zeros(chosen.numel(), 1, 1, 1))  # noqa: E731
+    pairs = lambda chosen, part: Pairs(torch.zeros(chosen.numel(), 1, 1, 1), torch.zeros(chosen.numel(), 1, 1, 1))  # noqa: E731
     batch_of = flow_batches_of(pairs, (1, 1, 1), torch.Generator().manual_seed(0), None, times)
     drawn = batch_of(torch.arange(20_000), slice(None)).draws.t.double().numpy()
     assert kstest(drawn, distribution).pvalue > 0.01

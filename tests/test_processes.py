@@ -1,4 +1,4 @@
-"""Several processes on one job: two with gloo on this machine do what one does, and none goes its own way."""
+"""Tests of several processes on one job: two processes with gloo on one machine give the results of one, and decide alike."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_no_waiting import CHANNELS, GRID, both_losses, generator_network, moments_network
-from test_training import How, X, regression
+from test_training import Settings, X, regression
 from torch import nn
 
 import wsdcast
@@ -35,28 +35,28 @@ pytestmark = pytest.mark.slow
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def two(place: Path, body: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in two processes that have joined, in the directory ``place``, with what these tests define."""
-    script = place / "script.py"
+def two(directory: Path, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in two joined processes, in ``directory``. The script can use all names of this module."""
+    script = directory / "script.py"
     head = f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
     head += "from test_processes import *\nfrom wsdcast.runs import processes\n"
     script.write_text(f"{head}processes.join()\nrank = processes.number()\n{body}\n")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *TORCHRUN, str(script)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=place, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=directory, env=environment)
 
 
-def joint_batch(chosen: torch.Tensor, mine: slice) -> FlowBatch:
-    """Drawn for all processes alike, by the samples alone."""
+def joint_batch(chosen: torch.Tensor, part: slice) -> FlowBatch:
+    """Return this process's part of a batch that is drawn alike in all processes, from the sample numbers alone."""
     random, shape = torch.Generator().manual_seed(int(chosen[0])), (chosen.numel(), CHANNELS, *GRID)
     context = torch.randn(shape[0], 2 * CHANNELS, *GRID, generator=random, dtype=torch.float64)
     target, noise = (torch.randn(shape, generator=random, dtype=torch.float64) for _ in range(2))
     warmth, t = (torch.rand(shape[0], generator=random, dtype=torch.float64) for _ in range(2))
-    return FlowBatch(context[mine], target[mine], Draws(warmth, t, noise).of(mine), None)
+    return FlowBatch(context[part], target[part], Draws(warmth, t, noise).of(part), None)
 
 
-def gradients(name: str, how: How) -> dict[str, torch.Tensor]:
-    """Of the first step, in double precision, with the loss."""
+def gradients(name: str, settings: Settings) -> dict[str, torch.Tensor]:
+    """Return the gradients of the first step and their norm, in double precision."""
     torch.manual_seed(0)
     if name == "joint":
         model: nn.Module = nn.ModuleDict({"moments": moments_network(0, 0.0), "generator": generator_network(0, dropout=0.0)})
@@ -65,18 +65,18 @@ def gradients(name: str, how: How) -> dict[str, torch.Tensor]:
     else:
         model = nn.Sequential(nn.Linear(1, 5), nn.SiLU(), nn.Linear(5, 1))
     training = Training.of(model.double(), torch.Generator())
-    loss_of, batch_of = (both_losses, joint_batch) if name == "joint" else (regression, lambda chosen, mine: X.double()[chosen[mine]])
-    (step,) = fit(training, batch_of, loss_of, 14, how, 0)
+    loss_of, batch_of = (both_losses, joint_batch) if name == "joint" else (regression, lambda chosen, part: X.double()[chosen[part]])
+    (step,) = fit(training, batch_of, loss_of, 14, settings, 0)
     return {"norm": step.gradient} | {key: value.grad.contiguous() for key, value in training.model.named_parameters()}
 
 
 BIG = 1e9  # so that no gradient is clipped
 CASES = [
-    ("plain", How(steps=1, batch=7, gradient_clip=BIG), How(steps=1, batch=14, gradient_clip=BIG)),
-    # Three, three and one of each process.
-    ("plain", How(steps=1, batch=3, accumulate=3, gradient_clip=BIG), How(steps=1, batch=14, gradient_clip=BIG)),
-    ("joint", How(steps=1, batch=2, gradient_clip=BIG), How(steps=1, batch=4, gradient_clip=BIG)),
-    ("joint", How(steps=1, batch=3, accumulate=2, gradient_clip=BIG), How(steps=1, batch=6, accumulate=2, gradient_clip=BIG)),
+    ("plain", Settings(steps=1, batch=7, gradient_clip=BIG), Settings(steps=1, batch=14, gradient_clip=BIG)),
+    # Each process has batches of three, three and one.
+    ("plain", Settings(steps=1, batch=3, accumulate=3, gradient_clip=BIG), Settings(steps=1, batch=14, gradient_clip=BIG)),
+    ("joint", Settings(steps=1, batch=2, gradient_clip=BIG), Settings(steps=1, batch=4, gradient_clip=BIG)),
+    ("joint", Settings(steps=1, batch=3, accumulate=2, gradient_clip=BIG), Settings(steps=1, batch=6, accumulate=2, gradient_clip=BIG)),
 ]
 
 
@@ -92,14 +92,14 @@ for number, (name, how, _) in enumerate(CASES):
         expected = gradients(name, alone)
         assert expected["norm"] > 0.01
         for rank in (0, 1):
-            found = load_file(tmp_path / f"{number}-{rank}.safetensors")
-            assert found.keys() == expected.keys()
+            result = load_file(tmp_path / f"{number}-{rank}.safetensors")
+            assert result.keys() == expected.keys()
             for key, value in expected.items():
-                torch.testing.assert_close(found[key], value, rtol=1e-11, atol=1e-13)
+                torch.testing.assert_close(result[key], value, rtol=1e-11, atol=1e-13)
 
 
 def test_each_draws_dropout_of_its_own_and_keeps_it(tmp_path):
-    """The first what one process draws; given back their checkpoint, both go on as they were; a third would draw something else."""
+    """The first process draws as a single one does and the second draws otherwise. Both continue alike from the checkpoint."""
     body = """
 import json, torch
 torch.manual_seed(3)
@@ -125,7 +125,7 @@ Path(f"{rank}.json").write_text(json.dumps([first, second, again, sorted(name fo
 
 
 class Numbers:
-    """Samples of which each is its index."""
+    """Samples whose values are their index plus a fixed field."""
 
     shape = (2, 4, 8)
 
@@ -140,7 +140,7 @@ class Numbers:
 
 
 def predicted(path: Path, dropout: bool) -> None:
-    """Predictions of two networks, each of its part of the samples."""
+    """Write the predictions of two networks, each for its part of the samples."""
     torch.manual_seed(5)
     networks = [MomentsModel(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Dropout(0.5)), 2).train(dropout) for _ in range(2)]
     parts = torch.arange(150).split(80)
@@ -149,7 +149,7 @@ def predicted(path: Path, dropout: bool) -> None:
 
 
 def test_two_share_the_predictions_and_write_the_bytes_of_one(tmp_path):
-    """With dropout on too."""
+    """This also holds with dropout."""
     body = """
 from wsdcast.training import predictions
 predict, seen = predictions.predict, []
@@ -191,7 +191,7 @@ def test_a_loss_of_one_that_is_not_finite_ends_both_alike(tmp_path):
 training = Training.of(nn.Linear(1, 1), torch.Generator())
 loss_of = lambda model, x: regression(model, x) * (float("nan") if rank and training.step == 3 else 1)
 try:
-    for step in fit(training, lambda chosen, mine: X[chosen[mine]], loss_of, 8, How(steps=5), 0):
+    for step in fit(training, lambda chosen, mine: X[chosen[mine]], loss_of, 8, Settings(steps=5), 0):
         read([step])
 except UserError as error:
     Path(f"{rank}.txt").write_text(str(error))
@@ -215,10 +215,10 @@ training: {validate_every: 100}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("processes")
-    (place / "tiny.yaml").write_text(TINY)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    return place / "run"
+    directory = tmp_path_factory.mktemp("processes")
+    (directory / "tiny.yaml").write_text(TINY)
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    return directory / "run"
 
 
 LATE = """
@@ -248,12 +248,12 @@ for _ in range(2):
 
 @pytest.fixture(scope="module")
 def trained_by_two(prepared, tmp_path_factory) -> Path:
-    """A run directory that two processes trained and rolled out, the second always late, and then found to be current."""
-    place = tmp_path_factory.mktemp("two")
-    shutil.copytree(prepared / "analysis.zarr", place / "run/analysis.zarr")
-    done = two(place, LATE)
+    """Return a run directory that two processes trained and rolled out twice. The second process is always late."""
+    directory = tmp_path_factory.mktemp("two")
+    shutil.copytree(prepared / "analysis.zarr", directory / "run/analysis.zarr")
+    done = two(directory, LATE)
     assert done.returncode == 0, done.stderr
-    return place / "run"
+    return directory / "run"
 
 
 def test_a_late_process_does_not_look_for_itself(trained_by_two):
@@ -262,7 +262,7 @@ def test_a_late_process_does_not_look_for_itself(trained_by_two):
 
 
 def test_sigterm_to_one_stops_both_at_one_step_and_nothing_is_lost(prepared, trained_by_two, tmp_path):
-    """Dropout is on: its states of both processes are in the checkpoint."""
+    """Dropout is on, so the checkpoint holds the states of both processes' generators."""
     shutil.copytree(prepared / "analysis.zarr", tmp_path / "run/analysis.zarr")
     script = """
 import os, signal, time
@@ -283,13 +283,13 @@ cli.app(["train", "--run", "run"])
     assert done.returncode != 0
     assert "wsdcast: training generator was stopped at step 5; the same command goes on from there" in done.stderr, done.stderr
     assert str(128 + signal.SIGTERM) in re.findall(r"exitcode *: (-?\d+)", done.stderr), done.stderr
-    kept = tmp_path / "run/.generator.partial/checkpoints/generator"
-    assert [path.name for path in kept.iterdir()] == ["step-000000005.safetensors"]
+    checkpoints = tmp_path / "run/.generator.partial/checkpoints/generator"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-000000005.safetensors"]
     done = two(tmp_path, "import wsdcast\nwsdcast.train(run='run')")
     assert done.returncode == 0, done.stderr
-    again, whole = (load_file(run / "generator/weights.safetensors") for run in (tmp_path / "run", trained_by_two))
-    assert again.keys() == whole.keys()
-    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    resumed, whole = (load_file(run / "generator/weights.safetensors") for run in (tmp_path / "run", trained_by_two))
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_what_the_first_refuses_ends_both_with_its_line(trained_by_two, tmp_path):

@@ -1,4 +1,4 @@
-"""Preparing can be stopped at any moment, and grow: what was written is kept, and the end is the same to the last byte."""
+"""Tests that preparing can be stopped at any moment and continued, and that a store can grow, with the same bytes in the end."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RECIPE = "name: r\ndata: {source: files/*.nc, grid: 8x4, validation_from: 2020-0
 
 
 def bytes_of(store: Path, metadata: bool = True) -> dict[str, bytes]:
-    """All files; without the group's metadata, which say where the wind came from, if not wanted."""
+    """Return all files, with or without the group's metadata, which name the source of the wind."""
     files = (path for path in store.rglob("*") if path.is_file() and (metadata or path.parent != store))
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
 def months(tmp_path, monkeypatch) -> xr.Dataset:
-    """Ninety days in three files, in shards of sixteen steps: 23 shards, of which the last is not full."""
+    """Write ninety days to three files. Shards have sixteen steps, so there are 23, and the last is not full."""
     monkeypatch.chdir(tmp_path)
     for module in (shards, building, climatology):
         monkeypatch.setattr(module, "SHARD", 16)
@@ -57,7 +57,7 @@ def names_in(run: str) -> list[str]:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_started_again(tmp_path):
-    """kill -9 as shards appear, again and again, until a run comes through: the same bytes as in one go, and every run adds something."""
+    """Runs are killed with SIGKILL when shards appear, until one finishes. Every run adds shards. The bytes are those of a single run."""
     hours = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(6000)
     wind_dataset(hours, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "wind.nc")
     command = [sys.executable, "-m", "wsdcast", "prepare", "--source", str(tmp_path / "wind.nc"), "--grid", "8x4", "--run"]
@@ -82,7 +82,7 @@ def test_killed_at_any_moment_and_started_again(tmp_path):
 
 
 def test_killed_just_before_the_end(months, monkeypatch):
-    """All shards there, statistics not: nothing is read again."""
+    """If all shards are written but not the statistics, no wind is read again."""
     expected = bytes_of(prepare("whole"))
     with monkeypatch.context() as patch:
         patch.setattr("wsdcast.data.store.building.statistics", lambda *arguments: 1 / 0)
@@ -94,19 +94,19 @@ def test_killed_just_before_the_end(months, monkeypatch):
 
 
 def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
-    """It is named, what came before it stays, and once it is replaced only what it is needed for is made."""
+    """The file is named and earlier shards are kept. After it is replaced, only the shards that need it are made."""
     expected = bytes_of(prepare("whole"), metadata=False)
     good = Path("files/1.nc").read_bytes()
     damaged = bytearray(good)
-    damaged[len(good) // 2 :] = b""  # cut in the middle
+    damaged[len(good) // 2 :] = b""  # the second half is missing
     Path("files/1.nc").write_bytes(damaged)
     with pytest.raises(UserError, match=r"files/1.nc: cannot be read as NetCDF"):
         prepare("run")
-    # Damage that opening does not show: values that no wind has.
+    # This damage is not seen on opening: values that wind cannot have.
     part = months.isel(time=slice(125, 250))
     part.assign(u10=part.u10.where(part.time != part.time[60], 999.0)).to_netcdf("files/1.nc")
     monkeypatch.setattr("wsdcast.data.sources.pieces.BLOCK_BYTES", 8 * 7 * 8 * 16)
-    monkeypatch.setattr("wsdcast.data.store.shards.AT_ONCE", 1)
+    monkeypatch.setattr("wsdcast.data.store.shards.SHARDS_PER_GRAPH", 1)
     with pytest.raises(UserError, match=r"files/1.nc: absurd values .*999 m/s\) in 10 m wind u at 2020-02-16T06:00"):
         prepare("run")
     written = {path.name for path in Path("run/.analysis.partial.marks").iterdir()} - {"claim.json"}
@@ -116,11 +116,11 @@ def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
     original = shards.write_shard
     monkeypatch.setattr(shards, "write_shard", lambda *arguments: read.append(arguments[1]) or original(*arguments))
     assert bytes_of(prepare("run"), metadata=False) == expected
-    assert read == list(range(7, 23))  # shards 0 to 6 are of file 0 alone, 7 of both
+    assert read == list(range(7, 23))  # shards 0 to 6 need only file 0, and 7 needs both
 
 
 def test_marks_without_a_store_are_not_believed(months, monkeypatch):
-    """Killed after the store got its name and before its marks were gone, then the store was deleted: all of it is made again."""
+    """A run was killed after the store got its name but before its marks were removed. If that store is deleted, all is made again."""
     with monkeypatch.context() as patch:
         patch.setattr("wsdcast.weather.stages.prepare.shutil.rmtree", lambda *arguments, **options: None)
         expected = bytes_of(prepare("run"))
@@ -169,7 +169,7 @@ def test_a_planet_goes_on_too(tmp_path, monkeypatch):
 
 
 def test_appending_newer_months(months):
-    """The finished store stays as it is until the longer one is there; parts and statistics stay, and the networks with them."""
+    """The finished store is unchanged until the longer one is complete. Split and statistics stay, so the networks remain valid."""
     Path("later").mkdir()
     Path("files/2.nc").rename("later/2.nc")
     Path("r.yaml").write_text(RECIPE.replace("03-10", "02-20").replace("03-01", "02-10"))
@@ -180,7 +180,7 @@ def test_appending_newer_months(months):
     with pytest.raises(UserError, match="add newer times with --append"):
         prepare("run")
     assert bytes_of(store) == before
-    summary = wsdcast.prepare(run="run", append=True)  # the recipe is that of the store
+    summary = wsdcast.prepare(run="run", append=True)  # with the recipe of the store
     assert "110 times appended to 250" in summary.facts["notes"]
     assert names_in("run") == ["analysis.zarr"]
     record = open_analysis(store)
@@ -200,7 +200,7 @@ def test_appending_newer_months(months):
 
 @pytest.fixture
 def grown(months) -> Path:
-    """A store of two months with the default split, and the third month beside it."""
+    """Return a store of two months with the default split. The third month is in ``2.nc``."""
     Path("r.yaml").write_text("name: r\ndata: {source: files/*.nc, grid: 8x4}")
     Path("files/2.nc").rename("2.nc")
     return prepare("run")
@@ -260,7 +260,7 @@ def test_earlier_times_are_not_slipped_in(months):
 
 
 def test_the_store_is_hundreds_of_files(tmp_path):
-    """93,544 steps of the whole of ERA5 are 183 shards of each component; and one step is read from a part of one."""
+    """The 93,544 steps of all of ERA5 are 183 shards of each component. A store has one file per shard."""
     assert -(-93544 // shards.SHARD) == 183
     wind = wind_dataset(six_hourly("2020-01-01", 1100), LATITUDES, LONGITUDES)
     wind.to_netcdf(tmp_path / "wind.nc")

@@ -1,4 +1,4 @@
-"""Ensembles whose members depend on nothing but themselves, written as they are made, by one process or several."""
+"""Tests of rollouts: each member is independent of the others, and forecasts are written step by step, by one process or several."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ RECIPE = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "ro
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory) -> Path:
-    """A directory with trained networks, whose last layers are far from zero."""
-    place = tmp_path_factory.mktemp("networks")
-    (place / "tiny.yaml").write_text(RECIPE)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    wsdcast.train(place / "tiny.yaml", place / "run")
-    return place
+    """Return a directory with the recipe and a run directory with trained networks."""
+    directory = tmp_path_factory.mktemp("networks")
+    (directory / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    wsdcast.train(directory / "tiny.yaml", directory / "run")
+    return directory
 
 
 @pytest.fixture
 def run(networks, tmp_path) -> Path:
-    """A run directory of its own, with what was trained in it."""
+    """Return a run directory for one test, with links to the prepared record and the trained networks."""
     (tmp_path / "run").mkdir()
     for artefact in (networks / "run").iterdir():
         if artefact.name in ("analysis.zarr", "moments", "predictions", "generator"):
@@ -70,7 +70,7 @@ def run(networks, tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(networks) -> xr.Dataset:
-    """The forecast that others are compared with."""
+    """Return the forecast that the others are compared with."""
     wsdcast.rollout(run=networks / "run")
     return forecast_of(networks / "run")
 
@@ -88,12 +88,12 @@ def loaded(run: Path):
 def test_members_are_the_same_however_they_share_batches(networks, whole, at_once, members):
     recipe, record, parts = loaded(networks / "run")
     sampler = in_batches(sampler_of(parts, recipe.rollout), stage.batch_size(16 * 8, torch.device("cpu")))
-    starts = starts_of(recipe, record)[::-1]  # in another order too
+    starts = starts_of(recipe, record)[::-1]  # in reversed order
     for first in range(0, 4, at_once):
-        some = starts[first : first + at_once]
-        found = np.stack(list(ensembles(record, parts.forcings, sampler, some, members, 4, 0)), axis=2)
-        expected = np.stack([whole[name].sel(time=record.times[some]).values[:, :members] for name in VARIABLES], axis=3)
-        np.testing.assert_array_equal(found, expected)
+        subset = starts[first : first + at_once]
+        members_by_time = np.stack(list(ensembles(record, parts.forcings, sampler, subset, members, 4, 0)), axis=2)
+        expected = np.stack([whole[name].sel(time=record.times[subset]).values[:, :members] for name in VARIABLES], axis=3)
+        np.testing.assert_array_equal(members_by_time, expected)
 
 
 def test_the_first_members_of_a_larger_ensemble(run, whole):
@@ -105,7 +105,7 @@ def test_groups_fill_batches(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     starts, sizes = np.arange(12), lambda *how: [group.size for group in groups(*how, torch.device("cpu"))]
     assert sizes(starts, 50, 25) == [1] * 12
-    assert sizes(starts, 8, 25) == [3] * 4  # 24 of 25 places, which eight batches do not better
+    assert sizes(starts, 8, 25) == [3] * 4  # four batches, each with 24 of 25 places
     assert sizes(starts, 50, 68) == [4] * 3  # 200 of 204
     assert sizes(starts[:5], 5, 400) == [5]
     assert sizes(starts, 1000, 25) == [1] * 12
@@ -121,7 +121,7 @@ def test_groups_on_a_gpu_are_even_and_fit_a_batch():
     assert sizes(starts, 8, 63) == [6, 6]
     assert sizes(starts, 8, 40) == [4, 4, 4]
     assert sizes(starts, 50, 25) == [1] * 12
-    assert sizes(starts, 5, 976, alone=True) == [1] * 12  # no member's bits depend on which other starts there are
+    assert sizes(starts, 5, 976, alone=True) == [1] * 12  # so that no member's bits depend on the other initial times
     np.testing.assert_array_equal(np.concatenate(groups(starts, 7, 40, gpu)), starts)
     assert sizes(starts[:0], 5, 25) == []
 
@@ -187,7 +187,7 @@ def test_two_at_once_are_kept_apart(run):
 
 @pytest.mark.slow
 def test_two_processes_share_the_starts(run, whole):
-    """Each writes its own, and the store is the one that one process writes."""
+    """Each process writes its own initial times, and the store is the same as that of one process."""
     arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "wsdcast", "rollout"]
     done = subprocess.run(
         [sys.executable, *arguments, "--run", str(run)],
@@ -202,7 +202,7 @@ def test_two_processes_share_the_starts(run, whole):
 
 
 def test_a_member_that_leaves_the_physical_range_is_stopped_alone(run, whole, monkeypatch):
-    """Blown up at its second step, it is missing from then on, marked, and named; the others keep their bits."""
+    """A member that diverges at its second step is missing from then on, marked, and named. The others keep their bits."""
 
     def blowing_up(networks, settings, statistics, **how):
         sampler, calls = sampler_of(networks, settings, statistics), []
@@ -218,17 +218,17 @@ def test_a_member_that_leaves_the_physical_range_is_stopped_alone(run, whole, mo
 
     monkeypatch.setattr(stage, "sampler_of", blowing_up)
     summary = wsdcast.rollout(run=run)
-    found = forecast_of(run)
+    forecast = forecast_of(run)
     assert "1 of 20 members, with winds beyond 120 m/s: member 2 of " in summary.facts["stopped: forecast.zarr"]
     assert " at 12 h; more data" in summary.facts["stopped: forecast.zarr"]
-    stopped = found[STOPPED].values
+    stopped = forecast[STOPPED].values
     assert stopped[1, 2] == np.timedelta64(12, "h")
     assert np.isnat(stopped).sum() == 19
     for name in VARIABLES:
-        values, expected = found[name].values, whole[name].values.copy()
+        values, expected = forecast[name].values, whole[name].values.copy()
         expected[1, 2, 1:] = np.nan
         np.testing.assert_array_equal(values, expected)
-    # The scores are those of the members that are left.
+    # Scores are computed from the remaining members.
     scores = wsdcast.score(run=run).scores
     assert all(np.isfinite(row["crps_fair: wsdcast"]) for row in scores)
 
@@ -246,16 +246,16 @@ def test_keep_lead_times(run, whole):
 
 def test_keep_statistics(run, whole):
     summary = wsdcast.rollout(run=run, keep="statistics")
-    found = forecast_of(run)
-    assert list(found["statistic"].values) == list(STATISTICS)
+    forecast = forecast_of(run)
+    assert list(forecast["statistic"].values) == list(STATISTICS)
     members = {name: whole[name] for name in VARIABLES}
     members["10m_wind_speed"] = np.hypot(*(whole[name] for name in VARIABLES))
     for name, values in members.items():
-        np.testing.assert_allclose(found[name].sel(statistic="mean"), values.mean("number"), rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(found[name].sel(statistic="std"), values.std("number", ddof=1), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(forecast[name].sel(statistic="mean"), values.mean("number"), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(forecast[name].sel(statistic="std"), values.std("number", ddof=1), rtol=1e-4, atol=1e-4)
         for share in QUANTILES:
             expected = values.quantile(share, "number")
-            np.testing.assert_allclose(found[name].sel(statistic=f"quantile {share:g}"), expected, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(forecast[name].sel(statistic=f"quantile {share:g}"), expected, rtol=1e-4, atol=1e-4)
     assert "statistics x 4 leads" in summary.written[str(run / FORECAST)]
     assert not (run / "forecast.gif").exists()
     with pytest.raises(UserError, match="scores need the members"):
@@ -385,8 +385,8 @@ def test_scoring_in_the_rollout_needs_truth(run):
 def test_statistics_of_those_that_are_left():
     wind = np.random.default_rng(0).normal(size=(4, 2, 2, 2, 3)).astype(np.float32)
     wind[1, 1] = np.nan
-    found = statistics(wind)
-    np.testing.assert_allclose(found[0, 1, :2], wind[[0, 2, 3], 1].mean(axis=0), rtol=1e-5)
+    result = statistics(wind)
+    np.testing.assert_allclose(result[0, 1, :2], wind[[0, 2, 3], 1].mean(axis=0), rtol=1e-5)
     wind[2:, 1] = np.nan
     assert np.isnan(statistics(wind)[:, 1]).all()
     assert np.isfinite(statistics(wind)[:, 0]).all()
@@ -404,8 +404,8 @@ def test_statistics_of_those_that_are_left():
 )
 def test_start_times(networks, start, expected):
     recipe, record, _ = loaded(networks / "run")
-    wanted = stage.without_latest(recipe.changed(rollout__start=start), record)
-    np.testing.assert_array_equal(record.times[starts_of(wanted, record)], np.array(expected, "datetime64[ns]"))
+    resolved = stage.without_latest(recipe.changed(rollout__start=start), record)
+    np.testing.assert_array_equal(record.times[starts_of(resolved, record)], np.array(expected, "datetime64[ns]"))
 
 
 def test_forecast_from_the_latest_state_has_no_truth(run):
@@ -471,7 +471,7 @@ def test_half_precision_changes_little(networks):
     recipe, record, parts = loaded(networks / "run")
     sampler, starts = sampler_of(parts, recipe.rollout), starts_of(recipe, record)
     with torch.inference_mode():
-        exact, halved = (next(ensembles(record, parts.forcings, one, starts, 5, 4, 0)) for one in (sampler, in_bfloat16(sampler)))
+        exact, halved = (next(ensembles(record, parts.forcings, variant, starts, 5, 4, 0)) for variant in (sampler, in_bfloat16(sampler)))
     assert halved.dtype == np.float32
     assert 0 < np.abs(exact - halved).max() < 0.2  # m/s
 
@@ -500,9 +500,9 @@ def test_states_and_velocities_stay_float32_where_networks_do_not(networks, monk
     assert set(inner) == {torch.bfloat16}
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # the compiler does so itself
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's compiler instantiates it
 def test_the_network_is_one_graph_for_the_compiler(networks):
-    """What a GPU's kernels are made of, without making them."""
+    """The network is traced as for a GPU, but no kernels are compiled."""
     _, _, parts = loaded(networks / "run")
     compiled = torch.compile(parts.generator, backend="aot_eager", fullgraph=True)
     inputs = torch.randn(4, 10, 8, 16), torch.full((1,), 0.3), torch.ones(1)
@@ -517,7 +517,7 @@ def test_the_writer_keeps_order_and_bounds():
             later(lambda number: (time.sleep(0.005), done.append(number)), number)
             waiting.append(number + 1 - len(done))
     assert done == list(range(6))
-    assert max(waiting) <= 3  # one at work, two waiting
+    assert max(waiting) <= 3  # one is being written and two wait
 
 
 def test_a_failure_of_the_writer_fails_the_block_and_nothing_is_written_after():
@@ -540,26 +540,26 @@ def test_a_failure_of_the_writer_fails_the_block_and_nothing_is_written_after():
 
 
 def test_ahead_passes_items_and_errors_on():
-    made = []
+    produced = []
 
     def items():
         for number in range(3):
-            made.append(number)
+            produced.append(number)
             yield number
         raise ValueError("the end")
 
-    coming = ahead(items())
-    assert next(coming) == 0
-    assert next(coming) == 1
-    assert next(coming) == 2
+    items_ahead = ahead(items())
+    assert next(items_ahead) == 0
+    assert next(items_ahead) == 1
+    assert next(items_ahead) == 2
     with pytest.raises(ValueError, match="the end"):
-        next(coming)
-    assert made == [0, 1, 2]
+        next(items_ahead)
+    assert produced == [0, 1, 2]
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_lead_times(run, monkeypatch):
-    """Fields of at most one chunk are held, however long the forecast; what waits for the writer is bounded above."""
+    """Memory holds the fields of at most one chunk, however long the forecast, and a bounded number that wait for the writer."""
     alive: set[int] = set()
     most = []
 

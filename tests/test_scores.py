@@ -1,4 +1,4 @@
-"""Every score against brute force, another library, or a case whose answer is known."""
+"""Tests of every score against its definition written out, another library, or a case with a known answer."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def random() -> np.random.Generator:
 @pytest.mark.parametrize("members", [2, 3, 10])
 def test_crps_is_that_of_all_pairs(random, members):
     ensemble, truth = random.standard_normal((members, 4, 5)), random.standard_normal((4, 5))
-    error = np.mean([np.abs(one - truth) for one in ensemble], axis=0)
-    pairs = sum(np.abs(one - other) for one in ensemble for other in ensemble)
+    error = np.mean([np.abs(member - truth) for member in ensemble], axis=0)
+    pairs = sum(np.abs(member - other) for member in ensemble for other in ensemble)
     np.testing.assert_allclose(fair_crps(ranked(ensemble, truth)), error - pairs / (2 * members * (members - 1)), atol=1e-12)
     np.testing.assert_allclose(standard_crps(ranked(ensemble, truth)), error - pairs / (2 * members**2), atol=1e-12)
 
@@ -53,7 +53,7 @@ def test_crps_is_that_of_scoringrules(random):
 
 
 def test_fair_crps_does_not_depend_on_the_number_of_members(random):
-    """A perfect ensemble of N(0, 1) scores 1 / sqrt(pi) on average, fair whatever its size, standard only in the limit."""
+    """A perfect ensemble of N(0, 1) has an average of 1 / sqrt(pi): in fair CRPS at any size, in standard CRPS only in the limit."""
     truth = random.standard_normal(100_000)
     for members in (2, 5):
         ensemble = random.standard_normal((members, 100_000))
@@ -70,19 +70,19 @@ def test_one_member_scores_its_absolute_error(random):
 
 @pytest.mark.parametrize(("left", "scored"), [(3, True), (2, True), (1, False), (0, False)])
 def test_one_member_that_is_left_of_several_is_no_ensemble(random, left, scored):
-    """Fair CRPS and spread need two: with fewer a start and lead time has no scores, with two they are those of the two."""
+    """Fair CRPS and spread need two members. A lead time with fewer has no scores; one with two has the scores of these two."""
     ensemble, truth = random.normal(0, 5, (3, 2, 2, 32, 64)), random.normal(0, 5, (2, 2, 32, 64))
     ensemble[left:, 1] = np.nan
-    found = statistics_of(ensemble, truth, Grid.regular("64x32"))
-    whole = statistics_of(ensemble[:, :1], truth[:1], Grid.regular("64x32"))
-    np.testing.assert_array_equal(found["crps_fair"][0], whole["crps_fair"][0])
-    assert bool(scored_pairs(found.expand_dims(["forecast", "time"]))[0, 1]) is scored
+    result = statistics_of(ensemble, truth, Grid.regular("64x32"))
+    complete = statistics_of(ensemble[:, :1], truth[:1], Grid.regular("64x32"))
+    np.testing.assert_array_equal(result["crps_fair"][0], complete["crps_fair"][0])
+    assert bool(scored_pairs(result.expand_dims(["forecast", "time"]))[0, 1]) is scored
     if scored:
         of_those_left = statistics_of(ensemble[:left, 1:], truth[1:], Grid.regular("64x32"))
         for name in ("crps_fair", "crps_standard", "variance", "squared_error_debiased", "energy_score", "power"):
-            np.testing.assert_array_equal(found[name][1], of_those_left[name][0])
+            np.testing.assert_array_equal(result[name][1], of_those_left[name][0])
     else:
-        assert all(np.isnan(field.isel(prediction_timedelta=1)).all() for field in found.data_vars.values())
+        assert all(np.isnan(field.isel(prediction_timedelta=1)).all() for field in result.data_vars.values())
 
 
 def test_one_cosine_lands_in_one_wavenumber():
@@ -95,7 +95,7 @@ def test_one_cosine_lands_in_one_wavenumber():
 
 @pytest.mark.parametrize("name", ["24x13", "24x12", "10x7"])
 def test_parseval_of_the_spectrum(random, name):
-    """Its sum is the mean over rows, pole rows left out, of the circumference times the mean square on the circle."""
+    """The sum of the spectrum is the mean over rows, without the poles, of circumference times mean square on the circle."""
     grid = Grid.regular(name)
     field = random.standard_normal(grid.shape)
     rows = np.abs(grid.latitude) < 90
@@ -113,7 +113,7 @@ def test_pole_rows_do_not_count(random):
 
 
 def of_globe(parts: list[xr.Dataset]) -> xr.Dataset:
-    """Statistics of u and v, (time, ...)."""
+    """Return the global statistics of u and v, (time, ...)."""
     return xr.concat(parts, dim="time").sel(region="globe", variable=list(VARIABLES))
 
 
@@ -150,13 +150,13 @@ def test_parts_scored_apart_join_without_loss(random):
     whole = metrics(of_globe(parts).mean("time"))
     joined = metrics(xr.concat([of_globe(parts[:2]), of_globe(parts[2:])], dim="time").mean("time"))
     xr.testing.assert_allclose(whole, joined)
-    # And it is not the mean of the metrics: the root comes after.
+    # It is not the mean of the metrics, because the root is taken after averaging.
     apart = (metrics(of_globe(parts[:2]).mean("time"))["rmse"] * 2 + metrics(of_globe(parts[2:]).mean("time"))["rmse"] * 4) / 6
     assert abs(float((apart - whole["rmse"]).max())) > 1e-6
 
 
 def test_ratio_is_of_averaged_spectra_of_members(random):
-    """Averaging single ratios would be biased above 1, and the spectrum of the ensemble mean far below."""
+    """The mean of single ratios would be biased above 1, and the ratio for the ensemble mean would be far below."""
     grid = Grid.regular("24x12")
     parts = [
         statistics(random.standard_normal((5, 1, 2, *grid.shape)), random.standard_normal((1, 2, *grid.shape)), grid) for _ in range(150)
@@ -170,14 +170,14 @@ def test_ratio_is_of_averaged_spectra_of_members(random):
 def test_float32_is_precise_enough(random):
     grid = Grid.regular("24x13")
     ensemble, truth = random.standard_normal((50, 1, 2, *grid.shape)) * 8, random.standard_normal((1, 2, *grid.shape)) * 8
-    for of in (statistics, joint_statistics):
-        single, double = of(ensemble.astype(np.float32), truth.astype(np.float32), grid), of(ensemble, truth, grid)
+    for compute in (statistics, joint_statistics):
+        single, double = compute(ensemble.astype(np.float32), truth.astype(np.float32), grid), compute(ensemble, truth, grid)
         for name, value in double.data_vars.items():
             np.testing.assert_allclose(single[name], value, rtol=1e-5, atol=1e-7)
 
 
 def test_ties_take_every_rank_as_often(random):
-    """Of members that all equal the truth, it is above none to all with the same probability; ranks without ties are counted."""
+    """If all members equal the truth, all ranks are equally likely. Without ties the rank is the number of members below the truth."""
     ensemble, truth = np.zeros((3, 40_000)), np.zeros(40_000)
     shares = np.bincount(ranks(ranked(ensemble, truth))) / 40_000
     np.testing.assert_allclose(shares, 0.25, atol=0.01)
@@ -197,7 +197,7 @@ def test_rank_histogram_of_a_perfect_ensemble_is_flat_and_that_of_a_narrow_one_i
 
 
 def of_one_region(ensemble: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> float:
-    """Energy score of (member, channel, point), laid out as one row."""
+    """Return the energy score of fields (member, channel, point), which are laid out as one row."""
     return energy_scores(ensemble[:, :, None], truth[:, None], weights[None, None])[0]
 
 
@@ -208,9 +208,9 @@ def test_energy_score_of_a_box_is_that_of_its_cells(random):
     weights /= weights[0].sum()
     weights[1] = np.nan
     inside = weights[0] > 0
-    found = energy_scores(ensemble, truth, weights)
-    assert found[0] == pytest.approx(of_one_region(ensemble[:, :, inside], truth[:, inside], weights[0][inside]))
-    assert np.isnan(found[1])
+    scores = energy_scores(ensemble, truth, weights)
+    assert scores[0] == pytest.approx(of_one_region(ensemble[:, :, inside], truth[:, inside], weights[0][inside]))
+    assert np.isnan(scores[1])
 
 
 def test_energy_score_is_that_of_all_pairs_and_of_scoringrules(random):
@@ -229,7 +229,7 @@ def test_energy_score_is_that_of_all_pairs_and_of_scoringrules(random):
 
 
 def test_energy_score_of_members_that_nearly_agree(random):
-    """Distances far smaller than the error are not lost in rounding."""
+    """Distances between members that are far smaller than the error are not lost in rounding."""
     truth = random.standard_normal((2, 50)).astype(np.float32)
     ensemble = truth + 5 + 1e-3 * random.standard_normal((4, 2, 50)).astype(np.float32)
     weights = np.full(50, 0.02)
@@ -250,12 +250,12 @@ def test_sorting_networks_sort(random, count):
 
 def test_variogram_score_is_that_of_pairs_written_out(random):
     ensemble, truth = random.standard_normal((3, 2, 6)), random.standard_normal((2, 6))
-    found = variogram_score(ensemble, truth, 2)
+    scores = variogram_score(ensemble, truth, 2)
     for row, column in np.ndindex(2, 6):
         other = (column + 2) % 6
         true = abs(truth[row, column] - truth[row, other]) ** 0.5
-        members = np.mean([abs(one[row, column] - one[row, other]) ** 0.5 for one in ensemble])
-        assert found[row, column] == pytest.approx((true - members) ** 2)
+        members = np.mean([abs(member[row, column] - member[row, other]) ** 0.5 for member in ensemble])
+        assert scores[row, column] == pytest.approx((true - members) ** 2)
 
 
 @pytest.mark.parametrize("threshold", [10.8, 17.2])
@@ -271,7 +271,7 @@ def test_brier_score_is_the_squared_error_of_the_probability(random, threshold):
 
 
 def test_reliability_of_forecasts_that_mean_what_they_say(random):
-    """Speeds exceed the threshold as often as is forecast, whatever the probability; area and frequencies add up."""
+    """For every forecast probability the speed exceeds the threshold as often as forecast, and the areas sum to 1."""
     grid = Grid.regular("24x13")
     parts = []
     for _ in range(60):
@@ -279,10 +279,10 @@ def test_reliability_of_forecasts_that_mean_what_they_say(random):
         draws = mean + 4 * random.standard_normal((101, 1, *grid.shape))
         wind = np.stack([draws, np.zeros_like(draws)], axis=2)
         parts.append(joint_statistics(wind[:100], wind[100], grid))
-    found = xr.concat(parts, dim="time").mean("time").sel(region="globe", threshold=10.8).isel(prediction_timedelta=0)["reliability"]
-    assert found.sel(of="area").sum().item() == pytest.approx(1)
-    forecast, observed = (found.sel(of=what) / found.sel(of="area") for what in ("forecast", "observed"))
-    assert np.abs(forecast - found["probability"]).max() <= 0.05
+    reliability = xr.concat(parts, dim="time").mean("time").sel(region="globe", threshold=10.8).isel(prediction_timedelta=0)["reliability"]
+    assert reliability.sel(of="area").sum().item() == pytest.approx(1)
+    forecast, observed = (reliability.sel(of=name) / reliability.sel(of="area") for name in ("forecast", "observed"))
+    assert np.abs(forecast - reliability["probability"]).max() <= 0.05
     assert np.abs(forecast - observed).max() < 0.07
     total = xr.concat(parts, dim="time")["brier_score"].sel(region="globe", threshold=10.8).mean().item()
     assert 0.05 < total < 0.25
@@ -291,7 +291,7 @@ def test_reliability_of_forecasts_that_mean_what_they_say(random):
 def test_regions_are_area_means_of_their_cells(random):
     grid = Grid.regular("72x37")
     field = random.standard_normal(grid.shape)
-    found = dict(zip(REGIONS, (region_weights(grid) * field).sum(axis=(1, 2)), strict=True))
+    means = dict(zip(REGIONS, (region_weights(grid) * field).sum(axis=(1, 2)), strict=True))
     latitude, longitude = np.meshgrid(grid.latitude, (grid.longitude + 180) % 360 - 180, indexing="ij")
     inside = {
         "globe": latitude == latitude,
@@ -304,7 +304,7 @@ def test_regions_are_area_means_of_their_cells(random):
     area = np.broadcast_to(grid.area_weights[:, None], grid.shape)
     for name, mask in inside.items():
         assert mask.any()
-        assert found[name] == pytest.approx((field * area)[mask].sum() / area[mask].sum()), name
+        assert means[name] == pytest.approx((field * area)[mask].sum() / area[mask].sum()), name
 
 
 def test_the_vector_has_the_squares_of_both_components(random):
@@ -324,7 +324,7 @@ def test_the_vector_has_the_squares_of_both_components(random):
 
 
 def test_skill_is_over_the_reference_and_surer_than_the_scores(random):
-    """Two forecasts of the same dates, one half as good: skill 1/2, whatever the dates, with an interval of no width."""
+    """If one forecast has half the error of another on every date, its skill is 1/2 with an interval of zero width."""
     scale = random.uniform(1, 3, 30)
     times = np.datetime64("2020-01-01", "ns") + np.arange(30) * np.timedelta64(5, "D")
     grid = Grid.regular("8x4")

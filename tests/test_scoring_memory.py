@@ -1,4 +1,4 @@
-"""What scoring is thought to take at its peak, beside what it takes, and that what cannot fit is refused before it starts."""
+"""Tests of the estimated peak memory of scoring against the measured one, and that scoring refuses to start if it cannot fit."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ from wsdcast.verification.scoring import Sources, _read, climate_of, fields_of, 
 pytestmark = pytest.mark.slow
 
 HOUR = np.timedelta64(1, "h")
-TOO_MUCH = 2.5
-"""An estimate may be so many times what is taken, and never less than that, but for what Python takes itself."""
-ITSELF = 20e6
+LARGEST_RATIO = 2.5
+"""Largest allowed ratio of an estimate to the measured memory."""
+PYTHON_BYTES = 20e6
+"""Bytes that Python itself takes. Apart from these an estimate is never below the measured memory."""
 
 
 @contextmanager
 def peak() -> Iterator[Callable[[], int]]:
-    """Bytes that Python and numpy take at most, beside what they have."""
+    """Yield a function that returns the peak of the bytes that Python and numpy have allocated in this block."""
     tracemalloc.start()
     try:
         yield lambda: tracemalloc.get_traced_memory()[1]
@@ -40,8 +41,8 @@ def peak() -> Iterator[Callable[[], int]]:
         tracemalloc.stop()
 
 
-def stores(place: Path, grid: Grid, members: int, leads: int, dtype: str, chunks: tuple[int, ...], past: int) -> Sources:
-    """A forecast of three starts and its truth, noise that does not compress."""
+def stores(directory: Path, grid: Grid, members: int, leads: int, dtype: str, chunks: tuple[int, ...], past: int) -> Sources:
+    """Write a forecast from three initial times and its truth. Both are noise, which does not compress."""
     random = np.random.default_rng(0)
     begin = np.datetime64("2020-02-01", "ns")
     space = {"latitude": grid.latitude, "longitude": grid.longitude}
@@ -49,19 +50,19 @@ def stores(place: Path, grid: Grid, members: int, leads: int, dtype: str, chunks
     names = ("time", "member", "lead_time", "latitude", "longitude")
     axes = {"time": begin + 24 * HOUR * np.arange(3), "member": np.arange(members), "lead_time": 6 * HOUR * np.arange(1, leads + 1)}
     forecast = xr.Dataset({name: (names, random.normal(0, 8, shape).astype(dtype)) for name in VARIABLES}, axes | space)
-    forecast.to_zarr(place / "model.zarr", zarr_format=2, encoding={name: {"chunks": chunks} for name in VARIABLES})
+    forecast.to_zarr(directory / "model.zarr", zarr_format=2, encoding={name: {"chunks": chunks} for name in VARIABLES})
     times = begin + 6 * HOUR * np.arange(-past, 12 + leads)
     shape = (times.size, *grid.shape)
     true = {name: (("time", "latitude", "longitude"), random.normal(0, 8, shape).astype("f4"), {"units": "m/s"}) for name in VARIABLES}
     encoding = {name: {"chunks": (1, *grid.shape)} for name in VARIABLES}
-    xr.Dataset(true, {"time": times} | space).to_zarr(place / "truth.zarr", zarr_format=2, encoding=encoding)
-    return Sources((("model", str(place / "model.zarr")),), str(place / "truth.zarr"), begin, str(place / "scratch"))
+    xr.Dataset(true, {"time": times} | space).to_zarr(directory / "truth.zarr", zarr_format=2, encoding=encoding)
+    return Sources((("model", str(directory / "model.zarr")),), str(directory / "truth.zarr"), begin, str(directory / "scratch"))
 
 
-# Members, lead times, type, chunks (start, member, lead, latitude, longitude), past states.
+# Members, lead times, type, chunks (initial time, member, lead time, latitude, longitude), number of past states.
 STORED = {
     "ours": (20, 8, "f4", (1, 20, 8, 121, 240), 60),
-    "few members beside a climatology": (2, 8, "f4", (1, 2, 8, 121, 240), 60),
+    "few members and a climatology": (2, 8, "f4", (1, 2, 8, 121, 240), 60),
     "no past": (10, 12, "f4", (1, 10, 12, 121, 240), 0),
     "double": (10, 4, "f8", (1, 10, 4, 121, 240), 0),
     "all starts in a chunk": (12, 10, "f4", (3, 12, 10, 121, 240), 0),
@@ -80,33 +81,41 @@ def test_scoring_a_start_takes_what_is_said(name, tmp_path):
     _read.cache_clear()
     with peak() as taken:
         score_start(sources, 0, forecast.times[0], forecast.leads, (climate, states[0]))
-        most = taken()
-    said = memory.scoring(sources, forecast.times, forecast.leads)
-    assert most - ITSELF <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
+        measured = taken()
+    estimate = memory.scoring(sources, forecast.times, forecast.leads)
+    assert measured - PYTHON_BYTES <= estimate <= LARGEST_RATIO * measured, (measured / 1e6, estimate / 1e6)
     with peak() as taken:
         forecast.read(1)
-        most = taken()
-    assert most - ITSELF <= memory.reading(forecast, leads) <= TOO_MUCH * most, (most / 1e6, memory.reading(forecast, leads) / 1e6)
+        measured = taken()
+    assert measured - PYTHON_BYTES <= memory.reading(forecast, leads) <= LARGEST_RATIO * measured, (
+        measured / 1e6,
+        memory.reading(forecast, leads) / 1e6,
+    )
     fields: Any = fields_of(sources)
     with peak() as taken:
         read_speeds(fields, choose(3, leads, truth.grid))
-        most = taken()
-    assert most - ITSELF <= memory.reporting(forecast) <= TOO_MUCH * most, (most / 1e6, memory.reporting(forecast) / 1e6)
+        measured = taken()
+    assert measured - PYTHON_BYTES <= memory.reporting(forecast) <= LARGEST_RATIO * measured, (
+        measured / 1e6,
+        memory.reporting(forecast) / 1e6,
+    )
 
 
 @pytest.mark.parametrize(("grid", "members", "starts", "leads"), [("64x32", 10, 40, 8), ("64x32", 5, 100, 2), ("120x61", 5, 60, 4)])
 def test_summing_takes_what_is_said(grid, members, starts, leads):
-    place, random = Grid.regular(grid), np.random.default_rng(0)
-    ensemble, truth = random.normal(0, 8, (members, 1, 2, *place.shape)), random.normal(0, 8, (1, 2, *place.shape))
-    one = xr.concat([statistics_of(ensemble, truth, place)] * leads, dim="prediction_timedelta")
+    resolved_grid, random = Grid.regular(grid), np.random.default_rng(0)
+    ensemble, truth = random.normal(0, 8, (members, 1, 2, *resolved_grid.shape)), random.normal(0, 8, (1, 2, *resolved_grid.shape))
+    statistics_of_one = xr.concat([statistics_of(ensemble, truth, resolved_grid)] * leads, dim="prediction_timedelta")
     times = np.datetime64("2020-01-01", "ns") + 24 * HOUR * np.arange(starts)
     steps = (6 * HOUR * np.arange(1, leads + 1)).astype("timedelta64[ns]")
     with peak() as taken:
-        found = {name: xr.concat([one.copy(deep=True) for _ in range(starts)], dim="time", join="outer") for name in "abcd"}
-        scores_of(joined(found, times, steps))
-        most = taken()
-    said = memory.summing(4, members, starts, leads, place)
-    assert most - ITSELF <= said <= TOO_MUCH * most, (most / 1e6, said / 1e6)
+        by_forecast = {
+            name: xr.concat([statistics_of_one.copy(deep=True) for _ in range(starts)], dim="time", join="outer") for name in "abcd"
+        }
+        scores_of(joined(by_forecast, times, steps))
+        measured = taken()
+    estimate = memory.summing(4, members, starts, leads, resolved_grid)
+    assert measured - PYTHON_BYTES <= estimate <= LARGEST_RATIO * measured, (measured / 1e6, estimate / 1e6)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +135,7 @@ def test_what_cannot_fit_is_refused_before_it_starts(free, what, tmp_path, monke
 
 
 def test_huge_chunks_and_a_long_report_are_seen(tmp_path):
-    """Of a store whose chunks hold all starts, and of one whose lead times are scored a few at a time but drawn together."""
+    """The estimates for chunks that hold all initial times, and for lead times that are scored a few at a time but drawn together."""
     forecast = forecast_dataset()
     for name, chunks in (("small", (1, 4, 3, 13, 24)), ("huge", (6, 4, 3, 13, 24))):
         forecast.to_zarr(tmp_path / name, zarr_format=2, encoding={field: {"chunks": chunks} for field in forecast})

@@ -1,4 +1,4 @@
-"""Solvers and time grids against closed forms, against torchdiffeq, and against what they claim to cost."""
+"""Tests of solvers and time grids against closed forms, torchdiffeq, and the number of evaluations they claim."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch import Tensor
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ
 from wsdcast.warmstart import times
-from wsdcast.warmstart.dpm import Statistics, _weights, dpm_solver, dpm_solver_v3
+from wsdcast.warmstart.dpm import SolverStatistics, _weights, dpm_solver, dpm_solver_v3
 from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, Counted, evaluations, grid, solver, steps_for
+from wsdcast.warmstart.solver_statistics import estimate_statistics
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
-from wsdcast.warmstart.statistics import model_statistics
 
 MEAN, STD = 0.8, 0.3
 
 
 def velocity(x: Tensor, t: Tensor) -> Tensor:
-    """The exact flow of data N(MEAN, STD^2): E[data - noise | x]."""
+    """Return the exact velocity for data N(MEAN, STD^2): E[data - noise | x]."""
     t = t.to(x)
     variance = (1 - t) ** 2 + (t * STD) ** 2
     return MEAN + (t * STD**2 - (1 - t)) / variance * (x - t * MEAN)
 
 
 def exact(x: Tensor) -> Tensor:
-    """Where it takes noise."""
+    """Return the sample to which the exact flow takes noise ``x``."""
     return MEAN + STD * x
 
 
@@ -42,18 +42,18 @@ def error(solve, grid: Tensor, truth: Tensor | None = None) -> float:
 
 
 def order(solve, grid_of, steps: int) -> float:
-    """Measured by halving the steps."""
+    """Return the order of convergence, measured by halving the steps."""
     truth = END * MEAN + noise() * ((1 - END) ** 2 + (END * STD) ** 2) ** 0.5
-    few, many = (error(solve, END / grid[-1] * grid, truth) for grid in (grid_of(steps), grid_of(2 * steps)))
-    return math.log2(few / many)
+    coarse, fine = (error(solve, END / grid[-1] * grid, truth) for grid in (grid_of(steps), grid_of(2 * steps)))
+    return math.log2(coarse / fine)
 
 
 END = 0.7
-"""Up to which orders are measured: at the end of this flow some errors of lowest order cancel."""
+"""Flow time at which orders are measured. At the end of this flow some errors of lowest order cancel."""
 
 
 def log_ratios(steps: int) -> Tensor:
-    """Equal steps in the log ratio from one so low that the first-order step to it does not count."""
+    """Return times with equal steps in the log ratio. The first is so low that the error of the first-order step to it is negligible."""
     return torch.cat([torch.zeros(1).double(), torch.linspace(-16, math.log(END / (1 - END)), steps, dtype=torch.float64).sigmoid()])
 
 
@@ -61,7 +61,7 @@ def log_ratios(steps: int) -> Tensor:
     ("name", "expected", "grid_of"),
     [
         ("euler", 1, times.uniform),
-        ("midpoint", 3, times.uniform),  # one better than its promise, on this flow; see the next test
+        ("midpoint", 3, times.uniform),  # on this flow one order better than in general; see the next test
         ("heun2", 2, times.uniform),
         ("heun3", 3, times.uniform),
         ("rk4", 4, times.uniform),
@@ -75,7 +75,7 @@ def log_ratios(steps: int) -> Tensor:
     ],
 )
 def test_order_of_every_solver(name, expected, grid_of):
-    """On a Gaussian whose flow is known. A third-order DPM-Solver without the factor 2 would be of order 2."""
+    """The flow to a Gaussian has a closed form. A third-order DPM-Solver without the factor 2 would have order 2."""
     assert order(SOLVERS[name], grid_of, 400 if name.startswith("dpm") else 80) == pytest.approx(expected, abs=0.15)
 
 
@@ -93,7 +93,7 @@ def test_order_on_another_equation(name, expected):
 
 
 def test_third_order_integrates_a_quadratic_exactly():
-    """A data estimate that is quadratic in the log ratio is what the third order must get right to rounding, and the second cannot."""
+    """For a data estimate quadratic in the log ratio, the third order is exact to rounding and the second order is not."""
 
     def ratio(t: float) -> float:
         return math.log(t / (1 - t))
@@ -102,7 +102,7 @@ def test_third_order_integrates_a_quadratic_exactly():
         return 1 + 0.3 * r - 0.2 * r**2
 
     def primitive(r: float) -> float:
-        """Of exp(r) times the estimate."""
+        """Return the primitive of exp(r) times the estimate."""
         return math.exp(r) * (1 + 0.3 * (r - 1) - 0.2 * (r * r - 2 * r + 2))
 
     known, end = [0.5, 0.35, 0.15], 0.7
@@ -130,25 +130,25 @@ def test_torchdiffeq_methods_pass_through(name):
 
 
 def test_adams_bashforth_has_its_textbook_weights():
-    """On equal steps 23/12, -16/12, 5/12, after which a step is linear in the velocities at three times."""
-    seen = []
+    """On equal steps the weights of order 3 are 23/12, -16/12 and 5/12."""
+    evaluated = []
 
     def flow(x: Tensor, t: Tensor) -> Tensor:
-        seen.append((t.item(), float(len(seen) + 1)))
-        return torch.full_like(x, seen[-1][1])
+        evaluated.append((t.item(), float(len(evaluated) + 1)))
+        return torch.full_like(x, evaluated[-1][1])
 
     # The velocities are 1, 2, ... in the order of evaluation: 1 and 2 in the midpoint step, then 3, 4, 5.
     x = adams_bashforth(3, flow, torch.zeros(1).double(), times.uniform(4))
     h = 0.25
     by_hand = h * 2 + h * (1.5 * 3 - 0.5 * 1)
-    # From the second step on the order is that of the history: 2 with velocities 1 and 3, then 3.
+    # The order is limited by the history: 2 in the second step, with the velocities 1 and 3, and then 3.
     by_hand += h * (23 * 4 - 16 * 3 + 5 * 1) / 12 + h * (23 * 5 - 16 * 4 + 5 * 3) / 12
     assert x.item() == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("momentum", [0.3, 0.7, 1.0])
 def test_momentum_is_the_generalised_heavy_ball(momentum):
-    """Against the closed form of order 2 on equal steps: ((2 + b) v_n - (2 - b) v_n-1) / (2 b) with the averaged velocity v."""
+    """The closed form of order 2 on equal steps is ((2 + b) v_n - (2 - b) v_n-1) / (2 b), with the averaged velocity v."""
     grid = times.uniform(12)
     x, averages = noise(), []
     for t in grid[:-1]:
@@ -168,15 +168,15 @@ def test_euler_is_the_first_order_dpm_solver_and_ddim():
 @pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("grid_name", GRIDS)
 def test_every_solver_is_finite_and_converges_on_every_grid(name, grid_name):
-    """Both ends are exact, where the log ratio is infinite; straight paths to a point are solved exactly by any solver."""
+    """Samples are finite although the log ratio is infinite at both ends. Most solvers solve straight paths to a point exactly."""
     to_a_point = lambda x, t: (2.5 - x) / (1 - t) if t < 1 else 0 * x  # noqa: E731
-    reached = SOLVERS[name](to_a_point, noise(), GRIDS[grid_name](8))
-    assert torch.isfinite(reached).all()
+    sample = SOLVERS[name](to_a_point, noise(), GRIDS[grid_name](8))
+    assert torch.isfinite(sample).all()
     if name.startswith(("dpm", "euler", "midpoint", "ab2")):
-        torch.testing.assert_close(reached, torch.full_like(reached, 2.5), rtol=1e-9, atol=1e-9)
-    few, many = (error(SOLVERS[name], GRIDS[grid_name](steps)) for steps in (6, 48))
-    floor = 0.02 if grid_name == "log-snr" else 0  # its outermost steps do not shrink
-    assert many < few / 2 + floor
+        torch.testing.assert_close(sample, torch.full_like(sample, 2.5), rtol=1e-9, atol=1e-9)
+    coarse, fine = (error(SOLVERS[name], GRIDS[grid_name](steps)) for steps in (6, 48))
+    floor = 0.02 if grid_name == "log-snr" else 0  # its first and last steps stay the same with more steps
+    assert fine < coarse / 2 + floor
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -200,7 +200,7 @@ def test_grids_are_what_they_are_called():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
 def test_watched_states_are_those_of_the_solver(name):
-    """The state at each time is what the solver returns if it is given the times up to that one alone."""
+    """The state at each time is what the solver returns if it gets only the times up to that one."""
     solve = partial(dpm_solver_v3, degenerate(), 3) if name == EMPIRICAL else solver(name)
     grid_, states = times.uniform(6), []
     last = solve(velocity, noise(), grid_, watch=states.append)
@@ -232,7 +232,7 @@ def test_steps_that_make_so_many_evaluations(name, nfe, steps):
     ("name", "nfe", "nearest"), [("midpoint", 1, 2), ("midpoint", 0, 2), ("midpoint", 5, 4), ("heun3", 10, 9), ("rk4", 3, 4), ("ab4", 4, 3)]
 )
 def test_evaluations_that_cannot_be_met_are_refused(name, nfe, nearest):
-    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest it can do is {nearest}$"):
+    with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest possible number is {nearest}$"):
         steps_for(name, nfe)
 
 
@@ -246,16 +246,16 @@ def test_names_and_options_that_do_not_exist_are_refused():
 
 
 def test_midpoint_never_evaluates_at_the_data_end():
-    seen = []
-    midpoint(lambda x, t: seen.append(t.item()) or x, noise(), times.uniform(5))
-    assert seen[0] == 0
-    assert max(seen) < 1
+    evaluated = []
+    midpoint(lambda x, t: evaluated.append(t.item()) or x, noise(), times.uniform(5))
+    assert evaluated[0] == 0
+    assert max(evaluated) < 1
 
 
-def degenerate(levels: int = 41) -> Statistics:
+def degenerate(levels: int = 41) -> SolverStatistics:
     """l = 1, s = b = 0."""
     ratios = torch.linspace(-8, 8, levels, dtype=torch.float64)
-    return Statistics(ratios, torch.ones(levels, 1).double(), torch.zeros(levels, 1).double(), torch.zeros(levels, 1).double())
+    return SolverStatistics(ratios, torch.ones(levels, 1).double(), torch.zeros(levels, 1).double(), torch.zeros(levels, 1).double())
 
 
 @pytest.mark.parametrize("order_", [1, 2, 3])
@@ -265,21 +265,21 @@ def test_v3_without_statistics_is_dpm_solver_plus_plus(order_):
         torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
 
 
-def gaussian_statistics(ratios: Tensor) -> Statistics:
-    """For data N(MEAN, STD^2) the noise estimate is linear in x, so f depends on x not at all with the right l, and s, b follow."""
+def gaussian_statistics(ratios: Tensor) -> SolverStatistics:
+    """For data N(MEAN, STD^2) the noise estimate is linear in x, so with the right l f does not depend on x, and s and b follow."""
     t = ratios.sigmoid()
     l = (1 - t) ** 2 / ((1 - t) ** 2 + (t * STD) ** 2)  # noqa: E741
-    return Statistics(ratios, l[:, None], torch.zeros_like(l)[:, None], torch.zeros_like(l)[:, None])
+    return SolverStatistics(ratios, l[:, None], torch.zeros_like(l)[:, None], torch.zeros_like(l)[:, None])
 
 
 def test_statistics_of_a_gaussian_have_their_closed_form():
     random = torch.Generator().manual_seed(0)
     data = exact(torch.randn(4000, 1, 1, generator=random)).double()
     ratios = torch.linspace(-3, 3, 61, dtype=torch.float64)
-    found = model_statistics(lambda: iter([(velocity, data)]), ratios, random)
+    found = estimate_statistics(lambda: iter([(velocity, data)]), ratios, random)
     expected = gaussian_statistics(ratios)
     torch.testing.assert_close(found.l[:, 0], expected.l, rtol=1e-3, atol=1e-3)
-    # f is (1 - t) (-t MEAN) d noise estimate / dx / t whatever x: its derivative is b alone.
+    # f is (1 - t) (-t MEAN) d noise estimate / dx / t for every x, so its derivative is b alone.
     f = -expected.l[:, 0] * MEAN
     derivative = torch.gradient(f, spacing=(ratios,))[0]
     torch.testing.assert_close((found.s[:, 0, 0] * f + found.b[:, 0, 0])[2:-2], derivative[2:-2], rtol=0.02, atol=2e-3)
@@ -288,9 +288,9 @@ def test_statistics_of_a_gaussian_have_their_closed_form():
 def test_v3_with_the_statistics_of_a_gaussian_is_far_better_than_without():
     random = torch.Generator().manual_seed(0)
     data = exact(torch.randn(4000, 1, 1, generator=random)).double()
-    found = model_statistics(lambda: iter([(velocity, data)]), torch.linspace(-5, 5, 101, dtype=torch.float64), random)
-    flat = Statistics(found.log_snr, found.l[:, 0], found.s[:, 0], found.b[:, 0])
-    # Between the ends the flow is solved almost exactly; compare there, on a coarse grid.
+    found = estimate_statistics(lambda: iter([(velocity, data)]), torch.linspace(-5, 5, 101, dtype=torch.float64), random)
+    flat = SolverStatistics(found.log_snr, found.l[:, 0], found.s[:, 0], found.b[:, 0])
+    # The comparison is between the ends, on a coarse grid, where the flow is solved almost exactly.
     inner = torch.linspace(-3, 3, 5, dtype=torch.float64).sigmoid()
     a, s = inner[0], 1 - inner[0]
     start = a * MEAN + noise() * ((a * STD) ** 2 + s**2).sqrt()

@@ -1,4 +1,4 @@
-"""The same wind from wherever people have it: every layout, file format and kind of server ends as the same bytes."""
+"""Tests that the same wind in any layout, file format or kind of server gives the same bytes in the prepared store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsdcast.data.sources.layout import STATIC_NAMES, STATIC_UNITS
 from wsdcast.data.sources.opening import BUILT_IN
 from wsdcast.runs.errors import UserError
 
-# Not yet in the text of the version 3 standard, but in the public stores.
+# Consolidated metadata are not yet in the text of the version 3 standard, but the public stores have them.
 pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata")
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 13), np.arange(0.0, 360.0, 15.0)
@@ -28,7 +28,7 @@ WB2_NAMES = {"u10": "10m_u_component_of_wind", "v10": "10m_v_component_of_wind"}
 
 @pytest.fixture(scope="module")
 def wind() -> xr.Dataset:
-    """With static fields, under the names of WeatherBench."""
+    """Return random wind and the static fields under the names of WeatherBench."""
     dataset = wind_dataset(TIMES, LATITUDES, LONGITUDES)
     values = np.random.default_rng(1).random((len(STATIC_NAMES), 13, 24)).astype(np.float32)
     for name, field in zip(STATIC_NAMES, values, strict=True):
@@ -38,39 +38,39 @@ def wind() -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def expected(wind, tmp_path_factory) -> Path:
-    """The store made from the plainest of files."""
-    place = tmp_path_factory.mktemp("expected")
-    wind.to_netcdf(place / "wind.nc")
-    wsdcast.prepare(source=str(place / "wind.nc"), grid="12x7", run=place / "run")
-    return place / "run/analysis.zarr"
+    """Return the store made from the simplest file."""
+    directory = tmp_path_factory.mktemp("expected")
+    wind.to_netcdf(directory / "wind.nc")
+    wsdcast.prepare(source=str(directory / "wind.nc"), grid="12x7", run=directory / "run")
+    return directory / "run/analysis.zarr"
 
 
 def arrays_of(store: Path) -> dict[str, bytes]:
-    """Every file but the group's metadata, which name the source."""
+    """Return every file except the group's metadata, which name the source."""
     files = (path for path in store.rglob("*") if path.is_file() and path.parent != store)
     return {str(path.relative_to(store)): path.read_bytes() for path in files}
 
 
 def assert_same_store(store: Path, expected: Path) -> None:
-    found, wanted = arrays_of(store), arrays_of(expected)
-    assert found.keys() == wanted.keys()
-    assert [name for name in found if found[name] != wanted[name]] == []
-    with xr.open_zarr(store) as one, xr.open_zarr(expected) as other:
-        assert one.attrs["normalisation"] == other.attrs["normalisation"]
+    stored, reference = arrays_of(store), arrays_of(expected)
+    assert stored.keys() == reference.keys()
+    assert [name for name in stored if stored[name] != reference[name]] == []
+    with xr.open_zarr(store) as first, xr.open_zarr(expected) as second:
+        assert first.attrs["normalisation"] == second.attrs["normalisation"]
 
 
 def save_weatherbench(dataset: xr.Dataset, path: Path) -> None:
-    """Zarr version 2, longitude first, south to north, eight steps to a chunk."""
+    """Save as Zarr version 2 with longitude first, south to north, and eight steps per chunk."""
     turned = dataset.rename(WB2_NAMES).isel(latitude=slice(None, None, -1)).transpose("time", "longitude", "latitude")
     turned.to_zarr(path, zarr_format=2, consolidated=True, encoding={name: {"chunks": (8, 24, 13)} for name in WB2_NAMES.values()})
 
 
 def save_arco(dataset: xr.Dataset, path: Path) -> None:
-    """Zarr version 3, hourly, one step to a chunk, the axis of times reaching beyond what is there."""
+    """Save as hourly Zarr version 3 with one step per chunk and a time axis that is longer than the data."""
     first, last = TIMES[0] - np.timedelta64(2, "D"), TIMES[-1] + np.timedelta64(9, "D")
     hourly = dataset.rename(WB2_NAMES).reindex(time=np.arange(first, last, np.timedelta64(1, "h")))
     hourly = hourly.transpose("time", "latitude", "longitude", missing_dims="ignore")
-    # One of the static fields has times, and nothing before the valid range.
+    # One of the static fields has a time axis, and no values before the valid range.
     valid = (hourly.time >= TIMES[0]).astype("f4").where(hourly.time >= TIMES[0])
     hourly["land_sea_mask"] = (hourly.land_sea_mask * valid).transpose("time", ...).assign_attrs(dataset.land_sea_mask.attrs)
     hourly.attrs = {"valid_time_start": "2020-01-01", "valid_time_stop": str(TIMES[-1].astype("datetime64[D]"))}
@@ -84,7 +84,7 @@ def save_sharded(dataset: xr.Dataset, path: Path) -> None:
 
 
 def save_versions(dataset: xr.Dataset, path: Path) -> None:
-    """The old way of the Climate Data Store: final and preliminary side by side, each missing where the other is."""
+    """Save as the old Climate Data Store did: final and preliminary data side by side, each missing where the other is not."""
     final = dataset[["u10", "v10"]].where(dataset.time < TIMES[30])
     preliminary = dataset[["u10", "v10"]].where(dataset.time >= TIMES[30])
     both = xr.concat([preliminary, final], "expver").assign_coords(expver=[5, 1]).transpose("time", "expver", ...)
@@ -92,7 +92,7 @@ def save_versions(dataset: xr.Dataset, path: Path) -> None:
 
 
 def save_many(dataset: xr.Dataset, path: Path) -> None:
-    """A directory of months, out of order, u and v apart, and one file without wind."""
+    """Save a directory of files with months out of order, u and v in separate files, and one file without wind."""
     path.mkdir()
     for name, part in (("b", slice(0, 17)), ("a", slice(17, 40))):
         for component in ("u10", "v10"):
@@ -101,7 +101,7 @@ def save_many(dataset: xr.Dataset, path: Path) -> None:
 
 
 def save_zip(dataset: xr.Dataset, path: Path) -> None:
-    """The new way: one file for each type of step, zipped, under a name that does not say so."""
+    """Save as the new Climate Data Store does: a zip archive of one file per step type, without the suffix zip."""
     new = dataset.rename(time="valid_time").assign_coords(number=0, expver=("valid_time", ["0001"] * TIMES.size))
     new[["u10", "v10", *STATIC_NAMES]].to_netcdf(path.with_suffix(".instant.nc"))
     xr.Dataset({"tp": ("valid_time", np.zeros(3))}, {"valid_time": TIMES[:3]}).to_netcdf(path.with_suffix(".accum.nc"))
@@ -155,11 +155,11 @@ def test_the_same_wind_in_any_layout_gives_the_same_store(tmp_path, wind, expect
     wsdcast.prepare(source=str(source), grid="12x7", run=tmp_path / "run")
     assert_same_store(tmp_path / "run/analysis.zarr", expected)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["analysis.zarr"]
-    assert not list(tmp_path.parent.glob("data_stream*"))  # an archive may say ../.., and is not obeyed
+    assert not list(tmp_path.parent.glob("data_stream*"))  # a path with ../.. in an archive is not followed
 
 
 def test_processes_give_the_same_store_as_threads(tmp_path, wind, expected):
-    """And they leave the environment as it was, such as the number of threads that torch will use."""
+    """They also leave the environment as it was, such as the number of threads for torch."""
     wind.to_netcdf(tmp_path / "wind.nc")
     before = dict(os.environ)
     wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="12x7", run=tmp_path / "run", workers=2)
@@ -181,7 +181,7 @@ def test_a_running_scheduler_gives_the_same_store(tmp_path, wind, expected):
 
 @pytest.fixture
 def bucket(tmp_path, wind) -> Path:
-    """A directory with the public stores by their real names, and others."""
+    """Return a directory with the public stores under their real names, and one other store."""
     for name, save in (("wb2", save_weatherbench), ("wb2-0.25", save_weatherbench), ("arco", save_arco)):
         path = tmp_path / "bucket" / BUILT_IN[name].removeprefix("gs://")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,8 +192,8 @@ def bucket(tmp_path, wind) -> Path:
 
 @pytest.mark.parametrize("source", [*BUILT_IN, "gs://mine/wind.zarr"])
 def test_google_storage(tmp_path, monkeypatch, bucket, expected, source):
-    """obstore takes Google's address from the environment: the built-in names and gs:// go their whole way, to a server that is here."""
-    if source.endswith("wind.zarr"):  # without consolidated metadata a store in a bucket must be listed, which this server cannot
+    """obstore reads Google's address from the environment, so the built-in names and gs:// are tested whole, with a local server."""
+    if source.endswith("wind.zarr"):  # without consolidated metadata a bucket must be listed, which this server does not support
         import zarr
 
         zarr.consolidate_metadata(bucket / "mine/wind.zarr")
@@ -206,7 +206,7 @@ def test_google_storage(tmp_path, monkeypatch, bucket, expected, source):
     assert_same_store(tmp_path / "run/analysis.zarr", expected)
     if source != "gs://mine/wind.zarr":
         assert len(chunks) == 2 * (40 if source == "arco" else 5)
-        assert set(chunks) == {1}  # each chunk that is needed is read once, and no other
+        assert set(chunks) == {1}  # only the needed chunks are read, each once
 
 
 def test_https_with_a_chunk_that_fails_three_times(tmp_path, bucket, expected):
@@ -220,7 +220,7 @@ def test_https_with_a_chunk_that_fails_three_times(tmp_path, bucket, expected):
 
 @pytest.mark.slow
 def test_s3(tmp_path, monkeypatch, bucket, expected):
-    """moto's server, listing and ranges included: a sharded store of version 3 without consolidated metadata."""
+    """Read a sharded store of version 3 without consolidated metadata from moto's server, which supports listing and ranges."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -254,14 +254,14 @@ def test_static_fields_are_averages(expected, wind):
 
     with xr.open_zarr(expected) as store:
         for name in STATIC_NAMES:
-            wanted = regrid(wind[name].values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x7"))
-            np.testing.assert_array_equal(store[name].values, wanted)
+            averages = regrid(wind[name].values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x7"))
+            np.testing.assert_array_equal(store[name].values, averages)
             assert store[name].attrs["units"] == STATIC_UNITS[name]
 
 
 @pytest.mark.parametrize("edition", [1, 2])
 def test_grib(tmp_path, wind, expected, edition):
-    """Written by eccodes, 24 bits a value: the same store but for the last unit here and there, and no index beside the file."""
+    """GRIB from eccodes with 24 bits per value gives the same store, up to the last unit of a few values, and leaves no index file."""
     import eccodes
 
     source = tmp_path / "wind.grib"
@@ -279,15 +279,15 @@ def test_grib(tmp_path, wind, expected, edition):
             eccodes.codes_release(message)
     wsdcast.prepare(source=str(source), grid="12x7", run=tmp_path / "run")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "wind.grib"]
-    with xr.open_zarr(tmp_path / "run/analysis.zarr") as found, xr.open_zarr(expected) as wanted:
-        np.testing.assert_array_equal(found.time, wanted.time)
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as stored, xr.open_zarr(expected) as reference:
+        np.testing.assert_array_equal(stored.time, reference.time)
         for name in WB2_NAMES.values():
-            np.testing.assert_allclose(found[name], wanted[name], atol=0.0051)
-            assert (found[name] != wanted[name]).mean() < 0.01
+            np.testing.assert_allclose(stored[name], reference[name], atol=0.0051)
+            assert (stored[name] != reference[name]).mean() < 0.01
 
 
 def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, bucket):
-    """As it is shipped, but for the size of grid and networks, which are not compiled, and for the dates, which are of forty steps."""
+    """The recipe is the shipped one, with a smaller grid, smaller networks that are not compiled, and the dates of forty steps."""
     import yaml
 
     content = yaml.safe_load((Path(__file__).parents[1] / "pipelines/era5.yaml").read_text())

@@ -1,4 +1,4 @@
-"""The four commands through the installed entry point on a tiny recipe, and what they leave behind."""
+"""Tests of the four commands, run with the installed entry point on a tiny recipe, and of the files they write."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A directory in which the four commands ran in order, each after the first with no option at all but the run directory."""
+    """Return a directory in which the four commands ran in order. After the first, the run directory is the only option."""
     place = tmp_path_factory.mktemp("place")
     (place / "tiny.yaml").write_text(TINY)
     for line in ("prepare --recipe tiny.yaml", "train --run runs/tiny", "rollout --run runs/tiny", "score --run runs/tiny --json"):
         done = command(*line.split(), cwd=place)
         assert done.returncode == 0, done.stderr
-        # No progress bars where there is no terminal, only what was found on the way.
+        # Without a terminal there are no progress bars, only the results of validation.
         assert all(", validation: " in printed for printed in done.stderr.splitlines())
     (place / "score.json").write_text(done.stdout)
     return place
@@ -96,7 +96,7 @@ def test_forecast_has_the_layout_of_weatherbench(place, record):
 
 
 def test_scores_are_those_of_the_files(place, record):
-    """Fair CRPS of the table recomputed from forecast and record, over all starts and not the last alone."""
+    """The fair CRPS of the table equals that computed from forecast and record, over all initial times."""
     rows = json.loads((place / "score.json").read_text())["scores"]
     forecast = xr.open_zarr(place / "runs/tiny/forecast.zarr", decode_timedelta=True)
     for lead, row in enumerate(rows):
@@ -116,7 +116,7 @@ def test_scores_are_those_of_the_files(place, record):
 
 
 def test_the_moments_network_is_scored_in_closed_form_too(place, record):
-    """As a Gaussian it is as good as very many members of it would be; three tell as much to some per cent."""
+    """The CRPS of the Gaussian is the limit for very many members, and three members give it to within some per cent."""
     with xr.open_dataset(place / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
         gaussian = scores["crps_gaussian"].sel(region="globe", variable=VARIABLES[0], forecast="moments alone").values
         assert np.isnan(scores["crps_gaussian"].sel(forecast="wsdcast")).all()
@@ -187,7 +187,7 @@ def test_animation_has_a_frame_for_each_lead(place):
 
 
 def test_what_is_current_is_skipped(place):
-    written = ("report.html", "scores.csv")  # each time, from scores.nc
+    written = ("report.html", "scores.csv")  # these are written each time, from scores.nc
     before = {path: path.stat().st_mtime_ns for path in (place / "runs/tiny").iterdir() if path.name not in written}
     done = command("run", "tiny.yaml", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -229,7 +229,7 @@ def test_changed_options_need_permission_to_replace(place, tmp_path):
 
 
 def test_what_an_older_version_made_is_current_where_new_keys_are_at_their_defaults(place, tmp_path):
-    """A key that this version has added, and only at its default."""
+    """An artefact of an older version is current if the recipe has new keys only at their defaults."""
     shutil.copytree(place / "runs/tiny", tmp_path / "run")
     path = tmp_path / "run/generator/stamp.json"
     stamp = json.loads(path.read_text())

@@ -168,7 +168,7 @@ def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
         ("--nfe", "3", "nothing to study: nfe 3: the solver midpoint cannot"),
         ("--rollout-nfe", "8", "rollout_nfe: 8 not in nfe"),
         ("--solvers", "auto", "name the solvers"),
-        ("--leads", "6,6000", "no start in the test part"),
+        ("--leads", "6,6000", "no initial time in the test split"),
     ):
         done = CliRunner().invoke(app, ["study", "nfe", "--run", "run", option, value])
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr

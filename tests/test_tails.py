@@ -1,4 +1,4 @@
-"""Appendix D: tails of data before and after normalisation, against closed forms, and the figure of them."""
+"""Tests of appendix D: tails of data before and after normalisation, against closed forms, and their figure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from wsdcast.warmstart.tails import AS_THEY_ARE, EDGES, WARMTHS, Tails, tails_of
 
 
 def test_a_spot_of_dirt_on_a_white_wall():
-    """The paper's example: white 99 % of the time, else black, and moments that are right. Ten standard deviations away at full warmth.
+    """The paper's example: a pixel is white 99 % of the time, else black. With the right moments and full warmth black is ten std away.
 
-    A number that is one of two, the rarer with probability p, has the kurtosis 1 / (p (1 - p)) - 3, however it is scaled.
+    A number with two values, the rarer with probability p, has the kurtosis 1 / (p (1 - p)) - 3 at any scale.
     """
     share = 0.01
     target = torch.ones(10, 1, 10, 10)
@@ -31,48 +31,48 @@ def test_a_spot_of_dirt_on_a_white_wall():
     mean = 1 - 2 * share
     std = 2 * (share * (1 - share)) ** 0.5
     prior = InformedPrior(torch.full_like(target, mean), torch.full_like(target, std))
-    found = tails_of([(prior, target, None)])
-    assert list(found) == [AS_THEY_ARE, *(f"w = {warmth:g}" for warmth in WARMTHS)]
+    tails_by_name = tails_of([(prior, target, None)])
+    assert list(tails_by_name) == [AS_THEY_ARE, *(f"w = {warmth:g}" for warmth in WARMTHS)]
     for warmth in WARMTHS:
-        of = found[f"w = {warmth:g}"]
+        tails = tails_by_name[f"w = {warmth:g}"]
         away = (1 + mean) / warmth_blending(torch.tensor(std), torch.tensor(warmth)).item()
-        assert of.within == pytest.approx(away, rel=1e-5)
-        assert of.beyond == pytest.approx(share if away > 4 else 0)
-        assert of.kurtosis == pytest.approx(1 / (share * (1 - share)) - 3, rel=1e-3)
-    assert found["w = 1"].within == pytest.approx(9.95, abs=0.01)
-    assert (found["w = 1"].beyond, found["w = 0.5"].beyond) == (pytest.approx(share), 0)
-    assert found[AS_THEY_ARE].within == 1
+        assert tails.within == pytest.approx(away, rel=1e-5)
+        assert tails.beyond == pytest.approx(share if away > 4 else 0)
+        assert tails.kurtosis == pytest.approx(1 / (share * (1 - share)) - 3, rel=1e-3)
+    assert tails_by_name["w = 1"].within == pytest.approx(9.95, abs=0.01)
+    assert (tails_by_name["w = 1"].beyond, tails_by_name["w = 0.5"].beyond) == (pytest.approx(share), 0)
+    assert tails_by_name[AS_THEY_ARE].within == 1
 
 
 def test_gaussian_data_whose_moments_are_known_have_no_heavy_tails():
     random = torch.Generator().manual_seed(0)
     mean, std = torch.randn(40, 2, 100, 50, generator=random), torch.rand(40, 2, 100, 50, generator=random) + 0.05
     target = mean + std * torch.randn(mean.shape, generator=random)
-    found = tails_of((InformedPrior(m, s), x, None) for m, s, x in zip(mean.split(7), std.split(7), target.split(7), strict=True))
-    of = found["w = 1"]
-    assert of.kurtosis == pytest.approx(3, abs=0.05)
-    assert of.within == pytest.approx(stats.norm.ppf(0.9995), rel=0.01)
-    assert of.beyond == pytest.approx(2 * stats.norm.sf(4), abs=4e-5)
+    tails_by_name = tails_of((InformedPrior(m, s), x, None) for m, s, x in zip(mean.split(7), std.split(7), target.split(7), strict=True))
+    tails = tails_by_name["w = 1"]
+    assert tails.kurtosis == pytest.approx(3, abs=0.05)
+    assert tails.within == pytest.approx(stats.norm.ppf(0.9995), rel=0.01)
+    assert tails.beyond == pytest.approx(2 * stats.norm.sf(4), abs=4e-5)
     middle = (EDGES[1:] + EDGES[:-1]) / 2
-    np.testing.assert_allclose(of.density[80:160], stats.norm.pdf(middle[80:160]), rtol=0.2, atol=2e-3)
-    # At w = 0 it is a mixture of Gaussians of different widths: E s^4 / (E s^2)^2 times 3.
+    np.testing.assert_allclose(tails.density[80:160], stats.norm.pdf(middle[80:160]), rtol=0.2, atol=2e-3)
+    # At w = 0 the values are a mixture of Gaussians of different widths, with kurtosis 3 E s^4 / (E s^2)^2.
     mixture = 3 * (std**4).mean() / (std**2).mean() ** 2
-    assert found["w = 0"].kurtosis == pytest.approx(mixture.item(), rel=0.02)
+    assert tails_by_name["w = 0"].kurtosis == pytest.approx(mixture.item(), rel=0.02)
 
 
 def test_densities_sum_to_one_and_far_values_are_in_the_last_bins():
-    of = Tails.of(np.array([-1e9, -0.05, 0.05, 1e9]))
+    tails = Tails.of(np.array([-1e9, -0.05, 0.05, 1e9]))
     width = EDGES[1] - EDGES[0]
-    assert of.density.sum() * width == pytest.approx(1)
-    assert (of.density[0], of.density[-1]) == (pytest.approx(0.25 / width), pytest.approx(0.25 / width))
+    assert tails.density.sum() * width == pytest.approx(1)
+    assert (tails.density[0], tails.density[-1]) == (pytest.approx(0.25 / width), pytest.approx(0.25 / width))
     assert np.isnan(Tails.of(np.ones(5)).kurtosis)
 
 
 def test_values_that_do_not_count_are_left_out():
     target = torch.tensor([[[[0.0, 50.0]], [[2.0, -70.0]]]])
     prior = InformedPrior(torch.zeros_like(target), torch.full_like(target, 0.5), no_blending)
-    found = tails_of([(prior, target, torch.tensor([[[[True, False]]]]))])
-    assert found["w = 0.5"].within == pytest.approx(np.quantile([0, 4], 0.999))
+    tails_by_name = tails_of([(prior, target, torch.tensor([[[[True, False]]]]))])
+    assert tails_by_name["w = 0.5"].within == pytest.approx(np.quantile([0, 4], 0.999))
 
 
 def test_the_figure_shows_the_densities_and_the_numbers():
@@ -91,15 +91,15 @@ def test_tails_of_a_run_of_images_are_those_of_its_hidden_values(inpainted):
     images = open_images(inpainted / "run/images")
     networks = trained(RECIPE, inpainted / "run", images)
     contexts = fixed_contexts(images, "test", RECIPE.task)
-    found = _tails(networks, contexts)
+    tails_by_name = _tails(networks, contexts)
     context, target = contexts.context(torch.arange(20)), contexts.target(torch.arange(20))
     with torch.no_grad():
         mean, std = networks.moments(context)
     hidden = (context[:, 3:] == 0).expand_as(target)
     values = ((target - mean) / std)[hidden].double().numpy()
-    assert found["w = 1"].kurtosis == pytest.approx(stats.kurtosis(values, fisher=False), rel=1e-4)
-    assert found["w = 1"].within == pytest.approx(np.quantile(abs(values), 0.999), rel=1e-4)
-    assert found[AS_THEY_ARE].within <= 1
+    assert tails_by_name["w = 1"].kurtosis == pytest.approx(stats.kurtosis(values, fisher=False), rel=1e-4)
+    assert tails_by_name["w = 1"].within == pytest.approx(np.quantile(abs(values), 0.999), rel=1e-4)
+    assert tails_by_name[AS_THEY_ARE].within <= 1
 
 
 @pytest.mark.slow

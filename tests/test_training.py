@@ -1,4 +1,4 @@
-"""The training loop: what it computes, that it goes on bit for bit, and that several processes are one."""
+"""Tests of the training loop: its results, that it continues bit for bit, and that several processes train as one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.training import checkpoints, fitting
-from wsdcast.training.loop import Step, Unread, fit, read
+from wsdcast.training.loop import PendingStep, Step, fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.weather.forcings import surroundings
@@ -44,7 +44,7 @@ X = torch.linspace(-1, 1, 64)[:, None]
 
 
 @dataclass(frozen=True)
-class How:
+class Settings:
     """Settings of a small training."""
 
     steps: int = 5
@@ -63,22 +63,22 @@ def begun(model: nn.Module | None = None) -> Training:
     return Training.of(model or nn.Linear(1, 1), torch.Generator().manual_seed(1))
 
 
-def points(chosen: torch.Tensor, mine: slice) -> torch.Tensor:
-    return X[chosen[mine]]
+def points(chosen: torch.Tensor, part: slice) -> torch.Tensor:
+    return X[chosen[part]]
 
 
 def regression(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return ((model(x) - 3 * x + 1) ** 2).mean()
 
 
-def each(steps: Iterable[Unread]) -> list[Step]:
-    """Every step, read by itself."""
-    return [one for step in steps for one in read([step])]
+def each(steps: Iterable[PendingStep]) -> list[Step]:
+    """Return all steps, each read by itself."""
+    return [result for step in steps for result in read([step])]
 
 
 def test_training_finds_the_answer_and_averages_the_weights():
     training = begun()
-    steps = list(fit(training, points, regression, 64, How(steps=600, batch=16, learning_rate=0.03, ema_decay=0.99), 0))
+    steps = list(fit(training, points, regression, 64, Settings(steps=600, batch=16, learning_rate=0.03, ema_decay=0.99), 0))
     assert len(steps) == training.step == 600
     assert training.averaged.weight.item() == pytest.approx(3, abs=0.02)
     assert training.averaged.bias.item() == pytest.approx(-1, abs=0.02)
@@ -87,24 +87,24 @@ def test_training_finds_the_answer_and_averages_the_weights():
 def test_average_follows_its_warm_up_once_per_optimiser_step():
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)
-    training, seen, expected = begun(model), [], 1.0
-    for step in fit(training, points, lambda model, _: model.weight.sum(), 8, How(ema_decay=0.3, accumulate=2), 0):
+    training, differences, expected = begun(model), [], 1.0
+    for step in fit(training, points, lambda model, _: model.weight.sum(), 8, Settings(ema_decay=0.3, accumulate=2), 0):
         decay = min(0.3, (1 + step.number) / (10 + step.number))
         expected = decay * expected + (1 - decay) * model.weight.item()
-        seen.append(training.averaged.weight.item() - expected)
-    assert seen == pytest.approx([0] * 5, abs=1e-6)
+        differences.append(training.averaged.weight.item() - expected)
+    assert differences == pytest.approx([0] * 5, abs=1e-6)
 
 
 @pytest.mark.parametrize("together", [1, 4, 5])
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together):
-    """Also when it is read with others, good ones before it and spoilt ones after it."""
+    """This also holds if the step is read together with good ones before it and others after it."""
     training, order = begun(), []
     steps = fit(
         training,
         lambda chosen, _: order.append(chosen.tolist()),
         lambda model, _: model.weight.sum() * (math.nan if training.step == 3 else 1),
         8,
-        How(),
+        Settings(),
         0,
     )
 
@@ -126,12 +126,12 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together)
     ],
 )
 def test_rate_rises_then_follows_the_schedule(schedule, expected):
-    steps = list(fit(begun(), points, regression, 64, How(steps=6, warmup_steps=2, schedule=schedule), 0))
+    steps = list(fit(begun(), points, regression, 64, Settings(steps=6, warmup_steps=2, schedule=schedule), 0))
     np.testing.assert_allclose([step.rate for step in steps], 0.1 * np.array(expected), rtol=1e-6)
 
 
 def by_gradient(training: Training, rate: float = 0.1) -> Training:
-    """The same training by plain gradient descent: steps of AdamW do not depend on the scale of the gradient."""
+    """Return the training with plain gradient descent. (AdamW's steps would not depend on the scale of the gradient.)"""
     training.optimiser = torch.optim.SGD(training.model.parameters(), lr=rate)
     return training
 
@@ -148,19 +148,19 @@ def by_gradient(training: Training, rate: float = 0.1) -> Training:
     ],
 )
 def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, sizes):
-    """However they are divided into batches, and where there are fewer than batch times accumulate."""
-    seen: list[torch.Tensor] = []
+    """It does so for any division into batches, also if there are fewer samples than batch times accumulate."""
+    batches: list[torch.Tensor] = []
 
-    def batch_of(chosen: torch.Tensor, mine: slice) -> torch.Tensor:
-        seen.append(chosen[mine])
-        return points(chosen, mine)
+    def batch_of(chosen: torch.Tensor, part: slice) -> torch.Tensor:
+        batches.append(chosen[part])
+        return points(chosen, part)
 
     training = by_gradient(begun())
     before = copy.deepcopy(training.model)
-    how = How(steps=1, batch=batch, accumulate=accumulate, schedule="constant", gradient_clip=1e9)
-    (step,) = each(fit(training, batch_of, regression, samples, how, 0))
-    assert [part.numel() for part in seen] == sizes
-    loss = regression(before, X[torch.cat(seen)])
+    settings = Settings(steps=1, batch=batch, accumulate=accumulate, schedule="constant", gradient_clip=1e9)
+    (step,) = each(fit(training, batch_of, regression, samples, settings, 0))
+    assert [part.numel() for part in batches] == sizes
+    loss = regression(before, X[torch.cat(batches)])
     loss.backward()
     gradients = [parameter.grad for parameter in before.parameters()]
     assert step.loss == pytest.approx(loss.item(), rel=1e-6)
@@ -170,20 +170,20 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
 
 
 def test_every_epoch_visits_every_sample_once_in_another_order():
-    seen = []
-    for _ in fit(begun(), lambda chosen, _: seen.append(chosen), lambda model, _: model.weight.sum(), 8, How(steps=8), 0):
+    order = []
+    for _ in fit(begun(), lambda chosen, _: order.append(chosen), lambda model, _: model.weight.sum(), 8, Settings(steps=8), 0):
         pass
-    first, second = torch.cat(seen[:4]).tolist(), torch.cat(seen[4:]).tolist()
+    first, second = torch.cat(order[:4]).tolist(), torch.cat(order[4:]).tolist()
     assert sorted(first) == sorted(second) == list(range(8))
     assert first != second
 
 
-def noisy(chosen: torch.Tensor, mine: slice) -> tuple[torch.Tensor, torch.Tensor]:
-    return X[chosen[mine]], torch.randn(chosen.numel(), 1, generator=noisy.random)[mine]
+def noisy(chosen: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    return X[chosen[part]], torch.randn(chosen.numel(), 1, generator=noisy.random)[part]
 
 
 def noisy_loss(model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """With dropout and noise, as the generator's."""
+    """Return a loss that depends on noise, and on dropout in the model, as the generator's loss does."""
     return ((model(batch[0]) - batch[1]) ** 2).mean()
 
 
@@ -194,26 +194,26 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
         noisy.random = training.random
         return training
 
-    how = How(steps=20, batch=6)
+    settings = Settings(steps=20, batch=6)
     whole = fresh()
-    losses = [step.loss for step in each(fit(whole, noisy, noisy_loss, 64, how, 3))]
+    losses = [step.loss for step in each(fit(whole, noisy, noisy_loss, 64, settings, 3))]
     half = fresh()
-    for step in fit(half, noisy, noisy_loss, 64, how, 3):
+    for step in fit(half, noisy, noisy_loss, 64, settings, 3):
         if step.number == 12:
             break
-    kept = half.tensors()
-    rest = fresh()
-    torch.rand(7)  # somebody else draws in between
-    rest.restore(kept)
-    assert [step.loss for step in each(fit(rest, noisy, noisy_loss, 64, how, 3))] == losses[13:]
+    tensors_at_12 = half.tensors()
+    resumed = fresh()
+    torch.rand(7)  # other code draws random numbers in between
+    resumed.restore(tensors_at_12)
+    assert [step.loss for step in each(fit(resumed, noisy, noisy_loss, 64, settings, 3))] == losses[13:]
     for name, value in whole.tensors().items():
-        assert torch.equal(value, rest.tensors()[name]), name
+        assert torch.equal(value, resumed.tensors()[name]), name
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_taken_up():
-    """States of random generators have another length there. What is drawn next is new, the same each time, and other at another step."""
+    """There the states of random generators have another length. Then new states depend on the step, and are the same each time."""
     kept = begun()
-    list(fit(kept, points, regression, 64, How(steps=5), 0))
+    list(fit(kept, points, regression, 64, Settings(steps=5), 0))
     tensors = kept.tensors() | {"random.loss": torch.zeros(16, dtype=torch.uint8)}
 
     def drawn(step: int) -> list[float]:
@@ -234,8 +234,8 @@ def test_bf16_is_near_fp32():
     for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
         training = Training.of(nn.Sequential(nn.Linear(1, 32), nn.SiLU(), nn.Linear(32, 1)), torch.Generator())
-        how = How(steps=40, batch=16, learning_rate=0.01, precision=precision)
-        losses[precision] = [step.loss for step in each(fit(training, points, regression, 64, how, 0))]
+        settings = Settings(steps=40, batch=16, learning_rate=0.01, precision=precision)
+        losses[precision] = [step.loss for step in each(fit(training, points, regression, 64, settings, 0))]
         assert all(parameter.dtype == torch.float32 for parameter in training.model.parameters())
     assert losses["bf16"] != losses["fp32"]
     np.testing.assert_allclose(losses["bf16"], losses["fp32"], rtol=0.1)
@@ -264,7 +264,7 @@ def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
     assert load_file(tmp_path / "c/best.safetensors")["x"] == 20
     tensors, about = checkpoints.newest(tmp_path / "c")
     assert (tensors["x"], about) == (40, {"step": 40})
-    # Damaged by other hands, and half-written by a process that was killed: the one before is taken.
+    # One checkpoint is damaged and one is half-written, by a process that was killed. The newest good one is read.
     (tmp_path / "c/step-000000040.safetensors").write_bytes(b"\0" * 100)
     (tmp_path / "c/step-000000050.partial").write_bytes(b"half")
     assert checkpoints.newest(tmp_path / "c")[1] == {"step": 30}
@@ -282,7 +282,7 @@ from wsdcast.runs import processes
 atexit.register(lambda: Path(f"{out}/threads").write_text(str([path.read_text() for path in Path("/proc/self/task").glob("*/comm")])))
 processes.join()
 training = t.by_gradient(t.begun())
-losses = [step.loss for step in t.each(t.fit(training, t.points, t.regression, 11, t.How(steps=12, batch=4, accumulate=2), 0))]
+losses = [step.loss for step in t.each(t.fit(training, t.points, t.regression, 11, t.Settings(steps=12, batch=4, accumulate=2), 0))]
 Path(f"{out}/{{processes.number()}}.txt").write_text(" ".join(map(str, [*losses, training.model.weight.item()])))
 """
 
@@ -296,11 +296,11 @@ def test_two_processes_do_what_one_does_with_twice_the_batch(tmp_path):
     assert done.returncode == 0, done.stderr
     first, second = ([float(number) for number in (tmp_path / f"{rank}.txt").read_text().split()] for rank in (0, 1))
     assert first == second
-    # A thread of the group that outlives it aborts the process now and then.
+    # A thread of the process group that still runs at exit sometimes aborts the process.
     assert "gloo" not in (tmp_path / "threads").read_text()
-    # Five samples for each of two processes, in batches of four and one.
+    # Each of the two processes has five samples per step, in batches of four and one.
     training = by_gradient(begun())
-    losses = [step.loss for step in each(fit(training, points, regression, 11, How(steps=12, batch=10), 0))]
+    losses = [step.loss for step in each(fit(training, points, regression, 11, Settings(steps=12, batch=10), 0))]
     np.testing.assert_allclose(first, [*losses, training.model.weight.item()], rtol=1e-5)
 
 
@@ -315,22 +315,22 @@ training: {validate_every: 10, keep_checkpoints: 2}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("training")
-    (place / "tiny.yaml").write_text(RECIPE)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    return place
+    directory = tmp_path_factory.mktemp("training")
+    (directory / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    return directory
 
 
 @pytest.fixture(scope="module")
 def whole(prepared) -> dict[str, torch.Tensor]:
-    """Weights of a training that nothing stopped."""
+    """Return the weights of a training that was not stopped."""
     wsdcast.train(run=prepared / "run")
     return load_file(prepared / "run/generator/weights.safetensors")
 
 
-def fresh(prepared: Path, place: Path) -> Path:
-    shutil.copytree(prepared / "run/analysis.zarr", place / "run/analysis.zarr")
-    return place / "run"
+def fresh(prepared: Path, directory: Path) -> Path:
+    shutil.copytree(prepared / "run/analysis.zarr", directory / "run/analysis.zarr")
+    return directory / "run"
 
 
 def test_every_validation_is_kept_and_printed(prepared, tmp_path, capsys):
@@ -355,7 +355,7 @@ def test_every_validation_is_kept_and_printed(prepared, tmp_path, capsys):
     assert load_file(run / "generator/checkpoints/generator/best.safetensors")["step"] == best
 
 
-@pytest.mark.filterwarnings("ignore")  # of tensorboard and its protobuf, about themselves
+@pytest.mark.filterwarnings("ignore")  # warnings of tensorboard and protobuf about their own code
 def test_tensorboard_shows_what_the_tables_have(prepared, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -406,7 +406,7 @@ def test_killed_while_a_checkpoint_is_written_it_goes_on_to_the_same_bits(prepar
 def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path):
     run = fresh(prepared, tmp_path)
     script = tmp_path / "slow.py"
-    # Every step takes a while, so that the signal comes in the middle.
+    # Every step is slow, so that the signal arrives during one.
     script.write_text(
         "import sys, time\n"
         "from wsdcast import cli\n"
@@ -433,9 +433,9 @@ def test_sigterm_stops_within_a_step_and_loses_nothing(prepared, whole, tmp_path
 
 
 def test_steps_that_are_read_together_are_logged_and_kept_as_those_read_one_by_one(prepared, whole, tmp_path, monkeypatch):
-    """As on a GPU; what is not finite is found before anything that comes after it is kept."""
+    """On a GPU steps are read together. A loss that is not finite is found before a later checkpoint is saved."""
     losses = [(prepared / "run" / network / f"{network}-losses.csv").read_text().splitlines() for network in ("moments", "generator")]
-    monkeypatch.setitem(fitting.READ_TOGETHER, "cpu", 7)
+    monkeypatch.setitem(fitting.STEPS_PER_READ, "cpu", 7)
     seen: list[int] = []
     monkeypatch.setattr(fitting, "read", lambda steps: seen.append(len(steps)) or read(steps))
     run = fresh(prepared, tmp_path)
@@ -457,8 +457,8 @@ def test_steps_that_are_read_together_are_logged_and_kept_as_those_read_one_by_o
     monkeypatch.setattr(train, "training_loss", spoilt)
     with pytest.raises(UserError, match="the loss is nan at training step 24, with samples "):
         wsdcast.train(run=run)
-    kept = run / ".generator.partial/checkpoints/generator"
-    assert {path.name for path in kept.glob("step-*")} == {"step-000000010.safetensors", "step-000000020.safetensors"}
+    checkpoint_directory = run / ".generator.partial/checkpoints/generator"
+    assert {path.name for path in checkpoint_directory.glob("step-*")} == {"step-000000010.safetensors", "step-000000020.safetensors"}
 
 
 def test_an_unfinished_training_of_another_recipe_is_not_touched(prepared, tmp_path):
@@ -495,7 +495,7 @@ def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, tm
         for network in ("moments", "generator"):
             logs[name, network] = np.loadtxt(run / network / f"{network}-losses.csv", delimiter=",", skiprows=1)[:, :4]
     for network, steps in (("moments", 6), ("generator", 40)):
-        # Number, loss, rate and norm of the gradient of each step.
+        # The columns are number, loss, learning rate and gradient norm of each step.
         one, two = logs["one", network], logs["two", network]
         assert len(one) == steps
         np.testing.assert_allclose(two[:3], one[:3], rtol=1e-4)
@@ -514,7 +514,7 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
         for record in (in_memory, mapped)
     ]
     assert torch.equal(*(part.context(torch.tensor([3, 8])) for part in samples))
-    # What is there serves again, unless the store is newer.
+    # The mapped file is used again, unless the store is newer.
     file = run / ".analysis.mapped.npy"
     before = file.stat().st_mtime_ns
     open_analysis(run / "analysis.zarr")
@@ -538,9 +538,9 @@ def test_states_on_disk_are_those_in_memory(prepared, steps):
 
 def test_samples_are_of_a_whole_record(prepared):
     record = open_analysis(prepared / "run/analysis.zarr", whole=False)
-    beside = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
+    forcings = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
     with pytest.raises(TypeError, match="whole=True"):
-        samples_of(record, beside, "train")
+        samples_of(record, forcings, "train")
 
 
 @pytest.mark.parametrize(
@@ -555,7 +555,7 @@ def test_samples_are_of_a_whole_record(prepared):
     ids=str,
 )
 def test_keys_of_the_recipe_reach_the_first_steps(prepared, tmp_path, changes):
-    """Each gives other losses than the default, from the first step on where it is a matter of what is drawn or weighed."""
+    """Each change of the recipe gives other losses than the default within the first steps."""
     losses = []
     for part in ({}, {key: value for key, value in changes.items() if key != "generator__moments_weight"}, changes):
         recipe = load_recipe(prepared / "tiny.yaml").changed(moments__steps=1, generator__steps=3, **part)

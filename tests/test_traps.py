@@ -1,4 +1,4 @@
-"""Traps that a reviewer set and that once caught the code: each ends in the right wind or in one line."""
+"""Tests of inputs that once broke the code. Each must give the right wind or an error of one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(source: str) -> tuple[Record, np.ndarray]:
 
 
 def refused(source: str) -> str:
-    """The one problem of a source."""
+    """Return the only problem of a source."""
     (problem,) = open_record(source, Path("scratch")).problems
     return problem
 
@@ -76,7 +76,7 @@ def test_archives_and_members_of_the_same_name_stay_apart(here):
 
 def test_what_was_unpacked_before_an_archive_was_replaced_is_not_read(here):
     pack(here / "wind.zip", wind(seed=0))
-    read("wind.zip")  # leaves its files in scratch, as a killed run does
+    read("wind.zip")  # leaves its files in scratch, like a killed run
     pack(here / "wind.zip", wind(seed=1))
     np.testing.assert_array_equal(read("wind.zip")[1][:, 0], wind(seed=1).u10.values)
 
@@ -99,7 +99,7 @@ def test_two_runs_in_one_directory(here):
 
 @pytest.mark.parametrize("chunks", [(20, 3, 4), (20, 7, 4), (20, 7, 8)])
 def test_a_lost_chunk_of_any_shape(here, chunks):
-    """Whether it spans the globe or a part of it: filled with zeros it is no wind."""
+    """A lost chunk is filled with zeros. This is noticed whether it spans the globe or only a part of it."""
     wind().to_zarr("wind.zarr", zarr_format=2, encoding={name: {"chunks": chunks, "_FillValue": None} for name in ("u10", "v10")})
     sorted(Path("wind.zarr/u10").glob("1.*"))[-1].unlink()
     metadata = Path("wind.zarr/u10/.zarray")
@@ -111,7 +111,7 @@ def test_a_lost_chunk_of_any_shape(here, chunks):
 
 @pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT"])
 def test_classic_files_that_were_cut_off(here, form):
-    """Their library pads what is missing with zeros."""
+    """The NetCDF library pads the missing part with zeros."""
     wind().to_netcdf("wind.nc", format=form)
     content = Path("wind.nc").read_bytes()
     Path("wind.nc").write_bytes(content[: -7 * 8 * 2])
@@ -149,7 +149,7 @@ def test_the_end_of_a_period_is_the_end_of_that_day(here):
 
 
 def test_stores_that_take_turns_are_read_once_each(here, monkeypatch):
-    """One has 00 and 12 UTC, the other 06 and 18, newest first: blocks hold both, and no chunk is in two of them."""
+    """One store has 00 and 12 UTC, the other 06 and 18, newest first. Blocks hold both, and no chunk is in two blocks."""
     whole = wind(120)
     for name, first in (("a", 0), ("b", 1)):
         part = whole.isel(time=slice(first, None, 2)).isel(time=slice(None, None, -1))
@@ -186,7 +186,7 @@ def test_times_that_are_off_by_microseconds(here):
 
 
 def test_versions_by_other_names(here):
-    """Neither is called 1: the first stands before the second."""
+    """Neither version is called 1, so the first one takes precedence."""
     whole = wind()
     both = xr.concat([whole.where(whole.time < whole.time[30]), whole], "expver").assign_coords(expver=["era5", "era5t"])
     both.to_netcdf("wind.nc")

@@ -16,7 +16,7 @@ def random() -> torch.Generator:
 
 
 def trained(network: torch.nn.Module, random: torch.Generator) -> torch.nn.Module:
-    """With weights that are not zero, as after training."""
+    """Return the network with random weights instead of zeros, as after training."""
     for parameter in network.parameters():
         if not parameter.any():
             parameter.data = 0.1 * torch.randn(parameter.shape, generator=random)
@@ -24,7 +24,7 @@ def trained(network: torch.nn.Module, random: torch.Generator) -> torch.nn.Modul
 
 
 def neighbour(field: np.ndarray, row: int, column: int, includes_poles: bool) -> float:
-    """Value at (row, column) of a grid that goes on beyond its edges, walked step by step over the poles."""
+    """Return the value at (row, column), which may lie beyond the grid's edges: across the poles or round the globe."""
     rows, columns = field.shape
     while not 0 <= row < rows:
         pole = (0 if row < 0 else rows - 1) if includes_poles else (-0.5 if row < 0 else rows - 0.5)
@@ -39,25 +39,25 @@ def test_padding_gives_the_neighbours_on_the_sphere(layout, pad):
     field = torch.arange(48.0).reshape(1, 2, 4, 6).contiguous(memory_format=layout)
     padded = pad(field)
     for channel in range(2):
-        one = field[0, channel].numpy()
-        expected = [[neighbour(one, row, column, False) for column in range(-1, 7)] for row in range(-1, 5)]
+        values = field[0, channel].numpy()
+        expected = [[neighbour(values, row, column, False) for column in range(-1, 7)] for row in range(-1, 5)]
         np.testing.assert_array_equal(padded[0, channel].numpy(), expected)
     assert pad is sphere.gathered or padded.is_contiguous(memory_format=layout)
 
 
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # the compiler does so itself
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's compiler instantiates it
 def test_a_compiler_is_given_one_look_up_for_padding():
-    """And the gradient that we wrote, not that of a look-up, which adds up numbers in any order."""
-    seen = []
+    """The gradient is the one written by hand. That of a record-up would add numbers in an undefined order."""
+    operations = []
 
-    def look(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
-        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    def record(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        operations.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
         return make_boxed_func(graph)
 
     field = torch.randn(1, 2, 4, 6, requires_grad=True)
-    compiled = torch.compile(sphere.pad, backend=aot_autograd(fw_compiler=look), fullgraph=True)
+    compiled = torch.compile(sphere.pad, backend=aot_autograd(fw_compiler=record), fullgraph=True)
     torch.testing.assert_close(compiled(field), sphere.pad(field), rtol=0, atol=0)
-    assert [name for name in seen if "index" in name or "copy" in name] == ["aten.index.Tensor"]
+    assert [name for name in operations if "index" in name or "copy" in name] == ["aten.index.Tensor"]
     (gradient,) = torch.autograd.grad(compiled(field).sin().sum(), field)
     (expected,) = torch.autograd.grad(sphere.pad(field).sin().sum(), field)
     torch.testing.assert_close(gradient, expected)
@@ -76,7 +76,7 @@ def test_extension_gives_the_neighbours_on_the_sphere(rows, columns, includes_po
     extended, original = sphere.extend(field, 8, includes_poles)
     assert all(size % 8 == 0 for size in extended.shape)
     assert 0 <= extended.shape[0] - rows < 8
-    assert extended.shape[1] % 16 == 0  # half a turn is a whole number of columns at every level
+    assert extended.shape[1] % 16 == 0  # so half a turn is a whole number of columns at every level
     assert 0 <= extended.shape[1] - columns < 16
     assert torch.equal(extended[original], field)
     north, west = original[0].start, original[1].start
@@ -108,7 +108,7 @@ def test_turning_the_globe_turns_the_output(random):
     network = trained(UNet(2, 3, (8, 8, 8), scalars=1), random)
     x, t = torch.randn(2, 2, 8, 16, generator=random), torch.rand(2, generator=random)
     with torch.no_grad():
-        for shift in (4, 8, 12):  # multiples of what the two halvings allow
+        for shift in (4, 8, 12):  # multiples of 4, because the network halves the grid twice
             torch.testing.assert_close(network(x.roll(shift, -1), t), network(x, t).roll(shift, -1), atol=1e-5, rtol=1e-4)
 
 
@@ -145,7 +145,7 @@ def test_scalars_matter_and_one_value_serves_a_whole_batch(random):
 
 
 def test_embedding_tells_times_apart():
-    """A sinusoid fed with raw t in [0, 1] would hardly vary; ours does."""
+    """Sinusoids of t itself would hardly vary over [0, 1]."""
     embedding = ScalarEmbedding(16, 8)
     embedding.layers = torch.nn.Identity()
     features = embedding(torch.linspace(0, 1, 11))
@@ -156,10 +156,10 @@ def test_embedding_tells_times_apart():
 def test_on_the_plane_nothing_wraps_round(random):
     x = torch.zeros(1, 1, 6, 8)
     other = x.clone()
-    other[..., 0] = 1  # the left edge, which on the sphere is beside the right one
+    other[..., 0] = 1  # the left edge, which on the sphere is next to the right one
     for sphere_or_not, changed in ((False, [0, 1]), (True, [0, 1, 7])):
         convolution = trained(Convolution(1, 1, sphere=sphere_or_not), random)
-        # Beside a pole on the sphere, the columns half a turn away change too.
+        # In the rows next to a pole of the sphere, the columns half a turn away change too; these rows are left out.
         difference = (convolution(other) - convolution(x))[..., 1:-1, :].abs().amax(dim=(0, 1, 2))
         assert difference.nonzero()[:, 0].tolist() == changed
 
@@ -171,7 +171,7 @@ def test_images_of_any_size_keep_it(shape, random):
 
 
 def test_attention_is_a_weighted_mean_of_values(random):
-    """Against the formula of Vaswani et al. (2017), point by point."""
+    """Compare with the formula of Vaswani et al. (2017)."""
     attention = trained(Attention(4), random)
     x = torch.randn(2, 4, 3, 5, generator=random)
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_attention_is_a_weighted_mean_of_values(random):
 
 
 def parts(convolution: torch.nn.Conv2d) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Weights and biases of query, key and value."""
+    """Return weights and biases of query, key and value."""
     return list(zip(convolution.weight.chunk(3), convolution.bias.chunk(3), strict=True))
 
 
@@ -197,14 +197,14 @@ def test_attention_is_at_its_levels_and_in_the_middle():
 
 
 def test_size_of_the_networks_of_appendix_b():
-    """128 channels times (2, 2, 2) and 4 blocks: the reference's generator for CIFAR-10 has 56.0 million parameters."""
+    """With 128 channels times (2, 2, 2) and 4 blocks, the reference's generator for CIFAR-10 has 56.0 million parameters."""
     network = UNet(13, 3, (256, 256, 256), blocks=4, scalars=2, sphere=False, attention=(1,))
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(56.0e6, rel=0.01)
 
 
 @pytest.mark.parametrize(("rows", "poles"), [(8, False), (9, True), (5, False)])
 def test_attention_on_the_sphere_does_not_tell_longitudes_apart(rows, poles, random):
-    """Also where rows are added for the depth of the network; and it does reach every point, however far away."""
+    """This also holds if rows are added for the depth of the network. And attention reaches every point, however far away."""
     network = trained(UNet(3, 2, (8, 8, 8), includes_poles=poles, attention=(0, 2)), random).double()
     x = torch.randn(1, 3, rows, 16, generator=random).double()
     for turn in (4, 12):
@@ -215,12 +215,12 @@ def test_attention_on_the_sphere_does_not_tell_longitudes_apart(rows, poles, ran
 
 
 def test_modulation_of_zero_changes_nothing():
-    """Scale and shift are relative: a block whose condition says nothing is the block without one."""
+    """Scale and shift are relative, so a block with zero modulation equals the block without a condition."""
     torch.manual_seed(0)
-    told, plain = (ResidualBlock(8, 8, embedding, 0.0, sphere=True, attends=False) for embedding in (6, 0))
-    torch.nn.init.normal_(told.convolution2.weight)
-    torch.nn.init.zeros_(told.modulation.weight)
-    torch.nn.init.zeros_(told.modulation.bias)
-    plain.load_state_dict({name: value for name, value in told.state_dict().items() if not name.startswith("modulation")})
+    conditioned, plain = (ResidualBlock(8, 8, embedding, 0.0, sphere=True, attends=False) for embedding in (6, 0))
+    torch.nn.init.normal_(conditioned.convolution2.weight)
+    torch.nn.init.zeros_(conditioned.modulation.weight)
+    torch.nn.init.zeros_(conditioned.modulation.bias)
+    plain.load_state_dict({name: value for name, value in conditioned.state_dict().items() if not name.startswith("modulation")})
     x = torch.randn(2, 8, 4, 8)
-    torch.testing.assert_close(told(x, torch.randn(2, 6)), plain(x, None))
+    torch.testing.assert_close(conditioned(x, torch.randn(2, 6)), plain(x, None))

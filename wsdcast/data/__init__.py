@@ -1,1 +1,1 @@
-"""Sources, grids, regridding, the simulated planet and the prepared record."""
+"""Sources of wind, grids, regridding, the simulated planet and the prepared store."""

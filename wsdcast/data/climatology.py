@@ -1,4 +1,4 @@
-"""Statistics of the training part of a prepared store, streamed: what normalises the networks, and the climatology by month and hour."""
+"""Statistics of the training split of a prepared store: those that normalise the networks' data, and the climatology by month and hour."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ HOURS = np.array([0, 6, 12, 18])
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of the training part, in m s-1.
+    """Statistics of the training split, in m s-1.
 
     Attributes:
-        scalars: for each variable its area-weighted ``mean``, ``std`` and ``difference_std``, the last of states 6 h apart.
-        climatology: mean at each point, (channel, month, hour, latitude, longitude); NaN where no state is of that month and hour.
+        scalars: for each variable its area-weighted ``mean`` and ``std``, and ``difference_std``, the root mean square difference of
+            states 6 h apart.
+        climatology: mean at each point, (channel, month, hour, latitude, longitude); NaN for a month and hour without states.
     """
 
     scalars: dict[str, dict[str, float]]
     climatology: NDArray[np.float32]
 
     def variables(self) -> dict[str, xr.DataArray]:
-        """The climatology as arrays for the store."""
+        """Return the climatology as arrays for the store, by name."""
         dimensions = ("month", "hour", "latitude", "longitude")
         coordinates = {"month": np.arange(1, 13), "hour": HOURS}
         attributes = {"units": "m s-1", "cell_methods": "time: mean within days time: mean over years"}
@@ -41,21 +42,23 @@ class Statistics:
 
 
 def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid) -> Statistics:
-    """Go once through the training part of a prepared store, one shard in memory at a time, adding up in double precision.
+    """Compute the statistics of the training split of a prepared store in one pass.
+
+    One shard is in memory at a time. Sums are in double precision.
 
     Args:
-        path: of the store.
-        times: of its steps, (time,).
-        training: which of them are for training, (time,).
-        grid: of the store.
+        path: path of the store.
+        times: all times of the store, (time,).
+        training: which times are in the training split, (time,).
+        grid: grid of the store.
     """
     weights = (grid.area_weights / grid.area_weights.sum() / grid.longitude.size)[:, None]
     sums, count = np.zeros((2, len(VARIABLES))), 0
-    change, changes = np.zeros(len(VARIABLES)), 0
+    squared_difference, pairs = np.zeros(len(VARIABLES)), 0
     totals, counts = np.zeros((len(VARIABLES), 12, 4, *grid.shape)), np.zeros((12, 4), dtype=int)
     months = times.astype("datetime64[M]").astype(int) % 12
     hours = (times - times.astype("datetime64[D]")) // STEP
-    before: tuple[np.datetime64, NDArray[np.float32]] | None = None
+    previous: tuple[np.datetime64, NDArray[np.float32]] | None = None
     for first in range(0, times.size, SHARD):
         if not training[first : first + SHARD].any():
             continue
@@ -65,10 +68,10 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
             weighted = wind * weights
             sums += weighted.sum(axis=(1, 2)), (weighted * wind).sum(axis=(1, 2))
             count += 1
-            if before is not None and times[step] - before[0] == STEP:
-                change += ((wind - before[1]) ** 2 * weights).sum(axis=(1, 2))
-                changes += 1
-            before = times[step], wind
+            if previous is not None and times[step] - previous[0] == STEP:
+                squared_difference += ((wind - previous[1]) ** 2 * weights).sum(axis=(1, 2))
+                pairs += 1
+            previous = times[step], wind
             totals[:, months[step], hours[step]] += wind
             counts[months[step], hours[step]] += 1
     mean, square = sums / count
@@ -76,7 +79,7 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
         name: {
             "mean": float(mean[channel]),
             "std": float(np.sqrt(square[channel] - mean[channel] ** 2)),
-            "difference_std": float(np.sqrt(change[channel] / changes)) if changes else float("nan"),
+            "difference_std": float(np.sqrt(squared_difference[channel] / pairs)) if pairs else float("nan"),
         }
         for channel, name in enumerate(VARIABLES)
     }

@@ -1,4 +1,4 @@
-"""Regular grids of the whole globe, in the one order that the package uses in memory."""
+"""Regular global grids. In memory the package always orders them from north to south and from 0 eastward."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from wsdcast.runs.errors import UserError
 
 EARTH_RADIUS = 6367.5e3
-"""m, as in WeatherBench 2's spectra."""
+"""In m. WeatherBench 2 uses this value for its spectra."""
 
 Degrees = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Latitudes from north to south and longitudes from 0 eastward, checked on construction.
+    """A regular global grid: latitudes from north to south and longitudes from 0 eastward. The constructor checks them.
 
     Args:
-        latitude: degrees north, shape (latitude,), strictly decreasing, any spacing, poles allowed.
+        latitude: degrees north, shape (latitude,), strictly decreasing. Any spacing and rows at the poles are allowed.
         longitude: degrees east in [0, 360), shape (longitude,), strictly increasing, equally spaced round the whole circle.
 
     Raises:
-        UserError: if they are not in this order or do not cover the globe.
+        UserError: if the coordinates are not in this order or do not cover the globe.
     """
 
     latitude: Degrees
@@ -45,19 +45,19 @@ class Grid:
             raise UserError(
                 f"not a global grid: longitudes {longitude[0]:g} to {longitude[-1]:g} are not equal steps round the whole circle"
             )
-        row = np.abs(np.diff(latitude)).max()
-        if 90 - latitude[0] > 1.01 * row or 90 + latitude[-1] > 1.01 * row:
+        row_spacing = np.abs(np.diff(latitude)).max()
+        if 90 - latitude[0] > 1.01 * row_spacing or 90 + latitude[-1] > 1.01 * row_spacing:
             raise UserError(f"not a global grid: latitudes {latitude[0]:g} to {latitude[-1]:g} leave out a pole")
 
     def __eq__(self, other: object) -> bool:
-        """The same coordinates, to the last bit."""
+        """Return whether all coordinates are equal, to the last bit."""
         return isinstance(other, Grid) and self._bytes == other._bytes
 
     def __hash__(self) -> int:
         return hash(self._bytes)
 
     def is_close(self, other: Grid) -> bool:
-        """The same but for the rounding of coordinates in a file."""
+        """Return whether the coordinates agree within the rounding of a file: 0.001 degrees."""
         near = self.shape == other.shape and np.allclose(self.latitude, other.latitude, atol=1e-3)
         return bool(near and np.allclose(self.longitude, other.longitude, atol=1e-3))
 
@@ -67,12 +67,13 @@ class Grid:
 
     @classmethod
     def regular(cls, name: str) -> Grid:
-        """WeatherBench 2's equiangular grid ``LONGITUDESxLATITUDES``: with pole rows if the latitudes are odd in number.
+        """Return WeatherBench 2's equiangular grid ``LONGITUDESxLATITUDES``. It has rows at the poles if the number of latitudes is odd.
 
-        ``240x121`` has rows at 90, 88.5, ..., -90; ``64x32`` at 87.1875, ..., -87.1875.
+        ``240x121`` has rows at 90, 88.5, ..., -90; ``64x32`` has rows at 87.1875, ..., -87.1875.
 
         Raises:
-            UserError: if the name is not of this form, or the longitudes are odd in number (the pole needs half a turn).
+            UserError: if the name does not have this form, or if the number of longitudes is odd. An even number is needed because the
+                networks' padding across a pole turns by half a circle.
         """
         match = re.fullmatch(r"(\d+)x(\d+)", name)
         if match is None or int(match[1]) < 4 or int(match[2]) < 2 or int(match[1]) % 2:
@@ -85,7 +86,7 @@ class Grid:
 
     @property
     def name(self) -> str:
-        """``LONGITUDESxLATITUDES``."""
+        """The name ``LONGITUDESxLATITUDES``."""
         return f"{self.longitude.size}x{self.latitude.size}"
 
     @property
@@ -100,17 +101,17 @@ class Grid:
 
     @cached_property
     def latitude_bounds(self) -> Degrees:
-        """Cell bounds from 90 to -90, midway between rows, (latitude + 1,). A pole row has a cell of half height."""
+        """Cell bounds from 90 to -90, shape (latitude + 1,). They lie midway between rows, so a pole row has cells of half height."""
         return np.concatenate([[90.0], (self.latitude[:-1] + self.latitude[1:]) / 2, [-90.0]])
 
     @cached_property
     def longitude_bounds(self) -> Degrees:
-        """Cell bounds midway between columns, (longitude + 1,); the first may be below 0."""
+        """Cell bounds midway between columns, shape (longitude + 1,). The first one may be below 0."""
         half = 180 / self.longitude.size
         return np.append(self.longitude - half, self.longitude[-1] + half)
 
     @cached_property
     def area_weights(self) -> Degrees:
-        """Exact share of the sphere of one cell of each row, scaled to mean 1, (latitude,), as in WeatherBench 2."""
+        """Exact area of one cell of each row, scaled to mean 1, shape (latitude,), as in WeatherBench 2."""
         area = -np.diff(np.sin(np.deg2rad(self.latitude_bounds)))
         return area / area.mean()

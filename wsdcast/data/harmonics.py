@@ -1,12 +1,12 @@
-"""Spherical harmonics on any latitudes: the transform behind the simulated planet.
+"""Spherical harmonics on any latitudes. The simulated planet uses them.
 
 A real field is ``f(longitude, latitude) = sum over |m| <= l <= T of c[m, l] P[m, l](latitude) exp(i m longitude)``; only m >= 0 is
-stored. The associated Legendre functions P are scaled so that each has mean square 1 over the sphere, without the Condon-Shortley
-sign, so that Parseval reads ``mean(f**2) == sum(c[0]**2) + 2 sum(|c[1:]|**2)``.
+stored. The associated Legendre functions P have no Condon-Shortley sign and are scaled so that each has mean square 1 over the sphere.
+Then Parseval's identity is ``mean(f**2) == sum(c[0]**2) + 2 sum(|c[1:]|**2)``.
 
-Arrays are ordered for speed: coefficients (m, l, ...), fields (longitude, latitude, ...), trailing axes being anything that is
-transformed together. Recurrences follow Holmes and Featherstone (2002); they are run on P / cos(latitude) too, which stays finite at
-the poles, so that winds can be read there.
+The order of axes is chosen for speed: coefficients are (m, l, ...), fields are (longitude, latitude, ...). The trailing axes are
+transformed together. The recurrences follow Holmes and Featherstone (2002). They are also run on P / cos(latitude), which stays finite at
+the poles, so that winds can be computed there.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Complex = NDArray[np.complexfloating]
 
 
 def gaussian_latitudes(count: int) -> tuple[Real, Real]:
-    """Gaussian latitudes in degrees from north to south, and weights that sum to 1 and integrate degree 2 count - 1 exactly."""
+    """Return Gaussian latitudes in degrees from north to south, and weights that sum to 1 and integrate degree 2 count - 1 exactly."""
     sines, weights = np.polynomial.legendre.leggauss(count)
     return np.rad2deg(np.arcsin(sines[::-1])), weights[::-1] / 2
 
 
 class SphericalHarmonics:
-    """Transforms of triangular truncation ``truncation`` on given latitudes and ``longitudes`` equally spaced points from 0 east.
+    """Transforms of triangular truncation ``truncation`` on given latitudes and on ``longitudes`` equally spaced points from 0 east.
 
     Args:
         truncation: highest degree and order T.
-        latitudes: degrees, shape (latitude,), in any order, poles allowed.
-        longitudes: number of points round a circle; fields of order above half of it alias.
-        weights: quadrature weights, shape (latitude,), summing to 1; without them only the inverse transforms are available.
-        dtype: float64 or float32; fields and coefficients should have the same precision. The tables are always computed in float64.
+        latitudes: degrees, shape (latitude,), in any order. Poles are allowed.
+        longitudes: number of points round a circle. Orders above half of this number alias.
+        weights: quadrature weights, shape (latitude,), summing to 1. Without them only the inverse transforms are available.
+        dtype: float64 or float32. Fields and coefficients should have the same precision. Tables are always computed in float64.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class SphericalHarmonics:
         self.weights = weights
         self.degree = np.arange(truncation + 1)
         self.order = np.arange(truncation + 1)
-        # 1 where m <= l, for masks and random coefficients.
+        # 1 where m <= l, 0 elsewhere: the coefficients that exist.
         self.triangle = (self.order[:, None] <= self.degree[None, :]).astype(np.float64)
         tables = legendre_tables(truncation, self.latitudes)
         self.values, self.values_over_cosine, self.derivatives = (table.astype(dtype) for table in tables)
@@ -55,23 +55,23 @@ class SphericalHarmonics:
         self.dtype = self._im.dtype  # of the coefficients
 
     def synthesis(self, coefficients: Complex) -> Real:
-        """Field (longitude, latitude, ...) of coefficients (m, l, ...)."""
+        """Return the field (longitude, latitude, ...) of coefficients (m, l, ...)."""
         return self._to_field(self.values, coefficients)
 
     def analysis(self, field: Real) -> Complex:
-        """Coefficients (m, l, ...) of a field (longitude, latitude, ...)."""
+        """Return the coefficients (m, l, ...) of a field (longitude, latitude, ...)."""
         return _apply(self._weighted_values, self._to_orders(field))
 
     def gradient(self, coefficients: Complex) -> tuple[Real, Real]:
-        """Eastward and northward derivative on the unit sphere, each (longitude, latitude, ...)."""
+        """Return the eastward and the northward derivative on the unit sphere, each (longitude, latitude, ...)."""
         eastward = self._to_field(self.values_over_cosine, self._times_im(coefficients))
         return eastward, self._to_field(self.derivatives, coefficients)
 
     def divergence(self, eastward: Real, northward: Real) -> Complex:
-        """Coefficients of the divergence of a vector field on the unit sphere.
+        """Return the coefficients of the divergence of a vector field on the unit sphere.
 
-        Integrated by parts, so that no derivative of the field is taken: the integral of div F times conj(Y) is that of
-        -F . grad conj(Y). It is the exact adjoint of :meth:`gradient`.
+        Integration by parts avoids derivatives of the field: the integral of div F times conj(Y) equals that of -F . grad conj(Y). The
+        result is minus the exact adjoint of :meth:`gradient`.
         """
         along_circles = self._times_im(_apply(self._weighted_values_over_cosine, self._to_orders(eastward)))
         return along_circles - _apply(self._weighted_derivatives, self._to_orders(northward))
@@ -81,7 +81,7 @@ class SphericalHarmonics:
 
     def _to_field(self, table: Real, coefficients: Complex) -> Real:
         orders = _apply(table, coefficients)
-        # Fold orders that this circle cannot tell apart, as sampling does; irfft would drop them.
+        # High orders alias when a wave is sampled at so few longitudes. irfft would drop them, so the waves are summed directly.
         if self.truncation * 2 >= self.longitudes:
             return self._sum_of_waves(orders)
         return scipy.fft.irfft(orders, n=self.longitudes, axis=0, norm="forward")
@@ -113,35 +113,35 @@ class SphericalHarmonics:
 
 
 def _apply(table: Real, orders: Complex) -> Complex:
-    """Matrix product for each order: (m, i, j) with complex (m, j, ...), done as one real product of twice the columns."""
+    """Return the matrix product for each order, (m, i, j) with complex (m, j, ...). It is one real product of twice as many columns."""
     columns = np.ascontiguousarray(orders).reshape(*orders.shape[:2], -1)
     product = np.matmul(table, columns.view(table.dtype)).view(columns.dtype)
     return product.reshape(product.shape[:2] + orders.shape[2:])
 
 
 def legendre_tables(truncation: int, latitudes: Real) -> tuple[Real, Real, Real]:
-    """P, P / cos(latitude) (zero for m = 0, where it is never needed) and dP / d(latitude), each (m, latitude, l)."""
+    """Return P, P / cos(latitude) and dP / d(latitude), each (m, latitude, l). The second is 0 for m = 0, where it is never needed."""
     sine, cosine = np.sin(np.deg2rad(latitudes)), np.cos(np.deg2rad(latitudes))
-    # cos(90 degrees) is 6e-17 in floating point; make the poles exact, so that only wavenumber 1 of the wind survives there.
+    # cos(90 degrees) is 6e-17 in floating point. With an exact 0 only wavenumber 1 of the wind is left at the poles.
     cosine = np.where(np.abs(latitudes) == 90, 0.0, cosine)
-    top = truncation + 1  # one degree more than asked, for the derivative
+    top = truncation + 1  # the derivative needs one more degree
     order, degree = np.arange(top + 1)[:, None], np.arange(top + 1)[None, :]
     with np.errstate(invalid="ignore"):
         epsilon = np.nan_to_num(np.sqrt((degree**2 - order**2) / (4.0 * degree**2 - 1.0)))
 
     def columns(start: Real, m: int) -> Real:
-        """All degrees of one order from its lowest, by the three-term recurrence; shape (latitude, l)."""
+        """Return all degrees of one order, (latitude, l), by the three-term recurrence from ``start``, the values of degree m."""
         table = np.zeros((latitudes.size, top + 1))
         table[:, m] = start
         if m < top:
             table[:, m + 1] = sine * start / epsilon[m, m + 1]
-        for l in range(m + 2, top + 1):  # noqa: E741 - the degree's name in every text
+        for l in range(m + 2, top + 1):  # noqa: E741 - every text calls the degree l
             table[:, l] = (sine * table[:, l - 1] - epsilon[m, l - 1] * table[:, l - 2]) / epsilon[m, l]
         return table
 
     values = np.zeros((top + 1, latitudes.size, top + 1))
     over_cosine = np.zeros_like(values)
-    sectoral_over_cosine = np.ones_like(sine)  # P[m, m] / cos for the current m; for m = 0 a stand-in, P itself
+    sectoral_over_cosine = np.ones_like(sine)  # P[m, m] / cos(latitude) for the current m; P itself for m = 0
     for m in range(top + 1):
         if m == 0:
             values[0] = columns(np.ones_like(sine), 0)

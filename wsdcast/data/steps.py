@@ -1,4 +1,4 @@
-"""The time step of every record and forecast."""
+"""The time step of all records and forecasts, as numpy has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small classifier whose features the classifier distance compares, trained once on the prepared images."""
+"""Train the classifier of the classifier distance on the prepared images, and compute features and their statistics."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from wsdcast.training.fitting import fitted
 from wsdcast.training.loop import BatchOf
 from wsdcast.training.state import Training
 
-AT_ONCE = 256
+IMAGES_PER_BATCH = 256
+"""Images whose features are computed at a time."""
 
 Labels = NDArray[np.int64] | None
-"""What is to be told of each image, from 0 on, (image,); without it by how many quarter turns it was turned."""
+"""The class of each image, counted from 0, (image,). None if there are no labels: then the classifier predicts quarter turns."""
 
 Extract = Callable[[Tensor], Tensor]
-"""From images uint8 (batch, channel, row, column) to features (batch, feature)."""
+"""A function from images uint8 (batch, channel, row, column) to features (batch, feature)."""
 
 
 class Labelled(NamedTuple):
-    """Images (batch, channel, row, column) and what is to be told of each, (batch,)."""
+    """Images (batch, channel, row, column) and the class of each, (batch,)."""
 
     images: Tensor
     labels: Tensor
@@ -42,38 +43,40 @@ class Labelled(NamedTuple):
 def extractors(
     recipe: ImageRecipe, directory: Path, images: Images, weights: Path | None, summary: Summary, overwrite: bool
 ) -> dict[str, Extract]:
-    """What makes features, by the name of the distance between them: the classifier's, trained if it is not, and Inception's if given.
+    """Return for each distance the function that computes its features.
+
+    ``classifier_distance`` uses the classifier, which is trained first if necessary. ``fid`` uses Inception, if its weights are given.
 
     Raises:
-        UserError: if the weights cannot be used, or the classifier is of another recipe and may not be overwritten.
+        UserError: if the weights cannot be used, or the classifier belongs to another recipe and may not be overwritten.
     """
-    found: dict[str, Extract] = {} if weights is None else {"fid": inception(weights)}
+    extract: dict[str, Extract] = {} if weights is None else {"fid": inception(weights)}
     classifier = load_network(_trained(recipe, directory, images, summary, overwrite), directory / CLASSIFIER)
-    return found | {"classifier_distance": lambda some: classifier.features(some.float() / 127.5 - 1)}
+    return extract | {"classifier_distance": lambda batch: classifier.features(batch.float() / 127.5 - 1)}
 
 
 def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Features of images (..., row, column, channel), (..., feature)."""
+    """Return the features (..., feature) of images (..., row, column, channel)."""
     flat = images.reshape(-1, *images.shape[-3:])
-    parts = [np.array(flat[first : first + AT_ONCE]) for first in range(0, len(flat), AT_ONCE)]
+    parts = [np.array(flat[first : first + IMAGES_PER_BATCH]) for first in range(0, len(flat), IMAGES_PER_BATCH)]
     with torch.inference_mode():
-        found = [extract(torch.from_numpy(part).permute(0, 3, 1, 2).to(devices.device())).cpu().numpy() for part in parts]
-    return np.concatenate(found).reshape(*images.shape[:-3], -1)
+        features = [extract(torch.from_numpy(part).permute(0, 3, 1, 2).to(devices.device())).cpu().numpy() for part in parts]
+    return np.concatenate(features).reshape(*images.shape[:-3], -1)
 
 
 def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatistics:
-    """Sums of the features of many images (image, row, column, channel), a part at a time."""
-    parts = [features_of(extract, images[first : first + AT_ONCE]) for first in range(0, len(images), AT_ONCE)]
+    """Return the feature statistics of many images (image, row, column, channel), whose features are computed in batches."""
+    parts = [features_of(extract, images[first : first + IMAGES_PER_BATCH]) for first in range(0, len(images), IMAGES_PER_BATCH)]
     return sum((FeatureStatistics.of(part) for part in parts[1:]), start=FeatureStatistics.of(parts[0]))
 
 
 def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary, overwrite: bool) -> Classifier:
-    """The untrained network that fits the weights in the run directory, which are made if they are not there or not current."""
+    """Train the classifier into the run directory unless its weights are current; return an untrained network of its shape."""
     channels = images.shape[0]
-    # Labels may be any numbers.
-    kinds, labels = (np.arange(TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
+    # Labels can be any whole numbers; classes are counted from 0.
+    classes, labels = (np.arange(TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
     torch.manual_seed(0)
-    network = Classifier(channels, kinds.size)
+    network = Classifier(channels, classes.size)
     if is_current(recipe, directory, CLASSIFIER, overwrite):
         return network
     random = torch.Generator().manual_seed(0)
@@ -94,37 +97,39 @@ def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summ
         )
         save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
     error = done.history.validations[-1]["error rate"]
-    what = "the labels" if labels is not None else "quarter turns, as there are no labels"
-    summary.written[str(directory / CLASSIFIER)] = f"{100 * (1 - error):.1f} % right on validation images, of {what}"
-    return Classifier(channels, kinds.size)
+    target = "of the labels" if labels is not None else "of quarter turns, as there are no labels"
+    summary.written[str(directory / CLASSIFIER)] = f"{100 * (1 - error):.1f} % right on validation images, {target}"
+    return Classifier(channels, classes.size)
 
 
 def _batches(images: Images, labels: Labels, random: torch.Generator) -> BatchOf[Labelled]:
+    """Return the function that makes a training batch; it ignores the slice of the process."""
     first = images.parts["train"].start
 
-    def batch_of(chosen: Tensor, mine: slice) -> Labelled:
+    def batch_of(chosen: Tensor, own: slice) -> Labelled:
         return _labelled(images, labels, first + chosen, random, augment=True)
 
     return batch_of
 
 
 def _labelled(images: Images, labels: Labels, chosen: Tensor, random: torch.Generator, augment: bool) -> Labelled:
-    some = images.batch(chosen)
+    """Return images at these indices with their classes; without labels they are turned, and the class is the number of quarter turns."""
+    batch = images.batch(chosen)
     if augment:
-        some = mirrored(some, random)
+        batch = mirrored(batch, random)
     if labels is not None:
-        told = torch.from_numpy(labels[chosen.numpy()])
+        target = torch.from_numpy(labels[chosen.numpy()])
     else:
-        side = min(some.shape[2:])  # only a square can be turned
-        some, told = turned(some[..., :side, :side], random)
-    return Labelled(some.to(devices.device()), told.to(devices.device()))
+        side = min(batch.shape[2:])  # only a square keeps its shape when it is turned
+        batch, target = turned(batch[..., :side, :side], random)
+    return Labelled(batch.to(devices.device()), target.to(devices.device()))
 
 
 @torch.inference_mode()
 def _error_rate(classifier: Classifier, images: Images, labels: Labels) -> float:
-    """Share of the validation images of which something else is told than is so."""
+    """Return the share of the validation images that are classified wrongly."""
     part, random, wrong = images.parts["validation"], torch.Generator().manual_seed(0), 0
-    for chosen in torch.arange(part.start, part.stop).split(AT_ONCE):
-        some, told = _labelled(images, labels, chosen, random, augment=False)
-        wrong += int((classifier(some).argmax(dim=1) != told).sum())
+    for chosen in torch.arange(part.start, part.stop).split(IMAGES_PER_BATCH):
+        batch, target = _labelled(images, labels, chosen, random, augment=False)
+        wrong += int((classifier(batch).argmax(dim=1) != target).sum())
     return wrong / (part.stop - part.start)

@@ -1,4 +1,4 @@
-"""Contexts of images as a recipe wants them: drawn anew for every step of training, and fixed ones to look at and to score."""
+"""Contexts of images: new random ones for every training step, and fixed ones for validation, pictures and scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from wsdcast.training.loop import BatchOf
 
 
 def maker_of(task: Task, visible: tuple[float, float], noise: tuple[float, float]) -> ContextMaker:
-    """How contexts are made."""
+    """Return the function that makes contexts for a task.
+
+    Args:
+        task: kind of task, and the factor of super-resolution.
+        visible: range of the share of visible pixels, for inpaint and block.
+        noise: range of the noise's standard deviation, for denoise.
+    """
     if task.kind == "inpaint":
         return partial(tasks.inpaint, visible=visible)
     if task.kind == "block":
@@ -29,71 +35,74 @@ def maker_of(task: Task, visible: tuple[float, float], noise: tuple[float, float
     if task.kind == "super-resolution":
         return partial(tasks.super_resolution, factor=task.factor)
     if task.kind == "class":
-        return tasks.told
+        return tasks.class_card
     return tasks.colourise if task.kind == "colourise" else partial(tasks.denoise, noise=noise)
 
 
 def training_pairs(images: Images, task: Task, random: torch.Generator) -> BatchOf[Pairs]:
-    """Batches of the training part, with contexts drawn for all processes alike."""
+    """Return the function that makes a batch of training images with new contexts.
+
+    Every process makes the contexts of the whole batch, so that all draw the same random numbers; it returns its own slice.
+    """
     first, make = images.parts["train"].start, maker_of(task, task.visible, task.noise)
 
-    def pairs(chosen: Tensor, mine: slice) -> Pairs:
+    def pairs(chosen: Tensor, own: slice) -> Pairs:
         target = images.batch(first + chosen, random.device)
         if task.flip:
             mirrored = torch.rand(chosen.numel(), 1, 1, 1, generator=random, device=random.device) < 0.5
             target = torch.where(mirrored, target.flip(-1), target)
-        seen = images.cards(first + chosen, random.device) if task.kind == "class" else target
-        return Pairs(make(seen, random)[mine], target[mine])
+        shown = images.cards(first + chosen, random.device) if task.kind == "class" else target
+        return Pairs(make(shown, random)[own], target[own])
 
     return pairs
 
 
 @dataclass(frozen=True)
 class FixedContexts:
-    """Some images of one part, each with the context that depends on the seed and the image alone.
+    """Images of one split with fixed contexts: each context depends only on the seed and the image.
 
-    What is random is drawn on the CPU, so that it is the same everywhere; what comes of it is where networks are.
+    Random numbers are drawn on the CPU, so that they are the same on every device. Returned tensors are on the device of the networks.
 
     Attributes:
-        images: all images.
-        chosen: which of them, (image,).
+        images: all prepared images.
+        chosen: indices of the images used here, (image,).
         make: makes contexts.
-        seed: of what is drawn for them.
-        told: whether contexts are made of the class of an image alone.
+        seed: seed of the random part of contexts, and of noise.
+        shows_class: whether a context shows only the class of the image.
     """
 
     images: Images
     chosen: NDArray[np.int64]
     make: ContextMaker
     seed: int = 0
-    told: bool = False
+    shows_class: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an image, (channel, row, column)."""
+        """The shape of one image, (channel, row, column)."""
         return self.images.shape
 
     def __len__(self) -> int:
         return self.chosen.size
 
-    def target(self, some: Tensor) -> Tensor:
-        """Some of the images, (batch, channel, row, column)."""
-        return self.images.batch(torch.from_numpy(self.chosen[some.numpy()]), devices.device())
+    def target(self, positions: Tensor) -> Tensor:
+        """Return the images at these positions in ``chosen``, (batch, channel, row, column)."""
+        return self.images.batch(torch.from_numpy(self.chosen[positions.numpy()]), devices.device())
 
-    def context(self, some: Tensor) -> Tensor:
-        """Their contexts, (batch, channel + 1, row, column)."""
-        indices = torch.from_numpy(self.chosen[some.numpy()])
-        seen = self.images.cards(indices) if self.told else self.images.batch(indices)
-        pairs = zip(seen, indices.tolist(), strict=True)
+    def context(self, positions: Tensor) -> Tensor:
+        """Return the contexts at these positions, (batch, channel + 1, row, column)."""
+        indices = torch.from_numpy(self.chosen[positions.numpy()])
+        shown = self.images.cards(indices) if self.shows_class else self.images.batch(indices)
+        pairs = zip(shown, indices.tolist(), strict=True)
         return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(devices.device())
 
-    def noise(self, some: Tensor, samples: int) -> Tensor:
-        """Standard normal noise for each of ``samples`` samples of them, (batch, sample, channel, row, column).
+    def noise(self, positions: Tensor, samples: int) -> Tensor:
+        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, channel, row, column).
 
-        That of sample m of image n depends on (seed, n, m) alone.
+        The noise of sample m of image n depends only on (seed, n, m).
         """
-        noise = np.empty((some.numel(), samples, *self.shape), dtype=np.float32)
-        for of_image, index in zip(noise, self.chosen[some.numpy()].tolist(), strict=True):
+        noise = np.empty((positions.numel(), samples, *self.shape), dtype=np.float32)
+        for of_image, index in zip(noise, self.chosen[positions.numpy()].tolist(), strict=True):
             for sample, item in enumerate(of_image):
                 np.random.default_rng([self.seed, index, sample]).standard_normal(out=item, dtype=np.float32)
         return torch.from_numpy(noise).to(devices.device())
@@ -102,20 +111,29 @@ class FixedContexts:
 def fixed_contexts(
     images: Images, part: Part, task: Task, *, count: int | None = None, visible: float | None = None, seed: int = 0
 ) -> FixedContexts:
-    """The first ``count`` images of a part (all by default) with contexts as they are scored, or of another share of visible pixels.
+    """Return the first ``count`` images of a split (default: all) with contexts as the recipe's test settings want them.
+
+    Args:
+        images: all prepared images.
+        part: split that the images are taken from.
+        task: what contexts hide or degrade.
+        count: number of images; all of the split if it has fewer.
+        visible: share of visible pixels; default: ``task.visible_test``.
+        seed: seed of the random part of contexts, and of noise.
 
     Raises:
-        UserError: if the task hides nothing of such images, or tells classes that they do not have.
+        UserError: if the task needs colours or classes and the images have none.
     """
-    if told := task.kind == "class":
-        _ = images.classes
+    if shows_class := task.kind == "class":
+        _ = images.classes  # raises if there are none
     if task.kind == "colourise" and images.shape[0] == 1:
-        raise UserError("the task colourise hides the colours of images, and these are greyscale; choose another task.kind")
+        raise UserError("the task colourise needs colour images, and these are greyscale; choose another task.kind")
     of_part = images.parts[part]
     share = task.visible_test if visible is None else visible
     chosen = np.arange(of_part.start, of_part.stop)[:count]
-    return FixedContexts(images, chosen, maker_of(task, (share, share), (task.noise_test, task.noise_test)), seed, told)
+    return FixedContexts(images, chosen, maker_of(task, (share, share), (task.noise_test, task.noise_test)), seed, shows_class)
 
 
 def _source(seed: int, image: int) -> torch.Generator:
+    """Return the random generator for the context of one image."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, image]).generate_state(1)[0]))

@@ -1,4 +1,4 @@
-"""Samples of images: Algorithm 2 for fixed contexts, each sample independent of how they are batched."""
+"""Draw samples of images for fixed contexts with Algorithm 2; on a CPU a sample does not depend on how samples are batched."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from wsdcast.warmstart.warmth import calibrated_warmth
 Bytes = NDArray[np.uint8]
 
 CALIBRATED_ON = 256
-"""Images that a warmth is calibrated on."""
+"""The most images that a warmth is calibrated on."""
 
 SHOWN = 3
-"""Contexts in a picture of the same noise."""
+"""Contexts in the picture of the same noise."""
 
 
 def batch_size(points: int, device: torch.device) -> int:
-    """Samples per evaluation for images of ``points`` pixels.
+    """Return the number of samples per evaluation for images of ``points`` pixels.
 
-    On a GPU 250 of 32x32 pixels, where the planet's small generator has eight times as many points: by its widths the paper's network of
-    56 million parameters has some 10 MB of activations a sample. That was reckoned, not measured.
+    On a GPU it is 250 for 32x32 pixels, an eighth of the points that the planet's small generator gets. From its widths, the paper's
+    network of 56 million parameters has some 10 MB of activations per sample. This is an estimate, not a measurement.
     """
     return batches.batch_size(points, device) if device.type == "cpu" else max(1, 256_000 // points)
 
@@ -54,10 +54,19 @@ def sampler_of(
     log_snr_ends: tuple[float, float] | None = None,
     momentum: float = 1.0,
 ) -> Sampler:
-    """Algorithm 2 with exactly ``nfe`` evaluations, on a GPU accelerated; the ends are of the log-SNR grid, the momentum of ab2 to ab4.
+    """Return a sampler that runs Algorithm 2 with exactly ``nfe`` evaluations; on a GPU it is accelerated.
+
+    Args:
+        networks: of a run.
+        solver_name: solver of the flow.
+        grid_in_time: flow times between which the solver steps.
+        nfe: function evaluations of the generator per sample.
+        warmth: w of Eq. 4.
+        log_snr_ends: range of the log-snr grid.
+        momentum: momentum of ab2, ab3 and ab4.
 
     Raises:
-        UserError: if the solver cannot take so many, or no steps of this grid.
+        UserError: if the solver cannot use exactly this number of evaluations, or cannot step on this grid.
     """
     require_possible(solver_name, grid_in_time, nfe, networks.path.name)
     times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
@@ -66,27 +75,27 @@ def sampler_of(
 
 
 def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform") -> list[int]:
-    """Those numbers of evaluations that a solver can take exactly; none if it cannot take the steps of the grid."""
-    found = []
+    """Return those numbers of evaluations that a solver can use exactly; none if it cannot step on the grid."""
+    usable = []
     for number in numbers:
         with suppress(UserError):
             require_possible(solver_name, grid_in_time, number)
-            found.append(number)
-    return found
+            usable.append(number)
+    return usable
 
 
 @torch.inference_mode()
 def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen: FixedContexts) -> float:
-    """The warmth itself, or that at which the moments are calibrated on some contexts that no network has seen."""
+    """Return the warmth, or for ``calibrated`` the one that is calibrated on contexts which no network has seen in training."""
     if warmth != "calibrated":
         return warmth
-    some = torch.arange(min(len(unseen), CALIBRATED_ON))
-    context = unseen.context(some)
+    positions = torch.arange(min(len(unseen), CALIBRATED_ON))
+    context = unseen.context(positions)
 
     def calibrated(context: Tensor) -> float:
-        return calibrated_warmth(networks.prior_of(context), unseen.target(some), context[:, -1:] != 1)
+        return calibrated_warmth(networks.prior_of(context), unseen.target(positions), context[:, -1:] != 1)
 
-    # By one thread: all samples depend on it, and they must not depend on the number of threads.
+    # One thread computes it: all samples depend on the warmth, and they must not depend on the number of threads.
     return side_by_side(calibrated, [context], devices.device())[0]
 
 
@@ -94,37 +103,49 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
 def draw_samples(
     contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched
 ) -> Iterator[Bytes]:
-    """For each context its samples, (sample, row, column, channel), as images are; ``watch`` sees them before, (batch, channel, ...)."""
+    """Yield the samples of each context as bytes, (sample, row, column, channel).
+
+    Args:
+        contexts: to draw samples for.
+        sampler: from contexts and noise to samples.
+        samples: number of samples per context.
+        label: of the progress bar.
+        watch: is called with each batch of samples before they become bytes, (batch, channel, row, column).
+    """
     rows, columns = contexts.shape[1:]
     size = batch_size(rows * columns, devices.device())
-    places = at_once(size, devices.device())
-    # As many contexts as fill all places: only the last batches of all are filled up with repetitions. On a GPU as many as a batch holds.
-    every, on_cpu = torch.arange(len(contexts)), devices.device().type == "cpu"
-    group = places // gcd(places, samples) if on_cpu else max(1, size // samples)
-    parts = every.split(group) if on_cpu else every.tensor_split(-(-len(contexts) // group))
+    capacity = at_once(size, devices.device())
+    # On a CPU a group of contexts fills whole batches on all threads, so that only the last batches of the last group are padded with
+    # repetitions. On a GPU a group fills one batch.
+    positions, on_cpu = torch.arange(len(contexts)), devices.device().type == "cpu"
+    group = capacity // gcd(capacity, samples) if on_cpu else max(1, size // samples)
+    groups = positions.split(group) if on_cpu else positions.tensor_split(-(-len(contexts) // group))
     sampler = in_batches(sampler, size)
-    for some in track(parts, label, len(parts)):
-        context = contexts.context(some).repeat_interleave(samples, dim=0)
-        noise = contexts.noise(some, samples).flatten(0, 1)
+    for chosen in track(groups, label, len(groups)):
+        context = contexts.context(chosen).repeat_interleave(samples, dim=0)
+        noise = contexts.noise(chosen, samples).flatten(0, 1)
         watch(drawn := sampler(context, noise))
-        yield from as_images(drawn).reshape(some.numel(), samples, rows, columns, -1)
+        yield from as_images(drawn).reshape(chosen.numel(), samples, rows, columns, -1)
 
 
 @torch.inference_mode()
 def same_noise_samples(
     contexts: FixedContexts, networks: Trained, solver_name: str, grid_in_time: str, numbers: Iterable[int], warmth: float
 ) -> dict[int, Bytes]:
-    """One sample of each of a few contexts, (context, row, column, channel), by those numbers of evaluations that the solver can take.
+    """Return one sample of each of a few contexts, (context, row, column, channel), for each number of evaluations the solver can use.
 
-    For pictures, so in batches of :data:`SHOWN`, always: samples are those of :func:`draw_samples` but for rounding, at a small part of
-    the cost of filling up its batches.
+    The samples are for pictures, so batches always have the size :data:`SHOWN`. They differ from those of :func:`draw_samples` by
+    rounding only, and cost far less than padding the large batches of that function.
     """
-    every = torch.arange(len(contexts))
-    context, noise = contexts.context(every), contexts.noise(every, 1)[:, 0]
+    positions = torch.arange(len(contexts))
+    context, noise = contexts.context(positions), contexts.noise(positions, 1)[:, 0]
     samplers = {nfe: sampler_of(networks, solver_name, grid_in_time, nfe, warmth) for nfe in possible(solver_name, numbers, grid_in_time)}
     return {nfe: as_images(in_batches(sampler, SHOWN)(context, noise)) for nfe, sampler in samplers.items()}
 
 
 def as_images(x: Tensor) -> Bytes:
-    """Data (..., channel, row, column) in [-1, 1] as bytes (..., row, column, channel); what lies outside is clipped, NaN is mid-grey."""
+    """Convert data (..., channel, row, column) in [-1, 1] to bytes (..., row, column, channel).
+
+    Values outside the range are clipped; NaN becomes mid-grey.
+    """
     return (x.movedim(-3, -1) * 127.5 + 127.5).nan_to_num(127.5).round().clamp(0, 255).to(torch.uint8).cpu().numpy()

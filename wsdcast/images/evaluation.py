@@ -1,4 +1,4 @@
-"""What samples are worth: statistics by context with the features of each sample, and metrics with intervals from them."""
+"""Evaluation of samples: statistics and features for each context, and scores with intervals computed from them."""
 
 from __future__ import annotations
 
@@ -19,113 +19,117 @@ from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_d
 from wsdcast.images.scores import drawn_metrics, metrics, sample_statistics
 from wsdcast.verification.bootstrap import BOUNDS
 
-AT_ONCE = 256
+CONTEXTS_PER_PART = 256
+"""Contexts whose statistics are computed at a time."""
 DISTANCES = ("classifier_distance", "fid")
 SCORES = ("crps", "crps_standard", "psnr", "psnr_whole", "rmse", "spread_skill", "diversity", "consistency", "power_deviation")
-"""Metrics of :mod:`wsdcast.images.scores` that tables have, if the samples of a context are enough for them."""
+"""Metrics of :mod:`wsdcast.images.scores` that tables show; some need at least two samples per context."""
 NOT_DEFINED = "fair CRPS, spread/skill and diversity"
-"""Of those what one sample of a context is not enough for."""
+"""The metrics among them that need at least two samples per context."""
 DRAWS = 200
-"""Bootstrap samples of contexts; each takes an eigenvalue problem for a distance."""
+"""Number of bootstrap samples of contexts; a distance needs one eigenvalue decomposition for each."""
 
 
 @dataclass
 class Diverged:
-    """Counts the samples (batch, ...) that it is shown and that are not finite, whose bytes mean nothing."""
+    """A counter of samples that are not finite; their bytes mean nothing. Call it with batches of samples (batch, ...)."""
 
     count: int = 0
 
     def __call__(self, samples: Tensor) -> None:
-        """Count those of a batch."""
+        """Add the samples of a batch that are not finite."""
         self.count += int((~samples.isfinite()).flatten(1).any(dim=1).sum())
 
 
 def statistics_by_context(
     samples: NDArray[np.uint8], contexts: FixedContexts, extract: Mapping[str, Extract], diverged: int = 0
 ) -> xr.Dataset:
-    """Those of :func:`wsdcast.images.scores.sample_statistics`, and for each distance ``NAME_features`` (context, sample, feature).
+    """Return the statistics of :func:`wsdcast.images.scores.sample_statistics`, with the features of each sample.
+
+    The features for the distance NAME are the variable ``NAME_features`` (context, sample, feature).
 
     Args:
         samples: (context, sample, row, column, channel).
-        contexts: what they were drawn for.
-        extract: makes the features of each distance.
-        diverged: how many samples were not finite, kept as an attribute; if there are any, all statistics are NaN.
+        contexts: that the samples were drawn for.
+        extract: for each distance, the function that computes features.
+        diverged: number of samples that were not finite. It becomes an attribute; if it is not 0, all statistics are NaN.
     """
     parts = []
-    for some in torch.arange(len(contexts)).split(AT_ONCE):
-        of_part = np.asarray(samples[int(some[0]) : int(some[-1]) + 1])
-        hidden = (contexts.context(some)[:, -1] != 1).cpu().numpy()
-        part = sample_statistics(of_part, contexts.images.images[contexts.chosen[some.numpy()]], hidden)
-        found = {f"{name}_features": (("context", "sample", f"{name}_feature"), features_of(of, of_part)) for name, of in extract.items()}
-        parts.append(part.assign(found))
+    for positions in torch.arange(len(contexts)).split(CONTEXTS_PER_PART):
+        drawn = np.asarray(samples[int(positions[0]) : int(positions[-1]) + 1])
+        hidden = (contexts.context(positions)[:, -1] != 1).cpu().numpy()
+        statistics = sample_statistics(drawn, contexts.images.images[contexts.chosen[positions.numpy()]], hidden)
+        features = {f"{name}_features": (("context", "sample", f"{name}_feature"), features_of(of, drawn)) for name, of in extract.items()}
+        parts.append(statistics.assign(features))
     joined = xr.concat(parts, dim="context")
     return (xr.full_like(joined, np.nan) if diverged else joined).assign_attrs(diverged=diverged)
 
 
 def references(images: Images, extract: Mapping[str, Extract]) -> dict[str, FeatureStatistics]:
-    """Statistics of the features of all training images, the reference set of every distance."""
+    """Return the feature statistics of all training images, the reference set of every distance."""
     return {name: statistics_of(of, images.images[images.parts["train"]]) for name, of in extract.items()}
 
 
 def floors(
     images: Images, part: Part, count: int, extract: Mapping[str, Extract], reference: Mapping[str, FeatureStatistics]
 ) -> dict[str, float]:
-    """Distances of as many true images of a part, or all if there are fewer: what as many perfect samples would have.
+    """Return the distances of ``count`` true images of a split (all if it has fewer): as many perfect samples would have these distances.
 
-    A distance falls with their number. Images of the training part are part of the reference set.
+    A distance falls with the number of images. Images of the training split belong to the reference set themselves.
     """
-    some = images.images[images.parts[part]][:count]
-    return {name: frechet_distance(statistics_of(of, some), reference[name]) for name, of in extract.items()}
+    subset = images.images[images.parts[part]][:count]
+    return {name: frechet_distance(statistics_of(of, subset), reference[name]) for name, of in extract.items()}
 
 
 def floors_of(images: Images, part: Part, count: int) -> str:
-    """What :func:`floors` are of, in words."""
+    """Return the number and kind of the images that :func:`floors` uses, in words."""
     return f"{min(count, images.count(part))} {'held-out' if part == 'test' else 'training'} images"
 
 
 def scored(by_seed: list[xr.Dataset], reference: Mapping[str, FeatureStatistics], of_distances: int = DRAWS) -> dict[str, dict[str, Any]]:
-    """For each score its mean over seeds of training, ``value``; ``draws`` of it for bootstrap samples of contexts; and ``by_seed``.
+    """Return for each score: ``by_seed``, the score of each seed of training; ``value``, their mean; ``draws``, bootstrap samples of it.
 
-    Where samples of a seed diverged, its own, the mean and the draws are NaN. The same contexts are drawn for all seeds and all settings of
-    as many contexts. Intervals of the power's deviation are left out: deviations of bootstrap samples are larger than that of the whole.
+    If samples of a seed diverged, the score of that seed, the mean and the draws are NaN. Bootstrap samples draw the same contexts for all
+    seeds, and for all settings with the same number of contexts. The power deviation has no draws: those of bootstrap samples would be
+    larger than that of all contexts.
 
     Args:
-        by_seed: statistics by context of each seed.
-        reference: of the distances.
-        of_distances: how many draws distances have, 0 for none; other scores take no time and have :data:`DRAWS`.
+        by_seed: for each seed, statistics by context.
+        reference: for each distance, the feature statistics of the reference set.
+        of_distances: number of draws of each distance, 0 for none. Other scores take no time and have :data:`DRAWS` draws.
     """
     names = [f"{name}_features" for name in reference]
     plain = [of_seed.drop_vars(names) for of_seed in by_seed]
     values = [metrics(of_seed.mean("context")) for of_seed in plain]
     draws = [drawn_metrics(of_seed, DRAWS) for of_seed in plain]
-    found: dict[str, dict[str, Any]] = {}
+    scores: dict[str, dict[str, Any]] = {}
     for name in (name for name in SCORES if name in values[0]):
         of_seeds = np.array([value[name].item() for value in values])
-        found[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
+        scores[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
         if name != "power_deviation":
-            found[name]["draws"] = np.mean([drawn[name].values for drawn in draws], axis=0)
+            scores[name]["draws"] = np.mean([drawn[name].values for drawn in draws], axis=0)
     for name, of_reference in reference.items():
         pairs = [_distances(of_seed[f"{name}_features"].values, of_reference, of_distances) for of_seed in by_seed]
         of_seeds = np.array([value for value, _ in pairs])
-        found[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
+        scores[name] = {"value": of_seeds.mean(), "by_seed": of_seeds}
         if of_distances:
-            found[name]["draws"] = np.mean([drawn for _, drawn in pairs], axis=0)
-    return found
+            scores[name]["draws"] = np.mean([drawn for _, drawn in pairs], axis=0)
+    return scores
 
 
 def _distances(features: NDArray[np.floating], reference: FeatureStatistics, draws: int) -> tuple[float, NDArray[np.floating]]:
-    """The distance and its draws; NaN where samples have no features."""
+    """Return a distance and its draws; all are NaN if any feature is not finite."""
     return drawn_distances(features, reference, draws) if np.isfinite(features).all() else (np.nan, np.full(draws, np.nan))
 
 
 def bounds(score: dict[str, Any]) -> tuple[float, float]:
-    """95 % of the draws of a score, NaN if it has none."""
+    """Return the ends of the interval that holds 95 % of the draws of a score; NaN if it has no draws, or if one is not finite."""
     low, high = np.quantile(score["draws"], BOUNDS) if "draws" in score and np.isfinite(score["draws"]).all() else (np.nan, np.nan)
     return float(low), float(high)
 
 
 def described(images: Images, part: Part, contexts: int, samples: int) -> str:
-    """What was scored against what, in words."""
+    """Return in words which contexts were scored, with how many samples, and the reference set."""
     whose = "held-out images (part: test)" if part == "test" else "TRAINING images, as the reference implementation has it"
     each = f"{samples} samples each" if samples > 1 else f"1 sample each, for which {NOT_DEFINED} are not defined"
     return f"{contexts} contexts of {whose}, {each}; reference set: all {images.count('train')} training images"

@@ -1,8 +1,8 @@
-"""What the stages of images take in memory at their peak, in bytes, about: what cannot fit is refused before it starts.
+"""Estimates of the peak memory of the image stages, in bytes: a stage that cannot fit is refused before it starts.
 
-On a GPU torch says so in the first batch, so that only what is in the machine's memory is counted. The libraries' own is left out: of
-scoring 300 contexts of 60 samples at 32x32 369 MB are expected here, and 516 MB were taken beside what imports take, of which 55 MB are
-pages of the file of samples and some 130 MB do not depend on their number (peak resident size).
+Only the machine's memory is counted. If a GPU's memory is too small, torch says so in the first batch. The memory of the libraries is not
+counted: for scoring 300 contexts with 60 samples each at 32x32 the estimate is 369 MB. Measured (peak resident size) were 516 MB more than
+after the imports; 55 MB of them are pages of the file of samples, and some 130 MB do not depend on the number of samples.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.batches import at_once
 
 COUNTS = {"classifier_distance": FEATURES, "fid": 2048}
-"""Features of an image, by the distance that they are for."""
+"""Number of features of an image, for each distance."""
 INCEPTION = 16e6
-"""Of an image in Inception, by the sizes of its largest layers; that was reckoned, not measured."""
+"""Bytes that Inception needs for an image, estimated from the sizes of its largest layers, not measured."""
 STATISTICS = 55
-"""Of a value that :func:`wsdcast.images.scores.sample_statistics` works on; 39 to 54 were measured."""
+"""Bytes that :func:`wsdcast.images.scores.sample_statistics` needs for each value of its samples; 39 to 54 were measured."""
 FIELDS = 8
-"""Copies of a sample on the way: noise, context, state, what comes of it in normalised space and as data."""
+"""Arrays of a sample's size that exist while it is drawn: noise, context, state, the results in normalised space and in data space."""
 
 
 def require_sampling(recipe: ImageRecipe, images: Images, samples: int, *, calibrated: bool = False, kept: float = 0) -> None:
-    """Refuse samples that cannot be drawn, or a warmth that cannot be calibrated.
+    """Refuse to draw samples, or to calibrate a warmth, if memory cannot hold it.
 
     Args:
-        recipe: whose networks draw them.
-        images: that contexts are of.
-        samples: of each context.
-        calibrated: whether a warmth is calibrated.
-        kept: bytes that stay in memory meanwhile.
+        recipe: of the networks that draw the samples.
+        images: that contexts are made from.
+        samples: number of samples per context.
+        calibrated: whether a warmth is calibrated first.
+        kept: bytes that other data occupy meanwhile.
 
     Raises:
-        UserError: if less is free.
+        UserError: if less memory is free.
     """
     needed, (channels, rows, columns) = kept, images.shape
     if devices.device().type == "cpu":
@@ -52,44 +52,44 @@ def require_sampling(recipe: ImageRecipe, images: Images, samples: int, *, calib
         if recipe.generator.needs_moments_network:
             of_moments = peak_memory(moments_model(recipe.moments, channels), (1, channels + 1, rows, columns), training=False)
         size = batch_size(rows * columns, devices.device())
-        places = at_once(size, devices.device())
-        together = max(places, samples * places // math.gcd(places, samples))
-        needed += together * FIELDS * 4 * (channels + 1) * rows * columns + places * max(of_one, of_moments)
+        capacity = at_once(size, devices.device())
+        group = max(capacity, samples * capacity // math.gcd(capacity, samples))
+        needed += group * FIELDS * 4 * (channels + 1) * rows * columns + capacity * max(of_one, of_moments)
         if calibrated:
             needed = max(needed, CALIBRATED_ON * of_moments)
     require_memory(needed, f"drawing {samples} samples of each context at {columns}x{rows}")
 
 
 def of_samples(images: Images, contexts: int, samples: int) -> float:
-    """The bytes of all samples of some contexts."""
+    """Return the bytes of all samples of this number of contexts."""
     return float(contexts * samples * math.prod(images.shape))
 
 
 def of_scoring(images: Images, contexts: int, samples: int, distances: Collection[str]) -> float:
-    """Beside the samples themselves: statistics and features of one ensemble, then a distance and its bootstrap samples."""
+    """Return the bytes that scoring one ensemble needs, without its samples: for statistics, features, a distance and its draws."""
     channels, rows, columns = images.shape
     count, values = contexts * samples, samples * math.prod(images.shape)
-    at_once = min(max(scores.AT_ONCE, values), min(evaluation.AT_ONCE, contexts) * values)
+    part = min(max(scores.VALUES_PER_PART, values), min(evaluation.CONTEXTS_PER_PART, contexts) * values)
     of_one = 0.0
     if devices.device().type == "cpu":
         of_one = peak_memory(Classifier(channels, TURNS), (1, channels, rows, columns), training=False)
         of_one = max(of_one, INCEPTION if "fid" in distances else 0)
     features = 4.0 * count * sum(COUNTS[name] for name in distances)
     largest = max(of_distance(contexts, samples, COUNTS[name]) for name in distances)
-    return features + max(STATISTICS * at_once, min(classifier.AT_ONCE, count) * of_one, features, largest)
+    return features + max(STATISTICS * part, min(classifier.IMAGES_PER_BATCH, count) * of_one, features, largest)
 
 
 def of_distance(contexts: int, samples: int, features: int) -> float:
-    """What :func:`wsdcast.images.frechet.drawn_distances` takes beside its arguments, all in double precision."""
+    """Return the bytes that :func:`wsdcast.images.frechet.drawn_distances` needs besides its arguments, in double precision."""
     count = contexts * samples
     return 8.0 * (count * (2 * features + 2.5 * min(count, features) + 1.5 * evaluation.DRAWS) + features**2)
 
 
 def require_scoring(images: Images, contexts: int, samples: int, distances: Collection[str]) -> None:
-    """Refuse scores that cannot be computed: two baselines beside the samples, which stay on disk, and features of all three.
+    """Refuse scoring if memory cannot hold it: the samples of two baselines (those of the run stay on disk) and the features of all three.
 
     Raises:
-        UserError: if less is free.
+        UserError: if less memory is free.
     """
     features = 8.0 * contexts * samples * sum(COUNTS[name] for name in distances)
     needed = 2 * of_samples(images, contexts, samples) + features + of_scoring(images, contexts, samples, distances)
@@ -97,16 +97,16 @@ def require_scoring(images: Images, contexts: int, samples: int, distances: Coll
 
 
 def require_study(recipe: ImageRecipe, images: Images, distances: Collection[str]) -> None:
-    """Refuse a study one of whose settings cannot be drawn, or scored for all seeds together.
+    """Refuse a study if memory cannot hold the sampling of a setting, or its scoring for all seeds together.
 
     Raises:
-        UserError: if less is free.
+        UserError: if less memory is free.
     """
-    wanted, part = recipe.study, recipe.sample.part
-    contexts = min(max(wanted.contexts, wanted.visible_contexts), max(images.count(part), images.count("validation")))
-    drawn = of_samples(images, contexts, wanted.samples)
-    # One after the other, and then all in one array.
-    require_sampling(recipe, images, wanted.samples, calibrated="calibrated" in wanted.warmths, kept=2 * drawn)
-    seeds = 4.0 * contexts * wanted.samples * (sum(COUNTS[name] for name in distances) + FEATURES) * len(wanted.seeds)
-    needed = max(seeds, drawn) + of_scoring(images, contexts, wanted.samples, distances)
-    require_memory(needed, f"a study of {contexts} contexts of {wanted.samples} samples each at {images.shape[2]}x{images.shape[1]}")
+    study, part = recipe.study, recipe.sample.part
+    contexts = min(max(study.contexts, study.visible_contexts), max(images.count(part), images.count("validation")))
+    drawn = of_samples(images, contexts, study.samples)
+    # Twice: the samples of the single contexts, and the array that they are joined in.
+    require_sampling(recipe, images, study.samples, calibrated="calibrated" in study.warmths, kept=2 * drawn)
+    seeds = 4.0 * contexts * study.samples * (sum(COUNTS[name] for name in distances) + FEATURES) * len(study.seeds)
+    needed = max(seeds, drawn) + of_scoring(images, contexts, study.samples, distances)
+    require_memory(needed, f"a study of {contexts} contexts of {study.samples} samples each at {images.shape[2]}x{images.shape[1]}")

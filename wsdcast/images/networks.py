@@ -1,4 +1,4 @@
-"""The two networks of appendix B for images, and the priors that they stand behind."""
+"""The moments network and the generator of appendix B for images, and the prior that each recipe names."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 
 CHUNK = 1024
+"""Images that are read at a time."""
 
 
 class ImageMoments(MomentsModel):
-    """h_phi for images: where the context shows a pixel, its mean is what is shown and its std the least.
+    """The moments network h_phi for images. A visible pixel has its own value as mean and the minimum std.
 
-    Left to the network, Eq. 5 weighs an error there by 1 / std^2, ten thousand times one of the size of the image's range, and a network
-    that learns for minutes learns little else. Without ``known_pixels`` it is left to the network, as in the paper.
+    If the network had to predict visible pixels, Eq. 5 would weigh an error there by 1 / std^2, ten thousand times an error of the size of
+    the image's range, and a network that trains for minutes would learn little else. With ``known_pixels=False`` the network predicts
+    visible pixels too, as in the paper.
     """
 
     def __init__(self, network: nn.Module, channels: int, known_pixels: bool = True, maximum_std: float = MAXIMUM_STD) -> None:
@@ -39,54 +41,55 @@ class ImageMoments(MomentsModel):
         self.known_pixels = known_pixels
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, each (batch, channels, row, column), of contexts (batch, channels + 1, row, column)."""
+        """Return mean and standard deviation, each (batch, channels, row, column), for contexts (batch, channels + 1, row, column)."""
         mean, std = super().forward(context)
         if not self.known_pixels:
             return mean, std
-        shown = context[:, -1:] == 1
-        return torch.where(shown, context[:, :-1], mean), std.masked_fill(shown, MINIMUM_STD)
+        visible = context[:, -1:] == 1
+        return torch.where(visible, context[:, :-1], mean), std.masked_fill(visible, MINIMUM_STD)
 
 
 def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
-    """An untrained h_phi for images of some channels; its mean is the image as it is known."""
+    """Return an untrained moments network h_phi for images with this number of channels."""
     return ImageMoments(unet_of(network, channels + 1, 2 * channels, 0, sphere=False), channels, network.known_pixels, network.highest_std)
 
 
 def generator_model(network: ImageGenerator, channels: int) -> UNet:
-    """An untrained p'_theta: it reads the state, the context and the prior's features."""
+    """Return an untrained generator p'_theta. It reads the state, the context and the prior's features."""
     return unet_of(network, channels + (channels + 1) + 2 * channels, network.heads * channels, 2, sphere=False)
 
 
 def image_path(network: ImageGenerator, images: Images) -> Path:
-    """The path of a generator of images."""
+    """Return the path of a generator of images."""
     return path_of(network.path, network.bnr, partial(cosine_transform, *images.shape[1:], devices.device(), torch.float32))
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
-    """Moments that no network predicts: (0, 1), or mean and standard deviation of each pixel over training images (appendix C).
+    """Return the moments of a prior without a moments network (appendix C).
 
-    Over those of the class that the context tells, for the prior class-climatology; else over all of them.
+    The prior standard has mean 0 and std 1. The others have the mean and standard deviation of each pixel over training images:
+    class-climatology over those of the class that the context shows, climatology over all.
     """
     if recipe.generator.prior == "standard":
         return standard_moments(images.shape[0])
     if recipe.generator.prior == "class-climatology":
-        kinds, colours = images.classes
-        return moments_by_class(*_climatology(images, kinds), colours.to(devices.device()))
+        classes, colours = images.classes
+        return moments_by_class(*_climatology(images, classes), colours.to(devices.device()))
     return fixed_moments(*(field[0] for field in _climatology(images, np.zeros(len(images.images), np.int64))))
 
 
-def _climatology(images: Images, kinds: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each pixel over the training images of each kind, each (kind, channel, row, column)."""
-    part, count = images.parts["train"], np.zeros(kinds.max() + 1)
+def _climatology(images: Images, classes: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return the mean and standard deviation of each pixel over the training images of each class, each (class, channel, row, column)."""
+    part, count = images.parts["train"], np.zeros(classes.max() + 1)
     total, squares = np.zeros((2, count.size, *images.images.shape[1:]))
     for first in range(part.start, part.stop, CHUNK):
         chosen = slice(first, min(first + CHUNK, part.stop))
-        some = images.images[chosen] / 127.5 - 1
-        for kind in np.unique(kinds[chosen]):
-            mine = some[kinds[chosen] == kind]
-            count[kind] += len(mine)
-            total[kind] += mine.sum(axis=0)
-            squares[kind] += (mine**2).sum(axis=0)
+        values = images.images[chosen] / 127.5 - 1
+        for label in np.unique(classes[chosen]):
+            of_class = values[classes[chosen] == label]
+            count[label] += len(of_class)
+            total[label] += of_class.sum(axis=0)
+            squares[label] += (of_class**2).sum(axis=0)
     mean, mean_square = (sums / count[:, None, None, None] for sums in (total, squares))
     std = np.sqrt(np.maximum(mean_square - mean**2, MINIMUM_STD**2))
     fields = (torch.from_numpy(field.astype(np.float32)).permute(0, 3, 1, 2) for field in (mean, std))
@@ -94,27 +97,29 @@ def _climatology(images: Images, kinds: NDArray[np.int64]) -> tuple[Tensor, Tens
 
 
 def moments_by_class(mean: Tensor, std: Tensor, colours: Tensor) -> Moments:
-    """Those of each class at each point, (class, channel, ...), for contexts of cards in one of ``colours`` (class, channel).
+    """Return a function from contexts to the moments of their class. A context shows a card in the colour of its class.
 
-    All three are on the device of the contexts.
+    Args:
+        mean, std: moments of each class, (class, channel, ...).
+        colours: the colour of each class, (class, channel). All three are on the device of the contexts.
     """
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         card = context[:, None, : colours.shape[1], 0, 0]
-        kind = (card - colours).square().sum(dim=2).argmin(dim=1)
-        return mean[kind].to(context.dtype), std[kind].to(context.dtype)
+        nearest = (card - colours).square().sum(dim=2).argmin(dim=1)
+        return mean[nearest].to(context.dtype), std[nearest].to(context.dtype)
 
     return moments
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The networks of a run, ready to sample.
+    """The trained networks of a run.
 
     Attributes:
         generator: p'_theta.
-        moments: h_phi, or what stands for it.
-        prior_of: what generation starts from.
+        moments: h_phi, or the fixed moments of a prior without a moments network.
+        prior_of: returns the prior for a context.
         path: the path that the generator was trained on.
     """
 
@@ -128,7 +133,7 @@ def trained(recipe: ImageRecipe, directory: FilePath, images: Images) -> Trained
     """Load the networks of a run directory.
 
     Raises:
-        UserError: if they are not there or were made from another recipe.
+        UserError: if they are missing or were made from another recipe.
     """
     generator = load_network(generator_model(recipe.generator, images.shape[0]), require(recipe, directory, GENERATOR, "inpaint train"))
     moments: Moments

@@ -1,6 +1,6 @@
 """Pictures of sampling: the process, grids of samples, and the same noise at several numbers of evaluations (Figs. 3, 4, 11 to 15).
 
-Every pixel of an image becomes a square of whole pixels of the figure at its own resolution, so that nothing is smoothed.
+Every pixel of an image becomes a square with a whole number of figure pixels, so that nothing is smoothed. Only large mosaics are reduced.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from numpy.typing import NDArray
 from wsdcast.report.style import LOOK
 
 Values = NDArray[np.floating]
-"""Floating point, channels before height and width; data in [-1, 1]."""
+"""Floating-point values, with channels before height and width; data lie in [-1, 1]."""
 Image = NDArray[np.uint8]
 """(height, width, channel), 1 or 3 channels."""
 Place = tuple[float, float]
-"""Row and column in a mosaic, in cells; between whole numbers is between cells."""
+"""Row and column in a mosaic, in cells. A fraction places an image between two cells."""
 
 HIDDEN = 128
 """The grey of hidden pixels."""
 NORMALISED_LIMIT = 3.0
-"""Normalised values from minus this to this are shown from black to full colour."""
+"""Normalised values from -3 to 3 are shown from black to full colour."""
 MOST_STATES = 21
-"""States of the process that are shown; of more, so many evenly chosen ones."""
+"""The most states of the process that are shown; if there are more, this many are chosen evenly."""
 
-# Pixels of a figure at the resolution at which a page shows it.
-_RESOLUTION, _MOST, _SIDE = 110, 2000, 128
-_GAP, _LINE, _EDGE, _NAMES = 4, 18, 6, 44
+_RESOLUTION = 110  # pixels per inch of a figure
+# In pixels of the figure: its largest side, the largest side of an image, the gap between images, the height of a line of text, the margin,
+# and the width of the names on the left.
+_MOST, _SIDE, _GAP, _LINE, _EDGE, _NAMES = 2000, 128, 4, 18, 6, 44
 
 
 @matplotlib.rc_context(LOOK | {"font.size": 10})
 def sampling_process(context: Values, truth: Image, mean: Values, std: Values, normalised: Values, states: Values, times: Values) -> Figure:
-    """Fig. 3: the context, what is predicted from it, and what the solver makes of noise, in normalised space and in data space.
+    """Draw Fig. 3: the context, the predicted moments, and the states of the solver from noise to sample, in normalised and in data space.
 
     Args:
-        context: (channel, height, width) as the network sees it; the last channel is the mask, 1 where visible.
+        context: (channel, height, width) as the network reads it; the last channel is the mask, 1 where visible.
         truth: (height, width, channel).
-        mean, std: (channel, height, width), predicted.
-        normalised, states: (step + 1, channel, height, width), from noise to the sample, in both spaces.
-        times: (step + 1,), flow time from 0 to 1.
+        mean, std: predicted moments, (channel, height, width).
+        normalised, states: states from noise to sample in normalised space and in data space, (step + 1, channel, height, width).
+        times: flow time from 0 to 1, (step + 1,).
     """
     shown = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STATES)).round().astype(int))
     first, last = 2, 2.15 + len(shown)
@@ -63,19 +64,19 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
     above[0, first] = f"flow time\n{above[0, first]}"
     below = {
         (1.0, 1.0): f"standard deviation,\nblack 0, white {white:.2g}",
-        (1, first + (len(shown) - 1) / 2): f"{scales}; beyond cut off",
+        (1, first + (len(shown) - 1) / 2): f"{scales}; values beyond are clipped",
     }
     return _mosaic(images, above, below, {(0, first): "normalised\nspace", (1, first): "data\nspace"})
 
 
 @matplotlib.rc_context(LOOK | {"font.size": 10})
 def sample_grid(context: Values, truth: Image, mean: Values, std: Values, samples: Image) -> Figure:
-    """Figs. 4, 14 and 15: a row for each context with its predicted moments, some samples and the truth.
+    """Draw Figs. 4, 14 and 15: a row for each context with its predicted moments, some samples and the truth.
 
     Args:
         context: (row, channel, height, width), as for :func:`sampling_process`.
         truth: (row, height, width, channel).
-        mean, std: (row, channel, height, width), predicted.
+        mean, std: predicted moments, (row, channel, height, width).
         samples: (row, sample, height, width, channel).
     """
     first, white = 3.15, float(std.max())
@@ -94,12 +95,12 @@ def sample_grid(context: Values, truth: Image, mean: Values, std: Values, sample
 
 @matplotlib.rc_context(LOOK | {"font.size": 10})
 def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int, Image]]) -> Figure:
-    """Figs. 11 and 12: what becomes of the same noise in more and more evaluations, for each context a row for each prior.
+    """Draw Figs. 11 and 12: samples of the same noise with increasing numbers of evaluations. A context has one row for each prior.
 
     Args:
         context: (block, channel, height, width), as for :func:`sampling_process`.
         truth: (block, height, width, channel).
-        samples: by prior and number of evaluations, each (block, height, width, channel).
+        samples: for each prior and number of evaluations the samples, (block, height, width, channel).
     """
     numbers = sorted({nfe for of_prior in samples.values() for nfe in of_prior})
     first, last = 1, 1.15 + len(numbers)
@@ -120,22 +121,25 @@ def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int,
 
 
 def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Mapping[Place, str], left: Mapping[Place, str]) -> Figure:
-    """Images at their places, and words above and below them and, upright, left of one column. Axes are in the order of the images."""
+    """Draw images at their places, with text above and below them, and vertical text left of one column.
+
+    The figure has one axis for each image, in the order of ``images``.
+    """
     height, width = next(iter(images.values())).shape[:2]
     rows, columns = (max(place[axis] for place in images) + 1 for axis in (0, 1))
     named = min((column for _, column in left), default=columns)
     names = _NAMES if left else 0
-    room = min(_SIDE, (_MOST - 2 * _EDGE - names) / columns - _GAP, (_MOST - 4 * _LINE) / rows - _GAP) / max(height, width)
-    scale = int(room) if room >= 1 else room
+    largest = min(_SIDE, (_MOST - 2 * _EDGE - names) / columns - _GAP, (_MOST - 4 * _LINE) / rows - _GAP) / max(height, width)
+    scale = int(largest) if largest >= 1 else largest
     cell = (round(scale * height), round(scale * width))
-    # As many lines as stand over the first row and under the last.
+    # Room for the lines of text above the first row and below the last.
     top = _EDGE + _LINE * max([text.count("\n") + 1 for (row, _), text in above.items() if row == 0], default=0)
     bottom = _EDGE + _LINE * max([text.count("\n") + 1 for (row, _), text in below.items() if row == rows - 1], default=0)
     total = (top + round(rows * (cell[0] + _GAP)) - _GAP + bottom, 2 * _EDGE + names + round(columns * (cell[1] + _GAP)) - _GAP)
     figure = Figure(figsize=(total[1] / _RESOLUTION, total[0] / _RESOLUTION), dpi=_RESOLUTION)
 
     def corner(place: Place) -> tuple[int, int]:
-        """Upper left corner in pixels from that of the figure."""
+        """Return the upper left corner of a cell (down, right), in pixels from the upper left corner of the figure."""
         row, column = place
         return top + round(row * (cell[0] + _GAP)), _EDGE + round(column * (cell[1] + _GAP)) + names * (column >= named)
 
@@ -158,21 +162,21 @@ def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Ma
 
 
 def _coloured(image: Image) -> Image:
-    """In three channels."""
+    """Return the image with three channels."""
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def _of_values(values: Values) -> Image:
-    """The image of (channel, height, width) with -1 black, beyond 1 cut off."""
+    """Return the image of values (channel, height, width): -1 is black, 1 full colour, and values beyond are clipped."""
     return _coloured(np.round((np.moveaxis(values, 0, -1).clip(-1, 1) + 1) * 127.5).astype(np.uint8))
 
 
 def _of_std(std: Values, white: float) -> Image:
-    """Root mean square over channels, 0 black."""
+    """Return the grey image of the root mean square over channels: 0 is black, and ``white`` is white."""
     return _of_values(2 * np.sqrt((std**2).mean(axis=0, keepdims=True)) / white - 1)
 
 
 def _of_context(context: Values) -> Image:
-    """What is known, and grey where nothing is; if no pixel is known exactly, the degraded image."""
-    known, shown = context[-1][:, :, None] > 0, _of_values(context[:-1])
-    return np.where(known, shown, np.uint8(HIDDEN)) if known.any() else shown
+    """Return the visible pixels, with hidden ones in grey; if no pixel is visible, the degraded image."""
+    visible, degraded = context[-1][:, :, None] > 0, _of_values(context[:-1])
+    return np.where(visible, degraded, np.uint8(HIDDEN)) if visible.any() else degraded

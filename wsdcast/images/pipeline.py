@@ -1,4 +1,4 @@
-"""The four stages of the image benchmark in a row."""
+"""Run the four stages of the image benchmark one after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wsdcast.runs.artefact import Summary
 
 
 def run(recipe: str | Path = "made", run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
-    """Prepare, train, sample and score a recipe, skipping what is there and current; yields the summary of each stage.
+    """Prepare, train, sample and score a recipe. Yield the summary of each stage. Artefacts that are current are not made again.
 
     Args:
         recipe: path or name of a recipe.

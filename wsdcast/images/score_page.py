@@ -1,4 +1,4 @@
-"""The page of one experiment's scores: the table, the spectrum and the pictures of its samples."""
+"""The HTML page with the scores of one experiment: facts, table, pictures of samples, spectrum and recipe."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from wsdcast.report.style import LOOK
 
 CAPTIONS = {
     "grid": "Contexts, what the moments network predicts from them, samples, and the truth",
-    "process": "One sample as the solver makes it, in normalised space and in data space",
-    "same_noise": "The same noise in more and more evaluations",
-    "tails": "Hidden values before and after normalisation, by warmth: what lies beyond the dashed prior is hard to reach from it",
+    "process": "One sample at every step of the solver, in normalised space and in data space",
+    "same_noise": "Samples of the same noise with increasing numbers of evaluations",
+    "tails": "Hidden values before and after normalisation, by warmth: values beyond the dashed prior are hard to reach from it",
 }
-"""Of the pictures that were drawn with the samples."""
+"""The caption of each picture that was drawn with the samples."""
 
 NOTE = (
-    "Brackets: 95 % of bootstrap samples of contexts, for these networks; training again with other seeds varies more "
-    "(<code>wsdcast inpaint study</code>). Units are the range of the images, 0 to 1. The classifier distance is a Fréchet distance by "
-    "features of a small classifier trained on the training images: it compares rows here and is not FID."
+    "Brackets hold 95 % of bootstrap samples of contexts, for these networks; training with other seeds changes the scores more "
+    "(<code>wsdcast inpaint study</code>). Images range from 0 to 1. The classifier distance is a Fréchet distance by features of a small "
+    "classifier trained on the training images. It compares the rows of this page with each other, and it is not FID."
 )
 
 
@@ -37,26 +37,26 @@ def write_score_page(
     """Write the page.
 
     Args:
-        path: of the HTML file.
-        name: of the recipe.
-        rows: of the table, each with ``scored`` and for each score its value and ``_interval``.
+        path: HTML file to write.
+        name: name of the recipe.
+        rows: rows of the table, each with ``scored``, and for each score SCORE its value and ``SCORE_interval``.
         power: ``power`` and ``power_truth`` by ``scored`` and ``wavenumber``.
-        about: facts to print above.
-        pictures: directory of the samples' pictures.
-        recipe_text: shown at the end.
+        about: facts for the top of the page.
+        pictures: directory of the pictures that were drawn with the samples.
+        recipe_text: text for the end of the page.
     """
-    facts = "".join(f"<tr><td>{html.escape(what)}</td><td>{html.escape(value)}</td></tr>" for what, value in about.items())
+    facts = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in about.items())
     parts = [f"<h1>Images: {html.escape(name)}</h1><table>{facts}</table><h2>Scores</h2>{_table(rows)}"]
     parts.append(f"<p class=note>{NOTE}</p>")
     for kind, caption in CAPTIONS.items():
-        if not (pictures / f"{kind}.png").exists():  # samples of an earlier version
+        if not (pictures / f"{kind}.png").exists():  # an earlier version drew fewer pictures
             continue
         data = base64.b64encode((pictures / f"{kind}.png").read_bytes()).decode()
         parts.append(f'<h2>{caption}</h2><img src="data:image/png;base64,{data}" alt="{caption}">')
-    shown = "<p class=note>The true images have none: each is of one colour.</p>"
+    spectrum_html = "<p class=note>The true images have no power: each is of one colour.</p>"
     if (power["power_truth"] > 0).any():
-        shown = picture(spectrum(power), "Power of samples over power of true images, by wavenumber")
-    parts.append(f"<h2>Spectrum</h2>{shown}")
+        spectrum_html = picture(spectrum(power), "Power of samples over power of true images, by wavenumber")
+    parts.append(f"<h2>Spectrum</h2>{spectrum_html}")
     parts.append(f"<h2>Recipe</h2><pre>{html.escape(recipe_text)}</pre>")
     page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast inpaint: {html.escape(name)}</title>"
     path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>", encoding="utf-8")
@@ -64,7 +64,7 @@ def write_score_page(
 
 @matplotlib.rc_context(LOOK)
 def spectrum(power: xr.Dataset) -> Figure:
-    """Mean power of samples over mean power of the truth; 1 is right, below it too smooth."""
+    """Draw the mean power of samples over the mean power of the truth. The right value is 1; samples below it are too smooth."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     for name in power["scored"].values:
@@ -95,15 +95,15 @@ LABELS = {
     "consistency": "error at visible pixels",
     "spread_skill": "spread / skill",
 }
-"""Scores in the order of the page; a study need not have all."""
+"""The label of each score, in the order of the page. A study may lack some of the scores."""
 
 
 def score_cell(score: str, value: float, interval: Sequence[float]) -> str:
-    """A score and its interval, or what is known of them."""
+    """Return a score with its interval in brackets; without the interval if that is not finite, and empty if the score is not finite."""
     if not np.isfinite(value):
         return ""
-    within = " [{}, {}]".format(*(f"{bound:.{DIGITS[score]}f}" for bound in interval)) if np.isfinite(interval).all() else ""
-    return f"{value:.{DIGITS[score]}f}{within}"
+    brackets = " [{}, {}]".format(*(f"{bound:.{DIGITS[score]}f}" for bound in interval)) if np.isfinite(interval).all() else ""
+    return f"{value:.{DIGITS[score]}f}{brackets}"
 
 
 DIGITS = {
@@ -117,3 +117,4 @@ DIGITS = {
     "consistency": 4,
     "spread_skill": 3,
 }
+"""Decimal places of each score."""

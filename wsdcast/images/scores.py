@@ -1,7 +1,7 @@
-"""Scores of samples given the true images, in units of the images' range from 0 to 1.
+"""Scores of samples against the true images, in units in which images range from 0 to 1.
 
-Statistics are means for one context and are only ever averaged over contexts, each counting as much, so that parts scored apart can be
-joined; roots and ratios come last, in :func:`metrics`.
+First, statistics are computed for each context. They are averaged over contexts with equal weights, so that statistics of different
+parts can be joined. Roots and ratios come after the average, in :func:`metrics`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Bytes = NDArray[np.uint8]
 RANGE = 255
 """The largest value of a stored image, and the peak of PSNR."""
 ROUNDING = 1 / (12 * RANGE**2)
-"""Mean squared error that rounding to 8 bits leaves; a smaller one counts as this, 58.9 dB, as perfect images would have no finite mean."""
-AT_ONCE = 2**22
-"""Values of samples that are worked on at a time, some hundred MB with all that is made of them."""
+"""Mean squared error of rounding to 8 bits. PSNR counts a smaller error as this one, 58.9 dB, since that of a perfect image is infinite."""
+VALUES_PER_PART = 2**22
+"""Values of samples that are processed at a time; with all intermediate results they take some hundred MB."""
 
 ABOUT = {
     "crps": ("fair continuous ranked probability score at hidden pixels", "1"),
@@ -40,60 +40,62 @@ ABOUT = {
     "power_deviation": ("mean |1 - power ratio| over wavenumbers", "1"),
     "power_deviation_largest": ("largest |1 - power ratio| of a wavenumber", "1"),
 }
-"""What metrics are, and their units."""
+"""Description and unit of each metric."""
 
 
 def sample_statistics(samples: Bytes, truth: Bytes, hidden: NDArray[np.bool_]) -> xr.Dataset:
-    """What samples of each context are worth, by ``context``; means over pixels are over channels too.
+    """Return the statistics of the samples of each context, with dimension ``context``. Means over pixels are means over channels too.
 
-    Over hidden pixels: fair ``crps``, ``squared_error`` of the ensemble mean, ``squared_error_debiased`` less what the finite number of
-    samples adds, ``psnr``, ``variance`` (the number of samples less one in the denominator), and ``diversity``, the mean over pairs of
-    samples of their root mean squared difference. Over all pixels: ``psnr_whole``. Over visible ones: ``visible_squared_error`` of single
-    samples. NaN where there are no such pixels. Of one sample ``crps_standard``, its absolute error, stands in the place of ``crps``, and
-    what needs two is left out: ``variance``, ``squared_error_debiased`` and ``diversity``.
+    - Over hidden pixels: fair ``crps``; ``squared_error`` of the ensemble mean; ``squared_error_debiased``, without the part that the
+      finite number of samples adds; ``psnr``; ``variance``, with the number of samples less one in the denominator; and ``diversity``,
+      the root mean squared difference of two samples, averaged over pairs of samples.
+    - Over all pixels: ``psnr_whole``.
+    - Over visible pixels: ``visible_squared_error`` of single samples.
+    - By ``wavenumber``: ``power`` of samples (not of their mean) and ``power_truth``, as in :func:`radial_power`.
 
-    ``power`` and ``power_truth`` by ``wavenumber`` as in :func:`radial_power`, of samples, never of their mean.
+    A statistic is NaN if a context has no such pixels. With one sample per context ``crps_standard``, its absolute error, replaces
+    ``crps``, and ``variance``, ``squared_error_debiased`` and ``diversity`` are left out, because they need two samples.
 
     Args:
         samples: (context, sample, height, width, channel).
         truth: (context, height, width, channel).
         hidden: which pixels the context does not show, (context, height, width).
     """
-    at_once = max(1, AT_ONCE // samples[0].size)
-    parts = [slice(first, first + at_once) for first in range(0, len(samples), at_once)]
+    contexts = max(1, VALUES_PER_PART // samples[0].size)
+    parts = [slice(first, first + contexts) for first in range(0, len(samples), contexts)]
     return xr.concat([_statistics(samples[part], truth[part], hidden[part]) for part in parts], dim="context")
 
 
 def _statistics(samples: Bytes, truth: Bytes, hidden: NDArray[np.bool_]) -> xr.Dataset:
     ensemble, true = samples.astype(np.float32) / RANGE, truth.astype(np.float32) / RANGE
-    of = ranked(np.ascontiguousarray(ensemble.swapaxes(0, 1)), true)
-    error = squared_error(of, true)
+    ranks = ranked(np.ascontiguousarray(ensemble.swapaxes(0, 1)), true)
+    error = squared_error(ranks, true)
     everywhere = np.ones_like(hidden)
-    if of.members == 1:
-        found = {"crps_standard": _mean(standard_crps(of), hidden)}
+    if ranks.members == 1:
+        statistics = {"crps_standard": _mean(standard_crps(ranks), hidden)}
     else:
-        found = {
-            "crps": _mean(fair_crps(of), hidden),
-            "squared_error_debiased": _mean(debiased_squared_error(of, true), hidden),
-            "variance": _mean(variance(of), hidden),
+        statistics = {
+            "crps": _mean(fair_crps(ranks), hidden),
+            "squared_error_debiased": _mean(debiased_squared_error(ranks, true), hidden),
+            "variance": _mean(variance(ranks), hidden),
             "diversity": _diversity(ensemble, hidden),
         }
-    found |= {
+    statistics |= {
         "squared_error": _mean(error, hidden),
         "psnr": _decibels(_mean(error, hidden)),
         "psnr_whole": _decibels(_mean(error, everywhere)),
         "visible_squared_error": _mean(np.square(ensemble - true[:, None]).mean(axis=1), ~hidden),
     }
     power, power_truth = radial_power(ensemble).mean(axis=1), radial_power(true)
-    wavy = ("context", "wavenumber")
+    dims = ("context", "wavenumber")
     return xr.Dataset(
-        {name: ("context", values) for name, values in found.items()} | {"power": (wavy, power), "power_truth": (wavy, power_truth)},
+        {name: ("context", values) for name, values in statistics.items()} | {"power": (dims, power), "power_truth": (dims, power_truth)},
         coords={"wavenumber": np.arange(1, power.shape[1] + 1) / 2},
     )
 
 
 def _mean(field: Real, pixels: NDArray[np.bool_]) -> Real:
-    """Of (context, height, width, channel) over channels and the pixels of each context."""
+    """Return the mean of a field (context, height, width, channel) over channels and over the chosen pixels of each context."""
     count = pixels.sum(axis=(1, 2), dtype=np.float64)
     total = np.einsum("chw,chw->c", field.mean(axis=-1, dtype=np.float64), pixels)
     return np.divide(total, count, out=np.full(len(field), np.nan), where=count > 0)
@@ -104,7 +106,10 @@ def _decibels(error: Real) -> Real:
 
 
 def _diversity(ensemble: Real, hidden: NDArray[np.bool_]) -> Real:
-    """From the products of all samples' differences from their mean."""
+    """Return the root mean squared difference of two samples at hidden pixels, averaged over pairs, for each context.
+
+    |a - b|^2 = |a|^2 + |b|^2 - 2 ab, so all pairs come from the inner products of the samples' deviations from their mean.
+    """
     contexts, members = ensemble.shape[:2]
     differences = ((ensemble - ensemble.mean(axis=1, keepdims=True)) * hidden[:, None, ..., None]).reshape(contexts, members, -1)
     products = np.matmul(differences, differences.swapaxes(1, 2), dtype=np.float64)
@@ -116,43 +121,44 @@ def _diversity(ensemble: Real, hidden: NDArray[np.bool_]) -> Real:
 
 
 def radial_power(images: Real) -> Real:
-    """Power by the number of waves across the shorter side in any direction, 0.5, 1, 1.5, ..., mean over channels, (..., wavenumber).
+    """Return the power by wavenumber, averaged over directions and channels, (..., wavenumber).
 
-    Each channel, less its mean, is continued by its mirror image and Fourier transformed: the discrete cosine transform (Denis et al.
-    2002). An image is not periodic, and the jump from one border to the other would be read as fine structure, more of it than natural
-    images have; a tapering window would hide what is at the borders, where things are hidden as elsewhere. Power is the mean of
-    squared coefficients in rings half a wave wide, so that white noise has its variance at every wavenumber. The corners beyond the
-    finest wave along an axis are left out.
+    The wavenumber is the number of waves across the shorter side: 0.5, 1, 1.5, ... Each channel is extended by its mirror image and
+    Fourier transformed; this is the discrete cosine transform (Denis et al. 2002). An image is not periodic: without the mirror image,
+    the jump from one border to the other would count as fine structure, more than natural images have. A tapering window would hide the
+    pixels at the borders, which are scored like all others. The power is the mean of the squared coefficients in a ring half a wave wide,
+    so that white noise has its variance at every wavenumber. The mean of the channel, and the corners of the spectrum beyond the finest
+    wave along an axis, are left out.
 
     Args:
         images: (..., height, width, channel).
     """
     height, width = images.shape[-3:-1]
     shorter = min(height, width)
-    shifted = images - images[..., :1, :1, :]  # so that an image of one colour has no power at all, and not that of rounding
+    shifted = images - images[..., :1, :1, :]  # so that an image of one colour has exactly zero power, not that of rounding errors
     squared = np.square(scipy.fft.dctn(shifted, axes=(-3, -2), norm="ortho")).mean(axis=-1, dtype=np.float64)
     rows, columns = (np.arange(size) * (shorter / size) for size in (height, width))
     ring = np.rint(np.hypot(rows[:, None], columns)).astype(np.intp).ravel()
     inside = (ring > 0) & (ring < shorter)
     which = ring[inside] - 1
-    # Sparse: of an image of 1500 points a side the whole matrix has 25 GiB.
+    # The matrix is sparse; for an image of 1500 pixels a side the dense one would take 25 GiB.
     share = scipy.sparse.csr_array((1 / np.bincount(which)[which], (np.flatnonzero(inside), which)), (height * width, shorter - 1))
     return (squared.reshape(-1, height * width) @ share).reshape(*squared.shape[:-2], -1)
 
 
 def metrics(mean: xr.Dataset) -> xr.Dataset:
-    """Metrics, as in :data:`ABOUT`, from statistics that were averaged over contexts, without those that one sample does not have.
+    """Return the metrics of :data:`ABOUT` from statistics that were averaged over contexts.
 
-    ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); 1 for a reliable ensemble of any size. The power ratio is
-    mean power over mean power, never a mean of ratios.
+    Metrics that need two samples per context are left out if there is only one. ``spread_skill`` is sqrt(mean variance) / sqrt(mean
+    debiased squared error); it is 1 for a reliable ensemble of any size. ``power_ratio`` is a ratio of mean powers, not a mean of ratios.
     """
     ratio = mean["power"] / mean["power_truth"].where(mean["power_truth"] > 0)
     deviation = abs(1 - ratio)
-    found = {name: mean[name] for name in ("crps", "crps_standard", "diversity") if name in mean}
+    scores = {name: mean[name] for name in ("crps", "crps_standard", "diversity") if name in mean}
     if "variance" in mean:
-        skilful = mean["squared_error_debiased"].where((mean["variance"] > 0) & (mean["squared_error_debiased"] > 0))
-        found |= {"spread": mean["variance"] ** 0.5, "spread_skill": (mean["variance"] / skilful) ** 0.5}
-    found |= {
+        error = mean["squared_error_debiased"].where((mean["variance"] > 0) & (mean["squared_error_debiased"] > 0))
+        scores |= {"spread": mean["variance"] ** 0.5, "spread_skill": (mean["variance"] / error) ** 0.5}
+    scores |= {
         "rmse": mean["squared_error"] ** 0.5,
         "psnr": mean["psnr"],
         "psnr_whole": mean["psnr_whole"],
@@ -161,15 +167,17 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
         "power_deviation": deviation.mean("wavenumber"),
         "power_deviation_largest": deviation.max("wavenumber"),
     }
-    return xr.Dataset(found)
+    return xr.Dataset(scores)
 
 
 def drawn_metrics(statistics: xr.Dataset, draws: int = DRAWS) -> xr.Dataset:
-    """Metrics of bootstrap samples of contexts, by ``draw``; the same contexts for as many contexts.
+    """Return the metrics of bootstrap samples of contexts, with dimension ``draw``.
+
+    The same contexts are drawn for all statistics with the same number of contexts.
 
     Args:
-        statistics: by ``context``; those that are NaN for a context are averaged over the others.
-        draws: how many.
+        statistics: statistics with dimension ``context``. NaN in a context is left out of the average.
+        draws: number of bootstrap samples.
     """
     weights = xr.DataArray(context_weights(statistics.sizes["context"], draws), dims=("draw", "context"))
 

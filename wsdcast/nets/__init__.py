@@ -1,1 +1,1 @@
-"""The U-Net, its padding on the sphere, its weights and its memory."""
+"""The U-Net, on the sphere or the plane, its memory and its weights."""

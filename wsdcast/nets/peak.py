@@ -1,4 +1,4 @@
-"""The memory that a network needs, computed without allocating it."""
+"""The memory that a network needs, measured without allocating it."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from torch.utils._pytree import tree_leaves
 
 
 class _Peak(TorchDispatchMode):
-    """Counts the bytes of the storages that operations allocate and free.
+    """Counts the bytes of the storages that operations allocate, until they are freed.
 
     Args:
-        existing: tensors that are not counted. An operation may return a view of one.
+        existing: tensors that are not counted. An operation may return a view of their storage.
     """
 
     def __init__(self, existing: list[torch.Tensor]) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self.known = weakref.WeakSet[Any](tensor.untyped_storage() for tensor in existing)
+        self.current = self.largest = 0
+        self.seen = weakref.WeakSet[Any](tensor.untyped_storage() for tensor in existing)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.known:
-                self.known.add(storage)
+            if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.seen:
+                self.seen.add(storage)
                 size = storage.nbytes()
-                self.now += size
-                self.most = max(self.most, self.now)
+                self.current += size
+                self.largest = max(self.largest, self.current)
                 weakref.finalize(storage, self._freed, size)
         return result
 
     def _freed(self, size: int) -> None:
-        self.now -= size
+        self.current -= size
 
 
 def peak_memory(network: nn.Module, *shapes: tuple[int, ...], training: bool) -> int:
-    """The bytes that one evaluation of a network needs in float32, without its weights and inputs.
+    """Return the bytes that one evaluation of a network needs in addition to its weights and inputs, in float32.
 
-    The network is evaluated on torch's device ``meta``, where tensors have shapes and no content.
+    The network is evaluated on torch's device ``meta``, where tensors have a shape but no values.
 
     Args:
-        network: on any device.
-        shapes: shapes of its inputs.
-        training: whether to keep the activations and to run the backward pass.
+        network: the network, on any device.
+        shapes: the shapes of its inputs.
+        training: whether to include the backward pass and the activations that it needs.
     """
     abstract = copy.deepcopy(network).to("meta").train(training).requires_grad_(training)
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
@@ -56,17 +56,19 @@ def peak_memory(network: nn.Module, *shapes: tuple[int, ...], training: bool) ->
         outputs = [output for output in tree_leaves(abstract(*inputs)) if isinstance(output, torch.Tensor)]
         if training:
             sum(output.sum() for output in outputs).backward()  # type: ignore[union-attr]
-    return peak.most
+    return peak.largest
 
 
 def training_memory(network: nn.Module, batch: int, bfloat16: bool, *shapes: tuple[int, ...]) -> float:
-    """A lower bound of the bytes that training needs: weights, EMA, gradients, the two moments of AdamW, and activations of a batch.
+    """Return a lower bound of the bytes that training needs.
+
+    These are the weights, their EMA, the gradients, the two moments of AdamW, and the activations of a batch.
 
     Args:
-        network: an untrained network.
+        network: the network before training.
         batch: samples per batch.
-        bfloat16: whether activations are bfloat16, which halves them.
-        shapes: shapes of the inputs of one sample.
+        bfloat16: whether activations are kept in bfloat16, which halves them.
+        shapes: the shapes of the inputs for one sample.
     """
     weights = sum(parameter.nbytes for parameter in network.parameters())
     activations = peak_memory(network, *shapes, training=True) - weights  # the peak includes the gradients

@@ -1,7 +1,8 @@
-"""Padding on the sphere for tensors (..., latitude, longitude) of whole-globe grids.
+"""Neighbours on the sphere, for tensors (..., latitude, longitude) on global grids.
 
-Longitude is a circle. Beyond a pole a meridian continues half a turn away, so the row beyond the last row is a row of the grid, rolled by
-half its length. This is exact for scalars. The components of a vector change sign across a pole; the networks learn that.
+Longitude is periodic. Across a pole, a meridian continues on the opposite side of the globe, so the row beyond the last one is a row of
+the grid, rolled by half its length. This is exact for scalars. The components of a vector also change sign across a pole; networks have to
+learn that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 class _Pad(torch.autograd.Function):
-    """Pad by one neighbour on all sides, in one new tensor. With ``torch.cat`` padding took a third of the time of inference."""
+    """Adds one neighbour on all sides, by copies into one new tensor. With ``torch.cat``, padding took a third of the time of inference."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -32,7 +33,7 @@ class _Pad(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        # A neighbour is a copy of a point of the grid. Its gradient is added to that of the point.
+        # A neighbour is a copy of a grid point, so its gradient is added to the gradient of that point.
         half = (gradient.shape[-1] - 2) // 2
         circles = gradient[..., 1:-1].clone()
         circles[..., -1] += gradient[..., 0]
@@ -45,10 +46,10 @@ class _Pad(torch.autograd.Function):
 
 
 def gathered(x: Tensor) -> Tensor:
-    """The same as :func:`pad` by one look-up of all points, which a compiler fuses into one kernel.
+    """Return the same as :func:`pad`, by indexing. A compiler makes one kernel from this.
 
-    The compiler makes six kernels of the six copies in ``forward``. On an H200 they took a third of an evaluation of pipelines/era5.yaml
-    (docs/results/gpu.md). By the compiler's own count, the kernels of the look-up move half as many bytes.
+    From the copies in :class:`_Pad` it makes six kernels, one after another. On an H200 those took a third of an evaluation of
+    pipelines/era5.yaml (docs/results/gpu.md). By the compiler's own count, the kernels move half as many bytes with this function.
     """
     rows, columns = x.shape[-2:]
     row = torch.arange(-1, rows + 1, device=x.device)
@@ -58,34 +59,39 @@ def gathered(x: Tensor) -> Tensor:
 
 
 def pad(x: Tensor) -> Tensor:
-    """Add one neighbour on all sides of a grid (..., latitude, longitude) whose pole lies half a row beyond its first and last row."""
+    """Return the grid with one neighbour on all sides, (..., latitude + 2, longitude + 2).
+
+    It takes the poles to lie half a row beyond the first and the last row. The number of longitudes must be even.
+    """
     return _Pad.apply(x)
 
 
 def _layout(x: Tensor) -> torch.memory_format:
-    """The memory format of x. Channels last is kept, because convolutions are faster with it."""
+    """Return the memory format of x, so that channels last is kept: oneDNN's convolutions are faster with it."""
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
 def extend(x: Tensor, multiple: int, includes_poles: bool) -> tuple[Tensor, tuple[slice, slice]]:
-    """Extend a grid across the poles and around the circle until both lengths are multiples of ``multiple``.
+    """Extend a grid across its edges until rows are a multiple of ``multiple`` and columns a multiple of twice that.
 
     Args:
         x: (..., latitude, longitude), from north to south.
-        multiple: two to the power of the number of halvings in the network.
-        includes_poles: whether the first and the last row lie on the poles. If so, the row beyond the first is the second, else the first.
+        multiple: the factor by which a network reduces the resolution.
+        includes_poles: whether the first and the last row lie on the poles. If so, the row beyond a pole is the second row of the grid,
+            otherwise the first.
 
     Returns:
-        The extended tensor and the pair of slices that cuts the original out of it.
+        The extended tensor, and the pair of slices that cuts the original grid out of it.
     """
     rows, columns = x.shape[-2:]
-    # Half a turn needs an even number of columns, also at the deepest level.
+    # At the deepest level of the network the number of columns must still be even, for the opposite meridian.
     if rows % multiple == 0 and columns % (2 * multiple) == 0:
         return x, (slice(0, rows), slice(0, columns))
     north, south = _halves(-rows % multiple)
     west, east = _halves(-columns % (2 * multiple))
-    # Row -1 - i is row i (i + 1 with a pole row), half a turn away, and likewise in the south. On short grids this repeats periodically.
+    # Row -1 - i is row i (row i + 1 if there are pole rows), rolled by half a turn; the south is the same. With the period, an extension
+    # longer than the grid continues around the globe.
     period = 2 * (rows - 1) if includes_poles else 2 * rows
     position = (torch.arange(-north, rows + south, device=x.device)) % period
     mirror = (period if includes_poles else period - 1) - position
@@ -95,4 +101,5 @@ def extend(x: Tensor, multiple: int, includes_poles: bool) -> tuple[Tensor, tupl
 
 
 def _halves(count: int) -> tuple[int, int]:
+    """Return two whole numbers with this sum that differ by at most 1, the smaller one first."""
     return count // 2, count - count // 2

@@ -1,9 +1,10 @@
 """The U-Net of appendix B, in the style of guided diffusion (Dhariwal and Nichol 2021), on the sphere or the plane.
 
-Residual blocks consist of GroupNorm, SiLU and 3x3 convolutions. The embedding of the conditioning scalars (flow time, warmth) scales and
-shifts the features after the second normalisation. The last convolution of each block starts at zero. Average pooling halves the grid,
-nearest-neighbour interpolation doubles it, and skip connections are concatenated. Self-attention is optional. On the sphere convolutions
-see the neighbours on the globe (:mod:`wsdcast.nets.sphere`), on the plane zeros beyond the edge.
+- A residual block has GroupNorm, SiLU and 3x3 convolutions. The embedding of the conditioning scalars (flow time, warmth) scales and shifts
+  the features after the second normalisation. The last convolution of each block, and that of the network, start at zero.
+- The resolution is reduced by average pooling and increased by nearest-neighbour interpolation. Skip connections are concatenated.
+- Self-attention is optional.
+- On the sphere, 3x3 convolutions see the neighbours on the sphere (:mod:`wsdcast.nets.sphere`); on the plane, zeros beyond the edge.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from wsdcast.runs.recipes import Network
 
 
 class UNet(nn.Module):
-    """A U-Net from (batch, in_channels, row, column) to (batch, out_channels, row, column), for any whole-globe grid or any image.
+    """Maps (batch, in_channels, row, column) to (batch, out_channels, row, column), for any global grid or any image.
 
     Args:
         in_channels: channels of the input.
-        out_channels: channels of the output. Before training the output is zero.
-        widths: channels of each level, multiples of 4. Each level after the first halves the grid.
-        blocks: residual blocks per level, in each direction.
-        scalars: number of conditioning scalars of :meth:`forward`.
-        dropout: dropout rate in the residual blocks.
-        includes_poles: whether the grid's first and last row lie on the poles.
-        activation_checkpointing: whether the backward pass computes the activations of the blocks again instead of keeping them.
-        sphere: True for latitudes and longitudes of the globe, False for the rows and columns of an image.
-        attention: levels, from 0, whose blocks end with self-attention. If there are any, the block in the middle has it too.
+        out_channels: channels of the output. The output is zero before training.
+        widths: channels of the features of each level, multiples of 4. Each level after the first halves the resolution.
+        blocks: residual blocks per level, on the way down and again on the way up.
+        scalars: the number of conditioning scalars that :meth:`forward` takes.
+        dropout: the share of features that residual blocks drop in training.
+        includes_poles: whether the first and the last row of the grid lie on the poles.
+        activation_checkpointing: whether the activations inside the blocks are computed again in the backward pass instead of being kept.
+        sphere: whether rows and columns are latitudes and longitudes of the globe; otherwise they are those of an image.
+        attention: the levels, counted from 0, whose blocks end with self-attention. If there are any, the middle block does too.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class UNet(nn.Module):
         self.last = Convolution(width, out_channels, sphere, zero=True)
 
     def forward(self, x: Tensor, *scalars: Tensor) -> Tensor:
-        """Apply the network. Each scalar has the shape (batch,), or (1,) if the batch shares it."""
+        """Return the output for x, (batch, in_channels, row, column). Each scalar is (batch,), or (1,) if the batch shares it."""
         condition = sum(embed(scalar) for embed, scalar in zip(self.embeddings, scalars, strict=True)) if scalars else None
         x, original = extend(x, self.multiple, self.includes_poles) if self.sphere else _extend_plane(x, self.multiple)
         x = self.first(x)
@@ -96,13 +97,22 @@ class UNet(nn.Module):
         return self.last(F.silu(self.last_norm(x)))[..., original[0], original[1]]
 
     def _apply_block(self, block: nn.Module, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Return the output of a residual block, with activation checkpointing if that is on and gradients are recorded."""
         if self.activation_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, x, condition, use_reentrant=False)
         return block(x, condition)
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised convolutions with a skip connection. The embedding, if any, modulates the second; attention, if any, follows."""
+    """Two normalised convolutions and a skip connection, then optional attention.
+
+    Args:
+        inputs, outputs: channels.
+        embedding: the size of the embedding that modulates the second convolution; 0 for none.
+        dropout: the share of features that are dropped in training.
+        sphere: whether the convolutions are on the sphere.
+        attends: whether the block ends with self-attention.
+    """
 
     def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float, sphere: bool, attends: bool) -> None:
         super().__init__()
@@ -115,7 +125,7 @@ class ResidualBlock(nn.Module):
         self.attention = Attention(outputs) if attends else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """``condition`` is the summed embedding (batch or 1, embedding)."""
+        """Return (batch, outputs, row, column) for x (batch, inputs, row, column) and the summed embeddings (batch or 1, embedding)."""
         hidden = self.norm2(self.convolution1(F.silu(self.norm1(x))))
         if self.modulation is not None and condition is not None:
             scale, shift = self.modulation(F.silu(condition))[:, :, None, None].chunk(2, dim=1)
@@ -124,7 +134,7 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all points, with one head and a skip connection. Before training it changes nothing."""
+    """Self-attention over all grid points, with one head and a skip connection. It is the identity before training."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -134,15 +144,21 @@ class Attention(nn.Module):
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
-        # Each (batch, head, point, channel): with four dimensions torch finds the kernels that keep no matrix of points by points.
+        """Return a tensor of the shape of x, (batch, channels, row, column)."""
+        # Each is (batch, head, point, channel). With four dimensions torch uses the kernels that do not store the points-by-points matrix.
         query, key, value = self.inputs(self.norm(x)).flatten(2).transpose(1, 2)[:, None].chunk(3, dim=3)
         attended = F.scaled_dot_product_attention(query, key, value)
         return x + self.output(attended[:, 0].transpose(1, 2).unflatten(2, x.shape[2:]))
 
 
 class Convolution(nn.Conv2d):
-    """3x3 convolution whose neighbours are the sphere's, or on the plane zeros beyond the edge."""
+    """A 3x3 convolution that keeps the size of the grid, on the sphere or on the plane, with zeros beyond the edge of the plane.
+
+    Args:
+        inputs, outputs: channels.
+        sphere: whether the neighbours are those on the sphere.
+        zero: whether the weights start at zero.
+    """
 
     def __init__(self, inputs: int, outputs: int, sphere: bool, zero: bool = False) -> None:
         super().__init__(inputs, outputs, 3, padding=0 if sphere else 1)
@@ -152,30 +168,30 @@ class Convolution(nn.Conv2d):
             nn.init.zeros_(self.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Keep the grid's size."""
+        """Return (batch, outputs, row, column) for x (batch, inputs, row, column)."""
         return super().forward(pad(x) if self.sphere else x)
 
 
 class ScalarEmbedding(nn.Module):
-    """Sinusoids of a scalar in [0, 1] and a two-layer perceptron: (batch,) to (batch, outputs)."""
+    """Embeds a scalar in [0, 1] by sinusoids and a two-layer perceptron."""
 
     def __init__(self, sinusoids: int, outputs: int) -> None:
         super().__init__()
-        # The usual frequencies, 1 to 1e-4, are meant for steps 0 to 1000. A scalar in [0, 1] is scaled to that range, or the embedding
-        # would hardly vary.
+        # The usual frequencies, 1 to 1e-4, are meant for time steps from 0 to 1000. The scalar is scaled to that range, because the
+        # embedding would otherwise hardly vary.
         frequencies = 1000 * torch.exp(-math.log(1e4) * torch.arange(sinusoids // 2) / (sinusoids // 2))
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * (sinusoids // 2), outputs), nn.SiLU(), nn.Linear(outputs, outputs))
 
     def forward(self, scalar: Tensor) -> Tensor:
-        """Embed (batch,) as (batch, outputs)."""
+        """Return the embedding of the scalar (batch,), (batch, outputs)."""
         angles = scalar[:, None] * self.frequencies
         return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
 
 
 def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:
-    """Repeat the last row and column until both lengths are multiples of ``multiple``. Also return the slices of the original."""
+    """Repeat the last row and column until both lengths are multiples of ``multiple``; also return the slices that cut x out."""
     rows, columns = x.shape[-2:]
     if rows % multiple or columns % multiple:
         x = F.pad(x, (0, -columns % multiple, 0, -rows % multiple), mode="replicate")
@@ -183,12 +199,12 @@ def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or fewer so that each has at least four channels."""
+    """Return a GroupNorm with at most 32 groups, each of at least four channels; ``channels`` is a multiple of 4."""
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
 def unet_of(network: Network, inputs: int, outputs: int, scalars: int, includes_poles: bool = False, sphere: bool = True) -> UNet:
-    """The U-Net that a recipe describes, on the sphere or on a plane."""
+    """Return an untrained U-Net as a section of a recipe describes it, on the sphere or on the plane."""
     return UNet(
         inputs,
         outputs,

@@ -1,4 +1,4 @@
-"""Weights of networks: writing, loading and moving them to a device."""
+"""Storing and loading the weights of networks, moving networks to a device, and their size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
 
 WEIGHTS = "weights"
-"""Name of the file with the weights of a network."""
+"""The name of a network's weights file, without its suffix."""
+
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
 def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
-    """The number of floating-point operations of a forward pass."""
+    """Return the number of floating-point operations of a forward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -30,12 +31,16 @@ def operations(model: nn.Module, *inputs: torch.Tensor) -> int:
 
 
 def size_in_words(model: nn.Module) -> str:
-    """The number of parameters, for summaries."""
+    """Return the number of parameters of a model, in words."""
     return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M parameters"
 
 
 def save_networks(networks: dict[str, nn.Module], path: Path, stamp: dict[str, Any]) -> None:
-    """Write weights (``NAME.safetensors``) and stamp (JSON) into the directory ``path``."""
+    """Write the weights of each network (``NAME.safetensors``) and the stamp (``stamp.json``) into the directory ``path``.
+
+    Raises:
+        OSError: if weights cannot be written.
+    """
     for name, network in networks.items():
         weights = {key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}
         try:
@@ -46,10 +51,10 @@ def save_networks(networks: dict[str, nn.Module], path: Path, stamp: dict[str, A
 
 
 def load_network(model: Model, path: Path, name: str = WEIGHTS) -> Model:
-    """Load the weights called ``name`` from the directory ``path`` into ``model``, and prepare it for inference.
+    """Load the weights with this name from the directory ``path`` into ``model``, and return it on the device, ready for inference.
 
     Raises:
-        UserError: if the file is damaged or does not fit the model.
+        UserError: if the weights are missing, damaged, or do not fit the model.
     """
     file = path / f"{name}.safetensors"
     try:
@@ -60,6 +65,6 @@ def load_network(model: Model, path: Path, name: str = WEIGHTS) -> Model:
 
 
 def to_device(model: Model, channels_last: bool = True) -> Model:
-    """Move a model to the device. Most convolutions are faster with channels last, on CPUs and on GPUs."""
+    """Move a model to the device, by default channels last: with that format most convolutions are faster, on CPUs and GPUs."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return model.to(device=devices.device(), memory_format=layout)  # type: ignore[call-overload]

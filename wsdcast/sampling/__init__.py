@@ -1,1 +1,1 @@
-"""From trained networks to samples: batches, threads, what makes it fast on a GPU."""
+"""Sampling from trained networks: samplers, batches, threads on a CPU, and acceleration on a GPU."""

@@ -1,4 +1,4 @@
-"""What makes samplers fast on a GPU: bfloat16, compiled kernels, and one CUDA graph for the whole of a step."""
+"""Acceleration of samplers on a GPU: bfloat16, compiled kernels, and one CUDA graph for a whole call of the sampler."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from wsdcast.sampling.samplers import Sampler
 
 
 def accelerated(sampler: Sampler, networks: Iterable[object], *, recorded: bool = True, deterministic: bool = False) -> Sampler:
-    """The same sampler, on a GPU as fast as it gets; on a CPU as it is.
+    """Return the sampler, accelerated on a GPU and unchanged on a CPU.
 
     Args:
-        sampler: from context and noise to the next state.
-        networks: that it evaluates; those that are modules are compiled in place.
-        recorded: whether a CUDA graph can record the sampler: all its work is on the GPU, and the host decides nothing by what is there.
-        deterministic: in float32, without compiled kernels, by algorithms that always round alike.
+        sampler: makes the next state from context and noise.
+        networks: the networks that it evaluates. Modules among them are compiled in place.
+        recorded: whether a CUDA graph can record the sampler. For that all its work must be on the GPU, and no decision of the host may
+            depend on values there.
+        deterministic: on a GPU, do not accelerate, but compute in float32 with deterministic algorithms.
     """
     if devices.device().type != "cuda":
         return sampler
@@ -33,59 +34,61 @@ def accelerated(sampler: Sampler, networks: Iterable[object], *, recorded: bool 
         if isinstance(network, nn.Module):
             compiled(network)
     if not recorded:
-        note_once("this sampler is run without a CUDA graph: it decides on the host as it goes, or calls a model that is not ours")
+        note_once("this sampler runs without a CUDA graph, because its solver makes decisions on the host or it calls a user's model")
         return in_bfloat16(sampler)
     return as_graph(in_bfloat16(sampler))
 
 
 def in_bfloat16(sampler: Sampler) -> Sampler:
-    """The same sampler with convolutions and matrix products in bfloat16; states, prior and solver stay float32."""
+    """Return the sampler with convolutions and matrix products in bfloat16. States, prior and solver stay float32."""
 
-    def halved(context: Tensor, noise: Tensor) -> Tensor:
-        # Without a cache of converted weights: in a graph it would point to memory that is gone.
+    def autocast(context: Tensor, noise: Tensor) -> Tensor:
+        # The cache of converted weights is off, because a CUDA graph would keep pointers into it after it is freed.
         with torch.autocast(context.device.type, torch.bfloat16, cache_enabled=False):
             return sampler(context, noise)
 
-    return halved
+    return autocast
 
 
 def exactly(sampler: Sampler) -> Sampler:
-    """The same sampler in float32 proper, not the shorter TensorFloat-32, by algorithms that always round alike; flags are put back."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS promises nothing, and torch refuses it
+    """Return the sampler in full float32, without TensorFloat-32, and with deterministic algorithms. Each call restores torch's flags."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it; torch raises an error without it
 
-    def exact(context: Tensor, noise: Tensor) -> Tensor:
+    def deterministic(context: Tensor, noise: Tensor) -> Tensor:
         with deterministic_algorithms():
             return sampler(context, noise)
 
-    return exact
+    return deterministic
 
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Torch's flags for the same bits every time, within the block alone."""
-    before, matrices = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+    """Set torch's flags within the block so that results have the same bits every time."""
+    deterministic, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         torch.use_deterministic_algorithms(True)
         torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
-            torch.set_float32_matmul_precision(matrices)
+            torch.use_deterministic_algorithms(deterministic)
+            torch.set_float32_matmul_precision(precision)
 
 
 def as_graph(sampler: Sampler) -> Sampler:
-    """The same sampler as one CUDA graph for each shape of input: hundreds of kernels, all evaluations of both networks among them, that
-    one call starts."""
+    """Return the sampler as a CUDA graph, recorded once for each shape of its inputs.
+
+    One launch then starts hundreds of kernels, with all evaluations of both networks.
+    """
     recordings: dict[tuple[torch.Size, torch.Size], tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor], Tensor]] = {}
 
     def record(context: Tensor, noise: Tensor) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, Tensor], Tensor]:
-        inputs, graph, beside = (context.clone(), noise.clone()), torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        beside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(beside):
-            for _ in range(3):  # compiles, and chooses algorithms, before anything is recorded
+        inputs, graph, side_stream = (context.clone(), noise.clone()), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
+            for _ in range(3):  # warm up: kernels are compiled and algorithms chosen before the recording
                 sampler(*inputs)
-        torch.cuda.current_stream().wait_stream(beside)
+        torch.cuda.current_stream().wait_stream(side_stream)
         with torch.cuda.graph(graph):
             output = sampler(*inputs)
         return graph, inputs, output
@@ -95,8 +98,8 @@ def as_graph(sampler: Sampler) -> Sampler:
         if shapes not in recordings:
             recordings[shapes] = record(context, noise)
         graph, inputs, output = recordings[shapes]
-        for mine, given in zip(inputs, (context, noise), strict=True):
-            mine.copy_(given)
+        for recorded, value in zip(inputs, (context, noise), strict=True):
+            recorded.copy_(value)
         graph.replay()
         return output.clone()
 

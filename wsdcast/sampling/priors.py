@@ -1,4 +1,4 @@
-"""Priors by name."""
+"""The function that makes a prior from predicted moments, by the name of the prior."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
 
 
 def moments_alone(moments: Moments) -> PriorOf:
-    """The predicted Gaussian itself, whichever prior the recipe makes of it for its generator."""
+    """Return the predicted Gaussian itself as the prior, whichever prior the generator starts from."""
     return warm_start(moments, informed_prior)

@@ -1,4 +1,4 @@
-"""The autoregression and the ensemble: from a context to forecast states, members independent of how they are batched."""
+"""Samplers: functions from a context and noise to a sample of the next state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsdcast.warmstart.prior import PriorOf
 from wsdcast.warmstart.solvers import Solver, Velocity, midpoint
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
-"""From context (batch, channel, latitude, longitude) and noise (batch, channel, latitude, longitude) to the next state."""
+"""A function ``sampler(context, noise)`` that returns the next state. All are (batch, channel, latitude, longitude)."""
 
 
 def generator_sampler(
@@ -26,12 +26,14 @@ def generator_sampler(
     solve: Solver = midpoint,
     path: Path = STRAIGHT,
 ) -> Sampler:
-    """Algorithm 2: exactly ``nfe`` evaluations of the generator, and one of the moments model.
+    """Return the sampler of Algorithm 2: exactly ``nfe`` evaluations of the generator, and one of the moments model.
+
+    The sampler raises RuntimeError if the solver takes another number of evaluations.
 
     Args:
         generator: p'_theta.
-        prior_of: what generation starts from.
-        nfe: what ``solve`` claims to take for ``times``.
+        prior_of: returns the prior that generation starts from.
+        nfe: number of evaluations that ``solve`` takes for ``times``.
         warmth: w of Eq. 4.
         times: flow times, (steps + 1,).
         solve: the solver.
@@ -49,5 +51,5 @@ def generator_sampler(
 
 
 def moments_sampler(prior_of: PriorOf) -> Sampler:
-    """The moments model alone: independent Gaussian noise at every point, a baseline without spatial structure."""
+    """Return the sampler of the prior alone, a baseline. Without factors its noise is independent at every point."""
     return lambda context, noise: prior_of(context).sample(noise)

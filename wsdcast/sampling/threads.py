@@ -1,9 +1,9 @@
-"""Batches side by side on the cores of a CPU, each computed by one thread.
+"""Batches in parallel on the cores of a CPU, each computed by one thread.
 
-When torch divides one batch among threads, numbers at the border between two threads are rounded differently: sums that reach over it
-(GroupNorm with channels last), and the last few values of a thread's share, which are not computed as vectors (activations). Where the
-border is depends on the number of threads and on the size of the batch. A batch that one thread
-computes has no such borders, so its bits do not depend on the number of threads, and no core waits for another inside a layer.
+If torch divides a batch among threads, some numbers are rounded differently at the border between two threads: sums that cross the border
+(GroupNorm with channels last), and the last few values of a thread's share, which are computed without vector instructions (activations).
+The position of the border depends on the number of threads and on the batch size. A batch that one thread computes has no such borders.
+Its bits therefore do not depend on the number of threads, and no core waits for another inside a layer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ Result = TypeVar("Result")
 
 
 def side_by_side(function: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> list[Result]:
-    """``function`` of each item: on a CPU on as many threads at a time as torch may use, each item computed by one; on a GPU in turn.
+    """Return ``function(item)`` of each item, computed in inference mode.
 
-    Items are computed in inference mode. The calling thread and all others keep their number of threads.
+    On a CPU items run in parallel, on as many threads as torch may use, and one thread computes each item. On a GPU they run one after
+    another. The number of threads that torch uses elsewhere does not change.
     """
     items, threads = list(items), torch.get_num_threads()
     if device.type != "cpu" or not items:
@@ -32,22 +33,22 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item], devi
     ready = Barrier(workers + 1)
 
     def begin() -> None:
-        torch.get_num_threads()  # a thread takes over the number of the process when it first asks; later that would undo the next line
+        torch.get_num_threads()  # at its first call a thread adopts the process's number; a later first call would undo the next line
         torch.set_num_threads(1)
         ready.wait()
 
     def call(item: Item) -> Result:
-        with torch.inference_mode():  # a new thread does not inherit it
+        with torch.inference_mode():  # a new thread does not inherit this mode
             return function(item)
 
     with ThreadPoolExecutor(workers, initializer=begin) as pool:
         try:
             results = [pool.submit(call, item) for item in items]
             ready.wait()
-            # torch sets the number for the calling thread and for threads that start to use torch later. All workers have theirs now.
+            # The workers' setting also became the number for threads that use torch later. Restore it, now that all workers have theirs.
             torch.set_num_threads(threads)
             return [result.result() for result in results]
         except BaseException:
             ready.abort()
-            pool.shutdown(wait=False, cancel_futures=True)  # an error or Ctrl-C does not wait for all other items
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C, do not wait for the other items
             raise

@@ -17,8 +17,8 @@ from wsdcast.runs.artefact import Summary, complete, make_stamp, read_stamp, req
 from wsdcast.runs.names import ANALYSIS, GENERATOR, STATISTICS
 from wsdcast.warmstart.flow import velocity_of
 from wsdcast.warmstart.prior import Moments
+from wsdcast.warmstart.solver_statistics import estimate_statistics
 from wsdcast.warmstart.solvers import Velocity
-from wsdcast.warmstart.statistics import model_statistics
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
@@ -79,7 +79,7 @@ def study_statistics(
     begin = time.perf_counter()
     random = torch.Generator().manual_seed(resolved.seed)
     ratios = torch.linspace(*ENDS, levels)
-    found = model_statistics(batches, ratios, random, lambda field: field.mean(dim=-1, keepdim=True))
+    found = estimate_statistics(batches, ratios, random, lambda field: field.mean(dim=-1, keepdim=True))
     with complete(directory / STATISTICS) as partial:
         partial.mkdir()
         fields = {"log_snr": found.log_snr, "l": found.l, "s": found.s, "b": found.b, "warmth": w[0]}

@@ -1,1 +1,1 @@
-"""The training loop and what surrounds it: batches, validation, checkpoints, and predictions of the moments network kept for later."""
+"""The training loop, batches, checkpoints, validation, and stored predictions of the moments network."""

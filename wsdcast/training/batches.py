@@ -1,4 +1,4 @@
-"""What a step of training needs of its samples, put together on the device."""
+"""Batches of training, made on the device: contexts and targets, and for the generator what Algorithm 1 draws."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ from wsdcast.warmstart.times import draw_logit_normal, draw_uniform
 
 
 class Samples(Protocol):
-    """Samples that are what they are, such as :class:`wsdcast.weather.samples.Samples`; where contexts are drawn anew each time there is a
-    :data:`BatchOf` instead."""
+    """Samples that are the same at every visit, such as :class:`wsdcast.weather.samples.Samples`.
+
+    Samples whose contexts are drawn anew at every visit are a :data:`BatchOf` instead.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of a target, (channel, row, column)."""
+        """Shape of a target, (channel, row, column)."""
 
     def __len__(self) -> int: ...
 
-    def context(self, chosen: Tensor) -> Tensor:
-        """C of some of them (batch,), (batch, channel, row, column)."""
+    def context(self, indices: Tensor) -> Tensor:
+        """The contexts C at ``indices`` (batch,): (batch, channel, row, column)."""
 
-    def target(self, chosen: Tensor) -> Tensor:
-        """What follows, (batch, channel, row, column)."""
+    def target(self, indices: Tensor) -> Tensor:
+        """The targets at ``indices`` (batch,): (batch, channel, row, column)."""
 
 
 class Pairs(NamedTuple):
-    """Contexts and what follows them, (batch, channel, row, column)."""
+    """A batch of contexts and their targets, each (batch, channel, row, column)."""
 
     context: Tensor
     target: Tensor
 
 
 class FlowBatch(NamedTuple):
-    """The same with what Algorithm 1 draws, and the prior unless that is trained at the same time."""
+    """A batch for the generator: contexts, targets, what Algorithm 1 draws, and the prior (None if the moments network is trained too)."""
 
     context: Tensor
     target: Tensor
@@ -50,8 +52,8 @@ class FlowBatch(NamedTuple):
 
 
 def pairs_of(samples: Samples) -> BatchOf[Pairs]:
-    """Batches for the moments model."""
-    return lambda chosen, mine: Pairs(samples.context(chosen[mine]), samples.target(chosen[mine]))
+    """Return the function that makes batches for the moments network."""
+    return lambda indices, local: Pairs(samples.context(indices[local]), samples.target(indices[local]))
 
 
 def flow_batches_of(
@@ -61,20 +63,20 @@ def flow_batches_of(
     prior_of: Callable[[Tensor, Tensor], InformedPrior] | None,
     times: TrainingTimes,
 ) -> BatchOf[FlowBatch]:
-    """Batches for the generator.
+    """Return the function that makes batches for the generator.
 
     Args:
-        pairs: contexts and targets.
-        shape: of a target.
-        random: source of warmth, time and noise.
-        prior_of: from indices of samples and their contexts to their prior.
-        times: how flow times are drawn.
+        pairs: makes contexts and targets.
+        shape: shape of a target, (channel, row, column).
+        random: random generator for warmth, flow time and noise.
+        prior_of: ``prior_of(indices, context)`` returns the prior of samples; None if the moments network is trained too.
+        times: distribution of the flow times.
     """
     draw_times = partial(draw_logit_normal, mean=times.mean, scale=times.scale) if times.kind == "logit-normal" else draw_uniform
 
-    def batch_of(chosen: Tensor, mine: slice) -> FlowBatch:
-        draws = draw((chosen.numel(), *shape), random, draw_times).of(mine)
-        context, target = pairs(chosen, mine)
-        return FlowBatch(context, target, draws, prior_of(chosen[mine], context) if prior_of else None)
+    def batch_of(indices: Tensor, local: slice) -> FlowBatch:
+        draws = draw((indices.numel(), *shape), random, draw_times).of(local)
+        context, target = pairs(indices, local)
+        return FlowBatch(context, target, draws, prior_of(indices[local], context) if prior_of else None)
 
     return batch_of

@@ -1,4 +1,4 @@
-"""The training loop with what surrounds it: progress, validation, a log, checkpoints, and signals that stop it."""
+"""A whole training: the loop with progress, validation, logs, checkpoints, and a clean stop on SIGTERM and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.progress import note, track
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints
-from wsdcast.training.loop import Batch, BatchOf, Step, Unread, fit, read
+from wsdcast.training.loop import Batch, BatchOf, PendingStep, Step, fit, read
 from wsdcast.training.state import Network as Model
 from wsdcast.training.state import Training
 
-READ_TOGETHER = {"cpu": 1, "cuda": 20}
-"""Steps that are read at once, by the kind of device: to read them the host waits for a GPU, which meanwhile runs out of work."""
+STEPS_PER_READ = {"cpu": 1, "cuda": 20}
+"""Steps whose losses are read together, by kind of device. A GPU runs out of work while the host waits for it, so it is read rarely."""
 
-ROWS = 5000
-"""Rows of the log of losses: a longer training writes means over several steps."""
+MOST_ROWS = 5000
+"""Most rows of the table of losses. In a longer training each row is a mean over several steps."""
 
 
 @dataclass
 class History:
-    """What a training has seen.
+    """The course of a training.
 
     Attributes:
-        losses: one row for each step, or for several: the last step, and means of what :class:`Step` has.
+        losses: one row for each step, or for several: the number of the last step, then means of the other attributes of :class:`Step`.
         validations: one row for each validation: the step, then scores by name.
-        best: the lowest first score of a validation.
-        seconds: how long it took, all parts together.
+        best: the lowest value so far of the first score.
+        seconds: duration, including the parts before a stop.
     """
 
     losses: list[list[float]] = field(default_factory=list)
@@ -57,8 +57,8 @@ class History:
     seconds: float = 0.0
 
     def write(self, directory: Path, name: str) -> None:
-        """Write ``NAME-losses.csv`` and, if there was any, ``NAME-validations.csv``."""
-        tables: dict[str, list[list[Any]]] = {"losses": [[part.name for part in fields(Step)], *self.losses]}
+        """Write ``NAME-losses.csv`` and, if there were validations, ``NAME-validations.csv``."""
+        tables: dict[str, list[list[Any]]] = {"losses": [[column.name for column in fields(Step)], *self.losses]}
         if self.validations:
             tables["validations"] = [list(self.validations[0]), *(list(row.values()) for row in self.validations)]
         for kind, rows in tables.items():
@@ -68,20 +68,26 @@ class History:
 
 @dataclass(frozen=True)
 class Fitted(Generic[Model]):
-    """A trained network: the one with averaged weights, how it went, and by which settings."""
+    """A trained network.
+
+    Attributes:
+        network: the network with averaged weights.
+        history: the course of its training.
+        settings: how it was trained.
+    """
 
     network: Model
     history: History
     settings: Optimisation
 
     def facts(self, label: str) -> dict[str, str]:
-        """How it went in words, for a summary; ``label`` begins each key."""
+        """Loss and duration in words, for a summary; ``label`` begins each key."""
         rows, settings = self.history.losses, self.settings
-        tail = mean(row[1] for row in rows[-max(1, len(rows) // 10) :])
+        last_loss = mean(row[1] for row in rows[-max(1, len(rows) // 10) :])
         waiting = mean(row[-1] for row in rows)
         return {
-            f"{label} loss": f"{tail:.4f}, mean of the last tenth of {settings.steps} steps of {settings.batch * settings.accumulate}",
-            f"{label} time": f"{self.history.seconds:.0f} s, {100 * waiting:.1f} % of it to put batches together",
+            f"{label} loss": f"{last_loss:.4f}, mean of the last tenth of {settings.steps} steps of {settings.batch * settings.accumulate}",
+            f"{label} time": f"{self.history.seconds:.0f} s, {100 * waiting:.1f} % of it spent on making batches",
         }
 
 
@@ -92,80 +98,87 @@ def fitted(
     samples: int,
     settings: Optimisation,
     log: TrainingLog,
-    place: Path,
+    directory: Path,
     name: str,
     *,
     seed: int,
     validate: Callable[[Model], dict[str, float]] | None = None,
 ) -> Fitted[Model]:
-    """Train a network, or go on with it where its newest checkpoint is.
+    """Train a network from the beginning, or from its newest checkpoint if there is one.
 
     Args:
-        training: at its beginning.
+        training: the state before the first step.
         batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
-        samples: how many there are.
-        settings: how it is trained.
-        log: how often it is validated and kept.
-        place: directory for checkpoints and logs.
-        name: of the network.
-        seed: of the order of samples.
-        validate: scores of the averaged network, lower first score is better; None: there is nothing to validate on.
+        samples: number of training samples.
+        settings: how to train.
+        log: when to validate, and how many checkpoints to keep.
+        directory: directory for checkpoints and logs.
+        name: name of the network.
+        seed: seed of the order of samples.
+        validate: returns scores of the averaged network; the first score decides which checkpoint is the best, and lower is better. None if
+            there is nothing to validate on.
 
     Raises:
-        UserError: if the loss is not finite; the last checkpoint stays.
-        StoppedError: if SIGTERM or SIGINT came; a checkpoint of that step is left.
+        UserError: if a loss is not finite; the last checkpoint stays.
+        StoppedError: if SIGTERM or SIGINT came, after a checkpoint was written.
     """
-    kept = place / "checkpoints" / name
+    checkpoint_directory = directory / "checkpoints" / name
     history = History()
-    if found := processes.decided(lambda: checkpoints.newest(kept)):
-        tensors, about = found
+    if checkpoint := processes.decided(lambda: checkpoints.newest(checkpoint_directory)):
+        tensors, about = checkpoint
         training.restore(tensors)
         history = History(**about)
         note(f"{name}: goes on at step {training.step} of {settings.steps}")
-    first, begin, before = training.step, time.perf_counter(), history.seconds
-    every = -(-settings.steps // ROWS)
-    unread, summed, loss = list[Unread](), list[Step](), math.nan
-    torch.backends.cudnn.benchmark = True  # all steps have the same shapes, for which cuDNN may look for the fastest kernels
+    first_step, started, seconds_before = training.step, time.perf_counter(), history.seconds
+    steps_per_row = -(-settings.steps // MOST_ROWS)
+    pending, row_steps, loss = list[PendingStep](), list[Step](), math.nan
+    torch.backends.cudnn.benchmark = True  # all steps have the same shapes, so cuDNN may search for the fastest kernels
     if settings.compile:
-        for part in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
-            compiled(part)
+        for network in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
+            compiled(network)
 
     def write_row() -> None:
-        means = [sum(values) / len(summed) for values in zip(*(astuple(one)[1:] for one in summed), strict=True)]
-        history.losses.append([summed[-1].number, *means])
-        summed.clear()
+        means = [sum(values) / len(row_steps) for values in zip(*(astuple(step)[1:] for step in row_steps), strict=True)]
+        history.losses.append([row_steps[-1].number, *means])
+        row_steps.clear()
 
-    def keep(best: bool) -> None:
-        if summed:
+    def save_checkpoint(best: bool) -> None:
+        if row_steps:
             write_row()
-        history.seconds = before + time.perf_counter() - begin
+        history.seconds = seconds_before + time.perf_counter() - started
         tensors = training.tensors()
         if processes.is_first():
-            checkpoints.save(kept, training.step, tensors, vars(history), log.keep_checkpoints, best)
+            checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints, best)
 
-    def detail(step: Unread) -> str:
-        speed = (training.step - first) * settings.batch * settings.accumulate * processes.count() / (time.perf_counter() - begin)
-        return f"loss {loss:.4f}, rate {step.rate:.2g}, {speed:.3g} samples/s, {_memory():.1f} GB"
+    def progress_text(step: PendingStep) -> str:
+        done = (training.step - first_step) * settings.batch * settings.accumulate * processes.count()
+        speed = done / (time.perf_counter() - started)
+        return f"loss {loss:.4f}, learning rate {step.rate:.2g}, {speed:.3g} samples/s, {_peak_memory():.1f} GB"
 
     steps = fit(training, batch_of, loss_of, samples, settings, seed)
-    with stop_signals() as caught, _tensorboard(place / "tensorboard" / name, log, first) as log_value, closing(steps):
-        for step in track(steps, f"training {name}", settings.steps, first, detail):
-            unread.append(step)
-            due = training.step % log.validate_every == 0 or training.step == settings.steps
-            if not due and len(unread) < READ_TOGETHER[step.loss.device.type] and not (caught and processes.count() == 1):
+    with stop_signals() as signals, _tensorboard(directory / "tensorboard" / name, log, first_step) as log_value, closing(steps):
+        for step in track(steps, f"training {name}", settings.steps, first_step, progress_text):
+            pending.append(step)
+            validation_due = training.step % log.validate_every == 0 or training.step == settings.steps
+            read_due = len(pending) >= STEPS_PER_READ[step.loss.device.type]
+            # Several processes must read the same steps, but a signal may have come to one of them only. They wait until a read is due.
+            stop_due = bool(signals) and processes.count() == 1
+            if not (validation_due or read_due or stop_due):
                 continue
-            for one in read(unread):
-                summed.append(one)
-                if len(summed) == every:
+            for done in read(pending):
+                row_steps.append(done)
+                if len(row_steps) == steps_per_row:
                     write_row()
-                loss = one.loss
-                log_value("loss", loss, one.number)
-            unread.clear()
-            if signalled := processes.highest(caught[0] if caught else 0):
-                keep(False)
-                processes.wait()  # until it is kept: torchrun ends the others as soon as one has ended
-                raise StoppedError(f"training {name} was stopped at step {training.step}; the same command goes on from there", signalled)
-            if not due:
+                loss = done.loss
+                log_value("loss", loss, done.number)
+            pending.clear()
+            if signal_number := processes.highest(signals[0] if signals else 0):
+                save_checkpoint(best=False)
+                processes.wait()  # torchrun ends the other processes as soon as one ends, so the checkpoint must be complete
+                raise StoppedError(
+                    f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
+                )
+            if not validation_due:
                 continue
             best = False
             if validate:
@@ -175,39 +188,39 @@ def fitted(
                 best = first_score < history.best
                 history.best = min(history.best, first_score)
                 if processes.is_first():
-                    words = ", ".join(f"{what} {value:.4f}" for what, value in scores.items())
-                    note(f"{name}, step {training.step}, validation: {words}")
-                for what, value in scores.items():
-                    log_value(what, value, training.step)
-            keep(best)
+                    scores_text = ", ".join(f"{score} {value:.4f}" for score, value in scores.items())
+                    note(f"{name}, step {training.step}, validation: {scores_text}")
+                for score, value in scores.items():
+                    log_value(score, value, training.step)
+            save_checkpoint(best)
     if processes.is_first():
-        history.write(place, name)
+        history.write(directory, name)
     return Fitted(training.averaged, history, settings)
 
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that the first SIGTERM or SIGINT goes to, instead of ending the process; a second SIGINT does end it."""
-    caught: list[int] = []
+    """Yield a list that SIGTERM and SIGINT are appended to, instead of ending the process. A SIGINT after another signal does end it."""
+    signals: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread gets signals
+        yield signals  # only the main thread receives signals
         return
 
     def catch(number: int, _: Any) -> None:
-        if caught and number == signal.SIGINT:
+        if signals and number == signal.SIGINT:
             raise KeyboardInterrupt
-        caught.append(number)
+        signals.append(number)
 
-    before = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, catch) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield caught
+        yield signals
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _memory() -> float:
-    """Most memory used so far, GB: the device's, or of the process."""
+def _peak_memory() -> float:
+    """Peak memory so far, GB: that of the GPU if there is one, else that of the process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
@@ -215,11 +228,13 @@ def _memory() -> float:
 
 
 @contextmanager
-def _tensorboard(path: Path, log: TrainingLog, first: int) -> Iterator[Callable[[str, float, int], None]]:
-    """A way to log a named value at a step, if TensorBoard is wanted; what a run that was killed logged beyond ``first`` is dropped.
+def _tensorboard(path: Path, log: TrainingLog, first_step: int) -> Iterator[Callable[[str, float, int], None]]:
+    """Yield a function ``log_value(name, value, step)``. It does nothing unless the recipe asks for TensorBoard.
+
+    Values that a killed run logged at ``first_step`` and later are dropped.
 
     Raises:
-        UserError: if it is wanted and not installed.
+        UserError: if the recipe asks for TensorBoard and it is not installed.
     """
     if not log.tensorboard or not processes.is_first():
         yield lambda name, value, step: None
@@ -228,5 +243,5 @@ def _tensorboard(path: Path, log: TrainingLog, first: int) -> Iterator[Callable[
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise UserError("training.tensorboard: not installed; pip install 'wsdcast[tensorboard]'") from None
-    with SummaryWriter(str(path), purge_step=first) as writer:
+    with SummaryWriter(str(path), purge_step=first_step) as writer:
         yield writer.add_scalar

@@ -1,4 +1,4 @@
-"""The training loop that all networks share (appendix B: AdamW, clipped gradients, averaged weights)."""
+"""The training loop of all networks: AdamW, a learning rate schedule, gradient clipping and averaged weights (appendix B of the paper)."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsdcast.runs.errors import UserError
-from wsdcast.training.state import Network, Training, place
+from wsdcast.training.state import Network, Training, rank_and_world_size
 
 Batch = TypeVar("Batch")
 
 BatchOf = Callable[[Tensor, slice], Batch]
-"""From indices of the samples of all processes (batch,) and which of them are this process's to what the loss needs of the latter.
+"""A function ``batch_of(indices, local)`` that returns one process's batch.
 
-What is random in it is drawn for all of them, so that it does not depend on how many processes there are.
+``indices`` (sample,) are those of all processes, and ``indices[local]`` are those of this process. Random numbers are drawn for all
+``indices``, so they do not depend on the number of processes.
 """
 
 
 class Settings(Protocol):
-    """How a network is trained; a recipe's sections are of this kind."""
+    """How a network is trained. The sections of a recipe have these attributes."""
 
     @property
     def steps(self) -> int:
-        """Optimiser steps."""
+        """Number of optimiser steps."""
 
     @property
     def batch(self) -> int:
-        """Samples of one process at a time."""
+        """Batch size of one process."""
 
     @property
     def accumulate(self) -> int:
-        """Batches whose gradients are summed up before a step."""
+        """Batches whose gradients are summed up before an optimiser step."""
 
     @property
     def learning_rate(self) -> float:
-        """Highest learning rate."""
+        """The highest learning rate of the schedule."""
 
     @property
     def warmup_steps(self) -> int:
-        """Steps in which the rate rises from zero."""
+        """Steps in which the learning rate rises from zero."""
 
     @property
     def schedule(self) -> Literal["constant", "cosine", "half-cosine"]:
-        """Rate afterwards: constant, falling to zero as a cosine, or the one for half of the steps and then the other."""
+        """Learning rate after the warmup: constant, a cosine that falls to zero, or constant for half of the steps and then a cosine."""
 
     @property
     def gradient_clip(self) -> float:
@@ -60,25 +61,25 @@ class Settings(Protocol):
 
     @property
     def ema_decay(self) -> float:
-        """Decay of the averaged weights per step, at most (1 + n) / (10 + n) after n steps."""
+        """EMA decay of the averaged weights per step. After n steps it is at most (1 + n) / (10 + n)."""
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
-        """Of the forward and backward passes; weights and optimiser are always fp32."""
+        """Precision of the forward and backward passes. Weights and optimiser state are always fp32."""
 
 
 @dataclass(frozen=True)
-class Unread:
-    """One optimiser step, of which the host knows the numbers of the device only when they are read (:func:`read`).
+class PendingStep:
+    """One optimiser step whose loss and gradient norm are still on the device. :func:`read` waits for them.
 
     Attributes:
-        number: which it was, from 0.
-        samples: indices of its samples, of all processes, (sample,).
-        loss: mean over this process's samples.
+        number: number of the step, from 0.
+        samples: indices of the step's samples of all processes, (sample,).
+        loss: mean loss over this process's samples, on the device.
         rate: learning rate.
-        gradient: norm of the gradient before clipping.
-        begin: when it began, seconds of :func:`time.perf_counter`.
-        waited: seconds that went into putting its batches together.
+        gradient: norm of the gradient before clipping, on the device.
+        started: when the step began, in seconds of :func:`time.perf_counter`.
+        batch_seconds: time spent on making its batches, in seconds.
     """
 
     number: int
@@ -86,20 +87,20 @@ class Unread:
     loss: Tensor
     rate: float
     gradient: Tensor
-    begin: float
-    waited: float
+    started: float
+    batch_seconds: float
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step.
+    """One optimiser step. The names of the attributes are the columns of the table of losses.
 
     Attributes:
-        number: which it was, from 0.
-        loss: mean over its samples.
+        number: number of the step, from 0.
+        loss: mean loss over its samples.
         rate: learning rate.
         gradient: norm of the gradient before clipping.
-        waiting: share of the time that went into putting the batch together; of all steps that were read at once.
+        waiting: share of the time that was spent on making batches, over all steps that were read together.
     """
 
     number: int
@@ -116,82 +117,83 @@ def fit(
     samples: int,
     settings: Settings,
     seed: int,
-) -> Generator[Unread]:
-    """Train to the last step; a generator that yields after each, so that the caller shows progress, keeps checkpoints and may stop.
+) -> Generator[PendingStep]:
+    """Train to the last step, and yield after each step. The caller shows progress, writes checkpoints, and may stop early.
 
-    The gradient of a step is that of the mean loss over its samples, however they are divided into batches. If there are fewer samples than
-    ``batch`` times ``accumulate``, a step has all of them. Where torch's process group is initialised, each process takes its own share of
-    every step's samples, and gradients are averaged: two processes do what one with twice the batch does.
+    A step follows the gradient of the mean loss over its samples, however they are divided into batches. If there are fewer samples than
+    ``batch`` times ``accumulate``, a step has all of them. If torch's process group is initialised, each process takes its own share of
+    the samples of every step, and gradients are averaged: two processes do the same as one process with twice the batch size.
 
-    The host never waits for the device, so it does not see a loss that is not finite either: whoever takes the steps reads them
-    (:func:`read`) before the weights are kept or used.
+    The host never waits for the device, so this loop does not notice a loss that is not finite. The caller must :func:`read` the steps
+    before it stores or uses the weights.
 
     Args:
-        training: goes on from its step.
-        batch_of: puts a batch together.
+        training: the state of the training; the loop goes on from its step.
+        batch_of: makes a batch.
         loss_of: mean loss of a batch.
-        samples: how many there are; each epoch visits all in random order, an incomplete last step left out.
-        settings: how.
-        seed: of the order.
+        samples: number of samples. An epoch visits them in random order, without an incomplete last step.
+        settings: how to train.
+        seed: seed of the order of samples.
     """
-    rank, processes = place()
-    size = min(settings.batch * settings.accumulate, max(1, samples // processes))
+    rank, world_size = rank_and_world_size()
+    step_size = min(settings.batch * settings.accumulate, max(1, samples // world_size))  # samples of one process in one step
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device
     loss_model = _LossModel(training.model, loss_of)
-    shared = DistributedDataParallel(loss_model) if processes > 1 else None
-    for chosen in islice(_steps(samples, size * processes, seed), training.step, settings.steps):
-        rate = settings.learning_rate * _schedule(settings, training.step)
+    distributed = DistributedDataParallel(loss_model) if world_size > 1 else None
+    for indices in islice(_step_indices(samples, step_size * world_size, seed), training.step, settings.steps):
+        learning_rate = settings.learning_rate * _schedule(settings, training.step)
         for group in training.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate
         training.optimiser.zero_grad()
-        total, begin, waited = torch.zeros((), device=device), time.perf_counter(), 0.0
-        parts = chosen.split(settings.batch * processes)
-        for part in parts:
-            share = part.numel() // processes
+        step_loss, started, batch_seconds = torch.zeros((), device=device), time.perf_counter(), 0.0
+        batches = indices.split(settings.batch * world_size)
+        for batch_indices in batches:
+            size = batch_indices.numel() // world_size
             before = time.perf_counter()
-            batch = batch_of(part, slice(rank * share, (rank + 1) * share))
-            waited += time.perf_counter() - before
-            # Gradients are averaged over the processes once, when the last part's are there.
-            with shared.no_sync() if shared and part is not parts[-1] else nullcontext():
+            batch = batch_of(batch_indices, slice(rank * size, (rank + 1) * size))
+            batch_seconds += time.perf_counter() - before
+            # Processes average their gradients once per step, in the backward pass of the last batch.
+            with distributed.no_sync() if distributed and batch_indices is not batches[-1] else nullcontext():
                 with torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext():
-                    # The mean over the samples of the step, of which the last part may have fewer.
-                    loss = (shared or loss_model)(batch) / (size / share)
+                    # The weight makes the sum over batches the mean over the step's samples: the last batch may be smaller.
+                    loss = (distributed or loss_model)(batch) / (step_size / size)
                 loss.backward()
-            total += loss.detach()
-        gradient = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
+            step_loss += loss.detach()
+        gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         training.optimiser.step()
-        decay = min(settings.ema_decay, (1 + training.step) / (10 + training.step))
+        ema_decay = min(settings.ema_decay, (1 + training.step) / (10 + training.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - decay)
+            torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - ema_decay)
         training.step += 1
-        yield Unread(training.step - 1, chosen, total, rate, gradient, begin, waited)
+        yield PendingStep(training.step - 1, indices, step_loss, learning_rate, gradient_norm, started, batch_seconds)
 
 
-def read(steps: Sequence[Unread]) -> list[Step]:
-    """Wait until the device has done some steps that follow each other, and read their numbers, of all processes together.
+def read(steps: Sequence[PendingStep]) -> list[Step]:
+    """Wait until the device has finished consecutive steps, and return their losses (means over all processes) and gradient norms.
 
-    All processes read the same steps.
+    All processes must read the same steps.
 
     Raises:
-        UserError: if a loss is not finite, naming the step and its samples; the weights are lost.
+        UserError: if a loss is not finite, with the step and its samples; the weights are lost.
     """
     losses = torch.stack([step.loss for step in steps])
-    _, processes = place()
-    if processes > 1:
+    _, world_size = rank_and_world_size()
+    if world_size > 1:
         torch.distributed.all_reduce(losses)
-        losses /= processes
-    numbers = torch.stack([losses, torch.stack([step.gradient for step in steps])]).tolist()
-    waiting = sum(step.waited for step in steps) / (time.perf_counter() - steps[0].begin)
-    for step, loss in zip(steps, numbers[0], strict=True):
+        losses /= world_size
+    # One copy to the host for all numbers.
+    host_losses, host_norms = torch.stack([losses, torch.stack([step.gradient for step in steps])]).tolist()
+    waiting = sum(step.batch_seconds for step in steps) / (time.perf_counter() - steps[0].started)
+    for step, loss in zip(steps, host_losses, strict=True):
         if not math.isfinite(loss):
             which = ", ".join(str(index) for index in step.samples[:8].tolist()) + (", ..." if step.samples.numel() > 8 else "")
             raise UserError(f"the loss is {loss} at training step {step.number}, with samples {which}; a lower learning rate may help")
-    return [Step(step.number, loss, step.rate, norm, waiting) for step, loss, norm in zip(steps, *numbers, strict=True)]
+    return [Step(step.number, loss, step.rate, norm, waiting) for step, loss, norm in zip(steps, host_losses, host_norms, strict=True)]
 
 
 class _LossModel(nn.Module):
-    """The loss as one forward pass of one module, whichever networks it is made of: what DistributedDataParallel asks for."""
+    """The loss as the forward pass of one module, because DistributedDataParallel wraps modules. A model may hold several networks."""
 
     def __init__(self, model: Network, loss_of: Callable[[Network, Batch], Tensor]) -> None:
         super().__init__()
@@ -203,16 +205,20 @@ class _LossModel(nn.Module):
 
 
 def _schedule(settings: Settings, step: int) -> float:
-    """Share of the highest rate at a step."""
+    """The learning rate at a step, as a share of the highest."""
     if step < settings.warmup_steps:
         return (step + 1) / (settings.warmup_steps + 1)
-    share = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    falling = {"constant": 0.0, "half-cosine": max(0.0, 2 * share - 1), "cosine": share}[settings.schedule]
-    return 0.5 * (1 + math.cos(math.pi * falling))
+    progress = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    phase = {"constant": 0.0, "half-cosine": max(0.0, 2 * progress - 1), "cosine": progress}[settings.schedule]
+    return 0.5 * (1 + math.cos(math.pi * phase))
 
 
-def _steps(samples: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Samples of each step, a function of the seed alone, so that a training that goes on takes up the order where it was."""
+def _step_indices(samples: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Yield the indices (size,) of each step's samples, epoch after epoch.
+
+    They depend on the seed alone, so a training that goes on from a checkpoint skips the steps that are done and continues in the same
+    order.
+    """
     random = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(samples, generator=random)

@@ -1,4 +1,4 @@
-"""Moments of the training samples, predicted once and kept for every generator that is trained on them (section 2.4)."""
+"""Moments of the training samples. They are predicted once and stored for all generators that are trained on them (section 2.4)."""
 
 from __future__ import annotations
 
@@ -19,44 +19,51 @@ from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments
 
 Predictors = list[tuple[Moments, Tensor]]
-"""Models, each with the indices of the samples (sample,) that it predicts."""
+"""Moments models, each with the indices (sample,) of the samples that it predicts."""
 
 BATCH = 32
+"""Batch size of predictions."""
+
 CHECKED = 256
-"""Samples on which moments are checked."""
+"""Moments are checked on about this many samples."""
 
 BORDER = 2
-"""Samples left out on either side of a fold: they share states with those inside."""
+"""Samples left out of training on each side of a fold, because they share states with samples in the fold."""
 
 
 def folds(samples: int, count: int) -> list[tuple[Tensor, Tensor]]:
-    """For each of ``count`` parts of the record, contiguous in time, the samples outside it, without its borders, and inside it."""
-    index = torch.arange(samples)
-    parts = []
+    """Divide the samples into ``count`` folds, each contiguous in time.
+
+    Returns:
+        For each fold the indices outside it, without :data:`BORDER` samples on each side, and the indices inside it.
+    """
+    indices = torch.arange(samples)
+    outside_and_inside = []
     for number in range(count):
         first, end = number * samples // count, (number + 1) * samples // count
-        parts.append((index[(index < first - BORDER) | (index >= end + BORDER)], index[first:end]))
-    return parts
+        outside_and_inside.append((indices[(indices < first - BORDER) | (indices >= end + BORDER)], indices[first:end]))
+    return outside_and_inside
 
 
 @torch.inference_mode()
-def predict(moments: Moments, samples: Samples, chosen: Tensor) -> Tensor:
-    """Mean and std, and factors if there are any, of some samples: (sample, 2 + rank, channel, latitude, longitude), on the CPU."""
-    mean, std, *factors = moments(samples.context(chosen))
+def predict(moments: Moments, samples: Samples, indices: Tensor) -> Tensor:
+    """Predict mean, std and the factors of a correlated prior, if any: (sample, 2 + rank, channel, latitude, longitude), on the CPU."""
+    mean, std, *factors = moments(samples.context(indices))
     return torch.cat([mean[:, None], std[:, None], *factors], dim=1).cpu()
 
 
 def write_predictions(path: Path, predictors: Predictors, samples: Samples, size: int, stamp: dict[str, object]) -> None:
-    """Write predictions of all samples into the directory ``path``, each by the model that is responsible for it.
+    """Predict the moments of all samples and write them into the directory ``path``.
 
-    Several processes share the batches. The file does not depend on how many they are: where dropout is on, each batch has its own seed.
+    If there are several processes, they share the batches. The file does not depend on their number: each batch has its own seed for
+    dropout.
 
     Args:
-        path: a directory.
-        predictors: models and the samples that each predicts.
+        path: an existing directory.
+        predictors: moments models and the samples that each predicts.
         samples: the training samples.
         size: fields per sample, 2 + rank.
-        stamp: says what they were made from.
+        stamp: says what the predictions were made from.
     """
     file, shape = path / "moments.npy", (len(samples), size, *samples.shape)
     if processes.is_first():
@@ -64,62 +71,69 @@ def write_predictions(path: Path, predictors: Predictors, samples: Samples, size
         (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
     processes.wait()
     array, seed = np.lib.format.open_memmap(file, mode="r+"), torch.initial_seed()
-    pieces = list(enumerate(_batches(predictors)))[processes.number() :: processes.count()]
-    for number, (moments, some) in track(pieces, "predicting moments", len(pieces)):
+    batches = list(enumerate(_batches(predictors)))[processes.number() :: processes.count()]
+    for number, (moments, indices) in track(batches, "predicting moments", len(batches)):
         torch.manual_seed(seed + number)
-        array[some.numpy()] = predict(moments, samples, some).numpy()
+        array[indices.numpy()] = predict(moments, samples, indices).numpy()
     array.flush()
 
 
 def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """From indices of samples (batch,) to their moments, each (batch, channel, latitude, longitude), read from disk as they are needed."""
+    """Return a function from indices of samples (batch,) to their moments, each (batch, channel, latitude, longitude).
+
+    Each call reads what it needs from the disk.
+    """
     array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
 
-    def moments(chosen: Tensor) -> tuple[Tensor, ...]:
-        return _fields(sent(torch.from_numpy(array[chosen.numpy()]), device))
+    def moments(indices: Tensor) -> tuple[Tensor, ...]:
+        return _unstacked(sent(torch.from_numpy(array[indices.numpy()]), device))
 
     return moments
 
 
-def _fields(predicted: Tensor) -> tuple[Tensor, ...]:
-    """Mean, std and factors, if there are any, from what :func:`predict` stacked."""
+def _unstacked(predicted: Tensor) -> tuple[Tensor, ...]:
+    """Mean, std and factors, if any, from a result of :func:`predict`."""
     mean, std, factors = predicted[:, 0], predicted[:, 1], predicted[:, 2:]
     return (mean, std, factors) if factors.shape[1] else (mean, std)
 
 
 def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """How far predictions are from what followed, root mean squares over samples and area by channel, each (channel,).
+    """Errors of predicted moments: root mean squares over samples and area, by channel.
 
     Args:
-        predictors: models and the samples that each predicts.
+        predictors: moments models and the samples that each predicts.
         samples: the samples.
-        weights: of the points, of mean 1, in a shape that broadcasts against (row, column).
+        weights: weights of the grid points with mean 1, in a shape that broadcasts against (row, column).
 
     Returns:
-        Of x - mean, and of (x - mean) / std: 1 where the std is what errors are.
+        The error x - mean and the standardised error (x - mean) / std, each (channel,). The latter is 1 if the std is right.
     """
-    error, standardised, count = torch.zeros(()), torch.zeros(()), 0
-    for moments, some in _batches(predictors):
-        predicted = predict(moments, samples, some)
-        difference = samples.target(some).cpu() - predicted[:, 0]
-        error = error + (difference**2 * weights).mean(dim=(2, 3)).sum(dim=0)
-        std = informed_prior(*_fields(predicted)).marginal_std()
-        standardised = standardised + ((difference / std) ** 2 * weights).mean(dim=(2, 3)).sum(dim=0)
-        count += some.numel()
-    return (error / count).sqrt(), (standardised / count).sqrt()
+    squares, standardised_squares, count = torch.zeros(()), torch.zeros(()), 0
+    for moments, indices in _batches(predictors):
+        predicted = predict(moments, samples, indices)
+        error = samples.target(indices).cpu() - predicted[:, 0]
+        squares = squares + (error**2 * weights).mean(dim=(2, 3)).sum(dim=0)
+        std = informed_prior(*_unstacked(predicted)).marginal_std()
+        standardised_squares = standardised_squares + ((error / std) ** 2 * weights).mean(dim=(2, 3)).sum(dim=0)
+        count += indices.numel()
+    return (squares / count).sqrt(), (standardised_squares / count).sqrt()
 
 
 def checked(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float, float]:
-    """The same on some samples, evenly spread, channels together: error in units of the data's std, and standardised error."""
-    chosen = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
-    error, standardised = errors([(moments, chosen)], samples, weights)
+    """The error of one moments model in units of the data's std, and its standardised error, each over all channels (see :func:`errors`).
+
+    They are computed on at least :data:`CHECKED` samples, evenly spread, or on all if there are fewer.
+    """
+    indices = torch.arange(0, len(samples), max(1, len(samples) // CHECKED))
+    error, standardised = errors([(moments, indices)], samples, weights)
     return error.square().mean().sqrt().item(), standardised.square().mean().sqrt().item()
 
 
 def in_words(error: float, standardised: float) -> str:
-    """What :func:`checked` found, for a summary."""
+    """The result of :func:`checked` in words, for a summary."""
     return f"error {error:.3f} std of the wind; (x - mean) / std has std {standardised:.2f}"
 
 
 def _batches(predictors: Predictors) -> list[tuple[Moments, Tensor]]:
-    return [(moments, some) for moments, chosen in predictors for some in chosen.split(BATCH)]
+    """Each batch of indices with the moments model that predicts it."""
+    return [(moments, batch) for moments, indices in predictors for batch in indices.split(BATCH)]

@@ -1,4 +1,4 @@
-"""What changes in training, and how it is kept: weights, their averages, the optimiser and the sources of randomness."""
+"""The state of a training: weights, averaged weights, optimiser and random generators, and how it is stored and restored."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Value = TypeVar("Value")
 
 @dataclass
 class Training(Generic[Network]):
-    """All that changes in training.
+    """All that changes during training.
 
     Attributes:
-        model: trained in place.
-        averaged: its exponential moving average, the one to use afterwards.
+        model: the network, trained in place.
+        averaged: the network with averaged weights (exponential moving average, EMA), which is used after training.
         optimiser: AdamW.
-        random: source of what the loss draws.
-        step: how many steps are done.
+        random: random generator for what the loss draws.
+        step: number of steps that are done.
     """
 
     model: Network
@@ -35,90 +35,94 @@ class Training(Generic[Network]):
 
     @classmethod
     def of(cls, model: Network, random: torch.Generator) -> Training[Network]:
-        """The beginning, from untrained weights. From here on each process draws dropout of its own, the first as if it were alone."""
-        rank, _ = place()
+        """The state before the first step.
+
+        From here on each process draws its own dropout masks. Those of the first process are the ones it would draw alone.
+        """
+        rank, _ = rank_and_world_size()
         if rank:
             torch.manual_seed(torch.initial_seed() + 104_729 * rank)
         optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), fused=True)
         return cls(model.train(), copy.deepcopy(model).eval().requires_grad_(False), optimiser, random)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, to be kept: a training that is given it back goes on bit for bit on a CPU.
+        """The whole state as tensors by name. On a CPU, a training that is restored from them gives the same bits.
 
-        Of several processes all call this, and the first one gets it. What differs between them is the state of their dropout, each of
-        which is kept.
+        All processes must call this. The first process gets the state, the others an empty dictionary. Processes differ only in the random
+        states of their dropout, and those of all processes are included.
         """
-        states = _from_all(_dropout())
-        if place()[0]:
+        dropout_states = _gather(_dropout_state())
+        rank, _ = rank_and_world_size()
+        if rank:
             return {}
-        kept = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        kept |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
-        for number, state in self.optimiser.state_dict()["state"].items():
-            kept |= {f"optimiser.{number}.{name}": value for name, value in state.items()}
-        kept |= {"random.loss": self.random.get_state(), "step": torch.tensor(self.step)}
-        for rank, of_rank in enumerate(states):
-            kept |= {_name(part, rank): state for part, state in of_rank.items()}
-        return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in kept.items()}
+        state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        state |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            state |= {f"optimiser.{number}.{name}": value for name, value in values.items()}
+        state |= {"random.loss": self.random.get_state(), "step": torch.tensor(self.step)}
+        for process, dropout_state in enumerate(dropout_states):
+            state |= {_key(name, process): value for name, value in dropout_state.items()}
+        return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
 
-    def restore(self, kept: dict[str, Tensor]) -> None:
-        """Go back to where :meth:`tensors` was called.
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Restore the state that :meth:`tensors` returned.
 
-        On another kind of device the state of a random generator means nothing, and of a process that was not there before none is kept.
-        There the generators are seeded anew, by their first seed and the step, so that nothing that was drawn before is drawn again.
+        Random states cannot be restored on another kind of device, nor for a process that did not exist when the state was stored. Such
+        generators get a new seed, made of their first seed and the step, so that they do not repeat earlier draws.
         """
-        rank, _ = place()
+        rank, _ = rank_and_world_size()
         for part, network in (("model", self.model), ("averaged", self.averaged)):
-            network.load_state_dict({name: kept[f"{part}.{name}"] for name in network.state_dict()})
-        parameters, state = list(self.model.parameters()), dict[int, dict[str, Tensor]]()
-        for key, value in kept.items():
-            part, *rest = key.split(".")
+            network.load_state_dict({name: state[f"{part}.{name}"] for name in network.state_dict()})
+        parameters, optimiser_state = list(self.model.parameters()), dict[int, dict[str, Tensor]]()
+        for key, value in state.items():
+            part, *path = key.split(".")
             if part == "optimiser":
-                number, name = int(rest[0]), rest[1]
-                like = parameters[number]
-                # In the memory layout of its parameter: the fused optimiser goes through both as they lie.
-                laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-                state.setdefault(number, {})[name] = laid_out
-        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step = int(kept["step"])
-        if (name := _name("random.dropout", rank)) in kept:
-            torch.set_rng_state(kept[name])
+                number, name = int(path[0]), path[1]
+                parameter = parameters[number]
+                # The fused optimiser needs its state in the memory layout of the parameter.
+                laid_out = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                optimiser_state.setdefault(number, {})[name] = laid_out
+        self.optimiser.load_state_dict({"state": optimiser_state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.step = int(state["step"])
+        if (key := _key("random.dropout", rank)) in state:
+            torch.set_rng_state(state[key])
         else:
             torch.manual_seed(torch.initial_seed() + self.step)
-        if kept["random.loss"].numel() == self.random.get_state().numel():
-            self.random.set_state(kept["random.loss"])
+        if state["random.loss"].numel() == self.random.get_state().numel():
+            self.random.set_state(state["random.loss"])
         else:
             self.random.manual_seed(self.random.initial_seed() + self.step)
         if torch.cuda.is_available():
-            if (name := _name("random.cuda", rank)) in kept:
-                torch.cuda.set_rng_state(kept[name])
+            if (key := _key("random.cuda", rank)) in state:
+                torch.cuda.set_rng_state(state[key])
             else:
                 torch.cuda.manual_seed(torch.cuda.initial_seed() + self.step)
 
 
-def _dropout() -> dict[str, Tensor]:
-    """States of the generators that this process draws its dropout from."""
+def _dropout_state() -> dict[str, Tensor]:
+    """States of the random generators that this process draws its dropout from."""
     states = {"random.dropout": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["random.cuda"] = torch.cuda.get_rng_state()
     return states
 
 
-def _name(part: str, rank: int) -> str:
-    """Under which the state of a process is kept; those of the first one are named as if it were alone."""
-    return f"{part}.{rank}" if rank else part
+def _key(name: str, rank: int) -> str:
+    """The key of a process's random state. The first process has the key of a training in one process."""
+    return f"{name}.{rank}" if rank else name
 
 
-def _from_all(value: Value) -> list[Value]:
-    """What each process has, in all of them."""
-    _, processes = place()
-    values = [value] * processes
-    if processes > 1:
+def _gather(value: Value) -> list[Value]:
+    """Return the values of all processes, in every process."""
+    _, world_size = rank_and_world_size()
+    values = [value] * world_size
+    if world_size > 1:
         torch.distributed.all_gather_object(values, value)
     return values
 
 
-def place() -> tuple[int, int]:
-    """Which process this is, from 0, of how many."""
+def rank_and_world_size() -> tuple[int, int]:
+    """The number of this process, from 0, and the number of processes. Without torchrun these are 0 and 1."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1

@@ -1,4 +1,4 @@
-"""What a training is asked on the way: scores of the networks so far on samples that they do not learn from."""
+"""Validation during training: scores of both networks on samples that they are not trained on."""
 
 from __future__ import annotations
 
@@ -13,32 +13,47 @@ from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import Moments, PriorOf
 
 WARMTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SAMPLES = 64
-"""At most so many, evenly spread."""
+"""Values of the warmth at which the generator is validated."""
+MOST_SAMPLES = 64
+"""The most samples that a validation uses."""
 
 
 @torch.inference_mode()
 def moments_scores(moments: Moments, samples: Samples, weights: Tensor) -> dict[str, float]:
-    """NLL per number predicted (Eq. 5), nats; standard deviation of (x - mean) / std, 1 if calibrated; error in the data's std."""
-    chosen = _evenly(samples)
-    nll = [negative_log_likelihood(moments, samples.context(some), samples.target(some)) * some.numel() for some in chosen.split(BATCH)]
-    error, standardised = (part.square().mean().sqrt().item() for part in errors([(moments, chosen)], samples, weights))
-    return {"NLL": torch.stack(nll).sum().item() / chosen.numel(), "std of (x - mean) / std": standardised, "error": error}
+    """Scores of a moments network.
+
+    Args:
+        moments: the network.
+        samples: the samples.
+        weights: weights of the grid points, as for :func:`wsdcast.training.predictions.errors`.
+
+    Returns:
+        ``NLL``, the negative log-likelihood per predicted number (Eq. 5), nats; ``std of (x - mean) / std``, which is 1 if the predicted
+        std is right; ``error``, the root mean square error in units of the data's std.
+    """
+    indices = _validation_indices(samples)
+    nll = [
+        negative_log_likelihood(moments, samples.context(batch), samples.target(batch)) * batch.numel() for batch in indices.split(BATCH)
+    ]
+    error, standardised = (by_channel.square().mean().sqrt().item() for by_channel in errors([(moments, indices)], samples, weights))
+    return {"NLL": torch.stack(nll).sum().item() / indices.numel(), "std of (x - mean) / std": standardised, "error": error}
 
 
 @torch.inference_mode()
 def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples, path: Path = STRAIGHT) -> dict[str, float]:
-    """Loss of the velocity on fixed times and noise: the mean over :data:`WARMTHS`, then that of each."""
-    sums: dict[float, Tensor] = {}
-    for number, some in enumerate(_evenly(samples).split(BATCH)):
-        context, target = samples.context(some), samples.target(some)
+    """Losses of a generator: the mean over :data:`WARMTHS`, then the loss at each. Flow times and noise are the same in every call."""
+    indices, sums = _validation_indices(samples), dict[float, Tensor]()
+    for number, batch in enumerate(indices.split(BATCH)):
+        context, target = samples.context(batch), samples.target(batch)
         prior, draws = prior_of(context), draw(target.shape, torch.Generator(target.device).manual_seed(number))
         for warmth in WARMTHS:
-            same = draws._replace(warmth=torch.full_like(draws.warmth, warmth))
-            sums[warmth] = sums.get(warmth, 0) + training_loss(generator, prior, context, target, same, path) * some.numel()
-    losses = {f"w = {warmth:g}": total.item() / _evenly(samples).numel() for warmth, total in sums.items()}
+            draws_at_warmth = draws._replace(warmth=torch.full_like(draws.warmth, warmth))
+            loss = training_loss(generator, prior, context, target, draws_at_warmth, path)
+            sums[warmth] = sums.get(warmth, 0) + loss * batch.numel()
+    losses = {f"w = {warmth:g}": total.item() / indices.numel() for warmth, total in sums.items()}
     return {"flow loss": sum(losses.values()) / len(losses), **losses}
 
 
-def _evenly(samples: Samples) -> Tensor:
-    return torch.arange(0, len(samples), -(-len(samples) // SAMPLES))
+def _validation_indices(samples: Samples) -> Tensor:
+    """Indices of at most :data:`MOST_SAMPLES` samples, evenly spread."""
+    return torch.arange(0, len(samples), -(-len(samples) // MOST_SAMPLES))

@@ -1,1 +1,1 @@
-"""Scores: statistics that add up, metrics computed from them, baselines."""
+"""Scores of forecasts: additive statistics, the metrics computed from their means, confidence intervals and baselines."""

@@ -1,7 +1,8 @@
-"""Finds out whether a forecast and its truth are of the same places, times and units, from the values alone.
+"""Check from the values alone that a forecast and its truth have the same positions, times and units.
 
-A store can be flipped, rolled, half a cell off or in knots while its coordinates say otherwise; its scores would be bad, and nobody would
-know why. At the first lead times a forecast is close to the truth, so if another placing of it is much closer, that is what is wrong.
+A store can be flipped, rolled, shifted by half a cell or in knots although its coordinates say otherwise. Its scores would be bad for no
+visible reason. At the first lead times a forecast is close to the truth. So if it is much closer after one of these changes, the store has
+that mistake.
 """
 
 from __future__ import annotations
@@ -20,35 +21,38 @@ from wsdcast.verification.truth import Truth
 Field = NDArray[np.floating]
 
 CLOSER = 0.7
-"""A placing is taken to be the right one if the mean squared error is this share of what it is as labelled, or less."""
+"""A change is taken to be right if it reduces the mean squared error to less than this share."""
 UNITS = {"knots": 0.514444, "km/h": 1 / 3.6, "miles per hour": 0.44704, "cm/s": 0.01}
-"""In m/s."""
+"""Size of each unit in m/s."""
 HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
+"""Shifts of the valid time that are tried."""
 
 
 def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[int, ...], grid: Grid) -> str | None:
-    """What is wrong with a forecast, in words that follow on 'the forecast'; None if nothing is seen to be.
+    """Return what is wrong with a forecast, in words that follow on 'the forecast'; None if no mistake is detected.
 
-    Of a part of the globe, both are zero elsewhere: errors are then exact for what stays in its place, and too large for what is moved.
+    If only a part of the globe is scored, forecast and truth must be zero elsewhere. The error is then exact for changes that move nothing,
+    and too large for changes that move the field, so fewer mistakes are detected.
 
     Args:
-        forecast: mean of the members at the first one or two lead times of some starts, (start, lead, channel, latitude, longitude).
-        truth: at these lead times and so many hours later, of the same shape, NaN where it is missing.
+        forecast: mean of the members at the first one or two lead times of some initial times, (time, lead, channel, latitude, longitude).
+        truth: function from a number of hours to the truth that many hours after the valid times, of the same shape, NaN where it is
+            missing.
         leads: the lead times in hours.
         grid: of both.
     """
-    here = truth(0)
-    known = np.isfinite((here + forecast).sum(axis=(1, 2, 3, 4)))
+    as_labelled = truth(0)
+    known = np.isfinite((as_labelled + forecast).sum(axis=(1, 2, 3, 4)))
     if not known.any():
         return None
-    first, true = forecast[known], here[known]
+    first, true = forecast[known], as_labelled[known]
     weights = grid.area_weights[:, None]
 
-    def error(one: Field, other: Field) -> float:
-        return float((weights * (one - other) ** 2).mean())
+    def error(field: Field, reference: Field) -> float:
+        return float((weights * (field - reference) ** 2).mean())
 
     between = (first[..., :-1, :] + first[..., 1:, :]) / 2
-    placings = {
+    errors_after = {
         "is upside down: its latitudes run the other way": error(first[..., ::-1, :], true),
         "has u and v in each other's place": error(first[:, :, ::-1], true),
         "has the opposite sign": error(-first, true),
@@ -61,36 +65,39 @@ def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[in
         "is half a cell too far north": error(np.concatenate([first[..., :1, :], between], axis=-2), true),
         "is half a cell too far south": error(np.concatenate([between, first[..., -1:, :]], axis=-2), true),
     }
-    # Of no use either is a placing that is no better than no wind at all.
+    # A change must also be clearly better than a forecast of no wind at all.
     allowed = CLOSER * min(error(first, true), error(np.zeros_like(true), true))
-    # A forecast that changes little is close to the truth of its start. That is no mistake, though moving it along with the weather, or
-    # labelling it with an earlier time, would bring it closer: no placing counts that is not better at the last of the lead times than
-    # the state at the start is.
-    start = truth(-leads[-1])[known, -1]
-    stays = error(first[:, -1], start) if np.isfinite(start).all() else np.inf
-    placings = {name: value for name, value in placings.items() if value < stays}
-    placings |= _at_other_times(first, truth, known, leads, stays, error)
-    if not placings:
+    # A forecast that hardly changes from its initial state is bad, but not misplaced. It does get closer to the truth if it is moved along
+    # with the weather, or labelled with an earlier time. So a change counts only if its error is below the error of the last lead time
+    # against the truth at the initial time.
+    initial = truth(-leads[-1])[known, -1]
+    stays = error(first[:, -1], initial) if np.isfinite(initial).all() else np.inf
+    errors_after = {name: value for name, value in errors_after.items() if value < stays}
+    errors_after |= _at_other_times(first, truth, known, leads, stays, error)
+    if not errors_after:
         return None
-    best = min(placings, key=lambda name: placings[name])
-    return best if placings[best] < allowed else None
+    best = min(errors_after, key=lambda name: errors_after[name])
+    return best if errors_after[best] < allowed else None
 
 
 def _rolled(forecast: Field, truth: Field, grid: Grid) -> dict[str, float]:
-    """The best of all turns about the axis, by the mean squared error of each from one correlation along longitude."""
+    """Return the best rotation about the Earth's axis and its mean squared error.
+
+    One correlation along longitude gives the errors of all rotations by whole cells.
+    """
     weights = grid.area_weights[:, None]
     spectra = [np.fft.rfft(np.sqrt(weights) * field, axis=-1) for field in (forecast, truth)]
     products = np.fft.irfft((spectra[0] * spectra[1].conj()).mean(axis=(0, 1, 2, 3)), n=truth.shape[-1]) / truth.shape[-1]
     squares = float((weights * (forecast**2 + truth**2)).mean())
     errors = squares - 2 * products
     errors[0] = np.inf
-    turn = int(np.argmin(errors))
-    degrees = 360 / truth.shape[-1] * (turn if turn <= truth.shape[-1] // 2 else turn - truth.shape[-1])
-    return {f"is rolled by {abs(degrees):g} degrees of longitude to the {'east' if degrees > 0 else 'west'}": float(errors[turn])}
+    shift = int(np.argmin(errors))
+    degrees = 360 / truth.shape[-1] * (shift if shift <= truth.shape[-1] // 2 else shift - truth.shape[-1])
+    return {f"is rolled by {abs(degrees):g} degrees of longitude to the {'east' if degrees > 0 else 'west'}": float(errors[shift])}
 
 
 def _shifted(field: Field, cells: float) -> Field:
-    """Moved along longitude by a part of a cell, without loss of its waves."""
+    """Return the field moved along longitude by a fraction of a cell, with a phase shift that keeps the amplitude of its waves."""
     coefficients = np.fft.rfft(field, axis=-1)
     wavenumbers = np.arange(coefficients.shape[-1])
     return np.fft.irfft(coefficients * np.exp(-2j * np.pi * wavenumbers * cells / field.shape[-1]), n=field.shape[-1])
@@ -104,28 +111,31 @@ def _at_other_times(
     stays: float,
     error: Callable[[Field, Field], float],
 ) -> dict[str, float]:
-    """Errors against the truth of earlier or later, where it is there and the last lead time is closer to it than to the start."""
-    found = {}
+    """Return the errors against the truth of earlier and later times.
+
+    A time counts only if its truth is known and the last lead time of the forecast is closer to it than to the state at the initial time.
+    """
+    errors = {}
     for hours in HOURS:
         then = truth(hours)[known]
         if hours != -leads[-1] and np.isfinite(then).all() and error(forecast[:, -1], then[:, -1]) < stays:
             name = f"verifies {abs(hours)} h {'after' if hours > 0 else 'before'} the times that it is labelled with"
-            found[name] = error(forecast, then)
-    return found
+            errors[name] = error(forecast, then)
+    return errors
 
 
 def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Inside | None:
-    """Refuse a forecast that fits the truth better in another place.
+    """Refuse a forecast that fits the truth much better after one of the changes of :func:`misalignment`.
 
     Args:
         forecast, truth: on the same grid.
-        source: of the truth, for the message.
+        source: name of the truth, for the message.
 
     Returns:
         The points where both have values, (latitude, longitude), None if that is everywhere: :func:`domain_of`.
 
     Raises:
-        UserError: if so, saying what is wrong.
+        UserError: if it does; the message says what is wrong.
     """
     rows, leads = spread(forecast.times.size), forecast.leads[:2]
     mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
@@ -141,5 +151,7 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Insi
 
     hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
     if wrong := misalignment(within(mean), at, hours, truth.grid):
-        raise UserError(f"{forecast.name} {wrong}, as its first lead times beside the truth {source} tell; correct it first")
+        raise UserError(
+            f"{forecast.name} {wrong}: its first lead times fit the truth {source} much better without this mistake; correct it first"
+        )
     return inside

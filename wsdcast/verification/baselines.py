@@ -1,4 +1,4 @@
-"""Forecasts that cost nothing, which every other has to beat: made of states of the past."""
+"""Baselines: forecasts made of states of the truth without any model, which every forecast should beat."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PERSISTENCE, CLIMATOLOGY, CLIMATOLOGICAL_MEAN = "persistence", "climatology", "c
 PROBABILISTIC_CLIMATOLOGY = "probabilistic climatology"
 CLIMATOLOGY_MEMBERS = 50
 WINDOW = 5
-"""Days before and after the same day of another year whose weather may stand for that day's."""
+"""Largest distance in days from the same day of another year at which a state is used for that day."""
 YEARS = 2
-"""So many other years make a climatology by time of year."""
+"""Smallest number of other years for a climatology by time of year."""
 
 Times = NDArray[np.datetime64]
 Indices = NDArray[np.intp]
@@ -23,49 +23,55 @@ Field = NDArray[np.floating]
 
 
 def past_states(truth: Truth) -> Indices:
-    """Climatology of a short record: at most 50 states evenly spread over the past, the same at all times, (member,)."""
+    """Return the climatology of a short record: positions of at most 50 states, evenly spread over the past, (member,)."""
     return _evenly(truth.past, CLIMATOLOGY_MEMBERS)
 
 
 def other_years(truth: Truth, valid_times: Times) -> Indices | None:
-    """Probabilistic climatology: for each time the states of other years at the same time of year and hour, at most 50.
+    """Return the probabilistic climatology: for each valid time at most 50 past states of other years at the same time of year and hour.
 
-    They are of the past, up to :data:`WINDOW` days from the same day of years other than that of the time itself; evenly chosen
-    from the earliest to the latest, as many for one time as for another. 29 February is 1 March where there is none.
+    The states are within :data:`WINDOW` days of the same day of another year than that of the valid time. In years without 29 February, 1
+    March is used. All valid times get the same number of states, evenly chosen from the earliest to the latest.
 
     Args:
-        truth: that the states are taken from.
-        valid_times: all that are to be forecast, of any shape, such as (start, lead).
+        truth: source of the states.
+        valid_times: all valid times, of any shape, such as (time, lead).
 
     Returns:
-        Positions of the states, (*valid_times.shape, member); None where some time has fewer than :data:`YEARS` other years.
+        Positions of the states in ``truth.times``, (*valid_times.shape, member). None if any valid time has states in fewer than
+        :data:`YEARS` other years.
     """
     if not truth.past.size:
         return None
-    there = truth.times[truth.past]
-    valid = valid_times.ravel().astype(there.dtype)
+    past = truth.times[truth.past]
+    valid = valid_times.ravel().astype(past.dtype)
     years = valid.astype("datetime64[Y]").astype(int)
-    first, last = (int(there[end].astype("datetime64[Y]").astype(int)) for end in (0, -1))
+    first, last = (int(past[end].astype("datetime64[Y]").astype(int)) for end in (0, -1))
     months = valid.astype("datetime64[M]")
-    of_the_month = valid - months  # day and hour
-    found = []
-    for year in range(first - 1, last + 2):  # the window of a day may reach into the year beside
-        same_day = (months + 12 * (year - years)) + of_the_month
+    within_month = valid - months  # day and hour
+    candidates = []
+    for year in range(first - 1, last + 2):  # the window around a day may reach into the next or the previous year
+        same_day = (months + 12 * (year - years)) + within_month
         for days in range(-WINDOW, WINDOW + 1):
-            wanted = same_day + np.timedelta64(days, "D")
-            index = np.minimum(np.searchsorted(there, wanted), there.size - 1)
-            found.append(np.where((there[index] == wanted) & (years != year), truth.past[index], -1))
-    states = np.stack(found, axis=-1).reshape(valid.size, -1, 2 * WINDOW + 1)
+            day = same_day + np.timedelta64(days, "D")
+            index = np.minimum(np.searchsorted(past, day), past.size - 1)
+            candidates.append(np.where((past[index] == day) & (years != year), truth.past[index], -1))
+    states = np.stack(candidates, axis=-1).reshape(valid.size, -1, 2 * WINDOW + 1)
     usable = states >= 0
     if (usable.any(axis=-1).sum(axis=-1) < YEARS).any():
         return None
     members = min(CLIMATOLOGY_MEMBERS, int(usable.sum(axis=(1, 2)).min()))
-    chosen = [_evenly(of[here], members) for of, here in zip(states, usable, strict=True)]
+    chosen = [_evenly(row[mask], members) for row, mask in zip(states, usable, strict=True)]
     return np.stack(chosen).reshape(*valid_times.shape, members)
 
 
 def mean_of(ensemble: Field, whole: NDArray[np.bool_]) -> Field:
-    """Mean over the members that are whole (member, lead), one member (1, lead, ...); NaN at lead times without any."""
+    """Return the mean of the members without gaps as an ensemble of one member, (1, lead, ...); NaN at lead times without any.
+
+    Args:
+        ensemble: (member, lead, ...).
+        whole: which members have no gap at which lead time, (member, lead).
+    """
     if whole.all():
         return ensemble.mean(axis=0, keepdims=True)
     mean = np.full_like(ensemble[:1], np.nan)
@@ -74,19 +80,21 @@ def mean_of(ensemble: Field, whole: NDArray[np.bool_]) -> Field:
     return mean
 
 
-def too_poor(there: Mapping[str, NDArray[np.bool_]], forecasts: Collection[str]) -> tuple[list[str], list[str]]:
-    """Baselines that would take out more than half of what can be scored, and what is left out, in words.
+def too_poor(scored: Mapping[str, NDArray[np.bool_]], forecasts: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the names of baselines that must be left out, and descriptions of all that is left out.
 
-    What a baseline lacks is left out for all forecasts, so that all are of the same weather, unless it is that much: then the baseline is.
+    All forecasts and baselines are scored at the same initial times and lead times, so that they are scored on the same weather. Those that
+    a baseline lacks are therefore left out for all. But if a baseline lacks more than half of those of the forecasts, the baseline itself
+    is left out.
 
     Args:
-        there: by forecast and baseline, which starts and lead times it has scores at, (time, prediction_timedelta).
-        forecasts: those that are no baselines.
+        scored: by name of forecast or baseline, at which initial times and lead times it has scores, (time, prediction_timedelta).
+        forecasts: the names that are not baselines.
     """
-    pairs = np.all([there[name] for name in forecasts], axis=0)
+    pairs = np.all([scored[name] for name in forecasts], axis=0)
     poor, words = [], []
-    for name in there:
-        if lacking := int((pairs & ~there[name]).sum()):
+    for name in scored:
+        if lacking := int((pairs & ~scored[name]).sum()):
             if 2 * lacking > pairs.sum():
                 poor.append(name)
                 words.append(f"{name}, missing at {lacking} of {pairs.sum()} starts and lead times")
@@ -96,5 +104,5 @@ def too_poor(there: Mapping[str, NDArray[np.bool_]], forecasts: Collection[str])
 
 
 def _evenly(values: Indices, count: int) -> Indices:
-    """At most ``count`` of them, from the first to the last."""
+    """Return at most ``count`` of the values, evenly chosen from the first to the last."""
     return values[np.unique(np.linspace(0, values.size - 1, min(count, values.size)).round().astype(int))]

@@ -1,4 +1,4 @@
-"""How sure a mean over start dates is."""
+"""Confidence intervals of means over initial times, from a block bootstrap."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import xarray as xr
 from numpy.typing import NDArray
 
 DRAWS = 1000
+"""Number of bootstrap samples."""
 BLOCK = np.timedelta64(48, "h")
-"""Weather of start dates closer than this is much the same."""
-AT_ONCE = np.timedelta64(0, "h")
+"""Shortest block of initial times. The weather at initial times closer than this is correlated."""
+NO_LEAD = np.timedelta64(0, "h")
 BOUNDS = (0.025, 0.975)
+"""Quantiles at the ends of an interval."""
 
 
-def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = AT_ONCE, draws: int = DRAWS) -> xr.DataArray:
-    """Weights of start dates in bootstrap samples of circular blocks of them (Politis and Romano 1992), (draw, time), each row of sum 1.
+def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = NO_LEAD, draws: int = DRAWS) -> xr.DataArray:
+    """Return the weights of initial times in circular block bootstrap samples (Politis and Romano 1992), (draw, time); each row has sum 1.
 
-    The same dates for everything that is compared, so that differences are of the same weather.
+    The draws depend only on the arguments (seed 0). So everything that is compared is drawn at the same initial times, and differences are
+    between scores of the same weather.
 
     Args:
-        times: start dates, evenly spaced but for rounding.
-        lead: the longest lead time; what is verified at the same time belongs together, so blocks are :data:`BLOCK` and this long.
-        draws: how many samples.
+        times: initial times, evenly spaced except for rounding.
+        lead: the longest lead time. Forecasts with a common valid time belong in one block, so a block lasts :data:`BLOCK` plus this.
+        draws: number of bootstrap samples.
     """
     count = times.size
     spacing = (times[-1] - times[0]) / max(1, count - 1)
@@ -34,21 +37,21 @@ def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = AT_ONCE,
     return xr.DataArray(weights, dims=("draw", "time"), coords={"time": times})
 
 
-def resampled(sums: xr.Dataset, weights: xr.DataArray, there: xr.DataArray | None = None) -> xr.Dataset:
-    """Means of statistics over each bootstrap sample of dates: ``time`` is replaced by ``draw``.
+def resampled(statistics: xr.Dataset, weights: xr.DataArray, scored: xr.DataArray | None = None) -> xr.Dataset:
+    """Return the means of statistics over each bootstrap sample, with ``draw`` instead of ``time``.
 
     Args:
-        sums: statistics by start.
+        statistics: by initial time.
         weights: from :func:`block_weights`.
-        there: which dates count, at each lead time (time, prediction_timedelta); default: all.
+        scored: which initial times count at each lead time, bool (time, prediction_timedelta); default: all.
     """
-    if there is None:
-        return xr.Dataset({name: xr.dot(field, weights, dim="time") for name, field in sums.data_vars.items()})
-    share = xr.dot(there.astype(float), weights, dim="time")
-    share = share.where(share > 0)  # a sample may have none of them: too few to tell how sure the mean is
-    return xr.Dataset({name: xr.dot(field.where(there, 0), weights, dim="time") / share for name, field in sums.data_vars.items()})
+    if scored is None:
+        return xr.Dataset({name: xr.dot(field, weights, dim="time") for name, field in statistics.data_vars.items()})
+    share = xr.dot(scored.astype(float), weights, dim="time")
+    share = share.where(share > 0)  # NaN if a sample has no initial time that counts: there are too few for an interval
+    return xr.Dataset({name: xr.dot(field.where(scored, 0), weights, dim="time") / share for name, field in statistics.data_vars.items()})
 
 
 def interval(values: xr.DataArray) -> xr.DataArray:
-    """95 % of the draws, with a dimension ``bound`` (low, high)."""
+    """Return the interval that holds 95 % of the draws, with ``bound`` (low, high) instead of ``draw``."""
     return values.quantile(list(BOUNDS), dim="draw", skipna=False).rename(quantile="bound").assign_coords(bound=["low", "high"])

@@ -1,4 +1,4 @@
-"""Two forecasts of the same dates: how much better one is than the other, and how sure that is."""
+"""Differences between the scores of two forecasts of the same initial times, with intervals and p-values."""
 
 from __future__ import annotations
 
@@ -11,47 +11,51 @@ from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.statistics import BOTH, GLOBE, metrics
 
-COMPARED = ("crps_fair", "rmse", "energy_score")
-NEEDED = ("crps_fair", "squared_error", "squared_error_debiased", "variance", "energy_score")
+COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
+COMPARED_STATISTICS = ("crps_fair", "squared_error", "squared_error_debiased", "variance", "energy_score")
+"""Statistics from which these metrics are computed."""
 AGREEMENT = 1e-5
-"""Relative; how well the scores of a forecast that both have must agree."""
+"""Largest relative difference between the scores of persistence, which must be equal, in both data sets."""
 
 
 def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
-    """Differences of scores over the globe, of both components, at the lead times that both have, over the starts that both have, as rows.
-
-    Each row has the scores of both, the difference ``first - second`` (below zero the first is better), its 95 % interval and p, the
-    probability of as large a difference if there were none: both from block bootstrap samples of the start dates, the same for both
-    forecasts (:func:`block_weights`), p from the samples' deviations from the difference found.
+    """Compare global scores of both wind components at common lead times, averaged over common initial times.
 
     Args:
-        first, second: statistics by start of each and of what stood beside it, (forecast, time, prediction_timedelta, ...); the first of
-            their forecasts are compared.
+        first, second: statistics by initial time, (forecast, time, prediction_timedelta, ...). The first forecast of ``first`` is compared
+            with the first forecast of ``second``.
+
+    Returns:
+        One row for each lead time and metric: both scores, the difference ``first - second`` (below zero the first is better), its 95 %
+        interval, and p, the probability of a difference at least as large if the true difference is zero. Interval and p come from block
+        bootstrap samples of the initial times, the same for both forecasts (:func:`block_weights`). p is the share of samples whose
+        difference deviates from the observed one by at least its size.
 
     Raises:
-        UserError: if they have no start or lead time in common, or were scored against other truth.
+        UserError: if they have no initial time or no lead time in common, or were scored against different truth.
     """
     times = np.intersect1d(first["time"].values, second["time"].values)
     leads = np.intersect1d(first["prediction_timedelta"].values, second["prediction_timedelta"].values)
     if not times.size or not leads.size:
         raise UserError(f"the two have no {'lead' if times.size else 'start'} time in common")
     ours, theirs = (
-        one[list(NEEDED)].sel(time=times, prediction_timedelta=leads, region=GLOBE).sel(variable=BOTH) for one in (first, second)
+        one[list(COMPARED_STATISTICS)].sel(time=times, prediction_timedelta=leads, region=GLOBE).sel(variable=BOTH)
+        for one in (first, second)
     )
     _require_same_truth(ours, theirs)
     both = xr.concat([one.isel(forecast=0, drop=True) for one in (ours, theirs)], dim="which")
-    there = both["crps_fair"].notnull().all("which")
-    found = metrics(both.where(there).mean("time"))
-    drawn = metrics(resampled(both, block_weights(times, leads.max()), there))
+    scored = both["crps_fair"].notnull().all("which")
+    scores = metrics(both.where(scored).mean("time"))
+    drawn = metrics(resampled(both, block_weights(times, leads.max()), scored))
     rows = []
-    for name in COMPARED:
-        difference = found[name].isel(which=0) - found[name].isel(which=1)
+    for name in COMPARED_METRICS:
+        difference = scores[name].isel(which=0) - scores[name].isel(which=1)
         draws = drawn[name].isel(which=0) - drawn[name].isel(which=1)
         bounds = interval(draws)
-        chance = (abs(draws - difference) >= abs(difference)).mean("draw")
+        p_value = (abs(draws - difference) >= abs(difference)).mean("draw")
         for lead in leads:
             at = {"prediction_timedelta": lead}
-            values = [float(value) for value in found[name].sel(at)]
+            values = [float(value) for value in scores[name].sel(at)]
             rows.append(
                 {
                     "lead_hours": int(lead / np.timedelta64(1, "h")),
@@ -60,20 +64,24 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
                     "second": values[1],
                     "difference": float(difference.sel(at)),
                     "interval": [float(bound) for bound in bounds.sel(at)],
-                    "p": float(chance.sel(at)),
-                    "starts": int(there.sel(at).sum()),
+                    "p": float(p_value.sel(at)),
+                    "starts": int(scored.sel(at).sum()),
                 }
             )
     return sorted(rows, key=lambda row: row["lead_hours"])
 
 
 def _require_same_truth(first: xr.Dataset, second: xr.Dataset) -> None:
-    """What stood beside both, such as persistence, must have the same scores."""
+    """Check that persistence, if both data sets have it, has the same scores in both.
+
+    Raises:
+        UserError: if it has not.
+    """
     if "persistence" not in first["forecast"] or "persistence" not in second["forecast"]:
         return
     scores = [one["crps_fair"].sel(forecast="persistence").values for one in (first, second)]
     both = np.isfinite(scores[0]) & np.isfinite(scores[1])
     if not np.allclose(scores[0][both], scores[1][both], rtol=AGREEMENT):
         raise UserError(
-            "the two were scored against different truth, or on different parts of the globe: persistence has other scores in each"
+            "the two were scored against different truth, or on different parts of the globe: their scores of persistence differ"
         )

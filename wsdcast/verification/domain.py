@@ -1,4 +1,7 @@
-"""The part of the globe where forecasts and truth have values, for a land mask or a region is no gap: scores are of that part alone."""
+"""The part of the globe that is scored: the points at which forecast and truth have values.
+
+Points that are masked, or outside a region, are not gaps. They are left out of the scores.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +16,43 @@ from wsdcast.verification.truth import Truth
 Field = NDArray[np.floating]
 Inside = NDArray[np.bool_]
 
-LOOKED_AT = 4
-"""Starts, and lead times of each, that tell where a forecast has values."""
+POSITIONS_READ = 4
+"""Number of initial times, and of lead times of each, that are read to see where a forecast has values."""
 
 
 def defined(fields: Field) -> Inside:
-    """Where any of some fields (..., channel, latitude, longitude) has both components, (latitude, longitude)."""
-    there = np.isfinite(fields).all(axis=-3)
-    return np.asarray(np.any(there, axis=tuple(range(there.ndim - 2))))
+    """Return at which points any of the fields (..., channel, latitude, longitude) has both components, (latitude, longitude)."""
+    has_values = np.isfinite(fields).all(axis=-3)
+    return np.asarray(np.any(has_values, axis=tuple(range(has_values.ndim - 2))))
 
 
 def spread(count: int) -> NDArray[np.intp]:
-    """Positions of at most :data:`LOOKED_AT` of so many, from the first to the last."""
-    return np.unique(np.linspace(0, count - 1, min(LOOKED_AT, count)).round().astype(int))
+    """Return at most :data:`POSITIONS_READ` positions, evenly spread from 0 to ``count - 1``."""
+    return np.unique(np.linspace(0, count - 1, min(POSITIONS_READ, count)).round().astype(int))
 
 
 def domain_of(forecast: StoredForecast, truth: Truth) -> Inside | None:
-    """Points that have values in any member of some starts and lead times, and in the truth of any of these, (latitude, longitude).
+    """Return the points with values in both the forecast and the truth, bool (latitude, longitude); None if that is everywhere or nowhere.
 
-    What a chunk that was lost leaves out of one start is there in others, and stays a gap. None if it is the whole globe, or nowhere.
+    A few initial times and lead times are read. A point counts if any of them, and any member, has values there. So a chunk that is missing
+    at one initial time does not change the domain, and is treated as a gap.
     """
-    ours, true = np.zeros((2, *truth.grid.shape), dtype=bool)
+    of_forecast, of_truth = np.zeros((2, *truth.grid.shape), dtype=bool)
     for row in spread(forecast.times.size):
         for lead in spread(forecast.leads.size):
-            ours |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
-            true |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
-            if ours.all() and true.all():
+            of_forecast |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
+            of_truth |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
+            if of_forecast.all() and of_truth.all():
                 return None
-    inside = ours & true
+    inside = of_forecast & of_truth
     return inside if inside.any() else None
 
 
 def in_words(grid: Grid, inside: Inside) -> tuple[float, str]:
-    """The share of the globe's area that is scored, and a line that says so and what has no scores there."""
+    """Return the share of the globe's area that is scored, and a line that says so and names regions and scores that are missing."""
     share = float((grid.area_weights[:, None] * inside).mean())
-    whole, part = (np.isfinite(region_weights(grid, where).sum(axis=(1, 2))) for where in (None, inside))
-    empty = [name for name, there, left in zip(REGIONS, whole, part, strict=True) if there and not left]
+    on_grid, scored = (np.isfinite(region_weights(grid, points).sum(axis=(1, 2))) for points in (None, inside))
+    empty = [name for name, has_cells, has_scores in zip(REGIONS, on_grid, scored, strict=True) if has_cells and not has_scores]
     without = f"; no point in {', '.join(empty)}" if empty else ""
     return share, (
         f"{100 * share:.3g} % of the globe, where forecast and truth have values{without}; spectra and kinetic energy need the whole globe"

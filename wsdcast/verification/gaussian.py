@@ -1,4 +1,4 @@
-"""Score of a forecast that is a Gaussian at each point, such as one step of the moments network."""
+"""CRPS of a forecast that is a Gaussian at each point, such as one step of the moments network."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ Field = NDArray[np.floating]
 
 
 def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
-    """CRPS of N(mean, std^2) in closed form (Gneiting and Raftery 2007, Eq. 21), in the unit of the truth; any shapes that broadcast.
+    """Return the CRPS of N(mean, std^2) in closed form (Gneiting and Raftery 2007, Eq. 21), in the unit of the truth.
 
-    Where std is 0 it is the absolute error.
+    With z = (y - mean) / std it is std (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)). Where std is 0 it is the absolute error. The shapes of
+    the arguments must broadcast.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         score = properscoring.crps_gaussian(truth, mean, std)
@@ -30,16 +31,16 @@ def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
 
 
 def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
-    """CRPS in closed form of a Gaussian forecast one step ahead, averaged over starts, (variable, region), m s-1.
+    """Return the closed-form CRPS of a Gaussian forecast one time step ahead, averaged over initial times, (variable, region), m s-1.
 
     Args:
-        forecast: has ``<variable>_mean`` and ``<variable>_std``, (time, latitude, longitude).
-        truth: starts without it are left out.
+        forecast: has ``<variable>_mean`` and ``<variable>_std``, (time, latitude, longitude), by initial time.
+        truth: of the same grid. Initial times without truth one step later are left out of the average.
     """
-    starts: NDArray[np.datetime64] = forecast["time"].values
-    true = truth.at(starts + STEP)
+    initial_times: NDArray[np.datetime64] = forecast["time"].values
+    true = truth.at(initial_times + STEP)
     weights = region_weights(truth.grid).reshape(len(REGIONS), -1)
-    mean, std = (np.stack([forecast[f"{name}_{what}"].values for name in VARIABLES], axis=1) for what in ("mean", "std"))
+    mean, std = (np.stack([forecast[f"{name}_{moment}"].values for name in VARIABLES], axis=1) for moment in ("mean", "std"))
     scores = gaussian_crps(mean, std, true).reshape(*mean.shape[:2], -1) @ weights.T
     dimensions, coordinates = ("time", "variable", "region"), {"variable": list(VARIABLES), "region": list(REGIONS)}
     components = xr.DataArray(scores, dims=dimensions, coords=coordinates).mean("time")

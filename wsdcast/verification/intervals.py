@@ -1,4 +1,4 @@
-"""How sure scores are: intervals over start dates, and skill against other forecasts of the same dates."""
+"""Confidence intervals of scores over initial times, and skill against other forecasts of the same initial times."""
 
 from __future__ import annotations
 
@@ -11,52 +11,50 @@ from wsdcast.data.store.zarr_store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.spectra import wavelength_of_degree, wavelength_of_wavenumber
-from wsdcast.verification.statistics import ABOUT, GLOBE, VECTOR, metrics, scored_pairs, with_both
+from wsdcast.verification.statistics import ABOUT, GLOBE, VECTOR, WITH_INTERVALS, metrics, scored_pairs, with_both
 
 BY_START = "_by_start"
-"""Ending of the names of statistics by start, to tell them from metrics."""
-SUMMED = ("crps_fair", "crps_standard", "bias", "squared_error", "squared_error_debiased", "variance")
-JOINT = ("energy_score", "variogram_score", "brier_score")
+"""Suffix of the names of the statistics by initial time in ``scores.nc``, which tells them from metrics."""
 SKILFUL = ("crps_fair", "energy_score")
-"""Scores whose skill, 1 - score / score of the reference, is computed."""
+"""Metrics that have a skill, 1 - score / score of the reference."""
 
 
-def scores_of(sums: xr.Dataset) -> xr.Dataset:
-    """Metrics of the mean over starts with intervals, (forecast, prediction_timedelta, variable, region), and the statistics by start.
+def scores_of(statistics: xr.Dataset) -> xr.Dataset:
+    """Return the contents of ``scores.nc``: metrics with intervals and skill, and the statistics by initial time (suffix :data:`BY_START`).
 
     Args:
-        sums: statistics, (forecast, time, prediction_timedelta, ...); the first forecast is compared with the others. Their attributes are
-            passed on.
+        statistics: of all forecasts, (forecast, time, prediction_timedelta, ...). Skill is computed over every forecast but the first.
+            The attributes are copied to the result.
     """
-    attributes = sums.attrs
-    there, sums = scored_pairs(sums), with_both(sums)
-    names = [str(name) for name in sums["forecast"].values]
-    mean = sums.mean("time")
-    scores = with_intervals(metrics(mean).merge(kinetic_energy_metrics(mean)), sums, names[1:])
-    scores = scores.merge(sums.rename({name: f"{name}{BY_START}" for name in sums.data_vars}), join="outer")
+    attributes = statistics.attrs
+    scored, statistics = scored_pairs(statistics), with_both(statistics)
+    names = [str(name) for name in statistics["forecast"].values]
+    mean = statistics.mean("time")
+    scores = with_intervals(metrics(mean).merge(kinetic_energy_metrics(mean)), statistics, names[1:])
+    scores = scores.merge(statistics.rename({name: f"{name}{BY_START}" for name in statistics.data_vars}), join="outer")
     for name, (long_name, unit) in ABOUT.items():
         scores[name].attrs = {"long_name": long_name, "units": unit}
-    scores["pairs"] = there.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
+    scores["pairs"] = scored.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
     for along, wavelength in (("wavenumber", wavelength_of_wavenumber), ("degree", wavelength_of_degree)):
         length = (along, wavelength(scores[along].values), {"long_name": f"wavelength of a {along}", "units": "km"})
         scores = scores.assign_coords({f"wavelength_of_{along}": length})
     return scores.assign_attrs(title="scores of 10 m wind ensemble forecasts", **attributes)
 
 
-def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[str]) -> xr.Dataset:
-    """Scores with ``_interval`` (bound: low, high), and with their ``_skill`` over each reference and its interval.
+def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Sequence[str]) -> xr.Dataset:
+    """Return the scores with their 95 % intervals (``_interval``, by ``bound``: low, high), and their ``_skill`` over each reference.
 
-    Intervals hold 95 % of bootstrap samples of start dates, in blocks (:func:`block_weights`), the same for all forecasts, so that skill is
-    known better than the scores that it is made of.
+    Intervals hold 95 % of bootstrap samples of the initial times, drawn in blocks (:func:`block_weights`). All forecasts are drawn at the
+    same initial times. Their errors have much in common, so the interval of a skill is narrower than those of the two scores suggest.
 
     Args:
-        scores: from the mean of ``sums`` over time.
-        sums: statistics, (forecast, time, prediction_timedelta, ...).
-        references: names of forecasts.
+        scores: metrics of the mean of ``statistics`` over time.
+        statistics: (forecast, time, prediction_timedelta, ...).
+        references: names of the forecasts over which skill is computed.
     """
-    weights = block_weights(sums["time"].values, sums["prediction_timedelta"].values.max())
-    drawn = metrics(resampled(sums[[*SUMMED, *JOINT]], weights, scored_pairs(sums)))
-    found = scores.merge(xr.Dataset({f"{name}_interval": interval(values) for name, values in drawn.data_vars.items()}))
+    weights = block_weights(statistics["time"].values, statistics["prediction_timedelta"].values.max())
+    drawn = metrics(resampled(statistics[list(WITH_INTERVALS)], weights, scored_pairs(statistics)))
+    result = scores.merge(xr.Dataset({f"{name}_interval": interval(values) for name, values in drawn.data_vars.items()}))
     if references:
         dimension = xr.IndexVariable("reference", list(references))
         for name in SKILFUL:
@@ -65,31 +63,31 @@ def with_intervals(scores: xr.Dataset, sums: xr.Dataset, references: Sequence[st
                 over = [values.sel(forecast=reference, drop=True) for reference in references]
                 return 1 - values / xr.concat(over, dim=dimension)
 
-            found[f"{name}_skill"] = skill(scores[name])
-            found[f"{name}_skill_interval"] = interval(skill(drawn[name]))
-    return found
+            result[f"{name}_skill"] = skill(scores[name])
+            result[f"{name}_skill_interval"] = interval(skill(drawn[name]))
+    return result
 
 
 def as_table(scores: xr.Dataset) -> pd.DataFrame:
-    """One row for each metric of a forecast, variable, region and lead time: value, and low and high where there is an interval."""
+    """Return the rows of ``scores.csv``: one for each forecast, variable, region, lead time and metric, with its value and interval."""
     axes = {"forecast", "variable", "region", "prediction_timedelta"}
-    beside = ["lag", "threshold", "reference", "part"]
+    further_axes = ["lag", "threshold", "reference", "part"]
     rows = []
     for name, field in scores.data_vars.items():
-        if not axes - {"variable", "region"} <= set(field.dims) <= axes | set(beside):
+        if not axes - {"variable", "region"} <= set(field.dims) <= axes | set(further_axes):
             continue
         table = field.rename("value").to_dataframe().reset_index()
         if f"{name}_interval" in scores:
             bounds = scores[f"{name}_interval"]
             for bound in ("low", "high"):
                 table = table.merge(bounds.sel(bound=bound, drop=True).rename(bound).to_dataframe().reset_index())
-        # Some metrics are of a region as a whole, of a distance, of a threshold or over another forecast: that is part of their name.
-        suffix = table[[column for column in beside if column in table]].astype(str).agg(" ".join, axis=1)
+        # A row has no column for lag, threshold, reference forecast or part of the kinetic energy: they become part of the metric's name.
+        suffix = table[[column for column in further_axes if column in table]].astype(str).agg(" ".join, axis=1)
         table["metric"] = (f"{name} " + suffix).str.strip() if len(suffix) and suffix.any() else name
-        if "variable" not in table:  # strong wind is of speed, whole fields are of u and v together
+        if "variable" not in table:  # the Brier score is of wind speed; other metrics without variable are of u and v together
             table["variable"] = SPEED if name == "brier_score" else VECTOR
         rows.append(table.dropna(subset="value"))
-    whole = pd.concat(rows)
-    whole["lead_hours"] = (whole["prediction_timedelta"] / pd.Timedelta(hours=1)).astype(int)
+    table = pd.concat(rows)
+    table["lead_hours"] = (table["prediction_timedelta"] / pd.Timedelta(hours=1)).astype(int)
     columns = ["forecast", "variable", "region", "lead_hours", "metric", "value", "low", "high"]
-    return whole.reindex(columns=columns).fillna({"region": GLOBE})
+    return table.reindex(columns=columns).fillna({"region": GLOBE})

@@ -1,14 +1,15 @@
-"""Kinetic energy of wind by spherical-harmonic degree, of its rotational and its divergent part.
+"""Kinetic energy spectrum of wind by spherical-harmonic degree, for the rotational and the divergent part.
 
-On the unit sphere wind is (d chi / d east - d psi / d north, d chi / d north + d psi / d east): the divergent part has a potential chi,
-the rotational one a stream function psi. Both are sums of spherical harmonics, and each harmonic's gradient, scaled by
-1 / sqrt(l (l + 1)), has mean square 1 over the sphere; so the energy of degree l is half the sum of the squares of its coefficients.
+On the unit sphere wind is (d chi / d east - d psi / d north, d chi / d north + d psi / d east). The velocity potential chi gives the
+divergent part, the stream function psi the rotational part. Both are sums of spherical harmonics. The gradient of a harmonic of degree l,
+divided by sqrt(l (l + 1)), has mean square 1 over the sphere. So the energy of degree l is half the sum of the squares of its coefficients.
 
-Coefficients are found zonal wavenumber by zonal wavenumber, as those whose wind is closest to the given one in the mean square over area.
-For wind of degrees up to :func:`truncation` that is exact to rounding, on the equiangular grids too, where a sum with the best possible
-weights would be exact to half of that degree alone. The problem is a tame one: the condition number is below 2, so noise is not amplified.
-What the grid cannot resolve folds into the highest degrees, as in any spectrum of samples: wind of energy like l^-3 that is sampled without
-being averaged over cells has 15 % too much at five sixths of the truncation.
+For each zonal wavenumber, least squares weighted by area give the coefficients whose wind is closest to the given wind. For wind of degrees
+up to :func:`truncation` this is exact to rounding, on equiangular grids too. There a quadrature with the best possible weights is exact
+only to half of that degree. The least-squares problem is well conditioned (condition number below 2), so noise is not amplified.
+
+What the grid cannot resolve is aliased to the highest degrees, as in any spectrum of samples. Wind with energy proportional to l^-3 that is
+sampled without being averaged over cells has 15 % too much energy at five sixths of the truncation.
 """
 
 from __future__ import annotations
@@ -28,82 +29,85 @@ Field = NDArray[np.floating]
 
 PARTS = ("rotational", "divergent", "total")
 
-AT_ONCE = 64
-"""Fields that are transformed together: as many as stay in the processor's cache."""
+FIELDS_PER_BLOCK = 64
+"""Number of fields that are transformed together, so that they stay in the processor's cache."""
 
 
 def truncation(grid: Grid) -> int:
-    """The highest degree that the grid tells from all lower ones: 119 on 240x121, 31 on 64x32.
+    """Return the highest degree that the grid can tell from all lower ones: 119 on 240x121, 31 on 64x32.
 
-    On a circle through the poles wind is a sum of sines and cosines of the angle from the pole, and rows tell as many of these apart as
-    there are of them; pole rows lie where the sines are zero, so two rows count for nothing. Round a circle of latitude two points
-    are needed to a wave.
+    Two conditions limit it. Along a meridian, wind is a sum of sines and cosines of the colatitude, and n rows determine n of these. On the
+    pole rows the sines are zero, so these two rows do not count. Along a latitude circle, a wave needs two points.
     """
     rows, columns = grid.shape
     return min(rows - 2 if grid.includes_poles else rows - 1, (columns - 1) // 2)
 
 
 def kinetic_energy(wind: Field, grid: Grid) -> tuple[Field, Field]:
-    """Energy of the rotational and of the divergent part by degree, m2 s-2.
+    """Return the kinetic energy of the rotational and of the divergent part by degree, m2 s-2.
 
-    Their sum over degrees is the area mean of (u^2 + v^2) / 2, up to what is of a degree above :func:`truncation`. At a pole u and v
-    depend on the longitude that one comes from; only the wave of wavenumber 1 there is a vector, and the rest of these rows is ignored.
+    The sum of both over degrees is the area mean of (u^2 + v^2) / 2, except for wind of degrees above :func:`truncation`. At a pole u and v
+    depend on the longitude along which one arrives. There only zonal wavenumber 1 describes a vector, and the other wavenumbers of pole
+    rows are ignored.
 
     Args:
         wind: (..., channel, latitude, longitude), u and v, m s-1.
         grid: of the fields.
 
     Returns:
-        Two arrays (..., degree) in float64, from degree 0, which has none.
+        Two arrays (..., degree) in float64. They begin with degree 0, whose energy is 0.
     """
     fields = wind.reshape(-1, *wind.shape[-3:])
     energy = np.zeros((2, fields.shape[0], truncation(grid) + 1))
     inverses = _inverses(grid, wind.dtype)
-    for first in range(0, fields.shape[0], AT_ONCE):
-        block = slice(first, first + AT_ONCE)
+    for first in range(0, fields.shape[0], FIELDS_PER_BLOCK):
+        block = slice(first, first + FIELDS_PER_BLOCK)
         circles = np.ascontiguousarray((fields[block, 0] + 1j * fields[block, 1]).transpose(2, 1, 0))
         waves = scipy.fft.fft(circles, axis=0, norm="forward", overwrite_x=True)  # (wavenumber, latitude, field)
         for order, (minus, plus) in enumerate(inverses):
-            # Of the coefficients of u - i v and u + i v, half the sum is i chi and half the difference is psi.
-            one, other = _apply(minus, waves[-order].conj()), _apply(plus, waves[order])
-            share = (1 if order == 0 else 2) / 8  # waves stand for those of negative wavenumber too
-            for part, coefficients in zip(energy, (one - other, one + other), strict=True):
-                part[block, -minus.shape[0] :] += share * (coefficients.real**2 + coefficients.imag**2).T
+            # Half the sum of the coefficients of u - i v and u + i v is i chi, and half their difference is psi.
+            of_minus, of_plus = _apply(minus, waves[-order].conj()), _apply(plus, waves[order])
+            factor = (1 if order == 0 else 2) / 8  # a wave also represents that of the negative wavenumber
+            for part, coefficients in zip(energy, (of_minus - of_plus, of_minus + of_plus), strict=True):
+                part[block, -minus.shape[0] :] += factor * (coefficients.real**2 + coefficients.imag**2).T
     rotational, divergent = energy.reshape(2, *wind.shape[:-3], -1)
     return rotational, divergent
 
 
 def _apply(table: Field, columns: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
-    """A real matrix times a complex one, as one real product of twice the columns."""
+    """Return the product of a real and a complex matrix, computed as one real product with twice the columns."""
     return (table @ columns.view(table.dtype)).view(columns.dtype)
 
 
 @lru_cache(maxsize=4)
 def _inverses(grid: Grid, dtype: np.dtype[np.floating]) -> list[tuple[Field, Field]]:
-    """For each wavenumber m, what takes u - i v and u + i v on a meridian to their coefficients, each (degree from m or 1, latitude)."""
+    """Return for each wavenumber m the matrices from u - i v and u + i v along a meridian to coefficients, each (degree, latitude).
+
+    Degrees begin with m, or with 1 for m = 0.
+    """
     highest = truncation(grid)
     _, over_cosine, derivatives = legendre_tables(highest, grid.latitude)
     degree = np.arange(highest + 1)
     scale = 1 / np.sqrt(np.maximum(1, degree * (degree + 1)))
     root = np.sqrt(grid.area_weights)[:, None]
-    found = []
+    inverses = []
     for order in degree:
         east = order * over_cosine[order] * scale
         north = derivatives[order] * scale
-        there = slice(max(1, order), None)
-        minus, plus = (np.linalg.pinv(root * table[:, there]) * root.T for table in (east - north, east + north))
-        found.append((minus.astype(dtype), plus.astype(dtype)))
-    return found
+        degrees = slice(max(1, order), None)
+        minus, plus = (np.linalg.pinv(root * table[:, degrees]) * root.T for table in (east - north, east + north))
+        inverses.append((minus.astype(dtype), plus.astype(dtype)))
+    return inverses
 
 
 def kinetic_energy_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
-    """``kinetic_energy``, the mean over members, and ``kinetic_energy_truth``, both (prediction_timedelta, part, degree), m2 s-2.
+    """Return ``kinetic_energy`` (mean over members) and ``kinetic_energy_truth``, both (prediction_timedelta, part, degree), m2 s-2.
 
     Args:
         ensemble: (member, lead, channel, latitude, longitude), m s-1.
         truth: (lead, channel, latitude, longitude).
         grid: of the fields.
-        inside: points with values; where these are a part of the globe (not None), all is NaN.
+        inside: points with values, (latitude, longitude); None for the whole globe. The energy needs the whole globe, and is NaN otherwise.
     """
     degrees = np.arange(truncation(grid) + 1)
 
@@ -113,25 +117,29 @@ def kinetic_energy_statistics(ensemble: Field, truth: Field, grid: Grid, inside:
         rotational, divergent = kinetic_energy(wind, grid)
         return np.stack([rotational, divergent, rotational + divergent], axis=-2)
 
-    wavy = ("prediction_timedelta", "part", "degree")
+    axes = ("prediction_timedelta", "part", "degree")
     return xr.Dataset(
         {
-            # Of members, never of their mean.
-            "kinetic_energy": (wavy, by_part(ensemble).mean(axis=0)),
-            "kinetic_energy_truth": (wavy, by_part(truth)),
+            # The mean energy of the members, never the energy of their mean, which is smooth.
+            "kinetic_energy": (axes, by_part(ensemble).mean(axis=0)),
+            "kinetic_energy_truth": (axes, by_part(truth)),
         },
         coords={"part": list(PARTS), "degree": degrees},
     )
 
 
 def kinetic_energy_metrics(mean: xr.Dataset) -> xr.Dataset:
-    """``kinetic_energy_ratio`` by degree from 1, and its deviations as in :func:`compared`, of statistics that were averaged over starts.
+    """Return ``kinetic_energy_ratio`` by degree from 1, and its deviations from 1 as in :func:`compared`.
 
-    A part that is all but missing has none: no ratio where it has less than a thousandth of its degree's energy, and no deviation where no
-    degree of it has a thousandth of all energy. The wind of the simulated planet has no divergence but from rounding.
+    A part of the wind that is almost zero has no ratio: at degrees at which it has less than a thousandth of the energy of both parts the
+    ratio is NaN. If no degree of it has a thousandth of the energy of all degrees, its deviations are NaN too. An example is the divergent
+    part on the simulated planet, which is rounding error.
+
+    Args:
+        mean: mean over initial times of :func:`kinetic_energy_statistics`.
     """
     power, truth = (mean[name].isel(degree=slice(1, None)) for name in ("kinetic_energy", "kinetic_energy_truth"))
     total = truth.sel(part="total", drop=True)
-    found = compared(power, truth, "degree", "kinetic_energy", whole=total)
-    found["kinetic_energy_ratio"] = found["kinetic_energy_ratio"].where(truth > ENERGETIC * total)
-    return found
+    result = compared(power, truth, "degree", "kinetic_energy", whole=total)
+    result["kinetic_energy_ratio"] = result["kinetic_energy_ratio"].where(truth > ENERGETIC * total)
+    return result

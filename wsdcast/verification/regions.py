@@ -1,4 +1,4 @@
-"""The regions of WeatherBench 2, as weights that turn a field into its area mean over each."""
+"""The regions of WeatherBench 2, as weights for area means."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ REGIONS: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "Europe": ((35, 75), (-12.5, 42.5)),
     "North America": ((25, 60), (240, 285)),
 }
-"""South and north, west and east, in degrees; a cell belongs to a region if its centre does. Extratropics do not have the tropics' edge."""
+"""(south, north), (west, east) in degrees. A cell belongs to the region of its centre. Centres at 20 degrees are in the tropics only."""
 
 
 def region_weights(grid: Grid, inside: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-    """Share of each cell in the area of each region, (region, latitude, longitude); NaN where there is no cell in it.
+    """Return the share of each cell in the area of each region, (region, latitude, longitude); NaN for a region without any cell.
 
     Args:
         grid: of the cells.
-        inside: those that count, (latitude, longitude); default: all.
+        inside: cells that count, (latitude, longitude); default: all.
     """
     weights = np.empty((len(REGIONS), *grid.shape))
     for weight, (name, ((south, north), (west, east))) in zip(weights, REGIONS.items(), strict=True):

@@ -1,4 +1,7 @@
-"""Scores forecasts start by start and a few lead times at once, so that memory is bounded by one chunk, and joins what was found."""
+"""Statistics of stored forecasts and of the baselines, computed one initial time after the other and joined.
+
+Only a few lead times of one initial time are in memory at a time, so memory is bounded.
+"""
 
 from __future__ import annotations
 
@@ -35,73 +38,76 @@ from wsdcast.verification.statistics import joint_statistics, scored_pairs, stat
 from wsdcast.verification.truth import Truth, open_truth
 
 LEADS_AT_ONCE = 8
+"""Number of lead times that are scored together."""
 
 Field = NDArray[np.floating]
 
 
 def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None = None) -> xr.Dataset:
-    """All statistics of one start at some lead times (:mod:`wsdcast.verification.statistics`).
+    """Return all statistics of one initial time at some lead times (:mod:`wsdcast.verification.statistics`).
 
-    At each lead time they are of the members that are left. They are NaN without truth, without members, and where one member of an
-    ensemble of several is left: fair CRPS and spread need two. Where some members are missing there is no rank histogram, since its ranks
-    would be others.
+    At each lead time the statistics use the members that remain, those without missing values. They are NaN without truth and without
+    members. They are also NaN if one member of a larger ensemble remains, because fair CRPS and spread need two. If any member is missing,
+    the rank histogram is NaN, because the number of ranks would differ.
 
     Args:
         ensemble: (member, lead, channel, latitude, longitude), NaN where a member was stopped.
         truth: (lead, channel, latitude, longitude), NaN where it is missing.
         grid: of both.
-        inside: points that count, (latitude, longitude); what is missing elsewhere is no gap. Default: all.
+        inside: points that count, (latitude, longitude). Missing values elsewhere are ignored. Default: all points.
     """
     if inside is not None:
         ensemble, truth = np.where(inside, ensemble, 0), np.where(inside, truth, 0)
-    there, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
-    if there.all() and known.all():
-        return _all(ensemble, truth, grid, inside)
-    found = []
+    present, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
+    if present.all() and known.all():
+        return _all_statistics(ensemble, truth, grid, inside)
+    parts = []
     for lead in range(truth.shape[0]):
-        members = there[:, lead] & known[lead]
-        here = slice(lead, lead + 1)
+        members = present[:, lead] & known[lead]
+        one_lead = slice(lead, lead + 1)
         enough = members.sum() >= min(2, ensemble.shape[0])
-        # Zeros stand for what is missing: they give the shape of the statistics.
-        scored = ensemble[members, here] if enough else np.zeros_like(ensemble[:1, here])
-        part = _all(scored, truth[here] if enough else np.zeros_like(truth[here]), grid, inside)
+        # Without enough members, statistics of zeros give the data set its shape. Their values become NaN below.
+        remaining = ensemble[members, one_lead] if enough else np.zeros_like(ensemble[:1, one_lead])
+        true = truth[one_lead] if enough else np.zeros_like(truth[one_lead])
+        part = _all_statistics(remaining, true, grid, inside)
         if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
             part["rank_histogram"] = xr.full_like(part["rank_histogram"], np.nan)
-        found.append(part.reindex(rank=np.arange(ensemble.shape[0] + 1)))
-    return xr.concat(found, dim="prediction_timedelta")
+        parts.append(part.reindex(rank=np.arange(ensemble.shape[0] + 1)))
+    return xr.concat(parts, dim="prediction_timedelta")
 
 
-def _all(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None) -> xr.Dataset:
-    return xr.merge([of(ensemble, truth, grid, inside) for of in (statistics, joint_statistics, kinetic_energy_statistics)])
+def _all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None) -> xr.Dataset:
+    return xr.merge([function(ensemble, truth, grid, inside) for function in (statistics, joint_statistics, kinetic_energy_statistics)])
 
 
-def joined(found: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
-    """Statistics of several forecasts of the same dates as one data set, with a dimension ``forecast``.
+def joined(by_forecast: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
+    """Return the statistics of several forecasts of the same initial times as one data set, with a dimension ``forecast``.
 
-    A start and lead time that any of them lacks is taken out for all, so that all are of the same weather.
+    If any forecast lacks statistics at an initial time and lead time, those of all are set to NaN, so that all are scored on the same
+    weather.
 
     Args:
-        found: by forecast, (time, prediction_timedelta, ...).
-        times: of the starts.
+        by_forecast: statistics by name of the forecast, (time, prediction_timedelta, ...).
+        times: initial times.
         leads: lead times.
     """
-    named = xr.IndexVariable("forecast", list(found))
-    whole = xr.concat(list(found.values()), dim=named, join="outer").assign_coords(time=times, prediction_timedelta=leads)
-    return whole.where(scored_pairs(whole))
+    names = xr.IndexVariable("forecast", list(by_forecast))
+    together = xr.concat(list(by_forecast.values()), dim=names, join="outer").assign_coords(time=times, prediction_timedelta=leads)
+    return together.where(scored_pairs(together))
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where everything lies that a start's scores are made from; small, so that it travels to the workers of a cluster.
+    """The sources of all data that are needed to score a forecast. The object is small, so that it can be sent to the workers of a cluster.
 
     Attributes:
-        forecasts: name and address of each, all of the same starts and lead times.
+        forecasts: name and address of each forecast. All have the same initial times and lead times.
         truth: source of the truth.
-        past_until: what of the truth is earlier, climatology may know.
+        past_until: the climatology uses only states of the truth before this time.
         scratch: directory where zipped files are unpacked.
-        domain: bits of the points that are scored, none for all of them.
+        domain: bits (:func:`numpy.packbits`) of the points that are scored; empty if all are.
     """
 
     forecasts: tuple[tuple[str, str], ...]
@@ -111,7 +117,7 @@ class Sources:
     domain: bytes = b""
 
     def inside(self, grid: Grid) -> Inside | None:
-        """Points that are scored, (latitude, longitude); None if all are."""
+        """Return the points that are scored, (latitude, longitude); None if all are."""
         if not self.domain:
             return None
         return np.unpackbits(np.frombuffer(self.domain, np.uint8), count=np.prod(grid.shape)).astype(bool).reshape(grid.shape)
@@ -119,7 +125,7 @@ class Sources:
 
 @lru_cache(maxsize=2)
 def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
-    """The forecasts and the truth, lazily.
+    """Return the forecasts by name, and the truth. Their fields are read when they are used.
 
     Raises:
         UserError: if one of them cannot be used, or they are on different grids.
@@ -136,9 +142,10 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
 
 
 def climate_of(truth: Truth, valid_times: NDArray[np.datetime64]) -> tuple[str, NDArray[np.intp]]:
-    """What stands for the climate, and positions of its states at all valid times (start, lead, member).
+    """Return the name of the climatology, and the positions of its states in the truth at all valid times, (time, lead, member).
 
-    Other years' same days where there are enough years; else past states, the same at all times.
+    With enough years it is the probabilistic climatology (:func:`other_years`), else the same past states at all times
+    (:func:`past_states`).
     """
     if (states := other_years(truth, valid_times)) is not None:
         return PROBABILISTIC_CLIMATOLOGY, states
@@ -149,49 +156,52 @@ def climate_of(truth: Truth, valid_times: NDArray[np.datetime64]) -> tuple[str, 
 def score_start(
     sources: Sources, row: int, time: np.datetime64, leads: NDArray[np.timedelta64], climate: tuple[str, NDArray[np.intp]]
 ) -> dict[str, xr.Dataset]:
-    """Statistics of each forecast from one start and of what costs nothing beside them, (prediction_timedelta, ...).
+    """Return the statistics of each forecast and each baseline from one initial time, (prediction_timedelta, ...).
 
     Args:
-        sources: of all.
-        row: position of the start in the forecasts.
-        time: the start.
+        sources: of forecasts and truth.
+        row: position of the initial time in the forecasts.
+        time: the initial time.
         leads: lead times.
-        climate: what it is called, and positions of its states in the truth (lead, member). Those with gaps are left out, their positions
-            being the attribute ``gaps`` of its statistics.
+        climate: name of the climatology, and positions of its states in the truth, (lead, member). States with gaps are left out; the
+            attribute ``gaps`` of the climatology's statistics has their positions.
     """
     forecasts, truth = opened(sources)
-    now, inside = truth.at(np.array([time])), sources.inside(truth.grid)
-    found: dict[str, list[xr.Dataset]] = {}
+    initial, inside = truth.at(np.array([time])), sources.inside(truth.grid)
+    parts: dict[str, list[xr.Dataset]] = {}
     gaps = set[int]()
     for first in range(0, leads.size, LEADS_AT_ONCE):
-        some = slice(first, min(first + LEADS_AT_ONCE, leads.size))
-        true = truth.at(time + leads[some])
-        ensembles = {name: forecast.read(row, some) for name, forecast in forecasts.items()}
-        ensembles[PERSISTENCE] = np.broadcast_to(now, (1, *true.shape))
+        chunk = slice(first, min(first + LEADS_AT_ONCE, leads.size))
+        true = truth.at(time + leads[chunk])
+        ensembles = {name: forecast.read(row, chunk) for name, forecast in forecasts.items()}
+        ensembles[PERSISTENCE] = np.broadcast_to(initial, (1, *true.shape))
         name, states = climate
         if states.size:
-            which, back = np.unique(states[some], return_inverse=True)
-            fields, whole = _read(sources, which.tobytes())
-            members = back.reshape(states[some].shape).T  # (member, lead)
+            positions, inverse = np.unique(states[chunk], return_inverse=True)
+            fields, whole = _read(sources, positions.tobytes())
+            members = inverse.reshape(states[chunk].shape).T  # (member, lead)
             ensembles[name] = fields[members]
             ensembles[CLIMATOLOGICAL_MEAN] = mean_of(ensembles[name], whole[members])
-            gaps |= set(which[~whole].tolist())
+            gaps |= set(positions[~whole].tolist())
         for name, ensemble in ensembles.items():
-            found.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
-        del ensembles, ensemble  # before the next are read
-    joint = {name: xr.concat(parts, dim="prediction_timedelta") for name, parts in found.items()}
+            parts.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
+        del ensembles, ensemble  # frees their memory before the next lead times are read
+    by_forecast = {name: xr.concat(chunks, dim="prediction_timedelta") for name, chunks in parts.items()}
     if gaps:
-        joint[climate[0]].attrs["gaps"] = sorted(gaps)
-    return joint
+        by_forecast[climate[0]].attrs["gaps"] = sorted(gaps)
+    return by_forecast
 
 
 @lru_cache(maxsize=1)
 def _read(sources: Sources, positions: bytes) -> tuple[Field, NDArray[np.bool_]]:
-    """States of the truth, and which have no gap; kept, for a climate that is the same at all times is asked for again and again."""
+    """Return states of the truth, and which of them have no gap.
+
+    The last result is cached, because a short record has the same climatology at all times.
+    """
     truth = opened(sources)[1]
     fields, inside = truth.read(np.frombuffer(positions, dtype=np.intp)), sources.inside(truth.grid)
-    there = np.isfinite(fields) if inside is None else np.isfinite(fields) | ~inside
-    return fields, np.asarray(np.all(there, axis=(1, 2, 3)))
+    complete = np.isfinite(fields) if inside is None else np.isfinite(fields) | ~inside
+    return fields, np.asarray(np.all(complete, axis=(1, 2, 3)))
 
 
 def _extent(grid: Grid) -> str:
@@ -206,57 +216,57 @@ def statistics_by_start(
     scheduler: str | None,
     workers: int | None,
 ) -> xr.Dataset:
-    """Statistics of all forecasts and baselines, (forecast, time, prediction_timedelta, ...), start by start.
+    """Return the statistics of all forecasts and baselines by initial time, (forecast, time, prediction_timedelta, ...).
+
+    The attribute ``left_out`` of the result says in words which baselines, or which of their times and states, were missing, if any were.
 
     Args:
-        sources: of what is to be scored.
-        times, leads: of all of them.
-        streamed: statistics by start that are there already.
+        sources: of the forecasts to be scored, and of the truth.
+        times, leads: initial times and lead times of all forecasts.
+        streamed: statistics by initial time of the forecasts that have been scored already, by name.
         scheduler, workers: as for :func:`wsdcast.score`.
 
-    Returns:
-        They; the attribute ``left_out`` says in words what of the baselines was missing, if anything was.
-
     Raises:
-        UserError: if there is no start and lead time with all forecasts and the truth, naming what lacks it.
+        UserError: if no initial time and lead time has the truth and all forecasts; the message names what is missing.
     """
     climate, states = climate_of(opened(sources)[1], times[:, None] + leads)
     tasks = [(sources, row, time, leads, (climate, states[row])) for row, time in enumerate(times)]
     parts: dict[str, list[xr.Dataset]] = {}
     gaps = set[int]()
-    for found in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
-        for name, part in found.items():
+    for by_forecast in track(_in_turn(score_start, tasks, scheduler, workers), "scoring", times.size):
+        for name, part in by_forecast.items():
             gaps |= set(part.attrs.pop("gaps", []))
             parts.setdefault(name, []).append(part)
-    scored = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
+    parts_by_forecast = streamed | {name: xr.concat(starts, dim="time", join="outer") for name, starts in parts.items()}
     forecasts = [*(name for name, _ in sources.forecasts), *streamed]
-    whole = {name: scored[name] for name in dict.fromkeys((*forecasts, *scored))}  # the first is the one that the report is about
-    there = {name: of["crps_fair"].isel(variable=0, region=0).notnull().values for name, of in whole.items()}
-    if not np.all([there[name] for name in forecasts], axis=0).any():
-        if not any(has.any() for has in there.values()):
+    # The first is the forecast that the report is about.
+    whole = {name: parts_by_forecast[name] for name in dict.fromkeys((*forecasts, *parts_by_forecast))}
+    scored = {name: part["crps_fair"].isel(variable=0, region=0).notnull().values for name, part in whole.items()}
+    if not np.all([scored[name] for name in forecasts], axis=0).any():
+        if not any(has.any() for has in scored.values()):
             raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
-        empty = [name for name in forecasts if not there[name].any()]
-        which = f"{', '.join(empty)} has" if empty else "the forecasts together have"
-        raise UserError(f"{which} no start and lead time with two members that have values at all points at which the forecast has any")
-    poor, left_out = too_poor(there, forecasts)
+        empty = [name for name in forecasts if not scored[name].any()]
+        lacking = f"{', '.join(empty)} has" if empty else "the forecasts together have"
+        raise UserError(f"{lacking} no start and lead time with two members that have values at all points at which the forecast has any")
+    poor, left_out = too_poor(scored, forecasts)
     if gaps:
         left_out.append(f"{len(gaps)} of {np.unique(states).size} past states, which have gaps")
-    sums = joined({name: of for name, of in whole.items() if name not in poor}, times, leads)
-    sums.attrs = {"left_out": "; ".join(left_out)} if left_out else {}
-    return sums
+    together = joined({name: part for name, part in whole.items() if name not in poor}, times, leads)
+    together.attrs = {"left_out": "; ".join(left_out)} if left_out else {}
+    return together
 
 
 def _in_turn(function: Callable[..., Any], tasks: list[tuple[Any, ...]], scheduler: str | None, workers: int | None) -> Iterator[Any]:
-    """Results in order: one by one here, or as many at once as a cluster has workers."""
+    """Yield the results in order: computed in this process one after the other, or in parallel by the workers of a cluster."""
     if scheduler is None and workers is None:
         yield from (function(*task) for task in tasks)
         return
-    with at_work(scheduler, workers, "") as how:
-        yield from compute(*(delayed(function)(*task) for task in tasks), **how)
+    with at_work(scheduler, workers, "") as options:
+        yield from compute(*(delayed(function)(*task) for task in tasks), **options)
 
 
 def fields_of(sources: Sources) -> Callable[[int], tuple[Field, Field]] | None:
-    """For each number of a start the members of the first forecast and the truth; None if its fields were not kept."""
+    """Return a function from the position of an initial time to the first forecast's members and the truth; None if no fields were kept."""
     forecasts, truth = opened(sources)
     if not forecasts:
         return None

@@ -1,4 +1,4 @@
-"""Spectra beside those of the truth, and how long the waves in them are."""
+"""Comparison of power spectra with those of the truth, and the wavelengths that belong to wavenumbers and degrees."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from numpy.typing import ArrayLike, NDArray
 from wsdcast.data.grid import EARTH_RADIUS
 
 ENERGETIC = 1e-3
-"""Waves with a smaller share of the truth's energy are left out where spectra are summed up in one number."""
+"""A wave is energetic if it has more than this share of the truth's energy. Only these count when a spectrum is reduced to one number."""
 
 
 def compared(power: xr.DataArray, truth: xr.DataArray, along: str, name: str, whole: xr.DataArray | None = None) -> xr.Dataset:
-    """How a mean spectrum differs from the truth's.
+    """Return the ratio of a mean spectrum to that of the truth, and its deviation from 1.
 
     Args:
-        power, truth: spectra without wave 0, averaged over all that is to be averaged: ratios come last.
-        along: their dimension of waves.
-        name: what results are called.
-        whole: the spectrum that ``truth`` is a part of; default: itself.
+        power, truth: spectra without wave 0, after all averaging: ratios are taken last.
+        along: their dimension of wavenumbers or degrees.
+        name: first part of the names of the results.
+        whole: the spectrum of which ``truth`` is a part, for the share of the energy; default: ``truth``.
 
     Returns:
-        ``{name}_ratio`` by wave; and over the waves that hold more than a thousandth of the whole energy the largest, the mean and the
-        sum of |1 - ratio|, ``{name}_deviation``, ``{name}_deviation_mean`` and ``{name}_deviation_sum``, missing where there is none, and
-        how many waves these are, ``energetic_{along}s``.
+        ``{name}_ratio`` by wave. ``{name}_deviation``, ``{name}_deviation_mean`` and ``{name}_deviation_sum``: the largest, the mean and
+        the sum of |1 - ratio| over the energetic waves (:data:`ENERGETIC`), NaN if there are none. ``energetic_{along}s``: their number.
     """
     ratio = power / truth
     energetic = truth > ENERGETIC * (truth if whole is None else whole).sum(along)
@@ -41,13 +40,16 @@ def compared(power: xr.DataArray, truth: xr.DataArray, along: str, name: str, wh
 
 
 def wavelength_of_degree(degree: ArrayLike) -> NDArray[np.float64]:
-    """Kilometres from crest to crest of a spherical harmonic, 2 pi R / sqrt(l (l + 1)) (Jeans' relation); infinite for degree 0."""
+    """Return the wavelength of spherical harmonics of degree l in km, 2 pi R / sqrt(l (l + 1)) (Jeans' relation); infinite for degree 0."""
     degree = np.asarray(degree, dtype=np.float64)
     return _wavelength(np.sqrt(degree * (degree + 1)))
 
 
 def wavelength_of_wavenumber(wavenumber: ArrayLike) -> NDArray[np.float64]:
-    """Kilometres from crest to crest along the equator, 2 pi R / k; shorter by cos(latitude) elsewhere, infinite for wavenumber 0."""
+    """Return the wavelength at the equator of zonal wavenumber k in km, 2 pi R / k; infinite for wavenumber 0.
+
+    At other latitudes it is shorter by the factor cos(latitude).
+    """
     return _wavelength(np.asarray(wavenumber, dtype=np.float64))
 
 

@@ -1,13 +1,26 @@
-"""Statistics of forecasts that may be averaged, and the metrics computed from their averages.
+"""Statistics of forecasts, and the metrics that are computed from their means.
 
-A statistic is a mean over a region for one start and lead time. Starts are only ever averaged, so parts of a forecast scored apart
-can be joined along ``time`` without loss; whatever is not linear (roots, ratios) comes after, in :func:`metrics`.
+The words are those of WeatherBench-X. A statistic is computed for each forecast, that is for one initial time and lead time, and averaged
+over a region. Statistics are additive: the mean over many forecasts is the mean of their statistics, so parts of a forecast can be scored
+apart and joined along ``time`` without loss. A metric is computed from statistics that were averaged over initial times. Everything that is
+not linear (roots, ratios) belongs in a metric, in :func:`metrics`.
 
-Ensembles are (member, lead, channel, latitude, longitude) and truth is (lead, channel, latitude, longitude), u and v in m s-1; speed is
-made of them here. Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and ``region``.
+A new metric is added in this module:
+
+1. A score of each point by itself gets a row in :data:`POINT_STATISTICS`. A score that needs several points, or thresholds, is computed in
+   :func:`joint_statistics`; a row in :data:`WITH_INTERVALS` gives it intervals.
+2. If the metric is a root or a ratio of means, it gets a row in :func:`metrics`, and its statistic has another name. Else the statistic has
+   the name of the metric.
+3. :data:`ABOUT` says what the metric is, and its unit.
+
+The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude). Channels are u and v in m
+s-1; the functions add wind speed as a third one. Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable``
+and ``region``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -16,6 +29,8 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.verification.kernels import (
+    Ranked,
+    bias,
     brier_score,
     debiased_squared_error,
     energy_scores,
@@ -35,14 +50,28 @@ Field = NDArray[np.floating]
 
 GLOBE = "globe"
 BOTH, VECTOR = "both", "vector"
-"""The mean over u and v, and the length of the vector, beside the variables by their own names."""
+"""Names of two further variables: the mean of the statistics of u and v, and the wind vector, whose squares are sums over u and v."""
 
 THRESHOLDS = (10.8, 17.2, 24.5)
-"""m/s: where Beaufort 6, 8 and 10 begin."""
+"""Wind speeds in m/s at which Beaufort 6, 8 and 10 begin."""
 PROBABILITIES = np.linspace(0, 1, 11)
-"""Middles of the bins of forecast probability."""
+"""Centres of the bins of forecast probability."""
 LAGS = (1, 4)
-"""Distances in points of the pairs of the variogram score."""
+"""Distances of the pairs of points of the variogram score, in columns of the grid."""
+
+POINT_STATISTICS: dict[str, Callable[[Ranked, Field], Field]] = {
+    "crps_fair": lambda ensemble, truth: fair_crps(ensemble),
+    "crps_standard": lambda ensemble, truth: standard_crps(ensemble),
+    "squared_error": squared_error,
+    "squared_error_debiased": debiased_squared_error,
+    "variance": lambda ensemble, truth: variance(ensemble),
+    "bias": bias,
+}
+"""Statistics that treat each point by itself, and their formulas. :func:`statistics` averages them over regions."""
+SQUARES = ("squared_error", "squared_error_debiased", "variance", "power", "power_truth")
+"""Statistics in the square of the unit. Their sum over u and v is the statistic of the wind vector."""
+WITH_INTERVALS = (*POINT_STATISTICS, "energy_score", "variogram_score", "brier_score")
+"""Statistics that are drawn in bootstrap samples. The metrics computed from them alone have intervals in ``scores.nc``."""
 
 ABOUT = {
     "crps_fair": ("continuous ranked probability score, unbiased in the number of members", "m s-1"),
@@ -65,50 +94,43 @@ ABOUT = {
     "kinetic_energy_deviation_mean": ("mean |1 - kinetic energy ratio| of energetic degrees", "1"),
     "kinetic_energy_deviation_sum": ("sum of |1 - kinetic energy ratio| of energetic degrees", "1"),
 }
-"""What metrics are, and their units."""
+"""Long name and unit of each metric."""
 
 _AXES = ("prediction_timedelta", "variable", "region")
 
 
 def statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
-    """What marginal distributions and spectra tell; ``power`` and ``power_truth`` are of the globe, by ``wavenumber``.
+    """Return :data:`POINT_STATISTICS`, ``rank_histogram`` and zonal spectra (``power``, ``power_truth``; of the globe, by ``wavenumber``).
 
     Args:
-        ensemble, truth, grid: as above; latitude weights are exact cell areas, as in WeatherBench 2.
-        inside: points that count, (latitude, longitude); elsewhere values are finite and of no matter, and spectra are NaN. Default: all.
+        ensemble, truth: shapes as in the module's docstring.
+        grid: of both; latitude weights are exact cell areas, as in WeatherBench 2.
+        inside: points that count, (latitude, longitude). Values elsewhere are finite and are ignored; spectra are NaN. Default: all points.
     """
     weights = region_weights(grid, inside).reshape(len(REGIONS), -1)
-    names = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "bias")
     shape = (truth.shape[0], truth.shape[1] + 1)
-    means = np.empty((len(names), *shape, len(REGIONS)))
+    means = np.empty((len(POINT_STATISTICS), *shape, len(REGIONS)))
     histogram = np.empty((*shape, len(REGIONS), ensemble.shape[0] + 1))
     power, power_truth = np.full((2, *shape, grid.longitude.size // 2 + 1), np.nan)
     for lead in range(shape[0]):
         members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
-        of = ranked(members, true)
-        fields = (
-            fair_crps(of),
-            standard_crps(of),
-            squared_error(of, true),
-            debiased_squared_error(of, true),
-            variance(of),
-            of.mean - true,
-        )
-        means[:, lead] = np.stack(fields).reshape(len(names), shape[1], -1) @ weights.T
-        for channel, rank in enumerate(ranks(of).reshape(shape[1], -1)):
+        members_ranked = ranked(members, true)
+        fields = np.stack([formula(members_ranked, true) for formula in POINT_STATISTICS.values()])
+        means[:, lead] = fields.reshape(len(POINT_STATISTICS), shape[1], -1) @ weights.T
+        for channel, rank in enumerate(ranks(members_ranked).reshape(shape[1], -1)):
             for region, weight in enumerate(weights):
                 histogram[lead, channel, region] = np.bincount(rank, weights=weight, minlength=ensemble.shape[0] + 1)
         if inside is None:
-            # Of members, never of their mean.
+            # The mean spectrum of the members, never the spectrum of their mean, which is smooth.
             power[lead], power_truth[lead] = zonal_power(members, grid).mean(axis=0), zonal_power(true, grid)
     histogram[:, :, np.isnan(weights[:, 0])] = np.nan
-    wavy = (*_AXES[:2], "wavenumber")
+    spectral_axes = (*_AXES[:2], "wavenumber")
     return xr.Dataset(
-        {name: (_AXES, mean) for name, mean in zip(names, means, strict=True)}
+        {name: (_AXES, mean) for name, mean in zip(POINT_STATISTICS, means, strict=True)}
         | {
             "rank_histogram": ((*_AXES, "rank"), histogram),
-            "power": (wavy, power),
-            "power_truth": (wavy, power_truth),
+            "power": (spectral_axes, power),
+            "power_truth": (spectral_axes, power_truth),
         },
         coords={
             "variable": [*VARIABLES, SPEED],
@@ -120,15 +142,18 @@ def statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.boo
 
 
 def joint_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
-    """What CRPS does not see: whether members are right as whole fields (``energy_score``, of u and v together) and from place to
-    place (``variogram_score``, by ``lag`` in points), and whether strong wind is (``brier_score`` of speed by ``threshold``).
+    """Return the statistics that CRPS does not cover: of several points together, and of strong wind.
 
-    ``reliability`` has, by bin of forecast probability, how much area was in it, and the sums of that probability and of what was observed.
-    Arguments as for :func:`statistics`; of pairs those count whose points both do.
+    Arguments are those of :func:`statistics`. A pair of points counts if both points do.
+
+    Returns:
+        ``energy_score`` of whole fields of u and v; ``variogram_score`` by ``lag``; ``brier_score`` of wind speed by ``threshold``; and
+        ``reliability`` of the forecast probability that wind speed exceeds a threshold. For each bin of that probability, ``reliability``
+        has the share of the area, and the area integrals of the forecast probability and of the outcome (dimension ``of``).
     """
     weights = region_weights(grid, inside)
-    flat = weights.reshape(len(REGIONS), -1)
-    pairs = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
+    flat_weights = weights.reshape(len(REGIONS), -1)
+    pair_weights = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
     leads, channels = truth.shape[0], truth.shape[1] + 1
     energy, variogram = np.empty((leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
     brier = np.empty((leads, len(REGIONS), len(THRESHOLDS)))
@@ -136,17 +161,17 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[
     for lead in range(leads):
         members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
         energy[lead] = energy_scores(members[:, :2], true[:2], weights)
-        for number, (lag, of_pairs) in enumerate(zip(LAGS, pairs, strict=True)):
-            variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ of_pairs.reshape(flat.shape).T
+        for number, (lag, weight) in enumerate(zip(LAGS, pair_weights, strict=True)):
+            variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ weight.reshape(flat_weights.shape).T
         for number, threshold in enumerate(THRESHOLDS):
             score, probability, observed = brier_score(members[:, 2], true[2], threshold)
-            brier[lead, :, number] = flat @ score.ravel()
+            brier[lead, :, number] = flat_weights @ score.ravel()
             bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(np.intp).ravel()
-            for region, weight in enumerate(flat):
-                for what, value in enumerate((np.ones_like(score), probability, observed)):
+            for region, weight in enumerate(flat_weights):
+                for kind, value in enumerate((np.ones_like(score), probability, observed)):
                     total = np.bincount(bins, weights=weight * value.ravel(), minlength=PROBABILITIES.size)
-                    reliability[lead, region, number, :, what] = total
-    reliability[:, np.isnan(flat[:, 0])] = np.nan
+                    reliability[lead, region, number, :, kind] = total
+    reliability[:, np.isnan(flat_weights[:, 0])] = np.nan
     regional = (_AXES[0], "region")
     return xr.Dataset(
         {
@@ -167,46 +192,50 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[
 
 
 def _with_speed(wind: Field) -> Field:
-    """u, v and speed in the place of u and v, (..., channel, latitude, longitude)."""
+    """Return u, v and wind speed, (..., 3, latitude, longitude), for u and v, (..., 2, latitude, longitude)."""
     return np.concatenate([wind, np.sqrt(np.square(wind).sum(axis=-3, keepdims=True))], axis=-3)
 
 
-def with_both(sums: xr.Dataset) -> xr.Dataset:
-    """Statistics with further variables: the mean of u and v, and the vector that they are, whose squares are sums of theirs."""
-    components = sums.sel(variable=list(VARIABLES))
+def with_both(by_time: xr.Dataset) -> xr.Dataset:
+    """Return the statistics with two further variables, :data:`BOTH` and :data:`VECTOR`.
+
+    ``both`` has the mean over u and v of each statistic that has variables, ``vector`` the sum over u and v of the :data:`SQUARES`.
+    """
+    components = by_time.sel(variable=list(VARIABLES))
     both = components.mean("variable").expand_dims(variable=[BOTH])
-    squares = ["squared_error", "squared_error_debiased", "variance", "power", "power_truth"]
-    vector = components[squares].sum("variable", skipna=False).expand_dims(variable=[VECTOR])
-    varying = [name for name, field in sums.data_vars.items() if "variable" in field.dims]
-    parts = [sums[varying], both[varying], vector]
-    return xr.concat(parts, dim="variable", join="outer", coords="minimal", compat="override").merge(sums.drop_vars([*varying, "variable"]))
+    vector = components[list(SQUARES)].sum("variable", skipna=False).expand_dims(variable=[VECTOR])
+    by_variable = [name for name, field in by_time.data_vars.items() if "variable" in field.dims]
+    parts = [by_time[by_variable], both[by_variable], vector]
+    joined = xr.concat(parts, dim="variable", join="outer", coords="minimal", compat="override")
+    return joined.merge(by_time.drop_vars([*by_variable, "variable"]))
 
 
-def scored_pairs(sums: xr.Dataset) -> xr.DataArray:
-    """Which starts and lead times have scores of all forecasts, (time, prediction_timedelta)."""
-    return sums["crps_fair"].isel(variable=0, region=0, drop=True).notnull().all("forecast")
+def scored_pairs(by_time: xr.Dataset) -> xr.DataArray:
+    """Return at which initial times and lead times all forecasts have statistics, bool (time, prediction_timedelta)."""
+    return by_time["crps_fair"].isel(variable=0, region=0, drop=True).notnull().all("forecast")
 
 
 def metrics(mean: xr.Dataset) -> xr.Dataset:
-    """Metrics from statistics that were averaged over starts (and, where wanted, over variables).
+    """Return the metrics, given the mean of the statistics over initial times (and over variables, if the caller averages them).
 
-    ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); 1 for a reliable ensemble of any size.
-    Spectra as in :func:`spectral`; a statistic under the name of a metric is that metric once it is averaged.
+    ``spread_skill`` is sqrt(mean variance) / sqrt(mean debiased squared error); it is 1 for a reliable ensemble of any size. The mean of a
+    statistic that has the name of a metric in :data:`ABOUT` is that metric. Spectra are compared as in :func:`spectral`.
     """
     spread_skill = (mean["variance"] / mean["squared_error_debiased"]) ** 0.5
-    found = {
+    computed = {
         "rmse": mean["squared_error"] ** 0.5,
         "spread": mean["variance"] ** 0.5,
-        # A forecast without members has no spread to judge.
+        # An ensemble without any spread, such as one member repeated, has no ratio.
         "spread_skill": spread_skill.where(mean["variance"] > 0),
     }
-    scores = xr.Dataset({name: mean[name] for name in ABOUT if name in mean} | found)
+    scores = xr.Dataset({name: mean[name] for name in ABOUT if name in mean} | computed)
     return scores.merge(spectral(mean)) if "power" in mean else scores
 
 
 def spectral(mean: xr.Dataset) -> xr.Dataset:
-    """``power_ratio``, the mean power of members over that of the truth, by wavenumber from 1, and its deviations from 1: the largest, the
-    mean and the sum over ``energetic_wavenumbers``, as in :func:`compared`.
+    """Return ``power_ratio``, the mean power of the members over that of the truth, by wavenumber from 1, and how far it is from 1.
+
+    That is the largest, the mean and the sum of |1 - ratio| over the energetic wavenumbers, as in :func:`compared`.
     """
-    wavy = mean[["power", "power_truth"]].isel(wavenumber=slice(1, None))
-    return compared(wavy["power"], wavy["power_truth"], "wavenumber", "power")
+    power = mean[["power", "power_truth"]].isel(wavenumber=slice(1, None))
+    return compared(power["power"], power["power_truth"], "wavenumber", "power")

@@ -1,4 +1,4 @@
-"""Forecasts that are scored as they are made and not kept: their statistics in the place of their fields."""
+"""Stores of the statistics of forecasts that are scored as they are made, and whose fields are not kept."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import Truth
 
 BYTES = 30_000
-"""Of the statistics of one start and lead time, about."""
+"""Approximate size of the statistics of one initial time and lead time."""
 
 
 STRINGS = ("variable", "region", "of", "part")
-"""Coordinates that are text."""
+"""Coordinates whose values are strings."""
 
 
 @dataclass(frozen=True)
 class ScoredForecasts(Forecasts):
-    """An unfinished store of the statistics of forecasts (:mod:`wsdcast.verification.statistics`), filled as one of fields would be.
+    """An unfinished store of statistics (:mod:`wsdcast.verification.statistics`). It is filled in the same way as a store of fields.
 
     Attributes:
-        truth: what they are scored against.
+        truth: the truth against which the forecasts are scored.
     """
 
     truth: Truth
@@ -50,17 +50,17 @@ class ScoredForecasts(Forecasts):
 
     @property
     def bytes(self) -> int:
-        """Size of the finished store, about."""
+        """Approximate size of the finished store."""
         return BYTES * self.times.size * len(self.leads)
 
     def write(self, row: int, first: int, wind: NDArray[np.float32]) -> None:
-        """Score some lead times of one start; arguments as for :class:`Forecasts`."""
+        """Score some lead times of one initial time, and write the statistics. The arguments are those of :meth:`Forecasts.write`."""
         valid = self.times[row] + self._leads[first : first + wind.shape[1]]
         found = statistics_of(wind, self.truth.at(valid), self.grid)
         found.to_netcdf(self._part(row, first))
 
     def close(self, attributes: dict[str, Any]) -> None:
-        """Join the parts of all starts, and add what was said of them and the attributes."""
+        """Join the statistics of all initial times in one store, and complete it as :meth:`Forecasts.close` does."""
         starts = []
         for row in range(self.times.size):
             parts = [xr.load_dataset(self._part(row, first)) for first in range(0, len(self.leads), LEADS_PER_CHUNK)]

@@ -1,4 +1,4 @@
-"""What forecasts are scored against: the prepared record of a run, or any source of analyses."""
+"""The truth against which forecasts are scored: the prepared record of a run, or any source of analyses."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Truth:
 
     Attributes:
         times: (time,), increasing.
-        grid: where.
-        read: values at positions (n,) among the times, (n, channel, latitude, longitude) in m s-1, NaN where they are missing.
-        past: positions among the times of what a forecaster could know of the climate: none of what is scored.
+        grid: grid of the fields.
+        read: function from positions (n,) in ``times`` to wind (n, channel, latitude, longitude) in m s-1, NaN where it is missing.
+        past: positions in ``times`` of the states that a climatology may use. None of them is scored.
     """
 
     times: NDArray[np.datetime64]
@@ -38,30 +38,30 @@ class Truth:
     past: NDArray[np.intp]
 
     def at(self, times: NDArray[np.datetime64]) -> Field:
-        """Wind at any times (n,), NaN where there is none, (n, channel, latitude, longitude)."""
-        found = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
-        there = self.times[found] == times
+        """Return the wind at any times (n,), (n, channel, latitude, longitude); NaN at times that the truth does not have."""
+        positions = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
+        known = self.times[positions] == times
         wind = np.full((times.size, 2, *self.grid.shape), np.nan, dtype=np.float32)
-        if there.any():
-            wind[there] = self.read(found[there])
+        if known.any():
+            wind[known] = self.read(positions[known])
         return wind
 
 
 def truth_of(record: Analysis) -> Truth:
-    """A prepared record as truth; its training part is the past."""
+    """Return a prepared record as truth. Its training split is the past."""
     return Truth(record.times, record.grid, record.wind.__getitem__, np.flatnonzero(record.part("train")))
 
 
 def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
-    """Analyses from whatever ``wsdcast prepare`` reads, on the grid that they are on.
+    """Return the truth from any source of analyses that ``wsdcast prepare`` reads, on the grid of that source.
 
     Args:
         source: path, glob or URL, or the name of a public store.
         scratch: directory where zipped files are unpacked.
-        first: start of the first forecast; the past is what lies before it.
+        first: initial time of the first forecast. All times before it are the past.
 
     Raises:
-        UserError: if it cannot be used.
+        UserError: if the source cannot be used.
     """
     record = open_record(source, scratch, all_hours=True)
     if record.problems:
@@ -76,22 +76,22 @@ def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
 
 
 def _component(record: Record, component: str, positions: NDArray[np.intp]) -> Field:
-    """One component at some times (n,), (n, latitude, longitude)."""
+    """Return one wind component at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing."""
     assert record.grid is not None
     values = np.full((positions.size, *record.grid.shape), np.nan, dtype=np.float32)
     pieces, indices = record.places[component][positions].T
     for number in np.unique(pieces):
         piece: Any = record.pieces[number]
-        mine = np.flatnonzero(pieces == number)
+        rows = np.flatnonzero(pieces == number)
         array = opened(piece.address, piece.state)[component]
         try:
-            values[mine] = values_of(array, indices[mine])
-        except ValueError:  # of chunks that are missing: what is there of them is found time by time
-            for place in mine:
+            values[rows] = values_of(array, indices[rows])
+        except ValueError:  # chunks are missing: read each time by itself, to get those that exist
+            for row in rows:
                 try:
-                    values[place] = values_of(array, indices[[place]])[0]
+                    values[row] = values_of(array, indices[[row]])[0]
                 except ValueError:
                     continue
-    constant = values.min(axis=(1, 2)) == values.max(axis=(1, 2))  # as where a store lacks a chunk and answers with its fill value
+    constant = values.min(axis=(1, 2)) == values.max(axis=(1, 2))  # for a missing chunk, some stores return their fill value
     values[constant] = np.nan
     return values

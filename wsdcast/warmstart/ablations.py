@@ -1,4 +1,4 @@
-"""The priors that the warm start is compared with. Each leaves out a part of the method."""
+"""The priors that the warm start is compared with. Each leaves out, or replaces, one part of the method."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from wsdcast.warmstart.prior import InformedPrior, Moments
 
 
 def plain_blending(std: Tensor, w: Tensor) -> Tensor:
-    """Eq. 4 without its maximum, w std + (1 - w), an ablation."""
+    """Return w std + (1 - w): Eq. 4 without its maximum."""
     return w * std + (1 - w)
 
 
 def no_blending(std: Tensor, w: Tensor) -> Tensor:
-    """The same std at every warmth, an ablation (Fig. 5 of the paper)."""
+    """Return std whatever the warmth: no warmth blending (section 5.2 and Fig. 5 of the paper)."""
     return std
 
 
 @dataclass(frozen=True)
 class PriorWithFeatures(InformedPrior):
-    """A prior whose features are given, instead of its own moments.
+    """A prior whose generator reads given features instead of the mean and standard deviation of the prior itself.
 
     Attributes:
-        given: the features, (batch, feature channel, ...). Warmth does not change them.
+        given_features: the features, (batch, channels, ...). Warmth does not change them.
     """
 
-    given: Tensor | None = None
+    given_features: Tensor | None = None
 
     def features(self) -> Tensor:
-        """The given features."""
-        assert self.given is not None
-        return self.given
+        """Return the given features."""
+        assert self.given_features is not None
+        return self.given_features
 
 
 def mean_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
-    """N(mean, 1): residual diffusion, an ablation (Fig. 5)."""
+    """Return N(mean, 1), which makes the method residual diffusion (section 5.2 and Fig. 5)."""
     return InformedPrior(mean, torch.ones_like(std))
 
 
 def features_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
-    """N(0, 1) with the moments as inputs of the generator. This control separates their use as features from their use as a start."""
-    return PriorWithFeatures(torch.zeros_like(mean), torch.ones_like(std), given=informed_prior(mean, std, *factors).features())
+    """Return N(0, 1) with the predicted moments as features of the generator (section 5.2 and Fig. 5).
+
+    This is the control experiment: it separates what the moments are worth as inputs from what they are worth as a warm start.
+    """
+    return PriorWithFeatures(torch.zeros_like(mean), torch.ones_like(std), given_features=informed_prior(mean, std, *factors).features())
 
 
 unblended = partial(informed_prior, blend=no_blending)
@@ -53,7 +56,10 @@ plain_blend = partial(informed_prior, blend=plain_blending)
 
 
 def standard_moments(channels: int) -> Moments:
-    """Mean 0 and std 1 for every context: standard flow matching (section 2.5). Blending does not change it."""
+    """Return a moments model that predicts mean 0 and std 1 for every context: standard flow matching (section 2.5).
+
+    Blending does not change this prior.
+    """
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         mean = context.new_zeros(context.shape[0], channels, *context.shape[2:])
@@ -63,10 +69,12 @@ def standard_moments(channels: int) -> Moments:
 
 
 def fixed_moments(mean: Tensor, std: Tensor) -> Moments:
-    """The same mean and std for every context (appendix C; PriorGrad, Lee et al. 2022).
+    """Return a moments model that predicts the same moments for every context (appendix C).
+
+    With the mean and standard deviation of the data at each point it is the prior of PriorGrad (Lee et al. 2022).
 
     Args:
-        mean, std: of the data at each point, (channel, ...), on the device of the contexts.
+        mean, std: (channel, ...), on the device of the contexts.
     """
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Solvers and time grids by name, and their number of function evaluations (NFE)."""
+"""Solvers and time grids by name, and the number of function evaluations (NFE) of each solver."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torch import Tensor
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ, GridName, PathName, SolverName
 from wsdcast.warmstart import dpm, solvers, stochastic, times
-from wsdcast.warmstart.dpm import Statistics, dpm_solver_v3
-from wsdcast.warmstart.solvers import Velocity, Watch, Watched, adams_bashforth, unwatched
+from wsdcast.warmstart.dpm import SolverStatistics, dpm_solver_v3
+from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, adams_bashforth, unwatched
 
 NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
-SOLVERS: dict[str, Watched] = {
+SOLVERS: dict[str, WatchableSolver] = {
     name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (EMPIRICAL, *TORCHDIFFEQ, *STOCHASTIC)
 }
 GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
 
 
-def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = None) -> Watched:
-    """The solver of a name.
+def solver(name: str, momentum: float = 1.0, statistics: SolverStatistics | None = None) -> WatchableSolver:
+    """Return the solver with this name.
 
     Args:
         name: one of :data:`NAMES`.
-        momentum: of Adams-Bashforth methods; others have none.
-        statistics: coefficients of the model, for DPM-Solver-v3.
+        momentum: the momentum of an Adams-Bashforth method; it must be 1 for other solvers.
+        statistics: the statistics of the model, which DPM-Solver-v3 needs.
 
     Raises:
-        UserError: if the name is unknown, statistics are missing, or the solver has no momentum.
+        UserError: if no solver has this name, if a solver without momentum is given one, or if DPM-Solver-v3 is given no statistics.
     """
     if momentum != 1 and not name.startswith("ab"):
         raise UserError(f"solver {name} has no momentum; ab2, ab3 and ab4 have")
@@ -50,9 +50,10 @@ def solver(name: str, momentum: float = 1.0, statistics: Statistics | None = Non
 
 
 def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """Solve with a method of torchdiffeq."""
     from torchdiffeq import odeint
 
-    # The wide tolerance makes an implicit method stop after its first correction. Higher orders are unstable.
+    # With this large tolerance an implicit method stops after its first correction. Orders above 4 are unstable.
     options = {"max_order": 4}
     states = odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)
     for state in states:
@@ -61,7 +62,7 @@ def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, 
 
 
 def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:
-    """The times of a named grid, (steps + 1,). Only the log-SNR grid uses ``log_snr_ends``."""
+    """Return the times of the grid with this name, (steps + 1,). Only the grid ``log-snr`` uses ``log_snr_ends``."""
     return times.log_snr(steps, log_snr_ends) if name == "log-snr" and log_snr_ends else GRIDS[name](steps)
 
 
@@ -72,7 +73,7 @@ def draws(name: str, steps: int) -> int:
 
 @cache
 def evaluations(name: str, steps: int) -> int:
-    """The number of evaluations that a solver makes in ``steps`` steps, counted on a problem with one unknown."""
+    """Return how often a solver evaluates the velocity in this number of steps, counted on a problem with one number."""
     if name == EMPIRICAL:
         return steps
     counted = Counted(lambda x, t: 0 * x)
@@ -81,39 +82,40 @@ def evaluations(name: str, steps: int) -> int:
 
 
 def steps_for(name: str, nfe: int) -> int:
-    """The number of steps in which a solver makes exactly ``nfe`` evaluations.
+    """Return the number of steps with which a solver makes exactly ``nfe`` function evaluations.
 
     Raises:
-        UserError: if there is none; it names the nearest possible number of evaluations.
+        UserError: if there is no such number of steps; the message names the nearest possible number of evaluations.
     """
     counts = {evaluations(name, steps): steps for steps in range(1, max(nfe, 1) + 2)}
     if nfe not in counts:
         nearest = min(counts, key=lambda count: (abs(count - nfe), count))
-        raise UserError(f"nfe {nfe}: the solver {name} cannot evaluate exactly so often; the nearest it can do is {nearest}")
+        raise UserError(f"nfe {nfe}: the solver {name} cannot make this number of evaluations; the nearest possible number is {nearest}")
     return counts[nfe]
 
 
 @dataclass
 class Counted:
-    """A velocity that counts its evaluations."""
+    """A velocity that counts how often it is evaluated."""
 
     velocity: Velocity
     calls: int = field(default=0)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Return the velocity, and count the evaluation."""
+        """Count the call and return the velocity."""
         self.calls += 1
         return self.velocity(x, t)
 
 
 def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = "straight") -> None:
-    """Check that a solver can make exactly ``nfe`` evaluations on a grid, along a path.
+    """Check that a solver can make ``nfe`` evaluations on a grid, along a path.
 
     Raises:
-        UserError: if it cannot, if it needs equal steps and the grid has others, or if it needs the straight path.
+        UserError: if the solver cannot make exactly ``nfe`` evaluations, if it assumes equal steps and the steps of the grid
+            differ, or if it assumes the straight path.
     """
     steps_for(solver, nfe)
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":
-        raise UserError(f"solver {solver}: takes its steps for equal; use it with uniform times, not {grid_in_time}")
+        raise UserError(f"solver {solver}: assumes equal steps; use it with uniform times, not {grid_in_time}")
     if solver in (EMPIRICAL, *STOCHASTIC) and path != "straight":
         raise UserError(f"solver {solver}: works on the straight path only, not on the path {path}")

@@ -1,9 +1,13 @@
-"""Flow matching in the normalised space of an informed prior: Algorithms 1 and 2 of the paper.
+"""Flow matching in the normalised space of an informed prior: Algorithm 1 (training) and Algorithm 2 (sampling).
 
-The flow time t runs from 0 (noise) to 1 (data). The path is straight (Lipman et al. 2023), x_t = (1 - t) noise + t data with velocity
-v = data - noise, or another of :mod:`wsdcast.warmstart.paths`. The generator p'_theta is any network ``generator(x, t, warmth)``. Its
-input x, (batch, channels of state, context and features, ...), is the state in normalised space, the context and the features of the
-prior, concatenated. Its output is v, or what the other path has it predict.
+Flow time t runs from 0 (noise) to 1 (data), as in Lipman et al. (2023); the paper counts the other way. The path is straight,
+
+    x_t = (1 - t) noise + t data,    v = dx_t / dt = data - noise,
+
+or another of :mod:`wsdcast.warmstart.paths`. Here ``data`` is the target in normalised space (Eq. 2). The generator p'_theta predicts v, or
+what the other path has it predict. It is any network
+``generator(x, t, warmth)`` whose input x, (batch, channels, ...), has the channels of the state in normalised space, then those of the
+context, then the features of the blended prior.
 """
 
 from __future__ import annotations
@@ -25,39 +29,48 @@ Weight = Callable[[Tensor], Tensor]
 
 
 def edm_weight(t: Tensor) -> Tensor:
-    """The loss weight of Karras et al. (2022), (sigma^2 + 1) / sigma^2 for the error of the data estimate, as a weight of the velocity.
+    """Return the loss weight of Karras et al. (2022) as a weight of the squared error of the velocity, (batch,), for times (batch,).
 
-    With sigma = (1 - t) / t the data estimate is x + (1 - t) v, so the weight of the velocity's squared error is t^2 + (1 - t)^2.
+    They weigh the squared error of the data estimate by (sigma^2 + 1) / sigma^2. With sigma = (1 - t) / t that estimate is x + (1 - t) v,
+    so the weight of the velocity is t^2 + (1 - t)^2.
     """
     return t.square() + (1 - t).square()
 
 
 LOSS_WEIGHTS: dict[str, Weight | None] = {"uniform": None, "edm": edm_weight}
-"""Loss weights by the name that recipes use."""
+"""Loss weights by the names that recipes use."""
 
 
 def generator_input(x: Tensor, context: Tensor, prior: InformedPrior) -> Tensor:
-    """Concatenate the state in normalised space, the context and the features of the (blended) prior along the channels."""
+    """Return the state in normalised space, the context and the features of the (blended) prior, concatenated along the channels."""
     return torch.cat([x, context, prior.features()], dim=1)
 
 
 class Draws(NamedTuple):
-    """The random numbers of Algorithm 1: warmth and flow time, (batch,), and noise, (batch, channel, ...)."""
+    """The random numbers that Algorithm 1 draws for each sample.
+
+    Attributes:
+        warmth: w, (batch,).
+        t: flow time, (batch,).
+        noise: X'_T of the paper, standard normal, (batch, channel, ...). Stochastic solvers take several draws of it,
+            (batch, draws * channel, ...).
+    """
 
     warmth: Tensor
     t: Tensor
     noise: Tensor
 
     def of(self, samples: slice) -> Draws:
-        """The draws of a part of the batch."""
-        return Draws(*(values[samples] for values in self))
+        """Return the draws of some samples of the batch."""
+        return Draws(*(drawn[samples] for drawn in self))
 
 
 def draw(shape: tuple[int, ...], random: torch.Generator, draw_times: DrawTimes = draw_logit_normal) -> Draws:
-    """Draw warmth, time and noise for targets of ``shape`` (batch, channel, ...), on the device of ``random``.
+    """Draw warmth, time and noise for a batch of targets of this shape, (batch, channel, ...), on the device of ``random``.
 
-    The paper does not say how times are drawn. The default is logit-normal, because the velocity is hardest to predict halfway. With
-    uniform times a generator of the same training cost was under-dispersed (docs/method.md).
+    Warmth is uniform in [0, 1] (Algorithm 1, line 4). The paper does not say how times are drawn. Here they are logit-normal by default:
+    the velocity is hardest to predict halfway, and with uniform times a generator of the same budget was under-dispersed
+    (docs/method.md).
     """
     warmth = torch.rand(shape[0], generator=random, device=random.device)
     t = draw_times(shape[0], random)
@@ -73,13 +86,13 @@ def training_loss(
     path: Path = STRAIGHT,
     weight: Weight | None = None,
 ) -> Tensor:
-    """Algorithm 1: the mean squared error of the velocity at random warmth, time and noise.
+    """Return the loss of Algorithm 1, the mean squared error of the velocity at random warmth, time and noise.
 
     Args:
         generator: p'_theta.
-        prior: the prior of each context, from the frozen h_phi, or the standard prior.
-        context: C, (batch, ...).
-        target: the next state, X_0 of the paper, (batch, channel, ...).
+        prior: the prior of the context at full warmth, from the frozen h_phi or another moments model. It is blended here.
+        context: C, (batch, channels, ...).
+        target: X_0 of the paper, the data that belong to the context, (batch, channel, ...).
         draws: from :func:`draw`.
         path: the path from noise to data. The error is that of all fields that the generator predicts on it, added up.
         weight: the weight of each time; default: 1.
@@ -105,21 +118,24 @@ def joint_loss(
     path: Path = STRAIGHT,
     weight: Weight | None = None,
 ) -> Tensor:
-    """The loss of both networks trained at the same time: Algorithm 1 plus ``moments_weight`` times Eq. 5.
+    """Return the loss with which both networks are trained at the same time (section 2.4, appendix E).
 
-    The generator's loss never sends a gradient to the std. If it did, both networks would agree on a std that makes the velocity trivial
-    instead of true (appendix E, ``test_networks_collude_unless_the_std_is_detached``). It sends one to the mean if ``end_to_end``.
+    It is the loss of Algorithm 1 plus ``moments_weight`` times the negative log-likelihood of Eq. 5 per number predicted.
+
+    The loss of Algorithm 1 gives no gradient to the standard deviation. With one, the two networks agree on a standard deviation that makes
+    the velocity trivial to predict and does not describe the data (appendix E, ``test_networks_collude_unless_the_std_is_detached``). It
+    gives a gradient to the mean only if ``end_to_end``.
 
     Args:
         generator, context, target, draws, path, weight: as in :func:`training_loss`.
         moments: h_phi, in training.
-        make_prior: makes the prior from its moments.
-        end_to_end: whether the generator's loss trains the mean too.
-        moments_weight: factor of the moments' own loss.
+        make_prior: makes the generator's prior from the moments.
+        end_to_end: whether the loss of Algorithm 1 trains the mean too.
+        moments_weight: the factor of the moments' own loss.
     """
     mean, *std_and_factors = moments(context)
     likelihood = informed_prior(mean, *std_and_factors).log_prob(target).mean() / target[0].numel()
-    prior = make_prior(mean if end_to_end else mean.detach(), *(values.detach() for values in std_and_factors))
+    prior = make_prior(mean if end_to_end else mean.detach(), *(value.detach() for value in std_and_factors))
     return training_loss(generator, prior, context, target, draws, path, weight) - moments_weight * likelihood
 
 
@@ -133,19 +149,19 @@ def sample(
     warmth: float = 1.0,
     path: Path = STRAIGHT,
 ) -> Tensor:
-    """Algorithm 2: draw one sample for each context, from standard normal noise.
+    """Return one sample for each context, (batch, channel, ...), in the units of the data (Algorithm 2).
 
     Args:
         generator: p'_theta.
-        prior_of: from a context to its prior; called once.
-        context: C, (batch, ...).
-        noise: X'_T of the paper, (batch, channel, ...); for stochastic solvers several draws of it, (batch, draws * channel, ...).
-        times: flow times from 0 to 1 between which the solver steps, (steps + 1,).
-        solve: a solver of :mod:`wsdcast.warmstart.solvers`.
+        prior_of: gives the prior of the context, usually by h_phi; called once.
+        context: C, (batch, channels, ...).
+        noise: X'_T of the paper, standard normal, (batch, channel, ...).
+        times: flow times at which the steps of the solver begin and end, increasing from 0 to 1, (steps + 1,).
+        solve: a solver of :mod:`wsdcast.warmstart.solvers` or :mod:`wsdcast.warmstart.dpm`.
         warmth: w; the paper uses 1 throughout.
         path: the path that the generator was trained on.
     """
-    # The batch shares one value of warmth. It is embedded once, and a sample's bits do not depend on the other samples of the batch.
+    # The batch shares one value: it is embedded once, and the bits of a sample cannot depend on the other samples of its batch.
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
     velocity = velocity_of(generator, prior, context, shared_warmth, path)
@@ -153,9 +169,17 @@ def sample(
 
 
 def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor, path: Path = STRAIGHT) -> Velocity:
-    """The generator as the velocity of the flow, for fixed contexts and their blended prior; ``warmth`` is (1,).
+    """Return the velocity that the generator predicts, as a function of state and time, for one batch of contexts.
 
-    The velocity has the precision of the state, even if the network computes in bfloat16, because solvers subtract velocities.
+    The velocity has the precision of the state even if the network computes in bfloat16, because solvers subtract velocities from each
+    other.
+
+    Args:
+        generator: p'_theta.
+        prior: the blended prior of the contexts.
+        context: C, (batch, channels, ...).
+        warmth: w, (1,).
+        path: the path that the generator was trained on.
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:

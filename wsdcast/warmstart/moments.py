@@ -1,4 +1,9 @@
-"""The moments model h_phi, which predicts mean and standard deviation of the target of a context, and its loss (Eq. 5)."""
+"""The warm-start model h_phi, which predicts the mean and standard deviation of what follows a context, and its loss (Eq. 5).
+
+h_phi is trained as a Gaussian regression (section 2.4), by the negative log-likelihood
+
+    L_phi = -log N(target; mean, std^2)               Eq. 5
+"""
 
 from __future__ import annotations
 
@@ -10,24 +15,28 @@ from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments
 
 MINIMUM_STD = 0.01
-"""Lower bound of the predicted standard deviation (appendix B), in units of the data's standard deviation."""
+"""The lower bound of the predicted standard deviation (appendix B), in the units of the normalised data that the networks see."""
 
 MAXIMUM_STD = 1.0
-"""Upper bound, which is not in the paper: a forecast is never less certain than the climatology. Without this bound an unusual state in a
-rollout gets a large standard deviation, which makes the next state more unusual (docs/results/gfs.md)."""
+"""The upper bound, in the same units, in which the standard deviation of the data is 1 or less. The paper has no upper bound, but a
+prediction that uses the context cannot be less certain than one that does not. Without the bound, an unusual state in a rollout raises the
+predicted standard deviation, and the next state is then even more unusual (docs/results/gfs.md)."""
 
 
 class MomentsModel(nn.Module):
-    """A model ``context -> (mean, std)``, or ``(mean, std, factors)`` if it also predicts correlations.
+    """h_phi: ``context -> (mean, std)``, or ``(mean, std, factors)`` if it also predicts correlations.
 
-    The mean is the first ``channels`` channels of the context plus the output of the network. A weather context is (state now, state
-    before), so an untrained network, whose output is zero, predicts persistence of the state now.
+    The network predicts the difference of the mean from the first ``channels`` channels of the context. A weather context starts with
+    the current state, so an untrained network, whose output is zero, predicts persistence.
 
     Args:
         network: maps (batch, context channels, ...) to (batch, (2 + rank) channels, ...).
         channels: channels of the target.
-        rank: number of predicted patterns of correlation (:class:`CorrelatedPrior`).
-        maximum_std: upper bound of the predicted standard deviation; infinite: none, as in the paper.
+        rank: the number of predicted patterns of a :class:`~wsdcast.warmstart.correlated.CorrelatedPrior`; 0 for a diagonal prior.
+        maximum_std: the upper bound of the predicted standard deviation; infinity for none, as in the paper.
+
+    Attributes:
+        calibration: a factor of std for each channel, (channels,), 1 unless cross-fitting has set it. It scales V V^T as well.
     """
 
     def __init__(self, network: nn.Module, channels: int, rank: int = 0, maximum_std: float = MAXIMUM_STD) -> None:
@@ -40,20 +49,20 @@ class MomentsModel(nn.Module):
         self.register_buffer("calibration", torch.ones(channels))
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
-        """Mean and standard deviation, each (batch, channels, ...); with a rank also factors, (batch, rank, channels, ...)."""
-        # The result has the precision of the context, even if the network computes in bfloat16.
+        """Return mean and standard deviation, each (batch, channels, ...), and factors, (batch, rank, channels, ...), if rank > 0."""
+        # The result has the precision of the context even if the network computes in bfloat16.
         mean, raw_std, *raw_factors = self.network(context).to(context.dtype).split(self.channels, dim=1)
         mean = mean + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
-        # The shift makes training start from a std of 0.2 instead of 0.7, which is closer to the uncertainty of a step of 6 h.
+        # With the shift training starts from a std of 0.2 instead of 0.7, which is nearer to the uncertainty after a step of 6 h.
         std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, self.maximum_std) * calibration
         if not self.rank:
             return mean, std
-        # The scale makes the length of a pattern about 1 on any grid. The square of the length is the standard deviation along it.
+        # V V^T has the eigenvalue |v|^2 along a pattern v. This scale makes |v| about 1 on every grid.
         return mean, std, torch.stack(raw_factors, dim=1) * (calibration / mean[0].numel()).sqrt()
 
 
 def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor) -> Tensor:
-    """Eq. 5 per predicted value, in nats, mean over the batch."""
+    """Return the loss of Eq. 5 per number predicted, in nats, averaged over the batch."""
     log_prob = informed_prior(*moments(context)).log_prob(target)
     return -log_prob.mean() / target[0].numel()

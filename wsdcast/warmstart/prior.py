@@ -1,4 +1,19 @@
-"""The informed prior of *Warm Starts Accelerate Conditional Diffusion*, section 2, Eqs. 2 to 4."""
+"""The informed prior of *Warm Starts Accelerate Conditional Diffusion* (section 2, Eqs. 2 to 4).
+
+Standard diffusion starts from N(0, 1). A warm start predicts a mean and a standard deviation from the context C and starts from
+N(mean, std^2), which lies closer to the data. The conditional normalisation trick (section 2.2) keeps the generative model unchanged:
+
+    x' = (x - mean) / std             Eq. 2, data to normalised space
+    x  = x' std + mean                Eq. 3, normalised space to data
+
+In normalised space the prior is N(0, 1) again, so any flow or diffusion model can be trained and sampled there.
+
+Warmth blending (section 2.3) replaces the standard deviation by one that depends on the warmth w in [0, 1]:
+
+    std_norm = w max(std, 1 - w) + (1 - w)             Eq. 4
+
+At w = 1 the prior is the predicted one. At w = 0 its standard deviation is 1.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +25,11 @@ import torch
 from torch import Tensor
 
 Blend = Callable[[Tensor, Tensor], Tensor]
-"""``blend(std, w)`` returns the std that normalises, of the shape of std (batch, channel, ...). The warmth w broadcasts against std."""
+"""Maps std (batch, channel, ...) and the warmth, which broadcasts against it, to the blended std, of the same shape as std."""
 
 
 def warmth_blending(std: Tensor, w: Tensor) -> Tensor:
-    """Eq. 4: w max(std, 1 - w) + (1 - w)."""
+    """Return the blended standard deviation, w max(std, 1 - w) + (1 - w) (Eq. 4)."""
     return w * torch.maximum(std, 1 - w) + (1 - w)
 
 
@@ -22,12 +37,12 @@ def warmth_blending(std: Tensor, w: Tensor) -> Tensor:
 class InformedPrior:
     """The Gaussian N(mean, diag(std^2)) from which generation starts.
 
-    The other modules use its methods only, so another covariance needs no change there.
+    Other modules use its methods only, so a subclass can have another covariance.
 
     Attributes:
         mean: (batch, channel, ...), in the units of the data.
-        std: the same shape, positive.
-        blend: how warmth changes std.
+        std: the standard deviation, of the same shape and in the same units; positive.
+        blend: the function that blends std with the warmth.
     """
 
     mean: Tensor
@@ -35,56 +50,58 @@ class InformedPrior:
     blend: Blend = warmth_blending
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Eq. 2: (x - mean) / std, from data to normalised space."""
+        """Return (x - mean) / std, the data in normalised space (Eq. 2)."""
         return (x - self.mean) / self.std
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """Eq. 3: x std + mean, from normalised space to data."""
+        """Return x std + mean, a point of normalised space in the units of the data (Eq. 3)."""
         return x * self.std + self.mean
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Turn standard normal noise into a draw from the prior, of the same shape."""
+        """Return the draw from the prior that belongs to standard normal ``noise``."""
         return self.denormalise(noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Natural logarithm of the density of each sample, (batch,)."""
+        """Return the natural logarithm of the density of each sample, (batch,)."""
         density = -0.5 * self.normalise(x) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)
         return density.flatten(1).sum(dim=1)
 
     def blended(self, warmth: Tensor) -> InformedPrior:
-        """The prior at another warmth. Only std changes: w = 0 gives N(mean, 1), which is mean-only diffusion, not standard diffusion.
+        """Return the prior at a warmth: std is blended, the mean stays.
+
+        Because the mean is kept, w = 0 is mean-only (residual) diffusion and not standard diffusion.
 
         Args:
-            warmth: w in [0, 1], (batch,) or (1,). By Eq. 4, w = 1 keeps std and w = 0 makes it 1.
+            warmth: w in [0, 1], of shape (batch,) or (1,). By Eq. 4, w = 1 keeps std and w = 0 makes it 1.
         """
         return replace(self, std=self.blend(self.std, per_sample(warmth, self.std)))
 
     def marginal_std(self) -> Tensor:
-        """The standard deviation of each variable at each point, of the shape of the mean."""
+        """Return the standard deviation of each number on its own, of the shape of the mean."""
         return self.std
 
     def features(self) -> Tensor:
-        """The inputs by which the generator knows the prior: mean and logarithm of std, (batch, 2 channel, ...)."""
+        """Return the inputs that describe the prior to the generator: mean and log(std), (batch, 2 channel, ...)."""
         return torch.cat([self.mean, self.std.log()], dim=1)
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
-    """One value per sample, (batch,) or (1,), reshaped to broadcast against x (batch, ...)."""
+    """Return one value per sample, (batch,) or (1,), in a shape that broadcasts against x (batch, ...)."""
     return values.reshape(-1, *(1,) * (x.dim() - 1))
 
 
 Moments = Callable[[Tensor], tuple[Tensor, ...]]
-"""h_phi: from a context (batch, channel, ...) to the mean and std of the target. A correlated prior also gets factors."""
+"""h_phi: from a context (batch, channel, ...) to the mean and std of what follows it, then the factors if the prior is correlated."""
 
 MakePrior = Callable[..., InformedPrior]
-"""From predicted moments to the prior: :class:`InformedPrior`, or a function of :mod:`wsdcast.warmstart.ablations`."""
+"""Maps predicted moments to a prior. The class :class:`InformedPrior` is one; :mod:`wsdcast.warmstart.ablations` has others."""
 
 PriorOf = Callable[[Tensor], InformedPrior]
-"""From a context (batch, channel, ...) to the prior of its target."""
+"""Maps a context (batch, channel, ...) to the prior of what follows it."""
 
 
 def warm_start(moments: Moments, make_prior: MakePrior = InformedPrior) -> PriorOf:
-    """The function from a context to its prior, for any model ``moments(context) -> (mean, std)``. It takes no gradients (section 2.4)."""
+    """Return a function from a context to its prior, for a frozen moments model (section 2.4): no gradients are recorded."""
 
     def prior_of(context: Tensor) -> InformedPrior:
         with torch.no_grad():

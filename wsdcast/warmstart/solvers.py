@@ -1,8 +1,13 @@
-"""Solvers of dx/dt = velocity(x, t): one function each, ``solve(velocity, noise, times) -> sample``.
+"""Solvers of the ordinary differential equation dx/dt = velocity(x, t), from noise at t = 0 to data at t = 1.
 
-One-step methods are Runge-Kutta methods. Multistep methods keep past evaluations, so a step costs one evaluation. Adams-Bashforth (here)
-integrates the polynomial through the last velocities. DPM-Solver++ (:mod:`wsdcast.warmstart.dpm`) integrates the polynomial through the
-last estimates of the data, in the log signal-to-noise ratio. :mod:`wsdcast.warmstart.evaluations` counts the evaluations of each.
+Each solver is one function, ``solve(velocity, noise, times) -> sample``. There are two kinds:
+
+- A one-step method is a Runge-Kutta method. It evaluates the velocity once or several times in each step and forgets these values.
+- A multistep method keeps earlier evaluations, so a step costs one new evaluation. Adams-Bashforth (in this module) integrates the
+  polynomial in t through the last velocities. DPM-Solver++ (:mod:`wsdcast.warmstart.dpm`) integrates the polynomial in the log
+  signal-to-noise ratio through the last estimates of the data.
+
+:mod:`wsdcast.warmstart.evaluations` counts the function evaluations (NFE) of each solver.
 """
 
 from __future__ import annotations
@@ -16,20 +21,20 @@ import numpy as np
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""From state (batch, ...) and time (a scalar tensor) to the velocity, of the shape of the state."""
+"""Maps the state, (batch, ...), and the time, a scalar tensor, to the velocity, of the shape of the state."""
 
 Solver = Callable[[Velocity, Tensor, Tensor], Tensor]
-"""``solve(velocity, noise, times)`` returns the state at the last of the increasing times (steps + 1,). The noise is the first state."""
+"""Maps the velocity, the state at the first time, and increasing times, (steps + 1,), to the state at the last time."""
 
 Watch = Callable[[Tensor], None]
-"""A function that a solver calls with the state at each time, including the first and the last."""
+"""A function that a solver calls with the state at each of the times, including the first and the last."""
 
 
-class Watched(Protocol):
-    """A solver that shows its states to a :data:`Watch`."""
+class WatchableSolver(Protocol):
+    """A solver that can call a function with each intermediate state."""
 
     def __call__(self, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = ...) -> Tensor:
-        """As a :data:`Solver`."""
+        """Solve as a :data:`Solver`, and call ``watch`` with the state at each of the times."""
 
 
 def unwatched(state: Tensor) -> None:
@@ -37,7 +42,13 @@ def unwatched(state: Tensor) -> None:
 
 
 class Tableau(NamedTuple):
-    """Butcher's tableau of an explicit Runge-Kutta method: nodes (shares of a step), matrix of the stages, weights of the slopes."""
+    """The Butcher tableau of an explicit Runge-Kutta method.
+
+    Attributes:
+        nodes: the stages, as fractions of a step.
+        matrix: for each stage, the weights of the earlier slopes that lead to it.
+        weights: the weights of all slopes in the step.
+    """
 
     nodes: tuple[float, ...]
     matrix: tuple[tuple[float, ...], ...]
@@ -52,7 +63,7 @@ THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1
 
 
 def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """A Runge-Kutta method. A step costs one evaluation for each node of the tableau."""
+    """Solve with the one-step method of a tableau. A step costs one evaluation for each node."""
     x = noise
     watch(x)
     for start, end in pairwise(times.tolist()):
@@ -62,41 +73,46 @@ def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tens
 
 
 def euler(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """First order; on straight paths the same as DDIM (Gao et al. 2024)."""
+    """Euler's method: first order, one evaluation per step. On straight paths it is the same as DDIM (Gao et al. 2024)."""
     return runge_kutta(EULER, velocity, noise, times, watch=watch)
 
 
 def midpoint(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Second order, two evaluations a step, none at the data end (t = 1)."""
+    """The midpoint method: second order, two evaluations per step, none of them at t = 1."""
     return runge_kutta(MIDPOINT, velocity, noise, times, watch=watch)
 
 
 def heun2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Second order, two evaluations a step, the last at the data end, where a generator is least reliable."""
+    """Heun's second-order method: two evaluations per step. The last one is at t = 1, where a generator is least reliable."""
     return runge_kutta(HEUN2, velocity, noise, times, watch=watch)
 
 
 def heun3(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Third order, three evaluations a step."""
+    """Heun's third-order method: three evaluations per step."""
     return runge_kutta(HEUN3, velocity, noise, times, watch=watch)
 
 
 def rk4(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Fourth order, four evaluations a step: Kutta's 3/8 rule, as torchdiffeq's ``rk4``."""
+    """Kutta's 3/8 rule: fourth order, four evaluations per step. torchdiffeq has the same method under this name."""
     return runge_kutta(THREE_EIGHTHS, velocity, noise, times, watch=watch)
 
 
 def adams_bashforth(
     order: int, velocity: Velocity, noise: Tensor, times: Tensor, momentum: float = 1.0, *, watch: Watch = unwatched
 ) -> Tensor:
-    """Adams-Bashforth of order 2 to 4 on any grid. A step costs one evaluation, except the first steps.
+    """Solve with the Adams-Bashforth method of order 2 to 4 on any grid. A step costs one evaluation once there is a full history.
 
-    The first steps are Runge-Kutta steps, of the lowest order that keeps the order of the method: none for 2, one midpoint step for 3,
-    two steps of Heun's third-order method for 4.
+    Each step adds the integral over the step of the polynomial in t through the last ``order`` velocities, or through as many as there are.
+    The first ``order`` - 2 steps are Runge-Kutta steps of order ``order`` - 1, the lowest that does not reduce the order of the whole:
+    none for order 2, one midpoint step for order 3, and two steps of Heun's third-order method for order 4.
 
-    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023), of order ``order`` - 1 + b. It is more stable
-    with large steps. It averages the velocity, v <- (1 - b) v + b velocity(x), and integrates v + (1 - b) / b (v - previous v), with
-    one order less for the difference.
+    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023). Its order is ``order`` - 1 + b, and it is more
+    stable with large steps. It keeps a running average of the velocity,
+
+        m_n = (1 - b) m_{n-1} + b velocity(x_n),    so    velocity(x_n) = m_n + (1 - b) / b (m_n - m_{n-1}),
+
+    and integrates the polynomial through the last ``order`` averages plus (1 - b) / b times that through the last ``order`` - 1
+    differences.
 
     Args:
         order: 2, 3 or 4.
@@ -107,20 +123,21 @@ def adams_bashforth(
     x = noise
     watch(x)
     start_up = {2: EULER, 3: MIDPOINT, 4: HEUN3}[order]
-    known: list[float] = []
-    averages: list[Tensor] = []  # newest first, as the times in `known`
-    changes: list[Tensor] = []
+    # Newest first: the times of the last evaluations, the averages m_n there, and the differences m_n - m_{n-1}.
+    past_times: list[float] = []
+    averages: list[Tensor] = []
+    differences: list[Tensor] = []
     for step, (start, end) in enumerate(pairwise(times.tolist())):
         slope = velocity(x, x.new_full((), start))
         average = slope if not averages else (1 - momentum) * averages[0] + momentum * slope
-        changes = [average - averages[0] if averages else 0 * average, *changes][: order - 1]
-        averages, known = [average, *averages][:order], [start, *known][:order]
+        differences = [average - averages[0] if averages else 0 * average, *differences][: order - 1]
+        averages, past_times = [average, *averages][:order], [start, *past_times][:order]
         if step < order - 2:
             x = _step(start_up, velocity, x, start, end, slope)
         else:
-            x = x + combine(_quadrature(known[: len(averages)], start, end), averages)
+            x = x + combine(_quadrature(past_times[: len(averages)], start, end), averages)
             if momentum < 1:
-                x = x + (1 - momentum) / momentum * combine(_quadrature(known[: len(changes)], start, end), changes)
+                x = x + (1 - momentum) / momentum * combine(_quadrature(past_times[: len(differences)], start, end), differences)
         watch(x)
     return x
 
@@ -129,24 +146,24 @@ ab2, ab3, ab4 = (partial(adams_bashforth, order) for order in (2, 3, 4))
 
 
 def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: float, slope: Tensor) -> Tensor:
-    """One Runge-Kutta step from ``start`` to ``end``, given its first slope."""
+    """Return the state after one Runge-Kutta step from x, where ``slope`` is the velocity at x."""
     slopes = [slope]
     for node, row in zip(tableau.nodes[1:], tableau.matrix[1:], strict=True):
-        inner = x + (end - start) * combine(row, slopes)
-        slopes.append(velocity(inner, x.new_full((), start + node * (end - start))))
+        stage = x + (end - start) * combine(row, slopes)
+        slopes.append(velocity(stage, x.new_full((), start + node * (end - start))))
     return x + (end - start) * combine(tableau.weights, slopes)
 
 
-def _quadrature(known: Sequence[float], start: float, end: float) -> list[float]:
-    """Weights of values at ``known`` times that integrate every polynomial through them from ``start`` to ``end``."""
+def _quadrature(nodes: Sequence[float], start: float, end: float) -> list[float]:
+    """Return weights of values at ``nodes`` that give the integral from ``start`` to ``end`` of the polynomial through the values."""
     length = end - start
-    powers = np.arange(len(known))
-    at = (np.array(known) - start) / length
-    return list(length * np.linalg.solve(at[None, :] ** powers[:, None], 1 / (powers + 1)))
+    powers = np.arange(len(nodes))
+    scaled = (np.array(nodes) - start) / length
+    return list(length * np.linalg.solve(scaled[None, :] ** powers[:, None], 1 / (powers + 1)))
 
 
 def combine(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
-    """Weighted sum."""
+    """Return the weighted sum of the values. Values of weight 0 are skipped, except the first."""
     total = weights[0] * values[0]
     for weight, value in zip(weights[1:], values[1:], strict=True):
         if weight:

@@ -1,4 +1,8 @@
-"""The tails of normalised data (appendix D). The prior N(0, 1) has almost no mass where they are heavy."""
+"""The tails of the data before and after conditional normalisation (appendix D).
+
+Normalisation removes the mean and the standard deviation, and what remains has heavier tails than a Gaussian. The prior N(0, 1) has almost
+no probability in those tails. Warmth blending (Eq. 4) is the paper's remedy.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,12 @@ from wsdcast.warmstart.prior import InformedPrior
 
 WARMTHS = (0.0, 0.5, 0.9, 1.0)
 AS_THEY_ARE = "as they are"
-"""Label of the values before normalisation."""
+"""The name of the values before normalisation, in the results of :func:`tails_of`."""
 SHARE, FAR = 0.999, 4.0
-"""For N(0, 1) this share of the values is within 3.29 of 0, and 0.006 % are farther than 4."""
+"""The share of values that :attr:`Tails.within` covers, and the distance of :attr:`Tails.beyond`. For N(0, 1), the share lies within 3.29,
+and 0.006 % lies beyond 4."""
 EDGES = np.linspace(-12, 12, 241)
-"""Edges of the bins. Values outside are counted in the first and the last bin."""
+"""The edges of the bins of :attr:`Tails.density`. Values outside are counted in the first and the last bin."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,10 @@ class Tails:
     """Measures of the tails of a set of values.
 
     Attributes:
-        kurtosis: fourth central moment over the squared variance; 3 for every Gaussian, NaN if all values are equal.
-        within: the 99.9 % quantile of the absolute values; 3.29 for N(0, 1).
-        beyond: the share of values farther than 4 from 0.
-        density: probability density in the bins between :data:`EDGES`.
+        kurtosis: the fourth central moment divided by the squared variance. It is 3 for every Gaussian, and NaN if all values are equal.
+        within: the 99.9th percentile of the absolute values; 3.29 for N(0, 1).
+        beyond: the share of values whose absolute value is larger than 4.
+        density: the density in each bin between :data:`EDGES`, (240,).
     """
 
     kurtosis: float
@@ -38,30 +43,30 @@ class Tails:
 
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> Tails:
-        """The tails of at least one value, in an array of any shape."""
+        """Return the tails of values of any shape; there must be at least one value."""
         flat = values.astype(np.float64).ravel()
-        distance, width = np.abs(flat), EDGES[1] - EDGES[0]
+        magnitude, width = np.abs(flat), EDGES[1] - EDGES[0]
         squares = np.square(flat - flat.mean())
         kurtosis = np.square(squares).mean() / squares.mean() ** 2 if squares.any() else np.nan
         count = np.histogram(flat.clip(EDGES[0], EDGES[-1]), EDGES)[0]
-        return cls(float(kurtosis), float(np.quantile(distance, SHARE)), float((distance > FAR).mean()), count / (flat.size * width))
+        return cls(float(kurtosis), float(np.quantile(magnitude, SHARE)), float((magnitude > FAR).mean()), count / (flat.size * width))
 
     def __str__(self) -> str:
-        """One line for summaries."""
+        """Return kurtosis, ``within`` and ``beyond`` in words."""
         return f"kurtosis {self.kurtosis:.3g}, 99.9 % within {self.within:.3g}, {100 * self.beyond:.2g} % beyond 4"
 
 
 def tails_of(parts: Iterable[tuple[InformedPrior, Tensor, Tensor | None]]) -> dict[str, Tails]:
-    """Tails of data before normalisation, then normalised at each of :data:`WARMTHS`.
+    """Return the tails of targets before normalisation and normalised at each of :data:`WARMTHS`, by name, in this order.
 
     Args:
-        parts: for each batch the prior at full warmth, the target (batch, channel, ...), and a mask of the values that are counted, of a
-            shape that broadcasts to that of the target; None: all.
+        parts: for each batch of contexts, their prior at full warmth; the targets, (batch, channel, ...); and a mask of the values that
+            count, of a shape that broadcasts to that of the targets, or None if all values count.
     """
-    parts_by_name: dict[str, list[NDArray[np.float32]]] = {}
+    values_by_name: dict[str, list[NDArray[np.float32]]] = {}
     for prior, target, counted in parts:
         normalised = {f"w = {warmth:g}": prior.blended(target.new_full((1,), warmth)).normalise(target) for warmth in WARMTHS}
         for name, values in ({AS_THEY_ARE: target} | normalised).items():
-            selected = values if counted is None else values[counted.expand_as(values)]
-            parts_by_name.setdefault(name, []).append(selected.flatten().float().cpu().numpy())
-    return {name: Tails.of(np.concatenate(values)) for name, values in parts_by_name.items()}
+            chosen = values if counted is None else values[counted.expand_as(values)]
+            values_by_name.setdefault(name, []).append(chosen.flatten().float().cpu().numpy())
+    return {name: Tails.of(np.concatenate(values)) for name, values in values_by_name.items()}

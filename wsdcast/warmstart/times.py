@@ -1,8 +1,11 @@
-"""Flow times from 0 (noise) to 1 (data): grids for solvers, and distributions for training.
+"""Flow times from 0 (noise) to 1 (data): the grids on which solvers step, and the distributions from which training draws times.
 
-Grids are (steps + 1,), in double precision, from exactly 0 to exactly 1. The paper compares these four (appendix B.1). The half log
-signal-to-noise ratio of a straight path, log(t / (1 - t)), is infinite at both ends. The grids ``log_snr`` and ``edm`` therefore cover a
-finite range of it, and add one step from the noise into the range and one from the range to the data.
+The paper compares these four grids (appendix B.1). A grid has the shape (steps + 1,) and double precision, and it begins at exactly 0 and
+ends at exactly 1.
+
+On a straight path the signal is t and the noise 1 - t, so half the log signal-to-noise ratio is log(t / (1 - t)). It is infinite at both
+ends. The grids :func:`log_snr` and :func:`edm` therefore cover a finite range of it, with one step from t = 0 into the range and one step
+out of it to t = 1.
 """
 
 from __future__ import annotations
@@ -13,31 +16,31 @@ import torch
 from torch import Tensor
 
 DrawTimes = Callable[[int, torch.Generator], Tensor]
-"""``draw_times(count, random)`` returns times (count,) on the device of the random generator."""
+"""Maps the number of times to draw, and a random generator, to times, (count,), on the device of the generator."""
 
 
 def draw_uniform(count: int, random: torch.Generator) -> Tensor:
-    """Times uniformly distributed between 0 and 1."""
+    """Draw times uniformly from [0, 1)."""
     return torch.rand(count, generator=random, device=random.device)
 
 
 def draw_logit_normal(count: int, random: torch.Generator, mean: float = 0.0, scale: float = 1.0) -> Tensor:
-    """Times whose log(t / (1 - t)) is normal (Esser et al. 2024)."""
+    """Draw times for which log(t / (1 - t)) is normal, with this mean and standard deviation (Esser et al. 2024)."""
     return (mean + scale * torch.randn(count, generator=random, device=random.device)).sigmoid()
 
 
 def uniform(steps: int) -> Tensor:
-    """Equal steps."""
+    """Return equal steps in t."""
     return torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)
 
 
 def quadratic(steps: int) -> Tensor:
-    """Noise level 1 - t as the square of equal steps: short steps near the data."""
+    """Return times whose noise level 1 - t is the square of a uniform grid: the steps are shorter near the data."""
     return 1 - (1 - uniform(steps)) ** 2
 
 
 def log_snr(steps: int, ends: tuple[float, float] = (-3.0, 3.0)) -> Tensor:
-    """Equal steps in log(t / (1 - t)) from ``ends[0]`` to ``ends[1]``, plus one step on either side.
+    """Return equal steps in log(t / (1 - t)) from ``ends[0]`` to ``ends[1]``, with one more step at either side.
 
     The paper's code uses the range +-6.9, which spends most steps where the state hardly changes.
     """
@@ -46,6 +49,9 @@ def log_snr(steps: int, ends: tuple[float, float] = (-3.0, 3.0)) -> Tensor:
 
 
 def edm(steps: int) -> Tensor:
-    """Karras et al. (2022), Eq. 5: noise levels (1 - t) / t from 80 to 0.002 by a power of 7, then 0. Here the first is infinite."""
+    """Return the grid of Karras et al. (2022), Eq. 5, in which (1 - t) / t to the power of 1/7 has equal steps from 80 to 0.002.
+
+    A last step to 0 follows, which is t = 1. The first value is infinite instead of 80, because the grid begins at t = 0.
+    """
     sigma = torch.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), steps, dtype=torch.float64) ** 7
     return torch.cat([torch.zeros(1).double(), 1 / (1 + sigma[1:]), torch.ones(1).double()])

@@ -1,4 +1,4 @@
-"""The warmth at which overconfident moments are calibrated."""
+"""The warmth for sampling on contexts where the moments network is overconfident."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from torch import Tensor
 
 from wsdcast.warmstart.prior import InformedPrior
 
-HALVINGS = 10
+BISECTIONS = 10
 
 
 def calibrated_warmth(prior: InformedPrior, target: Tensor, unknown: Tensor | None = None) -> float:
-    """The largest warmth at which the errors of the mean are not larger than the blended standard deviation.
+    """Return the largest warmth at which the blended prior is wide enough for the errors of the predicted mean.
 
-    The paper samples at w = 1 throughout. On contexts unlike those of the training a moments network is overconfident, and generation
-    starts too near to a wrong mean. A lower warmth widens the prior (Eq. 4), and the generator is trained at every warmth. The
-    standardised error falls as w falls, so the search halves [0, 1]. Calibrated moments give 1.
+    Wide enough means that the mean square of the normalised target is at most 1. The paper samples at w = 1 throughout. On contexts unlike
+    those of training, a moments network makes larger errors than its standard deviation says, and generation then starts too close to a
+    wrong mean. A lower warmth widens the prior (Eq. 4), and the generator was trained at every warmth.
+
+    The warmth is found by bisection of [0, 1], because the mean square grows with w. It is 1 if the prior is wide enough at w = 1.
 
     Args:
-        prior: the prior at full warmth of contexts that no network was trained on, (batch, channel, ...).
-        target: their targets, of the same shape.
-        unknown: a mask of the values that the context does not show, of a shape that broadcasts to that of the target. Other values are
-            not counted. Default: all are counted.
+        prior: the prior of contexts that no network was trained on, at full warmth, (batch, channel, ...).
+        target: the data that belong to the contexts, of the same shape.
+        unknown: True where the context does not determine the target, of a shape that broadcasts to that of the target. Other values are
+            not counted. Default: all values count.
 
     Returns:
         w, to 1/1024.
     """
 
-    def trusted(warmth: float) -> bool:
-        standardised = prior.blended(target.new_full((1,), warmth)).normalise(target)
-        squares = standardised.square()
+    def is_wide_enough(warmth: float) -> bool:
+        squares = prior.blended(target.new_full((1,), warmth)).normalise(target).square()
         return bool((squares if unknown is None else squares[unknown.expand_as(squares)]).mean() <= 1)
 
-    if trusted(1.0):
+    if is_wide_enough(1.0):
         return 1.0
     low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if trusted(middle) else (low, middle)
+        low, high = (middle, high) if is_wide_enough(middle) else (low, middle)
     return low

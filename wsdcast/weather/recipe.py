@@ -196,7 +196,7 @@ class Rollout(Section):
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether the solver needs statistics of the generator (:class:`wsdcast.warmstart.dpm.Statistics`)."""
+        """Whether the solver needs statistics of the generator (:class:`wsdcast.warmstart.dpm.SolverStatistics`)."""
         return self.solver == EMPIRICAL
 
     @property

@@ -16,7 +16,7 @@ from wsdcast.runs.names import STATISTICS, STUDY, TORCHDIFFEQ
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
-from wsdcast.warmstart.dpm import Statistics
+from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
@@ -25,7 +25,7 @@ CRPS_TOLERANCE = 1.01
 """Settings whose CRPS is within this factor of the lowest count as equally good."""
 
 
-def sampler_of(networks: Trained, settings: Rollout, statistics: Statistics | None = None, *, deterministic: bool = False) -> Sampler:
+def sampler_of(networks: Trained, settings: Rollout, statistics: SolverStatistics | None = None, *, deterministic: bool = False) -> Sampler:
     """The sampler of Algorithm 2 with the settings of a recipe. On a GPU it is accelerated.
 
     Args:
@@ -52,7 +52,7 @@ def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sam
     return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)
 
 
-def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
+def required_statistics(recipe: Recipe, directory: Path) -> SolverStatistics | None:
     """The statistics of the generator that DPM-Solver-v3 needs; None for any other solver.
 
     Raises:
@@ -63,7 +63,7 @@ def required_statistics(recipe: Recipe, directory: Path) -> Statistics | None:
     file = require(recipe, directory, STATISTICS, "study statistics") / "statistics.safetensors"
     try:
         fields = {name: field.to(devices.device()) for name, field in load_file(file).items()}
-        warmth, statistics = fields.pop("warmth").item(), Statistics(**fields)
+        warmth, statistics = fields.pop("warmth").item(), SolverStatistics(**fields)
     except (OSError, TypeError, KeyError, safetensors.SafetensorError) as error:
         raise UserError(f"{file}: cannot be read as statistics of a generator ({error})") from None
     if warmth != np.float32(recipe.rollout.warmth):

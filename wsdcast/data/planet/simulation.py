@@ -18,19 +18,19 @@ from wsdcast.runs.errors import UserError
 
 EPOCH = np.datetime64("2000-01-01", "ns")
 LAYER_DEPTH = 5000.0
-"""m; by it the planet's mountains, shares of its lower layer, become a surface geopotential."""
+"""Depth of the lower layer in m. Mountains are shares of it, so it turns them into a surface geopotential."""
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """A planet seen from the points of a grid, with its winds to come.
+    """A planet whose wind is read at the points of a grid.
 
     Attributes:
         times: (time,), 6 h apart.
         static: ``land_sea_mask`` (0 to 1) and ``geopotential_at_surface`` (m2 s-2), (latitude, longitude).
-        grid: where.
-        seed: of the planet and its weather.
-        stirring: of the planet, m/s per square root of an hour.
+        grid: grid of the wind and of the static fields.
+        seed: seed of the planet and of its weather.
+        stirring: stirring of the planet, m/s per square root of an hour.
     """
 
     times: NDArray[np.datetime64]
@@ -40,15 +40,15 @@ class Simulation:
     stirring: float
 
     def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
-        """Consecutive blocks of ``size`` times, the last one shorter, each (time, channel, latitude, longitude) in m s-1.
+        """Yield blocks of ``size`` consecutive times, each (time, channel, latitude, longitude) in m s-1. The last one may be shorter.
 
         Raises:
-            UserError: if the planet is stirred more than its time step can take.
+            UserError: if the stirring is too strong for the time step and the winds overflow.
         """
         planet, points = _planet(self.seed, self.stirring, self.grid)
         states = planet.run(seed=self.seed)
         for first in range(0, self.times.size, size):
-            with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
+            with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
                 chunk = islice(states, min(size, self.times.size - first))
                 wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
             block = np.stack([np.stack([u.T, v.T]) for u, v in wind])
@@ -58,7 +58,7 @@ class Simulation:
 
 
 def simulation(days: int, seed: int, stirring: float, grid: Grid) -> Simulation:
-    """The lower layer of a planet for ``days``, read at the points of ``grid``."""
+    """Return a simulation of ``days`` days whose lower layer is read at the points of ``grid``."""
     planet, points = _planet(seed, stirring, grid)
     with threadpool_limits(limits=1):
         land, mountains = (points.synthesis(planet.harmonics.analysis(field)).T for field in (planet.land, planet.mountains))
@@ -68,7 +68,7 @@ def simulation(days: int, seed: int, stirring: float, grid: Grid) -> Simulation:
 
 
 def _planet(seed: int, stirring: float, grid: Grid) -> tuple[Planet, SphericalHarmonics]:
-    # One thread throughout, as in Planet.run: the same seed is to give the same bits.
+    # One thread, as in Planet.run, so that the same seed gives the same bits.
     with threadpool_limits(limits=1):
         planet = Planet(PlanetSettings(stirring=stirring), seed=seed)
         return planet, SphericalHarmonics(planet.settings.truncation, grid.latitude, grid.longitude.size, dtype=np.float32)

@@ -5,12 +5,12 @@ The potential vorticity of the upper and the lower layer,
     q1 = laplacian(psi1) - (psi1 - psi2) / R^2 + f,
     q2 = laplacian(psi2) + (psi1 - psi2) / R^2 + f + f h / H,
 
-is carried by each layer's own wind (Phillips 1954; Marshall and Molteni 1993, Eq. 1). Sources: relaxation of the shear psi1 - psi2 toward
-a jet in either hemisphere; drag on the lower layer, stronger over continents; damping of the shortest waves; stochastic stirring.
-Continents, mountains and the waves in the jets come from one seed, the initial state and the stirring from another.
+is carried by each layer's own wind (Phillips 1954; Marshall and Molteni 1993, Eq. 1). The sources are: relaxation of the shear
+psi1 - psi2 toward a jet in each hemisphere; drag on the lower layer, which is stronger over continents; damping of the shortest waves;
+stochastic stirring. Continents, mountains and the waves in the jets come from one seed, the initial state and the stirring from another.
 
-Only the lower layer is read out. The upper one stays hidden, and the stirring scales with its wind, so two snapshots of what is seen
-do not determine the next.
+Only the wind of the lower layer is used as data. The upper layer stays hidden, and the stirring scales with its wind, so two states of the
+lower layer do not determine the next one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from wsdcast.data.harmonics import Complex, Real, SphericalHarmonics, gaussian_latitudes
 
-RADIUS = 6.371e6  # m, of the simulated planet: with the Earth's of wsdcast.data.grid it would be another planet, and all its results others
+RADIUS = 6.371e6  # m; not the Earth's radius of wsdcast.data.grid, because another radius would change all results on the planet
 ROTATION = 7.292e-5  # s-1
 DAY = 86400.0  # s
 UPPER, LOWER = 0, 1
@@ -32,13 +32,13 @@ UPPER, LOWER = 0, 1
 
 @dataclass(frozen=True)
 class PlanetSettings:
-    """What the planet is like. The defaults give lower-layer winds of about 9 (u) and 7 m/s (v) rms."""
+    """Physical settings of the planet. The defaults give winds of about 9 (u) and 7 m/s (v) rms in the lower layer."""
 
     truncation: int = 42
     deformation_radius: float = 700e3  # m
-    jet: float = 35.0  # m/s, shear between the layers at 45 N that the flow is relaxed to
-    southern_jet: float = 0.9  # share of it at 45 S
-    jet_waves: float = 0.25  # size of its zonal waves 1 to 3 relative to the jet, rms of streamfunction
+    jet: float = 35.0  # m/s, shear between the layers at 45 N toward which the flow is relaxed
+    southern_jet: float = 0.9  # jet at 45 S as a share of the jet at 45 N
+    jet_waves: float = 0.25  # rms of the streamfunction of zonal waves 1 to 3, relative to that of the jet
     relaxation_time: float = 20 * DAY
     drag_time: float = 3 * DAY  # over sea
     land_drag: float = 2.5  # times the drag over sea
@@ -50,26 +50,27 @@ class PlanetSettings:
 
     @property
     def time_step(self) -> float:
-        """Seconds; 5400 at T42 and in proportion elsewhere, a divisor of 6 h."""
+        """Time step in seconds, a divisor of 6 h: 5400 at T42, and shorter in proportion at higher truncations."""
         return 21600.0 / max(1, math.ceil(self.truncation / 10.5))
 
 
 class Planet:
-    """The model: surface, forcing and the tendency of potential vorticity.
+    """The model: its surface, its forcing and the tendency of its potential vorticity.
 
-    States are potential vorticity without its constant part (planetary vorticity and mountains), complex coefficients
+    A state is the potential vorticity without its constant part (planetary vorticity and mountains), as complex coefficients
     (m, l, layer) in s-1.
 
     Args:
-        settings: physical values.
-        seed: continents, mountains and waves of the jets.
-        dtype: precision of the states. Single precision is enough for weather and halves the time; double shows the conservation.
+        settings: physical settings. Default: those of :class:`PlanetSettings`.
+        seed: seed of the continents, the mountains and the waves of the jets.
+        dtype: precision of the states. Single precision is enough for weather and halves the time. Double precision shows that
+            advection conserves energy and enstrophy.
     """
 
     def __init__(self, settings: PlanetSettings | None = None, seed: int = 0, dtype: type[np.floating] = np.float32) -> None:
         self.settings = settings = settings or PlanetSettings()
         truncation = settings.truncation
-        # The smallest transform grid that integrates products of three fields exactly: enstrophy is conserved only then.
+        # This is the smallest grid that integrates products of three fields exactly. Enstrophy is conserved only then.
         latitudes, weights = gaussian_latitudes((3 * truncation + 2) // 2)
         longitudes = 2 * latitudes.size
         self.harmonics = harmonics = SphericalHarmonics(truncation, latitudes, longitudes, weights)
@@ -99,10 +100,10 @@ class Planet:
                 setattr(self, name, value.astype(np.result_type(dtype, 1j) if np.iscomplexobj(value) else dtype))
 
     def _jets(self, random: np.random.Generator) -> Complex:
-        """Streamfunction (m, l) of the shear toward which the flow is relaxed: sin^2(2 latitude) jets and zonal waves 1 to 3."""
+        """Return the streamfunction (m, l) toward which the shear is relaxed: sin^2(2 latitude) jets and zonal waves 1 to 3."""
         latitude = np.deg2rad(self.harmonics.latitudes)
         speed = self.settings.jet * np.sin(2 * latitude) ** 2 * np.where(latitude > 0, 1.0, self.settings.southern_jet)
-        # u = -(1/a) d(psi)/d(latitude): solve for psi as the inverse Laplacian of the relative vorticity.
+        # u = -(1/a) d(psi)/d(latitude). psi is the inverse Laplacian of the relative vorticity.
         ones = np.ones((self.harmonics.longitudes, 1))
         zonal = self._vorticity(ones * speed, np.zeros_like(ones * speed)) * self.inverse_barotropic
         longitude = 2 * np.pi * np.arange(self.harmonics.longitudes) / self.harmonics.longitudes
@@ -115,32 +116,32 @@ class Planet:
         return self.harmonics.divergence(v, -u) / RADIUS
 
     def streamfunction(self, state: Complex) -> Complex:
-        """Streamfunction in m2 s-1 by inverting the potential vorticity, in barotropic and baroclinic mode."""
+        """Return the streamfunction in m2 s-1. The potential vorticity is inverted separately in the barotropic and the baroclinic mode."""
         mean = (state[..., UPPER] + state[..., LOWER]) / 2 * self.inverse_barotropic
         half_difference = (state[..., UPPER] - state[..., LOWER]) / 2 * self.inverse_baroclinic
         return np.stack([mean + half_difference, mean - half_difference], axis=-1)
 
     def potential_vorticity(self, streamfunction: Complex) -> Complex:
-        """The inverse of :meth:`streamfunction`."""
+        """Return the inverse of :meth:`streamfunction`, in s-1."""
         stretching = (streamfunction[..., UPPER] - streamfunction[..., LOWER]) / self.settings.deformation_radius**2
         vorticity = streamfunction * self.laplacian[:, None]
         return vorticity + np.stack([-stretching, stretching], axis=-1)
 
     def wind(self, streamfunction: Complex, harmonics: SphericalHarmonics | None = None) -> tuple[Real, Real]:
-        """u and v in m/s, each (longitude, latitude, ...), on the model's own grid or that of ``harmonics``."""
+        """Return u and v in m/s, each (longitude, latitude, ...), on the model's own grid or on that of ``harmonics``."""
         eastward, northward = (harmonics or self.harmonics).gradient(streamfunction)
         return -northward / RADIUS, eastward / RADIUS
 
     def tendency(self, state: Complex, sources: bool = True) -> Complex:
-        """d(state)/dt in s-2.
+        """Return d(state)/dt in s-2.
 
-        Without ``sources`` only advection is left, which conserves energy exactly and potential enstrophy to rounding.
+        Without ``sources`` only advection is left. It conserves energy exactly and potential enstrophy to rounding.
         """
         streamfunction = self.streamfunction(state)
         u, v = self.wind(streamfunction)
         vorticity = self.harmonics.synthesis(state + self.constant_vorticity)
         eastward, northward = u * vorticity, v * vorticity
-        if sources:  # the curl of a force (x, y) is the divergence of (y, -x): the drag joins the flux
+        if sources:  # the curl of a force (x, y) is the divergence of (y, -x), so the drag is added to the flux
             eastward[..., LOWER] += self.drag * v[..., LOWER]
             northward[..., LOWER] -= self.drag * u[..., LOWER]
         change = -self.harmonics.divergence(eastward, northward) / RADIUS
@@ -152,7 +153,7 @@ class Planet:
         return change
 
     def step(self, state: Complex, random: np.random.Generator) -> Complex:
-        """One Runge-Kutta step of fourth order, then damping of short waves and stirring."""
+        """Return the state one time step later: a Runge-Kutta step of fourth order, then damping of short waves and stirring."""
         h = self.settings.time_step
         k1 = self.tendency(state)
         k2 = self.tendency(state + h / 2 * k1)
@@ -162,9 +163,10 @@ class Planet:
         return (state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)) * self.damping[:, None] + stirring
 
     def stirring(self, state: Complex, random: np.random.Generator) -> Complex:
-        """Random change of vorticity in one time step, the same in both layers, (m, l).
+        """Return the random change of vorticity in one time step, (m, l). It is the same in both layers.
 
-        A random non-divergent wind, white in time, times the local speed of the upper layer: storms are less certain than calms.
+        It is the vorticity of a random non-divergent wind, white in time, times the local speed of the upper layer. So storms are less
+        certain than calm regions.
         """
         settings, harmonics = self.settings, self.harmonics
         eastward, northward = harmonics.gradient(_random_flow(harmonics, random, *settings.stirring_degrees))
@@ -174,16 +176,16 @@ class Planet:
         return self._vorticity(push_u, push_v) * (settings.stirring * math.sqrt(settings.time_step / 3600) / size)
 
     def initial_state(self, random: np.random.Generator) -> Complex:
-        """Small random waves on half of the equilibrium shear, (m, l, layer)."""
+        """Return the initial state (m, l, layer): half of the equilibrium shear in the upper layer and small random waves in both."""
         noise = _random_flow(self.harmonics, random, 2, 12)
         noise *= 0.05 * math.sqrt(mean_square(self.equilibrium_shear) / mean_square(noise))
         return self.potential_vorticity(np.stack([0.5 * self.equilibrium_shear + noise, noise], axis=-1))
 
     def run(self, seed: int = 0, spin_up: float = 60 * DAY, interval: float = 21600.0) -> Iterator[Complex]:
-        """Endless states (m, l, layer), ``interval`` seconds apart, the first after ``spin_up`` seconds from rest.
+        """Yield states (m, l, layer) without end, ``interval`` seconds apart. The first comes ``spin_up`` seconds after the initial state.
 
-        Numerical libraries run on one thread meanwhile: how they share out a product changes its last bit, and chaos makes a
-        different planet of that. The same seed gives the same bits on one machine whatever its thread settings.
+        Numerical libraries run on one thread during this. The number of threads changes the last bit of a product, and chaos turns
+        that into different weather. With one thread the same seed gives the same bits on one machine, whatever its thread settings.
         """
         random = np.random.default_rng([seed, 2])
         state = self.initial_state(random)
@@ -197,13 +199,13 @@ class Planet:
 
 
 def mean_square(coefficients: Complex) -> Real:
-    """Mean over the sphere of the square of the field that coefficients (m, l, ...) stand for (Parseval), shape (...)."""
+    """Return the mean square over the sphere of the field with coefficients (m, l, ...), shape (...), by Parseval's identity."""
     power = (np.abs(coefficients) ** 2).sum(axis=1)
     return np.asarray(power[0] + 2 * power[1:].sum(axis=0))
 
 
 def _random_flow(harmonics: SphericalHarmonics, random: np.random.Generator, low: int, high: int) -> Complex:
-    """Streamfunction (m, l) of a random wind with equal energy in the degrees low to high."""
+    """Return the streamfunction (m, l) of a random wind with equal energy in each degree from low to high."""
     real, imaginary = random.standard_normal((2, *harmonics.triangle.shape))
     imaginary[0] = 0.0
     real[0] *= np.sqrt(2)
@@ -214,6 +216,6 @@ def _random_flow(harmonics: SphericalHarmonics, random: np.random.Generator, low
 
 
 def _smooth_field(harmonics: SphericalHarmonics, random: np.random.Generator, low: int, high: int) -> Real:
-    """A random field of unit variance, (longitude, latitude)."""
+    """Return a random field of unit variance, (longitude, latitude)."""
     coefficients = _random_flow(harmonics, random, low, high)
     return harmonics.synthesis(coefficients / np.sqrt(mean_square(coefficients)))

@@ -1,1 +1,1 @@
-"""Reading analyses and forecasts of others."""
+"""Readers of analyses and forecasts that others wrote."""

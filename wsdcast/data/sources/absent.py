@@ -1,4 +1,4 @@
-"""Zarr stores in which a chunk that is absent reads as missing values, whatever fill value the store declares."""
+"""Zarr stores whose absent chunks read as missing values, whatever fill value the store declares."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ METADATA = ("zarr.json", ".zarray", ".zmetadata")
 
 
 class AbsentIsMissing(WrapperStore[Any]):
-    """A store whose metadata declare a fill value that cannot be data, for every array of two dimensions or more.
+    """A store that replaces the fill values of all arrays of two dimensions or more by values that cannot be data.
 
-    Zarr answers with the fill value where a chunk is absent, also inside a shard, and a fill value of 0 would pass for calm. Arrays of
-    floats get NaN instead. Arrays of integers get their ``_FillValue``; where they have none, their lowest value becomes both (their
-    highest, if they are unsigned). A chunk that was never written because it equals the fill value is missing too: nothing tells it from
-    one that was lost.
+    Zarr returns the fill value for an absent chunk, also inside a shard, and a fill value of 0 would look like calm air. Arrays of floats
+    get the fill value NaN. Arrays of integers get their ``_FillValue``. If they have none, their lowest value (the highest, if they are
+    unsigned) becomes both their fill value and their ``_FillValue``. A chunk that Zarr did not write because it equals the fill value is
+    missing too, because it cannot be told from a lost one.
     """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The value of a key; metadata with other fill values."""
+        """Return the value of a key. Fill values in metadata are replaced."""
         value = await super().get(key, prototype, byte_range)
         if value is None or byte_range is not None or not key.endswith(METADATA):
             return value
         try:
             content = json.loads(value.to_bytes())
-        except ValueError:  # damaged: Zarr says so
+        except ValueError:  # the metadata are damaged, and Zarr will say so
             return value
         return prototype.buffer.from_bytes(json.dumps(with_missing(content)).encode())
 
 
 def with_missing(content: Any) -> Any:
-    """The content of a metadata file, of one array or consolidated, with fill values that cannot be data."""
+    """Return the content of a metadata file, of one array or consolidated, with fill values that cannot be data."""
     if not isinstance(content, dict):
         return content
     if "shape" in content and len(content["shape"]) > 1:
         return _array(content)
-    found = dict(content)
+    replaced = dict(content)
     if isinstance(consolidated := content.get("consolidated_metadata"), dict):  # Zarr 3
         nodes = {name: with_missing(node) for name, node in consolidated.get("metadata", {}).items()}
-        found["consolidated_metadata"] = consolidated | {"metadata": nodes}
+        replaced["consolidated_metadata"] = consolidated | {"metadata": nodes}
     if isinstance(arrays := content.get("metadata"), dict):  # Zarr 2
-        found["metadata"] = {name: with_missing(node) if name.endswith(".zarray") else node for name, node in arrays.items()}
-    return found
+        replaced["metadata"] = {name: with_missing(node) if name.endswith(".zarray") else node for name, node in arrays.items()}
+    return replaced
 
 
 def _array(content: dict[str, Any]) -> dict[str, Any]:
     name = content.get("data_type", content.get("dtype"))
     try:
         kind: np.dtype[Any] = np.dtype(name)
-    except TypeError:  # a structured type or an extension: no wind
+    except TypeError:  # a structured type or an extension is not wind
         return content
     if kind.kind == "f":
         return content | {"fill_value": "NaN"}
@@ -61,7 +61,7 @@ def _array(content: dict[str, Any]) -> dict[str, Any]:
         return content
     limits = np.iinfo(kind.type)
     lowest = int(limits.min if kind.kind == "i" else limits.max)
-    if content.get("zarr_format") == 2:  # there the fill value is what xarray takes for missing
+    if content.get("zarr_format") == 2:  # in version 2 xarray takes the fill value for missing
         declared = content.get("fill_value")
         return content | {"fill_value": lowest if declared is None else declared}
     attributes = content.get("attributes", {})

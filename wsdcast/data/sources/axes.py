@@ -1,4 +1,4 @@
-"""Which coordinates of a forecast are its initial time, lead time, valid time and member, whatever wrote it and whatever it calls them."""
+"""Recognises the initial time, lead time, valid time and member among the coordinates of a forecast, whatever their names are."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ NAMES = {
     "prediction_timedelta": ("prediction_timedelta", "lead_time", "forecast_period", "forecast_lead_time", "leadtime", "step", "lead"),
     "valid_time": ("valid_time", "validtime", "verification_time", "datetime"),
 }
-"""In lower case. ``time`` is none of them: it is the initial time, the valid time where there is an initial time of another name, and the
-lead time where its values are differences of time (GraphCast)."""
+"""Known names of each axis, in lower case. ``time`` is not among them because it has several meanings. It is the lead time if its values
+are differences of time (GraphCast), the valid time if the initial time has another name, and otherwise the initial time."""
 STANDARD_NAMES = {
     "time": "forecast_reference_time",
     "number": "realization",
     "prediction_timedelta": "forecast_period",
     "valid_time": "time",
 }
-"""Of CF, for the same."""
+"""CF standard name of each axis."""
 
 SECONDS = {
     **dict.fromkeys(("d", "day", "days"), 86400),
@@ -45,18 +45,18 @@ SECONDS = {
     **dict.fromkeys(("min", "mins", "minute", "minutes"), 60),
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
 }
-"""Units of lead times that are numbers."""
+"""Seconds of each unit that a lead time stored as a number can have."""
 
 
 def with_forecast_axes(array: xr.DataArray) -> xr.DataArray:
-    """The same values with the dimensions ``time`` (initial time), ``number`` and ``prediction_timedelta``, those that there are.
+    """Return the array with its axes named ``time`` (initial time), ``number`` and ``prediction_timedelta``, as far as it has them.
 
-    Of initial, lead and valid time two are enough: the third follows. An initial or lead time without a dimension becomes a scalar
-    coordinate. Coordinates other than these and latitude and longitude are dropped.
+    Two of initial, lead and valid time are enough, because the third follows. An initial or lead time without a dimension becomes a scalar
+    coordinate. All other coordinates except latitude and longitude are dropped.
 
     Raises:
-        UserError: if two dimensions may be the same of these, or initial and lead time do not vary along one dimension each, as where
-            fields are stored by valid time.
+        UserError: if two dimensions can be the same axis, or if initial and lead time do not vary along one dimension each, as in fields
+            that are stored by valid time.
     """
     start, lead = _times_of(array)
     if start is not None and lead is not None:
@@ -82,7 +82,11 @@ def with_forecast_axes(array: xr.DataArray) -> xr.DataArray:
 
 
 def _times_of(array: xr.DataArray) -> tuple[xr.DataArray | None, xr.DataArray | None]:
-    """Initial and lead time, each None where it neither is there nor follows."""
+    """Return initial and lead time. Each is None if the array neither has it nor implies it.
+
+    Raises:
+        UserError: if the array has only a valid time, or if two dimensions can be the same axis.
+    """
     start, lead, valid = (_coordinate(array, role) for role in ("time", "prediction_timedelta", "valid_time"))
     plain = next((array.coords[name] for name in array.coords if str(name).lower() == "time"), None)
     if plain is not None and _has(plain, np.timedelta64):
@@ -100,7 +104,7 @@ def _times_of(array: xr.DataArray) -> tuple[xr.DataArray | None, xr.DataArray | 
     if start is None and lead is None and valid is not None:
         raise UserError(f"{array.name} is stored by valid time alone ('{valid.name}'); store it by initial time and lead time")
     if start is not None and lead is not None and start.name == "time" and _has(start, np.datetime64) and _has(lead, np.timedelta64):
-        # Where `time` and the lead time vary together, it is the valid time of one forecast.
+        # If `time` and the lead time vary together, `time` is the valid time of one forecast.
         shared = {*start.dims} & {*lead.dims}
         if shared and not any(_constant(one, name) for one in (start, lead) for name in shared):
             start = start - lead
@@ -108,15 +112,15 @@ def _times_of(array: xr.DataArray) -> tuple[xr.DataArray | None, xr.DataArray | 
 
 
 def _coordinate(array: xr.DataArray, role: str) -> xr.DataArray | None:
-    """The coordinate of one role, one that is a dimension first; None where there is none.
+    """Return the coordinate of one axis (a key of :data:`NAMES`), or None if there is none. A dimension is preferred to others.
 
     Raises:
-        UserError: if two dimensions have this role.
+        UserError: if two dimensions can be this axis.
     """
-    found = [name for name in array.coords if _is_called(array, name, role)]
-    dimensions = [name for name in found if name in array.dims]
+    names = [name for name in array.coords if _is_called(array, name, role)]
+    dimensions = [name for name in names if name in array.dims]
     _require_one(array, dimensions, role)
-    return array.coords[[*dimensions, *found][0]] if found else None
+    return array.coords[[*dimensions, *names][0]] if names else None
 
 
 def _is_called(array: xr.DataArray, name: Hashable, role: str) -> bool:
@@ -134,7 +138,7 @@ def _has(coordinate: xr.DataArray, kind: Any) -> bool:
 
 
 def _as_differences(lead: xr.DataArray) -> xr.DataArray:
-    """Numbers with a unit of time as differences of time, to the second; all else as it is."""
+    """Convert numbers with a unit of time to differences of time, to the second; return other coordinates unchanged."""
     size = SECONDS.get(str(lead.attrs.get("units", "")).strip().lower())
     if size is None or not _has(lead, np.number) or _has(lead, np.timedelta64):
         return lead
@@ -147,7 +151,7 @@ def _constant(coordinate: xr.DataArray, dimension: Hashable) -> bool:
 
 
 def _reduced(coordinate: xr.DataArray, shared: Sequence[Hashable] = ()) -> xr.DataArray:
-    """The coordinate without dimensions along which it is constant: those in ``shared`` first, others only while it has several."""
+    """Remove dimensions along which a coordinate is constant: all that are in ``shared``, then others while more than one is left."""
     for dimension in sorted(coordinate.dims, key=lambda name: name not in shared):
         if (dimension in shared or coordinate.ndim > 1) and _constant(coordinate, dimension):
             coordinate = coordinate.isel({dimension: 0})

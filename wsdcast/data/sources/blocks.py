@@ -1,4 +1,4 @@
-"""Reads blocks of wind from files and stores, and refuses what is not wind."""
+"""Reads blocks of wind from files and stores, and refuses values that cannot be wind."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import note
 
 STRONGEST_WIND = 120.0
-"""m/s; the strongest gust ever measured was 113 m/s, so anything beyond is an error of units or of packing."""
-ONE_AT_A_TIME = threading.Lock()
-"""Held while a NetCDF or GRIB file is opened or read: their libraries must not be called by two threads at once."""
+"""In m/s. The strongest gust ever measured was 113 m/s, so stronger wind is an error of units or of packing."""
+FILE_LOCK = threading.Lock()
+"""Held while a NetCDF or GRIB file is opened or read, because two threads must not call their libraries at once."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Steps ``indices``, rising, of one component in one piece; they are steps ``places`` of the block."""
+    """A part of a block: times ``indices``, rising, of one component in one piece. They are times ``places`` of the block."""
 
     component: str
     address: Address
@@ -36,7 +36,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive steps of the record, ``first`` to ``last`` exclusive, that are read together."""
+    """Consecutive times of the record, ``first`` to ``last`` exclusive, that are read together."""
 
     first: int
     last: int
@@ -44,10 +44,10 @@ class Block:
 
 
 def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Component and values (time, latitude, longitude) in m/s, in the one order.
+    """Yield each component (u or v) and its values (time, latitude, longitude) in m/s, from north to south and from 0 eastward.
 
     Raises:
-        UserError: if values cannot be read, are missing, or are such as no wind has; it names the file, the component and the time.
+        UserError: if values cannot be read, are missing, or cannot be wind. The message names the file, the component and the time.
     """
     for component in sorted({reading.component for reading in block.readings}):
         readings = [reading for reading in block.readings if reading.component == component]
@@ -62,13 +62,13 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def _read(reading: Reading) -> NDArray[np.float32]:
-    with ONE_AT_A_TIME if is_file(reading.address) else nullcontext():
+    with FILE_LOCK if is_file(reading.address) else nullcontext():
         wind = opened(reading.address, reading.state)[reading.component]
         try:
             values = values_of(wind, reading.indices)
         except MemoryError:
             raise
-        except Exception as error:  # of as many kinds as there are formats and servers
+        except Exception as error:  # formats and servers cause errors of many types
             first = label(wind["time"].values[reading.indices[0]])
             where = f"{reading.address}: 10 m wind {reading.component} from {first} on"
             raise UserError(f"{where} cannot be read ({first_line(error)})") from None
@@ -78,16 +78,16 @@ def _read(reading: Reading) -> NDArray[np.float32]:
 
 def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:
     least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
-    for bad, what in (
+    for bad, problem in (
         (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
         (np.maximum(-least, most) > STRONGEST_WIND, "absurd values"),
-        (least == most, "the same value everywhere"),  # as where a store lacks a chunk and answers with its fill value
+        (least == most, "the same value everywhere"),  # a store returns its fill value for an absent chunk
     ):
         if bad.any():
             step = int(np.argmax(bad))
             time = wind["time"].values[reading.indices][step]
             raise UserError(
-                f"{reading.address}: {what} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {label(time)}"
+                f"{reading.address}: {problem} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {label(time)}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
                 + f"; --skip {label(time)} leaves that time out"
             )
@@ -95,18 +95,21 @@ def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) ->
         _note_once(reading.address, reading.component, *odd)
 
 
-APART = 0.2
-"""Of the range of all other values, how far an extreme must be from them to be noted: the strongest winds of real fields are closer."""
+DISTANCE_OF_FILL_VALUES = 0.2
+"""An extreme is noted if it is farther from all other values than this share of their range. Extremes of real wind are closer."""
 
 
 def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
-    """An extreme value that occurs more than once, far from all others, and how often: perhaps a fill value that is not declared."""
+    """Return an extreme that occurs more than once, far from all other values, and how often; None if there is none.
+
+    Such a value may be a fill value that the file does not declare.
+    """
     for extreme in (values.min(), values.max()):
         others = values != extreme
         count = values.size - int(np.count_nonzero(others))
         if 1 < count < values.size / 2:
             least, most = (float(reduced(where=others, initial=start)) for reduced, start in ((values.min, np.inf), (values.max, -np.inf)))
-            if max(least - extreme, extreme - most) > APART * (most - least):
+            if max(least - extreme, extreme - most) > DISTANCE_OF_FILL_VALUES * (most - least):
                 return float(extreme), count
     return None
 
@@ -118,16 +121,16 @@ def _note_once(address: Address, component: str, value: float, count: int) -> No
 
 
 def close_all() -> None:
-    """Close what :func:`read_block` keeps open: a file that is changed in its place would not be noticed."""
+    """Close the files that :func:`read_block` keeps open. Otherwise a file that is changed in place would not be noticed."""
     opened.cache_clear()
 
 
 @lru_cache(maxsize=64)
 def opened(address: Address, state: str) -> xr.Dataset:
-    """The lazy wind of one piece (:func:`wind_of`); kept open, for a store is read in many blocks."""
+    """Return the lazy wind of one piece (:func:`wind_of`). It stays open, because a store is read in many blocks."""
     return wind_of(open_dataset(address))
 
 
 def label(time: np.datetime64) -> str:
-    """A time to the minute."""
+    """Return a time as text, to the minute."""
     return str(time.astype("datetime64[m]"))

@@ -1,4 +1,4 @@
-"""How long a classic NetCDF file must be, by its header: the library reads zeros beyond the end of one that was cut off."""
+"""Computes from its header how long a classic NetCDF file must be, because the library reads zeros beyond the end of a truncated file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
 
 
 class _Header:
-    """Reads the numbers of a header; 64-bit data (CDF-5) has counts of eight bytes."""
+    """Reads the numbers of a header. Format 5 (CDF-5, 64-bit data) has counts of eight bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size = file, os.fstat(file.fileno()).st_size
@@ -24,22 +24,22 @@ class _Header:
     def number(self, size: int) -> int:
         data = self.file.read(size)
         if len(data) < size:
-            raise EOFError("its header is not whole")
+            raise EOFError("its header is incomplete")
         return int(struct.unpack({4: ">i", 8: ">q"}[size], data)[0])
 
     def count(self) -> int:
-        found = self.number(8 if self.wide else 4)
-        if found < -1 or found > 1 << 56:  # -1: the number of records is not kept
+        count = self.number(8 if self.wide else 4)
+        if count < -1 or count > 1 << 56:  # -1 means that the number of records is not stored
             raise EOFError("its header has an impossible count")
-        return found
+        return count
 
     def skip(self, size: int) -> None:
         self.file.seek(size + -size % 4, os.SEEK_CUR)
         if self.file.tell() > self.size:
-            raise EOFError("its header is not whole")
+            raise EOFError("its header is incomplete")
 
     def items(self) -> int:
-        """Length of a list, after its tag."""
+        """Read the tag and the length of a list; return the length."""
         self.number(4)
         return self.count()
 
@@ -51,10 +51,10 @@ class _Header:
 
 
 def required_size(path: str) -> int:
-    """Bytes that the values of a classic NetCDF file (formats 1, 2 and 5) reach to.
+    """Return the byte at which the last value of a classic NetCDF file (formats 1, 2 and 5) ends.
 
     Raises:
-        EOFError: if its header is damaged or not whole.
+        EOFError: if the header is damaged or incomplete.
     """
     with Path(path).open("rb") as file:
         header = _Header(file)
@@ -68,10 +68,10 @@ def required_size(path: str) -> int:
             header.skip(header.count())
             dimensions = [header.count() for _ in range(header.count())]
             if any(index >= len(lengths) for index in dimensions):
-                raise EOFError("its header names a dimension that is not there")
+                raise EOFError("its header names a dimension that does not exist")
             header.attributes()
             value = SIZES.get(header.number(4), 0)
-            header.count()  # its size, which is wrong for large variables
+            header.count()  # the size of the variable, which is wrong for large ones
             begin = header.number(4 if header.version == 1 else 8)
             if dimensions and lengths[dimensions[0]] == 0:
                 size = value * math.prod(lengths[index] for index in dimensions[1:])

@@ -1,4 +1,7 @@
-"""Brings forecasts of any common layout to the one of this package's own stores, by the names of dimensions and never by their position."""
+"""Brings forecasts of common layouts to the layout of this package's own stores.
+
+Dimensions are recognised by their names, never by their position.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +16,40 @@ from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.errors import UserError
 
 DIMENSIONS = ("time", "number", "prediction_timedelta")
-"""What our own stores call initial time, member and lead time, in order of the dimensions before latitude and longitude."""
+"""Names of initial time, member and lead time in our own stores. These dimensions come in this order before latitude and longitude."""
 
 
 def to_conventions(dataset: xr.Dataset, *, part: bool = False) -> xr.Dataset:
-    """The 10 m wind of a dataset of forecasts or analyses as our own stores have it, lazily.
+    """Return the 10 m wind of a dataset in the layout of our own stores, lazily.
 
-    Variables have the names of WeatherBench 2; dimensions are ``time``, ``number`` and ``prediction_timedelta``, those that there are, then
-    latitude from north to south and longitude from 0 eastward. Others of length one are dropped. An initial time or a lead time
-    without a dimension is a scalar coordinate.
+    Variables have the names of WeatherBench 2. Dimensions are those of ``time``, ``number`` and ``prediction_timedelta`` that the dataset
+    has, then latitude from north to south and longitude from 0 eastward. Other dimensions of length one are dropped. An initial time or
+    lead time without a dimension becomes a scalar coordinate.
 
     Args:
-        dataset: as above.
-        part: whether a part of the globe is taken too.
+        dataset: forecasts or analyses.
+        part: whether the dataset may cover only a part of the globe.
 
     Raises:
-        UserError: if a component is missing or given in other units than m s-1, if the grid is no regular one of the whole globe, if
-            initial and lead time do not vary along dimensions of their own, or another dimension is left over.
+        UserError: if a component is missing or has other units than m s-1, if the grid is not regular or not global (see ``part``), if
+            initial and lead time do not vary along one dimension each, or if there is another dimension.
     """
-    found = {}
+    components = {}
     for component, name in zip(WIND_NAMES, VARIABLES, strict=True):
         array = component_of(dataset, component)
         if array is None:
             raise UserError(f"has no {name}")
-        units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not say
+        units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not state their units
         if not is_metres_per_second(units):
             raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-        found[name] = _in_order(array, part)
-    return xr.Dataset(found)
+        components[name] = _in_order(array, part)
+    return xr.Dataset(components)
 
 
 def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:
     space, source, chunks = space_of(array), array.dims, array.encoding.get("preferred_chunks", {})
     array = with_forecast_axes(array)
-    # By the names that dimensions have from here on: what is unpacked together takes memory.
+    # The dimensions have new names, and so must their chunks: how much is unpacked together decides how much memory is needed.
     chunks = {space.get(name, name): chunks[old] for name, old in zip(array.dims, source, strict=True) if old in chunks}
     array.encoding = array.encoding | {"preferred_chunks": chunks}
     others = [dimension for dimension in array.dims if dimension not in {*DIMENSIONS, *space}]
@@ -56,14 +59,14 @@ def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:
     array = array.squeeze(others, drop=True).rename({name: standard for name, standard in space.items() if name != standard})
     rows, columns, latitude, longitude = axes_of(array)
     if not part:
-        Grid(latitude, longitude)  # refuses all else
+        Grid(latitude, longitude)  # raises if the grid is not global
     array = array.isel(latitude=_as_slice(rows), longitude=_as_slice(columns))
     array = array.assign_coords(latitude=latitude, longitude=longitude)
     return array.transpose(*DIMENSIONS, "latitude", "longitude", missing_dims="ignore")
 
 
 def _as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
-    """The same as a slice where it is one, forward or backward: files are far quicker in that."""
+    """Return indices as a slice if they are one, forward or backward, because files are read far faster by slices."""
     if np.all(np.diff(indices) == 1):
         return slice(int(indices[0]), int(indices[-1]) + 1)
     if np.all(np.diff(indices) == -1) and indices[-1] == 0:

@@ -1,4 +1,4 @@
-"""Ensemble forecasts of any origin, found by the names of their dimensions and read in the package's one order."""
+"""Ensemble forecasts that others wrote. Dimensions are recognised by name, and fields are read in the package's order."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from wsdcast.data.sources.opening import Address, addresses, first_line, open_da
 from wsdcast.data.store.zarr_store import VARIABLES, read_wind
 from wsdcast.runs.errors import UserError
 
-Place = tuple[NDArray[np.intp], NDArray[np.intp]]
+Region = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
 class StoredForecast:
-    """Forecasts as they lie in a store, opened lazily.
+    """A store of forecasts, opened lazily.
 
     Attributes:
-        name: of the store, for messages.
+        name: name of the store in messages.
         times: initial times, (time,), increasing.
         leads: lead times, (lead,), increasing.
-        members: of each ensemble; 1 for a forecast without members.
-        grid: of the fields, in the one order.
-        wind: in the package's conventions, lazily.
-        place: rows and columns of the grid that the store has, where it has a part of the globe alone.
+        members: number of members of each ensemble; 1 for a forecast without members.
+        grid: grid of the fields that :meth:`read` returns.
+        wind: wind in the package's layout, lazily.
+        place: rows and columns of the grid that the store covers, if it covers only a part of the globe.
     """
 
     name: str
@@ -41,19 +41,23 @@ class StoredForecast:
     members: int
     grid: Grid
     wind: xr.Dataset
-    place: Place | None = None
+    place: Region | None = None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-        """The members of one start, (member, lead, channel, latitude, longitude), m s-1, NaN where there is none.
+        """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where the store has no value.
+
+        Args:
+            start: index of the initial time.
+            leads: which lead times are read.
 
         Raises:
-            UserError: if the store cannot be read there.
+            UserError: if these values cannot be read.
         """
         try:
             fields = read_wind(self.wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
         except MemoryError:
             raise
-        except Exception as error:  # of as many kinds as there are formats and servers
+        except Exception as error:  # formats and servers cause errors of many types
             when = self.times[start].astype("datetime64[h]")
             raise UserError(f"{self.name}: the forecast from {when} cannot be read ({first_line(error)})") from None
         if self.place is None:
@@ -64,33 +68,34 @@ class StoredForecast:
 
 
 def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast:
-    """Open a store of forecasts in the layout of WeatherBench 2, or one that differs from it in names and order.
+    """Open a store of forecasts in the layout of WeatherBench 2, or in one that differs from it in names and order.
 
-    Initial and lead times are sorted; lead times of 0 and before are left out.
+    Initial and lead times are sorted. Lead times of 0 and below are left out.
 
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
-        globe: grid of the truth; forecasts of a part of the globe whose points are neighbours on it are put there.
+        globe: grid of the truth. A forecast may cover a part of the globe if its points are neighbours on this grid; it is then placed on
+            this grid.
 
     Raises:
-        UserError: if it is no such store, an initial time, a lead time or a member is missing or occurs twice, or a lead time is not of
-            whole hours.
+        UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
+            a lead time is not a whole number of hours.
     """
-    found = addresses(address)
-    if len(found) > 1:
-        raise UserError(f"{address}: {len(found)} files; expected one store of forecasts")
+    stores = addresses(address)
+    if len(stores) > 1:
+        raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
-        dataset = open_dataset(found[0])
+        dataset = open_dataset(stores[0])
         if "crps_fair" in dataset and VARIABLES[0] not in dataset:
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run` sums them up, nothing else can be scored")
         wind = to_conventions(dataset, part=globe is not None)
         latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
-        grid, place = _place_on(globe, latitude, longitude)
+        grid, region = _grid_and_region(globe, latitude, longitude)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
-    for name, what in (("time", "initial times"), ("prediction_timedelta", "lead times")):
+    for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
         if name not in wind.coords:
-            raise UserError(f"{address}: has no coordinate '{name}' of {what}, but {', '.join(map(str, wind.coords))}")
+            raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, wind.coords))}")
     missing = [name for name in DIMENSIONS if name not in wind.dims]
     wind = wind.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
     times, leads = dates_of(wind["time"], address), wind["prediction_timedelta"].values
@@ -109,21 +114,21 @@ def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast
     wind = _sorted(wind, "time", times)
     wind = _sorted(wind, "prediction_timedelta", leads)
     times, leads = np.sort(times), np.sort(leads)
-    # A lead time of 0 is the analysis that a forecast started from: no forecast yet.
+    # At a lead time of 0 the field is the analysis from which the forecast starts, not a forecast.
     later = slice(int((leads <= np.timedelta64(0)).sum()), None)
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
     wind = wind.isel(prediction_timedelta=later)
     return StoredForecast(
-        str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind, place
+        str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind, region
     )
 
 
-def _place_on(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Place | None]:
-    """The grid of a forecast: its own, or, where it is of a part of the globe, that of the truth with the rows and columns of the part.
+def _grid_and_region(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:
+    """Return the grid of a forecast and None; or, if it covers a part of the globe, the grid of the truth and the rows and columns.
 
     Raises:
-        UserError: if it is neither of the whole globe nor of points that are neighbours on the truth's grid.
+        UserError: if the forecast is not global and its points are not neighbours on the grid of the truth.
     """
     if globe is None or (latitude.size, longitude.size) == globe.shape:
         return Grid(latitude, longitude), None
@@ -141,17 +146,17 @@ def _place_on(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDAr
 
 
 def _require_once(values: NDArray[Any], what: str) -> None:
-    """Refuse labels that are missing or occur twice.
+    """Check that no label is missing and none occurs twice.
 
     Raises:
-        UserError: if so, naming the first.
+        UserError: if one is missing or occurs twice. ``what`` begins the message.
     """
     empty = pd.isnull(values)
     if empty.any():
         raise UserError(f"{what}: {empty.sum()} of {values.size} are missing")
-    several, counts = np.unique(values, return_counts=True)
+    labels, counts = np.unique(values, return_counts=True)
     if (counts > 1).any():
-        raise UserError(f"{what}: {(counts > 1).sum()} occur more than once, the first {_label(several[counts > 1][0])}")
+        raise UserError(f"{what}: {(counts > 1).sum()} occur more than once, the first {_label(labels[counts > 1][0])}")
 
 
 def _label(value: Any) -> str:
@@ -161,6 +166,6 @@ def _label(value: Any) -> str:
 
 
 def _sorted(wind: xr.Dataset, dimension: str, values: NDArray[Any]) -> xr.Dataset:
-    """In order of a coordinate; not touched where it is, for slices are read faster than lists."""
+    """Sort a dataset by a coordinate. If it is sorted it is returned unchanged, because slices are read faster than lists of indices."""
     order = np.argsort(values)
     return wind if (np.diff(order) == 1).all() else wind.isel({dimension: order})

@@ -1,6 +1,7 @@
-"""Reads 10 m wind and static fields from GRIB files, editions 1 and 2, with every value at the point that its message gives it.
+"""Reads 10 m wind and static fields from GRIB files, editions 1 and 2, with every value at the point that its message states.
 
-It reads messages with ecCodes itself. cfgrib places values by the corners of the grid and takes the first of two messages for one time.
+Messages are read with ecCodes, not with cfgrib: cfgrib places values by the corners of the grid, and of two messages for one time it takes
+the first.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from wsdcast.data.sources.grib_points import Points, grid_of, points_of
 from wsdcast.runs.errors import UserError
 
 WIND = {"10u": "u10", "10v": "v10"}
-"""ecCodes' short names of the 10 m wind, and the names that the variables get."""
+"""Short names of the 10 m wind in ecCodes, and the names of the variables here."""
 STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
-"""Short names of fields of the surface that do not change."""
+"""Short names of the static fields of the surface."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class Message:
 
     Attributes:
         name: short name.
-        position: byte where its message begins, and which field of that message it is.
+        position: byte where the message of the field begins, and the index of the field in that message.
         initial: initial time of the forecast, or the time of the analysis.
-        step: from the initial to the valid time.
-        member: number of the ensemble member; 0 where there is none.
-        kind: ``instant``, or what of an interval it is, such as ``avg``.
-        grid: changes with the grid and with the order of its points.
+        step: lead time.
+        member: number of the ensemble member; 0 if there is none.
+        kind: ecCodes' type of step: ``instant``, or a statistic over an interval, such as ``avg``.
+        grid: text that identifies the grid and the order of its points.
     """
 
     name: str
@@ -50,11 +51,11 @@ class Message:
 
 
 def open_grib(path: str) -> xr.Dataset:
-    """The 10 m wind and the static fields of a GRIB file, read lazily.
+    """Return the 10 m wind and the static fields of a GRIB file, lazily.
 
-    Dimensions of the wind are (time, number, step, latitude, longitude), without those of length one, with the coordinate ``valid_time``.
-    Files with one member whose initial times and steps fill no table have the dimension ``valid_time`` instead. It holds a time that two
-    messages have twice, so that doubled times are refused as in every other format.
+    The dimensions of the wind are (time, number, step, latitude, longitude), without those of length one. There is a coordinate
+    ``valid_time``. If a file has one member but not one message for every initial time and step, the dimension ``valid_time`` takes the
+    place of these two. A time with two messages then occurs twice, so that it is refused as in every other format.
 
     Raises:
         UserError: if ecCodes is not installed, if the file is damaged or cut off, or if its wind is not on one regular grid.
@@ -74,18 +75,18 @@ def open_grib(path: str) -> xr.Dataset:
         return xr.Dataset()
     dataset = _wind(path, wind, points) if wind else xr.Dataset()
     for variable in dataset.data_vars.values():
-        variable.attrs = _about(wind)
+        variable.attrs = _attributes(wind)
     for name in STATIC:
         for message in messages:
-            places = points[message.grid]
-            if message.name == name and isinstance(places, Points) and places.equal(grid):
+            own = points[message.grid]
+            if message.name == name and isinstance(own, Points) and own.equal(grid):
                 dataset[name] = _variable(path, [], np.array(message, dtype=object), points)
                 break
     return dataset.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
 
 
 def _messages(path: str, points: dict[str, Points | str]) -> Iterator[Message]:
-    """The messages with wind or static fields; adds the places of their values to ``points``, or why there are none."""
+    """Yield the messages with wind or static fields. Add their grid to ``points``: its points, or the reason why it is not regular."""
     import eccodes
 
     fields: Counter[int] = Counter()
@@ -101,19 +102,19 @@ def _messages(path: str, points: dict[str, Points | str]) -> Iterator[Message]:
         if grid not in points:
             points[grid] = points_of(handle)
         initial, valid = (
-            _time(*(eccodes.codes_get(handle, key, int) for key in (f"{what}Date", f"{what}Time"))) for what in ("data", "validity")
+            _time(*(eccodes.codes_get(handle, key, int) for key in (f"{prefix}Date", f"{prefix}Time"))) for prefix in ("data", "validity")
         )
         member = eccodes.codes_get(handle, "number", int) if eccodes.codes_is_defined(handle, "number") else 0
         yield Message(name, position, initial, valid - initial, member, eccodes.codes_get(handle, "stepType"), grid)
-    if end < size and b"GRIB" in _rest(path, end):
-        raise EOFError(f"its last message, from byte {end} on, is not whole")
+    if end < size and b"GRIB" in _bytes_from(path, end):
+        raise EOFError(f"its last message, from byte {end} on, is incomplete")
 
 
 def _handles(path: str, offset: int = 0) -> Iterator[int]:
-    """ecCodes' handles of all fields from a byte of the file on; each is released when the next is asked for."""
+    """Yield ecCodes' handles of all fields from the byte ``offset`` of the file on. Each is released before the next one is read."""
     import eccodes
 
-    eccodes.codes_grib_multi_support_on()  # U and V are often two fields of one message
+    eccodes.codes_grib_multi_support_on()  # u and v are often two fields of one message
     with Path(path).open("rb") as file:
         eccodes.codes_grib_multi_support_reset_file(file)
         file.seek(offset)
@@ -124,20 +125,20 @@ def _handles(path: str, offset: int = 0) -> Iterator[int]:
                 eccodes.codes_release(handle)
 
 
-def _rest(path: str, offset: int) -> bytes:
+def _bytes_from(path: str, offset: int) -> bytes:
     with Path(path).open("rb") as file:
         file.seek(offset)
         return file.read()
 
 
 def _time(date: int, clock: int) -> np.datetime64:
-    """The time of a date such as 20200131 and a clock such as 1830."""
+    """Return the time of a date such as 20200131 and a clock such as 1830."""
     day = f"{date // 10000:04d}-{date // 100 % 100:02d}-{date % 100:02d}"
     return np.datetime64(f"{day}T{clock // 100:02d}:{clock % 100:02d}", "ns")
 
 
 def _wind(path: str, messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
-    """Both components, those that are there, on common axes of time; a message that is missing is read as NaN.
+    """Return the components that the file has, on common axes of time. A missing message is read as NaN.
 
     Raises:
         UserError: if a member has two messages for one time, or if a component lacks times that the other has.
@@ -149,7 +150,7 @@ def _wind(path: str, messages: list[Message], points: dict[str, Points | str]) -
     }
     names = [name for name in WIND if any(message.name == name for message in messages)]
     keys = Counter((message.name, message.initial, message.member, message.step) for message in messages)
-    several = [name for name, values in axes.items() if len(values) > 1]
+    long_axes = [name for name, values in axes.items() if len(values) > 1]
     full = len(keys) == len(names) * len(axes["time"]) * len(axes["number"]) * len(axes["step"])
     if len(axes["number"]) == 1 and (max(keys.values()) > 1 or not full):
         return _by_valid_time(path, names, messages, points)
@@ -157,72 +158,76 @@ def _wind(path: str, messages: list[Message], points: dict[str, Points | str]) -
     if most > 1:
         hours = step // np.timedelta64(1, "h")
         raise UserError(f"{path}: the forecast from {np.datetime_as_string(initial, 'm')} has {hours} h of member {member} twice")
-    shape = tuple(len(axes[axis]) for axis in several)
+    shape = tuple(len(axes[axis]) for axis in long_axes)
     dataset = xr.Dataset()
     for name in names:
         table = np.full([len(values) for values in axes.values()], None, dtype=object)
         for message in messages:
             if message.name == name:
-                place = (axes["time"].index(message.initial), axes["number"].index(message.member), axes["step"].index(message.step))
-                table[place] = message
-        dataset[WIND[name]] = _variable(path, several, table.reshape(shape), points)
-    coordinates = {axis: (axis, np.array(values)) if axis in several else values[0] for axis, values in axes.items()}
+                index = (axes["time"].index(message.initial), axes["number"].index(message.member), axes["step"].index(message.step))
+                table[index] = message
+        dataset[WIND[name]] = _variable(path, long_axes, table.reshape(shape), points)
+    coordinates = {axis: (axis, np.array(values)) if axis in long_axes else values[0] for axis, values in axes.items()}
     dataset = dataset.assign_coords(coordinates)
     return dataset.assign_coords(valid_time=dataset["time"] + dataset["step"])
 
 
 def _by_valid_time(path: str, names: list[str], messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
-    """Both components along their valid times, those that occur twice twice."""
-    dataset, known = xr.Dataset(), None
+    """Return the components along the valid times of their messages. A time with two messages occurs twice.
+
+    Raises:
+        UserError: if a component lacks times that the other has.
+    """
+    dataset, common = xr.Dataset(), None
     for name in names:
-        mine = sorted((message for message in messages if message.name == name), key=lambda m: (m.initial + m.step, m.step))
-        times = [(message.initial + message.step, message.step) for message in mine]
-        if known is not None and times != known:
-            lone = sorted(set(times) ^ set(known))
-            what = f"at {np.datetime_as_string(lone[0][0], 'm')}" if lone else "as often as the other"
-            raise UserError(f"{path}: only one of u and v is there {what}")
-        known = times
-        dataset[WIND[name]] = _variable(path, ["valid_time"], np.array(mine, dtype=object), points)
-    assert known is not None
-    valid, step = (np.array(values) for values in zip(*known, strict=True))
+        fields = sorted((message for message in messages if message.name == name), key=lambda m: (m.initial + m.step, m.step))
+        times = [(message.initial + message.step, message.step) for message in fields]
+        if common is not None and times != common:
+            lone = sorted(set(times) ^ set(common))
+            detail = f"at {np.datetime_as_string(lone[0][0], 'm')}" if lone else "as often as the other"
+            raise UserError(f"{path}: only one of u and v is there {detail}")
+        common = times
+        dataset[WIND[name]] = _variable(path, ["valid_time"], np.array(fields, dtype=object), points)
+    assert common is not None
+    valid, step = (np.array(values) for values in zip(*common, strict=True))
     return dataset.assign_coords(valid_time=valid, step=("valid_time", step))
 
 
 def _variable(path: str, axes: list[str], messages: NDArray[np.object_], points: dict[str, Points | str]) -> xr.Variable:
-    """The fields of a table of messages, lazily."""
+    """Return the fields of a table of messages as a lazy variable."""
     lazy = indexing.LazilyIndexedArray(_Fields(path, messages, points))
     return xr.Variable((*axes, "latitude", "longitude"), lazy, encoding={"preferred_chunks": dict.fromkeys(axes, 1)})
 
 
-def _about(messages: list[Message]) -> dict[str, str]:
-    """Attributes of the wind: every GRIB table has it in m s-1; in CF's words what of an interval the values are."""
+def _attributes(messages: list[Message]) -> dict[str, str]:
+    """Return the attributes of the wind: its units, m s-1 in every GRIB table, and CF's ``cell_methods`` for values over an interval."""
     kinds = {message.kind for message in messages} - {"instant"}
     words = {"avg": "mean", "max": "maximum", "min": "minimum", "accum": "sum"}
     return {"units": "m s-1"} | ({"cell_methods": f"time: {words.get(min(kinds), min(kinds))}"} if kinds else {})
 
 
 class _Fields(BackendArray):
-    """Fields of some messages (..., latitude, longitude), read as they are asked for; float32, NaN where a value or message is missing."""
+    """Fields of a table of messages, (..., latitude, longitude), read on demand as float32. Missing values and messages are NaN."""
 
     def __init__(self, path: str, messages: NDArray[np.object_], points: dict[str, Points | str]) -> None:
         self.path, self.messages, self.points = path, messages, points
         first: Any = next(message for message in messages.flat if message is not None)
-        self.shape = (*messages.shape, *self._places(first).order.shape)
+        self.shape = (*messages.shape, *self._points(first).order.shape)
         self.dtype = np.dtype(np.float32)
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
 
-    def _places(self, message: Message) -> Points:
-        places = self.points[message.grid]
-        assert isinstance(places, Points)
-        return places
+    def _points(self, message: Message) -> Points:
+        points = self.points[message.grid]
+        assert isinstance(points, Points)
+        return points
 
     def _read(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
-        *which, rows, columns = key
+        *selections, rows, columns = key
         chosen: Any = self.messages
-        for axis in reversed(range(len(which))):
-            chosen = np.take(chosen, np.arange(chosen.shape[axis])[which[axis]], axis)
+        for axis in reversed(range(len(selections))):
+            chosen = np.take(chosen, np.arange(chosen.shape[axis])[selections[axis]], axis)
         chosen = np.asarray(chosen, dtype=object)
         fields = np.empty((chosen.size, *self.shape[-2:]), dtype=np.float32)
         for field, message in zip(fields, chosen.flat, strict=True):
@@ -242,4 +247,4 @@ class _Fields(BackendArray):
         finally:
             handles.close()  # type: ignore[attr-defined]
         values[values == 1e30] = np.nan
-        return values[self._places(message).order]
+        return values[self._points(message).order]

@@ -1,4 +1,4 @@
-"""Where the values of a GRIB message lie: ecCodes' own point for each of them."""
+"""The points of the values of a GRIB message. ecCodes states the point of each value."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from wsdcast.runs.errors import UserError
 
 DIGITS = 6
-"""Decimals of a degree that are kept: GRIB 2 states millionths of a degree."""
+"""Decimals of a degree that are kept. GRIB 2 states coordinates in millionths of a degree."""
 
 
 @dataclass(frozen=True)
 class Points:
-    """The places of the values of a message.
+    """The points of the values of a message.
 
     Attributes:
         latitude: rows from north to south, degrees.
         longitude: columns eastward from 0, degrees.
-        order: position in the message of the value of each row and column, (latitude, longitude).
+        order: index in the message of the value at each row and column, (latitude, longitude).
     """
 
     latitude: NDArray[np.float64]
@@ -28,12 +28,12 @@ class Points:
     order: NDArray[np.intp]
 
     def equal(self, other: Points) -> bool:
-        """Whether both are the same places; the order of the values may differ."""
+        """Return whether both are the same points. The order of the values may differ."""
         return np.array_equal(self.latitude, other.latitude) and np.array_equal(self.longitude, other.longitude)
 
 
 def points_of(handle: int) -> Points | str:
-    """The places of a message's values by ecCodes' coordinates of each point, or in words why they form no regular grid."""
+    """Return the points of a message's values by ecCodes' coordinates, or a text that says why they form no regular grid."""
     import eccodes
 
     kind = eccodes.codes_get(handle, "gridType")
@@ -48,16 +48,16 @@ def points_of(handle: int) -> Points | str:
     if latitude.size not in (rows.size * columns.size, rows.size * (columns.size + 1)):
         return f"on no regular grid of latitudes and longitudes (its type is {kind})"
     order = np.full((rows.size, columns.size), -1, dtype=np.intp)
-    order[row[::-1], column[::-1]] = position[::-1]  # where the last column repeats the first one, the first one counts
+    order[row[::-1], column[::-1]] = position[::-1]  # reversed, so that the first column counts if the last one repeats it
     if (order < 0).any():
         return f"on no regular grid of latitudes and longitudes (its type is {kind})"
     return Points(-rows, columns, order)
 
 
 def _position(handle: int, latitude: NDArray[np.float64]) -> NDArray[np.intp]:
-    """For each of ecCodes' points the position of its value.
+    """Return the index of the value of each of ecCodes' points.
 
-    ecCodes does not know that alternate lines run backwards, nor, on Gaussian grids, that columns come first.
+    ecCodes' coordinates do not take into account that alternate lines run backwards nor, on Gaussian grids, that columns come first.
     """
     import eccodes
 
@@ -74,15 +74,15 @@ def _position(handle: int, latitude: NDArray[np.float64]) -> NDArray[np.intp]:
     return position
 
 
-def grid_of(path: str, places: list[Points | str]) -> Points | None:
-    """The one grid of some messages, None if there are none.
+def grid_of(path: str, grids: list[Points | str]) -> Points | None:
+    """Return the common grid of messages, or None if there are no messages. ``grids`` has the grid of each message.
 
     Raises:
-        UserError: if they are on several, or on one that is not regular.
+        UserError: if there are several grids, or if one is not regular.
     """
-    for found in places:
-        if isinstance(found, str):
-            raise UserError(f"{path}: its 10 m wind is {found}")
-        if not found.equal(places[0]):  # type: ignore[arg-type]
+    for grid in grids:
+        if isinstance(grid, str):
+            raise UserError(f"{path}: its 10 m wind is {grid}")
+        if not grid.equal(grids[0]):  # type: ignore[arg-type]
             raise UserError(f"{path}: its 10 m wind is on several grids")
-    return places[0] if places else None  # type: ignore[return-value]
+    return grids[0] if grids else None  # type: ignore[return-value]

@@ -1,4 +1,7 @@
-"""Brings a dataset of any common layout to one: 10 m wind u and v, dimensions (time, latitude, longitude), found by name and attributes."""
+"""Brings datasets of common layouts to one layout: 10 m wind u and v with dimensions (time, latitude, longitude).
+
+Variables and dimensions are recognised by their names and attributes, never by their position.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ WIND_NAMES = {
     "u": ("10m_u_component_of_wind", "u10", "10u", "u10m", "u_10m", "10m_u", "var_10u", "ugrd_10maboveground", "uas"),
     "v": ("10m_v_component_of_wind", "v10", "10v", "v10m", "v_10m", "10m_v", "var_10v", "vgrd_10maboveground", "vas"),
 }
-"""In lower case. Where none is there, the CF standard name at a height of 10 m decides."""
+"""Known names of the components, in lower case. If a dataset has none of them, the CF standard name at a height of 10 m decides."""
 STANDARD_NAMES = {"u": "eastward_wind", "v": "northward_wind"}
 STATIC_NAMES = {
     "land_sea_mask": ("land_sea_mask", "lsm"),
@@ -36,104 +39,105 @@ STATIC_UNITS = {
     "angle_of_sub_gridscale_orography": "radians",
 }
 TIME_NAMES = ("valid_time", "time", "date", "datetime")
-"""``valid_time`` first: where a file has both, ``time`` is when a forecast started."""
+"""``valid_time`` comes first: in a file with both, ``time`` is the initial time of a forecast."""
 SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
 HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
 COMPASS = {
     "latitude": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
     "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
 }
-"""Units by which CF knows a latitude or a longitude, whatever its name (CF conventions, sections 4.1 and 4.2)."""
+"""Units that mark a latitude or a longitude of any name (CF conventions, sections 4.1 and 4.2)."""
 ROUNDING = 0.01
-"""Degrees by which coordinates may be off because a file keeps two decimals of them; and at most a twentieth of a step."""
+"""Degrees by which coordinates may be off, because a file may keep two decimals of them. A twentieth of a step is a further limit."""
 
 
 def wind_of(dataset: xr.Dataset) -> xr.Dataset:
-    """The 10 m wind of a dataset, lazily: ``u`` and ``v``, or the one of them that is there; neither if there is no 10 m wind.
+    """Return the 10 m wind of a dataset, lazily: ``u`` and ``v``, only one of them, or an empty dataset, as the source has them.
 
-    Dimensions are (time, latitude, longitude) by name; order along each is the source's own. Other dimensions of length one are dropped,
-    but for ``expver``, where ERA5 and its preliminary version stand side by side: it comes first, for :func:`values_of` to merge. The
-    attribute ``chunk`` says how many times the source keeps together, ``tile`` how many latitudes and longitudes, and ``lead_hours`` how
-    long a forecast ran before its time.
+    The dimensions are (time, latitude, longitude). The order along each dimension is that of the source. Other dimensions of length one
+    are dropped. The dimension ``expver``, along which a file can hold ERA5 and its preliminary version, is kept as the first one, and
+    :func:`values_of` merges it. Each variable has three more attributes: ``chunk`` is the number of times in one chunk of the source,
+    ``tile`` the number of latitudes and longitudes in one chunk, and ``lead_hours`` the largest lead time (0 for analyses).
 
     Raises:
-        UserError: if units are not m s-1, a coordinate is missing, or a dimension is left over.
+        UserError: if the units are not m s-1, if a coordinate is missing, or if there is another dimension.
     """
-    found = {}
+    components = {}
     for component in WIND_NAMES:
         array = component_of(dataset, component)
         if array is not None:
             units = str(array.attrs.get("units", "")).strip()
             if not is_metres_per_second(units):
                 raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-            found[component] = _three_dimensional(array)
-    return xr.Dataset(found)
+            components[component] = _three_dimensional(array)
+    return xr.Dataset(components)
 
 
 def is_wind(name: str) -> bool:
-    """Whether a variable of this name is a component of the 10 m wind."""
+    """Return whether a variable of this name is a component of the 10 m wind."""
     return any(name.lower() in known for known in WIND_NAMES.values())
 
 
 def is_metres_per_second(units: str) -> bool:
-    """Whether a unit is m s-1, in any of the ways in which it is spelled: ``m/s``, ``m s**-1``, ``meter/second``, ``m s^{-1}``."""
+    """Return whether a unit is m s-1 in any spelling, such as ``m/s``, ``m s**-1``, ``meter/second`` or ``m s^{-1}``."""
     text = re.sub(r"[{}()^]|\*\*", "", units.lower().replace("\u2212", "-").replace("\u207b\u00b9", "-1"))
     text = re.sub(r"met(er|re)s?", "m", re.sub(r"sec(ond)?s?", "s", text))
     return re.sub(r"[\s.*\u00b7_]", "", text) in ("ms-1", "m/s", "mpers")
 
 
 def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Land-sea mask, surface geopotential and sub-grid orography, those that are there, each (time, latitude, longitude), lazily."""
-    found = {}
+    """Return the static fields that a dataset has, lazily, each (time, latitude, longitude): the names are in :data:`STATIC_NAMES`."""
+    fields = {}
     for name, known in STATIC_NAMES.items():
-        array = next((dataset[here] for here in known if here in dataset.data_vars), None)
-        # `z` is the geopotential of pressure levels too.
+        array = next((dataset[alias] for alias in known if alias in dataset.data_vars), None)
+        # `z` is also the geopotential on pressure levels, which is not static.
         if array is not None and not any(
             "level" in str(coordinate).lower() or "pressure" in str(coordinate) for coordinate in array.coords
         ):
             if not any(str(name).lower() in TIME_NAMES for name in array.coords):
                 array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
-                found[name] = _three_dimensional(array)
+                fields[name] = _three_dimensional(array)
             except UserError:
-                continue  # of another shape: not what is looked for
-    return found
+                continue  # a variable with other dimensions is not a static field
+    return fields
 
 
 def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], Grid]:
-    """Indices that bring latitudes from north to south and longitudes from 0 eastward, and the grid in that order.
+    """Return indices that order latitudes from north to south and longitudes from 0 eastward, and the grid in that order.
 
     Raises:
-        UserError: if it is no regular grid of the whole globe.
+        UserError: if the coordinates are not a regular grid of the whole globe.
     """
     rows, columns, latitude, longitude = axes_of(array)
     return rows, columns, Grid(latitude, longitude)
 
 
 def axes_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """As :func:`order_of`, of any part of the globe: indices, and latitudes and longitudes in that order."""
+    """Return what :func:`order_of` returns, but for any part of the globe: indices, then latitudes and longitudes in that order."""
     latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
     latitude = np.where(np.abs(latitude) <= 90 + ROUNDING, np.clip(latitude, -90, 90), latitude)
     rows, longitude = np.argsort(-latitude), longitude % 360
-    longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is all but 360
-    # Many files repeat the first column as the last one.
+    longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is almost 360
+    # Many files repeat the first column as the last one. It is taken once.
     _, columns = np.unique(longitude.round(6), return_index=True)
     return rows, columns, latitude[rows], _equal_steps(longitude[columns])
 
 
 def _equal_steps(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Longitudes that were rounded to a few decimals at their exact places, equal steps round the circle; all others as they are."""
+    """Return longitudes in exact equal steps round the circle if they only differ from these by rounding; else return them unchanged."""
     exact = longitude[0] + 360 / longitude.size * np.arange(longitude.size)
     return exact if 1e-6 < np.abs(longitude - exact).max() <= min(ROUNDING, 18 / longitude.size) else longitude
 
 
 def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Chosen times of an array of :func:`wind_of` or :func:`static_of`, (time, latitude, longitude), in the one order.
+    """Return the values at chosen times of an array from :func:`wind_of` or :func:`static_of`, (time, latitude, longitude).
 
-    Where there are versions, ERA5 (expver 1) is taken where it is there, else the preliminary ERA5T (expver 5).
+    Latitudes go from north to south and longitudes from 0 eastward. If the array has several versions (``expver``), each value is that of
+    final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing.
 
     Raises:
-        ValueError: if a chunk that is not the whole globe has one value throughout.
+        ValueError: if a chunk that covers only a part of the globe has the same value everywhere.
     """
     strides, chunk = np.diff(indices), array.attrs["chunk"]
     usual = int(np.median(strides)) if strides.size else 1
@@ -154,7 +158,10 @@ def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.floa
 
 
 def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> None:
-    """Where a Zarr store lacks a chunk it answers with its fill value; whole fields of one value are refused elsewhere."""
+    """Refuse chunks with the same value everywhere, because Zarr returns the fill value for an absent chunk.
+
+    Chunks that hold whole fields pass: ``blocks._check`` refuses whole fields of one value.
+    """
     height, width = tile
     if height >= values.shape[1] and width >= values.shape[2]:
         return
@@ -166,20 +173,20 @@ def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> 
 
 
 def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[np.floating]:
-    """Rising indices without a large step."""
+    """Return the values at ``indices``, which rise without a large step, in one read."""
     first, last, strides = int(indices[0]), int(indices[-1]) + 1, np.diff(indices)
     if strides.size and (strides == strides[0]).all() and chunk < strides[0]:
         return array.isel(time=slice(first, last, int(strides[0]))).values
-    # Times of one chunk are unpacked together anyhow, and NetCDF is slow in picking some of them.
+    # The times of one chunk are unpacked together anyway, and NetCDF is slow at reading a list of indices.
     values = array.isel(time=slice(first, last)).values
     return values if values.shape[-3] == indices.size else values[..., indices - first, :, :]
 
 
 def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
-    """The variable of a component (u or v) at 10 m, by its name or attributes, or None.
+    """Return the variable of a component (u or v) at 10 m, recognised by its name or attributes, or None if there is none.
 
     Raises:
-        UserError: if it is at another height, or there are several.
+        UserError: if the variable of that name is at another height, or if several variables have the attributes.
     """
     names = {str(name).lower(): name for name in dataset.data_vars}
     for known in WIND_NAMES[component]:
@@ -197,7 +204,7 @@ def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
 
 
 def _at_ten_metres(array: xr.DataArray) -> xr.DataArray:
-    """The height of 10 m, if there is a dimension of heights that has it."""
+    """Select the height of 10 m if the array has a dimension of heights with that value; else return the array unchanged."""
     for name in array.dims:
         if str(name).lower() in HEIGHT_NAMES and name in array.coords and (array[name] == 10).any():
             return array.isel({name: int(np.argmax(array[name].values == 10))})
@@ -211,19 +218,19 @@ def _is_ten_metres(array: xr.DataArray, name: object) -> bool:
 
 
 def space_of(array: xr.DataArray) -> dict[Hashable, str]:
-    """What an array calls its latitude and its longitude, in this order, and these words.
+    """Return the array's own names of latitude and longitude, in this order, each with the standard name as its value.
 
     Raises:
-        UserError: if it has none, or they are not dimensions.
+        UserError: if one of them is missing or is not a dimension.
     """
     names: dict[Hashable, str] = {}
     for standard, known in SPACE_NAMES.items():
-        here = [name for name in array.coords if str(name).lower() in known or _is_compass(array[name], standard)]
-        if not here:
+        candidates = [name for name in array.coords if str(name).lower() in known or _is_compass(array[name], standard)]
+        if not candidates:
             raise UserError(f"{array.name} has no coordinate '{standard}'")
-        if array[here[0]].dims != (here[0],):
-            raise UserError(f"{array.name} is on no regular grid: '{here[0]}' is not one of its dimensions")
-        names[here[0]] = standard
+        if array[candidates[0]].dims != (candidates[0],):
+            raise UserError(f"{array.name} is on no regular grid: '{candidates[0]}' is not one of its dimensions")
+        names[candidates[0]] = standard
     return names
 
 
@@ -233,10 +240,10 @@ def _is_compass(coordinate: xr.DataArray, standard: str) -> bool:
 
 
 def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
-    """Times as numpy has them.
+    """Return times as numpy datetimes. ``what`` begins the error message.
 
     Raises:
-        UserError: if they are of another calendar, or out of the range of nanoseconds.
+        UserError: if the times have another calendar, or if nanoseconds cannot represent them.
     """
     if np.issubdtype(times.dtype, np.datetime64):
         return times.values
@@ -247,39 +254,39 @@ def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
 
 
 def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
-    """Times or differences of time without the rounding that they have where a file keeps fractions of days or hours."""
-    kind = times.dtype.kind  # M of times, m of differences
+    """Round times or lead times to the second. Files that store fractions of days or hours are slightly off."""
+    kind = times.dtype.kind  # M for times, m for lead times
     return (times.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
 
 
 def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
-    """The same values with dimensions (time, latitude, longitude) alone."""
-    together, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
+    """Return the same values with only the dimensions (time, latitude, longitude), after ``expver`` if the array has it."""
+    chunk_sizes, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
     array = array.rename({name: standard for name, standard in space.items() if name != standard})
     array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
     times = [name for known in TIME_NAMES for name in array.coords if str(name).lower() == known]
     if not times:
         raise UserError(f"{array.name} has no coordinate 'time'")
-    time, (dimension, *others) = times[0], [*array[times[0]].dims, None]
+    time, (dimension, *further) = times[0], [*array[times[0]].dims, None]
     lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0)
     if dimension is None:
         array = array.expand_dims(time)
-    elif dimension != time and not others[:-1]:
+    elif dimension != time and not further[:-1]:
         array = array.swap_dims({dimension: time})
     extra = [str(name) for name in array.dims if name not in (time, "expver", *SPACE_NAMES)]
     if extra:
         sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
         raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
     dates_of(array[time], array.name)
-    # 1, 01 or 0001 is final ERA5.
+    # Version 1, 01 or 0001 is final ERA5. It is put first.
     final = [str(version).lstrip("0") == "1" for version in array["expver"].values] if "expver" in array.dims else None
     kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
     kept = kept.rename({time: "time"}) if time != "time" else kept
-    # How many times lie in one chunk: by the name that their dimension had in the source.
-    chunk = next((int(together[name]) for name in ("time", time, dimension) if name in together), 1)
+    # The number of times in one chunk is stored under the name that the dimension had in the source.
+    chunk = next((int(chunk_sizes[name]) for name in ("time", time, dimension) if name in chunk_sizes), 1)
     hours = np.asarray(lead) / np.timedelta64(1, "h") if np.issubdtype(np.asarray(lead).dtype, np.timedelta64) else np.zeros(1)
     dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
     if final is not None:
         kept, dimensions = kept.isel(expver=np.argsort(np.logical_not(final), kind="stable")), ("expver", *dimensions)
-    tile = tuple(int(together.get(name, array.sizes[standard])) for name, standard in space.items())
+    tile = tuple(int(chunk_sizes.get(name, array.sizes[standard])) for name, standard in space.items())
     return kept.transpose(*dimensions).assign_attrs(chunk=chunk, tile=tile, lead_hours=float(np.max(hours)))

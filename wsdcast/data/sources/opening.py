@@ -1,4 +1,4 @@
-"""Opens what people have: NetCDF, GRIB, zipped downloads, Zarr stores on disk, in a bucket or behind a web server."""
+"""Opens sources of wind: NetCDF, GRIB, zipped downloads, and Zarr stores on disk, in a bucket or behind a web server."""
 
 from __future__ import annotations
 
@@ -29,67 +29,71 @@ BUILT_IN = {
     "wb2-0.25": "gs://weatherbench2/datasets/era5/1959-2023_01_10-wb13-6h-1440x721_with_derived_variables.zarr",
     "arco": "gs://gcp-public-data-arco-era5/ar/full_37-1h-0p25deg-chunk-1.zarr-v3",
 }
-"""Public stores of ERA5 by name."""
+"""URLs of public stores of ERA5, by the name that a user gives."""
 
 Address = str | Store
-"""Of one file or store: a path, a URL, or an open Zarr store."""
+"""One file or store: a path, a URL, or an open Zarr store."""
 
 KERCHUNK = "kerchunk's references to data elsewhere are not followed; open them in Python and write what they refer to as Zarr"
 ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
-"""Files of which a Zarr store has one at its root."""
+"""Names of metadata files. A Zarr store has at least one of them at its root."""
 SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
 
 
 def is_remote(source: object) -> bool:
-    """Whether a source is reached by URL."""
+    """Return whether a source is reached by a URL."""
     return isinstance(source, str) and "://" in BUILT_IN.get(source, source)
 
 
 def is_file(address: Address) -> bool:
-    """Whether it is one file, not a store."""
+    """Return whether an address is a local file. Directories and remote or open stores are not."""
     return isinstance(address, str) and not is_remote(address) and not Path(address).is_dir()
 
 
 def addresses(source: Address) -> list[Address]:
-    """What a source stands for: a built-in name, a URL, a store, a file, a directory or a glob; files in order of name.
+    """Return the addresses that a source stands for. A source is a built-in name, a URL, a store, a file, a directory or a glob.
+
+    Files are in order of their names.
 
     Raises:
-        UserError: if there is nothing.
+        UserError: if there is nothing to read.
     """
     if not isinstance(source, str):
         return [source]
     if is_remote(source):
         return [BUILT_IN.get(source, source)]
-    path = Path(os.path.expanduser(source))  # noqa: PTH111, which does not raise where there is no such user
-    found = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    found = found if source.strip() else []
-    found = [inner for outer in found for inner in (_inside(outer) if outer.is_dir() and not _is_zarr(outer) else [outer])]
-    if not found:
+    path = Path(os.path.expanduser(source))  # noqa: PTH111, whose alternative raises if there is no such user
+    paths = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    paths = paths if source.strip() else []
+    paths = [inner for outer in paths for inner in (_inside(outer) if outer.is_dir() and not _is_zarr(outer) else [outer])]
+    if not paths:
         names = ", ".join(BUILT_IN)
         raise UserError(
             f"source '{source}': no such file, nothing to read in a directory or glob of that name, and none of planet, {names}"
         )
-    return [str(path) for path in found]
+    return [str(path) for path in paths]
 
 
 def unpacked(address: Address, scratch: Path) -> list[Address]:
-    """The files of a zip archive, in a directory of ``scratch`` of their own, dated as the archive; of all else, itself.
+    """Unpack a zip archive into its own directory under ``scratch`` and return its files; return any other address unchanged.
+
+    The unpacked files get the archive's time of change. A zip archive that holds a Zarr store is not unpacked.
 
     Raises:
-        UserError: if the archive is damaged.
+        UserError: if the archive is damaged or has no file of wind.
     """
     if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
         return [address]
-    path, found = Path(address), list[Address]()
+    path, files = Path(address), list[Address]()
     if _zarr_in_zip(path) is not None:
         return [address]
-    # Archives often have the same name, and one may be replaced by another: neither may pass for the other.
+    # Archives often have the same name, and one may be replaced by another. The digest keeps their directories apart.
     directory = scratch / f"{hashlib.sha256(f'{path.absolute()} {state_of(address)}'.encode()).hexdigest()[:8]}-{path.name}"
     directory.mkdir(parents=True, exist_ok=True)
     try:
         with zipfile.ZipFile(path) as archive:
             for number, member in enumerate(archive.infolist()):
-                name = f"{number}-{Path(member.filename).name}"  # never a path: an archive may say ../..
+                name = f"{number}-{Path(member.filename).name}"  # without directories, because a name in an archive may begin with ../..
                 if Path(name).suffix.lower() not in SUFFIXES or member.is_dir():
                     continue
                 target = directory / name
@@ -99,17 +103,18 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
                         shutil.copyfileobj(packed, file, 1 << 24)
                     partial.replace(target)
                 os.utime(target, ns=(path.stat().st_mtime_ns,) * 2)
-                found.append(str(target))
+                files.append(str(target))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be unpacked ({first_line(error)})") from None
-    if not found:
+    if not files:
         raise UserError(f"{path}: has no file of wind in it")
-    return found
+    return files
 
 
 def state_of(address: Address) -> str:
-    """A text that changes when a file does: its name, size and time of change. Of a store on disk that of its metadata, not of each chunk,
-    and of a remote one the address alone.
+    """Return a text that changes when a file does: its name, size and time of change.
+
+    For a store on disk these are those of its metadata file, so a changed chunk is not noticed. For a remote store it is the address alone.
     """
     if not isinstance(address, str) or is_remote(address):
         return str(address)
@@ -121,17 +126,17 @@ def state_of(address: Address) -> str:
 
 
 def fingerprint(source: str) -> str:
-    """A text that changes when the files behind ``source`` do. A remote store is taken to stay as it is."""
+    """Return a text that changes when the files behind ``source`` do. A remote store is assumed not to change."""
     if is_remote(source):
         return source
     return hashlib.sha256(repr([state_of(address) for address in addresses(source)]).encode()).hexdigest()[:16]
 
 
 def open_dataset(address: Address) -> xr.Dataset:
-    """One file or store, lazily and without dask.
+    """Open one file or store as a lazy dataset without dask.
 
     Raises:
-        UserError: if it cannot be read, or needs a package that is not installed.
+        UserError: if the file or store cannot be read, or if this needs a package that is not installed.
     """
     if not isinstance(address, str) or not is_file(address):
         return _open_zarr(address)
@@ -141,19 +146,19 @@ def open_dataset(address: Address) -> xr.Dataset:
     if magic.startswith(b"PK\x03\x04"):
         return _open_zarr(address)
     if magic.lstrip().startswith(b"{"):
-        raise UserError(f"{address}: JSON, no data; {KERCHUNK}")
+        raise UserError(f"{address}: a JSON file without data; {KERCHUNK}")
     if not magic.startswith((b"CDF", b"\x89HDF")):
         raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
     if magic.startswith(b"CDF"):
         _require_whole(address)
     try:
-        with warnings.catch_warnings():  # of oddities in variables that are not ours
+        with warnings.catch_warnings():  # about variables that are not read
             warnings.simplefilter("ignore", xr.SerializationWarning)
             dataset = decoded(xr.open_dataset(address, engine="netcdf4", decode_cf=False))
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: cannot be read as NetCDF ({first_line(error)})") from None
     if not dataset.data_vars and magic.startswith(b"\x89HDF"):
-        from netCDF4 import Dataset  # networks need none of it
+        from netCDF4 import Dataset  # imported only when it is needed
 
         with Dataset(address) as file:
             if groups := ", ".join(file.groups):
@@ -164,14 +169,14 @@ def open_dataset(address: Address) -> xr.Dataset:
 
 
 def decoded(raw: xr.Dataset) -> xr.Dataset:
-    """A dataset with CF's conventions applied; variables that cannot be decoded are left out.
+    """Return a dataset with the CF conventions applied. Variables that cannot be decoded are left out.
 
     Raises:
-        ValueError: if one of them is the 10 m wind, or none can be decoded.
+        ValueError: if the 10 m wind cannot be decoded, or if the dataset fails although each variable alone can be decoded.
     """
     try:
         return xr.decode_cf(raw, decode_timedelta=True)
-    except Exception as error:  # of as many kinds as there are mistakes in attributes
+    except Exception as error:  # wrong attributes cause errors of many types
         problem = error
     bad = []
     for name in raw.data_vars:
@@ -187,7 +192,7 @@ def decoded(raw: xr.Dataset) -> xr.Dataset:
 
 
 def _require_whole(path: str) -> None:
-    """Refuse a classic NetCDF file that was cut off."""
+    """Raise a UserError if a classic NetCDF file was cut off."""
     try:
         missing = required_size(path) - Path(path).stat().st_size
     except EOFError as error:
@@ -200,10 +205,10 @@ def _open_zarr(address: Address) -> xr.Dataset:
     if isinstance(address, str) and not is_remote(address) and list(Path(address).glob("*/refs.*.parq")):
         raise UserError(f"{address}: {KERCHUNK}")
     try:
-        store, place = _store(address)
+        store, root = _store(address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return decoded(xr.open_zarr(StorePath(AbsentIsMissing(store), place), chunks=None, decode_cf=False))
+            return decoded(xr.open_zarr(StorePath(AbsentIsMissing(store), root), chunks=None, decode_cf=False))
     except UserError:
         raise
     except Exception as error:
@@ -211,10 +216,10 @@ def _open_zarr(address: Address) -> xr.Dataset:
 
 
 def _store(address: Address) -> tuple[Store, str]:
-    """The store at an address, and the place of the dataset in it, "" for its root.
+    """Return the store at an address, and the path of the dataset inside it: "" for its root.
 
     Raises:
-        UserError: if it needs a package that is not installed.
+        UserError: if opening the store needs a package that is not installed.
     """
     if not isinstance(address, str):
         return address, ""
@@ -233,9 +238,9 @@ def _store(address: Address) -> tuple[Store, str]:
 
 
 def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
-    """A Zarr store by URL through obstore, which asks again where a server answers 5xx or not at all.
+    """Open a Zarr store by its URL through obstore, which repeats a request if a server answers 5xx or not at all.
 
-    Without credentials in the environment (those of the AWS and Google tools) requests are anonymous.
+    Requests are anonymous unless the environment has credentials of the AWS or Google tools.
     """
     from obstore.store import from_url
 
@@ -261,7 +266,7 @@ def _is_icechunk(path: Path) -> bool:
 
 
 def _zarr_in_zip(path: Path) -> str | None:
-    """The directory of a Zarr store inside of a zip archive, "" for its root; None if there is none."""
+    """Return the directory of the Zarr store inside a zip archive, "" for its root, or None if the archive has no Zarr store."""
     try:
         with zipfile.ZipFile(path) as archive:
             roots = [name.rpartition("/")[0] for name in archive.namelist() if name.rpartition("/")[2] in ROOTS]
@@ -271,7 +276,7 @@ def _zarr_in_zip(path: Path) -> str | None:
 
 
 def _inside(directory: Path) -> list[Path]:
-    """The files and stores of a directory: by suffix, or by their first bytes where the suffix is another, as GFS's names have it."""
+    """Return the files and stores in a directory. Files are recognised by their suffix or, as those of GFS, by their first bytes."""
     return sorted(path for path in directory.iterdir() if _is_zarr(path) or (path.is_file() and _is_data(path)))
 
 
@@ -287,5 +292,5 @@ def _magic(path: Path) -> bytes:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in one line; its kind if it says nothing."""
+    """Return the first line of an error's message, or the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

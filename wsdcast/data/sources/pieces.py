@@ -1,4 +1,4 @@
-"""What is known of a record before its values are read: its pieces, grid, times and problems."""
+"""A record before its values are read: its pieces, grid, times and problems."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsdcast.data.sources.blocks import Block, Reading
 from wsdcast.data.sources.opening import Address
 
 BLOCK_BYTES = 64e6
-"""Read at once where the source's chunks are smaller, as float32; larger chunks are read whole up to four times that."""
+"""Size of a block, as float32, if the chunks of the source are smaller. Larger chunks are read whole up to four times this size."""
 
 
 Times = NDArray[np.datetime64]
@@ -26,11 +26,11 @@ class Piece:
     """One file or store.
 
     Attributes:
-        address: where it is.
-        state: changes with its content.
-        times: all that it has, (time,).
-        chunks: for each component that it has, how many times are kept together.
-        valid: first and last time that are filled.
+        address: address of the file or store.
+        state: text that changes with its content.
+        times: all its times, (time,).
+        chunks: for each component that it has, the number of times in one chunk.
+        valid: first and last time that it has data for.
     """
 
     address: Address
@@ -42,19 +42,19 @@ class Piece:
 
 @dataclass
 class Record:
-    """What a source holds at 00, 06, 12 and 18 UTC.
+    """The wind of a source, as a rule at 00, 06, 12 and 18 UTC, and what is known about it.
 
     Attributes:
-        times: (time,), strictly increasing; gaps stay gaps.
-        grid: of all of it, after ordering; None if no piece could be used.
-        pieces: that have wind.
-        places: for u and v, the piece of each time and its index there, (time, 2).
-        without_wind: a line for each piece that has none.
-        misfits: addresses of pieces that are on no grid of the globe, or not on that of the others.
-        forecasts: pieces that are forecasts, not analyses.
-        static: fields that do not change, (latitude, longitude) on ``grid``.
-        problems: why it cannot be used; nothing else may be relied on if there are any.
-        notes: what a person may want to know.
+        times: (time,), strictly increasing. Gaps are not filled.
+        grid: grid of all pieces, in order; None if no piece could be used.
+        pieces: all files or stores that have wind.
+        places: for u and v, the index of the piece that holds each time and the index of the time in that piece, (time, 2).
+        without_wind: a message for each file or store without wind.
+        misfits: addresses of pieces that are not on a global grid, or not on that of the other pieces.
+        forecasts: addresses of pieces that are forecasts, not analyses.
+        static: static fields, (latitude, longitude) on ``grid``.
+        problems: reasons why the record cannot be used. If there are any, the other attributes are not reliable.
+        notes: remarks for the user.
     """
 
     times: Times = field(default_factory=lambda: np.empty(0, dtype="datetime64[ns]"))
@@ -69,23 +69,23 @@ class Record:
     notes: list[str] = field(default_factory=list)
 
     def after(self, moment: np.datetime64) -> Record:
-        """The part that is later than ``moment``."""
+        """Return the record of all times after ``moment``."""
         later = self.times > moment
         places = {component: places[later] for component, places in self.places.items()}
         return replace(self, times=self.times[later], places=places)
 
     def blocks(self) -> Iterator[Block]:
-        """All steps in blocks that share no chunk of the source, so that each is read once; only what is too large for that is split."""
+        """Yield all times in blocks that share no chunk of the source, so that each chunk is read once. Too large blocks are split."""
         assert self.grid is not None
-        whole = np.ones(self.times.size, dtype=bool)  # where a block may begin: no chunk has steps before and after
+        may_begin = np.ones(self.times.size, dtype=bool)  # whether a block may begin here: no chunk has times on both sides
         for component, places in self.places.items():
             piece, index = places.T
             chunk = index // np.array([each.chunks.get(component, 1) for each in self.pieces])[piece]
             _, same = np.unique(np.stack([piece, chunk]), axis=1, return_inverse=True)
             last = np.zeros(same.max(initial=0) + 1, dtype=np.intp)
             np.maximum.at(last, same, np.arange(same.size))
-            whole[1:] &= np.maximum.accumulate(last[same])[:-1] < np.arange(1, same.size)
-        starts = [*np.flatnonzero(whole).tolist(), self.times.size]
+            may_begin[1:] &= np.maximum.accumulate(last[same])[:-1] < np.arange(1, same.size)
+        starts = [*np.flatnonzero(may_begin).tolist(), self.times.size]
         rows, columns = self.grid.shape
         usual = max(1, int(BLOCK_BYTES / (8 * rows * columns)))
         begin = 0
@@ -96,7 +96,7 @@ class Record:
         yield from self._split(begin, self.times.size, 4 * usual)
 
     def _split(self, first: int, last: int, largest: int) -> Iterator[Block]:
-        """One block, or several of at most ``largest`` steps."""
+        """Yield one block, or several of at most ``largest`` times each."""
         for begin in range(first, last, largest):
             end = min(last, begin + largest)
             readings = []
@@ -109,6 +109,6 @@ class Record:
             yield Block(begin, end, tuple(readings))
 
     def sources(self, first: int, last: int) -> list[str]:
-        """The states of the pieces that steps ``first`` to ``last`` come from."""
+        """Return the states of the pieces that hold the times ``first`` to ``last`` (exclusive)."""
         chosen = np.unique(np.concatenate([places[first:last, 0] for places in self.places.values()]))
         return [self.pieces[index].state for index in chosen]

@@ -1,4 +1,4 @@
-"""A record of wind in one or many files or stores: their steps in order of time, what is wrong with them, and how to read them once."""
+"""Opens a record of wind that is spread over files or stores: orders its times and lists its problems, without reading wind."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def open_record(
     skip: Sequence[datetime] = (),
     all_hours: bool = False,
 ) -> Record:
-    """Look at all files or stores of a source, without reading wind.
+    """Inspect all files or stores of a source without reading wind.
 
     Args:
         source: a built-in name, URL, store, path, directory or glob.
         scratch: directory where zipped files are unpacked.
-        start, end: first and last time wanted, UTC; default: all.
+        start, end: first and last time to take, UTC. Default: all times.
         skip: times to leave out, UTC.
-        all_hours: whether times at other hours than 00, 06, 12 and 18 UTC are kept, as where forecasts are scored.
+        all_hours: whether times at other hours than 00, 06, 12 and 18 UTC are kept. Scoring forecasts needs them.
 
     Returns:
-        The record, or one that lists its problems.
+        The record. If it has problems, only these may be used.
 
     Raises:
         UserError: if there is no source of that name.
@@ -55,24 +55,24 @@ def open_record(
             record.problems.append(str(error))
     if record.pieces:
         if record.without_wind:
-            files = _some(line.split(":")[0] for line in record.without_wind)
+            files = _first_of(line.split(":")[0] for line in record.without_wind)
             record.notes.append(f"{len(record.without_wind)} of its files have no 10 m wind and are left out: {files}")
         if record.forecasts:
-            record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_some(record.forecasts)}")
+            record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_first_of(record.forecasts)}")
         choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours)
     else:
         record.problems += record.without_wind
-    for found in static:
-        if record.grid is None or not record.grid.is_close(found.grid):
-            record.notes.append(f"{found.address}: {found.name} is on another grid and left out")
+    for field in static:
+        if record.grid is None or not record.grid.is_close(field.grid):
+            record.notes.append(f"{field.address}: {field.name} is on another grid and left out")
         else:
-            record.static.setdefault(found.name, found.values)
+            record.static.setdefault(field.name, field.values)
     return record
 
 
 @dataclass(frozen=True)
 class _Static:
-    """A field that does not change, as one file or store has it."""
+    """A static field of one file or store."""
 
     address: Address
     name: str
@@ -81,10 +81,11 @@ class _Static:
 
 
 def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
-    """Add what one file or store has to the record, and its static fields to ``static``.
+    """Add one file or store to the record, and its static fields to ``static``.
 
     Raises:
-        UserError: if it cannot be read, or is on another grid than those before it; its times are in the record then.
+        UserError: if the file or store cannot be read, or if its grid differs from that of the pieces before it. In the second case its
+            times are in the record all the same.
     """
     with open_dataset(address) as dataset:
         first, _ = valid = _valid(dataset)
@@ -94,7 +95,7 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
                 static.append(_Static(address, name, order_of(array)[2], values_of(array, np.array([chosen]))[0]))
         except UserError as error:
             record.notes.append(f"{address}: its static fields are left out ({error})")
-        except Exception as error:  # damage of as many kinds as there are formats
+        except Exception as error:  # damaged files cause errors of many types
             raise UserError(f"its static fields cannot be read ({first_line(error)})") from None
         _add(address, dataset, valid, record)
 
@@ -102,20 +103,20 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
 def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
     wind = wind_of(dataset)
     if not wind:
-        record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_some(map(str, dataset.data_vars))}")
+        record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_first_of(map(str, dataset.data_vars))}")
         return
     times = to_the_second(wind["time"].values)
     chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
     record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, valid))
     for array in wind.values():
         if over := re.search(r"time\d*: *(mean|maximum|minimum|sum)", str(array.attrs.get("cell_methods", ""))):
-            said = f"10 m wind {array.name} is the {over[1]} over an interval (cell_methods), not the wind at its time"
-            record.notes += [said] if said not in record.notes else []
+            remark = f"10 m wind {array.name} is the {over[1]} over an interval (cell_methods), not the wind at its time"
+            record.notes += [remark] if remark not in record.notes else []
     if max(array.attrs["lead_hours"] for array in wind.values()):
         record.forecasts.append(str(address))
     if np.isnat(times).any():
         raise UserError(f"{np.isnat(times).sum()} of its {times.size} times are missing")
-    record.misfits.append(address)  # until its grid is known to fit
+    record.misfits.append(address)  # removed below if its grid fits
     for array in wind.values():
         grid = order_of(array)[2]
         rows = -np.diff(grid.latitude)
@@ -130,17 +131,19 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
 
 
 def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
-    """From when to when a store is filled, by its attributes: ARCO-ERA5's axis of times reaches to 2050.
+    """Return the first and last time that a store has data for, according to its attributes.
+
+    Stores can declare more times than they have data for: the time axis of ARCO-ERA5 reaches to 2050.
 
     Raises:
-        UserError: if they are no dates.
+        UserError: if the attributes are not dates.
     """
     start, stop = (dataset.attrs.get(f"valid_time_{name}") for name in ("start", "stop"))
     for text in (start, stop):
         if text is not None and not re.fullmatch(r"\d{4}(-\d\d(-\d\d([T ][\d:]+Z?)?)?)?", str(text)):
             raise UserError(f"its attribute valid_time_start or valid_time_stop is no date: {text}")
     first, last = (np.datetime64(str(text or default).removesuffix("Z")) for text, default in ((start, "1678-01-01"), (stop, "2262-01-01")))
-    if np.datetime_data(last.dtype)[0] in ("Y", "M", "D"):  # all of that year, month or day
+    if np.datetime_data(last.dtype)[0] in ("Y", "M", "D"):  # the whole year, month or day counts
         return first.astype("datetime64[ns]"), (last + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")
     return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
 
@@ -149,7 +152,7 @@ def _names() -> str:
     return " or ".join(WIND_NAMES["u"][:3])
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first few of many names."""
+def _first_of(names: Iterable[str]) -> str:
+    """Return the first five names, and how many more there are."""
     listed, most = list(names), 5
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") if listed else "nothing"

@@ -1,4 +1,4 @@
-"""The times of a record: which are taken, in which order, and what is odd about them."""
+"""Chooses and orders the times of a record, and notes what is odd about them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from wsdcast.data.steps import STEP
 
 
 def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:
-    """Bring the times of all pieces in order, and note what is odd about them."""
-    known: dict[str, Times] = {}
+    """Set the times and places of a record: the selected times of all pieces, in order. Add problems and notes about them."""
+    times_of: dict[str, Times] = {}
     for component in WIND_NAMES:
         pieces = [index for index, piece in enumerate(record.pieces) if component in piece.chunks]
         if not pieces:
@@ -24,24 +24,24 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         times = np.concatenate([record.pieces[index].times for index in pieces])
         piece = np.concatenate([np.full(record.pieces[index].times.size, index) for index in pieces])
         index = np.concatenate([np.arange(record.pieces[index].times.size) for index in pieces])
-        wanted = np.concatenate([_wanted(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
+        selected = np.concatenate([_in_period(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
         synoptic = all_hours | (times.astype("datetime64[s]").astype(np.int64) % 21600 == 0)
         if component == "u":
-            record.notes += _oddities(times[wanted], synoptic[wanted])
-        chosen = np.flatnonzero(wanted & synoptic)
+            record.notes += _oddities(times[selected], synoptic[selected])
+        chosen = np.flatnonzero(selected & synoptic)
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
-        again = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0))
-        if again.size:
-            both = [str(record.pieces[piece[chosen[place]]].address) for place in (again[0], again[0] + 1)]
+        repeated = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0))
+        if repeated.size:
+            both = [str(record.pieces[piece[chosen[position]]].address) for position in (repeated[0], repeated[0] + 1)]
             where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
-            problem = f"{again.size} times occur twice, the first {label(times[chosen[again[0]]])}, {where}"
+            problem = f"{repeated.size} times occur twice, the first {label(times[chosen[repeated[0]]])}, {where}"
             record.problems += [problem] if problem not in record.problems else []
-        known[component] = times[chosen]
+        times_of[component] = times[chosen]
         record.places[component] = np.stack([piece[chosen], index[chosen]], axis=1)
-    lone = np.setxor1d(known["u"], known["v"])
+    lone = np.setxor1d(times_of["u"], times_of["v"])
     if lone.size:
         record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
-    record.times = known["u"]
+    record.times = times_of["u"]
     if not record.times.size:
         record.problems.append(
             "none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period from data.start to data.end" if start or end else "")
@@ -53,12 +53,13 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
 
 
 def _one_day_a_month(times: Times) -> bool:
-    """Whether there are several days, each in another month, and whole weeks between them: so monthly means by hour of day are stamped."""
+    """Return whether there are at least three days, all 28 days or more apart. Monthly means by hour of day have such times."""
     days = np.unique(times.astype("datetime64[D]"))
     return days.size > 2 and bool((np.diff(days) >= np.timedelta64(28, "D")).all())
 
 
-def _wanted(piece: Piece, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:
+def _in_period(piece: Piece, start: datetime | None, end: datetime | None) -> NDArray[np.bool_]:
+    """Return which times of a piece lie between ``start`` and ``end`` and have data, (time,)."""
     first, last = piece.valid
     first = max(first, np.datetime64(start, "ns")) if start else first
     last = min(last, np.datetime64(end, "ns")) if end else last
@@ -66,6 +67,7 @@ def _wanted(piece: Piece, start: datetime | None, end: datetime | None) -> NDArr
 
 
 def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
+    """Return notes about times at other hours and times out of order."""
     notes = []
     if not synoptic.all():
         hours = ", ".join(sorted({str(time)[11:16] for time in times[~synoptic]})[:6])

@@ -1,1 +1,1 @@
-"""The stores that this package writes and reads."""
+"""The Zarr stores that this package writes and reads."""

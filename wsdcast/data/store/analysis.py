@@ -1,4 +1,4 @@
-"""The prepared record of wind, as training, forecasting and scoring read it."""
+"""The prepared store of wind, as training, forecasting and scoring read it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Part = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Analysis:
-    """The record.
+    """The analyses of a prepared store.
 
     Attributes:
-        wind: (time, channel, latitude, longitude), packed, in memory or on disk; what is taken from it is float32, m s-1.
-        times: (time,), increasing, 6 h apart but for gaps.
-        grid: where.
-        mean, std: of each channel over the training part, (channel,), m s-1, area-weighted.
-        validation_from, test_from: first time of either part; training is all before.
-        static: fields that do not change, (latitude, longitude), in the units of the source; those that it had.
-        statistics_are_stale: whether the record has grown since, so that its parts and statistics would be others today.
+        wind: (time, channel, latitude, longitude), packed, in memory or on disk. Indexing it gives float32 in m s-1.
+        times: (time,), increasing, 6 h apart except at gaps.
+        grid: grid of the wind.
+        mean, std: mean and standard deviation of each channel over the training split, (channel,), m s-1, area-weighted.
+        validation_from, test_from: first times of the validation and of the test split. Everything before is for training.
+        static: the static fields that the source had, (latitude, longitude), in the units of the source.
+        statistics_are_stale: whether the store was appended to later, so that dividing it anew would give other splits and statistics.
     """
 
     wind: PackedWind | StoredWind
@@ -46,20 +46,20 @@ class Analysis:
     statistics_are_stale: bool = False
 
     def normalise(self, wind: NDArray[np.float32]) -> NDArray[np.float32]:
-        """m s-1 to the networks' units, for (..., channel, latitude, longitude)."""
+        """Normalise wind (..., channel, latitude, longitude) in m s-1 by the mean and standard deviation of each channel."""
         return (wind - self.mean[:, None, None]) / self.std[:, None, None]
 
     def denormalise(self, wind: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The inverse of :meth:`normalise`."""
+        """Return the inverse of :meth:`normalise`, in m s-1."""
         return wind * self.std[:, None, None] + self.mean[:, None, None]
 
     def part(self, part: Part) -> NDArray[np.bool_]:
-        """Which times belong to a part, (time,)."""
+        """Return which times belong to a split, (time,)."""
         after_validation, after_test = self.times >= self.validation_from, self.times >= self.test_from
         return {"train": ~after_validation & ~after_test, "validation": after_validation & ~after_test, "test": after_test}[part]
 
     def now(self, part: Part, steps: int = 1) -> NDArray[np.intp]:
-        """Indices i such that i - 1, i, ..., i + ``steps`` are 6 h apart each and all in the part: no gap or split is straddled."""
+        """Return the indices i for which i - 1, i, ..., i + ``steps`` are all in the split and 6 h apart, with no gap between them."""
         inside = self.part(part)
         length = steps + 2
         if inside.size < length:
@@ -69,39 +69,39 @@ class Analysis:
         return np.flatnonzero(whole) + 1
 
     def starts(self, count: int, steps: int, part: Part = "test") -> NDArray[np.intp]:
-        """Indices of at most ``count`` start times, evenly spread over those of a part that have ``steps`` steps of truth.
+        """Return the indices of at most ``count`` initial times, evenly spread over those of a split that have ``steps`` steps of truth.
 
         Raises:
-            UserError: if there is none.
+            UserError: if the split has no such initial time.
         """
         possible = self.now(part, steps)
         if not possible.size:
-            raise UserError(f"no start in the {part} part has {steps * 6} h of gap-free truth after it; shorten the forecast")
+            raise UserError(f"no initial time in the {part} split has {steps * 6} h of gap-free truth after it; shorten the forecast")
         return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
 def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
-    """Read a prepared store.
+    """Open a prepared store.
 
     Args:
-        path: of the store.
-        whole: whether all of the wind is read at once; else each state when it is asked for, which is for those who need a few.
-        copies: how many processes of this machine read it at once.
+        path: path of the store.
+        whole: whether all of the wind is read now. Otherwise each state is read when it is indexed, which is better for a few states.
+        copies: how many processes of this machine open the store at the same time.
 
     Raises:
-        UserError: if it is not there or is not one of ours.
+        UserError: if the store does not exist or was not written by `wsdcast prepare`.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not there; run `wsdcast prepare` first")
     with open_store(path) as dataset:
         try:
-            about, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
+            normalisation, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             return Analysis(
                 wind=_read_wind(path, copies) if whole else stored_wind(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
-                mean=np.array([about[name]["mean"] for name in VARIABLES], dtype=np.float32),
-                std=np.array([about[name]["std"] for name in VARIABLES], dtype=np.float32),
+                mean=np.array([normalisation[name]["mean"] for name in VARIABLES], dtype=np.float32),
+                std=np.array([normalisation[name]["std"] for name in VARIABLES], dtype=np.float32),
                 validation_from=np.datetime64(dataset.attrs["validation_from"], "ns"),
                 test_from=np.datetime64(dataset.attrs["test_from"], "ns"),
                 static={name: dataset[name].values for name in STATIC_NAMES if name in dataset},
@@ -112,15 +112,15 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
 
 
 def _read_wind(path: Path, copies: int) -> PackedWind:
-    """In memory if it takes less than half of what is free there, else in a file beside the store that is mapped, not read.
+    """Read the wind into memory if all copies need less than half of the free memory; otherwise map it from a file next to the store.
 
-    Of several processes one writes the file, and the others wait for it.
+    If several processes need the file, one of them writes it and the others wait.
     """
     if copies * packed_size(path) < psutil.virtual_memory().available / 2:
         return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
     with one_at_a_time(mapped.with_suffix(".lock")):
-        if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # of a store that was replaced or appended to
+        if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # the store is newer: it was replaced or appended to
             partial = mapped.with_suffix(".partial.npy")
             read_packed(path, mapped=partial)
             partial.replace(mapped)
@@ -130,20 +130,22 @@ def _read_wind(path: Path, copies: int) -> PackedWind:
 def split(
     times: NDArray[np.datetime64], validation_from: datetime | None, test_from: datetime | None
 ) -> tuple[np.datetime64, np.datetime64]:
-    """First times of validation and test: those given (UTC), else where the last fifth and the last tenth of the record begin.
+    """Return the first times of the validation and test splits.
+
+    They are the times given (UTC). By default validation begins at the last fifth of the record and test at the last tenth.
 
     Raises:
-        UserError: if training or test would be empty.
+        UserError: if the record has fewer than 6 steps, or the training or test split would have fewer than 3.
     """
     if times.size < 6:
-        raise UserError(f"a record of {times.size} steps is too short to be divided into training and test parts")
+        raise UserError(f"a record of {times.size} steps is too short to be divided into training and test splits")
     test = np.datetime64(test_from, "ns") if test_from else times[-max(1, times.size // 10)]
     validation = np.datetime64(validation_from, "ns") if validation_from else times[-max(2, times.size // 5)]
     validation = min(validation, test)
-    for what, count in (("training", (times < validation).sum()), ("test", (times >= test).sum())):
+    for name, count in (("training", (times < validation).sum()), ("test", (times >= test).sum())):
         if count < 3:
             raise UserError(
-                f"the {what} part has {count} steps of the record from {times[0].astype('datetime64[m]')} to "
+                f"the {name} split has {count} steps of the record from {times[0].astype('datetime64[m]')} to "
                 f"{times[-1].astype('datetime64[m]')}; set data.validation_from and data.test_from in the recipe"
             )
     return validation, test

@@ -1,4 +1,4 @@
-"""Builds the prepared store from a record or a simulation, alone or as the continuation of a finished store."""
+"""Builds the prepared store from a record or a simulation. A record can also be appended to a finished store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,18 @@ from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import is_remote
 from wsdcast.data.sources.pieces import Record
-from wsdcast.data.store.shards import AT_ONCE, CHUNK, SHARD, Wind, digest, fill, is_written, link_shard, remove_rest, write_shard
+from wsdcast.data.store.shards import (
+    CHUNK,
+    SHARD,
+    SHARDS_PER_GRAPH,
+    Wind,
+    digest,
+    fill,
+    is_written,
+    link_shard,
+    remove_outdated,
+    write_shard,
+)
 from wsdcast.data.store.zarr_store import VARIABLES, add_variables, close_store, create_store, open_store, pack
 from wsdcast.runs.errors import UserError
 
@@ -31,12 +42,12 @@ Times = NDArray[np.datetime64]
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished store that is to grow.
+    """A finished store to which times are appended.
 
     Attributes:
-        path: where it is.
-        dataset: what it holds, lazily.
-        id: changes when what networks were trained on does; not when it is appended to.
+        path: path of the store.
+        dataset: its content, lazily.
+        id: identifies the data that networks are trained on. It does not change when times are appended.
     """
 
     path: Path
@@ -45,31 +56,34 @@ class Finished:
 
     @property
     def times(self) -> Times:
-        """Its steps, (time,)."""
+        """The times of the store, (time,)."""
         return self.dataset["time"].values.astype("datetime64[ns]")
 
 
 def memory_for(target: Grid, steps: int) -> float:
-    """Bytes that preparing so many steps takes at its peak, about: shards of float32 in the making, and their packed copies.
+    """Return about how many bytes preparing ``steps`` times takes at its peak: float32 shards in work and their packed copies.
 
-    For 3,200 steps of the planet at 240x121 that is 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
+    For 3,200 times of the planet at 240x121 that is 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
     """
     points = target.shape[0] * target.shape[1]
-    return min(steps, AT_ONCE * SHARD) * len(VARIABLES) * points * 6.0
+    return min(steps, SHARDS_PER_GRAPH * SHARD) * len(VARIABLES) * points * 6.0
 
 
 def build(
     partial: Path, target: Grid, method: Method, origin: Record | Simulation, finished: Finished | None, how: dict[str, Any]
 ) -> Iterator[int]:
-    """Write all shards of an unfinished store that are not there yet; yields how many steps were written each time.
+    """Write all shards that an unfinished store lacks. Yield the number of times written in each round.
 
     Args:
-        partial: the unfinished store, claimed.
-        target: its grid.
-        method: of regridding.
-        origin: where the wind comes from.
-        finished: what comes before it.
+        partial: path of the unfinished store, claimed by this process.
+        target: grid of the store.
+        method: method of regridding.
+        origin: source of the wind.
+        finished: the store to which the wind is appended, if any.
         how: arguments for :func:`dask.compute`.
+
+    Raises:
+        UserError: if shards are missing at the end, because somebody removed them.
     """
     times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
     offset = times.size - origin.times.size
@@ -85,13 +99,13 @@ def build(
         elif last > offset:
             made_from += origin.sources(max(0, first - offset), last - offset)
         marks.append(digest(*made_from))
-    remove_rest(partial, marks)
+    remove_outdated(partial, marks)
     if isinstance(origin, Simulation):
         yield from _fill_simulated(partial, origin, marks)
     else:
         yield from _fill_recorded(partial, target, method, origin, finished, marks, offset, how)
     if lost := [shard for shard, mark in enumerate(marks) if not is_written(partial, shard, mark)]:
-        raise UserError(f"{partial}: {len(lost)} shards vanished while others were written; start again to have them made")
+        raise UserError(f"{partial}: {len(lost)} shards vanished while others were written; run the command again to write them")
 
 
 def _fill_recorded(
@@ -104,7 +118,7 @@ def _fill_recorded(
     offset: int,
     how: dict[str, Any],
 ) -> Iterator[int]:
-    """Link the full shards of what was finished, keep its last steps, and fill the rest from the record."""
+    """Link the full shards of the finished store, keep the times of its last incomplete shard, and fill the others from the record."""
     kept: Wind | None = None
     if finished is not None:
         for shard in range(offset // SHARD):
@@ -116,24 +130,24 @@ def _fill_recorded(
 
 
 def _fill_simulated(partial: Path, origin: Simulation, marks: list[str]) -> Iterator[int]:
-    """Simulate from the start, as weather goes, and write the shards that are missing."""
+    """Simulate from the first time on, because each state needs the one before, and write the shards that are missing."""
     if all(is_written(partial, shard, mark) for shard, mark in enumerate(marks)):
         return
-    held: list[Wind] = []
+    blocks: list[Wind] = []
     shard = 0
     for block in origin.blocks(SHARD // 8):
-        held.append(pack(block))
-        if len(held) == 8 or shard * SHARD + sum(map(len, held)) == origin.times.size:
+        blocks.append(pack(block))
+        if len(blocks) == 8 or shard * SHARD + sum(map(len, blocks)) == origin.times.size:
             if not is_written(partial, shard, marks[shard]):
-                write_shard(partial, shard, marks[shard], held)
-            held, shard = [], shard + 1
+                write_shard(partial, shard, marks[shard], blocks)
+            blocks, shard = [], shard + 1
         yield block.shape[0]
 
 
 def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: Finished | None, attributes: dict[str, Any]) -> None:
-    """Add static fields, statistics of the training part, and attributes to a store whose shards are all there.
+    """Add static fields, statistics of the training split and attributes to a store whose shards are complete.
 
-    The statistics of ``finished`` are kept if ``attributes`` have them already.
+    If ``attributes`` already have the statistics, those of ``finished`` are kept.
     """
     with open_store(partial, consolidated=False) as dataset:
         times = dataset["time"].values.astype("datetime64[ns]")
@@ -145,15 +159,15 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         for name, field in _static(origin, target).items():
             variables[name] = xr.DataArray(field, dims=("latitude", "longitude"), attrs={"units": STATIC_UNITS[name]})
     if "normalisation" not in attributes:
-        found = statistics(partial, times, times < np.datetime64(attributes["validation_from"]), target)
-        attributes = attributes | {"normalisation": found.scalars}
-        variables |= found.variables()
+        computed = statistics(partial, times, times < np.datetime64(attributes["validation_from"]), target)
+        attributes = attributes | {"normalisation": computed.scalars}
+        variables |= computed.variables()
     add_variables(partial, variables)
     close_store(partial, attributes)
 
 
 def _static(origin: Record | Simulation, target: Grid) -> dict[str, NDArray[np.float32]]:
-    """Static fields on the target grid, without those that have missing values."""
+    """Return the static fields on the target grid, without those that have missing values there."""
     if isinstance(origin, Simulation):
         return origin.static
     assert origin.grid is not None
@@ -163,9 +177,13 @@ def _static(origin: Record | Simulation, target: Grid) -> dict[str, NDArray[np.f
 
 @contextmanager
 def scheduler(address: str | None, workers: int | None, source: str) -> Iterator[dict[str, Any]]:
-    """Arguments of :func:`dask.compute` for a running cluster, a local one, or threads."""
+    """Yield arguments of :func:`dask.compute` for a running cluster, a local cluster or threads.
+
+    Raises:
+        UserError: if no scheduler answers at ``address``.
+    """
     if address is None and workers is None:
-        # Threads that wait for a server cost nothing.
+        # Threads that wait for a server cost nothing, so a remote source gets eight of them.
         yield {"scheduler": "threads"} | ({"num_workers": 8} if is_remote(source) else {})
         return
     from dask.distributed import Client, LocalCluster
@@ -179,11 +197,11 @@ def scheduler(address: str | None, workers: int | None, source: str) -> Iterator
             yield {"scheduler": client}
         return
     options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-    before = dict(os.environ)
+    environment = dict(os.environ)
     try:
         with LocalCluster(n_workers=workers, **options) as cluster, Client(cluster) as client:
             yield {"scheduler": client}
     finally:
-        # dask would leave OMP_NUM_THREADS=1 behind, for all that this process starts later.
+        # dask would leave OMP_NUM_THREADS=1 in the environment of all processes that are started later.
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(environment)

@@ -1,7 +1,7 @@
-"""Fills the prepared store shard by shard, so that a run killed at any moment goes on where it was and ends with the same bytes.
+"""Fills the prepared store shard by shard. A run that is killed at any moment can go on later and gives the same bytes.
 
-A shard is one file of each component. It is written whole, by one task, and then marked with a digest of what it was made from; a shard
-whose mark still agrees is not made again. Marks are kept beside the store, not in it.
+A shard is one file of each component. One task writes a whole shard and then marks it with a digest of its inputs. A shard whose mark still
+agrees is not written again. Marks are kept outside the store, next to it.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from wsdcast.data.store.zarr_store import VARIABLES, pack
 from wsdcast.runs.unfinished import mark, marked
 
 CHUNK, SHARD = 8, 512
-"""Steps that are read at once, and steps in one file; docs/prepare.md has the measurements."""
-AT_ONCE = 4
-"""Shards in the making at one time: bounds the memory, and gives a cluster enough to do."""
+"""Times in one chunk, which is read at once, and times in one shard, which is one file. docs/prepare.md has the measurements."""
+SHARDS_PER_GRAPH = 4
+"""Shards that are made at the same time. The number limits memory but gives a cluster enough work."""
 
 Wind = NDArray[np.int16]
 
 
 def digest(*parts: object) -> str:
-    """A mark: depends on all parts."""
+    """Return a digest of all parts, to mark a shard with."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def is_written(store: Path, shard: int, digest: str) -> bool:
-    """Whether a shard is there and made from what ``digest`` says."""
-    there = all((store / name / "c" / str(shard)).exists() for name in VARIABLES)
-    return there and marked(store, str(shard)) == digest
+    """Return whether a shard exists and its mark is ``digest``."""
+    exists = all((store / name / "c" / str(shard)).exists() for name in VARIABLES)
+    return exists and marked(store, str(shard)) == digest
 
 
 def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Wind]) -> int:
-    """Write the packed wind (time, channel, latitude, longitude) of a shard, then its mark; returns the number of steps."""
+    """Write the packed wind (time, channel, latitude, longitude) of a shard, then its mark. Return the number of times."""
     wind = np.concatenate(parts)
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
     for channel, name in enumerate(VARIABLES):
@@ -57,7 +57,7 @@ def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Wind]) -> 
 
 
 def link_shard(store: Path, finished: Path, shard: int, digest: str) -> None:
-    """Take a shard over from a finished store, without a copy where the disk can do that; neither is ever changed in place."""
+    """Take a shard over from a finished store by a hard link, or by a copy if links are not possible. Shards never change in place."""
     for name in VARIABLES:
         source, target = (path / name / "c" / str(shard) / "0" / "0" for path in (finished, store))
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,8 +69,8 @@ def link_shard(store: Path, finished: Path, shard: int, digest: str) -> None:
     mark(store, str(shard), digest)
 
 
-def remove_rest(store: Path, marks: Sequence[str]) -> None:
-    """Remove half-written files and shards whose marks do not agree."""
+def remove_outdated(store: Path, marks: Sequence[str]) -> None:
+    """Remove half-written files, and shards whose marks do not agree with ``marks``."""
     for file in store.rglob("*.partial"):
         file.unlink()
     for name in VARIABLES:
@@ -90,19 +90,19 @@ def fill(
     offset: int = 0,
     **scheduler: Any,
 ) -> Iterator[int]:
-    """Read, regrid and write all shards that are not there yet; yields how many steps were written each time.
+    """Read, regrid and write all shards that are missing. Yield the number of times written after each dask graph.
 
-    Blocks of the source are tasks of a dask graph, and so are shards. A block that reaches beyond the shards in the making is handed on to
-    the next, so that nothing is read twice.
+    A graph makes a few shards. Its tasks are blocks of the source, which are read and regridded, and shards, which are written. A block
+    that reaches beyond the shards of one graph is passed on to the next graph, so that nothing is read twice.
 
     Args:
-        store: with metadata, to be filled.
-        record: what to read.
+        store: path of the store, which has its metadata already.
+        record: the record to read.
         target: grid of the store.
-        method: of regridding.
-        marks: one for each shard.
-        kept: packed wind of steps before ``offset`` in the shard where the record begins.
-        offset: index in the store of the record's first step.
+        method: method of regridding.
+        marks: mark of each shard.
+        kept: packed wind of the times before ``offset`` in the shard where the record begins.
+        offset: index in the store of the record's first time.
         scheduler: arguments for :func:`dask.compute`.
     """
     assert record.grid is not None
@@ -113,10 +113,10 @@ def fill(
     total = offset + record.times.size
     missing = [shard for shard, mark in enumerate(marks) if not is_written(store, shard, mark)]
     carried: dict[int, Any] = {}
-    for begin in range(0, len(missing), AT_ONCE):
-        some = missing[begin : begin + AT_ONCE]
+    for begin in range(0, len(missing), SHARDS_PER_GRAPH):
+        subset = missing[begin : begin + SHARDS_PER_GRAPH]
         regrids, writes = carried, []
-        for shard in some:
+        for shard in subset:
             first, last = shard * SHARD, min(total, (shard + 1) * SHARD)
             parts: list[Any] = [kept] if kept is not None and first < offset else []
             for number in range(max(0, int(np.searchsorted(firsts, first, "right")) - 1), int(np.searchsorted(firsts, last))):
@@ -131,7 +131,7 @@ def fill(
 
 
 def regridded(block: Block, source: Grid, target: Grid, method: Method) -> Wind:
-    """A block on the target grid, packed, (time, channel, latitude, longitude)."""
+    """Read a block and return it on the target grid, packed, (time, channel, latitude, longitude)."""
     out = np.empty((block.last - block.first, len(VARIABLES), *target.shape), dtype=np.int16)
     for component, values in read_block(block):
         out[:, "uv".index(component)] = pack(regrid(values, source, target, method))

@@ -1,4 +1,4 @@
-"""Zarr stores of wind, as xarray and WeatherBench 2 read them: created empty, filled block by block, closed with their attributes."""
+"""Zarr stores of wind that xarray and WeatherBench 2 can read: created empty, filled block by block, closed with attributes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from zarr.codecs import BloscCodec
 from wsdcast.data.grid import Grid
 
 VARIABLES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
-"""Channels in order, by their names in WeatherBench 2."""
+"""Names of the channels in order. They are the names of WeatherBench 2."""
 
 SPEED = "10m_wind_speed"
-"""Where it is kept beside them, as by WeatherBench 2."""
+"""WeatherBench 2's name of the wind speed, which some stores have as a further variable."""
 
 STANDARD_NAMES = dict(zip((*VARIABLES, SPEED), ("eastward_wind", "northward_wind", "wind_speed"), strict=True))
-"""Of CF."""
+"""CF standard name of each variable."""
 
 
 SCALE = 0.005
-"""m s-1 of one unit of a packed store: int16 then reaches to 164 m/s, and rounding is far below the packing of ERA5's own files."""
+"""Unit of a packed store in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
 
 
 def create_store(
@@ -39,18 +39,18 @@ def create_store(
     shards: tuple[int, ...] | None = None,
     variables: Sequence[str] = VARIABLES,
 ) -> list[zarr.Array[Any]]:
-    """An empty store of 10 m wind; returns the array of each variable, to be filled.
+    """Create an empty store of 10 m wind and return the array of each variable, to be filled.
 
-    Where there is one already, its metadata and coordinates are written anew and what its arrays hold is left.
+    If the store exists, its metadata and coordinates are written anew, and the values of its arrays stay.
 
     Args:
-        path: of the store.
-        coordinates: values of the dimensions before latitude and longitude, in order; ``time`` among them.
-        grid: of the last two dimensions.
-        chunks: what is read at once, for all dimensions but the last two, which are never split.
-        shards: what is one file, multiples of ``chunks``; then values are packed as int16 in units of :data:`SCALE`. Default: each chunk
-            is a file of float32.
-        variables: :data:`VARIABLES`, or :data:`SPEED` with them.
+        path: path of the store.
+        coordinates: values of the dimensions before latitude and longitude, in order. ``time`` must be one of them.
+        grid: grid of the last two dimensions.
+        chunks: sizes of a chunk, which is read at once, along the dimensions before latitude and longitude. These two are never split.
+        shards: sizes of a shard, which is one file; multiples of ``chunks``. With shards, values are packed as int16 in units of
+            :data:`SCALE`. Default: each chunk is a file of float32.
+        variables: :data:`VARIABLES`, or these and :data:`SPEED`.
     """
     axes = {
         **{name: (name, values, TIME_ATTRIBUTES.get(name, {})) for name, values in coordinates.items()},
@@ -58,7 +58,7 @@ def create_store(
         "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
     }
     first = coordinates["time"][0].astype("datetime64[D]")
-    # Whole hours, which every reader of CF understands.
+    # Every reader of CF understands whole hours.
     encoding = {"time": {"units": f"hours since {first}", "calendar": "proleptic_gregorian", "dtype": "int64"}}
     fresh = path.with_suffix(".fresh")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -94,7 +94,7 @@ def create_store(
 
 
 def add_variables(path: Path, variables: dict[str, xr.DataArray]) -> None:
-    """Put further arrays into a store, in place of those of the same names."""
+    """Add arrays to a store. They replace arrays of the same names."""
     for name in variables:
         shutil.rmtree(path / name, ignore_errors=True)
     xr.Dataset(variables).to_zarr(path, mode="a", zarr_format=3, consolidated=False)
@@ -108,30 +108,30 @@ TIME_ATTRIBUTES = {
 
 
 def close_store(path: Path, attributes: dict[str, Any]) -> None:
-    """Give a filled store its attributes, and gather all metadata in one file, where xarray looks for it first."""
+    """Write the attributes of a filled store, and consolidate all metadata in one file, where xarray looks first."""
     zarr.open_group(path, mode="r+").attrs.update({"Conventions": "CF-1.11", **attributes})
     with warnings.catch_warnings():
-        # Consolidated metadata are not yet in the text of the version 3 standard; xarray and zarr both read them.
+        # Consolidated metadata are not yet part of the version 3 standard, but xarray and zarr both read them.
         warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
         zarr.consolidate_metadata(path)
 
 
 def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
-    """The store as a lazy dataset without dask; with ``consolidated`` False one that is not closed yet."""
+    """Open a store as a lazy dataset without dask. A store that is not closed yet needs ``consolidated=False``."""
     return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
 
 
 def pack(wind: NDArray[np.float32]) -> NDArray[np.int16]:
-    """m s-1 to units of :data:`SCALE`."""
+    """Convert wind in m s-1 to integers in units of :data:`SCALE`."""
     return np.rint(wind / np.float32(SCALE)).astype(np.int16)
 
 
 @dataclass(frozen=True)
 class PackedWind:
-    """Wind in memory as it is on disk, at half the size of float32; indexed like an array, it gives m s-1.
+    """Packed wind in memory, which needs half the size of float32. It is indexed like an array and gives float32 in m s-1.
 
     Attributes:
-        values: (time, channel, latitude, longitude), in units of :data:`SCALE`; in memory, or mapped from a file.
+        values: (time, channel, latitude, longitude), in units of :data:`SCALE`, in memory or mapped from a file.
     """
 
     values: NDArray[np.int16]
@@ -147,22 +147,22 @@ class PackedWind:
 
 @dataclass(frozen=True)
 class StoredWind:
-    """Wind of a packed store that stays on disk. Indexed along time like an array, it reads those states alone and gives m s-1.
+    """Wind of a packed store that stays on disk. Indexing it along time reads only those states and gives float32 in m s-1.
 
     Attributes:
-        arrays: one for each channel, (time, latitude, longitude).
+        arrays: one Zarr array for each channel, (time, latitude, longitude).
     """
 
     arrays: tuple[Any, ...]
 
     def __getitem__(self, steps: Any) -> NDArray[np.float32]:
-        wanted = np.arange(self.shape[0])[steps]
-        # In order, and each once: so a chunk of the store is read once.
-        positions, places = np.unique(wanted, return_inverse=True)
+        indices = np.arange(self.shape[0])[steps]
+        # Each state is read once and in order, so each chunk of the store is read once.
+        positions, inverse = np.unique(indices, return_inverse=True)
         wind = np.empty((positions.size, *self.shape[1:]), np.float32)
         for channel, array in enumerate(self.arrays if positions.size else ()):
             wind[:, channel] = array.oindex[positions] * np.float32(SCALE)
-        return wind[places.reshape(wanted.shape)]
+        return wind[inverse.reshape(indices.shape)]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -172,39 +172,39 @@ class StoredWind:
 
 
 def stored_wind(path: Path) -> StoredWind:
-    """Wind of a packed store, to be read state by state."""
+    """Open the wind of a packed store, to be read state by state."""
     group = zarr.open_group(path, mode="r")
     return StoredWind(tuple(group[name] for name in VARIABLES))
 
 
 def packed_size(path: Path) -> int:
-    """Bytes that the wind of a packed store takes in memory."""
+    """Return the bytes that the packed wind of a store takes in memory."""
     group = zarr.open_group(path, mode="r")
     arrays: list[Any] = [group[name] for name in VARIABLES]
     return sum(2 * array.size for array in arrays)
 
 
 def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = None) -> PackedWind:
-    """Wind of a packed store.
+    """Read the wind of a packed store.
 
     Args:
-        path: of the store.
-        steps: which.
-        mapped: a file (.npy) to hold it, instead of memory.
+        path: path of the store.
+        steps: which times are read.
+        mapped: path of a file (.npy) that is written and holds the wind. Default: the wind is held in memory.
     """
     group = zarr.open_group(path, mode="r")
     arrays: list[Any] = [group[name] for name in VARIABLES]
     begin, end, _ = steps.indices(arrays[0].shape[0])
     shape = (end - begin, len(arrays), *arrays[0].shape[1:])
     wind = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
-    at_once = arrays[0].shards[0]
+    shard = arrays[0].shards[0]
     for channel, array in enumerate(arrays):
-        for first in range(begin, end, at_once):
-            last = min(end, first + at_once)
+        for first in range(begin, end, shard):
+            last = min(end, first + shard)
             wind[first - begin : last - begin, channel] = array[first:last]
     return PackedWind(wind)
 
 
 def read_wind(dataset: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Both components (..., channel, latitude, longitude) of a dataset whose last dimensions are latitude and longitude."""
+    """Return both components, (..., channel, latitude, longitude), of a dataset whose last dimensions are latitude and longitude."""
     return np.stack([dataset[name].values for name in VARIABLES], axis=-3)

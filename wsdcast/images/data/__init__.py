@@ -1,1 +1,1 @@
-"""Images: sources, decoding, the prepared store, and what is hidden of them."""
+"""Images: sources, decoding, the prepared store, and the tasks."""

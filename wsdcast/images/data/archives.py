@@ -1,4 +1,4 @@
-"""Files in a folder, a zip or a tar archive, one after the other; archives are read in memory and never unpacked to disk."""
+"""Read the files of a folder, a zip or a tar archive one after the other. Archives are read in memory and never unpacked to disk."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from typing import Self
 from wsdcast.runs.errors import UserError
 
 LARGEST = 2**28
-"""Bytes of a single file in an archive; a larger one is not read, as an archive of a few kilobytes can claim to hold any number."""
+"""The most bytes of a file in an archive. A larger file is not read, since an archive of a few kilobytes can unpack to any size."""
 
 LARGEST_HEADER = 2**20
-"""Bytes of a name or of other facts of a file in a tar archive, which its reader would take into memory whatever they are."""
+"""The most bytes of a header's data (such as a long name) in a tar archive. Python's reader loads them into memory, whatever their size."""
 
 Content = Path | bytes | Exception
-"""Where a file is, what is in it, or why that cannot be said."""
+"""The path of a file, its content, or the reason why it cannot be read."""
 
 
 def shown(name: str) -> str:
-    """A name of a file as it can be printed in one line, whatever is in it."""
+    """Return the text on one line: characters that cannot be printed become question marks."""
     return "".join(character if character.isprintable() else "?" for character in name)
 
 
-def files_of(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
-    """Names and content of the files below a folder or in an archive; of a folder and a zip archive sorted.
+def files_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+    """Yield name and content of the files in a folder (with its subfolders) or archive; those of a folder or zip archive are sorted.
 
     Args:
         path: a folder, a zip archive or a tar archive, compressed or not.
-        wanted: whether a file of this name is to be read; hidden files never are.
+        is_wanted: returns whether a file of this name is read. Hidden files are never read.
 
     Raises:
-        UserError: if it is none of these, an archive is damaged, or a member of it does not stay within the folder it is unpacked to.
+        UserError: if the path is none of these, the archive is damaged, or a member is a link or would be unpacked outside the folder.
     """
     try:
         kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar if _is_tar(path) else None
         if kind is None:
             raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
-        yield from kind(path, lambda name: not _is_hidden(name) and wanted(name))
+        yield from kind(path, lambda name: not _is_hidden(name) and is_wanted(name))
     except UserError:
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError, ValueError) as error:
         raise UserError(f"{path}: cannot be read, damaged or cut short ({shown(str(error))})") from None
 
 
-def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def _folder(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     def refuse(error: OSError) -> None:
         raise error
 
@@ -59,64 +59,64 @@ def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Co
         below.sort()
         inside = Path(directory).relative_to(path)
         for name in sorted(names):
-            if wanted((inside / name).as_posix()) and (Path(directory) / name).is_file():
+            if is_wanted((inside / name).as_posix()) and (Path(directory) / name).is_file():
                 yield (inside / name).as_posix(), Path(directory) / name
 
 
-def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def _zip(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         for member in members:
             _require_inside(path, member.filename, stat.S_ISLNK(member.external_attr >> 16))
         for member in sorted(members, key=lambda member: member.filename):
-            if not member.is_dir() and wanted(member.filename):
-                # A damaged, encrypted or strangely compressed member is that image's fault, not the archive's.
+            if not member.is_dir() and is_wanted(member.filename):
+                # If a member is damaged, encrypted or compressed in an unknown way, only this image is unusable, not the archive.
                 try:
-                    yield member.filename, _small_enough(member.file_size) or archive.read(member)
+                    yield member.filename, _too_large(member.file_size) or archive.read(member)
                 except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
                     yield member.filename, error
 
 
-def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
+def _tar(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, Content]]:
     with tarfile.open(path, tarinfo=_Member) as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it keeps what it has seen of every member, hundreds of thousands of them
+            archive.members.clear()  # type: ignore[attr-defined]  # the reader keeps every header, of hundreds of thousands of members
             _require_sensible(member)
             _require_inside(path, member.name, not (member.isreg() or member.isdir()))
-            if member.isreg() and wanted(member.name):
+            if member.isreg() and is_wanted(member.name):
                 stream = archive.extractfile(member)
-                assert stream is not None  # as it is a regular file
-                yield member.name, _small_enough(member.size) or stream.read()
+                assert stream is not None  # because the member is a regular file
+                yield member.name, _too_large(member.size) or stream.read()
 
 
 def _is_tar(path: Path) -> bool:
     try:
         tarfile.open(path, tarinfo=_Member).close()
-    except (tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError):  # compressed, and cut short within the first member
+    except (tarfile.ReadError, EOFError, zlib.error, lzma.LZMAError, OSError):  # or truncated within the first member
         return False
     return True
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar archive, refused before more of it is read where that is what describes another and too large."""
+    """The header of a member of a tar archive. A header that announces too much data is refused before the data are read."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         try:
-            found = super().frombuf(buf, encoding, errors)
-        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]  # it and the next would be taken for the end
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]  # the reader would take this for the end of the archive
             raise tarfile.ReadError("no mark of its end; cut short?") from None
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
             raise tarfile.ReadError("no header where the next one should be") from None
-        if found.size < 0 or (found.size > LARGEST_HEADER and not found.isreg()):
-            raise tarfile.TarError(f"a header with {found.size} bytes to follow")
-        if found.type == tarfile.GNUTYPE_SPARSE:  # a list of its holes can be as long as the archive
-            raise tarfile.TarError(f"{found.name} is a sparse file")
-        return found
+        if header.size < 0 or (header.size > LARGEST_HEADER and not header.isreg()):
+            raise tarfile.TarError(f"a header with {header.size} bytes to follow")
+        if header.type == tarfile.GNUTYPE_SPARSE:  # the list of its holes can be as long as the archive
+            raise tarfile.TarError(f"{header.name} is a sparse file")
+        return header
 
 
 def _require_sensible(member: tarfile.TarInfo) -> None:
-    """Refuse what records in pax format can make of a member: a size that leads back to headers that were read, or to pixels; holes."""
+    """Refuse a member whose pax records make it sparse or change its size: a wrong size leads back to earlier headers or into pixels."""
     if member.sparse is not None:
         raise tarfile.TarError(f"{member.name} is a sparse file")
     size = member.pax_headers.get("size", str(member.size))
@@ -125,17 +125,19 @@ def _require_sensible(member: tarfile.TarInfo) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    """Whether a file is one of those that systems leave beside images, such as ``._face.png`` and ``__MACOSX/face.png``."""
+    """Return whether a file is hidden, as those that systems add to folders of images: ``._face.png``, ``__MACOSX/face.png``."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 def _require_inside(path: Path, name: str, is_link: bool) -> None:
+    """Refuse an archive with a member that is a link or would be unpacked outside of the archive's folder."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or re.match("[A-Za-z]:", plain) or ".." in plain.split("/"):
-        raise UserError(f"{path}: member {shown(name)} climbs out of the archive's folder; nothing of it is read")
+        raise UserError(f"{path}: member {shown(name)} lies outside of the archive's folder; the archive is refused")
     if is_link:
-        raise UserError(f"{path}: member {shown(name)} is a link or a device, not a file; nothing of it is read")
+        raise UserError(f"{path}: member {shown(name)} is a link or a device, not a file; the archive is refused")
 
 
-def _small_enough(size: int) -> Exception | None:
+def _too_large(size: int) -> Exception | None:
+    """Return an error if a file of this size is too large to be read, else None."""
     return ValueError(f"larger than {LARGEST >> 20} MiB") if size > LARGEST else None

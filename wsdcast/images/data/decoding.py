@@ -1,8 +1,8 @@
-"""From files to arrays of one shape: what most images of a source are like, and why others cannot be used.
+"""Decode images into arrays of one shape, and say why an image cannot be used.
 
-A source is gone through twice. The first time only what each file says of itself is read, which tells what most images are like; the
-second time they are decoded. Both are done one image after the other: two threads are no faster on images as small as these (tried with
-JPEGs of 178x218 pixels, 0.8 ms each).
+A source is read twice. The first time only the header of each file is read, to find the shape that most images have. The second time the
+images are decoded. Both times images are read one after the other, because two threads are no faster for images of this size (tried
+with JPEGs of 178x218 pixels, 0.8 ms each).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from wsdcast.images.data.sources import Entry, Source
 from wsdcast.runs.errors import UserError
 
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-"""Of those that Pillow knows; some others start programs."""
+"""Formats that Pillow may decode. Some of its other formats start programs."""
 
 CHANNELS = {"1": 1, "L": 1, "LA": 1, "La": 1, "P": 3, "PA": 3, "RGB": 3, "RGBA": 3, "RGBa": 3, "RGBX": 3}
-"""By Pillow's mode, for images that are black and white or of 8 bits a channel. Colours from a palette become RGB, whatever they are."""
+"""Channels by Pillow's mode, for black and white images and those with 8 bits per channel. An image with a palette always becomes RGB."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,28 +38,28 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns an image upright, by the value of its EXIF tag Orientation; 1 is upright, others mean nothing (EXIF 2.3, section 4.6.4)."""
+"""The operation that turns an image upright, by its EXIF tag Orientation. 1 is upright; other values are undefined (EXIF 2.3, 4.6.4)."""
 
 LEAST = 2
-"""Pixels a side; fewer have no waves, of which power is scored."""
+"""The fewest pixels per side. A smaller image has no waves, and the power spectrum is scored."""
 
 NAMED = 4
-"""How many of the images that cannot be used an error names."""
+"""The number of unusable images that an error message names."""
 
 Shape = tuple[int, int, int]
 """(height, width, channels)"""
 
 
 def survey(source: Source, crop: int | None, size: int | None) -> tuple[int, Shape]:
-    """How many images a source has, and the shape of most of them when cropped and resized.
+    """Return the number of images of a source, and the shape that most of them have after cropping and resizing.
 
     Args:
         source: of images.
-        crop: pixels a side that are kept at the centre; None for all, or with ``size`` the largest square.
-        size: pixels a side that this is resized to; None to leave it.
+        crop: pixels per side of the centre crop. None keeps the whole image, or with ``size`` the largest square.
+        size: pixels per side after resizing. None means no resizing.
 
     Raises:
-        UserError: if none can be used.
+        UserError: if no image can be used.
     """
     if source.known is not None:
         count, (height, width, channels) = source.known
@@ -73,7 +73,7 @@ def survey(source: Source, crop: int | None, size: int | None) -> tuple[int, Sha
         try:
             with _opened(entry.data) as image:
                 shapes[_shape(image, crop, size)] += 1
-        except Exception as error:  # whatever a decoder meets in a damaged file
+        except Exception as error:  # a decoder can raise anything for a damaged file
             if len(problems) < NAMED:
                 problems.append(f"{shown(entry.name)}: {_reason(error)}")
     if not shapes:
@@ -84,18 +84,18 @@ def survey(source: Source, crop: int | None, size: int | None) -> tuple[int, Sha
 def decoded(
     source: Source, crop: int | None, size: int | None, shape: Shape, others: str
 ) -> Iterator[tuple[Entry, NDArray[np.uint8] | str]]:
-    """Each image of a source as uint8 (height, width, channels), or why it cannot be used.
+    """Yield each image of a source as uint8 (height, width, channels), or the reason why it cannot be used.
 
-    The centre is cropped first (its upper left corner rounded down), as is usual for CelebA's aligned images of 178x218 pixels, where 140
-    are kept and resized to 64 (``datasets.py`` of yang-song/score_sde_pytorch); resizing averages over what becomes one pixel (Pillow's
-    bilinear filter, like theirs). Before all that an image is turned upright, as its EXIF data say.
+    An image is first turned upright according to its EXIF data. Then the centre is cropped; its upper left corner is rounded down. This is
+    usual for CelebA's aligned images of 178x218 pixels: 140 pixels are kept and resized to 64 (``datasets.py`` of
+    yang-song/score_sde_pytorch). Resizing averages over the area of each new pixel (Pillow's bilinear filter, like that code).
 
     Args:
         source: of images.
         crop: as for :func:`survey`.
         size: as for :func:`survey`.
-        shape: what all of them are to be like.
-        others: who is like that, for the reason.
+        shape: the shape that all images must have.
+        others: which images have that shape, with the verb, for the reason: "most are".
     """
     for entry in source.entries():
         yield entry, _decoded(entry.data, crop, size, shape, others)
@@ -104,24 +104,24 @@ def decoded(
 def _decoded(data: NDArray[np.uint8] | Content, crop: int | None, size: int | None, shape: Shape, others: str) -> NDArray[np.uint8] | str:
     try:
         with _opened(data) as image:
-            found = _shape(image, crop, size)
-            if found != shape:
-                return _difference(found, shape, others)
-            image.load()  # all of it, so that a file that is cut short does not pass
+            own_shape = _shape(image, crop, size)
+            if own_shape != shape:
+                return _difference(own_shape, shape, others)
+            image.load()  # decodes all pixels, so that a truncated file is an error
             plain = _upright(_opaque(image))
             box, (height, width) = _frame(*plain.size, crop, size)
             return np.array(plain.crop(box).resize((width, height), Image.Resampling.BILINEAR)).reshape(shape)
-    except Exception as error:  # as above
+    except Exception as error:  # a decoder can raise anything for a damaged file
         return _reason(error)
 
 
 @contextmanager
 def _opened(data: NDArray[np.uint8] | Content) -> Iterator[Image.Image]:
-    """An image of which nothing but the head has been read."""
+    """Open an image. Only its header is read."""
     if isinstance(data, Exception):
         raise data
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what else is odd about a file
+        warnings.simplefilter("ignore")  # other oddities of a file do not matter
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if isinstance(data, np.ndarray):
             yield Image.fromarray(data if data.shape[-1] == 3 else data[..., 0])
@@ -131,61 +131,62 @@ def _opened(data: NDArray[np.uint8] | Content) -> Iterator[Image.Image]:
 
 
 def _shape(image: Image.Image, crop: int | None, size: int | None) -> Shape:
-    """Shape of an image when turned upright, cropped and resized, from its head.
+    """Return the shape that an image will have when it is turned upright, cropped and resized. Only its header is read.
 
     Raises:
-        ValueError: if it is not one of at most 8 bits a channel, or too small.
+        ValueError: if it has more than 8 bits per channel, several frames or an unknown mode, or is too small.
     """
-    # Of 16-bit colours Pillow says RGB and drops eight of the bits; it still knows what it decodes them from.
+    # Pillow reports images with 16 bits per colour as RGB, and drops eight of the bits. The tile still names the stored format.
     if image.mode[0] in "IF" or any(re.search(";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", [])):
         raise ValueError("has more than 8 bits a channel")
     if image.mode not in CHANNELS:
         raise ValueError(f"is neither greyscale nor RGB (Pillow's mode {image.mode}); convert it to RGB first")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # cameras' MPO are JPEGs with previews of themselves
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO files of cameras are JPEGs with previews as further frames
         raise ValueError("has several frames")
     width, height = image.size
-    # A square stays one however it is turned: its EXIF data, which can come after the pixels, are not looked for yet.
+    # Turning does not change the shape of a square, so its EXIF data are not read here; they can come after the pixels.
     if width != height and crop is None and size is None and _orientation(image) in (5, 6, 7, 8):
         width, height = height, width
     return (*_frame(width, height, crop, size)[1], CHANNELS[image.mode])
 
 
 def _orientation(image: Image.Image) -> object:
-    """The EXIF tag Orientation of an image as Pillow holds it; 1 (upright) where there is none or the EXIF data cannot be read."""
-    if image.format == "TIFF":  # Pillow turns these itself
+    """Return the EXIF tag Orientation of an image; 1 (upright) if it is missing or the EXIF data cannot be read."""
+    if image.format == "TIFF":  # Pillow turns TIFF images itself
         return 1
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # whatever the parser of EXIF data meets in damaged ones
+    except Exception:  # the parser can raise anything for damaged EXIF data
         return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Return the image turned upright according to its EXIF data."""
     turn = UPRIGHT.get(_orientation(image))  # type: ignore[call-overload]
     return image if turn is None else image.transpose(turn)
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """The image as greyscale or RGB without alpha channel.
+    """Return the image as greyscale or RGB without alpha channel.
 
     Raises:
-        ValueError: if any pixel is not wholly opaque: what its colour would be depends on the background.
+        ValueError: if a pixel is not fully opaque, because its colour would depend on the background.
     """
     grey = CHANNELS[image.mode] == 1
     if image.has_transparency_data:
         image = image.convert("LA" if grey else "RGBA")
-        least = image.getchannel("A").getextrema()[0]
-        if least < 255:  # type: ignore[operator]
-            raise ValueError(f"is transparent in places (alpha down to {least} of 255); put it on a background first")
-    wanted = "L" if grey else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
+        lowest = image.getchannel("A").getextrema()[0]
+        if lowest < 255:  # type: ignore[operator]
+            raise ValueError(f"is transparent in places (alpha down to {lowest} of 255); put it on a background first")
+    mode = "L" if grey else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _frame(width: int, height: int, crop: int | None, size: int | None) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """What is kept of an image (left, upper, right, lower), and its height and width in the end.
+    """Return the box of an image that is kept, (left, upper, right, lower), and the final (height, width).
 
     Raises:
-        ValueError: if it is too small.
+        ValueError: if the image is too small.
     """
     if crop is not None and min(width, height) < crop:
         raise ValueError(f"{width}x{height} pixels, smaller than the crop of {crop}")
@@ -197,14 +198,16 @@ def _frame(width: int, height: int, crop: int | None, size: int | None) -> tuple
     return (left, upper, left + wide, upper + high), (high, wide) if size is None else (size, size)
 
 
-def _difference(found: Shape, shape: Shape, others: str) -> str:
+def _difference(own: Shape, shape: Shape, others: str) -> str:
+    """Return in words how the shape of an image differs from that of the others."""
     kinds = {1: "greyscale", 3: "colour"}
-    if found[2] != shape[2]:
-        return f"is {kinds[found[2]]}, {others} {kinds[shape[2]]}"
-    return f"{found[1]}x{found[0]} pixels, {others} {shape[1]}x{shape[0]}"
+    if own[2] != shape[2]:
+        return f"is {kinds[own[2]]}, {others} {kinds[shape[2]]}"
+    return f"{own[1]}x{own[0]} pixels, {others} {shape[1]}x{shape[0]}"
 
 
 def _reason(error: Exception) -> str:
+    """Return in words why an image cannot be decoded."""
     if isinstance(error, UnidentifiedImageError):
         return "damaged, or none of " + ", ".join(FORMATS)
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):

@@ -1,4 +1,4 @@
-"""Where images come from: an npz file, a folder, an archive, CIFAR-10, or nowhere (made on the spot)."""
+"""Sources of images: an npz file, a folder, an archive, CIFAR-10, or generated images."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from wsdcast.runs.errors import UserError
 
 MADE, CIFAR10 = "made", "cifar10"
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-AT_ONCE = 2**24  # bytes of an array in memory at a time, or one image
+BYTES_PER_PIECE = 2**24
+"""Bytes of an array that are read at a time; one image if that is larger."""
 
 Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
-"""Of an array: its shape, whether it is in column order, and its type."""
+"""The header of an array: its shape, whether it is in column order, and its data type."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image that is still to be decoded.
+    """One image that is not decoded yet.
 
     Attributes:
-        name: of the file or archive member, or its place in an array.
+        name: name of the file or archive member, or the image's number in an array.
         data: uint8 (height, width, channels), or the file.
-        label: its kind, where the source knows it.
-        is_test: whether the source itself has it in its test part.
+        label: label of the image, if the source has labels.
+        is_test: whether the source has it in a test split of its own.
     """
 
     name: str
@@ -46,13 +47,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Source:
-    """Images one after the other, as often as asked, never all of them in memory.
+    """A source of images. They are read one after the other, any number of times, and are never all in memory.
 
     Attributes:
-        name: what the user called it.
-        entries: goes through them from the first.
-        known: how many there are and their (height, width, channels), where that is known without looking at each.
-        memory: bytes that one of them takes until it is there, where that is known.
+        name: the name that the user gave.
+        entries: returns an iterator over all images, from the first.
+        known: number of images and their (height, width, channels), if known without reading each image.
+        memory: peak bytes needed to make or read an image, if known, else 0.
     """
 
     name: str
@@ -62,23 +63,23 @@ class Source:
 
 
 def open_source(source: str | Path, count: int, size: int | None = None) -> Source:
-    """The images of a source.
+    """Open a source of images.
 
     Args:
-        source: ``made`` (see :mod:`wsdcast.images.data.made`); ``cifar10``, which is downloaded unless it was before; an npz file of uint8
-            (image, row, column, channel) in ``images`` or its only 4-D array, with ``labels`` or not; a folder, zip or tar archive of
-            images, or of CIFAR-10's binary version.
-        count: how many to make, for ``made``.
-        size: pixels a side of those made, 32 by default; others keep theirs.
+        source: ``made`` (see :mod:`wsdcast.images.data.made`); ``cifar10``, which is downloaded once; the path of an npz file with uint8
+            images (image, row, column, channel) in ``images`` or in its only 4-D array, with or without ``labels``; or the path of a
+            folder, zip or tar archive of images, or of CIFAR-10's binary version.
+        count: number of images for ``made``.
+        size: pixels per side for ``made``, 32 by default. Other sources ignore it.
 
     Raises:
-        UserError: if it is not there or none of these.
+        UserError: if the path does not exist or is none of these.
     """
     if str(source) == MADE:
         return _made(count, size or 32)
     path = cifar.download() if str(source) == CIFAR10 else Path(source)
     if not path.exists():
-        raise UserError(f"{path}: is not there; give an npz file, a folder or an archive of images, or {MADE} or {CIFAR10}")
+        raise UserError(f"{path}: does not exist; give an npz file, a folder or an archive of images, or {MADE} or {CIFAR10}")
     if path.suffix == ".npz":
         return _npz(path)
     files = partial(files_of, path, _is_wanted)
@@ -86,7 +87,7 @@ def open_source(source: str | Path, count: int, size: int | None = None) -> Sour
     if first is None:
         raise UserError(f"{path}: no images in it (files that end in {', '.join(SUFFIXES)})")
     if first in cifar.PYTHON_FILES:
-        raise UserError(f"{path}: CIFAR-10's version for Python, which is never read, as its files are programs; use the binary version")
+        raise UserError(f"{path}: CIFAR-10's version for Python is never read, since that would execute code; use the binary version")
     return Source(str(path), partial(_cifar10 if first in cifar.FILES else _files, path))
 
 
@@ -115,7 +116,7 @@ def _made(count: int, size: int) -> Source:
 
 
 def _npz(path: Path) -> Source:
-    """Images of an npz file, read in pieces."""
+    """Return the images of an npz file, which are read in pieces."""
     try:
         with zipfile.ZipFile(path) as archive:
             headers, members = {}, {}
@@ -125,50 +126,53 @@ def _npz(path: Path) -> Source:
                 members[name] = member
         names = ["images"] if "images" in headers else [name for name, (shape, *_) in headers.items() if len(shape) == 4]
         if len(names) != 1:
-            raise UserError(f"{path}: neither an array named images nor just one with four axes among {', '.join(map(shown, headers))}")
+            raise UserError(f"{path}: needs an array named images, or exactly one with four axes; has {', '.join(map(shown, headers))}")
         name = names[0]
         shape, in_columns, dtype = headers[name]
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or in_columns or 0 in shape:
             raise UserError(
-                f"{path}: {shown(name)} is {dtype} {shape}{' in column order' if in_columns else ''}; wanted are uint8 images of shape "
-                "(images, rows, columns, 1 or 3)"
+                f"{path}: {shown(name)} is {dtype} {shape}{' in column order' if in_columns else ''}; it must be uint8 of shape "
+                "(images, rows, columns, 1 or 3), in row order"
             )
         labels = _labels(path, members["labels"], headers["labels"], shape[0]) if "labels" in headers else None
     except UserError:
         raise
-    except Exception as error:  # whatever the parser of headers meets in a damaged file
+    except Exception as error:  # the parser of headers can raise anything for a damaged file
         raise _damaged(path, error) from None
 
-    at_once = max(1, AT_ONCE // math.prod(shape[1:]))
+    images_per_piece = max(1, BYTES_PER_PIECE // math.prod(shape[1:]))
 
     def entries() -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(path) as archive, archive.open(members[name]) as stream:
                 _header(stream)
-                for begin in range(0, shape[0], at_once):
-                    count = min(at_once, shape[0] - begin)
+                for begin in range(0, shape[0], images_per_piece):
+                    count = min(images_per_piece, shape[0] - begin)
                     piece = np.frombuffer(stream.read(count * math.prod(shape[1:])), np.uint8).reshape(count, *shape[1:])
                     for number, image in enumerate(piece, begin):
                         yield Entry(f"image {number}", image, None if labels is None else int(labels[number]))
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
             raise _damaged(path, error) from None
 
-    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])), 2.0 * at_once * math.prod(shape[1:]))
+    return Source(str(path), entries, (shape[0], (shape[1], shape[2], shape[3])), 2.0 * images_per_piece * math.prod(shape[1:]))
 
 
 def _header(stream: IO[bytes]) -> Header:
-    """Header of an array; nothing that it can say is executed."""
+    """Read the header of an array. No code in it is executed."""
     version = np.lib.format.read_magic(stream)
-    if version != (1, 0):  # the others are for arrays with many fields, and their headers can claim to be of any length
+    if version != (1, 0):  # other versions are for arrays with many fields, and their headers can be of any length
         raise ValueError(f"array format {version}")
     return np.lib.format.read_array_header_1_0(stream)
 
 
 def _labels(path: Path, member: str, header: Header, count: int) -> NDArray[np.int64]:
-    """Read only if there are as many as images: a few kilobytes can unpack to any number. (By default numpy executes nothing of it.)"""
+    """Read the labels, if there is one for each image.
+
+    The number is checked first, since a few kilobytes can unpack to any size. NumPy's default is to execute no code from a file.
+    """
     shape, _, dtype = header
     if dtype.kind not in "iu" or shape[:1] != (count,) or math.prod(shape) != count:
-        raise UserError(f"{path}: labels are {dtype} {shape}; wanted is one whole number for each of {count} images")
+        raise UserError(f"{path}: labels are {dtype} {shape}; they must be one whole number for each of {count} images")
     with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
         return np.lib.format.read_array(stream).reshape(-1).astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Prepared images: one file that is mapped into memory, in three parts."""
+"""Prepared images: one file that is mapped into memory, with the splits train, validation and test."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Images:
 
     Attributes:
         images: uint8 (image, row, column, channel), mapped into memory.
-        labels: the kind of each, int64 (image,); None if that is not known.
-        parts: which of them are for training, validation and testing.
-        about: where they come from and what was done to them.
+        labels: label of each image, int64 (image,); None if there are none.
+        parts: the images of each split.
+        about: the source, and how the images were prepared.
     """
 
     images: NDArray[np.uint8]
@@ -48,45 +48,45 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of each."""
+        """The shape of one image, (channels, height, width)."""
         _, height, width, channels = self.images.shape
         return channels, height, width
 
     def count(self, part: Part) -> int:
-        """How many images a part has."""
+        """Return the number of images in a split."""
         return self.parts[part].stop - self.parts[part].start
 
     def batch(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Some of them as float32 (image, channel, row, column) from -1 to 1.
+        """Return the images at these indices as float32 (image, channel, row, column) from -1 to 1.
 
         Args:
             indices: whole numbers (image,).
-            device: to which only their bytes are copied.
+            device: device of the result. Bytes are copied to it and converted there.
         """
         chosen = sent(torch.from_numpy(self.images[indices.cpu().numpy()]), torch.device(device))
         return chosen.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
     @cached_property
     def classes(self) -> tuple[NDArray[np.int64], Tensor]:
-        """The class of each image, numbered from 0, and a colour for each class, (class, channel) from -1 to 1, that tells it from others.
+        """The class of each image, counted from 0, (image,); and a unique colour for each class, (class, channel) from -1 to 1.
 
         Raises:
-            UserError: if the images have no labels, or a class has no image for training.
+            UserError: if the images have no labels, or a class has no training image.
         """
         if self.labels is None:
-            raise UserError("classes are told by labels, and these images have none")
-        labels, kinds = np.unique(self.labels, return_inverse=True)
-        if absent := set(range(labels.size)) - set(kinds[self.parts["train"]].tolist()):
-            raise UserError(f"no image for training has the label {labels[min(absent)]}, which others have")
+            raise UserError("classes come from labels, and these images have no labels")
+        labels, classes = np.unique(self.labels, return_inverse=True)
+        if absent := set(range(labels.size)) - set(classes[self.parts["train"]].tolist()):
+            raise UserError(f"validation or test images have the label {labels[min(absent)]}, which no training image has")
         channels = self.shape[0]
         levels = max(2, math.ceil(labels.size ** (1 / channels) - 1e-9))
         digits = torch.arange(labels.size)[:, None] // levels ** torch.arange(channels) % levels
-        return kinds, 2 * digits / (levels - 1) - 1
+        return classes, 2 * digits / (levels - 1) - 1
 
     def cards(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """For some images, as for :meth:`batch`, one of the same shape all in the colour of their class, and nothing else of them."""
-        kinds, colours = self.classes
-        chosen = sent(colours[torch.from_numpy(kinds[indices.cpu().numpy()])], torch.device(device))
+        """Return a card for each image at these indices: an image of the same shape, all in the colour of its class; as :meth:`batch`."""
+        classes, colours = self.classes
+        chosen = sent(colours[torch.from_numpy(classes[indices.cpu().numpy()])], torch.device(device))
         return chosen[:, :, None, None].expand(-1, *self.shape).contiguous()
 
 
@@ -102,27 +102,27 @@ def prepare_images(
     test_share: float = 0.1,
     skip_bad: bool = False,
 ) -> dict[str, Any]:
-    """Write ``images.npy``, ``labels.npy`` where there are labels, and ``about.json`` into a new directory.
+    """Write ``images.npy``, ``about.json`` and, if there are labels, ``labels.npy`` into a new directory.
 
-    Images are put in the order of a digest of their pixels: as good as random, and the same whatever their files are called and in which
-    order they come. The first ones are for training, then come those for validation, then those for testing.
+    Images are sorted by a digest of their pixels. This order is as good as random, and it does not depend on file names or on the order of
+    the source. The training images come first, then the validation images, then the test images.
 
     Args:
         path: the directory.
         source: as for :func:`wsdcast.images.data.sources.open_source`.
-        test: a source of images to test with; by default the source's own test part, or ``test_share`` of it.
-        size: pixels a side that images are resized to.
-        crop: pixels a side that are kept at the centre before.
-        count: how many to make, for ``made``.
-        validation_share: of the images that are not for testing.
-        test_share: of all images, where the source has no test part of its own.
+        test: a source of test images; default: the source's own test split, or ``test_share`` of the source.
+        size: pixels per side after resizing.
+        crop: pixels per side of the centre crop, before resizing.
+        count: number of images for ``made``.
+        validation_share: share of the images outside the test split that is used for validation.
+        test_share: share of all images that is used for testing, if the source has no test split of its own.
         skip_bad: leave out images that cannot be used.
 
     Returns:
-        What a person wants to know of it.
+        Facts for the summary of the stage.
 
     Raises:
-        UserError: if a source or an image cannot be used, there are too few, or no room for them on disk or in memory.
+        UserError: if a source or an image cannot be used, there are too few images, or disk or memory cannot hold them.
     """
     for name, share in (("validation", validation_share), ("test", test_share)):
         if not 0 < share < 1:
@@ -133,26 +133,26 @@ def prepare_images(
     sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]
-    # Of one image as it is made or read, cropped and resized; of all what is kept beside their pixels.
+    # Bytes to read or make one image, to crop and resize it, and for what is kept of each image in memory: digest, label and split.
     needed = max(each.memory for each in sources) + 16 * math.prod(shape) + 150 * total
     require_memory(needed, f"preparing {total} images of {shape[1]}x{shape[0]}")
     require_space(path, 2 * total * math.prod(shape))
     path.mkdir(parents=True, exist_ok=True)
     raw = path / "images.raw"
-    found = _Found()
+    records = _Records()
     with raw.open("wb") as file:
-        for image in track(_usable(sources, shape, crop, size, found), "decoding", total):
+        for image in track(_usable(sources, shape, crop, size, records), "decoding", total):
             file.write(image.tobytes())
-    if found.problems and not skip_bad:
-        count_of = f"{' and '.join(each.name for each in sources)}: {len(found.problems)} of {total} images"
-        raise UserError(f"{count_of} cannot be used: {_listed(found.problems, NAMED)} (--skip-bad leaves them out)")
-    digests, for_test = np.array(found.digests, np.uint64), np.array(found.for_test, bool)
+    if records.problems and not skip_bad:
+        count_of = f"{' and '.join(each.name for each in sources)}: {len(records.problems)} of {total} images"
+        raise UserError(f"{count_of} cannot be used: {_listed(records.problems, NAMED)} (--skip-bad leaves them out)")
+    digests, for_test = np.array(records.digests, np.uint64), np.array(records.for_test, bool)
     if test is not None and not for_test.any():
-        raise UserError(f"{sources[1].name}: none of its images can be used: {'; '.join(found.problems[-NAMED:])}")
+        raise UserError(f"{sources[1].name}: none of its images can be used: {'; '.join(records.problems[-NAMED:])}")
     sizes, order = _divided(digests, for_test, validation_share, test_share)
     _rearranged(raw, path / IMAGES, order, shape)
     raw.unlink()
-    labels = np.array(found.labels, np.int64)[order] if found.labels and None not in found.labels else None
+    labels = np.array(records.labels, np.int64)[order] if records.labels and None not in records.labels else None
     if labels is not None:
         np.save(path / LABELS, labels)
     about = {
@@ -161,7 +161,7 @@ def prepare_images(
         "crop": crop,
         "size": size,
         "parts": sizes,
-        "skipped": found.problems,
+        "skipped": records.problems,
     }
     (path / ABOUT).write_text(json.dumps(about, indent=1))
     training, held_out = np.split(digests[order], [sizes["train"]])
@@ -172,7 +172,7 @@ def prepare_images(
         "pixels": f"{shape[1]}x{shape[0]}, {'colour' if shape[2] == 3 else 'greyscale'}",
         "kinds": "not known" if labels is None else np.unique(labels).size,
         "held-out images that are also in the training part": repeated,
-        **({"left out": f"{len(found.problems)}: {_listed(found.problems, 20)}"} if found.problems else {}),
+        **({"left out": f"{len(records.problems)}: {_listed(records.problems, 20)}"} if records.problems else {}),
     }
 
 
@@ -180,12 +180,13 @@ _PURPOSES = {"train": "training", "validation": "validation", "test": "testing"}
 
 
 def _listed(problems: list[str], most: int) -> str:
+    """Return the first ``most`` problems on one line."""
     return "; ".join([*problems[:most], *(["..."] if len(problems) > most else [])])
 
 
 @dataclass
-class _Found:
-    """What is kept of each usable image beside its pixels, and why others are not usable."""
+class _Records:
+    """Digest, label and split of each usable image, and the reason why each other image cannot be used."""
 
     digests: list[int] = field(default_factory=list)
     labels: list[int | None] = field(default_factory=list)
@@ -193,50 +194,51 @@ class _Found:
     problems: list[str] = field(default_factory=list)
 
 
-def _usable(sources: list[Source], shape: Shape, crop: int | None, size: int | None, found: _Found) -> Iterator[NDArray[np.uint8]]:
+def _usable(sources: list[Source], shape: Shape, crop: int | None, size: int | None, records: _Records) -> Iterator[NDArray[np.uint8]]:
+    """Yield the usable images of the sources, and add what is known of each image to ``records``."""
     for number, source in enumerate(sources):
         others = "the training images are" if number else "most are"
         for entry, image in decoded(source, crop, size, shape, others):
             if isinstance(image, str):
-                found.problems.append(f"{shown(entry.name)}: {image}")
+                records.problems.append(f"{shown(entry.name)}: {image}")
                 continue
             if number == 0 and len(sources) == 2 and entry.is_test:
-                raise UserError(f"{source.name} has test images of its own; leave the other source of them out")
-            found.digests.append(int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little"))
-            found.labels.append(entry.label)
-            found.for_test.append(number == 1 or entry.is_test)
+                raise UserError(f"{source.name} has test images of its own; leave out the other source of test images")
+            records.digests.append(int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=8).digest(), "little"))
+            records.labels.append(entry.label)
+            records.for_test.append(number == 1 or entry.is_test)
             yield image
 
 
 def _divided(
     digests: NDArray[np.uint64], for_test: NDArray[np.bool_], validation_share: float, test_share: float
 ) -> tuple[dict[Part, int], NDArray[np.intp]]:
-    """Sizes of the parts, and the order in which images are in them one after the other."""
+    """Return the number of images in each split, and the indices of all images in the order train, validation, test."""
     order = np.argsort(digests, stable=True)
-    rest, test = order[~for_test[order]], order[for_test[order]]
+    remaining, test = order[~for_test[order]], order[for_test[order]]
     if not test.size:
-        rest, test = np.split(rest, [rest.size - max(1, round(test_share * rest.size))])
-    validation = max(1, round(validation_share * rest.size))
-    if rest.size <= validation:
+        remaining, test = np.split(remaining, [remaining.size - max(1, round(test_share * remaining.size))])
+    validation = max(1, round(validation_share * remaining.size))
+    if remaining.size <= validation:
         raise UserError(f"{digests.size} usable images are too few for training, validation and testing")
-    return {"train": rest.size - validation, "validation": validation, "test": test.size}, np.concatenate([rest, test])
+    return {"train": remaining.size - validation, "validation": validation, "test": test.size}, np.concatenate([remaining, test])
 
 
 def _rearranged(raw: Path, path: Path, order: NDArray[np.intp], shape: Shape) -> None:
-    """Write images from a file without header as an npy file in another order."""
+    """Write the images of a file without header into an npy file in another order."""
     size = math.prod(shape)
     with raw.open("rb", buffering=0) as source, path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (order.size, *shape)})
-        for place in track(order.tolist(), "arranging", order.size):
-            source.seek(place * size)
+        for index in track(order.tolist(), "arranging", order.size):
+            source.seek(index * size)
             file.write(source.read(size))
 
 
 def open_images(path: Path) -> Images:
-    """Prepared images.
+    """Open the prepared images of a directory.
 
     Raises:
-        UserError: if they are not there, or not as they were written.
+        UserError: if they are missing or damaged.
     """
     try:
         about = json.loads((path / ABOUT).read_text())
@@ -248,7 +250,7 @@ def open_images(path: Path) -> Images:
             raise ValueError(f"{IMAGES} is {images.dtype} {images.shape}")
         if labels is not None and (labels.dtype != np.int64 or labels.shape != images.shape[:1]):
             raise ValueError(f"{LABELS} is {labels.dtype} {labels.shape}")
-    except Exception as error:  # whatever the parsers of headers and JSON meet in a damaged file
-        raise UserError(f"{path}: no images that wsdcast prepared, or damaged ({shown(str(error))})") from None
+    except Exception as error:  # the parsers of headers and JSON can raise anything for a damaged file
+        raise UserError(f"{path}: not images that wsdcast prepared, or damaged ({shown(str(error))})") from None
     parts = {part: slice(int(begin), int(end)) for part, begin, end in zip(PARTS, ends[:-1], ends[1:], strict=True)}
     return Images(images, labels, parts, about)

@@ -1,4 +1,4 @@
-"""From a source of images to one memory-mapped file of them."""
+"""The prepare stage: brings the images of a source into one memory-mapped file."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def prepare(
     overwrite: bool = False,
     **changes: Any,
 ) -> Summary:
-    """Bring images to one size in one file, ``RUN/images``, divided into parts for training, validation and testing.
+    """Bring images to one size, and write them to ``RUN/images``, split into training, validation and test images.
 
     Args:
-        recipe: path or name of a recipe; default: the one of the images that are there, else made.
+        recipe: path or name of a recipe; default: that of the images already in the run directory, else ``made``.
         run: run directory; default ``runs/<recipe name>``.
         overwrite: replace images of another recipe or source.
         changes: keys of the recipe's section ``data``, such as ``source``.
 
     Raises:
-        UserError: if the source cannot be used; what was there before stays.
+        UserError: if the source cannot be used. Images that were prepared before are kept.
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, **{f"data__{key}": value for key, value in changes.items()})
     data, summary = resolved.data, Summary("inpaint prepare")
@@ -45,7 +45,7 @@ def prepare(
 
 
 def _state(source: Path) -> list[int]:
-    """Changes when the files behind a source do; nothing for what is made or downloaded."""
+    """Return count, total size and latest modification time of a source's files; zeros if the source is made or downloaded."""
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
     states = [path.stat() for path in files]
     return [len(states), sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]

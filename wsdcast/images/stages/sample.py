@@ -1,4 +1,4 @@
-"""From trained networks to samples of held-out images, and pictures of them."""
+"""The sample stage: draws samples for held-out images, and pictures of them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.tails import Tails, tails_of
 
 ROWS, COLUMNS = 6, 6
-"""Contexts and samples of each in the picture of samples."""
+"""Contexts, and samples of each, in the picture of samples."""
 EVALUATIONS = (2, 4, 6, 10, 20, 50)
-"""Of the picture of the same noise."""
-TAILS, AT_ONCE = 256, 32
-"""Contexts of which tails are taken, and so many at a time."""
+"""Numbers of evaluations in the picture of the same noise."""
+TAIL_CONTEXTS, TAIL_BATCH = 256, 32
+"""The most contexts that the tails are computed from, and how many at a time."""
 
 
 def sample(
@@ -51,57 +51,58 @@ def sample(
 ) -> Summary:
     """Draw samples for held-out images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
 
-    Sample m of image n depends on (seed, n, m) and the networks alone, on a CPU never on how many there are, how they are batched or how
-    many threads there are.
+    Sample m of image n depends only on (seed, n, m) and the networks. On a CPU it does not depend on the number of samples, their batches
+    or the number of threads.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
         run: run directory; default ``runs/<recipe name>``.
-        visible: share of visible pixels, of tasks with a mask.
+        visible: share of visible pixels, for the tasks inpaint and block.
         overwrite: replace samples of another recipe.
         changes: keys of the recipe's section ``sample``, such as ``nfe``.
 
     Raises:
-        UserError: if nothing is trained, a key is not allowed, the solver cannot take so many evaluations, or they do not fit in memory.
+        UserError: if nothing is trained, a key is not allowed, the solver cannot use this number of evaluations, or memory or disk cannot
+            hold the samples.
     """
     if visible is not None and not 0 < visible < 1:
         raise UserError(f"--visible {visible:g}: the share of visible pixels must be between 0 and 1")
-    wanted_changes = {f"sample__{key}": value for key, value in changes.items()}
-    resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **wanted_changes)
+    in_section = {f"sample__{key}": value for key, value in changes.items()}
+    resolved, directory = resolve(recipe, run, ImageRecipe, GENERATOR, task__visible_test=visible, **in_section)
     if visible is not None and not resolved.task.shows_pixels:
-        raise UserError(f"--visible {visible:g}: the task {resolved.task.kind} shows no share of the pixels")
+        raise UserError(f"--visible {visible:g}: the task {resolved.task.kind} has no visible pixels")
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
-    networks, wanted, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
+    networks, settings, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)
-    require_sampling(resolved, images, wanted.samples, calibrated=wanted.warmth == "calibrated")
-    warmth = warmth_for(wanted.warmth, networks, unseen)
-    sampler = sampler_of(networks, wanted.solver, wanted.grid_in_time, wanted.nfe, warmth, wanted.log_snr_ends, wanted.momentum)
+    require_sampling(resolved, images, settings.samples, calibrated=settings.warmth == "calibrated")
+    warmth = warmth_for(settings.warmth, networks, unseen)
+    sampler = sampler_of(networks, settings.solver, settings.grid_in_time, settings.nfe, warmth, settings.log_snr_ends, settings.momentum)
     if is_current(resolved, directory, SAMPLES, overwrite):
         summary.facts["current"] = str(directory / SAMPLES)
         return summary
     devices.keep_freed_memory()
-    contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
-    shape = (len(contexts), wanted.samples, *images.images.shape[1:])
+    contexts = fixed_contexts(images, settings.part, resolved.task, count=settings.contexts, seed=settings.seed)
+    shape = (len(contexts), settings.samples, *images.images.shape[1:])
     require_space(directory, int(np.prod(shape)))
     diverged = Diverged()
     with alone(directory, "inpaint sample"), complete(directory / SAMPLES) as partial:
         partial.mkdir()
         file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
-        for place, drawn in zip(file, draw_samples(contexts, sampler, wanted.samples, watch=diverged), strict=True):
-            place[:] = drawn
+        for in_file, drawn in zip(file, draw_samples(contexts, sampler, settings.samples, watch=diverged), strict=True):
+            in_file[:] = drawn
         file.flush()
         tails = _tails(networks, contexts)
-        pictures = _pictures(networks, contexts, file, wanted, warmth)
+        pictures = _pictures(networks, contexts, file, settings, warmth)
         for name, figure in (pictures | {"tails": tails_figure(tails, "hidden values")}).items():
             figure.savefig(partial / f"{name}.png")
-        more = {"warmth": warmth, "diverged": diverged.count}
-        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | more, indent=2))
-    summary.facts["contexts"] = f"{len(contexts)} of the part: {wanted.part}"
-    summary.facts["evaluations"] = f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth:.3g}"
+        used = {"warmth": warmth, "diverged": diverged.count}
+        (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | used, indent=2))
+    summary.facts["contexts"] = f"{len(contexts)} of the part: {settings.part}"
+    summary.facts["evaluations"] = f"{settings.nfe} a sample, {settings.solver}, {settings.grid_in_time} times, warmth {warmth:.3g}"
     if diverged.count:
         summary.facts["diverged"] = f"{diverged.count} of {shape[0] * shape[1]} samples are not finite; they have no scores"
     summary.facts |= {f"hidden values, {name}": str(of) for name, of in tails.items()}
-    summary.written[str(directory / SAMPLES)] = f"{wanted.samples} samples each; grid.png, process.png, same_noise.png, tails.png"
+    summary.written[str(directory / SAMPLES)] = f"{settings.samples} samples each; grid.png, process.png, same_noise.png, tails.png"
     return summary
 
 
@@ -109,17 +110,17 @@ def sample(
 def _pictures(
     networks: Trained, contexts: FixedContexts, samples: NDArray[np.uint8], settings: Sampling, warmth: float
 ) -> dict[str, Figure]:
-    """Figs. 3, 4 and 11 of the paper."""
-    some = torch.arange(min(ROWS, len(contexts)))
-    context = contexts.context(some)
+    """Draw the pictures of samples, the process and the same noise, as Figs. 4, 3 and 11 of the paper."""
+    positions = torch.arange(min(ROWS, len(contexts)))
+    context = contexts.context(positions)
     mean, std, *_ = networks.moments(context)
-    truth = contexts.images.images[contexts.chosen[: some.numel()]]
+    truth = contexts.images.images[contexts.chosen[: positions.numel()]]
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
-    few = replace(contexts, chosen=contexts.chosen[:SHOWN])
-    by_number = same_noise_samples(few, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
-    normalised, states, times = _process(networks, context[:1], contexts.noise(some[:1], 1)[0], settings, warmth)
+    subset = replace(contexts, chosen=contexts.chosen[:SHOWN])
+    by_number = same_noise_samples(subset, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
+    normalised, states, times = _process(networks, context[:1], contexts.noise(positions[:1], 1)[0], settings, warmth)
     return {
-        "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: some.numel(), :COLUMNS]),
+        "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: positions.numel(), :COLUMNS]),
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
         "same_noise": same_noise(shown[0][:SHOWN], truth[:SHOWN], {"samples": by_number}),
     }
@@ -127,18 +128,21 @@ def _pictures(
 
 @torch.inference_mode()
 def _tails(networks: Trained, contexts: FixedContexts) -> dict[str, Tails]:
-    """Of the hidden values of some images, before and after normalisation."""
+    """Return the tails of the distribution of hidden values, before and after normalisation."""
 
     def parts() -> Iterator[tuple[InformedPrior, Tensor, Tensor]]:
-        for some in torch.arange(min(TAILS, len(contexts))).split(AT_ONCE):
-            context = contexts.context(some)
-            yield networks.prior_of(context), contexts.target(some), context[:, -1:] != 1
+        for positions in torch.arange(min(TAIL_CONTEXTS, len(contexts))).split(TAIL_BATCH):
+            context = contexts.context(positions)
+            yield networks.prior_of(context), contexts.target(positions), context[:, -1:] != 1
 
     return tails_of(parts())
 
 
 def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling, warmth: float) -> tuple[Any, Any, Any]:
-    """States of one sample where the solver steps, in normalised space and in data space, (step + 1, channel, row, column); the times."""
+    """Return the states of one sample at every step, in normalised space and in data space, and the flow times.
+
+    The states are (step + 1, channel, row, column), the times (step + 1,).
+    """
     shared = noise.new_full((1,), warmth)
     prior = networks.prior_of(context).blended(shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)

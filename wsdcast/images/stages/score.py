@@ -1,4 +1,4 @@
-"""From samples to scores beside baselines: ``scores.nc``, ``scores.csv`` and ``report.html``."""
+"""The score stage: scores samples and two baselines, and writes ``scores.nc``, ``scores.csv`` and ``report.html``."""
 
 from __future__ import annotations
 
@@ -40,50 +40,50 @@ def score(
     inception_weights: str | Path | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Score the samples of a run beside samples of the moments network alone and beside training images that have nothing to do with them.
+    """Score the samples of a run, and two baselines: samples of the moments network alone, and training images chosen at random.
 
     Args:
         recipe: path or name of a recipe; default: the one of the samples.
         run: run directory; default ``runs/<recipe name>``.
-        inception_weights: file of Inception's weights, for FID as the literature has it.
+        inception_weights: file of Inception's weights, for FID as in the literature.
         overwrite: replace scores of another recipe.
 
     Raises:
-        UserError: if there are no samples, the weights cannot be used, or what is to be scored does not fit in memory.
+        UserError: if there are no samples, the weights cannot be used, or memory cannot hold the scoring.
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, SAMPLES)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     samples = _samples(require(resolved, directory, SAMPLES, "inpaint sample") / "samples.npy")
     devices.keep_freed_memory()
-    summary, wanted = Summary("inpaint score"), resolved.sample
+    summary, settings = Summary("inpaint score"), resolved.sample
     weights = None if inception_weights is None else Path(inception_weights)
     distances = ["classifier_distance"] + ["fid"] * (weights is not None)
     if not (directory / SCORES).exists():
-        require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before a classifier is trained for it
+        require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before the classifier is trained
     extract = extractors(resolved, directory, images, weights, summary, overwrite)
     if is_current(resolved, directory, SCORES, overwrite):
-        with xr.open_dataset(directory / SCORES) as kept:
-            if set(extract) <= set(kept.attrs["distances"].split(", ")):
-                summary.facts |= {"current": str(directory / SCORES)} | json.loads(kept.attrs["facts"])
-                summary.scores = json.loads(kept.attrs["table"])
+        with xr.open_dataset(directory / SCORES) as stored:
+            if set(extract) <= set(stored.attrs["distances"].split(", ")):
+                summary.facts |= {"current": str(directory / SCORES)} | json.loads(stored.attrs["facts"])
+                summary.scores = json.loads(stored.attrs["table"])
                 return summary
     require_scoring(images, samples.shape[0], samples.shape[1], distances)
-    contexts = fixed_contexts(images, wanted.part, resolved.task, count=wanted.contexts, seed=wanted.seed)
+    contexts = fixed_contexts(images, settings.part, resolved.task, count=settings.contexts, seed=settings.seed)
     reference = references(images, extract)
-    # Samples of an earlier version do not say what a calibrated warmth was, and how many diverged.
-    drawn = json.loads((directory / SAMPLES / "stamp.json").read_text())
-    ensembles = {OURS: (samples, drawn.get("diverged", 0))} | _baselines(resolved, directory, images, contexts)
-    by_context = {name: statistics_by_context(some, contexts, extract, diverged) for name, (some, diverged) in ensembles.items()}
-    every = track(by_context.items(), "scores and intervals", len(by_context))
-    rows = [_row(name, scored([statistics], reference)) for name, statistics in every]
+    stamp = json.loads((directory / SAMPLES / "stamp.json").read_text())
+    # The stamp of an earlier version lacks the warmth that was used and the number of samples that diverged.
+    ensembles = {OURS: (samples, stamp.get("diverged", 0))} | _baselines(resolved, directory, images, contexts)
+    by_context = {name: statistics_by_context(drawn, contexts, extract, diverged) for name, (drawn, diverged) in ensembles.items()}
+    tracked = track(by_context.items(), "scores and intervals", len(by_context))
+    rows = [_row(name, scored([statistics], reference)) for name, statistics in tracked]
     count = samples.shape[0] * samples.shape[1]
-    floor, true = floors(images, wanted.part, count, extract, reference), floors_of(images, wanted.part, count)
-    used = drawn.get("warmth")
-    warmth = wanted.warmth if used is None else f"{used:.3g}" + ", calibrated" * (wanted.warmth == "calibrated")
+    floor, true_images = floors(images, settings.part, count, extract, reference), floors_of(images, settings.part, count)
+    used = stamp.get("warmth")
+    warmth = settings.warmth if used is None else f"{used:.3g}" + ", calibrated" * (settings.warmth == "calibrated")
     facts = {
-        "scored": described(images, wanted.part, len(contexts), wanted.samples),
-        "evaluations": f"{wanted.nfe} a sample, {wanted.solver}, {wanted.grid_in_time} times, warmth {warmth}",
-    } | {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
+        "scored": described(images, settings.part, len(contexts), settings.samples),
+        "evaluations": f"{settings.nfe} a sample, {settings.solver}, {settings.grid_in_time} times, warmth {warmth}",
+    } | {f"{name.replace('_', ' ')} of {true_images}": f"{value:.3f}" for name, value in floor.items()}
     words = f"of {count} samples are not finite, so that there are no scores"
     facts |= {f"diverged, {name}": f"{diverged} {words}" for name, (_, diverged) in ensembles.items() if diverged}
     plain = [statistics.drop_vars([f"{name}_features" for name in extract]) for statistics in by_context.values()]
@@ -102,7 +102,7 @@ def score(
 
 
 def _samples(path: Path) -> NDArray[np.uint8]:
-    """Of a run, (context, sample, row, column, channel), mapped into memory."""
+    """Return the samples of a run, (context, sample, row, column, channel), mapped into memory."""
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -110,23 +110,23 @@ def _samples(path: Path) -> NDArray[np.uint8]:
 
 
 def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: FixedContexts) -> dict[str, tuple[NDArray[np.uint8], int]]:
-    """Ensembles for the same contexts, (context, sample, row, column, channel), and how many of their samples diverged."""
+    """Return for each baseline its samples for the same contexts, (context, sample, row, column, channel), and how many diverged."""
     baselines, samples, diverged = {}, recipe.sample.samples, Diverged()
     if recipe.generator.needs_moments_network:
         sampler = moments_sampler(moments_alone(trained(recipe, directory, images).moments))
         drawn = np.stack(list(draw_samples(contexts, sampler, samples, MOMENTS_ALONE, diverged)))
         baselines[MOMENTS_ALONE] = drawn, diverged.count
-    return baselines | {OTHERS: (_others(images, contexts, samples), 0)}
+    return baselines | {OTHERS: (_random_images(images, contexts, samples), 0)}
 
 
 def _row(name: str, scores: dict[str, dict[str, Any]]) -> Row:
-    """What is scored with its scores and their intervals, as plain values."""
-    intervals = {f"{score}_interval": [float(bound) for bound in bounds(found)] for score, found in scores.items()}
-    return {"scored": name} | {score: float(found["value"]) for score, found in scores.items()} | intervals
+    """Return a row of the table: the name of what is scored, its scores and their intervals, as plain values."""
+    intervals = {f"{score}_interval": [float(bound) for bound in bounds(values)] for score, values in scores.items()}
+    return {"scored": name} | {score: float(values["value"]) for score, values in scores.items()} | intervals
 
 
 def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list[Row], facts: dict[str, str]) -> None:
-    """The table, the page and the statistics."""
+    """Write the table, the page and the statistics."""
     with alone(directory, "inpaint score"):
         with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
             table = [_cells(row) for row in rows]
@@ -136,12 +136,12 @@ def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list
         with complete(directory / REPORT) as partial:
             text, power = yaml.safe_dump(recipe.dump(), sort_keys=False), dataset[["power", "power_truth"]].mean("context")
             write_score_page(partial, recipe.name, rows, power, facts, directory / SAMPLES, text)
-        with complete(directory / SCORES) as partial:  # last: where it is, the others are
+        with complete(directory / SCORES) as partial:  # written last: if it exists, the other files exist too
             dataset.to_netcdf(partial)
 
 
 def _cells(row: Row) -> Row:
-    """A row whose intervals have a column for each end."""
+    """Return the row with two columns for each interval, one for each end."""
     cells: Row = {}
     for name, value in row.items():
         score = name.removesuffix("_interval")
@@ -149,8 +149,8 @@ def _cells(row: Row) -> Row:
     return cells
 
 
-def _others(images: Images, contexts: FixedContexts, samples: int) -> NDArray[np.uint8]:
-    """Training images chosen without regard to the context: a climatology, the score of knowing nothing."""
+def _random_images(images: Images, contexts: FixedContexts, samples: int) -> NDArray[np.uint8]:
+    """Return training images chosen at random, without regard to the contexts: a climatology, for the score of knowing nothing."""
     part = images.parts["train"]
     chosen = np.random.default_rng(contexts.seed).integers(part.start, part.stop, (len(contexts), samples))
     return images.images[chosen.ravel()].reshape(*chosen.shape, *images.images.shape[1:])

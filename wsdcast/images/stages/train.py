@@ -1,4 +1,4 @@
-"""From prepared images to the moments network, then the generator, by the training loop of the weather model."""
+"""The train stage: trains the moments network and then the generator on prepared images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
 
 EVENLY = torch.ones(1, 1)
-"""All pixels weigh the same."""
+"""Weights of the validation scores: all pixels count the same."""
 
 
 def train(
@@ -43,19 +43,19 @@ def train(
 ) -> Summary:
     """Train the moments network, then the generator, into ``RUN/moments`` and ``RUN/generator``.
 
-    Contexts are drawn anew in every step, so moments are predicted as they are needed instead of once for all. A training that was
-    stopped goes on from its last checkpoint, on a CPU bit for bit. Started by torchrun, all processes train together.
+    Every training step draws new contexts, so their moments are predicted in each step and not stored. A training that was stopped
+    continues from its last checkpoint; on a CPU the result is the same bit for bit. Under torchrun all processes train together.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared images.
         run: run directory; default ``runs/<recipe name>``.
-        prior: where flow matching starts, and what the generator is told; default from the recipe.
+        prior: the prior that flow matching starts from, and whose features the generator reads; default: the recipe's.
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the task hides nothing of such images, an unfinished training is of another recipe, or training
+        UserError: if no images are prepared, the images do not fit the task, an unfinished training belongs to another recipe, or training
             diverges.
-        StoppedError: if SIGTERM or SIGINT came.
+        StoppedError: if SIGTERM or SIGINT arrives.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, generator__prior=prior)
@@ -63,15 +63,15 @@ def train(
     devices.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})
-    # Refused before another network is trained.
-    there = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
+    # Checked first: a generator of another recipe is refused before the moments network is trained.
+    current = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)
         network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
         prior_of = warm_start(network, prior_maker(resolved.generator.prior))
     else:
         prior_of = warm_start(fixed_moments_of(resolved, images))
-    if there:
+    if current:
         summary.facts["current"] = str(directory / GENERATOR)
         return summary
 
@@ -81,7 +81,7 @@ def train(
         assert batch.prior is not None
         return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
 
-    random, settings, place = _seed(resolved, 1), resolved.generator, directory / GENERATOR
+    random, settings = _seed(resolved, 1), resolved.generator
     generator, pairs = generator_model(settings, images.shape[0]), training_pairs(images, resolved.task, random)
     batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context), settings.times)
 
@@ -89,12 +89,13 @@ def train(
         return flow_scores(network, prior_of, unseen, path)
 
     shapes = (1, generator.first.in_channels, *images.shape[1:]), (1,), (1,)
-    _train(resolved, settings, place, generator, random, batches, images.count("train"), shapes, loss_of, validate, overwrite, summary)
+    file, count = directory / GENERATOR, images.count("train")
+    _train(resolved, settings, file, generator, random, batches, count, shapes, loss_of, validate, overwrite, summary)
     return summary
 
 
 def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: FixedContexts, overwrite: bool, summary: Summary) -> None:
-    """Train h_phi, unless it is there and current."""
+    """Train the moments network h_phi, unless it is current."""
     if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
@@ -105,16 +106,16 @@ def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: Fixed
     def validate(network: MomentsModel) -> dict[str, float]:
         return moments_scores(network, unseen, EVENLY)
 
-    random, settings, place = _seed(recipe, 0), recipe.moments, directory / MOMENTS
+    random, settings, path = _seed(recipe, 0), recipe.moments, directory / MOMENTS
     network, pairs = moments_model(settings, images.shape[0]), training_pairs(images, recipe.task, random)
     shapes = ((1, images.shape[0] + 1, *images.shape[1:]),)
-    _train(recipe, settings, place, network, random, pairs, images.count("train"), shapes, loss_of, validate, overwrite, summary)
+    _train(recipe, settings, path, network, random, pairs, images.count("train"), shapes, loss_of, validate, overwrite, summary)
 
 
 def _train(
     recipe: ImageRecipe,
     settings: Network,
-    place: Path,
+    path: Path,
     model: Model,
     random: torch.Generator,
     batch_of: BatchOf[Batch],
@@ -125,26 +126,42 @@ def _train(
     overwrite: bool,
     summary: Summary,
 ) -> None:
-    """Train one network, whose inputs of one sample have some shapes, into its artefact ``place``, and say how it went."""
-    stamp = make_stamp(recipe, place.parent, place.name)
+    """Train one network into its artefact ``path`` and add the results to ``summary``.
+
+    Args:
+        recipe: of the run.
+        settings: the network's section of the recipe.
+        path: directory of the artefact.
+        model: the untrained network.
+        random: generator of the random part of batches.
+        batch_of: makes a training batch.
+        samples: number of training samples.
+        shapes: shapes of the network's inputs for one sample.
+        loss_of: the loss of a batch.
+        validate: scores on validation images.
+        overwrite: discard an unfinished artefact of another recipe.
+        summary: of the stage.
+    """
+    stamp = make_stamp(recipe, path.parent, path.name)
     if devices.device().type == "cpu":
         needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
-        what = f"training the {place.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}"
-        processes.decided(lambda: require_memory(needed, what))
-    with processes.completed_by_first(place, stamp, overwrite, "inpaint train") as partial:
+        purpose = f"training the {path.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}"
+        processes.decided(lambda: require_memory(needed, purpose))
+    with processes.completed_by_first(path, stamp, overwrite, "inpaint train") as partial:
         training = Training.of(to_device(model, settings.channels_last), random)
-        log, name = recipe.training, place.name
+        log, name = recipe.training, path.name
         done = fitted(training, batch_of, loss_of, samples, settings, log, partial, name, seed=recipe.seed, validate=validate)
         if processes.is_first():
             save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
-    summary.facts |= done.facts(place.name)
-    summary.written[str(place)] = size_in_words(done.network)
+    summary.facts |= done.facts(path.name)
+    summary.written[str(path)] = size_in_words(done.network)
 
 
 def _seed(recipe: ImageRecipe, network: int) -> torch.Generator:
-    """First weights and dropout, and what the source returned is used for, depend on the recipe's seed alone, whatever was trained before.
+    """Seed torch's global generator, and return the generator for the random part of batches.
 
-    Neither is the stream that orders the samples.
+    The global generator draws the initial weights and dropout. Both generators depend only on the recipe's seed and the number of the
+    network, not on what was trained before. The order of the samples comes from a third generator.
     """
     torch.manual_seed(2 * recipe.seed + network)
     seed = int(np.random.SeedSequence([recipe.seed, network, 1]).generate_state(1)[0])

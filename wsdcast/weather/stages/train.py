@@ -1,11 +1,11 @@
-"""Stage 2: train the moments model, then the generator, on the prepared store."""
+"""Stage 2: train the moments network, then the generator, on the prepared store."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from functools import partial as with_arguments
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def train(
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.here())
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
-    samples, unseen = samples_of(record, forcings, "train", "validation")
+    samples, validation_samples = samples_of(record, forcings, "train", "validation")
     summary = Summary("train", facts={"training triples": len(samples)})
     processes.decided(lambda: _require_memory(resolved, record, samples))
 
@@ -76,16 +76,16 @@ def train(
     from_context: PriorOf | None = None
     make_prior = prior_maker(resolved.generator.prior)
     if resolved.generator.reads_frozen_moments:
-        _moments(resolved, directory, record, samples, unseen, overwrite, summary)
+        _moments(resolved, directory, record, samples, validation_samples, overwrite, summary)
         trained_moments = load_network(_untrained_moments(resolved, record, samples), directory / MOMENTS)
         from_context = warm_start(trained_moments, make_prior)
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
-        for split, label in ((samples, "training"), (unseen, "validation")):
+        for split, label in ((samples, "training"), (validation_samples, "validation")):
             if len(split):
                 summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, split, area_weights(record)))
         _predictions(resolved, directory, record, samples, overwrite, summary)
-        predicted = read_predictions(directory / PREDICTIONS, devices.device())
-        prior_of = lambda chosen, _: make_prior(*predicted(chosen))  # noqa: E731
+        predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
+        prior_of = lambda indices, _: make_prior(*predicted_moments(indices))  # noqa: E731
     elif not resolved.generator.needs_moments_network:
         fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), make_prior)
         prior_of = lambda _, context: fixed(context)  # noqa: E731
@@ -96,7 +96,7 @@ def train(
     _seed(resolved, 1)
     poles, channels = record.grid.includes_poles, forcings.channels
     model: nn.Module = generator_model(resolved.generator, poles, channels, rank_told(resolved))
-    # This stream must differ from the one that orders the samples.
+    # The generator that draws warmth, flow time and noise must not have the seed of the generator that orders the samples.
     random = torch.Generator(devices.device()).manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
     if prior_of is None:
         model = nn.ModuleDict({"moments": moments_model(resolved.moments, poles, channels), "generator": model})
@@ -106,31 +106,34 @@ def train(
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         if batch.prior is not None:
             return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
-        both: nn.ModuleDict = network  # type: ignore[assignment]
-        settings = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
-        return joint_loss(both["generator"], both["moments"], make_prior, batch.context, batch.target, batch.draws, *settings, path, weight)
+        both_networks: nn.ModuleDict = network  # type: ignore[assignment]
+        options = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
+        generator, moments_network = both_networks["generator"], both_networks["moments"]
+        return joint_loss(generator, moments_network, make_prior, batch.context, batch.target, batch.draws, *options, path, weight)
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
-            return flow_scores(network, from_context, unseen, path)
-        both: nn.ModuleDict = network  # type: ignore[assignment]
-        flow = flow_scores(both["generator"], warm_start(both["moments"], make_prior), unseen, path)
-        return flow | moments_scores(both["moments"], unseen, area_weights(record))
+            return flow_scores(network, from_context, validation_samples, path)
+        both_networks: nn.ModuleDict = network  # type: ignore[assignment]
+        flow = flow_scores(both_networks["generator"], warm_start(both_networks["moments"], make_prior), validation_samples, path)
+        return flow | moments_scores(both_networks["moments"], validation_samples, area_weights(record))
 
     stamp = make_stamp(resolved, directory, GENERATOR)
-    with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as partial:
+    with processes.completed_by_first(directory / GENERATOR, stamp, overwrite, "train") as unfinished:
         training = Training.of(to_device(model, resolved.generator.channels_last), random)
         batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, resolved.generator.times)
-        validation = validate if len(unseen) else None
-        fit = _fitted(resolved, resolved.generator, training, batches, loss_of, len(samples), partial, GENERATOR, validation, summary)
+        validate_or_none = validate if len(validation_samples) else None
+        result = _fitted(
+            resolved, resolved.generator, training, batches, loss_of, len(samples), unfinished, GENERATOR, validate_or_none, summary
+        )
         if processes.is_first():
-            save_networks({WEIGHTS: fit.network}, partial, stamp | {"seconds": fit.history.seconds})
-    summary.written[str(directory / GENERATOR)] = size_in_words(fit.network)
+            save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": result.history.seconds})
+    summary.written[str(directory / GENERATOR)] = size_in_words(result.network)
     return summary
 
 
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
-    """Check before training that networks and batches fit in memory. There is no check on a GPU, where torch fails in the first step.
+    """Check before training that networks and batches fit in memory. A GPU is not checked: torch fails in the first step there.
 
     Raises:
         UserError: if they do not fit.
@@ -154,9 +157,9 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
 
 
 def _moments(
-    recipe: Recipe, directory: Path, record: Analysis, samples: Samples, unseen: Samples, overwrite: bool, summary: Summary
+    recipe: Recipe, directory: Path, record: Analysis, samples: Samples, validation_samples: Samples, overwrite: bool, summary: Summary
 ) -> None:
-    """Train h_phi, and for each fold a network that does not see the fold's samples, unless current ones are stored."""
+    """Train h_phi, and for each fold a network that does not see the fold's samples, unless current networks are stored."""
     if processes.decided(lambda: is_current(recipe, directory, MOMENTS, overwrite)):
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
@@ -165,19 +168,30 @@ def _moments(
         return negative_log_likelihood(network, *batch)
 
     folds_by_name = _folds(recipe, samples)
-    seen_by = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
-    validate = with_arguments(moments_scores, samples=unseen, weights=area_weights(record)) if len(unseen) else None
+    samples_by_name = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
+    validate = partial(moments_scores, samples=validation_samples, weights=area_weights(record)) if len(validation_samples) else None
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
-    with processes.completed_by_first(directory / MOMENTS, stamp, overwrite, "train") as partial:
+    with processes.completed_by_first(directory / MOMENTS, stamp, overwrite, "train") as unfinished:
         networks: dict[str, MomentsModel] = {}
-        for name, seen in seen_by.items():
+        for name, network_samples in samples_by_name.items():
             _seed(recipe, 0)
             label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
             network = _untrained_moments(recipe, record, samples)
             training = Training.of(to_device(network, recipe.moments.channels_last), torch.Generator())
-            fit = _fitted(recipe, recipe.moments, training, pairs_of(seen), loss_of, len(seen), partial, label, validate, summary)
-            networks[name] = fit.network
-            seconds += fit.history.seconds
+            result = _fitted(
+                recipe,
+                recipe.moments,
+                training,
+                pairs_of(network_samples),
+                loss_of,
+                len(network_samples),
+                unfinished,
+                label,
+                validate,
+                summary,
+            )
+            networks[name] = result.network
+            seconds += result.history.seconds
         if folds_by_name:
             # On samples that a network has not seen, its errors are larger than its std says. The folds measure by which factor.
             predictors: Predictors = [(networks[name], inside) for name, (_, inside) in folds_by_name.items()]
@@ -186,16 +200,16 @@ def _moments(
             for network in networks.values():
                 network.calibration.copy_(ratio)
         if processes.is_first():
-            save_networks(dict(networks), partial, stamp | {"seconds": seconds})
+            save_networks(dict(networks), unfinished, stamp | {"seconds": seconds})
     summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
 
 
 def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Samples, overwrite: bool, summary: Summary) -> None:
     """Predict the moments of the training samples, unless current predictions are stored.
 
-    With folds, the network that has not seen a sample predicts it. Without folds, dropout stays on. The reason for both: a network errs
-    less on samples that it has seen, and a generator trained on such moments trusts them too much. With dropout the errors are about those
-    on new samples, at no cost (docs/results/gfs.md).
+    A network's errors are smaller on samples that it has seen, and a generator that is trained on such moments trusts them too much.
+    Therefore, with folds, each sample is predicted by the network that has not seen it. Without folds, dropout stays on: the errors are
+    then about as large as on new samples, at no cost (docs/results/gfs.md).
     """
     if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, overwrite)):
         return
@@ -209,14 +223,16 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
         for name, (_, inside) in folds_by_name.items()
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
-    with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as partial:
-        write_predictions(partial, predictors, samples, size, stamp)
+    with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as unfinished:
+        write_predictions(unfinished, predictors, samples, size, stamp)
     seconds = time.perf_counter() - begin
-    visits = recipe.generator.steps * recipe.generator.batch / len(samples)
-    how = "each by the network that has not seen it, " if recipe.moments.folds else ""
-    summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {how}predicted once in {seconds:.1f} s"
-    if visits > 1:
-        summary.facts["predictions save"] = f"about {seconds * (visits - 1):.0f} s, because training visits a sample {visits:.0f} times"
+    visits_per_sample = recipe.generator.steps * recipe.generator.batch / len(samples)
+    by_whom = "each by the network that has not seen it, " if recipe.moments.folds else ""
+    summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {by_whom}predicted once in {seconds:.1f} s"
+    if visits_per_sample > 1:
+        summary.facts["predictions save"] = (
+            f"about {seconds * (visits_per_sample - 1):.0f} s, because training visits a sample {visits_per_sample:.0f} times"
+        )
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
@@ -240,13 +256,13 @@ def _fitted(
     validate: Callable[[nn.Module], dict[str, float]] | None,
     summary: Summary,
 ) -> Fitted[Model]:
-    """Train one network, and add the course of the training to the summary."""
+    """Train one network, and add its loss and duration to the summary."""
     name = label.replace(", ", "-")
-    fit = fitted(training, batch_of, loss_of, samples, network, recipe.training, directory, name, seed=recipe.seed, validate=validate)
-    summary.facts |= fit.facts(label)
-    return fit
+    result = fitted(training, batch_of, loss_of, samples, network, recipe.training, directory, name, seed=recipe.seed, validate=validate)
+    summary.facts |= result.facts(label)
+    return result
 
 
 def _seed(recipe: Recipe, network: int) -> None:
-    """Seed torch for a network (0: moments, 1: generator). Initial weights and dropout then depend on the recipe's seed alone."""
+    """Seed torch for a network (0: moments network, 1: generator). Initial weights and dropout then depend on the recipe's seed alone."""
     torch.manual_seed(2 * recipe.seed + network)
