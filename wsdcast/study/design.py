@@ -13,7 +13,7 @@ from torch import nn
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import GENERATOR
+from wsdcast.runs.names import GENERATOR, PathName
 from wsdcast.runs.recipes import Experiment, Network
 from wsdcast.study.sharing import training_seconds, variant_directory
 from wsdcast.warmstart.evaluations import require_possible
@@ -26,28 +26,35 @@ Combination = tuple[str, str, int]
 
 
 def combinations(
-    solvers: Iterable[str], grids: Iterable[str], evaluations: Iterable[int], summary: Summary | None = None
+    solvers: Iterable[str],
+    grids: Iterable[str],
+    evaluations: Iterable[int],
+    summary: Summary | None = None,
+    path: PathName = "straight",
 ) -> list[Combination]:
     """Return the combinations that can be sampled. The others are named in the summary.
 
     Raises:
-        UserError: if a solver can make none of the numbers of evaluations on any of the grids.
+        UserError: if a solver can make none of the numbers of evaluations on any of the grids, or no solver can on another path.
     """
     possible, refused = list[Combination](), dict[Combination, str]()
     for combination in product(solvers, grids, evaluations):
         try:
-            require_possible(*combination)
+            require_possible(*combination, path)
             possible.append(combination)
         except UserError as error:
             refused[combination] = str(error)
     for (solver, _, _), reason in refused.items():
-        if solver not in {combination[0] for combination in possible}:
+        # Some solvers work on the straight path only. On another path the others are enough.
+        if solver not in {combination[0] for combination in possible} and (path == "straight" or not possible):
             raise UserError(f"nothing to study: {reason}")
     if summary is not None:
         numbers: dict[str, list[str]] = {}
         for solver, grid, nfe in refused:
-            numbers.setdefault(f"left out: {solver}" + f", {grid}" * (grid != "uniform"), []).append(str(nfe))
-        summary.facts |= {name: f"{', '.join(nfe)} evaluations, which it cannot make exactly" for name, nfe in numbers.items()}
+            name = f"left out: {solver}" + f", {grid}" * (grid != "uniform") + f", {path}" * (path != "straight")
+            numbers.setdefault(name, []).append(str(nfe))
+        what = "which it cannot make exactly" if path == "straight" else f"which it cannot make exactly on the path {path}"
+        summary.facts |= {name: f"{', '.join(nfe)} evaluations, {what}" for name, nfe in numbers.items()}
     return possible
 
 

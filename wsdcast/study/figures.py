@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import matplotlib
 import numpy as np
@@ -46,6 +47,8 @@ LEADING_DIGITS = (1, 1.5, 2, 3, 5, 7)
 """First digits of the ticks of a logarithmic axis."""
 WIDTH = 9.8
 """Inches; a page shows it without scaling."""
+SPARE_COLOURS = tuple(matplotlib.colormaps["tab20"].colors[1::2])  # type: ignore[attr-defined]
+"""Colours of the variants of a study, which have no colour of their own; a name always has the same."""
 
 
 @matplotlib.rc_context(LOOK)
@@ -118,7 +121,8 @@ def solvers_of(study: xr.Dataset) -> list[tuple[str, str]]:
 def look_of(prior: str) -> dict[str, Any]:
     """Colour and style of the line of a prior: solid for the main priors, dashed for the others."""
     main = prior in MAIN_PRIORS
-    return {"color": PRIORS.get(prior, "black"), "linestyle": "-" if main else "--", "zorder": 2.2 if main else 2}
+    colour = PRIORS.get(prior) or SPARE_COLOURS[crc32(prior.encode()) % len(SPARE_COLOURS)]
+    return {"color": colour, "linestyle": "-" if main else "--", "zorder": 2.2 if main else 2}
 
 
 def draw_line(axis: Axes, settings: xr.Dataset, along: str, score: str, **look: Any) -> None:

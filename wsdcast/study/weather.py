@@ -20,13 +20,24 @@ from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST, GENERATOR, MOMENTS, MOMENTS_ALONE, MOMENTS_FORECAST, PREDICTIONS, STUDY, STUDY_PAGE
+from wsdcast.runs.names import (
+    ANALYSIS,
+    FORECAST,
+    GENERATOR,
+    MOMENTS,
+    MOMENTS_ALONE,
+    MOMENTS_FORECAST,
+    PREDICTIONS,
+    STUDY,
+    STUDY_PAGE,
+    WITHOUT_NETWORK,
+)
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.statistics import study_statistics
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
-from wsdcast.study.weather_variants import moments_cost, variant_of
+from wsdcast.study.weather_variants import moments_cost, named_variant, variant_of
 from wsdcast.training.predictions import checked, in_words
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
@@ -90,9 +101,14 @@ def study_nfe(
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.
-    settings = {prior: _settings(resolved, prior, summary) for prior in priors}
+    named = {(seed, name): named_variant(resolved, record, cost, seed, name) for seed, name in product(options.seeds, options.variants)}
+    variants: dict[tuple[int, str], Recipe] = {
+        (seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, priors)
+    } | {key: variant for key, (variant, _) in named.items()}
+    shares = {MOMENTS_ALONE: cost[0]} | {prior: cost[0] * (prior not in WITHOUT_NETWORK) for prior in priors}
+    shares |= {name: share for (_, name), (_, share) in named.items()}
+    settings = {name: _settings(variant, name, summary) for (_, name), variant in variants.items()}
     _require_initial_times(record, options.leads, settings.values())
-    variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, priors)}
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
     quality: dict[int, list[tuple[float, float]]] = {}
     seconds: dict[str, list[float]] = {}
@@ -100,16 +116,16 @@ def study_nfe(
     for seed, prior, variant, place in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
         networks = trained(variant, place, record, moments)
         of_variant = [replace(setting, seed=seed) for setting in settings[prior]]
-        if variant.generator.needs_moments_network and seed not in quality:
+        if prior in priors and variant.generator.needs_moments_network and seed not in quality:
             in_and_out = samples_of(record, networks.forcings, "train", "test")
             quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
             of_variant.append(Setting(MOMENTS_ALONE, seed))
         for setting in of_variant:
-            rolled_out = prior in options.priors and (setting.nfe in options.rollout_nfe or not setting.solver)
+            rolled_out = prior in (*options.priors, *options.variants) and (setting.nfe in options.rollout_nfe or not setting.solver)
             parts[setting] = dict(_evaluated(variant, place, record, networks, moments, setting, rolled_out))
-    study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], cost[0])
-    study["training_seconds"] = ("studied", [float(np.mean(seconds[prior])) for prior in priors], {"units": "s"})
-    study = study.assign_coords(studied=list(priors))
+    study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], shares)
+    study["training_seconds"] = ("studied", [float(np.mean(of_prior)) for of_prior in seconds.values()], {"units": "s"})
+    study = study.assign_coords(studied=list(seconds))
     summary.facts["chosen on"] = chosen_on(study)
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": options.members}
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
@@ -125,7 +141,7 @@ def study_nfe(
         write_study_page(file, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False), saturates)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, grid, warmth, evaluations and seed"
     summary.written[str(directory / STUDY_PAGE)] = "figures and tables"
-    summary.facts |= {f"training, {prior}": f"{np.mean(seconds[prior]):.0f} s a seed" for prior in priors}
+    summary.facts |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
     summary.facts |= {
         "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
         "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
@@ -142,17 +158,17 @@ def _networks(variant: Recipe) -> tuple[str, ...]:
     return (GENERATOR, MOMENTS, PREDICTIONS) if variant.generator.reads_frozen_moments else (GENERATOR,)
 
 
-def _settings(recipe: Recipe, prior: str, summary: Summary) -> list[Setting]:
-    """All settings of one prior. Combinations that cannot be sampled are left out and named in the summary.
+def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
+    """All settings of one prior or variant. Combinations that cannot be sampled are left out and named in the summary.
 
     Raises:
         UserError: if a solver can make none of the numbers of evaluations.
     """
-    options = recipe.study
-    possible = combinations(options.solvers, options.grids_in_time, options.nfe, summary)
+    options = variant.study
+    possible = combinations(options.solvers, options.grids_in_time, options.nfe, summary, variant.generator.path)
     # Warmth has no effect on priors that are not blended.
-    warmths = options.warmths if prior in ("warm", "plain-blend", "climatology", "given") else (1.0,)
-    return [Setting(prior, 0, solver, grid, warmth, nfe) for (solver, grid, nfe), warmth in product(possible, warmths)]
+    warmths = options.warmths if variant.generator.prior in ("warm", "plain-blend", "climatology", "given") else (1.0,)
+    return [Setting(name, 0, solver, grid, warmth, nfe) for (solver, grid, nfe), warmth in product(possible, warmths)]
 
 
 def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: Iterable[list[Setting]]) -> None:

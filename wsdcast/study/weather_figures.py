@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from wsdcast.report.style import LOOK, PRIORS
+from wsdcast.report.style import LOOK
 from wsdcast.study.figures import best_of_prior, look_of, priors_of
 
 
@@ -33,12 +33,12 @@ def by_lead(study: xr.Dataset) -> Figure:
             curve = curves.isel(setting=number)
             low, high = factor * curve[f"{name}_interval"].transpose("bound", "prediction_timedelta").values
             at = days + 0.06 * (number - (curves.sizes["setting"] - 1) / 2)  # side by side
-            line = {"color": PRIORS[prior], "alpha": shade}
+            line = {"color": look_of(prior)["color"], "alpha": shade}
             axis.plot(at, factor * curve[name], marker=".", label=f"{curve['nfe'].item()} evaluations", **line)
             axis.vlines(at, low, high, **line)
         if curves.sizes["setting"]:
             last = curves.isel(setting=-1)
-            axes[0].plot(days, last["crps"], color=PRIORS[prior], marker=".", label=f"{prior}, {last['nfe'].item()}")
+            axes[0].plot(days, last["crps"], color=look_of(prior)["color"], marker=".", label=f"{prior}, {last['nfe'].item()}")
         if name == "crps_gain":
             axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=prior, xlabel="lead time (days)", ylabel=label if axis is axes[1] else None)

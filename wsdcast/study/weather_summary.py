@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ Part = tuple[dict[str, Any], dict[str, xr.Dataset]]
 """A setting with its seed, and its statistics by kind: ``one step`` and, for some, ``validation`` (one step on that part), ``forecast``."""
 
 
-def combine(parts: list[Part], share: float) -> xr.Dataset:
+def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset:
     """One data set of all settings, (setting,); docs/schema.md lists its variables.
 
     Scores are computed for each seed from means over its initial times, then averaged over seeds. Intervals hold 95 % of bootstrap samples
@@ -45,7 +46,7 @@ def combine(parts: list[Part], share: float) -> xr.Dataset:
 
     Args:
         parts: every setting for every seed.
-        share: cost of the moments network, in evaluations of the generator.
+        share: cost of the moments network, as in :func:`wsdcast.study.summary.settings_dataset`.
     """
     keys = list(dict.fromkeys(tuple(setting[name] for name in KEY) for setting, _ in parts))
     study = settings_dataset([dict(zip(KEY, key, strict=True)) for key in keys], share)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from wsdcast.data.store.analysis import Analysis
+from wsdcast.nets.unet import UNet
+from wsdcast.nets.weights import operations
 from wsdcast.runs.names import PriorName
+from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, samples_per_step
+from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
 from wsdcast.weather.priors import rank_told
 from wsdcast.weather.recipe import Recipe
@@ -29,15 +35,53 @@ def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorN
     return variant.changed(generator__steps=round((variant.generator.steps + extra) / (1 + ratio * trained_together)))
 
 
+def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], seed: int, name: str) -> tuple[Recipe, float]:
+    """A variant of ``study.variants`` at the total cost of training of the recipe itself.
+
+    Args:
+        recipe: the recipe of the study.
+        record: the prepared data.
+        cost: of the recipe's moments network, from :func:`moments_cost`.
+        seed: training seed.
+        name: of the variant.
+
+    Returns:
+        The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.
+
+    Raises:
+        UserError: if the variant has an unknown key or a value that is not allowed.
+    """
+    variant = overridden(recipe, recipe.study.variants[name], {"seed": seed})
+    ratio, extra = moments_cost(variant, record)
+    relative = generator_operations(variant, record) / generator_operations(recipe, record)
+    steps = (recipe.generator.steps + cost[1]) / relative
+    if variant.generator.reads_frozen_moments:
+        steps -= extra
+    elif variant.generator.needs_moments_network:
+        steps /= 1 + ratio
+    return variant.changed(generator__steps=round(steps)), ratio * variant.generator.needs_moments_network
+
+
+def generator_operations(recipe: Recipe, record: Analysis) -> int:
+    """Floating-point operations of one evaluation of the generator."""
+    _, generator, (_, shape) = _networks(recipe, record)
+    return operations(generator, torch.zeros(shape), torch.zeros(1), torch.zeros(1))
+
+
 def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
     """The cost of the moments network, as in :func:`wsdcast.study.design.cost_of_moments`: one evaluation, and all of its training.
 
     The training includes the networks of the folds and one prediction of each training sample (two with folds).
     """
-    forcings = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
-    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings)
-    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, rank_told(recipe))
-    shapes = (1, CONTEXT + forcings, *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape)
+    moments, generator, shapes = _networks(recipe, record)
     folds, samples = recipe.moments.folds, record.now("train").size
     visits = (1 + folds) * recipe.moments.steps * samples_per_step(recipe.moments) + (2 if folds else 1) * samples / 3
     return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
+
+
+def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The untrained networks, and the shapes of one context and of one input of the generator."""
+    forcings = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
+    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings)
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, rank_told(recipe))
+    return moments, generator, ((1, CONTEXT + forcings, *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from wsdcast.runs.names import (
     ANALYSIS,
@@ -28,8 +28,7 @@ from wsdcast.runs.names import (
 from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, MomentsNetwork, Section, TrainingLog, load
 from wsdcast.runs.times import in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
-
-Warmth = Annotated[float, Field(ge=0, le=1)]
+from wsdcast.weather.study_section import Study
 
 
 class Data(Section):
@@ -203,47 +202,6 @@ class Rollout(Section):
     def steps(self) -> int:
         """Length of the forecast in steps of 6 h."""
         return _steps(self.days)
-
-
-class Study(Section):
-    """The settings that `wsdcast study nfe` compares, in forecasts of one step and in rollouts of several steps."""
-
-    seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2), min_length=1, description="seeds of training")
-    priors: tuple[PriorName, ...] = Field(
-        ("warm", "standard", "features-only"), min_length=1, description="priors that are scored after one step and in rollouts"
-    )
-    ablations: tuple[PriorName, ...] = Field(
-        ("unblended", "plain-blend", "mean-only", "climatology"), description="priors that are scored after one step only"
-    )
-    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="numbers of evaluations of one step")
-    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), description="numbers of evaluations of rollouts")
-    solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="solvers, each with each grid")
-    grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1)
-    warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="warmths of the priors that are blended")
-    starts: PositiveInt = Field(48, description="initial times of one step, spread evenly over the test split")
-    rollout_starts: PositiveInt = Field(12, description="initial times of rollouts")
-    members: int = Field(8, ge=2)
-    leads: tuple[PositiveInt, ...] = Field((6, 24, 72, 120), min_length=1, description="hours at which forecasts are scored")
-
-    @field_validator("solvers")
-    @classmethod
-    def _named(cls, solvers: tuple[SolverName, ...]) -> tuple[SolverName, ...]:
-        if "auto" in solvers:
-            raise ValueError("auto is what a study is for; name the solvers")
-        return solvers
-
-    @model_validator(mode="after")
-    def _rolled_out_are_also_one_step(self) -> Study:
-        if missing := set(self.rollout_nfe) - set(self.nfe):
-            raise ValueError(f"rollout_nfe: {', '.join(map(str, sorted(missing)))} not in nfe")
-        return self
-
-    @field_validator("leads")
-    @classmethod
-    def _whole_steps(cls, leads: tuple[int, ...]) -> tuple[int, ...]:
-        if any(lead % 6 for lead in leads):
-            raise ValueError("leads must be multiples of 6 h")
-        return tuple(sorted(set(leads)))
 
 
 ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
