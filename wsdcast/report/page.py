@@ -95,10 +95,11 @@ def write_report(
         *_maps(scores, grid, fields, on_earth),
         "<h2>Is it as uncertain as it says?</h2>",
         *_row(rank_histograms(scores), "rank histogram"),
-        "<p class=note>Rank of the truth among the members. A reliable ensemble has flat ones; high ends show too little spread.</p>",
+        "<p class=note>Rank of the truth among the members. A reliable ensemble has a flat histogram; high ends show too little "
+        "spread.</p>",
         *_row(reliability(scores), "reliability"),
-        "<p class=note>How often wind exceeded a threshold, by the forecast probability of it. A reliable one lies on the diagonal. "
-        "Larger dots stand for more area.</p>",
+        "<p class=note>How often wind exceeded a threshold, by the forecast probability of it. A reliable forecast lies on the "
+        "diagonal. Larger dots stand for more area.</p>",
         "<h2>Does it look like wind?</h2>",
         *_row(spectrum_ratios(scores), "spectra"),
         "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. It should "
