@@ -7,7 +7,7 @@ a training step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -25,7 +25,6 @@ from wsdcast.sampling.batches import in_batches
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.warmstart import evaluations, times
-from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
@@ -61,12 +60,6 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
     return moments_of, generator_model(generator, True, 0, told).eval().to(META)
 
 
-def solver_of(name: str) -> Callable[..., Tensor]:
-    level = torch.linspace(-3, 3, 5, device=META)
-    field = torch.ones(5, 2, *GRID, device=META)
-    return evaluations.solver(name, statistics=SolverStatistics(level, field, 0 * field, 0 * field))
-
-
 class Halved(torch.nn.Module):
     """A network in bfloat16. It stands for autocast, which ``meta`` does not support."""
 
@@ -95,7 +88,7 @@ def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.
     steps = 4
     grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
     nfe = evaluations.evaluations(solver, steps)
-    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, solver_of(solver))
+    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, evaluations.solver(solver))
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     with refused():
         return sampler(context, noise)
@@ -123,7 +116,7 @@ def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
     moments, generator = parts_of("warm")
     grid = times.uniform(4)
     nfe = evaluations.evaluations(solver, 4)
-    sampler = generator_sampler(generator, warm_start(moments), nfe, 1.0, grid, solver_of(solver))
+    sampler = generator_sampler(generator, warm_start(moments), nfe, 1.0, grid, evaluations.solver(solver))
     with refused(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
         sampler(*(torch.empty(3, channels, *GRID, device=META) for channels in (4, 2)))
 

@@ -116,7 +116,6 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
         (("sample", "--nfe", "5"), "nfe 5: the solver midpoint cannot make this number of evaluations; the nearest possible number is 4"),
         (("sample", "--nfe", "0"), "--nfe: input should be greater than 0, not 0"),
         (("sample", "--solver", "auto"), "--solver: auto works for wind only; choose another solver"),
-        (("sample", "--solver", "dpm3-v3"), "--solver: dpm3-v3 works for wind only"),
         (("sample", "--warmth", "1.1"), "--warmth: input should be less than or equal to 1"),
         (("sample", "--seed", "-1"), "--seed: input should be greater than or equal to 0"),
         (("study", "--solvers", "auto"), "--solvers: auto works for wind only"),

@@ -166,7 +166,7 @@ def test_a_sample_is_what_algorithm_2_makes(inpainted, images, networks):
     assert np.abs(byhand.astype(int) - samples[4, 2]).max() <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "dpm3-v3"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, some = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
     nfe = possible(name, [12, 11])[0]

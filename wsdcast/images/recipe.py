@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from wsdcast.runs.names import (
     CLASSIFIER,
-    EMPIRICAL,
     GENERATOR,
     IMAGES,
     MOMENTS,
@@ -25,12 +24,10 @@ from wsdcast.runs.recipes import Experiment, LogSnrEnds, MomentsNetwork, Network
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-NEEDS_MORE = ("auto", EMPIRICAL)
-"""Solvers for wind only: they need a study of wind, or statistics of a generator of wind."""
 
 
 def _plain(solver: SolverName) -> SolverName:
-    if solver in NEEDS_MORE:
+    if solver == "auto":
         raise ValueError(f"{solver} works for wind only; choose another solver")
     return solver
 

@@ -11,14 +11,12 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, Validati
 
 from wsdcast.runs.names import (
     ANALYSIS,
-    EMPIRICAL,
     FORECAST,
     GENERATOR,
     MOMENTS,
     MOMENTS_FORECAST,
     PREDICTIONS,
     SCORES,
-    STATISTICS,
     STUDY,
     WITHOUT_NETWORK,
     GridName,
@@ -190,11 +188,6 @@ class Rollout(Section):
         return tuple(sorted(set(self.keep))) if isinstance(self.keep, tuple) else self.leads
 
     @property
-    def needs_statistics(self) -> bool:
-        """Whether the solver needs statistics of the generator (:class:`wsdcast.warmstart.dpm.SolverStatistics`)."""
-        return self.solver == EMPIRICAL
-
-    @property
     def steps(self) -> int:
         """Length of the forecast in steps of 6 h."""
         return _steps(self.days)
@@ -246,7 +239,6 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MOMENTS: (("data", "seed", "forcings", "moments"), (ANALYSIS,)),
     PREDICTIONS: (("data", "seed", "forcings", "moments"), (MOMENTS,)),
     GENERATOR: (("data", "seed", "forcings", "moments", "generator"), (ANALYSIS,)),
-    STATISTICS: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
     FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
     MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
@@ -282,8 +274,6 @@ class Recipe(Experiment):
         """The artefacts that ``artefact`` is made from."""
         if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
             return (GENERATOR,)
-        if artefact == FORECAST and self.rollout.needs_statistics:
-            return (GENERATOR, STATISTICS)
         return ARTEFACTS[artefact][1]
 
 
