@@ -7,7 +7,7 @@ a training step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -19,14 +19,13 @@ from torch import Tensor
 from wsdcast.bench.synthetic import record_of
 from wsdcast.data.grid import Grid
 from wsdcast.runs import devices
-from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ
+from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.warmstart import evaluations, times
-from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
@@ -64,12 +63,6 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
     return moments_of, generator_model(generator, True, 0, told).eval().to(META)
 
 
-def solver_of(name: str) -> Callable[..., Tensor]:
-    level = torch.linspace(-3, 3, 5, device=META)
-    field = torch.ones(5, 2, *GRID, device=META)
-    return evaluations.solver(name, statistics=SolverStatistics(level, field, 0 * field, 0 * field))
-
-
 class Halved(torch.nn.Module):
     """A network in bfloat16. It stands for autocast, which ``meta`` does not support."""
 
@@ -98,7 +91,7 @@ def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.
     steps = 4
     grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
     nfe = evaluations.evaluations(solver, steps)
-    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, solver_of(solver), path)
+    sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, evaluations.solver(solver), path)
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2 * evaluations.draws(solver, steps)))
     with refused():
         return sampler(context, noise)
@@ -114,7 +107,7 @@ def test_every_sampler_can_be_recorded(prior, rank, solver, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("solver", [name for name in RECORDED if name not in (EMPIRICAL, *STOCHASTIC)])
+@pytest.mark.parametrize("solver", [name for name in RECORDED if name not in STOCHASTIC])
 @pytest.mark.parametrize("path", ["blur-noise", "blur"])
 def test_every_path_can_be_recorded(path, solver, precision):
     grid = Grid.regular(f"{GRID[1]}x{GRID[0]}")
@@ -140,7 +133,7 @@ def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
     moments, generator = parts_of("warm")
     grid = times.uniform(4)
     nfe = evaluations.evaluations(solver, 4)
-    sampler = generator_sampler(generator, warm_start(moments), nfe, 1.0, grid, solver_of(solver))
+    sampler = generator_sampler(generator, warm_start(moments), nfe, 1.0, grid, evaluations.solver(solver))
     with refused(), pytest.raises((AssertionError, RuntimeError, NotImplementedError)):
         sampler(*(torch.empty(3, channels, *GRID, device=META) for channels in (4, 2)))
 

@@ -16,7 +16,7 @@ from wsdcast.runs.artefact import read_stamp, resolve
 from wsdcast.runs.overrides import Overridden, parsed
 from wsdcast.weather.recipe import Recipe
 
-WEATHER = [["prepare"], ["train"], ["rollout"], ["score"], ["plot", "curves"], ["run"], ["study", "nfe"], ["study", "statistics"]]
+WEATHER = [["prepare"], ["train"], ["rollout"], ["score"], ["plot", "curves"], ["run"], ["study", "nfe"]]
 WEATHER += [["bench", "train"], ["bench", "rollout"]]
 IMAGES = [["inpaint", stage] for stage in ("prepare", "train", "sample", "score", "study", "run")]
 

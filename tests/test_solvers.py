@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ
+from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ
 from wsdcast.warmstart import times
-from wsdcast.warmstart.dpm import SolverStatistics, _weights, dpm_solver, dpm_solver_v3
+from wsdcast.warmstart.dpm import _weights, dpm_solver
 from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, Counted, evaluations, grid, solver, steps_for
-from wsdcast.warmstart.solver_statistics import estimate_statistics
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
 
 MEAN, STD = 0.8, 0.3
@@ -201,7 +199,7 @@ def test_grids_are_what_they_are_called():
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
 def test_watched_states_are_those_of_the_solver(name):
     """The state at each time is what the solver returns if it gets only the times up to that one."""
-    solve = partial(dpm_solver_v3, degenerate(), 3) if name == EMPIRICAL else solver(name)
+    solve = solver(name)
     grid_, states = times.uniform(6), []
     last = solve(velocity, noise(), grid_, watch=states.append)
     assert len(states) == len(grid_)
@@ -215,7 +213,7 @@ def test_watched_states_are_those_of_the_solver(name):
 def test_claimed_evaluations_are_made(name):
     for steps in (1, 2, 3, 7):
         counted = Counted(velocity)
-        solve = partial(dpm_solver_v3, degenerate(), 3) if name == EMPIRICAL else solver(name)
+        solve = solver(name)
         solve(counted, noise(), times.uniform(steps))
         assert counted.calls == evaluations(name, steps)
 
@@ -241,8 +239,6 @@ def test_names_and_options_that_do_not_exist_are_refused():
         solver("magic")
     with pytest.raises(UserError, match="midpoint has no momentum"):
         solver("midpoint", momentum=0.5)
-    with pytest.raises(UserError, match="study statistics"):
-        solver("dpm3-v3")
 
 
 def test_midpoint_never_evaluates_at_the_data_end():
@@ -250,52 +246,3 @@ def test_midpoint_never_evaluates_at_the_data_end():
     midpoint(lambda x, t: evaluated.append(t.item()) or x, noise(), times.uniform(5))
     assert evaluated[0] == 0
     assert max(evaluated) < 1
-
-
-def degenerate(levels: int = 41) -> SolverStatistics:
-    """l = 1, s = b = 0."""
-    ratios = torch.linspace(-8, 8, levels, dtype=torch.float64)
-    return SolverStatistics(ratios, torch.ones(levels, 1).double(), torch.zeros(levels, 1).double(), torch.zeros(levels, 1).double())
-
-
-@pytest.mark.parametrize("order_", [1, 2, 3])
-def test_v3_without_statistics_is_dpm_solver_plus_plus(order_):
-    for grid_ in (times.log_snr(9), times.uniform(7)):
-        ours, plain = (solve(order_, velocity, noise(), grid_) for solve in (partial(dpm_solver_v3, degenerate()), dpm_solver))
-        torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
-
-
-def gaussian_statistics(ratios: Tensor) -> SolverStatistics:
-    """For data N(MEAN, STD^2) the noise estimate is linear in x, so with the right l f does not depend on x, and s and b follow."""
-    t = ratios.sigmoid()
-    l = (1 - t) ** 2 / ((1 - t) ** 2 + (t * STD) ** 2)  # noqa: E741
-    return SolverStatistics(ratios, l[:, None], torch.zeros_like(l)[:, None], torch.zeros_like(l)[:, None])
-
-
-def test_statistics_of_a_gaussian_have_their_closed_form():
-    random = torch.Generator().manual_seed(0)
-    data = exact(torch.randn(4000, 1, 1, generator=random)).double()
-    ratios = torch.linspace(-3, 3, 61, dtype=torch.float64)
-    found = estimate_statistics(lambda: iter([(velocity, data)]), ratios, random)
-    expected = gaussian_statistics(ratios)
-    torch.testing.assert_close(found.l[:, 0], expected.l, rtol=1e-3, atol=1e-3)
-    # f is (1 - t) (-t MEAN) d noise estimate / dx / t for every x, so its derivative is b alone.
-    f = -expected.l[:, 0] * MEAN
-    derivative = torch.gradient(f, spacing=(ratios,))[0]
-    torch.testing.assert_close((found.s[:, 0, 0] * f + found.b[:, 0, 0])[2:-2], derivative[2:-2], rtol=0.02, atol=2e-3)
-
-
-def test_v3_with_the_statistics_of_a_gaussian_is_far_better_than_without():
-    random = torch.Generator().manual_seed(0)
-    data = exact(torch.randn(4000, 1, 1, generator=random)).double()
-    found = estimate_statistics(lambda: iter([(velocity, data)]), torch.linspace(-5, 5, 101, dtype=torch.float64), random)
-    flat = SolverStatistics(found.log_snr, found.l[:, 0], found.s[:, 0], found.b[:, 0])
-    # The comparison is between the ends, on a coarse grid, where the flow is solved almost exactly.
-    inner = torch.linspace(-3, 3, 5, dtype=torch.float64).sigmoid()
-    a, s = inner[0], 1 - inner[0]
-    start = a * MEAN + noise() * ((a * STD) ** 2 + s**2).sqrt()
-    b, z = inner[-1], 1 - inner[-1]
-    truth = b * MEAN + noise() * ((b * STD) ** 2 + z**2).sqrt()
-    plain = (dpm_solver(3, velocity, start, inner) - truth).abs().max()
-    ours = (dpm_solver_v3(flat, 3, velocity, start, inner) - truth).abs().max()
-    assert ours < plain / 20

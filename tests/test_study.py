@@ -195,30 +195,6 @@ def test_auto_takes_what_the_study_found_best(copy):
     assert (table[8].solver, table[8].grid_in_time) == ("midpoint", "uniform")
 
 
-def test_empirical_statistics_make_the_solver_available(place, tmp_path):
-    shutil.copytree(place / "run/study/warm-0", tmp_path / "run", symlinks=False)
-    with pytest.raises(UserError, match="run `wsdcast study statistics` first"):
-        wsdcast.rollout(run=tmp_path / "run", solver="dpm3-v3")
-    wsdcast.study_statistics(run=tmp_path / "run", samples=8, levels=5)
-    summary = wsdcast.rollout(run=tmp_path / "run", solver="dpm3-v3", nfe=5)
-    assert summary.facts["evaluations"] == "5 of the generator, 1 of the moments model per sample"
-    assert wsdcast.study_statistics(run=tmp_path / "run", samples=8, levels=5).facts["current"]
-    again = {"run": tmp_path / "run", "solver": "dpm3-v3", "nfe": 5}
-    assert "current: forecast.zarr" in wsdcast.rollout(**again).facts
-    # Others replace them, and a forecast made with the old ones is no longer current.
-    assert "current" not in wsdcast.study_statistics(run=tmp_path / "run", samples=9, levels=5).facts
-    with pytest.raises(UserError, match="was made from other inputs"):
-        wsdcast.rollout(**again)
-    with pytest.raises(UserError, match=r"of warmth 1, not 0\.5; run `wsdcast study statistics --warmth"):
-        wsdcast.rollout(**again, warmth=0.5, overwrite=True)
-
-
-def test_study_estimates_the_statistics_it_needs(copy):
-    only = {"solvers": ["dpm3-v3"], "nfe": [3], "rollout_nfe": [], "priors": ["warm"], "ablations": [], "seeds": [0], "warmths": [1, 0.5]}
-    rows = wsdcast.study_nfe(run=copy / "run", **only).scores
-    assert {(row["solver"], row["warmth"]) for row in rows} == {("dpm3-v3", 1), ("dpm3-v3", 0.5), ("", 1)}
-
-
 def test_foreign_moments_train_and_roll_out(place, tmp_path):
     """A regression that is no network at all: the state now plus a constant std, by a plain function."""
     (tmp_path / "run").mkdir()

@@ -7,7 +7,6 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wsdcast.study.statistics import study_statistics
     from wsdcast.study.weather import study_nfe
     from wsdcast.weather.pipeline import run
     from wsdcast.weather.stages.check import check
@@ -27,7 +26,6 @@ __all__ = [
     "score_forecast",
     "score_pair",
     "study_nfe",
-    "study_statistics",
     "train",
 ]
 __version__ = metadata.version("wsdcast")
@@ -37,7 +35,7 @@ __version__ = metadata.version("wsdcast")
 # loaded, which nothing above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "study_statistics": "study.statistics"} | {
+_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
 _MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")

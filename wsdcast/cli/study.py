@@ -79,20 +79,3 @@ def nfe(
         ),
         json,
     )
-
-
-@study_command
-def statistics(
-    recipe: RecipeOption = None,
-    override: OverrideOption = None,
-    run: RunOption = None,
-    samples: Annotated[int, typer.Option(min=2, help="Training samples that the statistics are means over.")] = 64,
-    levels: Annotated[int, typer.Option(min=2, help="Log signal-to-noise ratios at which they are taken.")] = 25,
-    warmth: Annotated[float | None, typer.Option(help="Warmth at which samples will be drawn.", show_default="the recipe's: 1")] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Estimate the statistics of the trained generator that the solver dpm3-v3 needs: statistics/."""
-    from wsdcast.study.statistics import study_statistics
-
-    show(study_statistics(with_overrides(recipe, override), run, samples=samples, levels=levels, warmth=warmth), json)

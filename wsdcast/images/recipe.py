@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from wsdcast.runs.names import (
     CLASSIFIER,
-    EMPIRICAL,
     GENERATOR,
     IMAGES,
     MOMENTS,
@@ -26,8 +25,8 @@ from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Momen
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-NEEDS_MORE = ("auto", EMPIRICAL, *STOCHASTIC)
-"""Solvers for wind only: they need a study of wind, statistics of a generator of wind, or several draws of noise for a sample."""
+NEEDS_MORE = ("auto", *STOCHASTIC)
+"""Solvers for wind only: they need a study of wind, or several draws of noise for a sample."""
 
 
 def _plain(solver: SolverName) -> SolverName:

@@ -1,1 +1,1 @@
-"""Pictures and the report."""
+"""Figures, animations and the HTML report."""

@@ -1,4 +1,4 @@
-"""The animated picture of a forecast: truth beside members."""
+"""Animation of a forecast: the truth and some members."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from wsdcast.runs.progress import track
 MEMBERS = 3
 FORMATS = (".gif", ".mp4")
 FRAMES_PER_SECOND = 4
-# No date and no version of the encoder in the file.
-_SAME_BYTES = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"]
+# Leaves the date and the version of the encoder out of the file, so that equal frames give equal bytes.
+_REPRODUCIBLE = ["-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_metadata", "-1"]
 
 
 def require_writer(path: Path) -> None:
-    """Check before hours are spent that an animation can be written.
+    """Check that an animation can be written, before time is spent on the forecast.
 
     Raises:
-        UserError: if it is an MP4 and there is no ffmpeg.
+        UserError: if the file is an MP4 and ffmpeg is not installed.
     """
     if path.suffix.lower() == ".mp4" and not FFMpegWriter.isAvailable():
         raise UserError(f"{path}: an MP4 needs ffmpeg, which is not on the PATH; install it, or write a .gif")
@@ -36,13 +36,13 @@ def require_writer(path: Path) -> None:
 
 @matplotlib.rc_context(LOOK)
 def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: Lines = ()) -> None:
-    """Write a GIF or MP4 of wind speed, lead by lead, for one start of a store: the first members, and the truth if there is all of it.
+    """Write a GIF or MP4 of wind speed by lead time for one initial time: the first members, and the truth if it is complete.
 
     Args:
-        forecast: store with members.
-        record: the prepared record, for the state at the start and the truth.
-        path: of the file; its suffix is one of :data:`FORMATS`.
-        row: which start.
+        forecast: path of a store with members.
+        record: the prepared record, for the state at the initial time and for the truth.
+        path: file to write; its suffix is one of :data:`FORMATS`.
+        row: position of the initial time in the store.
         lines: coastlines.
 
     Raises:
@@ -71,13 +71,13 @@ def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: L
         axis.axis("off")
     figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8, extend="max")
     title = figure.suptitle(f"{start.astype('datetime64[h]')} + {hours[-1]} h")
-    figure.draw_without_rendering()  # the layout is of the longest title, and stays
+    figure.draw_without_rendering()  # fixes the layout for the longest title
     figure.set_layout_engine("none")
 
-    moving = path.suffix.lower() == ".mp4"
-    writer = FFMpegWriter(FRAMES_PER_SECOND, extra_args=_SAME_BYTES) if moving else PillowWriter(FRAMES_PER_SECOND)
+    is_mp4 = path.suffix.lower() == ".mp4"
+    writer = FFMpegWriter(FRAMES_PER_SECOND, extra_args=_REPRODUCIBLE) if is_mp4 else PillowWriter(FRAMES_PER_SECOND)
     try:
-        with writer.saving(figure, path, dpi=160 if moving else 80):
+        with writer.saving(figure, path, dpi=160 if is_mp4 else 80):
             for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
                 for image, panel in zip(images, panels.values(), strict=True):
                     image.set_data(panel[lead])

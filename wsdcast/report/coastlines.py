@@ -1,8 +1,9 @@
 """Coastlines of the Earth, for maps.
 
-``coastlines.npz`` beside this file holds land at 1:110 million of Natural Earth 4.1 (naturalearthdata.com), which is in the public domain,
-as redistributed by the npm package world-atlas 2.0.2 (ISC licence): the rings of its polygons without the edges of its map, as ``points``
-(point, longitude and latitude) in hundredths of a degree, one line after the other, of ``lengths`` points each.
+``coastlines.npz`` in this directory holds the land at 1:110 million of Natural Earth 4.1 (naturalearthdata.com), which is in the public
+domain, as redistributed by the npm package world-atlas 2.0.2 (ISC licence). It has the rings of the land polygons, without the edges of the
+map. ``points`` (point, longitude and latitude) are in hundredths of a degree, one line after the other. ``lengths`` has the number of
+points of each line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ HUNDREDTH = 0.01
 
 
 def coastlines() -> list[NDArray[np.float64]]:
-    """Lines (point, longitude and latitude) in degrees, longitude from 0 to 360, cut where they cross that edge."""
+    """Return lines (point, longitude and latitude) in degrees. Longitudes are from 0 to 360, and lines are cut where they cross 0 E."""
     with as_file(files("wsdcast.report") / "coastlines.npz") as path, np.load(path) as stored:
         points, lengths = stored["points"] * HUNDREDTH, stored["lengths"]
     points[:, 0] %= 360
@@ -24,19 +25,19 @@ def coastlines() -> list[NDArray[np.float64]]:
 
 
 def coastlines_of(source: str) -> list[NDArray[np.float64]]:
-    """Those that maps of a data source have: the simulated planet has no coasts of ours."""
+    """Return the coastlines for maps of a data source: none for the simulated planet, which is not the Earth."""
     return [] if source == "planet" else coastlines()
 
 
 def _cut(line: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Pieces of a line that lie on one side of the edge each, with the points where they meet it."""
+    """Return the pieces of a line between its crossings of 0 E. Each piece ends at the crossing."""
     pieces, begin = [], line[:0]
     first = 0
     for last in np.flatnonzero(np.abs(np.diff(line[:, 0])) > 180).tolist():
-        (here, south), (there, north) = line[last], line[last + 1]
-        edge = 360.0 if here > there else 0.0
-        way = (edge - here) / (there + (360 if edge else -360) - here)
-        at = south + way * (north - south)
-        pieces.append(np.concatenate([begin, line[first : last + 1], [[edge, at]]]))
-        begin, first = np.array([[360 - edge, at]]), last + 1
+        (longitude, latitude), (next_longitude, next_latitude) = line[last], line[last + 1]
+        edge = 360.0 if longitude > next_longitude else 0.0
+        fraction = (edge - longitude) / (next_longitude + (360 if edge else -360) - longitude)
+        crossing = latitude + fraction * (next_latitude - latitude)
+        pieces.append(np.concatenate([begin, line[first : last + 1], [[edge, crossing]]]))
+        begin, first = np.array([[360 - edge, crossing]]), last + 1
     return [*pieces, np.concatenate([begin, line[first:]])]

@@ -1,4 +1,4 @@
-"""Figures of scores, each as a matplotlib figure."""
+"""Figures of the scores, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ METRICS = {
     "spread_skill": ("spread / skill", ""),
     "power_deviation": ("largest deviation of the spectrum", ""),
 }
-"""Label and unit of what the report sums up."""
+"""Label and unit of the metrics in the summary table of the report."""
 CURVES = ("crps_fair", "rmse", "spread_skill")
-"""Those of them that are drawn against lead time."""
+"""Metrics of these that are drawn against lead time."""
 RARE = 1e-5
-"""Share of the area below which a bin of probability is not shown."""
+"""A bin of forecast probability with less than this share of the area is not shown."""
 SHADE: dict[str, Any] = {"alpha": 0.15, "linewidth": 0}
-RIGHT: dict[str, Any] = {"color": "black", "linewidth": 0.6, "zorder": 1}
-"""The line of a perfect forecast."""
+PERFECT: dict[str, Any] = {"color": "black", "linewidth": 0.6, "zorder": 1}
+"""Look of the line on which a perfect forecast would lie."""
 
 
 def judged(scores: xr.Dataset) -> str:
-    """Name of the forecast that the others stand beside."""
+    """Return the name of the forecast that is judged, the first one. The others are references."""
     return str(scores["forecast"].values[0])
 
 
 def hours(at: xr.Dataset | xr.DataArray) -> int:
-    """Lead time of scores at one."""
+    """Return the lead time in hours of scores at a single lead time."""
     return int(at["prediction_timedelta"].values / np.timedelta64(1, "h"))
 
 
 def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
-    """Positions of the first, a middle and the last lead time."""
+    """Return the positions of the first, a middle and the last lead time."""
     leads = scores.sizes["prediction_timedelta"]
     return sorted({0, leads // 2, leads - 1})
 
 
 def with_unit(metric: str) -> str:
-    """Label of one of :data:`METRICS`."""
+    """Return the label of one of :data:`METRICS` with its unit."""
     label, unit = METRICS[metric]
     return f"{label} ({unit})" if unit else label
 
 
 def probability_bins(at: xr.DataArray) -> tuple[NDArray[np.bool_], Field, Field, Field]:
-    """Bins of forecast probability that are shown, and of these the share of the area, the mean probability and the observed frequency.
+    """Return which bins of forecast probability are shown, and their share of the area, mean forecast and observed frequency.
 
     Args:
-        at: reliability at one lead time and threshold.
+        at: the statistic ``reliability`` at one lead time and threshold.
     """
     area, *sums = (at.sel(of=kind).values for kind in ("area", "forecast", "observed"))
     shown = area > RARE
@@ -75,21 +75,21 @@ def probability_bins(at: xr.DataArray) -> tuple[NDArray[np.bool_], Field, Field,
 
 @matplotlib.rc_context(LOOK)
 def score_curves(scores: xr.Dataset) -> Figure:
-    """Fair CRPS, RMSE of the mean and spread/skill against lead time, both wind components together."""
+    """Draw fair CRPS, RMSE of the mean and spread/skill against lead time, for both wind components together."""
     both = scores.sel(variable="both", region="globe")
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, 3), CURVES, strict=True):
         _by_lead(axis, both, metric, looks(both["forecast"].values))
         axis.set(xlabel="lead time (days)", ylabel=with_unit(metric))
         axis.set_ylim(bottom=0)
-    figure.axes[-1].axhline(1, **RIGHT)
+    figure.axes[-1].axhline(1, **PERFECT)
     _legend_below(figure, figure.axes[0])
     return figure
 
 
 @matplotlib.rc_context(LOOK)
 def region_skill(scores: xr.Dataset) -> Figure:
-    """Skill of the fair CRPS over each reference against lead time, region by region, both wind components together."""
+    """Draw the skill of the fair CRPS over each reference against lead time, one panel per region, both wind components together."""
     ours = scores.sel(variable="both", forecast=judged(scores))
     skill = ours[[name for name in ours if str(name).startswith("crps_fair_skill")]]
     regions = [str(region) for region in ours["region"].values]
@@ -97,10 +97,10 @@ def region_skill(scores: xr.Dataset) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.6 + 1.7 * rows), layout="constrained")
     axes = figure.subplots(rows, min(3, len(regions)), sharex=True, sharey=True, squeeze=False)
     for axis, region in zip(axes.flat, regions, strict=False):
-        here = 100 * skill.sel(region=region)
-        _by_lead(axis, here, "crps_fair_skill", looks(scores["forecast"].values), "reference")
-        axis.axhline(0, **RIGHT)
-        axis.set_title(region if here["crps_fair_skill"].notnull().any() else f"{region}: no cell")
+        percent = 100 * skill.sel(region=region)
+        _by_lead(axis, percent, "crps_fair_skill", looks(scores["forecast"].values), "reference")
+        axis.axhline(0, **PERFECT)
+        axis.set_title(region if percent["crps_fair_skill"].notnull().any() else f"{region}: no cell")
     for axis in axes[-1]:
         axis.set_xlabel("lead time (days)")
     for axis in axes[:, 0]:
@@ -113,45 +113,48 @@ def region_skill(scores: xr.Dataset) -> Figure:
 
 @matplotlib.rc_context(LOOK)
 def rank_histograms(scores: xr.Dataset) -> Figure:
-    """How often so many members of u, v and speed are below the truth, at the first, a middle and the last lead time; flat is right."""
+    """Draw rank histograms of u, v and speed at the first, a middle and the last lead time; a reliable ensemble has flat ones."""
     whole = scores.sel(forecast=judged(scores), region="globe")
     ours = whole["rank_histogram"].dropna("rank", how="all")
     figure, axes = _panels_by_lead(ours, 2.3)
     for axis, lead in zip(axes, some_leads(ours), strict=True):
-        here = ours.isel(prediction_timedelta=lead)
-        flat = here["rank"].size
+        histogram = ours.isel(prediction_timedelta=lead)
+        bins = histogram["rank"].size
         for variable, (label, (colour, style)) in COMPONENTS.items():
-            values, line = here.sel(variable=variable) * flat, LINE_STYLES[style]
-            axis.step(here["rank"], values, where="mid", color=colour, label=label, linestyle=line)
+            values, line = histogram.sel(variable=variable) * bins, LINE_STYLES[style]
+            axis.step(histogram["rank"], values, where="mid", color=colour, label=label, linestyle=line)
             if _has_starts(whole, "rank_histogram"):
-                sums = whole[["rank_histogram_by_start"]].sel(variable=variable, rank=ours["rank"])
-                low, high = flat * _interval(sums, lead, lambda mean: mean["rank_histogram_by_start"]).values
-                axis.fill_between(here["rank"], low, high, step="mid", color=colour, **SHADE)
-        axis.axhline(1, **RIGHT)
+                statistics = whole[["rank_histogram_by_start"]].sel(variable=variable, rank=ours["rank"])
+                low, high = bins * _interval(statistics, lead, lambda mean: mean["rank_histogram_by_start"]).values
+                axis.fill_between(histogram["rank"], low, high, step="mid", color=colour, **SHADE)
+        axis.axhline(1, **PERFECT)
         axis.set(xlabel="members below the truth")
     axes[0].set_ylabel("frequency (flat: 1)")
-    axes[0].set_ylim(bottom=0)  # of all, once everything is drawn
+    axes[0].set_ylim(bottom=0)  # after all panels are drawn, since they share the axis
     _legend_below(figure, axes[0])
     return figure
 
 
 @matplotlib.rc_context(LOOK)
 def reliability(scores: xr.Dataset) -> Figure:
-    """Observed frequency against forecast probability that speed exceeds a threshold; the diagonal is right, dots grow with the area."""
+    """Draw observed frequency against the forecast probability that speed exceeds a threshold.
+
+    A reliable forecast lies on the diagonal. Dots grow with the area.
+    """
     whole = scores.sel(forecast=judged(scores), region="globe")
     ours = whole["reliability"]
     figure, axes = _panels_by_lead(ours, 3.1)
     for axis, lead in zip(axes, some_leads(ours), strict=True):
-        here = ours.isel(prediction_timedelta=lead)
-        for threshold, colour, marker in zip(here["threshold"].values, THRESHOLDS, "os^", strict=False):
-            shown, area, x, y = probability_bins(here.sel(threshold=threshold))
+        at_lead = ours.isel(prediction_timedelta=lead)
+        for threshold, colour, marker in zip(at_lead["threshold"].values, THRESHOLDS, "os^", strict=False):
+            shown, area, x, y = probability_bins(at_lead.sel(threshold=threshold))
             axis.plot(x, y, color=colour, linewidth=0.8)
             axis.scatter(x, y, 4 + 60 * np.sqrt(area), color=colour, marker=marker, linewidths=0)
             axis.plot([], [], color=colour, marker=marker, linewidth=0.8, label=f"above {threshold:g} m/s")
             if _has_starts(whole, "reliability"):
                 low, high = _interval(whole[["reliability_by_start"]].sel(threshold=threshold), lead, _frequency).values
                 axis.vlines(x, low[shown], high[shown], color=colour, linewidth=0.6)
-        axis.plot([0, 1], [0, 1], **RIGHT)
+        axis.plot([0, 1], [0, 1], **PERFECT)
         axis.set(xlabel="forecast probability", aspect="equal", xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
     axes[0].set_ylabel("observed frequency")
     _legend_below(figure, axes[0])
@@ -160,33 +163,33 @@ def reliability(scores: xr.Dataset) -> Figure:
 
 @matplotlib.rc_context(LOOK)
 def spectrum_ratios(scores: xr.Dataset) -> Figure:
-    """Ratio of the members' zonal power to the truth's by wavenumber, at the first, a middle and the last lead time."""
+    """Draw the ratio of the members' zonal power to the truth's by wavenumber, at the first, a middle and the last lead time."""
     both = scores.sel(variable="both", region="globe")
     figure, axes = _panels_by_lead(both, 2.5)
     look = looks(both["forecast"].values)
     for axis, lead in zip(axes, some_leads(both), strict=True):
         for name in look:
-            here = both.sel(forecast=name).isel(wavenumber=slice(1, None))
-            ratio = here["power_ratio"].isel(prediction_timedelta=lead)
+            forecast = both.sel(forecast=name).isel(wavenumber=slice(1, None))
+            ratio = forecast["power_ratio"].isel(prediction_timedelta=lead)
             if name in BASELINES or not ratio.notnull().any():
-                continue  # states of the record: their spectrum is right
+                continue  # baselines consist of states of the record, so their spectrum is right
             axis.plot(ratio["wavenumber"], ratio, **look[name], label=name)
-            if _has_starts(here, "power"):
-                sums = here[["power_by_start", "power_truth_by_start"]]
-                low, high = _interval(sums, lead, lambda mean: mean["power_by_start"] / mean["power_truth_by_start"]).values
+            if _has_starts(forecast, "power"):
+                statistics = forecast[["power_by_start", "power_truth_by_start"]]
+                low, high = _interval(statistics, lead, lambda mean: mean["power_by_start"] / mean["power_truth_by_start"]).values
                 axis.fill_between(ratio["wavenumber"], low, high, color=look[name]["color"], **SHADE)
         axis.axhspan(0.8, 1.2, color="black", alpha=0.08, linewidth=0)
-        axis.axhline(1, **RIGHT)
+        axis.axhline(1, **PERFECT)
         axis.set(xscale="log", yscale="log", xlabel="zonal wavenumber")
         _label_logarithmic(axis.xaxis)
-    _label_logarithmic(axes[0].yaxis)  # which all share
+    _label_logarithmic(axes[0].yaxis)  # the panels share it
     axes[0].set_ylabel("power of members / truth")
     _legend_below(figure, axes[0])
     return figure
 
 
 def _panels_by_lead(scores: xr.Dataset | xr.DataArray, height: float) -> tuple[Figure, NDArray[np.object_]]:
-    """A figure with one panel for each of :func:`some_leads`, and the panels."""
+    """Return a figure with one panel for each lead time of :func:`some_leads`, and its panels."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(1, len(some_leads(scores)), sharey=True, squeeze=False)[0]
     for axis, lead in zip(axes, some_leads(scores), strict=True):
@@ -194,21 +197,21 @@ def _panels_by_lead(scores: xr.Dataset | xr.DataArray, height: float) -> tuple[F
     return figure, axes
 
 
-def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, look: dict[str, dict[str, Any]], of: str = "forecast") -> None:
-    """One line against lead time for each of the names ``of`` a dimension that has the metric, with its interval."""
+def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, look: dict[str, dict[str, Any]], dimension: str = "forecast") -> None:
+    """Draw a line with its interval against lead time for each name along ``dimension``, where the metric is known."""
     days = scores["prediction_timedelta"].values / np.timedelta64(1, "D")
-    for name in scores[of].values:
-        here = scores.sel({of: name})
-        if not here[metric].notnull().any():
+    for name in scores[dimension].values:
+        line = scores.sel({dimension: name})
+        if not line[metric].notnull().any():
             continue
-        axis.plot(days, here[metric], **look[name], marker="o", label=name)
-        if f"{metric}_interval" in here:
-            low, high = here[f"{metric}_interval"].transpose("bound", ...).values
+        axis.plot(days, line[metric], **look[name], marker="o", label=name)
+        if f"{metric}_interval" in line:
+            low, high = line[f"{metric}_interval"].transpose("bound", ...).values
             axis.fill_between(days, low, high, color=look[name]["color"], **SHADE)
 
 
 def _label_logarithmic(scale: Axis) -> None:
-    """Round numbers as they are, closer together where there is less than a decade."""
+    """Label a logarithmic axis with round numbers, and with more of them if it covers less than a decade."""
     low, high = scale.get_view_interval()
     scale.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)))
     scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -216,24 +219,24 @@ def _label_logarithmic(scale: Axis) -> None:
 
 
 def _legend_below(figure: Figure, axis: Axes, text: str = "{}") -> None:
-    """One legend for all panels, where it covers nothing."""
+    """Add one legend for all panels, below them."""
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         figure.legend(handles, [text.format(label) for label in labels], loc="outside lower center", ncols=len(handles))
 
 
 def _has_starts(scores: xr.Dataset, statistic: str) -> bool:
-    """Whether there is what an interval is made of."""
+    """Return whether the scores have a statistic by initial time, at more than one, so that an interval can be computed."""
     return f"{statistic}_by_start" in scores and scores.sizes["time"] > 1
 
 
-def _interval(sums: xr.Dataset, lead: int, metric: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
-    """Interval (bound, ...) over start dates of a metric of mean statistics at one lead time, as those in ``scores.nc`` are made."""
-    weights = block_weights(sums["time"].values, sums["prediction_timedelta"].values.max())
-    return interval(metric(resampled(sums.isel(prediction_timedelta=lead), weights)))
+def _interval(statistics: xr.Dataset, lead: int, metric: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
+    """Return the interval (bound, ...) of a metric at one lead time. It is computed like the intervals in ``scores.nc``."""
+    weights = block_weights(statistics["time"].values, statistics["prediction_timedelta"].values.max())
+    return interval(metric(resampled(statistics.isel(prediction_timedelta=lead), weights)))
 
 
 def _frequency(mean: xr.Dataset) -> xr.DataArray:
-    """Observed frequency by forecast probability."""
-    sums = mean["reliability_by_start"]
-    return sums.sel(of="observed", drop=True) / sums.sel(of="area", drop=True)
+    """Return the observed frequency by forecast probability."""
+    reliability = mean["reliability_by_start"]
+    return reliability.sel(of="observed", drop=True) / reliability.sel(of="area", drop=True)

@@ -1,6 +1,6 @@
-"""Maps of forecasts by start and lead time, and the ensemble at one place, to be looked at in a browser.
+"""Interactive maps of a forecast by initial time and lead time, and the ensemble at one place, for the report.
 
-All that can be chosen is in the page; what callbacks do there is to show another part of it.
+The page contains all data that can be chosen. Its callbacks only show another part of them.
 """
 
 from __future__ import annotations
@@ -70,20 +70,20 @@ MEMBER = {"member1": "first member", "member2": "second member", "member3": "thi
 SHORT = {"truth": "truth", "mean": "mean", "spread": "spread", **MEMBER}
 TITLES = {"truth": "truth", "mean": "ensemble mean", "spread": "spread of the ensemble", **MEMBER}
 PLACE = (50.0, 330.0)
-"""Latitude and longitude of the plume that is shown first: where storms pass, in the North Atlantic if it is the Earth."""
+"""Latitude and longitude of the plume that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
 WIDGET = {"font": f"14px {FONT}"}
 MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
 
 
 @dataclass(frozen=True)
 class Maps:
-    """The figures, and what a reader must know of them.
+    """The figures, their controls, and a note for the reader.
 
     Attributes:
-        controls: selector of the start, slider of the lead time.
+        controls: selector of the initial time, slider of the lead time.
         maps: the panels.
         plume: the ensemble at one place.
-        left_out: sentences on what is not in the page.
+        left_out: sentences that say which data are not in the page.
     """
 
     controls: Sequence[UIElement]
@@ -93,18 +93,18 @@ class Maps:
 
 
 def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool) -> Maps:
-    """The maps of the reported forecast and its plumes.
+    """Return the maps and plumes of the first forecast in ``scores``.
 
     Args:
         scores: with ``time`` and ``prediction_timedelta`` of the fields.
         grid: of the fields.
         fields: as for :func:`wsdcast.report.shown_fields.read_speeds`.
-        on_earth: whether the coastlines are those of the Earth.
+        on_earth: whether to draw the coastlines of the Earth.
     """
     chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid)
     speeds = read_speeds(fields, chosen)
-    times, ahead = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
-    starts, first = [in_words(time) for time in times], ahead.size // 2
+    times, lead_times = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
+    starts, first = [in_words(time) for time in times], lead_times.size // 2
     start = Select(
         title="Start",
         options=[(str(number), name) for number, name in enumerate(starts)],
@@ -113,7 +113,7 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
         styles=WIDGET,
         name="start",
     )
-    leads = in_hours(ahead)
+    leads = in_hours(lead_times)
     lead = CategoricalSlider(
         title="Lead time",
         categories=leads,
@@ -130,18 +130,18 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     point = row * points[1].size + column
     place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
     maps, shown, library = _maps(speeds.maps, grid, chosen, first, on_earth)
-    plume, series, unit = _plume(speeds.plumes, ahead, row, column)
-    now = Span(location=days_of(ahead)[first], dimension="height", line_color=INK, line_dash="dashed")
+    plume, series, unit = _plume(speeds.plumes, lead_times, row, column)
+    now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
-    valid = [f"truth, {in_words(time + step)}" for time in times for step in ahead]
+    valid = [f"truth, {in_words(time + step)}" for time in times for step in lead_times]
     maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
 
-    shared = {"start": start, "lead": lead, "days": days_of(ahead).tolist()}
-    of_maps = {"maps": shown, "library": library, "names": list(speeds.maps), "valid": valid, "title": maps[0].title, "now": now}
-    of_plume = {"plume": series, "names": list(PLUME), "bytes": as_bytes(speeds.plumes, unit).ravel(), "unit": unit, "place": place}
-    show_maps = CustomJS(args=shared | of_maps, code=SHOW_MAPS)
-    show_plume = CustomJS(args=shared | of_plume | {"places": places, "starts": starts, "title": plume.title}, code=SHOW_PLUME)
+    shared = {"start": start, "lead": lead, "days": days_of(lead_times).tolist()}
+    map_args = {"maps": shown, "library": library, "names": list(speeds.maps), "valid": valid, "title": maps[0].title, "now": now}
+    plume_args = {"plume": series, "names": list(PLUME), "bytes": as_bytes(speeds.plumes, unit).ravel(), "unit": unit, "place": place}
+    show_maps = CustomJS(args=shared | map_args, code=SHOW_MAPS)
+    show_plume = CustomJS(args=shared | plume_args | {"places": places, "starts": starts, "title": plume.title}, code=SHOW_PLUME)
     start.js_on_change("value", show_maps, show_plume)
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
@@ -150,25 +150,25 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
         on.js_on_event(Tap, choose_place)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
-    about = _left_out(scores, chosen, units_of(speeds.maps)["truth"])
+    left_out = _left_out(scores, chosen, units_of(speeds.maps)["truth"])
     lines = {"truth": (INK, "solid"), "median of the members": (BLUE, "solid")}
-    return Maps([start, lead], Row(maps, {}), Row([plume], lines), about)
+    return Maps([start, lead], Row(maps, {}), Row([plume], lines), left_out)
 
 
 def _nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
-    """The known point (row, column) that is nearest to :data:`PLACE` in degrees."""
+    """Return row and column of the known point that is nearest to :data:`PLACE`, by the sum of both distances in degrees."""
     east = np.abs(longitude - PLACE[1])
-    apart = np.where(known, np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east), np.inf)
-    row, column = np.unravel_index(apart.argmin(), apart.shape)
+    distance = np.where(known, np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east), np.inf)
+    row, column = np.unravel_index(distance.argmin(), distance.shape)
     return int(row), int(column)
 
 
 def _maps(
     maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
-    """The panels, what they show and what they could show, each field as bytes, by name."""
+    """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name."""
     units = units_of(maps)
-    # The south first: what is under the pointer is right for images in this order alone.
+    # South first: Bokeh reads the values for tooltips correctly only in this order.
     library = ColumnDataSource({name: list(as_bytes(field[:, ::-1], units[name])) for name, field in maps.items()}, name="library")
     shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
     formatters = {f"@{name}": CustomJSHover(args={"unit": unit}, code=IN_WORDS) for name, unit in units.items()}
@@ -210,22 +210,22 @@ def _maps(
 
 
 def _top(speeds: Field) -> float:
-    """Speed from which on there is one colour; 0 if none is known."""
+    """Return the speed at the upper end of the colour scale; 0 if no speed is known."""
     finite = speeds[np.isfinite(speeds)]
     return float(np.quantile(finite, 0.995)) if finite.size else 0.0
 
 
 def _colours(palette: Sequence[str], top: float) -> LinearColorMapper:
-    """A colour for each byte, the last of the palette from ``top`` on; what is not known is grey."""
+    """Return a colour for each byte: the last colour of the palette from ``top`` on, and grey for missing values."""
     shades = [palette[min(255, int(256 * byte / top))] for byte in range(NONE)] if top > 0 else [palette[0]] * NONE
     return LinearColorMapper([*shades, "#d1d5db"], low=-0.5, high=NONE + 0.5)
 
 
-def _plume(plumes: Field, ahead: NDArray[np.timedelta64], row: int, column: int) -> tuple[Panel, ColumnDataSource, float]:
-    """The ensemble at one place of the first start, its data, and the unit of its bytes."""
+def _plume(plumes: Field, leads: NDArray[np.timedelta64], row: int, column: int) -> tuple[Panel, ColumnDataSource, float]:
+    """Return the figure of the ensemble at one place from the first initial time, its data, and the unit of its bytes."""
     unit = unit_of(plumes)
     data = dict(zip(PLUME, plumes[0, row, column], strict=True))
-    series = ColumnDataSource(data | {"x": days_of(ahead), "lead": in_hours(ahead)}, name="plume")
+    series = ColumnDataSource(data | {"x": days_of(leads), "lead": in_hours(leads)}, name="plume")
     on = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
     for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
@@ -246,13 +246,13 @@ def _plume(plumes: Field, ahead: NDArray[np.timedelta64], row: int, column: int)
 
 
 def in_words(time: np.datetime64) -> str:
-    """``2001-12-21 06 UTC``, with minutes where there are any."""
+    """Return a time as text, ``2001-12-21 06 UTC``, with minutes if they are not 0."""
     text = str(time.astype("datetime64[m]")).replace("T", " ")
     return f"{text.removesuffix(':00')} UTC"
 
 
 def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float) -> str:
-    """What of the forecast is not in the page."""
+    """Return sentences that say which part of the forecast is not in the page, and how speeds are rounded."""
     parts = []
     for name, axis in (("starts", chosen.starts), ("lead times", chosen.leads)):
         whole = scores.sizes["time" if name == "starts" else "prediction_timedelta"]
@@ -260,8 +260,8 @@ def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float) -> str:
             parts.append(f"{axis.size} of {whole} {name}")
     if chosen.columns.size > 1 and (stride := chosen.columns[1] - chosen.columns[0]) > 1:
         parts.append(f"one of {stride} by {stride} points of the grid")
-    said = f"To keep the page small, the maps show {' and '.join(parts)}. " if parts else ""
-    apart = chosen.plume_columns[1] - chosen.plume_columns[0] if chosen.plume_columns.size > 1 else 1
-    if apart > 1:
-        said += f"Places can be chosen {apart} points of the grid apart. "
-    return f"{said}Speeds are rounded to {unit:.2g} m/s."
+    text = f"To keep the page small, the maps show {' and '.join(parts)}. " if parts else ""
+    spacing = chosen.plume_columns[1] - chosen.plume_columns[0] if chosen.plume_columns.size > 1 else 1
+    if spacing > 1:
+        text += f"Places can be chosen {spacing} points of the grid apart. "
+    return f"{text}Speeds are rounded to {unit:.2g} m/s."

@@ -1,4 +1,4 @@
-"""The figures of scores, to be looked at in a browser: each says its values, units and intervals under the pointer."""
+"""Interactive figures of the scores for the report. Tooltips have values, units and intervals."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from wsdcast.report.figures import CURVES, METRICS, hours, probability_bins, som
 from wsdcast.report.panels import (
     FAINT,
     INK,
-    SAID,
+    TOOLTIP,
     Row,
     add_line,
     days_of,
-    found,
     hover,
     in_hours,
     lines_of,
-    mark_right,
+    mark_perfect,
+    metric_on_globe,
     panel,
     say_all,
 )
@@ -32,13 +32,13 @@ from wsdcast.verification.spectra import wavelength_of_wavenumber
 from wsdcast.verification.statistics import BOTH
 
 EQUATOR = float(wavelength_of_wavenumber(1))
-"""Length in km."""
+"""Length of the equator in km."""
 WAVELENGTHS = [round(number * 10.0**power) for power in range(5) for number in (1, 2, 5)]
-"""Of the ticks, km."""
+"""Positions of the ticks in km."""
 
 
 def with_interval(value: float, interval: Any, unit: str, digits: int = 3) -> str:
-    """``1.234 m/s [1.200, 1.300]``, without what is not known."""
+    """Return a value with its interval as text, ``1.234 m/s [1.200, 1.300]``. Parts that are None or NaN are left out."""
     if not np.isfinite(value):
         return "-"
     text = f"{value:.{digits}f} {unit}".strip()
@@ -47,7 +47,7 @@ def with_interval(value: float, interval: Any, unit: str, digits: int = 3) -> st
 
 
 def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.floating] | None:
-    """Low and high of a metric, (bound, ...), None if it has none."""
+    """Return the interval of a metric, (bound, ...); None if it has no interval."""
     name = f"{name}_interval"
     if name not in scores:
         return None
@@ -55,11 +55,11 @@ def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.float
 
 
 def score_curves(scores: xr.Dataset) -> Row:
-    """Fair CRPS, RMSE of the mean and spread/skill by lead time, both components together, with intervals."""
+    """Draw fair CRPS, RMSE of the mean and spread/skill with intervals against lead time, for both components together."""
     lines, figures = lines_of(scores["forecast"].values), []
     for metric in CURVES:
         label, unit = METRICS[metric]
-        if (field := found(scores, metric)) is None:
+        if (field := metric_on_globe(scores, metric)) is None:
             continue
         on, curves = panel(label, "lead time (days)", unit), []
         leads = field["prediction_timedelta"].values
@@ -76,51 +76,51 @@ def score_curves(scores: xr.Dataset) -> Row:
         say_all(on, curves, said)
         on.y_range.start = 0
         if metric == "spread_skill":
-            mark_right(on)
+            mark_perfect(on)
         figures.append(on)
     return Row(figures, lines)
 
 
 def rank_histograms(scores: xr.Dataset) -> Row:
-    """How often so many members are below the truth, at the first, a middle and the last lead time."""
+    """Draw rank histograms of u, v and speed at the first, a middle and the last lead time."""
     lines = dict(COMPONENTS.values())
-    field = found(scores.isel(forecast=0), "rank_histogram")
+    field = metric_on_globe(scores.isel(forecast=0), "rank_histogram")
     if field is None:
         return Row([], {})
     field = field.dropna("rank", how="all")
     field, figures = field * field.sizes["rank"], []
     for lead in some_leads(field):
-        here = field.isel(prediction_timedelta=lead)
-        on = panel(f"{hours(here)} h ahead", "members below the truth", "frequency / that of a flat one")
+        histogram = field.isel(prediction_timedelta=lead)
+        on = panel(f"{hours(histogram)} h ahead", "members below the truth", "frequency / that of a flat one")
         on.y_range, steps = Range1d(0, 1.1 * float(field.sel(variable=list(COMPONENTS)).max())), []
-        ranks = here["rank"].values
+        ranks = histogram["rank"].values
         said = [f"{rank} below" for rank in ranks]
         for variable, (name, (colour, dash)) in COMPONENTS.items():
-            values = here.sel(variable=variable).values
+            values = histogram.sel(variable=variable).values
             source = ColumnDataSource({"x": ranks, "y": values})
             on.step("x", "y", source=source, mode="center", line_color=colour, line_dash=dash, line_width=2)
-            steps.append(on.line("x", "y", source=source, line_alpha=0))  # steps do not feel the pointer
+            steps.append(on.line("x", "y", source=source, line_alpha=0))  # steps have no tooltips in Bokeh
             said = [f"{text}\n{name}: {value:.2f}" for text, value in zip(said, values, strict=True)]
         say_all(on, steps, said)
-        mark_right(on)
+        mark_perfect(on)
         figures.append(on)
     return Row(figures, lines)
 
 
 def reliability(scores: xr.Dataset) -> Row:
-    """Observed frequency against forecast probability that speed exceeds a threshold; dots grow with the area."""
-    field = found(scores.isel(forecast=0), "reliability")
+    """Draw observed frequency against the forecast probability that speed exceeds a threshold. Dots grow with the area."""
+    field = metric_on_globe(scores.isel(forecast=0), "reliability")
     if field is None:
         return Row([], {})
     looks = zip(THRESHOLDS, ("solid", "dashed", "dotdash"), strict=True)
     lines = {f"above {threshold:g} m/s": look for threshold, look in zip(field["threshold"].values, looks, strict=False)}
     figures = []
     for lead in some_leads(field):
-        here, dots = field.isel(prediction_timedelta=lead), []
-        on = panel(f"{hours(here)} h ahead", "forecast probability", "observed frequency", x_range=(-0.03, 1.03), y_range=(-0.03, 1.03))
+        at_lead, dots = field.isel(prediction_timedelta=lead), []
+        on = panel(f"{hours(at_lead)} h ahead", "forecast probability", "observed frequency", x_range=(-0.03, 1.03), y_range=(-0.03, 1.03))
         on.line([0, 1], [0, 1], line_color=INK)
-        for threshold, (name, (colour, dash)) in zip(here["threshold"].values, lines.items(), strict=False):
-            _, share, forecast, observed = probability_bins(here.sel(threshold=threshold))
+        for threshold, (name, (colour, dash)) in zip(at_lead["threshold"].values, lines.items(), strict=False):
+            _, share, forecast, observed = probability_bins(at_lead.sel(threshold=threshold))
             said = [
                 f"{name}: forecast {100 * x:.0f} %, observed {100 * y:.0f} %, {100 * part:.2g} % of the area"
                 for x, y, part in zip(forecast, observed, share, strict=True)
@@ -128,14 +128,17 @@ def reliability(scores: xr.Dataset) -> Row:
             source = ColumnDataSource({"x": forecast, "y": observed, "size": 4 + 12 * np.sqrt(share), "said": said})
             on.line("x", "y", source=source, line_color=colour, line_dash=dash)
             dots.append(on.scatter("x", "y", source=source, size="size", color=colour))
-        hover(on, dots, SAID)
+        hover(on, dots, TOOLTIP)
         figures.append(on)
     return Row(figures, lines)
 
 
 def spectrum_ratios(scores: xr.Dataset) -> Row:
-    """Ratio of the members' zonal power to the truth's by wavelength: curves at three lead times, and all lead times of each forecast."""
-    field = found(scores, "power_ratio")
+    """Draw the ratio of the members' zonal power to the truth's by wavelength.
+
+    The first panel has curves at three lead times. Further panels have all lead times of each forecast as colours.
+    """
+    field = metric_on_globe(scores, "power_ratio")
     if field is None:
         return Row([], {})
     field = field.sel(variable=BOTH).isel(wavenumber=slice(1, None))
@@ -143,22 +146,22 @@ def spectrum_ratios(scores: xr.Dataset) -> Row:
     on = _waves(f"{field['forecast'].values[0]}, three lead times", "power of members / truth", wavelength, y_axis_type="log")
     curves, lines, looks = [], dict[str, Look](), ((Viridis256[20], "solid"), (Viridis256[110], "dashed"), (Viridis256[190], "dotdash"))
     for lead, look in zip(some_leads(field), looks, strict=False):
-        here = field.isel(forecast=0, prediction_timedelta=lead)
-        lines[f"{hours(here)} h"] = look
+        ratios = field.isel(forecast=0, prediction_timedelta=lead)
+        lines[f"{hours(ratios)} h"] = look
         said = [
-            f"{hours(here)} h, {length:,.0f} km (wavenumber {wave}): {ratio:.2f}"
-            for length, wave, ratio in zip(wavelength, here["wavenumber"].values, here.values, strict=True)
+            f"{hours(ratios)} h, {length:,.0f} km (wavenumber {wave}): {ratio:.2f}"
+            for length, wave, ratio in zip(wavelength, ratios["wavenumber"].values, ratios.values, strict=True)
         ]
-        curves.append(add_line(on, look, {"x": wavelength, "y": here.values, "said": said}))
-    hover(on, curves, SAID)
-    mark_right(on)
+        curves.append(add_line(on, look, {"x": wavelength, "y": ratios.values, "said": said}))
+    hover(on, curves, TOOLTIP)
+    mark_perfect(on)
     on.add_layout(BoxAnnotation(bottom=0.8, top=1.2, fill_color=INK, fill_alpha=0.08, line_color=None, level="underlay"))
     shown = [str(name) for name in field["forecast"].values if name not in BASELINES]
     return Row([on, *(_by_wavelength_and_lead(field.sel(forecast=name)) for name in shown)], lines)
 
 
 def _waves(title: str, y_label: str, wavelength: NDArray[np.floating], **options: Any) -> Panel:
-    """A figure by wavelength, long waves first."""
+    """Return an empty figure with a logarithmic axis of wavelengths, the longest on the left."""
     on = panel(title, "wavelength at the equator (km)", y_label, x_axis_type="log", **options)
     on.x_range.flipped = True
     on.xaxis.ticker = FixedTicker(ticks=[tick for tick in WAVELENGTHS if wavelength.min() <= tick <= wavelength.max()])
@@ -167,9 +170,9 @@ def _waves(title: str, y_label: str, wavelength: NDArray[np.floating], **options
 
 
 def _by_wavelength_and_lead(field: xr.DataArray) -> Panel:
-    """Every lead time of one forecast (prediction_timedelta, wavenumber), as colours."""
+    """Draw the ratios of one forecast, (prediction_timedelta, wavenumber), as colours."""
     waves, leads = field["wavenumber"].values, days_of(field["prediction_timedelta"].values)
-    half = np.diff(leads, prepend=0).min() / 2  # the first is not at 0
+    half = np.diff(leads, prepend=0).min() / 2  # of the shortest step; 0 is prepended, since the first lead time is not 0
     lead, wave = (axis.ravel() for axis in np.meshgrid(leads, waves, indexing="ij"))
     data = {
         "left": EQUATOR / np.sqrt(wave * np.maximum(wave - 1, 0.5)),
@@ -182,7 +185,7 @@ def _by_wavelength_and_lead(field: xr.DataArray) -> Panel:
     colours = LinearColorMapper(interp_palette(RdBu[11], 101), low=0.5, high=1.5, nan_color=FAINT)
     on = _waves(f"{field['forecast'].values}, all lead times", "lead time (days)", EQUATOR / waves)
     colour = {"field": "ratio", "transform": colours}
-    cells = on.quad(source=source, fill_color=colour, line_color=colour, line_width=1)  # no gaps between them
+    cells = on.quad(source=source, fill_color=colour, line_color=colour, line_width=1)  # lines close the gaps between cells
     hover(on, [cells], "<div>@wave{0} waves round the globe<br>members / truth: <b>@ratio{0.00}</b></div>")
     on.y_range.range_padding = on.x_range.range_padding = 0
     on.add_layout(ColorBar(color_mapper=colours, width=8, ticker=FixedTicker(ticks=[0.5, 0.75, 1, 1.25, 1.5])), "right")

@@ -25,7 +25,7 @@ Lines = Sequence[NDArray[np.floating]]
 
 
 def wind_speed(wind: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Wind speed (..., latitude, longitude) of (..., channel, latitude, longitude)."""
+    """Return the wind speed (..., latitude, longitude) of wind (..., channel, latitude, longitude)."""
     return np.hypot(wind[..., 0, :, :], wind[..., 1, :, :])
 
 
@@ -39,23 +39,23 @@ def draw_map(
     colours: str = "viridis",
     lines: Lines = (),
 ) -> AxesImage:
-    """Draw (latitude, longitude) with north at the top and 0 E at the left edge, each cell where it is.
+    """Draw a field (latitude, longitude) with north at the top and 0 E at the left edge, each cell at its position.
 
     Args:
         axis: to draw on.
-        field, grid: what, and where.
-        title: above it.
-        low, high: ends of the scale of colours.
-        colours: a colour map of matplotlib.
+        field, grid: the values and their grid.
+        title: text above the map.
+        low, high: ends of the colour scale.
+        colours: name of a colour map of matplotlib.
         lines: coastlines to draw on top.
     """
     east, south = 180 / grid.longitude.size, (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2
-    # Half of a pole row lies beyond the pole, and is cut off.
+    # Half of a pole row lies beyond the pole. The limits of the axis cut it off.
     extent = (grid.longitude[0] - east, grid.longitude[-1] + east, grid.latitude[-1] - south, grid.latitude[0] + south)
     image = axis.imshow(field, extent=extent, vmin=low, vmax=high, cmap=colours, aspect="equal", interpolation="nearest")
-    # The left half of the first column is west of 0 E.
-    round_the_globe = [line - (turn, 0) for turn in (0, 360) for line in lines]
-    axis.add_collection(LineCollection(round_the_globe, colors="white", linewidths=0.5, alpha=0.8), autolim=False)
+    # The left half of the first column is west of 0 E, so coastlines are drawn once more 360 degrees to the west.
+    repeated_lines = [line - (turn, 0) for turn in (0, 360) for line in lines]
+    axis.add_collection(LineCollection(repeated_lines, colors="white", linewidths=0.5, alpha=0.8), autolim=False)
     axis.set(xlim=extent[:2], ylim=(-90, 90))
     axis.grid(False)
     axis.spines[:].set_visible(True)
@@ -67,13 +67,13 @@ def draw_map(
 
 @matplotlib.rc_context(LOOK)
 def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating] | None, grid: Grid, title: str, lines: Lines = ()) -> Figure:
-    """Wind speed of the truth, the ensemble mean, its spread and three members at one time.
+    """Draw the wind speed of the truth, of the ensemble mean and of three members, and the spread of speed, at one time.
 
     Args:
         members: (member, channel, latitude, longitude), m s-1.
-        truth: (channel, latitude, longitude), or None where it is not known yet.
+        truth: (channel, latitude, longitude), or None if it is not known yet.
         grid: of both.
-        title: above all.
+        title: text above all maps.
         lines: coastlines.
     """
     speeds = wind_speed(members)
@@ -84,16 +84,18 @@ def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating] | N
     top = float(np.quantile(next(iter(fields.values())) if truth is not None else speeds, 0.995))
     figure = Figure(figsize=(WIDTH, 3.7), layout=ConstrainedLayoutEngine(h_pad=0.08, compress=True))
     axes = figure.subplots(2, 3)
-    places = [axes[0, 0], axes[0, 1], *axes[1]] if truth is not None else [axes[0, 1], *axes[1]]
+    map_axes = [axes[0, 0], axes[0, 1], *axes[1]] if truth is not None else [axes[0, 1], *axes[1]]
     if truth is None:
         axes[0, 0].axis("off")
         axes[0, 0].text(0.5, 0.5, "no truth yet", ha="center", va="center", transform=axes[0, 0].transAxes)
-    for axis in places[len(fields) :]:
+    for axis in map_axes[len(fields) :]:
         axis.axis("off")
-    images = [draw_map(axis, field, grid, name, 0.0, top, lines=lines) for axis, (name, field) in zip(places, fields.items(), strict=False)]
-    of_spread = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()) or 1.0, "magma", lines)
+    images = [
+        draw_map(axis, field, grid, name, 0.0, top, lines=lines) for axis, (name, field) in zip(map_axes, fields.items(), strict=False)
+    ]
+    spread_image = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()) or 1.0, "magma", lines)
     bar: dict[str, Any] = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.05}
     figure.colorbar(images[0], ax=axes[:, :2], label="wind speed (m/s)", extend="max", **bar)
-    figure.colorbar(of_spread, ax=axes[:, 2], label="spread (m/s)", **bar | {"aspect": 15})
+    figure.colorbar(spread_image, ax=axes[:, 2], label="spread (m/s)", **bar | {"aspect": 15})
     figure.suptitle(title, fontsize=8)
     return figure

@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds everything it shows, and the library that shows it."""
+"""The report: one HTML file that contains all data and the plotting library."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } 
   h2, .legend { break-after: avoid; } .row > *, tr { break-inside: avoid; } .row > * { overflow: visible; }
 }
 """
-# Nothing is asked of any network, whatever is in the page; the library makes functions of its callbacks' text.
+# The page may not load anything from a network. 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
 
@@ -69,18 +69,18 @@ def write_report(
     *,
     on_earth: bool,
 ) -> None:
-    """Write the report of the first forecast in ``scores``, beside the others.
+    """Write the report of the first forecast in ``scores``, compared with the others.
 
     Args:
-        path: of the HTML file.
-        scores: as in ``scores.nc``; metrics that are missing or not a number are left out.
+        path: HTML file to write.
+        scores: contents of ``scores.nc``; metrics that are missing or NaN are left out.
         grid: of the fields.
-        fields: for each number of a start the members (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude,
-            longitude), m s-1, NaN where a member was stopped and where there is no truth; None if there are none.
+        fields: function from the position of an initial time to members (member, lead, channel, latitude, longitude) and truth (lead,
+            channel, latitude, longitude), m s-1, NaN where a member was stopped and where there is no truth; None if no fields were kept.
         title: of the page.
-        facts: what the scores are of, by name, for the header.
-        recipe: text of the recipe, shown at the end, if there is one.
-        on_earth: whether coastlines are those of the Earth.
+        facts: facts about the forecast for the header, by name.
+        recipe: text of the recipe, shown at the end; may be empty.
+        on_earth: whether to draw the coastlines of the Earth.
     """
     ours = html.escape(str(scores["forecast"].values[0]))
     parts: list[str | Sequence[UIElement]] = [
@@ -88,35 +88,36 @@ def write_report(
         "<h2>Scores by lead time</h2>",
         *_row(score_curves(scores), "scores"),
         "<p class=note>10 m wind, mean of both components, weighted by area, all starts; bands and brackets hold 95 % of bootstrap "
-        "samples of the start dates. Fair CRPS does not depend on the number of members. Spread over skill is right at 1.</p>",
+        "samples of the start dates. Fair CRPS does not depend on the number of members. Spread over skill should be 1.</p>",
         summary(scores),
         f"<details><summary>All lead times</summary>{by_lead(scores)}</details>",
         "<h2>Forecast and truth</h2>",
         *_maps(scores, grid, fields, on_earth),
         "<h2>Is it as uncertain as it says?</h2>",
         *_row(rank_histograms(scores), "rank histogram"),
-        "<p class=note>Where the truth ranks among the members: flat is right, high ends mean too little spread.</p>",
+        "<p class=note>Rank of the truth among the members. A reliable ensemble has a flat histogram; high ends show too little "
+        "spread.</p>",
         *_row(reliability(scores), "reliability"),
-        "<p class=note>Of the cells where strong wind was forecast with a probability, the share that had it: the diagonal is right; "
-        "larger dots are of more area.</p>",
+        "<p class=note>How often wind exceeded a threshold, by the forecast probability of it. A reliable forecast lies on the "
+        "diagonal. Larger dots stand for more area.</p>",
         "<h2>Does it look like wind?</h2>",
         *_row(spectrum_ratios(scores), "spectra"),
-        "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. 1 is right, the "
-        "band is 20 %; blue is too smooth, red too rough.</p>",
+        "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. It should "
+        "be 1; the grey band is from 0.8 to 1.2. Blue is too smooth, red too rough.</p>",
         "<h2>Where?</h2>",
         regions(scores),
         f"<p class=note>Fair CRPS and energy score of {ours} in m/s; below them the skill over climatology, 1 - score / score of "
-        "climatology. The energy score is of whole fields of the wind vector, which sees what is wrong between places.</p>",
+        "climatology. The energy score compares whole fields of the wind vector, so it also measures how points vary together.</p>",
         f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>" if recipe else "",
     ]
     models = [model for part in parts if not isinstance(part, str) for model in part]
     document = Document()
-    with document.models.freeze():  # looked through once, not for every figure
+    with document.models.freeze():  # so that Bokeh walks through the models once, not for every figure
         for model in models:
             document.add_root(model)
-    script, places = components(models)
-    place = iter(places)
-    body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(place)}</div>" for _ in part) for part in parts)
+    script, figure_tags = components(models)
+    tags = iter(figure_tags)
+    body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(tags)}</div>" for _ in part) for part in parts)
     head = (
         f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{POLICY}">'
         f"<meta name=viewport content='width=device-width, initial-scale=1'><title>{html.escape(title)}</title>"
@@ -131,30 +132,30 @@ def _facts(facts: Mapping[str, str]) -> str:
     return "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(fact)}</dd></div>" for name, fact in facts.items())
 
 
-def _row(row: Row, what: str) -> list[str | Sequence[UIElement]]:
-    """Figures side by side below the names of their lines."""
+def _row(row: Row, content: str) -> list[str | Sequence[UIElement]]:
+    """Return the legend of the figures and below it the figures side by side; without figures, a note that there is no ``content``."""
     if not row.figures:
-        return [f"<p class=note>These scores have no {what}.</p>"]
+        return [f"<p class=note>These scores have no {content}.</p>"]
     return [row.legend() if row.lines else "", "<div class=row>", row.figures, "</div>"]
 
 
 def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool) -> list[str | Sequence[UIElement]]:
     if fields is None:
         return ["<p class=note>No maps: the fields of this forecast were not kept.</p>"]
-    made = forecast_maps(scores, grid, fields, on_earth)
+    maps = forecast_maps(scores, grid, fields, on_earth)
     return [
         "<section><div class=controls>",
-        made.controls,
+        maps.controls,
         "</div>",
-        *_row(made.maps, ""),
+        *_row(maps.maps, ""),
         "<p class=note>Wind speed 10 m above the ground. Choose a place on any map to see the ensemble there:</p>",
-        *_row(made.plume, ""),
-        f"</section><p class=note>The dark band holds half of the members, the light one 80 %. {html.escape(made.left_out)}</p>",
+        *_row(maps.plume, ""),
+        f"</section><p class=note>The dark band holds half of the members, the light one 80 %. {html.escape(maps.left_out)}</p>",
     ]
 
 
 def picture(figure: Figure, alternative: str) -> str:
-    """A figure as an image inside the page."""
+    """Return a figure as an image tag that contains the image (PNG)."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -1,4 +1,4 @@
-"""How the interactive figures look: one style for all, and names of lines beside them instead of inside."""
+"""Building blocks of the interactive figures: one style for all panels, and legends above the panels instead of inside."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ FONT = "system-ui, sans-serif"
 INK, FAINT = "#1f2937", "#e5e7eb"
 DASHES = {"solid": "", "dashed": "6 3", "dotted": "2 3", "dotdash": "2 3 6 3"}
 
-SAID = "<div style='white-space: pre-line'>@said</div>"
-"""What is shown under the pointer where a column has it in words."""
+TOOLTIP = "<div style='white-space: pre-line'>@said</div>"
+"""Tooltip that shows the text of the column ``said``."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Figures side by side, and the lines that they share by name."""
+    """Figures side by side, and the names and looks of the lines that they share."""
 
     figures: Sequence[Panel]
     lines: dict[str, Look]
 
     def legend(self) -> str:
-        """The names beside pieces of their lines, as HTML."""
+        """Return the legend as HTML: each name next to a piece of its line."""
         items = (
             f'<span><svg width=28 height=8><line x1=0 x2=28 y1=4 y2=4 stroke="{colour}" stroke-width=2 stroke-dasharray="{DASHES[dash]}"/>'
             f"</svg> {html.escape(name)}</span>"
@@ -42,47 +42,53 @@ class Row:
 
 
 def lines_of(forecasts: Iterable[Any]) -> dict[str, Look]:
-    """A line for each forecast: the reported one, which is the first, the well-known ones, and others."""
-    spare, found = cycle([(PURPLE, "solid"), (ORANGE, "dashed"), (SKY, "dotdash"), (INK, "dotted")]), dict[str, Look]()
+    """Return the look of each forecast's line. The first forecast is the one that the report is about.
+
+    Names that have no look of their own in :data:`FORECASTS` get a spare one.
+    """
+    spare, looks = cycle([(PURPLE, "solid"), (ORANGE, "dashed"), (SKY, "dotdash"), (INK, "dotted")]), dict[str, Look]()
     for name in map(str, forecasts):
-        colour, dash = FORECASTS.get(name) or (next(spare) if found else FORECASTS["wsdcast"])
-        found[name] = colour, "dotted" if dash == "sparse" else dash  # which Bokeh does not have
-    return found
+        colour, dash = FORECASTS.get(name) or (next(spare) if looks else FORECASTS["wsdcast"])
+        looks[name] = colour, "dotted" if dash == "sparse" else dash  # Bokeh has no sparse dots
+    return looks
 
 
 def in_hours(leads: NDArray[np.timedelta64]) -> list[str]:
-    """Lead times in words."""
+    """Return lead times as text, such as ``24 h``."""
     return [f"{hours:g} h" for hours in leads / np.timedelta64(1, "h")]
 
 
 def panel(title: str, x_label: str, y_label: str, **options: Any) -> Panel:
-    """An empty figure as wide as its place on the page; tools appear when the pointer is on it, none takes a phone's scrolling."""
-    about: dict[str, Any] = {
+    """Return an empty figure that is as wide as its column of the page.
+
+    Tools appear while the pointer is over it. No tool is active on dragging, so that a phone can scroll the page.
+    """
+    settings: dict[str, Any] = {
         "sizing_mode": "stretch_width",
         "height": 280,
         "min_width": 200,
         "tools": "box_zoom,reset,save",
         "toolbar_location": "above",
     } | options
-    made = Panel(title=title, x_axis_label=x_label or None, y_axis_label=y_label or None, active_drag=None, **about)
-    made.toolbar.autohide, made.toolbar.logo = True, None
-    made.outline_line_color = None
-    made.axis.axis_label_text_font = made.axis.major_label_text_font = made.title.text_font = FONT
-    made.axis.axis_label_text_font_style, made.axis.axis_label_text_font_size = "normal", "12px"
-    made.axis.axis_label_text_color = made.axis.major_label_text_color = made.title.text_color = INK
-    made.axis.axis_line_color = made.axis.major_tick_line_color = "#9ca3af"
-    made.axis.minor_tick_line_color, made.grid.grid_line_color = None, FAINT
-    made.title.text_font_size, made.title.text_font_style = "13px", "bold"
-    return made
+    on = Panel(title=title, x_axis_label=x_label or None, y_axis_label=y_label or None, active_drag=None, **settings)
+    on.toolbar.autohide, on.toolbar.logo = True, None
+    on.outline_line_color = None
+    on.axis.axis_label_text_font = on.axis.major_label_text_font = on.title.text_font = FONT
+    on.axis.axis_label_text_font_style, on.axis.axis_label_text_font_size = "normal", "12px"
+    on.axis.axis_label_text_color = on.axis.major_label_text_color = on.title.text_color = INK
+    on.axis.axis_line_color = on.axis.major_tick_line_color = "#9ca3af"
+    on.axis.minor_tick_line_color, on.grid.grid_line_color = None, FAINT
+    on.title.text_font_size, on.title.text_font_style = "13px", "bold"
+    return on
 
 
 def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
-    """Draw ``y`` over ``x`` with the band from ``low`` to ``high`` if it has one; returns the line.
+    """Draw ``y`` against ``x``, with a band from ``low`` to ``high`` if the data have these columns, and return the line.
 
     Args:
         on: the figure.
         line: colour and dash.
-        data: columns.
+        data: columns by name.
     """
     colour, dash = line
     source = ColumnDataSource(data)
@@ -93,36 +99,36 @@ def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
 
 
 def hover(on: Panel, over: Sequence[GlyphRenderer], tooltips: Any, **options: Any) -> None:
-    """Say what is under the pointer.
+    """Add tooltips to a figure.
 
     Args:
         on: the figure.
-        over: what is asked.
-        tooltips, options: as Bokeh has them.
+        over: the glyphs that have tooltips.
+        tooltips, options: arguments of Bokeh's ``HoverTool``.
     """
     on.add_tools(HoverTool(renderers=list(over), tooltips=tooltips, visible=False, **{"line_policy": "nearest"} | options))
 
 
 def say_all(on: Panel, curves: Sequence[GlyphRenderer], said: Sequence[str]) -> None:
-    """Say of all curves at once what there is to say where the pointer is.
+    """Add one tooltip for all curves of a figure, at the position of the pointer along the x axis.
 
     Args:
         on: the figure.
-        curves: over the same axis; none, and nothing is said.
-        said: at each of their points.
+        curves: curves with the same x; without any, no tooltip is added.
+        said: text of the tooltip at each x.
     """
     for first in curves[:1]:
         first.data_source.data["said"] = said
-        hover(on, [first], SAID, mode="vline")
+        hover(on, [first], TOOLTIP, mode="vline")
 
 
-def mark_right(on: Panel) -> None:
-    """The line of a perfect forecast."""
+def mark_perfect(on: Panel) -> None:
+    """Draw the line at 1, on which a perfect forecast would lie."""
     on.add_layout(Span(location=1, dimension="width", line_color=INK, line_width=1, level="underlay"))
 
 
-def found(scores: xr.Dataset, name: str) -> xr.DataArray | None:
-    """A metric over the globe, for both components where it has variables; None if it is missing or not a number anywhere."""
+def metric_on_globe(scores: xr.Dataset, name: str) -> xr.DataArray | None:
+    """Return a metric for the globe; None if it is missing or NaN everywhere."""
     if name not in scores:
         return None
     field = scores[name].sel(region="globe") if "region" in scores[name].dims else scores[name]
@@ -130,5 +136,5 @@ def found(scores: xr.Dataset, name: str) -> xr.DataArray | None:
 
 
 def days_of(leads: NDArray[np.timedelta64]) -> NDArray[np.float64]:
-    """Lead times in days."""
+    """Return lead times in days."""
     return leads / np.timedelta64(1, "D")

@@ -1,4 +1,4 @@
-"""The forecast at a place: how the ensemble fans out with lead time."""
+"""Figure of the ensemble at one place: quantiles of wind speed by lead time."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from wsdcast.report.style import BLUE, LOOK, WIDTH
 
 
 def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, float]:
-    """Row and column of the grid point nearest to a place on the sphere, and how far it is, km."""
+    """Return row and column of the grid point that is nearest to a place on the sphere, and its distance in km."""
     rows, columns = np.deg2rad(grid.latitude)[:, None], np.deg2rad(grid.longitude)[None, :]
-    at, east = np.deg2rad(latitude), np.deg2rad(longitude)
-    # Half the square of the chord, which is exact where the angle's cosine would be lost in rounding.
-    versine = np.sin((rows - at) / 2) ** 2 + np.cos(rows) * np.cos(at) * np.sin((columns - east) / 2) ** 2
-    row, column = np.unravel_index(versine.argmin(), grid.shape)
-    return int(row), int(column), float(2 * EARTH_RADIUS / 1000 * np.arcsin(np.sqrt(versine.min())))
+    row_angle, column_angle = np.deg2rad(latitude), np.deg2rad(longitude)
+    # The haversine of the distance. Its cosine would lose small distances to rounding.
+    haversine = np.sin((rows - row_angle) / 2) ** 2 + np.cos(rows) * np.cos(row_angle) * np.sin((columns - column_angle) / 2) ** 2
+    row, column = np.unravel_index(haversine.argmin(), grid.shape)
+    return int(row), int(column), float(2 * EARTH_RADIUS / 1000 * np.arcsin(np.sqrt(haversine.min())))
 
 
 def place(latitude: float, longitude: float) -> str:
-    """Coordinates as they are written: 52.5°N 13.4°E."""
+    """Return coordinates as text: 52.5°N 13.4°E."""
     east = (longitude + 180) % 360 - 180
     return f"{abs(latitude):.6g}°{'N' if latitude >= 0 else 'S'} {abs(east):.6g}°{'E' if east >= 0 else 'W'}"
 
 
 @matplotlib.rc_context(LOOK)
 def plume(bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], title: str) -> Figure:
-    """Bands of quantiles of wind speed against lead time, and the truth.
+    """Draw bands of quantiles of wind speed against lead time, and the truth.
 
     Args:
-        bands: :data:`QUANTILES` over the members, (quantile, lead), m s-1.
+        bands: wind speed at the :data:`QUANTILES` of the members, (quantile, lead), m s-1.
         truth: (lead,), m s-1, NaN where it is not known.
-        leads: (lead,).
-        title: above it.
+        leads: lead times (lead,).
+        title: text above the figure.
     """
     days = leads / np.timedelta64(1, "D")
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")

@@ -1,4 +1,7 @@
-"""What of the forecasts goes into the report: as many starts, lead times and points as a fixed number of bytes holds, one byte a value."""
+"""The fields that the report shows, one byte per value.
+
+The page has a fixed size, so only as many initial times, lead times and points are chosen as fit.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,22 @@ Field = NDArray[np.floating]
 Fields = Callable[[int], tuple[Field, Field]]
 
 MAP_BYTES, PLUME_BYTES = 1_900_000, 450_000
-"""What maps and plumes may take, before a third is added by writing bytes as text; the plotting library takes 1.65 MB of the page."""
-EACH = 80
-"""Bytes that a map costs beside its values."""
+"""Largest sizes of all maps and of all plumes in bytes. Written as text they take a third more. The plotting library takes 1.65 MB."""
+MAP_OVERHEAD = 80
+"""Bytes that a map takes in addition to its values."""
 MAP_POINTS = 8192
-"""That a map has at most; more are not seen on a page."""
+"""Largest number of points of a map. More could not be seen on the page."""
 MEMBERS = 3
-"""With a map of their own."""
+"""Number of members that have a map of their own."""
 PLUME = ("truth", *(f"q{100 * share:.0f}" for share in QUANTILES))
+"""Names of the lines of a plume."""
 NONE = 255
-"""The byte of what is not known; others are multiples of a unit of speed."""
+"""The byte that stands for a missing value. The others are multiples of a unit of speed."""
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Positions of what is shown, of starts, of lead times, of rows and columns of maps and of the points with a plume."""
+    """Positions of the initial times and lead times that are shown, of the rows and columns of maps, and of those of plumes."""
 
     starts: NDArray[np.intp]
     leads: NDArray[np.intp]
@@ -43,11 +47,11 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Wind speed of what is shown, m s-1, NaN where not known.
+    """Wind speeds that are shown, m s-1, NaN where they are not known.
 
     Attributes:
-        maps: (start and lead, row, column) by name: truth, mean, and with several members spread and member1 to member3.
-        plumes: the truth and the quantiles over members at each point, (start, row, column, series, lead), series as in :data:`PLUME`.
+        maps: by name, (initial time and lead time, row, column): truth and mean; with several members also spread and member1 to member3.
+        plumes: truth and quantiles of the members at each point, (time, row, column, series, lead), with the series of :data:`PLUME`.
     """
 
     maps: dict[str, Field]
@@ -55,43 +59,46 @@ class Speeds:
 
 
 def choose(starts: int, leads: int, grid: Grid) -> Chosen:
-    """What fits. A map has every so many points that there are no more of them than are seen. If not all starts and lead times fit, there
-    are four lead times to a start, as far as there are. Plumes are at as many points as there is room for.
+    """Return the positions that fit in the page.
+
+    A map has a regular subset of at most about :data:`MAP_POINTS` points. If not all maps fit, initial times and lead times are left out
+    such that there remain about four times as many lead times as initial times, if there are that many. Plumes are at a regular subset of
+    points, as many as fit.
 
     Args:
-        starts, leads: how many there are.
+        starts, leads: number of initial times and of lead times.
         grid: of the fields.
     """
     rows, columns = _every(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid)
-    pairs = MAP_BYTES // ((3 + MEMBERS) * (rows.size * columns.size + EACH))
+    pairs = MAP_BYTES // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD))
     kept_starts, kept_leads = starts, leads
     while kept_starts * kept_leads > pairs:
         if kept_leads > 4 * kept_starts or kept_starts == 1:
             kept_leads -= 1
         else:
             kept_starts -= 1
-    chosen_leads = np.arange(leads)[::-1][:: -(-leads // kept_leads)][::-1]  # equally far apart, to the last
+    chosen_leads = np.arange(leads)[::-1][:: -(-leads // kept_leads)][::-1]  # equally spaced, and the last one is among them
     chosen_starts = np.linspace(0, starts - 1, min(starts, pairs // chosen_leads.size)).round().astype(int)
     points = PLUME_BYTES // (len(PLUME) * chosen_starts.size * chosen_leads.size)
-    apart = 1
-    while np.prod([axis.size for axis in _every(apart, grid)]) > points:
-        apart += 1
-    return Chosen(chosen_starts, chosen_leads, rows, columns, *_every(apart, grid))
+    stride = 1
+    while np.prod([axis.size for axis in _every(stride, grid)]) > points:
+        stride += 1
+    return Chosen(chosen_starts, chosen_leads, rows, columns, *_every(stride, grid))
 
 
 def _every(stride: int, grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Positions of rows and columns so many apart, as far from the one pole as from the other."""
+    """Return every ``stride``-th row and column. The rows are about equally far from both poles."""
     rows, columns = grid.shape
     return np.arange((rows - 1) % stride // 2, rows, stride), np.arange(0, columns, stride)
 
 
 def read_speeds(fields: Fields, chosen: Chosen) -> Speeds:
-    """The chosen speeds, one start in memory at a time. Members that were stopped do not count.
+    """Return the chosen wind speeds. One initial time is in memory at a time. Members that were stopped are left out.
 
     Args:
-        fields: for each number of a start the members (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude,
-            longitude), m s-1; NaN where a member was stopped and where there is no truth.
-        chosen: which.
+        fields: function from the position of an initial time to members (member, lead, channel, latitude, longitude) and truth (lead,
+            channel, latitude, longitude), m s-1; NaN where a member was stopped and where there is no truth.
+        chosen: positions that are shown.
     """
     maps: dict[str, list[Field]] = {}
     plumes = np.full((chosen.starts.size, *_plume_shape(chosen)), np.nan, dtype=np.float32)
@@ -106,45 +113,45 @@ def _plume_shape(chosen: Chosen) -> tuple[int, ...]:
 
 
 def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field) -> list[tuple[str, Field]]:
-    """Names and maps of each lead time; fills the plumes."""
-    alive = np.flatnonzero(_without_gaps(members))
-    here, there = np.ix_(chosen.rows, chosen.columns), np.ix_(chosen.plume_rows, chosen.plume_columns)
-    none = np.full(truth.shape[-2:], np.nan)
+    """Return name and map of each field of one initial time, by lead time, and write its plumes into ``plume``."""
+    complete = np.flatnonzero(_without_gaps(members))
+    map_points, plume_points = np.ix_(chosen.rows, chosen.columns), np.ix_(chosen.plume_rows, chosen.plume_columns)
+    missing = np.full(truth.shape[-2:], np.nan)
     maps = []
     for number, lead in enumerate(chosen.leads):
-        true, speeds = wind_speed(truth[lead]), wind_speed(members[alive, lead])
-        whole = {"truth": true, "mean": speeds.mean(axis=0) if alive.size else none}
+        true, speeds = wind_speed(truth[lead]), wind_speed(members[complete, lead])
+        by_name = {"truth": true, "mean": speeds.mean(axis=0) if complete.size else missing}
         if len(members) > 1:
-            whole["spread"] = speeds.std(axis=0, ddof=1) if alive.size > 1 else none
-            whole |= {
-                f"member{member + 1}": speeds[member] if member < alive.size else none for member in range(min(MEMBERS, len(members)))
+            by_name["spread"] = speeds.std(axis=0, ddof=1) if complete.size > 1 else missing
+            by_name |= {
+                f"member{member + 1}": speeds[member] if member < complete.size else missing for member in range(min(MEMBERS, len(members)))
             }
-        maps += [(name, field[here]) for name, field in whole.items()]
-        plume[..., 0, number] = true[there]
-        if alive.size:
-            plume[..., 1:, number] = np.moveaxis(np.quantile(speeds[:, there[0], there[1]], QUANTILES, axis=0), 0, -1)
+        maps += [(name, field[map_points]) for name, field in by_name.items()]
+        plume[..., 0, number] = true[plume_points]
+        if complete.size:
+            plume[..., 1:, number] = np.moveaxis(np.quantile(speeds[:, plume_points[0], plume_points[1]], QUANTILES, axis=0), 0, -1)
     return maps
 
 
 def _without_gaps(members: Field) -> NDArray[np.bool_]:
-    """Which members have values at all points and lead times at which any of the points' values is there: outside of a region, none is."""
-    there = np.isfinite(members).all(axis=2)
-    nowhere = ~np.any(there, axis=(0, 1))
-    return np.asarray(np.all(there | nowhere, axis=(1, 2, 3)) & (not nowhere.all()))
+    """Return which members have no gap, (member,). Points at which no member ever has a value, as outside a region, are no gaps."""
+    present = np.isfinite(members).all(axis=2)
+    nowhere = ~np.any(present, axis=(0, 1))
+    return np.asarray(np.all(present | nowhere, axis=(1, 2, 3)) & (not nowhere.all()))
 
 
 def unit_of(speeds: Field) -> float:
-    """The speed of one step, so that the largest is the last that a byte holds."""
+    """Return the speed that one step of a byte stands for, such that the largest speed is the largest byte below :data:`NONE`."""
     finite = speeds[np.isfinite(speeds)]
     return float(finite.max(initial=0)) / (NONE - 1) or 1.0
 
 
 def units_of(maps: dict[str, Field]) -> dict[str, float]:
-    """The unit of each map: one for all speeds, another for the spread."""
-    of_speed = unit_of(np.stack([field for name, field in maps.items() if name != "spread"]))
-    return {name: unit_of(field) if name == "spread" else of_speed for name, field in maps.items()}
+    """Return the unit of each map: one for all speeds, another for the spread."""
+    speed_unit = unit_of(np.stack([field for name, field in maps.items() if name != "spread"]))
+    return {name: unit_of(field) if name == "spread" else speed_unit for name, field in maps.items()}
 
 
 def as_bytes(speeds: Field, unit: float) -> NDArray[np.uint8]:
-    """Speeds as multiples of a unit, :data:`NONE` where not known."""
+    """Return speeds as multiples of a unit, and :data:`NONE` where they are not known."""
     return np.where(np.isfinite(speeds), np.rint(np.nan_to_num(speeds, posinf=0, neginf=0) / unit), NONE).astype(np.uint8)

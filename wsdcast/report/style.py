@@ -1,4 +1,4 @@
-"""How figures look, and how they become files: readable in print at their size, and the same bytes from the same numbers."""
+"""The look of all figures, and how they are saved: readable in print, and equal bytes for equal numbers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.runs.names import MOMENTS_ALONE
 
-# Pictures are written to files; no window is ever opened.
+# Figures are only written to files; no window is opened.
 matplotlib.use("Agg")
 
 WIDTH = 7.2
-"""Inches: both columns of a page."""
+"""Width in inches, for both columns of a page."""
 DPI = 300
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -36,12 +36,12 @@ LOOK: Any = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
 }
-"""Settings under which all figures are drawn; their type would be the list of all that matplotlib has."""
+"""Settings of matplotlib for all figures. Typed as Any, since matplotlib's own type lists every key."""
 
-# Text stays text, in fonts that are embedded; names inside an SVG are not drawn by chance.
+# Text stays text, in embedded fonts. A fixed salt makes the identifiers in an SVG reproducible.
 _FILES: Any = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "wsdcast"}
 
-# Okabe and Ito's, which the colour-blind tell apart, darkest first.
+# The colours of Okabe and Ito, which the colour-blind can tell apart, the darkest first, and a grey.
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b7280"
 
 Look = tuple[str, str]
@@ -62,7 +62,7 @@ COMPONENTS: dict[str, tuple[str, Look]] = {
 }
 """Label and look of each component of the wind."""
 THRESHOLDS = (BLUE, VERMILION, GREY)
-"""Colours of thresholds of wind speed, in order."""
+"""Colours of the thresholds of wind speed, in their order."""
 PRIORS = {
     "warm": "#0b6e99",
     "standard": "#b91c1c",
@@ -82,23 +82,26 @@ LINE_STYLES: dict[str, Any] = {
     "sparse": (0, (1, 3)),
     "spare": (0, (4, 1, 1, 1)),
 }
-"""What matplotlib calls them."""
+"""Names of the line styles in matplotlib."""
 BASELINES = ("persistence", "climatology", "probabilistic climatology", "climatological mean")
-"""Forecasts that nobody made."""
+"""Names of the baselines that consist of states of the record."""
 
 
 def looks(forecasts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour and style of the line of each forecast, the judged one first; names without a colour of their own take the spare ones."""
+    """Return the colour and style of the line of each forecast; the first one is the one that is judged.
+
+    Names that have no colour of their own in :data:`FORECASTS` get a spare one.
+    """
     spare = cycle([PURPLE, SKY, ORANGE, "black"])
-    found: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
     for name in map(str, forecasts):
-        colour, style = FORECASTS.get(name) or ((next(spare), "spare") if found else FORECASTS["wsdcast"])
-        found[name] = {"color": colour, "linestyle": LINE_STYLES[style]}
-    return found
+        colour, style = FORECASTS.get(name) or ((next(spare), "spare") if result else FORECASTS["wsdcast"])
+        result[name] = {"color": colour, "linestyle": LINE_STYLES[style]}
+    return result
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the suffix is one of :data:`FORMATS`. No date goes into the file."""
+    """Write a figure to a file with one of the suffixes :data:`FORMATS`. The file contains no date."""
     dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
     with matplotlib.rc_context(_FILES):
         figure.savefig(path, dpi=DPI, metadata=dates.get(path.suffix.lower()))

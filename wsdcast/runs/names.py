@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
-PREDICTIONS, STATISTICS = "predictions", "statistics"
+PREDICTIONS = "predictions"
 FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
 SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
 STUDY, STUDY_PAGE = "study.nc", "study.html"
@@ -33,17 +33,13 @@ SolverName = Literal[
     "ab4",
     "dpm2",
     "dpm3",
-    "dpm3-v3",
     "explicit_adams",
     "implicit_adams",
     "sde1",
     "sde2",
 ]
 """Solvers; ``auto`` chooses one with its grid. The others are functions of :mod:`wsdcast.warmstart.solvers` or
-:mod:`wsdcast.warmstart.dpm` of the same name, or :data:`EMPIRICAL` and :data:`TORCHDIFFEQ`."""
-
-EMPIRICAL: SolverName = "dpm3-v3"
-"""DPM-Solver-v3 of order 3, which needs statistics of the model."""
+:mod:`wsdcast.warmstart.dpm` of the same name, or :data:`TORCHDIFFEQ`."""
 
 TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 """Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""

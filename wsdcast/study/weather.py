@@ -34,7 +34,6 @@ from wsdcast.runs.names import (
 )
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import evaluate
-from wsdcast.study.statistics import study_statistics
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, named_variant, variant_of
@@ -43,7 +42,7 @@ from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import moments_sampler_of, required_statistics, sampler_of
+from wsdcast.weather.samplers import moments_sampler_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
 
@@ -207,10 +206,8 @@ def _evaluated(
             rollout__nfe=setting.nfe,
             rollout__momentum=momentum,
         )
-        if sampled.rollout.needs_statistics:
-            study_statistics(sampled, place, moments=moments)
         draws = sampled.rollout.draws
-        sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, place))
+        sampler = sampler_of(networks, sampled.rollout)
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
         sampler = moments_sampler_of(networks)

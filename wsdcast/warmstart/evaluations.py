@@ -11,35 +11,29 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import EMPIRICAL, STOCHASTIC, TORCHDIFFEQ, GridName, PathName, SolverName
+from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, GridName, PathName, SolverName
 from wsdcast.warmstart import dpm, solvers, stochastic, times
-from wsdcast.warmstart.dpm import SolverStatistics, dpm_solver_v3
 from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, adams_bashforth, unwatched
 
 NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
 SOLVERS: dict[str, WatchableSolver] = {
-    name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (EMPIRICAL, *TORCHDIFFEQ, *STOCHASTIC)
+    name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (*TORCHDIFFEQ, *STOCHASTIC)
 }
 GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
 
 
-def solver(name: str, momentum: float = 1.0, statistics: SolverStatistics | None = None) -> WatchableSolver:
+def solver(name: str, momentum: float = 1.0) -> WatchableSolver:
     """Return the solver with this name.
 
     Args:
         name: one of :data:`NAMES`.
         momentum: the momentum of an Adams-Bashforth method; it must be 1 for other solvers.
-        statistics: the statistics of the model, which DPM-Solver-v3 needs.
 
     Raises:
-        UserError: if no solver has this name, if a solver without momentum is given one, or if DPM-Solver-v3 is given no statistics.
+        UserError: if no solver has this name, or if a solver without momentum is given one.
     """
     if momentum != 1 and not name.startswith("ab"):
         raise UserError(f"solver {name} has no momentum; ab2, ab3 and ab4 have")
-    if name == EMPIRICAL:
-        if statistics is None:
-            raise UserError(f"solver {name} needs statistics of the generator; run `wsdcast study statistics` first")
-        return partial(dpm_solver_v3, statistics, 3)
     if name in TORCHDIFFEQ:
         return partial(_torchdiffeq, name)
     if name in STOCHASTIC:
@@ -74,8 +68,6 @@ def draws(name: str, steps: int) -> int:
 @cache
 def evaluations(name: str, steps: int) -> int:
     """Return how often a solver evaluates the velocity in this number of steps, counted on a problem with one number."""
-    if name == EMPIRICAL:
-        return steps
     counted = Counted(lambda x, t: 0 * x)
     solver(name)(counted, torch.zeros(1, draws(name, steps)), times.uniform(steps))
     return counted.calls
@@ -117,5 +109,5 @@ def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = 
     steps_for(solver, nfe)
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":
         raise UserError(f"solver {solver}: assumes equal steps; use it with uniform times, not {grid_in_time}")
-    if solver in (EMPIRICAL, *STOCHASTIC) and path != "straight":
+    if solver in STOCHASTIC and path != "straight":
         raise UserError(f"solver {solver}: works on the straight path only, not on the path {path}")

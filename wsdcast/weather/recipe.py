@@ -11,14 +11,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 
 from wsdcast.runs.names import (
     ANALYSIS,
-    EMPIRICAL,
     FORECAST,
     GENERATOR,
     MOMENTS,
     MOMENTS_FORECAST,
     PREDICTIONS,
     SCORES,
-    STATISTICS,
     STUDY,
     WITHOUT_NETWORK,
     GridName,
@@ -194,11 +192,6 @@ class Rollout(Section):
         return draws(self.solver, self.nfe)
 
     @property
-    def needs_statistics(self) -> bool:
-        """Whether the solver needs statistics of the generator (:class:`wsdcast.warmstart.dpm.SolverStatistics`)."""
-        return self.solver == EMPIRICAL
-
-    @property
     def steps(self) -> int:
         """Length of the forecast in steps of 6 h."""
         return _steps(self.days)
@@ -209,7 +202,6 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MOMENTS: (("data", "seed", "forcings", "moments"), (ANALYSIS,)),
     PREDICTIONS: (("data", "seed", "forcings", "moments"), (MOMENTS,)),
     GENERATOR: (("data", "seed", "forcings", "moments", "generator"), (ANALYSIS,)),
-    STATISTICS: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
     FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
     MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
@@ -245,8 +237,6 @@ class Recipe(Experiment):
         """The artefacts that ``artefact`` is made from."""
         if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
             return (GENERATOR,)
-        if artefact == FORECAST and self.rollout.needs_statistics:
-            return (GENERATOR, STATISTICS)
         return ARTEFACTS[artefact][1]
 
 

@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import xarray as xr
-from safetensors.torch import load_file
 
-from wsdcast.runs import devices
 from wsdcast.runs.artefact import read_stamp, require
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STATISTICS, STUDY, TORCHDIFFEQ
+from wsdcast.runs.names import STUDY, TORCHDIFFEQ
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
-from wsdcast.warmstart.dpm import SolverStatistics
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
@@ -25,21 +21,20 @@ CRPS_TOLERANCE = 1.01
 """Settings whose CRPS is within this factor of the lowest count as equally good."""
 
 
-def sampler_of(networks: Trained, settings: Rollout, statistics: SolverStatistics | None = None, *, deterministic: bool = False) -> Sampler:
+def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = False) -> Sampler:
     """The sampler of Algorithm 2 with the settings of a recipe. On a GPU it is accelerated.
 
     Args:
         networks: generator and moments.
         settings: the rollout section of the recipe.
-        statistics: statistics of the generator, for DPM-Solver-v3.
         deterministic: on a GPU, compute in float32 and give the same bits every time.
 
     Raises:
-        UserError: if the solver cannot take exactly ``nfe`` evaluations, cannot use this grid, or lacks statistics.
+        UserError: if the solver cannot take exactly ``nfe`` evaluations, or cannot use this grid.
     """
     require_possible(settings.solver, settings.grid_in_time, settings.nfe, networks.path.name)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
-    solve = solver(settings.solver, settings.momentum, statistics)
+    solve = solver(settings.solver, settings.momentum)
     sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve, networks.path)
     # torchdiffeq's methods read the error on the host, and a user's model may read something there too. A CUDA graph cannot record that.
     recorded = networks.ours and settings.solver not in TORCHDIFFEQ
@@ -50,25 +45,6 @@ def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sam
     """The sampler of the moments model alone, a baseline without spatial structure. On a GPU it is accelerated."""
     sampler = moments_sampler(moments_alone(networks.moments))
     return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)
-
-
-def required_statistics(recipe: Recipe, directory: Path) -> SolverStatistics | None:
-    """The statistics of the generator that DPM-Solver-v3 needs; None for any other solver.
-
-    Raises:
-        UserError: if they are missing, or were estimated for another generator or another warmth.
-    """
-    if not recipe.rollout.needs_statistics:
-        return None
-    file = require(recipe, directory, STATISTICS, "study statistics") / "statistics.safetensors"
-    try:
-        fields = {name: field.to(devices.device()) for name, field in load_file(file).items()}
-        warmth, statistics = fields.pop("warmth").item(), SolverStatistics(**fields)
-    except (OSError, TypeError, KeyError, safetensors.SafetensorError) as error:
-        raise UserError(f"{file}: cannot be read as statistics of a generator ({error})") from None
-    if warmth != np.float32(recipe.rollout.warmth):
-        raise UserError(f"{file}: of warmth {warmth:g}, not {recipe.rollout.warmth:g}; run `wsdcast study statistics --warmth ...`")
-    return statistics
 
 
 def without_auto(recipe: Recipe, directory: Path) -> Recipe:

@@ -41,7 +41,7 @@ from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import moments_sampler_of, required_statistics, sampler_of, without_auto
+from wsdcast.weather.samplers import moments_sampler_of, sampler_of, without_auto
 
 MEMBERS_NAMED = 5
 """The largest number of stopped members that the summary names."""
@@ -133,8 +133,7 @@ def rollout(
         processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
         reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the starts"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
-    statistics = required_statistics(resolved, directory)
-    samplers[FORECAST] = sampler_of(networks, settings, statistics, deterministic=deterministic)
+    samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
     for artefact, sampler in samplers.items():
         path = directory / artefact
         if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite)):  # noqa: B023
