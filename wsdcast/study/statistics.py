@@ -25,7 +25,7 @@ from wsdcast.weather.samples import samples_of
 
 BATCH = 32
 ENDS = (-5.0, 5.0)
-"""Log signal-to-noise ratios between which statistics are taken; beyond, the last ones are used."""
+"""The statistics cover the log signal-to-noise ratios between these two. Outside, those of the nearer end are used."""
 
 
 @torch.inference_mode()
@@ -38,22 +38,21 @@ def study_statistics(
     warmth: float | None = None,
     moments: Moments | None = None,
 ) -> Summary:
-    """Estimate what the solver ``dpm3-v3`` needs to know of the trained generator into ``RUN/statistics``.
+    """Estimate the statistics of the trained generator that the solver ``dpm3-v3`` needs, and write them to ``RUN/statistics``.
 
-    The networks tell longitudes apart only by what is beside the wind, so the statistics are averaged along them.
+    The statistics are averaged over longitudes, because the networks can tell longitudes apart only by their forcings. They take seconds to
+    estimate. Statistics of another generator or with other arguments are replaced.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
         run: run directory; default ``runs/<recipe name>``.
-        samples: of the training part, evenly spread; five evaluations each at each level.
-        levels: log signal-to-noise ratios, evenly spaced.
+        samples: number of training samples, spread evenly over the training split. Each costs five evaluations at each level.
+        levels: number of log signal-to-noise ratios, evenly spaced.
         warmth: w of Eq. 4 at which samples will be drawn; default: the recipe's.
         moments: the model that a generator with the prior ``given`` was trained with.
 
-    Statistics made otherwise or of another generator are replaced; they take seconds.
-
     Raises:
-        UserError: if the networks are missing or of another recipe.
+        UserError: if the networks are missing or were made from another recipe.
     """
     resolved, directory = resolve(recipe, run, Recipe, GENERATOR, rollout__warmth=warmth)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
@@ -62,8 +61,8 @@ def study_statistics(
     summary = Summary("study statistics")
     about = f"{samples} samples, {levels} levels, warmth {resolved.rollout.warmth:g}"
     stamp = make_stamp(resolved, directory, STATISTICS, about)
-    there = read_stamp(directory / STATISTICS)
-    if there is not None and there["id"] == stamp["id"]:
+    stored = read_stamp(directory / STATISTICS)
+    if stored is not None and stored["id"] == stamp["id"]:
         summary.facts["current"] = str(directory / STATISTICS)
         return summary
     (training,) = samples_of(record, networks.forcings, "train")
@@ -71,24 +70,24 @@ def study_statistics(
     w = training.mean.new_full((1,), resolved.rollout.warmth)
 
     def batches() -> Iterator[tuple[Velocity, Tensor]]:
-        for some in chosen.split(BATCH):
-            context = training.context(some)
+        for indices in chosen.split(BATCH):
+            context = training.context(indices)
             prior = networks.prior_of(context).blended(w)
-            yield velocity_of(networks.generator, prior, context, w), prior.normalise(training.target(some))
+            yield velocity_of(networks.generator, prior, context, w), prior.normalise(training.target(indices))
 
     begin = time.perf_counter()
     random = torch.Generator().manual_seed(resolved.seed)
     ratios = torch.linspace(*ENDS, levels)
-    found = estimate_statistics(batches, ratios, random, lambda field: field.mean(dim=-1, keepdim=True))
+    statistics = estimate_statistics(batches, ratios, random, lambda field: field.mean(dim=-1, keepdim=True))
     with complete(directory / STATISTICS) as partial:
         partial.mkdir()
-        fields = {"log_snr": found.log_snr, "l": found.l, "s": found.s, "b": found.b, "warmth": w[0]}
+        fields = {"log_snr": statistics.log_snr, "l": statistics.l, "s": statistics.s, "b": statistics.b, "warmth": w[0]}
         save_file({name: field.cpu().contiguous() for name, field in fields.items()}, partial / "statistics.safetensors")
         (partial / "stamp.json").write_text(json.dumps(stamp, indent=2))
     summary.written[str(directory / STATISTICS)] = about
     summary.facts = {
-        "l": f"{found.l.mean():.3f} on average, {found.l.amin():.3f} to {found.l.amax():.3f}; 1 in DPM-Solver++",
-        "s": f"{found.s.mean():.3f} on average, {found.s.amin():.3f} to {found.s.amax():.3f}; 0 in DPM-Solver++",
+        "l": f"{statistics.l.mean():.3f} on average, {statistics.l.amin():.3f} to {statistics.l.amax():.3f}; 1 in DPM-Solver++",
+        "s": f"{statistics.s.mean():.3f} on average, {statistics.s.amin():.3f} to {statistics.s.amax():.3f}; 0 in DPM-Solver++",
         "time": f"{time.perf_counter() - begin:.0f} s",
     }
     return summary

@@ -66,30 +66,30 @@ def study_nfe(
 
     All generators have the same network and the same total cost of training: without a moments network the generator is trained for more
     steps. All settings share their initial times and their noise. Solver, grid, warmth and the sufficient number of evaluations are chosen
-    on the validation part; the scores that are reported are those of the test part. Results that are current are not computed again.
+    on the validation split. The reported scores are those of the test split. Results that are current are not computed again.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
         run: run directory; default ``runs/<recipe name>``.
-        moments: for the prior ``given``, as for :func:`wsdcast.train`.
-        overwrite: replace what was made from another recipe.
+        moments: your own model for the prior ``given``, as in :func:`wsdcast.train`.
+        overwrite: replace artefacts that were made from another recipe.
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
-        UserError: if nothing is prepared, a key is not allowed, or settings must be chosen and the record has no validation part.
+        UserError: if nothing is prepared, a key is not allowed, or settings must be chosen and the record has no validation split.
     """
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers for rollouts, keep those that are still studied.
-        before = resolve(recipe, run, Recipe, ANALYSIS)[0]
-        now = before.changed(study__rollout_nfe=[], study__nfe=changes["nfe"]).study.nfe
-        changes["rollout_nfe"] = [nfe for nfe in before.study.rollout_nfe if nfe in now]
+        unchanged = resolve(recipe, run, Recipe, ANALYSIS)[0]
+        studied = unchanged.changed(study__rollout_nfe=[], study__nfe=changes["nfe"]).study.nfe
+        changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     devices.keep_freed_memory()
     options, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
-    # Every error of the user is found before hours of training.
+    # Find errors in the recipe and in the record now, before hours of training.
     settings = {prior: _settings(resolved, prior, summary) for prior in priors}
     _require_initial_times(record, options.leads, settings.values())
     variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, priors)}
@@ -97,16 +97,16 @@ def study_nfe(
     quality: dict[int, list[tuple[float, float]]] = {}
     seconds: dict[str, list[float]] = {}
     train_one = partial(train, moments=moments, overwrite=overwrite)
-    for seed, prior, variant, place in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
-        networks = trained(variant, place, record, moments)
-        of_variant = [replace(setting, seed=seed) for setting in settings[prior]]
+    for seed, prior, variant, folder in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
+        networks = trained(variant, folder, record, moments)
+        variant_settings = [replace(setting, seed=seed) for setting in settings[prior]]
         if variant.generator.needs_moments_network and seed not in quality:
-            in_and_out = samples_of(record, networks.forcings, "train", "test")
-            quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
-            of_variant.append(Setting(MOMENTS_ALONE, seed))
-        for setting in of_variant:
+            both_splits = samples_of(record, networks.forcings, "train", "test")
+            quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in both_splits]
+            variant_settings.append(Setting(MOMENTS_ALONE, seed))
+        for setting in variant_settings:
             rolled_out = prior in options.priors and (setting.nfe in options.rollout_nfe or not setting.solver)
-            parts[setting] = dict(_evaluated(variant, place, record, networks, moments, setting, rolled_out))
+            parts[setting] = dict(_evaluated(variant, folder, record, networks, moments, setting, rolled_out))
     study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], cost[0])
     study["training_seconds"] = ("studied", [float(np.mean(seconds[prior])) for prior in priors], {"units": "s"})
     study = study.assign_coords(studied=list(priors))
@@ -114,9 +114,10 @@ def study_nfe(
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": options.members}
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
     if quality:
-        for part, (error, standardised) in zip(("train", "test"), np.mean(list(quality.values()), axis=0), strict=True):
-            study.attrs |= {f"moments_error_{part}": error, f"moments_standardised_error_{part}": standardised}
-            summary.facts[f"moments, {part} part"] = in_words(error, standardised)
+        labels = {"train": "training", "test": "test"}
+        for (split, label), (error, standardised) in zip(labels.items(), np.mean(list(quality.values()), axis=0), strict=True):
+            study.attrs |= {f"moments_error_{split}": error, f"moments_standardised_error_{split}": standardised}
+            summary.facts[f"moments, {label} split"] = in_words(error, standardised)
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
     with complete(directory / STUDY) as file:
         study.to_netcdf(file)
@@ -156,24 +157,28 @@ def _settings(recipe: Recipe, prior: str, summary: Summary) -> list[Setting]:
 
 
 def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: Iterable[list[Setting]]) -> None:
-    """Check that the parts of the record are long enough.
+    """Check that the test split has room for the longest forecast, and the validation split for one step if settings must be chosen.
 
     Raises:
-        UserError: if no forecast fits into the test part, or settings must be chosen and no step fits into the validation part.
+        UserError: if no forecast fits into the test split, or settings must be chosen and no step fits into the validation split.
     """
     record.starts(1, leads[-1] // 6)
-    rivals = any(count > 1 for of_prior in settings for count in Counter(setting.nfe for setting in of_prior).values())
-    if rivals and not record.now("validation").size:
+    # Settings must be chosen if a prior has several of them with the same number of evaluations.
+    must_choose = any(count > 1 for prior_settings in settings for count in Counter(setting.nfe for setting in prior_settings).values())
+    if must_choose and not record.now("validation").size:
         raise UserError(
-            "solvers, grids and warmths are chosen on the validation part, and no start in it has 6 h of gap-free truth after it; set "
-            "data.validation_from and data.test_from in the recipe, or study one of each"
+            "solvers, grids and warmths are chosen on the validation split, but no initial time in it has 6 h of gap-free truth after it; "
+            "set data.validation_from and data.test_from in the recipe, or study only one solver, grid and warmth"
         )
 
 
 def _evaluated(
-    variant: Recipe, place: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
+    variant: Recipe, directory: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
 ) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the statistics of one step on both parts and, if ``rolled_out``, of forecasts. Files of the same settings are read again."""
+    """Yield the statistics of a setting by kind: one step on the test split, one step on the validation split, forecasts if ``rolled_out``.
+
+    A file of statistics of the same setting is read instead of computing them again.
+    """
     options, noise = variant.study, variant.rollout.seed
     kinds: dict[str, tuple[Part, int, tuple[int, ...]]] = {"one step": ("test", options.starts, (6,))}
     if setting.solver and record.now("validation").size:
@@ -191,22 +196,22 @@ def _evaluated(
             rollout__momentum=momentum,
         )
         if sampled.rollout.needs_statistics:
-            study_statistics(sampled, place, moments=moments)
-        sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, place))
-        inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
+            study_statistics(sampled, directory, moments=moments)
+        sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, directory))
+        inputs: list[Any] = [make_stamp(sampled, directory, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
         sampler = moments_sampler_of(networks)
-        inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
-    for kind, (part, starts, leads) in kinds.items():
-        about = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members])
-        path = place / f"{kind.replace(' ', '-')}-{setting.file}-{about[:8]}.nc"
+        inputs = [make_stamp(variant, directory, MOMENTS_FORECAST)["inputs"]]
+    for kind, (split, starts, leads) in kinds.items():
+        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members])
+        path = directory / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
             with xr.open_dataset(path, decode_timedelta=True) as dataset:
                 yield kind, dataset.load()
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
-        chosen = record.starts(starts, max(leads) // 6, part)
-        dataset = evaluate(record, networks, sampler, chosen, leads, options.members, noise, label)
+        initial_times = record.starts(starts, max(leads) // 6, split)
+        dataset = evaluate(record, networks, sampler, initial_times, leads, options.members, noise, label)
         with complete(path) as file:
             dataset.to_netcdf(file)
         yield kind, dataset

@@ -220,8 +220,8 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
         "steps": f"{record.times.size} of 6 h, {gaps} gaps",
         "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " triples",
-        "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training part",
-        "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training part",
+        "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training split",
+        "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training split",
     }
     if record.static:
         facts["static fields"] = ", ".join(record.static)
