@@ -51,14 +51,14 @@ def evaluate(
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
     sampler = in_batches(sampler, batch or batch_size(points, devices.device()))
     states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed)
-    by_start: list[list[xr.Dataset]] = [[] for _ in starts]
+    parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):
         # The comparison is negated because NaN compares false: a member with NaN is a runaway too.
         runaway |= ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
         if 6 * lead not in leads:
             continue
-        for datasets, start, wind, away in zip(by_start, starts, winds, runaway, strict=True):
+        for datasets, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
             # Statistics of infinite wind cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
             scored = np.zeros_like(wind) if away.any() else wind
             scores = statistics(scored[:, None], record.wind[start + lead][None], record.grid)[list(STUDIED)]
@@ -67,5 +67,5 @@ def evaluate(
                 scores = xr.full_like(scores, np.nan)
             datasets.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
-    ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in by_start]
+    ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in parts]
     return xr.concat(ensembles_statistics, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)

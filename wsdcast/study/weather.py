@@ -89,7 +89,7 @@ def study_nfe(
     options, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
-    # Find errors in the recipe and in the record now, before hours of training.
+    # Every error of the user is found before hours of training.
     settings = {prior: _settings(resolved, prior, summary) for prior in priors}
     _require_initial_times(record, options.leads, settings.values())
     variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, priors)}
@@ -97,16 +97,16 @@ def study_nfe(
     quality: dict[int, list[tuple[float, float]]] = {}
     seconds: dict[str, list[float]] = {}
     train_one = partial(train, moments=moments, overwrite=overwrite)
-    for seed, prior, variant, folder in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
-        networks = trained(variant, folder, record, moments)
-        variant_settings = [replace(setting, seed=seed) for setting in settings[prior]]
+    for seed, prior, variant, place in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
+        networks = trained(variant, place, record, moments)
+        of_variant = [replace(setting, seed=seed) for setting in settings[prior]]
         if variant.generator.needs_moments_network and seed not in quality:
-            both_splits = samples_of(record, networks.forcings, "train", "test")
-            quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in both_splits]
-            variant_settings.append(Setting(MOMENTS_ALONE, seed))
-        for setting in variant_settings:
+            in_and_out = samples_of(record, networks.forcings, "train", "test")
+            quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
+            of_variant.append(Setting(MOMENTS_ALONE, seed))
+        for setting in of_variant:
             rolled_out = prior in options.priors and (setting.nfe in options.rollout_nfe or not setting.solver)
-            parts[setting] = dict(_evaluated(variant, folder, record, networks, moments, setting, rolled_out))
+            parts[setting] = dict(_evaluated(variant, place, record, networks, moments, setting, rolled_out))
     study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], cost[0])
     study["training_seconds"] = ("studied", [float(np.mean(seconds[prior])) for prior in priors], {"units": "s"})
     study = study.assign_coords(studied=list(priors))
@@ -173,7 +173,7 @@ def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: I
 
 
 def _evaluated(
-    variant: Recipe, directory: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
+    variant: Recipe, place: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
 ) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the statistics of a setting by kind: one step on the test split, one step on the validation split, forecasts if ``rolled_out``.
 
@@ -196,22 +196,22 @@ def _evaluated(
             rollout__momentum=momentum,
         )
         if sampled.rollout.needs_statistics:
-            study_statistics(sampled, directory, moments=moments)
-        sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, directory))
-        inputs: list[Any] = [make_stamp(sampled, directory, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
+            study_statistics(sampled, place, moments=moments)
+        sampler = sampler_of(networks, sampled.rollout, required_statistics(sampled, place))
+        inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
         sampler = moments_sampler_of(networks)
-        inputs = [make_stamp(variant, directory, MOMENTS_FORECAST)["inputs"]]
-    for kind, (split, starts, leads) in kinds.items():
+        inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
+    for kind, (part, starts, leads) in kinds.items():
         digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members])
-        path = directory / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
+        path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
             with xr.open_dataset(path, decode_timedelta=True) as dataset:
                 yield kind, dataset.load()
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
-        initial_times = record.starts(starts, max(leads) // 6, split)
-        dataset = evaluate(record, networks, sampler, initial_times, leads, options.members, noise, label)
+        chosen = record.starts(starts, max(leads) // 6, part)
+        dataset = evaluate(record, networks, sampler, chosen, leads, options.members, noise, label)
         with complete(path) as file:
             dataset.to_netcdf(file)
         yield kind, dataset
