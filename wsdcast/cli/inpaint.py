@@ -53,7 +53,7 @@ def prepare(
     source: Annotated[
         str | None,
         typer.Option(
-            help="'made' on the spot; 'cifar10' to download it; an npz of uint8 images; a folder, zip or tar of images; "
+            help="'made': synthetic images; 'cifar10': downloaded; an npz of uint8 images; a folder, zip or tar of images; "
             "CIFAR-10's binary version.",
             show_default="the recipe's: made",
         ),
