@@ -89,7 +89,7 @@ def plot(
             if VARIABLES[0] not in store:
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
             if figure != "plume" and "number" not in store[VARIABLES[0]].dims:
-                raise UserError(f"{forecast}: has statistics over members alone (rollout.keep); {figure} needs the members")
+                raise UserError(f"{forecast}: has only statistics over members (rollout.keep); {figure} needs the members")
             if figure == "maps":
                 drawn = _maps(store.isel(time=row), record, lead_hours, forecast, lines)
             elif figure == "plume" and at is not None:

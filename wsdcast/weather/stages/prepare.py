@@ -76,7 +76,7 @@ def prepare(
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
     if recompute and not append:
-        raise UserError("--recompute goes with --append")
+        raise UserError("--recompute needs --append")
     finished = _finished(resolved, path) if append else None
     files = "" if data.source == "planet" else fingerprint(data.source)
     if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):

@@ -64,7 +64,7 @@ def train(
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.here())
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.on_this_machine())
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
