@@ -38,17 +38,17 @@ def small(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # warnings of xarray-regrid about its own code
 def test_bench_prepare(small):
     printed = CliRunner().invoke(app, ["bench", "prepare", "--years", "0.5", "--json"], catch_exceptions=False)
-    found = json.loads(printed.stdout)
-    assert set(found) == FORM
-    assert found["name"] == "prepare"
-    assert "two bare sparse products" in found["limit"]
-    assert found["ratio_to_limit"] > 0
-    assert set(found["peers"]) == ({"xarray-regrid"} if find_spec("xarray_regrid") else set())
-    assert found["figures"]["record"].startswith("730 steps of 144x73")
-    assert "to 2 shards" in found["figures"]["record"]
+    result = json.loads(printed.stdout)
+    assert set(result) == FORM
+    assert result["name"] == "prepare"
+    assert "two bare sparse products" in result["limit"]
+    assert result["ratio_to_limit"] > 0
+    assert set(result["peers"]) == ({"xarray-regrid"} if find_spec("xarray_regrid") else set())
+    assert result["figures"]["record"].startswith("730 steps of 144x73")
+    assert "to 2 shards" in result["figures"]["record"]
     assert (
-        found["figures"]["peak memory, GiB"]
-        >= max(float(entry.split(" @ ")[0]) for entry in found["figures"]["memory, GiB after s"].split(", ")) - 0.005
+        result["figures"]["peak memory, GiB"]
+        >= max(float(entry.split(" @ ")[0]) for entry in result["figures"]["memory, GiB after s"].split(", ")) - 0.005
     )
     table = CliRunner().invoke(app, ["bench", "prepare", "--years", "0.05"], catch_exceptions=False).stdout
     assert "time / limit's time" in table
@@ -64,17 +64,18 @@ def tiny(tmp_path, monkeypatch) -> Path:
 
 def test_bench_rollout(tiny):
     line = ["bench", "rollout", "--recipe", str(tiny), "--members", "4", "--lead", "12h", "--json"]
-    found = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
-    assert set(found) == FORM
-    assert found["name"] == "rollout"
-    assert "2 evaluations of the generator and one of the moments network" in found["limit"]
-    assert found["ratio_to_limit"] > 0
-    assert found["peers"]["the usual way"] > 0
-    figures = found["figures"]
+    result = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
+    assert set(result) == FORM
+    assert result["name"] == "rollout"
+    assert "2 evaluations of the generator and one of the moments network" in result["limit"]
+    assert result["ratio_to_limit"] > 0
+    assert result["peers"]["the usual way"] > 0
+    figures = result["figures"]
     assert figures["forecast"] == "4 members x 2 steps of 6 h, 16x8, NFE 2"
-    assert 0 < figures["moments network's share"] < 1
-    assert 0.2 < figures["and in operations"] < 0.35  # one of three evaluations, without embeddings and with fewer channels
-    assert 0 < figures["of a product of large matrices"] < 1
+    assert 0 < figures["moments network's share of time"] < 1
+    # One of three evaluations, without embeddings and with fewer channels.
+    assert 0.2 < figures["moments network's share of operations"] < 0.35
+    assert 0 < figures["share of a matrix product's rate"] < 1
 
 
 def test_the_usual_way_is_the_same_forecast(tiny):
@@ -82,36 +83,36 @@ def test_the_usual_way_is_the_same_forecast(tiny):
     recipe = load_recipe(tiny)
     record = record_of(recipe, 40)
     torch.manual_seed(0)
-    moments, generator, beside = networks_of(recipe, record.grid)
+    moments, generator, forcings = networks_of(recipe, record.grid)
     for network, last in ((moments, "network.last"), (generator, "last")):
         torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)
-    sampler = in_batches(sampler_of(Trained(generator, moments, warm_start(moments), beside), recipe.rollout), 5)
+    sampler = in_batches(sampler_of(Trained(generator, moments, warm_start(moments), forcings), recipe.rollout), 5)
     with torch.inference_mode():
-        usual = the_usual_way(record, moments, generator, beside, recipe.rollout, 3)
-        ours = np.stack(list(ensembles(record, beside, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
+        usual = the_usual_way(record, moments, generator, forcings, recipe.rollout, 3)
+        ours = np.stack(list(ensembles(record, forcings, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
     assert ours[:, 0].std(axis=0).mean() > 0.5  # the members differ
 
 
 def test_bench_train(tiny):
     line = ["bench", "train", "--recipe", str(tiny), "-o", "generator.precision=bf16", "--json"]
-    found = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
-    assert found["figures"]["network"].endswith(", bf16")
-    assert set(found) == FORM
-    assert found["ratio_to_limit"] > 0
-    assert found["peers"]["samples from disk"] > 0
-    assert 0 < found["figures"]["share of putting batches together"] < 1
+    result = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
+    assert result["figures"]["network"].endswith(", bf16")
+    assert set(result) == FORM
+    assert result["ratio_to_limit"] > 0
+    assert result["peers"]["samples from disk"] > 0
+    assert 0 < result["figures"]["share of time for making batches"] < 1
 
 
 def test_bench_score(monkeypatch):
     monkeypatch.setattr(score, "GRID", "24x13")
     monkeypatch.setattr(score, "MEMBERS", 5)
-    found = json.loads(CliRunner().invoke(app, ["bench", "score", "--json"], catch_exceptions=False).stdout)
-    assert set(found) == FORM
-    assert found["limit"] == "reading the same chunk of the forecast"
-    assert found["ratio_to_limit"] > 1  # it reads it, too
-    assert set(found["peers"]) >= {"CRPS by properscoring", "CRPS by scoringrules"}
-    assert found["figures"]["forecast"].startswith("5 members x 8 leads x u and v, 24x13, ")
+    result = json.loads(CliRunner().invoke(app, ["bench", "score", "--json"], catch_exceptions=False).stdout)
+    assert set(result) == FORM
+    assert result["limit"] == "reading the same chunk of the forecast"
+    assert result["ratio_to_limit"] > 1  # it reads it, too
+    assert set(result["peers"]) >= {"CRPS by properscoring", "CRPS by scoringrules"}
+    assert result["figures"]["forecast"].startswith("5 members x 8 leads x u and v, 24x13, ")
 
 
 def test_the_generated_source_is_read_as_any_other(small, tmp_path):

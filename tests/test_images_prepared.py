@@ -25,7 +25,7 @@ def test_round_trip(tmp_path):
         "images": "60 for training, 15 for validation, 25 for testing",
         "pixels": "6x4, colour",
         "kinds": 100,
-        "held-out images that are also in the training part": 0,
+        "held-out images that are also in the training split": 0,
     }
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["about.json", "images.npy", "labels.npy"]
     prepared = open_images(tmp_path / "out")
@@ -70,7 +70,7 @@ def test_a_second_source_is_for_testing_and_repeated_images_are_counted(tmp_path
     prepared = open_images(tmp_path / "out")
     held_out, training = (as_set(prepared.images[prepared.parts[part]]) for part in ("test", "train"))
     assert held_out == as_set(images[30:]) | as_set(images[:12])
-    assert facts["held-out images that are also in the training part"] == len(held_out & training) > 0
+    assert facts["held-out images that are also in the training split"] == len(held_out & training) > 0
     assert facts["kinds"] == "not known"  # of those for testing
     assert facts["images"] == "27 for training, 3 for validation, 22 for testing"
 

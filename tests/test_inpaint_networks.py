@@ -245,7 +245,7 @@ def test_contexts_of_a_step_are_the_same_for_any_number_of_processes(images):
     for parts in ((slice(0, 6), slice(6, 12)), [slice(3 * rank, 3 * rank + 3) for rank in range(4)]):
         assert all(torch.equal(a, b) for a, b in zip(drawn(*parts), whole, strict=True))
     context, target = whole
-    plain = images.batch(chosen)  # the training part comes first
+    plain = images.batch(chosen)  # the training split comes first
     mirrored = torch.tensor([torch.equal(a, b.flip(-1)) for a, b in zip(target, plain, strict=True)])
     straight = torch.tensor([torch.equal(a, b) for a, b in zip(target, plain, strict=True)])
     assert (mirrored ^ straight).all()

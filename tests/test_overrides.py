@@ -145,7 +145,7 @@ def test_an_option_and_an_override_may_give_the_same_list(tmp_path, monkeypatch,
 def test_a_forecast_that_has_no_recipe_takes_no_overrides(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "and no recipe" in refused("score", "f.zarr", "--truth", "t.zarr", "-o", "seed=1")
-    assert "no other option" in refused("score", "runs/a", "runs/b", "-o", "seed=1")
+    assert "the only option of a comparison is --json" in refused("score", "runs/a", "runs/b", "-o", "seed=1")
 
 
 def test_a_stage_changes_a_key_of_the_recipe_of_the_run_so_far(tmp_path):

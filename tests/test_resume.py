@@ -245,7 +245,7 @@ def test_what_cannot_be_appended(grown, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             wsdcast.prepare(append=True, **options)
-    with pytest.raises(UserError, match="--recompute goes with --append"):
+    with pytest.raises(UserError, match="--recompute needs --append"):
         wsdcast.prepare("r.yaml", "run", recompute=True)
 
 

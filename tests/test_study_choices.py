@@ -1,4 +1,4 @@
-"""What a study chooses it chooses on the validation part; what diverges is marked, and never chosen."""
+"""A study chooses settings on the validation split. Settings that diverge are marked and never chosen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Scores = dict[tuple[str, int], tuple[float, float]]
 
 
 def studied(solver: str, test: Scores, validation: Scores) -> list:
-    """Made-up settings whose scores differ between the two parts of the record."""
+    """Made-up settings whose scores differ between the two splits of the record."""
     of_test, of_validation = (parts(scores, solver=solver) for scores in (test, validation))
     return [
         (setting, {"one step": datasets["one step"], "validation": others["validation"]})
@@ -33,7 +33,7 @@ def studied(solver: str, test: Scores, validation: Scores) -> list:
     ]
 
 
-def test_the_validation_part_chooses_and_the_test_part_reports():
+def test_the_validation_split_chooses_and_the_test_split_reports():
     luck = studied("euler", {("warm", 4): (0.8, 1.0)}, {("warm", 4): (1.2, 1.0)})
     steady = studied("midpoint", {("warm", 4): (1.0, 1.0)}, {("warm", 4): (1.0, 1.0)})
     study = combine([*luck, *steady], 0.5)
@@ -41,10 +41,10 @@ def test_the_validation_part_chooses_and_the_test_part_reports():
     assert study["solver"].values[best] == "midpoint"
     assert study["crps_6h"].values[best] == pytest.approx(1.0)
     assert study["crps_6h_validation"].values == pytest.approx([1.2, 1.0])
-    assert study.attrs["chosen_on"] == "the validation part"
+    assert study.attrs["chosen_on"] == "the validation split"
 
 
-def test_the_number_that_is_enough_is_read_from_the_validation_part():
+def test_the_number_that_is_enough_is_read_from_the_validation_split():
     test: Scores = {("warm", 2): (1.0, 1.1), ("warm", 4): (1.5, 1.3)}
     validation: Scores = {("warm", 2): (1.5, 1.3), ("warm", 4): (1.0, 1.1)}
     assert saturation(combine(studied("midpoint", test, validation), 0.5)) == {"warm": 4}
@@ -54,11 +54,11 @@ def without_validation(scores: Scores, solver: str = "midpoint") -> list:
     return [(setting, {"one step": datasets["one step"]}) for setting, datasets in parts(scores, solver=solver)]
 
 
-def test_without_a_validation_part_nothing_is_chosen():
+def test_without_a_validation_split_nothing_is_chosen():
     scores: Scores = {("warm", 4): (1.0, 1.0), ("standard", 4): (1.0, 1.0)}
     study = combine([*without_validation(scores), *without_validation({("warm", 4): (0.9, 1.0)}, "euler")], 0.5)
     assert study["prior"].values[study["best"].values].tolist() == ["standard"]  # it has no rival
-    assert "no validation part" in study.attrs["chosen_on"]
+    assert "no validation split" in study.attrs["chosen_on"]
 
 
 def test_a_setting_that_diverged_is_marked_and_never_chosen():
@@ -112,12 +112,12 @@ def test_members_that_leave_the_physical_range_end_their_start_alone(run, kind):
     np.testing.assert_array_equal(found["runaway"].isel(variable=0), [[0, 0], [0, 1]])
 
 
-def test_auto_does_not_choose_by_a_study_without_a_validation_part(run):
+def test_auto_does_not_choose_by_a_study_without_a_validation_split(run):
     wsdcast.study_nfe(run=run / "run", seeds=[0], priors=["warm"], ablations=[], nfe=[2], rollout_nfe=[], leads=[6], starts=2, members=2)
     recipe, directory = resolve(run / "tiny.yaml", run / "run", Recipe, rollout__solver="auto", rollout__nfe=2)
     assert without_auto(recipe, directory).rollout.solver == "midpoint"
     with xr.open_dataset(directory / "study.nc") as study:
         older = study.load().drop_vars([name for name in study.data_vars if "validation" in str(name)])
     older.to_netcdf(directory / "study.nc")
-    with pytest.raises(UserError, match=r"study\.nc has no scores on the validation part, by which --solver auto chooses"):
+    with pytest.raises(UserError, match=r"study\.nc has no scores on the validation split, by which --solver auto chooses"):
         without_auto(recipe, directory)

@@ -1,1 +1,1 @@
-"""Measures on the user's machine what the project promises, always as a ratio to what bounds the work in the same run."""
+"""Benchmarks of the stages on the user's machine. Each gives its time as a ratio to the time of a lower limit, measured in the same run."""

@@ -1,4 +1,4 @@
-"""The form that all benchmarks share, and the clock."""
+"""The result that all benchmarks return, and the measurement of time and memory."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import torch
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark's result.
+    """The result of one benchmark.
 
     Attributes:
-        name: of the command that was measured.
-        limit: in words, what bounds this work.
-        ratio_to_limit: measured time over the limit's, in the same run.
-        peers: for other programs that are installed, their time over the limit's.
-        figures: whatever else was measured, by name with its unit.
-        machine: what it ran on.
+        name: name of the command that was measured.
+        limit: in words, the least work that the command must do.
+        ratio_to_limit: time of the command divided by the time of the limit, in the same run.
+        peers: the same ratio for other ways to do this work: other libraries that are installed, or a simple loop.
+        figures: everything else that was measured. Each name includes the unit.
+        machine: the machine that the benchmark ran on.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Benchmark:
 
 
 def machine() -> str:
-    """Processor, cores, memory and the versions that matter."""
+    """Return processor, cores, memory and the versions of Python and of the packages that decide the speed, in one line."""
     model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        names = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")]
+    cpu_info = Path("/proc/cpuinfo")
+    if cpu_info.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpu_info.read_text().splitlines() if line.startswith("model name")]
         model = names[0] if names else model
     if torch.cuda.is_available():
         model = f"{torch.cuda.get_device_name()}, {model}"
@@ -53,7 +53,7 @@ def machine() -> str:
 
 
 def paired(*functions: Callable[[], Any], rounds: int = 15) -> list[float]:
-    """Shortest time of each function in seconds; they take turns, so that what slows the machine slows them all."""
+    """Return the shortest time of each function, in seconds. The functions take turns, so other work on the machine slows all of them."""
     shortest = [float("inf")] * len(functions)
     for _ in range(rounds):
         for number, function in enumerate(functions):
@@ -65,7 +65,11 @@ def paired(*functions: Callable[[], Any], rounds: int = 15) -> list[float]:
 
 @contextmanager
 def memory_curve() -> Iterator[list[tuple[float, float]]]:
-    """Seconds since the beginning and memory of this process in GiB (resident set), sampled while the block runs."""
+    """Sample the memory of this process while the block runs, four times a second.
+
+    Yields:
+        A list that grows by one item per sample: seconds since the beginning, and resident set size in GiB.
+    """
     curve: list[tuple[float, float]] = []
     process, begin, done = psutil.Process(), time.perf_counter(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""How fast wind is regridded beside the bare sparse products, and how a long record of a quarter of a degree passes through."""
+"""``wsdcast bench prepare``: regridding compared with its bare sparse products, and the preparation of a long record at 0.25 degrees."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from wsdcast.runs.unfinished import claim, marks_of
 
 SOURCE, TARGET = "1440x721", "240x121"
 KINDS = 16
-"""Fields that the generated source has, taken in turn."""
-READ_ALONE = 1000
-"""Steps read without more, for the time of the bare read."""
+"""Number of different fields in the generated source. They repeat."""
+STEPS_READ_ALONE = 1000
+"""Number of steps that are only read, to estimate the time of a bare read."""
 
 
 class Generated(MemoryStore):
-    """A Zarr store of hourly-like wind that makes up its chunks when asked: compressed fields of ERA5's size, one step each."""
+    """A Zarr store of random wind. It generates each chunk when it is read: one step, a compressed field of the size of ERA5's."""
 
-    chunks: ClassVar[list[bytes]] = []  # of the class: zarr makes other objects of it that share what is in memory
+    chunks: ClassVar[list[bytes]] = []  # an attribute of the class, because zarr makes more objects of this class that must share it
 
     async def get(self, key: str, prototype: BufferPrototype | None = None, byte_range: Any = None) -> Buffer | None:
-        """A chunk for any step, else what is in memory."""
+        """Return the generated chunk of a step, or another entry of the store, such as metadata, from memory."""
         if "/c/" in key and key.split("/")[0] in VARIABLES:
             step = int(key.split("/c/")[1].split("/")[0])
             return (prototype or default_buffer_prototype()).buffer.from_bytes(self.chunks[step % KINDS])
@@ -55,14 +55,14 @@ class Generated(MemoryStore):
 
 
 def bench_prepare(years: float = 0.25) -> Benchmark:
-    """Measure ``regrid`` and the way from a source of a quarter of a degree to the store of one and a half.
+    """Measure ``regrid``, and the preparation of a generated record: from 0.25 degrees to a finished store at 1.5 degrees.
 
     Args:
-        years: length of the record that passes through, 6-hourly.
+        years: length of the generated record, 6-hourly.
 
     Returns:
-        The limit is two bare sparse products, on one core; figures have the record's time beside the bare read of its source, and the
-        memory as it went.
+        The limit is the time of two bare sparse products on one core. The figures include the time of the preparation, the time of only
+        reading its source, and the memory over time.
     """
     source, target = Grid.regular(SOURCE), Grid.regular(TARGET)
     fields = np.random.default_rng(0).standard_normal((8, *source.shape)).astype(np.float32)
@@ -79,9 +79,9 @@ def bench_prepare(years: float = 0.25) -> Benchmark:
             np.copyto(buffer, field)
 
     with threadpool_limits(limits=1):
-        others = {"xarray-regrid": _xarray_regrid(fields, source, target)} if find_spec("xarray_regrid") else {}
-        limit, ours, copied, *theirs = paired(bare, lambda: regrid(fields, source, target), copy, *others.values())
-        peers = {name: seconds / limit for name, seconds in zip(others, theirs, strict=True)}
+        competitors = {"xarray-regrid": _xarray_regrid(fields, source, target)} if find_spec("xarray_regrid") else {}
+        limit, ours, copied, *theirs = paired(bare, lambda: regrid(fields, source, target), copy, *competitors.values())
+        peers = {name: seconds / limit for name, seconds in zip(competitors, theirs, strict=True)}
     figures: dict[str, Any] = {
         "bare products, ms a field": 1e3 * limit / len(fields),
         "regrid, ms a field": 1e3 * ours / len(fields),
@@ -92,35 +92,38 @@ def bench_prepare(years: float = 0.25) -> Benchmark:
         f"two bare sparse products of scipy, {SOURCE} to {TARGET}, one core",
         ours / limit,
         peers,
-        figures | _passing_through(years, target),
+        figures | _preparation(years, target),
     )
 
 
 def _xarray_regrid(fields: np.ndarray[Any, Any], source: Grid, target: Grid) -> Callable[[], Any]:
-    """The same fields by xarray-regrid, as it is fastest: in its own order of latitudes, without looking for missing values."""
+    """Return a function that regrids the same fields with xarray-regrid in its fastest mode.
+
+    The latitudes are in its own order, and it does not look for missing values.
+    """
     import xarray_regrid  # noqa: F401
 
     coordinates = {"latitude": source.latitude[::-1], "longitude": source.longitude}
     wind = xr.DataArray(np.ascontiguousarray(fields[:, ::-1]), dims=("time", "latitude", "longitude"), coords=coordinates)
-    wanted = xr.Dataset(coords={"latitude": target.latitude[::-1], "longitude": target.longitude})
-    return lambda: wind.regrid.conservative(wanted, latitude_coord="latitude", skipna=False)
+    target_grid = xr.Dataset(coords={"latitude": target.latitude[::-1], "longitude": target.longitude})
+    return lambda: wind.regrid.conservative(target_grid, latitude_coord="latitude", skipna=False)
 
 
-def _passing_through(years: float, target: Grid) -> dict[str, Any]:
-    """A generated record of a quarter of a degree, from the source to the finished store."""
+def _preparation(years: float, target: Grid) -> dict[str, Any]:
+    """Return the figures of the preparation of a generated record at 0.25 degrees, from the source to the finished store."""
     steps = max(32, round(years * 365.25 * 4))
-    place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
-    partial = place / "analysis.zarr"
+    directory = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
+    partial = directory / "analysis.zarr"
     try:
-        record = open_record(_generated(steps), place)
+        record = open_record(_generated(steps), directory)
         begin = time.perf_counter()
-        read = _read_alone(record)
-        read_seconds = (time.perf_counter() - begin) / read * steps
+        steps_read = _read_alone(record)
+        read_seconds = (time.perf_counter() - begin) / steps_read * steps
         claim(partial, {}, overwrite=False)
         with memory_curve() as curve:
             begin = time.perf_counter()
             written = build(partial, target, "conservative", record, None, {"scheduler": "threads"})
-            for _ in track((step for count in written for step in range(count)), "passing through", steps):
+            for _ in track((step for count in written for step in range(count)), "preparing", steps):
                 pass
             built = time.perf_counter() - begin
             attributes = {"validation_from": str(record.times[-steps // 10].astype("datetime64[s]"))}
@@ -130,33 +133,33 @@ def _passing_through(years: float, target: Grid) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
     finally:
         close_all()
-        shutil.rmtree(place)
-    chosen = np.unique(np.linspace(0, len(curve) - 1, 12).round().astype(int))
+        shutil.rmtree(directory)
+    shown = np.unique(np.linspace(0, len(curve) - 1, 12).round().astype(int))
     return {
         "record": f"{steps} steps of {SOURCE}, {8e-9 * 1440 * 721 * steps:.0f} GB of float32, to {marks} shards of {size / 1e9:.2f} GB",
         "bare read of the source, s": read_seconds,
         "read, regridded and written, s": built,
-        "and statistics, s": finished,
+        "the same and statistics, s": finished,
         "ratio to the bare read": built / read_seconds,
         "peak memory, GiB": max(memory for _, memory in curve),
-        "memory, GiB after s": ", ".join(f"{curve[index][1]:.2f} @ {curve[index][0]:.0f}" for index in chosen),
+        "memory, GiB after s": ", ".join(f"{curve[index][1]:.2f} @ {curve[index][0]:.0f}" for index in shown),
     }
 
 
 def _read_alone(record: Record) -> int:
-    """Read some steps through dask's threads and do nothing with them; returns how many."""
+    """Read the first steps with dask's threads and discard them. Return how many steps were read."""
     from dask.base import compute
     from dask.delayed import delayed
 
-    def nothing(block: Any) -> int:
+    def count_steps(block: Any) -> int:
         return sum(values.shape[0] for _, values in read_block(block)) // 2
 
-    blocks = [block for block in record.blocks() if block.last <= READ_ALONE]
-    return sum(compute(*(delayed(nothing)(block) for block in blocks), scheduler="threads"))
+    blocks = [block for block in record.blocks() if block.last <= STEPS_READ_ALONE]
+    return sum(compute(*(delayed(count_steps)(block) for block in blocks), scheduler="threads"))
 
 
 def _generated(steps: int) -> Generated:
-    """The store, with all that is not wind in memory."""
+    """Return the generated store of ``steps`` steps. Metadata, coordinates and the compressed fields are in memory."""
     grid, random = Grid.regular(SOURCE), np.random.default_rng(0)
     smooth = gaussian_filter(random.standard_normal(grid.shape), 12, mode="wrap")
     base = (8 * smooth / smooth.std()).astype(np.float32)
@@ -175,11 +178,11 @@ def _generated(steps: int) -> Generated:
             dimension_names=tuple(coordinates),
             attributes={"units": "m s-1"},
         )
-    example = MemoryStore()
+    compressed = MemoryStore()
     array = zarr.create_array(
-        example, shape=(KINDS, *grid.shape), chunks=(1, *grid.shape), dtype="float32", compressors=BloscCodec(cname="lz4", clevel=5)
+        compressed, shape=(KINDS, *grid.shape), chunks=(1, *grid.shape), dtype="float32", compressors=BloscCodec(cname="lz4", clevel=5)
     )
     for kind in range(KINDS):
         array[kind] = np.roll(base, 90 * kind, axis=1) + 0.3 * random.standard_normal(grid.shape).astype(np.float32)
-    Generated.chunks = [example._store_dict[f"c/{kind}/0/0"].to_bytes() for kind in range(KINDS)]
+    Generated.chunks = [compressed._store_dict[f"c/{kind}/0/0"].to_bytes() for kind in range(KINDS)]
     return store

@@ -1,4 +1,4 @@
-"""How long scoring takes beside reading the forecast, and CRPS beside other libraries'."""
+"""``wsdcast bench score``: scoring compared with reading the forecast, and CRPS compared with other libraries."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ def bench_score() -> Benchmark:
     """Measure all statistics of one chunk of a forecast, 50 members and eight lead times of u and v at 1.5 degrees.
 
     Returns:
-        The limit is reading it from disk, with everything in the system's cache. Peers compute CRPS alone, of the same arrays in memory.
+        The limit is the time to read the chunk from disk, when all of it is in the system's cache. The peers compute only CRPS, from the
+        same arrays in memory.
     """
     grid, random = Grid.regular(GRID), np.random.default_rng(0)
     leads = tuple(6 * lead for lead in range(1, LEADS_PER_CHUNK + 1))
     wind = 8 * random.standard_normal((MEMBERS, len(leads), 2, *grid.shape), dtype=np.float32)
     truth = 8 * random.standard_normal((len(leads), 2, *grid.shape), dtype=np.float32)
-    with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as place:
-        store = Forecasts(Path(place) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid)
+    with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as directory:
+        store = Forecasts(Path(directory) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid)
         store.create()
         store.write(0, 0, wind)
         marks_of(store.path).mkdir()
@@ -46,43 +47,44 @@ def bench_score() -> Benchmark:
             with open_store(store.path) as dataset:
                 return read_wind(dataset.isel(time=0))
 
-        def marginal() -> None:
+        def score_marginals() -> None:
             statistics(read(), truth, grid)
 
-        def everything() -> None:
+        def score_all() -> None:
             ensemble = read()
             statistics(ensemble, truth, grid)
             joint_statistics(ensemble, truth, grid)
 
-        everything()  # compiles
+        score_all()  # compiles the kernels
         with memory_curve() as curve:
-            limit, marginals, ours = paired(read, marginal, everything, rounds=ROUNDS)
+            limit, marginals, ours = paired(read, score_marginals, score_all, rounds=ROUNDS)
     fields = truth.shape[0] * truth.shape[1]
     peers = _peers(wind, truth)
-    alone, *times = paired(lambda: fair_crps(ranked(wind, truth)), *peers.values(), rounds=ROUNDS)
-    others = dict(zip(peers, times, strict=True))
+    own_crps, *peer_seconds = paired(lambda: fair_crps(ranked(wind, truth)), *peers.values(), rounds=ROUNDS)
+    seconds_of = dict(zip(peers, peer_seconds, strict=True))
     figures = {
         "forecast": f"{MEMBERS} members x {len(leads)} leads x u and v, {GRID}, {wind.nbytes / 1e6:.0f} MB",
-        "read, s": limit,
-        "read, marginal scores and spectra, s": marginals,
-        "and joint and threshold scores, s": ours,
-        "CRPS, fields/s": fields / alone,
-        "CRPS / reading": alone / limit,
+        "reading, s": limit,
+        "marginal scores, with reading, s": marginals,
+        "all scores, with reading, s": ours,
+        "CRPS, fields/s": fields / own_crps,
+        "CRPS / reading": own_crps / limit,
         "peak memory, GiB": max(memory for _, memory in curve),
     }
-    figures |= {f"CRPS by {name}, fields/s": fields / seconds for name, seconds in others.items()}
-    ratios = {f"CRPS by {name}": seconds / limit for name, seconds in others.items()}
+    figures |= {f"CRPS by {name}, fields/s": fields / seconds for name, seconds in seconds_of.items()}
+    ratios = {f"CRPS by {name}": seconds / limit for name, seconds in seconds_of.items()}
     return Benchmark("score", "reading the same chunk of the forecast", ours / limit, ratios, figures)
 
 
 def _peers(wind: Any, truth: Any) -> dict[str, Callable[[], Any]]:
-    """CRPS of other libraries that are installed."""
-    last = np.ascontiguousarray(np.moveaxis(wind, 0, -1))  # as they like it best
-    peers: dict[str, Callable[[], Any]] = {"properscoring": lambda: properscoring.crps_ensemble(truth, last)}
+    """Return the functions that compute CRPS with other libraries, by the name of the library, if it is installed."""
+    members_last = np.ascontiguousarray(np.moveaxis(wind, 0, -1))  # the order in which these libraries are fastest
+    peers: dict[str, Callable[[], Any]] = {"properscoring": lambda: properscoring.crps_ensemble(truth, members_last)}
     if find_spec("scoringrules"):
         import scoringrules
 
-        peers["scoringrules"] = lambda: scoringrules.crps_ensemble(truth, last, estimator="pwm")  # fair too, and its fastest
+        # This estimator is also the fair CRPS, and the fastest of this library.
+        peers["scoringrules"] = lambda: scoringrules.crps_ensemble(truth, members_last, estimator="pwm")
     if find_spec("xskillscore"):
         import xskillscore
 

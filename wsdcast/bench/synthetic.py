@@ -1,4 +1,4 @@
-"""What benchmarks of networks need and no data set gives: a record of made-up wind, and the networks of a recipe before training."""
+"""Inputs of the benchmarks that need no data: a record of random wind, untrained networks of a recipe, and random inputs for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsdcast.weather.recipe import Recipe
 
 
 def record_of(recipe: Recipe, steps: int) -> Analysis:
-    """Smooth random wind of 8 m/s on a recipe's grid, the last tenth of it for testing."""
+    """Return a record of smooth random wind of 8 m/s on a recipe's grid. Eight states repeat. The last tenth is the test split."""
     grid, random = Grid.regular(recipe.data.grid), np.random.default_rng(0)
     smooth = gaussian_filter(random.standard_normal((8, 2, *grid.shape)), (0, 0, 2, 2), mode="wrap")
     wind = pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
@@ -30,16 +30,22 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
 
 
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Module, Surroundings]:
-    """Moments network, generator and what their contexts have beside the wind (zeros); untrained ones take as long as trained ones."""
+    """Return the moments network, the generator and their forcings, whose static fields are zeros.
+
+    The networks are untrained. They take as long as trained ones.
+    """
     static = torch.zeros(len(recipe.forcings.static), *grid.shape, device=devices.device())
-    beside = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.forcings.solar_time else None)
-    moments = moments_model(recipe.moments, grid.includes_poles, beside.channels)
-    generator = generator_model(recipe.generator, grid.includes_poles, beside.channels, recipe.moments.rank)
-    return to_device(moments), to_device(generator), beside
+    forcings = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.forcings.solar_time else None)
+    moments = moments_model(recipe.moments, grid.includes_poles, forcings.channels)
+    generator = generator_model(recipe.generator, grid.includes_poles, forcings.channels, recipe.moments.rank)
+    return to_device(moments), to_device(generator), forcings
 
 
 def inputs_of(network: MomentsModel | torch.nn.Module, batch: int, grid: Grid) -> tuple[Tensor, ...]:
-    """Random inputs on the device: a context for the moments network; state and what is beside it, time and warmth for the generator."""
+    """Return random inputs of a network, on the device.
+
+    The moments network takes a context. The generator takes the state with its context and moments, a flow time and a warmth.
+    """
     unet = network.network if isinstance(network, MomentsModel) else network
     x = torch.randn(batch, unet.first.in_channels, *grid.shape, device=devices.device())  # type: ignore[union-attr, arg-type]
     return (x,) if unet is not network else (x, x.new_full((1,), 0.5), x.new_full((1,), 1.0))

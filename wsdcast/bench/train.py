@@ -1,4 +1,4 @@
-"""How close a step of training comes to the network alone, and how far one whose samples are loaded from disk is from that."""
+"""``wsdcast bench train``: a training step compared with the network alone, and with a step that loads its samples from disk."""
 
 from __future__ import annotations
 
@@ -30,34 +30,36 @@ from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
 
-STEPS, ROUNDS, RECORD = 10, 4, 1500
+STEPS, ROUNDS = 10, 4
+RECORD = 1500
+"""Number of states in the record."""
 
 
 def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
-    """Measure steps of the generator's training on a made-up record, with the recipe's batch, precision and compilation.
+    """Measure training steps of the generator on a record of random wind, with the recipe's batch size, precision and compilation.
 
     Args:
         recipe: path or name of a recipe, or a recipe with overridden keys.
 
     Returns:
-        The limit is the same loop with one batch that stays where it is: forward and backward pass and optimiser, no data. The peer is the
-        same loop with samples that two worker processes open with xarray and load from a Zarr store.
+        The limit is the time of the same loop with one batch that stays on the device: forward pass, backward pass and optimiser, without
+        the making of batches. The peer is the same loop with samples that two worker processes load from a Zarr store with xarray.
     """
     resolved, _ = resolve(recipe, None, Recipe, generator__steps=10**6, generator__accumulate=1)
     settings, record = resolved.generator, record_of(resolved, RECORD)
     devices.keep_freed_memory()
-    _, generator, beside = networks_of(resolved, record.grid)
+    _, generator, forcings = networks_of(resolved, record.grid)
     generator.requires_grad_()
     if settings.compile:
         compiled(generator)
-    (samples,) = samples_of(record, beside, "train")
+    (samples,) = samples_of(record, forcings, "train")
     random = torch.Generator(devices.device()).manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    predicted = torch.ones(len(samples), *samples.shape, device=devices.device())  # moments are kept like this
+    predicted = torch.ones(len(samples), *samples.shape, device=devices.device())  # in training, moments are kept in the same way
 
-    def prior_of(chosen: Tensor, _: Tensor) -> InformedPrior:
-        mine = predicted[sent(chosen, predicted.device)]
-        return InformedPrior(mine, mine)
+    def prior_of(indices: Tensor, _: Tensor) -> InformedPrior:
+        moments = predicted[sent(indices, predicted.device)]
+        return InformedPrior(moments, moments)
 
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, settings.times)
     fixed = batches(torch.arange(settings.batch), slice(None))
@@ -71,37 +73,37 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
         running = fit(Training.of(generator, random), batch_of, loss_of, len(samples), settings, seed=0)
         return lambda: shares.extend(step.waiting for step in read([next(running) for _ in range(STEPS)]))
 
-    place = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
+    directory = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
     try:
-        loaded = iter(_loader(record, place / "analysis.zarr", settings.batch))
+        loaded = iter(_loader(record, directory / "analysis.zarr", settings.batch))
 
-        def from_disk(chosen: Tensor, mine: slice) -> FlowBatch:
+        def from_disk(indices: Tensor, local: slice) -> FlowBatch:
             before, now, target = (x.to(devices.device()) for x in next(loaded))
             context = torch.cat([now, before, fixed.context[:, 4:]], dim=1)
             return FlowBatch(context, target, draw(tuple(target.shape), random), fixed.prior)
 
-        ours, bare, usual = paired(steps(batches, waiting), steps(lambda chosen, mine: fixed, []), steps(from_disk, []), rounds=ROUNDS)
+        ours, bare, usual = paired(steps(batches, waiting), steps(lambda indices, local: fixed, []), steps(from_disk, []), rounds=ROUNDS)
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(directory)
     figures = {
         "network": f"{sum(x.numel() for x in generator.parameters()) / 1e6:.2f} M parameters, {record.grid.name}, {settings.precision}",
-        "a step, ms": 1e3 * ours / STEPS,
+        "time per step, ms": 1e3 * ours / STEPS,
         "samples/s": settings.batch * STEPS / ours,
-        "share of putting batches together": float(np.median(waiting)),
+        "share of time for making batches": float(np.median(waiting)),
     }
-    limit = f"forward and backward pass and optimiser on one batch of {settings.batch} that stays where it is"
+    limit = f"forward pass, backward pass and optimiser on one batch of {settings.batch} that stays on the device"
     return Benchmark("train", limit, ours / bare, {"samples from disk": usual / bare}, figures)
 
 
 class _FromDisk(Dataset[tuple[Tensor, ...]]):
-    """Three states in a row from a store, as anyone would write it."""
+    """Samples of three consecutive states, read from a store with xarray."""
 
     def __init__(self, path: Path, record: Analysis) -> None:
         self.path, self.record = path, record
 
     @cached_property
     def store(self) -> xr.Dataset:
-        """Opened once by each worker."""
+        """The store. Each worker opens it once."""
         return open_store(self.path)
 
     def __len__(self) -> int:
@@ -113,6 +115,7 @@ class _FromDisk(Dataset[tuple[Tensor, ...]]):
 
 
 def _loader(record: Analysis, path: Path, batch: int) -> DataLoader[tuple[Tensor, ...]]:
+    """Write the record to a store at ``path``, and return a loader of its samples with two workers."""
     arrays = create_store(path, {"time": record.times}, record.grid, (1,))
     for channel, array in enumerate(arrays):
         array[:] = record.wind[:, channel]

@@ -87,7 +87,7 @@ def prepare(
         from wsdcast.weather.stages.check import check as check_source
 
         if source or append or recompute or workers or scheduler or overwrite:
-            raise UserError("--check SOURCE goes with --recipe, -o, --run, --grid, --method and --skip alone")
+            raise UserError("--check SOURCE can be used only with --recipe, -o, --run, --grid, --method and --skip")
         summary = check_source(
             check, with_overrides(recipe, override), run, grid=grid, method=method, skip=None if skip is None else skip.split(",")
         )
@@ -229,7 +229,7 @@ def score(
     settings: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
     if not forecasts:
         if truth is not None:
-            raise UserError("--truth goes with the FORECAST that is scored against it")
+            raise UserError("--truth needs a FORECAST that is scored against it")
         show(score(with_overrides(recipe, override), run, **settings), json)
     elif len(forecasts) == 1:
         if truth is None or recipe is not None or override:
@@ -237,7 +237,7 @@ def score(
         show(score_forecast(forecasts[0], truth, run, **settings), json)
     elif len(forecasts) == 2:
         if any((recipe, override, run, truth, scheduler, workers, overwrite)):
-            raise UserError("two runs are compared by the scores that they have; no other option but --json goes with them")
+            raise UserError("two runs are compared by their stored scores; the only option of a comparison is --json")
         show(score_pair(*forecasts), json)
     else:
         raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")

@@ -53,7 +53,7 @@ def rollout_(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Time a rollout, compared with its networks alone and with the usual loop."""
+    """Time a rollout, compared with its networks alone and with a simple loop (the usual way)."""
     from wsdcast.bench.rollout import bench_rollout
 
     days = None if lead is None else in_days(lead)

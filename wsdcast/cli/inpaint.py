@@ -53,7 +53,7 @@ def prepare(
     source: Annotated[
         str | None,
         typer.Option(
-            help="'made' on the spot; 'cifar10' to download it; an npz of uint8 images; a folder, zip or tar of images; "
+            help="'made': synthetic images; 'cifar10': downloaded; an npz of uint8 images; a folder, zip or tar of images; "
             "CIFAR-10's binary version.",
             show_default="the recipe's: made",
         ),
@@ -61,16 +61,20 @@ def prepare(
     test: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Images to hold out.", show_default="the source's own, or a tenth of it")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Pixels a side to bring images to.", show_default="as they are")] = None,
+    size: Annotated[int | None, typer.Option(help="Pixels per side after resizing.", show_default="not resized")] = None,
     crop: Annotated[
-        int | None, typer.Option(help="Pixels a side of the centre to take first; 140 of CelebA's aligned images.", show_default="all")
+        int | None,
+        typer.Option(
+            help="Pixels per side of the central square that is cut out first; 140 for CelebA's aligned images.",
+            show_default="the largest square, if resized",
+        ),
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and name them.")] = False,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Bring images to one size in one memory-mapped file, divided into training, validation and held-out images."""
+    """Resize images, divide them into training, validation and held-out images, and store them in one memory-mapped file."""
     from wsdcast.images.stages.prepare import prepare
 
     changes = {"source": source, "test": test, "size": size, "crop": crop, "skip_bad": skip_bad or None}
@@ -102,7 +106,7 @@ def sample(
     override: OverrideOption = None,
     run: RunOption = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples for each.", show_default="the recipe's: 4")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each image.", show_default="the recipe's: 4")] = None,
     nfe: EvaluationsOption = None,
     solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,
     grid_in_time: GridInTimeOption = None,
@@ -188,7 +192,7 @@ def study(
         typer.Option(metavar=LIST, help="w of Eq. 4, at every share and in the curves.", show_default="the recipe's: 0.5,0.9,1,calibrated"),
     ] = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples for each.", show_default="the recipe's: 2")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples for each image.", show_default="the recipe's: 2")] = None,
     protocol: ProtocolOption = None,
     inception_weights: WeightsOption = None,
     overwrite: OverwriteOption = False,

@@ -124,7 +124,7 @@ def _scores(summary: Summary) -> Table:
     """The table of scores: one row per lead time, narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
     names = [name for name in names if name != NOT_SHOWN]
-    title = "fair CRPS in m/s beside baselines; spread/skill; largest deviation of spectrum"
+    title = "fair CRPS in m/s, with baselines; spread/skill; largest deviation of spectrum"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lead", justify="right", no_wrap=True)
     for name in names:

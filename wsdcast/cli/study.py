@@ -24,14 +24,22 @@ def nfe(
     seeds: SeedsOption = None,
     priors: Annotated[
         str | None,
-        typer.Option(metavar=LIST, help="Priors, one step and rolled out.", show_default="the recipe's: warm,standard,features-only"),
+        typer.Option(
+            metavar=LIST,
+            help="Priors that are compared in one step and in rollouts.",
+            show_default="the recipe's: warm,standard,features-only",
+        ),
     ] = None,
     ablations: Annotated[
         str | None,
-        typer.Option(metavar=LIST, help="Priors, one step alone; '' for none.", show_default="the recipe's: all others but given"),
+        typer.Option(
+            metavar=LIST,
+            help="Priors that are compared in one step only; '' for none.",
+            show_default="the recipe's: all others but given",
+        ),
     ] = None,
     nfe: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations, one step.", show_default="the recipe's: 2,4,6,10,20")
+        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations in one step.", show_default="the recipe's: 2,4,6,10,20")
     ] = None,
     rollout_nfe: Annotated[
         str | None, typer.Option(metavar=LIST, help="Those of --nfe that are rolled out; '' for none.", show_default="the recipe's: 4,20")

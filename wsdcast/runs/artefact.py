@@ -67,13 +67,13 @@ def resolve(
     values: Mapping[str, Any] = {}
     if isinstance(recipe, Overridden):
         values, recipe = recipe.values, recipe.recipe
-    found = recipe if isinstance(recipe, kind) else load(recipe if isinstance(recipe, str | Path) else kind.DEFAULT, kind)
-    directory = Path(run) if run is not None else Path("runs") / str(values.get("name", found.name))
+    result = recipe if isinstance(recipe, kind) else load(recipe if isinstance(recipe, str | Path) else kind.DEFAULT, kind)
+    directory = Path(run) if run is not None else Path("runs") / str(values.get("name", result.name))
     if recipe is None and upstream is not None:
         for artefact in kind.CHAIN[: kind.CHAIN.index(upstream) + 1]:
             if (stamp := read_stamp(directory / artefact)) is not None:
-                found = stored_recipe(stamp, directory / artefact, kind)
-    return overridden(found, values, changes), directory
+                result = stored_recipe(stamp, directory / artefact, kind)
+    return overridden(result, values, changes), directory
 
 
 def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str = "") -> dict[str, Any]:

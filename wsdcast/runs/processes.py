@@ -48,8 +48,8 @@ def number() -> int:
     return dist.get_rank() if count() > 1 else 0
 
 
-def here() -> int:
-    """Number of processes on this machine."""
+def on_this_machine() -> int:
+    """Number of processes of this run on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if count() > 1 else 1
 
 

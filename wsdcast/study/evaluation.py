@@ -1,4 +1,4 @@
-"""Ensembles from many start dates at once, reduced to statistics as they are made."""
+"""Statistics of ensembles from many initial times at once. The members are not stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.priors import Trained
 
 STUDIED = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "power", "power_truth")
-"""Statistics that a study is made of."""
+"""The statistics that the scores of a study are computed from."""
 
 
 def evaluate(
@@ -33,21 +33,21 @@ def evaluate(
     batch: int | None = None,
     draws: int = 1,
 ) -> xr.Dataset:
-    """Statistics of ensembles, (time, prediction_timedelta, variable[, wavenumber]).
+    """Run ensembles and return their statistics, (time, prediction_timedelta, variable[, wavenumber]).
 
-    ``runaway`` is the share of members that have left the physical range by then: their wind was not finite, or stronger than any wind.
-    From then on the statistics of that start are NaN.
+    ``runaway`` is the share of members that left the physical range at this lead time or before: their wind was not finite, or stronger
+    than any real wind. Once a member has left it, the statistics of its initial time are NaN.
 
     Args:
-        record: truth and first states.
-        networks: for what contexts have beside the wind.
+        record: holds the truth and the states at the initial times.
+        networks: provide the forcings.
         sampler: makes the next state.
-        starts: indices of the record.
-        leads: hours that are scored.
-        members: of each ensemble.
-        seed: of their noise.
-        label: for the progress bar.
-        batch: samples per call of the sampler; default: what suits the device.
+        starts: indices of the initial times in the record.
+        leads: lead times that are scored, hours.
+        members: members of each ensemble.
+        seed: seed of the members' noise.
+        label: label of the progress bar.
+        batch: samples per call of the sampler; default: the size that suits the device.
         draws: noise fields of a sample.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
@@ -56,18 +56,18 @@ def evaluate(
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):
-        # Written so that NaN counts: it is not below the bound.
+        # The comparison is negated because NaN compares false: a member with NaN is a runaway too.
         runaway |= ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
         if 6 * lead not in leads:
             continue
-        for part, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
-            # Infinite wind has no statistics; zeros give the shape.
+        for datasets, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
+            # Statistics of infinite wind cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
             scored = np.zeros_like(wind) if away.any() else wind
             scores = statistics(scored[:, None], record.wind[start + lead][None], record.grid)[list(STUDIED)]
             scores = scores.sel(region=GLOBE, variable=list(VARIABLES), drop=True)
             if away.any():
                 scores = xr.full_like(scores, np.nan)
-            part.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
+            datasets.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
-    by_start = [xr.concat(part, dim="prediction_timedelta") for part in parts]
-    return xr.concat(by_start, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)
+    ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in parts]
+    return xr.concat(ensembles_statistics, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)

@@ -76,23 +76,23 @@ def study_nfe(
 
     All generators have the same network and the same total cost of training: without a moments network the generator is trained for more
     steps. All settings share their initial times and their noise. Solver, grid, warmth and the sufficient number of evaluations are chosen
-    on the validation part; the scores that are reported are those of the test part. Results that are current are not computed again.
+    on the validation split. The reported scores are those of the test split. Results that are current are not computed again.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store.
         run: run directory; default ``runs/<recipe name>``.
-        moments: for the prior ``given``, as for :func:`wsdcast.train`.
-        overwrite: replace what was made from another recipe.
+        moments: your own model for the prior ``given``, as in :func:`wsdcast.train`.
+        overwrite: replace artefacts that were made from another recipe.
         changes: keys of the recipe's section ``study``, such as ``nfe`` or ``seeds``.
 
     Raises:
-        UserError: if nothing is prepared, a key is not allowed, or settings must be chosen and the record has no validation part.
+        UserError: if nothing is prepared, a key is not allowed, or settings must be chosen and the record has no validation split.
     """
     if changes.get("nfe") is not None and changes.get("rollout_nfe") is None:
         # Of the recipe's numbers for rollouts, keep those that are still studied.
-        before = resolve(recipe, run, Recipe, ANALYSIS)[0]
-        now = before.changed(study__rollout_nfe=[], study__nfe=changes["nfe"]).study.nfe
-        changes["rollout_nfe"] = [nfe for nfe in before.study.rollout_nfe if nfe in now]
+        unchanged = resolve(recipe, run, Recipe, ANALYSIS)[0]
+        studied = unchanged.changed(study__rollout_nfe=[], study__nfe=changes["nfe"]).study.nfe
+        changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
     devices.keep_freed_memory()
@@ -129,9 +129,10 @@ def study_nfe(
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": options.members}
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
     if quality:
-        for part, (error, standardised) in zip(("train", "test"), np.mean(list(quality.values()), axis=0), strict=True):
-            study.attrs |= {f"moments_error_{part}": error, f"moments_standardised_error_{part}": standardised}
-            summary.facts[f"moments, {part} part"] = in_words(error, standardised)
+        labels = {"train": "training", "test": "test"}
+        for (split, label), (error, standardised) in zip(labels.items(), np.mean(list(quality.values()), axis=0), strict=True):
+            study.attrs |= {f"moments_error_{split}": error, f"moments_standardised_error_{split}": standardised}
+            summary.facts[f"moments, {label} split"] = in_words(error, standardised)
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
     with complete(directory / STUDY) as file:
         study.to_netcdf(file)
@@ -171,24 +172,28 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
 
 
 def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: Iterable[list[Setting]]) -> None:
-    """Check that the parts of the record are long enough.
+    """Check that the test split has room for the longest forecast, and the validation split for one step if settings must be chosen.
 
     Raises:
-        UserError: if no forecast fits into the test part, or settings must be chosen and no step fits into the validation part.
+        UserError: if no forecast fits into the test split, or settings must be chosen and no step fits into the validation split.
     """
     record.starts(1, leads[-1] // 6)
-    rivals = any(count > 1 for of_prior in settings for count in Counter(setting.nfe for setting in of_prior).values())
-    if rivals and not record.now("validation").size:
+    # Settings must be chosen if a prior has several of them with the same number of evaluations.
+    must_choose = any(count > 1 for prior_settings in settings for count in Counter(setting.nfe for setting in prior_settings).values())
+    if must_choose and not record.now("validation").size:
         raise UserError(
-            "solvers, grids and warmths are chosen on the validation part, and no start in it has 6 h of gap-free truth after it; set "
-            "data.validation_from and data.test_from in the recipe, or study one of each"
+            "solvers, grids and warmths are chosen on the validation split, but no initial time in it has 6 h of gap-free truth after it; "
+            "set data.validation_from and data.test_from in the recipe, or study only one solver, grid and warmth"
         )
 
 
 def _evaluated(
     variant: Recipe, place: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
 ) -> Iterator[tuple[str, xr.Dataset]]:
-    """Yield the statistics of one step on both parts and, if ``rolled_out``, of forecasts. Files of the same settings are read again."""
+    """Yield the statistics of a setting by kind: one step on the test split, one step on the validation split, forecasts if ``rolled_out``.
+
+    A file of statistics of the same setting is read instead of computing them again.
+    """
     options, noise = variant.study, variant.rollout.seed
     kinds: dict[str, tuple[Part, int, tuple[int, ...]]] = {"one step": ("test", options.starts, (6,))}
     if setting.solver and record.now("validation").size:
@@ -213,8 +218,8 @@ def _evaluated(
         sampler = moments_sampler_of(networks)
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
-        about = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members])
-        path = place / f"{kind.replace(' ', '-')}-{setting.file}-{about[:8]}.nc"
+        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members])
+        path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
             with xr.open_dataset(path, decode_timedelta=True) as dataset:
                 yield kind, dataset.load()

@@ -26,7 +26,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         recipe: its text, shown at the end.
         saturates: for each prior the smallest number of evaluations that is as good as any.
     """
-    part = "validation" if "crps_6h_validation" in study else "test"
+    split = "validation" if "crps_6h_validation" in study else "test"
     parts = [
         note(
             f"{study.attrs['grid']} grid, {study.attrs['members']} members, {int(study['starts_6h'])} initial times of one step, training "
@@ -38,7 +38,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         note(
             "Each line shows the best solver, grid of flow times and warmth of a prior at each number of evaluations: the smallest "
             "deviation of the spectrum among the settings whose CRPS is within 1 % of the lowest. They were chosen on "
-            f"{html.escape(study.attrs['chosen_on'])}; all scores in the figures are of the test part. Evaluations are those of the "
+            f"{html.escape(study.attrs['chosen_on'])}; all scores in the figures are of the test split. Evaluations are those of the "
             f"generator; the moments network adds {float(study.attrs['moments_share']):.2f} to every prior but the standard one and the "
             "climatology."
         ),
@@ -47,7 +47,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         saturation_table(saturates),
         note(
             "The smallest number whose CRPS is within 1 % and whose deviation of the spectrum is within 5 % of the prior's best, on the "
-            f"{part} part."
+            f"{split} split."
         ),
         "<h2>The spectrum</h2>",
         picture(spectra(study), "Ratio of power by zonal wavenumber and evaluations"),

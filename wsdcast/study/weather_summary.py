@@ -25,11 +25,11 @@ SPECTRUM_TOLERANCE = 1.05
 SCORED = {"crps_fair": "crps", "spread_skill": "spread_skill", "power_deviation_mean": "power_deviation"}
 GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain"}
 
-CHOSEN_BEFORE = "the test part, by the very scores that are shown: this study is of an earlier version; run `wsdcast study nfe` again"
+CHOSEN_BEFORE = "the test split, by the very scores that are shown: this study is of an earlier version; run `wsdcast study nfe` again"
 """Description of the choices of a study by an earlier version, which did not store one."""
 
 Part = tuple[dict[str, Any], dict[str, xr.Dataset]]
-"""A setting with its seed, and its statistics by kind: ``one step`` and, for some, ``validation`` (one step on that part), ``forecast``."""
+"""A setting with its seed, and its statistics by kind: ``one step``, for some ``validation`` (one step on that split) and ``forecast``."""
 
 
 def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset:
@@ -39,7 +39,7 @@ def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset
     of initial times, drawn in blocks and the same for all settings and seeds. ``_by_seed`` shows how much seeds differ.
 
     ``best`` marks the setting of each prior and number of evaluations that the scores ``_validation`` choose. All other scores are those of
-    the test part. A setting diverged if a member left the physical range (``runaway`` > 0); its scores are NaN.
+    the test split. A setting diverged if a member left the physical range (``runaway`` > 0); its scores are NaN.
 
     Gains are 1 - score / reference score on the same dates. The reference is the standard prior with most evaluations, with the same number
     (``_same``), or features-only with the same number (``_features``), each with its best solver, grid and warmth.
@@ -58,9 +58,9 @@ def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset
     one_step = one_step.isel(prediction_timedelta=0, drop=True)
     by_seed, draws = metrics(one_step.mean("time")), _draws(one_step)
     study = study.merge(_scores(one_step, by_seed, draws, "_6h", len(keys)))
-    about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations by scores on the validation part"}
+    about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations by scores on the validation split"}
     study["best"] = ("setting", np.isin(np.arange(len(keys)), _chosen(study)), about)
-    study.attrs["chosen_on"] = "the validation part" if validation is not None else "nothing: there is no validation part"
+    study.attrs["chosen_on"] = "the validation split" if validation is not None else "nothing: there is no validation split"
     study = study.merge(_all_gains(study, by_seed, draws, "_6h"))
     if (forecasts := _stacked(parts, keys, "forecast")) is not None:
         by_seed, draws = metrics(forecasts.mean("time")), _draws(forecasts)
@@ -70,12 +70,12 @@ def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset
 
 
 def chosen_on(study: xr.Dataset) -> str:
-    """The part of the record that the best settings were chosen on, in words."""
+    """The split of the record that the best settings were chosen on, in words."""
     return str(study.attrs.get("chosen_on", CHOSEN_BEFORE))
 
 
 def _chosen(study: xr.Dataset) -> list[int]:
-    """The setting that the validation part chooses for each prior and number of evaluations, or else the settings without rivals."""
+    """The setting that the validation split chooses for each prior and number of evaluations, or else the settings without rivals."""
 
     def best(group: list[int]) -> int | None:
         if "crps_6h_validation" in study:
@@ -173,8 +173,8 @@ def described(study: xr.Dataset) -> str:
 def saturation(study: xr.Dataset) -> dict[str, int | None]:
     """For each prior the smallest number of evaluations that is as good as any, with its best settings.
 
-    As good: CRPS within 1 % and deviation of the spectrum within 5 % of the lowest, on the validation part, or on the test part if the
-    study has no validation part.
+    As good: CRPS within 1 % and deviation of the spectrum within 5 % of the lowest, on the validation split, or on the test split if the
+    study has no validation split.
     """
     suffix = "_6h_validation" if "crps_6h_validation" in study else "_6h"
     best = study.isel(setting=study["best"].values)

@@ -63,13 +63,13 @@ def without_auto(recipe: Recipe, directory: Path) -> Recipe:
     name, times = ("midpoint" if settings.nfe % 2 == 0 else "ab2"), "uniform"
     if read_stamp(directory / STUDY) is not None:
         with xr.open_dataset(require(recipe, directory, STUDY, "study nfe")) as study:
-            wanted = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
-            candidates = study.isel(setting=wanted.values)
+            matches = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
+            candidates = study.isel(setting=matches.values)
             if candidates.sizes["setting"]:
                 if "crps_6h_validation" not in candidates:
                     raise UserError(
-                        f"{directory / STUDY} has no scores on the validation part, by which --solver auto chooses; run "
-                        "`wsdcast study nfe` again if the record has such a part (no network is trained again), or name a solver"
+                        f"{directory / STUDY} has no scores on the validation split, by which --solver auto chooses; run "
+                        "`wsdcast study nfe` again if the record has such a split (no network is trained again), or name a solver"
                     )
                 position = best_of(candidates)
                 if position is None:

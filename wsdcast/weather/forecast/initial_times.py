@@ -37,14 +37,14 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
     settings = recipe.rollout
     if settings.start is None:
         return record.starts(settings.starts, settings.steps)
-    wanted = np.array(times_between(settings.start), dtype="datetime64[ns]")
-    indices = np.searchsorted(record.times, wanted).clip(1, record.times.size - 1)
-    usable = (record.times[indices] == wanted) & (record.times[indices - 1] == wanted - STEP)
+    requested = np.array(times_between(settings.start), dtype="datetime64[ns]")
+    indices = np.searchsorted(record.times, requested).clip(1, record.times.size - 1)
+    usable = (record.times[indices] == requested) & (record.times[indices - 1] == requested - STEP)
     if not usable.all():
-        missing = wanted[~usable]
+        missing = requested[~usable]
+        first, last = (time.astype("datetime64[h]") for time in record.times[[0, -1]])
         raise UserError(
-            f"--start {settings.start}: {missing.size} of {wanted.size} are not in the record with the state 6 h before, the first of them "
-            f"{missing[0].astype('datetime64[h]')}; it is of {record.times[0].astype('datetime64[h]')} to "
-            f"{record.times[-1].astype('datetime64[h]')}"
+            f"--start {settings.start}: the record lacks {missing.size} of {requested.size} initial times or the states 6 h before them; "
+            f"the first is {missing[0].astype('datetime64[h]')}, and the record is from {first} to {last}"
         )
     return indices

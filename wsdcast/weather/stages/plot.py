@@ -89,7 +89,7 @@ def plot(
             if VARIABLES[0] not in store:
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
             if figure != "plume" and "number" not in store[VARIABLES[0]].dims:
-                raise UserError(f"{forecast}: has statistics over members alone (rollout.keep); {figure} needs the members")
+                raise UserError(f"{forecast}: has only statistics over members (rollout.keep); {figure} needs the members")
             if figure == "maps":
                 drawn = _maps(store.isel(time=row), record, lead_hours, forecast, lines)
             elif figure == "plume" and at is not None:
@@ -161,7 +161,7 @@ def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):
-        raise UserError(f"{directory / ANALYSIS}: no step of 6 h in the test part; tails are of such steps")
+        raise UserError(f"{directory / ANALYSIS}: the test split has no three states in a row, 6 h apart, and tails need them")
     chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
     with torch.inference_mode():
         batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in chosen.split(BATCH))
@@ -177,12 +177,12 @@ def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:
         UserError: if ``start`` is not a time, or not one of ``starts``.
     """
     try:
-        wanted = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
+        requested = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
     except ValueError as error:
         raise UserError(f"--start {error}") from None
-    row = int(np.abs(starts - wanted).argmin())
-    if starts[row] != wanted:
-        raise UserError(f"--start {start}: not in {forecast}, whose nearest start is {_hour(starts[row])}")
+    row = int(np.abs(starts - requested).argmin())
+    if starts[row] != requested:
+        raise UserError(f"--start {start}: not in {forecast}, whose nearest initial time is {_hour(starts[row])}")
     return row
 
 

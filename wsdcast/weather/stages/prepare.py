@@ -76,7 +76,7 @@ def prepare(
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
     if recompute and not append:
-        raise UserError("--recompute goes with --append")
+        raise UserError("--recompute needs --append")
     finished = _finished(resolved, path) if append else None
     files = "" if data.source == "planet" else fingerprint(data.source)
     if finished is None and is_current(resolved, directory, ANALYSIS, overwrite, files):
@@ -220,8 +220,8 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
         "steps": f"{record.times.size} of 6 h, {gaps} gaps",
         "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " triples",
-        "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training part",
-        "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training part",
+        "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training split",
+        "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training split",
     }
     if record.static:
         facts["static fields"] = ", ".join(record.static)

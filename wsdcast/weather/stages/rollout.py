@@ -114,7 +114,7 @@ def rollout(
     begins = record.times[initial]
     has_truth = bool(np.isin(begins[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any())
     if settings.keep == "scores" and not has_truth:
-        raise UserError("--score: the record has no truth after the starts to score them against")
+        raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
     summary = Summary("rollout")
     summary.facts = {
         "starts": f"{len(initial)}, {_label(begins[0])} to {_label(begins[-1])}",
@@ -124,14 +124,14 @@ def rollout(
         "solver": f"{settings.solver}, {settings.grid_in_time} times",
     }
     if seen := int((begins < record.validation_from).sum()):
-        summary.facts["seen in training"] = f"{seen} of the starts: scores there say nothing about new weather"
+        summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
     processes.decided(lambda: _require_memory(networks.generator, record, initial, settings.members, batch))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
     elif resolved.generator.has_moments_model:
         processes.decided(lambda: _remove_outdated(resolved, directory, overwrite))
-        reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the starts"
+        reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
     for artefact, sampler in samplers.items():
@@ -167,7 +167,7 @@ def rollout(
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
             animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
-        summary.written[str(animation)] = "truth beside members, first start"
+        summary.written[str(animation)] = "truth and members from the first initial time"
     return summary
 
 

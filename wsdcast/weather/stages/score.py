@@ -60,12 +60,12 @@ def score(
     analysis = require(resolved, directory, ANALYSIS, "prepare")
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
     if resolved.rollout.keep == "statistics":
-        raise UserError(f"{forecasts[OURS]}: has statistics over members alone (rollout.keep); scores need the members")
+        raise UserError(f"{forecasts[OURS]}: has only statistics over members (rollout.keep); scores need the members")
     with open_store(analysis) as store:
         past_until, recorded = np.datetime64(store.attrs["validation_from"], "ns"), store["time"].values
     without_moments = ""
     if resolved.generator.has_moments_model:
-        without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, beside=forecasts[OURS])
+        without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, forecast=forecasts[OURS])
         if not without_moments:
             forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
     scores = None
@@ -190,17 +190,17 @@ def _require_memory(sources: Sources, *sizes: Any) -> None:
         require_memory(needed, task)
 
 
-def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], beside: Path) -> str:
+def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], forecast: Path) -> str:
     """In words why the ensembles of the moments model alone cannot be scored; empty if they can.
 
     Args:
         moments: their store.
         recorded: times of the record.
-        beside: store of the forecast that is scored with them. Statistics of both are from the same rollout and lack the same truth.
+        forecast: store of the forecast that is scored with them. Statistics of both are from the same rollout and lack the same truth.
     """
     if not moments.exists():
         return f"not scored: {moments} is not there; `wsdcast rollout` writes it where the record has truth"
-    if is_scored(moments) and not is_scored(beside) and lacks_truth(moments, recorded):
+    if is_scored(moments) and not is_scored(forecast) and lacks_truth(moments, recorded):
         return f"not scored: the record has more truth now than at the rollout; remove {moments}, and `wsdcast rollout` makes it again"
     return ""
 
@@ -215,7 +215,7 @@ def _report(directory: Path, scores: xr.Dataset, sources: Sources, name: str, fa
         "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
         "members": str(scores.attrs["members"]),
     }
-    facts |= _what_is_missing(scores)
+    facts |= _scored_and_left_out(scores)
     fields, grid = fields_of(sources), opened(sources)[1].grid
     with complete(directory / REPORT) as partial:
         write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
@@ -244,7 +244,7 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
-    summary.facts |= _what_is_missing(scores)
+    summary.facts |= _scored_and_left_out(scores)
     if "scored_on" in scores.attrs:
         return summary  # a part of the globe has no spectra
     summary.facts["power spectrum"] = (
@@ -254,7 +254,7 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
     return summary
 
 
-def _what_is_missing(scores: xr.Dataset) -> dict[str, str]:
+def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
     """In words: the part of the globe that was scored, if not all of it, and what was left out of the scores."""
     return {name.replace("_", " "): scores.attrs[name] for name in ("scored_on", "left_out") if name in scores.attrs}
 

@@ -65,7 +65,7 @@ def train(
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.here())
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.on_this_machine())
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
@@ -82,7 +82,7 @@ def train(
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
         for split, label in ((samples, "training"), (validation_samples, "validation")):
             if len(split):
-                summary.facts[f"moments, {label} part"] = in_words(*checked(trained_moments, split, area_weights(record)))
+                summary.facts[f"moments, {label} split"] = in_words(*checked(trained_moments, split, area_weights(record)))
         _predictions(resolved, directory, record, samples, overwrite, summary)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
         prior_of = lambda indices, _: make_prior(*predicted_moments(indices))  # noqa: E731
