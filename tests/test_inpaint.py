@@ -52,6 +52,7 @@ def test_every_artefact_is_there_and_nothing_else(inpainted):
         "process.png",
         "same_noise.png",
         "tails.png",
+        "targets.png",
         "stamp.json",
     }
     samples = np.load(inpainted / "run/samples/samples.npy")

@@ -9,6 +9,7 @@ import torch
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
+from wsdcast.report.targets import target_powers
 from wsdcast.warmstart import times as grids
 from wsdcast.warmstart.evaluations import SOLVERS
 from wsdcast.warmstart.paths import Blur, BlurNoise, Straight, blur, blur_noise_step, cosine_transform
@@ -195,3 +196,19 @@ def test_cold_diffusion_starts_from_the_mean_alone(geometry):
     multiply, shape = geometry
     start = Blur(1.0, multiply, delta=0.0).start(field(shape))
     torch.testing.assert_close(start, start[:, :, :1, :1].expand_as(start), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 2.0])
+def test_powers_of_the_targets_are_those_of_the_blurred_waves(ratio):
+    """White data of variance 1 at noise level 1: a wave keeps exp(-tau Lambda) of its amplitude, the deblurring target has the rest."""
+    multiply, data = cosine_transform(8, 8), torch.randn(4000, 1, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+    k = np.arange(8)
+
+    def power(fields):
+        return np.square(scipy.fft.dctn(fields.numpy(), axes=(2, 3), norm="ortho")).mean(axis=(0, 1))[0]  # waves along rows
+
+    powers = target_powers(data, multiply, power, ratio)
+    kept = np.exp(-(ratio**2) / 2 * np.pi**2 * k**2 / 64)
+    np.testing.assert_allclose(powers["denoising target"], kept**2 * powers["data"], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(powers["deblurring target"], (1 - kept) ** 2 * powers["data"], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(powers["state"], kept**2 + 1, rtol=0.12)

@@ -111,5 +111,7 @@ def test_tails_of_wind(tmp_path, tiny_recipe):
     wsdcast.train(tiny_recipe, run)
     summary = wsdcast.plot("tails", run=run)
     assert (run / "tails.png").exists()
+    wsdcast.plot("targets", run=run)
+    assert (run / "targets.png").exists()
     assert list(summary.facts) == ["wind, as they are", *(f"wind, w = {warmth:g}" for warmth in WARMTHS)]
     assert all(text.startswith("kurtosis ") for text in summary.facts.values())

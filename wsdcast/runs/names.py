@@ -44,8 +44,8 @@ SolverName = Literal[
 TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 """Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
 
-SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "euler"}
-"""Solvers of version 0.1.0 that are gone, and the solver that does the same."""
+SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "euler", "dpm3-v3": "dpm3"}
+"""Solvers that are gone, and the solver that does the same; for ``dpm3-v3``, which had statistics, the solver without them."""
 
 STOCHASTIC: tuple[SolverName, ...] = ("sde1", "sde2")
 """Solvers that draw new noise at every step: functions of :mod:`wsdcast.warmstart.stochastic`."""
@@ -53,7 +53,7 @@ STOCHASTIC: tuple[SolverName, ...] = ("sde1", "sde2")
 PathName = Literal["straight", "blur-noise", "blur"]
 """Paths from noise to data (docs/method.md)."""
 
-FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "maps", "plume", "animation"]
+FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "tails", "targets", "maps", "plume", "animation"]
 """Figures that ``wsdcast plot`` draws (docs/plot.md)."""
 
 MOMENTS_ALONE = "moments alone"

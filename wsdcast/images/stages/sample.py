@@ -22,7 +22,9 @@ from wsdcast.images.memory import require_sampling
 from wsdcast.images.networks import Trained, trained
 from wsdcast.images.pictures import same_noise, sample_grid, sampling_process
 from wsdcast.images.recipe import ImageRecipe, Sampling
+from wsdcast.images.scores import radial_power
 from wsdcast.report.tails import tails_figure
+from wsdcast.report.targets import targets_figure
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
@@ -30,6 +32,7 @@ from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
 from wsdcast.runs.resources import require_space
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import velocity_of
+from wsdcast.warmstart.paths import cosine_transform
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.tails import Tails, tails_of
 
@@ -93,7 +96,8 @@ def sample(
         file.flush()
         tails = _tails(networks, contexts)
         pictures = _pictures(networks, contexts, file, settings, warmth)
-        for name, figure in (pictures | {"tails": tails_figure(tails, "hidden values")}).items():
+        pictures |= {"tails": tails_figure(tails, "hidden values"), "targets": _targets(networks, contexts)}
+        for name, figure in pictures.items():
             figure.savefig(partial / f"{name}.png")
         used = {"warmth": warmth, "diverged": diverged.count}
         (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, SAMPLES) | used, indent=2))
@@ -102,7 +106,7 @@ def sample(
     if diverged.count:
         summary.facts["diverged"] = f"{diverged.count} of {shape[0] * shape[1]} samples are not finite; they have no scores"
     summary.facts |= {f"hidden values, {name}": str(of) for name, of in tails.items()}
-    summary.written[str(directory / SAMPLES)] = f"{settings.samples} samples each; grid.png, process.png, same_noise.png, tails.png"
+    summary.written[str(directory / SAMPLES)] = f"{settings.samples} samples each; grid, process, same_noise, tails and targets.png"
     return summary
 
 
@@ -136,6 +140,20 @@ def _tails(networks: Trained, contexts: FixedContexts) -> dict[str, Tails]:
             yield networks.prior_of(context), contexts.target(positions), context[:, -1:] != 1
 
     return tails_of(parts())
+
+
+@torch.inference_mode()
+def _targets(networks: Trained, contexts: FixedContexts) -> Figure:
+    """Draw the power of the state and of both targets of the path blur-noise by wavenumber."""
+    positions = torch.arange(min(TAIL_CONTEXTS, len(contexts)))
+    data = [networks.prior_of(contexts.context(some)).normalise(contexts.target(some)).cpu() for some in positions.split(TAIL_BATCH)]
+
+    def power(fields: Tensor) -> NDArray[np.floating]:
+        return radial_power(fields.movedim(1, -1).double().numpy()).mean(axis=0)
+
+    rows, columns = contexts.shape[1:]
+    wavenumbers = np.arange(1, min(rows, columns)) / 2
+    return targets_figure(torch.cat(data), cosine_transform(rows, columns), power, wavenumbers, "waves across the image")
 
 
 def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling, warmth: float) -> tuple[Any, Any, Any]:

@@ -24,6 +24,9 @@ from wsdcast.runs.names import ANALYSIS, FORECAST, SCORES, FigureName
 from wsdcast.runs.times import in_utc
 from wsdcast.weather.recipe import Recipe
 
+OF_NETWORKS: tuple[FigureName, ...] = ("tails", "targets")
+"""Figures of the trained networks and the test split."""
+
 OF_SCORES: dict[FigureName, tuple[Callable[[xr.Dataset], Figure], tuple[str, ...]]] = {
     "curves": (figures.score_curves, ("crps_fair", "rmse", "spread_skill")),
     "regions": (figures.region_skill, ("crps_fair_skill",)),
@@ -50,7 +53,8 @@ def plot(
     """Draw one figure of a run.
 
     Args:
-        figure: ``curves``, ``regions``, ``ranks``, ``reliability`` and ``spectra`` show the scores. ``tails`` shows the trained networks.
+        figure: ``curves``, ``regions``, ``ranks``, ``reliability`` and ``spectra`` show the scores. ``tails`` and ``targets`` show the
+            trained networks.
             ``maps``, ``plume`` and ``animation`` show one forecast.
         recipe: path or name of a recipe; default: the one of the forecast.
         run: run directory; default ``runs/<recipe name>``.
@@ -64,16 +68,16 @@ def plot(
         UserError: if an artefact that the figure needs is missing, an option does not go with it, or its format cannot be written.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
-    if resolved.rollout.solver == "auto" and figure != "tails":
+    if resolved.rollout.solver == "auto" and figure not in OF_NETWORKS:
         from wsdcast.weather.samplers import without_auto
 
         resolved = without_auto(resolved, directory)
     path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
     _check(figure, path, {"start": start, "lead-time": lead_hours, "at": at})
     summary = Summary("plot")
-    if figure in OF_SCORES or figure == "tails":
-        if figure == "tails":
-            drawn = _tails(resolved, directory, summary)
+    if figure in OF_SCORES or figure in OF_NETWORKS:
+        if figure in OF_NETWORKS:
+            drawn = _of_networks(figure, resolved, directory, summary)
         else:
             draw, needed = OF_SCORES[figure]
             drawn = draw(_scores(resolved, directory, needed))
@@ -143,8 +147,8 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     return scores
 
 
-def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
-    """The distribution of the wind in samples of the test split, before and after normalisation by the prior.
+def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary) -> Figure:
+    """A figure of samples of the test split and the prior: ``tails``, or ``targets`` of the path blur-noise.
 
     Raises:
         UserError: if no networks are trained, or the test split has no sample.
@@ -152,8 +156,10 @@ def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
     import torch  # not at the top, because the import takes seconds
 
     from wsdcast.report.tails import tails_figure
+    from wsdcast.report.targets import targets_figure
     from wsdcast.training.predictions import BATCH, CHECKED
     from wsdcast.warmstart.tails import tails_of
+    from wsdcast.weather.harmonic_transform import spherical_transform
     from wsdcast.weather.priors import trained
     from wsdcast.weather.samples import samples_of
 
@@ -161,8 +167,19 @@ def _tails(recipe: Recipe, directory: Path, summary: Summary) -> Figure:
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):
-        raise UserError(f"{directory / ANALYSIS}: the test split has no three states in a row, 6 h apart, and tails need them")
+        raise UserError(f"{directory / ANALYSIS}: the test split has no three states in a row, 6 h apart, and {figure} need them")
     chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
+    if figure == "targets":
+        with torch.inference_mode():
+            data = [networks.prior_of(samples.context(batch)).normalise(samples.target(batch)) for batch in chosen.split(BATCH)]
+            weights = torch.from_numpy(record.grid.area_weights)[:, None]
+
+            def power(fields: torch.Tensor) -> np.ndarray:
+                waves = torch.fft.rfft(fields.double(), dim=-1, norm="forward").abs().square()
+                return np.asarray((waves * weights).mean(dim=(0, 1, 2))[1:])
+
+            wavenumbers = np.arange(1.0, record.grid.longitude.size // 2 + 1)
+            return targets_figure(torch.cat(data).cpu(), spherical_transform(record.grid), power, wavenumbers, "zonal wavenumber")
     with torch.inference_mode():
         batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in chosen.split(BATCH))
         tails = tails_of(batches)
