@@ -147,7 +147,7 @@ def test_the_commands_of_the_page_run(run, tmp_path, monkeypatch):
         assert invoke(*shlex.split(line)) == (0, ""), line
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "curves.pdf", "spectra.svg", "forecast-again.gif"}
     made = {path.name for path in (tmp_path / "runs/planet").iterdir()} - {path.name for path in run.iterdir()}
-    assert made <= {"regions.png", "ranks.png", "reliability.png", "tails.png", "maps.png", "plume.png"}
+    assert made <= {"regions.png", "ranks.png", "reliability.png", "tails.png", "targets.png", "maps.png", "plume.png"}
     assert "plume.png" in made
 
 
