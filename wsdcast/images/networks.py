@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.ablations import fixed_moments, standard_moments
-from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel
+from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, Std
 from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 
@@ -33,11 +33,18 @@ class ImageMoments(MomentsModel):
 
     If the network had to predict visible pixels, Eq. 5 would weigh an error there by 1 / std^2, ten thousand times an error of the size of
     the image's range, and a network that trains for minutes would learn little else. With ``known_pixels=False`` the network predicts
-    visible pixels too, as in the paper.
+    visible pixels too, as in the paper. This is so for every choice of ``std``.
     """
 
-    def __init__(self, network: nn.Module, channels: int, known_pixels: bool = True, maximum_std: float = MAXIMUM_STD) -> None:
-        super().__init__(network, channels, maximum_std=maximum_std)
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: int,
+        known_pixels: bool = True,
+        maximum_std: float = MAXIMUM_STD,
+        std: Std = "point",
+    ) -> None:
+        super().__init__(network, channels, maximum_std=maximum_std, std=std)
         self.known_pixels = known_pixels
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +58,8 @@ class ImageMoments(MomentsModel):
 
 def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
     """Return an untrained moments network h_phi for images with this number of channels."""
-    return ImageMoments(unet_of(network, channels + 1, 2 * channels, 0, sphere=False), channels, network.known_pixels, network.highest_std)
+    body = unet_of(network, channels + 1, network.fields * channels, 0, sphere=False)
+    return ImageMoments(body, channels, network.known_pixels, network.highest_std, network.std)
 
 
 def generator_model(network: ImageGenerator, channels: int) -> UNet:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import (
     CLASSIFIER,
     GENERATOR,
@@ -20,7 +21,7 @@ from wsdcast.runs.names import (
     ImagePriorName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, MomentsNetwork, Optimisation, Section, TrainingLog
+from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Optimisation, Section, TrainingLog
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -112,17 +111,6 @@ class GeneratorNetwork(Network):
     def heads(self) -> int:
         """Fields that the generator predicts for each channel: two on the path blur-noise, unless nothing is blurred."""
         return 2 if self.path == "blur-noise" and self.bnr else 1
-
-
-class MomentsNetwork(Network):
-    """The moments network, and how it is trained."""
-
-    maximum_std: PositiveFloat | None = Field(1.0, description="upper bound of the predicted std, in units of the data's std; null: none")
-
-    @property
-    def highest_std(self) -> float:
-        """The upper bound of the predicted std; infinite if ``maximum_std`` is None."""
-        return math.inf if self.maximum_std is None else self.maximum_std
 
 
 def _increasing(ends: tuple[float, float]) -> tuple[float, float]:

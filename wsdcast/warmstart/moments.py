@@ -3,9 +3,13 @@
 h_phi is trained as a Gaussian regression (section 2.4), by the negative log-likelihood
 
     L_phi = -log N(target; mean, std^2)               Eq. 5
+
+The paper predicts the standard deviation at each point. Other methods start from other noise levels; :data:`Std` lists them.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +26,21 @@ MAXIMUM_STD = 1.0
 prediction that uses the context cannot be less certain than one that does not. Without the bound, an unusual state in a rollout raises the
 predicted standard deviation, and the next state is then even more unusual (docs/results/gfs.md)."""
 
+Std = Literal["point", "channel", "change"] | float
+"""Where the standard deviation of the moments comes from.
+
+- ``point``: the network predicts it at each point, as in the paper.
+- ``channel``: one learned number for each channel, the same at all points.
+- ``change``: floor + slope |mean - state now| at each point, with two learned positive numbers for each channel. The noise follows the
+  change that the mean makes, as in uncertainty-guided noise (UPSR).
+- a number: the same everywhere, not learned, as in RDDM, Resfusion and ResShift.
+"""
+
+
+def _positive(raw: Tensor) -> Tensor:
+    """Return a positive number for each raw one. The shift makes an untrained std 0.2 instead of 0.7, nearer to the error after 6 h."""
+    return F.softplus(raw - 1.5)
+
 
 class MomentsModel(nn.Module):
     """h_phi: ``context -> (mean, std)``, or ``(mean, std, factors)`` if it also predicts correlations.
@@ -30,36 +49,55 @@ class MomentsModel(nn.Module):
     the current state, so an untrained network, whose output is zero, predicts persistence.
 
     Args:
-        network: maps (batch, context channels, ...) to (batch, (2 + rank) channels, ...).
+        network: maps (batch, context channels, ...) to the mean and, where ``std`` is ``point``, the raw std and the patterns, which is
+            (batch, (2 + rank) channels, ...); otherwise to the mean alone, (batch, channels, ...).
         channels: channels of the target.
         rank: the number of predicted patterns of a :class:`~wsdcast.warmstart.correlated.CorrelatedPrior`; 0 for a diagonal prior.
-        maximum_std: the upper bound of the predicted standard deviation; infinity for none, as in the paper.
+            Above 0, ``std`` must be ``point``.
+        maximum_std: the upper bound of the standard deviation; infinity for none, as in the paper.
+        std: where the standard deviation comes from. Every choice keeps the bounds :data:`MINIMUM_STD` and ``maximum_std``.
 
     Attributes:
         calibration: a factor of std for each channel, (channels,), 1 unless cross-fitting has set it. It scales V V^T as well.
+        levels: the raw learned numbers of the std ``channel``, (1, channels), or of ``change``, (2, channels): floors, then slopes.
+            Other choices have no such parameter.
     """
 
-    def __init__(self, network: nn.Module, channels: int, rank: int = 0, maximum_std: float = MAXIMUM_STD) -> None:
+    def __init__(self, network: nn.Module, channels: int, rank: int = 0, maximum_std: float = MAXIMUM_STD, std: Std = "point") -> None:
         super().__init__()
         self.network = network
         self.channels = channels
         self.rank = rank
         self.maximum_std = maximum_std
+        self.std = std
+        if std in ("channel", "change"):
+            self.levels = nn.Parameter(torch.zeros(1 if std == "channel" else 2, channels))
         self.calibration: Tensor
         self.register_buffer("calibration", torch.ones(channels))
 
     def forward(self, context: Tensor) -> tuple[Tensor, ...]:
         """Return mean and standard deviation, each (batch, channels, ...), and factors, (batch, rank, channels, ...), if rank > 0."""
         # The result has the precision of the context even if the network computes in bfloat16.
-        mean, raw_std, *raw_factors = self.network(context).to(context.dtype).split(self.channels, dim=1)
-        mean = mean + context[:, : self.channels]
+        change, *raw = self.network(context).to(context.dtype).split(self.channels, dim=1)
+        mean = change + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
-        # With the shift training starts from a std of 0.2 instead of 0.7, which is nearer to the uncertainty after a step of 6 h.
-        std = F.softplus(raw_std - 1.5).clamp(MINIMUM_STD, self.maximum_std) * calibration
+        std = self._unbounded_std(change, *raw[:1]).clamp(MINIMUM_STD, self.maximum_std) * calibration
         if not self.rank:
             return mean, std
         # V V^T has the eigenvalue |v|^2 along a pattern v. This scale makes |v| about 1 on every grid.
-        return mean, std, torch.stack(raw_factors, dim=1) * (calibration / mean[0].numel()).sqrt()
+        return mean, std, torch.stack(raw[1:], dim=1) * (calibration / mean[0].numel()).sqrt()
+
+    def _unbounded_std(self, change: Tensor, *raw: Tensor) -> Tensor:
+        """Return the standard deviation before its bounds, of the shape of ``change``, the difference of the mean from the state now."""
+        if self.std == "point":
+            return _positive(raw[0])
+        if isinstance(self.std, float | int):
+            return torch.full_like(change, self.std)
+        levels = _positive(self.levels).to(change.dtype).reshape(-1, self.channels, *(1,) * (change.dim() - 2))
+        if self.std == "channel":
+            return levels[0].expand_as(change)
+        # Detached: Eq. 5 would otherwise move the mean to make the std fit the error.
+        return levels[0] + levels[1] * change.detach().abs()
 
 
 def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ CONTEXT = 2 * CHANNELS
 
 def moments_model(network: Moments, includes_poles: bool, forcings: int = 0) -> MomentsModel:
     """An untrained h_phi that reads two states and ``forcings`` channels of forcings. Its mean is persistence of the state now."""
-    outputs = (2 + network.rank) * CHANNELS
+    outputs = (network.fields + network.rank) * CHANNELS
     body = unet_of(network, CONTEXT + forcings, outputs, 0, includes_poles)
     if network.rank:
         # The gradient of the likelihood vanishes where all patterns of correlation are zero, so they must not start there.
         nn.init.normal_(body.last.weight[2 * CHANNELS :], std=0.05)
-    return MomentsModel(body, CHANNELS, rank=network.rank, maximum_std=network.highest_std)
+    return MomentsModel(body, CHANNELS, rank=network.rank, maximum_std=network.highest_std, std=network.std)
 
 
 def generator_model(network: Generator, includes_poles: bool, forcings: int = 0, rank: int = 0) -> UNet:

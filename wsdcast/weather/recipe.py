@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import (
     ANALYSIS,
     FORECAST,
@@ -23,7 +24,7 @@ from wsdcast.runs.names import (
     PriorName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, MomentsNetwork, Section, TrainingLog, load
+from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Section, TrainingLog, load
 from wsdcast.runs.times import in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
 from wsdcast.weather.study_section import Study
@@ -83,6 +84,12 @@ class Moments(MomentsNetwork):
     def _more_than_one_fold(self) -> Moments:
         if self.folds == 1:
             raise ValueError("folds must be 0, or 2 and more")
+        return self
+
+    @model_validator(mode="after")
+    def _correlated_at_points(self) -> Moments:
+        if self.rank and self.std != "point":
+            raise ValueError(f"rank above 0 needs the std point, not {self.std}")
         return self
 
 

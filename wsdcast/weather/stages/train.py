@@ -196,8 +196,11 @@ def _moments(
             # On samples that a network has not seen, its errors are larger than its std says. The folds measure by which factor.
             predictors: Predictors = [(networks[name], inside) for name, (_, inside) in folds_by_name.items()]
             _, ratio = errors(predictors, samples, area_weights(record))
-            summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; std scaled by it"
-            for network in networks.values():
+            # A std that the recipe gives as a number stays as it is.
+            is_fixed = isinstance(recipe.moments.std, float)
+            outcome = "std is fixed by the recipe" if is_fixed else "std scaled by it"
+            summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; {outcome}"
+            for network in () if is_fixed else networks.values():
                 network.calibration.copy_(ratio)
         if processes.is_first():
             save_networks(dict(networks), unfinished, stamp | {"seconds": seconds})

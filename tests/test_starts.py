@@ -1,0 +1,312 @@
+"""Starts of other methods (`moments.std`): a learned noise level per channel, a fixed one, and one that follows the change of the mean."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file
+from test_inpaint import RECIPE as IMAGES
+from test_inpaint import prepared as prepared_images
+from test_path_runs import RECIPE, refused
+from torch import nn
+
+import wsdcast
+from wsdcast.images.contexts import fixed_contexts
+from wsdcast.images.data.store import open_images
+from wsdcast.images.networks import moments_model as image_moments_model
+from wsdcast.images.networks import trained as trained_on_images
+from wsdcast.images.recipe import ImageMomentsNetwork, Task
+from wsdcast.images.stages.train import train as train_images
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.moments_section import MomentsNetwork
+from wsdcast.sampling.priors import prior_maker
+from wsdcast.warmstart.flow import Draws, joint_loss
+from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_log_likelihood
+from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.networks import moments_model
+from wsdcast.weather.recipe import Moments, load_recipe
+
+STDS: list[Std] = ["channel", "change", 0.3]
+
+
+def inverse_softplus(std: torch.Tensor) -> torch.Tensor:
+    """The raw levels whose std this is."""
+    return std.expm1().log() + 1.5
+
+
+def linear_model(std: Std, channels: int = 2) -> MomentsModel:
+    """Moments whose mean is a linear map of the channels at the same point; untrained, the state now."""
+    network = nn.Conv2d(channels, channels, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    return MomentsModel(network, channels, std=std).double()
+
+
+def test_one_level_per_channel_is_learned_to_the_minimum_of_the_loss():
+    """With a linear mean the optimum is known: least squares, and the standard deviation of what they leave."""
+    random = torch.Generator().manual_seed(0)
+    true_std, matrix = torch.tensor([0.1, 0.4]).double(), torch.tensor([[0.8, 0.3], [-0.2, 0.5]]).double()
+    now = torch.randn(400, 2, 5, 5, generator=random).double()
+    noise = torch.randn(now.shape, generator=random).double() * true_std[:, None, None]
+    target = torch.einsum("ij,bjrc->birc", matrix, now) + noise
+    model = linear_model("channel")
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=300, tolerance_grad=1e-9, tolerance_change=0, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = negative_log_likelihood(model, now, target)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    rows, answers = (field.transpose(0, 1).flatten(1).T for field in (now, target))
+    solution = torch.linalg.lstsq(rows, answers).solution
+    best_std = (answers - rows @ solution).square().mean(dim=0).sqrt()
+    std = model(now)[1]
+    torch.testing.assert_close(std, best_std[:, None, None].expand_as(std), rtol=1e-5, atol=0)
+    torch.testing.assert_close(model.network.weight[:, :, 0, 0] + torch.eye(2), solution.T, atol=1e-5, rtol=0)
+    minimum = (0.5 * math.log(2 * math.pi) + best_std.log() + 0.5).mean()
+    assert negative_log_likelihood(model, now, target).item() == pytest.approx(minimum.item(), abs=1e-9)
+    # The standard error of an estimated std is std / sqrt(2 n).
+    assert ((std[0, :, 0, 0] / true_std - 1).abs() < 4 / math.sqrt(2 * len(rows))).all()
+
+
+@pytest.fixture(scope="module")
+def changing() -> tuple[MomentsModel, torch.Tensor, torch.Tensor]:
+    """A model with known floors and slopes, contexts, and targets drawn from it."""
+    model, random = linear_model("change"), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        model.network.weight[:, :, 0, 0] = torch.tensor([[0.4, -0.3], [0.2, 0.5]])
+        model.levels.copy_(inverse_softplus(torch.tensor([[0.05, 0.1], [0.3, 0.15]]).double()))
+        now = torch.randn(200, 2, 25, 25, generator=random).double()
+        mean, std = model(now)
+        target = mean + std * torch.randn(mean.shape, generator=random).double()
+    return model, now, target
+
+
+def gradients(model: MomentsModel, now: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The gradient of Eq. 5 by all parameters in each batch of four samples, (batch, parameter)."""
+    batches = zip(now.split(4), target.split(4), strict=True)
+    found = [torch.autograd.grad(negative_log_likelihood(model, *batch), list(model.parameters())) for batch in batches]
+    return torch.stack([torch.cat([gradient.flatten() for gradient in of_batch]) for of_batch in found])
+
+
+def test_the_std_is_floor_plus_slope_times_the_change(changing):
+    model, now, _ = changing
+    mean, std = model(now)
+    floor, slope = torch.tensor([[0.05, 0.1], [0.3, 0.15]]).double()[:, :, None, None]
+    torch.testing.assert_close(std, floor + slope * (mean - now).abs())
+    assert std.max() < model.maximum_std
+
+
+def test_the_loss_is_stationary_at_the_true_floor_and_slope(changing):
+    """In expectation: each gradient is zero within its standard error. It is not at others."""
+    model, now, target = changing
+    found = gradients(model, now, target)
+    error = found.std(dim=0) / math.sqrt(len(found))
+    assert (found.mean(dim=0).abs() < 4 * error).all()
+    for row in range(2):
+        with torch.no_grad():
+            moved = inverse_softplus(torch.tensor([[0.05, 0.1], [0.3, 0.15]]).double())
+            moved[row] += 0.1
+        other = linear_model("change")
+        other.load_state_dict(model.state_dict() | {"levels": moved})
+        found = gradients(other, now, target)
+        of_levels = found[:, :4].reshape(-1, 2, 2)[:, row]  # they come before the weights of the network
+        assert (of_levels.mean(dim=0) > 4 * of_levels.std(dim=0) / math.sqrt(len(found))).all()
+
+
+def test_the_mean_is_trained_as_if_the_std_were_given(changing):
+    model, now, target = changing
+    mean, std = model(now)
+    (expected,) = torch.autograd.grad((0.5 * ((target - mean) / std.detach()) ** 2).mean(), model.network.weight)
+    (weight, _) = torch.autograd.grad(negative_log_likelihood(model, now, target), [model.network.weight, model.levels])
+    torch.testing.assert_close(weight, expected)
+
+
+@pytest.mark.parametrize("std", ["channel", "change"])
+@pytest.mark.parametrize(("raw", "expected"), [(-50.0, MINIMUM_STD), (50.0, 0.7)])
+def test_learned_levels_keep_the_bounds(std, raw, expected):
+    model = MomentsModel(lambda context: torch.ones_like(context), channels=2, maximum_std=0.7, std=std)
+    nn.init.constant_(model.levels, raw)
+    found = model(torch.zeros(3, 2, 4, 4))[1]
+    assert found.shape == (3, 2, 4, 4)
+    torch.testing.assert_close(found, torch.full_like(found, expected))
+
+
+@pytest.mark.parametrize("s", [0.01, 0.3, 1.0])
+def test_a_number_is_the_noise_level(s):
+    random = torch.Generator().manual_seed(2)
+    now, target = torch.randn(2, 3, 2, 4, 5, generator=random)
+    model = MomentsModel(nn.Conv2d(2, 2, 1), 2, std=s)
+    mean, std = model(now)
+    prior = warm_start(model, prior_maker("warm"))(now)
+    assert (std == torch.tensor(s)).all()
+    assert torch.equal(prior.normalise(target), (target - mean) / s)
+    # Eq. 5 is then the mean squared error, scaled and shifted.
+    expected = 0.5 * (target - mean).square().mean().item() / s**2 + math.log(s) + 0.5 * math.log(2 * math.pi)
+    assert negative_log_likelihood(model, now, target).item() == pytest.approx(expected, rel=1e-5)
+    if s == 1:
+        for w in (0.0, 0.3, 1.0):
+            blended, other = (prior_maker(name)(mean, std).blended(torch.tensor([w])) for name in ("warm", "mean-only"))
+            torch.testing.assert_close(blended.normalise(target), other.normalise(target))
+            torch.testing.assert_close(blended.features(), other.features())
+
+
+def test_calibration_scales_the_learned_levels():
+    for std in ("channel", "change"):
+        model, now = MomentsModel(nn.Conv2d(2, 2, 1), 2, std=std), torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(3))
+        before = model(now)[1]
+        model.calibration.copy_(torch.tensor([1.5, 0.5]))
+        torch.testing.assert_close(model(now)[1], before * torch.tensor([1.5, 0.5])[:, None, None])
+
+
+@pytest.mark.parametrize("std", ["point", *STDS])
+def test_the_network_predicts_what_is_used(std):
+    wind, images = (
+        moments_model(Moments(widths=(8, 8), std=std), False),
+        image_moments_model(ImageMomentsNetwork(widths=(8, 8), std=std), 3),
+    )
+    fields, learned = (2, 0) if std == "point" else (1, {"channel": 1, "change": 2}.get(std, 0))
+    for model, channels in ((wind, 2), (images, 3)):
+        assert model.network.last.weight.shape[0] == fields * channels
+        own = {name: value.shape for name, value in model.named_parameters() if not name.startswith("network.")}
+        assert own == ({"levels": (learned, channels)} if learned else {})
+    context = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    mean, found = wind(context)
+    assert torch.equal(mean, context[:, :2])
+    torch.testing.assert_close(found, torch.full_like(found, std if isinstance(std, float) else math.log1p(math.exp(-1.5))))
+
+
+@pytest.mark.parametrize("std", STDS)
+def test_the_moments_have_the_precision_of_the_context(std):
+    model = moments_model(Moments(widths=(8, 8), std=std), False)
+    nn.init.normal_(model.network.last.weight)
+    context = torch.randn(3, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [field.dtype for field in model(context)] == [torch.float32] * 2
+
+
+@pytest.mark.parametrize("std", STDS)
+def test_in_joint_training_the_flow_does_not_train_the_std(std):
+    random, model = torch.Generator().manual_seed(0), linear_model(std).float()
+    generator = lambda x, t, w: x[:, :2] * x[:, -2:]  # noqa: E731  # reads the state and log(std)
+    now, target, noise = torch.randn(3, 4, 2, 5, 5, generator=random)
+    draws = Draws(torch.full((4,), 0.5), torch.full((4,), 0.4), noise)
+    make_prior, parameters = prior_maker("warm"), list(model.parameters())
+    both = torch.autograd.grad(joint_loss(generator, model, make_prior, now, target, draws), parameters)
+    alone = torch.autograd.grad(negative_log_likelihood(model, now, target), parameters)
+    for one, other in zip(both, alone, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.fixture(scope="module")
+def images(inpainted):
+    return open_images(inpainted / "run/images")
+
+
+@pytest.mark.parametrize("std", STDS)
+@pytest.mark.parametrize("known", [True, False])
+def test_visible_pixels_stay_known(images, std, known):
+    contexts = fixed_contexts(images, "validation", Task(visible_test=0.5))
+    context = contexts.context(torch.arange(4))
+    model = image_moments_model(ImageMomentsNetwork(widths=(8, 8), std=std, known_pixels=known), 3)
+    nn.init.normal_(model.network.last.weight, std=0.3)
+    mean, found = model(context)
+    shown = (context[:, -1:] == 1).expand_as(mean)
+    assert torch.equal(mean[shown], context[:, :3][shown]) == known
+    assert (found[shown] == MINIMUM_STD).all() == known
+    if std == 0.3:
+        assert (found[~shown] == torch.tensor(0.3)).all()
+
+
+@pytest.mark.parametrize("kind", [Moments, ImageMomentsNetwork])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("point", "point"), ("channel", "channel"), ("change", "change"), (1, 1.0), (0.01, 0.01), (0.3, 0.3)]
+)
+def test_values_of_the_key(kind: type[MomentsNetwork], value, expected):
+    found = kind(std=value).std
+    assert found == expected
+    assert type(found) is type(expected)
+    assert MomentsNetwork(std=MINIMUM_STD).std == MINIMUM_STD  # what the networks can have, a recipe can say
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("moments.std=everywhere", "expected point, channel, change or a number of at least 0.01, not 'everywhere'"),
+        ("moments.std=0", "expected point, channel, change or a number of at least 0.01, not 0"),
+        ("moments.std=-0.5", "or a number of at least 0.01, not -0.5"),
+        ("moments.std=.nan", "or a number of at least 0.01, not nan"),
+        ("moments.std=true", "or a number of at least 0.01, not True"),
+        ("moments.std=null", "or a number of at least 0.01, not None"),
+        ("moments.std=[1, 2]", "or a number of at least 0.01, not [1, 2]"),
+        ("moments.std=1.5", "std 1.5 is above maximum_std 1"),
+    ],
+)
+def test_other_values_are_one_line(changes, message, tmp_path):
+    for command in (["prepare"], ["inpaint", "prepare"]):
+        line = refused(*command, "--run", str(tmp_path / "run"), "-o", changes)
+        assert message in line
+        assert line.count("moments") == 1, line
+
+
+def test_patterns_of_correlation_need_the_std_of_points(tmp_path):
+    line = refused("train", "--run", str(tmp_path / "run"), "-o", "moments.rank=2", "-o", "moments.std=channel")
+    assert "moments: rank above 0 needs the std point, not channel" in line
+    with pytest.raises(UserError, match="rank above 0 needs the std point"):
+        load_recipe("planet").changed(moments__rank=1, moments__std=0.5)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("starts")
+    (place / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(place / "tiny.yaml", place / "run")
+    return place
+
+
+@pytest.mark.parametrize("std", STDS)
+@pytest.mark.parametrize("more", [{}, {"moments__folds": 2}, {"generator__moments": "joint"}], ids=["frozen", "folds", "joint"])
+def test_wind_is_trained_and_rolled_out(prepared, tmp_path, std, more):
+    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__std=std, **more)
+    (tmp_path / "analysis.zarr").symlink_to(prepared / "run/analysis.zarr")
+    summary = wsdcast.train(recipe, tmp_path)
+    wsdcast.rollout(run=tmp_path, warmth=0.9)
+    with xr.open_zarr(tmp_path / "forecast.zarr") as forecast:
+        assert np.isfinite(forecast["10m_u_component_of_wind"].values).all()
+    joint = "generator__moments" in more
+    stored = load_file(tmp_path / ("generator" if joint else "moments") / "weights.safetensors")
+    levels = stored.get("moments.levels" if joint else "levels")
+    assert (levels is None) == isinstance(std, float)
+    assert levels is None or levels.all()  # they were trained
+    if "moments__folds" in more:
+        outcome, ratio = str(summary.facts["moments, out of fold"]), stored["calibration"]
+        assert outcome.endswith("std is fixed by the recipe" if isinstance(std, float) else "std scaled by it")
+        assert torch.equal(ratio, torch.ones(2)) == isinstance(std, float)
+
+
+@pytest.mark.parametrize("std", STDS)
+def test_images_are_trained_and_sampled(inpainted, images, tmp_path, std):
+    recipe = IMAGES.changed(moments__std=std)
+    run = prepared_images(inpainted, tmp_path / "run")
+    train_images(recipe, run)
+    networks = trained_on_images(recipe, run, images)
+    context = fixed_contexts(images, "test", recipe.task).context(torch.arange(3))
+    prior = networks.prior_of(context)
+    shown = (context[:, -1:] == 1).expand_as(prior.std)
+    assert (prior.std[shown] == MINIMUM_STD).all()
+    assert (prior.std[~shown].unique().numel() <= 3) == (std != "change")
+
+
+def test_a_model_of_the_users_is_used_as_it_is(prepared, tmp_path):
+    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__std="change", generator__prior="given")
+    (tmp_path / "analysis.zarr").symlink_to(prepared / "run/analysis.zarr")
+    model = lambda context: (context[:, :2], torch.full_like(context[:, :2], 0.3))  # noqa: E731
+    wsdcast.train(recipe, tmp_path, moments=model)
+    assert not (tmp_path / "moments").exists()
+    wsdcast.rollout(run=tmp_path, moments=model)
