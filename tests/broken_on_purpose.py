@@ -25,7 +25,7 @@ BREAKS = [
         "priors method",
     ),
     ("warmstart/prior.py", "return x * self.std + self.mean", "return x * self.std - self.mean", "priors method"),
-    ("warmstart/correlated.py", "return 2 * root.diagonal(", "return root.diagonal(", "priors"),
+    ("warmstart/paths.py", "(1 - shaped) * noise + shaped * blurred", "(1 - shaped) * noise + blurred", "paths"),
     (
         "warmstart/solvers.py",
         "MIDPOINT = Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1))",

@@ -106,19 +106,17 @@ def test_solver_tables(run, capsys):
     assert numbers(rows[2])[:2] == pytest.approx(expected, abs=6e-4)
 
 
-def test_joint_and_low_rank(monkeypatch, tmp_path, capsys):
+def test_joint_training(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(EXAMPLES)
-    script = example("joint_and_low_rank")
+    script = example("joint_training")
     monkeypatch.setattr(script, "recipe_of", lambda stirring: tiny("tiny", data__stirring=stirring))
     monkeypatch.setattr(script, "EVALUATIONS", (2, 4))
     script.main(tmp_path)
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
-    assert [(row[0], row[1]) for row in rows] == [
-        (f"| {way}", nfe) for way in ("apart", "joint", "end-to-end", "rank-4") for nfe in ("2", "4")
-    ]
+    assert [(row[0], row[1]) for row in rows] == [(f"| {way}", nfe) for way in ("apart", "joint", "end-to-end") for nfe in ("2", "4")]
     assert all("+0.0 (+0.0 to +0.0)" in row[3] for row in rows[:2])
     # After four training steps some of apart, joint and end-to-end may agree in four digits; which ones depends on the processor.
-    assert len({row[2] for row in rows}) >= 4
+    assert len({row[2] for row in rows}) >= 3
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,6 @@ from wsdcast.weather.recipe import Generator, Moments, load_recipe
 META = torch.device("meta")
 GRID = (5, 8)
 PRIORS = ["warm", "standard", "climatology", "mean-only", "features-only", "unblended", "plain-blend", "given"]
-ALL = [(prior, 0) for prior in PRIORS] + [("warm", 2), ("features-only", 2), ("unblended", 2)]
 RECORDED = [name for name in evaluations.NAMES if name not in TORCHDIFFEQ]
 
 
@@ -48,10 +47,9 @@ def refused() -> Iterator[None]:
         yield
 
 
-def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Module]:
+def parts_of(prior: str) -> tuple[MomentsFunction, torch.nn.Module]:
     """Return the moments function and the generator of a prior, on ``meta``."""
-    moments, generator = Moments(widths=(8,), rank=rank), Generator(widths=(8,), attention=(0,))
-    told = rank if prior in ("warm", "unblended", "plain-blend", "features-only") else 0
+    moments, generator = Moments(widths=(8,)), Generator(widths=(8,), attention=(0,))
     network = moments_model(moments, True).eval().to(META)
     moments_of: MomentsFunction = network
     if prior in ("standard", "climatology", "given"):
@@ -60,7 +58,7 @@ def parts_of(prior: str, rank: int = 0) -> tuple[MomentsFunction, torch.nn.Modul
             patch.setattr(devices, "device", lambda: META)
             given = lambda context: (context[:, :2], context[:, 2:4].exp())  # noqa: E731
             moments_of = fixed_or_given(recipe, record_of(recipe, 30), given)
-    return moments_of, generator_model(generator, True, 0, told).eval().to(META)
+    return moments_of, generator_model(generator, True).eval().to(META)
 
 
 class Halved(torch.nn.Module):
@@ -81,9 +79,9 @@ class Small(torch.nn.Module):
         return x[:, :2] * t[:, None, None, None] + x.mean(dim=1, keepdim=True) * warmth[:, None, None, None]
 
 
-def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.nn.Module, path: Path = STRAIGHT) -> Tensor:
+def walked(prior: str, solver: str, precision: str, generator: torch.nn.Module, path: Path = STRAIGHT) -> Tensor:
     """Return a state from a sampler that runs without a refused operation."""
-    moments, _ = parts_of(prior, rank)
+    moments, _ = parts_of(prior)
     if precision == "bf16":
         generator = Halved(generator)
         if isinstance(moments, MomentsModel):
@@ -99,10 +97,10 @@ def walked(prior: str, rank: int, solver: str, precision: str, generator: torch.
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("solver", RECORDED)
-@pytest.mark.parametrize(("prior", "rank"), ALL)
-def test_every_sampler_can_be_recorded(prior, rank, solver, precision):
+@pytest.mark.parametrize("prior", PRIORS)
+def test_every_sampler_can_be_recorded(prior, solver, precision):
     """Every prior, solver and precision can be recorded as one CUDA graph."""
-    state = walked(prior, rank, solver, precision, Small())
+    state = walked(prior, solver, precision, Small())
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
 
@@ -117,13 +115,13 @@ def test_every_path_can_be_recorded(path, solver, precision):
         def forward(self, x: Tensor, t: Tensor, warmth: Tensor) -> Tensor:
             return torch.cat([Small()(x, t, warmth)] * made.heads, dim=1)
 
-    assert walked("warm", 0, solver, precision, Heads(), made).shape == (3, 2, *GRID)
+    assert walked("warm", solver, precision, Heads(), made).shape == (3, 2, *GRID)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("prior", "rank"), ALL)
-def test_the_generator_can_be_recorded(prior, rank, precision):
-    state = walked(prior, rank, "euler", precision, parts_of(prior, rank)[1])
+@pytest.mark.parametrize("prior", PRIORS)
+def test_the_generator_can_be_recorded(prior, precision):
+    state = walked(prior, "euler", precision, parts_of(prior)[1])
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
 
@@ -140,10 +138,9 @@ def test_solvers_of_torchdiffeq_cannot_be_recorded(solver):
 
 def test_moments_alone_can_be_recorded():
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
-    for rank in (0, 2):
-        sampler = moments_sampler(warm_start(parts_of("warm", rank)[0], prior_maker("warm")))
-        with refused():
-            assert sampler(context, noise).shape == noise.shape
+    sampler = moments_sampler(warm_start(parts_of("warm")[0], prior_maker("warm")))
+    with refused():
+        assert sampler(context, noise).shape == noise.shape
 
 
 @pytest.mark.parametrize(("members", "largest", "sizes"), [(50, 976, [50]), (50, 68, [50]), (100, 68, [50, 50]), (7, 3, [3, 2, 2])])

@@ -1,4 +1,4 @@
-"""Tests of the ablations' priors, the correlated prior, and joint training of both networks."""
+"""Tests of the ablations' priors, and joint training of both networks."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.ablations import fixed_moments, no_blending, plain_blending, standard_moments
-from wsdcast.warmstart.correlated import CorrelatedPrior, informed_prior
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
-from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.priors import STATES_IN_MEMORY, climatology
@@ -33,86 +32,6 @@ SHAPE = (2, 3, 4)
 @pytest.fixture
 def random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-@pytest.fixture
-def prior(random) -> CorrelatedPrior:
-    mean, std = torch.randn(5, *SHAPE, generator=random).double(), torch.rand(5, *SHAPE, generator=random).double() + 0.1
-    return CorrelatedPrior(mean, std, factors=torch.randn(5, 3, *SHAPE, generator=random).double())
-
-
-def dense(prior: CorrelatedPrior) -> torch.Tensor:
-    """Return L as a dense matrix, (batch, n, n)."""
-    v = prior.factors.flatten(2).transpose(1, 2)
-    return torch.diag_embed(prior.std.flatten(1)) + v @ v.transpose(1, 2)
-
-
-def test_correlated_prior_is_that_of_the_dense_matrix(prior, random):
-    noise = torch.randn(5, *SHAPE, generator=random).double()
-    by_matrix = prior.mean + (dense(prior) @ noise.flatten(1)[:, :, None])[:, :, 0].reshape(noise.shape)
-    torch.testing.assert_close(prior.sample(noise), by_matrix)
-    torch.testing.assert_close(prior.normalise(by_matrix), noise)
-    root = dense(prior)
-    expected = torch.distributions.MultivariateNormal(prior.mean.flatten(1), root @ root.transpose(1, 2)).log_prob(by_matrix.flatten(1))
-    torch.testing.assert_close(prior.log_prob(by_matrix), expected)
-
-
-def test_correlations_vanish_at_no_warmth(prior, random):
-    x = torch.randn(5, *SHAPE, generator=random).double()
-    at_zero = prior.blended(torch.zeros(1).double())
-    torch.testing.assert_close(at_zero.normalise(x), x - prior.mean)
-    at_one = prior.blended(torch.ones(1).double())
-    torch.testing.assert_close(at_one.normalise(x), prior.normalise(x))
-    # In between, L is the blended diagonal plus w^2 V V^T, since Eq. 4 leaves the share w^2 of a std near 0.
-    w = torch.tensor([0.0, 0.2, 0.5, 0.9, 1.0]).double()
-    between = prior.blended(w)
-    v = prior.factors.flatten(2).transpose(1, 2)
-    expected = torch.diag_embed(InformedPrior(prior.mean, prior.std).blended(w).std.flatten(1)) + w[:, None, None] ** 2 * v @ v.transpose(
-        1, 2
-    )
-    torch.testing.assert_close(dense(between), expected)
-
-
-def test_unblended_correlations_stay(prior, random):
-    x = torch.randn(5, *SHAPE, generator=random).double()
-    unblended = informed_prior(prior.mean, prior.std, prior.factors, blend=no_blending)
-    torch.testing.assert_close(unblended.blended(torch.zeros(1).double()).normalise(x), prior.normalise(x))
-
-
-def test_marginal_std_is_the_diagonal_of_the_covariance(prior):
-    covariance = dense(prior) @ dense(prior)
-    torch.testing.assert_close(prior.marginal_std().flatten(1) ** 2, covariance.diagonal(dim1=1, dim2=2))
-
-
-def test_features_of_a_correlated_prior_hold_its_patterns(prior):
-    features = prior.features()
-    assert features.shape == (5, (2 + 3) * 2, 3, 4)
-    torch.testing.assert_close(features[:, 4:6], prior.factors[:, 0])
-
-
-def test_likelihood_is_highest_at_the_pattern_of_the_data(random):
-    """For data with one strong common pattern, rank 1 beats the best diagonal prior in likelihood by a gain known in closed form."""
-    pattern = torch.ones(1, 1, 8)
-    amount = torch.randn(4096, 1, 1, generator=random)
-    data = 0.1 * torch.randn(4096, 1, 8, generator=random) + amount * pattern * 0.5
-    root = CorrelatedPrior(torch.zeros_like(data), torch.full_like(data, 0.1), factors=torch.full((4096, 1, 1, 8), 0.4))
-    # det of the covariance: 0.1^16 (1 + 8 * 0.25 / 0.01); L has the eigenvalue sqrt(0.01 + 2) along the pattern.
-    v = torch.linspace(0.05, 0.8, 60)
-    likelihoods = [CorrelatedPrior(root.mean, root.std, factors=torch.full((4096, 1, 1, 8), x.item())).log_prob(data).mean() for x in v]
-    best = v[int(np.argmax(likelihoods))].item()
-    assert best == pytest.approx(((2.01**0.5 - 0.1) / 8) ** 0.5, abs=0.02)
-    diagonal = InformedPrior(torch.zeros_like(data), torch.full_like(data, 0.26**0.5)).log_prob(data).mean()
-    gain = 0.5 * (8 * np.log(0.26) - 7 * np.log(0.01) - np.log(2.01))
-    assert max(likelihoods) - diagonal == pytest.approx(gain, rel=0.02)
-
-
-def test_moments_network_predicts_factors_if_asked(random):
-    network = nn.Conv2d(4, 8, 1)
-    mean, std, factors = MomentsModel(network, channels=2, rank=2)(torch.randn(3, 4, 5, 6, generator=random))
-    assert mean.shape == std.shape == (3, 2, 5, 6)
-    assert factors.shape == (3, 2, 2, 5, 6)
-    raw = network(torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0)))
-    torch.testing.assert_close(factors[:, 1], raw[:, 6:8] / 60**0.5)
 
 
 def test_blends():
@@ -238,31 +157,9 @@ def test_moments_of_a_foreign_model_start_the_flow():
     assert prior.sample(torch.tensor([[[1.0]]])).item() == pytest.approx(9.1, abs=1e-5)
 
 
-def test_a_correlated_prior_keeps_its_precision_under_autocast(prior, random):
-    """Training in bf16 does this. torch cannot solve equations in bfloat16, and normalising would not undo denormalising in it."""
-    single = CorrelatedPrior(prior.mean.float(), prior.std.float(), factors=prior.factors.float())
-    x = torch.randn(prior.mean.shape, generator=random)
-    calls = [
-        lambda: single.log_prob(x),
-        lambda: single.normalise(x),
-        lambda: single.denormalise(x),
-        lambda: single.sample(x),
-        lambda: single.marginal_std(),
-        lambda: single.blended(torch.full((5,), 0.5)).normalise(x),
-        lambda: single.blended(torch.full((5,), 0.5)).features(),
-    ]
-    for call in calls:
-        expected = call()
-        with torch.autocast("cpu", torch.bfloat16):
-            result = call()
-        assert result.dtype == torch.float32
-        assert torch.equal(result, expected)
-
-
-@pytest.mark.parametrize("rank", [0, 2])
-def test_moments_have_the_precision_of_the_context_under_autocast(rank):
+def test_moments_have_the_precision_of_the_context_under_autocast():
     torch.manual_seed(0)
-    model = moments_model(Moments(widths=(8, 8), rank=rank), False)
+    model = moments_model(Moments(widths=(8, 8)), False)
     nn.init.normal_(model.network.last.weight)
     context = torch.randn(3, 4, 8, 16)
     exact = model(context)
@@ -274,18 +171,19 @@ def test_moments_have_the_precision_of_the_context_under_autocast(rank):
 
 
 @pytest.mark.parametrize("joint", [False, True])
-def test_a_step_in_bf16_with_a_correlated_prior(joint):
+def test_a_step_in_bf16(joint):
     """Loss and gradients are near those in float32."""
     losses, gradients = {}, {}
     for precision in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
-        moments, generator = moments_model(Moments(widths=(8, 8), rank=2), False), generator_model(Generator(widths=(8, 8)), False, rank=2)
-        nn.init.normal_(generator.last.weight, std=0.1)
+        moments, generator = moments_model(Moments(widths=(8, 8)), False), generator_model(Generator(widths=(8, 8)), False)
+        for network in (generator, moments.network):
+            nn.init.normal_(network.last.weight, std=0.1)
         context, target = torch.randn(4, 4, 8, 16), torch.randn(4, 2, 8, 16)
         draws = draw(target.shape, torch.Generator().manual_seed(1))
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
             if joint:
-                loss = joint_loss(generator, moments, informed_prior, context, target, draws)
+                loss = joint_loss(generator, moments, InformedPrior, context, target, draws)
             else:
                 loss = negative_log_likelihood(moments, context, target)
         loss.backward()

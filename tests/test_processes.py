@@ -59,7 +59,7 @@ def gradients(name: str, settings: Settings) -> dict[str, torch.Tensor]:
     """Return the gradients of the first step and their norm, in double precision."""
     torch.manual_seed(0)
     if name == "joint":
-        model: nn.Module = nn.ModuleDict({"moments": moments_network(0, 0.0), "generator": generator_network(0, dropout=0.0)})
+        model: nn.Module = nn.ModuleDict({"moments": moments_network(0.0), "generator": generator_network(dropout=0.0)})
         for network in (model["moments"].network, model["generator"]):
             nn.init.normal_(network.last.weight, std=0.1)
     else:

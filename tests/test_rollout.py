@@ -204,8 +204,8 @@ def test_two_processes_share_the_starts(run, whole):
 def test_a_member_that_leaves_the_physical_range_is_stopped_alone(run, whole, monkeypatch):
     """A member that diverges at its second step is missing from then on, marked, and named. The others keep their bits."""
 
-    def blowing_up(networks, settings, statistics, **how):
-        sampler, calls = sampler_of(networks, settings, statistics), []
+    def blowing_up(networks, settings, **how):
+        sampler, calls = sampler_of(networks, settings), []
 
         def sample(context, noise):
             state = sampler(context, noise)
@@ -433,7 +433,7 @@ def test_what_needs_a_few_states_does_not_read_the_whole_record(run, whole, stag
 
 
 def test_starts_that_were_trained_on_are_said(run):
-    assert "1 of the starts" in wsdcast.rollout(run=run, start="2000-01-05").facts["seen in training"]
+    assert "1 of the initial times" in wsdcast.rollout(run=run, start="2000-01-05").facts["seen in training"]
 
 
 @pytest.mark.parametrize(

@@ -242,5 +242,5 @@ def test_what_an_older_version_made_is_current_where_new_keys_are_at_their_defau
     path.write_text(json.dumps(stamp | {"hash": "of version 0.1.0, which had other names"}))
     assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
     other = load_recipe(place / "tiny.yaml").changed(generator__warmup_steps=1)
-    with pytest.raises(UserError, match=r"generator.warmup_steps: None there, 1 here"):
+    with pytest.raises(UserError, match=r"generator.warmup_steps: 0 there, 1 here"):
         wsdcast.train(other, tmp_path / "run")

@@ -22,7 +22,6 @@ from wsdcast.images.networks import moments_model as image_moments_model
 from wsdcast.images.networks import trained as trained_on_images
 from wsdcast.images.recipe import ImageMomentsNetwork, Task
 from wsdcast.images.stages.train import train as train_images
-from wsdcast.runs.errors import UserError
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.flow import Draws, joint_loss
@@ -253,13 +252,6 @@ def test_other_values_are_one_line(changes, message, tmp_path):
         line = refused(*command, "--run", str(tmp_path / "run"), "-o", changes)
         assert message in line
         assert line.count("moments") == 1, line
-
-
-def test_patterns_of_correlation_need_the_std_of_points(tmp_path):
-    line = refused("train", "--run", str(tmp_path / "run"), "-o", "moments.rank=2", "-o", "moments.std=channel")
-    assert "moments: rank above 0 needs the std point, not channel" in line
-    with pytest.raises(UserError, match="rank above 0 needs the std point"):
-        load_recipe("planet").changed(moments__rank=1, moments__std=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -235,13 +235,13 @@ def test_foreign_moments_train_and_roll_out(place, tmp_path):
 def test_networks_trained_together_are_one_artefact(place, tmp_path, moments):
     (tmp_path / "run").mkdir()
     shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
-    recipe = load_recipe(place / "tiny.yaml").changed(generator__moments=moments, moments__rank=2)
+    recipe = load_recipe(place / "tiny.yaml").changed(generator__moments=moments)
     wsdcast.train(recipe, tmp_path / "run")
     assert not (tmp_path / "run/moments").exists()
     wsdcast.rollout(run=tmp_path / "run", solver="auto")
     assert wsdcast.score(run=tmp_path / "run").scores
     # The moments alone are those of the trained pair: another pair makes them anew.
-    other = load_recipe(place / "tiny.yaml").changed(generator__moments=moments, moments__rank=2, generator__steps=7)
+    other = load_recipe(place / "tiny.yaml").changed(generator__moments=moments, generator__steps=7)
     wsdcast.train(other, tmp_path / "run", overwrite=True)
     assert "current: moments_forecast.zarr" not in wsdcast.rollout(run=tmp_path / "run", overwrite=True).facts
 

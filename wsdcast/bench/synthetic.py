@@ -37,7 +37,7 @@ def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Modu
     static = torch.zeros(len(recipe.forcings.static), *grid.shape, device=devices.device())
     forcings = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.forcings.solar_time else None)
     moments = moments_model(recipe.moments, grid.includes_poles, forcings.channels)
-    generator = generator_model(recipe.generator, grid.includes_poles, forcings.channels, recipe.moments.rank)
+    generator = generator_model(recipe.generator, grid.includes_poles, forcings.channels)
     return to_device(moments), to_device(generator), forcings
 
 

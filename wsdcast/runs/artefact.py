@@ -182,11 +182,13 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
 
     A key that an older version did not have counts as having its default value.
     """
-    if stored["hash"] == current["hash"] or _upgraded(stored, recipe, artefact) == recipe.parts(artefact):
+    upgraded = _upgraded(stored, recipe)
+    if stored["hash"] == current["hash"] or (upgraded and upgraded.parts(artefact) == recipe.parts(artefact)):
         changed = next(iter(recipe.upstream(artefact)), "the source files")
         return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
+    content = upgraded.dump() if upgraded else stored["recipe"]
     for section in recipe.parts(artefact):
-        before, now = stored["recipe"].get(section), current["recipe"][section]
+        before, now = content.get(section), current["recipe"][section]
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):
@@ -197,10 +199,10 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
     return "another recipe (of another version of wsdcast)"
 
 
-def _upgraded(stamp: dict[str, Any], recipe: Experiment, artefact: str) -> dict[str, Any] | None:
-    """The parts of a stamp's recipe as this version writes them; None if this version does not accept them."""
+def _upgraded(stamp: dict[str, Any], recipe: Experiment) -> Experiment | None:
+    """A stamp's recipe with the keys of this version; None if this version does not accept it."""
     try:
-        return checked(stamp["recipe"], "", type(recipe)).parts(artefact)
+        return checked(stamp["recipe"], "", type(recipe))
     except UserError:
         return None
 

@@ -143,6 +143,9 @@ NEW_NAMES = {
 }
 """New name of each key of version 0.1.0 that was renamed. The old key is written as ``key`` or as ``section.key``."""
 
+GONE: dict[str, Any] = {"moments.rank": 0}
+"""Keys of version 0.1.0 that are gone, with the value that changes nothing. Artefacts with that value stay readable."""
+
 
 class Experiment(Section):
     """A recipe: one whole experiment."""
@@ -238,6 +241,8 @@ def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]
     """The same keys and values, with the keys and solvers of version 0.1.0 replaced. Artefacts of that version stay readable."""
     renamed = {}
     for key, value in content.items():
+        if GONE.get(f"{section}.{key}", object()) == value:
+            continue
         new = NEW_NAMES.get(f"{section}.{key}") or (NEW_NAMES.get(key) if section or isinstance(value, dict) else None) or key
         if key == "solver":
             value = SAME_SOLVER.get(value, value)

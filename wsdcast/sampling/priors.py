@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from wsdcast.runs.names import ImagePriorName, PriorName
 from wsdcast.warmstart import ablations
-from wsdcast.warmstart.correlated import informed_prior
-from wsdcast.warmstart.prior import MakePrior, Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, warm_start
 
 
 def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
@@ -14,9 +13,9 @@ def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
     It is the function of :mod:`wsdcast.warmstart.ablations` with that name, with ``_`` for ``-``. Every other prior uses the moments as
     they are and blends them by Eq. 4.
     """
-    return getattr(ablations, prior.replace("-", "_"), informed_prior)
+    return getattr(ablations, prior.replace("-", "_"), InformedPrior)
 
 
 def moments_alone(moments: Moments) -> PriorOf:
     """Return the predicted Gaussian itself as the prior, whichever prior the generator starts from."""
-    return warm_start(moments, informed_prior)
+    return warm_start(moments)

@@ -51,5 +51,5 @@ def generator_sampler(
 
 
 def moments_sampler(prior_of: PriorOf) -> Sampler:
-    """Return the sampler of the prior alone, a baseline. Without factors its noise is independent at every point."""
+    """Return the sampler of the prior alone, a baseline: its noise is independent at every point."""
     return lambda context, noise: prior_of(context).sample(noise)

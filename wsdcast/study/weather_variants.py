@@ -12,7 +12,6 @@ from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, samples_per_step
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
-from wsdcast.weather.priors import rank_told
 from wsdcast.weather.recipe import Recipe
 
 
@@ -83,5 +82,5 @@ def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tup
     """The untrained networks, and the shapes of one context and of one input of the generator."""
     forcings = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
     moments = moments_model(recipe.moments, record.grid.includes_poles, forcings)
-    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, rank_told(recipe))
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings)
     return moments, generator, ((1, CONTEXT + forcings, *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape))

@@ -15,7 +15,6 @@ from wsdcast.runs import processes
 from wsdcast.runs.devices import sent
 from wsdcast.runs.progress import track
 from wsdcast.training.batches import Samples
-from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import Moments
 
 Predictors = list[tuple[Moments, Tensor]]
@@ -47,12 +46,11 @@ def folds(samples: int, count: int) -> list[tuple[Tensor, Tensor]]:
 
 @torch.inference_mode()
 def predict(moments: Moments, samples: Samples, indices: Tensor) -> Tensor:
-    """Predict mean, std and the factors of a correlated prior, if any: (sample, 2 + rank, channel, latitude, longitude), on the CPU."""
-    mean, std, *factors = moments(samples.context(indices))
-    return torch.cat([mean[:, None], std[:, None], *factors], dim=1).cpu()
+    """Predict mean and std, (sample, 2, channel, latitude, longitude), on the CPU."""
+    return torch.stack(moments(samples.context(indices)), dim=1).cpu()
 
 
-def write_predictions(path: Path, predictors: Predictors, samples: Samples, size: int, stamp: dict[str, object]) -> None:
+def write_predictions(path: Path, predictors: Predictors, samples: Samples, stamp: dict[str, object]) -> None:
     """Predict the moments of all samples and write them into the directory ``path``.
 
     If there are several processes, they share the batches. The file does not depend on their number: each batch has its own seed for
@@ -62,10 +60,9 @@ def write_predictions(path: Path, predictors: Predictors, samples: Samples, size
         path: an existing directory.
         predictors: moments models and the samples that each predicts.
         samples: the training samples.
-        size: fields per sample, 2 + rank.
         stamp: says what the predictions were made from.
     """
-    file, shape = path / "moments.npy", (len(samples), size, *samples.shape)
+    file, shape = path / "moments.npy", (len(samples), 2, *samples.shape)
     if processes.is_first():
         np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
         (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
@@ -78,23 +75,18 @@ def write_predictions(path: Path, predictors: Predictors, samples: Samples, size
     array.flush()
 
 
-def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tuple[Tensor, ...]]:
+def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Return a function from indices of samples (batch,) to their moments, each (batch, channel, latitude, longitude).
 
     Each call reads what it needs from the disk.
     """
     array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
 
-    def moments(indices: Tensor) -> tuple[Tensor, ...]:
-        return _unstacked(sent(torch.from_numpy(array[indices.numpy()]), device))
+    def moments(indices: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = sent(torch.from_numpy(array[indices.numpy()]), device).unbind(dim=1)
+        return mean, std
 
     return moments
-
-
-def _unstacked(predicted: Tensor) -> tuple[Tensor, ...]:
-    """Mean, std and factors, if any, from a result of :func:`predict`."""
-    mean, std, factors = predicted[:, 0], predicted[:, 1], predicted[:, 2:]
-    return (mean, std, factors) if factors.shape[1] else (mean, std)
 
 
 def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +105,7 @@ def errors(predictors: Predictors, samples: Samples, weights: Tensor) -> tuple[T
         predicted = predict(moments, samples, indices)
         error = samples.target(indices).cpu() - predicted[:, 0]
         squares = squares + (error**2 * weights).mean(dim=(2, 3)).sum(dim=0)
-        std = informed_prior(*_unstacked(predicted)).marginal_std()
+        std = predicted[:, 1]
         standardised_squares = standardised_squares + ((error / std) ** 2 * weights).mean(dim=(2, 3)).sum(dim=0)
         count += indices.numel()
     return (squares / count).sqrt(), (standardised_squares / count).sqrt()

@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.prior import InformedPrior, Moments
 
 
@@ -38,21 +37,21 @@ class PriorWithFeatures(InformedPrior):
         return self.given_features
 
 
-def mean_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
+def mean_only(mean: Tensor, std: Tensor) -> InformedPrior:
     """Return N(mean, 1), which makes the method residual diffusion (section 5.2 and Fig. 5)."""
     return InformedPrior(mean, torch.ones_like(std))
 
 
-def features_only(mean: Tensor, std: Tensor, *factors: Tensor) -> InformedPrior:
+def features_only(mean: Tensor, std: Tensor) -> InformedPrior:
     """Return N(0, 1) with the predicted moments as features of the generator (section 5.2 and Fig. 5).
 
     This is the control experiment: it separates what the moments are worth as inputs from what they are worth as a warm start.
     """
-    return PriorWithFeatures(torch.zeros_like(mean), torch.ones_like(std), given_features=informed_prior(mean, std, *factors).features())
+    return PriorWithFeatures(torch.zeros_like(mean), torch.ones_like(std), given_features=InformedPrior(mean, std).features())
 
 
-unblended = partial(informed_prior, blend=no_blending)
-plain_blend = partial(informed_prior, blend=plain_blending)
+unblended = partial(InformedPrior, blend=no_blending)
+plain_blend = partial(InformedPrior, blend=plain_blending)
 
 
 def standard_moments(channels: int) -> Moments:

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wsdcast.warmstart.correlated import informed_prior
 from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, per_sample
 from wsdcast.warmstart.solvers import Solver, Velocity
@@ -133,9 +132,9 @@ def joint_loss(
         end_to_end: whether the loss of Algorithm 1 trains the mean too.
         moments_weight: the factor of the moments' own loss.
     """
-    mean, *std_and_factors = moments(context)
-    likelihood = informed_prior(mean, *std_and_factors).log_prob(target).mean() / target[0].numel()
-    prior = make_prior(mean if end_to_end else mean.detach(), *(value.detach() for value in std_and_factors))
+    mean, std = moments(context)
+    likelihood = InformedPrior(mean, std).log_prob(target).mean() / target[0].numel()
+    prior = make_prior(mean if end_to_end else mean.detach(), std.detach())
     return training_loss(generator, prior, context, target, draws, path, weight) - moments_weight * likelihood
 
 

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsdcast.warmstart.correlated import informed_prior
-from wsdcast.warmstart.prior import Moments
+from wsdcast.warmstart.prior import InformedPrior, Moments
 
 MINIMUM_STD = 0.01
 """The lower bound of the predicted standard deviation (appendix B), in the units of the normalised data that the networks see."""
@@ -43,31 +42,28 @@ def _positive(raw: Tensor) -> Tensor:
 
 
 class MomentsModel(nn.Module):
-    """h_phi: ``context -> (mean, std)``, or ``(mean, std, factors)`` if it also predicts correlations.
+    """h_phi: ``context -> (mean, std)``.
 
     The network predicts the difference of the mean from the first ``channels`` channels of the context. A weather context starts with
     the current state, so an untrained network, whose output is zero, predicts persistence.
 
     Args:
-        network: maps (batch, context channels, ...) to the mean and, where ``std`` is ``point``, the raw std and the patterns, which is
-            (batch, (2 + rank) channels, ...); otherwise to the mean alone, (batch, channels, ...).
+        network: maps (batch, context channels, ...) to the mean and, where ``std`` is ``point``, the raw std, (batch, 2 channels, ...);
+            otherwise to the mean alone, (batch, channels, ...).
         channels: channels of the target.
-        rank: the number of predicted patterns of a :class:`~wsdcast.warmstart.correlated.CorrelatedPrior`; 0 for a diagonal prior.
-            Above 0, ``std`` must be ``point``.
         maximum_std: the upper bound of the standard deviation; infinity for none, as in the paper.
         std: where the standard deviation comes from. Every choice keeps the bounds :data:`MINIMUM_STD` and ``maximum_std``.
 
     Attributes:
-        calibration: a factor of std for each channel, (channels,), 1 unless cross-fitting has set it. It scales V V^T as well.
+        calibration: a factor of std for each channel, (channels,), 1 unless cross-fitting has set it.
         levels: the raw learned numbers of the std ``channel``, (1, channels), or of ``change``, (2, channels): floors, then slopes.
             Other choices have no such parameter.
     """
 
-    def __init__(self, network: nn.Module, channels: int, rank: int = 0, maximum_std: float = MAXIMUM_STD, std: Std = "point") -> None:
+    def __init__(self, network: nn.Module, channels: int, maximum_std: float = MAXIMUM_STD, std: Std = "point") -> None:
         super().__init__()
         self.network = network
         self.channels = channels
-        self.rank = rank
         self.maximum_std = maximum_std
         self.std = std
         if std in ("channel", "change"):
@@ -75,17 +71,14 @@ class MomentsModel(nn.Module):
         self.calibration: Tensor
         self.register_buffer("calibration", torch.ones(channels))
 
-    def forward(self, context: Tensor) -> tuple[Tensor, ...]:
-        """Return mean and standard deviation, each (batch, channels, ...), and factors, (batch, rank, channels, ...), if rank > 0."""
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, each (batch, channels, ...)."""
         # The result has the precision of the context even if the network computes in bfloat16.
         change, *raw = self.network(context).to(context.dtype).split(self.channels, dim=1)
         mean = change + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
-        std = self._unbounded_std(change, *raw[:1]).clamp(MINIMUM_STD, self.maximum_std) * calibration
-        if not self.rank:
-            return mean, std
-        # V V^T has the eigenvalue |v|^2 along a pattern v. This scale makes |v| about 1 on every grid.
-        return mean, std, torch.stack(raw[1:], dim=1) * (calibration / mean[0].numel()).sqrt()
+        std = self._unbounded_std(change, *raw).clamp(MINIMUM_STD, self.maximum_std) * calibration
+        return mean, std
 
     def _unbounded_std(self, change: Tensor, *raw: Tensor) -> Tensor:
         """Return the standard deviation before its bounds, of the shape of ``change``, the difference of the mean from the state now."""
@@ -102,5 +95,5 @@ class MomentsModel(nn.Module):
 
 def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor) -> Tensor:
     """Return the loss of Eq. 5 per number predicted, in nats, averaged over the batch."""
-    log_prob = informed_prior(*moments(context)).log_prob(target)
+    log_prob = InformedPrior(*moments(context)).log_prob(target)
     return -log_prob.mean() / target[0].numel()

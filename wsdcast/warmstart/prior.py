@@ -76,10 +76,6 @@ class InformedPrior:
         """
         return replace(self, std=self.blend(self.std, per_sample(warmth, self.std)))
 
-    def marginal_std(self) -> Tensor:
-        """Return the standard deviation of each number on its own, of the shape of the mean."""
-        return self.std
-
     def features(self) -> Tensor:
         """Return the inputs that describe the prior to the generator: mean and log(std), (batch, 2 channel, ...)."""
         return torch.cat([self.mean, self.std.log()], dim=1)
@@ -90,8 +86,8 @@ def per_sample(values: Tensor, x: Tensor) -> Tensor:
     return values.reshape(-1, *(1,) * (x.dim() - 1))
 
 
-Moments = Callable[[Tensor], tuple[Tensor, ...]]
-"""h_phi: from a context (batch, channel, ...) to the mean and std of what follows it, then the factors if the prior is correlated."""
+Moments = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""h_phi: from a context (batch, channel, ...) to the mean and std of what follows it."""
 
 MakePrior = Callable[..., InformedPrior]
 """Maps predicted moments to a prior. The class :class:`InformedPrior` is one; :mod:`wsdcast.warmstart.ablations` has others."""

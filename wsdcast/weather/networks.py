@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch import nn
-
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.nets.unet import UNet, unet_of
 from wsdcast.warmstart.moments import MomentsModel
@@ -17,18 +15,14 @@ CONTEXT = 2 * CHANNELS
 
 def moments_model(network: Moments, includes_poles: bool, forcings: int = 0) -> MomentsModel:
     """An untrained h_phi that reads two states and ``forcings`` channels of forcings. Its mean is persistence of the state now."""
-    outputs = (network.fields + network.rank) * CHANNELS
-    body = unet_of(network, CONTEXT + forcings, outputs, 0, includes_poles)
-    if network.rank:
-        # The gradient of the likelihood vanishes where all patterns of correlation are zero, so they must not start there.
-        nn.init.normal_(body.last.weight[2 * CHANNELS :], std=0.05)
-    return MomentsModel(body, CHANNELS, rank=network.rank, maximum_std=network.highest_std, std=network.std)
+    body = unet_of(network, CONTEXT + forcings, network.fields * CHANNELS, 0, includes_poles)
+    return MomentsModel(body, CHANNELS, maximum_std=network.highest_std, std=network.std)
 
 
-def generator_model(network: Generator, includes_poles: bool, forcings: int = 0, rank: int = 0) -> UNet:
+def generator_model(network: Generator, includes_poles: bool, forcings: int = 0) -> UNet:
     """An untrained p'_theta, conditioned on flow time and warmth.
 
-    It reads the noisy state, two states of context, ``forcings`` channels of forcings, mean and std, and ``rank`` patterns of correlation.
+    It reads the noisy state, two states of context, ``forcings`` channels of forcings, mean and std.
     """
-    channels = CHANNELS + CONTEXT + forcings + (2 + rank) * CHANNELS
+    channels = CHANNELS + CONTEXT + forcings + 2 * CHANNELS
     return unet_of(network, channels, network.heads * CHANNELS, 2, includes_poles)

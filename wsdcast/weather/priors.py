@@ -29,12 +29,6 @@ STATES_IN_MEMORY = 64
 """States that are in memory at a time while the climatology is computed."""
 
 
-def rank_told(recipe: Recipe) -> int:
-    """Number of patterns of correlation among the generator's input channels."""
-    correlated = recipe.generator.needs_moments_network and recipe.generator.prior != "mean-only"
-    return recipe.moments.rank if correlated else 0
-
-
 def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> Moments:
     """Moments that do not come from the moments network: 0 and 1, the climatology at each point, or a user's model.
 
@@ -82,7 +76,7 @@ def _checked(given: Moments) -> Moments:
     The model raises UserError unless it returns a mean and a std of the shape of the state, and, on a CPU, unless the std is positive.
     """
 
-    def moments(context: Tensor) -> tuple[Tensor, ...]:
+    def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         result = given(context)
         expected = (context.shape[0], CHANNELS, *context.shape[2:])
         if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in result)):
@@ -102,7 +96,7 @@ class Trained:
 
     Attributes:
         generator: p'_theta.
-        moments: from a context to mean and std, and to the factors of a correlated prior: h_phi, or the function that replaces it.
+        moments: from a context to mean and std: h_phi, or the function that replaces it.
         prior_of: from a context to the prior that generation starts from.
         forcings: the forcings of the record's grid.
         path: the path that the generator was trained on.
@@ -125,7 +119,7 @@ def trained(recipe: Recipe, directory: FilePath, record: Analysis, given: Moment
     """
     poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
     file = require(recipe, directory, GENERATOR, "train")
-    generator: nn.Module = generator_model(recipe.generator, poles, forcings.channels, rank_told(recipe))
+    generator: nn.Module = generator_model(recipe.generator, poles, forcings.channels)
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, poles, forcings.channels)
         if recipe.generator.reads_frozen_moments:

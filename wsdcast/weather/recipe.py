@@ -77,19 +77,12 @@ class Data(Section):
 class Moments(MomentsNetwork):
     """The moments network, and how it is trained."""
 
-    rank: int = Field(0, ge=0, le=64, description="patterns of correlation predicted in addition to mean and std; 0: a diagonal prior")
     folds: int = Field(0, ge=0, description="folds of the training split, each predicted by a network that has not seen it; 0: none")
 
     @model_validator(mode="after")
     def _more_than_one_fold(self) -> Moments:
         if self.folds == 1:
             raise ValueError("folds must be 0, or 2 and more")
-        return self
-
-    @model_validator(mode="after")
-    def _correlated_at_points(self) -> Moments:
-        if self.rank and self.std != "point":
-            raise ValueError(f"rank above 0 needs the std point, not {self.std}")
         return self
 
 

@@ -217,7 +217,7 @@ def _one_step(prior_of: PriorOf, record: Analysis, forcings: Surroundings, start
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         before, now = torch.from_numpy(record.normalise(record.wind[start - 1 : start + 1])).to(devices.device())[:, None]
         prior = prior_of(torch.cat([now, before, forcings.at(record.times[start : start + 1])], dim=1))
-        mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.marginal_std()))
+        mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return record.denormalise(mean), std * record.std[:, None, None]
 
     fields_by_start = side_by_side(fields_of, starts, devices.device())

@@ -33,7 +33,7 @@ from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
-from wsdcast.weather.priors import fixed_or_given, rank_told
+from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
 
@@ -95,7 +95,7 @@ def train(
 
     _seed(resolved, 1)
     poles, channels = record.grid.includes_poles, forcings.channels
-    model: nn.Module = generator_model(resolved.generator, poles, channels, rank_told(resolved))
+    model: nn.Module = generator_model(resolved.generator, poles, channels)
     # The generator that draws warmth, flow time and noise must not have the seed of the generator that orders the samples.
     random = torch.Generator(devices.device()).manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
     if prior_of is None:
@@ -141,7 +141,7 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     if devices.device().type != "cpu":
         return
     poles, forcings, grid = record.grid.includes_poles, samples.forcings.channels, record.grid.shape
-    generator = generator_model(recipe.generator, poles, forcings, rank_told(recipe))
+    generator = generator_model(recipe.generator, poles, forcings)
     inputs = (1, generator.first.in_channels, *grid), (1,), (1,)
     needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
     if recipe.generator.needs_moments_network:
@@ -218,8 +218,7 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
         return
     _seed(recipe, 0)
     folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
-    size = 2 + recipe.moments.rank
-    processes.decided(lambda: require_space(directory, 4 * size * len(samples) * math.prod(samples.shape)))
+    processes.decided(lambda: require_space(directory, 4 * 2 * len(samples) * math.prod(samples.shape)))
     begin = time.perf_counter()
     predictors: Predictors = [
         (load_network(_untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
@@ -227,7 +226,7 @@ def _predictions(recipe: Recipe, directory: Path, record: Analysis, samples: Sam
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
     with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as unfinished:
-        write_predictions(unfinished, predictors, samples, size, stamp)
+        write_predictions(unfinished, predictors, samples, stamp)
     seconds = time.perf_counter() - begin
     visits_per_sample = recipe.generator.steps * recipe.generator.batch / len(samples)
     by_whom = "each by the network that has not seen it, " if recipe.moments.folds else ""

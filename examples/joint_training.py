@@ -1,6 +1,6 @@
-"""Compare joint training, and a prior with low-rank correlations, with separate training of both networks and a diagonal prior.
+"""Compare joint training of both networks with separate training.
 
-    python examples/joint_and_low_rank.py OUT
+    python examples/joint_training.py OUT
 
 It uses the planet of ``where_the_warm_start_pays.py`` with the recipe's stirring, equal training cost (joint training takes fewer steps,
 because each costs more), three seeds, and one step ahead. Prints fair CRPS and the deviation of the spectrum, with the gain over separate
@@ -23,7 +23,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "apart": {},
     "joint": {"generator__moments": "joint"},
     "end-to-end": {"generator__moments": "end-to-end"},
-    "rank-4": {"moments__rank": 4},
 }
 """Changes of the recipe, by name."""
 
