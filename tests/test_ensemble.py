@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Barrier, BrokenBarrierError, Thread, current_thread
 
 import numpy as np
 import pytest
 import torch
 
+from wsdcast.sampling import threads as side_by_side_module
 from wsdcast.sampling.batches import at_once, batch_size, in_batches
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
@@ -124,6 +127,38 @@ def test_an_error_ends_what_runs_side_by_side():
     with pytest.raises(ValueError, match="item 0"):
         with_threads(2, lambda: side_by_side(fail, range(1000), torch.device("cpu")))
     assert not torch.is_inference_mode_enabled()
+
+
+def test_an_error_ends_all_while_a_worker_leaves_the_barrier(monkeypatch):
+    """A worker that is slow to leave finds the barrier aborted, if anybody aborts it: its pool then never ended."""
+
+    class Slow(Barrier):
+        def wait(self, timeout: float | None = None) -> int:
+            place = super().wait(timeout)
+            if current_thread().name.endswith("_1"):
+                time.sleep(0.3)
+                if self.broken:
+                    raise BrokenBarrierError
+            return place
+
+    def fail(item: int) -> None:
+        time.sleep(0.6 * (item > 0))  # the other worker is busy meanwhile
+        raise ValueError(f"item {item}")
+
+    monkeypatch.setattr(side_by_side_module, "Barrier", Slow)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with_threads(2, lambda: side_by_side(fail, range(1000), torch.device("cpu")))
+        except ValueError as error:
+            errors.append(error)
+
+    runner = Thread(target=work, daemon=True)
+    runner.start()
+    runner.join(timeout=20)
+    assert not runner.is_alive()
+    assert [str(error) for error in errors] == ["item 0"]
 
 
 def test_batches_and_places():

@@ -45,10 +45,16 @@ def side_by_side(function: Callable[[Item], Result], items: Iterable[Item], devi
         try:
             results = [pool.submit(call, item) for item in items]
             ready.wait()
-            # The workers' setting also became the number for threads that use torch later. Restore it, now that all workers have theirs.
-            torch.set_num_threads(threads)
+        except BaseException:
+            # Only while workers may still wait: a worker on its way out of a barrier that is aborted fails, and takes from the queue what
+            # tells the others to end.
+            ready.abort()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        # The workers' setting also became the number for threads that use torch later. Restore it, now that all workers have theirs.
+        torch.set_num_threads(threads)
+        try:
             return [result.result() for result in results]
         except BaseException:
-            ready.abort()
             pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C, do not wait for the other items
             raise
