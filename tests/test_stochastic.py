@@ -26,7 +26,7 @@ def moments(solve, velocity, times):
     """Mean and variance of the result, without sampling: the result is linear in the noise of the start and of each step."""
     draws = times.numel() - 1
     mean = solve(velocity, torch.zeros(1, draws).double(), times)
-    shares = torch.cat([solve(velocity, unit[None], times) - mean for unit in torch.eye(draws).double()])
+    shares = solve(velocity, torch.eye(draws).double(), times) - mean  # one unit of noise for each sample of a batch
     return mean.item(), shares.square().sum().item()
 
 

@@ -57,6 +57,8 @@ def targets_figure(data: Tensor, multiply: Multiply, power: Power, wavenumbers: 
             axis.plot(wavenumbers, shown, color=colour, linestyle=style, label=name)
         axis.set(title=f"blur-to-noise ratio {ratio:g}", xlabel=label, xscale="log", yscale="log")
     largest = power(data).max()
-    axes[0].set(ylabel=f"power, noise level {NOISE_LEVEL:g}", ylim=(1e-5 * largest, 3 * largest))
+    axes[0].set(ylabel=f"power, noise level {NOISE_LEVEL:g}")
+    if largest > 0:  # images of one colour have no power
+        axes[0].set_ylim(1e-5 * largest, 3 * largest)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
