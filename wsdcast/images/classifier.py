@@ -51,7 +51,7 @@ def extractors(
         UserError: if the weights cannot be used, or the classifier belongs to another recipe and may not be overwritten.
     """
     extract: dict[str, Extract] = {} if weights is None else {"fid": inception(weights)}
-    classifier = load_network(_trained(recipe, directory, images, summary, overwrite), directory / CLASSIFIER)
+    classifier = load_network(_train_if_needed(recipe, directory, images, summary, overwrite), directory / CLASSIFIER)
     return extract | {"classifier_distance": lambda batch: classifier.features(batch.float() / 127.5 - 1)}
 
 
@@ -70,7 +70,7 @@ def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatist
     return sum((FeatureStatistics.of(part) for part in parts[1:]), start=FeatureStatistics.of(parts[0]))
 
 
-def _trained(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary, overwrite: bool) -> Classifier:
+def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary, overwrite: bool) -> Classifier:
     """Train the classifier into the run directory unless its weights are current; return an untrained network of its shape."""
     channels = images.shape[0]
     # Labels can be any whole numbers; classes are counted from 0.

@@ -39,7 +39,7 @@ SolverName = Literal[
     "sde2",
 ]
 """Solvers; ``auto`` chooses one with its grid. The others are functions of :mod:`wsdcast.warmstart.solvers` or
-:mod:`wsdcast.warmstart.dpm` of the same name, or :data:`TORCHDIFFEQ`."""
+:mod:`wsdcast.warmstart.dpm` of the same name, :data:`STOCHASTIC` or :data:`TORCHDIFFEQ`."""
 
 TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 """Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""

@@ -90,7 +90,8 @@ Moments = Callable[[Tensor], tuple[Tensor, Tensor]]
 """h_phi: from a context (batch, channel, ...) to the mean and std of what follows it."""
 
 MakePrior = Callable[..., InformedPrior]
-"""Maps predicted moments to a prior. The class :class:`InformedPrior` is one; :mod:`wsdcast.warmstart.ablations` has others."""
+"""Maps predicted moments to a prior. The class :class:`InformedPrior` is one; the others, by name, are in
+:mod:`wsdcast.warmstart.ablations`."""
 
 PriorOf = Callable[[Tensor], InformedPrior]
 """Maps a context (batch, channel, ...) to the prior of what follows it."""

@@ -184,8 +184,8 @@ def _by_valid_time(path: str, names: list[str], messages: list[Message], points:
         times = [(message.initial + message.step, message.step) for message in fields]
         if common is not None and times != common:
             lone = sorted(set(times) ^ set(common))
-            detail = f"at {np.datetime_as_string(lone[0][0], 'm')}" if lone else "as often as the other"
-            raise UserError(f"{path}: only one of u and v is there {detail}")
+            where = f"only one of u and v is there at {np.datetime_as_string(lone[0][0], 'm')}" if lone else ""
+            raise UserError(f"{path}: {where or 'u and v have different numbers of messages for the same time'}")
         common = times
         dataset[WIND[name]] = _variable(path, ["valid_time"], np.array(fields, dtype=object), points)
     assert common is not None

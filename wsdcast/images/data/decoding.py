@@ -43,7 +43,7 @@ UPRIGHT = {
 LEAST = 2
 """The fewest pixels per side. A smaller image has no waves, and the power spectrum is scored."""
 
-NAMED = 4
+PROBLEMS_SHOWN = 4
 """The number of unusable images that an error message names."""
 
 Shape = tuple[int, int, int]
@@ -74,10 +74,10 @@ def survey(source: Source, crop: int | None, size: int | None) -> tuple[int, Sha
             with _opened(entry.data) as image:
                 shapes[_shape(image, crop, size)] += 1
         except Exception as error:  # a decoder can raise anything for a damaged file
-            if len(problems) < NAMED:
+            if len(problems) < PROBLEMS_SHOWN:
                 problems.append(f"{shown(entry.name)}: {_reason(error)}")
     if not shapes:
-        raise UserError(f"{source.name}: none of its {count} images can be used: {'; '.join(problems)}{'; ...' * (count > NAMED)}")
+        raise UserError(f"{source.name}: none of its {count} images can be used: {'; '.join(problems)}{'; ...' * (count > PROBLEMS_SHOWN)}")
     return count, shapes.most_common(1)[0][0]
 
 

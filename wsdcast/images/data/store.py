@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.images.data.archives import shown
-from wsdcast.images.data.decoding import LEAST, NAMED, Shape, decoded, survey
+from wsdcast.images.data.decoding import LEAST, PROBLEMS_SHOWN, Shape, decoded, survey
 from wsdcast.images.data.sources import Source, open_source
 from wsdcast.runs.devices import sent
 from wsdcast.runs.errors import UserError
@@ -145,10 +145,10 @@ def prepare_images(
             file.write(image.tobytes())
     if records.problems and not skip_bad:
         count_of = f"{' and '.join(each.name for each in sources)}: {len(records.problems)} of {total} images"
-        raise UserError(f"{count_of} cannot be used: {_listed(records.problems, NAMED)} (--skip-bad leaves them out)")
+        raise UserError(f"{count_of} cannot be used: {_listed(records.problems, PROBLEMS_SHOWN)} (--skip-bad leaves them out)")
     digests, for_test = np.array(records.digests, np.uint64), np.array(records.for_test, bool)
     if test is not None and not for_test.any():
-        raise UserError(f"{sources[1].name}: none of its images can be used: {'; '.join(records.problems[-NAMED:])}")
+        raise UserError(f"{sources[1].name}: none of its images can be used: {'; '.join(records.problems[-PROBLEMS_SHOWN:])}")
     sizes, order = _divided(digests, for_test, validation_share, test_share)
     _rearranged(raw, path / IMAGES, order, shape)
     raw.unlink()
