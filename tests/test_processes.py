@@ -145,7 +145,7 @@ def predicted(path: Path, dropout: bool) -> None:
     networks = [MomentsModel(nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Dropout(0.5)), 2).train(dropout) for _ in range(2)]
     parts = torch.arange(150).split(80)
     path.mkdir(exist_ok=True)
-    write_predictions(path, list(zip(networks, parts, strict=True)), Numbers(), 2, {"id": "here"})
+    write_predictions(path, list(zip(networks, parts, strict=True)), Numbers(), {"id": "here"})
 
 
 def test_two_share_the_predictions_and_write_the_bytes_of_one(tmp_path):
