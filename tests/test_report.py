@@ -379,7 +379,7 @@ def test_plume_is_of_the_place_chosen(opened, grid):
         np.testing.assert_allclose(shown["truth"], np.hypot(truth[:, 0], truth[:, 1])[:, row, column], atol=0.1)
         median = np.median(np.hypot(members[:, :, 0], members[:, :, 1]), axis=0)[:, row, column]
         np.testing.assert_allclose(shown["q50"], median, atol=0.1)
-        assert f"{place['y'][0]:.1f}°N" in opened.evaluate(TITLES)
+        assert f"{place['y'][0]:.6g}°N" in opened.evaluate(TITLES)
 
 
 @in_chromium
