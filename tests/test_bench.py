@@ -21,6 +21,7 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.sampling.batches import in_batches
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of
@@ -78,20 +79,32 @@ def test_bench_rollout(tiny):
     assert 0 < figures["share of a matrix product's rate"] < 1
 
 
-def test_the_usual_way_is_the_same_forecast(tiny):
+@pytest.mark.parametrize("path", ["straight", "blur-noise", "blur"])
+def test_the_usual_way_is_the_same_forecast(tiny, path):
     """Otherwise the comparison would be with a different computation."""
-    recipe = load_recipe(tiny)
+    recipe = load_recipe(tiny).changed(generator__path=path)
     record = record_of(recipe, 40)
     torch.manual_seed(0)
     moments, generator, forcings = networks_of(recipe, record.grid)
     for network, last in ((moments, "network.last"), (generator, "last")):
         torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)
-    sampler = in_batches(sampler_of(Trained(generator, moments, warm_start(moments), forcings), recipe.rollout), 5)
+    flow_path = weather_path(recipe.generator, record.grid)
+    sampler = in_batches(sampler_of(Trained(generator, moments, warm_start(moments), forcings, flow_path), recipe.rollout), 5)
     with torch.inference_mode():
-        usual = the_usual_way(record, moments, generator, forcings, recipe.rollout, 3)
+        usual = the_usual_way(record, moments, generator, forcings, recipe.rollout, 3, flow_path)
         ours = np.stack(list(ensembles(record, forcings, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
-    assert ours[:, 0].std(axis=0).mean() > 0.5  # the members differ
+    assert ours[:, 0].std(axis=0).mean() > (0.5 if path != "blur" else 0)  # the members differ
+
+
+def test_bench_rollout_on_another_path(tiny):
+    line = ["bench", "rollout", "--recipe", str(tiny), "--members", "2", "--lead", "6h", "-o", "generator.path=blur-noise", "--json"]
+    assert json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)["figures"]["forecast"].startswith("2 members x 1 step")
+
+
+def test_bench_train_on_another_path(tiny):
+    line = ["bench", "train", "--recipe", str(tiny), "-o", "generator.path=blur-noise", "-o", "generator.loss_weight=edm", "--json"]
+    assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0
 
 
 def test_bench_train(tiny):

@@ -241,6 +241,9 @@ def test_what_an_older_version_made_is_current_where_new_keys_are_at_their_defau
     stamp["recipe"]["rollout"]["solver"], stamp["recipe"]["study"]["solvers"] = "fixed_adams", ["euler", "dpm1"]
     path.write_text(json.dumps(stamp | {"hash": "of version 0.1.0, which had other names"}))
     assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
+    stamp["recipe"]["moments"]["rank"] = 0  # a key that is gone, at the value that changed nothing
+    path.write_text(json.dumps(stamp | {"hash": "of a version with correlations"}))
+    assert "current" in wsdcast.train(place / "tiny.yaml", tmp_path / "run").facts
     other = load_recipe(place / "tiny.yaml").changed(generator__warmup_steps=1)
     with pytest.raises(UserError, match=r"generator.warmup_steps: 0 there, 1 here"):
         wsdcast.train(other, tmp_path / "run")

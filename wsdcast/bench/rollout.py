@@ -32,11 +32,14 @@ from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.paths import STRAIGHT
+from wsdcast.warmstart.paths import Path as FlowPath
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.autoregression import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
+from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import sampler_of
@@ -68,6 +71,7 @@ def bench_rollout(
     settings, record = resolved.rollout, record_of(resolved, 100)
     devices.keep_freed_memory()
     moments, generator, forcings = networks_of(resolved, record.grid)
+    path = weather_path(resolved.generator, record.grid)
     moments.eval(), generator.eval()
     device = devices.device()
     largest_batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, device)
@@ -80,12 +84,12 @@ def bench_rollout(
         "forecast": f"{settings.members} members x {settings.steps} steps of 6 h, {record.grid.name}, NFE {settings.nfe}"
     }
     begin = time.perf_counter()
-    the_usual_way(record, moments, generator, forcings, settings, USUAL_MEMBERS)
+    the_usual_way(record, moments, generator, forcings, settings, USUAL_MEMBERS, path)
     usual = (time.perf_counter() - begin) * settings.members / USUAL_MEMBERS
     generator_operations, moments_operations = (
         operations(network, *inputs_of(network, 1, record.grid)) for network in (generator, moments)
     )
-    sampler = sampler_of(Trained(generator, moments, warm_start(moments), forcings), settings)
+    sampler = sampler_of(Trained(generator, moments, warm_start(moments), forcings, path), settings)
     directory = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
 
     def rollout(steps: int = settings.steps) -> None:
@@ -148,7 +152,13 @@ def bench_rollout(
 
 
 def the_usual_way(
-    record: Analysis, moments: MomentsModel, generator: torch.nn.Module, forcings: Surroundings, settings: Rollout, members: int
+    record: Analysis,
+    moments: MomentsModel,
+    generator: torch.nn.Module,
+    forcings: Surroundings,
+    settings: Rollout,
+    members: int,
+    path: FlowPath = STRAIGHT,
 ) -> NDArray[np.float32]:
     """Make the same forecast with a simple loop, and write it. Return the wind (member, lead, channel, latitude, longitude), m s-1."""
     device, shape = devices.device(), record.wind.shape[1:]
@@ -164,9 +174,10 @@ def the_usual_way(
             inputs, one = torch.cat([context, mean, std.log()], dim=1), torch.ones(1, device=device)
 
             def velocity(t: torch.Tensor, x: torch.Tensor, inputs: torch.Tensor = inputs, one: torch.Tensor = one) -> torch.Tensor:
-                return generator(torch.cat([x, inputs], dim=1), t.reshape(1), one)
+                t = t.reshape(1)
+                return path.velocity(generator(torch.cat([x, inputs], dim=1), t, one), x, t)
 
-            x = odeint(velocity, noises[step][member : member + 1].to(device), times, method="midpoint")[-1]
+            x = odeint(velocity, path.start(noises[step][member : member + 1].to(device)), times, method="midpoint")[-1]
             now, before = x * std + mean, now
             states.append(record.denormalise(now[0].cpu().numpy()))
         members_wind.append(np.stack(states))

@@ -25,8 +25,9 @@ from wsdcast.runs.overrides import Overridden
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.training.loop import BatchOf, fit, read
 from wsdcast.training.state import Training
-from wsdcast.warmstart.flow import draw, training_loss
+from wsdcast.warmstart.flow import LOSS_WEIGHTS, draw, training_loss
 from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
 
@@ -63,11 +64,11 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
 
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, settings.times)
     fixed = batches(torch.arange(settings.batch), slice(None))
-    waiting: list[float] = []
+    path, waiting = weather_path(settings, record.grid), list[float]()
 
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         assert batch.prior is not None
-        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws)
+        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, LOSS_WEIGHTS[settings.loss_weight])
 
     def steps(batch_of: BatchOf[FlowBatch], shares: list[float]) -> Callable[[], None]:
         running = fit(Training.of(generator, random), batch_of, loss_of, len(samples), settings, seed=0)

@@ -69,7 +69,7 @@ def generator_model(network: ImageGenerator, channels: int) -> UNet:
 
 def image_path(network: ImageGenerator, images: Images) -> Path:
     """Return the path of a generator of images."""
-    return path_of(network.path, network.bnr, partial(cosine_transform, *images.shape[1:], devices.device(), torch.float32))
+    return path_of(network.followed_path, network.bnr, partial(cosine_transform, *images.shape[1:], devices.device(), torch.float32))
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:

@@ -39,5 +39,5 @@ class MomentsNetwork(Network):
 
     @property
     def fields(self) -> int:
-        """Fields that the network predicts for each channel besides patterns of correlation: the mean, and the std if it predicts that."""
+        """Fields that the network predicts for each channel: the mean, and the std if the network predicts it."""
         return 2 if self.std == "point" else 1

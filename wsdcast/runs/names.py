@@ -45,7 +45,7 @@ TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 """Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
 
 SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "euler", "dpm3-v3": "dpm3"}
-"""Solvers that are gone, and the solver that does the same; for ``dpm3-v3``, which had statistics, the solver without them."""
+"""Solvers that are gone, and the solver to use instead: the same one, or for ``dpm3-v3`` the one without its statistics."""
 
 STOCHASTIC: tuple[SolverName, ...] = ("sde1", "sde2")
 """Solvers that draw new noise at every step: functions of :mod:`wsdcast.warmstart.stochastic`."""

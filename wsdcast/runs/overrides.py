@@ -47,13 +47,14 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, Any]) -> Kind:
+def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, Any], where: str = "-o") -> Kind:
     """A copy of a recipe with new values.
 
     Args:
         recipe: the recipe.
         values: new value of each key, as in :class:`Overridden`.
         changes: what other options of the command change, as for :meth:`Experiment.changed`.
+        where: says where the values come from; it begins the message of an error.
 
     Raises:
         UserError: if a key is unknown, is a whole section or has another value in ``changes``, or if a value is not allowed.
@@ -62,16 +63,16 @@ def overridden(recipe: Kind, values: Mapping[str, Any], changes: Mapping[str, An
     for key, value in values.items():
         *sections, last = key.split(".")
         if not all((*sections, last)):
-            raise UserError(f"-o {key}: unknown key")
+            raise UserError(f"{where} {key}: unknown key")
         section = content
         for name in sections:
             section = section.setdefault(name, {})
             if not isinstance(section, dict):
-                raise UserError(f"-o {key}: unknown key")
+                raise UserError(f"{where} {key}: unknown key")
         if section.get(last) and isinstance(section[last], dict):
-            raise UserError(f"-o {key}: a section; name one of its keys, such as {key}.{next(iter(section[last]))}")
+            raise UserError(f"{where} {key}: a section; name one of its keys, such as {key}.{next(iter(section[last]))}")
         section[last] = value
-    new = checked(content, "-o", type(recipe)) if values else recipe
+    new = checked(content, where.removesuffix(":"), type(recipe)) if values else recipe
     changed = new.changed(**changes)
     given = {name.replace("__", ".") for name, value in changes.items() if value is not None}
     for key in values:

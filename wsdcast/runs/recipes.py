@@ -108,9 +108,14 @@ class GeneratorNetwork(Network):
         return self
 
     @property
+    def followed_path(self) -> PathName:
+        """The path itself: blur-noise without blur is the straight path."""
+        return "straight" if self.path == "blur-noise" and not self.bnr else self.path
+
+    @property
     def heads(self) -> int:
-        """Fields that the generator predicts for each channel: two on the path blur-noise, unless nothing is blurred."""
-        return 2 if self.path == "blur-noise" and self.bnr else 1
+        """Fields that the generator predicts for each channel: two on the path blur-noise."""
+        return 2 if self.followed_path == "blur-noise" else 1
 
 
 def _increasing(ends: tuple[float, float]) -> tuple[float, float]:
@@ -283,6 +288,6 @@ def _reason(item: Any) -> str:
         new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
         return f"is called {new} now" if new else "unknown key"
     if same := SAME_SOLVER.get(str(item["input"])):
-        return f"the solver {item['input']} is gone; {same} is the same"
+        return f"the solver {item['input']} is gone; use {same}"
     reason = str(item["msg"]).removeprefix("Value error, ")
     return f"{reason[0].lower()}{reason[1:]}, not {item['input']!r}" if item["type"] != "value_error" else reason

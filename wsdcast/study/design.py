@@ -50,11 +50,13 @@ def combinations(
             raise UserError(f"nothing to study: {reason}")
     if summary is not None:
         numbers: dict[str, list[str]] = {}
-        for solver, grid, nfe in refused:
-            name = f"left out: {solver}" + f", {grid}" * (grid != "uniform") + f", {path}" * (path != "straight")
-            numbers.setdefault(name, []).append(str(nfe))
-        what = "which it cannot make exactly" if path == "straight" else f"which it cannot make exactly on the path {path}"
-        summary.facts |= {name: f"{', '.join(nfe)} evaluations, {what}" for name, nfe in numbers.items()}
+        for (solver, grid, nfe), reason in refused.items():
+            name = f"left out: {solver}" + f", {grid}" * (grid != "uniform")
+            if reason.startswith("nfe"):
+                numbers.setdefault(name, []).append(str(nfe))
+            else:  # the whole solver, on this path or grid
+                summary.facts[name + f", {path}" * (path != "straight")] = reason
+        summary.facts |= {name: f"{', '.join(nfe)} evaluations, which it cannot make exactly" for name, nfe in numbers.items()}
     return possible
 
 

@@ -100,13 +100,13 @@ def study_nfe(
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.
-    named = {(seed, name): named_variant(resolved, record, cost, seed, name) for seed, name in product(options.seeds, options.variants)}
-    variants: dict[tuple[int, str], Recipe] = {
-        (seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, priors)
-    } | {key: variant for key, (variant, _) in named.items()}
-    shares = {MOMENTS_ALONE: cost[0]} | {prior: cost[0] * (prior not in WITHOUT_NETWORK) for prior in priors}
-    shares |= {name: share for (_, name), (_, share) in named.items()}
-    settings = {name: _settings(variant, name, summary) for (_, name), variant in variants.items()}
+    first = options.seeds[0]
+    by_name: dict[str, tuple[Recipe, float]] = {
+        prior: (variant_of(resolved, cost, first, prior), cost[0] * (prior not in WITHOUT_NETWORK)) for prior in priors
+    } | {name: named_variant(resolved, record, cost, name) for name in options.variants}
+    variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
+    shares = {MOMENTS_ALONE: cost[0]} | {name: share for name, (_, share) in by_name.items()}
+    settings = {name: _settings(variant, name, summary) for name, (variant, _) in by_name.items()}
     _require_initial_times(record, options.leads, settings.values())
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
     quality: dict[int, list[tuple[float, float]]] = {}
@@ -165,7 +165,7 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
         UserError: if a solver can make none of the numbers of evaluations.
     """
     options = variant.study
-    possible = combinations(options.solvers, options.grids_in_time, options.nfe, summary, variant.generator.path)
+    possible = combinations(options.solvers, options.grids_in_time, options.nfe, summary, variant.generator.followed_path)
     # Warmth has no effect on priors that are not blended.
     warmths = options.warmths if variant.generator.prior in ("warm", "plain-blend", "climatology", "given") else (1.0,)
     return [Setting(name, 0, solver, grid, warmth, nfe) for (solver, grid, nfe), warmth in product(possible, warmths)]

@@ -34,14 +34,13 @@ def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorN
     return variant.changed(generator__steps=round((variant.generator.steps + extra) / (1 + ratio * trained_together)))
 
 
-def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], seed: int, name: str) -> tuple[Recipe, float]:
+def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: str) -> tuple[Recipe, float]:
     """A variant of ``study.variants`` at the total cost of training of the recipe itself.
 
     Args:
         recipe: the recipe of the study.
         record: the prepared data.
         cost: of the recipe's moments network, from :func:`moments_cost`.
-        seed: training seed.
         name: of the variant.
 
     Returns:
@@ -50,7 +49,7 @@ def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], see
     Raises:
         UserError: if the variant has an unknown key or a value that is not allowed.
     """
-    variant = overridden(recipe, recipe.study.variants[name], {"seed": seed})
+    variant = overridden(recipe, recipe.study.variants[name], {}, f"study.variants.{name}:")
     ratio, extra = moments_cost(variant, record)
     relative = generator_operations(variant, record) / generator_operations(recipe, record)
     steps = (recipe.generator.steps + cost[1]) / relative

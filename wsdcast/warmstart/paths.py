@@ -1,8 +1,9 @@
 """Paths from noise (flow time 0) to data (flow time 1), in the normalised space of the prior.
 
-Every path is a Gaussian one: given the data y and noise z ~ N(0, 1), its state at time t is x_t = t B_t y + (1 - t) z, where B_t is the
-identity on the straight path and a blur on the others. With the noise level sigma = (1 - t) / t the state is x_t = x_VE / (1 + sigma),
-where x_VE = B y + sigma z is the state of Karras et al. (2022). So one flow time, one set of solvers and one set of grids serve all paths.
+Given the data y and noise z ~ N(0, 1), the state at time t is x_t = t B_t y + (1 - t) z. B_t is the identity on the straight path and a
+blur on the path blur-noise. With the noise level sigma = (1 - t) / t the state is x_t = x_VE / (1 + sigma), where x_VE = B y + sigma z is
+the state of Karras et al. (2022). The path blur has no such noise: x_t = B_t y. One flow time, one set of solvers and one set of grids
+serve all paths.
 """
 
 from __future__ import annotations
@@ -163,15 +164,15 @@ class Blur:
 
 
 def path_of(name: PathName, bnr: float, transform: Callable[[], Multiply]) -> Path:
-    """The path of a name. Without blur, blur-noise is the straight path.
+    """The path of a name.
 
     Args:
         name: the name.
         bnr: blur-to-noise ratio.
         transform: makes the spectral transform of the grid; called if the path blurs.
     """
-    if name == "straight" or (name == "blur-noise" and not bnr):
-        return Straight()
+    if name == "straight":
+        return STRAIGHT
     return BlurNoise(bnr, transform()) if name == "blur-noise" else Blur(bnr, transform())
 
 
@@ -213,7 +214,7 @@ def blur_noise_step(path: BlurNoise, x: Tensor, denoised: Tensor, lost: Tensor, 
 
 
 def noise_level(t: Tensor) -> Tensor:
-    """Return sigma = (1 - t) / t. It is 1e4 at t = 0 instead of infinite, which blurs away every wave but the mean all the same."""
+    """Return sigma = (1 - t) / t. It is 1e4 at t = 0 instead of infinite. A ratio of 0.1 still blurs away every wave but the mean there."""
     return (1 - t) / t.clamp(min=1e-4)
 
 

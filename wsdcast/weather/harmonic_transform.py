@@ -18,7 +18,7 @@ from wsdcast.weather.recipe import Generator
 
 def weather_path(network: Generator, grid: Grid) -> Path:
     """The path of a generator."""
-    return path_of(network.path, network.bnr, partial(spherical_transform, grid, devices.device(), torch.float32))
+    return path_of(network.followed_path, network.bnr, partial(spherical_transform, grid, devices.device(), torch.float32))
 
 
 def spherical_transform(grid: Grid, device: torch.device | None = None, dtype: torch.dtype = torch.float64) -> Multiply:

@@ -125,7 +125,7 @@ def rollout(
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
-    processes.decided(lambda: _require_memory(networks.generator, record, initial, settings.members, batch))
+    processes.decided(lambda: _require_memory(networks.generator, record, initial, settings, batch))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
@@ -193,7 +193,7 @@ def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
 
-def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], members: int, batch: int) -> None:
+def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], settings: Rollout, batch: int) -> None:
     """Check before the rollout that the ensembles fit in memory. There is no check on a GPU, where torch fails in the first step.
 
     Raises:
@@ -201,9 +201,9 @@ def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.i
     """
     if devices.device().type != "cpu":
         return
-    together = max(group.size for group in groups(starts, members, batch, devices.device())) * members
+    together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
     # Each member has two states, the noise of this step and the next, the new state, its copy in m s-1, and states that wait for writing.
-    fields = together * (6 + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
+    fields = together * (4 + 2 * settings.draws + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
     shapes = (1, generator.first.in_channels, *record.grid.shape), (1,), (1,)  # type: ignore[union-attr]
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
     needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)  # type: ignore[arg-type]
