@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wsdcast.study.weather import study_nfe
     from wsdcast.weather.pipeline import run
     from wsdcast.weather.stages.check import check
+    from wsdcast.weather.stages.export import export_model
     from wsdcast.weather.stages.plot import plot
     from wsdcast.weather.stages.prepare import prepare
     from wsdcast.weather.stages.rollout import rollout
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "export_model",
     "plot",
     "prepare",
     "rollout",
@@ -38,6 +40,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
+_MODULES["export_model"] = "weather.stages.export"
 _MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")
 
 

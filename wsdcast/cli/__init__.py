@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli import bench, inpaint, study  # noqa: F401  # their commands
+from wsdcast.cli import bench, inpaint, model, study  # noqa: F401  # their commands
 from wsdcast.cli.command import app, command, coordinates, in_days, items, with_overrides
 from wsdcast.cli.options import (
     DebugOption,
@@ -172,6 +172,13 @@ def rollout(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="On a GPU: give the same bits every time, but slower. A CPU always does.")
     ] = False,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A model file (.wsd), instead of the networks of the run; needs --initial.")
+    ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="With --model: analyses with the wind at the initial times and 6 h before, as for prepare."),
+    ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
@@ -195,6 +202,8 @@ def rollout(
         grid_in_time=grid_in_time,
         warmth=warmth,
         deterministic=deterministic,
+        model=model,
+        initial=initial,
         overwrite=overwrite,
     )
     show(summary, json)
