@@ -1,4 +1,4 @@
-"""The command that writes a model file."""
+"""The commands of a trained model that travels: write it to a file, and forecast from it."""
 
 from __future__ import annotations
 
