@@ -73,6 +73,10 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     xr.testing.assert_equal(forecast_of(tmp_path / "run"), forecast_of(trained / "run"))
     assert str(read_model(trained / "tiny.wsd").digest) in summary.facts["model"]
     assert not (tmp_path / "run/moments_forecast.zarr").exists()
+    with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(record, chunks=None) as analyses:
+        assert [str(time)[:13] for time in states["time"].values] == ["2000-01-29T06", "2000-01-29T12"]
+        for name in VARIABLES:
+            np.testing.assert_array_equal(states[name].values, analyses[name].sel(time=states["time"]).values.astype(np.float32))
     assert (tmp_path / "run/forecast.gif").exists()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.opening import Address
@@ -15,7 +16,7 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.shards import regridded
-from wsdcast.data.store.zarr_store import PackedWind
+from wsdcast.data.store.zarr_store import STANDARD_NAMES, VARIABLES, PackedWind
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
 from wsdcast.weather.recipe import Recipe
@@ -76,6 +77,16 @@ def _wind(record: Record, model: Analysis, recipe: Recipe) -> PackedWind:
     assert record.grid is not None
     blocks: Iterable[NDArray[np.int16]] = (regridded(block, record.grid, model.grid, recipe.data.method) for block in record.blocks())
     return PackedWind(np.concatenate(list(blocks)))
+
+
+def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) -> None:
+    """Write initial states to a NetCDF file, (time, latitude, longitude) for each component, in m s-1."""
+    coordinates = {"time": states.times, "latitude": states.grid.latitude, "longitude": states.grid.longitude}
+    wind = {
+        name: (tuple(coordinates), states.wind[:][:, channel], {"standard_name": STANDARD_NAMES[name], "units": "m s-1"})
+        for channel, name in enumerate(VARIABLES)
+    }
+    xr.Dataset(wind, coordinates, {"Conventions": "CF-1.11", "title": "initial states of a forecast", **attributes}).to_netcdf(path)
 
 
 def difference_in_words(states: Analysis) -> str:

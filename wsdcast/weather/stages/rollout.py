@@ -25,7 +25,7 @@ from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANIMATION, FORECAST, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
@@ -37,6 +37,7 @@ from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.verification.truth import truth_of
 from wsdcast.warmstart.prior import Moments, PriorOf
 from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forecast.initial_states import write_states
 from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.origin import of_model, of_run
 from wsdcast.weather.forecast.running import groups
@@ -172,6 +173,9 @@ def rollout(
                 summary.facts |= _stopped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
                     add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, starting))
+                if model is not None:
+                    with complete(directory / INITIAL_STATES) as states:
+                        write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
                 store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
         seconds = time.perf_counter() - begin
         summary.written[str(path)] = f"{len(starting)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
