@@ -80,6 +80,16 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     assert (tmp_path / "run/forecast.gif").exists()
 
 
+def test_the_forecast_is_verified_once_the_truth_exists(trained, tmp_path):
+    source = str(trained / "run/analysis.zarr")
+    wsdcast.rollout(model=trained / "tiny.wsd", initial=source, start="2000-01-29T12", run=tmp_path / "run")
+    result = CliRunner().invoke(app, ["score", str(tmp_path / "run"), "--truth", source])
+    assert result.exit_code == 0, result.output
+    wsdcast.score_forecast(str(tmp_path / "run/forecast.zarr"), source, tmp_path / "other")
+    with xr.open_dataset(tmp_path / "run/scores.nc") as ours, xr.open_dataset(tmp_path / "other/scores.nc") as theirs:
+        xr.testing.assert_identical(ours.drop_attrs(), theirs.drop_attrs())
+
+
 def test_several_initial_times_and_a_second_call(trained, tmp_path):
     settings = {"model": trained / "tiny.wsd", "initial": str(trained / "run/analysis.zarr"), "run": tmp_path / "run", "members": 3}
     wsdcast.rollout(**settings, start="2000-01-29T06/2000-01-29T12/6h")

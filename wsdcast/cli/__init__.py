@@ -224,7 +224,8 @@ def score(
     override: OverrideOption = None,
     run: RunOption = None,
     truth: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST, from any source that prepare reads.")
+        str | None,
+        typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST or finer, from any source that prepare reads."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
     scheduler: SchedulerOption = None,
