@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
-from test_report import in_chromium, some_fields, some_scores, written
+from report_pages import in_chromium, random_fields, random_scores, written
 
 import wsdcast
 from wsdcast.data.grid import Grid
@@ -200,7 +200,7 @@ def test_new_solver(capsys):
 @in_chromium
 def test_screenshots(tmp_path):
     grid = Grid.regular("16x8")
-    written(tmp_path / "report.html", some_scores(grid, 2, 3), grid, some_fields(grid, 3))
+    written(tmp_path / "report.html", random_scores(grid, 2, 3), grid, random_fields(grid, 3))
     example("screenshots").main(tmp_path / "report.html", tmp_path)
     for name, least in (("scores.png", 600), ("report.png", 1000)):
         with Image.open(tmp_path / name) as picture:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import invoke, refused
 from conftest import TINY_IMAGES
 from PIL import Image
-from test_errors import invoke, refused
 
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import generator_model, moments_model

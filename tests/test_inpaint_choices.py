@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from test_errors import invoke
+from commands import invoke
 from test_inpaint import RECIPE, prepared
 
 from wsdcast.images.classifier import extractors, features_of

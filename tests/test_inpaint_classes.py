@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_errors import invoke, refused
+from commands import invoke, refused
 from test_inpaint import RECIPE, folder_of, prepared
 
 from wsdcast.images.contexts import fixed_contexts, training_pairs

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from test_errors import refused
+from commands import refused
 from test_inpaint import RECIPE, prepared, state
 
 from wsdcast.images import memory

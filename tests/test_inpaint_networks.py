@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import invoke
 from safetensors.torch import load_file
-from test_errors import invoke
 from test_inpaint import RECIPE, prepared
 
 from wsdcast.images.contexts import fixed_contexts, training_pairs

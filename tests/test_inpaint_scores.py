@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from commands import invoke
 from PIL import Image
-from test_errors import invoke
 from test_inpaint import RECIPE, folder_of, prepared, state
 from typer.testing import CliRunner
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from commands import invoke, refused
 from conftest import TINY_IMAGES
 from PIL import Image
-from test_errors import invoke, refused
 from test_inpaint import RECIPE, state
 from torch import nn
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_training import Settings, X, regression
 from test_no_waiting import CHANNELS, GRID, both_losses, generator_network, moments_network
-from test_training import Settings, X, regression
 from torch import nn
 
 import wsdcast
