@@ -23,7 +23,7 @@ CIFAR10 = SHARED / "cifar10"
 needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not part of the repository; expected in ../shared/data")
 
 
-def most_memory(action: Callable[[], None]) -> int:
+def most_memory(action: Callable[[], object]) -> int:
     """Return the largest number of bytes that were allocated at a time."""
     tracemalloc.start()
     try:

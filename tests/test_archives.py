@@ -17,7 +17,7 @@ from wsdcast.images.data.store import open_images, prepare_images
 from wsdcast.runs.errors import UserError
 
 
-def test_what_is_wrong_with_members_of_a_zip(tmp_path):
+def test_a_member_of_a_zip_with_a_wrong_checksum_is_named(tmp_path):
     members = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))}
     content = bytearray(zip_of(tmp_path / "a.zip", members).read_bytes())
     content[content.index(b"IDAT") + 10] ^= 255
@@ -33,18 +33,18 @@ def test_a_damaged_member_of_a_zip_is_left_out_however_it_is_compressed(tmp_path
         for number, image in enumerate(noise(10, 8, 8, 3)):
             archive.writestr(f"{number}.png", encoded(image))
     whole = path.read_bytes()
-    begin, end = whole.index(b"0.png") + 5, whole.index(b"1.png") - 30  # what is between is the content of the first member
+    begin, end = whole.index(b"0.png") + 5, whole.index(b"1.png") - 30  # the content of the first member lies between
     damaged = []
-    for place in range(begin, end, 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    for position in range(begin, end, 7):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 255]) + whole[position + 1 :])
         damaged += [name for name, content in files_of(path, lambda name: True) if isinstance(content, Exception)]
     assert set(damaged) == {"0.png"}
-    assert len(damaged) > 20  # some bytes are of no effect
+    assert len(damaged) > 20  # some bytes have no effect
 
 
 @pytest.mark.parametrize("name", ["/etc/a.png", "../a.png", "b/../../a.png", "..\\a.png", "C:\\a.png", "C:/a.txt"])
 @pytest.mark.parametrize("make", [zip_of, tar_of])
-def test_an_archive_that_climbs_out_is_refused(tmp_path, name, make):
+def test_an_archive_with_a_path_outside_its_folder_is_refused(tmp_path, name, make):
     images = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))}
     path = make(tmp_path / "a.archive", images | {name: b"x"})
     with pytest.raises(UserError, match=r"a.archive: member .* lies outside of the archive's folder"):
@@ -74,14 +74,14 @@ def test_a_zip_with_links_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_a_tar_that_is_cut_short(tmp_path, name):
+def test_a_tar_that_is_cut_short_is_refused(tmp_path, name):
     path = tar_of(tmp_path / name, {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 64, 64, 3))})
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=rf"{name}: cannot be read, damaged or cut short"):
         prepare_images(tmp_path / "out", path, skip_bad=True)
 
 
-def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path, monkeypatch):
+def test_a_member_that_announces_a_huge_size_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.images.data.archives.LARGEST", 2**20)
     members = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))} | {"huge.png": bytes(2**20 + 1)}
     for path in (zip_of(tmp_path / "a.zip", members), tar_of(tmp_path / "a.tar.gz", members)):
@@ -91,12 +91,12 @@ def test_a_member_that_claims_to_be_huge_is_not_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
-def test_a_header_that_claims_to_be_huge_is_not_read(tmp_path, kind, first):
+def test_a_header_that_announces_a_huge_size_is_not_read(tmp_path, kind, first):
     path, image = tmp_path / "a.tar.gz", encoded(noise(1, 8, 8, 3)[0])
     with tarfile.open(path, "w:gz") as archive:
-        for name, content, what in sorted([("0.png", image, tarfile.REGTYPE), ("header", bytes(20 << 20), kind)], reverse=first):
+        for name, content, member_kind in sorted([("0.png", image, tarfile.REGTYPE), ("header", bytes(20 << 20), kind)], reverse=first):
             member = tarfile.TarInfo(name)
-            member.size, member.type = len(content), what
+            member.size, member.type = len(content), member_kind
             archive.addfile(member, io.BytesIO(content))
 
     def refused() -> None:
@@ -108,9 +108,9 @@ def test_a_header_that_claims_to_be_huge_is_not_read(tmp_path, kind, first):
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.REGTYPE])
-def test_a_member_that_claims_to_be_less_than_empty_is_not_read(tmp_path, kind):
+def test_a_member_with_a_negative_size_is_not_read(tmp_path, kind):
     member = tarfile.TarInfo("a.png")
-    member.size, member.type = -1000, kind  # of which tarfile goes back and reads the same again, or all there is
+    member.size, member.type = -1000, kind  # tarfile would go back and read the same member again, or read the whole file
     path = tmp_path / "a.tar"
     path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
     with pytest.raises(UserError, match=r"a.tar: cannot be read, .*header with -1000 bytes to follow"):
@@ -118,7 +118,7 @@ def test_a_member_that_claims_to_be_less_than_empty_is_not_read(tmp_path, kind):
 
 
 def pax_tar(path: Path, headers: dict[str, str]) -> Path:
-    """Two images, of the first of which a record in pax format says more."""
+    """Write a tar with two members. The first has a record in pax format with these headers."""
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w", format=tarfile.PAX_FORMAT) as archive:
         for number in range(2):
             member = tarfile.TarInfo(f"{number}.png")
@@ -131,7 +131,7 @@ def pax_tar(path: Path, headers: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
-        # Of which tarfile goes back to a header that it has read, or to before the first, or takes pixels for the next header.
+        # With such a size tarfile would go back to an earlier header, or before the first, or take pixels for the next header.
         *(({"size": size}, f"0.png has a size of {size} bytes") for size in ("-1", "-1000", "-1536", "-2048", "-3072", "-" + 30 * "9")),
         *(({"size": size}, f"0.png has a size of {size} bytes") for size in ("many", "1e3", "")),
         *(({"size": size}, "cannot fit") for size in (30 * "9", str(2**63 - 1))),
@@ -142,21 +142,21 @@ def pax_tar(path: Path, headers: dict[str, str]) -> Path:
         ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "100"}, "not enough values"),
     ],
 )
-def test_records_that_say_what_cannot_be_are_one_line(tmp_path, name, headers, reason):
+def test_impossible_pax_records_are_refused_in_one_line(tmp_path, name, headers, reason):
     path = pax_tar(tmp_path / name, headers)
     with pytest.raises(UserError, match=rf"{name}: cannot be read, damaged or cut short \(.*{reason}") as caught:
         list(files_of(path, lambda name: True))
     assert "\n" not in str(caught.value)
 
 
-def test_records_that_say_what_can_be_are_read(tmp_path):
+def test_valid_pax_records_are_read(tmp_path):
     path = pax_tar(tmp_path / "a.tar", {"size": "2000", "mtime": "1.5", "comment": "a camera's"})
     assert [(name, len(content)) for name, content in files_of(path, lambda name: True)] == [("0.png", 2000), ("1.png", 2000)]
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.tar.gz"])
-def test_members_behind_a_damaged_header_or_a_lost_end_are_not_passed_over(tmp_path, name):
-    """Python's tarfile takes either for the end of the archive."""
+def test_a_damaged_header_or_a_missing_end_is_refused(tmp_path, name):
+    """Python's tarfile takes both for the end of the archive, and would leave out the members behind."""
     images = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))}
     plain = tar_of(tmp_path / "whole.tar", images).read_bytes()
     path = tmp_path / name
@@ -179,7 +179,7 @@ def test_members_behind_a_damaged_header_or_a_lost_end_are_not_passed_over(tmp_p
     assert read(plain[:whole_blocks] + bytes(512)) == 10
 
 
-def test_headers_of_headers_of_headers_are_not_read(tmp_path):
+def test_thousands_of_nested_headers_are_refused(tmp_path):
     header = tarfile.TarInfo("header")
     header.size, header.type = 512, tarfile.XHDTYPE
     path = tmp_path / "a.tar"
@@ -188,7 +188,7 @@ def test_headers_of_headers_of_headers_are_not_read(tmp_path):
         prepare_images(tmp_path / "out", path, skip_bad=True)
 
 
-def test_a_sparse_file_is_not_read(tmp_path):
+def test_a_sparse_file_is_refused(tmp_path):
     member = tarfile.TarInfo("a.png")
     member.size, member.type = 512, tarfile.GNUTYPE_SPARSE
     path = tmp_path / "a.tar"
@@ -197,7 +197,7 @@ def test_a_sparse_file_is_not_read(tmp_path):
         prepare_images(tmp_path / "out", path, skip_bad=True)
 
 
-def test_names_of_any_sensible_length_are_read(tmp_path):
+def test_members_with_long_names_are_read(tmp_path):
     image = encoded(noise(1, 8, 8, 3)[0])
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
         path = tmp_path / f"{form}.tar.gz"
@@ -207,6 +207,6 @@ def test_names_of_any_sensible_length_are_read(tmp_path):
                 member.size = len(image)
                 archive.addfile(member, io.BytesIO(image))
         prepare_images(tmp_path / f"{form}", path)
-        found = open_images(tmp_path / f"{form}").images
-        assert found.shape == (10, 8, 8, 3)
-        assert (found == noise(1, 8, 8, 3)[0]).all()
+        images = open_images(tmp_path / f"{form}").images
+        assert images.shape == (10, 8, 8, 3)
+        assert (images == noise(1, 8, 8, 3)[0]).all()

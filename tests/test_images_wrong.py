@@ -36,7 +36,7 @@ def bad_images() -> dict[str, tuple[bytes, str]]:
 
 
 def deep_colour() -> bytes:
-    """A PNG of 8x8 pixels with 16 bits a channel, which Pillow reads but does not write."""
+    """Return a PNG of 8x8 pixels with 16 bits for each channel. Pillow reads such files but does not write them."""
     import struct
     import zlib
 
@@ -79,7 +79,7 @@ def test_all_bad_images_are_counted_and_the_first_are_named(tmp_path, kind):
     assert [f"bad{number}" in facts["left out"] for number in range(6)] == [True] * 6
 
 
-def test_smaller_than_the_crop(tmp_path):
+def test_images_smaller_than_the_crop_are_refused(tmp_path):
     folder = folder_of(tmp_path / "a", noise(10, 12, 12, 3))
     (folder / "small.png").write_bytes(encoded(noise(1, 6, 12, 3)[0]))
     with pytest.raises(UserError, match=r"1 of 11 .* small.png: 12x6 pixels, smaller than the crop of 8"):
@@ -92,7 +92,7 @@ def test_smaller_than_the_crop(tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, 16])
-def test_images_of_one_row_have_no_waves_to_score(tmp_path, size):
+def test_images_of_one_row_or_column_are_refused(tmp_path, size):
     np.savez(tmp_path / "a.npz", images=noise(20, 1, 9, 3))
     with pytest.raises(UserError, match=r"a.npz: 9x1 pixels; at least 2x2 are needed"):
         prepare_images(tmp_path / "out", tmp_path / "a.npz", size=size)
@@ -107,26 +107,26 @@ def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch):
     folder = folder_of(tmp_path / "a", noise(10, 8, 8, 3))
     (folder / "bomb.png").write_bytes(encoded(Image.new("RGB", (16, 16))))
     (folder / "larger.png").write_bytes(encoded(Image.new("RGB", (32, 32))))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # of which Pillow would only warn up to 400
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow only warns up to twice this number
     with pytest.raises(UserError, match=r"2 of 12 images .*bomb.png: too many pixels; .*larger.png: too many pixels"):
         prepare_images(tmp_path / "out", folder, size=8)
 
 
-def test_a_name_cannot_break_the_line(tmp_path):
+def test_control_characters_in_a_name_are_not_printed(tmp_path):
     members = {f"{number}.png": encoded(image) for number, image in enumerate(noise(10, 8, 8, 3))} | {"a\n\x1b[2Jb.png": b""}
     with pytest.raises(UserError, match=r"a\?\?\[2Jb.png: damaged") as caught:
         prepare_images(tmp_path / "out", tar_of(tmp_path / "a.tar", members))
     assert str(caught.value).isprintable()
 
 
-def test_an_array_whose_header_claims_to_be_long_is_not_read(tmp_path):
+def test_an_array_that_announces_a_long_header_is_not_read(tmp_path):
     header = b"\x93NUMPY\x02\x00" + (200 << 20).to_bytes(4, "little") + bytes(200)
     path = zip_of(tmp_path / "a.npz", {"images.npy": header})
     with pytest.raises(UserError, match=r"a.npz: not an npz file of arrays, damaged or cut short \(array format \(2, 0\)"):
         prepare_images(tmp_path / "out", path)
 
 
-def test_sources_that_are_none(tmp_path):
+def test_paths_without_images_are_refused(tmp_path):
     for path, reason in {
         tmp_path / "absent": "absent: does not exist; give",
         tmp_path / "empty": r"empty: no images in it \(files that end in .bmp",
@@ -156,14 +156,14 @@ def test_sources_that_are_none(tmp_path):
         ({"a": np.zeros(3)}, "needs an array named images, or exactly one with four axes; has a"),
     ],
 )
-def test_an_npz_of_something_else(tmp_path, arrays, reason):
+def test_an_npz_with_other_arrays_is_refused(tmp_path, arrays, reason):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=reason) as caught:
         prepare_images(tmp_path / "out", tmp_path / "a.npz")
     assert str(caught.value).startswith(str(tmp_path / "a.npz"))
 
 
-def test_a_damaged_npz(tmp_path):
+def test_a_damaged_npz_is_refused(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, images=noise(30, 8, 8, 3))
     whole = path.read_bytes()
@@ -176,7 +176,7 @@ def test_a_damaged_npz(tmp_path):
         prepare_images(tmp_path / "out", path)
 
 
-def test_labels_of_another_number_than_the_images_are_never_read(tmp_path):
+def test_labels_that_do_not_match_the_images_are_never_read(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", images=noise(30, 8, 8, 3), labels=np.zeros(20_000_000, np.int8))
 
     def refused() -> None:

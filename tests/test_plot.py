@@ -13,6 +13,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import xarray as xr
 from commands import invoke, refused
 from PIL import Image
 
@@ -142,7 +143,9 @@ def test_mp4_without_ffmpeg_or_with_one_that_fails(finished_run, tmp_path, monke
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
 
-def test_a_missing_file_or_score_is_named(finished_run, scores, tmp_path):
+def test_a_missing_file_or_score_is_named(finished_run, tmp_path):
+    with xr.open_dataset(finished_run / "scores.nc", decode_timedelta=True) as dataset:
+        scores = dataset.load()
     empty = str(tmp_path / "empty")
     assert "scores.nc is not there; finished_run `wsdcast score` first" in refused("plot", "curves", "--run", empty)
     assert "forecast.zarr is not there; finished_run `wsdcast rollout` first" in refused("plot", "maps", "--run", empty)

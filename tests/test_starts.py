@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 from commands import refused
 from conftest import new_run
+from image_runs import RECIPE as IMAGES
+from image_runs import copy_of
 from safetensors.torch import load_file
-from test_inpaint import RECIPE as IMAGES
-from test_inpaint import prepared as prepared_images
 from torch import nn
 
 import wsdcast
@@ -277,7 +277,7 @@ def test_wind_is_trained_and_rolled_out(prepared, tmp_path, std, changes):
 @pytest.mark.parametrize("std", STDS)
 def test_images_are_trained_and_sampled(inpainted, images, tmp_path, std):
     recipe = IMAGES.changed(moments__std=std)
-    run = prepared_images(inpainted, tmp_path / "run")
+    run = copy_of(inpainted, tmp_path / "run")
     train_images(recipe, run)
     networks = trained_on_images(recipe, run, images)
     context = fixed_contexts(images, "test", recipe.task).context(torch.arange(3))

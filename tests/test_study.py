@@ -18,19 +18,22 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
+from wsdcast.nets.weights import load_network
 from wsdcast.runs.artefact import read_stamp, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.weather_summary import combine, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
-from wsdcast.training.predictions import predict
+from wsdcast.training.predictions import folds, predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.networks import moments_model
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of, without_auto
-from wsdcast.weather.samples import samples_of
+from wsdcast.weather.samples import Samples, samples_of
 
 RECIPE = """
 name: tiny
@@ -243,16 +246,31 @@ def test_networks_trained_together_are_one_artefact(prepared, tmp_path, moments)
     assert "current: moments_forecast.zarr" not in wsdcast.rollout(run=run, overwrite=True).facts
 
 
-def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path):
+def test_folds_are_contiguous_and_trained_without_themselves_and_their_neighbours():
+    parts = folds(10, 3)
+    assert [inside.tolist() for _, inside in parts] == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+    assert [outside.tolist() for outside, _ in parts] == [[5, 6, 7, 8, 9], [0, 8, 9], [0, 1, 2, 3]]
+
+
+def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path, monkeypatch):
     run = new_run(prepared, tmp_path, RECIPE)
     recipe = load_recipe(tmp_path / "tiny.yaml").changed(moments__folds=3, moments__dropout=0.5)
+    trained_on: list[list[int]] = []
+    subset = Samples.subset
+    monkeypatch.setattr(Samples, "subset", lambda samples, indices: trained_on.append(indices.tolist()) or subset(samples, indices))
     summary = wsdcast.train(recipe, run)
     assert "out of fold" in str(list(summary.facts))
     names = {path.name for path in (run / "moments").glob("*.safetensors")}
     assert names == {"weights.safetensors", "fold-0.safetensors", "fold-1.safetensors", "fold-2.safetensors"}
-    # The std was scaled so that the standardised errors of the predictions are 1 in each channel. Dropout would change that.
     record = open_analysis(run / "analysis.zarr")
     predicted = np.load(run / "predictions/moments.npy")
+    parts = folds(len(predicted), 3)
+    assert trained_on == [outside.tolist() for outside, _ in parts]
+    (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
+    for number, (_, inside) in enumerate(parts):
+        network = load_network(moments_model(recipe.moments, False), run / "moments", f"fold-{number}")
+        np.testing.assert_allclose(predicted[inside], predict(network, samples, inside), atol=1e-5)
+    # The std was scaled so that the standardised errors of the predictions are 1 in each channel. Dropout would change that.
     truth = record.normalise(record.wind[:])[record.now("train") + 1]
     weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
     ratio = (((truth - predicted[:, 0]) / predicted[:, 1]) ** 2 * weights).mean(axis=(0, 2, 3))

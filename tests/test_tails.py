@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from image_runs import RECIPE
 from scipy import stats
-from test_inpaint import RECIPE
 
 import wsdcast
 from wsdcast.images.contexts import fixed_contexts
