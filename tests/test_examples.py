@@ -221,7 +221,7 @@ def test_someone_elses_forecast(quick, tmp_path, capsys):
     assert [row["crps_fair: theirs"] for row in rows] == pytest.approx(list(ours), rel=1e-5)
 
 
-def test_what_bounds_a_rollout(tmp_path):
+def test_the_example_names_what_limits_a_rollout(tmp_path):
     (tmp_path / "tiny.yaml").write_text("name: tiny\ndata: {grid: 16x8}\ngenerator: {widths: [8, 8]}\n")
     ratios = example("what_bounds_a_rollout").main(str(tmp_path / "tiny.yaml"), 1)
     assert ratios["as it is"] == 1

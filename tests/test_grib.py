@@ -64,7 +64,7 @@ MODES = [mode for mode in itertools.product((1, 2), (0, 1), (0, 1), (0, 1), (0, 
 
 @pytest.mark.parametrize("kind", ["regular", "shifted", "gaussian", "from -180"])
 @pytest.mark.parametrize(("edition", "westward", "northward", "columns_first", "alternate"), MODES)
-def test_every_scanning_mode(tmp_path, edition, westward, northward, columns_first, alternate, kind):
+def test_every_scanning_mode_gives_the_same_field(tmp_path, edition, westward, northward, columns_first, alternate, kind):
     latitude, longitude = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
     keys: dict[str, Any] = {}
     if kind == "shifted":
@@ -159,18 +159,18 @@ def test_fields_that_share_a_message(tmp_path):
     with (tmp_path / "wind").open("wb") as file:
         eccodes.codes_grib_multi_write(multi, file)
     eccodes.codes_grib_multi_release(multi)
-    found = wind_of(open_dataset(str(tmp_path / "wind")))
-    np.testing.assert_allclose(values_of(found.u, np.array([0])).ravel(), field, atol=1e-4)
-    np.testing.assert_allclose(values_of(found.v, np.array([0])).ravel(), -field, atol=1e-4)
+    dataset = wind_of(open_dataset(str(tmp_path / "wind")))
+    np.testing.assert_allclose(values_of(dataset.u, np.array([0])).ravel(), field, atol=1e-4)
+    np.testing.assert_allclose(values_of(dataset.v, np.array([0])).ravel(), -field, atol=1e-4)
 
 
 def test_points_without_a_value_are_missing(tmp_path):
     values = np.arange(COLUMNS * ROWS, dtype=float)
     values[3] = -999
     (tmp_path / "wind").write_bytes(message(values, bitmapPresent=1, missingValue=-999))
-    _, found = read(tmp_path / "wind")
-    assert np.isnan(found.ravel()[3])
-    assert np.isfinite(np.delete(found.ravel(), 3)).all()
+    _, result = read(tmp_path / "wind")
+    assert np.isnan(result.ravel()[3])
+    assert np.isfinite(np.delete(result.ravel(), 3)).all()
 
 
 def test_a_constant_field(tmp_path):
@@ -218,12 +218,12 @@ def test_an_ensemble_is_a_table_and_a_message_that_is_missing_is_nan(tmp_path):
         content.append(eccodes.codes_get_message(handle))
         eccodes.codes_release(handle)
     (tmp_path / "wind").write_bytes(b"".join(content[:-1]))
-    found = open_dataset(str(tmp_path / "wind"))
-    assert dict(found.u10.sizes) == {"number": 3, "step": 2, "latitude": ROWS, "longitude": COLUMNS}
-    np.testing.assert_allclose(found.u10[:, :, 0, 0], [[6, 12], [106, 112], [206, 212]], atol=1e-3)
-    np.testing.assert_allclose(found.u10[1, :, 2, 3:6], [[125, 126, 127], [131, 132, 133]], atol=1e-3)
-    assert np.isnan(found.v10[2, 1]).all()
-    assert np.isfinite(found.v10[:2]).all()
+    dataset = open_dataset(str(tmp_path / "wind"))
+    assert dict(dataset.u10.sizes) == {"number": 3, "step": 2, "latitude": ROWS, "longitude": COLUMNS}
+    np.testing.assert_allclose(dataset.u10[:, :, 0, 0], [[6, 12], [106, 112], [206, 212]], atol=1e-3)
+    np.testing.assert_allclose(dataset.u10[1, :, 2, 3:6], [[125, 126, 127], [131, 132, 133]], atol=1e-3)
+    assert np.isnan(dataset.v10[2, 1]).all()
+    assert np.isfinite(dataset.v10[:2]).all()
     (tmp_path / "wind").write_bytes(b"".join([*content, content[0]]))
     with pytest.raises(UserError, match="has 6 h of member 0 twice"):
         open_dataset(str(tmp_path / "wind"))
@@ -235,7 +235,7 @@ def test_means_over_an_interval_say_so(tmp_path):
 
 
 def test_files_without_a_suffix_in_a_directory(tmp_path):
-    """As GFS names them: files are known by their first bytes, an index beside them is none."""
+    """GFS names its files without a suffix. GRIB is recognised by its first bytes, so index files are left out."""
     directory = tmp_path / "gfs"
     directory.mkdir()
     for hour in (0, 6, 12):
@@ -247,7 +247,7 @@ def test_files_without_a_suffix_in_a_directory(tmp_path):
 
 
 def test_prepare_from_a_file_that_scans_westward(tmp_path):
-    """The whole way: what is prepared is the wind of the message's points."""
+    """The prepared store holds the wind at the points of the messages."""
     axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)[::-1]
     keys = {"iScansNegatively": 1, "longitudeOfFirstGridPointInDegrees": 315, "longitudeOfLastGridPointInDegrees": 0}
     content = [

@@ -63,13 +63,13 @@ def test_pole_rows_of_a_vector_hold_wavenumber_one_alone(coefficients):
         power = np.abs(np.fft.rfft(field[:, [0, 2]], axis=0))
         assert power[1].min() > 1
         assert np.delete(power, 1, axis=0).max() < 1e-9
-    # At a pole the vector is one vector: what is northward at longitude 0 is eastward a quarter of a turn on.
+    # A pole has one wind vector: its northward part at longitude 0 is its eastward part at longitude 90.
     np.testing.assert_allclose(northward[:, 0], np.roll(eastward[:, 0], -12, axis=0), atol=1e-9)
 
 
 def test_few_longitudes_sample_the_field(harmonics, coefficients):
-    few = SphericalHarmonics(TRUNCATION, harmonics.latitudes, 24)
-    np.testing.assert_allclose(few.synthesis(coefficients), harmonics.synthesis(coefficients)[::2], atol=1e-11)
+    coarse = SphericalHarmonics(TRUNCATION, harmonics.latitudes, 24)
+    np.testing.assert_allclose(coarse.synthesis(coefficients), harmonics.synthesis(coefficients)[::2], atol=1e-11)
 
 
 def test_no_forward_transform_without_weights(coefficients):

@@ -56,9 +56,9 @@ def test_a_past_state_with_a_gap_takes_out_itself_alone(lost, tmp_path):
     assert summary.facts["left out"] == f"{len(lost)} of {PAST} past states, which have gaps"
     states = np.delete(weather(truth_dataset()["time"].values[:PAST])[:, 1], lost, axis=0).astype(float)
     crps, error = climatology_by_hand(states)
-    here = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)
-    np.testing.assert_allclose(here.sel(forecast="climatology"), crps, rtol=1e-5)
-    np.testing.assert_allclose(here.sel(forecast="climatological mean"), error, rtol=1e-5)
+    by_forecast = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)
+    np.testing.assert_allclose(by_forecast.sel(forecast="climatology"), crps, rtol=1e-5)
+    np.testing.assert_allclose(by_forecast.sel(forecast="climatological mean"), error, rtol=1e-5)
 
 
 def test_a_baseline_without_values_is_left_out(tmp_path):

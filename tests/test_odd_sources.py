@@ -1,4 +1,4 @@
-"""Sources that other tools stumbled over: what is absent is missing, what is odd is named, what can be read is read."""
+"""Sources that broke other tools: they are read, or their fault is named. Absent values count as missing."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def store(path: Path, version: int, kind: str, fill: Any, sharded: bool = False)
     def array(name: str, data: np.ndarray, dimensions: tuple[str, ...], attributes: dict[str, Any], **how: Any) -> None:
         how |= {"dimension_names": dimensions} if version == 3 else {}
         attributes = attributes if version == 3 else {**attributes, "_ARRAY_DIMENSIONS": list(dimensions)}
-        made = group.create_array(name, shape=data.shape, dtype=data.dtype, attributes=attributes, **how)
-        made[:] = data
+        array = group.create_array(name, shape=data.shape, dtype=data.dtype, attributes=attributes, **how)
+        array[:] = data
 
     for name, axis in axes.items():
         array(name, axis, (name,), {"units": "hours since 2020-01-01"} if name == "time" else {}, chunks=axis.shape)
@@ -67,12 +67,12 @@ def test_an_absent_chunk_is_missing_under_any_fill_value(tmp_path, version, kind
         fill = 7
     values = store(tmp_path / "a.zarr", version, kind, fill)
     (tmp_path / "a.zarr/u10" / ("c/1/0/1" if version == 3 else "1.0.1")).unlink()
-    found = open_dataset(str(tmp_path / "a.zarr"))
+    opened = open_dataset(str(tmp_path / "a.zarr"))
     absent = np.zeros(values.shape, dtype=bool)
     absent[4:, :, 6:] = True
-    np.testing.assert_array_equal(np.isnan(found.u10.values), absent)
-    np.testing.assert_allclose(found.u10.values[~absent], values[~absent], rtol=1e-6)
-    np.testing.assert_allclose(found.v10.values, values, rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(opened.u10.values), absent)
+    np.testing.assert_allclose(opened.u10.values[~absent], values[~absent], rtol=1e-6)
+    np.testing.assert_allclose(opened.v10.values, values, rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -80,9 +80,9 @@ def test_an_absent_chunk_inside_a_shard_is_missing(tmp_path):
     values = store(tmp_path / "a.zarr", 3, "f4", 0.0, sharded=True)
     array = zarr.open_group(tmp_path / "a.zarr", mode="r+")["u10"]
     array[4:, :, 6:] = 0.0  # equal to the fill value: Zarr drops the chunk from its shard
-    found = open_dataset(str(tmp_path / "a.zarr")).u10.values
-    assert np.isnan(found[4:, :, 6:]).all()
-    np.testing.assert_allclose(found[:4], values[:4], rtol=1e-6)
+    opened = open_dataset(str(tmp_path / "a.zarr")).u10.values
+    assert np.isnan(opened[4:, :, 6:]).all()
+    np.testing.assert_allclose(opened[:4], values[:4], rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -229,8 +229,8 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
     with pytest.raises(UserError, match=r"262 m/s.* in 10 m wind u at 2020-01-02T18:00; --skip 2020-01-02T18:00 leaves that time out"):
         wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run")
     wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run", skip=["2020-01-02T18"], overwrite=True)
-    with xr.open_zarr(tmp_path / "run/analysis.zarr") as found:
-        np.testing.assert_array_equal(found.time, np.delete(wind().time.values, 7))
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as opened:
+        np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, 7))
 
 
 @pytest.mark.parametrize("year", [1, 2300])
@@ -294,7 +294,7 @@ def test_few_steps_on_a_fine_grid_need_little_memory(tmp_path, monkeypatch):
 
 
 def test_truth_of_one_day_a_month_is_no_mistake(tmp_path):
-    """Forecasts may be verified on a few days: only a record to be trained on must be six-hourly."""
+    """Only a record for training must be six-hourly. Forecasts may be verified on a few days."""
     times = np.array([f"2020-{month:02d}-01" for month in range(1, 13)], dtype="datetime64[ns]")
     wind_dataset(times, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "a.nc")
     np.testing.assert_array_equal(open_truth(str(tmp_path / "a.nc"), tmp_path / "scratch", times[3]).times, times)

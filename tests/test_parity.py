@@ -146,11 +146,11 @@ def area_means(fields: np.ndarray) -> dict[str, np.ndarray]:
     return {region: (fields * weight).sum(axis=(-2, -1)).mean(axis=0) for region, weight in WEIGHTS.items()}
 
 
-def assert_regional(found: xr.DataArray, expected: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
+def assert_regional(scores: xr.DataArray, expected: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
     for region, values in expected.items():
         for channel, value in zip(CHANNELS, values, strict=True):
-            here = found.sel(variable=channel, region=region).item()
-            assert here == pytest.approx(value, rel=tolerance), (region, channel)
+            ours = scores.sel(variable=channel, region=region).item()
+            assert ours == pytest.approx(value, rel=tolerance), (region, channel)
 
 
 def test_any_layout_is_read_as_the_same_numbers(plain, read):
@@ -199,14 +199,14 @@ def test_rank_histogram_of_numbers_that_are_often_equal(plain):
     """With ties all possible ranks are equally likely. The precision is that of one draw per point."""
     grid = Grid(LATITUDES, LONGITUDES)
     ensemble, truth = (np.round(read_wind(dataset.isel(time=0)) / 4) for dataset in plain)
-    found = statistics(ensemble, truth, grid)["rank_histogram"].sel(region="globe").isel(prediction_timedelta=0)
+    result = statistics(ensemble, truth, grid)["rank_histogram"].sel(region="globe").isel(prediction_timedelta=0)
     for channel in range(2):
         below, equal = ((getattr(ensemble[:, 0, channel], how)(truth[0, channel])).sum(axis=0) for how in ("__lt__", "__eq__"))
         assert (equal > 0).mean() > 0.3
         for rank in range(MEMBERS + 1):
             possible = ((below <= rank) & (rank <= below + equal)) / (equal + 1)
             error = np.sqrt((WEIGHTS["globe"] ** 2 * possible * (1 - possible)).sum())
-            assert found[channel, rank].item() == pytest.approx((WEIGHTS["globe"] * possible).sum(), abs=4 * error + 1e-12)
+            assert result[channel, rank].item() == pytest.approx((WEIGHTS["globe"] * possible).sum(), abs=4 * error + 1e-12)
 
 
 def test_energy_score(written, scores):
@@ -238,13 +238,13 @@ def test_brier_score_and_reliability(written, scores):
         observed = (truth > threshold).astype(float)
         assert observed.any()
         for region, weight in WEIGHTS.items():
-            here = scores.sel(region=region, threshold=threshold)
+            ours = scores.sel(region=region, threshold=threshold)
             expected = ((share - observed) ** 2 * weight).sum(axis=(1, 2)).mean()
-            assert here["brier_score"].item() == pytest.approx(expected, rel=TOLERANCE)
+            assert ours["brier_score"].item() == pytest.approx(expected, rel=TOLERANCE)
             for number in range(11):
                 members = (abs(share - number / 10) < 0.05) * weight
                 sums = [(members * value).sum(axis=(1, 2)).mean() for value in (np.ones_like(share), share, observed)]
-                np.testing.assert_allclose(here["reliability"].isel(probability=number), sums, rtol=TOLERANCE, atol=1e-15)
+                np.testing.assert_allclose(ours["reliability"].isel(probability=number), sums, rtol=TOLERANCE, atol=1e-15)
 
 
 def test_zonal_spectrum(written, sums, scores):
@@ -266,18 +266,18 @@ def test_zonal_spectrum(written, sums, scores):
         ratio = power[channel, 1:] / truth[channel, 1:]
         np.testing.assert_allclose(scores["power_ratio"].sel(variable=name), ratio, rtol=TOLERANCE)
         energetic = truth[channel, 1:] > 1e-3 * truth[channel, 1:].sum()
-        here = scores.sel(variable=name)
-        assert here["energetic_wavenumbers"].item() == energetic.sum()
+        ours = scores.sel(variable=name)
+        assert ours["energetic_wavenumbers"].item() == energetic.sum()
         for suffix, function in (("", np.max), ("_mean", np.mean), ("_sum", np.sum)):
-            assert here[f"power_deviation{suffix}"].item() == pytest.approx(function(abs(1 - ratio[energetic])), rel=1e-5)
+            assert ours[f"power_deviation{suffix}"].item() == pytest.approx(function(abs(1 - ratio[energetic])), rel=1e-5)
 
 
 def test_one_member_is_scored_as_a_deterministic_forecast(plain):
     """With one member CRPS is the absolute error and there is no spread. No other score is missing."""
     grid = Grid(LATITUDES, LONGITUDES)
     forecast, truth = (read_wind(dataset.isel(time=0)) for dataset in plain)
-    found = xr.merge([function(forecast[:1], truth, grid) for function in (statistics, joint_statistics)])
-    scores = metrics(with_both(found)).isel(prediction_timedelta=0)
+    result = xr.merge([function(forecast[:1], truth, grid) for function in (statistics, joint_statistics)])
+    scores = metrics(with_both(result)).isel(prediction_timedelta=0)
     error = with_speed(forecast[:1])[0, 0] - with_speed(truth)[0]
     assert_regional(scores["crps_fair"], area_means(abs(error)[None]))
     assert_regional(scores["crps_standard"], area_means(abs(error)[None]))
@@ -314,6 +314,6 @@ def test_a_forecast_that_is_the_truth_has_ratio_one_at_every_wavenumber_and_degr
         (lambda dataset: dataset.assign({name: dataset[name].assign_attrs(units="knots") for name in NAMES.values()}), "has units 'knots'"),
     ],
 )
-def test_what_cannot_be_brought_to_the_conventions_is_refused_by_name(plain, change, message):
+def test_unusable_conventions_are_refused_by_name(plain, change, message):
     with pytest.raises(UserError, match=message):
         to_conventions(change(plain[0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from conftest import TINY, new_run
 from torch import nn
 
 import wsdcast
@@ -51,23 +52,20 @@ def full(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moments", ["frozen", "joint"])
-def test_a_training_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full, moments):
-    run = tmp_path / "run"
-    wsdcast.prepare(tiny_recipe, run)
+def test_a_training_that_cannot_fit_is_refused(prepared, tmp_path, full, moments):
+    run = new_run(prepared, tmp_path, TINY.replace("generator: {", f"generator: {{moments: {moments}, "))
     before = sorted(run.rglob("*"))
-    tiny_recipe.write_text(tiny_recipe.read_text().replace("generator: {", f"generator: {{moments: {moments}, "))
     full()
     network = "moments network" if moments == "frozen" else "generator"
     with pytest.raises(UserError, match=rf"training the {network} in batches of 4 at 16x8 needs [\d.]+ .B of memory, but only 10 kB are"):
-        wsdcast.train(tiny_recipe, run)
+        wsdcast.train(tmp_path / "tiny.yaml", run)
     assert sorted(run.rglob("*")) == before
 
 
 @pytest.mark.slow
-def test_a_rollout_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full):
-    run = tmp_path / "run"
-    wsdcast.prepare(tiny_recipe, run)
-    wsdcast.train(tiny_recipe, run)
+def test_a_rollout_that_cannot_fit_is_refused(prepared, tmp_path, full):
+    run = new_run(prepared, tmp_path)
+    wsdcast.train(run=run)
     before = sorted(run.rglob("*"))
     full()
     with pytest.raises(UserError) as refused:

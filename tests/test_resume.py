@@ -237,7 +237,7 @@ def test_appending_killed_keeps_the_finished_store(grown, monkeypatch):
     assert open_analysis(grown).times.size == 360
 
 
-def test_what_cannot_be_appended(grown, tmp_path):
+def test_impossible_appends_are_refused(grown, tmp_path):
     for options, message in (
         ({"run": "none"}, "nothing can be appended to it"),
         ({"run": "run", "source": "2.nc", "grid": "12x6"}, "was made with grid 8x4; 12x6 cannot be appended"),

@@ -119,17 +119,17 @@ def test_summing_takes_what_is_said(grid, members, starts, leads):
 
 
 @pytest.mark.parametrize(
-    ("free", "what"),
+    ("free", "words"),
     [
         (100_000, "scoring 4 members at 24x13, 3 lead times at a time needs"),
         (20_000_000, "summing up the statistics of 6 starts and 3 lead times needs"),
     ],
 )
-def test_what_cannot_fit_is_refused_before_it_starts(free, what, tmp_path, monkeypatch):
+def test_scores_that_do_not_fit_are_refused_before_any_work(free, words, tmp_path, monkeypatch):
     truth, forecast = write(truth_dataset(), tmp_path / "truth.zarr"), write(forecast_dataset(), tmp_path / "model.zarr")
     monkeypatch.setattr(resources, "free_memory", lambda: free)
     line = refuses(forecast, "--truth", truth, "--run", tmp_path / "run")
-    assert what in line
+    assert words in line
     assert "B of memory, but only" in line
     assert not (tmp_path / "run").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import new_run
 from image_runs import RECIPE
 from scipy import stats
 
@@ -103,12 +104,11 @@ def test_tails_of_a_run_of_images_are_those_of_its_hidden_values(inpainted):
 
 
 @pytest.mark.slow
-def test_tails_of_wind(tmp_path, tiny_recipe):
-    run = tmp_path / "run"
-    wsdcast.prepare(tiny_recipe, run)
+def test_tails_of_wind_are_drawn_with_their_kurtosis(prepared, tmp_path):
+    run = new_run(prepared, tmp_path)
     with pytest.raises(UserError, match="run `wsdcast train` first"):
         wsdcast.plot("tails", run=run)
-    wsdcast.train(tiny_recipe, run)
+    wsdcast.train(run=run)
     summary = wsdcast.plot("tails", run=run)
     assert (run / "tails.png").exists()
     wsdcast.plot("targets", run=run)

@@ -1,4 +1,4 @@
-"""What is left of an image: every context maker against what it is to leave."""
+"""Contexts of images: what each task shows of an image and what it hides."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_block_of_the_given_share_is_hidden_somewhere(images, visible):
     known = tasks.block(images, source(), (visible, visible))[:, 3]
     hidden = known == 0
     rows, columns = hidden.any(dim=2), hidden.any(dim=1)
-    # All of a rectangle and nothing else, within a row and a column of the wanted size.
+    # Exactly a rectangle is hidden, within a row and a column of the size that is asked for.
     assert (hidden == rows[:, :, None] & columns[:, None, :]).all()
     side = np.sqrt(1 - visible)
     assert (rows.sum(dim=1) - 16 * side).abs().max() <= 1
