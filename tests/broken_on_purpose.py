@@ -17,7 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # Each has a file below wsdcast/, its text, the broken text, and the test files of that part.
 BREAKS = [
-    ("warmstart/paths.py", "return (1 - t) * noise + t * data, data - noise", "return (1 - t) * noise + t * data, noise - data", "paths"),
+    (
+        "warmstart/paths.py",
+        "return (1 - t) * noise + t * data, data - noise",
+        "return (1 - t) * noise + t * data, noise - data",
+        "method paths",
+    ),
     (
         "warmstart/prior.py",
         "return w * torch.maximum(std, 1 - w) + (1 - w)",

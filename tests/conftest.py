@@ -115,13 +115,6 @@ def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture
-def tiny_recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
-
-
 def wind_dataset(times: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray, seed: int = 0) -> xr.Dataset:
     """Return random wind with the standard deviation of real wind, on the given axes."""
     values = np.random.default_rng(seed).normal(0, 6, (2, times.size, latitudes.size, longitudes.size)).astype(np.float32)

@@ -1,6 +1,7 @@
 """Inputs in the shape of public bug reports, each with its expected output.
 
-``python tests/odd_inputs.py ../shared/cases`` prints the table. The inputs are not part of the repository. Each is a directory with a ``run.sh`` that runs wsdcast and prints what came out.
+``python tests/odd_inputs.py ../shared/cases`` prints the table. The inputs are not part of the repository. Each is a directory with a
+``run.sh`` that runs wsdcast and prints what came out.
 """
 
 from __future__ import annotations

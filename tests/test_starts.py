@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import wsdcast
+from wsdcast.data.store.analysis import open_analysis
 from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import moments_model as image_moments_model
@@ -28,6 +29,7 @@ from wsdcast.warmstart.flow import Draws, joint_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.networks import moments_model
+from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Moments, load_recipe
 
 STDS: list[Std] = ["channel", "change", 0.3]
@@ -294,3 +296,7 @@ def test_a_model_of_the_user_is_used_unchanged(prepared, tmp_path):
     wsdcast.train(recipe, run, moments=model)
     assert not (run / "moments").exists()
     wsdcast.rollout(run=run, moments=model)
+    context = torch.randn(3, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    prior = trained(recipe, run, open_analysis(run / "analysis.zarr"), model).prior_of(context)
+    assert torch.equal(prior.mean, context[:, :2])
+    assert (prior.std == torch.tensor(0.3)).all()
