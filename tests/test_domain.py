@@ -214,7 +214,7 @@ BOXES = {
 
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("west", [False, True])
-def test_a_region_is_scored_as_the_same_with_all_else_masked_out(box, west, truth, tmp_path):
+def test_a_region_scores_like_the_globe_with_the_rest_masked(box, west, truth, tmp_path):
     rows, columns = BOXES[box]
     inside = np.zeros(GRID.shape, dtype=bool)
     inside[np.arange(GRID.shape[0])[rows, None], columns] = True
@@ -263,7 +263,7 @@ def test_scores_of_different_parts_are_not_compared(truth, tmp_path):
     assert wsdcast.score_pair(tmp_path / "1", tmp_path / "1").scores[0]["difference"] == 0
 
 
-def test_the_page_and_the_terminal_say_it(truth, tmp_path, monkeypatch):
+def test_the_page_and_the_terminal_name_the_scored_part(truth, tmp_path, monkeypatch):
     monkeypatch.setattr(score, "write_report", write_report)
     store = write(forecast_dataset().where(~LAND), tmp_path / "model.zarr")
     done = CliRunner().invoke(app, ["score", store, "--truth", truth, "--run", str(tmp_path / "run"), "--json"])

@@ -106,7 +106,7 @@ def test_solver_tables(run, capsys):
     assert numbers(rows[2])[:2] == pytest.approx(expected, abs=6e-4)
 
 
-def test_joint_training(monkeypatch, tmp_path, capsys):
+def test_the_example_of_joint_training_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(EXAMPLES)
     script = example("joint_training")
     monkeypatch.setattr(script, "recipe_of", lambda stirring: tiny("tiny", data__stirring=stirring))

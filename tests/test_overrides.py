@@ -69,7 +69,7 @@ def test_the_name_names_the_run_directory():
     assert (recipe.name, directory) == ("mine", Path("runs/mine"))
 
 
-def test_keys_of_images():
+def test_keys_of_image_recipes_can_be_overridden():
     recipe, _ = of_recipe("task.kind=denoise", "sample.warmth=calibrated", recipe="made", kind=ImageRecipe)
     assert (recipe.task.kind, recipe.sample.warmth) == ("denoise", "calibrated")
 

@@ -165,7 +165,7 @@ def test_weights_are_those_of_the_grid():
     assert grid.area_weights[0] == pytest.approx(5.18e-3, rel=1e-2)  # the cosine would give 0
 
 
-def test_crps(written, scores):
+def test_crps_equals_its_definition(written, scores):
     ensemble, truth = written
     error = np.mean([abs(ensemble[:, member] - truth) for member in range(MEMBERS)], axis=0)
     pairs = sum(abs(ensemble[:, one] - ensemble[:, other]) for one in range(MEMBERS) for other in range(MEMBERS))
@@ -173,7 +173,7 @@ def test_crps(written, scores):
     assert_regional(scores["crps_standard"], area_means(error - pairs / (2 * MEMBERS**2)))
 
 
-def test_errors_spread_and_their_ratio(written, scores):
+def test_errors_and_spread_equal_their_definitions(written, scores):
     ensemble, truth = written
     mean = sum(ensemble[:, member] for member in range(MEMBERS)) / MEMBERS
     variance = sum((ensemble[:, member] - mean) ** 2 for member in range(MEMBERS)) / (MEMBERS - 1)
@@ -188,14 +188,14 @@ def test_errors_spread_and_their_ratio(written, scores):
         assert both["rmse"].sel(variable="vector").item() == pytest.approx(np.sqrt(square[region][:2].sum()), rel=TOLERANCE)
 
 
-def test_rank_histogram(written, scores):
+def test_rank_histogram_equals_its_definition(written, scores):
     ensemble, truth = written
     below = sum((ensemble[:, member] < truth).astype(int) for member in range(MEMBERS))
     for rank in range(MEMBERS + 1):
         assert_regional(scores["rank_histogram"].sel(rank=rank), area_means((below == rank).astype(float)))
 
 
-def test_rank_histogram_of_numbers_that_are_often_equal(plain):
+def test_rank_histogram_spreads_ties_evenly(plain):
     """With ties all possible ranks are equally likely. The precision is that of one draw per point."""
     grid = Grid(LATITUDES, LONGITUDES)
     ensemble, truth = (np.round(read_wind(dataset.isel(time=0)) / 4) for dataset in plain)
@@ -209,7 +209,7 @@ def test_rank_histogram_of_numbers_that_are_often_equal(plain):
             assert result[channel, rank].item() == pytest.approx((WEIGHTS["globe"] * possible).sum(), abs=4 * error + 1e-12)
 
 
-def test_energy_score(written, scores):
+def test_energy_score_equals_its_definition(written, scores):
     ensemble, truth = written
     for region, weight in WEIGHTS.items():
 
@@ -222,7 +222,7 @@ def test_energy_score(written, scores):
         assert scores["energy_score"].sel(region=region).item() == pytest.approx(expected, rel=TOLERANCE)
 
 
-def test_variogram_score(written, scores):
+def test_variogram_score_equals_its_definition(written, scores):
     ensemble, truth = written
     for lag in (1, 4):
         east = (np.arange(240) + lag) % 240
@@ -231,7 +231,7 @@ def test_variogram_score(written, scores):
         assert_regional(scores["variogram_score"].sel(lag=lag), area_means((true - members) ** 2))
 
 
-def test_brier_score_and_reliability(written, scores):
+def test_brier_score_and_reliability_equal_their_definitions(written, scores):
     speed, truth = written[0][:, :, 2], written[1][:, 2]
     for threshold in (10.8, 17.2, 24.5):
         share = sum((speed[:, member] > threshold).astype(float) for member in range(MEMBERS)) / MEMBERS
@@ -247,7 +247,7 @@ def test_brier_score_and_reliability(written, scores):
                 np.testing.assert_allclose(ours["reliability"].isel(probability=number), sums, rtol=TOLERANCE, atol=1e-15)
 
 
-def test_zonal_spectrum(written, sums, scores):
+def test_zonal_spectrum_equals_its_definition(written, sums, scores):
     """The spectrum is compared with sums of cosines and sines, not with a fast transform."""
     angle = 2 * np.pi * np.outer(np.arange(121), np.arange(240)) / 240
     circumference = 2 * np.pi * 6367.5e3 * np.cos(np.radians(LATITUDES[1:-1]))

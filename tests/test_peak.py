@@ -16,7 +16,7 @@ from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
 
 
-def test_peak_of_a_chain():
+def test_the_peak_of_a_chain_is_its_largest_pair_of_activations():
     """For two layers with a ReLU between, inference holds only the input and the output of one layer at a time."""
     network = nn.Sequential(nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 10, bias=False))
     assert peak_memory(network, (1, 10), training=False) == 2 * 4000
@@ -26,7 +26,7 @@ def test_peak_of_a_chain():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_peak_of_a_network_grows_with_the_batch_and_depth_is_kept_in_training_alone(training):
+def test_the_peak_grows_with_the_batch_and_in_training_with_the_depth(training):
     shapes = lambda batch: ((batch, 3, 16, 32), (1,))  # noqa: E731
     one, four = (UNet(3, 2, (8, 16), blocks, 1, attention=(1,)) for blocks in (1, 4))
     peaks = [peak_memory(one, *shapes(batch), training=training) for batch in (1, 9)]

@@ -146,7 +146,7 @@ def test_all_problems_are_listed_at_once(tmp_path, wind):
     ("value", "words"),
     [(np.nan, "missing or infinite"), (np.inf, "missing or infinite"), (-121.0, "absurd values"), (1e20, "absurd values")],
 )
-def test_values_that_no_wind_has_are_refused_with_their_time(tmp_path, wind, value, words):
+def test_impossible_values_are_refused_with_their_time(tmp_path, wind, value, words):
     wind.v10[3, 2, 1] = value
     wind.to_netcdf(tmp_path / "wind.nc")
     with pytest.raises(UserError, match=rf"wind.nc: {words}.* m/s\) in 10 m wind v at 2020-01-01T18:00"):
@@ -179,7 +179,7 @@ def test_rounded_coordinates_are_the_same_grid(tmp_path, wind):
     assert open_record(str(tmp_path), tmp_path).problems == []
 
 
-def test_missing_files_and_damaged_archives(tmp_path):
+def test_missing_files_and_damaged_archives_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         open_record(str(tmp_path / "none.nc"), tmp_path)
     with pytest.raises(UserError, match="nothing to read in a directory"):
@@ -199,7 +199,7 @@ def test_grib_without_its_package_says_what_to_install(tmp_path, monkeypatch):
         open_dataset(str(tmp_path / "wind.grib"))
 
 
-def test_a_damaged_grib_file(tmp_path):
+def test_a_damaged_grib_file_is_refused(tmp_path):
     (tmp_path / "wind.grib").write_bytes(b"GRIB and so on")
     with pytest.raises(UserError, match=r"wind.grib: cannot be read as GRIB"):
         open_dataset(str(tmp_path / "wind.grib"))

@@ -71,7 +71,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_scoring_a_start_takes_what_is_said(name, tmp_path):
+def test_scoring_an_initial_time_takes_the_estimated_memory(name, tmp_path):
     members, leads, dtype, chunks, past = STORED[name]
     sources = stores(tmp_path, Grid.regular("240x121"), members, leads, dtype, chunks, past)
     forecast, truth = opened(sources)[0]["model"], opened(sources)[1]
@@ -102,7 +102,7 @@ def test_scoring_a_start_takes_what_is_said(name, tmp_path):
 
 
 @pytest.mark.parametrize(("grid", "members", "starts", "leads"), [("64x32", 10, 40, 8), ("64x32", 5, 100, 2), ("120x61", 5, 60, 4)])
-def test_summing_takes_what_is_said(grid, members, starts, leads):
+def test_summing_takes_the_estimated_memory(grid, members, starts, leads):
     resolved_grid, random = Grid.regular(grid), np.random.default_rng(0)
     ensemble, truth = random.normal(0, 8, (members, 1, 2, *resolved_grid.shape)), random.normal(0, 8, (1, 2, *resolved_grid.shape))
     statistics_of_one = xr.concat([statistics_of(ensemble, truth, resolved_grid)] * leads, dim="prediction_timedelta")
@@ -134,7 +134,7 @@ def test_scores_that_do_not_fit_are_refused_before_any_work(free, words, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_huge_chunks_and_a_long_report_are_seen(tmp_path):
+def test_estimates_include_huge_chunks_and_a_long_report(tmp_path):
     """The estimates for chunks that hold all initial times, and for lead times that are scored a few at a time but drawn together."""
     forecast = forecast_dataset()
     for name, chunks in (("small", (1, 4, 3, 13, 24)), ("huge", (6, 4, 3, 13, 24))):

@@ -21,7 +21,7 @@ from wsdcast.warmstart.prior import InformedPrior, warmth_blending
 from wsdcast.warmstart.tails import AS_THEY_ARE, EDGES, WARMTHS, Tails, tails_of
 
 
-def test_a_spot_of_dirt_on_a_white_wall():
+def test_two_values_have_the_kurtosis_of_their_shares():
     """The paper's example: a pixel is white 99 % of the time, else black. With the right moments and full warmth black is ten std away.
 
     A number with two values, the rarer with probability p, has the kurtosis 1 / (p (1 - p)) - 3 at any scale.

@@ -61,7 +61,7 @@ def test_super_resolution_keeps_means_of_squares(images, factor):
             torch.testing.assert_close(context[:, :3][square], mean.expand_as(images[square]))
 
 
-def test_colour_is_gone_and_brightness_stays(images):
+def test_colourise_shows_only_the_brightness(images):
     context = tasks.colourise(images, source())
     assert torch.equal(context[:, 0], context[:, 1])
     assert torch.equal(context[:, 1], context[:, 2])
