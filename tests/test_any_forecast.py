@@ -325,5 +325,5 @@ def test_lead_times_between_the_six_hourly_ones_are_verified(tmp_path, hours):
     truth_dataset(times).to_netcdf(tmp_path / "truth.nc")
     truth = open_truth(str(tmp_path / "truth.nc"), tmp_path / "scratch", STARTS[0])
     np.testing.assert_array_equal(truth.times, times)
-    asked = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
-    np.testing.assert_allclose(truth.at(asked), weather(asked), atol=1e-6)
+    valid_times = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
+    np.testing.assert_allclose(truth.at(valid_times), weather(valid_times), atol=1e-6)

@@ -39,8 +39,8 @@ def test_the_module_runs_and_prints_the_version():
 
 def test_the_shell_completes_commands():
     """As bash asks for it once ``wsdcast --install-completion`` was run."""
-    asked = os.environ | {"_WSDCAST_COMPLETE": "complete_bash", "COMP_WORDS": "wsdcast ro", "COMP_CWORD": "1"}
-    done = subprocess.run([Path(sys.executable).with_name("wsdcast")], env=asked, capture_output=True, text=True)
+    environment = os.environ | {"_WSDCAST_COMPLETE": "complete_bash", "COMP_WORDS": "wsdcast ro", "COMP_CWORD": "1"}
+    done = subprocess.run([Path(sys.executable).with_name("wsdcast")], env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["rollout"]
 
 
@@ -82,6 +82,6 @@ def test_waiting_threads_sleep_unless_the_user_sets_another_policy(entry, of_use
     code = f"{entry}; import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); import torch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == f"{expected} False\n"
-    # What GNU's library of threads, where torch has that one, understood of it.
+    # If torch uses GNU's OpenMP library, that library prints the policy that it understood.
     for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr):
         assert (turns == "0") == (expected == "PASSIVE")

@@ -78,14 +78,14 @@ def test_without_forcings_a_context_is_the_wind_alone(record):
 
 def test_forcings_of_a_forecast_follow_its_valid_time(directory, monkeypatch):
     """A rollout asks for the forcings at the initial time and at every later step except the last."""
-    asked = []
+    requested = []
     original = Surroundings.at
-    monkeypatch.setattr(Surroundings, "at", lambda self, times: asked.append(times) or original(self, times))
+    monkeypatch.setattr(Surroundings, "at", lambda self, times: requested.append(times) or original(self, times))
     wsdcast.rollout(run=directory / "run", starts=1, overwrite=True)
     # There are two lead times for the moments alone, one for their Gaussian one step ahead, and two for the generator.
-    assert len(asked) == 2 + 1 + 2
-    assert (asked[2] == asked[0][0]).all()
-    for first, second in (asked[:2], asked[3:]):
+    assert len(requested) == 2 + 1 + 2
+    assert (requested[2] == requested[0][0]).all()
+    for first, second in (requested[:2], requested[3:]):
         assert (np.unique(first).size, second[0] - first[0]) == (1, np.timedelta64(6, "h"))
 
 

@@ -32,7 +32,7 @@ SMALL = {"widths": [8, 8], "steps": 3, "batch": 4}
 
 @pytest.fixture
 def small_recipes(tmp_path, monkeypatch) -> Path:
-    """Return a directory with smaller versions of the shipped recipes. The working directory in it has real wind, where there is any."""
+    """Return a directory with smaller versions of the shipped recipes. Real wind, if there is any, is in its working directory."""
     shipped = experiment._shipped_directory()
     (tmp_path / "recipes").mkdir()
     for path in shipped.glob("*.yaml"):

@@ -267,14 +267,14 @@ def test_the_page_and_the_terminal_name_the_scored_part(truth, tmp_path, monkeyp
     monkeypatch.setattr(score, "write_report", write_report)
     store = write(forecast_dataset().where(~LAND), tmp_path / "model.zarr")
     done = CliRunner().invoke(app, ["score", store, "--truth", truth, "--run", str(tmp_path / "run"), "--json"])
-    said = json.loads(done.stdout)["facts"]["scored on"]
+    words = json.loads(done.stdout)["facts"]["scored on"]
     page = Path(tmp_path / "run/report.html").read_text()
-    assert f"<dt>scored on</dt><dd>{said}</dd>" in page
+    assert f"<dt>scored on</dt><dd>{words}</dd>" in page
     assert "These scores have no spectra." in page
 
 
 def test_maps_show_the_members_of_a_part():
-    """Members with a gap inside of the part are left out, points outside of it are not known."""
+    """Members with a gap inside the part are left out. Points outside the part have no value."""
     members, true = random_winds(4)
     members = masked(members)
     row, column = np.argwhere(~LAND)[3]

@@ -1,4 +1,4 @@
-"""GRIB: every value stands where its message says, whatever the grid and the order of its points."""
+"""GRIB files: every value lies at the point that its message says, for any grid and any order of the points."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_regridding_from_a_quarter_degree_to_one_and_a_half():
     """At the sizes of ERA5: both matrices are as sparse as they can be, single precision is kept, the pole row is a mean of its cap."""
     source, target = Grid.regular("1440x721"), Grid.regular("240x121")
     rows, columns = matrices(source, target, "conservative", "<f4")
-    assert rows.nnz == 121 * 7 - 6  # seven rows meet an inner cell; four a cap, of which the pole row is one
+    assert rows.nnz == 121 * 7 - 6  # an inner cell overlaps seven rows, a polar cap four with the row at the pole
     assert columns.nnz == 240 * 7
     field = np.random.default_rng(0).standard_normal(source.shape).astype(np.float32)
     out = regrid(field, source, target)
@@ -185,7 +185,7 @@ def test_grids_are_equal_by_their_coordinates():
 
 @pytest.mark.parametrize("name", ["240x121", "64x32"])
 def test_flow_across_a_pole_is_hardly_weaker(name):
-    """Seen from the meridians it is a cosine in u; cells of width w keep sin(w / 2) / (w / 2) of it."""
+    """Its u is a cosine of longitude. Cells of width w keep the share sin(w / 2) / (w / 2)."""
     source, target = Grid.regular("5760x181"), Grid.regular(name)
     across = np.broadcast_to(np.cos(np.deg2rad(source.longitude)), source.shape)
     width = 2 * np.pi / target.longitude.size

@@ -86,8 +86,8 @@ def test_without_any_past_there_is_no_climatology(tmp_path):
         true[name][:PAST, 3, 4] = np.nan
     summary, scores = scored(true, tmp_path)
     assert list(scores["forecast"].values) == ["model", "persistence"]
-    said = "climatology, missing at 18 of 18 starts and lead times; climatological mean, missing at 18 of 18 starts and lead times"
-    assert summary.facts["left out"] == f"{said}; {PAST} of {PAST} past states, which have gaps"
+    words = "climatology, missing at 18 of 18 starts and lead times; climatological mean, missing at 18 of 18 starts and lead times"
+    assert summary.facts["left out"] == f"{words}; {PAST} of {PAST} past states, which have gaps"
 
 
 def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):

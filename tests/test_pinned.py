@@ -190,7 +190,7 @@ def documented(text: str) -> dict[str, dict[str, dict[str, tuple[set[str], str]]
                 endings = re.findall(r"`(\w+)`", cells.pop(0)) if part.startswith("Variables") else []
                 dimensions = set(re.findall(r"\w+", cells[0])) if len(cells) > 1 else set()
                 for ending in ("", *endings):
-                    # A skill has no units, whatever the score has.
+                    # A skill has no units, even if its score has.
                     units = "" if len(cells) == 1 else "1" if "skill" in ending else cells[1]
                     assert f"{name}{ending}" not in names, f"{name}{ending} is there twice"
                     names[f"{name}{ending}"] = (dimensions | ENDINGS.get(ending, set()), units)

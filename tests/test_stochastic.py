@@ -71,7 +71,7 @@ def test_every_step_but_the_last_has_its_own_noise(solve):
         other = noise.clone()
         other[:, 2 * draw : 2 * draw + 2] += 1
         changed = (solve(exact, other, grids.uniform(4)) - sample).abs().max()
-        # The first step draws a state anew, so the start has no effect beyond the data estimate, which is constant at t = 0.
+        # The first step draws a new state. The initial noise acts only through the data estimate, which is constant at t = 0.
         assert (changed > 1e-3) == (draw > 0)
 
 

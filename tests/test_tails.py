@@ -36,9 +36,9 @@ def test_two_values_have_the_kurtosis_of_their_shares():
     assert list(tails_by_name) == [AS_THEY_ARE, *(f"w = {warmth:g}" for warmth in WARMTHS)]
     for warmth in WARMTHS:
         tails = tails_by_name[f"w = {warmth:g}"]
-        away = (1 + mean) / warmth_blending(torch.tensor(std), torch.tensor(warmth)).item()
-        assert tails.within == pytest.approx(away, rel=1e-5)
-        assert tails.beyond == pytest.approx(share if away > 4 else 0)
+        distance = (1 + mean) / warmth_blending(torch.tensor(std), torch.tensor(warmth)).item()
+        assert tails.within == pytest.approx(distance, rel=1e-5)
+        assert tails.beyond == pytest.approx(share if distance > 4 else 0)
         assert tails.kurtosis == pytest.approx(1 / (share * (1 - share)) - 3, rel=1e-3)
     assert tails_by_name["w = 1"].within == pytest.approx(9.95, abs=0.01)
     assert (tails_by_name["w = 1"].beyond, tails_by_name["w = 0.5"].beyond) == (pytest.approx(share), 0)

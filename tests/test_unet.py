@@ -206,7 +206,7 @@ def test_size_of_the_networks_of_appendix_b():
 
 @pytest.mark.parametrize(("rows", "poles"), [(8, False), (9, True), (5, False)])
 def test_attention_on_the_sphere_does_not_tell_longitudes_apart(rows, poles, random):
-    """This also holds if rows are added for the depth of the network. And attention reaches every point, however far away."""
+    """This also holds if rows are added for the depth of the network. Attention reaches every point."""
     network = trained(UNet(3, 2, (8, 8, 8), includes_poles=poles, attention=(0, 2)), random).double()
     x = torch.randn(1, 3, rows, 16, generator=random).double()
     for turn in (4, 12):

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where there is nothing else."""
+"""The wheel holds the whole package, and works in an environment without the checkout."""
 
 from __future__ import annotations
 
