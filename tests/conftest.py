@@ -26,10 +26,10 @@ rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 ROLLOUT = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "rollout: {members: 5, nfe: 2, starts: 4, days: 1}")
 
 TRAINS = "any_forecast bench context docs domain errors examples images_scores inpaint inpaint_choices inpaint_classes inpaint_memory "
+TRAINS += "rollout_kept rollout_times rollout_precision training_runs record_reading figures report_browser frechet image_features "
 TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
-TRAINS += "path_runs starts study_variants rollout_kept rollout_times rollout_precision training_runs record_reading figures "
-TRAINS += "report_browser frechet image_features"
+TRAINS += "path_runs starts study_variants"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 
