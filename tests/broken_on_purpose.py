@@ -15,9 +15,14 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# File below wsdcast/, what stands there, what is written instead, the tests of that part.
+# Each has a file below wsdcast/, its text, the broken text, and the test files of that part.
 BREAKS = [
-    ("warmstart/flow.py", "return (1 - t) * noise + t * data, data - noise", "return (1 - t) * noise + t * data, noise - data", "method"),
+    (
+        "warmstart/paths.py",
+        "return (1 - t) * noise + t * data, data - noise",
+        "return (1 - t) * noise + t * data, noise - data",
+        "method paths",
+    ),
     (
         "warmstart/prior.py",
         "return w * torch.maximum(std, 1 - w) + (1 - w)",
@@ -72,32 +77,32 @@ BREAKS = [
 ]
 
 
-def fallen(place: Path, tests: str) -> str | None:
-    """The first test that fails in a checkout."""
+def failing_test(checkout: Path, tests: str) -> str | None:
+    """Return the first test that fails in a checkout."""
     files = [f"tests/test_{name}.py" for name in tests.split()]
-    environment = os.environ | {"PYTHONPATH": str(place), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
-    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
     if "error during collection" in done.stdout:
         raise SystemExit(done.stdout)
-    found = re.search(r"(?:FAILED|ERROR) (\S+)", done.stdout)
-    return found[1] if found else None
+    failure = re.search(r"(?:FAILED|ERROR) (\S+)", done.stdout)
+    return failure[1] if failure else None
 
 
 def main() -> None:
     survived = 0
     with tempfile.TemporaryDirectory() as directory:
-        place = Path(directory) / "checkout"
+        checkout = Path(directory) / "checkout"
         for name in subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, place / name)
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, checkout / name)
         for file, before, after, tests in BREAKS:
-            path = place / "wsdcast" / file
+            path = checkout / "wsdcast" / file
             whole = path.read_text()
             if whole.count(before) != 1:
-                raise SystemExit(f"{file}: {before!r} is not there once")
+                raise SystemExit(f"{file}: {before!r} must occur once")
             path.write_text(whole.replace(before, after))
-            test = fallen(place, tests)
+            test = failing_test(checkout, tests)
             path.write_text(whole)
             survived += test is None
             print(f"| `{file}` | `{before.strip()}` | `{after.strip()}` | {test or 'SURVIVED'} |", flush=True)

@@ -1,14 +1,15 @@
-"""Shared fixtures and helpers: tiny recipes, run directories of the image benchmark, and random wind."""
+"""Shared fixtures and helpers: tiny recipes, run directories made from them, and random wind."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
-import wsdcast  # noqa: F401  (imported first, because it sets how torch's threads wait)
+import wsdcast  # imported first, because it sets how torch's threads wait
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -22,7 +23,10 @@ generator: {widths: [8, 8], steps: 4, batch: 4}
 rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 """
 
+ROLLOUT = TINY.replace("rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}", "rollout: {members: 5, nfe: 2, starts: 4, days: 1}")
+
 TRAINS = "any_forecast bench context docs domain errors examples images_scores inpaint inpaint_choices inpaint_classes inpaint_memory "
+TRAINS += "rollout_kept rollout_times rollout_precision training_runs record_reading figures report_browser frechet image_features "
 TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
 TRAINS += "path_runs starts study_variants model_file"
@@ -33,6 +37,57 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.stem.removeprefix("test_") in TRAINS.split():
             item.add_marker("trains")
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the tiny recipe, and a run directory that holds its prepared record. Tests must not change it."""
+    directory = tmp_path_factory.mktemp("prepared")
+    (directory / "tiny.yaml").write_text(TINY)
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    return directory
+
+
+def new_run(prepared: Path, directory: Path, recipe: str = TINY) -> Path:
+    """Return a new run directory in ``directory`` with a copy of the prepared record. The recipe, on the same data, is put next to it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "tiny.yaml").write_text(recipe)
+    shutil.copytree(prepared / "run/analysis.zarr", directory / "run/analysis.zarr")
+    return directory / "run"
+
+
+@pytest.fixture(scope="session")
+def rolled_out(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a recipe, and its run directory after the rollout. Tests may score it, and must not change anything else."""
+    directory = tmp_path_factory.mktemp("rolled_out")
+    run = new_run(prepared, directory, ROLLOUT)
+    wsdcast.train(directory / "tiny.yaml", run)
+    wsdcast.rollout(run=run)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def reference_forecast(rolled_out: Path) -> xr.Dataset:
+    """Return the forecast of ``rolled_out``, with which other forecasts of the same networks are compared."""
+    return xr.open_zarr(rolled_out / "run/forecast.zarr", decode_timedelta=True).load()
+
+
+@pytest.fixture
+def trained_run(rolled_out: Path, tmp_path: Path) -> Path:
+    """Return a run directory for one test, with links to the prepared record and the trained networks."""
+    (tmp_path / "run").mkdir()
+    for artefact in ("analysis.zarr", "moments", "predictions", "generator"):
+        (tmp_path / "run" / artefact).symlink_to(rolled_out / "run" / artefact)
+    return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def finished_run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run directory after all four stages. Tests may add figures to it, and must not change anything else."""
+    directory = tmp_path_factory.mktemp("finished")
+    run = new_run(prepared, directory, TINY.replace("starts: 2, days: 0.5", "starts: 3, days: 1"))
+    list(wsdcast.run(directory / "tiny.yaml", run))  # each item is a stage, which runs when it is asked for
+    return run
 
 
 IMAGE_STAGES = ("prepare", "train", "sample", "score")
@@ -58,13 +113,6 @@ def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "tiny.yaml").write_text(TINY_IMAGES)
     assert [summary.stage for summary in run(directory / "tiny.yaml", directory / "run")] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
     return directory
-
-
-@pytest.fixture
-def tiny_recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return path
 
 
 def wind_dataset(times: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray, seed: int = 0) -> xr.Dataset:

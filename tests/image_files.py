@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,16 @@ from wsdcast.images.data.sources import Entry, open_source
 
 CIFAR10 = SHARED / "cifar10"
 needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not part of the repository; expected in ../shared/data")
+
+
+def most_memory(action: Callable[[], object]) -> int:
+    """Return the largest number of bytes that were allocated at a time."""
+    tracemalloc.start()
+    try:
+        action()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def noise(count: int, *shape: int, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Inputs in the shape of public bug reports, each with what must come out; ``python tests/odd_inputs.py ../shared/cases`` prints the table.
+"""Inputs in the shape of public bug reports, each with its expected output.
 
-The inputs are not part of the repository. Each is a directory with a ``run.sh`` that runs wsdcast and prints what came out.
+``python tests/odd_inputs.py ../shared/cases`` prints the table. The inputs are not part of the repository. Each is a directory with a
+``run.sh`` that runs wsdcast and prints what came out.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ def output_of(case: Path) -> str:
 
 
 def unmet(case: Path, output: str) -> list[str]:
-    """The expressions that the output does not match, and a traceback where there is one."""
+    """Return the expressions that the output does not match, and a traceback if it has one."""
     missing = [pattern for pattern in MUST_PRINT[case.name[:2]] if not re.search(pattern, output)]
     return missing + ["no traceback"] * ("Traceback" in output)
 
 
 def main(directory: Path) -> int:
-    """Print the table; the number of cases that do not print what they must."""
+    """Print the table, and return the number of cases with another output than expected."""
     print("| case | as it must be | printed |\n|---|---|---|")
     wrong = 0
     for case in cases(directory):

@@ -72,7 +72,7 @@ def write(dataset: xr.Dataset, path: Path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def without_the_page():
-    """Writing the page takes longer than all else here; one test has it."""
+    """Leave out the page, which takes longer than the scores. One test writes it."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
         yield
@@ -85,13 +85,13 @@ def truth(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def scored(truth, tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("scored")
-    wsdcast.score_forecast(write(forecast_dataset(), place / "model.zarr"), truth, place / "run")
-    return place / "run"
+    directory = tmp_path_factory.mktemp("scored")
+    wsdcast.score_forecast(write(forecast_dataset(), directory / "model.zarr"), truth, directory / "run")
+    return directory / "run"
 
 
 def refuses(*arguments: object) -> str:
-    """The one line that a command ends with."""
+    """Return the one line of a command that must fail."""
     result = CliRunner().invoke(app, ["score", *map(str, arguments)])
     assert result.exit_code == 2, result.output
     assert not result.stdout
@@ -104,21 +104,21 @@ def opened_scores(run: Path) -> xr.Dataset:
         return scores.load()
 
 
-def test_scores_of_a_store_are_those_of_its_fields(scored):
+def test_scores_of_a_store_equal_their_definitions(scored):
     scores = opened_scores(scored)
     forecast, weights = forecast_dataset(), GRID.area_weights[:, None] / GRID.longitude.size / GRID.latitude.size
     assert list(scores["forecast"].values) == ["model", "persistence", "climatology", "climatological mean"]
-    here = scores.sel(forecast="model", region="globe", variable=NAMES[1])
+    ours = scores.sel(forecast="model", region="globe", variable=NAMES[1])
     for lead, delta in enumerate(LEADS):
         members = forecast[NAMES[1]].values[:, :, lead]
         true = np.stack([weather(start + LEADS)[lead, 1] for start in STARTS])
         pairs = np.abs(members[:, :, None] - members[:, None]).sum(axis=(1, 2)) / (2 * 4 * 3)
         crps = np.abs(members - true[:, None]).mean(axis=1) - pairs
         expected = (crps * weights).sum(axis=(1, 2)).mean()
-        assert float(here["crps_fair"].sel(prediction_timedelta=delta)) == pytest.approx(expected, rel=1e-6)
+        assert float(ours["crps_fair"].sel(prediction_timedelta=delta)) == pytest.approx(expected, rel=1e-6)
         stays = np.abs(weather(STARTS)[:, 1] - true)
-        found = scores["crps_fair"].sel(forecast="persistence", region="globe", variable=NAMES[1], prediction_timedelta=delta)
-        assert float(found) == pytest.approx((stays * weights).sum(axis=(1, 2)).mean(), rel=1e-6)
+        persistence = scores["crps_fair"].sel(forecast="persistence", region="globe", variable=NAMES[1], prediction_timedelta=delta)
+        assert float(persistence) == pytest.approx((stays * weights).sum(axis=(1, 2)).mean(), rel=1e-6)
     assert (scores["pairs"] == STARTS.size).all()
     assert (scored / "scores.csv").exists()
     np.testing.assert_allclose(scores["wavelength_of_wavenumber"][1:3], 2 * np.pi * 6367.5 / np.array([1, 2]))
@@ -181,10 +181,10 @@ def test_missing_members_are_left_out_where_they_are_missing(truth, tmp_path):
     wsdcast.score_forecast(write(forecast, tmp_path / "model.zarr"), truth, tmp_path / "run")
     fewer = forecast_dataset().isel(number=[0, 1, 2])
     wsdcast.score_forecast(write(fewer, tmp_path / "fewer.zarr"), truth, tmp_path / "other")
-    found, three = (opened_scores(tmp_path / name).isel(forecast=0) for name in ("run", "other"))
-    np.testing.assert_allclose(found["crps_fair_by_start"][1, 1:], three["crps_fair_by_start"][1, 1:], rtol=1e-6)
-    assert np.isnan(found["rank_histogram_by_start"][1, 1:]).all()
-    assert np.isfinite(found["rank_histogram_by_start"].sel(region="globe", variable=[*NAMES])[1, 0, :, :5]).all()
+    with_gap, without_member = (opened_scores(tmp_path / name).isel(forecast=0) for name in ("run", "other"))
+    np.testing.assert_allclose(with_gap["crps_fair_by_start"][1, 1:], without_member["crps_fair_by_start"][1, 1:], rtol=1e-6)
+    assert np.isnan(with_gap["rank_histogram_by_start"][1, 1:]).all()
+    assert np.isfinite(with_gap["rank_histogram_by_start"].sel(region="globe", variable=[*NAMES])[1, 0, :, :5]).all()
 
 
 WRONG = {
@@ -202,15 +202,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_does_not_align_is_found_and_named(wrong, truth, tmp_path):
+def test_misaligned_forecasts_are_refused_by_name(wrong, truth, tmp_path):
     store = write(WRONG[wrong](forecast_dataset(noise=0.3)), tmp_path / "model.zarr")
     message = refuses(store, "--truth", truth, "--run", tmp_path / "run")
     assert wrong in message
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_merely_bad_is_not_refused(truth, tmp_path):
-    """A forecast that stays as it starts, one of another week, and noise: scored as badly as they are, and none a start left out."""
+def test_bad_forecasts_are_scored_as_worse_and_not_refused(truth, tmp_path):
+    """The bad forecasts are the initial state at all lead times, the forecast of another week, and noise."""
     good = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "good.zarr"), truth, tmp_path / "good").scores
     stays = forecast_dataset()
     for channel, name in enumerate(NAMES):
@@ -295,10 +295,10 @@ def test_comparisons_that_would_mean_nothing_are_refused(scored, tmp_path):
 
 def test_truth_is_read_where_it_is_there(truth, tmp_path):
     source = open_truth(truth, tmp_path, np.datetime64("2020-02-01", "ns"))
-    wanted = np.array(["2020-01-21T06", "1999-01-01", "2020-01-20T12"], "datetime64[ns]")
-    found = source.at(wanted)
-    np.testing.assert_array_equal(found[[0, 2]], weather(wanted[[0, 2]]))
-    assert np.isnan(found[1]).all()
+    times = np.array(["2020-01-21T06", "1999-01-01", "2020-01-20T12"], "datetime64[ns]")
+    wind = source.at(times)
+    np.testing.assert_array_equal(wind[[0, 2]], weather(times[[0, 2]]))
+    assert np.isnan(wind[1]).all()
     assert source.past.size == 48
 
 
@@ -320,10 +320,10 @@ def test_stores_behind_urls_are_scored_too(scored, truth, tmp_path):
 
 @pytest.mark.parametrize("hours", [1, 3])
 def test_lead_times_between_the_six_hourly_ones_are_verified(tmp_path, hours):
-    """Truth at other hours than 00, 06, 12 and 18 UTC counts where it is there: a forecast that is it has no error at any lead time."""
+    """Truth at other hours than 00, 06, 12 and 18 UTC is used: a forecast that equals it has no error at any lead time."""
     times = np.datetime64("2020-01-20", "ns") + np.timedelta64(hours, "h") * np.arange(480 // hours)
     truth_dataset(times).to_netcdf(tmp_path / "truth.nc")
     truth = open_truth(str(tmp_path / "truth.nc"), tmp_path / "scratch", STARTS[0])
     np.testing.assert_array_equal(truth.times, times)
-    asked = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
-    np.testing.assert_allclose(truth.at(asked), weather(asked), atol=1e-6)
+    valid_times = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
+    np.testing.assert_allclose(truth.at(valid_times), weather(valid_times), atol=1e-6)

@@ -50,7 +50,7 @@ def allowed(record: Truth, valid: np.datetime64) -> list[int]:
 
 
 @pytest.mark.parametrize("start", ["2017-01-02T06", "2017-03-04T00", "2016-02-28T12", "2016-02-29T18", "2012-02-29T00", "2017-12-30T00"])
-def test_members_are_of_the_same_time_of_other_years_of_the_training_part(years, start):
+def test_climatology_members_are_the_same_time_of_other_training_years(years, start):
     valid = np.datetime64(start, "ns") + np.arange(4) * np.timedelta64(1, "D")
     members = other_years(years, valid)
     possible = [allowed(years, time) for time in valid]
@@ -66,7 +66,7 @@ def test_members_are_of_the_same_time_of_other_years_of_the_training_part(years,
         assert {moment.astype("datetime64[s]").item().hour for moment in years.times[chosen]} == {time.astype("datetime64[s]").item().hour}
 
 
-def test_by_hand():
+def test_climatology_members_of_a_date_are_those_listed():
     """Of three years the middle one is forecast. The first has a 29 February."""
     record = truth_of(six_hourly("2012-01-01", 4 * 1096), "2014-12-01")
     members = other_years(record, np.array([["2013-03-03T12"]], "datetime64[ns]"))
@@ -80,7 +80,7 @@ def test_by_hand():
     np.testing.assert_array_equal(result, np.array(expected, dtype="datetime64[h]"))
 
 
-def test_as_many_members_at_all_times_and_at_most_fifty(years):
+def test_all_times_have_the_same_number_of_members_and_at_most_fifty(years):
     valid = np.array(["2017-03-05T00", "2017-08-05T00"], "datetime64[ns]")
     members = other_years(years, valid)
     assert members.shape == (2, 50)
@@ -109,7 +109,7 @@ def test_enough_years_are_named_as_such(years):
     np.testing.assert_array_equal(members, other_years(years, valid))
 
 
-def test_no_time_that_is_not_in_training_is_ever_chosen(years):
+def test_only_times_of_the_training_split_are_chosen(years):
     """This holds for all times of a test year."""
     valid = six_hourly("2017-01-01", 4 * 365)
     members = other_years(years, valid)

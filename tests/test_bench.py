@@ -80,7 +80,7 @@ def test_bench_rollout(tiny):
 
 
 @pytest.mark.parametrize("path", ["straight", "blur-noise", "blur"])
-def test_the_usual_way_is_the_same_forecast(tiny, path):
+def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path):
     """Otherwise the comparison would be with a different computation."""
     recipe = load_recipe(tiny).changed(generator__path=path)
     record = record_of(recipe, 40)

@@ -1,4 +1,4 @@
-"""``prepare --check``: all that is wrong at once, what it would take, and nothing written."""
+"""``prepare --check`` lists all problems of a source and the cost of preparing it, and writes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def directory(tmp_path, monkeypatch) -> Path:
+    """Return an empty directory, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -26,15 +27,15 @@ def check(*arguments: str) -> tuple[int, dict]:
     return result.exit_code, json.loads(result.stdout)
 
 
-def test_a_good_source(here):
+def test_a_good_source_is_described(directory):
     times = np.delete(six_hourly("2020-01-01", 60), [8, 20, 21])
     wind = wind_dataset(times, LATITUDES, LONGITUDES)
     wind["lsm"] = (("latitude", "longitude"), np.ones((7, 8)))
     wind.to_netcdf("wind.nc")
-    code, found = check("wind.nc", "--grid", "12x6")
+    code, report = check("wind.nc", "--grid", "12x6")
     assert code == 0
-    assert found["problems"] == []
-    facts = found["facts"]
+    assert report["problems"] == []
+    facts = report["facts"]
     assert facts["grid"] == "8x7 (longitudes x latitudes), rows from 90 to -90"
     assert facts["times"] == "2020-01-01T00 to 2020-01-15T18"
     assert facts["steps"] == "57 at 00, 06, 12 and 18 UTC, 2 gaps with 3 steps missing"
@@ -44,11 +45,11 @@ def test_a_good_source(here):
     assert "in 57 steps read as a sample" in facts["range"]
     assert "runs/planet/analysis.zarr, 12x6, about 0.00689 MB in 2 files" in facts["would write"]
     assert "for one thread" in facts["would take"]
-    assert sorted(path.name for path in here.iterdir()) == ["wind.nc"]
+    assert sorted(path.name for path in directory.iterdir()) == ["wind.nc"]
 
 
-def test_all_that_is_wrong_at_once(here):
-    """Of metadata, of values and of the record as a whole, in one list; exit code 2."""
+def test_all_problems_are_listed_together(directory):
+    """The list has problems of metadata, of values and of the whole record. The exit code is 2."""
     Path("files").mkdir()
     wind = wind_dataset(six_hourly("2020-01-01", 9), LATITUDES, LONGITUDES)
     wind.isel(time=slice(0, 3)).to_netcdf("files/a.nc")
@@ -57,59 +58,59 @@ def test_all_that_is_wrong_at_once(here):
     broken.u10[2, 3, 4] = np.nan
     broken.to_netcdf("files/c.nc")
     Path("files/d.nc").write_bytes(b"\x89HDF and no more")
-    code, found = check("files")
+    code, report = check("files")
     assert code == 2
-    wanted = (
+    expected = (
         "files/d.nc: cannot be read as NetCDF",
         "1 times occur twice, the first 2020-01-02T06:00, in files/b.nc and in files/c.nc",
         "files/b.nc: absurd values",
         "files/c.nc: missing or infinite values",
     )
-    for words in wanted:
-        assert any(words in problem for problem in found["problems"]), words
+    for words in expected:
+        assert any(words in problem for problem in report["problems"]), words
     shown = CliRunner().invoke(app, ["prepare", "--check", "files"], env={"COLUMNS": "200"})
     assert shown.exit_code == 2
-    assert f"{len(found['problems'])}, listed below" in shown.stdout
-    assert f" {len(found['problems'])}. " in shown.stdout
+    assert f"{len(report['problems'])}, listed below" in shown.stdout
+    assert f" {len(report['problems'])}. " in shown.stdout
     prepared = CliRunner().invoke(app, ["prepare", "--source", "files"])
     assert prepared.exit_code == 2
-    assert prepared.stderr.startswith("wsdcast: files: 2 problems: ")  # those known before any wind is read
+    assert prepared.stderr.startswith("wsdcast: files: 2 problems: ")  # prepare names the problems that it knows before it reads wind
     assert prepared.stderr.count("\n") == 1
     assert not Path("runs/planet/analysis.zarr").exists()
 
 
-def test_a_record_too_short_and_a_disk_too_full(here, monkeypatch):
+def test_a_short_record_and_a_full_disk_are_problems(directory, monkeypatch):
     import shutil
 
     from wsdcast.runs import artefact
 
     wind_dataset(six_hourly("2020-01-01", 5), LATITUDES, LONGITUDES).to_netcdf("wind.nc")
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    code, found = check("wind.nc")
+    code, report = check("wind.nc")
     assert code == 2
-    assert "a record of 5 steps is too short" in found["problems"][0]
-    assert "on disk, but only 1 bytes are free" in found["problems"][1]
+    assert "a record of 5 steps is too short" in report["problems"][0]
+    assert "on disk, but only 1 bytes are free" in report["problems"][1]
 
 
-def test_no_such_source_is_one_line(here):
+def test_no_such_source_is_one_line(directory):
     result = CliRunner().invoke(app, ["prepare", "--check", "none.nc"])
     assert result.exit_code == 2
     assert result.stderr.startswith("wsdcast: source 'none.nc': no such file")
 
 
 @needs_shared
-def test_the_bay_of_bengal():
-    """Regional, and steps of 6, 5 and 1 h: both are said."""
-    code, found = check(str(SHARED / "formats/era5_cdsnew_u10v10_bayofbengal_6h_30steps.nc"))
+def test_a_regional_file_with_odd_steps_has_both_problems_named():
+    """It covers the Bay of Bengal in steps of 6, 5 and 1 h."""
+    code, report = check(str(SHARED / "formats/era5_cdsnew_u10v10_bayofbengal_6h_30steps.nc"))
     assert code == 2
-    assert "not a global grid: longitudes 80 to 98" in found["problems"][0]
-    assert found["facts"]["note 1"] == "6 of 30 times are at other hours (23:00) and left out"
-    assert found["facts"]["steps"] == "24 at 00, 06, 12 and 18 UTC, 0 gaps"
+    assert "not a global grid: longitudes 80 to 98" in report["problems"][0]
+    assert report["facts"]["note 1"] == "6 of 30 times are at other hours (23:00) and left out"
+    assert report["facts"]["steps"] == "24 at 00, 06, 12 and 18 UTC, 0 gaps"
 
 
 @needs_shared
-def test_real_wind():
-    code, found = check(str(SHARED / "wind/*.nc"), "--recipe", "gfs")
+def test_a_month_of_real_wind_is_described():
+    code, report = check(str(SHARED / "wind/*.nc"), "--recipe", "gfs")
     assert code == 0
-    assert found["facts"]["steps"] == "361 at 00, 06, 12 and 18 UTC, 5 gaps with 246 steps missing"
-    assert found["facts"]["range"].startswith("u -55.0 to 51.7, v -47.4 to 51.6 m/s")
+    assert report["facts"]["steps"] == "361 at 00, 06, 12 and 18 UTC, 5 gaps with 246 steps missing"
+    assert report["facts"]["range"].startswith("u -55.0 to 51.7, v -47.4 to 51.6 m/s")

@@ -1,3 +1,5 @@
+"""The commands: their help, their exit codes, and what they print."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +30,7 @@ def test_help_fits_eighty_columns(command):
     assert "…" not in result.stdout  # nothing is cut off
 
 
-def test_version_and_module():
+def test_the_module_runs_and_prints_the_version():
     result = CliRunner().invoke(app, ["--version"])
     assert result.stdout == f"wsdcast {wsdcast.__version__}\n"
     done = subprocess.run([sys.executable, "-m", "wsdcast", "--version"], capture_output=True, text=True, check=True)
@@ -37,8 +39,8 @@ def test_version_and_module():
 
 def test_the_shell_completes_commands():
     """As bash asks for it once ``wsdcast --install-completion`` was run."""
-    asked = os.environ | {"_WSDCAST_COMPLETE": "complete_bash", "COMP_WORDS": "wsdcast ro", "COMP_CWORD": "1"}
-    done = subprocess.run([Path(sys.executable).with_name("wsdcast")], env=asked, capture_output=True, text=True)
+    environment = os.environ | {"_WSDCAST_COMPLETE": "complete_bash", "COMP_WORDS": "wsdcast ro", "COMP_CWORD": "1"}
+    done = subprocess.run([Path(sys.executable).with_name("wsdcast")], env=environment, capture_output=True, text=True)
     assert done.stdout.split() == ["rollout"]
 
 
@@ -47,11 +49,11 @@ def test_help_does_not_load_torch():
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
-def test_unknown_option_is_an_error_of_usage():
+def test_an_unknown_option_ends_with_exit_code_2():
     assert CliRunner().invoke(app, ["rollout", "--memebrs", "3"]).exit_code == 2
 
 
-def test_progress_shows_on_a_terminal_and_nowhere_else():
+def test_progress_is_shown_only_on_a_terminal():
     script = "from wsdcast.runs.progress import track; print(sum(track(range(5), 'adding up', 5)))"
     silent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (silent.stdout, silent.stderr) == ("10\n", "")
@@ -65,7 +67,7 @@ def test_progress_shows_on_a_terminal_and_nowhere_else():
     assert "5/5" in picture
 
 
-def test_json_has_null_for_what_is_not_finite(capsys):
+def test_json_has_null_for_values_that_are_not_finite(capsys):
     show(Summary("score", facts={"a": float("nan")}, scores=[{"b": [1.5, float("inf")], "c": np.float64("nan")}]), json=True)
     printed = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert printed["facts"] == {"a": None}
@@ -74,12 +76,12 @@ def test_json_has_null_for_what_is_not_finite(capsys):
 
 @pytest.mark.parametrize(("of_user", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 @pytest.mark.parametrize("entry", ["import wsdcast", "import wsdcast.images", "from wsdcast.cli import app"])
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(entry, of_user, expected):
+def test_waiting_threads_sleep_unless_the_user_sets_another_policy(entry, of_user, expected):
     environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     environment |= {"OMP_DISPLAY_ENV": "VERBOSE"} | ({"OMP_WAIT_POLICY": of_user} if of_user else {})
     code = f"{entry}; import os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules); import torch"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout == f"{expected} False\n"
-    # What GNU's library of threads, where torch has that one, understood of it.
+    # If torch uses GNU's OpenMP library, that library prints the policy that it understood.
     for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr):
         assert (turns == "0") == (expected == "PASSIVE")

@@ -32,7 +32,7 @@ def weights_after(recipe, directory, name):
 
 
 @pytest.mark.parametrize("grid", ["16x8", "24x12"])  # both run in one process
-def test_training_and_rolling_out_compiled(tmp_path, grid):
+def test_compiled_networks_train_and_roll_out(tmp_path, grid):
     """Two training steps and two lead times agree with eager ones in float32."""
     (tmp_path / "r.yaml").write_text(TINY)
     recipe = load_recipe(tmp_path / "r.yaml").changed(

@@ -69,32 +69,32 @@ def test_context_is_wind_then_fields_then_sun(record):
     torch.testing.assert_close(context[:, 5:, 5], expected, rtol=0, atol=0)
 
 
-def test_nothing_beside_is_the_wind_alone(record):
+def test_without_forcings_a_context_is_the_wind_alone(record):
     forcings = surroundings(record, Forcings(), torch.device("cpu"))
     (samples,) = samples_of(record, forcings, "train")
     assert forcings.channels == 0
     assert samples.context(torch.tensor([4])).shape == (1, 4, 8, 16)
 
 
-def test_forecasts_see_the_time_they_are_at(directory, monkeypatch):
+def test_forcings_of_a_forecast_follow_its_valid_time(directory, monkeypatch):
     """A rollout asks for the forcings at the initial time and at every later step except the last."""
-    asked = []
+    requested = []
     original = Surroundings.at
-    monkeypatch.setattr(Surroundings, "at", lambda self, times: asked.append(times) or original(self, times))
+    monkeypatch.setattr(Surroundings, "at", lambda self, times: requested.append(times) or original(self, times))
     wsdcast.rollout(run=directory / "run", starts=1, overwrite=True)
     # There are two lead times for the moments alone, one for their Gaussian one step ahead, and two for the generator.
-    assert len(asked) == 2 + 1 + 2
-    assert (asked[2] == asked[0][0]).all()
-    for first, second in (asked[:2], asked[3:]):
+    assert len(requested) == 2 + 1 + 2
+    assert (requested[2] == requested[0][0]).all()
+    for first, second in (requested[:2], requested[3:]):
         assert (np.unique(first).size, second[0] - first[0]) == (1, np.timedelta64(6, "h"))
 
 
-def test_a_field_that_the_store_lacks(directory, record):
+def test_a_static_field_that_the_store_lacks_is_refused(directory, record):
     with pytest.raises(UserError, match=r"forcings.static: the prepared store has no angle_of.*, only land_sea_mask, geopotential"):
         surroundings(record, Forcings(static=("angle_of_sub_gridscale_orography",)), torch.device("cpu"))
 
 
-def test_other_context_is_another_network(directory):
+def test_networks_of_other_forcings_are_refused(directory):
     (directory / "other.yaml").write_text(TINY)
     with pytest.raises(UserError, match=r"made from another recipe \(forcings.static"):
         wsdcast.train(directory / "other.yaml", directory / "run")

@@ -33,7 +33,7 @@ def checkout(tmp_path) -> Path:
     return tmp_path
 
 
-def made(checkout: Path, target: str) -> list[str]:
+def commands_of(checkout: Path, target: str) -> list[str]:
     """What a target calls."""
     (checkout / "called").write_text("")
     subprocess.run(["make", "--silent", target, "PYTHON=./python"], cwd=checkout, check=True)
@@ -41,35 +41,35 @@ def made(checkout: Path, target: str) -> list[str]:
 
 
 def test_the_demo_installs_the_package_alone_and_once(checkout):
-    assert made(checkout, "demo") == [f"{INSTALL}.", *DEMO]
-    assert made(checkout, "demo") == DEMO
+    assert commands_of(checkout, "demo") == [f"{INSTALL}.", *DEMO]
+    assert commands_of(checkout, "demo") == DEMO
 
 
 def test_each_target_adds_what_it_needs(checkout):
-    made(checkout, "demo")
-    first, *checks = made(checkout, "test")
+    commands_of(checkout, "demo")
+    first, *checks = commands_of(checkout, "test")
     assert first == f"{INSTALL}.[test]"
     assert [line.split()[0] for line in checks] == ["ruff", "ruff", "mypy", "pytest"]
-    assert made(checkout, "docs") == [f"{INSTALL}.[docs]", *DOCS]
-    assert made(checkout, "test") == checks
-    assert [line.split()[0] for line in made(checkout, "test-fast")] == ["pytest"]
-    assert made(checkout, "test-all")[:-1] == checks
-    assert made(checkout, "docs") == DOCS
+    assert commands_of(checkout, "docs") == [f"{INSTALL}.[docs]", *DOCS]
+    assert commands_of(checkout, "test") == checks
+    assert [line.split()[0] for line in commands_of(checkout, "test-fast")] == ["pytest"]
+    assert commands_of(checkout, "test-all")[:-1] == checks
+    assert commands_of(checkout, "docs") == DOCS
 
 
 def test_after_the_tests_the_demo_has_all_that_it_needs(checkout):
-    made(checkout, "test")
-    assert made(checkout, "demo") == DEMO
+    commands_of(checkout, "test")
+    assert commands_of(checkout, "demo") == DEMO
 
 
 @pytest.mark.parametrize("changed", ["pyproject.toml", "constraints.txt"])
 def test_other_dependencies_are_installed_anew(checkout, changed):
     for target in ("demo", "test"):
-        made(checkout, target)
+        commands_of(checkout, target)
     later = (checkout / ".venv/has-test").stat().st_mtime + 10
     os.utime(checkout / changed, (later, later))
-    assert made(checkout, "test")[0] == f"{INSTALL}.[test]"
-    assert made(checkout, "demo")[0] == f"{INSTALL}."
+    assert commands_of(checkout, "test")[0] == f"{INSTALL}.[test]"
+    assert commands_of(checkout, "demo")[0] == f"{INSTALL}."
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The commands of the README run as they stand there, on shipped recipes that are cut down to seconds."""
+"""The commands and links in the documentation work. Commands run unchanged on shipped recipes that are cut down to seconds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SMALL = {"widths": [8, 8], "steps": 3, "batch": 4}
 
 @pytest.fixture
 def small_recipes(tmp_path, monkeypatch) -> Path:
-    """A working directory beside ../shared, with the shipped recipes but smaller."""
+    """Return a directory with smaller versions of the shipped recipes. Real wind, if there is any, is in its working directory."""
     shipped = experiment._shipped_directory()
     (tmp_path / "recipes").mkdir()
     for path in shipped.glob("*.yaml"):
@@ -127,7 +127,7 @@ def test_names_are_in_the_files_where_contributing_says():
 
 
 def test_defaults_shown_in_help_are_those_of_the_recipe():
-    """``--members`` says 50, and 50 it is."""
+    """The help of ``--members`` says 50, and the recipe has 50."""
     planet = recipe.load_recipe("planet")
     text = " ".join(CliRunner().invoke(app, ["rollout", "--help"], env={"COLUMNS": "200"}).stdout.split())
     settings = planet.rollout
@@ -168,7 +168,7 @@ def test_the_shown_recipe_shows_every_key_with_its_default():
 
 @pytest.mark.parametrize("path", sorted(experiment._shipped_directory().rglob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_name_no_source_outside_the_working_directory(path):
-    """They are used from a wheel, with nothing beside it."""
+    """A wheel holds the recipes but no data."""
     data = yaml.safe_load(path.read_text())["data"]
     assert not any(str(data.get(key, "")).startswith(("/", "..", "~")) for key in ("source", "test"))
 
@@ -185,7 +185,7 @@ SOLVERS = {
 
 @pytest.mark.parametrize(("page", "name", "changes"), [("planet-study", "planet", {}), ("gfs", "gfs", {}), ("solvers", "planet", SOLVERS)])
 def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
-    """If it is another one now, the page is to be made anew."""
+    """If the recipe has another hash now, its results must be computed again."""
     digest = digest_of(recipe.load_recipe(name).changed(**changes).dump())
     assert f"Recipe {name}, hash {digest}" in (ROOT / f"docs/results/{page}.md").read_text()
 

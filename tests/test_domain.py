@@ -1,4 +1,4 @@
-"""Forecasts of a part of the globe (land masked out, a region) are scored where they and the truth have values, as written out here."""
+"""Forecasts of a part of the globe (land masked out, a region) are scored where they and the truth have values."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def truth(tmp_path_factory) -> str:
 
 
 def cells(name: str) -> np.ndarray:
-    """Which cells of the grid are in a region."""
+    """Return which cells of the grid are in a region."""
     (south, north), (west, east) = REGIONS[name]
     rows = (GRID.latitude >= south) & (GRID.latitude <= north)
     rows &= np.abs(GRID.latitude) > 20 if "extratropics" in name else True
@@ -48,13 +48,16 @@ def cells(name: str) -> np.ndarray:
 
 
 def pair_mean(values: np.ndarray) -> np.ndarray:
-    """Of distinct pairs along the first axis."""
+    """Return the mean absolute difference of distinct pairs along the first axis."""
     count = len(values)
     return np.abs(values[:, None] - values[None]).sum(axis=(0, 1)) / (count * (count - 1))
 
 
-def written_out(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of one lead time over some points, point by point: members (member, channel, lat, lon), truth (channel, lat, lon)."""
+def defined_scores(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the scores of one lead time over the points of ``part`` by their definitions.
+
+    Members are (member, channel, latitude, longitude), the truth is (channel, latitude, longitude).
+    """
     members, true = (np.concatenate([w, np.hypot(w[..., :1, :, :], w[..., 1:, :, :])], axis=-3).astype(float) for w in (members, true))
     area = np.broadcast_to(GRID.area_weights[:, None], GRID.shape)[part]
     area = area / area.sum()
@@ -62,7 +65,7 @@ def written_out(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> dict
     pairs = pair_mean(x)
     first_error = np.abs(x - y).mean(axis=0)
     mean = x.mean(axis=0)
-    found = {
+    scores = {
         "crps_fair": ((first_error - pairs / 2) * area).sum(-1),
         "crps_standard": ((first_error - pairs / 2 * (len(x) - 1) / len(x)) * area).sum(-1),
         "squared_error": ((mean - y) ** 2 * area).sum(-1),
@@ -71,10 +74,10 @@ def written_out(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> dict
         "bias": ((mean - y) * area).sum(-1),
     }
     below = (x < y).sum(axis=0)
-    found["rank_histogram"] = np.stack([((below == rank) * area).sum(-1) for rank in range(len(x) + 1)], axis=-1)
+    scores["rank_histogram"] = np.stack([((below == rank) * area).sum(-1) for rank in range(len(x) + 1)], axis=-1)
     norm = lambda difference: np.sqrt((difference[..., :2, :] ** 2 * area).sum(axis=(-2, -1)))  # noqa: E731
     between = [norm(one - other) for n, one in enumerate(x) for other in x[n + 1 :]]
-    found["energy_score"] = np.array(norm(x - y).mean() - np.mean(between) / 2)
+    scores["energy_score"] = np.array(norm(x - y).mean() - np.mean(between) / 2)
     variogram = []
     for lag in LAGS:
         total, weight = np.zeros(3), 0.0
@@ -86,17 +89,17 @@ def written_out(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> dict
             total += GRID.area_weights[row] * (np.sqrt(np.abs(true[..., row, east] - true[..., row, column])) - difference) ** 2
             weight += GRID.area_weights[row]
         variogram.append(total / weight if weight else total * np.nan)
-    found["variogram_score"] = np.stack(variogram, axis=-1)
+    scores["variogram_score"] = np.stack(variogram, axis=-1)
     chance = np.stack([(x[:, 2] > threshold).mean(axis=0) for threshold in THRESHOLDS])
     happened = np.stack([y[2] > threshold for threshold in THRESHOLDS])
-    found["brier_score"] = ((chance - happened) ** 2 * area).sum(-1)
+    scores["brier_score"] = ((chance - happened) ** 2 * area).sum(-1)
     bins = np.rint(chance * (PROBABILITIES.size - 1)).astype(int)
-    what = np.stack([np.ones_like(chance), chance, happened], axis=-1) * area[:, None]
-    found["reliability"] = np.stack([(what * (bins == number)[..., None]).sum(axis=1) for number in range(PROBABILITIES.size)], axis=1)
-    return found
+    weighted = np.stack([np.ones_like(chance), chance, happened], axis=-1) * area[:, None]
+    scores["reliability"] = np.stack([(weighted * (bins == number)[..., None]).sum(axis=1) for number in range(PROBABILITIES.size)], axis=1)
+    return scores
 
 
-def some(members: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def random_winds(members: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     return 8 * random.standard_normal((members, 2, 2, *GRID.shape)), 8 * random.standard_normal((2, 2, *GRID.shape))
 
@@ -106,49 +109,49 @@ def masked(fields: np.ndarray, nan: float = np.nan) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("of_forecast", "of_truth"), [(True, True), (True, False), (False, True)])
-def test_all_scores_are_of_the_points_that_both_have(of_forecast, of_truth):
-    ensemble, true = some(5)
-    found = statistics_of(masked(ensemble) if of_forecast else ensemble, masked(true) if of_truth else true, GRID, ~LAND)
+def test_scores_use_the_points_where_forecast_and_truth_have_values(of_forecast, of_truth):
+    ensemble, true = random_winds(5)
+    statistics = statistics_of(masked(ensemble) if of_forecast else ensemble, masked(true) if of_truth else true, GRID, ~LAND)
     for region in REGIONS:
         part = cells(region) & ~LAND
-        here = found.sel(region=region)
+        regional = statistics.sel(region=region)
         if not part.any():
             assert region == "Europe"
-            assert all(np.isnan(field).all() for field in here.data_vars.values())
+            assert all(np.isnan(field).all() for field in regional.data_vars.values())
             continue
         for lead in range(2):
-            for name, value in written_out(ensemble[:, lead], true[lead], part).items():
-                np.testing.assert_allclose(here[name][lead], value, rtol=1e-9, atol=1e-12, err_msg=f"{name} {region}")
+            for name, value in defined_scores(ensemble[:, lead], true[lead], part).items():
+                np.testing.assert_allclose(regional[name][lead], value, rtol=1e-9, atol=1e-12, err_msg=f"{name} {region}")
     for name in ("power", "power_truth", "kinetic_energy", "kinetic_energy_truth"):
-        assert np.isnan(found[name]).all()
+        assert np.isnan(statistics[name]).all()
 
 
-def test_a_gap_inside_of_the_part_takes_its_member_out():
-    ensemble, true = some(4)
+def test_a_member_with_a_gap_in_the_scored_part_is_left_out():
+    ensemble, true = random_winds(4)
     row, column = np.argwhere(~LAND)[7]
     ensemble[2, 1, 0, row, column] = np.nan
-    found = statistics_of(masked(ensemble), true, GRID, ~LAND)
-    three = statistics_of(masked(ensemble[[0, 1, 3], 1:]), true[1:], GRID, ~LAND)
-    np.testing.assert_array_equal(found["crps_fair"][1], three["crps_fair"][0])
-    assert np.isfinite(found["rank_histogram"].sel(region="globe")[0]).all()
-    assert np.isnan(found["rank_histogram"][1]).all()
+    statistics = statistics_of(masked(ensemble), true, GRID, ~LAND)
+    without_it = statistics_of(masked(ensemble[[0, 1, 3], 1:]), true[1:], GRID, ~LAND)
+    np.testing.assert_array_equal(statistics["crps_fair"][1], without_it["crps_fair"][0])
+    assert np.isfinite(statistics["rank_histogram"].sel(region="globe")[0]).all()
+    assert np.isnan(statistics["rank_histogram"][1]).all()
 
 
-def test_where_all_points_count_nothing_but_spectra_changes():
-    ensemble, true = some(3)
+def test_scores_of_a_part_with_all_points_equal_those_of_the_globe():
+    ensemble, true = random_winds(3)
     whole, part = statistics_of(ensemble, true, GRID), statistics_of(ensemble, true, GRID, np.ones(GRID.shape, dtype=bool))
     wavy = [name for name in whole if "power" in name or "kinetic" in name]
     xr.testing.assert_identical(whole.drop_vars(wavy), part.drop_vars(wavy))
 
 
 def expected(part: np.ndarray, lead: int, name: str = "crps_fair", starts: slice = slice(None), store: xr.Dataset | None = None) -> float:
-    """A score of u and v together, averaged over starts."""
+    """Return the mean of a score over u, v and initial times."""
     store = forecast_dataset() if store is None else store
-    found = []
+    values = []
     for number in range(STARTS.size)[starts]:
         members = np.stack([store[field].values[number, :, lead] for field in NAMES], axis=1)
-        found.append(written_out(members, weather(STARTS[number] + LEADS)[lead], part)[name][:2].mean())
-    return float(np.mean(found))
+        values.append(defined_scores(members, weather(STARTS[number] + LEADS)[lead], part)[name][:2].mean())
+    return float(np.mean(values))
 
 
 SHARE = float((GRID.area_weights[:, None] * ~LAND).mean())
@@ -161,33 +164,33 @@ def test_a_masked_store_is_scored_where_both_have_values(which, truth, tmp_path)
     source = truth if which == "forecast" else write(true.where(~LAND), tmp_path / "truth.zarr")
     summary = wsdcast.score_forecast(write(ours, tmp_path / "model.zarr"), source, tmp_path / "run")
     scores = opened_scores(tmp_path / "run")
-    here = scores["crps_fair"].sel(variable="both")
+    crps = scores["crps_fair"].sel(variable="both")
     for region in ("globe", "tropics", "North America"):
         for lead in range(LEADS.size):
             value = expected(cells(region) & ~LAND, lead)
-            assert float(here.sel(forecast="model", region=region)[lead]) == pytest.approx(value, rel=1e-5)
+            assert float(crps.sel(forecast="model", region=region)[lead]) == pytest.approx(value, rel=1e-5)
     stays = np.abs(weather(STARTS) - weather(STARTS + LEADS[0])).mean(axis=(0, 1))
     area = (GRID.area_weights[:, None] * ~LAND) / (GRID.area_weights[:, None] * ~LAND).sum()
-    assert float(here.sel(forecast="persistence", region="globe")[0]) == pytest.approx((stays * area).sum(), rel=1e-5)
-    assert np.isfinite(here.sel(forecast=["climatology", "climatological mean"], region="globe")).all()
+    assert float(crps.sel(forecast="persistence", region="globe")[0]) == pytest.approx((stays * area).sum(), rel=1e-5)
+    assert np.isfinite(crps.sel(forecast=["climatology", "climatological mean"], region="globe")).all()
     assert (scores["pairs"] == STARTS.size).all()
     assert "dropped" not in summary.facts
     assert scores.attrs["share_of_globe"] == pytest.approx(SHARE)
-    said = f"{100 * SHARE:.3g} % of the globe, where forecast and truth have values; no point in Europe; spectra and kinetic energy need"
-    assert scores.attrs["scored_on"].startswith(said)
+    words = f"{100 * SHARE:.3g} % of the globe, where forecast and truth have values; no point in Europe; spectra and kinetic energy need"
+    assert scores.attrs["scored_on"].startswith(words)
     assert summary.facts["scored on"] == scores.attrs["scored_on"]
     assert not [name for row in summary.scores for name in row if "power" in name]
     assert np.isnan(scores["power_ratio"]).all()
 
 
-def test_complete_stores_say_nothing_of_it(truth, tmp_path):
+def test_complete_stores_have_no_note_on_their_part(truth, tmp_path):
     summary = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), truth, tmp_path / "run")
     assert "scored on" not in summary.facts
     assert "share_of_globe" not in opened_scores(tmp_path / "run").attrs
 
 
 def test_a_lost_chunk_stays_a_gap(truth, tmp_path):
-    """Half of the fields of one start, of one member of another, and all of a third: left out where they are missing, masked or not."""
+    """Missing are half of the fields of one initial time, of one member of another, and all fields of a third."""
     for number, store in enumerate((forecast_dataset(), forecast_dataset().where(~LAND))):
         for name in NAMES:
             store[name][0, :, :, :, 12:] = np.nan
@@ -196,14 +199,12 @@ def test_a_lost_chunk_stays_a_gap(truth, tmp_path):
         summary = wsdcast.score_forecast(write(store, tmp_path / f"{number}.zarr"), truth, tmp_path / str(number))
         assert summary.facts["dropped"].startswith("6 of 18 starts and lead times")
         assert ("scored on" in summary.facts) is bool(number)
-        found = opened_scores(tmp_path / str(number))["crps_fair_by_start"].isel(forecast=0).sel(region="globe", variable="both")
-        assert np.isnan(found[[0, 5]]).all()
+        crps = opened_scores(tmp_path / str(number))["crps_fair_by_start"].isel(forecast=0).sel(region="globe", variable="both")
+        assert np.isnan(crps[[0, 5]]).all()
         part = ~LAND if number else np.ones(GRID.shape, dtype=bool)
-        if number:
-            assert float(found[1, 0]) == pytest.approx(expected(part, 0, starts=slice(1, 2)), rel=1e-5)
-        three = forecast_dataset().isel(number=[0, 2, 3])
-        if number:
-            assert float(found[2, 2]) == pytest.approx(expected(part, 2, starts=slice(2, 3), store=three), rel=1e-5)
+        assert float(crps[1, 0]) == pytest.approx(expected(part, 0, starts=slice(1, 2)), rel=1e-5)
+        other_members = forecast_dataset().isel(number=[0, 2, 3])
+        assert float(crps[2, 2]) == pytest.approx(expected(part, 2, starts=slice(2, 3), store=other_members), rel=1e-5)
 
 
 BOXES = {
@@ -215,7 +216,7 @@ BOXES = {
 
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("west", [False, True])
-def test_a_region_is_scored_as_the_same_with_all_else_masked_out(box, west, truth, tmp_path):
+def test_a_region_scores_like_the_globe_with_the_rest_masked(box, west, truth, tmp_path):
     rows, columns = BOXES[box]
     inside = np.zeros(GRID.shape, dtype=bool)
     inside[np.arange(GRID.shape[0])[rows, None], columns] = True
@@ -271,7 +272,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_does_not_align_is_found_on_a_part_too(wrong, truth, tmp_path):
+def test_misaligned_forecasts_of_a_part_are_refused_by_name(wrong, truth, tmp_path):
     store = WRONG[wrong](forecast_dataset(noise=0.3).where(~(GRID.longitude < 40)))
     assert wrong in refuses(write(store, tmp_path / "model.zarr"), "--truth", truth, "--run", tmp_path / "run")
 
@@ -283,19 +284,19 @@ def test_scores_of_different_parts_are_not_compared(truth, tmp_path):
     assert wsdcast.score_pair(tmp_path / "1", tmp_path / "1").scores[0]["difference"] == 0
 
 
-def test_the_page_and_the_terminal_say_it(truth, tmp_path, monkeypatch):
+def test_the_page_and_the_terminal_name_the_scored_part(truth, tmp_path, monkeypatch):
     monkeypatch.setattr(score, "write_report", write_report)
     store = write(forecast_dataset().where(~LAND), tmp_path / "model.zarr")
     done = CliRunner().invoke(app, ["score", store, "--truth", truth, "--run", str(tmp_path / "run"), "--json"])
-    said = json.loads(done.stdout)["facts"]["scored on"]
+    words = json.loads(done.stdout)["facts"]["scored on"]
     page = Path(tmp_path / "run/report.html").read_text()
-    assert f"<dt>scored on</dt><dd>{said}</dd>" in page
+    assert f"<dt>scored on</dt><dd>{words}</dd>" in page
     assert "These scores have no spectra." in page
 
 
 def test_maps_show_the_members_of_a_part():
-    """Members with a gap inside of the part are left out, points outside of it are not known."""
-    members, true = some(4)
+    """Members with a gap inside the part are left out. Points outside the part have no value."""
+    members, true = random_winds(4)
     members = masked(members)
     row, column = np.argwhere(~LAND)[3]
     members[1, 1, 0, row, column] = np.nan

@@ -1,3 +1,5 @@
+"""Ensembles: members, batches, threads and noise; and the autoregression."""
+
 from __future__ import annotations
 
 import time
@@ -58,7 +60,7 @@ def run(sampler, context, members: int, batch: int, steps: int = 3, seed: int = 
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 7, 12])
-def test_the_first_members_of_many_are_the_few(sampler, context, members):
+def test_a_larger_ensemble_begins_with_the_members_of_a_smaller_one(sampler, context, members):
     assert torch.equal(run(sampler, context, 23, 5)[:members], run(sampler, context, members, 5))
 
 
@@ -90,7 +92,7 @@ def test_members_depend_neither_on_their_number_nor_on_threads(planet_sampler):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_a_member_is_the_same_at_every_place_of_a_batch(planet_sampler, threads):
+def test_a_member_is_the_same_at_every_position_in_a_batch(planet_sampler, threads):
     size = batch_size(32 * 64, torch.device("cpu"))
     random = torch.Generator().manual_seed(1)
     context, noise = torch.randn(1, 4, 32, 64, generator=random), torch.randn(1, 2, 32, 64, generator=random)
@@ -100,7 +102,7 @@ def test_a_member_is_the_same_at_every_place_of_a_batch(planet_sampler, threads)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_side_by_side_leaves_every_other_thread_its_number_of_threads(threads):
+def test_side_by_side_keeps_the_number_of_threads_elsewhere(threads):
     cpu, later = torch.device("cpu"), []
 
     def look(_: int) -> int:
@@ -117,7 +119,7 @@ def test_side_by_side_leaves_every_other_thread_its_number_of_threads(threads):
         assert earlier.submit(torch.get_num_threads).result() == expected
 
 
-def test_an_error_ends_what_runs_side_by_side():
+def test_an_error_stops_the_work_side_by_side():
     started = []
 
     def fail(item: int) -> None:
@@ -129,7 +131,7 @@ def test_an_error_ends_what_runs_side_by_side():
     assert not torch.is_inference_mode_enabled()
 
 
-def test_an_error_ends_all_while_a_worker_leaves_the_barrier(monkeypatch):
+def test_an_error_stops_all_workers_while_one_leaves_the_barrier(monkeypatch):
     """A worker that is slow to leave finds the barrier aborted, if anybody aborts it: its pool then never ended."""
 
     class Slow(Barrier):
@@ -161,13 +163,13 @@ def test_an_error_ends_all_while_a_worker_leaves_the_barrier(monkeypatch):
     assert [str(error) for error in errors] == ["item 0"]
 
 
-def test_batches_and_places():
+def test_batch_sizes_fall_with_the_number_of_grid_points():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert [batch_size(points, cpu) for points in (128, 2048, 29_040, 1_038_240)] == [50, 25, 1, 1]
     assert with_threads(3, lambda: (at_once(25, cpu), at_once(25, gpu))) == (75, 25)
 
 
-def test_a_solver_that_claims_another_number_of_evaluations_is_found_out(context):
+def test_a_solver_with_a_wrong_number_of_evaluations_is_refused(context):
     moments, generator = Moments(widths=(8, 12)), Generator(widths=(8, 12))
     prior_of, network = warm_start(moments_model(moments, False)), generator_model(generator, False)
     noise = next(member_noise(0, START, 1, 1, SHAPE))
@@ -177,7 +179,7 @@ def test_a_solver_that_claims_another_number_of_evaluations_is_found_out(context
             generator_sampler(network, prior_of, 4, 1.0, uniform(3), euler)(context, noise)
 
 
-def test_members_starts_and_seeds_differ(sampler, context):
+def test_members_initial_times_and_seeds_have_different_noise(sampler, context):
     members = run(sampler, context, 3, 3)
     assert (members[0] - members[1]).abs().max() > 0.1
     assert not torch.equal(run(sampler, context, 3, 3, seed=1), members)
@@ -193,11 +195,14 @@ def test_noise_is_standard_normal_and_white():
     assert np.abs(correlation).max() < 6 / 256**0.5
 
 
-def test_noise_before_1970():
-    assert torch.isfinite(next(member_noise(0, np.array(["1959-01-01"], "datetime64[ns]"), 1, 1, SHAPE))).all()
+def test_noise_before_1970_is_not_that_of_the_opposite_date():
+    """The seconds of 1959-01-01 are minus those of 1981-01-01. Seeds must not be negative, but the dates need different ones."""
+    before, after = (next(member_noise(0, np.array([date], "datetime64[ns]"), 64, 1, SHAPE)) for date in ("1959-01-01", "1981-01-01"))
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] == pytest.approx(0, abs=5 / before.numel() ** 0.5)
+    assert before.std() == pytest.approx(1, abs=5 / (2 * before.numel()) ** 0.5)
 
 
-def test_context_is_now_then_before():
+def test_a_context_holds_the_current_state_and_then_the_one_before():
     """The autoregression agrees with one computed by hand: a state is twice the current one minus the one before, plus forcing."""
     states = list(
         forecast(

@@ -1,4 +1,4 @@
-"""Whatever a user can get wrong ends in one line and exit code 2, and nothing is lost or left half-written."""
+"""A mistake of the user ends in one line and exit code 2. Nothing is lost or left half-written."""
 
 from __future__ import annotations
 
@@ -10,41 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, six_hourly, wind_dataset
+from commands import invoke, refused
+from conftest import TINY, new_run, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 from wsdcast.cli import app
 from wsdcast.runs import artefact
 
 
-def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, list(arguments))
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stderr
-
-
-def refused(*arguments: str) -> str:
-    """The one line of a command that must fail."""
-    code, line = invoke(*arguments)
-    assert code == 2
-    assert line.startswith("wsdcast: ")
-    assert line.count("\n") == 1
-    return line
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
-    """A run directory as after prepare and train."""
-    place = tmp_path_factory.mktemp("trained")
-    (place / "tiny.yaml").write_text(TINY)
-    for stage in ("prepare", "train"):
-        assert invoke(stage, "--recipe", str(place / "tiny.yaml"), "--run", str(place / "run"))[0] == 0
-    return place / "run"
+def trained(prepared, tmp_path_factory) -> Path:
+    """Return a run directory after prepare and train."""
+    run = new_run(prepared, tmp_path_factory.mktemp("trained"))
+    assert invoke("train", "--run", str(run))[0] == 0
+    return run
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def directory(tmp_path, monkeypatch) -> Path:
+    """Return an empty directory, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -53,7 +37,7 @@ def grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return np.linspace(90, -90, rows), 360 / columns * np.arange(columns)
 
 
-def test_missing_file(here):
+def test_a_missing_file_is_refused(directory):
     assert "no such file" in refused("prepare", "--source", "nothing.nc")
 
 
@@ -65,16 +49,16 @@ def test_missing_file(here):
         (lambda ds: ds.isel(longitude=slice(0, 6)), "not a global grid"),
     ],
 )
-def test_files_that_cannot_be_used(here, change, message):
-    change(wind_dataset(six_hourly("2020-01-01", 40), *grid(7, 8))).to_netcdf(here / "wind.nc")
+def test_files_without_global_wind_are_refused(directory, change, message):
+    change(wind_dataset(six_hourly("2020-01-01", 40), *grid(7, 8))).to_netcdf(directory / "wind.nc")
     line = refused("prepare", "--source", "wind.nc", "--grid", "8x4")
     assert message in line
     assert "wind.nc" in line
-    assert not (here / "runs/planet/analysis.zarr").exists()
+    assert not (directory / "runs/planet/analysis.zarr").exists()
 
 
-def test_a_record_too_short_to_split(here):
-    wind_dataset(six_hourly("2020-01-01", 5), *grid(7, 8)).to_netcdf(here / "wind.nc")
+def test_a_record_too_short_to_split_is_refused(directory):
+    wind_dataset(six_hourly("2020-01-01", 5), *grid(7, 8)).to_netcdf(directory / "wind.nc")
     assert "a record of 5 steps is too short" in refused("prepare", "--source", "wind.nc", "--grid", "8x4")
 
 
@@ -109,20 +93,20 @@ def test_a_record_too_short_to_split(here):
         pytest.param("a: " + "[" * 3000 + "]" * 3000, "cannot be read (its values are nested too deeply)", id="deep"),
     ],
 )
-def test_recipes_with_mistakes(here, text, message):
-    (here / "r.yaml").write_text(text)
+def test_mistakes_in_recipes_are_named(directory, text, message):
+    (directory / "r.yaml").write_text(text)
     line = refused("run", "r.yaml")
     assert message in line
     assert "r.yaml" in line
 
 
-def test_unknown_recipe_names_the_known(here):
+def test_an_unknown_recipe_is_refused_with_the_known_names(directory):
     assert "gfs, gfs-1.5, planet" in refused("run", "plnaet")
     assert "cannot be read" in refused("run", "nowhere.yaml")
 
 
 @pytest.mark.parametrize(("stage", "missing"), [("train", "analysis.zarr"), ("rollout", "analysis.zarr"), ("score", "analysis.zarr")])
-def test_stages_out_of_order(here, stage, missing):
+def test_a_stage_without_its_input_names_the_stage_to_run_first(directory, stage, missing):
     line = refused(stage)
     assert f"runs/planet/{missing} is not there; run `wsdcast prepare` first" in line
 
@@ -131,8 +115,8 @@ def test_later_stages_name_the_stage_before(trained):
     assert "run `wsdcast rollout` first" in refused("score", "--run", str(trained))
 
 
-def test_artefact_of_another_recipe(trained, here):
-    (here / "other.yaml").write_text(TINY.replace("days: 30", "days: 31"))
+def test_an_artefact_of_another_recipe_is_refused_and_kept(trained, directory):
+    (directory / "other.yaml").write_text(TINY.replace("days: 30", "days: 31"))
     for stage in ("train", "rollout"):
         line = refused(stage, "--recipe", "other.yaml", "--run", str(trained))
         assert "made from another recipe (data.days: 30 there, 31 here)" in line
@@ -152,45 +136,45 @@ def test_artefact_of_another_recipe(trained, here):
         ("--lead", "300d", "no initial time in the test split has 7200 h of gap-free truth after it; shorten the forecast"),
     ],
 )
-def test_options_that_make_no_sense(trained, option, value, message):
+def test_impossible_options_are_refused(trained, option, value, message):
     assert message in refused("rollout", "--run", str(trained), option, value)
     assert not (trained / "forecast.zarr").exists()
 
 
-def test_grid_option(here):
+def test_an_impossible_grid_is_refused(directory):
     assert "grid '9x4': expected LONGITUDESxLATITUDES" in refused("prepare", "--grid", "9x4")
     assert "grid 'large': expected LONGITUDESxLATITUDES" in refused("prepare", "--grid", "large")
 
 
-def test_damaged_weights(trained, here):
-    shutil.copytree(trained, here / "run")
-    (here / "run/generator/weights.safetensors").write_bytes(b"not weights")
+def test_damaged_weights_are_refused(trained, directory):
+    shutil.copytree(trained, directory / "run")
+    (directory / "run/generator/weights.safetensors").write_bytes(b"not weights")
     assert "weights.safetensors: cannot be read as the weights of this recipe" in refused("rollout", "--run", "run")
 
 
-def test_something_else_in_the_place_of_an_artefact(here):
-    (here / "runs/planet/analysis.zarr").mkdir(parents=True)
-    (here / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")
+def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
+    (directory / "runs/planet/analysis.zarr").mkdir(parents=True)
+    (directory / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")
     assert "not written by wsdcast; move it away" in refused("prepare")
-    assert (here / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
+    assert (directory / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
 
 
-def test_no_permission_to_write(here):
-    (here / "file").write_text("")
+def test_a_run_directory_below_a_file_is_refused(directory):
+    (directory / "file").write_text("")
     assert "Not a directory" in refused("prepare", "--run", "file/run")
 
 
-def test_disk_is_full_before_starting(here, monkeypatch):
+def test_a_full_disk_is_noticed_before_the_work_begins(directory, monkeypatch):
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
-    (here / "tiny.yaml").write_text(TINY)
+    (directory / "tiny.yaml").write_text(TINY)
     assert "on disk, but only 1 bytes are free" in refused("prepare", "--recipe", "tiny.yaml")
-    assert not list((here / "runs/tiny").glob("*"))
+    assert not list((directory / "runs/tiny").glob("*"))
 
 
 @pytest.mark.slow
-def test_disk_is_full_while_writing(here):
-    """A limit on the size of files stands in for the full disk: the system refuses the write in the middle of the store."""
-    (here / "tiny.yaml").write_text(TINY)
+def test_a_full_disk_while_the_record_is_written_leaves_nothing(directory):
+    """A limit on the size of files replaces the full disk. The system refuses the write in the middle of the store."""
+    (directory / "tiny.yaml").write_text(TINY)
     script = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -198,25 +182,25 @@ def test_disk_is_full_while_writing(here):
         "from wsdcast.cli import app\n"
         "app(['prepare', '--recipe', 'tiny.yaml'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=here)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=directory)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("wsdcast: ")
     assert done.stderr.count("\n") == 1
     assert "File too large" in done.stderr
-    assert not (here / "runs/tiny/analysis.zarr").exists()
-    assert invoke("prepare", "--recipe", "tiny.yaml")[0] == 0  # once there is space, it goes on and leaves nothing beside the store
-    assert [path.name for path in (here / "runs/tiny").iterdir()] == ["analysis.zarr"]
+    assert not (directory / "runs/tiny/analysis.zarr").exists()
+    assert invoke("prepare", "--recipe", "tiny.yaml")[0] == 0  # with enough space it continues, and leaves only the store
+    assert [path.name for path in (directory / "runs/tiny").iterdir()] == ["analysis.zarr"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train", "score"])
-def test_disk_is_full_while_writing_later(trained, here, stage):
-    """Weights and scores go through libraries with errors of their own; they end as one line too."""
-    shutil.copytree(trained, here / "run")
+def test_a_full_disk_in_a_later_stage_leaves_no_artefact(trained, directory, stage):
+    """Weights and scores are written by libraries that raise other errors. These end in one line too."""
+    shutil.copytree(trained, directory / "run")
     if stage == "score":
         assert invoke("rollout", "--run", "run")[0] == 0
     else:
-        shutil.rmtree(here / "run/generator")
+        shutil.rmtree(directory / "run/generator")
     script = (
         "import resource, signal\n"
         "from wsdcast.cli import app\n"
@@ -225,26 +209,26 @@ def test_disk_is_full_while_writing_later(trained, here, stage):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
         f"app(['{stage}', '--run', 'run'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=here)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=directory)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("wsdcast: ")
     assert "Traceback" not in done.stderr
-    names = {path.name for path in (here / "run").iterdir()}
+    names = {path.name for path in (directory / "run").iterdir()}
     assert not names & {"generator" if stage == "train" else "scores.nc"}
-    # An unfinished training stays, to go on from once there is space; here it has not come to its first checkpoint.
+    # An unfinished training stays, so that it can continue. This one has not reached its first checkpoint.
     assert [name for name in names if "partial" in name] == ([".generator.partial"] if stage == "train" else [])
-    assert not list((here / "run").rglob(".generator.partial/checkpoints/*/*"))
+    assert not list((directory / "run").rglob(".generator.partial/checkpoints/*/*"))
 
 
-def test_other_files_behind_the_same_name_are_noticed(here):
-    """New data under an old glob: neither the record nor what was made from it passes for current."""
+def test_replaced_source_files_are_noticed(directory):
+    """Neither the record nor what was computed from it counts as current."""
     wind = wind_dataset(six_hourly("2020-01-01", 60), *grid(7, 8))
-    wind.to_netcdf(here / "wind.nc")
-    (here / "r.yaml").write_text(TINY.replace("data: {grid: 16x8, days: 30}", "data: {source: wind.nc, grid: 8x4}"))
+    wind.to_netcdf(directory / "wind.nc")
+    (directory / "r.yaml").write_text(TINY.replace("data: {grid: 16x8, days: 30}", "data: {source: wind.nc, grid: 8x4}"))
     for stage in ("prepare", "train"):
         assert invoke(stage, "--recipe", "r.yaml")[0] == 0
-    (wind * 2).assign(u10=wind.u10 * 2).map(lambda v: v.assign_attrs(units="m s-1")).to_netcdf(here / "new.nc")
-    (here / "new.nc").replace(here / "wind.nc")
+    (wind * 2).assign(u10=wind.u10 * 2).map(lambda v: v.assign_attrs(units="m s-1")).to_netcdf(directory / "new.nc")
+    (directory / "new.nc").replace(directory / "wind.nc")
     assert "other inputs (the source files changed since)" in refused("prepare", "--recipe", "r.yaml")
     assert invoke("prepare", "--recipe", "r.yaml", "--overwrite")[0] == 0
     assert "other inputs (analysis.zarr changed since)" in refused("rollout", "--recipe", "r.yaml")
@@ -252,7 +236,7 @@ def test_other_files_behind_the_same_name_are_noticed(here):
     assert invoke("rollout", "--recipe", "r.yaml")[0] == 0
 
 
-def test_debug_shows_where(here):
+def test_debug_raises_the_error_itself(directory):
     result = CliRunner().invoke(app, ["prepare", "--source", "nothing.nc", "--debug"])
     assert isinstance(result.exception, artefact.UserError)
 
@@ -264,13 +248,13 @@ def write_half(path: Path, error: BaseException) -> None:
         raise error
 
 
-def test_killed_in_the_middle_leaves_nothing_that_is_taken_for_whole(here):
-    """Whatever is interrupted, the final name is not there, and the next run starts afresh."""
-    path = here / "thing.zarr"
+def test_an_interrupted_artefact_is_never_taken_for_a_complete_one(directory):
+    """After an interruption the final name does not exist, and the next run starts from the beginning."""
+    path = directory / "thing.zarr"
     with pytest.raises(KeyboardInterrupt):
         write_half(path, KeyboardInterrupt())
-    assert not list(here.iterdir())
-    leftover = here / ".thing.partial.zarr"  # as after kill -9
+    assert not list(directory.iterdir())
+    leftover = directory / ".thing.partial.zarr"  # as after kill -9
     leftover.mkdir()
     (leftover / "half").write_text("")
     with artefact.complete(path) as partial:
@@ -283,16 +267,16 @@ def test_killed_in_the_middle_leaves_nothing_that_is_taken_for_whole(here):
     assert [item.name for item in path.iterdir()] == ["whole"]  # the old one stays
 
 
-def test_killed_between_the_two_renamings(here):
-    """The old directory is back when the artefact is next asked for."""
-    (here / ".thing.old.zarr").mkdir()
-    (here / ".thing.old.zarr/whole").write_text("")
+def test_the_old_artefact_is_restored_after_a_kill_between_the_two_renamings(directory):
+    """The old directory has its name again when the artefact is next written."""
+    (directory / ".thing.old.zarr").mkdir()
+    (directory / ".thing.old.zarr/whole").write_text("")
     with pytest.raises(OSError, match="broken"):
-        write_half(here / "thing.zarr", OSError("broken"))
-    assert [item.name for item in (here / "thing.zarr").iterdir()] == ["whole"]
+        write_half(directory / "thing.zarr", OSError("broken"))
+    assert [item.name for item in (directory / "thing.zarr").iterdir()] == ["whole"]
 
 
-def test_stamps_are_data_not_code(trained):
+def test_stamps_are_json_with_the_recipe(trained):
     stamp = json.loads((trained / "generator/stamp.json").read_text())
     assert stamp["recipe"]["name"] == "tiny"
     assert len(stamp["hash"]) == len(stamp["id"]) == 16

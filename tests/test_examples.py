@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 from PIL import Image
-from test_report import in_chromium, some_fields, some_scores, written
+from report_pages import in_chromium, random_fields, random_scores, written
 
 import wsdcast
 from wsdcast.data.grid import Grid
@@ -106,7 +106,7 @@ def test_solver_tables(run, capsys):
     assert numbers(rows[2])[:2] == pytest.approx(expected, abs=6e-4)
 
 
-def test_joint_training(monkeypatch, tmp_path, capsys):
+def test_the_example_of_joint_training_runs(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(EXAMPLES)
     script = example("joint_training")
     monkeypatch.setattr(script, "recipe_of", lambda stirring: tiny("tiny", data__stirring=stirring))
@@ -200,7 +200,7 @@ def test_new_solver(capsys):
 @in_chromium
 def test_screenshots(tmp_path):
     grid = Grid.regular("16x8")
-    written(tmp_path / "report.html", some_scores(grid, 2, 3), grid, some_fields(grid, 3))
+    written(tmp_path / "report.html", random_scores(grid, 2, 3), grid, random_fields(grid, 3))
     example("screenshots").main(tmp_path / "report.html", tmp_path)
     for name, least in (("scores.png", 600), ("report.png", 1000)):
         with Image.open(tmp_path / name) as picture:
@@ -221,7 +221,7 @@ def test_someone_elses_forecast(quick, tmp_path, capsys):
     assert [row["crps_fair: theirs"] for row in rows] == pytest.approx(list(ours), rel=1e-5)
 
 
-def test_what_bounds_a_rollout(tmp_path):
+def test_the_example_names_what_limits_a_rollout(tmp_path):
     (tmp_path / "tiny.yaml").write_text("name: tiny\ndata: {grid: 16x8}\ngenerator: {widths: [8, 8]}\n")
     ratios = example("what_bounds_a_rollout").main(str(tmp_path / "tiny.yaml"), 1)
     assert ratios["as it is"] == 1

@@ -1,4 +1,4 @@
-"""Forecasts under the names and in the shapes that other tools give them: the same wind for all, or one line that says what is wrong."""
+"""Forecasts with the names and shapes of other tools: all give the same wind, or one line names the fault."""
 
 from __future__ import annotations
 
@@ -91,21 +91,21 @@ ONE_START = {
 }
 
 
-def written(store: xr.Dataset, place: Path) -> str:
-    store.to_netcdf(place / "model.nc")
-    return str(place / "model.nc")
+def written(store: xr.Dataset, directory: Path) -> str:
+    store.to_netcdf(directory / "model.nc")
+    return str(directory / "model.nc")
 
 
 @pytest.mark.parametrize(("layouts", "layout"), [*(("all", name) for name in LAYOUTS), *(("one", name) for name in ONE_START)])
 def test_other_layouts_hold_the_same_forecast(layouts, layout, tmp_path):
     starts = STARTS if layouts == "all" else STARTS[:1]
     change = (LAYOUTS if layouts == "all" else ONE_START)[layout]
-    found = open_forecast(written(change(plain()), tmp_path))
-    np.testing.assert_array_equal(found.times, starts)
-    np.testing.assert_array_equal(found.leads, LEADS)
+    forecast = open_forecast(written(change(plain()), tmp_path))
+    np.testing.assert_array_equal(forecast.times, starts)
+    np.testing.assert_array_equal(forecast.leads, LEADS)
     for row in range(starts.size):
         expected = np.stack([plain()[name].values[row] for name in VARIABLES], axis=-3)
-        np.testing.assert_array_equal(found.read(row), expected)
+        np.testing.assert_array_equal(forecast.read(row), expected)
 
 
 REFUSED = {
@@ -123,7 +123,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_is_no_clear_forecast_is_refused_in_one_line(message, tmp_path):
+def test_unclear_forecasts_are_refused_in_one_line(message, tmp_path):
     with pytest.raises(UserError) as refused:
         open_forecast(written(REFUSED[message](plain()), tmp_path))
     assert message in str(refused.value)

@@ -13,19 +13,19 @@ from wsdcast.verification.kernels import fair_crps, ranked
 
 
 @pytest.mark.parametrize(("mean", "std", "truth"), [(0.0, 1.0, 0.0), (1.0, 2.0, -3.0), (-4.0, 0.5, 2.0), (10.0, 0.1, 10.05)])
-def test_it_is_the_integral_of_squared_differences_of_distributions(mean, std, truth):
+def test_the_gaussian_crps_is_the_integral_of_its_definition(mean, std, truth):
     below, _ = quad(lambda x: norm.cdf(x, mean, std) ** 2, min(mean, truth) - 12 * std, truth, points=[mean], epsabs=1e-12)
     above, _ = quad(lambda x: norm.sf(x, mean, std) ** 2, truth, max(mean, truth) + 12 * std, points=[mean], epsabs=1e-12)
     assert gaussian_crps(np.array(mean), np.array(std), np.array(truth)) == pytest.approx(below + above, rel=1e-8)
 
 
-def test_it_is_that_of_scoringrules():
+def test_the_gaussian_crps_is_that_of_scoringrules():
     random = np.random.default_rng(0)
     mean, std, truth = random.normal(0, 5, (4, 7)), random.uniform(0.1, 3, (4, 7)), random.normal(0, 5, (4, 7))
     np.testing.assert_allclose(gaussian_crps(mean, std, truth), scoringrules.crps_normal(truth, mean, std), rtol=1e-10)
 
 
-def test_it_is_that_of_a_large_sample():
+def test_the_gaussian_crps_is_the_limit_for_large_ensembles():
     random = np.random.default_rng(0)
     mean, std, truth = random.normal(0, 2, 30), random.uniform(0.5, 2, 30), random.normal(0, 2, 30)
     sample = mean + std * random.standard_normal((10_000, 30))

@@ -196,7 +196,7 @@ def test_a_graph_is_recorded_once_for_each_shape(fake_cuda):
     assert calls == [3] * 4 + [2] * 4  # three calls to warm up and one that is recorded
 
 
-def test_deterministic_sets_what_it_needs_and_leaves_the_flags(monkeypatch):
+def test_deterministic_runs_set_the_flags_of_torch_and_restore_them(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
     cudnn = torch.backends.cudnn

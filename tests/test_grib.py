@@ -1,4 +1,4 @@
-"""GRIB: every value stands where its message says, whatever the grid and the order of its points."""
+"""GRIB files: every value lies at the point that its message says, for any grid and any order of the points."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ MODES = [mode for mode in itertools.product((1, 2), (0, 1), (0, 1), (0, 1), (0, 
 
 @pytest.mark.parametrize("kind", ["regular", "shifted", "gaussian", "from -180"])
 @pytest.mark.parametrize(("edition", "westward", "northward", "columns_first", "alternate"), MODES)
-def test_every_scanning_mode(tmp_path, edition, westward, northward, columns_first, alternate, kind):
+def test_every_scanning_mode_gives_the_same_field(tmp_path, edition, westward, northward, columns_first, alternate, kind):
     latitude, longitude = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
     keys: dict[str, Any] = {}
     if kind == "shifted":
@@ -91,7 +91,7 @@ def test_every_scanning_mode(tmp_path, edition, westward, northward, columns_fir
     np.testing.assert_allclose(values, wind(grid.latitude[:, None], grid.longitude[None, :]), atol=2e-3)
 
 
-def test_a_last_longitude_that_does_not_fit_the_step_is_not_believed(tmp_path):
+def test_a_last_longitude_that_does_not_fit_the_step_is_ignored(tmp_path):
     """As NCEP's final analyses have it: the points go round the globe, the header ends them a step too early."""
     axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
     content = message(scanned(axes, 0, 0), 1, longitudeOfLastGridPointInDegrees=-45)
@@ -127,7 +127,7 @@ def test_one_component_that_lacks_a_time_is_named(tmp_path):
     assert "only one of u and v is there at 2020-01-01T12:00" in problems(tmp_path / "wind")
 
 
-def test_editions_mixed_in_one_file(tmp_path):
+def test_both_editions_in_one_file_are_read(tmp_path):
     (tmp_path / "wind").write_bytes(b"".join(series([0, 6], edition=1) + series([12, 18], edition=2)))
     assert not problems(tmp_path / "wind")
     u = wind_of(open_dataset(str(tmp_path / "wind"))).u
@@ -145,7 +145,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path, edition):
         assert problems(tmp_path / "wind"), cut
 
 
-def test_fields_that_share_a_message(tmp_path):
+def test_fields_that_share_a_message_are_read(tmp_path):
     """U and V as two fields of one GRIB 2 message, as NCEP writes them."""
     field = np.arange(COLUMNS * ROWS) / 10.0
     handles = []
@@ -159,33 +159,33 @@ def test_fields_that_share_a_message(tmp_path):
     with (tmp_path / "wind").open("wb") as file:
         eccodes.codes_grib_multi_write(multi, file)
     eccodes.codes_grib_multi_release(multi)
-    found = wind_of(open_dataset(str(tmp_path / "wind")))
-    np.testing.assert_allclose(values_of(found.u, np.array([0])).ravel(), field, atol=1e-4)
-    np.testing.assert_allclose(values_of(found.v, np.array([0])).ravel(), -field, atol=1e-4)
+    dataset = wind_of(open_dataset(str(tmp_path / "wind")))
+    np.testing.assert_allclose(values_of(dataset.u, np.array([0])).ravel(), field, atol=1e-4)
+    np.testing.assert_allclose(values_of(dataset.v, np.array([0])).ravel(), -field, atol=1e-4)
 
 
 def test_points_without_a_value_are_missing(tmp_path):
     values = np.arange(COLUMNS * ROWS, dtype=float)
     values[3] = -999
     (tmp_path / "wind").write_bytes(message(values, bitmapPresent=1, missingValue=-999))
-    _, found = read(tmp_path / "wind")
-    assert np.isnan(found.ravel()[3])
-    assert np.isfinite(np.delete(found.ravel(), 3)).all()
+    _, result = read(tmp_path / "wind")
+    assert np.isnan(result.ravel()[3])
+    assert np.isfinite(np.delete(result.ravel(), 3)).all()
 
 
-def test_a_constant_field(tmp_path):
+def test_a_constant_field_is_read(tmp_path):
     (tmp_path / "wind").write_bytes(message(np.full(COLUMNS * ROWS, 2.5)))
     assert (read(tmp_path / "wind")[1] == 2.5).all()
 
 
 @pytest.mark.parametrize("sample", ["reduced_gg_sfc", "polar_stereographic_sfc"])
-def test_other_grids_are_one_line(tmp_path, sample):
+def test_other_grids_are_refused(tmp_path, sample):
     (tmp_path / "wind").write_bytes(message(None, 2, sample))
     with pytest.raises(UserError, match="wind: its 10 m wind is on no regular grid"):
         open_dataset(str(tmp_path / "wind"))
 
 
-def test_two_grids_are_one_line(tmp_path):
+def test_two_grids_in_one_source_are_refused(tmp_path):
     shifted = {"longitudeOfFirstGridPointInDegrees": 22.5, "longitudeOfLastGridPointInDegrees": 337.5}
     other = message(np.zeros(COLUMNS * ROWS), dataTime=600, **shifted)
     (tmp_path / "wind").write_bytes(message(np.zeros(COLUMNS * ROWS)) + other)
@@ -193,7 +193,7 @@ def test_two_grids_are_one_line(tmp_path):
         open_dataset(str(tmp_path / "wind"))
 
 
-def test_an_order_of_points_that_changes_within_a_file(tmp_path):
+def test_the_order_of_points_may_change_within_a_file(tmp_path):
     axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
     upward = message(
         scanned((axes[0][::-1], axes[1]), 0, 0),
@@ -218,24 +218,24 @@ def test_an_ensemble_is_a_table_and_a_message_that_is_missing_is_nan(tmp_path):
         content.append(eccodes.codes_get_message(handle))
         eccodes.codes_release(handle)
     (tmp_path / "wind").write_bytes(b"".join(content[:-1]))
-    found = open_dataset(str(tmp_path / "wind"))
-    assert dict(found.u10.sizes) == {"number": 3, "step": 2, "latitude": ROWS, "longitude": COLUMNS}
-    np.testing.assert_allclose(found.u10[:, :, 0, 0], [[6, 12], [106, 112], [206, 212]], atol=1e-3)
-    np.testing.assert_allclose(found.u10[1, :, 2, 3:6], [[125, 126, 127], [131, 132, 133]], atol=1e-3)
-    assert np.isnan(found.v10[2, 1]).all()
-    assert np.isfinite(found.v10[:2]).all()
+    dataset = open_dataset(str(tmp_path / "wind"))
+    assert dict(dataset.u10.sizes) == {"number": 3, "step": 2, "latitude": ROWS, "longitude": COLUMNS}
+    np.testing.assert_allclose(dataset.u10[:, :, 0, 0], [[6, 12], [106, 112], [206, 212]], atol=1e-3)
+    np.testing.assert_allclose(dataset.u10[1, :, 2, 3:6], [[125, 126, 127], [131, 132, 133]], atol=1e-3)
+    assert np.isnan(dataset.v10[2, 1]).all()
+    assert np.isfinite(dataset.v10[:2]).all()
     (tmp_path / "wind").write_bytes(b"".join([*content, content[0]]))
     with pytest.raises(UserError, match="has 6 h of member 0 twice"):
         open_dataset(str(tmp_path / "wind"))
 
 
-def test_means_over_an_interval_say_so(tmp_path):
+def test_means_over_an_interval_are_noted(tmp_path):
     (tmp_path / "wind").write_bytes(message(edition=1, stepType="avg", stepRange="0-6"))
     assert open_dataset(str(tmp_path / "wind")).u10.attrs["cell_methods"] == "time: mean"
 
 
-def test_files_without_a_suffix_in_a_directory(tmp_path):
-    """As GFS names them: files are known by their first bytes, an index beside them is none."""
+def test_grib_files_without_a_suffix_are_recognised(tmp_path):
+    """GFS names its files without a suffix. GRIB is recognised by its first bytes, so index files are left out."""
     directory = tmp_path / "gfs"
     directory.mkdir()
     for hour in (0, 6, 12):
@@ -247,7 +247,7 @@ def test_files_without_a_suffix_in_a_directory(tmp_path):
 
 
 def test_prepare_from_a_file_that_scans_westward(tmp_path):
-    """The whole way: what is prepared is the wind of the message's points."""
+    """The prepared store holds the wind at the points of the messages."""
     axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)[::-1]
     keys = {"iScansNegatively": 1, "longitudeOfFirstGridPointInDegrees": 315, "longitudeOfLastGridPointInDegrees": 0}
     content = [

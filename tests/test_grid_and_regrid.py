@@ -1,3 +1,5 @@
+"""Grids with their area weights, and regridding between them."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -18,7 +20,7 @@ def grid_of(name: str) -> Grid:
     return Grid(np.rad2deg(np.arcsin(-np.polynomial.legendre.leggauss(14)[0])), 360 / 28 * (np.arange(28) + 0.3))
 
 
-def test_weatherbench_grids():
+def test_grids_of_weatherbench_have_their_coordinates():
     with_poles = Grid.regular("240x121")
     assert with_poles.latitude[[0, 1, -1]].tolist() == [90, 88.5, -90]
     assert with_poles.longitude[[0, -1]].tolist() == [0, 358.5]
@@ -99,7 +101,7 @@ def test_keeps_the_global_mean_and_constants(source, target):
     np.testing.assert_allclose(regrid(np.full(source.shape, 3.0), source, target), 3.0, rtol=1e-14)
 
 
-def test_onto_itself_changes_nothing():
+def test_regridding_to_the_same_grid_changes_nothing():
     grid = Grid.regular("24x13")
     field = np.random.default_rng(0).standard_normal(grid.shape)
     np.testing.assert_allclose(regrid(field, grid, grid), field, rtol=1e-12)
@@ -113,7 +115,7 @@ def test_turning_the_globe_turns_the_result():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_missing_value_spreads_to_the_cells_it_touches_and_no_further(bad):
+def test_a_missing_value_spreads_only_to_the_cells_that_it_overlaps(bad):
     source, target = Grid.regular("24x12"), Grid.regular("12x6")
     field = np.ones(source.shape)
     field[3, 7] = bad
@@ -140,7 +142,7 @@ def test_bilinear_and_nearest_agree_with_scipy(source, target, method):
     wide = np.pad(np.tile(field, 3), ((1, 1), (0, 0)), mode="edge")
     rows = np.concatenate([[-91.0], -source.latitude, [91.0]])
     columns = np.concatenate([source.longitude - 360, source.longitude, source.longitude + 360])
-    # Where a target lies halfway, either neighbour is right; a nudge makes scipy take the one that is taken here.
+    # Halfway between two neighbours both are right. A small shift makes scipy take the same one as this package.
     points = np.meshgrid(-target.latitude - 1e-9, target.longitude - 1e-9, indexing="ij")
     expected = RegularGridInterpolator((rows, columns), wide, method={"bilinear": "linear"}.get(method, method))(tuple(points))
     np.testing.assert_allclose(regrid(field, source, target, method), expected, atol=1e-7)
@@ -153,11 +155,11 @@ def test_bilinear_does_not_need_values_of_weight_zero():
     np.testing.assert_array_equal(regrid(field, source, target, "bilinear"), field[::2, ::2])
 
 
-def test_a_quarter_degree_to_one_and_a_half():
+def test_regridding_from_a_quarter_degree_to_one_and_a_half():
     """At the sizes of ERA5: both matrices are as sparse as they can be, single precision is kept, the pole row is a mean of its cap."""
     source, target = Grid.regular("1440x721"), Grid.regular("240x121")
     rows, columns = matrices(source, target, "conservative", "<f4")
-    assert rows.nnz == 121 * 7 - 6  # seven rows meet an inner cell; four a cap, of which the pole row is one
+    assert rows.nnz == 121 * 7 - 6  # an inner cell overlaps seven rows, a polar cap four with the row at the pole
     assert columns.nnz == 240 * 7
     field = np.random.default_rng(0).standard_normal(source.shape).astype(np.float32)
     out = regrid(field, source, target)
@@ -183,7 +185,7 @@ def test_grids_are_equal_by_their_coordinates():
 
 @pytest.mark.parametrize("name", ["240x121", "64x32"])
 def test_flow_across_a_pole_is_hardly_weaker(name):
-    """Seen from the meridians it is a cosine in u; cells of width w keep sin(w / 2) / (w / 2) of it."""
+    """Its u is a cosine of longitude. Cells of width w keep the share sin(w / 2) / (w / 2)."""
     source, target = Grid.regular("5760x181"), Grid.regular(name)
     across = np.broadcast_to(np.cos(np.deg2rad(source.longitude)), source.shape)
     width = 2 * np.pi / target.longitude.size

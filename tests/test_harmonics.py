@@ -1,3 +1,5 @@
+"""Spherical harmonics: transforms, gradients, and the rows at the poles."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,11 +25,11 @@ def coefficients(harmonics: SphericalHarmonics) -> np.ndarray:
     return (real + 1j * imaginary) * harmonics.triangle[:, :, None]
 
 
-def test_round_trip(harmonics, coefficients):
+def test_analysis_and_synthesis_are_inverse(harmonics, coefficients):
     np.testing.assert_allclose(harmonics.analysis(harmonics.synthesis(coefficients)), coefficients, atol=1e-12)
 
 
-def test_parseval(harmonics, coefficients):
+def test_coefficients_have_the_variance_of_the_field(harmonics, coefficients):
     field = harmonics.synthesis(coefficients)
     mean_square = (field**2).mean(axis=0).T @ harmonics.weights
     power = np.abs(coefficients) ** 2
@@ -57,22 +59,22 @@ def test_divergence_of_the_gradient_is_the_laplacian(harmonics, coefficients):
     np.testing.assert_allclose(harmonics.divergence(*harmonics.gradient(coefficients)), coefficients * laplacian[:, None], atol=1e-10)
 
 
-def test_pole_rows_of_a_vector_hold_wavenumber_one_alone(coefficients):
+def test_pole_rows_of_a_vector_have_only_wavenumber_one(coefficients):
     eastward, northward = SphericalHarmonics(TRUNCATION, np.array([90.0, 0.0, -90.0]), 48).gradient(coefficients)
     for field in (eastward, northward):
         power = np.abs(np.fft.rfft(field[:, [0, 2]], axis=0))
         assert power[1].min() > 1
         assert np.delete(power, 1, axis=0).max() < 1e-9
-    # At a pole the vector is one vector: what is northward at longitude 0 is eastward a quarter of a turn on.
+    # A pole has one wind vector: its northward part at longitude 0 is its eastward part at longitude 90.
     np.testing.assert_allclose(northward[:, 0], np.roll(eastward[:, 0], -12, axis=0), atol=1e-9)
 
 
 def test_few_longitudes_sample_the_field(harmonics, coefficients):
-    few = SphericalHarmonics(TRUNCATION, harmonics.latitudes, 24)
-    np.testing.assert_allclose(few.synthesis(coefficients), harmonics.synthesis(coefficients)[::2], atol=1e-11)
+    coarse = SphericalHarmonics(TRUNCATION, harmonics.latitudes, 24)
+    np.testing.assert_allclose(coarse.synthesis(coefficients), harmonics.synthesis(coefficients)[::2], atol=1e-11)
 
 
-def test_no_forward_transform_without_weights(coefficients):
+def test_an_analysis_without_weights_is_refused(coefficients):
     harmonics = SphericalHarmonics(TRUNCATION, np.array([10.0, -10.0]), 48)
     with pytest.raises(ValueError, match="no quadrature weights"):
         harmonics.analysis(harmonics.synthesis(coefficients))

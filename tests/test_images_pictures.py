@@ -1,4 +1,4 @@
-"""Pictures show the pixels they were given, and the page of a study every setting."""
+"""Pictures show exactly the given pixels, and the page of a study shows every setting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_data(images: np.ndarray) -> np.ndarray:
 
 
 def contexts(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Masked images and the mask, (..., channel + 1, height, width)."""
+    """Return the masked images and the mask, (..., channel + 1, height, width)."""
     mask = np.broadcast_to(mask, (*images.shape[:-3], 1, *mask.shape))
     return np.concatenate([as_data(images) * mask, mask], axis=-3)
 
@@ -59,13 +59,13 @@ def test_a_grid_of_samples_shows_the_given_pixels(random, mask):
     truth, samples, means = pixels(random, 2), pixels(random, 2, 3), pixels(random, 2)
     std = random.uniform(0.1, 1, (2, 3, SIZE, SIZE))
     figure = sample_grid(contexts(truth, mask), truth, as_data(means), std, samples)
-    found = drawn(figure)
-    assert len(found) == 2 * 7
-    for row, (context, mean, spread, *others, last) in enumerate((found[:7], found[7:])):
+    panels = drawn(figure)
+    assert len(panels) == 2 * 7
+    for row, (context, mean, spread, *shown_samples, last) in enumerate((panels[:7], panels[7:])):
         np.testing.assert_array_equal(context[mask == 1], truth[row][mask == 1])
         assert np.unique(context[mask == 0]).tolist() == [HIDDEN]
         np.testing.assert_array_equal(mean, means[row])
-        np.testing.assert_array_equal(others, samples[row])
+        np.testing.assert_array_equal(shown_samples, samples[row])
         np.testing.assert_array_equal(last, truth[row])
         grey = 255 * np.sqrt((std[row] ** 2).mean(axis=0)) / std.max()
         np.testing.assert_allclose(spread, np.repeat(grey[:, :, None], 3, axis=2), atol=0.51)
@@ -81,7 +81,7 @@ def test_a_grid_of_samples_shows_the_given_pixels(random, mask):
     ]
 
 
-def test_a_file_has_every_pixel_as_a_square_of_whole_pixels(random, mask):
+def test_each_pixel_is_drawn_as_a_square_of_whole_pixels(random, mask):
     truth, samples = pixels(random, 2), pixels(random, 2, 3)
     figure = sample_grid(contexts(truth, mask), truth, as_data(truth), np.ones((2, 3, SIZE, SIZE)), samples)
     canvas = FigureCanvasAgg(figure)
@@ -102,7 +102,7 @@ def test_no_figure_is_larger_than_a_screen(size, rows, samples):
     assert (figure.get_size_inches() * figure.dpi <= 2001).all()
 
 
-def test_contexts_that_show_no_pixel_exactly_are_drawn_as_they_are(random):
+def test_contexts_without_known_pixels_are_drawn_unchanged(random):
     images = torch.from_numpy(as_data(pixels(random, 1))).float()
     coarse = tasks.super_resolution(images, torch.Generator(), factor=4)[0].numpy()
     truth = pixels(random)
@@ -111,15 +111,15 @@ def test_contexts_that_show_no_pixel_exactly_are_drawn_as_they_are(random):
     assert np.unique(context).size > 10
 
 
-def test_grey_images(random):
+def test_grey_images_are_drawn_in_grey(random):
     grey = random.integers(0, 256, (1, SIZE, SIZE, 1), dtype=np.uint8)
-    found = drawn(sample_grid(contexts(grey, np.ones((SIZE, SIZE))), grey, as_data(grey), as_data(grey) + 2, grey[:, None]))
-    assert found[0].shape == (SIZE, SIZE, 3)
+    panels = drawn(sample_grid(contexts(grey, np.ones((SIZE, SIZE))), grey, as_data(grey), as_data(grey) + 2, grey[:, None]))
+    assert panels[0].shape == (SIZE, SIZE, 3)
     for number in (0, 1, 3, 4):
-        np.testing.assert_array_equal(found[number], np.repeat(grey[0], 3, axis=2))
+        np.testing.assert_array_equal(panels[number], np.repeat(grey[0], 3, axis=2))
 
 
-def test_the_process_in_both_spaces(random, mask):
+def test_the_sampling_process_is_drawn_in_both_spaces(random, mask):
     truth, states = pixels(random), pixels(random, 5)
     std = np.full((3, SIZE, SIZE), 0.25)
     normalised = np.broadcast_to(np.array([-6, -3, 0, 1, 3.0])[:, None, None, None], (5, 3, SIZE, SIZE))
@@ -139,37 +139,39 @@ def test_the_process_in_both_spaces(random, mask):
     assert "standard deviation,\nblack 0, white 0.25" in words(figure)
 
 
-def test_of_a_long_process_first_and_last_states_are_among_those_shown(random, mask):
+def test_a_long_process_is_drawn_at_evenly_spaced_states(random, mask):
     truth, states = pixels(random), pixels(random, 101)
     ones = np.ones((3, SIZE, SIZE))
     figure = sampling_process(contexts(truth, mask), truth, ones, ones, as_data(states), as_data(states), np.linspace(0, 1, 101))
     shown = drawn(figure)[5::2]
     np.testing.assert_array_equal(shown, states[:: 100 // (MOST_STATES - 1)])
+    np.testing.assert_array_equal(shown[0], states[0])
+    np.testing.assert_array_equal(shown[-1], states[-1])
 
 
-def test_the_same_noise_by_prior_and_evaluations(random, mask):
+def test_samples_of_the_same_noise_stand_in_the_row_of_their_prior(random, mask):
     truth = pixels(random, 2)
     samples = {"standard": {12: pixels(random, 2), 2: pixels(random, 2)}, "warm": {2: pixels(random, 2), 6: pixels(random, 2)}}
     figure = same_noise(contexts(truth, mask), truth, samples)
-    places = {(round(axis.get_position().x0, 3), round(axis.get_position().y0, 3)): axis.images[0].get_array() for axis in figure.axes}
-    columns = sorted({x for x, _ in places})[1:-1]
-    rows = sorted({y for x, y in places if x in columns}, reverse=True)
+    panels = {(round(axis.get_position().x0, 3), round(axis.get_position().y0, 3)): axis.images[0].get_array() for axis in figure.axes}
+    columns = sorted({x for x, _ in panels})[1:-1]
+    rows = sorted({y for x, y in panels if x in columns}, reverse=True)
     assert [text for text in words(figure) if re.search(r"\d", text)] == ["evaluations\n2", "6", "12"]
     assert [text.get_text() for text in figure.texts if text.get_rotation() == 90] == ["standard", "warm"] * 2
     assert len(rows) == 4
     for (block, prior), y in zip(product(range(2), samples), rows, strict=True):
         for nfe, x in zip((2, 6, 12), columns, strict=True):
             if nfe in samples[prior]:
-                np.testing.assert_array_equal(places[x, y], samples[prior][nfe][block])
+                np.testing.assert_array_equal(panels[x, y], samples[prior][nfe][block])
             else:
-                assert (x, y) not in places
+                assert (x, y) not in panels
 
 
 SCORES = ("classifier_distance", "crps", "psnr", "diversity", "power_deviation", "consistency", "spread_skill")
 
 
 def synthetic(shares=(0.01, 0.1, 0.5), nfe=(2, 4, 6, 12, 50), seeds=3) -> xr.Dataset:
-    """A study with made-up scores."""
+    """Return a study with made-up scores."""
     random = np.random.default_rng(0)
     solvers = (("midpoint", "uniform"), ("dpm3", "log-snr"))
     settings = [
@@ -251,7 +253,7 @@ def test_the_page_has_every_setting_once_with_its_intervals(study, tmp_path: Pat
     assert not re.search("<b>|<i>|<y>|<else>|Inception", page)
 
 
-def test_what_a_study_lacks_the_page_lacks(curves, tmp_path: Path):
+def test_the_page_leaves_out_what_the_study_lacks(curves, tmp_path: Path):
     one = curves.isel(setting=((curves["solver"] == "dpm3") & (curves["prior"] == "warm")).values)
     one = one.drop_vars([name for name in one.data_vars if str(name).split("_interval")[0].split("_by_seed")[0] in SCORES[2:]])
     one["fid"], one["fid_interval"], one["fid_by_seed"] = one["crps"], one["crps_interval"], one["crps_by_seed"]
@@ -266,9 +268,9 @@ def test_what_a_study_lacks_the_page_lacks(curves, tmp_path: Path):
     assert "visible pixels" not in page
 
 
-def test_scores_that_are_not_known_or_below_zero_are_no_error(tmp_path: Path):
+def test_missing_and_negative_scores_are_shown(tmp_path: Path):
     study = synthetic(shares=(0.1,), nfe=(6,), seeds=1)
-    study["classifier_distance"][0] = -0.1  # a distance of few samples, less its bias
+    study["classifier_distance"][0] = -0.1  # a distance of few samples can be negative once its bias is subtracted
     for name in ("diversity", "diversity_interval", "power_deviation", "power_deviation_interval"):
         study[name] = study[name] * np.nan
     write_image_study_page(tmp_path / "study.html", study, "small", "", {})
@@ -276,19 +278,19 @@ def test_scores_that_are_not_known_or_below_zero_are_no_error(tmp_path: Path):
 
 
 def test_a_setting_that_diverged_is_marked(curves, tmp_path: Path):
-    """Also where all settings of a prior did, which then has no line."""
-    away = ((curves["prior"] == "warm") | (curves["solver"] == "dpm3")).values
+    """Here all settings of one prior diverged, so it has no line."""
+    diverged = ((curves["prior"] == "warm") | (curves["solver"] == "dpm3")).values
     study = curves.copy(deep=True)
     for name in study.data_vars:
         if str(name).startswith(SCORES):
-            study[name] = study[name].where(xr.DataArray(~away, dims="setting"))
-    study["best"] = study["best"] & ~away
-    study["diverged"], study["diverged_validation"] = ("setting", 0.015 * away), ("setting", 0.5 * away)
+            study[name] = study[name].where(xr.DataArray(~diverged, dims="setting"))
+    study["best"] = study["best"] & ~diverged
+    study["diverged"], study["diverged_validation"] = ("setting", 0.015 * diverged), ("setting", 0.5 * diverged)
     write_image_study_page(tmp_path / "study.html", study, "small", "", {"standard": 2})
     rows = [row for row in rows_of((tmp_path / "study.html").read_text()) if row[0] == "curve"]
-    expected = ["50 % of samples at validation, 1.5 % of samples" if gone else "" for gone in away]
+    expected = ["50 % of samples at validation, 1.5 % of samples" if is_diverged else "" for is_diverged in diverged]
     assert [row[-1] for row in rows] == expected
-    assert [row[8:-1] == [""] * (len(SCORES) + 1) for row in rows] == away.tolist()
+    assert [row[8:-1] == [""] * (len(SCORES) + 1) for row in rows] == diverged.tolist()
 
 
 def test_a_score_without_an_interval_has_no_bracket(tmp_path: Path):
@@ -303,7 +305,7 @@ def test_a_score_without_an_interval_has_no_bracket(tmp_path: Path):
     assert not any("nan" in cell for row in rows for cell in row)
 
 
-def test_lines_of_the_figures_are_the_scores(study, curves):
+def test_the_figures_show_the_scores(study, curves):
     axis = by_evaluations(curves, ["classifier_distance", "crps"]).axes[0]
     lines = {line.get_label(): line for line in axis.lines}
     best = curves.isel(setting=((curves["prior"] == "warm") & curves["best"]).values).sortby("cost")

@@ -1,4 +1,4 @@
-"""The prepared file of images."""
+"""Prepared images: what is stored, how it is split, and which files are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsdcast.images.data.store import open_images, prepare_images
 from wsdcast.runs.errors import UserError
 
 
-def test_round_trip(tmp_path):
+def test_prepared_images_have_their_labels_and_splits(tmp_path):
     images, labels = noise(100, 4, 6, 3), np.arange(100)
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     facts = prepare_images(tmp_path / "out", tmp_path / "a.npz", validation_share=0.2, test_share=0.25)
@@ -32,7 +32,7 @@ def test_round_trip(tmp_path):
     assert isinstance(prepared.images, np.memmap)
     assert prepared.shape == (3, 4, 6)
     assert prepared.parts == {"train": slice(0, 60), "validation": slice(60, 75), "test": slice(75, 100)}
-    np.testing.assert_array_equal(images[prepared.labels], prepared.images)  # all of them, each with its own label
+    np.testing.assert_array_equal(images[prepared.labels], prepared.images)  # every image has its own label
     assert sorted(prepared.labels) == labels.tolist()
     batch = prepared.batch(torch.tensor([7, 3]))
     assert batch.dtype == torch.float32
@@ -40,7 +40,7 @@ def test_round_trip(tmp_path):
     assert prepared.batch(torch.arange(100)).aminmax() == (-1, 1)
 
 
-def test_parts_do_not_depend_on_names_or_order(tmp_path):
+def test_the_splits_do_not_depend_on_names_or_order(tmp_path):
     images = noise(50, 8, 8, 1)
     folder = folder_of(tmp_path / "a", images[..., 0])
     archive = tar_of(tmp_path / "b.tar", {f"x/{number}.png": encoded(images[number, ..., 0]) for number in range(49, -1, -1)})
@@ -54,7 +54,7 @@ def test_parts_do_not_depend_on_names_or_order(tmp_path):
     assert open_images(tmp_path / "a.out").labels is None
 
 
-def test_files_sorted_by_kind_are_in_every_part(tmp_path):
+def test_files_sorted_by_class_are_spread_over_the_splits(tmp_path):
     np.savez(tmp_path / "a.npz", images=noise(1000, 2, 2, 3), labels=np.repeat([0, 1], 500))
     prepare_images(tmp_path / "out", tmp_path / "a.npz")
     prepared = open_images(tmp_path / "out")
@@ -71,11 +71,11 @@ def test_a_second_source_is_for_testing_and_repeated_images_are_counted(tmp_path
     held_out, training = (as_set(prepared.images[prepared.parts[part]]) for part in ("test", "train"))
     assert held_out == as_set(images[30:]) | as_set(images[:12])
     assert facts["held-out images that are also in the training split"] == len(held_out & training) > 0
-    assert facts["kinds"] == "not known"  # of those for testing
+    assert facts["kinds"] == "not known"  # the test images have no labels
     assert facts["images"] == "27 for training, 3 for validation, 22 for testing"
 
 
-def test_images_for_testing_of_another_shape(tmp_path):
+def test_test_images_of_another_shape_are_refused(tmp_path):
     np.savez(tmp_path / "train.npz", images=noise(30, 4, 4, 3))
     np.savez(tmp_path / "test.npz", images=noise(6, 5, 4, 3))
     with pytest.raises(UserError, match="6 of 36 images cannot be used: image 0: 4x5 pixels, the training images are 4x4"):
@@ -104,12 +104,12 @@ def test_made_images_are_prepared(tmp_path):
         ({"crop": 33}, "made: 32x32 pixels, smaller than the crop of 33"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, options, reason):
+def test_impossible_options_are_refused(tmp_path, options, reason):
     with pytest.raises(UserError, match=reason):
         prepare_images(tmp_path / "out", "made", **({"count": 10} | options))
 
 
-def test_no_room(tmp_path, monkeypatch):
+def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(UserError, match=r"needs .* on disk, but only .* are free"):
         prepare_images(tmp_path / "out", "made", count=10)
@@ -123,14 +123,14 @@ def test_damaged_or_foreign_files_are_not_opened(tmp_path):
     prepare_images(path, "made", count=10)
     content = {file.name: file.read_bytes() for file in path.iterdir()}
     about = json.loads(content["about.json"])
-    other, objects = io.BytesIO(), io.BytesIO()
-    np.save(other, np.zeros(10))
+    foreign, objects = io.BytesIO(), io.BytesIO()
+    np.save(foreign, np.zeros(10))
     np.save(objects, np.array([{}] * 10), allow_pickle=True)
     for name, damaged in [
         ("images.npy", content["images.npy"][:-1]),
         ("images.npy", b""),
-        ("images.npy", other.getvalue()),
-        ("labels.npy", other.getvalue()),
+        ("images.npy", foreign.getvalue()),
+        ("labels.npy", foreign.getvalue()),
         ("labels.npy", objects.getvalue()),
         ("about.json", b"{}"),
         ("about.json", b"[]"),
@@ -145,7 +145,7 @@ def test_damaged_or_foreign_files_are_not_opened(tmp_path):
     assert len(open_images(path).images) == 10
 
 
-def test_a_source_is_never_in_memory(tmp_path):
+def test_at_most_three_images_are_in_memory(tmp_path):
     alive = most = 0
 
     class Counted(np.ndarray):
@@ -166,7 +166,7 @@ def test_a_source_is_never_in_memory(tmp_path):
 
 
 @needs_cifar10
-def test_real_photographs(tmp_path):
+def test_photographs_are_stored_with_their_labels(tmp_path):
     with np.load(CIFAR10 / "train_18k.npz") as arrays:
         training = {image.tobytes(): label for image, label in zip(arrays["images"], arrays["labels"], strict=True)}
     with np.load(CIFAR10 / "test_5k.npz") as arrays:
@@ -176,7 +176,7 @@ def test_real_photographs(tmp_path):
     assert facts["images"] == "16200 for training, 1800 for validation, 5000 for testing"
     assert facts["kinds"] == 10
     assert as_set(prepared.images[prepared.parts["test"]]) == testing
-    rest = slice(0, 18000)
-    found = {image.tobytes(): label for image, label in zip(prepared.images[rest], prepared.labels[rest], strict=True)}
-    assert found == training
+    first = slice(0, 18000)  # training and validation images
+    stored = {image.tobytes(): label for image, label in zip(prepared.images[first], prepared.labels[first], strict=True)}
+    assert stored == training
     assert (np.bincount(prepared.labels[prepared.parts["validation"]]) > 130).all()

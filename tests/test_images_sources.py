@@ -1,4 +1,4 @@
-"""Where images come from: npz, folders, archives, CIFAR-10, made on the spot."""
+"""Sources of images: npz files, folders, archives, CIFAR-10, and synthetic images."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from wsdcast.runs.errors import UserError
 def test_an_npz_is_read_in_pieces_with_its_labels(tmp_path, channels, save):
     images, labels = noise(600, 4, 5, channels), np.arange(600) % 7
     save(tmp_path / "a.npz", images=images, labels=labels[:, None], other=np.zeros((2, 2, 2, 2)))
-    entries, found = read(tmp_path / "a.npz")
-    np.testing.assert_array_equal(np.stack(found), images)
+    entries, result = read(tmp_path / "a.npz")
+    np.testing.assert_array_equal(np.stack(result), images)
     assert [entry.label for entry in entries] == labels.tolist()
 
 
-def test_the_only_array_with_four_axes_is_the_images(tmp_path):
+def test_the_only_array_with_four_axes_holds_the_images(tmp_path):
     images = noise(3, 4, 4, 3)
     np.savez(tmp_path / "a.npz", arr_0=images, arr_1=np.zeros(3))
-    entries, found = read(tmp_path / "a.npz")
-    np.testing.assert_array_equal(np.stack(found), images)
+    entries, result = read(tmp_path / "a.npz")
+    np.testing.assert_array_equal(np.stack(result), images)
     assert entries[0].label is None
 
 
@@ -45,8 +45,8 @@ def test_arrays_of_an_npz_need_no_suffix(tmp_path):
         content = io.BytesIO()
         np.save(content, array)
         members[name] = content.getvalue()
-    entries, found = read(zip_of(tmp_path / "a.npz", members))
-    np.testing.assert_array_equal(np.stack(found), images)
+    entries, result = read(zip_of(tmp_path / "a.npz", members))
+    np.testing.assert_array_equal(np.stack(result), images)
     assert [entry.label for entry in entries] == labels.tolist()
 
 
@@ -54,16 +54,16 @@ def test_folder_zip_and_tar_give_the_same_images(tmp_path):
     images = noise(6, 8, 8, 3)
     folder = folder_of(tmp_path / "folder" / "below", images).parent
     (folder / "README.txt").write_text("not an image")
-    (folder / "._000.png").write_text("what systems leave there")
+    (folder / "._000.png").write_text("macOS writes such files")
     members = {f"below/{number:03}.png": encoded(image) for number, image in enumerate(images)} | {"__MACOSX/0.png": b"", "a.txt": b""}
     shuffled = dict(reversed(members.items()))
     for path in (folder, zip_of(tmp_path / "a.zip", shuffled), tar_of(tmp_path / "a.tar", members), tar_of(tmp_path / "a.tar.gz", members)):
-        entries, found = read(path)
-        np.testing.assert_array_equal(np.stack(found), images)
+        entries, result = read(path)
+        np.testing.assert_array_equal(np.stack(result), images)
         assert [entry.name for entry in entries] == [f"below/{number:03}.png" for number in range(6)]
 
 
-def test_a_tar_of_any_length_is_forgotten_as_it_is_read(tmp_path, monkeypatch):
+def test_members_of_a_tar_are_not_kept_in_memory(tmp_path, monkeypatch):
     kept = []
     following = tarfile.TarFile.next
     monkeypatch.setattr(tarfile.TarFile, "next", lambda archive: (kept.append(len(archive.members)), following(archive))[1])
@@ -78,30 +78,30 @@ def test_images_are_opened_one_at_a_time(tmp_path, kind, monkeypatch):
     members = {f"{number}.png": encoded(image) for number, image in enumerate(noise(40, 4, 4, 3))}
     folder = folder_of(tmp_path / "folder", noise(40, 4, 4, 3))
     path = {"folder": folder, "zip": zip_of(tmp_path / "a.zip", members), "tar.gz": tar_of(tmp_path / "a.tar.gz", members)}[kind]
-    source, seen = open_source(path, 0), []
+    source, opened = open_source(path, 0), []
     opening = Image.open
-    monkeypatch.setattr(decoding.Image, "open", lambda *args, **options: (seen.append(1), opening(*args, **options))[1])
+    monkeypatch.setattr(decoding.Image, "open", lambda *args, **options: (opened.append(1), opening(*args, **options))[1])
     images = decoded(source, None, None, (4, 4, 3), "most are")
-    assert not seen
+    assert not opened
     next(images)
-    assert len(seen) == 1
+    assert len(opened) == 1
     images.close()
 
 
 def test_crop_and_size_are_those_of_pillow(tmp_path):
-    # As the field does with CelebA: of 178x218 pixels the 140x140 at (19, 39), then 64x64.
+    # The usual crop of CelebA: the 140x140 pixels at (19, 39) of 178x218, then resized to 64x64.
     image = noise(1, 218, 178, 3)[0]
     folder = folder_of(tmp_path / "a", image[None])
     whole = Image.fromarray(image)
-    (found,) = read(folder, crop=140, size=64)[1]
-    np.testing.assert_array_equal(found, np.asarray(whole.crop((19, 39, 159, 179)).resize((64, 64), Image.Resampling.BILINEAR)))
+    (result,) = read(folder, crop=140, size=64)[1]
+    np.testing.assert_array_equal(result, np.asarray(whole.crop((19, 39, 159, 179)).resize((64, 64), Image.Resampling.BILINEAR)))
     np.testing.assert_array_equal(read(folder, crop=140)[1][0], image[39:179, 19:159])
     square = whole.crop((0, 20, 178, 198))
     np.testing.assert_array_equal(read(folder, size=89)[1][0], np.asarray(square.resize((89, 89), Image.Resampling.BILINEAR)))
     np.testing.assert_array_equal(read(folder)[1][0], image)
 
 
-def test_palettes_and_other_formats(tmp_path):
+def test_palettes_and_other_formats_are_read(tmp_path):
     images = noise(1, 16, 16, 3)
     folder = folder_of(tmp_path / "a", images)
     plain = Image.fromarray(images[0])
@@ -110,14 +110,14 @@ def test_palettes_and_other_formats(tmp_path):
     (folder / "c.BMP").write_bytes(encoded(plain, "BMP"))
     (folder / "d.tif").write_bytes(encoded(plain, "TIFF", compression="tiff_lzw"))
     (folder / "e.webp").write_bytes(encoded(plain, "WEBP", lossless=True))
-    found = read(folder)[1]
+    result = read(folder)[1]
     for number in (0, 2, 3, 4):
-        np.testing.assert_array_equal(found[number], images[0])
-    np.testing.assert_array_equal(found[1], np.asarray(palette.convert("RGB")))
+        np.testing.assert_array_equal(result[number], images[0])
+    np.testing.assert_array_equal(result[1], np.asarray(palette.convert("RGB")))
 
 
 @pytest.mark.parametrize("kind", ["folder", "parent", "tar.gz", "zip"])
-def test_cifar_records(tmp_path, kind):
+def test_cifar_records_are_read_with_their_labels_and_split(tmp_path, kind):
     members, truth = cifar_members()
     path = tmp_path / f"a.{kind}"
     if kind in ("folder", "parent"):
@@ -132,8 +132,8 @@ def test_cifar_records(tmp_path, kind):
     assert facts["images"] == "18 for training, 2 for validation, 4 for testing"
     assert facts["kinds"] == 9
     expected = {image.tobytes(): label for images, labels in truth.values() for image, label in zip(images, labels, strict=True)}
-    found = {image.tobytes(): label for image, label in zip(prepared.images, prepared.labels, strict=True)}
-    assert found == expected
+    stored = {image.tobytes(): label for image, label in zip(prepared.images, prepared.labels, strict=True)}
+    assert stored == expected
     assert as_set(prepared.images[prepared.parts["test"]]) == as_set(truth[cifar.TEST][0])
 
 
@@ -146,7 +146,7 @@ def test_cifar_records(tmp_path, kind):
         (lambda members, name: members.pop(name), "a.tar.gz: CIFAR-10 without data_batch_3.bin"),
     ],
 )
-def test_damaged_cifar(tmp_path, change, reason):
+def test_damaged_cifar_files_are_refused(tmp_path, change, reason):
     members = cifar_members()[0]
     change(members, "cifar-10-batches-bin/data_batch_3.bin")
     with pytest.raises(UserError, match=reason):
@@ -177,7 +177,7 @@ def test_cifar_is_downloaded_once_and_checked(tmp_path, monkeypatch):
     assert len(open_images(tmp_path / "second").images) == 24
 
 
-def test_no_network(tmp_path, monkeypatch):
+def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         monkeypatch.setattr(cifar, "URL", f"http://127.0.0.1:{closed.getsockname()[1]}/cifar-10-binary.tar.gz")
@@ -187,7 +187,7 @@ def test_no_network(tmp_path, monkeypatch):
 
 
 def radial_exponent(images: np.ndarray) -> float:
-    """Exponent of the mean power spectrum of lightness between wavenumbers 2 and 10, by a Hann window against the edges."""
+    """Return the exponent of the mean power spectrum of lightness between wavenumbers 2 and 10. A Hann window suppresses the edges."""
     lightness = images.astype(float).mean(-1)
     side = lightness.shape[-1]
     window = np.hanning(side)
@@ -203,7 +203,7 @@ def made() -> tuple[np.ndarray, np.ndarray]:
     return made_images(400, seed=0)
 
 
-def test_made_images_follow_their_seed_and_not_their_number(made):
+def test_made_images_depend_on_the_seed_and_not_on_their_number(made):
     images, labels = made
     assert images.dtype == np.uint8
     assert images.shape == (400, 32, 32, 3)
@@ -217,7 +217,7 @@ def test_made_images_follow_their_seed_and_not_their_number(made):
 
 
 def test_made_images_have_the_spectrum_of_natural_ones(made):
-    # 1/f^2 power is what is said of photographs; -2.7 is what small ones have (next test).
+    # Photographs are known for 1/f^2. Small ones have an exponent of about -2.7 (next test).
     assert radial_exponent(made[0]) == pytest.approx(-2.7, abs=0.15)
     assert radial_exponent(noise(400, 32, 32, 3)) == pytest.approx(0, abs=0.1)
 
@@ -233,10 +233,10 @@ def test_made_images_are_like_photographs(made):
     np.testing.assert_allclose(deviation[0], deviation[1], rtol=0.25)
 
 
-def test_light_comes_from_above(made):
+def test_made_images_are_lit_from_above(made):
     def difference(axis: int) -> float:
         steps = np.diff(made[0].astype(float), axis=axis)
-        return float(steps[np.abs(steps) < 15].mean())  # within a leaf
+        return float(steps[np.abs(steps) < 15].mean())  # only steps within a leaf
 
     assert difference(1) < -1  # darker from row to row
     assert abs(difference(2)) < 0.2

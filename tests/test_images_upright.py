@@ -1,4 +1,4 @@
-"""Images are read as every viewer shows them: turned upright, and opaque where nothing of them is transparent."""
+"""Images are read as viewers show them: turned upright, and without an alpha channel that is opaque everywhere."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ SHOWN = {
     7: lambda stored: stored.swapaxes(0, 1)[::-1, ::-1],
     8: lambda stored: stored.swapaxes(0, 1)[::-1],
 }
-"""What a viewer shows of stored pixels (row, column), by the tag Orientation: which edge of the picture the first row and column are
-(EXIF 2.3, section 4.6.4)."""
+"""From stored pixels (row, column) to those that a viewer shows, by the value of the tag Orientation (EXIF 2.3, section 4.6.4)."""
 
 
 def prepared(directory: Path, **options: object) -> np.ndarray:
@@ -39,8 +38,8 @@ def write(directory: Path, images: list[Image.Image], suffix: str, **options: ob
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "tif", "jpg"])
 @pytest.mark.parametrize("orientation", SHOWN)
-def test_every_orientation(tmp_path, orientation, suffix):
-    """Quarter turns exchange the sides too; a JPEG is not exact, so its corner alone is looked at."""
+def test_images_of_every_orientation_are_turned_upright(tmp_path, orientation, suffix):
+    """Quarter turns exchange the sides. A JPEG is not exact, so only the place of its red corner is compared."""
     stored = noise(10, 8, 12, 3)
     if suffix == "jpg":
         stored[:], stored[:, :4, :4] = 0, (255, 0, 0)
@@ -48,23 +47,22 @@ def test_every_orientation(tmp_path, orientation, suffix):
     exif[ExifTags.Base.Orientation] = orientation
     options = {"exif": exif} | ({"lossless": True} if suffix == "webp" else {})
     write(tmp_path, [Image.fromarray(image) for image in stored], suffix, **options)
-    found = prepared(tmp_path)
-    wanted = np.stack([SHOWN[orientation](image) for image in stored])
-    assert sorted(found.shape) == sorted(wanted.shape)
-    assert found.shape == wanted.shape
+    result = prepared(tmp_path)
+    expected = np.stack([SHOWN[orientation](image) for image in stored])
+    assert result.shape == expected.shape
     if suffix == "jpg":
-        np.testing.assert_array_equal(found[..., 0] > 128, wanted[..., 0] > 128)
+        np.testing.assert_array_equal(result[..., 0] > 128, expected[..., 0] > 128)
     else:
-        assert sorted(image.tobytes() for image in found) == sorted(np.ascontiguousarray(image).tobytes() for image in wanted)
+        assert sorted(image.tobytes() for image in result) == sorted(np.ascontiguousarray(image).tobytes() for image in expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
-def test_opaque_images_of_other_modes(tmp_path, mode):
+def test_opaque_images_of_other_modes_keep_their_colours(tmp_path, mode):
     images = [Image.fromarray(image).convert("L" if mode in ("LA", "1") else "RGB").convert(mode) for image in noise(10, 8, 8, 3)]
-    wanted = np.stack([np.array(image.convert("L" if mode in ("LA", "1") else "RGB")).reshape(8, 8, -1) for image in images])
+    expected = np.stack([np.array(image.convert("L" if mode in ("LA", "1") else "RGB")).reshape(8, 8, -1) for image in images])
     write(tmp_path, images, "png")
-    found = prepared(tmp_path)
-    assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in wanted)
+    result = prepared(tmp_path)
+    assert sorted(image.tobytes() for image in result) == sorted(image.tobytes() for image in expected)
 
 
 def test_one_pixel_that_is_not_opaque_is_refused_and_named(tmp_path):

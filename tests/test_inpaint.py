@@ -1,19 +1,15 @@
-"""The stages on images: what they leave, what they skip, what they refuse; recipes."""
+"""The stages for images: the files that they write, what they skip, what they refuse, and the shipped recipes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY_IMAGES
-from PIL import Image
-from test_errors import invoke, refused
+from commands import invoke, refused
+from image_runs import RECIPE, checksums, copy_of, random_images
 
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import generator_model, moments_model
@@ -27,23 +23,10 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR
 from wsdcast.study.images import inpaint_study
 
-RECIPE = ImageRecipe.model_validate(yaml.safe_load(TINY_IMAGES))
 STAGES = ("prepare", "train", "sample", "score")
 
 
-def prepared(inpainted: Path, run: Path, *more: str) -> Path:
-    """A run directory with the same images, and more of what the other has."""
-    for name in ("images", *more):
-        shutil.copytree(inpainted / "run" / name, run / name)
-    return run
-
-
-def state(run: Path) -> dict[str, str]:
-    """Every file and what is in it."""
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in run.rglob("*") if path.is_file()}
-
-
-def test_every_artefact_is_there_and_nothing_else(inpainted):
+def test_the_stages_write_their_artefacts_and_nothing_else(inpainted):
     names = {path.name for path in (inpainted / "run").iterdir()}
     assert names == {"images", "moments", "generator", "samples", "classifier", "scores.nc", "scores.csv", "report.html"}
     assert {path.name for path in (inpainted / "run/samples").iterdir()} == {
@@ -59,7 +42,7 @@ def test_every_artefact_is_there_and_nothing_else(inpainted):
     assert (samples.shape, samples.dtype) == ((6, 3, 16, 16, 3), np.uint8)
 
 
-def test_what_is_current_is_skipped(inpainted, capsys):
+def test_current_artefacts_are_skipped(inpainted, capsys):
     before = {path: path.stat().st_mtime_ns for path in (inpainted / "run").rglob("*")}
     for stage in (prepare, train, sample, score):
         summary = stage(inpainted / "tiny.yaml", inpainted / "run")
@@ -69,8 +52,8 @@ def test_what_is_current_is_skipped(inpainted, capsys):
     assert {path: path.stat().st_mtime_ns for path in (inpainted / "run").rglob("*")} == before
 
 
-def test_another_recipe_is_refused_and_nothing_is_lost(inpainted, tmp_path):
-    before = state(inpainted / "run")
+def test_artefacts_of_another_recipe_are_refused_and_kept(inpainted, tmp_path):
+    before = checksums(inpainted / "run")
     files = {}
     for name, changes in {"steps": {"classifier__steps": 5}, "widths": {"generator__widths": (4, 4)}}.items():
         files[name] = tmp_path / f"{name}.yaml"
@@ -88,11 +71,11 @@ def test_another_recipe_is_refused_and_nothing_is_lost(inpainted, tmp_path):
         (("run", str(files["steps"])), "or replace it with --overwrite"),
     ):
         assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
-        assert state(inpainted / "run") == before
+        assert checksums(inpainted / "run") == before
 
 
 def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_path):
-    run = prepared(inpainted, tmp_path / "run")
+    run = copy_of(inpainted, tmp_path / "run")
     train(inpainted / "tiny.yaml", run, prior="standard")
     assert not (run / "moments").exists()
     with pytest.raises(UserError, match=r"generator.prior: standard there, warm here"):
@@ -100,7 +83,7 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
     assert not (run / "moments").exists()
     assert "warm" in json.loads((inpainted / "run/generator/stamp.json").read_text())["recipe"]["generator"]["prior"]
     train(inpainted / "tiny.yaml", run, overwrite=True)
-    assert state(run / "generator")["weights.safetensors"] == state(inpainted / "run/generator")["weights.safetensors"]
+    assert checksums(run / "generator")["weights.safetensors"] == checksums(inpainted / "run/generator")["weights.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -130,17 +113,17 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )
-def test_what_cannot_be_is_one_line(inpainted, arguments, message):
+def test_impossible_options_are_refused_in_one_line(inpainted, arguments, message):
     assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))
 
 
 @pytest.mark.parametrize("key", ["size", "crop"])
-def test_a_single_pixel_is_no_image(key, tmp_path):
+def test_a_size_of_one_pixel_is_refused(key, tmp_path):
     line = refused("inpaint", "prepare", f"--{key}", "1", "--run", str(tmp_path / "run"))
     assert f"--{key}: input should be greater than or equal to 2, not 1" in line
 
 
-def test_the_least_images_go_through_all_stages(tmp_path):
+def test_the_smallest_images_go_through_all_stages(tmp_path):
     for stage in (prepare, train, sample, score):
         summary = stage(RECIPE.changed(data__size=2), tmp_path / "run")
     assert np.isfinite([summary.scores[0][name] for name in ("crps", "power_deviation", "classifier_distance")]).all()
@@ -151,19 +134,19 @@ def test_tasks_that_show_no_pixels_have_no_visible_share(tmp_path):
         sample(RECIPE.changed(task__kind="colourise"), tmp_path, visible=0.3)
 
 
-def test_an_unknown_name_is_an_error_of_usage(inpainted):
+def test_an_unknown_name_ends_with_exit_code_2(inpainted):
     for arguments in (("sample", "--solver", "best"), ("sample", "--protocol", "loose"), ("train", "--prior", "given")):
         assert invoke("inpaint", *arguments, "--run", str(inpainted / "run"))[0] == 2
 
 
-def test_stages_ask_for_those_before(tmp_path, monkeypatch):
+def test_stages_name_the_stage_to_run_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for stage, needed in (("train", "prepare"), ("sample", "prepare"), ("score", "prepare"), ("study", "prepare")):
         assert f"run `wsdcast inpaint {needed}` first" in refused("inpaint", stage, "--run", "nowhere")
 
 
 def test_damaged_artefacts_are_named(inpainted, tmp_path):
-    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "samples", "classifier")
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator", "samples", "classifier")
     for artefact, command in (
         ("samples/samples.npy", "score"),
         ("classifier/weights.safetensors", "score"),
@@ -175,35 +158,27 @@ def test_damaged_artefacts_are_named(inpainted, tmp_path):
         (run / artefact).write_bytes(whole)
 
 
-def folder_of(path: Path, count: int, size: int = 16, mode: str = "RGB") -> Path:
-    path.mkdir()
-    values = np.random.default_rng(0).integers(0, 256, (count, size, size, len(mode)), dtype=np.uint8)
-    for number, pixels in enumerate(values):
-        Image.fromarray(pixels.squeeze()).save(path / f"{number}.png")
-    return path
-
-
-def test_greyscale_images_cannot_be_given_colours(tmp_path):
-    recipe = RECIPE.changed(data__source=str(folder_of(tmp_path / "photos", 30, mode="L")), task__kind="colourise")
+def test_greyscale_images_cannot_be_colourised(tmp_path):
+    recipe = RECIPE.changed(data__source=str(random_images(tmp_path / "photos", 30, mode="L")), task__kind="colourise")
     prepare(recipe, tmp_path / "run")
-    before = state(tmp_path / "run")
+    before = checksums(tmp_path / "run")
     for stage in (train, inpaint_study):
         with pytest.raises(UserError, match="colourise needs colour images, and these are greyscale"):
             stage(recipe, tmp_path / "run")
-        assert state(tmp_path / "run") == before
+        assert checksums(tmp_path / "run") == before
 
 
 def test_one_bad_image_of_many_loses_nothing(inpainted, tmp_path):
-    run = prepared(inpainted, tmp_path / "run")
-    before, folder = state(run), folder_of(tmp_path / "photos", 30)
+    run = copy_of(inpainted, tmp_path / "run")
+    before, folder = checksums(run), random_images(tmp_path / "photos", 30)
     (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:200])
     line = refused("inpaint", "prepare", "--source", str(folder), "--run", str(run), "--overwrite")
     assert "1 of 30 images cannot be used: 7.png" in line
-    assert state(run) == before
+    assert checksums(run) == before
     code, _ = invoke("inpaint", "prepare", "--source", str(folder), "--run", str(run), "--overwrite", "--skip-bad")
     assert code == 0
     assert open_images(run / "images").images.shape == (29, 16, 16, 3)
-    folder_of(tmp_path / "others", 30)
+    random_images(tmp_path / "others", 30)
     (tmp_path / "others/3.png").replace(folder / "7.png")
     assert "other inputs (the source files changed since)" in refused(
         "inpaint", "prepare", "--source", str(folder), "--run", str(run), "--skip-bad"
@@ -226,7 +201,7 @@ def test_shipped_recipes_have_networks(name):
         assert max(counts) < 1
 
 
-def test_the_shown_recipe_shows_every_key():
+def test_the_documented_recipe_has_every_key():
     shown = yaml.safe_load((experiment._shipped_directory() / "inpaint/made.yaml").read_text())
     full = ImageRecipe(name="made").dump()
     assert set(shown) == set(full)

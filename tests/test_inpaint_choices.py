@@ -1,4 +1,4 @@
-"""What a study of images chooses it chooses on validation images; samples that are not finite are counted, and have no scores."""
+"""A study of images chooses on validation images. Samples that are not finite are counted, and have no scores."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from test_errors import invoke
-from test_inpaint import RECIPE, prepared
+from commands import invoke
+from image_runs import RECIPE, copy_of
 
 from wsdcast.images.classifier import extractors, features_of
 from wsdcast.images.contexts import fixed_contexts
@@ -32,11 +32,11 @@ REFERENCE = {"classifier_distance": FeatureStatistics.of(FEATURES)}
 WARM = Setting("curve", "warm", "midpoint", "uniform", 1.0, 0.1, 4)
 
 
-def kept(path: Path, distance: float, crps: float = 1.0, diverged: int = 0) -> Path:
-    """Statistics by context of samples at a distance from the reference set: its own features, all moved by as much."""
+def written(path: Path, distance: float, crps: float = 1.0, diverged: int = 0) -> Path:
+    """Write statistics of samples at a given distance from the reference set. Their features are those of the set, all moved alike."""
     path.parent.mkdir(exist_ok=True)
-    one = ("squared_error", "squared_error_debiased", "psnr", "psnr_whole", "variance", "diversity", "visible_squared_error")
-    by_context = {name: ("context", np.ones(6)) for name in one} | {"crps": ("context", np.full(6, crps))}
+    names = ("squared_error", "squared_error_debiased", "psnr", "psnr_whole", "variance", "diversity", "visible_squared_error")
+    by_context = {name: ("context", np.ones(6)) for name in names} | {"crps": ("context", np.full(6, crps))}
     by_context |= {name: (("context", "wavenumber"), np.ones((6, 3))) for name in ("power", "power_truth")}
     moved = FEATURES + np.array([distance**0.5, 0, 0, 0])
     by_context["classifier_distance_features"] = (("context", "sample", "classifier_distance_feature"), moved)
@@ -45,9 +45,11 @@ def kept(path: Path, distance: float, crps: float = 1.0, diverged: int = 0) -> P
     return path
 
 
-def part(place: Path, setting: Setting, test: float, validation: float, crps: float = 1.0, away: tuple[int, int] = (0, 0)) -> Part:
+def part(directory: Path, setting: Setting, test: float, validation: float, crps: float = 1.0, diverged: tuple[int, int] = (0, 0)) -> Part:
+    """Return a setting with its distances on test and validation images, and how many samples diverged on each."""
     name = f"{setting.prior}-{setting.solver}-{setting.nfe}"
-    return Part(setting, 0, kept(place / f"{name}.nc", test, crps, away[0]), kept(place / f"v-{name}.nc", validation, crps, away[1]))
+    on_test = written(directory / f"{name}.nc", test, crps, diverged[0])
+    return Part(setting, 0, on_test, written(directory / f"v-{name}.nc", validation, crps, diverged[1]))
 
 
 def test_validation_images_choose_and_test_images_report(tmp_path):
@@ -59,8 +61,8 @@ def test_validation_images_choose_and_test_images_report(tmp_path):
     assert [row["classifier_distance_validation"] for row in rows(study)] == pytest.approx([1.0, 1.2])
 
 
-def test_the_number_that_is_enough_is_read_from_validation_images(tmp_path):
-    """The least that is within 5 % of the least distance and 1 % of the least CRPS, whatever the test images say."""
+def test_the_number_of_evaluations_at_saturation_is_chosen_on_validation_images(tmp_path):
+    """It is the smallest within 5 % of the least distance and 1 % of the least CRPS. Test images do not matter."""
     validation = {2: (1.2, 1.0), 4: (1.04, 1.02), 6: (1.04, 1.009), 8: (1.0, 1.0)}
     parts = [part(tmp_path, replace(WARM, nfe=nfe), 1 / nfe, *scores) for nfe, scores in validation.items()]
     assert saturation(combine(parts, 0.5, REFERENCE)) == {"warm": 6}
@@ -69,34 +71,34 @@ def test_the_number_that_is_enough_is_read_from_validation_images(tmp_path):
 
 
 def test_a_setting_that_diverged_is_never_chosen(tmp_path):
-    """Whichever images it diverged on; where all did, none is."""
-    for away in ((1, 0), (0, 3), (2, 2)):
-        bad = part(tmp_path, replace(WARM, solver="ab4"), 0.1, 0.1, away=away)
+    """It may have diverged on test or validation images. If all settings diverged, none is chosen."""
+    for diverged in ((1, 0), (0, 3), (2, 2)):
+        bad = part(tmp_path, replace(WARM, solver="ab4"), 0.1, 0.1, diverged=diverged)
         study = combine([bad, part(tmp_path, WARM, 1.0, 1.0)], 0.5, REFERENCE)
         assert study["best"].values.tolist() == [False, True]
-        np.testing.assert_allclose(study["diverged"], [away[0] / 12, 0])
-        np.testing.assert_allclose(study["diverged_validation"], [away[1] / 12, 0])
-        assert np.isnan(study["classifier_distance"].values[0]) == np.isnan(study["crps"].values[0]) == bool(away[0])
+        np.testing.assert_allclose(study["diverged"], [diverged[0] / 12, 0])
+        np.testing.assert_allclose(study["diverged_validation"], [diverged[1] / 12, 0])
+        assert np.isnan(study["classifier_distance"].values[0]) == np.isnan(study["crps"].values[0]) == bool(diverged[0])
         alone = combine([bad], 0.5, REFERENCE)
         assert not alone["best"].any()
         assert saturation(alone) == {}
 
 
-def broken(sampler, calls: list[int], where: int):
-    """The sampler, one of whose samples has one value that is not a number."""
+def broken(sampler, calls: list[int], index: int):
+    """Return the sampler, but the sample with this index in the first batch has one value that is not a number."""
 
     def sample_of(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         state = sampler(context, noise).clone()
         calls.append(len(state))
         if len(calls) == 1:
-            state[where, 0, 3, 5] = torch.nan
+            state[index, 0, 3, 5] = torch.nan
         return state
 
     return sample_of
 
 
 def test_samples_that_are_not_finite_are_counted(inpainted):
-    """Not those that only fill up a batch, and infinite ones too; their bytes are mid-grey there and not black."""
+    """Infinite samples count too, and padding of a batch does not. A pixel that is not a number becomes mid-grey."""
     images = open_images(inpainted / "run/images")
     sampler = sampler_of(trained(RECIPE, inpainted / "run", images), "midpoint", "uniform", 2, 1.0)
     contexts, diverged = fixed_contexts(images, "test", RECIPE.task, count=4), Diverged()
@@ -111,10 +113,10 @@ def test_samples_that_are_not_finite_are_counted(inpainted):
     assert as_images(torch.tensor([[[torch.nan, torch.inf, -torch.inf]]])).ravel().tolist() == [128, 255, 0]
 
 
-def test_samples_that_diverged_have_no_scores_and_a_word(inpainted, tmp_path, monkeypatch):
+def test_diverged_samples_have_no_scores_and_are_reported(inpainted, tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
     monkeypatch.setattr("wsdcast.images.stages.sample.sampler_of", lambda *arguments: broken(sampler_of(*arguments), [], 1))
-    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator", "classifier")
     summary = sample(run=run)
     assert summary.facts["diverged"] == "1 of 18 samples are not finite; they have no scores"
     assert json.loads((run / "samples/stamp.json").read_text())["diverged"] == 1
@@ -134,15 +136,15 @@ def test_samples_that_diverged_have_no_scores_and_a_word(inpainted, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monkeypatch):
-    """By dpm2 with four evaluations; the other settings have the scores that they have without it."""
+def test_a_study_continues_after_a_setting_that_diverges(inpainted, tmp_path, monkeypatch):
+    """Here it is dpm2 with four evaluations. The other settings keep the scores that they have without it."""
 
-    def of(networks, solver, grid, nfe, *rest):
-        sampler = sampler_of(networks, solver, grid, nfe, *rest)
+    def sampler_for(networks, solver, grid, nfe, *others):
+        sampler = sampler_of(networks, solver, grid, nfe, *others)
         return broken(sampler, [], 0) if (solver, nfe) == ("dpm2", 4) else sampler
 
-    monkeypatch.setattr("wsdcast.study.images.sampler_of", of)
-    run = prepared(inpainted, tmp_path / "run", "classifier", "moments", "generator")
+    monkeypatch.setattr("wsdcast.study.images.sampler_of", sampler_for)
+    run = copy_of(inpainted, tmp_path / "run", "classifier", "moments", "generator")
     fewer = {"seeds": [0], "priors": ["warm"], "ablations": [], "visible": [], "warmths": [1], "nfe": [2, 4]}
     summary = inpaint_study(run=run, solvers=["dpm2", "midpoint"], **fewer)
     name = "diverged: warm, dpm2, uniform, w = 1, 10 % visible, 4 evaluations"
@@ -150,15 +152,15 @@ def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monk
     assert {fact: text for fact, text in summary.facts.items() if "diverged" in fact} == {name: words}
     assert words in (run / "study.html").read_text()
     by_setting = {(row["solver"], row["nfe"]): row for row in summary.scores}
-    away = by_setting["dpm2", 4]
-    assert np.isnan([away["crps"], away["classifier_distance"], away["classifier_distance_validation"]]).all()
-    assert not away["best"]
+    diverged = by_setting["dpm2", 4]
+    assert np.isnan([diverged[name] for name in ("crps", "classifier_distance", "classifier_distance_validation")]).all()
+    assert not diverged["best"]
     assert by_setting["midpoint", 4]["best"]
     alone = inpaint_study(run=run, solvers=["midpoint"], **fewer)
     for row in alone.scores:
         other = by_setting[row["solver"], row["nfe"]]
         assert (row["crps"], row["classifier_distance"]) == (other["crps"], other["classifier_distance"])
-    # Scores by which it is chosen, by hand.
+    # Compute the scores that decide without the study.
     images = open_images(run / "images")
     networks = trained(RECIPE, run, images)
     contexts = fixed_contexts(images, "validation", RECIPE.task, count=6)
@@ -173,9 +175,9 @@ def test_a_study_goes_on_after_a_setting_that_diverges(inpainted, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_a_study_of_one_sample_of_each_context(inpainted, tmp_path):
-    """Compared and found to saturate by the absolute error in the place of fair CRPS; and as Markdown."""
-    run = prepared(inpainted, tmp_path / "run", "classifier", "moments", "generator")
+def test_a_study_of_one_sample_for_each_context_uses_the_absolute_error(inpainted, tmp_path):
+    """Fair CRPS needs two samples, so the absolute error replaces it in comparisons, for the saturation and in the tables."""
+    run = copy_of(inpainted, tmp_path / "run", "classifier", "moments", "generator")
     fewer = {"seeds": [0], "ablations": [], "visible": [0.5], "warmths": [1], "nfe": [2, 4], "solvers": ["midpoint"]}
     summary = inpaint_study(run=run, samples=1, contexts=20, **fewer)
     assert "1 sample each, for which fair CRPS, spread/skill and diversity are not defined" in summary.facts["scored"]
@@ -196,7 +198,7 @@ def test_a_study_of_one_sample_of_each_context(inpainted, tmp_path):
 
 
 def test_a_table_without_a_best_setting_is_printed(capsys):
-    """All settings of the only number of evaluations diverged."""
+    """Such a study has one number of evaluations, and all of its settings diverged."""
     from wsdcast.cli.show import show
     from wsdcast.runs.artefact import Summary
 

@@ -1,4 +1,4 @@
-"""Appendix C: contexts that tell the class of an image alone, and the prior that is its mean and standard deviation over the class."""
+"""Appendix C: contexts that show only the class of an image, and the prior with mean and standard deviation over the class."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_errors import invoke, refused
-from test_inpaint import RECIPE, folder_of, prepared
+from commands import invoke, refused
+from image_runs import RECIPE, copy_of, random_images
 
 from wsdcast.images.contexts import fixed_contexts, training_pairs
 from wsdcast.images.data.store import Images, open_images
@@ -38,24 +38,24 @@ def labelled(labels: list[int], channels: int, training: int) -> Images:
 
 
 @pytest.mark.parametrize(("kinds", "channels"), [(1, 3), (2, 1), (8, 3), (9, 3), (10, 3), (10, 1), (27, 3), (100, 3), (256, 1)])
-def test_every_class_has_a_colour_of_its_own(kinds, channels):
-    """In the range of images, and no two nearer than they must be; labels may be any numbers."""
-    found = labelled([10**9 - 7 * kind for kind in range(kinds)], channels, kinds)
-    numbers, colours = found.classes
+def test_every_class_has_its_own_colour(kinds, channels):
+    """Colours are in the range of images, and as far apart as a regular grid allows. Labels may be any numbers."""
+    images = labelled([10**9 - 7 * kind for kind in range(kinds)], channels, kinds)
+    numbers, colours = images.classes
     assert sorted(numbers.tolist()) == list(range(kinds))
     assert colours.shape == (kinds, channels)
     assert colours.abs().max() <= 1
     levels = next(levels for levels in range(2, 300) if levels**channels >= kinds)
-    away = torch.cdist(colours.double(), colours.double()) + 9 * torch.eye(kinds)
-    assert away.min() >= 2 / (levels - 1) - 1e-6
-    cards = found.cards(torch.arange(kinds))
+    distances = torch.cdist(colours.double(), colours.double()) + 9 * torch.eye(kinds)
+    assert distances.min() >= 2 / (levels - 1) - 1e-6
+    cards = images.cards(torch.arange(kinds))
     assert cards.shape == (kinds, channels, 4, 4)
     assert torch.equal(cards, colours[torch.from_numpy(numbers)][:, :, None, None].expand_as(cards))
 
 
-def test_a_context_tells_the_class_and_nothing_else(images):
-    contexts, every = fixed_contexts(images, "test", CLASSES.task), torch.arange(20)
-    context = contexts.context(every)
+def test_a_context_shows_the_class_and_nothing_else(images):
+    contexts = fixed_contexts(images, "test", CLASSES.task)
+    context = contexts.context(torch.arange(20))
     assert context.shape == (20, 4, 16, 16)
     assert (context[:, -1] == 0).all()
     labels = images.labels[images.parts["test"]]
@@ -75,25 +75,25 @@ def test_moments_are_those_of_the_class_over_the_training_images(images, monkeyp
     part = images.parts["train"]
     training, labels = images.images[part].astype(np.float64).transpose(0, 3, 1, 2) / 127.5 - 1, images.labels[part]
     for number, label in enumerate(images.labels[images.parts["test"]]):
-        mine = training[labels == label]
-        np.testing.assert_allclose(mean[number], mine.mean(axis=0), atol=1e-5)
-        np.testing.assert_allclose(std[number], np.maximum(mine.std(axis=0), 0.01), atol=1e-5)
-    # They are what minimises Eq. 5 over the class: no other moments have a larger likelihood there.
-    some = torch.from_numpy(training[labels == labels[0]]).float()
+        same_class = training[labels == label]
+        np.testing.assert_allclose(mean[number], same_class.mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(std[number], np.maximum(same_class.std(axis=0), 0.01), atol=1e-5)
+    # These moments minimise Eq. 5 over the class: others have a smaller likelihood.
+    same_class = torch.from_numpy(training[labels == labels[0]]).float()
     cards = images.cards(torch.arange(part.start, part.stop)[labels == labels[0]])
     context = torch.cat([cards, torch.zeros_like(cards[:, :1])], dim=1)
     moments = fixed_moments_of(CLASSES, images)
 
     def likelihood(shift: float, scale: float) -> float:
         prior = warm_start(lambda context: (moments(context)[0] + shift, moments(context)[1] * scale))(context)
-        return prior.log_prob(some).mean().item()
+        return prior.log_prob(same_class).mean().item()
 
     best = likelihood(0, 1)
     assert all(likelihood(*other) < best for other in ((0.05, 1), (-0.05, 1), (0, 1.1), (0, 0.9)))
 
 
-def test_the_climatology_of_all_is_the_mean_of_the_classes(images):
-    """Weighted by their numbers: total expectation and total variance."""
+def test_the_climatology_of_all_images_follows_from_the_classes(images):
+    """Total expectation and total variance, with the classes weighted by their numbers of images."""
     recipe = CLASSES.changed(generator__prior="climatology")
     mean, std = (field[0].double() for field in fixed_moments_of(recipe, images)(torch.zeros(1, 4, 16, 16)))
     kinds, colours = images.classes
@@ -104,21 +104,21 @@ def test_the_climatology_of_all_is_the_mean_of_the_classes(images):
     torch.testing.assert_close((share * (stds**2 + (means - mean) ** 2)).sum(0), std**2, atol=1e-4, rtol=0)
 
 
-def test_the_class_is_read_from_cards_that_were_rounded():
-    """As bfloat16 rounds them."""
+def test_the_class_is_recognised_in_bfloat16():
+    """There the colours of a card are rounded."""
     colours = torch.tensor([[-1.0, 1 / 3, 1.0], [-1.0, -1 / 3, 1.0]])
     mean = torch.arange(2.0)[:, None, None, None].expand(2, 3, 4, 4)
     moments = moments_by_class(mean, mean + 1, colours)
     context = torch.cat([colours.flip(0), torch.zeros(2, 1)], dim=1)[:, :, None, None].expand(2, 4, 4, 4).bfloat16()
-    found, std = moments(context)
-    assert found.dtype == torch.bfloat16
-    assert found[:, 0, 0, 0].tolist() == [1, 0]
+    means, std = moments(context)
+    assert means.dtype == torch.bfloat16
+    assert means[:, 0, 0, 0].tolist() == [1, 0]
     assert std[:, 0, 0, 0].tolist() == [2, 1]
 
 
-def test_all_stages_and_the_study(inpainted, tmp_path, monkeypatch):
+def test_all_stages_and_the_study_run_on_classes(inpainted, tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
-    run = prepared(inpainted, tmp_path / "run", "classifier")
+    run = copy_of(inpainted, tmp_path / "run", "classifier")
     for stage in (train, sample):
         stage(CLASSES, run)
     assert not (run / "moments").exists()
@@ -139,14 +139,14 @@ def test_all_stages_and_the_study(inpainted, tmp_path, monkeypatch):
     assert len(set(steps.values())) == 1
 
 
-def test_classes_that_cannot_be_told_are_one_line(inpainted, tmp_path):
+def test_classes_that_are_not_known_are_refused(inpainted, tmp_path):
     run = inpainted / "run"
     words = "the prior class-climatology needs contexts that show the class: task.kind is inpaint, not class"
     assert words in refused("inpaint", "train", "--prior", "class-climatology", "--run", str(run))
     assert words in refused("inpaint", "study", "--priors", "class-climatology", "--run", str(run))
     (tmp_path / "wrong.yaml").write_text("name: wrong\ngenerator: {prior: class-climatology}\n")
     assert words in refused("inpaint", "prepare", "--recipe", str(tmp_path / "wrong.yaml"), "--run", str(tmp_path / "run"))
-    recipe = CLASSES.changed(data__source=str(folder_of(tmp_path / "photos", 30)))
+    recipe = CLASSES.changed(data__source=str(random_images(tmp_path / "photos", 30)))
     prepare(recipe, tmp_path / "run")
     for stage in (train, inpaint_study):
         with pytest.raises(UserError, match="classes come from labels, and these images have no labels"):
@@ -155,8 +155,8 @@ def test_classes_that_cannot_be_told_are_one_line(inpainted, tmp_path):
         _ = labelled([3, 3, 7], 3, 2).classes
 
 
-def test_the_prior_is_an_option(inpainted, tmp_path: Path):
-    run = prepared(inpainted, tmp_path / "run")
+def test_the_prior_can_be_given_as_an_option(inpainted, tmp_path: Path):
+    run = copy_of(inpainted, tmp_path / "run")
     (tmp_path / "classes.yaml").write_text(json.dumps(RECIPE.changed(task__kind="class").dump()))
     code, line = invoke("inpaint", "train", "--recipe", str(tmp_path / "classes.yaml"), "--prior", "class-climatology", "--run", str(run))
     assert code == 0, line

@@ -1,15 +1,15 @@
-"""Stages of images that cannot fit in memory are refused before anything is made; the estimates are near what is taken."""
+"""Stages for images that do not fit in memory are refused before they write anything. The estimates are near the measured memory."""
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from test_errors import refused
-from test_inpaint import RECIPE, prepared, state
+from commands import refused
+from image_files import most_memory
+from image_runs import RECIPE, checksums, copy_of
 
 from wsdcast.images import memory
 from wsdcast.images.data.made import MEMORY, made_image
@@ -32,44 +32,34 @@ def images(inpainted) -> Images:
 
 @pytest.fixture
 def free(monkeypatch) -> Callable[[float], None]:
-    """Sets how much memory is free."""
+    """Return a function that sets how much memory is free."""
     return lambda size: monkeypatch.setattr(resources, "free_memory", lambda: size)
 
 
-def peak(action: Callable[[], object]) -> int:
-    """Bytes that an action takes at a time."""
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
 @pytest.mark.parametrize("size", [256, 500])
-def test_an_image_in_the_making(size):
-    assert 0.7 < peak(lambda: made_image(3, 0, size)) / (MEMORY * size**2) <= 1
+def test_the_estimate_for_a_synthetic_image_is_near_its_memory(size):
+    assert 0.7 < most_memory(lambda: made_image(3, 0, size)) / (MEMORY * size**2) <= 1
 
 
 @pytest.mark.parametrize(("contexts", "samples", "features"), [(3000, 1, 128), (500, 2, 128), (50, 2, 128), (300, 1, 512), (1500, 1, 512)])
-def test_a_distance_and_its_draws(contexts, samples, features):
+def test_the_estimate_for_a_distance_and_its_draws_is_near_its_memory(contexts, samples, features):
     random = np.random.default_rng(0)
-    some = random.normal(size=(contexts, samples, features)).astype(np.float32)
+    sample_features = random.normal(size=(contexts, samples, features)).astype(np.float32)
     reference = FeatureStatistics.of(random.normal(size=(features + 9, features)))
-    taken = peak(lambda: drawn_distances(some, reference, DRAWS if features == 128 else 5))
-    assert 0.5 < taken / memory.of_distance(contexts, samples, features) < 1.2
+    measured = most_memory(lambda: drawn_distances(sample_features, reference, DRAWS if features == 128 else 5))
+    assert 0.5 < measured / memory.of_distance(contexts, samples, features) < 1.2
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 96, 96, 3), (1, 2, 400, 300, 1), (1, 2, 1200, 1200, 1)])
-def test_statistics_of_samples(shape):
-    """Also of large images, whose rings of wavenumbers are no matter of gigabytes."""
-    some, hidden = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), np.ones((shape[0], *shape[2:4]), dtype=bool)
-    sample_statistics(some[:1, :, :8, :8], some[:1, 0, :8, :8], hidden[:1, :8, :8])  # compiled
-    values = max(some[0].size, min(VALUES_PER_PART, some.size))
-    assert 0.3 < peak(lambda: sample_statistics(some, some[:, 0], hidden)) / (memory.STATISTICS * values) < 1.7
+def test_the_estimate_for_statistics_of_samples_is_near_their_memory(shape):
+    """The rings of wavenumbers of large images do not take gigabytes."""
+    samples, hidden = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), np.ones((shape[0], *shape[2:4]), dtype=bool)
+    sample_statistics(samples[:1, :, :8, :8], samples[:1, 0, :8, :8], hidden[:1, :8, :8])  # the first call compiles, which takes memory
+    values = max(samples[0].size, min(VALUES_PER_PART, samples.size))
+    assert 0.3 < most_memory(lambda: sample_statistics(samples, samples[:, 0], hidden)) / (memory.STATISTICS * values) < 1.7
 
 
-def test_rings_are_as_a_whole_matrix_has_them():
+def test_power_by_rings_is_that_of_a_full_mask():
     images = np.random.default_rng(0).normal(size=(4, 2, 12, 17, 3))
     rows, columns = (np.arange(size) * (12 / size) for size in (12, 17))
     ring = np.rint(np.hypot(rows[:, None], columns))
@@ -80,14 +70,14 @@ def test_rings_are_as_a_whole_matrix_has_them():
     np.testing.assert_allclose(radial_power(images), expected)
 
 
-def test_more_takes_more(images):
+def test_estimates_grow_with_contexts_and_features(images):
     one = memory.of_scoring(images, 1000, 2, ["classifier_distance"])
     assert memory.of_scoring(images, 50_000, 2, ["classifier_distance"]) > one
     assert memory.of_scoring(images, 50_000, 1, ["classifier_distance", "fid"]) == pytest.approx(4.6e9, rel=0.2)  # 3.8 GB were measured
     assert memory.of_samples(images, 50_000, 2) == 100_000 * 16 * 16 * 3
 
 
-def test_prepare_is_refused_before_anything_is_made(tmp_path, free):
+def test_images_that_do_not_fit_are_not_prepared(tmp_path, free):
     free(21e9)
     line = refused("inpaint", "prepare", "--size", "8000", "--run", str(tmp_path / "run"))
     assert "preparing 6000 images of 8000x8000 needs 32 GB of memory, but only 21 GB are free" in line
@@ -109,13 +99,13 @@ def test_large_images_of_an_array_are_read_one_by_one(tmp_path, monkeypatch):
 
 
 def test_samples_that_do_not_fit_are_refused(inpainted, tmp_path, free, monkeypatch):
-    run = prepared(inpainted, tmp_path / "run", "moments", "generator")
-    before = state(run)
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator")
+    before = checksums(run)
     free(1_000_000)
     line = refused("inpaint", "sample", "--samples", "7", "--run", str(run))
     assert "drawing 7 samples of each context at 16x16 needs " in line
     assert "but only 1 MB are free" in line
-    assert state(run) == before
+    assert checksums(run) == before
     # For a calibrated warmth 256 contexts go through the moments network at a time.
     monkeypatch.setattr(memory, "peak_memory", lambda network, *shapes, training: 10**6)
     free(200e6)
@@ -124,7 +114,7 @@ def test_samples_that_do_not_fit_are_refused(inpainted, tmp_path, free, monkeypa
         memory.require_sampling(RECIPE, open_images(run / "images"), 3, calibrated=True)
 
 
-def test_on_a_gpu_networks_take_none_of_the_machines_memory(images, free, monkeypatch):
+def test_networks_on_a_gpu_take_no_memory_of_the_host(images, free, monkeypatch):
     monkeypatch.setattr("wsdcast.runs.devices.device", lambda: torch.device("cuda"))
     free(1000)
     memory.require_sampling(RECIPE, images, 3, calibrated=True)
@@ -133,19 +123,19 @@ def test_on_a_gpu_networks_take_none_of_the_machines_memory(images, free, monkey
 
 
 def test_scores_that_do_not_fit_are_refused(inpainted, tmp_path, free):
-    """Before a classifier is trained for them; those that are there are shown."""
-    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "samples")
-    before = state(run)
+    """They are refused before a classifier is trained. Stored scores are still shown."""
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator", "samples")
+    before = checksums(run)
     free(100_000)
     line = refused("inpaint", "score", "--run", str(run))
     assert "scoring 6 contexts of 3 samples each at 16x16 needs " in line
-    assert state(run) == before
+    assert checksums(run) == before
     assert "current" in score(run=inpainted / "run").facts
 
 
 def test_a_study_that_does_not_fit_is_refused_before_anything_is_trained(inpainted, tmp_path, free, monkeypatch):
-    run = prepared(inpainted, tmp_path / "run")
-    before = state(run)
+    run = copy_of(inpainted, tmp_path / "run")
+    before = checksums(run)
     free(1_000_000)
     with pytest.raises(UserError, match=r"drawing 2 samples of each context at 16x16 needs .* but only 1 MB are free"):
         inpaint_study(RECIPE, run)
@@ -154,13 +144,13 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_is_trained(inpaint
     monkeypatch.setattr(memory, "require_sampling", lambda *arguments, **more: None)
     with pytest.raises(UserError, match="a study of 6 contexts of 2 samples each at 16x16 needs "):
         inpaint_study(RECIPE, run)
-    assert state(run) == before
+    assert checksums(run) == before
 
 
-def test_what_fits_is_not_refused(inpainted, tmp_path, free, monkeypatch):
-    """With as much free as this machine has at least, tiny images pass; and samples that are current are not drawn again."""
+def test_tiny_images_are_not_refused(inpainted, tmp_path, free, monkeypatch):
+    """One gigabyte is enough for them."""
     monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
     free(1e9)
-    run = prepared(inpainted, tmp_path / "run", "moments", "generator", "classifier")
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator", "classifier")
     assert isinstance(sample(run=run), Summary)
     assert score(run=run).scores

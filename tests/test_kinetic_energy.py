@@ -28,8 +28,8 @@ def random() -> np.random.Generator:
 def wind_of(grid: Grid, potential: np.ndarray | float, stream: np.ndarray | float, degree: int) -> np.ndarray:
     """Return wind (channel, latitude, longitude) from coefficients (m, l)."""
     harmonics = SphericalHarmonics(degree, grid.latitude, grid.longitude.size)
-    nothing = np.zeros((degree + 1, degree + 1), dtype=complex)
-    (divergent_u, divergent_v), (east, north) = (harmonics.gradient(nothing + of) for of in (potential, stream))
+    zero = np.zeros((degree + 1, degree + 1), dtype=complex)
+    (divergent_u, divergent_v), (east, north) = (harmonics.gradient(zero + of) for of in (potential, stream))
     return np.stack([divergent_u - north, divergent_v + east]).transpose(0, 2, 1)
 
 
@@ -116,18 +116,18 @@ def test_projection_on_every_vector_harmonic_by_quadrature(random):
         return total.real
 
     latitude = np.arcsin(sines)
-    there, expected = wind(latitude), np.zeros((2, highest + 1))
+    field, expected = wind(latitude), np.zeros((2, highest + 1))
     for degree, order in chosen:
         east, north = gradient(degree, order, latitude)
         for part, harmonic in enumerate((np.stack([-north, east]), np.stack([east, north]))):
-            projection = ((there * harmonic.conj()).sum(axis=0).mean(axis=-1) * weights).sum() / 2
+            projection = ((field * harmonic.conj()).sum(axis=0).mean(axis=-1) * weights).sum() / 2
             norm = ((np.abs(harmonic) ** 2).sum(axis=0).mean(axis=-1) * weights).sum() / 2
             expected[part, degree] += np.abs(projection) ** 2 / norm / 2
     # scipy's derivative along a parallel is not finite at a pole.
     near_poles = np.clip(grid.latitude, -90 + 1e-6, 90 - 1e-6)
-    found = np.stack(kinetic_energy(wind(np.deg2rad(near_poles)), grid))
-    np.testing.assert_allclose(found[:, : highest + 1], expected, rtol=1e-6)
-    assert found[:, highest + 1 :].max() < 1e-10 * expected.max()
+    energy = np.stack(kinetic_energy(wind(np.deg2rad(near_poles)), grid))
+    np.testing.assert_allclose(energy[:, : highest + 1], expected, rtol=1e-6)
+    assert energy[:, highest + 1 :].max() < 1e-10 * expected.max()
 
 
 @pytest.mark.parametrize("name", GRIDS)
@@ -143,7 +143,7 @@ def test_turning_the_globe_and_looking_at_it_in_a_mirror_change_nothing(random, 
     assert np.abs(kinetic_energy(wind[..., ::-1, :], grid)[0] / before[0].clip(1e-9) - 1).max() > 0.1
 
 
-def test_what_is_no_vector_at_a_pole_does_not_count(random):
+def test_wind_that_is_no_vector_at_a_pole_does_not_count(random):
     grid = Grid.regular("24x13")
     wind = random.standard_normal((2, *grid.shape))
     before, changed, angle = kinetic_energy(wind, grid), wind.copy(), np.deg2rad(grid.longitude)
@@ -167,14 +167,14 @@ def test_noise_is_spread_over_all_degrees_alike(random):
 def test_statistics_are_of_members_and_their_ratio_is_of_averages(random):
     grid = Grid.regular("24x12")
     ensemble, truth = random.standard_normal((4, 3, 2, *grid.shape)), random.standard_normal((3, 2, *grid.shape))
-    found = kinetic_energy_statistics(ensemble, truth, grid)
-    assert found["kinetic_energy"].dims == ("prediction_timedelta", "part", "degree")
+    energy = kinetic_energy_statistics(ensemble, truth, grid)
+    assert energy["kinetic_energy"].dims == ("prediction_timedelta", "part", "degree")
     for lead in range(3):
         parts = np.mean([kinetic_energy(member[lead], grid) for member in ensemble], axis=0)
-        np.testing.assert_allclose(found["kinetic_energy"].sel(part=["rotational", "divergent"])[lead], parts)
-        np.testing.assert_allclose(found["kinetic_energy"].sel(part="total")[lead], parts.sum(axis=0))
-    scores = kinetic_energy_metrics(found)
-    expected = found["kinetic_energy"][1, 0, 5] / found["kinetic_energy_truth"][1, 0, 5]
+        np.testing.assert_allclose(energy["kinetic_energy"].sel(part=["rotational", "divergent"])[lead], parts)
+        np.testing.assert_allclose(energy["kinetic_energy"].sel(part="total")[lead], parts.sum(axis=0))
+    scores = kinetic_energy_metrics(energy)
+    expected = energy["kinetic_energy"][1, 0, 5] / energy["kinetic_energy_truth"][1, 0, 5]
     assert scores["kinetic_energy_ratio"].sel(degree=5, part="rotational")[1].item() == pytest.approx(expected.item())
     assert scores["kinetic_energy_ratio"]["degree"][0] == 1
 

@@ -1,4 +1,4 @@
-"""Imports go downward only, and nothing lies loose at the top."""
+"""Packages import only from packages below them, and no module lies at the top of the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
-# From the ground up: what each part may import of the package, beside itself.
+# From the lowest layer up: the packages that each package may import.
 ALLOWED: dict[str, set[str]] = {"runs": set()}
 ALLOWED["nets"] = ALLOWED["warmstart"] = ALLOWED["data"] = {"runs"}
 ALLOWED["sampling"] = ALLOWED["training"] = {"runs", "nets", "warmstart"}
@@ -24,13 +24,13 @@ ALLOWED["cli"] = {"runs", "weather", "images", "study", "bench"}
 
 
 def imports(path: Path) -> set[str]:
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"wsdcast.{alias.name}" for alias in node.names] if node.module == "wsdcast" else [node.module]
-        found |= {name.split(".")[1] for name in names if name.startswith("wsdcast.")}
-    return found - {"__version__"}
+        imported |= {name.split(".")[1] for name in names if name.startswith("wsdcast.")}
+    return imported - {"__version__"}
 
 
 @pytest.mark.parametrize("part", ALLOWED)

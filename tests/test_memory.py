@@ -30,7 +30,7 @@ def test_sizes_in_units_that_tell(size, text):
     assert in_bytes(size) == text
 
 
-def test_what_fits_passes_and_what_does_not_is_refused(monkeypatch):
+def test_only_work_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(resources, "free_memory", lambda: 21_000_000_000)
     require_memory(21e9, "the planet")
     with pytest.raises(UserError, match=r"the planet at 8x4 needs 4\.2 TB of memory, but only 21 GB are free"):

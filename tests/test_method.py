@@ -30,7 +30,7 @@ def prior(random: torch.Generator) -> InformedPrior:
     return InformedPrior(torch.randn(3, 2, 4, 5, generator=random), torch.rand(3, 2, 4, 5, generator=random) + 0.05)
 
 
-def test_normalising_and_back(prior, random):
+def test_denormalising_inverts_normalising(prior, random):
     x = torch.randn(3, 2, 4, 5, generator=random)
     torch.testing.assert_close(prior.denormalise(prior.normalise(x)), x)
     torch.testing.assert_close(prior.normalise(prior.mean + 2 * prior.std), torch.full_like(x, 2.0))
@@ -89,7 +89,7 @@ def test_moments_loss_is_minimal_at_the_true_moments(random):
     assert all(loss(0.3, 2.0) < loss(*other) for other in ((0.6, 2.0), (0.0, 2.0), (0.3, 1.7), (0.3, 2.3)))
 
 
-def test_path_from_noise_to_data(random):
+def test_the_path_runs_from_noise_to_data_at_constant_velocity(random):
     noise, data = torch.randn(2, 3, 2, 4, 4, generator=random)
     t = torch.tensor([0.0, 0.25, 1.0])
     x, velocity = interpolate(noise, data, t)

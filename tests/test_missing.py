@@ -46,7 +46,7 @@ def climatology_by_hand(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("lost", [[7], [0, 1, 2, 30]])
-def test_a_past_state_with_a_gap_takes_out_itself_alone(lost, tmp_path):
+def test_a_past_state_with_a_gap_is_left_out_alone(lost, tmp_path):
     true = truth_dataset()
     for number in lost:
         true[NAMES[0]][number, 3, 4] = np.nan
@@ -56,9 +56,9 @@ def test_a_past_state_with_a_gap_takes_out_itself_alone(lost, tmp_path):
     assert summary.facts["left out"] == f"{len(lost)} of {PAST} past states, which have gaps"
     states = np.delete(weather(truth_dataset()["time"].values[:PAST])[:, 1], lost, axis=0).astype(float)
     crps, error = climatology_by_hand(states)
-    here = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)
-    np.testing.assert_allclose(here.sel(forecast="climatology"), crps, rtol=1e-5)
-    np.testing.assert_allclose(here.sel(forecast="climatological mean"), error, rtol=1e-5)
+    by_forecast = scores["crps_fair_by_start"].sel(region="globe", variable=NAMES[1]).isel(prediction_timedelta=0)
+    np.testing.assert_allclose(by_forecast.sel(forecast="climatology"), crps, rtol=1e-5)
+    np.testing.assert_allclose(by_forecast.sel(forecast="climatological mean"), error, rtol=1e-5)
 
 
 def test_a_baseline_without_values_is_left_out(tmp_path):
@@ -73,7 +73,7 @@ def test_a_baseline_without_values_is_left_out(tmp_path):
     np.testing.assert_array_equal(ours[:, 5], theirs[:, 5])
 
 
-def test_a_baseline_that_lacks_little_takes_out_its_pairs_for_all(tmp_path):
+def test_pairs_that_a_baseline_lacks_are_left_out_for_all(tmp_path):
     summary, scores = scored(truth_dataset().drop_sel(time=STARTS[2]), tmp_path)
     assert summary.facts["dropped"].startswith("4 of 18")  # one of them for want of truth: the start is 24 h after the one before
     assert summary.facts["left out"] == "3 starts and lead times for want of persistence"
@@ -86,11 +86,11 @@ def test_without_any_past_there_is_no_climatology(tmp_path):
         true[name][:PAST, 3, 4] = np.nan
     summary, scores = scored(true, tmp_path)
     assert list(scores["forecast"].values) == ["model", "persistence"]
-    said = "climatology, missing at 18 of 18 starts and lead times; climatological mean, missing at 18 of 18 starts and lead times"
-    assert summary.facts["left out"] == f"{said}; {PAST} of {PAST} past states, which have gaps"
+    words = "climatology, missing at 18 of 18 starts and lead times; climatological mean, missing at 18 of 18 starts and lead times"
+    assert summary.facts["left out"] == f"{words}; {PAST} of {PAST} past states, which have gaps"
 
 
-def test_the_file_that_lacks_everything_is_named(tmp_path):
+def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):
     """First every member has a gap at another point, then the truth lacks all valid times."""
     patchy = forecast_dataset()
     for number in range(4):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import Settings
+from small_training import Settings
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

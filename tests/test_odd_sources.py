@@ -1,4 +1,4 @@
-"""Sources that other tools stumbled over: what is absent is missing, what is odd is named, what can be read is read."""
+"""Sources that broke other tools: they are read, or their fault is named. Absent values count as missing."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def store(path: Path, version: int, kind: str, fill: Any, sharded: bool = False)
     def array(name: str, data: np.ndarray, dimensions: tuple[str, ...], attributes: dict[str, Any], **how: Any) -> None:
         how |= {"dimension_names": dimensions} if version == 3 else {}
         attributes = attributes if version == 3 else {**attributes, "_ARRAY_DIMENSIONS": list(dimensions)}
-        made = group.create_array(name, shape=data.shape, dtype=data.dtype, attributes=attributes, **how)
-        made[:] = data
+        array = group.create_array(name, shape=data.shape, dtype=data.dtype, attributes=attributes, **how)
+        array[:] = data
 
     for name, axis in axes.items():
         array(name, axis, (name,), {"units": "hours since 2020-01-01"} if name == "time" else {}, chunks=axis.shape)
@@ -67,12 +67,12 @@ def test_an_absent_chunk_is_missing_under_any_fill_value(tmp_path, version, kind
         fill = 7
     values = store(tmp_path / "a.zarr", version, kind, fill)
     (tmp_path / "a.zarr/u10" / ("c/1/0/1" if version == 3 else "1.0.1")).unlink()
-    found = open_dataset(str(tmp_path / "a.zarr"))
+    opened = open_dataset(str(tmp_path / "a.zarr"))
     absent = np.zeros(values.shape, dtype=bool)
     absent[4:, :, 6:] = True
-    np.testing.assert_array_equal(np.isnan(found.u10.values), absent)
-    np.testing.assert_allclose(found.u10.values[~absent], values[~absent], rtol=1e-6)
-    np.testing.assert_allclose(found.v10.values, values, rtol=1e-6)
+    np.testing.assert_array_equal(np.isnan(opened.u10.values), absent)
+    np.testing.assert_allclose(opened.u10.values[~absent], values[~absent], rtol=1e-6)
+    np.testing.assert_allclose(opened.v10.values, values, rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -80,9 +80,9 @@ def test_an_absent_chunk_inside_a_shard_is_missing(tmp_path):
     values = store(tmp_path / "a.zarr", 3, "f4", 0.0, sharded=True)
     array = zarr.open_group(tmp_path / "a.zarr", mode="r+")["u10"]
     array[4:, :, 6:] = 0.0  # equal to the fill value: Zarr drops the chunk from its shard
-    found = open_dataset(str(tmp_path / "a.zarr")).u10.values
-    assert np.isnan(found[4:, :, 6:]).all()
-    np.testing.assert_allclose(found[:4], values[:4], rtol=1e-6)
+    opened = open_dataset(str(tmp_path / "a.zarr")).u10.values
+    assert np.isnan(opened[4:, :, 6:]).all()
+    np.testing.assert_allclose(opened[:4], values[:4], rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -132,7 +132,7 @@ def test_a_damaged_header_is_one_line(tmp_path, content):
     assert "cannot be read as NetCDF" in looked_at(tmp_path / "a.nc").problems[0]
 
 
-def test_means_of_a_month_by_hour_are_no_record(tmp_path):
+def test_monthly_means_by_hour_are_refused(tmp_path):
     days = np.array([f"2020-{month:02d}-01" for month in range(1, 13)], dtype="datetime64[ns]")
     times = (days[:, None] + np.timedelta64(6, "h") * np.arange(4)).ravel()
     wind_dataset(times, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "a.nc")
@@ -149,7 +149,7 @@ def test_values_of_an_interval_are_noted(tmp_path, methods, noted):
     assert bool([note for note in looked_at(tmp_path / "a.nc").notes if "over an interval" in note]) is noted
 
 
-def test_repeated_extremes_far_from_all_other_values():
+def test_repeated_extremes_far_from_other_values_are_named():
     values = np.random.default_rng(0).normal(0, 8, (10, 20, 30)).astype(np.float32)
     assert repeated_extreme(values) is None
     values[3, 2, 1] = values[5, 2, 1] = -99.99
@@ -181,12 +181,12 @@ SPELLINGS = "m s-1, m s**-1, m/s, M/S, m s^-1, m s^{-1}, m.s-1, m*s-1, m/sec, ms
 
 
 @pytest.mark.parametrize("units", SPELLINGS.split(", "))
-def test_spellings_of_metres_per_second(units):
+def test_all_spellings_of_metres_per_second_are_accepted(units):
     assert is_metres_per_second(units)
 
 
 @pytest.mark.parametrize("units", ["", "knots", "km/h", "m", "s-1", "m s-2", "cm/s", "mm/s", "m/min", "km s-1", "1"])
-def test_other_units(units):
+def test_other_units_are_refused(units):
     assert not is_metres_per_second(units)
 
 
@@ -197,7 +197,7 @@ def test_coordinates_are_known_by_their_units(tmp_path):
     assert looked_at(tmp_path / "a.nc").grid.name == "12x7"  # type: ignore[union-attr]
 
 
-def test_a_neighbour_that_cannot_be_decoded_is_left_out_and_wind_that_cannot_be_is_named(tmp_path):
+def test_variables_that_cannot_be_decoded_are_left_out_unless_they_are_wind(tmp_path):
     dataset = wind()
     dataset["started"] = ("time", np.zeros(40), {"units": "seconds since 00:00:00"})
     dataset.to_netcdf(tmp_path / "a.nc")
@@ -210,7 +210,7 @@ def test_a_neighbour_that_cannot_be_decoded_is_left_out_and_wind_that_cannot_be_
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("inner", ["", "wind.zarr/"])
-def test_a_zarr_store_in_a_zip(tmp_path, inner):
+def test_a_zarr_store_in_a_zip_is_read(tmp_path, inner):
     import zipfile
 
     wind().to_zarr(tmp_path / "wind.zarr")
@@ -229,12 +229,12 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
     with pytest.raises(UserError, match=r"262 m/s.* in 10 m wind u at 2020-01-02T18:00; --skip 2020-01-02T18:00 leaves that time out"):
         wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run")
     wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run", skip=["2020-01-02T18"], overwrite=True)
-    with xr.open_zarr(tmp_path / "run/analysis.zarr") as found:
-        np.testing.assert_array_equal(found.time, np.delete(wind().time.values, 7))
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as opened:
+        np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, 7))
 
 
 @pytest.mark.parametrize("year", [1, 2300])
-def test_years_that_nanoseconds_cannot_hold(tmp_path, year):
+def test_years_beyond_the_range_of_nanoseconds_are_refused(tmp_path, year):
     with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
         for name, axis in {"time": 6.0 * np.arange(8), "latitude": LATITUDES, "longitude": LONGITUDES}.items():
             file.createDimension(name, axis.size)
@@ -259,7 +259,7 @@ def test_groups_and_references_are_named(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_icechunk_repository(tmp_path):
+def test_an_icechunk_repository_is_read(tmp_path):
     import icechunk
 
     repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(tmp_path / "a")))
@@ -270,7 +270,7 @@ def test_an_icechunk_repository(tmp_path):
     np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a"))).u, wind().u10)
 
 
-def test_an_icechunk_repository_without_its_package(tmp_path, monkeypatch):
+def test_an_icechunk_repository_without_its_package_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "a/refs").mkdir(parents=True)
     (tmp_path / "a/snapshots").mkdir()
     monkeypatch.setitem(__import__("sys").modules, "icechunk", None)
@@ -293,8 +293,8 @@ def test_few_steps_on_a_fine_grid_need_little_memory(tmp_path, monkeypatch):
     assert "GB of memory" in wsdcast.check(str(tmp_path / "a.nc"), grid="14400x7201").problems[0]
 
 
-def test_truth_of_one_day_a_month_is_no_mistake(tmp_path):
-    """Forecasts may be verified on a few days: only a record to be trained on must be six-hourly."""
+def test_truth_of_one_day_a_month_is_accepted(tmp_path):
+    """Only a record for training must be six-hourly. Forecasts may be verified on a few days."""
     times = np.array([f"2020-{month:02d}-01" for month in range(1, 13)], dtype="datetime64[ns]")
     wind_dataset(times, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "a.nc")
     np.testing.assert_array_equal(open_truth(str(tmp_path / "a.nc"), tmp_path / "scratch", times[3]).times, times)

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import TINY, new_run
 from typer.testing import CliRunner
 
-import wsdcast
 from wsdcast.cli import app
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.runs.artefact import read_stamp, resolve
@@ -70,7 +69,7 @@ def test_the_name_names_the_run_directory():
     assert (recipe.name, directory) == ("mine", Path("runs/mine"))
 
 
-def test_keys_of_images():
+def test_keys_of_image_recipes_can_be_overridden():
     recipe, _ = of_recipe("task.kind=denoise", "sample.warmth=calibrated", recipe="made", kind=ImageRecipe)
     assert (recipe.task.kind, recipe.sample.warmth) == ("denoise", "calibrated")
 
@@ -148,11 +147,9 @@ def test_a_forecast_that_has_no_recipe_takes_no_overrides(tmp_path, monkeypatch)
     assert "the only option of a comparison is --json" in refused("score", "runs/a", "runs/b", "-o", "seed=1")
 
 
-def test_a_stage_changes_a_key_of_the_recipe_of_the_run_so_far(tmp_path):
-    """Without ``--recipe`` the other keys are those of what is there, not those of the default recipe."""
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    run = tmp_path / "run"
-    wsdcast.prepare(tmp_path / "tiny.yaml", run)
+def test_an_override_changes_a_key_of_the_recipe_of_the_run(prepared, tmp_path):
+    """Without ``--recipe`` the other keys come from the stored artefacts, not from the default recipe."""
+    run = new_run(prepared, tmp_path)
     result = CliRunner().invoke(app, ["train", "--run", str(run), "-o", "generator.steps=2", "-o", "generator.prior=standard", "--json"])
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["stage"] == "train"
@@ -163,7 +160,7 @@ def test_a_stage_changes_a_key_of_the_recipe_of_the_run_so_far(tmp_path):
     assert (stamp["recipe"]["generator"]["steps"], stamp["recipe"]["generator"]["prior"]) == (2, "standard")
 
 
-def test_a_study_rolls_out_those_of_the_overridden_numbers_that_are_left(tmp_path):
+def test_a_study_takes_overrides_but_not_of_a_key_that_has_an_option(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     arguments = ["study", "nfe", "--recipe", str(tmp_path / "tiny.yaml"), "--run", str(tmp_path), "--nfe", "2"]
     arguments += ["-o", "study.nfe=[2, 4]", "-o", "study.rollout_nfe=[2]"]

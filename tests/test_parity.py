@@ -146,11 +146,11 @@ def area_means(fields: np.ndarray) -> dict[str, np.ndarray]:
     return {region: (fields * weight).sum(axis=(-2, -1)).mean(axis=0) for region, weight in WEIGHTS.items()}
 
 
-def assert_regional(found: xr.DataArray, expected: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
+def assert_regional(scores: xr.DataArray, expected: dict[str, np.ndarray], tolerance: float = TOLERANCE) -> None:
     for region, values in expected.items():
         for channel, value in zip(CHANNELS, values, strict=True):
-            here = found.sel(variable=channel, region=region).item()
-            assert here == pytest.approx(value, rel=tolerance), (region, channel)
+            ours = scores.sel(variable=channel, region=region).item()
+            assert ours == pytest.approx(value, rel=tolerance), (region, channel)
 
 
 def test_any_layout_is_read_as_the_same_numbers(plain, read):
@@ -165,7 +165,7 @@ def test_weights_are_those_of_the_grid():
     assert grid.area_weights[0] == pytest.approx(5.18e-3, rel=1e-2)  # the cosine would give 0
 
 
-def test_crps(written, scores):
+def test_crps_equals_its_definition(written, scores):
     ensemble, truth = written
     error = np.mean([abs(ensemble[:, member] - truth) for member in range(MEMBERS)], axis=0)
     pairs = sum(abs(ensemble[:, one] - ensemble[:, other]) for one in range(MEMBERS) for other in range(MEMBERS))
@@ -173,7 +173,7 @@ def test_crps(written, scores):
     assert_regional(scores["crps_standard"], area_means(error - pairs / (2 * MEMBERS**2)))
 
 
-def test_errors_spread_and_their_ratio(written, scores):
+def test_errors_and_spread_equal_their_definitions(written, scores):
     ensemble, truth = written
     mean = sum(ensemble[:, member] for member in range(MEMBERS)) / MEMBERS
     variance = sum((ensemble[:, member] - mean) ** 2 for member in range(MEMBERS)) / (MEMBERS - 1)
@@ -188,28 +188,28 @@ def test_errors_spread_and_their_ratio(written, scores):
         assert both["rmse"].sel(variable="vector").item() == pytest.approx(np.sqrt(square[region][:2].sum()), rel=TOLERANCE)
 
 
-def test_rank_histogram(written, scores):
+def test_rank_histogram_equals_its_definition(written, scores):
     ensemble, truth = written
     below = sum((ensemble[:, member] < truth).astype(int) for member in range(MEMBERS))
     for rank in range(MEMBERS + 1):
         assert_regional(scores["rank_histogram"].sel(rank=rank), area_means((below == rank).astype(float)))
 
 
-def test_rank_histogram_of_numbers_that_are_often_equal(plain):
+def test_rank_histogram_spreads_ties_evenly(plain):
     """With ties all possible ranks are equally likely. The precision is that of one draw per point."""
     grid = Grid(LATITUDES, LONGITUDES)
     ensemble, truth = (np.round(read_wind(dataset.isel(time=0)) / 4) for dataset in plain)
-    found = statistics(ensemble, truth, grid)["rank_histogram"].sel(region="globe").isel(prediction_timedelta=0)
+    result = statistics(ensemble, truth, grid)["rank_histogram"].sel(region="globe").isel(prediction_timedelta=0)
     for channel in range(2):
         below, equal = ((getattr(ensemble[:, 0, channel], how)(truth[0, channel])).sum(axis=0) for how in ("__lt__", "__eq__"))
         assert (equal > 0).mean() > 0.3
         for rank in range(MEMBERS + 1):
             possible = ((below <= rank) & (rank <= below + equal)) / (equal + 1)
             error = np.sqrt((WEIGHTS["globe"] ** 2 * possible * (1 - possible)).sum())
-            assert found[channel, rank].item() == pytest.approx((WEIGHTS["globe"] * possible).sum(), abs=4 * error + 1e-12)
+            assert result[channel, rank].item() == pytest.approx((WEIGHTS["globe"] * possible).sum(), abs=4 * error + 1e-12)
 
 
-def test_energy_score(written, scores):
+def test_energy_score_equals_its_definition(written, scores):
     ensemble, truth = written
     for region, weight in WEIGHTS.items():
 
@@ -222,7 +222,7 @@ def test_energy_score(written, scores):
         assert scores["energy_score"].sel(region=region).item() == pytest.approx(expected, rel=TOLERANCE)
 
 
-def test_variogram_score(written, scores):
+def test_variogram_score_equals_its_definition(written, scores):
     ensemble, truth = written
     for lag in (1, 4):
         east = (np.arange(240) + lag) % 240
@@ -231,23 +231,23 @@ def test_variogram_score(written, scores):
         assert_regional(scores["variogram_score"].sel(lag=lag), area_means((true - members) ** 2))
 
 
-def test_brier_score_and_reliability(written, scores):
+def test_brier_score_and_reliability_equal_their_definitions(written, scores):
     speed, truth = written[0][:, :, 2], written[1][:, 2]
     for threshold in (10.8, 17.2, 24.5):
         share = sum((speed[:, member] > threshold).astype(float) for member in range(MEMBERS)) / MEMBERS
         observed = (truth > threshold).astype(float)
         assert observed.any()
         for region, weight in WEIGHTS.items():
-            here = scores.sel(region=region, threshold=threshold)
+            ours = scores.sel(region=region, threshold=threshold)
             expected = ((share - observed) ** 2 * weight).sum(axis=(1, 2)).mean()
-            assert here["brier_score"].item() == pytest.approx(expected, rel=TOLERANCE)
+            assert ours["brier_score"].item() == pytest.approx(expected, rel=TOLERANCE)
             for number in range(11):
                 members = (abs(share - number / 10) < 0.05) * weight
                 sums = [(members * value).sum(axis=(1, 2)).mean() for value in (np.ones_like(share), share, observed)]
-                np.testing.assert_allclose(here["reliability"].isel(probability=number), sums, rtol=TOLERANCE, atol=1e-15)
+                np.testing.assert_allclose(ours["reliability"].isel(probability=number), sums, rtol=TOLERANCE, atol=1e-15)
 
 
-def test_zonal_spectrum(written, sums, scores):
+def test_zonal_spectrum_equals_its_definition(written, sums, scores):
     """The spectrum is compared with sums of cosines and sines, not with a fast transform."""
     angle = 2 * np.pi * np.outer(np.arange(121), np.arange(240)) / 240
     circumference = 2 * np.pi * 6367.5e3 * np.cos(np.radians(LATITUDES[1:-1]))
@@ -266,18 +266,18 @@ def test_zonal_spectrum(written, sums, scores):
         ratio = power[channel, 1:] / truth[channel, 1:]
         np.testing.assert_allclose(scores["power_ratio"].sel(variable=name), ratio, rtol=TOLERANCE)
         energetic = truth[channel, 1:] > 1e-3 * truth[channel, 1:].sum()
-        here = scores.sel(variable=name)
-        assert here["energetic_wavenumbers"].item() == energetic.sum()
+        ours = scores.sel(variable=name)
+        assert ours["energetic_wavenumbers"].item() == energetic.sum()
         for suffix, function in (("", np.max), ("_mean", np.mean), ("_sum", np.sum)):
-            assert here[f"power_deviation{suffix}"].item() == pytest.approx(function(abs(1 - ratio[energetic])), rel=1e-5)
+            assert ours[f"power_deviation{suffix}"].item() == pytest.approx(function(abs(1 - ratio[energetic])), rel=1e-5)
 
 
 def test_one_member_is_scored_as_a_deterministic_forecast(plain):
     """With one member CRPS is the absolute error and there is no spread. No other score is missing."""
     grid = Grid(LATITUDES, LONGITUDES)
     forecast, truth = (read_wind(dataset.isel(time=0)) for dataset in plain)
-    found = xr.merge([function(forecast[:1], truth, grid) for function in (statistics, joint_statistics)])
-    scores = metrics(with_both(found)).isel(prediction_timedelta=0)
+    result = xr.merge([function(forecast[:1], truth, grid) for function in (statistics, joint_statistics)])
+    scores = metrics(with_both(result)).isel(prediction_timedelta=0)
     error = with_speed(forecast[:1])[0, 0] - with_speed(truth)[0]
     assert_regional(scores["crps_fair"], area_means(abs(error)[None]))
     assert_regional(scores["crps_standard"], area_means(abs(error)[None]))
@@ -314,6 +314,6 @@ def test_a_forecast_that_is_the_truth_has_ratio_one_at_every_wavenumber_and_degr
         (lambda dataset: dataset.assign({name: dataset[name].assign_attrs(units="knots") for name in NAMES.values()}), "has units 'knots'"),
     ],
 )
-def test_what_cannot_be_brought_to_the_conventions_is_refused_by_name(plain, change, message):
+def test_unusable_conventions_are_refused_by_name(plain, change, message):
     with pytest.raises(UserError, match=message):
         to_conventions(change(plain[0]))

@@ -1,4 +1,4 @@
-"""Runs whose generator follows another path, or whose solver is stochastic: trained, rolled out, refused."""
+"""Runs with another path of the generator or a stochastic solver: their training, their samples, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,51 +9,34 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from commands import refused
+from conftest import new_run
 from safetensors.torch import load_file
 from torch import nn
-from typer.testing import CliRunner
 
 import wsdcast
-from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.weather.forecast.autoregression import member_noise
 from wsdcast.weather.priors import trained
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.samples import samples_of
 
-RECIPE = """
-name: tiny
-data: {grid: 16x8, days: 30}
-moments: {widths: [8, 8], steps: 4, batch: 4}
-generator: {widths: [8, 8], steps: 6, batch: 4}
-rollout: {members: 3, nfe: 4, starts: 2, days: 0.5}
-"""
 
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("paths")
-    (place / "tiny.yaml").write_text(RECIPE)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    return place
-
-
-def run_with(prepared: Path, tmp_path: Path, **changes):
-    recipe = load_recipe(prepared / "tiny.yaml").changed(**changes)
-    (tmp_path / "run").mkdir(parents=True, exist_ok=True)
-    if not (tmp_path / "run/analysis.zarr").exists():
-        (tmp_path / "run/analysis.zarr").symlink_to(prepared / "run/analysis.zarr")
-    wsdcast.train(recipe, tmp_path / "run")
-    return recipe, tmp_path / "run"
+def run_with(prepared: Path, directory: Path, **changes) -> tuple[Recipe, Path]:
+    """Return the tiny recipe with changes, and a run directory with the networks that were trained by it."""
+    run = new_run(prepared, directory)
+    recipe = load_recipe(prepared / "tiny.yaml").changed(rollout__nfe=4, **changes)
+    wsdcast.train(recipe, run)
+    return recipe, run
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "generator/weights.safetensors")
 
 
-def test_without_blur_training_gives_the_same_weights(prepared, tmp_path):
+def test_a_path_without_blur_gives_the_weights_of_the_straight_path(prepared, tmp_path):
     expected = weights(run_with(prepared, tmp_path / "straight")[1])
     others = weights(run_with(prepared, tmp_path / "other", generator__path="blur-noise", generator__bnr=0.0)[1])
     assert all(torch.equal(value, expected[name]) for name, value in others.items())
@@ -66,7 +49,7 @@ def test_a_generator_on_a_blurred_path_is_trained_and_rolled_out(prepared, tmp_p
     wsdcast.rollout(run=run)
     with xr.open_zarr(run / "forecast.zarr") as forecast:
         assert np.isfinite(forecast["10m_u_component_of_wind"].values).all()
-    # One sample by hand: the midpoint rule in two steps along this path, whose velocity is not the network's output.
+    # Compute one sample without the sampler: two steps of the midpoint rule. On this path the velocity is not the network's output.
     record = open_analysis(run / "analysis.zarr")
     networks = trained(recipe, run, record)
     assert networks.path.name == path
@@ -85,12 +68,12 @@ def test_a_generator_on_a_blurred_path_is_trained_and_rolled_out(prepared, tmp_p
             x = x + 0.5 * velocity(x + 0.25 * velocity(x, t), t + 0.25)
         sampled = sampler_of(networks, recipe.rollout)(context, noise)
         torch.testing.assert_close(sampled, prior.denormalise(x))
-        if path == "blur":  # the same network as the velocity of the straight path makes another state
+        if path == "blur":  # on the straight path the same network gives another state
             straight = sampler_of(replace(networks, path=STRAIGHT), recipe.rollout)(context, noise)
             assert (straight - sampled).abs().max() > 0.01
 
 
-def test_stochastic_solvers_have_noise_of_their_own_for_each_step(prepared, tmp_path):
+def test_stochastic_solvers_draw_new_noise_for_each_step(prepared, tmp_path):
     recipe, run = run_with(prepared, tmp_path)
     wsdcast.rollout(run=run, solver="sde2", nfe=3)
     recipe = recipe.changed(rollout__solver="sde2", rollout__nfe=3)
@@ -105,17 +88,11 @@ def test_stochastic_solvers_have_noise_of_their_own_for_each_step(prepared, tmp_
     context = torch.cat([states[1], states[0], networks.forcings.at(record.times[[number]])[0]])[None].expand(3, -1, -1, -1)
     expected = record.denormalise(sampler_of(networks, recipe.rollout)(context, noise).detach().numpy())
     np.testing.assert_allclose(members, expected, atol=0.02)
-    # The first draw is that of any other solver.
+    # The first draw is the one that other solvers use.
     assert torch.equal(noise[:, :2], next(member_noise(recipe.rollout.seed, record.times[[number]], 3, 1, (2, 8, 16))))
 
 
-def refused(*arguments: str) -> str:
-    done = CliRunner().invoke(app, list(arguments))
-    assert done.exit_code == 2
-    return " ".join(done.stderr.split())
-
-
-def test_what_a_path_does_not_allow_is_one_line(prepared, tmp_path):
+def test_what_a_path_does_not_allow_is_refused(prepared, tmp_path):
     run = str(prepared / "run")
     assert "generator.bnr" in refused("train", "--run", run, "-o", "generator.bnr=-0.5")
     assert "the path blur needs a bnr above 0" in refused("train", "--run", run, "-o", "generator.path=blur", "-o", "generator.bnr=0")

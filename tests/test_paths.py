@@ -42,7 +42,7 @@ def geometry(request):
     return TRANSFORMS[request.param]
 
 
-def test_transform_there_and_back_is_the_identity(geometry):
+def test_a_transform_and_its_inverse_are_the_identity(geometry):
     multiply, shape = geometry
     x = field(shape)
     torch.testing.assert_close(multiply(x, lambda eigenvalues: torch.ones_like(eigenvalues)[None]), x, rtol=0, atol=1e-12)
@@ -55,7 +55,7 @@ def test_blurs_add_up(geometry):
 
 
 @pytest.mark.parametrize("name", list(TRANSFORMS))
-def test_endless_blur_leaves_the_mean(name):
+def test_blur_without_end_leaves_the_mean(name):
     multiply, shape = TRANSFORMS[name]
     x = field(shape)
     weights = torch.ones(shape[0]) if name == "image" else torch.from_numpy(Grid.regular(name).area_weights)

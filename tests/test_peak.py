@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from conftest import TINY, new_run
 from torch import nn
 
 import wsdcast
@@ -15,7 +16,7 @@ from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
 
 
-def test_peak_of_a_chain():
+def test_the_peak_of_a_chain_is_its_largest_pair_of_activations():
     """For two layers with a ReLU between, inference holds only the input and the output of one layer at a time."""
     network = nn.Sequential(nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 10, bias=False))
     assert peak_memory(network, (1, 10), training=False) == 2 * 4000
@@ -25,7 +26,7 @@ def test_peak_of_a_chain():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_peak_of_a_network_grows_with_the_batch_and_depth_is_kept_in_training_alone(training):
+def test_the_peak_grows_with_the_batch_and_in_training_with_the_depth(training):
     shapes = lambda batch: ((batch, 3, 16, 32), (1,))  # noqa: E731
     one, four = (UNet(3, 2, (8, 16), blocks, 1, attention=(1,)) for blocks in (1, 4))
     peaks = [peak_memory(one, *shapes(batch), training=training) for batch in (1, 9)]
@@ -51,23 +52,20 @@ def full(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moments", ["frozen", "joint"])
-def test_a_training_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full, moments):
-    run = tmp_path / "run"
-    wsdcast.prepare(tiny_recipe, run)
+def test_a_training_that_cannot_fit_is_refused(prepared, tmp_path, full, moments):
+    run = new_run(prepared, tmp_path, TINY.replace("generator: {", f"generator: {{moments: {moments}, "))
     before = sorted(run.rglob("*"))
-    tiny_recipe.write_text(tiny_recipe.read_text().replace("generator: {", f"generator: {{moments: {moments}, "))
     full()
     network = "moments network" if moments == "frozen" else "generator"
     with pytest.raises(UserError, match=rf"training the {network} in batches of 4 at 16x8 needs [\d.]+ .B of memory, but only 10 kB are"):
-        wsdcast.train(tiny_recipe, run)
+        wsdcast.train(tmp_path / "tiny.yaml", run)
     assert sorted(run.rglob("*")) == before
 
 
 @pytest.mark.slow
-def test_a_rollout_that_cannot_fit_is_refused(tiny_recipe, tmp_path, full):
-    run = tmp_path / "run"
-    wsdcast.prepare(tiny_recipe, run)
-    wsdcast.train(tiny_recipe, run)
+def test_a_rollout_that_cannot_fit_is_refused(prepared, tmp_path, full):
+    run = new_run(prepared, tmp_path)
+    wsdcast.train(run=run)
     before = sorted(run.rglob("*"))
     full()
     with pytest.raises(UserError) as refused:

@@ -1,10 +1,10 @@
-"""Numbers of a tiny forecast, its scores and two tiny studies, as they were before the package was laid out anew.
+"""The numbers of a tiny forecast, its scores and two tiny studies equal stored ones. The page on the schema lists what the files hold.
 
-Code that is only moved or renamed must leave them as they are. Whoever changes on purpose what is computed, or the recipes below, renews
-them by ``python tests/test_pinned.py``, in the same commit, which says why. A failure that nobody can explain is no reason to renew.
+Moving or renaming code must not change the numbers. A commit that changes on purpose what is computed, or the recipes below, writes new
+numbers with ``python tests/test_pinned.py`` and says why. Do not write new ones after a failure that nobody can explain.
 
-The wind is made here and not by the simulated planet. The planet's flow is chaotic, so another processor, or another BLAS, simulates other
-weather. Training amplifies rounding too, but not by much in four steps: hence :data:`TOLERANCE`.
+The wind is a formula and not the simulated planet. The planet's flow is chaotic, so another processor or BLAS simulates other weather.
+Training amplifies rounding errors too, but little in four steps. :data:`TOLERANCE` allows for that.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from wsdcast.cli import app
 
 STORED = Path(__file__).parent / "pinned/numbers.json"
 TOLERANCE = 1e-3
-"""Relative to a number, plus as much of the mean size of those that it is stored with, for numbers that cancel."""
+"""Relative to each number, plus the same share of the mean absolute value in its list, for numbers near zero."""
 WHOLE = 40
-"""Variables of at most so many values are stored as they are."""
+"""Variables with at most this many values are stored completely."""
 TOGETHER = ("forecast", "prediction_timedelta", "region")
-"""Of larger variables, means are stored for each combination of these, and for each label of every other dimension."""
+"""Larger variables are stored as means: for each combination of these dimensions, and for each label of every other dimension."""
 
-# Recipes of this test alone, so that no change of a shared one moves its numbers.
+# Only this test uses these recipes, so that changes of shared recipes do not change the numbers.
 WIND = """
 name: pinned
 data: {source: wind.nc, grid: 16x8}
@@ -56,7 +56,7 @@ study: {seeds: [0], priors: [warm, standard], ablations: [mean-only], nfe: [2, 4
 
 
 def wind() -> xr.Dataset:
-    """A month of waves that travel along latitude circles, with some noise; no symmetry between poles, directions or components."""
+    """Return a month of waves that travel along latitude circles, with noise. They have no symmetry between poles or components."""
     times, latitudes, longitudes = six_hourly("2020-01-01", 120), np.arange(78.75, -90, -22.5), np.arange(0.0, 360.0, 22.5)
     noise = wind_dataset(times, latitudes, longitudes) / 4
     hour, east, north = np.arange(120)[:, None, None] * 6, np.deg2rad(longitudes), np.deg2rad(latitudes)[:, None]
@@ -66,31 +66,34 @@ def wind() -> xr.Dataset:
     return noise.assign(u10=noise["u10"] + u, v10=noise["v10"] + v).assign_coords(noise.coords)
 
 
-def make(place: Path) -> None:
-    """Run all of it in a directory."""
-    wind().to_netcdf(place / "wind.nc")
-    (place / "wind.yaml").write_text(WIND.replace("wind.nc", str(place / "wind.nc")))
-    (place / "images.yaml").write_text(IMAGES)
+def write_all(directory: Path) -> None:
+    """Write the forecast, the scores and the studies."""
+    wind().to_netcdf(directory / "wind.nc")
+    (directory / "wind.yaml").write_text(WIND.replace("wind.nc", str(directory / "wind.nc")))
+    (directory / "images.yaml").write_text(IMAGES)
     for stage in (wsdcast.prepare, wsdcast.train, wsdcast.rollout, wsdcast.score, wsdcast.study_nfe):
-        stage(place / "wind.yaml", place / "wind")
-    for words in (("prepare", "--recipe", str(place / "images.yaml")), ("study",)):
-        done = CliRunner().invoke(app, ["inpaint", *words, "--run", str(place / "images")], catch_exceptions=False)
+        stage(directory / "wind.yaml", directory / "wind")
+    for words in (("prepare", "--recipe", str(directory / "images.yaml")), ("study",)):
+        done = CliRunner().invoke(app, ["inpaint", *words, "--run", str(directory / "images")], catch_exceptions=False)
         assert done.exit_code == 0, done.stderr
 
 
-def read(place: Path) -> dict[str, Any]:
-    """The numbers of what was made, by file."""
-    found = {}
-    with xr.open_zarr(place / "wind/forecast.zarr", consolidated=False, decode_timedelta=True) as forecast:
-        found["wind/forecast.zarr"] = numbers(forecast.load())
+def read(directory: Path) -> dict[str, Any]:
+    """Return the numbers to compare, by file."""
+    by_file = {}
+    with xr.open_zarr(directory / "wind/forecast.zarr", consolidated=False, decode_timedelta=True) as forecast:
+        by_file["wind/forecast.zarr"] = numbers(forecast.load())
     for name in ("wind/scores.nc", "wind/study.nc", "images/study.nc"):
-        with xr.open_dataset(place / name, decode_timedelta=True) as dataset:
-            found[name] = numbers(dataset.load())
-    return found
+        with xr.open_dataset(directory / name, decode_timedelta=True) as dataset:
+            by_file[name] = numbers(dataset.load())
+    return by_file
 
 
 def numbers(dataset: xr.Dataset) -> dict[str, Any]:
-    """Labels of the coordinates, and of every variable that is no measured time its dimensions, how many values are finite, and values."""
+    """Return the labels of the coordinates, and the dimensions, the number of finite values and values of each variable.
+
+    Variables with measured times are left out.
+    """
     labels = {str(name): [in_json(label) for label in coordinate.values.ravel()] for name, coordinate in sorted(dataset.coords.items())}
     variables = {str(name): reduced(field) for name, field in sorted(dataset.data_vars.items()) if "seconds" not in str(name)}
     return {"labels": labels, "variables": variables}
@@ -116,15 +119,15 @@ def listed(values: np.ndarray) -> list[float | None]:
 
 
 def in_json(label: Any) -> str | float:
-    """A label of an axis. Latitudes and wavelengths are rounded: their last digit is no matter."""
+    """Return a label of an axis. Numbers are rounded, because their last digit does not matter."""
     return float(f"{label:.6g}") if isinstance(label, (int, float, np.number)) and not isinstance(label, np.timedelta64) else str(label)
 
 
-def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """What is not as it was, a line each."""
-    lines = [f"{name}: there is none" if name not in found else f"{name}: new" for name in sorted(found.keys() ^ expected.keys())]
-    for file in sorted(found.keys() & expected.keys()):
-        ours, theirs = found[file], expected[file]
+def differences(current: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Return one line for each difference."""
+    lines = [f"{name}: there is none" if name not in current else f"{name}: new" for name in sorted(current.keys() ^ expected.keys())]
+    for file in sorted(current.keys() & expected.keys()):
+        ours, theirs = current[file], expected[file]
         if ours["labels"] != theirs["labels"]:
             lines += [
                 f"{file}: labels of {n}"
@@ -149,16 +152,16 @@ def differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("pinned")
+def directory(tmp_path_factory) -> Path:
+    directory = tmp_path_factory.mktemp("pinned")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        make(place)
-    return place
+        write_all(directory)
+    return directory
 
 
-def test_numbers_are_what_they_were(place):
-    assert not (lines := differences(read(place), json.loads(STORED.read_text()))), "\n".join(lines)
+def test_numbers_equal_the_stored_ones(directory):
+    assert not (lines := differences(read(directory), json.loads(STORED.read_text()))), "\n".join(lines)
 
 
 ENDINGS = {
@@ -174,7 +177,7 @@ ENDINGS = {
 
 
 def documented(text: str) -> dict[str, dict[str, dict[str, tuple[set[str], str]]]]:
-    """Names on the page on the schema with their dimensions and units, by section and table."""
+    """Return the names on the page with their dimensions and units, by section and table."""
     page: dict[str, dict[str, dict[str, tuple[set[str], str]]]] = {}
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         tables = page[section.splitlines()[0]] = {}
@@ -187,7 +190,7 @@ def documented(text: str) -> dict[str, dict[str, dict[str, tuple[set[str], str]]
                 endings = re.findall(r"`(\w+)`", cells.pop(0)) if part.startswith("Variables") else []
                 dimensions = set(re.findall(r"\w+", cells[0])) if len(cells) > 1 else set()
                 for ending in ("", *endings):
-                    # A skill has no units, whatever the score has.
+                    # A skill has no units, even if its score has.
                     units = "" if len(cells) == 1 else "1" if "skill" in ending else cells[1]
                     assert f"{name}{ending}" not in names, f"{name}{ending} is there twice"
                     names[f"{name}{ending}"] = (dimensions | ENDINGS.get(ending, set()), units)
@@ -195,16 +198,16 @@ def documented(text: str) -> dict[str, dict[str, dict[str, tuple[set[str], str]]
 
 
 @pytest.fixture(scope="module")
-def files(place, tmp_path_factory) -> dict[str, list[xr.Dataset]]:
-    """Files of each kind by their section on the page; together they have every name that a file may have but those of FID."""
+def files(directory, tmp_path_factory) -> dict[str, list[xr.Dataset]]:
+    """Return files of each kind by their section on the page. Together they have every name that a file can have, except those of FID."""
     copy = tmp_path_factory.mktemp("schema") / "run"
-    shutil.copytree(place, copy)
+    shutil.copytree(directory, copy)
     wind, images = copy / "wind", copy / "images"
-    found: dict[str, list[xr.Dataset]] = {}
+    datasets: dict[str, list[xr.Dataset]] = {}
 
     def add(section: str, path: Path) -> None:
         with xr.open_dataset(path) as dataset:  # closed at once, because the next run replaces the file
-            found.setdefault(section, []).append(dataset.load())
+            datasets.setdefault(section, []).append(dataset.load())
 
     def inpaint(*words: str) -> None:
         done = CliRunner().invoke(app, ["inpaint", *words, "--run", str(images)], catch_exceptions=False)
@@ -229,11 +232,11 @@ def files(place, tmp_path_factory) -> dict[str, list[xr.Dataset]]:
         add("`study.nc` of images", images / "study.nc")
         inpaint("train", "--recipe", str(copy / "images.yaml"))
         for samples in ("2", "1"):
-            few = [word for key in (f"samples={samples}", "contexts=4", "nfe=2") for word in ("-o", f"sample.{key}")]
+            options = [word for key in (f"samples={samples}", "contexts=4", "nfe=2") for word in ("-o", f"sample.{key}")]
             for stage in ("sample", "score"):
-                inpaint(stage, *few, "--overwrite")
+                inpaint(stage, *options, "--overwrite")
             add("`scores.nc` of images", images / "scores.nc")
-    return found
+    return datasets
 
 
 def test_the_schema_page_is_true(files):
@@ -253,7 +256,7 @@ def test_the_schema_page_is_true(files):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        make(Path(directory))
+        write_all(Path(directory))
         files = read(Path(directory))
     rows = {
         file: {

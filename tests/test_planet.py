@@ -1,3 +1,5 @@
+"""The simulated planet: its conservation laws, its forcing and its wind, spectrum and error growth."""
+
 from __future__ import annotations
 
 import os
@@ -38,11 +40,11 @@ def enstrophy(planet: Planet, state: np.ndarray) -> float:
     return 0.5 * float(mean_square(state + planet.constant_vorticity).sum())
 
 
-def test_inversion_round_trip(precise, weather):
+def test_inversion_gives_back_the_potential_vorticity(precise, weather):
     np.testing.assert_allclose(precise.potential_vorticity(precise.streamfunction(weather))[:, 1:], weather[:, 1:], atol=1e-18)
 
 
-def test_energy_is_that_of_the_winds(precise, weather):
+def test_the_energy_equals_that_of_the_winds(precise, weather):
     streamfunction = precise.streamfunction(weather)
     u, v = precise.wind(streamfunction)
     kinetic = 0.5 * ((u**2 + v**2) * precise.cell_area[:, None]).sum()
@@ -77,7 +79,7 @@ def test_relaxation_draws_energy_from_the_jet_and_drag_takes_it(precise, weather
     assert -(change[0].sum() + 2 * change[1:].sum()) < 0
 
 
-def test_stirring_has_the_size_that_is_asked(precise, weather):
+def test_stirring_has_the_amplitude_that_is_asked_for(precise, weather):
     random = np.random.default_rng(0)
     squares = []
     for _ in range(50):
@@ -90,7 +92,7 @@ def test_stirring_has_the_size_that_is_asked(precise, weather):
 
 
 @pytest.mark.slow
-def test_same_seed_same_bits_whatever_the_threads():
+def test_a_seed_gives_the_same_bits_on_any_number_of_threads():
     script = (
         "import hashlib\nfrom wsdcast.data.grid import Grid\nfrom wsdcast.data.planet.simulation import simulation\n"
         "blocks = simulation(1, 0, 0.35, Grid.regular('64x32')).blocks(4)\n"
@@ -104,7 +106,7 @@ def test_same_seed_same_bits_whatever_the_threads():
     assert len(digests) == 1
 
 
-def test_other_seeds_are_other_planets_and_other_weather():
+def test_other_seeds_give_other_planets_and_other_weather():
     first, second = (next(Planet(SMALL).run(seed=seed, spin_up=86400.0)) for seed in (0, 1))
     waves = first.copy()
     waves[0] = 0  # without the zonal mean, which is the same at the beginning of both
@@ -113,7 +115,7 @@ def test_other_seeds_are_other_planets_and_other_weather():
 
 
 @pytest.mark.slow
-def test_weather_is_like_weather():
+def test_the_wind_spectrum_and_error_growth_are_those_documented():
     """The default planet has the winds, spectrum and error growth that the documentation states."""
     planet = Planet()
     states = list(islice(planet.run(spin_up=50 * 86400.0, interval=86400.0), 20))
@@ -140,7 +142,7 @@ def test_weather_is_like_weather():
     assert 0.7 < doubling < 4  # days
 
 
-def test_wind_at_points_of_a_grid_with_poles():
+def test_wind_is_given_at_the_points_of_a_grid_with_poles():
     planet = Planet(SMALL)
     streamfunction = planet.streamfunction(next(planet.run(spin_up=86400.0)))[..., LOWER]
     latitudes = np.linspace(90, -90, 13)
@@ -151,7 +153,7 @@ def test_wind_at_points_of_a_grid_with_poles():
 
 
 @pytest.mark.slow
-def test_stable_for_ten_years():
+def test_the_simulation_is_stable_for_ten_years():
     planet = Planet()
     for state in islice(planet.run(interval=5 * 86400.0), 730):
         u, v = planet.wind(planet.streamfunction(state))

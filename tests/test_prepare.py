@@ -52,7 +52,7 @@ def test_parts_are_disjoint_and_complete(gappy):
     assert gappy[parts[0]].max() < gappy[parts[1]].min() < gappy[parts[1]].max() < gappy[parts[2]].min()
 
 
-def test_a_record_too_short_for_a_sample():
+def test_a_record_too_short_for_a_sample_is_refused():
     assert record_of(six_hourly("2020-01-01", 2), "2021-01-01", "2021-01-01").now("train").size == 0
 
 
@@ -83,7 +83,7 @@ def test_recipe_times_may_name_a_zone(tmp_path):
 
 @needs_shared
 @pytest.mark.parametrize("grid", ["64x32", "240x121"])
-def test_real_wind(tmp_path, grid):
+def test_real_wind_is_prepared(tmp_path, grid):
     """The whole real record is prepared at 64x32. The paper's 240x121 uses the same code."""
     source = SHARED / "wind" / "*.nc"
     wsdcast.prepare("gfs", tmp_path / "run", source=str(source), grid=grid)

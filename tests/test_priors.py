@@ -34,7 +34,7 @@ def random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_blends():
+def test_plain_blending_is_linear_and_no_blending_keeps_the_std():
     std, w = torch.tensor([0.05, 0.6]), torch.tensor(0.25)
     torch.testing.assert_close(plain_blending(std, w), torch.tensor([0.25 * 0.05 + 0.75, 0.25 * 0.6 + 0.75]))
     torch.testing.assert_close(no_blending(std, w), std)
@@ -55,7 +55,7 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
         torch.testing.assert_close(blended.std, std if w else torch.ones_like(std))
 
 
-def test_standard_and_fixed_moments_do_not_look_at_the_context(random):
+def test_standard_and_fixed_moments_do_not_depend_on_the_context(random):
     context = torch.randn(3, 4, 3, 4, generator=random)
     mean, std = standard_moments(2)(context)
     assert torch.equal(mean, torch.zeros(3, *SHAPE))
@@ -149,7 +149,7 @@ def test_only_end_to_end_does_the_generator_teach_the_mean(random):
     assert gradients[True][1] == pytest.approx(gradients[False][1], rel=1e-5)
 
 
-def test_moments_of_a_foreign_model_start_the_flow():
+def test_the_flow_starts_from_the_moments_of_a_given_model():
     """Any callable can be the moments model. This one is a line fitted by numpy."""
     slope = np.polyfit([0.0, 1.0, 2.0], [1.0, 3.0, 5.0], 1)
     foreign = lambda context: (slope[0] * context + slope[1], torch.full_like(context, 0.1))  # noqa: E731
@@ -219,7 +219,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.01])
-def test_the_weight_of_the_moments_loss_scales_their_gradients_alone(weight, random):
+def test_the_weight_of_the_moments_loss_scales_only_their_gradients(weight, random):
     context, target = torch.zeros(8, 1, 4), torch.randn(8, 1, 4, generator=random)
     draws = draw(target.shape, random)
     torch.manual_seed(0)
@@ -253,7 +253,7 @@ def test_training_times_have_their_distribution(times, distribution):
     assert kstest(drawn, distribution).pvalue > 0.01
 
 
-def test_times_by_default_are_drawn_as_they_always_were():
+def test_default_training_times_are_logit_normal():
     draws = draw((5, 2), torch.Generator().manual_seed(3))
     random = torch.Generator().manual_seed(3)
     assert torch.equal(draws.warmth, torch.rand(5, generator=random))

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_training import Settings, X, regression
 from test_no_waiting import CHANNELS, GRID, both_losses, generator_network, moments_network
-from test_training import Settings, X, regression
 from torch import nn
 
 import wsdcast
@@ -98,7 +98,7 @@ for number, (name, how, _) in enumerate(CASES):
                 torch.testing.assert_close(result[key], value, rtol=1e-11, atol=1e-13)
 
 
-def test_each_draws_dropout_of_its_own_and_keeps_it(tmp_path):
+def test_each_process_draws_its_own_dropout_and_continues_it(tmp_path):
     """The first process draws as a single one does and the second draws otherwise. Both continue alike from the checkpoint."""
     body = """
 import json, torch
@@ -114,14 +114,14 @@ Path(f"{rank}.json").write_text(json.dumps([first, second, again, sorted(name fo
 """
     done = two(tmp_path, body)
     assert done.returncode == 0, done.stderr
-    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    results = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     torch.manual_seed(3)
     Training.of(nn.Linear(2, 2), torch.Generator())
     alone = [torch.rand(4).tolist(), torch.rand(4).tolist()]
-    assert found[0][:2] == alone
-    assert all(second == again for _, second, again, _ in found)
-    assert len({tuple(part) for of_rank in found for part in of_rank[:2]}) == 4
-    assert [names for *_, names in found] == [["random.dropout", "random.dropout.1"], []]
+    assert results[0][:2] == alone
+    assert all(second == again for _, second, again, _ in results)
+    assert len({tuple(part) for of_rank in results for part in of_rank[:2]}) == 4
+    assert [names for *_, names in results] == [["random.dropout", "random.dropout.1"], []]
 
 
 class Numbers:
@@ -153,7 +153,7 @@ def test_two_share_the_predictions_and_write_the_bytes_of_one(tmp_path):
     body = """
 from wsdcast.training import predictions
 predict, seen = predictions.predict, []
-predictions.predict = lambda moments, samples, some: seen.append(some.numel()) or predict(moments, samples, some)
+predictions.predict = lambda moments, samples, indices: seen.append(indices.numel()) or predict(moments, samples, indices)
 predicted(Path("two-False"), False)
 predicted(Path("two-True"), True)
 processes.wait()
@@ -172,10 +172,10 @@ Path(f"{rank}.txt").write_text(str(sum(seen)))
     assert min(shares) >= 2 * 60
 
 
-def test_what_the_first_decides_is_told_and_so_are_its_errors(tmp_path):
+def test_both_processes_get_the_decision_and_the_error_of_the_first(tmp_path):
     body = """
-found = processes.decided(lambda: ("first", rank))
-assert found == ("first", 0)
+decision = processes.decided(lambda: ("first", rank))
+assert decision == ("first", 0)
 try:
     processes.decided(lambda: (_ for _ in ()).throw(UserError("no room")))
 except UserError as error:
@@ -191,7 +191,7 @@ def test_a_loss_of_one_that_is_not_finite_ends_both_alike(tmp_path):
 training = Training.of(nn.Linear(1, 1), torch.Generator())
 loss_of = lambda model, x: regression(model, x) * (float("nan") if rank and training.step == 3 else 1)
 try:
-    for step in fit(training, lambda chosen, mine: X[chosen[mine]], loss_of, 8, Settings(steps=5), 0):
+    for step in fit(training, lambda chosen, part: X[chosen[part]], loss_of, 8, Settings(steps=5), 0):
         read([step])
 except UserError as error:
     Path(f"{rank}.txt").write_text(str(error))
@@ -203,7 +203,7 @@ except UserError as error:
     assert "the loss is nan at training step 3, with samples " in first
 
 
-TINY = """
+RECIPE = """
 name: tiny
 data: {grid: 16x8, days: 20}
 moments: {widths: [8, 8], steps: 4, batch: 4, dropout: 0.1}
@@ -216,7 +216,7 @@ training: {validate_every: 100}
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("processes")
-    (directory / "tiny.yaml").write_text(TINY)
+    (directory / "tiny.yaml").write_text(RECIPE)
     wsdcast.prepare(directory / "tiny.yaml", directory / "run")
     return directory / "run"
 
@@ -270,9 +270,9 @@ from wsdcast import cli
 from wsdcast.training import fitting
 fast = fitting.fit
 
-def slow(training, *rest):
-    for step in fast(training, *rest):
-        if rank == 1 and step.number == 4 and rest[3].steps == 12:
+def slow(training, *others):
+    for step in fast(training, *others):
+        if rank == 1 and step.number == 4 and others[3].steps == 12:
             os.kill(os.getpid(), signal.SIGTERM)
         yield step
 
@@ -292,9 +292,9 @@ cli.app(["train", "--run", "run"])
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_what_the_first_refuses_ends_both_with_its_line(trained_by_two, tmp_path):
+def test_a_refusal_of_the_first_process_ends_both_with_its_line(trained_by_two, tmp_path):
     shutil.copytree(trained_by_two, tmp_path / "run")
-    (tmp_path / "other.yaml").write_text(TINY.replace("steps: 12", "steps: 13"))
+    (tmp_path / "other.yaml").write_text(RECIPE.replace("steps: 12", "steps: 13"))
     begin = time.monotonic()
     done = two(tmp_path, "from wsdcast import cli\ncli.app(['train', '--recipe', 'other.yaml', '--run', 'run'])")
     assert time.monotonic() - begin < 60

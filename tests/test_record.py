@@ -1,4 +1,4 @@
-"""What is wrong with a source is said by name, all at once; what is right is read in blocks, each chunk once."""
+"""The record of a source: its problems are listed by name, and its wind is read in blocks, each chunk once."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ FAULTS = {
 
 @pytest.mark.filterwarnings("ignore:.*calendar")
 @pytest.mark.parametrize("message", FAULTS)
-def test_what_cannot_be_used_is_refused_by_name(tmp_path, wind, message):
+def test_unusable_sources_are_refused_by_name(tmp_path, wind, message):
     FAULTS[message](wind).to_netcdf(tmp_path / "wind.nc")
     (problem,) = open_record(str(tmp_path / "wind.nc"), tmp_path).problems
     assert message in problem
@@ -146,7 +146,7 @@ def test_all_problems_are_listed_at_once(tmp_path, wind):
     ("value", "words"),
     [(np.nan, "missing or infinite"), (np.inf, "missing or infinite"), (-121.0, "absurd values"), (1e20, "absurd values")],
 )
-def test_values_that_no_wind_has_are_refused_with_their_time(tmp_path, wind, value, words):
+def test_impossible_values_are_refused_with_their_time(tmp_path, wind, value, words):
     wind.v10[3, 2, 1] = value
     wind.to_netcdf(tmp_path / "wind.nc")
     with pytest.raises(UserError, match=rf"wind.nc: {words}.* m/s\) in 10 m wind v at 2020-01-01T18:00"):
@@ -154,7 +154,7 @@ def test_values_that_no_wind_has_are_refused_with_their_time(tmp_path, wind, val
 
 
 def test_a_lost_chunk_is_not_calm_weather(tmp_path, wind):
-    """Where a chunk is not there a Zarr store answers with its fill value, which may be zero."""
+    """For a missing chunk a Zarr store returns its fill value, which may be zero."""
     wind.to_zarr(tmp_path / "wind.zarr", zarr_format=2, encoding={"u10": {"chunks": (2, 7, 8)}, "v10": {"_FillValue": 0.0}})
     (tmp_path / "wind.zarr/u10/1.0.0").unlink()
     (tmp_path / "wind.zarr/u10/.zarray").write_text((tmp_path / "wind.zarr/u10/.zarray").read_text().replace('"NaN"', "0.0"))
@@ -179,7 +179,7 @@ def test_rounded_coordinates_are_the_same_grid(tmp_path, wind):
     assert open_record(str(tmp_path), tmp_path).problems == []
 
 
-def test_missing_files_and_damaged_archives(tmp_path):
+def test_missing_files_and_damaged_archives_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         open_record(str(tmp_path / "none.nc"), tmp_path)
     with pytest.raises(UserError, match="nothing to read in a directory"):
@@ -199,7 +199,7 @@ def test_grib_without_its_package_says_what_to_install(tmp_path, monkeypatch):
         open_dataset(str(tmp_path / "wind.grib"))
 
 
-def test_a_damaged_grib_file(tmp_path):
+def test_a_damaged_grib_file_is_refused(tmp_path):
     (tmp_path / "wind.grib").write_bytes(b"GRIB and so on")
     with pytest.raises(UserError, match=r"wind.grib: cannot be read as GRIB"):
         open_dataset(str(tmp_path / "wind.grib"))
@@ -240,14 +240,14 @@ REAL = {
 
 @needs_shared
 @pytest.mark.parametrize("name", REAL)
-def test_real_files(tmp_path, name):
-    """None of these is a global 6-hourly record; each says why, and what could be read is found."""
+def test_real_files_have_their_problems_named(tmp_path, name):
+    """None of these files is a global six-hourly record. The problems say why, and the notes what was left out."""
     steps, problems, notes = REAL[name]
     record = open_record(str(formats(name)), tmp_path)
     assert record.times.size == steps
-    for found, wanted in ((record.problems, problems), (record.notes, notes)):
-        assert len(found) == len(wanted)
-        assert all(words in line for words, line in zip(wanted, found, strict=True))
+    for lines, expected in ((record.problems, problems), (record.notes, notes)):
+        assert len(lines) == len(expected)
+        assert all(words in line for words, line in zip(expected, lines, strict=True))
 
 
 @needs_shared

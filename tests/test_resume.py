@@ -56,7 +56,7 @@ def names_in(run: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_started_again(tmp_path):
+def test_a_prepare_killed_at_any_moment_continues_to_the_same_store(tmp_path):
     """Runs are killed with SIGKILL when shards appear, until one finishes. Every run adds shards. The bytes are those of a single run."""
     hours = np.datetime64("2020-01-01", "ns") + np.timedelta64(6, "h") * np.arange(6000)
     wind_dataset(hours, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "wind.nc")
@@ -81,7 +81,7 @@ def test_killed_at_any_moment_and_started_again(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["analysis.zarr"]
 
 
-def test_killed_just_before_the_end(months, monkeypatch):
+def test_a_prepare_killed_just_before_the_end_continues(months, monkeypatch):
     """If all shards are written but not the statistics, no wind is read again."""
     expected = bytes_of(prepare("whole"))
     with monkeypatch.context() as patch:
@@ -93,7 +93,7 @@ def test_killed_just_before_the_end(months, monkeypatch):
     assert bytes_of(prepare("run")) == expected
 
 
-def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
+def test_a_damaged_file_loses_no_finished_blocks(months, monkeypatch):
     """The file is named and earlier shards are kept. After it is replaced, only the shards that need it are made."""
     expected = bytes_of(prepare("whole"), metadata=False)
     good = Path("files/1.nc").read_bytes()
@@ -119,7 +119,7 @@ def test_a_damaged_file_in_the_middle_of_many(months, monkeypatch):
     assert read == list(range(7, 23))  # shards 0 to 6 need only file 0, and 7 needs both
 
 
-def test_marks_without_a_store_are_not_believed(months, monkeypatch):
+def test_marks_without_a_store_are_ignored(months, monkeypatch):
     """A run was killed after the store got its name but before its marks were removed. If that store is deleted, all is made again."""
     with monkeypatch.context() as patch:
         patch.setattr("wsdcast.weather.stages.prepare.shutil.rmtree", lambda *arguments, **options: None)
@@ -144,7 +144,7 @@ def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_planet_goes_on_too(tmp_path, monkeypatch):
+def test_a_simulated_planet_continues_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for module in (shards, building, climatology):
         monkeypatch.setattr(module, "SHARD", 16)
@@ -168,7 +168,7 @@ def test_a_planet_goes_on_too(tmp_path, monkeypatch):
     assert written == [4, 5, 6, 7]
 
 
-def test_appending_newer_months(months):
+def test_newer_months_are_appended(months):
     """The finished store is unchanged until the longer one is complete. Split and statistics stay, so the networks remain valid."""
     Path("later").mkdir()
     Path("files/2.nc").rename("later/2.nc")
@@ -206,7 +206,7 @@ def grown(months) -> Path:
     return prepare("run")
 
 
-def test_statistics_are_marked_as_stale_or_computed_anew(grown):
+def test_statistics_are_marked_as_stale_or_computed_again(grown):
     before = open_analysis(grown)
     assert not before.statistics_are_stale
     summary = wsdcast.prepare(run="run", source="2.nc", append=True)
@@ -237,7 +237,7 @@ def test_appending_killed_keeps_the_finished_store(grown, monkeypatch):
     assert open_analysis(grown).times.size == 360
 
 
-def test_what_cannot_be_appended(grown, tmp_path):
+def test_impossible_appends_are_refused(grown, tmp_path):
     for options, message in (
         ({"run": "none"}, "nothing can be appended to it"),
         ({"run": "run", "source": "2.nc", "grid": "12x6"}, "was made with grid 8x4; 12x6 cannot be appended"),
@@ -249,7 +249,7 @@ def test_what_cannot_be_appended(grown, tmp_path):
         wsdcast.prepare("r.yaml", "run", recompute=True)
 
 
-def test_earlier_times_are_not_slipped_in(months):
+def test_earlier_times_cannot_be_appended(months):
     Path("files/0.nc").rename("0.nc")
     prepare("run")
     Path("0.nc").rename("files/0.nc")
@@ -259,7 +259,7 @@ def test_earlier_times_are_not_slipped_in(months):
     assert open_analysis(Path("run/analysis.zarr")).times.size == 235 + 3
 
 
-def test_the_store_is_hundreds_of_files(tmp_path):
+def test_a_store_of_many_years_has_hundreds_of_files(tmp_path):
     """The 93,544 steps of all of ERA5 are 183 shards of each component. A store has one file per shard."""
     assert -(-93544 // shards.SHARD) == 183
     wind = wind_dataset(six_hourly("2020-01-01", 1100), LATITUDES, LONGITUDES)

@@ -69,7 +69,7 @@ def test_one_member_scores_its_absolute_error(random):
 
 
 @pytest.mark.parametrize(("left", "scored"), [(3, True), (2, True), (1, False), (0, False)])
-def test_one_member_that_is_left_of_several_is_no_ensemble(random, left, scored):
+def test_one_remaining_member_has_no_ensemble_scores(random, left, scored):
     """Fair CRPS and spread need two members. A lead time with fewer has no scores; one with two has the scores of these two."""
     ensemble, truth = random.normal(0, 5, (3, 2, 2, 32, 64)), random.normal(0, 5, (2, 2, 32, 64))
     ensemble[left:, 1] = np.nan
@@ -94,7 +94,7 @@ def test_one_cosine_lands_in_one_wavenumber():
 
 
 @pytest.mark.parametrize("name", ["24x13", "24x12", "10x7"])
-def test_parseval_of_the_spectrum(random, name):
+def test_the_spectrum_sums_to_the_variance(random, name):
     """The sum of the spectrum is the mean over rows, without the poles, of circumference times mean square on the circle."""
     grid = Grid.regular(name)
     field = random.standard_normal(grid.shape)
@@ -143,7 +143,7 @@ def test_area_means_weigh_cells_by_their_area(random):
         assert result["squared_error"].item() == pytest.approx(4 * share)
 
 
-def test_parts_scored_apart_join_without_loss(random):
+def test_parts_scored_separately_join_to_the_whole(random):
     grid = Grid.regular("12x7")
     ensemble, truth = random.standard_normal((6, 3, 2, 2, *grid.shape)), random.standard_normal((6, 2, 2, *grid.shape))
     parts = [statistics(one, other, grid) for one, other in zip(ensemble, truth, strict=True)]
@@ -176,7 +176,7 @@ def test_float32_is_precise_enough(random):
             np.testing.assert_allclose(single[name], value, rtol=1e-5, atol=1e-7)
 
 
-def test_ties_take_every_rank_as_often(random):
+def test_ties_count_for_each_rank_equally(random):
     """If all members equal the truth, all ranks are equally likely. Without ties the rank is the number of members below the truth."""
     ensemble, truth = np.zeros((3, 40_000)), np.zeros(40_000)
     shares = np.bincount(ranks(ranked(ensemble, truth))) / 40_000
@@ -240,7 +240,7 @@ def test_energy_score_of_members_that_nearly_agree(random):
 
 
 @pytest.mark.parametrize("count", [*range(1, 20), 50, 51, 64, 65])
-def test_sorting_networks_sort(random, count):
+def test_sorting_networks_sort_every_input(random, count):
     values = random.integers(0, 9, (count, 40))
     ordered = np.sort(values, axis=0)
     for first, second in sorting_network(count):
@@ -270,7 +270,7 @@ def test_brier_score_is_the_squared_error_of_the_probability(random, threshold):
     assert probability.max() <= 1
 
 
-def test_reliability_of_forecasts_that_mean_what_they_say(random):
+def test_reliability_of_calibrated_forecasts_is_on_the_diagonal(random):
     """For every forecast probability the speed exceeds the threshold as often as forecast, and the areas sum to 1."""
     grid = Grid.regular("24x13")
     parts = []
@@ -307,7 +307,7 @@ def test_regions_are_area_means_of_their_cells(random):
         assert means[name] == pytest.approx((field * area)[mask].sum() / area[mask].sum()), name
 
 
-def test_the_vector_has_the_squares_of_both_components(random):
+def test_errors_of_the_vector_add_the_squares_of_both_components(random):
     grid = Grid.regular("24x13")
     ensemble, truth = random.standard_normal((4, 1, 2, *grid.shape)), random.standard_normal((1, 2, *grid.shape))
     sums = with_both(statistics(ensemble, truth, grid))
@@ -323,7 +323,7 @@ def test_the_vector_has_the_squares_of_both_components(random):
     assert np.isnan(scores["crps_fair"].sel(variable="vector"))
 
 
-def test_skill_is_over_the_reference_and_surer_than_the_scores(random):
+def test_skill_has_narrower_intervals_than_the_scores(random):
     """If one forecast has half the error of another on every date, its skill is 1/2 with an interval of zero width."""
     scale = random.uniform(1, 3, 30)
     times = np.datetime64("2020-01-01", "ns") + np.arange(30) * np.timedelta64(5, "D")

@@ -71,7 +71,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_scoring_a_start_takes_what_is_said(name, tmp_path):
+def test_scoring_an_initial_time_takes_the_estimated_memory(name, tmp_path):
     members, leads, dtype, chunks, past = STORED[name]
     sources = stores(tmp_path, Grid.regular("240x121"), members, leads, dtype, chunks, past)
     forecast, truth = opened(sources)[0]["model"], opened(sources)[1]
@@ -102,7 +102,7 @@ def test_scoring_a_start_takes_what_is_said(name, tmp_path):
 
 
 @pytest.mark.parametrize(("grid", "members", "starts", "leads"), [("64x32", 10, 40, 8), ("64x32", 5, 100, 2), ("120x61", 5, 60, 4)])
-def test_summing_takes_what_is_said(grid, members, starts, leads):
+def test_summing_takes_the_estimated_memory(grid, members, starts, leads):
     resolved_grid, random = Grid.regular(grid), np.random.default_rng(0)
     ensemble, truth = random.normal(0, 8, (members, 1, 2, *resolved_grid.shape)), random.normal(0, 8, (1, 2, *resolved_grid.shape))
     statistics_of_one = xr.concat([statistics_of(ensemble, truth, resolved_grid)] * leads, dim="prediction_timedelta")
@@ -119,22 +119,22 @@ def test_summing_takes_what_is_said(grid, members, starts, leads):
 
 
 @pytest.mark.parametrize(
-    ("free", "what"),
+    ("free", "words"),
     [
         (100_000, "scoring 4 members at 24x13, 3 lead times at a time needs"),
         (20_000_000, "summing up the statistics of 6 starts and 3 lead times needs"),
     ],
 )
-def test_what_cannot_fit_is_refused_before_it_starts(free, what, tmp_path, monkeypatch):
+def test_scores_that_do_not_fit_are_refused_before_any_work(free, words, tmp_path, monkeypatch):
     truth, forecast = write(truth_dataset(), tmp_path / "truth.zarr"), write(forecast_dataset(), tmp_path / "model.zarr")
     monkeypatch.setattr(resources, "free_memory", lambda: free)
     line = refuses(forecast, "--truth", truth, "--run", tmp_path / "run")
-    assert what in line
+    assert words in line
     assert "B of memory, but only" in line
     assert not (tmp_path / "run").exists()
 
 
-def test_huge_chunks_and_a_long_report_are_seen(tmp_path):
+def test_estimates_include_huge_chunks_and_a_long_report(tmp_path):
     """The estimates for chunks that hold all initial times, and for lead times that are scored a few at a time but drawn together."""
     forecast = forecast_dataset()
     for name, chunks in (("small", (1, 4, 3, 13, 24)), ("huge", (6, 4, 3, 13, 24))):

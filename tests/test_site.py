@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 class Page(HTMLParser):
-    """Where a page leads to, and what in it can be led to."""
+    """The links of a page, and the anchors in it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -44,20 +44,20 @@ def build(checkout: Path, site: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("site")
-    done = build(ROOT, place)
+    directory = tmp_path_factory.mktemp("site")
+    done = build(ROOT, directory)
     assert done.returncode == 0, done.stderr
-    return place
+    return directory
 
 
-def test_every_link_leads_somewhere(site):
+def test_every_link_has_a_target(site):
     pages = {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
     for path, page in pages.items():
         for link in page.links:
             if re.match(r"[a-z]+:", link):
                 continue
-            place, _, anchor = unquote(link).partition("#")
-            target = (path.parent / place).resolve() if place else path
+            file, _, anchor = unquote(link).partition("#")
+            target = (path.parent / file).resolve() if file else path
             assert target.is_file(), f"{path.relative_to(site)} links to {link}"
             if anchor and anchor != "__codelineno" and target in pages:
                 assert anchor in pages[target].anchors, f"{path.relative_to(site)} links to {link}"
@@ -69,7 +69,7 @@ def test_pages_load_nothing_from_elsewhere(site):
         assert not loads.search(path.read_text()), path
 
 
-def test_every_page_is_there(site):
+def test_every_page_is_built(site):
     pages = {path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() for path in ROOT.glob("docs/**/*.md")}
     pages |= {"index.html", "changelog.html", "contributing.html", "api/index.html"}
     pages |= {f"api/{path.parent.name}.html" for path in ROOT.glob("wsdcast/*/__init__.py")}
@@ -83,7 +83,7 @@ def test_functions_of_the_package_are_described(site):
     assert not re.search(r":[a-z]+:<code>", page)  # a mark of another language than Markdown
 
 
-def test_files_outside_of_docs_are_there_as_they_are(site):
+def test_linked_files_outside_of_docs_are_copied_unchanged(site):
     for name in ("examples/quick_start.py", "examples/new_solver.py"):
         assert (site / name).read_bytes() == (ROOT / name).read_bytes()
         assert f'href="{name}"' in (site / "index.html").read_text()

@@ -122,7 +122,7 @@ def test_same_as_torchdiffeq(name, grid_of):
 
 
 @pytest.mark.parametrize("name", TORCHDIFFEQ)
-def test_torchdiffeq_methods_pass_through(name):
+def test_torchdiffeq_methods_can_be_used_by_their_name(name):
     assert max(error(solver(name), times.uniform(steps)) for steps in (10, 20, 40)) < 1e-3
     assert evaluations(name, 20) >= 20
 
@@ -186,7 +186,7 @@ def test_grids_increase_from_0_to_1(name, steps):
     assert (grid_.diff() > 0).all()
 
 
-def test_grids_are_what_they_are_called():
+def test_time_grids_follow_their_formula():
     np.testing.assert_allclose(times.uniform(4), [0, 0.25, 0.5, 0.75, 1])
     np.testing.assert_allclose(times.quadratic(4), [0, 7 / 16, 12 / 16, 15 / 16, 1])
     inner = times.log_snr(6, (-2, 4))[1:-1]
@@ -210,7 +210,7 @@ def test_watched_states_are_those_of_the_solver(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
-def test_claimed_evaluations_are_made(name):
+def test_solvers_make_as_many_evaluations_as_they_claim(name):
     for steps in (1, 2, 3, 7):
         counted = Counted(velocity)
         solve = solver(name)
@@ -222,14 +222,14 @@ def test_claimed_evaluations_are_made(name):
     ("name", "nfe", "steps"),
     [("euler", 7, 7), ("midpoint", 10, 5), ("heun3", 9, 3), ("rk4", 8, 2), ("ab2", 5, 5), ("ab3", 5, 4), ("ab4", 10, 6), ("dpm3", 6, 6)],
 )
-def test_steps_that_make_so_many_evaluations(name, nfe, steps):
+def test_steps_are_found_for_a_number_of_evaluations(name, nfe, steps):
     assert steps_for(name, nfe) == steps
 
 
 @pytest.mark.parametrize(
     ("name", "nfe", "nearest"), [("midpoint", 1, 2), ("midpoint", 0, 2), ("midpoint", 5, 4), ("heun3", 10, 9), ("rk4", 3, 4), ("ab4", 4, 3)]
 )
-def test_evaluations_that_cannot_be_met_are_refused(name, nfe, nearest):
+def test_impossible_numbers_of_evaluations_are_refused(name, nfe, nearest):
     with pytest.raises(UserError, match=rf"nfe {nfe}: .* nearest possible number is {nearest}$"):
         steps_for(name, nfe)
 

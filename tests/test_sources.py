@@ -209,7 +209,7 @@ def test_google_storage(tmp_path, monkeypatch, bucket, expected, source):
         assert set(chunks) == {1}  # only the needed chunks are read, each once
 
 
-def test_https_with_a_chunk_that_fails_three_times(tmp_path, bucket, expected):
+def test_a_chunk_over_https_is_read_again_after_failures(tmp_path, bucket, expected):
     name = "weatherbench2/datasets/era5/" + BUILT_IN["wb2"].rsplit("/", 1)[1]
     with serve(bucket) as (url, handler):
         handler.failures[f"{name}/10m_v_component_of_wind/2.0.0"] = 3
@@ -219,7 +219,7 @@ def test_https_with_a_chunk_that_fails_three_times(tmp_path, bucket, expected):
 
 
 @pytest.mark.slow
-def test_s3(tmp_path, monkeypatch, bucket, expected):
+def test_a_store_on_s3_is_read(tmp_path, monkeypatch, bucket, expected):
     """Read a sharded store of version 3 without consolidated metadata from moto's server, which supports listing and ranges."""
     import boto3
     from moto.server import ThreadedMotoServer
@@ -243,12 +243,12 @@ def test_s3(tmp_path, monkeypatch, bucket, expected):
     assert_same_store(tmp_path / "run/analysis.zarr", expected)
 
 
-def test_a_store_that_is_not_there(tmp_path, bucket):
+def test_a_missing_store_is_one_line(tmp_path, bucket):
     with serve(bucket) as (url, _), pytest.raises(UserError, match=r"none\.zarr: cannot be opened as a Zarr store"):
         wsdcast.prepare(source=f"{url}/none.zarr", run=tmp_path / "run")
 
 
-def test_static_fields_are_averages(expected, wind):
+def test_static_fields_are_area_averages(expected, wind):
     from wsdcast.data.grid import Grid
     from wsdcast.data.regrid import regrid
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from commands import refused
+from conftest import new_run
+from image_runs import RECIPE as IMAGES
+from image_runs import copy_of
 from safetensors.torch import load_file
-from test_inpaint import RECIPE as IMAGES
-from test_inpaint import prepared as prepared_images
-from test_path_runs import RECIPE, refused
 from torch import nn
 
 import wsdcast
+from wsdcast.data.store.analysis import open_analysis
 from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import moments_model as image_moments_model
@@ -28,25 +29,26 @@ from wsdcast.warmstart.flow import Draws, joint_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.networks import moments_model
+from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Moments, load_recipe
 
 STDS: list[Std] = ["channel", "change", 0.3]
 
 
 def inverse_softplus(std: torch.Tensor) -> torch.Tensor:
-    """The raw levels whose std this is."""
+    """Return the raw levels that give this std."""
     return std.expm1().log() + 1.5
 
 
 def linear_model(std: Std, channels: int = 2) -> MomentsModel:
-    """Moments whose mean is a linear map of the channels at the same point; untrained, the state now."""
+    """Return a model whose mean adds a linear map of the channels at each point to the state now. Untrained, the mean is the state now."""
     network = nn.Conv2d(channels, channels, 1, bias=False)
     nn.init.zeros_(network.weight)
     return MomentsModel(network, channels, std=std).double()
 
 
 def test_one_level_per_channel_is_learned_to_the_minimum_of_the_loss():
-    """With a linear mean the optimum is known: least squares, and the standard deviation of what they leave."""
+    """With a linear mean the optimum is known: the least-squares fit, and the standard deviation of its residuals."""
     random = torch.Generator().manual_seed(0)
     true_std, matrix = torch.tensor([0.1, 0.4]).double(), torch.tensor([[0.8, 0.3], [-0.2, 0.5]]).double()
     now = torch.randn(400, 2, 5, 5, generator=random).double()
@@ -76,7 +78,7 @@ def test_one_level_per_channel_is_learned_to_the_minimum_of_the_loss():
 
 @pytest.fixture(scope="module")
 def changing() -> tuple[MomentsModel, torch.Tensor, torch.Tensor]:
-    """A model with known floors and slopes, contexts, and targets drawn from it."""
+    """Return a model with known floors and slopes, contexts, and targets drawn from the model."""
     model, random = linear_model("change"), torch.Generator().manual_seed(1)
     with torch.no_grad():
         model.network.weight[:, :, 0, 0] = torch.tensor([[0.4, -0.3], [0.2, 0.5]])
@@ -88,10 +90,10 @@ def changing() -> tuple[MomentsModel, torch.Tensor, torch.Tensor]:
 
 
 def gradients(model: MomentsModel, now: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The gradient of Eq. 5 by all parameters in each batch of four samples, (batch, parameter)."""
+    """Return the gradient of Eq. 5 with respect to all parameters for each batch of four samples, (batch, parameter)."""
     batches = zip(now.split(4), target.split(4), strict=True)
-    found = [torch.autograd.grad(negative_log_likelihood(model, *batch), list(model.parameters())) for batch in batches]
-    return torch.stack([torch.cat([gradient.flatten() for gradient in of_batch]) for of_batch in found])
+    by_batch = [torch.autograd.grad(negative_log_likelihood(model, *batch), list(model.parameters())) for batch in batches]
+    return torch.stack([torch.cat([gradient.flatten() for gradient in of_batch]) for of_batch in by_batch])
 
 
 def test_the_std_is_floor_plus_slope_times_the_change(changing):
@@ -103,20 +105,20 @@ def test_the_std_is_floor_plus_slope_times_the_change(changing):
 
 
 def test_the_loss_is_stationary_at_the_true_floor_and_slope(changing):
-    """In expectation: each gradient is zero within its standard error. It is not at others."""
+    """Each mean gradient is zero within four standard errors there, and is not at other values."""
     model, now, target = changing
-    found = gradients(model, now, target)
-    error = found.std(dim=0) / math.sqrt(len(found))
-    assert (found.mean(dim=0).abs() < 4 * error).all()
+    at_truth = gradients(model, now, target)
+    error = at_truth.std(dim=0) / math.sqrt(len(at_truth))
+    assert (at_truth.mean(dim=0).abs() < 4 * error).all()
     for row in range(2):
         with torch.no_grad():
             moved = inverse_softplus(torch.tensor([[0.05, 0.1], [0.3, 0.15]]).double())
             moved[row] += 0.1
         other = linear_model("change")
         other.load_state_dict(model.state_dict() | {"levels": moved})
-        found = gradients(other, now, target)
-        of_levels = found[:, :4].reshape(-1, 2, 2)[:, row]  # they come before the weights of the network
-        assert (of_levels.mean(dim=0) > 4 * of_levels.std(dim=0) / math.sqrt(len(found))).all()
+        elsewhere = gradients(other, now, target)
+        of_levels = elsewhere[:, :4].reshape(-1, 2, 2)[:, row]  # the levels come before the weights of the network
+        assert (of_levels.mean(dim=0) > 4 * of_levels.std(dim=0) / math.sqrt(len(elsewhere))).all()
 
 
 def test_the_mean_is_trained_as_if_the_std_were_given(changing):
@@ -129,16 +131,16 @@ def test_the_mean_is_trained_as_if_the_std_were_given(changing):
 
 @pytest.mark.parametrize("std", ["channel", "change"])
 @pytest.mark.parametrize(("raw", "expected"), [(-50.0, MINIMUM_STD), (50.0, 0.7)])
-def test_learned_levels_keep_the_bounds(std, raw, expected):
+def test_learned_levels_stay_within_the_bounds(std, raw, expected):
     model = MomentsModel(lambda context: torch.ones_like(context), channels=2, maximum_std=0.7, std=std)
     nn.init.constant_(model.levels, raw)
-    found = model(torch.zeros(3, 2, 4, 4))[1]
-    assert found.shape == (3, 2, 4, 4)
-    torch.testing.assert_close(found, torch.full_like(found, expected))
+    predicted_std = model(torch.zeros(3, 2, 4, 4))[1]
+    assert predicted_std.shape == (3, 2, 4, 4)
+    torch.testing.assert_close(predicted_std, torch.full_like(predicted_std, expected))
 
 
 @pytest.mark.parametrize("s", [0.01, 0.3, 1.0])
-def test_a_number_is_the_noise_level(s):
+def test_a_number_is_the_std_everywhere(s):
     random = torch.Generator().manual_seed(2)
     now, target = torch.randn(2, 3, 2, 4, 5, generator=random)
     model = MomentsModel(nn.Conv2d(2, 2, 1), 2, std=s)
@@ -165,7 +167,7 @@ def test_calibration_scales_the_learned_levels():
 
 
 @pytest.mark.parametrize("std", ["point", *STDS])
-def test_the_network_predicts_what_is_used(std):
+def test_the_network_has_no_outputs_that_are_not_used(std):
     wind, images = (
         moments_model(Moments(widths=(8, 8), std=std), False),
         image_moments_model(ImageMomentsNetwork(widths=(8, 8), std=std), 3),
@@ -176,9 +178,9 @@ def test_the_network_predicts_what_is_used(std):
         own = {name: value.shape for name, value in model.named_parameters() if not name.startswith("network.")}
         assert own == ({"levels": (learned, channels)} if learned else {})
     context = torch.randn(2, 4, 8, 16, generator=torch.Generator().manual_seed(0))
-    mean, found = wind(context)
+    mean, predicted_std = wind(context)
     assert torch.equal(mean, context[:, :2])
-    torch.testing.assert_close(found, torch.full_like(found, std if isinstance(std, float) else math.log1p(math.exp(-1.5))))
+    torch.testing.assert_close(predicted_std, torch.full_like(predicted_std, std if isinstance(std, float) else math.log1p(math.exp(-1.5))))
 
 
 @pytest.mark.parametrize("std", STDS)
@@ -210,28 +212,28 @@ def images(inpainted):
 
 @pytest.mark.parametrize("std", STDS)
 @pytest.mark.parametrize("known", [True, False])
-def test_visible_pixels_stay_known(images, std, known):
+def test_visible_pixels_are_known_if_the_recipe_says_so(images, std, known):
     contexts = fixed_contexts(images, "validation", Task(visible_test=0.5))
     context = contexts.context(torch.arange(4))
     model = image_moments_model(ImageMomentsNetwork(widths=(8, 8), std=std, known_pixels=known), 3)
     nn.init.normal_(model.network.last.weight, std=0.3)
-    mean, found = model(context)
-    shown = (context[:, -1:] == 1).expand_as(mean)
-    assert torch.equal(mean[shown], context[:, :3][shown]) == known
-    assert (found[shown] == MINIMUM_STD).all() == known
+    mean, predicted_std = model(context)
+    visible = (context[:, -1:] == 1).expand_as(mean)
+    assert torch.equal(mean[visible], context[:, :3][visible]) == known
+    assert (predicted_std[visible] == MINIMUM_STD).all() == known
     if std == 0.3:
-        assert (found[~shown] == torch.tensor(0.3)).all()
+        assert (predicted_std[~visible] == torch.tensor(0.3)).all()
 
 
 @pytest.mark.parametrize("kind", [Moments, ImageMomentsNetwork])
 @pytest.mark.parametrize(
     ("value", "expected"), [("point", "point"), ("channel", "channel"), ("change", "change"), (1, 1.0), (0.01, 0.01), (0.3, 0.3)]
 )
-def test_values_of_the_key(kind: type[MomentsNetwork], value, expected):
-    found = kind(std=value).std
-    assert found == expected
-    assert type(found) is type(expected)
-    assert MomentsNetwork(std=MINIMUM_STD).std == MINIMUM_STD  # what the networks can have, a recipe can say
+def test_the_key_takes_names_and_numbers(kind: type[MomentsNetwork], value, expected):
+    std = kind(std=value).std
+    assert std == expected
+    assert type(std) is type(expected)
+    assert MomentsNetwork(std=MINIMUM_STD).std == MINIMUM_STD  # a recipe can ask for the smallest std that networks can have
 
 
 @pytest.mark.parametrize(
@@ -247,36 +249,28 @@ def test_values_of_the_key(kind: type[MomentsNetwork], value, expected):
         ("moments.std=1.5", "std 1.5 is above maximum_std 1"),
     ],
 )
-def test_other_values_are_one_line(changes, message, tmp_path):
+def test_other_values_are_refused_in_one_line(changes, message, tmp_path):
     for command in (["prepare"], ["inpaint", "prepare"]):
         line = refused(*command, "--run", str(tmp_path / "run"), "-o", changes)
         assert message in line
         assert line.count("moments") == 1, line
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("starts")
-    (place / "tiny.yaml").write_text(RECIPE)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    return place
-
-
 @pytest.mark.parametrize("std", STDS)
-@pytest.mark.parametrize("more", [{}, {"moments__folds": 2}, {"generator__moments": "joint"}], ids=["frozen", "folds", "joint"])
-def test_wind_is_trained_and_rolled_out(prepared, tmp_path, std, more):
-    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__std=std, **more)
-    (tmp_path / "analysis.zarr").symlink_to(prepared / "run/analysis.zarr")
-    summary = wsdcast.train(recipe, tmp_path)
-    wsdcast.rollout(run=tmp_path, warmth=0.9)
-    with xr.open_zarr(tmp_path / "forecast.zarr") as forecast:
+@pytest.mark.parametrize("changes", [{}, {"moments__folds": 2}, {"generator__moments": "joint"}], ids=["frozen", "folds", "joint"])
+def test_wind_is_trained_and_rolled_out(prepared, tmp_path, std, changes):
+    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__std=std, **changes)
+    run = new_run(prepared, tmp_path)
+    summary = wsdcast.train(recipe, run)
+    wsdcast.rollout(run=run, warmth=0.9)
+    with xr.open_zarr(run / "forecast.zarr") as forecast:
         assert np.isfinite(forecast["10m_u_component_of_wind"].values).all()
-    joint = "generator__moments" in more
-    stored = load_file(tmp_path / ("generator" if joint else "moments") / "weights.safetensors")
+    joint = "generator__moments" in changes
+    stored = load_file(run / ("generator" if joint else "moments") / "weights.safetensors")
     levels = stored.get("moments.levels" if joint else "levels")
     assert (levels is None) == isinstance(std, float)
     assert levels is None or levels.all()  # they were trained
-    if "moments__folds" in more:
+    if "moments__folds" in changes:
         outcome, ratio = str(summary.facts["moments, out of fold"]), stored["calibration"]
         assert outcome.endswith("std is fixed by the recipe" if isinstance(std, float) else "std scaled by it")
         assert torch.equal(ratio, torch.ones(2)) == isinstance(std, float)
@@ -285,20 +279,24 @@ def test_wind_is_trained_and_rolled_out(prepared, tmp_path, std, more):
 @pytest.mark.parametrize("std", STDS)
 def test_images_are_trained_and_sampled(inpainted, images, tmp_path, std):
     recipe = IMAGES.changed(moments__std=std)
-    run = prepared_images(inpainted, tmp_path / "run")
+    run = copy_of(inpainted, tmp_path / "run")
     train_images(recipe, run)
     networks = trained_on_images(recipe, run, images)
     context = fixed_contexts(images, "test", recipe.task).context(torch.arange(3))
     prior = networks.prior_of(context)
-    shown = (context[:, -1:] == 1).expand_as(prior.std)
-    assert (prior.std[shown] == MINIMUM_STD).all()
-    assert (prior.std[~shown].unique().numel() <= 3) == (std != "change")
+    visible = (context[:, -1:] == 1).expand_as(prior.std)
+    assert (prior.std[visible] == MINIMUM_STD).all()
+    assert (prior.std[~visible].unique().numel() <= 3) == (std != "change")
 
 
-def test_a_model_of_the_users_is_used_as_it_is(prepared, tmp_path):
+def test_a_model_of_the_user_is_used_unchanged(prepared, tmp_path):
     recipe = load_recipe(prepared / "tiny.yaml").changed(moments__std="change", generator__prior="given")
-    (tmp_path / "analysis.zarr").symlink_to(prepared / "run/analysis.zarr")
+    run = new_run(prepared, tmp_path)
     model = lambda context: (context[:, :2], torch.full_like(context[:, :2], 0.3))  # noqa: E731
-    wsdcast.train(recipe, tmp_path, moments=model)
-    assert not (tmp_path / "moments").exists()
-    wsdcast.rollout(run=tmp_path, moments=model)
+    wsdcast.train(recipe, run, moments=model)
+    assert not (run / "moments").exists()
+    wsdcast.rollout(run=run, moments=model)
+    context = torch.randn(3, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    prior = trained(recipe, run, open_analysis(run / "analysis.zarr"), model).prior_of(context)
+    assert torch.equal(prior.mean, context[:, :2])
+    assert (prior.std == torch.tensor(0.3)).all()

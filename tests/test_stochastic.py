@@ -57,7 +57,7 @@ def test_the_variance_of_gaussian_data_converges(solve, order):
 
 
 @pytest.mark.parametrize("solve", [sde1, sde2])
-def test_certain_data_are_reached_exactly(solve):
+def test_data_without_variance_are_reached_exactly(solve):
     noise = torch.randn(2, 5 * 3, 4, generator=torch.Generator().manual_seed(0))
     sample = solve(lambda x, t: (1.5 - x) / (1 - t), noise, grids.uniform(5))
     torch.testing.assert_close(sample, torch.full((2, 3, 4), 1.5))
@@ -71,7 +71,7 @@ def test_every_step_but_the_last_has_its_own_noise(solve):
         other = noise.clone()
         other[:, 2 * draw : 2 * draw + 2] += 1
         changed = (solve(exact, other, grids.uniform(4)) - sample).abs().max()
-        # The first step draws a state anew, so the start has no effect beyond the data estimate, which is constant at t = 0.
+        # The first step draws a new state. The initial noise acts only through the data estimate, which is constant at t = 0.
         assert (changed > 1e-3) == (draw > 0)
 
 

@@ -1,4 +1,4 @@
-"""The study: cost, caching, intervals, what it says; and the choice of solver by it."""
+"""The study of priors and solvers: equal cost, nothing computed twice, intervals, and the choice of a solver by it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from conftest import new_run
+from made_studies import made_settings
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
+from wsdcast.nets.weights import load_network
 from wsdcast.runs.artefact import read_stamp, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.weather_summary import combine, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
-from wsdcast.training.predictions import predict
+from wsdcast.training.predictions import folds, predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.networks import moments_model
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of, without_auto
-from wsdcast.weather.samples import samples_of
+from wsdcast.weather.samples import Samples, samples_of
 
 RECIPE = """
 name: tiny
@@ -42,37 +47,36 @@ study: {seeds: [0, 1], priors: [warm, standard], ablations: [features-only], nfe
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("study")
-    (place / "tiny.yaml").write_text(RECIPE)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    wsdcast.study_nfe(run=place / "run")
-    return place
+def studied(prepared, tmp_path_factory) -> Path:
+    """Return a directory with the recipe, and its run directory after the study. Tests must not change it."""
+    directory = tmp_path_factory.mktemp("study")
+    run = new_run(prepared, directory, RECIPE)
+    wsdcast.study_nfe(directory / "tiny.yaml", run)
+    return directory
 
 
 @pytest.fixture(scope="module")
-def study(place) -> xr.Dataset:
-    with xr.open_dataset(place / "run/study.nc", decode_timedelta=True) as dataset:
+def study(studied) -> xr.Dataset:
+    with xr.open_dataset(studied / "run/study.nc", decode_timedelta=True) as dataset:
         return dataset.load()
 
 
-def test_every_setting_is_there_once(study):
+def test_a_study_has_every_setting_once(study):
     settings = sorted(zip(study["prior"].values.tolist(), study["nfe"].values.tolist(), strict=True))
     expected = [(prior, nfe) for prior in ("features-only", "standard", "warm") for nfe in (2, 4)]
     assert settings == sorted([*expected, ("moments alone", 0)])
     assert study.attrs["reference"] == "the standard prior with 4 evaluations (midpoint, uniform times)"
-    rolled = {
-        (p, n) for p, n, c in zip(study["prior"].values, study["nfe"].values, study["crps"].values[:, -1], strict=True) if np.isfinite(c)
-    }
+    scored = study.isel(setting=np.isfinite(study["crps"].values[:, -1]))
+    rolled = set(zip(scored["prior"].values.tolist(), scored["nfe"].values.tolist(), strict=True))
     assert rolled == {("warm", 4), ("standard", 4), ("moments alone", 0)}
 
 
-def test_scores_are_means_over_seeds_and_starts_of_what_each_generator_does(place, study):
-    """One setting from its networks, without the study: same starts, same noise."""
+def test_scores_are_means_over_seeds_and_initial_times(studied, study):
+    """Compute one setting from its networks without the study, with the same initial times and noise."""
     crps = []
     for seed in (0, 1):
-        directory = place / f"run/study/warm-{seed}"
-        recipe = load_recipe(place / "tiny.yaml").changed(seed=seed, rollout__nfe=2)
+        directory = studied / f"run/study/warm-{seed}"
+        recipe = load_recipe(studied / "tiny.yaml").changed(seed=seed, rollout__nfe=2)
         record = open_analysis(directory / "analysis.zarr")
         networks = trained(recipe, directory, record)
         weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
@@ -81,54 +85,53 @@ def test_scores_are_means_over_seeds_and_starts_of_what_each_generator_does(plac
             with torch.inference_mode():
                 state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16))))
             crps.append((fair_crps(ranked(record.denormalise(state.numpy()), record.wind[start + 1])) * weights).mean())
-    mine = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
-    assert mine == pytest.approx(np.mean(crps), rel=1e-4)
+    stored = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
+    assert stored == pytest.approx(np.mean(crps), rel=1e-4)
 
 
 @pytest.fixture
-def copy(place, tmp_path) -> Path:
-    """A place of one's own, with the same study."""
-    shutil.copytree(place, tmp_path / "place", symlinks=True)
-    return tmp_path / "place"
+def copy(studied, tmp_path) -> Path:
+    """Return a copy of the directory with the study, for one test."""
+    shutil.copytree(studied, tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
 
 
-def test_nothing_is_done_twice(copy):
-    place = copy
-    before = {path: path.stat().st_mtime_ns for path in (place / "run/study").rglob("*.nc")}
-    assert len(before) == 2 * 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each on both parts; forecasts of two priors; the moments alone
-    summary = wsdcast.study_nfe(run=place / "run", solvers=["midpoint", "ab2"])
-    after = {path: path.stat().st_mtime_ns for path in (place / "run/study").rglob("*.nc")}
+def test_a_larger_study_computes_only_what_is_new(copy):
+    before = {path: path.stat().st_mtime_ns for path in (copy / "run/study").rglob("*.nc")}
+    assert len(before) == 2 * 3 * 2 * 2 + 2 * 2 + 2 * 2  # one step of each on both splits; forecasts of two priors; the moments alone
+    summary = wsdcast.study_nfe(copy / "tiny.yaml", copy / "run", solvers=["midpoint", "ab2"])
+    after = {path: path.stat().st_mtime_ns for path in (copy / "run/study").rglob("*.nc")}
     assert {path: after[path] for path in before} == before
     assert len(after) == len(before) + 2 * 3 * 2 * 2 + 2 * 2
     assert {row["solver"] for row in summary.scores} == {"midpoint", "ab2", ""}
 
 
-def test_a_killed_study_goes_on(place, copy):
+def test_a_killed_study_continues_to_the_same_scores(studied, copy):
     lost = sorted((copy / "run/study").rglob("one-step*.nc"))[:3]
     for path in lost:
         path.unlink()
     (copy / "run/study.nc").unlink()
-    wsdcast.study_nfe(run=copy / "run")
-    with xr.open_dataset(copy / "run/study.nc") as again, xr.open_dataset(place / "run/study.nc") as first:
+    wsdcast.study_nfe(copy / "tiny.yaml", copy / "run")
+    with xr.open_dataset(copy / "run/study.nc") as again, xr.open_dataset(studied / "run/study.nc") as first:
         xr.testing.assert_identical(again.drop_attrs(), first.drop_attrs())
 
 
-def test_moments_of_a_seed_are_trained_once(place):
+def test_priors_of_a_seed_share_one_moments_network(studied):
     for seed in (0, 1):
-        real, linked = (place / f"run/study/{prior}-{seed}/moments" for prior in ("warm", "features-only"))
+        real, linked = (studied / f"run/study/{prior}-{seed}/moments" for prior in ("warm", "features-only"))
         assert linked.is_symlink()
         assert linked.resolve() == real.resolve()
-    assert not (place / "run/study/standard-0/moments").exists()
+    assert not (studied / "run/study/standard-0/moments").exists()
 
 
-def test_all_priors_cost_the_same_to_train(place):
-    recipe = load_recipe(place / "tiny.yaml").changed(moments__folds=2)
-    record = open_analysis(place / "run/analysis.zarr")
+def test_all_priors_cost_the_same_to_train(studied):
+    recipe = load_recipe(studied / "tiny.yaml").changed(moments__folds=2)
+    record = open_analysis(studied / "run/analysis.zarr")
     ratio, extra = moments_cost(recipe, record)
     assert 0.5 < ratio < 1
-    # Itself and two folds in the same batches; predicting twice costs a third of a training step for each of the 94 samples.
+    # The network and two folds train on the same batches. Each of the 94 samples is predicted twice, at a third of a training step.
     assert extra == round((3 * recipe.moments.steps + 2 * 94 / 3 / 4) * ratio)
-    # A step of three batches is of three times the samples.
+    # A step of three batches has three times the samples.
     several = recipe.changed(moments__accumulate=3, generator__accumulate=2)
     assert moments_cost(several, record)[1] == round((3 * recipe.moments.steps * 3 / 2 + 2 * 94 / 3 / 8) * ratio)
     for prior in ("standard", "climatology"):
@@ -139,24 +142,24 @@ def test_all_priors_cost_the_same_to_train(place):
     assert joint == round((recipe.generator.steps + extra) / (1 + ratio))
 
 
-def test_page_stands_alone_and_carries_the_hash(place, study):
-    page = (place / "run/study.html").read_text()
+def test_the_page_loads_nothing_and_shows_the_hash_of_the_recipe(studied, study):
+    page = (studied / "run/study.html").read_text()
     assert study.attrs["recipe_hash"] in page
     assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
     for text in ("Saturates at", "data:image/png;base64,", "features-only", "bootstrap"):
         assert text in page
 
 
-def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
+def test_the_command_takes_lists_and_refuses_impossible_ones(copy, monkeypatch):
     monkeypatch.chdir(copy)
-    done = CliRunner().invoke(
-        app, ["study", "nfe", "--run", "run", "--nfe", "2,3", "--ablations", "", "--seeds", "0", "--rollout-nfe", "", "--json"]
-    )
+    command = ["study", "nfe", "--recipe", "tiny.yaml", "--run", "run"]
+    fewer = ["--nfe", "2,3", "--ablations", "", "--seeds", "0", "--rollout-nfe", ""]
+    done = CliRunner().invoke(app, [*command, *fewer, "--json"])
     assert done.exit_code == 0, done.stderr
     summary = json.loads(done.stdout)
     assert {row["nfe"] for row in summary["scores"]} == {0, 2}
     assert summary["facts"]["left out: midpoint"] == "3 evaluations, which it cannot make exactly"
-    table = CliRunner().invoke(app, ["study", "nfe", "--run", "run", "--nfe", "2", "--solvers", "midpoint,ab2"]).stdout
+    table = CliRunner().invoke(app, [*command, "--nfe", "2", "--solvers", "midpoint,ab2"]).stdout
     assert "…" not in table  # nothing is cut off in 80 columns
     assert re.search(r"features-only +2 +\d\.\d{4} .* (midpoint|ab2)", table)
     for option, value, message in (
@@ -170,57 +173,55 @@ def test_command_takes_lists_and_refuses_nonsense(copy, monkeypatch):
         ("--solvers", "auto", "name the solvers"),
         ("--leads", "6,6000", "no initial time in the test split"),
     ):
-        done = CliRunner().invoke(app, ["study", "nfe", "--run", "run", option, value])
+        done = CliRunner().invoke(app, [*command, option, value])
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
         assert message in done.stderr
 
 
-def test_auto_takes_what_the_study_found_best(copy):
-    place = copy
-    recipe, directory = resolve(place / "tiny.yaml", place / "run", Recipe, rollout__solver="auto", rollout__nfe=4)
-    wsdcast.study_nfe(run=place / "run", solvers=["ab3", "euler"], grids_in_time=["quadratic"], nfe=[4, 5], rollout_nfe=[])
+def test_auto_chooses_the_best_solver_of_the_study(copy):
+    recipe, directory = resolve(copy / "tiny.yaml", copy / "run", Recipe, rollout__solver="auto", rollout__nfe=4)
+    wsdcast.study_nfe(copy / "tiny.yaml", copy / "run", solvers=["ab3", "euler"], grids_in_time=["quadratic"], nfe=[4, 5], rollout_nfe=[])
     with xr.open_dataset(directory / "study.nc") as dataset:
         best = dataset.isel(setting=((dataset["prior"] == "warm") & (dataset["nfe"] == 4) & dataset["best"]).values)
         assert best.sizes["setting"] == 1
         name = str(best["solver"].values[0])
     chosen = without_auto(recipe, directory).rollout
     assert (chosen.solver, chosen.grid_in_time) == (name, "quadratic")
-    # Where the study has nothing, the table.
-    with pytest.raises(UserError, match="study nfe"):  # of another recipe
+    # Without a result in the study, the built-in table decides.
+    with pytest.raises(UserError, match="study nfe"):  # the study is of another recipe
         without_auto(recipe.changed(moments__steps=5), directory)
-    standard = without_auto(recipe.changed(generator__prior="standard"), directory).rollout  # the same study has it
+    standard = without_auto(recipe.changed(generator__prior="standard"), directory).rollout  # the same study includes this prior
     assert standard.grid_in_time == "quadratic"
     table = {nfe: without_auto(recipe.changed(rollout__nfe=nfe), directory).rollout for nfe in (7, 8)}
     assert (table[7].solver, table[7].grid_in_time) == ("ab2", "uniform")
     assert (table[8].solver, table[8].grid_in_time) == ("midpoint", "uniform")
 
 
-def test_foreign_moments_train_and_roll_out(place, tmp_path):
-    """A regression that is no network at all: the state now plus a constant std, by a plain function."""
-    (tmp_path / "run").mkdir()
-    shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
+    """The moments come from a plain function: the state now as mean, and a constant std."""
+    run = new_run(prepared, tmp_path, RECIPE)
     for wrong, message in (
         (lambda context: context, "must return mean and std, each a tensor of shape"),
         (lambda context: (context[:, :2], 0 * context[:, :2]), "not positive"),
     ):
         with pytest.raises(UserError, match=message):
-            wsdcast.train(run=tmp_path / "run", prior="given", moments=wrong)
-    called = []
+            wsdcast.train(tmp_path / "tiny.yaml", run, prior="given", moments=wrong)
+    context_shapes = []
 
     def persistence(context):
-        called.append(tuple(context.shape[1:]))
+        context_shapes.append(tuple(context.shape[1:]))
         return context[:, :2], torch.full_like(context[:, :2], 0.4)
 
     with pytest.raises(UserError, match="with moments=MODEL"):
-        wsdcast.train(run=tmp_path / "run", prior="given")
-    wsdcast.train(run=tmp_path / "run", prior="given", moments=persistence)
-    assert set(called) == {(4, 8, 16)}
-    assert not (tmp_path / "run/moments").exists()
+        wsdcast.train(tmp_path / "tiny.yaml", run, prior="given")
+    wsdcast.train(tmp_path / "tiny.yaml", run, prior="given", moments=persistence)
+    assert set(context_shapes) == {(4, 8, 16)}
+    assert not (run / "moments").exists()
     with pytest.raises(UserError, match="with moments=MODEL"):
-        wsdcast.rollout(run=tmp_path / "run")
-    wsdcast.rollout(run=tmp_path / "run", moments=persistence)
-    with xr.open_zarr(tmp_path / "run/moments_forecast.zarr") as alone:
-        record = open_analysis(tmp_path / "run/analysis.zarr")
+        wsdcast.rollout(run=run)
+    wsdcast.rollout(run=run, moments=persistence)
+    with xr.open_zarr(run / "moments_forecast.zarr") as alone:
+        record = open_analysis(run / "analysis.zarr")
         start = record.starts(2, 2)[0]
         noise = next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16)))[:, 0].numpy()
         members = record.wind[start, 0] + 0.4 * record.std[0] * noise
@@ -228,58 +229,69 @@ def test_foreign_moments_train_and_roll_out(place, tmp_path):
         first = {"prediction_timedelta": 0, "time": 0}
         crps = alone["crps_fair"].isel(first).sel(variable="10m_u_component_of_wind", region="globe")
         assert float(crps) == pytest.approx(expected, rel=1e-4)
-    assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=tmp_path / "run").scores[0]}
+    assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=run).scores[0]}
 
 
 @pytest.mark.parametrize("moments", ["joint", "end-to-end"])
-def test_networks_trained_together_are_one_artefact(place, tmp_path, moments):
-    (tmp_path / "run").mkdir()
-    shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
-    recipe = load_recipe(place / "tiny.yaml").changed(generator__moments=moments)
-    wsdcast.train(recipe, tmp_path / "run")
-    assert not (tmp_path / "run/moments").exists()
-    wsdcast.rollout(run=tmp_path / "run", solver="auto")
-    assert wsdcast.score(run=tmp_path / "run").scores
-    # The moments alone are those of the trained pair: another pair makes them anew.
-    other = load_recipe(place / "tiny.yaml").changed(generator__moments=moments, generator__steps=7)
-    wsdcast.train(other, tmp_path / "run", overwrite=True)
-    assert "current: moments_forecast.zarr" not in wsdcast.rollout(run=tmp_path / "run", overwrite=True).facts
+def test_networks_trained_together_are_one_artefact(prepared, tmp_path, moments):
+    run = new_run(prepared, tmp_path, RECIPE)
+    recipe = load_recipe(tmp_path / "tiny.yaml").changed(generator__moments=moments)
+    wsdcast.train(recipe, run)
+    assert not (run / "moments").exists()
+    wsdcast.rollout(run=run, solver="auto")
+    assert wsdcast.score(run=run).scores
+    # The moments alone belong to the trained pair. With another pair they are rolled out again.
+    other = load_recipe(tmp_path / "tiny.yaml").changed(generator__moments=moments, generator__steps=7)
+    wsdcast.train(other, run, overwrite=True)
+    assert "current: moments_forecast.zarr" not in wsdcast.rollout(run=run, overwrite=True).facts
 
 
-def test_folds_predict_what_they_have_not_seen(place, tmp_path):
-    (tmp_path / "run").mkdir()
-    shutil.copytree(place / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
-    recipe = load_recipe(place / "tiny.yaml").changed(moments__folds=3, moments__dropout=0.5)
-    summary = wsdcast.train(recipe, tmp_path / "run")
+def test_folds_are_contiguous_and_trained_without_themselves_and_their_neighbours():
+    parts = folds(10, 3)
+    assert [inside.tolist() for _, inside in parts] == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
+    assert [outside.tolist() for outside, _ in parts] == [[5, 6, 7, 8, 9], [0, 8, 9], [0, 1, 2, 3]]
+
+
+def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path, monkeypatch):
+    run = new_run(prepared, tmp_path, RECIPE)
+    recipe = load_recipe(tmp_path / "tiny.yaml").changed(moments__folds=3, moments__dropout=0.5)
+    trained_on: list[list[int]] = []
+    subset = Samples.subset
+    monkeypatch.setattr(Samples, "subset", lambda samples, indices: trained_on.append(indices.tolist()) or subset(samples, indices))
+    summary = wsdcast.train(recipe, run)
     assert "out of fold" in str(list(summary.facts))
-    names = {path.name for path in (tmp_path / "run/moments").glob("*.safetensors")}
+    names = {path.name for path in (run / "moments").glob("*.safetensors")}
     assert names == {"weights.safetensors", "fold-0.safetensors", "fold-1.safetensors", "fold-2.safetensors"}
-    # The kept predictions have standardised errors of 1, by channel: that is what the std was scaled by. Dropout would change them.
-    record = open_analysis(tmp_path / "run/analysis.zarr")
-    predicted = np.load(tmp_path / "run/predictions/moments.npy")
+    record = open_analysis(run / "analysis.zarr")
+    predicted = np.load(run / "predictions/moments.npy")
+    parts = folds(len(predicted), 3)
+    assert trained_on == [outside.tolist() for outside, _ in parts]
+    (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
+    for number, (_, inside) in enumerate(parts):
+        network = load_network(moments_model(recipe.moments, False), run / "moments", f"fold-{number}")
+        np.testing.assert_allclose(predicted[inside], predict(network, samples, inside), atol=1e-5)
+    # The std was scaled so that the standardised errors of the predictions are 1 in each channel. Dropout would change that.
     truth = record.normalise(record.wind[:])[record.now("train") + 1]
     weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
     ratio = (((truth - predicted[:, 0]) / predicted[:, 1]) ** 2 * weights).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(ratio, 1, rtol=1e-3)
 
 
-def test_dropout_stays_on_while_the_training_samples_are_predicted(place, tmp_path):
-    """So that the generator learns with moments that err as they do on new samples."""
+def test_dropout_stays_on_while_the_training_samples_are_predicted(prepared, tmp_path):
+    """The generator then learns with moments that err as on new samples."""
     predicted = {}
     for dropout, again in ((0.5, False), (0.5, True), (0.0, False)):
-        run = tmp_path / f"{dropout}-{again}"
-        run.mkdir()
-        shutil.copytree(place / "run/analysis.zarr", run / "analysis.zarr")
-        recipe = load_recipe(place / "tiny.yaml").changed(moments__dropout=dropout)
+        run = new_run(prepared, tmp_path / f"{dropout}-{again}")
+        recipe = load_recipe(run.parent / "tiny.yaml").changed(moments__dropout=dropout)
         wsdcast.train(recipe, run)
         record = open_analysis(run / "analysis.zarr")
         networks = trained(recipe, run, record)
         (samples,) = samples_of(record, networks.forcings, "train")
-        without = predict(networks.moments, samples, torch.arange(len(samples)))
-        predicted[dropout, again] = np.load(run / "predictions/moments.npy"), without.numpy()
+        without_dropout = predict(networks.moments, samples, torch.arange(len(samples)))
+        predicted[dropout, again] = np.load(run / "predictions/moments.npy"), without_dropout.numpy()
     np.testing.assert_array_equal(predicted[0.5, True][0], predicted[0.5, False][0])
     np.testing.assert_allclose(*predicted[0.0, False], atol=1e-5)
-    assert np.abs(np.subtract(*predicted[0.5, False])).mean() > 3e-4  # without dropout 1e-5 or less, above
+    assert np.abs(np.subtract(*predicted[0.5, False])).mean() > 3e-4  # the line above has at most 1e-5 without dropout
 
 
 def test_bootstrap_weights_are_blocks_of_dates():
@@ -287,7 +299,7 @@ def test_bootstrap_weights_are_blocks_of_dates():
     weights = block_weights(times, draws=500)
     np.testing.assert_allclose(weights.sum("time"), 1)
     counts = (weights.values * 40).round().astype(int)
-    # Blocks of 48 h are four dates: a date is mostly drawn with its neighbour.
+    # Blocks of 48 h have four dates, so a date is mostly drawn with its neighbour.
     together = np.mean([(row[:-1] > 0) & (row[1:] > 0) for row in counts]) / np.mean(counts > 0)
     alone = block_weights(times[0] + np.arange(40) * np.timedelta64(5, "D"), draws=500).values > 0
     assert together > 0.85 > np.mean(alone[:, 1:] & alone[:, :-1]) / np.mean(alone)
@@ -311,32 +323,11 @@ def test_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
     assert (low, high) == pytest.approx((values["x"].mean().item() - 1.96 * error, values["x"].mean().item() + 1.96 * error), abs=0.03)
 
 
-def parts(scores: dict[tuple[str, int], tuple[float, float]], seeds: dict[int, float] | None = None, solver: str = "midpoint") -> list:
-    """Statistics of made-up settings: CRPS, and power that is wrong by a factor and by another for each seed, on ten dates."""
-    times = np.datetime64("2020-01-01", "ns") + np.arange(10) * np.timedelta64(5, "D")
-    dates = np.linspace(0.5, 1.5, 10)[:, None, None]
-    found = []
-    for seed, wrong in (seeds or {0: 1.0}).items():
-        for (prior, nfe), (crps, factor) in scores.items():
-            coordinates = {"time": times, "prediction_timedelta": [np.timedelta64(6, "h").astype("timedelta64[ns]")], "variable": ["u"]}
-            axes = tuple(coordinates)
-            power = np.ones((10, 1, 1, 4))
-            fields = dict.fromkeys(
-                ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance"), (axes, crps * dates)
-            )
-            fields["runaway"] = (axes, np.zeros((10, 1, 1)))
-            fields |= {"power": ((*axes, "wavenumber"), wrong * factor * power), "power_truth": ((*axes, "wavenumber"), power)}
-            setting = {"prior": prior, "seed": seed, "solver": solver, "grid_in_time": "uniform", "warmth": 1.0, "nfe": nfe}
-            dataset = xr.Dataset(fields, coords=coordinates)
-            found.append((setting, {"one step": dataset, "validation": dataset}))
-    return found
-
-
 def test_differences_on_the_same_dates_are_sharper_than_scores():
-    study = combine(parts({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), share=0.5)
+    study = combine(made_settings({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), share=0.5)
     warm = study.isel(setting=1)
     assert warm["crps_gain_6h"].item() == pytest.approx(0.05)
-    np.testing.assert_allclose(warm["crps_gain_6h_interval"], [0.05, 0.05], atol=1e-9)  # the dates differ, the ratio does not
+    np.testing.assert_allclose(warm["crps_gain_6h_interval"], [0.05, 0.05], atol=1e-9)  # the dates differ, but their ratio is the same
     assert np.diff(warm["crps_6h_interval"].values)[0] > 0.2
     assert warm["power_deviation_6h"].item() == pytest.approx(0.1)
     assert warm["power_deviation_sum_6h"].item() == pytest.approx(0.3)
@@ -351,23 +342,25 @@ def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
         ("warm", 10): (1.001, 1.119),
         ("warm", 20): (1.0, 1.118),
     }
-    assert saturation(combine(parts(scores), 0.5)) == {"warm": 4}
+    assert saturation(combine(made_settings(scores), 0.5)) == {"warm": 4}
     scores["warm", 20] = (0.99, 1.118)
-    assert saturation(combine(parts(scores), 0.5)) == {"warm": 20}
+    assert saturation(combine(made_settings(scores), 0.5)) == {"warm": 20}
     scores["warm", 10], scores["warm", 20] = (0.97, 1.3), (1.0, 1.1)
-    assert saturation(combine(parts(scores), 0.5)) == {"warm": None}
+    assert saturation(combine(made_settings(scores), 0.5)) == {"warm": None}
 
 
 def test_spectra_of_seeds_are_judged_one_by_one():
-    """Power that is a fifth too large in one generator and too small in another is wrong by a fifth, not right."""
-    study = combine(parts({("warm", 4): (1.0, 1.0)}, seeds={0: 0.8, 1: 1.2}), 0.5)
+    """Power that is a fifth too large in one generator and a fifth too small in another is wrong by a fifth."""
+    study = combine(made_settings({("warm", 4): (1.0, 1.0)}, power_by_seed={0: 0.8, 1: 1.2}), 0.5)
     assert study["power_deviation_6h"].item() == pytest.approx(0.2)
     np.testing.assert_allclose(study["power_deviation_6h_by_seed"].values.ravel(), 0.2)
 
 
 def test_each_setting_is_compared_with_the_best_of_the_other_prior():
-    worse = parts({("standard", 4): (2.0, 1.0), ("standard", 20): (1.5, 1.0)}, solver="euler")
-    others = parts({("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)})
+    worse = made_settings({("standard", 4): (2.0, 1.0), ("standard", 20): (1.5, 1.0)}, solver="euler")
+    others = made_settings(
+        {("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)}
+    )
     study = combine([*worse, *others], 0.5).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
     assert study["crps_gain_6h"].item() == pytest.approx(0.1)
     assert study["crps_gain_same_6h"].item() == pytest.approx(1 - 0.9 / 1.2)
@@ -376,18 +369,18 @@ def test_each_setting_is_compared_with_the_best_of_the_other_prior():
     assert study["power_deviation_gain_features_6h"].item() == pytest.approx(0.5)
 
 
-def test_evaluation_scores_the_leads_that_are_asked(place):
-    directory = place / "run/study/warm-0"
-    recipe = load_recipe(place / "tiny.yaml")
+def test_evaluation_scores_the_lead_times_that_are_asked_for(studied):
+    directory = studied / "run/study/warm-0"
+    recipe = load_recipe(studied / "tiny.yaml")
     record = open_analysis(directory / "analysis.zarr")
     networks = trained(recipe, directory, record)
     sampler = sampler_of(networks, recipe.rollout)
     starts = record.starts(2, 3)
-    some, every = (evaluate(record, networks, sampler, starts, leads, 3, 0) for leads in ((12, 18), (6, 12, 18)))
-    xr.testing.assert_allclose(some, every.isel(prediction_timedelta=[1, 2]))
+    two_leads, all_leads = (evaluate(record, networks, sampler, starts, leads, 3, 0) for leads in ((12, 18), (6, 12, 18)))
+    xr.testing.assert_allclose(two_leads, all_leads.isel(prediction_timedelta=[1, 2]))
 
 
-def test_a_recipe_object_is_a_recipe(place):
-    recipe: Recipe = load_recipe(place / "tiny.yaml")
-    assert resolve(recipe, place / "run", Recipe)[0] == recipe
-    assert read_stamp(place / "run/analysis.zarr")
+def test_a_recipe_object_is_a_recipe(studied):
+    recipe: Recipe = load_recipe(studied / "tiny.yaml")
+    assert resolve(recipe, studied / "run", Recipe)[0] == recipe
+    assert read_stamp(studied / "run/analysis.zarr")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import TINY
-from test_study import parts
+from conftest import new_run
+from made_studies import Scores, made_settings
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
@@ -21,12 +21,10 @@ from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import best_of, without_auto
 
-Scores = dict[tuple[str, int], tuple[float, float]]
-
 
 def studied(solver: str, test: Scores, validation: Scores) -> list:
-    """Made-up settings whose scores differ between the two splits of the record."""
-    of_test, of_validation = (parts(scores, solver=solver) for scores in (test, validation))
+    """Return made-up settings whose scores differ between the test and the validation split."""
+    of_test, of_validation = (made_settings(scores, solver=solver) for scores in (test, validation))
     return [
         (setting, {"one step": datasets["one step"], "validation": others["validation"]})
         for (setting, datasets), (_, others) in zip(of_test, of_validation, strict=True)
@@ -34,9 +32,9 @@ def studied(solver: str, test: Scores, validation: Scores) -> list:
 
 
 def test_the_validation_split_chooses_and_the_test_split_reports():
-    luck = studied("euler", {("warm", 4): (0.8, 1.0)}, {("warm", 4): (1.2, 1.0)})
+    lucky = studied("euler", {("warm", 4): (0.8, 1.0)}, {("warm", 4): (1.2, 1.0)})
     steady = studied("midpoint", {("warm", 4): (1.0, 1.0)}, {("warm", 4): (1.0, 1.0)})
-    study = combine([*luck, *steady], 0.5)
+    study = combine([*lucky, *steady], 0.5)
     (best,) = np.flatnonzero(study["best"])
     assert study["solver"].values[best] == "midpoint"
     assert study["crps_6h"].values[best] == pytest.approx(1.0)
@@ -44,26 +42,27 @@ def test_the_validation_split_chooses_and_the_test_split_reports():
     assert study.attrs["chosen_on"] == "the validation split"
 
 
-def test_the_number_that_is_enough_is_read_from_the_validation_split():
+def test_the_number_of_evaluations_at_saturation_is_chosen_on_the_validation_split():
     test: Scores = {("warm", 2): (1.0, 1.1), ("warm", 4): (1.5, 1.3)}
     validation: Scores = {("warm", 2): (1.5, 1.3), ("warm", 4): (1.0, 1.1)}
     assert saturation(combine(studied("midpoint", test, validation), 0.5)) == {"warm": 4}
 
 
 def without_validation(scores: Scores, solver: str = "midpoint") -> list:
-    return [(setting, {"one step": datasets["one step"]}) for setting, datasets in parts(scores, solver=solver)]
+    return [(setting, {"one step": datasets["one step"]}) for setting, datasets in made_settings(scores, solver=solver)]
 
 
 def test_without_a_validation_split_nothing_is_chosen():
     scores: Scores = {("warm", 4): (1.0, 1.0), ("standard", 4): (1.0, 1.0)}
     study = combine([*without_validation(scores), *without_validation({("warm", 4): (0.9, 1.0)}, "euler")], 0.5)
-    assert study["prior"].values[study["best"].values].tolist() == ["standard"]  # it has no rival
+    assert study["prior"].values[study["best"].values].tolist() == ["standard"]  # only one setting of this prior
     assert "no validation split" in study.attrs["chosen_on"]
 
 
 def test_a_setting_that_diverged_is_marked_and_never_chosen():
     good, bad = (
-        parts({("warm", 4): (crps, 1.0), ("standard", 4): (1.0, 1.0)}, solver=name) for crps, name in ((1.0, "midpoint"), (0.1, "ab4"))
+        made_settings({("warm", 4): (crps, 1.0), ("standard", 4): (1.0, 1.0)}, solver=name)
+        for crps, name in ((1.0, "midpoint"), (0.1, "ab4"))
     )
     for _, datasets in bad:
         for name in datasets:
@@ -80,20 +79,19 @@ def test_a_setting_that_diverged_is_marked_and_never_chosen():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("choices")
-    (place / "tiny.yaml").write_text(TINY)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    wsdcast.train(place / "tiny.yaml", place / "run")
-    return place
+def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run directory with trained networks."""
+    run = new_run(prepared, tmp_path_factory.mktemp("choices"))
+    wsdcast.train(run=run)
+    return run
 
 
 @pytest.mark.parametrize("kind", ["infinite", "not a number", "too strong"])
-def test_members_that_leave_the_physical_range_end_their_start_alone(run, kind):
-    """The second start diverges at 12 h; the first has the scores that it has alone."""
-    recipe = load_recipe(run / "tiny.yaml")
-    record = open_analysis(run / "run/analysis.zarr")
-    networks = trained(recipe, run / "run", record)
+def test_diverging_members_spoil_no_other_initial_time(run, kind):
+    """Members of the second initial time diverge at 12 h. The first initial time keeps the scores that it has by itself."""
+    recipe = load_recipe(run.parent / "tiny.yaml")
+    record = open_analysis(run / "analysis.zarr")
+    networks = trained(recipe, run, record)
     value = {"infinite": torch.inf, "not a number": torch.nan, "too strong": 1e4}[kind]
     starts, members, calls = record.starts(2, 2), 3, [0]
 
@@ -104,17 +102,17 @@ def test_members_that_leave_the_physical_range_end_their_start_alone(run, kind):
             state[members:] = value
         return state
 
-    found = evaluate(record, networks, sampler, starts, (6, 12), members, 0, batch=2 * members)
+    both = evaluate(record, networks, sampler, starts, (6, 12), members, 0, batch=2 * members)
     alone = evaluate(record, networks, sampler, starts[:1], (6, 12), members, 0, batch=members)
-    xr.testing.assert_allclose(found.isel(time=[0]), alone)
-    assert np.isfinite(found["crps_fair"].isel(prediction_timedelta=0)).all()
-    assert np.isnan(found["crps_fair"].isel(time=1, prediction_timedelta=1)).all()
-    np.testing.assert_array_equal(found["runaway"].isel(variable=0), [[0, 0], [0, 1]])
+    xr.testing.assert_allclose(both.isel(time=[0]), alone)
+    assert np.isfinite(both["crps_fair"].isel(prediction_timedelta=0)).all()
+    assert np.isnan(both["crps_fair"].isel(time=1, prediction_timedelta=1)).all()
+    np.testing.assert_array_equal(both["runaway"].isel(variable=0), [[0, 0], [0, 1]])
 
 
 def test_auto_does_not_choose_by_a_study_without_a_validation_split(run):
-    wsdcast.study_nfe(run=run / "run", seeds=[0], priors=["warm"], ablations=[], nfe=[2], rollout_nfe=[], leads=[6], starts=2, members=2)
-    recipe, directory = resolve(run / "tiny.yaml", run / "run", Recipe, rollout__solver="auto", rollout__nfe=2)
+    wsdcast.study_nfe(run=run, seeds=[0], priors=["warm"], ablations=[], nfe=[2], rollout_nfe=[], leads=[6], starts=2, members=2)
+    recipe, directory = resolve(run.parent / "tiny.yaml", run, Recipe, rollout__solver="auto", rollout__nfe=2)
     assert without_auto(recipe, directory).rollout.solver == "midpoint"
     with xr.open_dataset(directory / "study.nc") as study:
         older = study.load().drop_vars([name for name in study.data_vars if "validation" in str(name)])

@@ -1,13 +1,12 @@
-"""Variants of a study: other paths, other networks, each at the cost of training of the recipe itself."""
+"""Variants of a study: other paths and networks, each trained at the cost of the recipe itself."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from conftest import new_run
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
@@ -15,16 +14,8 @@ from wsdcast.nets.weights import operations
 from wsdcast.runs.errors import UserError
 from wsdcast.study.weather_variants import generator_operations, moments_cost, named_variant
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.recipe import Recipe, load_recipe
 
-RECIPE = """
-name: tiny
-data: {grid: 16x8, days: 30}
-moments: {widths: [8, 8], steps: 40, batch: 4}
-generator: {widths: [8, 8], steps: 60, batch: 4}
-rollout: {members: 3, nfe: 4, starts: 2, days: 0.5}
-study: {seeds: [0], priors: [warm], ablations: [], nfe: [2, 4], rollout_nfe: [4], members: 3, starts: 3, rollout_starts: 2, leads: [6, 12]}
-"""
 VARIANTS = {
     "warm, blurred": {"generator.path": "blur-noise", "generator.bnr": 0.5},
     "blurred": {"generator.path": "blur-noise", "generator.prior": "standard"},
@@ -33,15 +24,19 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory) -> Path:
-    place = tmp_path_factory.mktemp("variants")
-    (place / "tiny.yaml").write_text(RECIPE)
-    wsdcast.prepare(place / "tiny.yaml", place / "run")
-    return place
+def recipe(prepared) -> Recipe:
+    """Return the tiny recipe with trainings that are long enough to compare costs, and a small study."""
+    study = {"seeds": [0], "priors": ["warm"], "ablations": [], "nfe": [2, 4], "rollout_nfe": [4], "members": 3, "starts": 3}
+    study |= {"rollout_starts": 2, "leads": [6, 12]}
+    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__steps=40, generator__steps=60, rollout__nfe=4)
+    return recipe.changed(**{f"study__{key}": value for key, value in study.items()})
 
 
-def cost_by_hand(recipe, record) -> float:
-    """Floating-point operations of a whole training: three evaluations a step, and the predictions of the training samples."""
+def computed_cost(recipe, record) -> float:
+    """Return the floating-point operations of a whole training.
+
+    A step costs three evaluations for each of its samples. The moments network also predicts the training samples.
+    """
     generator = generator_model(recipe.generator, False)
     inputs = torch.zeros(1, generator.first.in_channels, 8, 16), torch.zeros(1), torch.zeros(1)
     total = 3 * recipe.generator.steps * recipe.generator.batch * operations(generator, *inputs)
@@ -52,23 +47,24 @@ def cost_by_hand(recipe, record) -> float:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variants_cost_as_much_as_the_recipe(prepared, name):
-    recipe = load_recipe(prepared / "tiny.yaml").changed(study__variants=VARIANTS)
+def test_variants_cost_as_much_as_the_recipe(prepared, recipe, name):
+    recipe = recipe.changed(study__variants=VARIANTS)
     record = open_analysis(prepared / "run/analysis.zarr")
     variant, share = named_variant(recipe, record, moments_cost(recipe, record), name)
     step = 3 * variant.generator.batch * generator_operations(variant, record)
-    assert cost_by_hand(variant, record) == pytest.approx(cost_by_hand(recipe, record), abs=step)
+    assert computed_cost(variant, record) == pytest.approx(computed_cost(recipe, record), abs=step)
     assert (share == 0) == (name == "blurred")
 
 
-def test_a_study_scores_its_variants_like_priors(prepared):
-    recipe = load_recipe(prepared / "tiny.yaml").changed(
+def test_a_study_scores_its_variants_like_priors(prepared, recipe, tmp_path):
+    run = new_run(prepared, tmp_path)
+    recipe = recipe.changed(
         generator__steps=6, moments__steps=4, study__variants={name: VARIANTS[name] for name in ("warm, blurred", "blurred")}
     )
-    summary = wsdcast.study_nfe(recipe, prepared / "run", solvers=["midpoint", "sde1"])
+    summary = wsdcast.study_nfe(recipe, run, solvers=["midpoint", "sde1"])
     reason = "solver sde1: works on the straight path only, not on the path blur-noise"
     assert summary.facts["left out: sde1, blur-noise"] == reason
-    with xr.open_dataset(prepared / "run/study.nc", decode_timedelta=True) as study:
+    with xr.open_dataset(run / "study.nc", decode_timedelta=True) as study:
         study.load()
     settings = set(zip(study["prior"].values.tolist(), study["solver"].values.tolist(), study["nfe"].values.tolist(), strict=True))
     expected = {(name, "midpoint", nfe) for name in ("warm", "warm, blurred", "blurred") for nfe in (2, 4)}
@@ -78,10 +74,9 @@ def test_a_study_scores_its_variants_like_priors(prepared):
     np.testing.assert_array_less(0.01, cost.values[study["prior"].values == "warm, blurred"])
     forecasts = study["crps"].sel(prediction_timedelta=np.timedelta64(12, "h"))
     assert np.isfinite(forecasts.values[(study["prior"].values == "warm, blurred") & (study["nfe"].values == 4)]).all()
-    # Moments are trained once for a seed, whatever the path.
-    places = prepared / "run/study"
-    assert (places / "warm, blurred-0/moments").resolve() == (places / "warm-0/moments").resolve()
-    assert "warm, blurred" in (prepared / "run/study.html").read_text()
+    # The moments network of a seed is trained once and used on all paths.
+    assert (run / "study/warm, blurred-0/moments").resolve() == (run / "study/warm-0/moments").resolve()
+    assert "warm, blurred" in (run / "study.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -94,11 +89,11 @@ def test_a_study_scores_its_variants_like_priors(prepared):
         ({"a": {"generator.pth": "blur"}}, "study.variants.a: generator.pth"),
     ],
 )
-def test_what_a_variant_must_not_do_is_one_line(prepared, variants, words):
+def test_what_a_variant_must_not_change_is_refused(prepared, recipe, variants, words):
     record = open_analysis(prepared / "run/analysis.zarr")
 
     def studied() -> None:
-        named_variant(load_recipe(prepared / "tiny.yaml").changed(study__variants=variants), record, (0.5, 2), "a")
+        named_variant(recipe.changed(study__variants=variants), record, (0.5, 2), "a")
 
     with pytest.raises(UserError, match=words) as error:
         studied()

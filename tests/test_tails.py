@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import new_run
+from image_runs import RECIPE
 from scipy import stats
-from test_inpaint import RECIPE
 
 import wsdcast
 from wsdcast.images.contexts import fixed_contexts
@@ -20,7 +21,7 @@ from wsdcast.warmstart.prior import InformedPrior, warmth_blending
 from wsdcast.warmstart.tails import AS_THEY_ARE, EDGES, WARMTHS, Tails, tails_of
 
 
-def test_a_spot_of_dirt_on_a_white_wall():
+def test_two_values_have_the_kurtosis_of_their_shares():
     """The paper's example: a pixel is white 99 % of the time, else black. With the right moments and full warmth black is ten std away.
 
     A number with two values, the rarer with probability p, has the kurtosis 1 / (p (1 - p)) - 3 at any scale.
@@ -35,9 +36,9 @@ def test_a_spot_of_dirt_on_a_white_wall():
     assert list(tails_by_name) == [AS_THEY_ARE, *(f"w = {warmth:g}" for warmth in WARMTHS)]
     for warmth in WARMTHS:
         tails = tails_by_name[f"w = {warmth:g}"]
-        away = (1 + mean) / warmth_blending(torch.tensor(std), torch.tensor(warmth)).item()
-        assert tails.within == pytest.approx(away, rel=1e-5)
-        assert tails.beyond == pytest.approx(share if away > 4 else 0)
+        distance = (1 + mean) / warmth_blending(torch.tensor(std), torch.tensor(warmth)).item()
+        assert tails.within == pytest.approx(distance, rel=1e-5)
+        assert tails.beyond == pytest.approx(share if distance > 4 else 0)
         assert tails.kurtosis == pytest.approx(1 / (share * (1 - share)) - 3, rel=1e-3)
     assert tails_by_name["w = 1"].within == pytest.approx(9.95, abs=0.01)
     assert (tails_by_name["w = 1"].beyond, tails_by_name["w = 0.5"].beyond) == (pytest.approx(share), 0)
@@ -103,12 +104,11 @@ def test_tails_of_a_run_of_images_are_those_of_its_hidden_values(inpainted):
 
 
 @pytest.mark.slow
-def test_tails_of_wind(tmp_path, tiny_recipe):
-    run = tmp_path / "run"
-    wsdcast.prepare(tiny_recipe, run)
+def test_tails_of_wind_are_drawn_with_their_kurtosis(prepared, tmp_path):
+    run = new_run(prepared, tmp_path)
     with pytest.raises(UserError, match="run `wsdcast train` first"):
         wsdcast.plot("tails", run=run)
-    wsdcast.train(tiny_recipe, run)
+    wsdcast.train(run=run)
     summary = wsdcast.plot("tails", run=run)
     assert (run / "tails.png").exists()
     wsdcast.plot("targets", run=run)

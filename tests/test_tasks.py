@@ -1,4 +1,4 @@
-"""What is left of an image: every context maker against what it is to leave."""
+"""Contexts of images: what each task shows of an image and what it hides."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_block_of_the_given_share_is_hidden_somewhere(images, visible):
     known = tasks.block(images, source(), (visible, visible))[:, 3]
     hidden = known == 0
     rows, columns = hidden.any(dim=2), hidden.any(dim=1)
-    # All of a rectangle and nothing else, within a row and a column of the wanted size.
+    # Exactly a rectangle is hidden, within a row and a column of the size that is asked for.
     assert (hidden == rows[:, :, None] & columns[:, None, :]).all()
     side = np.sqrt(1 - visible)
     assert (rows.sum(dim=1) - 16 * side).abs().max() <= 1
@@ -61,7 +61,7 @@ def test_super_resolution_keeps_means_of_squares(images, factor):
             torch.testing.assert_close(context[:, :3][square], mean.expand_as(images[square]))
 
 
-def test_colour_is_gone_and_brightness_stays(images):
+def test_colourise_shows_only_the_brightness(images):
     context = tasks.colourise(images, source())
     assert torch.equal(context[:, 0], context[:, 1])
     assert torch.equal(context[:, 1], context[:, 2])

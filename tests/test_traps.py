@@ -32,7 +32,8 @@ LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
+def directory(tmp_path, monkeypatch) -> Path:
+    """Return an empty directory, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -66,22 +67,22 @@ def pack(path: Path, *datasets: xr.Dataset) -> None:
             Path("member.nc").unlink()
 
 
-def test_archives_and_members_of_the_same_name_stay_apart(here):
+def test_archives_and_members_of_the_same_name_stay_apart(directory):
     first, second, third = wind(40), wind(40, "2020-02-01", 1), wind(44, "2020-03-01", 2)
-    pack(here / "a/download.zip", first)
-    pack(here / "b/download.zip", second, third)
+    pack(directory / "a/download.zip", first)
+    pack(directory / "b/download.zip", second, third)
     _, values = read("*/download.zip")
     np.testing.assert_array_equal(values[:, 0], np.concatenate([part.u10.values for part in (first, second, third)]))
 
 
-def test_what_was_unpacked_before_an_archive_was_replaced_is_not_read(here):
-    pack(here / "wind.zip", wind(seed=0))
+def test_files_unpacked_from_a_replaced_archive_are_not_read(directory):
+    pack(directory / "wind.zip", wind(seed=0))
     read("wind.zip")  # leaves its files in scratch, like a killed run
-    pack(here / "wind.zip", wind(seed=1))
+    pack(directory / "wind.zip", wind(seed=1))
     np.testing.assert_array_equal(read("wind.zip")[1][:, 0], wind(seed=1).u10.values)
 
 
-def test_a_mistake_leaves_no_directory(here):
+def test_a_mistake_leaves_no_directory(directory):
     with pytest.raises(UserError, match="no such file"):
         wsdcast.prepare(source="none.nc", run="run")
     wind(60).isel(longitude=slice(0, 3)).to_netcdf("wind.nc")
@@ -90,15 +91,15 @@ def test_a_mistake_leaves_no_directory(here):
     assert not Path("run").exists()
 
 
-def test_two_runs_in_one_directory(here):
+def test_a_second_prepare_at_the_same_time_is_refused(directory):
     wind(60).to_netcdf("wind.nc")
-    with alone(here / "run", "prepare"), pytest.raises(UserError, match="another `wsdcast prepare` is at work in run"):
+    with alone(directory / "run", "prepare"), pytest.raises(UserError, match="another `wsdcast prepare` is at work in run"):
         wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
     wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
 
 
 @pytest.mark.parametrize("chunks", [(20, 3, 4), (20, 7, 4), (20, 7, 8)])
-def test_a_lost_chunk_of_any_shape(here, chunks):
+def test_a_lost_chunk_of_any_shape_is_noticed(directory, chunks):
     """A lost chunk is filled with zeros. This is noticed whether it spans the globe or only a part of it."""
     wind().to_zarr("wind.zarr", zarr_format=2, encoding={name: {"chunks": chunks, "_FillValue": None} for name in ("u10", "v10")})
     sorted(Path("wind.zarr/u10").glob("1.*"))[-1].unlink()
@@ -110,7 +111,7 @@ def test_a_lost_chunk_of_any_shape(here, chunks):
 
 
 @pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT"])
-def test_classic_files_that_were_cut_off(here, form):
+def test_classic_files_that_were_cut_off_are_refused(directory, form):
     """The NetCDF library pads the missing part with zeros."""
     wind().to_netcdf("wind.nc", format=form)
     content = Path("wind.nc").read_bytes()
@@ -129,26 +130,26 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("message", FAULTS)
-def test_more_that_is_refused_by_name(here, message):
+def test_faults_of_a_source_are_named(directory, message):
     FAULTS[message](wind()).to_netcdf("wind.nc")
     assert message in refused("wind.nc")
 
 
 @pytest.mark.parametrize(("stop", "steps"), [("2020", 40), ("2020-01", 40), ("2020-01-05", 20), ("2020-01-05T06:00:00Z", 18), (2020, 40)])
-def test_a_year_a_month_or_a_day_means_all_of_it(here, stop, steps):
+def test_a_year_a_month_or_a_day_means_all_of_it(directory, stop, steps):
     wind().assign_attrs(valid_time_start="2020", valid_time_stop=stop).to_netcdf("wind.nc")
     assert read("wind.nc")[0].times.size == steps
 
 
-def test_the_end_of_a_period_is_the_end_of_that_day(here):
+def test_the_end_of_a_period_is_the_end_of_that_day(directory):
     Path("r.yaml").write_text("name: r\ndata: {start: 2020-01-02, end: 2020-01-05}")
     data = load_recipe("r.yaml").data
     assert (data.start, data.end.date(), data.end.hour) == (datetime(2020, 1, 2), datetime(2020, 1, 5).date(), 23)
     wind().to_netcdf("wind.nc")
-    assert open_record("wind.nc", here, data.start, data.end).times.size == 16
+    assert open_record("wind.nc", directory, data.start, data.end).times.size == 16
 
 
-def test_stores_that_take_turns_are_read_once_each(here, monkeypatch):
+def test_chunks_of_stores_with_alternating_times_are_read_once(directory, monkeypatch):
     """One store has 00 and 12 UTC, the other 06 and 18, newest first. Blocks hold both, and no chunk is in two blocks."""
     whole = wind(120)
     for name, first in (("a", 0), ("b", 1)):
@@ -166,7 +167,7 @@ def test_stores_that_take_turns_are_read_once_each(here, monkeypatch):
     assert len(chunks) == len(set(chunks)) == 2 * 2 * 6
 
 
-def test_longitudes_with_a_repeated_column_or_a_rounded_zero(here):
+def test_a_repeated_column_and_a_rounded_zero_of_longitude_are_accepted(directory):
     whole = wind()
     cyclic = xr.concat([whole, whole.isel(longitude=[0]).assign_coords(longitude=[360.0])], "longitude")
     cyclic.to_netcdf("cyclic.nc")
@@ -178,14 +179,14 @@ def test_longitudes_with_a_repeated_column_or_a_rounded_zero(here):
     np.testing.assert_array_equal(read("[bc].nc")[1][:, 0], whole.u10.values)
 
 
-def test_times_that_are_off_by_microseconds(here):
+def test_times_that_are_off_by_microseconds_are_rounded(directory):
     whole = wind()
     whole.assign_coords(time=whole.time.values + np.timedelta64(1, "us") * ((np.arange(40) % 3) - 1)).to_netcdf("wind.nc")
     record, _ = read("wind.nc")
     np.testing.assert_array_equal(record.times, whole.time.values)
 
 
-def test_versions_by_other_names(here):
+def test_versions_with_other_names_are_merged(directory):
     """Neither version is called 1, so the first one takes precedence."""
     whole = wind()
     both = xr.concat([whole.where(whole.time < whole.time[30]), whole], "expver").assign_coords(expver=["era5", "era5t"])
@@ -193,37 +194,37 @@ def test_versions_by_other_names(here):
     np.testing.assert_array_equal(read("wind.nc")[1][:, 0], whole.u10.values)
 
 
-def test_damaged_static_fields_and_archives(here):
+def test_damaged_static_fields_and_archives_are_refused(directory):
     whole = wind()
     whole["lsm"] = (("latitude", "longitude"), np.random.default_rng(0).random((7, 8)))
     whole.to_zarr("wind.zarr", zarr_format=3, consolidated=False)
     Path("wind.zarr/lsm/c/0/0").write_bytes(b"xxxx")
     assert "wind.zarr: its static fields cannot be read" in refused("wind.zarr")
-    pack(here / "wind.zip", whole)
-    content = bytearray((here / "wind.zip").read_bytes())
+    pack(directory / "wind.zip", whole)
+    content = bytearray((directory / "wind.zip").read_bytes())
     content[60:80] = b"\xff" * 20
-    (here / "wind.zip").write_bytes(content)
+    (directory / "wind.zip").write_bytes(content)
     assert "wind.zip: cannot be unpacked" in refused("wind.zip")
 
 
-def test_a_static_field_on_another_grid_is_left_out(here):
+def test_a_static_field_on_another_grid_is_left_out(directory):
     wind().to_netcdf("wind.nc")
     coarse = {"latitude": [60.0, 0.0, -60.0], "longitude": [0.0, 90.0, 180.0, 270.0]}
     xr.Dataset({"lsm": (tuple(coarse), np.eye(3, 4))}, coarse).to_netcdf("a.nc")
-    record = open_record("*.nc", here)
+    record = open_record("*.nc", directory)
     assert record.problems == []
     assert record.static == {}
     assert any("land_sea_mask is on another grid and left out" in note for note in record.notes)
 
 
 @pytest.mark.parametrize("source", ["", "~nosuchuser/x.nc"])
-def test_sources_that_name_nothing(here, source):
+def test_sources_without_a_file_are_refused(directory, source):
     wind().to_netcdf("wind.nc")
     with pytest.raises(UserError, match="no such file"):
-        open_record(source, here)
+        open_record(source, directory)
 
 
-def test_check_of_one_step_and_of_options_that_do_nothing(here):
+def test_check_refuses_one_step_and_options_that_it_does_not_use(directory):
     wind(1).to_netcdf("wind.nc")
     result = CliRunner().invoke(app, ["prepare", "--check", "wind.nc", "--json"])
     assert result.exit_code == 2
@@ -240,7 +241,7 @@ def test_check_of_a_real_single_step():
     assert any("too short" in problem for problem in wsdcast.check(source).problems)
 
 
-def test_check_says_what_is_in_the_way(here):
+def test_check_names_the_store_that_it_would_replace(directory):
     wind(60).to_netcdf("wind.nc")
     wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
     assert "is made from it" in wsdcast.check("wind.nc", run="run", grid="8x4").facts["already there"]
@@ -249,7 +250,7 @@ def test_check_says_what_is_in_the_way(here):
     )
 
 
-def test_killed_between_the_two_renamings(here):
+def test_append_restores_a_store_after_a_kill_between_the_two_renamings(directory):
     wind(60).to_netcdf("a.nc")
     wind(20, "2020-01-16", 1).to_netcdf("b.nc")
     wsdcast.prepare(source="a.nc", grid="8x4", run="run")
@@ -258,7 +259,7 @@ def test_killed_between_the_two_renamings(here):
     assert open_analysis(Path("run/analysis.zarr")).times.size == 80
 
 
-def test_computing_the_same_statistics_again_leaves_networks_current(here):
+def test_computing_the_same_statistics_again_leaves_networks_current(directory):
     wind(60).to_netcdf("wind.nc")
     wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
     before = Path("run/analysis.zarr/zarr.json").read_text()
@@ -267,7 +268,7 @@ def test_computing_the_same_statistics_again_leaves_networks_current(here):
 
 
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
-def test_other_ways_of_regridding(here, method):
+def test_prepare_regrids_by_the_method_that_is_asked_for(directory, method):
     whole = wind(60)
     whole.to_netcdf("wind.nc")
     wsdcast.prepare(source="wind.nc", grid="12x6", method=method, run="run")
@@ -275,7 +276,7 @@ def test_other_ways_of_regridding(here, method):
     np.testing.assert_allclose(open_analysis(Path("run/analysis.zarr")).wind[:, 0], expected, atol=0.0026)
 
 
-def test_errors_of_worker_processes_are_one_line(here):
+def test_errors_of_worker_processes_are_one_line(directory):
     whole = wind(60)
     whole.u10[30, 2, 2] = np.nan
     whole.to_netcdf("wind.nc")
@@ -286,7 +287,7 @@ def test_errors_of_worker_processes_are_one_line(here):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_store_of_another_version_is_refused(here):
+def test_a_store_of_another_version_is_refused(directory):
     zarr.create_group("run/analysis.zarr", zarr_format=2, attributes={"normalisation": {}})
     zarr.consolidate_metadata("run/analysis.zarr")
     with pytest.raises(UserError, match="not a store that `wsdcast prepare` wrote"):

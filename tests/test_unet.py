@@ -1,3 +1,5 @@
+"""The U-Net: padding and attention on the sphere and on the plane, and its size."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -46,7 +48,7 @@ def test_padding_gives_the_neighbours_on_the_sphere(layout, pad):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # torch's compiler instantiates it
-def test_a_compiler_is_given_one_look_up_for_padding():
+def test_padding_is_one_look_up_for_a_compiler():
     """The gradient is the one written by hand. That of a record-up would add numbers in an undefined order."""
     operations = []
 
@@ -64,7 +66,7 @@ def test_a_compiler_is_given_one_look_up_for_padding():
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gradient_of_padding(layout):
+def test_the_gradient_of_padding_equals_finite_differences(layout):
     field = torch.randn(2, 3, 4, 6, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     assert torch.autograd.gradcheck(sphere.pad, (field,))
 
@@ -133,7 +135,7 @@ def test_untrained_output_is_zero(random):
     assert not network(x, scalar, scalar).any()
 
 
-def test_scalars_matter_and_one_value_serves_a_whole_batch(random):
+def test_the_output_depends_on_the_scalars_and_one_value_is_enough_for_a_batch(random):
     network = trained(UNet(3, 2, (8, 12), scalars=2), random)
     x = torch.randn(3, 3, 8, 8, generator=random)
     t, w = torch.tensor([0.3]), torch.tensor([0.8])
@@ -153,7 +155,7 @@ def test_embedding_tells_times_apart():
     assert distance.min() > 1
 
 
-def test_on_the_plane_nothing_wraps_round(random):
+def test_padding_on_the_plane_does_not_wrap(random):
     x = torch.zeros(1, 1, 6, 8)
     other = x.clone()
     other[..., 0] = 1  # the left edge, which on the sphere is next to the right one
@@ -165,7 +167,7 @@ def test_on_the_plane_nothing_wraps_round(random):
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 13)])
-def test_images_of_any_size_keep_it(shape, random):
+def test_the_output_has_the_size_of_the_input_for_any_image(shape, random):
     network = trained(UNet(3, 2, (8, 8, 8), sphere=False, attention=(2,)), random)
     assert network(torch.randn(2, 3, *shape, generator=random)).shape == (2, 2, *shape)
 
@@ -188,7 +190,7 @@ def parts(convolution: torch.nn.Conv2d) -> list[tuple[torch.Tensor, torch.Tensor
     return list(zip(convolution.weight.chunk(3), convolution.bias.chunk(3), strict=True))
 
 
-def test_attention_is_at_its_levels_and_in_the_middle():
+def test_attention_is_at_the_levels_of_the_recipe_and_in_the_middle():
     network = UNet(3, 2, (8, 12, 16), blocks=2, attention=(1,), sphere=False)
     attends = [[isinstance(block.attention, Attention) for block in level] for level in network.down]
     assert attends == [[False, False], [True, True], [False, False]]
@@ -204,7 +206,7 @@ def test_size_of_the_networks_of_appendix_b():
 
 @pytest.mark.parametrize(("rows", "poles"), [(8, False), (9, True), (5, False)])
 def test_attention_on_the_sphere_does_not_tell_longitudes_apart(rows, poles, random):
-    """This also holds if rows are added for the depth of the network. And attention reaches every point, however far away."""
+    """This also holds if rows are added for the depth of the network. Attention reaches every point."""
     network = trained(UNet(3, 2, (8, 8, 8), includes_poles=poles, attention=(0, 2)), random).double()
     x = torch.randn(1, 3, rows, 16, generator=random).double()
     for turn in (4, 12):

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where there is nothing else."""
+"""The wheel holds the whole package, and works in an environment without the checkout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def wheel(tmp_path_factory) -> Path:
     return Path(path)
 
 
-def test_all_of_the_package_is_in_the_wheel(wheel):
+def test_the_wheel_has_all_modules_and_recipes(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = {
         f"wsdcast/{path.relative_to(ROOT / 'wsdcast')}" for path in ROOT.glob("wsdcast/**/*") if path.suffix in (".py", ".npz", ".typed")

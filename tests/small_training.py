@@ -1,0 +1,53 @@
+"""Helpers of the tests: a linear regression that is trained in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from wsdcast.training.loop import PendingStep, Step, read
+from wsdcast.training.state import Training
+
+X = torch.linspace(-1, 1, 64)[:, None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a small training."""
+
+    steps: int = 5
+    batch: int = 2
+    accumulate: int = 1
+    learning_rate: float = 0.1
+    warmup_steps: int = 0
+    schedule: str = "half-cosine"
+    gradient_clip: float = 10.0
+    ema_decay: float = 0.9
+    precision: str = "fp32"
+
+
+def begun(model: nn.Module | None = None) -> Training:
+    torch.manual_seed(0)
+    return Training.of(model or nn.Linear(1, 1), torch.Generator().manual_seed(1))
+
+
+def points(chosen: torch.Tensor, part: slice) -> torch.Tensor:
+    return X[chosen[part]]
+
+
+def regression(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return ((model(x) - 3 * x + 1) ** 2).mean()
+
+
+def each(steps: Iterable[PendingStep]) -> list[Step]:
+    """Return all steps, each read by itself."""
+    return [result for step in steps for result in read([step])]
+
+
+def by_gradient(training: Training, rate: float = 0.1) -> Training:
+    """Return the training with plain gradient descent. (AdamW's steps would not depend on the scale of the gradient.)"""
+    training.optimiser = torch.optim.SGD(training.model.parameters(), lr=rate)
+    return training

@@ -1,0 +1,212 @@
+"""What single figures show: curves, maps and plumes hold the numbers of the files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics
+from wsdcast.data.store.zarr_store import SPEED, VARIABLES, open_store, read_wind
+from wsdcast.report import figures
+from wsdcast.report.maps import draw_map, forecast_maps
+from wsdcast.report.plume import nearest, place
+from wsdcast.report.style import looks
+from wsdcast.runs.errors import UserError
+from wsdcast.weather.stages.plot import OF_SCORES, _plume
+
+
+@pytest.fixture(scope="module")
+def scores(finished_run) -> xr.Dataset:
+    with xr.open_dataset(finished_run / "scores.nc", decode_timedelta=True) as dataset:
+        return dataset.load()
+
+
+def band(axis, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and the upper edge of a filled band, at each point."""
+    x, y = axis.collections[number].get_paths()[0].vertices.T
+    points = np.unique(x)
+    return np.array([y[x == point].min() for point in points]), np.array([y[x == point].max() for point in points])
+
+
+def test_curves_show_the_scores(scores):
+    globe = scores.sel(variable="both", region="globe")
+    for axis, metric in zip(figures.score_curves(scores).axes, ("crps_fair", "rmse", "spread_skill"), strict=True):
+        lines = {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+        assert list(lines) == [name for name in globe["forecast"].values if globe[metric].sel(forecast=name).notnull().any()]
+        for number, (name, line) in enumerate(lines.items()):
+            expected = globe.sel(forecast=name)
+            np.testing.assert_array_equal(line.get_ydata(), expected[metric])
+            np.testing.assert_array_equal(line.get_xdata(), [0.25, 0.5, 0.75, 1])
+            np.testing.assert_array_equal(band(axis, number), expected[f"{metric}_interval"].transpose("bound", ...))
+
+
+def test_skill_by_region_shows_the_scores(scores):
+    ours = scores.sel(variable="both", forecast="wsdcast")
+    figure = figures.region_skill(scores)
+    for axis, region in zip(figure.axes, scores["region"].values, strict=True):
+        skill = ours["crps_fair_skill"].sel(region=region)
+        if not skill.notnull().any():
+            assert axis.get_title() == f"{region}: no cell"  # the grid is so coarse
+            continue
+        assert axis.get_title() == region
+        for line in axis.lines[:-1]:
+            np.testing.assert_allclose(line.get_ydata(), 100 * skill.sel(reference=line.get_label()))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [f"over {name}" for name in scores["reference"].values]
+
+
+def test_rank_histograms_show_the_scores(scores):
+    ours = scores["rank_histogram"].sel(forecast="wsdcast", region="globe", rank=range(4))
+    for axis, lead in zip(figures.rank_histograms(scores).axes, (0, 2, 3), strict=True):
+        for line, variable in zip(axis.lines, (*VARIABLES, SPEED), strict=False):
+            np.testing.assert_allclose(line.get_ydata(), 4 * ours.isel(prediction_timedelta=lead).sel(variable=variable))
+        assert axis.get_title() == f"{6 * (lead + 1)} h"
+
+
+def test_reliability_diagrams_show_the_scores(scores):
+    ours = scores["reliability"].sel(forecast="wsdcast", region="globe", threshold=10.8)
+    for axis, lead in zip(figures.reliability(scores).axes, (0, 2, 3), strict=True):
+        area, forecast, observed = (ours.isel(prediction_timedelta=lead).sel(of=of).values for of in ("area", "forecast", "observed"))
+        nonempty = area > 0
+        np.testing.assert_allclose(axis.lines[0].get_xdata(), forecast[nonempty] / area[nonempty])
+        np.testing.assert_allclose(axis.lines[0].get_ydata(), observed[nonempty] / area[nonempty])
+
+
+def test_spectra_show_the_scores(scores):
+    both = scores.sel(variable="both")
+    for axis, lead in zip(figures.spectrum_ratios(scores).axes, (0, 2, 3), strict=True):
+        names = [line.get_label() for line in axis.lines[:-1]]
+        assert names == ["wsdcast", "moments alone"]  # persistence and climatology are states of the record
+        for name, line in zip(names, axis.lines, strict=False):
+            np.testing.assert_allclose(line.get_ydata(), both["power_ratio"].sel(forecast=name).isel(prediction_timedelta=lead)[1:])
+
+
+def test_intervals_computed_for_a_figure_equal_those_of_the_scores(scores):
+    """The file has no intervals of spectra, ranks and reliability. For a score that has them, the figure's method gives the same."""
+    for lead in (0, 3):
+        interval = figures._interval(scores[["crps_fair_by_start"]], lead, lambda mean: mean["crps_fair_by_start"])
+        expected = scores["crps_fair_interval"].isel(prediction_timedelta=lead)
+        np.testing.assert_allclose(interval.transpose(*expected.dims), expected, rtol=1e-10)
+
+
+def test_other_and_incomplete_scores_are_drawn(scores):
+    """They have other names, lack the moments alone and intervals, or have one initial time."""
+    theirs = scores.sel(forecast=["wsdcast", "persistence", "climatology"], reference=["persistence"])
+    theirs = theirs.assign_coords(forecast=["IFS <ENS>", "persistence", "climatology"])
+    theirs["rank_histogram"] = np.nan * theirs["rank_histogram"]  # as when members were stopped
+    for fewer in (theirs.isel(time=[0]), theirs.drop_vars([name for name in theirs if name.endswith(("_interval", "_by_start"))])):
+        for draw, _ in OF_SCORES.values():
+            assert isinstance(draw(fewer), Figure)
+    (line,) = (line for line in figures.score_curves(theirs).axes[0].lines if line.get_label() == "IFS <ENS>")
+    np.testing.assert_array_equal(line.get_ydata(), scores["crps_fair"].sel(forecast="wsdcast", variable="both", region="globe"))
+
+
+def test_each_forecast_has_its_own_colour_and_line():
+    known = looks(["wsdcast", "moments alone", "persistence", "climatology"])
+    assert len({look["color"] for look in known.values()}) == len({look["linestyle"] for look in known.values()}) == 4
+    others = looks(["IFS", "persistence", "another", "one more"])
+    assert others["IFS"] == known["wsdcast"]
+    assert others["persistence"] == known["persistence"]
+    assert len({look["color"] for look in others.values()}) == 4
+
+
+@pytest.mark.parametrize("name", ["24x12", "24x13"])
+def test_the_nearest_grid_point_has_the_smallest_angle_between_unit_vectors(name):
+    grid, random = Grid.regular(name), np.random.default_rng(0)
+
+    def vector(latitude, longitude):
+        latitude, longitude = np.deg2rad(latitude), np.deg2rad(longitude)
+        return np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude) + 0 * longitude], -1)
+
+    points = vector(grid.latitude[:, None], grid.longitude[None, :])
+    places = [(random.uniform(-90, 90), random.uniform(-180, 360)) for _ in range(200)] + [(52.5, -0.1), (52.5, 359.9), (90, 10), (-90, 0)]
+    for latitude, longitude in places:
+        row, column, distance = nearest(grid, latitude, longitude)
+        angles = np.arccos((points @ vector(latitude, np.asarray(longitude))).clip(-1, 1))
+        assert angles[row, column] == pytest.approx(angles.min(), abs=1e-7)
+        assert distance == pytest.approx(6367.5 * angles.min(), abs=1e-3)
+
+
+def test_places_are_written_with_hemispheres():
+    assert place(52.5, 13.4) == "52.5°N 13.4°E"
+    assert place(-33.9, 288.75) == "33.9°S 71.25°W"
+    assert place(0, 360) == "0°N 0°E"
+
+
+def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
+    record = open_analysis(finished_run / "analysis.zarr")
+    with open_store(finished_run / "forecast.zarr") as store:
+        first = store.isel(time=0)
+        figure, point = _plume(first, record, 10.0, 43.0, finished_run)  # grid points at 11.25 N, 33.75 N, ... and 22.5 E, 45 E, ...
+        members = read_wind(first)
+        start = first["time"].values
+    assert point.startswith("11.25°N 45°E, 259 km from")
+    axis = figure.axes[0]
+    assert axis.get_title() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]')}"
+    row, column = np.flatnonzero(record.grid.latitude == 11.25)[0], np.flatnonzero(record.grid.longitude == 45)[0]
+    speeds = np.hypot(members[:, :, 0, row, column], members[:, :, 1, row, column])
+    now = np.flatnonzero(record.times == start)[0]
+    wind = record.wind[now : now + 5][:, :, row, column]
+    truth = np.hypot(wind[:, 0], wind[:, 1])
+    median, true = axis.lines
+    np.testing.assert_allclose(true.get_ydata(), truth, rtol=1e-6)
+    np.testing.assert_allclose(median.get_ydata(), [truth[0], *np.quantile(speeds, 0.5, axis=0)], rtol=1e-6)
+    for number, ends in enumerate(((0.1, 0.9), (0.25, 0.75))):
+        for edge, end in zip(band(axis, number), ends, strict=True):
+            np.testing.assert_allclose(edge, [truth[0], *np.quantile(speeds, end, axis=0)], rtol=1e-6)
+    # A store of quantiles instead of members gives the same plume.
+    axes = ("statistic", "prediction_timedelta", "latitude", "longitude")
+    kept = dict(zip((*VARIABLES, SPEED), statistics(members).transpose(2, 0, 1, 3, 4), strict=True))
+    reduced = xr.Dataset({name: (axes, field) for name, field in kept.items()}, coords={**first.coords, "statistic": list(STATISTICS)})
+    other = _plume(reduced, record, 10.0, 43.0, finished_run)[0].axes[0]
+    np.testing.assert_allclose(other.lines[0].get_ydata(), median.get_ydata(), rtol=1e-6)
+    np.testing.assert_allclose(band(other, 0), band(axis, 0), rtol=1e-6)
+
+
+def test_a_plume_leaves_out_stopped_members_and_its_truth_ends_with_the_record(finished_run):
+    record = open_analysis(finished_run / "analysis.zarr")
+    with open_store(finished_run / "forecast.zarr") as store:
+        last = store.isel(time=-1).load()
+    last = last.assign_coords(time=record.times[-3])
+    for name in VARIABLES:
+        last[name][1, 2:] = np.nan
+    median, true = _plume(last, record, 0.0, 0.0, finished_run)[0].axes[0].lines
+    assert np.isfinite(median.get_ydata()).all()
+    assert np.isfinite(true.get_ydata()).tolist() == [True, True, True, False, False]
+    for name in VARIABLES:
+        last[name][:] = np.nan
+    with pytest.raises(UserError, match="left the physical range"):
+        _plume(last, record, 0.0, 0.0, finished_run)
+
+
+@pytest.mark.parametrize(("name", "edges"), [("24x12", (-90, 90)), ("25x13", (-97.5, 97.5))])
+def test_cells_and_coastlines_lie_at_their_coordinates(name, edges):
+    grid = Grid.regular(name.replace("25", "24"))
+    axis = Figure().subplots()
+    image = draw_map(axis, np.zeros(grid.shape), grid, "", 0, 1, lines=[np.array([[350.0, 10.0], [359.0, 20.0]])])
+    assert image.get_extent() == pytest.approx([-7.5, 352.5, *edges])
+    assert axis.get_ylim() == (-90, 90)
+    assert axis.get_xlim() == (-7.5, 352.5)
+    (lines,) = axis.collections
+    # The line is drawn twice, so that it also shows at the left edge of the map.
+    np.testing.assert_allclose(lines.get_segments(), [[[350, 10], [359, 20]], [[-10, 10], [-1, 20]]])
+
+
+def test_maps_show_truth_mean_spread_and_members():
+    grid = Grid.regular("8x4")
+    members, truth = np.random.default_rng(0).normal(0, 6, (2, 2, *grid.shape)), np.full((2, *grid.shape), 3.0)
+    speeds = np.hypot(members[:, 0], members[:, 1])
+    shown = {axis.get_title(): axis.images[0].get_array() for axis in forecast_maps(members, truth, grid, "x").axes if axis.images}
+    assert list(shown) == ["truth", "mean of the members", "spread of the members", "member 0", "member 1"]
+    np.testing.assert_allclose(shown["truth"], np.sqrt(18))
+    np.testing.assert_allclose(shown["mean of the members"], speeds.mean(axis=0))
+    np.testing.assert_allclose(shown["spread of the members"], np.abs(speeds[0] - speeds[1]) / np.sqrt(2))
+    np.testing.assert_allclose(shown["member 1"], speeds[1])
+    assert "truth" not in {axis.get_title() for axis in forecast_maps(members, None, grid, "x").axes}
+
+
+def test_quantiles_of_the_plume_are_symmetric():
+    assert [round(low + high, 9) for low, high in zip(QUANTILES, QUANTILES[::-1], strict=True)] == [1] * 5

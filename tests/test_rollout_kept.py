@@ -1,0 +1,182 @@
+"""What a rollout keeps: fields of some lead times, statistics of the members, or scores; and the scores of the moments alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+from rollouts import forecast_of
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, statistics
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.verification import streamed
+from wsdcast.verification.scoring import statistics_of
+from wsdcast.weather.stages import rollout as stage
+
+
+def test_a_rollout_can_keep_some_lead_times(trained_run, reference_forecast):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--keep", "24,12"], catch_exceptions=False)
+    assert done.exit_code == 0
+    hours = np.array([12, 24]) * np.timedelta64(1, "h")
+    xr.testing.assert_equal(forecast_of(trained_run)[list(VARIABLES)], reference_forecast[list(VARIABLES)].sel(prediction_timedelta=hours))
+    rows = wsdcast.score(run=trained_run).scores
+    assert [row["lead_hours"] for row in rows] == [12, 24]
+    by_lead = (trained_run / "report.html").read_text().split("All lead times")[1].split("</table>")[0]
+    assert re.findall(r"<td>(\d+) h</td>", by_lead) == ["12", "24"]
+
+
+def test_a_rollout_can_keep_statistics_of_the_members(trained_run, reference_forecast):
+    summary = wsdcast.rollout(run=trained_run, keep="statistics")
+    forecast = forecast_of(trained_run)
+    assert list(forecast["statistic"].values) == list(STATISTICS)
+    members = {name: reference_forecast[name] for name in VARIABLES}
+    members["10m_wind_speed"] = np.hypot(*(reference_forecast[name] for name in VARIABLES))
+    for name, values in members.items():
+        np.testing.assert_allclose(forecast[name].sel(statistic="mean"), values.mean("number"), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(forecast[name].sel(statistic="std"), values.std("number", ddof=1), rtol=1e-4, atol=1e-4)
+        for share in QUANTILES:
+            expected = values.quantile(share, "number")
+            np.testing.assert_allclose(forecast[name].sel(statistic=f"quantile {share:g}"), expected, rtol=1e-4, atol=1e-4)
+    assert "statistics x 4 leads" in summary.written[str(trained_run / FORECAST)]
+    assert not (trained_run / "forecast.gif").exists()
+    with pytest.raises(UserError, match="scores need the members"):
+        wsdcast.score(run=trained_run)
+
+
+def test_scores_computed_during_the_rollout_equal_those_of_its_fields(trained_run, rolled_out, monkeypatch):
+    scored = wsdcast.score(run=rolled_out / "run").scores
+    calls = iter(range(100))
+
+    def failing(*arguments):
+        if next(calls) == 3:
+            raise OSError("the disk is full")
+        return statistics_of(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(streamed, "statistics_of", failing)
+        with pytest.raises(OSError, match="disk is full"):
+            wsdcast.rollout(run=trained_run, keep="scores")
+    done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--score"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert not set(VARIABLES) & set(forecast_of(trained_run))
+    assert not (trained_run / "forecast.gif").exists()
+    assert not list(trained_run.rglob("parts"))
+    rows = wsdcast.score(run=trained_run).scores
+    assert [row.keys() for row in rows] == [row.keys() for row in scored]
+    for ours, theirs in zip(rows, scored, strict=True):
+        assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-6)
+    ours, theirs = (xr.load_dataset(run / "scores.nc", decode_timedelta=True) for run in (trained_run, rolled_out / "run"))
+    for name in ("rank_histogram", "reliability", "energy_score", "power_ratio", "crps_fair_interval"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
+
+
+def with_fields_of_moments(monkeypatch) -> None:
+    """Let the rollout store the fields of the moments model alone, as older versions did."""
+    monkeypatch.setattr(stage, "ScoredForecasts", lambda *layout: Forecasts(*layout[:-1]))
+
+
+def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, rolled_out, monkeypatch):
+    """Stores of older versions, with fields, are scored too, and the report is about the generator's forecast in both cases."""
+    with monkeypatch.context() as patched:
+        with_fields_of_moments(patched)
+        wsdcast.rollout(run=trained_run)
+    assert set(VARIABLES) <= set(forecast_of(trained_run, MOMENTS_FORECAST))
+    assert not set(VARIABLES) & set(forecast_of(rolled_out / "run", MOMENTS_FORECAST))
+    rows = [wsdcast.score(run=run, overwrite=True).scores for run in (trained_run, rolled_out / "run")]
+    assert "crps_fair: moments alone" in rows[0][0]
+    for ours, theirs in zip(*rows, strict=True):
+        assert list(ours) == list(theirs)
+        assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-6)
+    fields, statistics_alone = (xr.load_dataset(run / "scores.nc", decode_timedelta=True) for run in (trained_run, rolled_out / "run"))
+    assert list(fields["forecast"].values[:2]) == ["wsdcast", "moments alone"]
+    xr.testing.assert_allclose(fields, statistics_alone, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("change", [{"start": "latest"}, {"keep": "statistics"}], ids=str)
+def test_the_moments_alone_are_not_rolled_out_where_they_cannot_be_scored(trained_run, change):
+    wsdcast.rollout(run=trained_run)
+    with pytest.raises(UserError, match=r"moments_forecast.zarr was made from another recipe"):
+        wsdcast.rollout(run=trained_run, **change)
+    summary = wsdcast.rollout(run=trained_run, **change, overwrite=True)
+    assert (trained_run / FORECAST).exists()
+    assert not (trained_run / MOMENTS_FORECAST).exists()
+    assert summary.facts["not written: moments_forecast.zarr"].startswith("only scores need it")
+
+
+def test_scores_without_the_moments_alone_say_so_and_include_them_once_they_exist(trained_run):
+    wsdcast.rollout(run=trained_run)
+    shutil.rmtree(trained_run / MOMENTS_FORECAST)
+    summary = wsdcast.score(run=trained_run)
+    assert "crps_fair: moments alone" not in summary.scores[0]
+    assert "moments_forecast.zarr is not there" in summary.facts["moments alone"]
+    wsdcast.rollout(run=trained_run)
+    summary = wsdcast.score(run=trained_run)
+    assert "crps_fair: moments alone" in summary.scores[0]
+    assert "moments alone" not in summary.facts
+
+
+def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time(trained_run, monkeypatch):
+    """The record was made longer after the rollout."""
+    whole_truth = stage.truth_of
+
+    def shorter(record):
+        truth = whole_truth(record)
+        return dataclasses.replace(truth, times=truth.times[:-1])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "truth_of", shorter)
+        wsdcast.rollout(run=trained_run)
+    summary = wsdcast.score(run=trained_run)
+    assert [row["lead_hours"] for row in summary.scores] == [6, 12, 18, 24]
+    assert "crps_fair: moments alone" not in summary.scores[0]
+    assert "dropped" not in summary.facts
+    assert "the record has more truth now than at the rollout" in summary.facts["moments alone"]
+
+
+def test_an_unfinished_rollout_of_an_older_version_is_finished(trained_run, rolled_out, monkeypatch):
+    calls = iter(range(100))
+
+    def failing(self, row, stopped, mark=Forecasts.mark):
+        if next(calls) == 2:
+            raise OSError("the disk is full")
+        mark(self, row, stopped)
+
+    with monkeypatch.context() as patched:
+        with_fields_of_moments(patched)
+        patched.setattr(Forecasts, "mark", failing)
+        with pytest.raises(OSError, match="disk is full"):
+            wsdcast.rollout(run=trained_run)
+    wsdcast.rollout(run=trained_run)
+    xr.testing.assert_identical(forecast_of(trained_run, MOMENTS_FORECAST), forecast_of(rolled_out / "run", MOMENTS_FORECAST))
+
+
+def test_statistics_given_as_a_forecast_are_refused(trained_run):
+    wsdcast.rollout(run=trained_run)
+    with pytest.raises(UserError, match=r"moments_forecast.zarr: has the statistics of scores and no fields"):
+        wsdcast.score_forecast(str(trained_run / MOMENTS_FORECAST), str(trained_run / "analysis.zarr"), trained_run / "other")
+
+
+def test_scoring_in_the_rollout_needs_truth(trained_run):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--score", "--start", "latest"])
+    assert (done.exit_code, "no truth" in done.stderr) == (2, True)
+    done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--score", "--keep", "24"])
+    assert (done.exit_code, "leave out --keep 24" in done.stderr) == (2, True)
+
+
+def test_statistics_leave_out_stopped_members():
+    wind = np.random.default_rng(0).normal(size=(4, 2, 2, 2, 3)).astype(np.float32)
+    wind[1, 1] = np.nan
+    result = statistics(wind)
+    np.testing.assert_allclose(result[0, 1, :2], wind[[0, 2, 3], 1].mean(axis=0), rtol=1e-5)
+    wind[2:, 1] = np.nan
+    assert np.isnan(statistics(wind)[:, 1]).all()
+    assert np.isfinite(statistics(wind)[:, 0]).all()

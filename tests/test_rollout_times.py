@@ -1,0 +1,75 @@
+"""Initial times and lead times of a rollout: how they are given, and which are refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rollouts import forecast_of, loaded
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FORECAST
+from wsdcast.weather.forecast.initial_times import starts_of, without_latest
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("latest", ["2000-01-30T18"]),
+        ("2000-01-29", ["2000-01-29T00"]),
+        ("2000-01-29T06:00:00Z", ["2000-01-29T06"]),
+        ("2000-01-28/2000-01-29/12h", ["2000-01-28T00", "2000-01-28T12", "2000-01-29T00", "2000-01-29T12"]),
+        ("2000-01-28/2000-01-29T00/1d", ["2000-01-28T00", "2000-01-29T00"]),
+    ],
+)
+def test_initial_times_are_those_asked_for(rolled_out, start, expected):
+    recipe, record, _ = loaded(rolled_out / "run")
+    resolved = without_latest(recipe.changed(rollout__start=start), record)
+    np.testing.assert_array_equal(record.times[starts_of(resolved, record)], np.array(expected, "datetime64[ns]"))
+
+
+def test_forecast_from_the_latest_state_has_no_truth(trained_run):
+    summary = wsdcast.rollout(run=trained_run, start="latest")
+    assert forecast_of(trained_run).sizes["time"] == 1
+    assert summary.facts["starts"] == "1, 2000-01-30T18 to 2000-01-30T18"
+    assert (trained_run / "forecast.gif").exists()
+    assert "current: forecast.zarr" in wsdcast.rollout(run=trained_run, start="latest").facts
+    with pytest.raises(UserError, match="no truth for any start and lead time of the forecast"):
+        wsdcast.score(run=trained_run)
+
+
+def test_initial_times_seen_in_training_are_named(trained_run):
+    assert "1 of the initial times" in wsdcast.rollout(run=trained_run, start="2000-01-05").facts["seen in training"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "--start 1999-01-01",
+            "the record lacks 1 of 1 initial times or the states 6 h before them; the first is 1999-01-01T00, and the record is from 2000",
+        ),
+        ("--start 2000-01-01/2000-01-02/1d", "the record lacks 1 of 2 initial times or the states 6 h before them"),
+        ("--start 2000-01-02/2000-01-01/1d", "--start: '2000-01-02/2000-01-01/1d': the last time is before the first"),
+        ("--start tomorrow", "--start: Invalid isoformat string: 'tomorrow'"),
+        ("--start 2000-01-02/2000-01-03/5h", "--start: '5h': expected a multiple of 6 h"),
+        ("--start latest --starts 3", "--starts 3: the start times are already given"),
+        ("--lead 5h", "--lead '5h': expected a multiple of 6 h, such as 12h or 10d"),
+        ("--keep 24,30", "--keep: lead times are multiples of 6 h up to 24 h, not 24, 30"),
+        ("--keep some", "--keep: input should be 'all', 'statistics' or 'scores', not 'some'"),
+    ],
+)
+def test_impossible_times_are_refused_in_one_line(trained_run, options, message):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), *options.split()])
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (trained_run / FORECAST).exists()
+
+
+def test_lead_is_the_length_of_the_forecast(trained_run):
+    done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--lead", "1.5d", "--starts", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert forecast_of(trained_run).sizes["prediction_timedelta"] == 6

@@ -1,0 +1,244 @@
+"""Training in a run directory: its logs and checkpoints, that it continues bit for bit, and what the recipe changes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import new_run
+from safetensors.torch import load_file
+
+import wsdcast
+from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.unfinished import marks_of
+from wsdcast.training import fitting
+from wsdcast.training.loop import Step, read
+from wsdcast.warmstart.flow import training_loss
+from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.stages import train
+
+RECIPE = """
+name: tiny
+data: {grid: 16x8, days: 30}
+moments: {widths: [8, 8], steps: 6, batch: 4, dropout: 0.1}
+generator: {widths: [8, 8], steps: 40, batch: 4, dropout: 0.1}
+training: {validate_every: 10, keep_checkpoints: 2}
+"""
+
+
+@pytest.fixture
+def run(prepared, tmp_path) -> Path:
+    """Return a run directory for one test, with the prepared record."""
+    return new_run(prepared, tmp_path, RECIPE)
+
+
+@pytest.fixture
+def recipe(run) -> Recipe:
+    return load_recipe(run.parent / "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared, tmp_path_factory) -> Path:
+    """Return the run directory of a training that was not stopped."""
+    run = new_run(prepared, tmp_path_factory.mktemp("undisturbed"), RECIPE)
+    wsdcast.train(run.parent / "tiny.yaml", run)
+    return run
+
+
+def same_weights(run: Path, other: Path) -> bool:
+    ours, theirs = (load_file(directory / "generator/weights.safetensors") for directory in (run, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_every_validation_is_kept_and_printed(run, recipe, capsys):
+    wsdcast.train(recipe, run)
+    printed = capsys.readouterr().err
+    lines = (run / "generator/generator-validations.csv").read_text().splitlines()
+    assert lines[0] == "step,flow loss,w = 0,w = 0.25,w = 0.5,w = 0.75,w = 1"
+    rows = [[float(value) for value in line.split(",")] for line in lines[1:]]
+    assert [row[0] for row in rows] == [10, 20, 30, 40]
+    assert all(row[1] == pytest.approx(np.mean(row[2:])) for row in rows)
+    assert f"generator, step 40, validation: flow loss {rows[-1][1]:.4f}, w = 0 {rows[-1][2]:.4f}" in printed
+    head = (run / "moments/moments-validations.csv").read_text().splitlines()[0]
+    assert head == "step,NLL,std of (x - mean) / std,error"
+    assert "moments, step 6, validation: NLL " in printed
+    losses = (run / "generator/generator-losses.csv").read_text().splitlines()
+    assert losses[0] == ",".join(Step.__dataclass_fields__)
+    assert len(losses) == 41
+    names = sorted(path.name for path in (run / "generator/checkpoints/generator").iterdir())
+    assert names[-2:] == ["step-000000030.safetensors", "step-000000040.safetensors"]
+    best = rows[int(np.argmin([row[1] for row in rows]))][0]
+    assert load_file(run / "generator/checkpoints/generator/best.safetensors")["step"] == best
+
+
+@pytest.mark.filterwarnings("ignore")  # warnings of tensorboard and protobuf about their own code
+def test_tensorboard_shows_the_numbers_of_the_tables(run, recipe):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    wsdcast.train(recipe.changed(training__tensorboard=True), run)
+    events = EventAccumulator(str(run / "generator/tensorboard/generator"))
+    events.Reload()
+    rows = (run / "generator/generator-losses.csv").read_text().splitlines()[1:]
+    expected = [float(row.split(",")[1]) for row in rows]
+    np.testing.assert_allclose([event.value for event in events.Scalars("loss")], expected, rtol=1e-5)
+    assert [event.step for event in events.Scalars("w = 0.5")] == [10, 20, 30, 40]
+
+
+KILLED_AT_A_CHECKPOINT = """
+import os, signal, sys
+from wsdcast.weather.stages import train
+from wsdcast.training import checkpoints, fitting
+import wsdcast
+saved = checkpoints.save_file
+def die(tensors, path, metadata):
+    saved(tensors, path, metadata=metadata)
+    if "generator" in str(path) and "000000020" in str(path):
+        os.truncate(path, 1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+checkpoints.save_file = die
+wsdcast.train(sys.argv[1] + '/../tiny.yaml', sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_killed_while_a_checkpoint_is_written_it_goes_on_to_the_same_bits(run, recipe, undisturbed):
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_A_CHECKPOINT, str(run)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (run / "generator").exists()
+    assert [path.name for path in sorted((run / ".generator.partial/checkpoints/generator").glob("step-*"))] == [
+        "step-000000010.safetensors",
+        "step-000000020.partial",
+    ]
+    wsdcast.train(recipe, run)
+    assert same_weights(run, undisturbed)
+    assert not (run / ".generator.partial").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_stops_within_a_step_and_loses_nothing(run, recipe, undisturbed, tmp_path):
+    script = tmp_path / "slow.py"
+    # Every step is slow, so that the signal arrives during one.
+    script.write_text(
+        "import sys, time\n"
+        "from wsdcast import cli\n"
+        "from wsdcast.training import fitting\n"
+        "fast = fitting.fit\n"
+        "def slow(training, *rest):\n"
+        "    for step in fast(training, *rest):\n"
+        "        print(step.number, flush=True)\n"
+        "        time.sleep(0.2)\n"
+        "        yield step\n"
+        "fitting.fit = slow\n"
+        "cli.app(['train', '--recipe', sys.argv[1] + '/../tiny.yaml', '--run', sys.argv[1]])\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script), str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(6 + 3):  # the third step of the generator
+        process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, error
+    assert "wsdcast: training generator was stopped at step 3; the same command goes on from there" in error
+    wsdcast.train(recipe, run)
+    assert same_weights(run, undisturbed)
+
+
+def test_steps_read_together_give_the_logs_and_weights_of_steps_read_one_by_one(prepared, run, recipe, undisturbed, tmp_path, monkeypatch):
+    """On a GPU steps are read together. A loss that is not finite is noticed before a later checkpoint is saved."""
+    losses = [(undisturbed / network / f"{network}-losses.csv").read_text().splitlines() for network in ("moments", "generator")]
+    monkeypatch.setitem(fitting.STEPS_PER_READ, "cpu", 7)
+    group_sizes: list[int] = []
+    monkeypatch.setattr(fitting, "read", lambda steps: group_sizes.append(len(steps)) or read(steps))
+    wsdcast.train(recipe, run)
+    assert group_sizes == [6, *[7, 3] * 4]
+    assert same_weights(run, undisturbed)
+    for network, expected in zip(("moments", "generator"), losses, strict=True):
+        logged = (run / network / f"{network}-losses.csv").read_text().splitlines()
+        # The last column, the share of time spent on batches, differs from run to run.
+        assert [row.rsplit(",", 1)[0] for row in logged] == [row.rsplit(",", 1)[0] for row in expected]
+
+    run = new_run(prepared, tmp_path / "diverging", RECIPE)
+    calls: list[int] = []
+
+    def spoilt(*arguments):
+        calls.append(1)
+        return training_loss(*arguments) * (math.nan if len(calls) > 24 else 1)
+
+    monkeypatch.setattr(train, "training_loss", spoilt)
+    with pytest.raises(UserError, match="the loss is nan at training step 24, with samples "):
+        wsdcast.train(recipe, run)
+    checkpoint_directory = run / ".generator.partial/checkpoints/generator"
+    assert {path.name for path in checkpoint_directory.glob("step-*")} == {"step-000000010.safetensors", "step-000000020.safetensors"}
+
+
+def test_an_unfinished_training_of_another_recipe_is_not_touched(run, recipe):
+    diverging = recipe.changed(generator__learning_rate=1e30, generator__gradient_clip=1e30)
+    with pytest.raises(UserError, match="at training step"):
+        wsdcast.train(diverging, run)
+    claim = marks_of(run / ".generator.partial") / "claim.json"
+    before = claim.read_text()
+    assert json.loads(before)["hash"] == make_stamp(diverging, run, "generator")["hash"]
+    with pytest.raises(UserError, match=r"\.generator\.partial is unfinished and of another recipe"):
+        wsdcast.train(recipe, run)
+    assert claim.read_text() == before
+    wsdcast.train(recipe, run, overwrite=True)
+    assert not claim.parent.exists()
+    assert not (run / ".generator.partial").exists()
+
+
+@pytest.mark.slow
+def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, recipe, tmp_path):
+    recipe = recipe.changed(moments__dropout=0.0, generator__dropout=0.0)
+    logs = {}
+    for name, batch, launcher in (
+        ("one", 8, []),
+        ("two", 4, ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]),
+    ):
+        run = new_run(prepared, tmp_path / name, RECIPE)
+        text = yaml.safe_dump(recipe.changed(moments__batch=batch, generator__batch=batch).dump())
+        (tmp_path / f"{name}.yaml").write_text(text)
+        command = [sys.executable, "-m", *launcher, "wsdcast", "train", "--recipe", str(tmp_path / f"{name}.yaml"), "--run", str(run)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        assert done.returncode == 0, done.stderr
+        for network in ("moments", "generator"):
+            logs[name, network] = np.loadtxt(run / network / f"{network}-losses.csv", delimiter=",", skiprows=1)[:, :4]
+    for network, steps in (("moments", 6), ("generator", 40)):
+        # The columns are number, loss, learning rate and gradient norm of each step.
+        one, two = logs["one", network], logs["two", network]
+        assert len(one) == steps
+        np.testing.assert_allclose(two[:3], one[:3], rtol=1e-4)
+        np.testing.assert_allclose(two, one, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator__times": {"kind": "uniform"}},
+        {"generator__times": {"mean": 1.2, "scale": 1.2}},
+        {"generator__attention": [1]},
+        {"generator__moments": "joint"},
+        {"generator__moments": "joint", "generator__moments_weight": 0.01},
+    ],
+    ids=str,
+)
+def test_keys_of_the_recipe_reach_the_first_steps(prepared, recipe, tmp_path, changes):
+    """Each change of the recipe gives other losses than the default within the first steps."""
+    losses = []
+    for part in ({}, {key: value for key, value in changes.items() if key != "generator__moments_weight"}, changes):
+        run = new_run(prepared, tmp_path / str(len(losses)), RECIPE)
+        wsdcast.train(recipe.changed(moments__steps=1, generator__steps=3, **part), run)
+        losses.append(np.loadtxt(run / "generator/generator-losses.csv", delimiter=",", skiprows=1)[:, 1])
+    default, without_weight, changed = losses
+    assert not np.allclose(changed, default, rtol=1e-4)
+    assert ("generator__moments_weight" in changes) == (not np.allclose(changed, without_weight, rtol=1e-4))
+    attends = any("attention" in name for name in load_file(run / "generator/weights.safetensors"))
+    assert attends == ("generator__attention" in changes)
