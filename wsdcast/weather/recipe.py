@@ -33,7 +33,7 @@ from wsdcast.weather.study_section import Study
 class Data(Section):
     """The record of wind: its source, grid, times and splits."""
 
-    source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; a URL, file, directory or glob")
+    source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; gfs or ifs; a URL, file, directory or glob")
     grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
     method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="regridding method; no effect on the planet")
     start: datetime | None = Field(None, description="first time to take, UTC; default: the first of the source")
