@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def check(
     Raises:
         UserError: if the source does not exist, or is ``planet``.
     """
-    period = {"data__start": start, "data__end": end, "data__skip": skip}
+    period: dict[str, Any] = {"data__start": start, "data__end": end, "data__skip": skip}
     resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, **period)
     data, target = resolved.data, Grid.regular(resolved.data.grid)
     if source == "planet":
