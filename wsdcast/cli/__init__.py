@@ -48,8 +48,8 @@ def prepare(
     source: Annotated[
         str | None,
         typer.Option(
-            help="'planet' to simulate one; ERA5 by the name of a public store: wb2, wb2-0.25, arco; analyses up to today: gfs, ifs; the URL of "
-            "a Zarr store; or a file (NetCDF, GRIB, zip, Zarr), a directory or a quoted glob.",
+            help="'planet' to simulate one; ERA5 by the name of a public store: wb2, wb2-0.25, arco; analyses up to today: gfs, ifs; the "
+            "URL of a Zarr store; or a file (NetCDF, GRIB, zip, Zarr), a directory or a quoted glob.",
             show_default="the recipe's: planet",
         ),
     ] = None,

@@ -49,6 +49,12 @@ class Data(Section):
     )
     test_from: datetime | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
 
+    @field_validator("start", "end", "validation_from", "test_from", mode="before")
+    @classmethod
+    def _of_the_hour(cls, time: Any) -> Any:
+        """A time may end with its hour, as 2020-01-01T18."""
+        return f"{time}:00" if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d", time) else time
+
     @field_validator("start", "end", "validation_from", "test_from")
     @classmethod
     def _in_utc(cls, time: datetime | None) -> datetime | None:
