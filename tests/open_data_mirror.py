@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from grib_messages import COLUMNS, ROWS, message, sharing
@@ -24,7 +25,8 @@ def publish(root: Path, system: str, time: np.datetime64, *, shared: bool = Fals
     the messages, where it is not that of the file.
     """
     day, clock = str(valid or time).replace("-", "").split("T")
-    when = {"dataDate": int(day[:8]), "dataTime": int(clock[:2]) * 100}
+    when: dict[str, Any] = {"packingType": "grid_ccsds"} if system == "ifs" else {}
+    when |= {"dataDate": int(day[:8]), "dataTime": int(clock[:2]) * 100}
     u, v = (message(field, shortName=name, **when) for name, field in zip(("10u", "10v"), wind_at(valid or time), strict=True))
     other = message(np.full((ROWS, COLUMNS), 280.0), shortName="2t", **when)
     if system == "ifs":

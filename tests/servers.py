@@ -80,7 +80,7 @@ def serve(root: Path) -> Iterator[tuple[str, type[Files]]]:
     handler = type("Handler", (Files,), {"root": root, "requests": Counter(), "ranges": [], "protocol_version": "HTTP/1.1"} | faults)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", handler
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import warnings
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -107,17 +109,16 @@ def test_addresses():
         assert paths_of(system, np.datetime64(time, "ns")) == (address, index)
 
 
-def test_addresses_are_those_of_ecmwf_opendata():
-    """The package of ECMWF as an oracle of its mirrors and of the addresses below them."""
-    client = pytest.importorskip("ecmwf.opendata", reason="needs `pip install ecmwf-opendata`").Client
-    for source, root in zip(("google", "aws", "ecmwf"), ROOTS["ifs"], strict=True):
-        for system, time in ADDRESSES:
-            if system == "ifs":
-                request = {"date": time[:10], "time": int(time[11:]), "step": 0, "type": "fc", "param": ["10u", "10v"]}
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    urls = client(source=source)._get_urls(request, use_index=False).urls
-                assert urls == [f"{root}/{ADDRESSES[system, time]}"]
+@pytest.mark.parametrize("time", [time for system, time in ADDRESSES if system == "ifs"])
+def test_the_same_bytes_as_with_ecmwf_opendata(mirror, tmp_path, time):
+    """ECMWF's own package finds the fields at the same addresses of the same mirrors."""
+    opendata = pytest.importorskip("ecmwf.opendata", reason="needs `pip install ecmwf-opendata`")
+    assert tuple(opendata.Client(source=name).source.url for name in ("google", "aws", "ecmwf")) == ROOTS["ifs"]
+    publish(mirror.root, "ifs", np.datetime64(time, "ns"))
+    request = {"date": time[:10], "time": int(time[11:]), "step": 0, "type": "fc", "param": ["10u", "10v"]}
+    opendata.Client(source=mirror.url).retrieve(request, target=str(tmp_path / "wind"))
+    (fetched,) = fetch("ifs", [np.datetime64(time)])
+    assert fetched.read_bytes() == (tmp_path / "wind").read_bytes()
 
 
 GFS_INDEX = b"""\
@@ -283,10 +284,16 @@ def test_missing_analyses_are_named_and_the_others_kept(mirror):
 def test_no_network_at_all_is_one_line(mirror):
     mirror.roots("http://127.0.0.1:9", "http://127.0.0.1:10")
     reasons = r"\(http://127.0.0.1:9: no connection; http://127.0.0.1:10: no connection\)"
-    with pytest.raises(UserError, match=f"gfs: the analysis of 2026-06-02T06:00 cannot be fetched, no mirror can be reached {reasons}"):
+    with pytest.raises(UserError, match=f"gfs: the analysis of 2026-06-02T06:00 cannot be fetched from any mirror {reasons}"):
         fetch("gfs", TIME + STEP * np.arange(100))
-    with pytest.raises(UserError, match=f"ifs: the newest cycle cannot be fetched, no mirror can be reached {reasons}"):
+    with pytest.raises(UserError, match=f"ifs: the newest cycle cannot be fetched from any mirror {reasons}"):
         newest("ifs")
+
+
+def test_without_eccodes_nothing_is_fetched(mirror):
+    mirror.patch.setattr(open_data, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"gfs: reading GRIB needs `pip install 'wsdcast\[grib\]'`"):
+        fetch("gfs", [TIME])
 
 
 def test_a_server_that_stays_busy_is_named(mirror):
@@ -441,6 +448,33 @@ def test_periods_that_cannot_be(mirror, tmp_path):
         prepare(tmp_path, "gfs", start=None)
     with pytest.raises(UserError, match="there is no analysis to fetch from 2026-05-08T18:00 to 2026-05-08T12:00"):
         prepare(tmp_path, "gfs", end="2026-05-08T14")
+
+
+@pytest.mark.slow
+def test_killed_while_fetching_and_repeated_it_gives_the_same_bytes(mirror, tmp_path):
+    for time in TIMES:
+        publish(mirror.root, "gfs", time)
+    mirror.patch.setattr(mirror.handler, "status", 503)
+    mirror.handler.failures[paths_of("gfs", TIMES[20])[1]] = 10**6
+    how = ["--grid", "8x5", "--start", str(TIMES[0])[:13], "--end", str(TIMES[-1])[:13]]
+    command = [sys.executable, "-m", "wsdcast", "prepare", "--source", "gfs", *how, "--run"]
+    process = subprocess.Popen([*command, str(tmp_path / "run")])
+    while len(mirror.cached()) < 15:
+        assert process.poll() is None
+        sleep(0.05)
+    process.kill()
+    process.wait()
+    kept = len(mirror.cached())
+    mirror.handler.failures.clear()
+    mirror.handler.requests.clear()
+    subprocess.run([*command, str(tmp_path / "run")], check=True, stdout=subprocess.DEVNULL)
+    assert sum(name.endswith(".idx") for name in mirror.handler.requests) <= TIMES.size - kept + 8  # unfinished ones at most
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
+    first, second = (
+        {path.relative_to(tmp_path / run): path.read_bytes() for path in (tmp_path / run).rglob("*") if path.is_file()}
+        for run in ("run", "whole")
+    )
+    assert first == second
 
 
 def test_on_the_command_line(mirror, tmp_path, monkeypatch):

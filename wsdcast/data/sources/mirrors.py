@@ -76,7 +76,7 @@ def ask(mirrors: list[Mirror], name: str, action: Callable[[Store], Answer]) -> 
                 reason = status[1] if status else "no connection" if "error sending" in text else first_line(error)
         reasons.append(f"{mirror[0]}: {reason}")
     if unreachable == len(reasons):
-        raise UserError(f"{name} cannot be fetched, no mirror can be reached ({'; '.join(reasons)})")
+        raise UserError(f"{name} cannot be fetched from any mirror ({'; '.join(reasons)})")
     return "; ".join(reasons)
 
 
