@@ -22,6 +22,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.sources import open_data
 from wsdcast.data.sources.layout import order_of, values_of, wind_of
+from wsdcast.data.sources.mirrors import are_messages
 from wsdcast.data.sources.open_data import MissingError, fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, ROOTS, SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, open_dataset
@@ -29,6 +30,7 @@ from wsdcast.runs.errors import UserError
 
 pytest.importorskip("eccodes")
 
+from grib_messages import COLUMNS, ROWS, message
 from open_data_mirror import publish, wind_at
 
 TIME = np.datetime64("2026-06-02T06", "ns")
@@ -138,13 +140,13 @@ def test_indices():
         (0, 70),
         (70, None),
     ]
-    wanted = {"type": "fc", "levtype": "sfc", "step": "0"}
+    analysis = {"type": "fc", "levtype": "sfc", "step": "0"}
     fields = [
-        wanted | {"param": "10v", "_offset": 900, "_length": 80},
-        wanted | {"param": "10u", "_offset": 100, "_length": 70},
-        wanted | {"param": "10u", "_offset": 1, "_length": 1, "step": "3"},
-        wanted | {"param": "100u", "_offset": 2, "_length": 1},
-        wanted | {"param": "10v", "_offset": 3, "_length": 1, "type": "pf"},
+        analysis | {"param": "10v", "_offset": 900, "_length": 80},
+        analysis | {"param": "10u", "_offset": 100, "_length": 70},
+        analysis | {"param": "10u", "_offset": 1, "_length": 1, "step": "3"},
+        analysis | {"param": "100u", "_offset": 2, "_length": 1},
+        analysis | {"param": "10v", "_offset": 3, "_length": 1, "type": "pf"},
     ]
     lines = [json.dumps(field).encode() for field in fields]
     assert ranges_of("ifs", b"\n".join(lines)) == [(100, 170), (900, 980)]
@@ -242,6 +244,15 @@ def test_what_is_wrong_at_one_mirror_is_taken_from_the_next(mirror, tmp_path, fa
     publish(tmp_path / "second", "gfs", TIME)
     mirror.roots(mirror.url, f"file://{tmp_path}/second")
     assert_is_wind(*fetch("gfs", [TIME]), TIME)
+
+
+def test_what_whole_messages_are():
+    u, v = message(np.zeros((ROWS, COLUMNS))), message(np.ones((ROWS, COLUMNS)))
+    assert are_messages(u)
+    assert are_messages(u + v)
+    length_of_zero = b"GRIB" + bytes(12)
+    for content in (b"", u[:-1], u + v[:-1], u[1:], u + b" ", u + length_of_zero, u + length_of_zero + b"7777"):
+        assert not are_messages(content)
 
 
 def test_messages_of_another_time_are_refused(mirror):

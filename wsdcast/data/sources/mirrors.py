@@ -90,10 +90,10 @@ def located(system: str, time: np.datetime64, store: Store) -> list[tuple[int, i
     path, index = paths_of(system, time)
     ranges = ranges_of(system, bytes(obstore.get(store, index).bytes()))
     size = obstore.head(store, path)["size"]
-    located = [(begin, size if end is None else end) for begin, end in ranges]
-    if any(not 0 <= begin < end <= size for begin, end in located):
+    spans = [(begin, size if end is None else end) for begin, end in ranges]
+    if any(not 0 <= begin < end <= size for begin, end in spans):
         raise ValueError(SHORT)
-    return located
+    return spans
 
 
 def download(path: Path, system: str, time: np.datetime64, store: Store) -> Path:
@@ -127,7 +127,8 @@ def are_messages(content: bytes) -> bool:
     begin = 0
     while begin < len(content):
         end = begin + int.from_bytes(content[begin + 8 : begin + 16])
-        if content[begin : begin + 4] != b"GRIB" or end > len(content) or content[end - 4 : end] != b"7777":
+        whole = content[begin : begin + 4] == b"GRIB" and begin + 16 < end <= len(content) and content[end - 4 : end] == b"7777"
+        if not whole:
             return False
         begin = end
     return begin > 0
@@ -149,8 +150,5 @@ def _require_wind(path: Path, time: np.datetime64) -> None:
         except UserError as error:
             raise ValueError(f"its messages cannot be decoded ({error})") from None
     if sorted(parts) != [("u", time, 0), ("v", time, 0)]:
-        held = (
-            ", ".join(f"{name} at {label(moment)}" + (f" from {lead} h before" if lead else "") for name, moment, lead in parts)
-            or "another variable"
-        )
-        raise ValueError(f"its index and its file disagree: where the wind should be is {held}")
+        fields = [f"{name} at {label(moment)}" + (f" from {lead} h before" if lead else "") for name, moment, lead in parts]
+        raise ValueError(f"its index and its file disagree: where the wind should be is {', '.join(fields) or 'another variable'}")

@@ -63,11 +63,11 @@ def newest(system: str) -> Newest:
     """
     mirrors, skipped = mirrors_of(system), list[np.datetime64]()
     for time in _six_hourly(_now()) - STEP * np.arange(CYCLES_BACK + 1):
-        found = ask(mirrors, f"{system}: the newest cycle", partial(located, system, time))
-        if not isinstance(found, str):
+        spans = ask(mirrors, f"{system}: the newest cycle", partial(located, system, time))
+        if not isinstance(spans, str):
             return Newest(time, skipped)
         skipped.append(time)
-    raise UserError(f"{system}: no cycle of the last two days is complete; the last one that was looked for is {label(time)} ({found})")
+    raise UserError(f"{system}: no cycle of the last two days is complete; the last one that was looked for is {label(time)} ({spans})")
 
 
 def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64]) -> list[Path]:
@@ -87,14 +87,14 @@ def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64]) 
     if find_spec("eccodes") is None:
         raise UserError(f"{system}: reading GRIB needs `pip install 'wsdcast[grib]'`")
     mirrors, cache = mirrors_of(system), _cache(system)
-    wanted: list[np.datetime64] = list(np.asarray(times, dtype="datetime64[ns]"))
+    analyses: list[np.datetime64] = list(np.asarray(times, dtype="datetime64[ns]"))
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        jobs = [pool.submit(_obtain, mirrors, cache, system, time) for time in wanted]
+        jobs = [pool.submit(_obtain, mirrors, cache, system, time) for time in analyses]
         try:
             results = [job.result() for job in track(jobs, f"fetching {system}", len(jobs))]
         finally:
             pool.shutdown(cancel_futures=True)
-    if missing := {time: result for time, result in zip(wanted, results, strict=True) if isinstance(result, str)}:
+    if missing := {time: result for time, result in zip(analyses, results, strict=True) if isinstance(result, str)}:
         (first, reasons), *others = missing.items()
         more = f", nor can {', '.join(label(time) for time, _ in others[:SHOWN])}" if others else ""
         more += f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
@@ -124,8 +124,8 @@ def fetch_period(
     if end is None or end > _now():
         cycle = newest(system)
         last = cycle.time
-        waiting = ", ".join(map(label, cycle.skipped))
-        notes.append(f"the newest cycle of {system} is {label(last)}" + (f"; not complete yet: {waiting}" if waiting else ""))
+        incomplete = ", ".join(map(label, cycle.skipped))
+        notes.append(f"the newest cycle of {system} is {label(last)}" + (f"; not complete yet: {incomplete}" if incomplete else ""))
     else:
         last = _six_hourly(end)
     first = _six_hourly(start - timedelta(microseconds=1)) + STEP

@@ -46,11 +46,11 @@ def roots_of(system: str) -> tuple[str, ...]:
         UserError: if a mirror is neither ``http://…`` nor ``https://…`` nor ``file://…``.
     """
     variable = f"WSDCAST_{system.upper()}_ROOTS"
-    own = tuple(root.strip().rstrip("/") for root in os.environ.get(variable, "").split(",") if root.strip())
-    for root in own:
+    replaced = tuple(root.strip().rstrip("/") for root in os.environ.get(variable, "").split(",") if root.strip())
+    for root in replaced:
         if not root.startswith(("http://", "https://", "file://")):
             raise UserError(f"{variable}: '{root}' does not begin with http://, https:// or file://")
-    return own or ROOTS[system]
+    return replaced or ROOTS[system]
 
 
 def paths_of(system: str, time: np.datetime64) -> tuple[str, str]:
