@@ -18,24 +18,7 @@ from wsdcast.runs.errors import UserError
 
 eccodes = pytest.importorskip("eccodes")
 
-COLUMNS, ROWS = 8, 5
-
-
-def message(values: np.ndarray | None = None, edition: int = 2, sample: str = "regular_ll_sfc", **keys: Any) -> bytes:
-    """A message of 10 m wind, by default on a grid of 45 degrees from the north pole."""
-    handle = eccodes.codes_grib_new_from_samples(f"{sample}_grib{edition}")
-    usual: dict[str, Any] = {"dataDate": 20200101, "dataTime": 0, "shortName": "10u", "bitsPerValue": 24}
-    if sample == "regular_ll_sfc":
-        usual |= {"Ni": COLUMNS, "Nj": ROWS, "latitudeOfFirstGridPointInDegrees": 90, "latitudeOfLastGridPointInDegrees": -90}
-        usual |= {"longitudeOfFirstGridPointInDegrees": 0, "longitudeOfLastGridPointInDegrees": 315}
-        usual |= {"iDirectionIncrementInDegrees": 45, "jDirectionIncrementInDegrees": 45}
-    for key, value in (usual | keys).items():
-        eccodes.codes_set(handle, key, value)
-    if values is not None:
-        eccodes.codes_set_values(handle, values.ravel().astype(float))
-    content: bytes = eccodes.codes_get_message(handle)
-    eccodes.codes_release(handle)
-    return content
+from grib_messages import COLUMNS, ROWS, message, sharing  # noqa: E402
 
 
 def wind(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
@@ -148,17 +131,8 @@ def test_a_file_that_is_cut_anywhere_is_refused(tmp_path, edition):
 def test_fields_that_share_a_message_are_read(tmp_path):
     """U and V as two fields of one GRIB 2 message, as NCEP writes them."""
     field = np.arange(COLUMNS * ROWS) / 10.0
-    handles = []
-    for name, values in (("10u", field), ("10v", -field)):
-        handle = eccodes.codes_new_from_message(message(values, shortName=name))
-        handles.append(handle)
-    multi = eccodes.codes_grib_multi_new()
-    for handle in handles:
-        eccodes.codes_grib_multi_append(handle, 4, multi)
-        eccodes.codes_release(handle)
-    with (tmp_path / "wind").open("wb") as file:
-        eccodes.codes_grib_multi_write(multi, file)
-    eccodes.codes_grib_multi_release(multi)
+    parts = [message(field), message(-field, shortName="10v")]
+    (tmp_path / "wind").write_bytes(sharing(*parts))
     dataset = wind_of(open_dataset(str(tmp_path / "wind")))
     np.testing.assert_allclose(values_of(dataset.u, np.array([0])).ravel(), field, atol=1e-4)
     np.testing.assert_allclose(values_of(dataset.v, np.array([0])).ravel(), -field, atol=1e-4)

@@ -48,8 +48,8 @@ def prepare(
     source: Annotated[
         str | None,
         typer.Option(
-            help="'planet' to simulate one; ERA5 by the name of a public store: wb2, wb2-0.25, arco; the URL of a Zarr store; or a file "
-            "(NetCDF, GRIB, zip, Zarr), a directory or a quoted glob.",
+            help="'planet' to simulate one; ERA5 by the name of a public store: wb2, wb2-0.25, arco; analyses up to today: gfs, ifs; the "
+            "URL of a Zarr store; or a file (NetCDF, GRIB, zip, Zarr), a directory or a quoted glob.",
             show_default="the recipe's: planet",
         ),
     ] = None,
@@ -64,6 +64,12 @@ def prepare(
     method: Annotated[
         Literal["conservative", "bilinear", "nearest"] | None,
         typer.Option(help="Regridding method.", show_default="the recipe's: conservative"),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="First time to take, UTC.", show_default="the recipe's, else the source's first")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Last time to take, UTC.", show_default="the recipe's, else the source's last")
     ] = None,
     check: Annotated[
         str | None,
@@ -83,14 +89,13 @@ def prepare(
     debug: DebugOption = False,
 ) -> None:
     """Bring 10 m wind (m/s) to one grid and steps of 6 h: analysis.zarr. A run that was stopped continues where it stopped."""
+    how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else skip.split(",")}
     if check is not None:
         from wsdcast.weather.stages.check import check as check_source
 
         if source or append or recompute or workers or scheduler or overwrite:
-            raise UserError("--check SOURCE can be used only with --recipe, -o, --run, --grid, --method and --skip")
-        summary = check_source(
-            check, with_overrides(recipe, override), run, grid=grid, method=method, skip=None if skip is None else skip.split(",")
-        )
+            raise UserError("--check SOURCE can be used only with --recipe, -o, --run, --grid, --method, --start, --end and --skip")
+        summary = check_source(check, with_overrides(recipe, override), run, **how)
         show(summary, json)
         if summary.problems:
             raise typer.Exit(2)
@@ -101,9 +106,7 @@ def prepare(
         with_overrides(recipe, override),
         run,
         source=source,
-        grid=grid,
-        method=method,
-        skip=None if skip is None else skip.split(","),
+        **how,
         append=append,
         recompute=recompute,
         scheduler=scheduler,

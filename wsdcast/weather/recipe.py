@@ -33,7 +33,7 @@ from wsdcast.weather.study_section import Study
 class Data(Section):
     """The record of wind: its source, grid, times and splits."""
 
-    source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; a URL, file, directory or glob")
+    source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; gfs or ifs; a URL, file, directory or glob")
     grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
     method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="regridding method; no effect on the planet")
     start: datetime | None = Field(None, description="first time to take, UTC; default: the first of the source")
@@ -48,6 +48,12 @@ class Data(Section):
         None, description="begin of the validation split, UTC; default: the last fifth of the record without the test split"
     )
     test_from: datetime | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
+
+    @field_validator("start", "end", "validation_from", "test_from", mode="before")
+    @classmethod
+    def _of_the_hour(cls, time: Any) -> Any:
+        """A time may end with its hour, as 2020-01-01T18."""
+        return f"{time}:00" if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d", time) else time
 
     @field_validator("start", "end", "validation_from", "test_from")
     @classmethod

@@ -9,6 +9,7 @@ import shutil
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from wsdcast.data.sources.absent import AbsentIsMissing
 from wsdcast.data.sources.classic_netcdf import required_size
 from wsdcast.data.sources.grib import open_grib
 from wsdcast.data.sources.layout import is_wind
+from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.runs.errors import UserError
 
 BUILT_IN = {
@@ -34,6 +36,11 @@ BUILT_IN = {
 Address = str | Store
 """One file or store: a path, a URL, or an open Zarr store."""
 
+REMOTE: dict[str, Any] = {
+    "client_options": {"allow_http": True, "timeout": timedelta(seconds=120)},
+    "retry_config": {"max_retries": 8, "retry_timeout": timedelta(seconds=90)},
+}
+"""How obstore reaches a server: it repeats a request after growing waits if the server answers 5xx or 429 or not at all."""
 KERCHUNK = "kerchunk's references to data elsewhere are not followed; open them in Python and write what they refer to as Zarr"
 ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
 """Names of metadata files. A Zarr store has at least one of them at its root."""
@@ -50,14 +57,16 @@ def is_file(address: Address) -> bool:
     return isinstance(address, str) and not is_remote(address) and not Path(address).is_dir()
 
 
-def addresses(source: Address) -> list[Address]:
-    """Return the addresses that a source stands for. A source is a built-in name, a URL, a store, a file, a directory or a glob.
+def addresses(source: Address | Sequence[Path]) -> list[Address]:
+    """Return the addresses that a source stands for: a built-in name, a URL, a store, a file, a directory, a glob, or a list of files.
 
-    Files are in order of their names.
+    Files of a directory or glob are in order of their names.
 
     Raises:
         UserError: if there is nothing to read.
     """
+    if isinstance(source, Sequence) and not isinstance(source, str):
+        return [str(path) for path in source]
     if not isinstance(source, str):
         return [source]
     if is_remote(source):
@@ -67,7 +76,7 @@ def addresses(source: Address) -> list[Address]:
     paths = paths if source.strip() else []
     paths = [inner for outer in paths for inner in (_inside(outer) if outer.is_dir() and not _is_zarr(outer) else [outer])]
     if not paths:
-        names = ", ".join(BUILT_IN)
+        names = ", ".join((*BUILT_IN, *SYSTEMS))
         raise UserError(
             f"source '{source}': no such file, nothing to read in a directory or glob of that name, and none of planet, {names}"
         )
@@ -126,8 +135,8 @@ def state_of(address: Address) -> str:
 
 
 def fingerprint(source: str) -> str:
-    """Return a text that changes when the files behind ``source`` do. A remote store is assumed not to change."""
-    if is_remote(source):
+    """Return a text that changes when the files behind ``source`` do. A remote store and open data are assumed not to change."""
+    if is_remote(source) or source in SYSTEMS:
         return source
     return hashlib.sha256(repr([state_of(address) for address in addresses(source)]).encode()).hexdigest()[:16]
 
@@ -238,16 +247,10 @@ def _store(address: Address) -> tuple[Store, str]:
 
 
 def _remote_store(url: str) -> ObjectStore:  # type: ignore[type-arg]
-    """Open a Zarr store by its URL through obstore, which repeats a request if a server answers 5xx or not at all.
-
-    Requests are anonymous unless the environment has credentials of the AWS or Google tools.
-    """
+    """Open a Zarr store by its URL. Requests are anonymous unless the environment has credentials of the AWS or Google tools."""
     from obstore.store import from_url
 
-    options: dict[str, Any] = {
-        "client_options": {"allow_http": True, "timeout": timedelta(seconds=120)},
-        "retry_config": {"max_retries": 8, "retry_timeout": timedelta(seconds=90)},
-    }
+    options = dict(REMOTE)
     if url.startswith(("gs://", "s3://")):
         credentials = ("AWS_ACCESS_KEY_ID", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT")
         options["skip_signature"] = url in BUILT_IN.values() or not any(name in os.environ for name in credentials)

@@ -21,7 +21,7 @@ from wsdcast.runs.errors import UserError
 
 
 def open_record(
-    source: Address,
+    source: Address | Sequence[Path],
     scratch: Path,
     start: datetime | None = None,
     end: datetime | None = None,
@@ -31,7 +31,7 @@ def open_record(
     """Inspect all files or stores of a source without reading wind.
 
     Args:
-        source: a built-in name, URL, store, path, directory or glob.
+        source: a built-in name, URL, store, path, directory or glob, or a list of files.
         scratch: directory where zipped files are unpacked.
         start, end: first and last time to take, UTC. Default: all times.
         skip: times to leave out, UTC.

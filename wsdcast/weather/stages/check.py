@@ -6,12 +6,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import Block, Reading, close_all, read_block, repeated_extreme
+from wsdcast.data.sources.open_data import fetch_period
+from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
@@ -39,13 +42,15 @@ def check(
     *,
     grid: str | None = None,
     method: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
     skip: Sequence[str] | None = None,
 ) -> Summary:
-    """Check a source as ``prepare`` would read it, and list all problems. Nothing is written.
+    """Check a source as ``prepare`` would read it, and list all problems. Nothing is written, except open data to the user's cache.
 
     Args:
         source: as for ``prepare``, but not ``planet``.
-        recipe, run, grid, method, skip: as for ``prepare``.
+        recipe, run, grid, method, start, end, skip: as for ``prepare``.
 
     Returns:
         A summary with facts and problems.
@@ -53,13 +58,16 @@ def check(
     Raises:
         UserError: if the source does not exist, or is ``planet``.
     """
-    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, data__skip=skip)
+    period: dict[str, Any] = {"data__start": start, "data__end": end, "data__skip": skip}
+    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, **period)
     data, target = resolved.data, Grid.regular(resolved.data.grid)
     if source == "planet":
         raise UserError("the simulated planet needs no check")
     summary = Summary("check", facts={"source": source})
     with tempfile.TemporaryDirectory() as scratch:
-        record = open_record(source, Path(scratch), data.start, data.end, data.skip)
+        fetched, notes = fetch_period(source, data.start, data.end, data.skip) if source in SYSTEMS else (source, [])
+        record = open_record(fetched, Path(scratch), data.start, data.end, data.skip)
+        record.notes[:0] = notes
         summary.problems += record.problems
         _describe(record, summary)
         fits = True

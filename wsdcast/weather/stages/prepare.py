@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation, simulation
 from wsdcast.data.sources.blocks import close_all
+from wsdcast.data.sources.open_data import fetch_period
+from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import fingerprint, is_remote
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
@@ -41,6 +43,8 @@ def prepare(
     source: str | None = None,
     grid: str | None = None,
     method: str | None = None,
+    start: str | None = None,
+    end: str | None = None,
     skip: Sequence[str] | None = None,
     append: bool = False,
     recompute: bool = False,
@@ -56,9 +60,11 @@ def prepare(
     Args:
         recipe: path or name of a recipe; default ``planet``, or with ``append`` that of the store.
         run: run directory; default ``runs/<recipe name>``.
-        source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; a URL of a Zarr store; a file, directory or glob; default from the recipe.
+        source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; ``gfs`` or ``ifs``; a URL of a Zarr store; a file, directory or glob; default
+            from the recipe.
         grid: LONGITUDESxLATITUDES; default from the recipe.
         method: regridding method, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
+        start, end: first and last time to take, UTC; default from the recipe, else all times; ``gfs`` and ``ifs`` need a start.
         skip: times of the source to leave out, UTC, such as one with a value that cannot be wind. They become gaps of the record.
         append: add the times of the source that are later than the last time of the finished store. Its splits and statistics stay as they
             are.
@@ -72,6 +78,7 @@ def prepare(
         UserError: if the source cannot be used, or the store was made from another recipe and ``overwrite`` is False.
     """
     changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
+    changes |= {"data__start": start, "data__end": end}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
@@ -92,7 +99,7 @@ def prepare(
             origin = (
                 simulation(data.days, data.planet_seed, data.stirring, target)
                 if data.source == "planet"
-                else _record(data, scratch, scheduler is not None, notes)
+                else _record(data, scratch, scheduler is not None, notes, finished)
             )
             if finished is not None:
                 origin = _newer(origin, finished, notes)
@@ -126,19 +133,24 @@ def _require_memory(target: Grid, steps: int) -> None:
     require_memory(memory_for(target, steps), f"preparing {steps} steps of wind on the grid {target.name}")
 
 
-def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str]) -> Record:
-    """Open the record of files or stores, and add its notes to ``notes``.
+def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> Record:
+    """Open the record of files or stores, and add its notes to ``notes``. Open data are fetched first.
 
     Args:
         data: the data section of the recipe.
         scratch: directory for files that are unzipped.
         elsewhere: whether other machines read the files, so that their paths must be absolute.
         notes: receives the notes of the record.
+        finished: the store to append to. Of open data only its last two times are fetched again, and what is later.
 
     Raises:
         UserError: if the record has problems; the message lists all of them.
     """
-    source = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
+    source: str | list[Path] = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
+    if data.source in SYSTEMS:
+        known = finished and (finished.times[-1] - STEP).astype("datetime64[s]").item()
+        source, fetched = fetch_period(data.source, max(filter(None, (data.start, known)), default=None), data.end, data.skip)
+        notes += fetched
     record = open_record(source, scratch.absolute(), data.start, data.end, data.skip)
     if record.problems:
         many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
@@ -192,8 +204,10 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
         "test_from": test_from,
         "statistics_are_stale": False,
     }
+    attribution = [ATTRIBUTION[data.source]] if data.source in ATTRIBUTION else []
     if finished is not None:
         before = finished.dataset.attrs
+        attribution = list(dict.fromkeys([*before.get("attribution", "").split("; "), *attribution]))
         stamp = json.loads(before["wsdcast"])
         if stamp["recipe"]["data"]["source"] == data.source:
             stamp["inputs"], attributes["source"] = files, before["source"]
@@ -208,7 +222,8 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
         elif stale:
             # Networks were trained on another training split, so they must not count as current: the id changes.
             stamp["id"] = digest(stamp["id"], validation_from, test_from, times.tobytes())
-    return attributes | {"wsdcast": json.dumps(stamp)}
+    credit = {"attribution": "; ".join(filter(None, attribution))} if any(attribution) else {}
+    return attributes | credit | {"wsdcast": json.dumps(stamp)}
 
 
 def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
@@ -223,6 +238,9 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training split",
         "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training split",
     }
+    with open_store(path) as dataset:
+        if "attribution" in dataset.attrs:
+            facts["attribution"] = dataset.attrs["attribution"]
     if record.static:
         facts["static fields"] = ", ".join(record.static)
     if record.statistics_are_stale:

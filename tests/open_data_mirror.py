@@ -1,0 +1,53 @@
+"""Mirrors of NOAA's and ECMWF's open data in a directory: real GRIB messages on a tiny grid, with indices as the two centres write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from grib_messages import COLUMNS, ROWS, message, sharing
+
+from wsdcast.data.sources.open_data_layouts import paths_of
+
+
+def wind_at(time: np.datetime64) -> np.ndarray:
+    """A wind that is another one at every time and point, (channel, latitude, longitude)."""
+    hours = time.astype("datetime64[h]").astype(int)
+    return np.random.default_rng(hours).normal(0, 6, (2, ROWS, COLUMNS))
+
+
+def publish(root: Path, system: str, time: np.datetime64, *, shared: bool = False, valid: np.datetime64 | None = None) -> Path:
+    """Write the analysis of a time, with other fields around the wind, and its index. Return the path of the GRIB file.
+
+    In IFS the 2 m temperature lies between u and v. With ``shared``, the two are fields of one message, as in GFS. ``valid`` is the time in
+    the messages, where it is not that of the file.
+    """
+    day, clock = str(valid or time).replace("-", "").split("T")
+    when: dict[str, Any] = {"packingType": "grid_ccsds"} if system == "ifs" else {}
+    when |= {"dataDate": int(day[:8]), "dataTime": int(clock[:2]) * 100}
+    u, v = (message(field, shortName=name, **when) for name, field in zip(("10u", "10v"), wind_at(valid or time), strict=True))
+    other = message(np.full((ROWS, COLUMNS), 280.0), shortName="2t", **when)
+    if system == "ifs":
+        parts = {"2d": other, "10u": u, "2t": other, "10v": v, "sp": other}
+    elif shared:
+        parts = {"TMP:2 m above ground": other, "UGRD:10 m above ground,VGRD:10 m above ground": sharing(u, v), "PRES:surface": other}
+    else:
+        parts = {"UGRD:planetary boundary layer": other, "UGRD:10 m above ground": u, "VGRD:10 m above ground": v}
+    path, index = (root / each for each in paths_of(system, time))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"".join(parts.values()))
+    lines, offset = list[str](), 0
+    for number, (names, content) in enumerate(parts.items(), start=1):
+        for part, name in enumerate(names.split(","), start=1):
+            if system == "ifs":
+                keys = {"domain": "g", "date": day[:8], "time": clock[:2] + "00", "class": "od", "type": "fc", "stream": "oper"}
+                keys |= {"step": "0", "levtype": "sfc", "param": name}
+                lines.append(json.dumps(keys | {"_offset": offset, "_length": len(content)}))
+            else:
+                count = f"{number}.{part}" if "," in names else str(number)
+                lines.append(f"{count}:{offset}:d={day[:8]}{clock[:2]}:{name}:anl:")
+        offset += len(content)
+    index.write_text("\n".join(lines) + "\n")
+    return path
