@@ -7,6 +7,8 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsdcast.output.convert import convert
+    from wsdcast.output.products import products
     from wsdcast.study.weather import study_nfe
     from wsdcast.weather.pipeline import run
     from wsdcast.weather.stages.check import check
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "convert",
     "plot",
     "prepare",
+    "products",
     "rollout",
     "run",
     "score",
@@ -35,7 +39,7 @@ __version__ = metadata.version("wsdcast")
 # loaded, which nothing above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather"} | {
+_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products": "output.products", "convert": "output.convert"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
 _MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli import bench, inpaint, study  # noqa: F401  # their commands
+from wsdcast.cli import bench, inpaint, products, study  # noqa: F401  # their commands
 from wsdcast.cli.command import app, command, coordinates, in_days, items, with_overrides
 from wsdcast.cli.options import (
     DebugOption,
