@@ -21,6 +21,7 @@ from wsdcast.output import climate, fields, plumes, tables
 from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, remaining
 from wsdcast.output.places import Places, interpolation
 from wsdcast.output.plumes import plume_paths
+from wsdcast.runs.errors import UserError
 
 GRID = Grid.regular("16x9")
 HOUR = np.timedelta64(1, "h")
@@ -69,9 +70,8 @@ def expected_of(store: xr.Dataset, thresholds: list[float], quantiles: list[floa
     counted = highest.notnull().all(["latitude", "longitude"]).sum("number")
     expected["window_members"] = counted * xr.DataArray(ended, dims="prediction_timedelta")
     from_degrees = (270 - np.rad2deg(np.arctan2(store[VARIABLES[1]], store[VARIABLES[0]]))) % 360
-    counts = xr.concat(
-        [(abs((from_degrees - centre + 180) % 360 - 180) < 22.5).sum("number") for centre in range(0, 360, 45)], dim="sector"
-    )
+    off = [abs((from_degrees - centre + 180) % 360 - 180) for centre in range(0, 360, 45)]
+    counts = xr.concat([((degrees < 22.5) & (speed >= 0.3)).sum("number") for degrees in off], dim="sector")
     expected["direction"] = 45.0 * counts.argmax("sector")
     expected["direction_share"] = counts.max("sector") / expected["members"]
     return expected
@@ -211,14 +211,8 @@ def test_few_lead_times_are_in_memory(forecast, tmp_path, monkeypatch):
     wsdcast.products(forecast, tmp_path / "p.nc")
     assert sizes == [8, 2, 8, 2]
     monkeypatch.setattr("wsdcast.runs.resources.free_memory", lambda: 10)
-    with pytest.raises(wsdcast_error(), match="8 lead times of all members needs 184 kB of memory"):
+    with pytest.raises(UserError, match="8 lead times of all members needs 184 kB of memory"):
         wsdcast.products(forecast, tmp_path / "other.nc")
-
-
-def wsdcast_error() -> type[Exception]:
-    from wsdcast.runs.errors import UserError
-
-    return UserError
 
 
 # Thresholds of a climatology.
@@ -346,7 +340,7 @@ def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast,
     assert value("speed", "probability", threshold=10.8) == pytest.approx(float(share_above(speed, 10.8)[row]))
     highest = speed.rolling(prediction_timedelta=2).max()
     assert value("speed", "probability of maximum", threshold=10.8) == pytest.approx(float(share_above(highest, 10.8)[row]))
-    wind = np.moveaxis(np.stack([at_fiji[name][row].values for name in VARIABLES], axis=1), 0, 0)
+    wind = np.stack([at_fiji[name][row].values for name in VARIABLES], axis=1)
     direction, share = most_likely_direction(wind[np.isfinite(wind[:, 0])])
     assert value("direction", "mode") == direction
     assert value("direction", "share of mode") == pytest.approx(float(share))
@@ -445,9 +439,8 @@ def test_a_place_outside_a_regional_store_is_one_line(tmp_path):
     for place in ("10,23", "46,0", "-30,0", "0,180"):
         outside = written(tmp_path / "out.csv", f"name,latitude,longitude\nA,10,0\nFar,{place}\n")
         line = refused("products", tmp_path / "part.zarr", "--at", outside, "--out", tmp_path / "p.csv")
-        assert (
-            f"Far ({place}) lies outside {tmp_path / 'part.zarr'}, which covers latitudes -22.5 to 45 and longitudes -22.5 to 22.5" in line
-        )
+        assert f"Far ({place}) lies outside {tmp_path / 'part.zarr'}, which covers" in line
+        assert "latitudes -22.5 to 45 and longitudes -22.5 to 22.5" in line
 
 
 @pytest.mark.parametrize(
