@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
+from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.ensembles import open_forecast
 from wsdcast.report.page import write_report
 from wsdcast.report.shown_fields import choose, read_speeds
@@ -234,10 +236,29 @@ def test_a_region_between_the_points_of_the_truth_is_refused(truth, tmp_path):
     line = refuses(moved, "--truth", truth, "--run", tmp_path / "run")
     assert "not a global grid" in line
     assert "neighbours on the truth's grid of 24x13" in line
-    sparse = write(forecast_dataset().isel(latitude=slice(0, None, 2), longitude=slice(0, None, 2)), tmp_path / "sparse.zarr")
-    assert "is on a grid of 12x7" in refuses(sparse, "--truth", truth, "--run", tmp_path / "run")
     with pytest.raises(wsdcast.runs.errors.UserError, match="not a global grid"):
         open_forecast(moved)
+
+
+def coarse(dataset: xr.Dataset) -> xr.Dataset:
+    """The same wind on a grid of 12x7, regridded conservatively."""
+    grid, dimensions = Grid.regular("12x7"), ("latitude", "longitude")
+    axes = {"latitude": grid.latitude, "longitude": grid.longitude}
+    fields = {name: dataset[name].transpose(..., *dimensions) for name in dataset.data_vars}
+    wind = {name: (field.dims, regrid(field.values, GRID, grid), field.attrs) for name, field in fields.items()}
+    return xr.Dataset(wind, {name: dataset[name] for name in dataset.coords if name not in dimensions} | axes)
+
+
+def test_a_truth_on_a_finer_grid_is_regridded_and_one_on_a_coarser_grid_refused(truth, tmp_path):
+    forecast = write(coarse(forecast_dataset()), tmp_path / "coarse.zarr")
+    coarse_truth = write(coarse(truth_dataset()), tmp_path / "truth.zarr")
+    wsdcast.score_forecast(forecast, coarse_truth, tmp_path / "same")
+    summary = wsdcast.score_forecast(forecast, truth, tmp_path / "finer")
+    assert summary.facts["truth regridded"] == "conservatively, from 24x13 to 12x7"
+    ours, theirs = (opened_scores(tmp_path / name) for name in ("finer", "same"))
+    xr.testing.assert_allclose(ours.drop_attrs(), theirs.drop_attrs(), rtol=1e-4)
+    whole = write(forecast_dataset(), tmp_path / "whole.zarr")
+    assert "which is not finer" in refuses(whole, "--truth", coarse_truth, "--run", tmp_path / "run")
 
 
 WRONG = {

@@ -38,7 +38,7 @@ from wsdcast.verification.scoring import statistics_of
 from wsdcast.warmstart import evaluations
 from wsdcast.weather import samplers as sampling
 from wsdcast.weather.forecast import writing
-from wsdcast.weather.forecast.initial_times import starts_of
+from wsdcast.weather.forecast.initial_times import starts_of, without_latest
 from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import load_recipe
@@ -404,7 +404,7 @@ def test_statistics_of_those_that_are_left():
 )
 def test_start_times(networks, start, expected):
     recipe, record, _ = loaded(networks / "run")
-    resolved = stage.without_latest(recipe.changed(rollout__start=start), record)
+    resolved = without_latest(recipe.changed(rollout__start=start), record)
     np.testing.assert_array_equal(record.times[starts_of(resolved, record)], np.array(expected, "datetime64[ns]"))
 
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wsdcast.output.convert import convert
     from wsdcast.output.products import products
+    from wsdcast.output.station_scores import score_stations
     from wsdcast.study.weather import study_nfe
     from wsdcast.weather.pipeline import run
     from wsdcast.weather.stages.check import check
+    from wsdcast.weather.stages.export import export_model
     from wsdcast.weather.stages.plot import plot
     from wsdcast.weather.stages.prepare import prepare
     from wsdcast.weather.stages.rollout import rollout
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check",
     "convert",
+    "export_model",
     "plot",
     "prepare",
     "products",
@@ -29,6 +32,7 @@ __all__ = [
     "score",
     "score_forecast",
     "score_pair",
+    "score_stations",
     "study_nfe",
     "train",
 ]
@@ -42,6 +46,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products": "output.products", "convert": "output.convert"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
+_MODULES |= {"export_model": "weather.stages.export", "score_stations": "output.station_scores"}
 _MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")
 
 

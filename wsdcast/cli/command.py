@@ -26,7 +26,7 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
     An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. With ``--debug`` it is raised.
     """
 
-    @group.command(function.__name__.strip("_"))
+    @group.command(function.__name__.strip("_").replace("_", "-"))
     @functools.wraps(function)
     def guarded(**arguments: Any) -> None:
         try:

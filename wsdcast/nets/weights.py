@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import nn
 
 from wsdcast.runs import devices
@@ -56,9 +56,13 @@ def load_network(model: Model, path: Path, name: str = WEIGHTS) -> Model:
     Raises:
         UserError: if the weights are missing, damaged, or do not fit the model.
     """
-    file = path / f"{name}.safetensors"
+    return loaded(model, path / f"{name}.safetensors")
+
+
+def loaded(model: Model, file: Path, content: bytes | None = None) -> Model:
+    """The same for one file of weights, or for its content if that is in memory already; ``file`` then only names it in errors."""
     try:
-        model.load_state_dict(load_file(file))
+        model.load_state_dict(load_file(file) if content is None else load(content))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
         raise UserError(f"{file}: cannot be read as the weights of this recipe ({str(error).splitlines()[0]})") from None
     return to_device(model.eval().requires_grad_(False))

@@ -83,14 +83,13 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
         recipe: the recipe in force.
         directory: the run directory, which holds the artefacts that this one is made from.
         artefact: name of the artefact.
-        source: anything else that identifies the content: the source files of the prepared record, or how another artefact was made. In the
-            second case it changes the ``id``, on which later artefacts depend, but does not make the artefact itself outdated.
+        source: identifies what the artefact is made from if no artefact of the run directory does: the source files of a prepared record,
+            or the model file and the initial states of a forecast.
     """
     stamps = [stamp for name in recipe.upstream(artefact) if (stamp := read_stamp(directory / name))]
     inputs = digest_of([stamp["id"] for stamp in stamps]) if len(stamps) > 1 else stamps[0]["id"] if stamps else source
     digest = digest_of(recipe.parts(artefact))
-    whole = [digest, inputs, *([source] if stamps and source else [])]
-    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of(whole)}
+    return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])}
 
 
 def digest_of(value: Any) -> str:
@@ -140,7 +139,7 @@ def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bo
     stamp = read_stamp(directory / artefact)
     if stamp is None:
         return False
-    difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact)
+    difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source)
     if difference and not overwrite:
         choices = "choose another --run, or replace it with --overwrite"
         if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, source)["hash"]:
@@ -172,12 +171,12 @@ def require(recipe: Experiment, directory: Path, artefact: str, command: str) ->
         raise UserError(f"{path} is not there; run `wsdcast {command}` first, or choose the directory with --run")
     # Prepared data needs no comparison with its source files, which may no longer exist.
     source = "" if recipe.upstream(artefact) else stamp["inputs"]
-    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact):
+    if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source):
         raise UserError(f"{path} was made from {difference}; run `wsdcast {command} --overwrite` with this one, or choose another --run")
     return path
 
 
-def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experiment, artefact: str) -> str:
+def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experiment, artefact: str, source: str = "") -> str:
     """The first difference between the stored stamp of an artefact and its current one, in words; empty if they agree.
 
     A key that an older version did not have counts as having its default value.
@@ -185,6 +184,8 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
     upgraded = _upgraded(stored, recipe)
     if stored["hash"] == current["hash"] or (upgraded and upgraded.parts(artefact) == recipe.parts(artefact)):
         changed = next(iter(recipe.upstream(artefact)), "the source files")
+        if source and recipe.upstream(artefact):
+            changed = "the model file or the initial states"
         return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
     content = upgraded.dump() if upgraded else stored["recipe"]
     for section in recipe.parts(artefact):

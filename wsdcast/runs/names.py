@@ -7,6 +7,7 @@ from typing import Literal
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
 PREDICTIONS = "predictions"
 FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
+INITIAL_STATES = "initial_states.nc"
 SCORES, SCORES_TABLE, REPORT = "scores.nc", "scores.csv", "report.html"
 STUDY, STUDY_PAGE = "study.nc", "study.html"
 IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"

@@ -35,7 +35,7 @@ from wsdcast.verification.baselines import (
 from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
-from wsdcast.verification.truth import Truth, open_truth
+from wsdcast.verification.truth import Truth, on_grid, open_truth
 
 LEADS_AT_ONCE = 8
 """Number of lead times that are scored together."""
@@ -127,16 +127,21 @@ class Sources:
 def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     """Return the forecasts by name, and the truth. Their fields are read when they are used.
 
+    A truth on a finer grid is brought to the grid of the first forecast (:func:`wsdcast.verification.truth.on_grid`).
+
     Raises:
-        UserError: if one of them cannot be used, or they are on different grids.
+        UserError: if one of them cannot be used, or they are on different grids and the truth's is not finer.
     """
     truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until)
     forecasts = {name: open_forecast(address, truth.grid) for name, address in sources.forecasts}
+    for forecast in list(forecasts.values())[:1]:
+        finer = all(theirs > ours for theirs, ours in zip(truth.grid.shape, forecast.grid.shape, strict=True))
+        truth = on_grid(truth, forecast.grid) if finer else truth
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(
-                f"{forecast.name} is on a grid of {_extent(forecast.grid)}, the truth {sources.truth} on {_extent(truth.grid)}; bring one "
-                "to the other's, for example with `wsdcast prepare --grid`"
+                f"{forecast.name} is on a grid of {_extent(forecast.grid)}, the truth {sources.truth} on {_extent(truth.grid)}, which "
+                "is not finer; bring one to the other's, for example with `wsdcast prepare --grid`"
             )
     return forecasts, truth
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import opened
 from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.pieces import Record
@@ -19,6 +20,9 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs.errors import UserError
 
 Field = NDArray[np.float32]
+
+FINE_STATES = 16
+"""States on a finer grid that are in memory at a time while they are regridded."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Truth:
         grid: grid of the fields.
         read: function from positions (n,) in ``times`` to wind (n, channel, latitude, longitude) in m s-1, NaN where it is missing.
         past: positions in ``times`` of the states that a climatology may use. None of them is scored.
+        regridded_from: the finer grid that the fields are brought from (:func:`on_grid`), if they are.
     """
 
     times: NDArray[np.datetime64]
     grid: Grid
     read: Callable[[NDArray[np.intp]], Field]
     past: NDArray[np.intp]
+    regridded_from: Grid | None = None
 
     def at(self, times: NDArray[np.datetime64]) -> Field:
         """Return the wind at any times (n,), (n, channel, latitude, longitude); NaN at times that the truth does not have."""
@@ -73,6 +79,19 @@ def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
         return np.stack([_component(record, component, positions) for component in ("u", "v")], axis=1)
 
     return Truth(record.times, record.grid, read, past)
+
+
+def on_grid(truth: Truth, grid: Grid) -> Truth:
+    """Return the truth on a coarser grid: each state is regridded conservatively when it is read, as ``wsdcast prepare`` does."""
+
+    def read(positions: NDArray[np.intp]) -> Field:
+        wind = np.empty((positions.size, 2, *grid.shape), np.float32)
+        for first in range(0, positions.size, FINE_STATES):
+            chunk = slice(first, first + FINE_STATES)
+            wind[chunk] = regrid(truth.read(positions[chunk]), truth.grid, grid, missing="nan")
+        return wind
+
+    return replace(truth, grid=grid, read=read, regridded_from=truth.grid)
 
 
 def _component(record: Record, component: str, positions: NDArray[np.intp]) -> Field:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
@@ -117,19 +118,33 @@ def trained(recipe: Recipe, directory: FilePath, record: Analysis, given: Moment
     Raises:
         UserError: if they are missing or were made from another recipe.
     """
+    return assembled(recipe, record, lambda network, name: load_network(network, require(recipe, directory, name, "train")), given)
+
+
+def assembled(recipe: Recipe, record: Analysis, load: Callable[[nn.Module, str], object], given: Moments | None = None) -> Trained:
+    """Make the networks of a recipe and load their weights.
+
+    Args:
+        recipe: the recipe that they were trained with.
+        record: has the grid and the static fields.
+        load: loads the weights of an artefact, named as in a run directory, into an untrained network.
+        given: the user's model for the prior ``given``.
+
+    Raises:
+        UserError: if ``load`` does.
+    """
     poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
-    file = require(recipe, directory, GENERATOR, "train")
     generator: nn.Module = generator_model(recipe.generator, poles, forcings.channels)
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, poles, forcings.channels)
         if recipe.generator.reads_frozen_moments:
-            load_network(network, require(recipe, directory, MOMENTS, "train"))
-            load_network(generator, file)
+            load(generator, GENERATOR)
+            load(network, MOMENTS)
         else:
-            load_network(nn.ModuleDict({"moments": network, "generator": generator}), file)
+            load(nn.ModuleDict({"moments": network, "generator": generator}), GENERATOR)
         moments: Moments = network
     else:
-        load_network(generator, file)
+        load(generator, GENERATOR)
         moments = fixed_or_given(recipe, record, given)
     prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
     return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given")

@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from wsdcast.data.sources.blocks import STRONGEST_WIND
-from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store.zarr_store import VARIABLES, add_variables
 from wsdcast.nets.peak import peak_memory
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, ANIMATION, FORECAST, GENERATOR, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
 from wsdcast.sampling.batches import at_once, batch_size, in_batches
@@ -36,19 +37,20 @@ from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.verification.truth import truth_of
 from wsdcast.warmstart.prior import Moments, PriorOf
 from wsdcast.weather.forcings import Surroundings
-from wsdcast.weather.forecast.initial_times import starts_of, without_latest
+from wsdcast.weather.forecast.initial_states import write_states
+from wsdcast.weather.forecast.initial_times import starts_of
+from wsdcast.weather.forecast.origin import of_model, of_run
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import moments_sampler_of, sampler_of, without_auto
+from wsdcast.weather.samplers import moments_sampler_of, sampler_of
 
 MEMBERS_NAMED = 5
 """The largest number of stopped members that the summary names."""
 
 
 def rollout(
-    recipe: str | Path | None = None,
+    recipe: str | Path | Overridden | None = None,
     run: str | Path | None = None,
     *,
     members: int | None = None,
@@ -62,10 +64,14 @@ def rollout(
     grid_in_time: GridName | None = None,
     warmth: float | None = None,
     deterministic: bool = False,
+    model: str | Path | None = None,
+    initial: str | None = None,
     moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:
     """Run ensembles and write ``RUN/forecast.zarr``.
+
+    The networks and the initial states are those of the run directory, or those of a model file and of a source of analyses.
 
     Ensembles of the moments model alone are scored as they are made. ``RUN/moments_forecast.zarr`` has the statistics from which
     :func:`wsdcast.score` computes their scores. It is not written if the record has no truth after the initial times, or if ``keep`` is
@@ -76,7 +82,7 @@ def rollout(
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
-        run: run directory; default ``runs/<recipe name>``.
+        run: run directory; default ``runs/<recipe name>``, and with ``model`` ``runs/<name of the file>-<initial time>``.
         members: ensemble size.
         nfe: function evaluations of the generator per sample.
         starts: number of initial times, spread evenly over the test split.
@@ -89,6 +95,8 @@ def rollout(
         grid_in_time: the flow times between which the solver steps.
         warmth: w of Eq. 4.
         deterministic: on a GPU, compute in float32 and give the same bits every time. A CPU always does.
+        model: a model file, from :func:`wsdcast.export_model`. It fixes all of the recipe but the section ``rollout``.
+        initial: with ``model``, the source of the initial states, as for :func:`wsdcast.prepare`. Without ``start`` they are its latest.
         moments: for the prior ``given``, the model that the generator was trained with, as for :func:`wsdcast.train`. On a CPU several
             threads call it at the same time.
         overwrite: replace forecasts made from another recipe.
@@ -98,26 +106,33 @@ def rollout(
             record lacks an initial time.
     """
     processes.join()
+    devices.keep_freed_memory()
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
     changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
-    resolved, directory = resolve(recipe, run, Recipe, GENERATOR, **{f"rollout__{key}": value for key, value in changes.items()})
-    if starts is not None and resolved.rollout.start is not None:
-        raise UserError(f"--starts {starts}: the start times are already given, {resolved.rollout.start}")
-    resolved = without_auto(resolved, directory)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
-    resolved = without_latest(resolved, record)
-    devices.keep_freed_memory()
-    settings, networks = resolved.rollout, trained(resolved, directory, record, moments)
+    changed = {f"rollout__{key}": value for key, value in changes.items()}
+    if model is None:
+        if initial is not None:
+            raise UserError(f"--initial {initial}: only with --model; a run directory starts from its own record")
+        origin = of_run(recipe, run, changed, moments)
+    else:
+        if moments is not None:
+            raise UserError("a model file has networks; the argument moments belongs to the prior given, which has none")
+        origin = of_model(model, initial, recipe, run, changed)
+    resolved, directory, record, networks = origin.recipe, origin.directory, origin.record, origin.networks
+    settings = resolved.rollout
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
 
-    initial = starts_of(resolved, record)
-    begins = record.times[initial]
-    has_truth = bool(np.isin(begins[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any())
+    starting = starts_of(resolved, record)
+    begins = record.times[starting]
+    # The initial states of one forecast of a model file are no truth for another.
+    has_truth = model is None and bool(
+        np.isin(begins[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
+    )
     if settings.keep == "scores" and not has_truth:
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
     summary = Summary("rollout")
-    summary.facts = {
-        "starts": f"{len(initial)}, {_label(begins[0])} to {_label(begins[-1])}",
+    summary.facts = origin.facts | {
+        "starts": f"{len(starting)}, {_label(begins[0])} to {_label(begins[-1])}",
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
@@ -125,7 +140,7 @@ def rollout(
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
-    processes.decided(lambda: _require_memory(networks.generator, record, initial, settings, batch))
+    processes.decided(lambda: _require_memory(networks.generator, record, starting, settings, batch))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
@@ -136,10 +151,10 @@ def rollout(
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
     for artefact, sampler in samplers.items():
         path = directory / artefact
-        if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite)):  # noqa: B023
+        if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite, origin.source)):  # noqa: B023
             summary.facts[f"current: {artefact}"] = str(path)
             continue
-        stamp = make_stamp(resolved, directory, artefact)
+        stamp = make_stamp(resolved, directory, artefact, origin.source)
         begin = time.perf_counter()
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
             layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
@@ -150,17 +165,20 @@ def rollout(
             own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
             draws = settings.draws if artefact == FORECAST else 1
-            steps = run_and_write(store, record, networks.forcings, sampler, initial, own_groups, settings, draws)
+            steps = run_and_write(store, record, networks.forcings, sampler, starting, own_groups, settings, draws)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
                 pass
             processes.wait()
             if processes.is_first():
                 summary.facts |= _stopped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
-                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, initial))
+                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, starting))
+                if model is not None:
+                    with complete(directory / INITIAL_STATES) as states:
+                        write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
                 store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
         seconds = time.perf_counter() - begin
-        summary.written[str(path)] = f"{len(initial)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
+        summary.written[str(path)] = f"{len(starting)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
     animation = directory / ANIMATION

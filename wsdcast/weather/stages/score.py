@@ -116,9 +116,9 @@ def score_forecast(
     """Score a forecast of any origin, and write ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
     Args:
-        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one.
-        truth: path, glob or URL of analyses, or the name of a public store, on the same grid.
-        run: directory for the scores; default ``runs/<name of the store>``.
+        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one; or a run directory with one.
+        truth: path, glob or URL of analyses, or the name of a public store, on the same grid or on a finer one.
+        run: directory for the scores; default ``runs/<name of the store>``, or the run directory of the forecast.
         scheduler, workers: as for :func:`score`.
         overwrite: replace scores of another forecast.
 
@@ -126,6 +126,8 @@ def score_forecast(
         UserError: if the forecast or the truth cannot be read, they are on different grids or do not fit together, or memory cannot hold
             what is scored at the same time.
     """
+    if (Path(forecast) / FORECAST).is_dir():
+        run, forecast = run or forecast, str(Path(forecast) / FORECAST)
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
     directory = Path(run) if run is not None else Path("runs") / name
     if (directory / SCORES).exists() and not overwrite:
@@ -141,6 +143,8 @@ def score_forecast(
         sources = Sources(((name, forecast),), truth, fields.times.min(), scratch, domain)
         scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
+        if (finer := opened(sources)[1].regridded_from) is not None:
+            scores.attrs["truth_regridded"] = f"conservatively, from {finer.name} to {fields.grid.name}"
         if inside is not None:
             scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(fields.grid, inside)
         _write(directory, scores)
@@ -255,8 +259,9 @@ def _summary(directory: Path, scores: xr.Dataset) -> Summary:
 
 
 def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
-    """In words: the part of the globe that was scored, if not all of it, and what was left out of the scores."""
-    return {name.replace("_", " "): scores.attrs[name] for name in ("scored_on", "left_out") if name in scores.attrs}
+    """In words: the part of the globe that was scored, if not all of it, what was left out, and how the truth was regridded, if it was."""
+    names = ("scored_on", "left_out", "truth_regridded")
+    return {name.replace("_", " "): scores.attrs[name] for name in names if name in scores.attrs}
 
 
 def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:

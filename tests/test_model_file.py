@@ -1,0 +1,268 @@
+"""Tests of model files: a forecast from a file is that of the run it was written from, and a file that is not whole is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import TINY, six_hourly, wind_dataset
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.zarr_store import SCALE, VARIABLES
+from wsdcast.runs.errors import UserError
+from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
+from wsdcast.weather.model_file import FORMAT, MODEL, SUMS, read_model
+
+RECIPE = TINY.replace("rollout:", "forcings: {static: [land_sea_mask], solar_time: true}\nrollout:")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Return a directory with a trained run, a model file of it, and its forecast from one initial time."""
+    directory = tmp_path_factory.mktemp("trained")
+    (directory / "tiny.yaml").write_text(RECIPE)
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    wsdcast.train(directory / "tiny.yaml", directory / "run")
+    wsdcast.export_model(directory / "run", directory / "tiny.wsd")
+    wsdcast.rollout(run=directory / "run", start="2000-01-29T12", members=3)
+    return directory
+
+
+def forecast_of(run: Path) -> xr.Dataset:
+    return xr.open_zarr(run / "forecast.zarr", decode_timedelta=True).load()[list(VARIABLES)]
+
+
+def changed_entry(source: Path, target: Path, name: str, change) -> Path:
+    """Write a model file with one changed entry and the digests that belong to it."""
+    with zipfile.ZipFile(source) as file:
+        entries = {info.filename: file.read(info) for info in file.infolist() if info.filename != SUMS}
+    entries[name] = change(entries[name])
+    entries[SUMS] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items()).encode()
+    with zipfile.ZipFile(target, "w") as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return target
+
+
+def edited(source: Path, target: Path, **values) -> Path:
+    return changed_entry(source, target, MODEL, lambda content: json.dumps(json.loads(content) | values).encode())
+
+
+@pytest.mark.parametrize("start", ["2000-01-29T12", None])
+def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, start):
+    record = trained / "run/analysis.zarr"
+    shutil.copytree(record, tmp_path / "analyses.zarr")
+    if start is None:  # a source that ends at this time
+        times = xr.open_zarr(record, chunks=None).sel(time=slice("2000-01-20", "2000-01-29T12"))[list(VARIABLES)]
+        shutil.rmtree(tmp_path / "analyses.zarr")
+        times.drop_encoding().to_zarr(tmp_path / "analyses.zarr", consolidated=False)
+    summary = wsdcast.rollout(
+        model=trained / "tiny.wsd", initial=str(tmp_path / "analyses.zarr"), run=tmp_path / "run", start=start, members=3
+    )
+    xr.testing.assert_equal(forecast_of(tmp_path / "run"), forecast_of(trained / "run"))
+    assert str(read_model(trained / "tiny.wsd").digest) in summary.facts["model"]
+    assert not (tmp_path / "run/moments_forecast.zarr").exists()
+    with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(record, chunks=None) as analyses:
+        assert [str(time)[:13] for time in states["time"].values] == ["2000-01-29T06", "2000-01-29T12"]
+        for name in VARIABLES:
+            np.testing.assert_allclose(states[name].values, analyses[name].sel(time=states["time"]).values, rtol=1e-6)
+    assert (tmp_path / "run/forecast.gif").exists()
+
+
+def test_the_forecast_is_verified_once_the_truth_exists(trained, tmp_path):
+    source = str(trained / "run/analysis.zarr")
+    wsdcast.rollout(model=trained / "tiny.wsd", initial=source, start="2000-01-29T12", run=tmp_path / "run")
+    result = CliRunner().invoke(app, ["score", str(tmp_path / "run"), "--truth", source])
+    assert result.exit_code == 0, result.output
+    wsdcast.score_forecast(str(tmp_path / "run/forecast.zarr"), source, tmp_path / "other")
+    with xr.open_dataset(tmp_path / "run/scores.nc") as ours, xr.open_dataset(tmp_path / "other/scores.nc") as theirs:
+        xr.testing.assert_identical(ours.drop_attrs(), theirs.drop_attrs())
+
+
+def test_several_initial_times_and_a_second_call(trained, tmp_path):
+    settings = {"model": trained / "tiny.wsd", "initial": str(trained / "run/analysis.zarr"), "run": tmp_path / "run", "members": 3}
+    wsdcast.rollout(**settings, start="2000-01-29T06/2000-01-29T12/6h")
+    two = forecast_of(tmp_path / "run")
+    xr.testing.assert_equal(two.isel(time=[1]), forecast_of(trained / "run"))
+    assert two.sizes["time"] == 2
+    again = wsdcast.rollout(**settings, start="2000-01-29T06/2000-01-29T12/6h")
+    assert "current: forecast.zarr" in again.facts
+    with pytest.raises(UserError, match=r"was made from another recipe .rollout.start"):
+        wsdcast.rollout(**settings, start="2000-01-29T06")
+
+
+def test_other_initial_states_are_another_forecast(trained, tmp_path):
+    times = six_hourly("2001-05-01", 4)
+    wind_dataset(times, np.linspace(80, -80, 9), np.arange(0, 360, 20.0)).to_netcdf(tmp_path / "a.nc")
+    wind_dataset(times, np.linspace(80, -80, 9), np.arange(0, 360, 20.0), seed=1).to_netcdf(tmp_path / "b.nc")
+    settings = {"model": trained / "tiny.wsd", "run": tmp_path / "run"}
+    wsdcast.rollout(**settings, initial=str(tmp_path / "a.nc"))
+    with pytest.raises(UserError, match=r"made from other inputs .the model file or the initial states changed since"):
+        wsdcast.rollout(**settings, initial=str(tmp_path / "b.nc"))
+    before = forecast_of(tmp_path / "run")
+    wsdcast.rollout(**settings, initial=str(tmp_path / "b.nc"), overwrite=True)
+    assert (forecast_of(tmp_path / "run") != before).all().to_array().all()
+
+
+def test_initial_states_are_regridded_as_prepare_does(trained, tmp_path):
+    times, latitude, longitude = six_hourly("2001-05-01", 5), np.linspace(90, -90, 19), np.arange(0, 360, 10.0)
+    wind = wind_dataset(times, latitude, longitude)
+    wind.to_netcdf(tmp_path / "wind.nc")
+    file = read_model(trained / "tiny.wsd")
+    recipe = file.recipe.changed(rollout__start="2001-05-01T12")
+    states = initial_states(file.record, recipe, str(tmp_path / "wind.nc"), tmp_path)
+    np.testing.assert_array_equal(states.times, times[1:3])
+    for channel, name in enumerate(("u10", "v10")):
+        expected = regrid(wind[name].values[1:3], Grid(latitude, longitude), file.record.grid, "conservative")
+        np.testing.assert_allclose(states.wind[:][:, channel], expected, atol=SCALE / 2 + 1e-5)
+
+
+def test_the_climates_are_named(trained, tmp_path):
+    states = open_analysis(trained / "run/analysis.zarr")
+    weights = np.broadcast_to(states.grid.area_weights[:, None], states.grid.shape)
+    u = states.wind[:][:, 0].astype(float)
+    mean = np.average(u, weights=np.broadcast_to(weights, u.shape))
+    std = np.sqrt(np.average((u - mean) ** 2, weights=np.broadcast_to(weights, u.shape)))
+    words = difference_in_words(states)
+    assert words.startswith(f"u {mean:.2f} ± {std:.2f} m/s (training {states.mean[0]:.2f} ± {states.std[0]:.2f}), v ")
+
+
+def test_equal_models_are_equal_files_and_all_of_it_is_read_back(trained, tmp_path):
+    wsdcast.export_model(trained / "run", tmp_path / "again.wsd")
+    assert (tmp_path / "again.wsd").read_bytes() == (trained / "tiny.wsd").read_bytes()
+    file, record = read_model(trained / "tiny.wsd"), open_analysis(trained / "run/analysis.zarr")
+    assert file.record.grid == record.grid
+    np.testing.assert_array_equal(file.record.mean, record.mean)
+    np.testing.assert_array_equal(file.record.std, record.std)
+    np.testing.assert_array_equal(file.record.static["land_sea_mask"], record.static["land_sea_mask"])
+    assert (file.record.validation_from, file.record.test_from) == (record.validation_from, record.test_from)
+    for artefact in ("moments", "generator"):
+        assert file.weights[artefact] == (trained / f"run/{artefact}/weights.safetensors").read_bytes()
+    assert "2000-01-01T00 to 2000-01-24T18" in file.card
+    assert "not scored" in file.card
+
+
+def test_the_model_card_has_the_scores_of_the_run(trained, tmp_path):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    for artefact in ("forecast.zarr", "moments_forecast.zarr"):
+        shutil.rmtree(tmp_path / "run" / artefact, ignore_errors=True)
+    wsdcast.rollout(run=tmp_path / "run")
+    wsdcast.score(run=tmp_path / "run")
+    wsdcast.export_model(tmp_path / "run", tmp_path / "scored.wsd")
+    with xr.open_dataset(tmp_path / "run/scores.nc", decode_timedelta=True) as scores:
+        crps = float(scores["crps_fair"].sel(variable="both", region="globe")[0, 0])
+    assert f"Fair CRPS: {crps:.3f} at 6 h" in read_model(tmp_path / "scored.wsd").card
+
+
+def test_one_network_of_both_travels_too(trained, tmp_path):
+    shutil.copytree(trained / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("generator: {", "generator: {moments: end-to-end, "))
+    wsdcast.train(tmp_path / "tiny.yaml", tmp_path / "run")
+    wsdcast.export_model(tmp_path / "run", tmp_path / "joint.wsd")
+    wsdcast.rollout(run=tmp_path / "run", start="2000-01-29T12")
+    wsdcast.rollout(model=tmp_path / "joint.wsd", initial=str(tmp_path / "run/analysis.zarr"), start="2000-01-29T12", run=tmp_path / "two")
+    xr.testing.assert_equal(forecast_of(tmp_path / "two"), forecast_of(tmp_path / "run"))
+
+
+def refused(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 2, result.output
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_damaged_and_foreign_files_are_refused(trained, tmp_path):
+    whole = (trained / "tiny.wsd").read_bytes()
+    middle = len(whole) // 2
+    files = {
+        "no.wsd": (None, "is not there"),
+        "cut.wsd": (whole[:middle], "cannot be read as a model file"),
+        "bit.wsd": (whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :], "cannot be read as a model file"),
+        "text.wsd": (b"a recipe", "cannot be read as a model file"),
+    }
+    for name, (content, message) in files.items():
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        source = trained / "run/analysis.zarr"
+        assert message in refused("rollout", "--model", tmp_path / name, "--initial", source, "--run", tmp_path / "x")
+    with zipfile.ZipFile(tmp_path / "other.wsd", "w") as file:
+        file.writestr("readme.txt", "hello")
+    assert "not a model file" in refused("rollout", "--model", tmp_path / "other.wsd", "--initial", "x")
+    with zipfile.ZipFile(tmp_path / "bomb.wsd", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model.json", "0" * 1000)
+    assert "its entries are compressed" in refused("rollout", "--model", tmp_path / "bomb.wsd", "--initial", "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_digest_that_does_not_agree_is_refused(trained, tmp_path):
+    with zipfile.ZipFile(trained / "tiny.wsd") as old, zipfile.ZipFile(tmp_path / "changed.wsd", "w") as new:
+        for info in old.infolist():
+            new.writestr(info.filename, old.read(info).replace(b'"tiny"', b'"tall"') if info.filename == MODEL else old.read(info))
+    with pytest.raises(UserError, match="damaged or changed since it was written"):
+        read_model(tmp_path / "changed.wsd")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"format": FORMAT + 1}, "written by a newer version"),
+        ({"variables": [*VARIABLES, "2m_temperature"]}, "a model of .*2m_temperature"),
+        ({"recipe": {"name": "tiny", "generator": {"unknown": 1}}}, "unknown"),
+        ({"recipe": []}, "not a model file that this version can read"),
+        ({"format": "new"}, "not a model file that this version can read"),
+    ],
+)
+def test_a_model_that_this_version_cannot_use_is_refused(trained, tmp_path, values, message):
+    with pytest.raises(UserError, match=message):
+        read_model(edited(trained / "tiny.wsd", tmp_path / "edited.wsd", **values))
+
+
+def test_weights_that_do_not_fit_or_are_missing(trained, tmp_path):
+    settings = {"initial": str(trained / "run/analysis.zarr"), "run": tmp_path / "run"}
+    wide = json.loads(zipfile.ZipFile(trained / "tiny.wsd").read(MODEL))["recipe"]
+    wide["generator"]["widths"] = [8, 16]
+    with pytest.raises(UserError, match=r"generator.safetensors: cannot be read as the weights of this recipe"):
+        wsdcast.rollout(model=edited(trained / "tiny.wsd", tmp_path / "wide.wsd", recipe=wide), **settings)
+    joint = json.loads(zipfile.ZipFile(trained / "tiny.wsd").read(MODEL))["recipe"]
+    joint["generator"]["moments"] = "joint"
+    with pytest.raises(UserError, match="cannot be read as the weights"):
+        wsdcast.rollout(model=edited(trained / "tiny.wsd", tmp_path / "joint.wsd", recipe=joint), **settings)
+
+
+def test_options_that_do_not_fit(trained, tmp_path):
+    model, source = trained / "tiny.wsd", trained / "run/analysis.zarr"
+    assert "give the source of the initial states" in refused("rollout", "--model", model)
+    assert "only with --model" in refused("rollout", "--initial", source)
+    assert "give them with --start" in refused("rollout", "--model", model, "--initial", source, "--starts", 2)
+    assert "has its own recipe" in refused("rollout", "--model", model, "--initial", source, "--recipe", "planet")
+    assert "fixes all of its recipe but" in refused("rollout", "--model", model, "--initial", source, "-o", "generator.widths=[4]")
+    assert "has trained networks of its own" in refused("rollout", "--model", model, "--initial", source, "--run", trained / "run")
+    assert "lacks 1 of 1 initial times" in refused("rollout", "--model", model, "--initial", source, "--start", "2030-01-01")
+    assert "nothing can be scored" in refused("rollout", "--model", model, "--initial", source, "--score", "--run", tmp_path / "x")
+    assert "ends in .wsd" in refused("export-model", trained / "run", tmp_path / "model.zip")
+    assert "run `wsdcast prepare` first" in refused("export-model", tmp_path, tmp_path / "model.wsd")
+
+
+def test_a_source_without_two_states_6_h_apart(trained, tmp_path):
+    wind_dataset(six_hourly("2001-05-01", 4)[::2], np.linspace(80, -80, 9), np.arange(0, 360, 20.0)).to_netcdf(tmp_path / "wind.nc")
+    with pytest.raises(UserError, match=r"none of its 2 times .* is followed by one 6 h later"):
+        wsdcast.rollout(model=trained / "tiny.wsd", initial=str(tmp_path / "wind.nc"), run=tmp_path / "run")
+
+
+@pytest.mark.parametrize("prior", ["climatology"])
+def test_moments_that_are_no_network_do_not_travel(trained, tmp_path, prior):
+    shutil.copytree(trained / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+    wsdcast.train(trained / "tiny.yaml", tmp_path / "run", prior=prior)
+    with pytest.raises(UserError, match="cannot travel"):
+        wsdcast.export_model(tmp_path / "run", tmp_path / "model.wsd")

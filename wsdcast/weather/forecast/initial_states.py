@@ -1,0 +1,102 @@
+"""Initial states from any source: the wind now and 6 h before, brought to the grid of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.sources.opening import Address
+from wsdcast.data.sources.pieces import Record
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.shards import regridded
+from wsdcast.data.store.zarr_store import STANDARD_NAMES, VARIABLES, PackedWind
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.times import times_between
+from wsdcast.weather.recipe import Recipe
+
+LATEST = "latest"
+
+
+def initial_states(model: Analysis, recipe: Recipe, source: Address, scratch: Path) -> Analysis:
+    """Read the states at the initial times and 6 h before them, as ``wsdcast prepare`` would.
+
+    Args:
+        model: grid, normalisation, splits and static fields of the model.
+        recipe: ``data.method`` is how the wind is regridded, and ``rollout.start`` has the initial times; None is the latest.
+        source: any source that ``wsdcast prepare`` reads. Only the states that are needed are read.
+        scratch: directory where zipped files are unpacked.
+
+    Returns:
+        ``model`` with these states, in order of time.
+
+    Raises:
+        UserError: if the source cannot be read, or lacks an initial time or the state 6 h before it.
+    """
+    record = open_record(source, scratch)
+    if record.problems:
+        raise UserError(f"{source}: {'; '.join(record.problems)}")
+    begins = initial_times(record.times, recipe.rollout.start, str(source))
+    needed = np.isin(record.times, np.concatenate([begins - STEP, begins]))
+    record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
+    return replace(model, wind=_wind(record, model, recipe), times=record.times)
+
+
+def initial_times(available: NDArray[np.datetime64], start: str | None, source: str) -> NDArray[np.datetime64]:
+    """The initial times that ``rollout.start`` asks for, (start,).
+
+    Args:
+        available: times of the source, (time,).
+        start: a time, FIRST/LAST/INTERVAL, ``latest``, or None for the latest.
+        source: name of the source, for the error message.
+
+    Raises:
+        UserError: if the source lacks one of them or the state 6 h before it.
+    """
+    whole = available[np.isin(available - STEP, available)]
+    if start is None or start == LATEST:
+        return whole[-1:]
+    requested = np.array(times_between(start), dtype="datetime64[ns]")
+    if (missing := np.setdiff1d(requested, whole)).size:
+        first, last = (moment.astype("datetime64[h]") for moment in available[[0, -1]])
+        raise UserError(
+            f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states 6 h before them; "
+            f"the first is {missing[0].astype('datetime64[h]')}, and the source is from {first} to {last}"
+        )
+    return requested
+
+
+def _wind(record: Record, model: Analysis, recipe: Recipe) -> PackedWind:
+    """The wind of a record on the model's grid, packed as in a prepared store."""
+    assert record.grid is not None
+    blocks: Iterable[NDArray[np.int16]] = (regridded(block, record.grid, model.grid, recipe.data.method) for block in record.blocks())
+    return PackedWind(np.concatenate(list(blocks)))
+
+
+def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) -> None:
+    """Write initial states to a NetCDF file, (time, latitude, longitude) for each component, in m s-1."""
+    coordinates = {"time": states.times, "latitude": states.grid.latitude, "longitude": states.grid.longitude}
+    wind = {
+        name: (tuple(coordinates), states.wind[:][:, channel], {"standard_name": STANDARD_NAMES[name], "units": "m s-1"})
+        for channel, name in enumerate(VARIABLES)
+    }
+    xr.Dataset(wind, coordinates, {"Conventions": "CF-1.11", "title": "initial states of a forecast", **attributes}).to_netcdf(path)
+
+
+def difference_in_words(states: Analysis) -> str:
+    """Mean and standard deviation of each channel of the initial states, next to those of the model's training split, in words."""
+    weights = states.grid.area_weights[:, None]  # of mean 1
+    wind = states.wind[:].astype(np.float64)
+    mean = (wind * weights).mean(axis=(0, 2, 3))
+    std = np.sqrt(((wind - mean[:, None, None]) ** 2 * weights).mean(axis=(0, 2, 3)))
+    parts = [
+        f"{name} {mean[channel]:.2f} ± {std[channel]:.2f} m/s (training {states.mean[channel]:.2f} ± {states.std[channel]:.2f})"
+        for channel, name in enumerate("uv")
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,114 @@
+"""Where the networks and the initial states of a rollout come from: a run directory, or a model file and a source of analyses."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsdcast.data.sources.blocks import close_all
+from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.runs.artefact import digest_of, require, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS, GENERATOR
+from wsdcast.runs.overrides import Overridden, overridden
+from wsdcast.warmstart.prior import Moments
+from wsdcast.weather.forecast.initial_states import LATEST, difference_in_words, initial_states
+from wsdcast.weather.forecast.initial_times import without_latest
+from wsdcast.weather.model_file import read_model
+from wsdcast.weather.priors import Trained, assembled, trained
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import without_auto
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a rollout starts from.
+
+    Attributes:
+        recipe: the recipe in force, with the solver and the initial times decided.
+        directory: the run directory that the forecast is written to.
+        record: has the states at the initial times and 6 h before.
+        networks: the trained networks.
+        source: identifies model and initial states, for the stamp; empty if the run directory's own artefacts do.
+        facts: for the summary.
+    """
+
+    recipe: Recipe
+    directory: Path
+    record: Analysis
+    networks: Trained
+    source: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, changes: Mapping[str, Any], moments: Moments | None) -> Origin:
+    """The networks and the prepared record of a run directory.
+
+    Args:
+        recipe, run: as for :func:`wsdcast.runs.artefact.resolve`.
+        changes: keys of the recipe that options change.
+        moments: the user's model for the prior ``given``.
+
+    Raises:
+        UserError: if an artefact is missing or was made from another recipe, or the solver ``auto`` cannot be decided.
+    """
+    resolved, directory = resolve(recipe, run, Recipe, GENERATOR, **changes)
+    if changes.get("rollout__starts") is not None and resolved.rollout.start is not None:
+        raise UserError(f"--starts {changes['rollout__starts']}: the start times are already given, {resolved.rollout.start}")
+    resolved = without_auto(resolved, directory)
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+    resolved = without_latest(resolved, record)
+    return Origin(resolved, directory, record, trained(resolved, directory, record, moments))
+
+
+def of_model(
+    model: str | Path, initial: str | None, recipe: str | Path | Overridden | None, run: str | Path | None, changes: Mapping[str, Any]
+) -> Origin:
+    """The networks of a model file, and initial states from a source of analyses.
+
+    Args:
+        model: path of the model file.
+        initial: the source, as for ``wsdcast prepare``.
+        recipe: None, or changed keys of the section ``rollout``.
+        run: run directory; default ``runs/<name of the file>-<initial time>``.
+        changes: keys of the recipe that options change.
+
+    Raises:
+        UserError: if the file or the source cannot be used, a key outside ``rollout`` is changed, or the run directory has networks of its
+            own.
+    """
+    file = read_model(model)
+    if initial is None:
+        raise UserError(f"--model {model}: give the source of the initial states with --initial")
+    if changes.get("rollout__starts") is not None:
+        raise UserError("--starts chooses initial times of a test split; with --model give them with --start")
+    if isinstance(recipe, str | Path) or (recipe is not None and recipe.recipe is not None):
+        raise UserError(f"--model {model} has its own recipe: leave out --recipe, and change keys of rollout with -o")
+    values = {} if recipe is None else recipe.values
+    if fixed := [key for key in values if not key.startswith("rollout.")]:
+        raise UserError(f"-o {fixed[0]}: a model file fixes all of its recipe but the section rollout")
+    # The initial times in the file's recipe are those of its own record.
+    without_start = file.recipe.model_copy(update={"rollout": file.recipe.rollout.model_copy(update={"start": None})})
+    resolved = overridden(without_start, values, changes)
+    with tempfile.TemporaryDirectory(prefix="wsdcast-") as scratch:
+        try:
+            record = initial_states(file.record, resolved, initial, Path(scratch))
+        finally:
+            close_all()
+    start = resolved.rollout.start
+    if start is None or start == LATEST:
+        start = str(record.times[-1].astype("datetime64[h]"))
+        resolved = resolved.changed(rollout__start=start)
+    directory = Path(run) if run is not None else Path("runs") / f"{file.path.stem}-{start.replace('/', '-')}"
+    if (directory / GENERATOR).exists():
+        raise UserError(f"--run {directory} has trained networks of its own; a forecast with --model needs another directory")
+    resolved = without_auto(resolved, directory)
+    states = hashlib.sha256(record.times.tobytes() + record.wind[:].tobytes()).hexdigest()
+    facts = {"model": f"{file.path}, sha256 {file.digest}", "initial states": initial}
+    if initial != resolved.data.source:
+        facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
+    return Origin(resolved, directory, record, assembled(resolved, record, file.load), digest_of([file.digest, states]), facts)

@@ -1,0 +1,151 @@
+"""Model files (``.wsd``): a trained weather model in one file, to forecast with where neither its record nor its run directory is.
+
+A model file is a zip of JSON, text and safetensors. Nothing in it is executed or unpickled. ``SHA256SUMS`` has the digest of every other
+entry, as ``sha256sum`` writes it; the digest of ``SHA256SUMS`` itself identifies the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from torch import nn
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import VARIABLES, PackedWind
+from wsdcast.nets.weights import WEIGHTS, loaded
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import GENERATOR, MOMENTS
+from wsdcast.runs.recipes import checked, with_new_names
+from wsdcast.weather.recipe import Recipe
+
+FORMAT = 1
+"""Version of the layout of model files. A change that older versions of this package would misread raises it."""
+SUMS, MODEL, CARD, FIELDS = "SHA256SUMS", "model.json", "model-card.md", "fields.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The content of a model file.
+
+    Attributes:
+        path: path of the file.
+        digest: SHA-256 of its ``SHA256SUMS``, in hexadecimal.
+        recipe: the recipe that the model was trained with.
+        card: the model card, in Markdown.
+        facts: version, data, period and training of the model, as in ``model.json``.
+        record: a record without states: the grid, normalisation, splits and static fields of the model.
+        weights: the content of the weights file of each artefact.
+    """
+
+    path: Path
+    digest: str
+    recipe: Recipe
+    card: str
+    facts: dict[str, Any]
+    record: Analysis
+    weights: Mapping[str, bytes]
+
+    def load(self, network: nn.Module, artefact: str) -> None:
+        """Load the weights of an artefact into its untrained network.
+
+        Raises:
+            UserError: if the file has no such weights, or they do not fit the network.
+        """
+        if artefact not in self.weights:
+            raise UserError(f"{self.path}: has no weights of the {artefact}")
+        loaded(network, self.path / f"{artefact}.safetensors", self.weights[artefact])
+
+
+def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, facts: Mapping[str, Any], card: str) -> str:
+    """Write a model file. Equal models give equal bytes.
+
+    Args:
+        path: the file to write.
+        recipe: the recipe of the trained networks.
+        record: the prepared record that they were trained on.
+        directory: their run directory.
+        facts: further facts for ``model.json``.
+        card: the model card, in Markdown.
+
+    Returns:
+        The digest of the model.
+    """
+    artefacts = (GENERATOR, MOMENTS) if recipe.generator.reads_frozen_moments else (GENERATOR,)
+    fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
+    fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
+    model = {
+        "format": FORMAT,
+        "variables": list(VARIABLES),
+        "recipe": recipe.dump(),
+        "validation_from": str(record.validation_from.astype("datetime64[s]")),
+        "test_from": str(record.test_from.astype("datetime64[s]")),
+        **facts,
+    }
+    entries = {MODEL: json.dumps(model, indent=1).encode(), CARD: card.encode()}
+    entries[FIELDS] = save_arrays({name: np.ascontiguousarray(values) for name, values in fields.items()})
+    entries |= {f"{name}.safetensors": (directory / name / f"{WEIGHTS}.safetensors").read_bytes() for name in artefacts}
+    entries[SUMS] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items()).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
+        for name, content in entries.items():
+            file.writestr(zipfile.ZipInfo(name), content)  # a ZipInfo has a fixed date, so that equal models give equal bytes
+    return hashlib.sha256(entries[SUMS]).hexdigest()
+
+
+def read_model(path: str | Path) -> ModelFile:
+    """Read a model file and check every digest.
+
+    Raises:
+        UserError: if the file is missing or damaged, was written by a newer version, or has other variables than this version forecasts.
+    """
+    path = Path(path)
+    try:
+        with zipfile.ZipFile(path) as file:
+            if any(info.compress_type != zipfile.ZIP_STORED for info in file.infolist()):
+                raise UserError(f"{path}: not a model file of wsdcast (its entries are compressed)")
+            entries = {info.filename: file.read(info) for info in file.infolist()}
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; `wsdcast export-model` writes a model file") from None
+    except (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read as a model file ({str(error) or type(error).__name__})") from None
+    if not {SUMS, MODEL, CARD, FIELDS} <= set(entries):
+        raise UserError(f"{path}: not a model file of wsdcast")
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items() if name != SUMS)
+    if entries[SUMS].decode(errors="replace") != sums:
+        raise UserError(f"{path}: damaged or changed since it was written (its content does not agree with {SUMS})")
+    try:
+        model = json.loads(entries[MODEL])
+        if model["format"] > FORMAT:
+            raise UserError(f"{path}: written by a newer version of wsdcast (format {model['format']}, here {FORMAT}); update wsdcast")
+        if tuple(model["variables"]) != VARIABLES:
+            raise UserError(f"{path}: a model of {', '.join(model['variables'])}; this version forecasts {', '.join(VARIABLES)}")
+        fields = load_arrays(entries[FIELDS])
+        recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
+        record = Analysis(
+            wind=PackedWind(np.empty((0, len(VARIABLES), fields["latitude"].size, fields["longitude"].size), np.int16)),
+            times=np.empty(0, "datetime64[ns]"),
+            grid=Grid(fields.pop("latitude"), fields.pop("longitude")),
+            mean=fields.pop("mean"),
+            std=fields.pop("std"),
+            validation_from=np.datetime64(model["validation_from"], "ns"),
+            test_from=np.datetime64(model["test_from"], "ns"),
+            static=fields,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None
+    weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
+    digest = hashlib.sha256(entries[SUMS]).hexdigest()
+    facts = {key: value for key, value in model.items() if key != "recipe"}
+    return ModelFile(path, digest, recipe, entries[CARD].decode(errors="replace"), facts, record, weights)

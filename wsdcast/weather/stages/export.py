@@ -1,0 +1,89 @@
+"""Write a trained model to one file that can be shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS, GENERATOR, MOMENTS, SCORES
+from wsdcast.verification.statistics import BOTH, GLOBE
+from wsdcast.weather.model_file import write_model
+from wsdcast.weather.recipe import Recipe
+
+SCORED_LEADS = (6, 24, 72, 120, 240)
+"""Lead times in hours whose scores are on the model card, if they were scored."""
+
+
+def export_model(run: str | Path, out: str | Path) -> Summary:
+    """Write the trained model of a run directory to one file, with weights, recipe, normalisation, static fields and a model card.
+
+    The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model.
+
+    Args:
+        run: run directory with a trained generator.
+        out: the file to write; its suffix is ``.wsd``.
+
+    Raises:
+        UserError: if the run has no trained model, or its prior is ``given`` or ``climatology``: the moments are not in the run directory.
+    """
+    from wsdcast import __version__
+
+    resolved, directory = resolve(None, run, Recipe, GENERATOR)
+    path = Path(out)
+    if path.suffix != ".wsd":
+        raise UserError(f"{path}: the name of a model file ends in .wsd")
+    if resolved.generator.prior in ("given", "climatology"):
+        raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+    for artefact in (MOMENTS, GENERATOR) if resolved.generator.reads_frozen_moments else (GENERATOR,):
+        require(resolved, directory, artefact, "train")
+    train = record.times[record.part("train")]
+    facts: dict[str, Any] = {
+        "wsdcast": __version__,
+        "data": resolved.data.source,
+        "grid": record.grid.name,
+        "trained_on": [str(moment.astype("datetime64[h]")) for moment in (train[0], train[-1])],
+        "steps_of_training": int(train.size),
+    }
+    scores = _scores(resolved, directory)
+    with complete(path) as partial:
+        digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
+    summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
+    summary.facts = {"model": resolved.name, "data": resolved.data.source, "trained on": " to ".join(facts["trained_on"])}
+    summary.facts |= {"scores": scores or "none", "sha256": digest}
+    return summary
+
+
+def _scores(recipe: Recipe, directory: Path) -> str:
+    """The fair CRPS by lead time, in words; empty if there are no scores of this model."""
+    if not (directory / SCORES).exists() or not is_current(recipe, directory, SCORES, True):
+        return ""
+    with xr.open_dataset(directory / SCORES, decode_timedelta=True) as scores:
+        crps = scores["crps_fair"].sel(variable=BOTH, region=GLOBE).isel(forecast=0)
+        leads = crps["prediction_timedelta"].values // np.timedelta64(1, "h")
+        return ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
+
+
+def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) -> str:
+    """The model card, in Markdown."""
+    generator, moments = recipe.generator, recipe.moments
+    climate = ", ".join(f"{mean:.2f} and {std:.2f}" for mean, std in zip(record.mean, record.std, strict=True))
+    lines = {
+        "Forecasts": f"{', '.join(VARIABLES)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
+        "Method": f"flow matching, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
+        "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
+        "Needs": "the wind now and 6 h before" + (f", {', '.join(recipe.forcings.static)}" if recipe.forcings.static else ""),
+        "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
+        "Climate": f"mean and standard deviation of u and v over the training split: {climate} m/s",
+        "Fair CRPS": f"{scores} (m/s, u and v, test split of its own record)" if scores else "not scored",
+        "Written by": f"wsdcast {facts['wsdcast']}",
+    }
+    warning = "Analyses of another system than the one it was trained on have another climate. Scores above do not hold for them."
+    return "\n".join([f"# {recipe.name}", "", *(f"- {name}: {text}" for name, text in lines.items()), "", warning, ""])
