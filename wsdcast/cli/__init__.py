@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from wsdcast.cli import bench, forecast, inpaint, products, score, study  # noqa: F401  # their commands
+from wsdcast.cli import bench, forecast, inpaint, products, study, verify  # noqa: F401  # their commands
 from wsdcast.cli.command import app, command, coordinates, in_days, items, with_overrides
 from wsdcast.cli.options import (
     DebugOption,

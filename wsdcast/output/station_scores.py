@@ -27,7 +27,7 @@ SCORES, TABLE = "station_scores.nc", "station_scores.csv"
 LEAD = "prediction_timedelta"
 STATISTICS: dict[str, Callable[[Ranked, NDArray[np.float64]], NDArray[np.floating]]] = {
     "crps_fair": lambda members, _: fair_crps(members),
-    "bias": lambda members, _: bias(members),
+    "bias": bias,
     "squared_error": squared_error,
     "debiased_squared_error": debiased_squared_error,
     "variance": lambda members, _: variance(members),
@@ -149,14 +149,14 @@ def scores_of(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
     sums = xr.concat([sums, together], dim="station")
     pairs = sums["pairs"].where(sums["pairs"] > 0)
     mean = {name: sums[name] / pairs for name in STATISTICS}
-    spread, skill = np.sqrt(mean["variance"]), np.sqrt(mean["debiased_squared_error"].clip(min=0))
+    spread, skill = (mean[name].clip(min=0) ** 0.5 for name in ("variance", "debiased_squared_error"))
     counts = sums["reliability"].sel(of="pairs", drop=True)
     scores = xr.Dataset(
         {
             "pairs": sums["pairs"].astype(int),
             "crps_fair": mean["crps_fair"],
             "bias": mean["bias"],
-            "rmse": np.sqrt(mean["squared_error"]),
+            "rmse": mean["squared_error"] ** 0.5,
             "spread": spread,
             "spread_skill": spread / skill.where(skill > 0),
             "forecasts": counts.astype(int),
