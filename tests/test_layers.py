@@ -15,12 +15,13 @@ ALLOWED["nets"] = ALLOWED["warmstart"] = ALLOWED["data"] = {"runs"}
 ALLOWED["sampling"] = ALLOWED["training"] = {"runs", "nets", "warmstart"}
 ALLOWED["verification"] = {"runs", "data"}
 ALLOWED["report"] = {"runs", "data", "warmstart", "verification"}
+ALLOWED["output"] = {"runs", "data", "verification", "report"}
 MODELS = {"runs", "nets", "warmstart", "data", "sampling", "training", "verification", "report"}
 ALLOWED["weather"] = MODELS
 ALLOWED["images"] = MODELS - {"data"}
 ALLOWED["study"] = MODELS | {"weather", "images"}
 ALLOWED["bench"] = MODELS | {"weather"}
-ALLOWED["cli"] = {"runs", "weather", "images", "study", "bench"}
+ALLOWED["cli"] = {"runs", "weather", "images", "study", "bench", "output"}
 
 
 def imports(path: Path) -> set[str]:

@@ -232,7 +232,8 @@ def test_check_refuses_one_step_and_options_that_it_does_not_use(directory):
     assert any("a record of 1 steps is too short" in problem for problem in problems)
     result = CliRunner().invoke(app, ["prepare", "--check", "wind.nc", "--append"])
     assert result.exit_code == 2
-    assert result.stderr == "wsdcast: --check SOURCE can be used only with --recipe, -o, --run, --grid, --method, --start, --end and --skip\n"
+    allowed = "--recipe, -o, --run, --grid, --method, --start, --end and --skip"
+    assert result.stderr == f"wsdcast: --check SOURCE can be used only with {allowed}\n"
 
 
 @needs_shared

@@ -7,6 +7,9 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wsdcast.output.convert import convert
+    from wsdcast.output.products import products
+    from wsdcast.output.station_scores import score_stations
     from wsdcast.study.weather import study_nfe
     from wsdcast.weather.pipeline import run
     from wsdcast.weather.stages.check import check
@@ -19,14 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check",
+    "convert",
     "export_model",
     "plot",
     "prepare",
+    "products",
     "rollout",
     "run",
     "score",
     "score_forecast",
     "score_pair",
+    "score_stations",
     "study_nfe",
     "train",
 ]
@@ -37,10 +43,10 @@ __version__ = metadata.version("wsdcast")
 # loaded, which nothing above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather"} | {
+_MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products": "output.products", "convert": "output.convert"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
-_MODULES["export_model"] = "weather.stages.export"
+_MODULES |= {"export_model": "weather.stages.export", "score_stations": "output.station_scores"}
 _MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from wsdcast.cli import bench, forecast, inpaint, study  # noqa: F401  # their commands
+from wsdcast.cli import bench, forecast, inpaint, products, study, verify  # noqa: F401  # their commands
 from wsdcast.cli.command import app, command, coordinates, in_days, items, with_overrides
 from wsdcast.cli.options import (
     DebugOption,
@@ -210,50 +210,6 @@ def rollout(
         overwrite=overwrite,
     )
     show(summary, json)
-
-
-@command
-def score(
-    forecasts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[FORECAST | RUN RUN]",
-            help="A forecast of any origin (path or URL of a Zarr store) to score against --truth; or two run directories (or scores.nc) "
-            "to compare.",
-            show_default="the forecast of the run",
-        ),
-    ] = None,
-    recipe: RecipeOption = None,
-    override: OverrideOption = None,
-    run: RunOption = None,
-    truth: Annotated[
-        str | None,
-        typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST or finer, from any source that prepare reads."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
-    scheduler: SchedulerOption = None,
-    overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Score ensembles and baselines: scores.nc, scores.csv, report.html. With two names, compare their scores."""
-    from wsdcast.weather.stages.score import score, score_forecast, score_pair
-
-    settings: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
-    if not forecasts:
-        if truth is not None:
-            raise UserError("--truth needs a FORECAST that is scored against it")
-        show(score(with_overrides(recipe, override), run, **settings), json)
-    elif len(forecasts) == 1:
-        if truth is None or recipe is not None or override:
-            raise UserError(f"{forecasts[0]}: give its truth with --truth SOURCE, and no recipe")
-        show(score_forecast(forecasts[0], truth, run, **settings), json)
-    elif len(forecasts) == 2:
-        if any((recipe, override, run, truth, scheduler, workers, overwrite)):
-            raise UserError("two runs are compared by their stored scores; the only option of a comparison is --json")
-        show(score_pair(*forecasts), json)
-    else:
-        raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")
 
 
 @command

@@ -89,6 +89,19 @@ def coordinates(place: str) -> tuple[float, float]:
     return latitude, longitude
 
 
+def bounds(region: str) -> tuple[float, float, float, float]:
+    """Parse the value of ``--region``, W,S,E,N in degrees.
+
+    Raises:
+        UserError: if the value is not four numbers.
+    """
+    try:
+        west, south, east, north = (float(part) for part in region.split(","))
+    except ValueError:
+        raise UserError(f"--region '{region}': expected W,S,E,N in degrees, such as -25,30,45,72") from None
+    return west, south, east, north
+
+
 def items(text: str) -> list[Any]:
     """Parse the value of an option that takes a list A,B,..."""
     return [part.strip() for part in text.split(",") if part.strip()]

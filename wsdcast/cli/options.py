@@ -22,6 +22,11 @@ OverrideOption = Annotated[
     typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),
 ]
 RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
+ForecastArgument = Annotated[str, typer.Argument(metavar="FORECAST", help="A forecast of any origin: path or URL of its store.")]
+RegionOption = Annotated[
+    str | None, typer.Option(metavar="W,S,E,N", help="Only points within these bounds, degrees.", show_default="all points")
+]
+ReplaceOption = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace artefacts that were made from another recipe.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object per stage instead of tables.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.")]

@@ -60,12 +60,12 @@ def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:
     rows, columns, latitude, longitude = axes_of(array)
     if not part:
         Grid(latitude, longitude)  # raises if the grid is not global
-    array = array.isel(latitude=_as_slice(rows), longitude=_as_slice(columns))
+    array = array.isel(latitude=as_slice(rows), longitude=as_slice(columns))
     array = array.assign_coords(latitude=latitude, longitude=longitude)
     return array.transpose(*DIMENSIONS, "latitude", "longitude", missing_dims="ignore")
 
 
-def _as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+def as_slice(indices: NDArray[np.intp]) -> NDArray[np.intp] | slice:
     """Return indices as a slice if they are one, forward or backward, because files are read far faster by slices."""
     if np.all(np.diff(indices) == 1):
         return slice(int(indices[0]), int(indices[-1]) + 1)

@@ -20,6 +20,9 @@ from wsdcast.runs.errors import UserError
 
 Region = tuple[NDArray[np.intp], NDArray[np.intp]]
 
+ORIGIN = ("attribution", "source", "institution", "references", "license")
+"""Attributes of a store that say where its data come from. Whatever is made from the store has them too."""
+
 
 @dataclass(frozen=True)
 class StoredForecast:
@@ -53,18 +56,33 @@ class StoredForecast:
         Raises:
             UserError: if these values cannot be read.
         """
-        try:
-            fields = read_wind(self.wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
-        except MemoryError:
-            raise
-        except Exception as error:  # formats and servers cause errors of many types
-            when = self.times[start].astype("datetime64[h]")
-            raise UserError(f"{self.name}: the forecast from {when} cannot be read ({first_line(error)})") from None
+        fields = read_members(self.wind, self.name, start, leads)
         if self.place is None:
             return fields
         whole = np.full((*fields.shape[:-2], *self.grid.shape), np.nan, dtype=np.float32)
         whole[..., self.place[0][:, None], self.place[1]] = fields
         return whole
+
+
+def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
+    """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where there is no value.
+
+    Args:
+        wind: forecasts that :func:`open_wind` returned, or a part of them.
+        name: name of the forecasts in messages.
+        start: index of the initial time.
+        leads: which lead times are read.
+
+    Raises:
+        UserError: if these values cannot be read.
+    """
+    try:
+        return read_wind(wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
+    except MemoryError:
+        raise
+    except Exception as error:  # formats and servers cause errors of many types
+        when = wind["time"].values[start].astype("datetime64[h]")
+        raise UserError(f"{name}: the forecast from {when} cannot be read ({first_line(error)})") from None
 
 
 def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast:
@@ -78,6 +96,28 @@ def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast
             this grid.
 
     Raises:
+        UserError: if :func:`open_wind` raises it, or if the forecast covers a part of the globe that is not on ``globe``.
+    """
+    wind = open_wind(address, part=globe is not None)
+    try:
+        grid, region = _grid_and_region(globe, *(wind[name].values for name in ("latitude", "longitude")))
+    except UserError as error:
+        raise UserError(f"{address}: {error}") from None
+    times, leads = wind["time"].values, wind["prediction_timedelta"].values
+    return StoredForecast(str(address), times, leads, wind.sizes["number"], grid, wind, region)
+
+
+def open_wind(address: Address, part: bool) -> xr.Dataset:
+    """Return the 10 m wind of a store of forecasts in the layout of our own stores, lazily.
+
+    The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
+    times of 0 and below are left out. The attributes are those of the store that name its source and licence (:data:`ORIGIN`).
+
+    Args:
+        address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
+        part: whether the store may cover only a part of the globe.
+
+    Raises:
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
             a lead time is not a whole number of hours.
     """
@@ -88,9 +128,9 @@ def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast
         dataset = open_dataset(stores[0])
         if "crps_fair" in dataset and VARIABLES[0] not in dataset:
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run` sums them up, nothing else can be scored")
-        wind = to_conventions(dataset, part=globe is not None)
-        latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
-        grid, region = _grid_and_region(globe, latitude, longitude)
+        if "statistic" in dataset.dims:
+            raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
+        wind = to_conventions(dataset, part=part)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
@@ -111,17 +151,14 @@ def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast
             _require_once(values, f"{address}: {name}")
     if (leads % np.timedelta64(1, "h") != np.timedelta64(0)).any():
         raise UserError(f"{address}: its lead times are not all whole hours")
+    wind = wind.assign_coords(time=times, prediction_timedelta=leads)
     wind = _sorted(wind, "time", times)
     wind = _sorted(wind, "prediction_timedelta", leads)
-    times, leads = np.sort(times), np.sort(leads)
     # At a lead time of 0 the field is the analysis from which the forecast starts, not a forecast.
     later = slice(int((leads <= np.timedelta64(0)).sum()), None)
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
-    wind = wind.isel(prediction_timedelta=later)
-    return StoredForecast(
-        str(address), times.astype("datetime64[ns]"), leads[later].astype("timedelta64[ns]"), wind.sizes["number"], grid, wind, region
-    )
+    return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
 
 
 def _grid_and_region(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:

@@ -1,0 +1,212 @@
+"""Tests of scores at stations, against scores written out pair by pair, and of tables of observations that are wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy.interpolate import RegularGridInterpolator
+from test_any_forecast import GRID, LEADS, STARTS, forecast_dataset, write
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.output.observations import read_observations
+from wsdcast.runs.errors import UserError
+from wsdcast.verification.statistics import THRESHOLDS
+
+STATIONS = {"inland": (47.3, 8.4), "date line": (12.0, 181.0), "pole": (89.9, 33.0)}
+
+
+@pytest.fixture(scope="module")
+def forecast(tmp_path_factory) -> str:
+    return write(forecast_dataset(), tmp_path_factory.mktemp("forecast") / "forecast.zarr")
+
+
+def table(components: bool = True, seed: int = 0) -> pd.DataFrame:
+    """Observations of all stations at all valid times of two initial times, and at one hour that no forecast has."""
+    random = np.random.default_rng(seed)
+    times = np.unique((np.asarray(STARTS)[:2, None] + np.asarray(LEADS)).ravel())
+    times = np.append(times, times[-1] + np.timedelta64(1, "h"))
+    rows = [(str(time)[:16], name, *place) for time in times for name, place in STATIONS.items()]
+    frame = pd.DataFrame(rows, columns=["time", "station", "latitude", "longitude"])
+    u, v = random.normal(0, 8, (2, len(frame)))
+    frame["units"] = "m/s"
+    return frame.assign(u=u, v=v) if components else frame.assign(speed=np.hypot(u, v))
+
+
+def written(frame: pd.DataFrame, path) -> str:
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+def at_station(row: int, lead: int, place: tuple[float, float]) -> dict[str, np.ndarray]:
+    """Members of u, v and speed at a place, interpolated by scipy on a grid that wraps around and has no gap at the poles."""
+    dataset = forecast_dataset().isel(time=row, prediction_timedelta=lead)
+    members = {}
+    for name, component in zip("uv", dataset.data_vars.values(), strict=False):
+        field = component.transpose("number", "latitude", "longitude")
+        field = field.reindex(latitude=GRID.latitude, longitude=GRID.longitude).values.astype(float)
+        longitude = np.append(GRID.longitude, 360.0)
+        field = np.concatenate([field, field[..., :1]], axis=-1)[:, ::-1]
+        point = [place[0], place[1] % 360]
+        members[name] = np.array([RegularGridInterpolator((GRID.latitude[::-1], longitude), member)(point)[0] for member in field])
+    return members | {"speed": np.hypot(members["u"], members["v"])}
+
+
+def pair_scores(members: np.ndarray, truth: float) -> tuple[float, float, float, float, float]:
+    count = members.size
+    difference = np.abs(members[:, None] - members).sum() / (count * (count - 1))
+    error = members.mean() - truth
+    variance = members.var(ddof=1)
+    return np.abs(members - truth).mean() - difference / 2, error, error**2, error**2 - variance / count, variance
+
+
+def test_scores_are_those_of_all_pairs_written_out(forecast, tmp_path):
+    frame = table()
+    summary = wsdcast.score_stations(forecast, written(frame, tmp_path / "stations.csv"), tmp_path / "run")
+    scores = xr.open_dataset(tmp_path / "run/station_scores.nc", decode_timedelta=True).load()
+    pairs: dict[tuple[str, str, int], list] = {}
+    for row, start in enumerate(np.asarray(STARTS)):
+        for lead, length in enumerate(np.asarray(LEADS)):
+            now = frame[frame["time"] == str(start + length)[:16]]
+            for _, observed in now.iterrows():
+                members = at_station(row, lead, STATIONS[observed["station"]])
+                truth = {"u": observed["u"], "v": observed["v"], "speed": np.hypot(observed["u"], observed["v"])}
+                for name in truth:
+                    for station in (observed["station"], "all stations"):
+                        pairs.setdefault((name, station, lead), []).append(pair_scores(members[name], truth[name]))
+    assert pairs
+    for (name, station, lead), values in pairs.items():
+        at = scores.sel(variable=name, station=station).isel(prediction_timedelta=lead)
+        crps, error, squared, debiased, variance = np.mean(values, axis=0)
+        assert int(at["pairs"]) == len(values)
+        assert float(at["crps_fair"]) == pytest.approx(crps, rel=1e-4)
+        assert float(at["bias"]) == pytest.approx(error, rel=1e-3, abs=1e-4)
+        assert float(at["rmse"]) == pytest.approx(np.sqrt(squared), rel=1e-4)
+        assert float(at["spread"]) == pytest.approx(np.sqrt(variance), rel=1e-4)
+        if debiased > 0:
+            assert float(at["spread_skill"]) == pytest.approx(np.sqrt(variance / debiased), rel=1e-3)
+    assert scores["pairs"].sel(variable="u", station="all stations").sum() == sum(
+        len(values) for (name, station, _), values in pairs.items() if (name, station) == ("u", "all stations")
+    )
+    csv = pd.read_csv(tmp_path / "run/station_scores.csv")
+    row = csv[(csv.variable == "speed") & (csv.station == "pole")].iloc[0]
+    lead = list((np.asarray(LEADS) / np.timedelta64(1, "h")).astype(int)).index(row.lead_hours)
+    expected = scores.sel(variable="speed", station="pole").isel(prediction_timedelta=lead)
+    assert row.crps_fair == pytest.approx(float(expected["crps_fair"]), rel=1e-5)
+    assert "the wind of one point" in summary.facts["representativeness"]
+
+
+def test_reliability_counts_every_pair_in_its_bin(forecast, tmp_path):
+    frame = table(components=False)
+    wsdcast.score_stations(forecast, written(frame, tmp_path / "stations.csv"), tmp_path / "run")
+    scores = xr.open_dataset(tmp_path / "run/station_scores.nc", decode_timedelta=True).load()
+    assert list(scores["variable"].values) == ["speed"]
+    counts = np.zeros((2, len(THRESHOLDS), 11))
+    for row, start in enumerate(np.asarray(STARTS)):
+        for lead, length in enumerate(np.asarray(LEADS)):
+            for _, observed in frame[frame["time"] == str(start + length)[:16]].iterrows():
+                speed = at_station(row, lead, STATIONS[observed["station"]])["speed"]
+                for number, threshold in enumerate(THRESHOLDS):
+                    bin_number = round(10 * (speed > threshold).mean())
+                    counts[:, number, bin_number] += 1, observed["speed"] > threshold
+    together = scores.sel(station="all stations")
+    forecasts = together["forecasts"].sum("prediction_timedelta")
+    np.testing.assert_array_equal(forecasts, counts[0])
+    observed = (together["observed_frequency"].fillna(0) * together["forecasts"]).sum("prediction_timedelta")
+    np.testing.assert_allclose(observed, counts[1], atol=1e-9)
+
+
+def test_units_positions_and_offsets_of_time_do_not_matter(forecast, tmp_path):
+    plain = table(components=False)
+    wsdcast.score_stations(forecast, written(plain, tmp_path / "plain.csv"), tmp_path / "plain")
+    other = plain.assign(
+        speed=plain["speed"] * 3600 / 1852,
+        units="knots",
+        longitude=plain["longitude"] - np.where(plain["longitude"] > 180, 360, 0),
+        time=(pd.to_datetime(plain["time"]) + pd.Timedelta("2h")).dt.strftime("%Y-%m-%dT%H:%M:00+02:00"),
+    ).sample(frac=1, random_state=0)
+    empty = other.iloc[:1].assign(speed="", time="2031-01-01T00:00:00Z")
+    summary = wsdcast.score_stations(forecast, written(pd.concat([other, empty]), tmp_path / "other.csv"), tmp_path / "other")
+    assert "1 rows without a value are left out" in summary.facts["stations"]
+    ours, theirs = (xr.open_dataset(tmp_path / name / "station_scores.nc", decode_timedelta=True) for name in ("other", "plain"))
+    xr.testing.assert_allclose(ours.drop_vars("longitude").drop_attrs(), theirs.drop_vars("longitude").drop_attrs(), rtol=1e-5)
+
+
+def test_members_that_were_stopped_are_left_out(tmp_path):
+    dataset = forecast_dataset()
+    stopped = dataset.where(
+        (dataset["number"] != dataset["number"][0]) | (dataset["prediction_timedelta"] < dataset["prediction_timedelta"][1])
+    )
+    frame = table(components=False)
+    stations = written(frame, tmp_path / "stations.csv")
+    wsdcast.score_stations(write(stopped, tmp_path / "stopped.zarr"), stations, tmp_path / "stopped")
+    fewer = dataset.isel(number=slice(1, None), prediction_timedelta=slice(1, None))
+    wsdcast.score_stations(write(fewer, tmp_path / "fewer.zarr"), stations, tmp_path / "fewer")
+    ours, theirs = (xr.open_dataset(tmp_path / name / "station_scores.nc", decode_timedelta=True) for name in ("stopped", "fewer"))
+    ours = ours.sel(prediction_timedelta=theirs["prediction_timedelta"])
+    for name in ("pairs", "crps_fair", "spread", "forecasts"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
+
+
+def test_parquet_is_read_like_csv(forecast, tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    frame = table()
+    frame.assign(time=pd.to_datetime(frame["time"])).to_parquet(tmp_path / "stations.parquet")
+    ours, theirs = read_observations(tmp_path / "stations.parquet"), read_observations(tmp_path / written(frame, tmp_path / "stations.csv"))
+    np.testing.assert_array_equal(ours.times, theirs.times)
+    np.testing.assert_allclose(ours.values["v"], theirs.values["v"], rtol=1e-12)
+
+
+def without(column: str):
+    return lambda frame: frame.drop(columns=column)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("units"), "has no column units"),
+        (without("latitude"), "has no column latitude"),
+        (without("speed"), "has no column speed"),
+        (lambda frame: frame.iloc[:0], "has no row"),
+        (lambda frame: frame.assign(units="furlongs"), "row 1 has unknown units"),
+        (lambda frame: frame.assign(time="yesterday"), "row 1 has no time that can be read"),
+        (lambda frame: frame.assign(latitude=91), "row 1 has no position on the globe"),
+        (lambda frame: frame.assign(speed=-1.0), "row 1 has no speed that can be read, or a negative speed"),
+        (lambda frame: frame.assign(speed="calm"), "row 1 has no speed that can be read"),
+        (lambda frame: frame.assign(speed=""), "has no value"),
+        (lambda frame: pd.concat([frame, frame.iloc[:1]]), "has two observations at"),
+        (lambda frame: frame.assign(station="one"), "station 'one' has 3 positions"),
+        (lambda frame: frame.assign(time="1990-01-01").drop_duplicates("station"), "no observation at a valid time"),
+    ],
+)
+def test_a_wrong_table_is_one_line(forecast, tmp_path, change, message):
+    stations = written(change(table(components=False)), tmp_path / "stations.csv")
+    result = CliRunner().invoke(app, ["score", forecast, "--stations", stations, "--run", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_other_mistakes(forecast, tmp_path):
+    stations = written(table(components=False), tmp_path / "stations.csv")
+    with pytest.raises(UserError, match="cannot be read"):
+        wsdcast.score_stations(forecast, tmp_path / "absent.csv", tmp_path / "run")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match=r"cannot be read|has no column"):
+        wsdcast.score_stations(forecast, tmp_path / "binary.csv", tmp_path / "run")
+    (tmp_path / "binary.parquet").write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"cannot be read|Parquet needs"):
+        wsdcast.score_stations(forecast, tmp_path / "binary.parquet", tmp_path / "run")
+    region = write(forecast_dataset().isel(latitude=slice(2, 6), longitude=slice(3, 9)), tmp_path / "region.zarr")
+    with pytest.raises(UserError, match="outside"):
+        wsdcast.score_stations(region, stations, tmp_path / "run")
+    wsdcast.score_stations(forecast, stations, tmp_path / "run")
+    with pytest.raises(UserError, match="is there already"):
+        wsdcast.score_stations(forecast, stations, tmp_path / "run")
+    wsdcast.score_stations(forecast, stations, tmp_path / "run", overwrite=True)
+    result = CliRunner().invoke(app, ["score", forecast, "--stations", stations, "--truth", forecast])
+    assert "--stations scores one FORECAST" in result.stderr
+    assert result.exit_code == 2

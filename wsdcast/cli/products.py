@@ -1,0 +1,78 @@
+"""The commands that make something of a stored forecast: ``wsdcast products`` and ``wsdcast convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from wsdcast.cli.command import bounds, command, in_days, lists
+from wsdcast.cli.options import LIST, DebugOption, ForecastArgument, JsonOption, RegionOption, ReplaceOption
+from wsdcast.cli.show import show
+
+
+@command
+def products(
+    forecast: ForecastArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File or store to write.", show_default="products.nc or products.zarr; with --at products.csv"),
+    ] = None,
+    to: Annotated[Literal["netcdf", "zarr"] | None, typer.Option(help="Format of fields.", show_default="netcdf")] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Wind speeds in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
+    ] = None,
+    quantiles: Annotated[
+        str | None, typer.Option(metavar=LIST, help="Quantiles of the members.", show_default="0.1,0.25,0.5,0.75,0.9")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Also the maximum over windows of this length, such as 24h.", show_default=False)
+    ] = None,
+    climatology: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Thresholds from quantiles of RUN/analysis.zarr, or of analyses that prepare reads."),
+    ] = None,
+    climate_quantiles: Annotated[str | None, typer.Option(metavar=LIST, help="These quantiles.", show_default="0.95,0.99")] = None,
+    at: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Places (name, latitude, longitude): write a table (.csv, .parquet) and plumes, no fields."),
+    ] = None,
+    region: RegionOption = None,
+    overwrite: ReplaceOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Probabilities, quantiles, mean, spread and direction of a forecast, on its grid or at places."""
+    from wsdcast.output.products import products
+
+    chosen = lists(thresholds=thresholds, quantiles=quantiles, climate_quantiles=climate_quantiles)
+    summary = products(
+        forecast,
+        out,
+        to=to,
+        window_hours=None if window is None else 24 * in_days(window, "--window"),
+        climatology=climatology,
+        at=at,
+        region=None if region is None else bounds(region),
+        overwrite=overwrite,
+        **{name: values for name, values in chosen.items() if values is not None},
+    )
+    show(summary, json)
+
+
+@command
+def convert(
+    forecast: ForecastArgument,
+    to: Annotated[Literal["netcdf", "zarr", "grib2"], typer.Option(help="Format to write.")],
+    out: Annotated[Path, typer.Option(help="File or store to write; of NetCDF one for each initial time.")],
+    region: RegionOption = None,
+    overwrite: ReplaceOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write the members of a forecast as NetCDF, Zarr or GRIB 2, all of them or those in a region."""
+    from wsdcast.output.convert import convert
+
+    show(convert(forecast, to, out, region=None if region is None else bounds(region), overwrite=overwrite), json)

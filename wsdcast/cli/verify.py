@@ -1,0 +1,68 @@
+"""The command ``wsdcast score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wsdcast.cli.command import command, with_overrides
+from wsdcast.cli.options import DebugOption, JsonOption, OverrideOption, OverwriteOption, RecipeOption, RunOption, SchedulerOption
+from wsdcast.cli.show import show
+from wsdcast.runs.errors import UserError
+
+
+@command
+def score(
+    forecasts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FORECAST | RUN RUN]",
+            help="A forecast of any origin (path or URL of a Zarr store) to score against --truth; or two run directories (or scores.nc) "
+            "to compare.",
+            show_default="the forecast of the run",
+        ),
+    ] = None,
+    recipe: RecipeOption = None,
+    override: OverrideOption = None,
+    run: RunOption = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST or finer, from any source that prepare reads."),
+    ] = None,
+    stations: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV or Parquet of observations (time, latitude, longitude, units, speed or u and v), as truth."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
+    scheduler: SchedulerOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Score ensembles and baselines: scores.nc, scores.csv, report.html. With two names, compare their scores."""
+    from wsdcast.weather.stages.score import score, score_forecast, score_pair
+
+    if stations is not None:
+        if len(forecasts or []) != 1 or any((recipe, override, truth, scheduler, workers)):
+            raise UserError("--stations scores one FORECAST; of the other options only --run, --overwrite and --json go with it")
+        from wsdcast.output.station_scores import score_stations
+
+        show(score_stations(forecasts[0], stations, run, overwrite=overwrite), json)  # type: ignore[index]
+        return
+    settings: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
+    if not forecasts:
+        if truth is not None:
+            raise UserError("--truth needs a FORECAST that is scored against it")
+        show(score(with_overrides(recipe, override), run, **settings), json)
+    elif len(forecasts) == 1:
+        if truth is None or recipe is not None or override:
+            raise UserError(f"{forecasts[0]}: give its truth with --truth SOURCE, and no recipe")
+        show(score_forecast(forecasts[0], truth, run, **settings), json)
+    elif len(forecasts) == 2:
+        if any((recipe, override, run, truth, scheduler, workers, overwrite)):
+            raise UserError("two runs are compared by their stored scores; the only option of a comparison is --json")
+        show(score_pair(*forecasts), json)
+    else:
+        raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")

@@ -1,0 +1,149 @@
+"""The members of a forecast of any origin, on the whole grid of its store or in a region of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.sources.conventions import as_slice
+from wsdcast.data.sources.ensembles import open_wind, read_members
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.resources import require_memory
+
+Wind = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""West, south, east and north bound of a region, degrees."""
+
+TOLERANCE = 1e-4
+"""Degrees by which a grid point may lie outside the bounds of a region, because files round coordinates."""
+COPIES = 4
+"""About how many times the wind of one block is in memory: as read, as speed, sorted for quantiles."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Forecasts on a grid.
+
+    Attributes:
+        name: name of the store in messages.
+        wind: (time, number, prediction_timedelta, latitude, longitude), lazily. Latitudes fall. Longitudes rise without a jump, so those of
+            a region across Greenwich or the date line may be below 0 or above 180.
+    """
+
+    name: str
+    wind: xr.Dataset
+
+    @property
+    def times(self) -> NDArray[np.datetime64]:
+        """Initial times, (time,), increasing."""
+        return self.wind["time"].values
+
+    @property
+    def leads(self) -> NDArray[np.timedelta64]:
+        """Lead times, (lead,), increasing."""
+        return self.wind["prediction_timedelta"].values
+
+    @property
+    def latitude(self) -> NDArray[np.float64]:
+        """Degrees north, (latitude,)."""
+        return self.wind["latitude"].values
+
+    @property
+    def longitude(self) -> NDArray[np.float64]:
+        """Degrees east, (longitude,)."""
+        return self.wind["longitude"].values
+
+    @property
+    def numbers(self) -> NDArray[np.integer]:
+        """Number of each member, (member,): that of the store if it is a whole number, else its position."""
+        labels = self.wind["number"].values  # xarray counts positions if there is no coordinate
+        return labels if np.issubdtype(labels.dtype, np.integer) else np.arange(labels.size)
+
+    @property
+    def extent(self) -> str:
+        """The size and the bounds of the grid in words."""
+        ends = [f"{axis[0]:g} to {axis[-1]:g}" for axis in (self.latitude, self.longitude)]
+        return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
+
+    def read(self, row: int, leads: slice) -> Wind:
+        """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where there is no value.
+
+        Raises:
+            UserError: if these values cannot be read.
+        """
+        return read_members(self.wind, self.name, row, leads)
+
+    def require_memory(self) -> None:
+        """Check that memory can hold the lead times that are read together.
+
+        Raises:
+            UserError: if it cannot.
+        """
+        points = self.latitude.size * self.longitude.size
+        block = 8 * self.wind.sizes["number"] * min(LEADS_PER_CHUNK, self.leads.size) * points
+        require_memory(COPIES * block, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
+
+
+def open_fields(address: str, region: Box | None = None) -> Fields:
+    """Open a store of forecasts in any layout that ``wsdcast score`` reads. It may cover a part of the globe.
+
+    Args:
+        address: path or URL.
+        region: bounds; default: all that the store covers.
+
+    Raises:
+        UserError: if the store cannot be read, or if no grid point lies in the region.
+    """
+    wind = open_wind(address, part=True)
+    latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
+    rows, columns, degrees = np.arange(latitude.size), *_without_jump(longitude)
+    if region is not None:
+        west, south, east, north = _checked(region)
+        rows = rows[(latitude >= south - TOLERANCE) & (latitude <= north + TOLERANCE)]
+        width = 360.0 if east - west >= 360 else (east - west) % 360
+        first = west - 360 if west > 180 else west
+        distance = (longitude - first + TOLERANCE) % 360 - TOLERANCE
+        columns = np.argsort(distance, kind="stable")
+        columns = columns[distance[columns] <= (width + TOLERANCE if width < 360 else 360 - 2 * TOLERANCE)]
+        degrees = first + distance[columns]
+        if not rows.size or not columns.size:
+            raise UserError(
+                f"--region {','.join(f'{bound:g}' for bound in region)}: no grid point of {address} lies in it; the store covers "
+                f"latitudes {latitude[-1]:g} to {latitude[0]:g} and has {longitude.size} longitudes"
+            )
+    wind = wind.isel(latitude=as_slice(rows), longitude=as_slice(columns)).assign_coords(longitude=degrees.round(9))
+    return Fields(str(address), wind)
+
+
+def circles_the_globe(longitude: NDArray[np.float64]) -> bool:
+    """Return whether rising longitudes (longitude,) go round the whole circle in equal steps."""
+    if longitude.size < 2:
+        return False
+    step = (longitude[-1] - longitude[0]) / (longitude.size - 1)
+    return bool(abs(longitude[0] + 360 - longitude[-1] - step) < 0.01 * step)
+
+
+def _without_jump(longitude: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the order of rising longitudes in [0, 360) in which those of a region are neighbours, and the longitudes in this order."""
+    columns = np.arange(longitude.size)
+    if longitude.size < 2 or circles_the_globe(longitude):
+        return columns, longitude
+    gaps = np.diff(longitude, append=longitude[0] + 360)
+    columns = np.roll(columns, -int(gaps.argmax()) - 1)
+    first = longitude[columns[0]]
+    return columns, (longitude[columns] - first) % 360 + (first - 360 if first > 180 else first)
+
+
+def _checked(region: Box) -> Box:
+    west, south, east, north = region
+    inside = -180 <= west <= 360 and -180 <= east <= 360 and -90 <= south <= north <= 90
+    if not inside:  # also if one is NaN
+        raise UserError(
+            f"--region {','.join(f'{bound:g}' for bound in region)}: expected W,S,E,N in degrees, with latitudes from south to north "
+            "within -90 and 90 and longitudes within -180 and 360"
+        )
+    return region

@@ -1,0 +1,121 @@
+"""Observations of 10 m wind at stations, read from a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsdcast.output.places import Places
+from wsdcast.runs.errors import UserError
+
+UNITS = {
+    **dict.fromkeys(("m/s", "m s-1", "m s**-1", "ms-1", "mps"), 1.0),
+    **dict.fromkeys(("kt", "kts", "knot", "knots"), 1852 / 3600),
+    **dict.fromkeys(("km/h", "kmh", "kph"), 1 / 3.6),
+    **dict.fromkeys(("mph", "mi/h"), 0.44704),
+}
+"""Size of each unit in m/s: of a nautical mile (1852 m) and a statute mile (1609.344 m) in an hour."""
+SHARED = ("time", "latitude", "longitude", "units")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Observations at stations.
+
+    Attributes:
+        stations: name and position of each station.
+        times: (time,), increasing, UTC.
+        values: by variable, speed or u, v and speed, (time, station) in m s-1, NaN where there is none.
+        missing: rows of the table that have no value.
+    """
+
+    stations: Places
+    times: NDArray[np.datetime64]
+    values: dict[str, NDArray[np.float64]]
+    missing: int
+
+
+def read_observations(path: Path) -> Observations:
+    """Read a CSV or Parquet table with the columns time (UTC), latitude, longitude, units, and speed or u and v.
+
+    A station is a value of the column ``station`` or ``name`` if the table has one, else a position. Other columns are ignored. Rows
+    without a value are counted.
+
+    Raises:
+        UserError: if the file cannot be read, lacks a column, has a value that is no time, number or known unit, a position that is not on
+            the globe, a station at two positions, or two observations of one station at one time.
+    """
+    table = _read(path)
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    wind = ("u", "v") if {"u", "v"} <= set(table.columns) else ("speed",)
+    if lacking := [name for name in (*SHARED, *wind) if name not in table.columns]:
+        raise UserError(f"--stations {path}: has no column {', '.join(lacking)}; expected {', '.join(SHARED)}, and speed or u and v")
+    if table.empty:
+        raise UserError(f"--stations {path}: has no row")
+    times = pd.to_datetime(table["time"], utc=True, errors="coerce", format="ISO8601").dt.tz_localize(None)
+    latitude, longitude = (pd.to_numeric(table[name], errors="coerce") for name in ("latitude", "longitude"))
+    texts = table[list(wind)].astype(str).apply(lambda column: column.str.strip())
+    numbers = table[list(wind)].apply(pd.to_numeric, errors="coerce")
+    units = table["units"].astype(str).str.strip().str.lower()
+    empty = texts.isin(["", "nan", "None", "<NA>", "NA"])
+    speed = numbers if wind == ("u", "v") else numbers.where(numbers >= 0)
+    for wrong, reason in (
+        (times.isna(), "has no time that can be read"),
+        (~((latitude.abs() <= 90) & (longitude >= -180) & (longitude <= 360)), "has no position on the globe"),
+        (~units.isin(list(UNITS)), f"has unknown units; known are {', '.join(UNITS)}"),
+        ((speed.isna() & ~empty).any(axis=1), f"has no {' and '.join(wind)} that can be read, or a negative speed"),
+    ):
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise UserError(f"--stations {path}: row {row + 1} {reason}: {', '.join(table.iloc[row].astype(str))}")
+    present = numbers.notna().all(axis=1)
+    if not present.any():
+        raise UserError(f"--stations {path}: has no value")
+    label = next((name for name in ("station", "name") if name in table.columns), None)
+    position = latitude.map("{:g}".format) + "," + longitude.map("{:g}".format)
+    frame = pd.DataFrame({"time": times, "latitude": latitude, "longitude": longitude, "position": position})
+    frame["station"] = position if label is None else table[label].astype(str).str.strip()
+    frame[list(wind)] = numbers.mul(units.map(UNITS), axis=0)
+    if wind == ("u", "v"):
+        frame["speed"] = np.hypot(frame["u"], frame["v"])
+    frame = frame[present]
+    _require_one_each(frame, path)
+    stations = frame.drop_duplicates("station").sort_values("station")
+    grids = {name: frame.pivot(index="time", columns="station", values=name) for name in dict.fromkeys((*wind, "speed"))}
+    return Observations(
+        Places(tuple(stations["station"]), stations["latitude"].to_numpy(), stations["longitude"].to_numpy()),
+        grids["speed"].index.to_numpy("datetime64[ns]"),
+        {name: grid.to_numpy(np.float64) for name, grid in grids.items()},
+        int((~present).sum()),
+    )
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path, engine="pyarrow")
+        return pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+    except ImportError:
+        raise UserError(f"--stations {path}: Parquet needs `pip install 'wsdcast[parquet]'`; CSV does not") from None
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of parsing are ValueErrors too
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise UserError(f"--stations {path}: cannot be read ({reason})") from None
+
+
+def _require_one_each(frame: pd.DataFrame, path: Path) -> None:
+    """Check that each station has one position, and at most one observation at a time.
+
+    Raises:
+        UserError: if one does not.
+    """
+    positions = frame.groupby("station")["position"].nunique()
+    if (positions > 1).any():
+        raise UserError(f"--stations {path}: station '{positions.idxmax()}' has {positions.max()} positions")
+    doubled = frame.duplicated(["station", "time"])
+    if doubled.any():
+        row = frame[doubled].iloc[0]
+        raise UserError(f"--stations {path}: station '{row['station']}' has two observations at {row['time']:%Y-%m-%dT%H:%M}")

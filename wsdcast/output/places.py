@@ -1,0 +1,138 @@
+"""Places: read from a CSV file, and the wind there, interpolated bilinearly from the grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wsdcast.output.ensemble import Field
+from wsdcast.output.fields import circles_the_globe
+from wsdcast.runs.errors import UserError
+
+COLUMNS = ("name", "latitude", "longitude")
+INTERPOLATION = "bilinear in u and v from the four grid points around each place; speed and direction from these"
+NEAR = 1e-6
+"""Degrees by which a place may lie beyond the edge of a grid, because of rounding."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Places on the globe.
+
+    Attributes:
+        name: (place,).
+        latitude: degrees north, (place,).
+        longitude: degrees east as the file has them, (place,).
+    """
+
+    name: tuple[str, ...]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+
+
+def read_places(path: Path) -> Places:
+    """Read places from a CSV file with the columns name, latitude and longitude (degrees). Other columns are ignored.
+
+    Raises:
+        UserError: if the file cannot be read, lacks a column or a value, has no place or one name twice, or if a place is not on the globe.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+    except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors too
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UserError(f"--at {path}: cannot be read as CSV ({reason})") from None
+    table.columns = [str(name).strip().lower() for name in table.columns]
+    for column in COLUMNS:
+        if (count := int((table.columns == column).sum())) != 1:
+            number = f"{count} columns" if count else "no column"
+            raise UserError(f"--at {path}: has {number} '{column}'; expected {', '.join(COLUMNS)}")
+    if table.empty:
+        raise UserError(f"--at {path}: has no place")
+    names = table["name"].str.strip()
+    latitude, longitude = (pd.to_numeric(table[name].str.strip(), errors="coerce").to_numpy(np.float64) for name in COLUMNS[1:])
+    on_globe = (np.abs(latitude) <= 90) & (longitude >= -180) & (longitude <= 360)
+    for wrong, reason in (
+        (names == "", "has no name"),
+        (~on_globe, "expected a latitude from -90 to 90 and a longitude from -180 to 360"),
+        (names.duplicated(), "occurs twice"),
+    ):
+        if np.any(wrong):
+            row = int(np.argmax(wrong))
+            raise UserError(f"--at {path}: place {row + 1}, '{names[row]}' {table['latitude'][row]},{table['longitude'][row]}: {reason}")
+    return Places(tuple(names), latitude, longitude)
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Bilinear interpolation from a grid to places.
+
+    Attributes:
+        rows: index of the row north and south of each place, (2, place).
+        columns: index of the column west and east of each place, (2, place).
+        weights: weights of these rows and columns, (2, place) each. An index with weight 0 repeats the other, so that a missing value of
+            weight 0 does not count.
+    """
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    weights: tuple[NDArray[np.float64], NDArray[np.float64]]
+
+    def __call__(self, fields: Field) -> Field:
+        """Return fields (..., latitude, longitude) at the places, (..., place); NaN next to a missing value."""
+        of_rows, of_columns = self.weights
+        total = np.zeros((*fields.shape[:-2], self.rows.shape[1]))
+        for row, row_weight in zip(self.rows, of_rows, strict=True):
+            for column, column_weight in zip(self.columns, of_columns, strict=True):
+                total += fields[..., row, column] * (row_weight * column_weight)
+        return total.astype(np.float32)
+
+
+def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64], places: Places, name: str) -> Interpolation:
+    """Return the interpolation from a grid to places.
+
+    On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole that is no more than a
+    row away, the wind is that of this row.
+
+    Args:
+        latitude: of the grid, (latitude,), falling.
+        longitude: of the grid, (longitude,), rising.
+        places: the places.
+        name: name of the forecasts, for the message.
+
+    Raises:
+        UserError: if a place lies outside the grid.
+    """
+    outside = np.zeros(len(places.name), dtype=bool)
+    eastward = (places.longitude - longitude[0] + NEAR) % 360 - NEAR
+    offsets = longitude - longitude[0]
+    if circles_the_globe(longitude):
+        offsets = np.append(offsets, 360.0)
+    else:
+        outside |= eastward > offsets[-1] + NEAR
+    step = np.abs(np.diff(latitude)).max() if latitude.size > 1 else 0.0
+    reaches = [circles_the_globe(longitude) and 90 - abs(end) <= 1.01 * step for end in latitude[[0, -1]]]
+    outside |= (places.latitude > latitude[0] + NEAR) & (not reaches[0])
+    outside |= (places.latitude < latitude[-1] - NEAR) & (not reaches[1])
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise UserError(
+            f"--at: {places.name[first]} ({places.latitude[first]:g},{places.longitude[first]:g}) lies outside {name}, which covers "
+            f"latitudes {latitude[-1]:g} to {latitude[0]:g} and longitudes {longitude[0]:g} to {longitude[-1]:g}"
+        )
+    rows, of_rows = _neighbours(-latitude, -places.latitude)
+    columns, of_columns = _neighbours(offsets, eastward)
+    return Interpolation(rows, columns % longitude.size, (of_rows, of_columns))
+
+
+def _neighbours(axis: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the indices of the two points of a rising axis around each value, (2, value), and their weights. Beyond an end, the end."""
+    if axis.size == 1:
+        return np.zeros((2, values.size), dtype=np.intp), np.stack([np.ones(values.size), np.zeros(values.size)])
+    right = np.clip(np.searchsorted(axis, values), 1, axis.size - 1)
+    share = np.clip((values - axis[right - 1]) / (axis[right] - axis[right - 1]), 0, 1)
+    left = np.where(share == 1, right, right - 1)
+    return np.stack([left, np.where(share == 0, left, right)]), np.stack([1 - share, share])

@@ -1,0 +1,207 @@
+"""``wsdcast products``: probabilities, quantiles, mean, spread and direction of a forecast, on the grid or at places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.output import climate, tables
+from wsdcast.output.blocks import attributes_of, blocks_of, coordinates_of
+from wsdcast.output.convert import facts_of, origin_of, space_of
+from wsdcast.output.ensemble import CALM, Choice, Field
+from wsdcast.output.fields import Box, Fields, open_fields
+from wsdcast.output.places import INTERPOLATION, Interpolation, Places, interpolation, read_places
+from wsdcast.output.plumes import plume_paths, write_plumes
+from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
+from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.progress import track
+from wsdcast.verification.statistics import THRESHOLDS
+from wsdcast.verification.truth import Truth
+
+CLIMATE_QUANTILES = (0.95, 0.99)
+OUT = {"netcdf": "products.nc", "zarr": "products.zarr"}
+OUT_AT = "products.csv"
+
+
+def products(
+    forecast: str | Path,
+    out: str | Path | None = None,
+    *,
+    to: Literal["netcdf", "zarr"] | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    quantiles: Sequence[float] = QUANTILES,
+    window_hours: float | None = None,
+    climatology: str | Path | None = None,
+    climate_quantiles: Sequence[float] | None = None,
+    at: str | Path | None = None,
+    region: Box | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Compute what a forecast of any origin says: probabilities, quantiles, mean, spread and the most likely direction.
+
+    Members without values, such as those that were stopped, are left out and counted.
+
+    Args:
+        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads.
+        out: file or store to write; default ``products.nc``, ``products.zarr`` or, with ``at``, ``products.csv``. The suffix of a table of
+            places, .csv or .parquet, gives its format.
+        to: format of fields; default ``netcdf``.
+        thresholds: wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
+        quantiles: of u, v and speed over the members.
+        window_hours: length of a window. The probability that the maximum over it exceeds the thresholds is computed too.
+        climatology: an ``analysis.zarr``, or analyses that ``wsdcast prepare`` reads. Their quantiles at each point are thresholds too:
+            those of the training split, or of all times before the first initial time.
+        climate_quantiles: these quantiles; default 0.95 and 0.99.
+        at: CSV file of places (name, latitude, longitude). A table and plumes of them are written and no fields.
+        region: west, south, east and north bound, degrees; default: all points.
+        overwrite: replace what is there.
+
+    Raises:
+        UserError: if the forecast, the climatology or the places cannot be read, the options do not go together, or ``out`` is there
+            already.
+    """
+    if at is not None and (to or region):
+        raise UserError(f"--{'to' if to else 'region'} does not go with --at, which writes a table of places")
+    if climate_quantiles is not None and climatology is None:
+        raise UserError("--climate-quantiles needs a --climatology")
+    window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
+    choice = Choice(_in_order("thresholds", thresholds, 0, np.inf), _in_order("quantiles", quantiles, 0, 1), window)
+    if climatology is not None:
+        choice = replace(choice, climate_quantiles=_in_order("climate-quantiles", climate_quantiles or CLIMATE_QUANTILES, 0, 1))
+    places = None if at is None else read_places(Path(at))
+    fields = open_fields(str(forecast), region)
+    if window is not None and window > fields.leads[-1]:
+        raise UserError(f"--window {window_hours:g}h: the forecast ends after {fields.leads[-1] / np.timedelta64(1, 'h'):g} h")
+    fields.require_memory()
+    summary = Summary("products", facts=facts_of(fields))
+    source = None if climatology is None else str(climatology)
+    if places is None:
+        _on_grid(fields, choice, source, Path(out or OUT[to or "netcdf"]), to or "netcdf", overwrite, summary)
+    else:
+        _at_places(fields, choice, source, Path(out or OUT_AT), places, overwrite, summary)
+    summary.facts["thresholds"] = f"{', '.join(f'{threshold:g}' for threshold in choice.thresholds)} m/s"
+    if tuple(choice.thresholds) == THRESHOLDS:
+        summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
+    summary.facts["direction"] = f"the sector of eight with most members; calm below {CALM} m/s"
+    return summary
+
+
+def _in_order(option: str, values: Sequence[float], low: float, high: float) -> tuple[float, ...]:
+    """Return the values of an option in increasing order, each once.
+
+    Raises:
+        UserError: if there is none, or one is not a number between ``low`` and ``high``.
+    """
+    try:
+        numbers = tuple(sorted({float(value) for value in values}))
+    except ValueError as error:
+        raise UserError(f"--{option}: {error}") from None
+    if not numbers or not all(low <= number <= high and np.isfinite(number) for number in numbers):
+        bounds = f"from {low:g} to {high:g}" if np.isfinite(high) else f"of {low:g} or more, in m/s"
+        raise UserError(f"--{option} {','.join(map(str, values))}: expected numbers {bounds}, such as 0.1,0.9")
+    return numbers
+
+
+def _on_grid(
+    fields: Fields, choice: Choice, climatology: str | None, out: Path, to: Literal["netcdf", "zarr"], overwrite: bool, summary: Summary
+) -> None:
+    paths = targets(out, to, fields.times, overwrite)
+    constants = {}
+    if climatology is not None:
+        shares = choice.climate_quantiles
+        choice = _with_climate(choice, climatology, fields, summary, lambda states: climate.on_grid(states, shares, fields))
+        attributes = attributes_of("climate_threshold", choice) | {"comment": summary.facts["climatology"]}
+        dimensions = ("climate_quantile", "latitude", "longitude")
+        constants["climate_threshold"] = xr.DataArray(choice.climate, dims=dimensions, attrs=attributes)
+    counts: list[Field] = []
+
+    def blocks(row: int) -> Blocks:
+        for first, block in blocks_of(partial(fields.read, row), fields.leads, choice, ("latitude", "longitude")):
+            counts.append(block["members"].values)
+            yield first, _described(block, choice)
+
+    coordinates = coordinates_of(choice) | space_of(fields)
+    attributes = origin_of(fields, "products of an ensemble forecast of 10 m wind")
+    write(paths, to, Contents(fields.times, fields.leads, blocks, coordinates, constants, attributes))
+    summary.written = {str(path): "probabilities, quantiles, mean, spread and direction" for path in paths}
+    _note_left_out(fields, counts, summary)
+
+
+def _at_places(
+    fields: Fields, choice: Choice, climatology: str | None, out: Path, places: Places, overwrite: bool, summary: Summary
+) -> None:
+    tables.check(out)
+    pictures = plume_paths(out, places.name)
+    require_new([out, *pictures], overwrite)
+    to_places = interpolation(fields.latitude, fields.longitude, places, fields.name)
+    speeds = None
+    if climatology is not None:
+
+        def of_climate(states: Truth) -> Field:
+            on_its_grid = interpolation(states.grid.latitude, states.grid.longitude, places, climatology)
+            return climate.quantiles_of(states, choice.climate_quantiles, on_its_grid)
+
+        choice = _with_climate(choice, climatology, fields, summary, of_climate)
+        coordinates = {"climate_quantile": list(choice.climate_quantiles), "place": np.arange(len(places.name))}
+        speeds = xr.DataArray(choice.climate, coordinates, ("climate_quantile", "place"))
+    counts: list[Field] = []
+
+    def blocks() -> Iterator[tuple[np.datetime64, xr.Dataset]]:
+        for row in track(range(fields.times.size), "products", fields.times.size):
+            for first, block in blocks_of(_read_at(fields, row, to_places), fields.leads, choice, ("place",)):
+                counts.append(block["members"].values)
+                leads = fields.leads[first : first + block.sizes["prediction_timedelta"]]
+                coordinates = {"prediction_timedelta": leads, "place": np.arange(len(places.name))}
+                yield fields.times[row], _described(block, choice).assign_coords(coordinates_of(choice) | coordinates)
+
+    table = tables.table_of(blocks(), places, speeds)
+    with complete(out) as partial_table:
+        tables.write_table(table, partial_table)
+    write_plumes(pictures, _read_at(fields, -1, to_places), fields, places)
+    summary.written = {str(out): f"quantiles, mean, spread, probabilities and direction at {len(places.name)} places"}
+    summary.written |= {str(path): "plume" for path in pictures}
+    summary.facts["interpolation"] = INTERPOLATION
+    _note_left_out(fields, counts, summary)
+
+
+def _with_climate(choice: Choice, source: str, fields: Fields, summary: Summary, speeds: Callable[[Truth], Field]) -> Choice:
+    """Return the choice with the speeds at quantiles of a climatology, which ``speeds`` computes from its states."""
+    with TemporaryDirectory(prefix="wsdcast-") as scratch:
+        states = climate.open_climatology(source, fields.times[0], Path(scratch))
+        summary.facts["climatology"] = f"{states.past.size} states of {source}"
+        return replace(choice, climate=speeds(states))
+
+
+def _read_at(fields: Fields, row: int, to_places: Interpolation) -> Callable[[slice], Field]:
+    """Return the function that reads the members of one initial time at places, (member, lead, channel, place)."""
+    return lambda leads: to_places(fields.read(row, leads))
+
+
+def _described(block: xr.Dataset, choice: Choice) -> xr.Dataset:
+    """Return the block with CF attributes."""
+    return block.assign({name: array.assign_attrs(attributes_of(str(name), choice)) for name, array in block.data_vars.items()})
+
+
+def _note_left_out(fields: Fields, counts: list[Field], summary: Summary) -> None:
+    """Add to the summary how many members were left out.
+
+    Args:
+        fields: the forecasts.
+        counts: number of members that remain at each initial and lead time.
+        summary: gets the fact.
+    """
+    remaining, members = np.concatenate(counts), fields.wind.sizes["number"]
+    if (remaining < members).any():
+        summary.facts["left out"] = (
+            f"{int((members - remaining).sum())} of {members * remaining.size} members and lead times without values, at "
+            f"{int((remaining < members).sum())} of {remaining.size} initial and lead times"
+        )

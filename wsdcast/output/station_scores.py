@@ -1,0 +1,194 @@
+"""``wsdcast score --stations``: scores of a forecast against observations at stations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import EARTH_RADIUS
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.output.convert import facts_of
+from wsdcast.output.fields import Fields, open_fields
+from wsdcast.output.observations import Observations, read_observations
+from wsdcast.output.places import INTERPOLATION, interpolation
+from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FORECAST
+from wsdcast.runs.progress import track
+from wsdcast.verification.kernels import Ranked, bias, debiased_squared_error, fair_crps, ranked, squared_error, variance
+from wsdcast.verification.statistics import PROBABILITIES, THRESHOLDS
+
+SCORES, TABLE = "station_scores.nc", "station_scores.csv"
+LEAD = "prediction_timedelta"
+STATISTICS: dict[str, Callable[[Ranked, NDArray[np.float64]], NDArray[np.floating]]] = {
+    "crps_fair": lambda members, _: fair_crps(members),
+    "bias": bias,
+    "squared_error": squared_error,
+    "debiased_squared_error": debiased_squared_error,
+    "variance": lambda members, _: variance(members),
+}
+"""Statistics of members and observations, (pair,), by name. Each is averaged over pairs."""
+ALL = "all stations"
+
+
+def score_stations(forecast: str | Path, stations: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
+    """Score a forecast of any origin against observations, and write ``RUN/station_scores.nc`` and ``RUN/station_scores.csv``.
+
+    The wind is interpolated bilinearly to each station. An observation is used at the valid times that it has, not interpolated in time.
+
+    Args:
+        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
+        stations: table of observations (:func:`wsdcast.output.observations.read_observations`).
+        run: directory for the scores; default: the run directory, or ``runs/<name of the store>``.
+        overwrite: replace scores of another forecast or other stations.
+
+    Raises:
+        UserError: if the forecast or the table cannot be read, a station lies outside the forecast's grid, no observation is at a valid
+            time, or there are scores already.
+    """
+    path = Path(forecast)
+    if (path / FORECAST).is_dir():
+        run, forecast = run or path, path / FORECAST
+    directory = Path(run) if run is not None else Path("runs") / str(forecast).rstrip("/").split("/")[-1].removesuffix(".zarr")
+    observed = read_observations(Path(stations))
+    fields = open_fields(str(forecast))
+    fields.require_memory()
+    targets = [directory / SCORES, directory / TABLE]
+    for target in targets:
+        if target.exists() and not overwrite:
+            raise UserError(f"{target} is there already; choose another --run, or replace it with --overwrite")
+    sums = _sums(fields, observed)
+    pairs = int(sums["pairs"].sum())
+    if not pairs:
+        ends = " to ".join(str(moment.astype("datetime64[h]")) for moment in observed.times[[0, -1]])
+        raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
+    scores = scores_of(sums, observed)
+    scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}
+    with complete(targets[0]) as partial:
+        scores.to_netcdf(partial)
+    with complete(targets[1]) as partial:
+        table = scores.drop_dims(["threshold", "probability"]).to_dataframe().reset_index()
+        table.insert(2, "lead_hours", (table.pop(LEAD) / np.timedelta64(1, "h")).astype(int))
+        table[table["pairs"] > 0].to_csv(partial, index=False, float_format="%.6g")
+    summary = Summary("score stations", scores=_rows(scores))
+    summary.written = {
+        str(targets[0]): "scores by station, lead time and variable, with reliability",
+        str(targets[1]): "the same as a table",
+    }
+    summary.facts = facts_of(fields) | {
+        "stations": f"{len(observed.stations.name)}, {pairs} pairs of a forecast and an observation"
+        + (f"; {observed.missing} rows without a value are left out" if observed.missing else ""),
+        "interpolation": INTERPOLATION,
+        "representativeness": _representativeness(fields),
+    }
+    return summary
+
+
+def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
+    """Return sums over initial times, by variable, station and lead time, of the statistics of all pairs, and their number."""
+    stations, leads = len(observed.stations.name), fields.leads.size
+    names = tuple(observed.values)
+    to_stations = interpolation(fields.latitude, fields.longitude, observed.stations, fields.name)
+    total = {name: np.zeros((len(names), stations, leads)) for name in ("pairs", *STATISTICS)}
+    reliability = np.zeros((stations, leads, len(THRESHOLDS), PROBABILITIES.size, 2))
+    for row in track(range(fields.times.size), "scoring", fields.times.size):
+        for first in range(0, leads, LEADS_PER_CHUNK):
+            chunk = slice(first, min(first + LEADS_PER_CHUNK, leads))
+            wind = to_stations(fields.read(row, chunk))  # (member, lead, channel, station)
+            members = {"u": wind[:, :, 0], "v": wind[:, :, 1], "speed": np.hypot(wind[:, :, 0], wind[:, :, 1])}
+            for step in range(wind.shape[1]):
+                at = np.flatnonzero(observed.times == fields.times[row] + fields.leads[first + step])
+                if not at.size:
+                    continue
+                for number, name in enumerate(names):
+                    values = members[name][:, step]
+                    left = values[np.isfinite(values).any(axis=1)]  # without members that were stopped
+                    truth = observed.values[name][at[0]]
+                    used = np.isfinite(truth) & np.isfinite(left).all(axis=0) & (len(left) > 1)
+                    if not used.any():
+                        continue
+                    pair = ranked(left[:, used].astype(np.float64), truth[used])
+                    total["pairs"][number, used, first + step] += 1
+                    for statistic, function in STATISTICS.items():
+                        total[statistic][number, used, first + step] += function(pair, truth[used])
+                    if name == "speed":
+                        _count(reliability[:, first + step], left, truth, used)
+    dimensions = ("variable", "station", LEAD)
+    coordinates = {"variable": list(names), "station": list(observed.stations.name), LEAD: fields.leads}
+    sums = xr.Dataset({name: (dimensions, values) for name, values in total.items()}, coordinates)
+    sums["reliability"] = ((*dimensions[1:], "threshold", "probability", "of"), reliability)
+    return sums.assign_coords(threshold=list(THRESHOLDS), probability=PROBABILITIES, of=["pairs", "observed"])
+
+
+def _count(counts: NDArray[np.float64], members: NDArray[np.floating], truth: NDArray[np.float64], used: NDArray[np.bool_]) -> None:
+    """Count forecasts and observed events in bins of forecast probability, (station, threshold, probability, of)."""
+    stations = np.flatnonzero(used)
+    for number, threshold in enumerate(THRESHOLDS):
+        bins = np.rint((members[:, used] > threshold).mean(axis=0) * (PROBABILITIES.size - 1)).astype(np.intp)
+        counts[stations, number, bins, 0] += 1
+        counts[stations, number, bins, 1] += truth[used] > threshold
+
+
+def scores_of(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
+    """Return the scores by station and, as a further station :data:`ALL`, of all pairs together.
+
+    Args:
+        sums: sums over initial times.
+        observed: has the positions of the stations.
+
+    Returns:
+        ``pairs``, ``crps_fair``, ``bias``, ``rmse``, ``spread`` (m s-1) and ``spread_skill`` (variable, station, prediction_timedelta), NaN
+        without pairs; ``forecasts`` (their number) and ``observed_frequency`` (station, prediction_timedelta, threshold, probability).
+    """
+    together = sums.sum("station").expand_dims(station=[ALL])
+    sums = xr.concat([sums, together], dim="station")
+    pairs = sums["pairs"].where(sums["pairs"] > 0)
+    mean = {name: sums[name] / pairs for name in STATISTICS}
+    spread, skill = (mean[name].clip(min=0) ** 0.5 for name in ("variance", "debiased_squared_error"))
+    counts = sums["reliability"].sel(of="pairs", drop=True)
+    scores = xr.Dataset(
+        {
+            "pairs": sums["pairs"].astype(int),
+            "crps_fair": mean["crps_fair"],
+            "bias": mean["bias"],
+            "rmse": mean["squared_error"] ** 0.5,
+            "spread": spread,
+            "spread_skill": spread / skill.where(skill > 0),
+            "forecasts": counts.astype(int),
+            "observed_frequency": sums["reliability"].sel(of="observed", drop=True) / counts.where(counts > 0),
+        }
+    )
+    for name in ("crps_fair", "bias", "rmse", "spread"):
+        scores[name].attrs["units"] = "m s-1"
+    places = observed.stations
+    scores.coords["latitude"] = ("station", [*places.latitude, np.nan], {"units": "degrees_north"})
+    scores.coords["longitude"] = ("station", [*places.longitude, np.nan], {"units": "degrees_east"})
+    return scores
+
+
+def _rows(scores: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows for the terminal: one per lead time, the wind speed at all stations together."""
+    together = scores.sel(station=ALL, variable="speed")
+    rows = []
+    for lead in together[LEAD].values:
+        at = together.sel({LEAD: lead})
+        if at["pairs"] > 0:
+            names = ("crps_fair", "bias", "rmse", "spread_skill")
+            rows.append(
+                {"lead_hours": int(lead / np.timedelta64(1, "h")), "pairs": int(at["pairs"])} | {name: float(at[name]) for name in names}
+            )
+    return rows
+
+
+def _representativeness(fields: Fields) -> str:
+    """What a comparison of grid values with stations means, in words."""
+    step = np.deg2rad(abs(np.diff(fields.latitude)).mean()) * EARTH_RADIUS / 1000
+    return (
+        f"a forecast value is the mean of a cell about {step:.0f} km wide, and a station has the wind of one point. What the grid does not "
+        "resolve (hills, coasts, trees, gusts) counts as error here, and makes the spread look too small"
+    )

@@ -1,0 +1,187 @@
+"""Writes fields to NetCDF or Zarr, a few lead times of one initial time after the other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import dask.array as da
+import netCDF4
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES, VARIABLES, close_store
+from wsdcast.output.blocks import LEAD
+from wsdcast.runs.artefact import complete
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.progress import track
+
+Format = Literal["netcdf", "zarr", "grib2"]
+SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "netcdf": (".nc", ".nc4"),
+    "zarr": (".zarr",),
+    "grib2": (".grib2", ".grb2", ".grib", ".grb"),
+}
+"""Suffixes of the files of each format."""
+COMPASS = {
+    "latitude": {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north", "axis": "Y"},
+    "longitude": {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east", "axis": "X"},
+}
+"""CF attributes of the coordinates in space."""
+NETCDF_NAMES = {LEAD: "time", "number": "realization", VARIABLES[0]: "u10", VARIABLES[1]: "v10"}
+"""Names in NetCDF of dimensions and variables that have other names in our stores. CF wants names that begin with a letter."""
+REALIZATION = {"standard_name": "realization", "long_name": "ensemble member", "units": "1", "axis": "E"}
+
+Blocks = Iterator[tuple[int, xr.Dataset]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Fields to be written.
+
+    Attributes:
+        times: initial times, (time,).
+        leads: lead times, (lead,).
+        blocks: from the index of an initial time to its blocks. Each is the index of its first lead time, a multiple of
+            :data:`LEADS_PER_CHUNK`, and a data set (prediction_timedelta, level, latitude, longitude) whose variables have attributes. All
+            have the same variables, as float32.
+        coordinates: coordinates of all dimensions but initial and lead time.
+        constants: variables without these two dimensions.
+        attributes: attributes of the whole.
+    """
+
+    times: NDArray[np.datetime64]
+    leads: NDArray[np.timedelta64]
+    blocks: Callable[[int], Blocks]
+    coordinates: dict[str, Any]
+    constants: dict[str, xr.DataArray]
+    attributes: dict[str, Any]
+
+
+def targets(path: Path, to: Format, times: NDArray[np.datetime64], overwrite: bool) -> list[Path]:
+    """Return the paths that are written: of NetCDF one for each initial time, with that time in its name if there are several.
+
+    Raises:
+        UserError: if the suffix is not one of the format, or if a path exists and ``overwrite`` is False.
+    """
+    if path.suffix.lower() not in SUFFIXES[to]:
+        raise UserError(f"--out {path}: {to} needs a name that ends in {' or '.join(SUFFIXES[to])}")
+    paths = [path]
+    if to == "netcdf" and times.size > 1:
+        unit = "h" if (times == times.astype("datetime64[h]")).all() else "m"
+        labels = [str(time).replace(":", "") for time in times.astype(f"datetime64[{unit}]")]
+        paths = [path.with_name(f"{path.stem}-{label}{path.suffix}") for label in labels]
+    require_new(paths, overwrite)
+    return paths
+
+
+def require_new(paths: list[Path], overwrite: bool) -> None:
+    """Check that nothing is replaced that should not be.
+
+    Raises:
+        UserError: if a path exists and ``overwrite`` is False, or if it is another kind of thing than what is written.
+    """
+    for path in paths:
+        if path.is_dir() and path.suffix != ".zarr":
+            raise UserError(f"--out {path}: is a directory")
+        if path.exists() and not overwrite:
+            raise UserError(f"--out {path}: is there already; choose another name, or replace it with --overwrite")
+
+
+def write(paths: list[Path], to: Format, contents: Contents) -> None:
+    """Write the fields to the :func:`targets` of the format."""
+    rows = track(range(contents.times.size), "writing", contents.times.size)
+    if to == "zarr":
+        with complete(paths[0]) as partial:
+            _write_zarr(partial, contents, rows)
+        return
+    for row in rows:
+        with complete(paths[row]) as partial:
+            try:
+                _write_netcdf(partial, contents, row)
+            except RuntimeError as error:  # the NetCDF library raises this for any failure of the disk
+                raise OSError(f"{paths[row]}: cannot be written ({error})") from None
+
+
+def _write_netcdf(path: Path, contents: Contents, row: int) -> None:
+    """Write one initial time by valid time. No variable has the attribute ``coordinates``, about which CDO warns; the whole file has it."""
+    start = np.datetime_as_string(contents.times[row], "s").replace("T", " ")
+    since = {"units": f"hours since {start}", "calendar": "standard"}
+    period = {"standard_name": "forecast_period", "long_name": "time since the initial time", "units": "hours"}
+    reference = {"standard_name": "forecast_reference_time", "long_name": "initial time", **since}
+    for first, block in contents.blocks(row):
+        chunk = slice(first, first + block.sizes[LEAD])
+        hours = (contents.leads[chunk] / np.timedelta64(1, "h")).astype(np.int32)
+        block = block.rename({name: new for name, new in NETCDF_NAMES.items() if name in block.variables or name in block.dims})
+        if first:
+            with netCDF4.Dataset(path, "a") as file:
+                for name, values in {"time": hours, "forecast_period": hours, **block.data_vars}.items():
+                    file[str(name)][chunk] = np.asarray(values)
+            continue
+        axes = {NETCDF_NAMES.get(name, name): (NETCDF_NAMES.get(name, name), *rest) for name, (_, *rest) in contents.coordinates.items()}
+        dataset = block.assign(contents.constants).assign_coords(
+            axes
+            | {
+                "time": ("time", hours, {"standard_name": "time", "long_name": "valid time", "axis": "T", **since}),
+                "forecast_period": ("time", hours, period),
+                "forecast_reference_time": ((), np.int32(0), reference),
+            }
+        )
+        dataset.attrs = {"Conventions": "CF-1.11", **contents.attributes}
+        encoding: dict[str, Any] = {str(name): {"_FillValue": None} for name in dataset.coords}
+        for name, array in dataset.data_vars.items():
+            pieces = tuple(size if dimension in COMPASS else 1 for dimension, size in array.sizes.items())
+            encoding[str(name)] = {"zlib": True, "complevel": 1, "shuffle": True, "chunksizes": pieces}
+            array.encoding["coordinates"] = None
+        dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", unlimited_dims=["time"], encoding=encoding)
+
+
+def _write_zarr(path: Path, contents: Contents, rows: Iterator[int]) -> None:
+    """Write all initial times to one store in the layout of our own forecasts."""
+    group = None
+    for row in rows:
+        blocks = contents.blocks(row)
+        if group is None:
+            first_block = next(blocks)
+            _create_zarr(path, contents, first_block[1])
+            blocks = itertools.chain([first_block], blocks)
+            group = zarr.open_group(path, mode="r+", use_consolidated=False)
+        for first, block in blocks:
+            chunk = slice(first, first + block.sizes[LEAD])
+            for name, array in block.data_vars.items():
+                target: Any = group[str(name)]
+                if "number" in array.dims:
+                    target[row, :, chunk] = array.transpose("number", LEAD, ...).values
+                else:
+                    target[row, chunk] = array.values
+    close_store(path, contents.attributes)
+
+
+def _create_zarr(path: Path, contents: Contents, block: xr.Dataset) -> None:
+    """Create a store whose arrays are as those of ``block``, but for all initial and lead times, and empty."""
+    sizes = {"time": contents.times.size, **block.sizes, LEAD: contents.leads.size}
+    variables, encoding = dict(contents.constants), dict[str, Any]()
+    for name, array in block.data_vars.items():
+        front = ("time", "number", LEAD) if "number" in array.dims else ("time", LEAD)
+        dimensions = (*front, *(dimension for dimension in array.dims if dimension not in front))
+        pieces = {**sizes, "time": 1, LEAD: min(LEADS_PER_CHUNK, sizes[LEAD])}
+        chunks = tuple(pieces[dimension] for dimension in dimensions)
+        shape = tuple(sizes[dimension] for dimension in dimensions)
+        empty = da.full(shape, np.nan, dtype=np.float32, chunks=chunks)
+        variables[str(name)] = xr.DataArray(empty, dims=dimensions, attrs=array.attrs)
+        encoding[str(name)] = {"chunks": chunks, "fill_value": float("nan")}
+    axes = {
+        "time": ("time", contents.times, TIME_ATTRIBUTES["time"]),
+        LEAD: (LEAD, contents.leads, TIME_ATTRIBUTES[LEAD]),
+    } | contents.coordinates
+    first = contents.times[0].astype("datetime64[D]")
+    encoding["time"] = {"units": f"hours since {first}", "calendar": "proleptic_gregorian", "dtype": "int64"}
+    if (contents.times != contents.times.astype("datetime64[h]")).any():
+        encoding["time"]["units"] = f"minutes since {first}"
+    xr.Dataset(variables, axes).to_zarr(path, zarr_format=3, consolidated=False, compute=False, encoding=encoding)
