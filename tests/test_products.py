@@ -18,7 +18,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.output import climate, fields, plumes, tables
-from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, remaining
+from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of, remaining
 from wsdcast.output.places import Places, interpolation
 from wsdcast.output.plumes import plume_paths
 from wsdcast.runs.errors import UserError
@@ -179,6 +179,13 @@ def test_direction_is_the_one_from_which_the_wind_comes(u, v, direction):
     assert share == 0.75
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_quantiles_are_those_of_numpy(count):
+    members = np.random.default_rng(count).normal(size=(count, 3, 4)).astype(np.float32)
+    shares = (0.0, 0.1, 1 / 3, 0.5, 0.99, 1.0)
+    np.testing.assert_allclose(quantiles_of(members, shares), np.quantile(members, shares, axis=0), rtol=1e-6, atol=1e-7)
+
+
 def test_calm_members_have_no_direction_but_count():
     wind = np.array([[0.0, 0.29], [0.1, 0.1], [0, 0], [5.0, 0]])
     assert most_likely_direction(wind) == (270, 0.25)
@@ -213,6 +220,8 @@ def test_few_lead_times_are_in_memory(forecast, tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.runs.resources.free_memory", lambda: 10)
     with pytest.raises(UserError, match="8 lead times of all members needs 184 kB of memory"):
         wsdcast.products(forecast, tmp_path / "other.nc")
+    with pytest.raises(UserError, match="needs 196 kB of memory"):  # speeds at four more lead times
+        wsdcast.products(forecast, tmp_path / "other.nc", window_hours=24)
 
 
 # Thresholds of a climatology.
