@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,48 @@ def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_
     expected = np.quantile(np.hypot(*values[:, :20]), [0.95], axis=0)[:, 3:6, :3]
     with xr.open_dataset(tmp_path / "p-2020-02-01T00.nc", decode_timedelta=False) as products:
         np.testing.assert_allclose(products["climate_threshold"], expected, rtol=1e-6)
+
+
+def test_the_page_names_every_variable_and_its_units(prepared, tmp_path):
+    page = (Path(__file__).parents[1] / "docs/products.md").read_text()
+    named = {}
+    for names, dimension, units in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\w*) \| ([^|]+) \|", page, re.MULTILINE):
+        named |= dict.fromkeys(re.findall(r"\w+", names), (dimension, units.strip()))
+    store = str(prepared / "run/analysis.zarr")
+    wsdcast.products(str(prepared / "f.zarr"), tmp_path / "p.zarr", to="zarr", climatology=store, window_hours=12)
+    with xr.open_zarr(tmp_path / "p.zarr", chunks=None) as products:
+        usual = {"time", "prediction_timedelta", "latitude", "longitude"}
+        assert named == {name: ("".join({*array.dims} - usual), array.attrs["units"]) for name, array in products.data_vars.items()}
+    columns = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| [^|]+ \|$", page, re.MULTILINE)))
+    assert columns == list(tables.COLUMNS)
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made().to_zarr("runs/planet/forecast.zarr", zarr_format=2)
+    page = (Path(__file__).parents[1] / "docs/products.md").read_text()
+    Path("places.csv").write_text(re.findall(r"```\n(name,.*?)```", page, re.DOTALL)[0])
+    lines = re.findall(r"^wsdcast (.*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        result = CliRunner().invoke(app, line.split())
+        assert (result.exit_code, result.stderr) == (0, ""), line
+    times = ("2020-02-01T00", "2020-02-02T00")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(f"strong-wind-{time}.nc" for time in times),
+        "forecast.grib2",
+        "places-forecast-Berlin.png",
+        "places-forecast-Nome.png",
+        "places-forecast.csv",
+        "places.csv",
+        "runs",
+    }
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    table = pd.read_csv("places-forecast.csv")
+    table[table.initial_time == table.initial_time[0]].to_csv("places-forecast.csv")
+    exec(code.replace("chosen.pivot", "pivoted = chosen.pivot"), found := {"pandas": pd})
+    assert found["pivoted"].columns.tolist() == list(QUANTILES)
+    assert len(found["pivoted"]) == 2 * LEADS.size
 
 
 # Places.

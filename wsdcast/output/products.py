@@ -24,7 +24,7 @@ from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
-from wsdcast.verification.statistics import THRESHOLDS
+from wsdcast.verification.thresholds import THRESHOLDS
 from wsdcast.verification.truth import Truth
 
 CLIMATE_QUANTILES = (0.95, 0.99)
