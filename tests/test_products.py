@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.output import climate, fields, plumes, tables
-from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, remaining
+from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of, remaining
 from wsdcast.output.places import Places, interpolation
 from wsdcast.output.plumes import plume_paths
 from wsdcast.runs.errors import UserError
@@ -179,6 +180,13 @@ def test_direction_is_the_one_from_which_the_wind_comes(u, v, direction):
     assert share == 0.75
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_quantiles_are_those_of_numpy(count):
+    members = np.random.default_rng(count).normal(size=(count, 3, 4)).astype(np.float32)
+    shares = (0.0, 0.1, 1 / 3, 0.5, 0.99, 1.0)
+    np.testing.assert_allclose(quantiles_of(members, shares), np.quantile(members, shares, axis=0), rtol=1e-6, atol=1e-7)
+
+
 def test_calm_members_have_no_direction_but_count():
     wind = np.array([[0.0, 0.29], [0.1, 0.1], [0, 0], [5.0, 0]])
     assert most_likely_direction(wind) == (270, 0.25)
@@ -213,6 +221,8 @@ def test_few_lead_times_are_in_memory(forecast, tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.runs.resources.free_memory", lambda: 10)
     with pytest.raises(UserError, match="8 lead times of all members needs 184 kB of memory"):
         wsdcast.products(forecast, tmp_path / "other.nc")
+    with pytest.raises(UserError, match="needs 196 kB of memory"):  # speeds at four more lead times
+        wsdcast.products(forecast, tmp_path / "other.nc", window_hours=24)
 
 
 # Thresholds of a climatology.
@@ -264,6 +274,48 @@ def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_
     expected = np.quantile(np.hypot(*values[:, :20]), [0.95], axis=0)[:, 3:6, :3]
     with xr.open_dataset(tmp_path / "p-2020-02-01T00.nc", decode_timedelta=False) as products:
         np.testing.assert_allclose(products["climate_threshold"], expected, rtol=1e-6)
+
+
+def test_the_page_names_every_variable_and_its_units(prepared, tmp_path):
+    page = (Path(__file__).parents[1] / "docs/products.md").read_text()
+    named = {}
+    for names, dimension, units in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\w*) \| ([^|]+) \|", page, re.MULTILINE):
+        named |= dict.fromkeys(re.findall(r"\w+", names), (dimension, units.strip()))
+    store = str(prepared / "run/analysis.zarr")
+    wsdcast.products(str(prepared / "f.zarr"), tmp_path / "p.zarr", to="zarr", climatology=store, window_hours=12)
+    with xr.open_zarr(tmp_path / "p.zarr", chunks=None) as products:
+        usual = {"time", "prediction_timedelta", "latitude", "longitude"}
+        assert named == {name: ("".join({*array.dims} - usual), array.attrs["units"]) for name, array in products.data_vars.items()}
+    columns = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| [^|]+ \|$", page, re.MULTILINE)))
+    assert columns == list(tables.COLUMNS)
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made().to_zarr("runs/planet/forecast.zarr", zarr_format=2)
+    page = (Path(__file__).parents[1] / "docs/products.md").read_text()
+    Path("places.csv").write_text(re.findall(r"```\n(name,.*?)```", page, re.DOTALL)[0])
+    lines = re.findall(r"^wsdcast (.*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        result = CliRunner().invoke(app, line.split())
+        assert (result.exit_code, result.stderr) == (0, ""), line
+    times = ("2020-02-01T00", "2020-02-02T00")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(f"strong-wind-{time}.nc" for time in times),
+        "forecast.grib2",
+        "places-forecast-Berlin.png",
+        "places-forecast-Nome.png",
+        "places-forecast.csv",
+        "places.csv",
+        "runs",
+    }
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    table = pd.read_csv("places-forecast.csv")
+    table[table.initial_time == table.initial_time[0]].to_csv("places-forecast.csv")
+    exec(code.replace("chosen.pivot", "pivoted = chosen.pivot"), found := {"pandas": pd})
+    assert found["pivoted"].columns.tolist() == list(QUANTILES)
+    assert len(found["pivoted"]) == 2 * LEADS.size
 
 
 # Places.

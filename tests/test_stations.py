@@ -14,7 +14,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.output.observations import read_observations
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.statistics import THRESHOLDS
+from wsdcast.verification.thresholds import THRESHOLDS
 
 STATIONS = {"inland": (47.3, 8.4), "date line": (12.0, 181.0), "pole": (89.9, 33.0)}
 

@@ -76,10 +76,23 @@ def products_of(wind: Field, choice: Choice) -> dict[str, Field]:
     for name, members in zip(COMPONENTS, (wind[:, 0], wind[:, 1], speed), strict=True):
         products[f"{name}_mean"] = members.mean(axis=0, dtype=np.float64)
         products[f"{name}_spread"] = members.std(axis=0, ddof=1, dtype=np.float64) if count > 1 else np.full(members.shape[1:], np.nan)
-        products[f"{name}_quantile"] = np.quantile(members, choice.quantiles, axis=0)
+        products[f"{name}_quantile"] = quantiles_of(members, choice.quantiles)
     products |= exceeding(speed, choice, "speed")
     products["direction"], products["direction_share"] = most_likely_direction(wind)
     return {name: values.astype(np.float32) for name, values in products.items()}
+
+
+def quantiles_of(members: Field, quantiles: tuple[float, ...]) -> Field:
+    """Return quantiles over members (member, *space), (quantile, *space), linear between neighbours as those of :func:`numpy.quantile`.
+
+    Sorting is ten times as fast as numpy's function, which looks for missing values first. Here a point misses all members or none.
+    """
+    in_order = np.sort(members, axis=0)
+    positions = np.array(quantiles) * (len(members) - 1)
+    lower = np.floor(positions).astype(np.intp)
+    upper = np.minimum(lower + 1, len(members) - 1)
+    share = (positions - lower).reshape(-1, *[1] * (members.ndim - 1))
+    return in_order[lower] * (1 - share) + in_order[upper] * share
 
 
 def exceeding(speed: Field, choice: Choice, name: str) -> dict[str, Field]:
@@ -115,8 +128,10 @@ def most_likely_direction(wind: Field) -> tuple[Field, Field]:
     """
     u, v = wind[:, 0], wind[:, 1]
     width = 360 / SECTORS
-    sector = np.floor(((np.rad2deg(np.arctan2(-u, -v)) + width / 2) % 360) / width)
-    sector[~(np.hypot(u, v) >= CALM)] = -1
+    has_direction = np.hypot(u, v) >= CALM
+    angle = np.rad2deg(np.arctan2(np.where(has_direction, -u, 0), np.where(has_direction, -v, 0)))
+    sector = np.floor((angle + width / 2) / width).astype(np.int8) % SECTORS
+    sector[~has_direction] = -1
     counts = np.stack([(sector == number).sum(axis=0) for number in range(SECTORS)])
     direction = np.where(counts.max(axis=0) > 0, width * counts.argmax(axis=0), np.nan)
     return direction, np.where(np.isnan(u[0]), np.nan, counts.max(axis=0) / wind.shape[0])

@@ -77,15 +77,17 @@ class Fields:
         """
         return read_members(self.wind, self.name, row, leads)
 
-    def require_memory(self) -> None:
-        """Check that memory can hold the lead times that are read together.
+    def require_memory(self, window: np.timedelta64 | None = None) -> None:
+        """Check that memory can hold the lead times that are read together, and the speeds of a window.
 
         Raises:
             UserError: if it cannot.
         """
-        points = self.latitude.size * self.longitude.size
-        block = 8 * self.wind.sizes["number"] * min(LEADS_PER_CHUNK, self.leads.size) * points
-        require_memory(COPIES * block, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
+        field = 4 * self.wind.sizes["number"] * self.latitude.size * self.longitude.size
+        ends = np.arange(1, self.leads.size + 1)
+        in_window = 0 if window is None else int((ends - np.searchsorted(self.leads, self.leads - window, side="right")).max())
+        needed = (2 * COPIES * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * field
+        require_memory(needed, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
 
 
 def open_fields(address: str, region: Box | None = None) -> Fields:

@@ -24,7 +24,7 @@ from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
-from wsdcast.verification.statistics import THRESHOLDS
+from wsdcast.verification.thresholds import THRESHOLDS
 from wsdcast.verification.truth import Truth
 
 CLIMATE_QUANTILES = (0.95, 0.99)
@@ -81,7 +81,7 @@ def products(
     fields = open_fields(str(forecast), region)
     if window is not None and window > fields.leads[-1]:
         raise UserError(f"--window {window_hours:g}h: the forecast ends after {fields.leads[-1] / np.timedelta64(1, 'h'):g} h")
-    fields.require_memory()
+    fields.require_memory(window)
     summary = Summary("products", facts=facts_of(fields))
     source = None if climatology is None else str(climatology)
     if places is None:

@@ -45,6 +45,7 @@ from wsdcast.verification.kernels import (
 )
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.spectra import compared
+from wsdcast.verification.thresholds import THRESHOLDS
 
 Field = NDArray[np.floating]
 
@@ -52,8 +53,6 @@ GLOBE = "globe"
 BOTH, VECTOR = "both", "vector"
 """Names of two further variables: the mean of the statistics of u and v, and the wind vector, whose squares are sums over u and v."""
 
-THRESHOLDS = (10.8, 17.2, 24.5)
-"""Wind speeds in m/s at which Beaufort 6, 8 and 10 begin."""
 PROBABILITIES = np.linspace(0, 1, 11)
 """Centres of the bins of forecast probability."""
 LAGS = (1, 4)
