@@ -121,7 +121,7 @@ def test_initial_states_are_regridded_as_prepare_does(trained, tmp_path):
     wind.to_netcdf(tmp_path / "wind.nc")
     file = read_model(trained / "tiny.wsd")
     recipe = file.recipe.changed(rollout__start="2001-05-01T12")
-    states = initial_states(file.record, recipe, str(tmp_path / "wind.nc"), tmp_path)
+    states, _ = initial_states(file.record, recipe, str(tmp_path / "wind.nc"), tmp_path)
     np.testing.assert_array_equal(states.times, times[1:3])
     for channel, name in enumerate(("u10", "v10")):
         expected = regrid(wind[name].values[1:3], Grid(latitude, longitude), file.record.grid, "conservative")

@@ -10,7 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.opening import Address
+from wsdcast.data.sources.blocks import label
+from wsdcast.data.sources.open_data import fetch, newest
+from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
@@ -24,28 +26,42 @@ from wsdcast.weather.recipe import Recipe
 LATEST = "latest"
 
 
-def initial_states(model: Analysis, recipe: Recipe, source: Address, scratch: Path) -> Analysis:
+def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) -> tuple[Analysis, dict[str, str]]:
     """Read the states at the initial times and 6 h before them, as ``wsdcast prepare`` would.
 
     Args:
         model: grid, normalisation, splits and static fields of the model.
         recipe: ``data.method`` is how the wind is regridded, and ``rollout.start`` has the initial times; None is the latest.
-        source: any source that ``wsdcast prepare`` reads. Only the states that are needed are read.
+        source: any source that ``wsdcast prepare`` reads. Only the states that are needed are fetched and read.
         scratch: directory where zipped files are unpacked.
 
     Returns:
-        ``model`` with these states, in order of time.
+        ``model`` with these states, in order of time, and facts about the source.
 
     Raises:
         UserError: if the source cannot be read, or lacks an initial time or the state 6 h before it.
     """
-    record = open_record(source, scratch)
+    files, facts = _fetched(source, recipe.rollout.start) if source in SYSTEMS else (source, {"initial states": source})
+    record = open_record(files, scratch)
     if record.problems:
         raise UserError(f"{source}: {'; '.join(record.problems)}")
-    begins = initial_times(record.times, recipe.rollout.start, str(source))
+    begins = initial_times(record.times, recipe.rollout.start, source)
     needed = np.isin(record.times, np.concatenate([begins - STEP, begins]))
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
-    return replace(model, wind=_wind(record, model, recipe), times=record.times)
+    return replace(model, wind=_wind(record, model, recipe), times=record.times), facts
+
+
+def _fetched(system: str, start: str | None) -> tuple[list[Path], dict[str, str]]:
+    """Fetch the analyses of a system at the initial times and 6 h before them. Returns the files, and facts about them."""
+    facts = {"initial states": f"analyses of {system}"}
+    if start is None or start == LATEST:
+        cycle = newest(system)
+        begins = np.array([cycle.time])
+        later = ", ".join(map(label, cycle.skipped))
+        facts["cycle"] = f"{label(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
+    else:
+        begins = np.array(times_between(start), dtype="datetime64[ns]")
+    return fetch(system, np.unique([begins - STEP, begins])), facts | {"attribution": ATTRIBUTION[system]}
 
 
 def initial_times(available: NDArray[np.datetime64], start: str | None, source: str) -> NDArray[np.datetime64]:

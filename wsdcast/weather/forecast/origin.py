@@ -96,7 +96,7 @@ def of_model(
     resolved = overridden(without_start, values, changes)
     with tempfile.TemporaryDirectory(prefix="wsdcast-") as scratch:
         try:
-            record = initial_states(file.record, resolved, initial, Path(scratch))
+            record, about_source = initial_states(file.record, resolved, initial, Path(scratch))
         finally:
             close_all()
     start = resolved.rollout.start
@@ -108,7 +108,7 @@ def of_model(
         raise UserError(f"--run {directory} has trained networks of its own; a forecast with --model needs another directory")
     resolved = without_auto(resolved, directory)
     states = hashlib.sha256(record.times.tobytes() + record.wind[:].tobytes()).hexdigest()
-    facts = {"model": f"{file.path}, sha256 {file.digest}", "initial states": initial}
+    facts = {"model": f"{file.path}, sha256 {file.digest}"} | about_source
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
     return Origin(resolved, directory, record, assembled(resolved, record, file.load), digest_of([file.digest, states]), facts)

@@ -12,6 +12,10 @@ import xarray as xr
 import yaml
 from numpy.typing import NDArray
 
+from wsdcast.data.sources.blocks import label
+from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.open_data import fetch, newest
+from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report.interactive_maps import in_words as time_in_words
 from wsdcast.report.page import write_report
@@ -117,7 +121,8 @@ def score_forecast(
 
     Args:
         forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one; or a run directory with one.
-        truth: path, glob or URL of analyses, or the name of a public store, on the same grid or on a finer one.
+        truth: path, glob or URL of analyses, or the name of a public store, on the same grid or on a finer one. Of ``gfs`` and ``ifs`` the
+            analyses at the valid times are fetched.
         run: directory for the scores; default ``runs/<name of the store>``, or the run directory of the forecast.
         scheduler, workers: as for :func:`score`.
         overwrite: replace scores of another forecast.
@@ -135,12 +140,13 @@ def score_forecast(
             if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
                 raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
-        sources = Sources(((name, forecast),), truth, np.datetime64("1678-01-01"), scratch)
+        files = _fetched(truth, forecast, Path(scratch)) if truth in SYSTEMS else truth
+        sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch)
         fields = opened(sources)[0][name]
         _require_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
         inside = require_aligned(fields, opened(sources)[1], truth)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
-        sources = Sources(((name, forecast),), truth, fields.times.min(), scratch, domain)
+        sources = Sources(((name, forecast),), files, fields.times.min(), scratch, domain)
         scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
         if (finer := opened(sources)[1].regridded_from) is not None:
@@ -150,6 +156,24 @@ def score_forecast(
         _write(directory, scores)
         _report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return _summary(directory, scores)
+
+
+def _fetched(system: str, forecast: str, scratch: Path) -> str:
+    """Fetch the analyses at the initial and valid times of a forecast that exist already. Returns a directory that has their files.
+
+    Raises:
+        UserError: if there is none yet, or they cannot be fetched.
+    """
+    stored = open_forecast(forecast)
+    valid = np.unique(np.concatenate([stored.times, (stored.times[:, None] + stored.leads).ravel()]))
+    valid, last = valid[valid == valid.astype("datetime64[6h]")], newest(system).time
+    if not (valid[valid > stored.times[0]] <= last).any():
+        raise UserError(f"--truth {system}: its newest analysis is of {label(last)}, before the first valid time of {forecast}")
+    directory = scratch / system
+    directory.mkdir()
+    for path in fetch(system, valid[valid <= last]):
+        (directory / path.name).symlink_to(path)
+    return str(directory)
 
 
 def score_pair(first: str | Path, second: str | Path) -> Summary:

@@ -1,0 +1,94 @@
+"""A forecast from today's analysis: from local mirrors of GFS and IFS to the verification when the truth is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import TINY
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
+from wsdcast.data.store.zarr_store import SCALE, VARIABLES
+from wsdcast.runs.errors import UserError
+
+pytest.importorskip("eccodes")
+
+from grib_messages import COLUMNS, ROWS
+from open_data_mirror import publish, wind_at
+from test_open_data import mirror  # noqa: F401  (a fixture)
+
+STEP = np.timedelta64(6, "h")
+SOURCE = Grid(np.linspace(90, -90, ROWS), np.arange(COLUMNS) * 360 / COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    (directory / "tiny.yaml").write_text(TINY.replace("16x8", "6x4"))
+    wsdcast.prepare(directory / "tiny.yaml", directory / "run")
+    wsdcast.train(directory / "tiny.yaml", directory / "run")
+    wsdcast.export_model(directory / "run", directory / "tiny.wsd")
+    return directory / "tiny.wsd"
+
+
+@pytest.fixture
+def published(mirror):  # noqa: F811
+    """A mirror with all cycles from 2026-06-01T18 to 2026-06-02T18; the clock shows 2026-06-03T00:40."""
+    for system in ("gfs", "ifs"):
+        for time in np.arange("2026-06-01T18", "2026-06-03T00", STEP, dtype="datetime64[ns]"):
+            publish(mirror.root, system, time)
+    return mirror
+
+
+@pytest.mark.parametrize("system", ["gfs", "ifs"])
+def test_the_newest_cycle_is_the_initial_time(model, published, tmp_path, system):
+    result = CliRunner().invoke(
+        app, ["rollout", "--model", str(model), "--initial", system, "--run", str(tmp_path / "run"), "--json"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert "2026-06-02T18, the newest; not complete yet: 2026-06-03T00" in result.stdout.replace(":00,", ",").replace(":00;", ";")
+    with xr.open_dataset(tmp_path / "run/initial_states.nc") as states:
+        np.testing.assert_array_equal(states["time"], np.array(["2026-06-02T12", "2026-06-02T18"], "datetime64[ns]"))
+        assert states.attrs["attribution"]
+        for number, time in enumerate(states["time"].values):
+            target = wsdcast.weather.model_file.read_model(model).record.grid
+            expected = regrid(np.asarray(wind_at(time), np.float32), SOURCE, target)
+            for channel, name in enumerate(VARIABLES):
+                np.testing.assert_allclose(states[name][number], expected[channel], atol=SCALE / 2 + 1e-4)
+
+
+def test_a_given_time_and_one_that_no_mirror_has(model, published, tmp_path):
+    wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T06", run=tmp_path / "run")
+    forecast = xr.open_zarr(tmp_path / "run/forecast.zarr")
+    np.testing.assert_array_equal(forecast["time"], np.array(["2026-06-02T06"], "datetime64[ns]"))
+    with pytest.raises(UserError, match=r"gfs: the analysis of 2026-06-01T12.* cannot be fetched"):
+        wsdcast.rollout(model=model, initial="gfs", start="2026-06-01T18", run=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_second_call_needs_no_network(model, published, tmp_path):
+    settings = {"model": model, "initial": "gfs", "start": "2026-06-02T06"}
+    wsdcast.rollout(**settings, run=tmp_path / "run")
+    published.roots("http://127.0.0.1:9")
+    published.patch.setenv("WSDCAST_GFS_ROOTS", published.url)
+    published.handler.requests.clear()
+    wsdcast.rollout(**settings, run=tmp_path / "again")
+    assert not published.handler.requests
+    one, two = (xr.open_zarr(tmp_path / name / "forecast.zarr", decode_timedelta=True).load() for name in ("run", "again"))
+    xr.testing.assert_equal(one, two)
+
+
+def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path):
+    wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T06", days=1, run=tmp_path / "run")
+    summary = wsdcast.score_forecast(str(tmp_path / "run"), "gfs")
+    assert [row["lead_hours"] for row in summary.scores if np.isfinite(row["crps_fair: forecast"])] == [6, 12]
+    with xr.open_dataset(tmp_path / "run/scores.nc", decode_timedelta=True) as scores:
+        assert scores.attrs["truth"] == "gfs"
+        assert "persistence" in scores["forecast"].values
+    wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T18", run=tmp_path / "late")
+    with pytest.raises(UserError, match="before the first valid time"):
+        wsdcast.score_forecast(str(tmp_path / "late"), "gfs")
