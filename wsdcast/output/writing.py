@@ -36,7 +36,7 @@ COMPASS = {
 """CF attributes of the coordinates in space."""
 NETCDF_NAMES = {LEAD: "time", "number": "realization", VARIABLES[0]: "u10", VARIABLES[1]: "v10"}
 """Names in NetCDF of dimensions and variables that have other names in our stores. CF wants names that begin with a letter."""
-REALIZATION = {"standard_name": "realization", "long_name": "ensemble member", "units": "1", "axis": "E"}
+REALIZATION = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 
 Blocks = Iterator[tuple[int, xr.Dataset]]
 
