@@ -231,7 +231,8 @@ def test_check_of_one_step_and_of_options_that_do_nothing(here):
     assert any("a record of 1 steps is too short" in problem for problem in problems)
     result = CliRunner().invoke(app, ["prepare", "--check", "wind.nc", "--append"])
     assert result.exit_code == 2
-    assert result.stderr == "wsdcast: --check SOURCE can be used only with --recipe, -o, --run, --grid, --method, --start, --end and --skip\n"
+    options = "--recipe, -o, --run, --grid, --method, --start, --end and --skip"
+    assert result.stderr == f"wsdcast: --check SOURCE can be used only with {options}\n"
 
 
 @needs_shared
