@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event
 from time import sleep
 from typing import Any
 
@@ -465,8 +466,14 @@ def test_periods_that_cannot_be(mirror, tmp_path):
 def test_killed_while_fetching_and_repeated_it_gives_the_same_bytes(mirror, tmp_path):
     for time in TIMES:
         publish(mirror.root, "gfs", time)
-    mirror.patch.setattr(mirror.handler, "status", 503)
-    mirror.handler.failures[paths_of("gfs", TIMES[20])[1]] = 10**6
+    goes_on, answer = Event(), mirror.handler.answer
+
+    def answer_later(self: Files, body: bool) -> None:
+        if self.path.endswith(paths_of("gfs", TIMES[20])[1]):
+            goes_on.wait()
+        answer(self, body)
+
+    mirror.patch.setattr(mirror.handler, "answer", answer_later)
     how = ["--grid", "8x5", "--start", str(TIMES[0])[:13], "--end", str(TIMES[-1])[:13]]
     command = [sys.executable, "-m", "wsdcast", "prepare", "--source", "gfs", *how, "--run"]
     process = subprocess.Popen([*command, str(tmp_path / "run")])
@@ -476,7 +483,7 @@ def test_killed_while_fetching_and_repeated_it_gives_the_same_bytes(mirror, tmp_
     process.kill()
     process.wait()
     kept = len(mirror.cached())
-    mirror.handler.failures.clear()
+    goes_on.set()
     mirror.handler.requests.clear()
     subprocess.run([*command, str(tmp_path / "run")], check=True, stdout=subprocess.DEVNULL)
     assert sum(name.endswith(".idx") for name in mirror.handler.requests) <= TIMES.size - kept + 8  # unfinished ones at most
