@@ -15,8 +15,7 @@ from wsdcast.images.networks import trained
 from wsdcast.images.stages.sample import _tails
 from wsdcast.report.tails import tails_figure
 from wsdcast.runs.errors import UserError
-from wsdcast.warmstart.ablations import no_blending
-from wsdcast.warmstart.prior import InformedPrior, warmth_blending
+from wsdcast.warmstart.prior import InformedPrior, no_blending, warmth_blending
 from wsdcast.warmstart.tails import AS_THEY_ARE, EDGES, WARMTHS, Tails, tails_of
 
 

@@ -19,10 +19,9 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
-from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, Std
 from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
-from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, standard_moments, warm_start
 
 CHUNK = 1024
 """Images that are read at a time."""
