@@ -22,8 +22,8 @@ from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.page import write_report
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of, units_of
+from wsdcast.verification.metrics import BOTH, PROBABILITIES, THRESHOLDS, VECTOR
 from wsdcast.verification.regions import REGIONS
-from wsdcast.verification.statistics import BOTH, PROBABILITIES, THRESHOLDS, VECTOR
 
 LIMIT = 5_000_000
 FACTS = {"recipe": "tiny", "hash": "0123456789abcdef", "model": "warm", "data": "planet", "grid": "16x8", "starts": "2", "members": "5"}

@@ -13,7 +13,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.study.weather_page import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.statistics import metrics
+from wsdcast.verification.metrics import metrics
 from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
 
 KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
