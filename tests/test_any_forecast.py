@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.report.page import write_report
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.alignment import misalignment

@@ -15,7 +15,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.report.page import write_report
 from wsdcast.report.shown_fields import choose, read_speeds
 from wsdcast.verification.metrics import LAGS, PROBABILITIES, THRESHOLDS

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.errors import UserError
 

@@ -18,7 +18,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import StoredForecast, open_forecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast
 from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
