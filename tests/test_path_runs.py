@@ -17,7 +17,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.warmstart.paths import STRAIGHT
-from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of

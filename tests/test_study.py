@@ -24,7 +24,7 @@ from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.training.predictions import predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
-from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of, without_auto

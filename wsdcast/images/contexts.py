@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from wsdcast.images.data.tasks import ContextMaker
 from wsdcast.images.recipe import Task
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
+from wsdcast.sampling.noise import seeded_noise
 from wsdcast.training.batches import Pairs
 from wsdcast.training.loop import BatchOf
 
@@ -101,11 +103,9 @@ class FixedContexts:
 
         The noise of sample m of image n depends only on (seed, n, m).
         """
-        noise = np.empty((positions.numel(), samples, *self.shape), dtype=np.float32)
-        for of_image, index in zip(noise, self.chosen[positions.numpy()].tolist(), strict=True):
-            for sample, item in enumerate(of_image):
-                np.random.default_rng([self.seed, index, sample]).standard_normal(out=item, dtype=np.float32)
-        return torch.from_numpy(noise).to(devices.device())
+        images = self.chosen[positions.numpy()].tolist()
+        noise = seeded_noise(([self.seed, image, sample] for image, sample in product(images, range(samples))), self.shape)
+        return noise.unflatten(0, (len(images), samples)).to(devices.device())
 
 
 def fixed_contexts(
