@@ -304,7 +304,7 @@ def test_truth_is_read_where_it_is_there(truth, tmp_path):
 
 def test_leads_without_units_are_refused(tmp_path):
     store = write(forecast_dataset().assign_coords(prediction_timedelta=[6, 12, 24]), tmp_path / "model.zarr")
-    with pytest.raises(UserError, match="no differences of time"):
+    with pytest.raises(UserError, match="no units of time"):
         open_forecast(store)
 
 

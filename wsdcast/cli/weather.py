@@ -63,7 +63,9 @@ def prepare(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="With --append: split the longer record and compute its statistics again.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none, but threads")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="this process, with threads")
+    ] = None,
     scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,
@@ -175,6 +177,11 @@ def rollout(
 
     if score and keep is not None:
         raise UserError(f"--score keeps no fields: leave out --keep {keep}")
+    kept: str | list[Any] | None = keep
+    if score:
+        kept = "scores"
+    elif keep is not None and keep[:1].isdigit():
+        kept = items(keep)
     summary = rollout(
         with_overrides(recipe, override),
         run,
@@ -183,7 +190,7 @@ def rollout(
         starts=starts,
         start=start,
         days=None if lead is None else in_days(lead),
-        keep="scores" if score else keep if keep is None or not keep[:1].isdigit() else items(keep),
+        keep=kept,
         seed=seed,
         solver=solver,
         grid_in_time=grid_in_time,
@@ -214,7 +221,7 @@ def score(
         str | None,
         typer.Option(metavar="SOURCE", help="Analyses on the grid of FORECAST or finer, from any source that prepare reads."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="only this process")] = None,
     scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

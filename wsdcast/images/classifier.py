@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.images.data.store import Images
-from wsdcast.images.features import TURNS, Classifier, classifier_loss, inception, mirrored, turned
+from wsdcast.images.features import QUARTER_TURNS, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, to_device
@@ -74,7 +74,7 @@ def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summa
     """Train the classifier into the run directory unless its weights are current; return an untrained network of its shape."""
     channels = images.shape[0]
     # Labels can be any whole numbers; classes are counted from 0.
-    classes, labels = (np.arange(TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
+    classes, labels = (np.arange(QUARTER_TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
     torch.manual_seed(0)
     network = Classifier(channels, classes.size)
     if is_current(recipe, directory, CLASSIFIER, overwrite):
