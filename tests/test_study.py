@@ -30,6 +30,7 @@ from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of, without_auto
 from wsdcast.weather.samples import samples_of
 
+SHARES = {"standard": 0, "warm": 0.5, "features-only": 0.5}
 RECIPE = """
 name: tiny
 data: {grid: 16x8, days: 30}
@@ -333,7 +334,7 @@ def parts(scores: dict[tuple[str, int], tuple[float, float]], seeds: dict[int, f
 
 
 def test_differences_on_the_same_dates_are_sharper_than_scores():
-    study = combine(parts({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), share=0.5)
+    study = combine(parts({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), SHARES)
     warm = study.isel(setting=1)
     assert warm["crps_gain_6h"].item() == pytest.approx(0.05)
     np.testing.assert_allclose(warm["crps_gain_6h_interval"], [0.05, 0.05], atol=1e-9)  # the dates differ, the ratio does not
@@ -351,16 +352,16 @@ def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
         ("warm", 10): (1.001, 1.119),
         ("warm", 20): (1.0, 1.118),
     }
-    assert saturation(combine(parts(scores), 0.5)) == {"warm": 4}
+    assert saturation(combine(parts(scores), SHARES)) == {"warm": 4}
     scores["warm", 20] = (0.99, 1.118)
-    assert saturation(combine(parts(scores), 0.5)) == {"warm": 20}
+    assert saturation(combine(parts(scores), SHARES)) == {"warm": 20}
     scores["warm", 10], scores["warm", 20] = (0.97, 1.3), (1.0, 1.1)
-    assert saturation(combine(parts(scores), 0.5)) == {"warm": None}
+    assert saturation(combine(parts(scores), SHARES)) == {"warm": None}
 
 
 def test_spectra_of_seeds_are_judged_one_by_one():
     """Power that is a fifth too large in one generator and too small in another is wrong by a fifth, not right."""
-    study = combine(parts({("warm", 4): (1.0, 1.0)}, seeds={0: 0.8, 1: 1.2}), 0.5)
+    study = combine(parts({("warm", 4): (1.0, 1.0)}, seeds={0: 0.8, 1: 1.2}), SHARES)
     assert study["power_deviation_6h"].item() == pytest.approx(0.2)
     np.testing.assert_allclose(study["power_deviation_6h_by_seed"].values.ravel(), 0.2)
 
@@ -368,7 +369,7 @@ def test_spectra_of_seeds_are_judged_one_by_one():
 def test_each_setting_is_compared_with_the_best_of_the_other_prior():
     worse = parts({("standard", 4): (2.0, 1.0), ("standard", 20): (1.5, 1.0)}, solver="euler")
     others = parts({("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)})
-    study = combine([*worse, *others], 0.5).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
+    study = combine([*worse, *others], SHARES).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
     assert study["crps_gain_6h"].item() == pytest.approx(0.1)
     assert study["crps_gain_same_6h"].item() == pytest.approx(1 - 0.9 / 1.2)
     assert study["crps_gain_features_6h"].item() == pytest.approx(0.1)

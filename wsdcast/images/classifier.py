@@ -56,7 +56,10 @@ def extractors(
 
 
 def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the features (..., feature) of images (..., row, column, channel)."""
+    """Return the features (..., feature) of images (..., row, column, channel).
+
+    The network reads :data:`IMAGES_PER_BATCH` images at a time, which bounds the memory of its hidden layers.
+    """
     flat = images.reshape(-1, *images.shape[-3:])
     parts = [np.array(flat[first : first + IMAGES_PER_BATCH]) for first in range(0, len(flat), IMAGES_PER_BATCH)]
     with torch.inference_mode():
@@ -65,7 +68,11 @@ def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float
 
 
 def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatistics:
-    """Return the feature statistics of many images (image, row, column, channel), whose features are computed in batches."""
+    """Return the feature statistics of many images (image, row, column, channel).
+
+    The statistics of :data:`IMAGES_PER_BATCH` images at a time are added up. So the features of all images, 8 kB each by Inception, are
+    never in memory together.
+    """
     parts = [features_of(extract, images[first : first + IMAGES_PER_BATCH]) for first in range(0, len(images), IMAGES_PER_BATCH)]
     return sum((FeatureStatistics.of(part) for part in parts[1:]), start=FeatureStatistics.of(parts[0]))
 

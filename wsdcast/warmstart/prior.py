@@ -168,7 +168,7 @@ def standard_moments(channels: int) -> Moments:
 
 
 def fixed_moments(mean: Tensor, std: Tensor) -> Moments:
-    """Return a moments model that predicts the same moments for every context (appendix C).
+    """Return a moments model that predicts the same moments for every context (appendix C of the paper).
 
     With the mean and standard deviation of the data at each point it is the prior of PriorGrad (Lee et al. 2022).
 

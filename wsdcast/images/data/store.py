@@ -83,8 +83,8 @@ class Images:
         digits = torch.arange(labels.size)[:, None] // levels ** torch.arange(channels) % levels
         return classes, 2 * digits / (levels - 1) - 1
 
-    def cards(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Return a card for each image at these indices: an image of the same shape, all in the colour of its class; as :meth:`batch`."""
+    def class_images(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Return for each image at these indices an image of the same shape, all in the colour of its class; otherwise as :meth:`batch`."""
         classes, colours = self.classes
         chosen = sent(colours[torch.from_numpy(classes[indices.cpu().numpy()])], torch.device(device))
         return chosen[:, :, None, None].expand(-1, *self.shape).contiguous()
