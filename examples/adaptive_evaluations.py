@@ -26,7 +26,7 @@ from wsdcast.runs.artefact import read_stamp, stored_recipe
 from wsdcast.runs.names import GENERATOR
 from wsdcast.sampling.samplers import Sampler, generator_sampler
 from wsdcast.study.evaluation import evaluate
-from wsdcast.verification.statistics import metrics
+from wsdcast.verification.metrics import metrics
 from wsdcast.warmstart.evaluations import steps_for
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.priors import Trained, trained

@@ -9,6 +9,8 @@ import xarray as xr
 
 Scores = dict[tuple[str, int], tuple[float, float]]
 """CRPS, and the factor by which the power is wrong, of each prior and number of evaluations."""
+SHARES = {"standard": 0, "warm": 0.5, "features-only": 0.5}
+"""Cost of the moments network of each prior, in evaluations of the generator."""
 
 
 def made_settings(

@@ -19,8 +19,9 @@ import xarray as xr
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.report.page import write_report
+from wsdcast.verification.metrics import BOTH, PROBABILITIES, VECTOR
 from wsdcast.verification.regions import REGIONS
-from wsdcast.verification.statistics import BOTH, PROBABILITIES, THRESHOLDS, VECTOR
+from wsdcast.verification.thresholds import THRESHOLDS
 
 FACTS = {"recipe": "tiny", "hash": "0123456789abcdef", "model": "warm", "data": "planet", "grid": "16x8", "starts": "2", "members": "5"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.file_lock import FILE_LOCK
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.report.page import write_report
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.alignment import misalignment
@@ -304,7 +306,7 @@ def test_truth_is_read_where_it_is_there(truth, tmp_path):
 
 def test_leads_without_units_are_refused(tmp_path):
     store = write(forecast_dataset().assign_coords(prediction_timedelta=[6, 12, 24]), tmp_path / "model.zarr")
-    with pytest.raises(UserError, match="no differences of time"):
+    with pytest.raises(UserError, match="no units of time"):
         open_forecast(store)
 
 
@@ -327,3 +329,18 @@ def test_lead_times_between_the_six_hourly_ones_are_verified(tmp_path, hours):
     np.testing.assert_array_equal(truth.times, times)
     valid_times = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
     np.testing.assert_allclose(truth.at(valid_times), weather(valid_times), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["nc", "zarr"])
+def test_files_are_read_by_one_thread_at_a_time_and_stores_by_several(suffix, tmp_path):
+    forecast, truth = (str(tmp_path / f"{name}.{suffix}") for name in ("model", "truth"))
+    for path, dataset in ((forecast, forecast_dataset()), (truth, truth_dataset())):
+        dataset.to_netcdf(path) if suffix == "nc" else write(dataset, Path(path))
+    opened, analyses = open_forecast(forecast), open_truth(truth, tmp_path, STARTS[0])
+    for read in (lambda: opened.read(0), lambda: analyses.at(STARTS), lambda: open_forecast(forecast)):
+        with ThreadPoolExecutor(1) as thread:
+            with FILE_LOCK:
+                pending = thread.submit(read)
+                done, _ = wait([pending], timeout=0.3 if suffix == "nc" else 60)
+            assert bool(done) == (suffix == "zarr")
+            pending.result()

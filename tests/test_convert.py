@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.output.fields import open_fields
 from wsdcast.output.grib2 import BITS

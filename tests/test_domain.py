@@ -15,12 +15,12 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.report.page import write_report
 from wsdcast.report.shown_fields import choose, read_speeds
+from wsdcast.verification.metrics import LAGS, PROBABILITIES, THRESHOLDS
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.scoring import statistics_of
-from wsdcast.verification.statistics import LAGS, PROBABILITIES, THRESHOLDS
 from wsdcast.weather.stages import score
 
 LAND = (np.random.default_rng(1).random(GRID.shape) < 0.3) | (GRID.longitude < 40)

@@ -19,7 +19,8 @@ from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.solvers import euler
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import Surroundings
-from wsdcast.weather.forecast.autoregression import forecast, member_noise
+from wsdcast.weather.forecast.autoregression import forecast
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Generator, Moments, load_recipe
 from wsdcast.weather.samples import Samples

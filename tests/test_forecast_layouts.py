@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.errors import UserError
 
@@ -114,8 +114,8 @@ REFUSED = {
     "members: 1 occur more than once, the first 1": lambda store: store.isel(number=[0, 1, 1]),
     "initial times: 1 of 3 are missing": lambda store: store.assign_coords(time=[*STARTS[:2], np.datetime64("NaT", "ns")]),
     "not all whole hours": lambda store: store.assign_coords(prediction_timedelta=LEADS + np.timedelta64(30, "m")),
-    "no differences of time, but int64": lambda store: store.assign_coords(prediction_timedelta=[6, 12, 24]),
-    "no differences of time, but int32": numbered("months", HOUR, "int32"),
+    "type int64 and no units": lambda store: store.assign_coords(prediction_timedelta=[6, 12, 24]),
+    "type int32 and no units": numbered("months", HOUR, "int32"),
     "stored by valid time: initial and lead time": lambda store: store.rename(time="valid_time"),
     "stored by valid time alone": lambda store: store.isel(prediction_timedelta=0, drop=True).rename(time="valid_time"),
     "no coordinate 'time' of initial times": lambda store: store.drop_vars("time"),

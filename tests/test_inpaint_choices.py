@@ -29,6 +29,7 @@ from wsdcast.study.images_summary import Part, Setting, combine, rows, saturatio
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 2, 4))
 REFERENCE = {"classifier_distance": FeatureStatistics.of(FEATURES)}
+SHARES = {"warm": 0.5}
 WARM = Setting("curve", "warm", "midpoint", "uniform", 1.0, 0.1, 4)
 
 
@@ -53,7 +54,7 @@ def part(directory: Path, setting: Setting, test: float, validation: float, crps
 
 
 def test_validation_images_choose_and_test_images_report(tmp_path):
-    study = combine([part(tmp_path, WARM, 1.0, 1.0), part(tmp_path, replace(WARM, solver="dpm2"), 0.5, 1.2)], 0.5, REFERENCE)
+    study = combine([part(tmp_path, WARM, 1.0, 1.0), part(tmp_path, replace(WARM, solver="dpm2"), 0.5, 1.2)], SHARES, REFERENCE)
     (best,) = np.flatnonzero(study["best"])
     assert study["solver"].values[best] == "midpoint"
     np.testing.assert_allclose(study["classifier_distance"], [1.0, 0.5])
@@ -65,21 +66,21 @@ def test_the_number_of_evaluations_at_saturation_is_chosen_on_validation_images(
     """It is the smallest within 5 % of the least distance and 1 % of the least CRPS. Test images do not matter."""
     validation = {2: (1.2, 1.0), 4: (1.04, 1.02), 6: (1.04, 1.009), 8: (1.0, 1.0)}
     parts = [part(tmp_path, replace(WARM, nfe=nfe), 1 / nfe, *scores) for nfe, scores in validation.items()]
-    assert saturation(combine(parts, 0.5, REFERENCE)) == {"warm": 6}
+    assert saturation(combine(parts, SHARES, REFERENCE)) == {"warm": 6}
     never = [part(tmp_path, replace(WARM, nfe=nfe), 1.0, *scores) for nfe, scores in {2: (1.0, 1.1), 4: (1.1, 1.0)}.items()]
-    assert saturation(combine(never, 0.5, REFERENCE)) == {"warm": None}
+    assert saturation(combine(never, SHARES, REFERENCE)) == {"warm": None}
 
 
 def test_a_setting_that_diverged_is_never_chosen(tmp_path):
     """It may have diverged on test or validation images. If all settings diverged, none is chosen."""
     for diverged in ((1, 0), (0, 3), (2, 2)):
         bad = part(tmp_path, replace(WARM, solver="ab4"), 0.1, 0.1, diverged=diverged)
-        study = combine([bad, part(tmp_path, WARM, 1.0, 1.0)], 0.5, REFERENCE)
+        study = combine([bad, part(tmp_path, WARM, 1.0, 1.0)], SHARES, REFERENCE)
         assert study["best"].values.tolist() == [False, True]
         np.testing.assert_allclose(study["diverged"], [diverged[0] / 12, 0])
         np.testing.assert_allclose(study["diverged_validation"], [diverged[1] / 12, 0])
         assert np.isnan(study["classifier_distance"].values[0]) == np.isnan(study["crps"].values[0]) == bool(diverged[0])
-        alone = combine([bad], 0.5, REFERENCE)
+        alone = combine([bad], SHARES, REFERENCE)
         assert not alone["best"].any()
         assert saturation(alone) == {}
 

@@ -48,7 +48,7 @@ def test_every_class_has_its_own_colour(kinds, channels):
     levels = next(levels for levels in range(2, 300) if levels**channels >= kinds)
     distances = torch.cdist(colours.double(), colours.double()) + 9 * torch.eye(kinds)
     assert distances.min() >= 2 / (levels - 1) - 1e-6
-    cards = images.cards(torch.arange(kinds))
+    cards = images.class_images(torch.arange(kinds))
     assert cards.shape == (kinds, channels, 4, 4)
     assert torch.equal(cards, colours[torch.from_numpy(numbers)][:, :, None, None].expand_as(cards))
 
@@ -63,7 +63,7 @@ def test_a_context_shows_the_class_and_nothing_else(images):
     assert sorted(cards.values()) == sorted(set(labels.tolist()))
     chosen = torch.arange(12)
     pairs = training_pairs(images, CLASSES.task, torch.Generator().manual_seed(0))(chosen, slice(2, 9))
-    torch.testing.assert_close(pairs.context, torch.cat([images.cards(chosen), torch.zeros(12, 1, 16, 16)], dim=1)[2:9])
+    torch.testing.assert_close(pairs.context, torch.cat([images.class_images(chosen), torch.zeros(12, 1, 16, 16)], dim=1)[2:9])
     plain = images.batch(chosen)[2:9]
     assert all(torch.equal(a, b) or torch.equal(a, b.flip(-1)) for a, b in zip(pairs.target, plain, strict=True))
 
@@ -80,7 +80,7 @@ def test_moments_are_those_of_the_class_over_the_training_images(images, monkeyp
         np.testing.assert_allclose(std[number], np.maximum(same_class.std(axis=0), 0.01), atol=1e-5)
     # These moments minimise Eq. 5 over the class: others have a smaller likelihood.
     same_class = torch.from_numpy(training[labels == labels[0]]).float()
-    cards = images.cards(torch.arange(part.start, part.stop)[labels == labels[0]])
+    cards = images.class_images(torch.arange(part.start, part.stop)[labels == labels[0]])
     context = torch.cat([cards, torch.zeros_like(cards[:, :1])], dim=1)
     moments = fixed_moments_of(CLASSES, images)
 

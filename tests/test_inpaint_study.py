@@ -252,7 +252,8 @@ def test_identical_samples_have_a_difference_of_zero(studied, images):
     warm = Setting("curve", "warm", "midpoint", "uniform", 1.0, 0.1, 2)
     standard = replace(warm, prior="standard", nfe=4)
     reference = {"classifier_distance": FeatureStatistics.of(np.random.default_rng(0).normal(size=(200, 128)))}
-    study = combine([Part(setting, seed, path, path) for setting in (warm, standard) for seed in (0, 1)], 0.5, reference)
+    parts = [Part(setting, seed, path, path) for setting in (warm, standard) for seed in (0, 1)]
+    study = combine(parts, {"warm": 0.5, "standard": 0}, reference)
     for name in ("crps", "classifier_distance"):
         assert study[f"{name}_difference"].item() == 0
         assert study[f"{name}_difference_interval"].values.tolist() == [[0, 0]]

@@ -10,11 +10,10 @@ import torch
 from scipy import stats
 from torch import nn
 
-from wsdcast.warmstart.ablations import standard_moments
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import interpolate
-from wsdcast.warmstart.prior import InformedPrior, warm_start
+from wsdcast.warmstart.prior import InformedPrior, standard_moments, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.warmstart.warmth import calibrated_warmth

@@ -15,7 +15,7 @@ from wsdcast.data.sources.conventions import to_conventions
 from wsdcast.data.store.zarr_store import read_wind
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics, kinetic_energy_statistics
-from wsdcast.verification.statistics import joint_statistics, metrics, statistics, with_both
+from wsdcast.verification.metrics import joint_statistics, metrics, statistics, with_both
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 121), np.arange(240) * 1.5
 MEMBERS, STARTS = 5, 2

@@ -17,7 +17,7 @@ from torch import nn
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.warmstart.paths import STRAIGHT
-from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of

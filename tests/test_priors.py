@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,13 +16,13 @@ from torch import nn
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import PackedWind
+from wsdcast.runs.names import PriorName
 from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import Pairs, flow_batches_of
-from wsdcast.warmstart.ablations import fixed_moments, no_blending, plain_blending, standard_moments
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
-from wsdcast.warmstart.prior import InformedPrior, warm_start
+from wsdcast.warmstart.prior import InformedPrior, fixed_moments, no_blending, plain_blending, standard_moments, warm_start
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.priors import STATES_IN_MEMORY, climatology
 from wsdcast.weather.recipe import Generator, Moments
@@ -53,6 +54,14 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
     for w in (0.0, 1.0):
         blended = prior_maker("plain-blend")(mean, std).blended(torch.tensor([w]))
         torch.testing.assert_close(blended.std, std if w else torch.ones_like(std))
+
+
+def test_every_prior_has_a_maker_and_a_misspelt_name_is_refused():
+    assert {name for name in get_args(PriorName) if prior_maker(name) is InformedPrior} == {"warm", "standard", "climatology", "given"}
+    assert prior_maker("class-climatology") is InformedPrior
+    for name in ("worm", "mean_only", "per-sample"):
+        with pytest.raises(ValueError, match=name):
+            prior_maker(name)
 
 
 def test_standard_and_fixed_moments_do_not_depend_on_the_context(random):

@@ -15,7 +15,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.store.zarr_store import SPEED
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of, units_of
-from wsdcast.verification.statistics import BOTH
+from wsdcast.verification.metrics import BOTH
 
 LIMIT = 5_000_000
 

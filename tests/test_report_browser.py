@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from report_pages import CHROMIUM, FACTS, GRID, NAMES, embedded, in_chromium, random_fields, random_scores, written
 
-from wsdcast.verification.statistics import BOTH
+from wsdcast.verification.metrics import BOTH
 
 PHONE, SCREEN, A4 = {"width": 390, "height": 844}, {"width": 1200, "height": 900}, {"width": 703, "height": 1000}
 MODEL = "Bokeh.documents[0].get_model_by_name('{}')"

@@ -25,9 +25,9 @@ from wsdcast.verification.kernels import (
     variogram_score,
     zonal_power,
 )
+from wsdcast.verification.metrics import joint_statistics, metrics, scored_pairs, statistics, with_both
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.scoring import statistics_of
-from wsdcast.verification.statistics import joint_statistics, metrics, scored_pairs, statistics, with_both
 
 
 @pytest.fixture

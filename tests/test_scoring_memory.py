@@ -14,7 +14,7 @@ import xarray as xr
 from test_any_forecast import forecast_dataset, refuses, truth_dataset, write
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.report.shown_fields import choose, read_speeds
 from wsdcast.runs import resources

@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run
-from made_studies import made_settings
+from made_studies import SHARES, made_settings
 from typer.testing import CliRunner
 
 import wsdcast
@@ -28,7 +28,7 @@ from wsdcast.training.predictions import folds, predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.weather.forcings import surroundings
-from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -324,7 +324,7 @@ def test_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
 
 
 def test_differences_on_the_same_dates_are_sharper_than_scores():
-    study = combine(made_settings({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), share=0.5)
+    study = combine(made_settings({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), SHARES)
     warm = study.isel(setting=1)
     assert warm["crps_gain_6h"].item() == pytest.approx(0.05)
     np.testing.assert_allclose(warm["crps_gain_6h_interval"], [0.05, 0.05], atol=1e-9)  # the dates differ, but their ratio is the same
@@ -342,16 +342,16 @@ def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
         ("warm", 10): (1.001, 1.119),
         ("warm", 20): (1.0, 1.118),
     }
-    assert saturation(combine(made_settings(scores), 0.5)) == {"warm": 4}
+    assert saturation(combine(made_settings(scores), SHARES)) == {"warm": 4}
     scores["warm", 20] = (0.99, 1.118)
-    assert saturation(combine(made_settings(scores), 0.5)) == {"warm": 20}
+    assert saturation(combine(made_settings(scores), SHARES)) == {"warm": 20}
     scores["warm", 10], scores["warm", 20] = (0.97, 1.3), (1.0, 1.1)
-    assert saturation(combine(made_settings(scores), 0.5)) == {"warm": None}
+    assert saturation(combine(made_settings(scores), SHARES)) == {"warm": None}
 
 
 def test_spectra_of_seeds_are_judged_one_by_one():
     """Power that is a fifth too large in one generator and a fifth too small in another is wrong by a fifth."""
-    study = combine(made_settings({("warm", 4): (1.0, 1.0)}, power_by_seed={0: 0.8, 1: 1.2}), 0.5)
+    study = combine(made_settings({("warm", 4): (1.0, 1.0)}, power_by_seed={0: 0.8, 1: 1.2}), SHARES)
     assert study["power_deviation_6h"].item() == pytest.approx(0.2)
     np.testing.assert_allclose(study["power_deviation_6h_by_seed"].values.ravel(), 0.2)
 
@@ -361,7 +361,7 @@ def test_each_setting_is_compared_with_the_best_of_the_other_prior():
     others = made_settings(
         {("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)}
     )
-    study = combine([*worse, *others], 0.5).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
+    study = combine([*worse, *others], SHARES).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
     assert study["crps_gain_6h"].item() == pytest.approx(0.1)
     assert study["crps_gain_same_6h"].item() == pytest.approx(1 - 0.9 / 1.2)
     assert study["crps_gain_features_6h"].item() == pytest.approx(0.1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run
-from made_studies import Scores, made_settings
+from made_studies import SHARES, Scores, made_settings
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
@@ -34,7 +34,7 @@ def studied(solver: str, test: Scores, validation: Scores) -> list:
 def test_the_validation_split_chooses_and_the_test_split_reports():
     lucky = studied("euler", {("warm", 4): (0.8, 1.0)}, {("warm", 4): (1.2, 1.0)})
     steady = studied("midpoint", {("warm", 4): (1.0, 1.0)}, {("warm", 4): (1.0, 1.0)})
-    study = combine([*lucky, *steady], 0.5)
+    study = combine([*lucky, *steady], SHARES)
     (best,) = np.flatnonzero(study["best"])
     assert study["solver"].values[best] == "midpoint"
     assert study["crps_6h"].values[best] == pytest.approx(1.0)
@@ -45,7 +45,7 @@ def test_the_validation_split_chooses_and_the_test_split_reports():
 def test_the_number_of_evaluations_at_saturation_is_chosen_on_the_validation_split():
     test: Scores = {("warm", 2): (1.0, 1.1), ("warm", 4): (1.5, 1.3)}
     validation: Scores = {("warm", 2): (1.5, 1.3), ("warm", 4): (1.0, 1.1)}
-    assert saturation(combine(studied("midpoint", test, validation), 0.5)) == {"warm": 4}
+    assert saturation(combine(studied("midpoint", test, validation), SHARES)) == {"warm": 4}
 
 
 def without_validation(scores: Scores, solver: str = "midpoint") -> list:
@@ -54,7 +54,7 @@ def without_validation(scores: Scores, solver: str = "midpoint") -> list:
 
 def test_without_a_validation_split_nothing_is_chosen():
     scores: Scores = {("warm", 4): (1.0, 1.0), ("standard", 4): (1.0, 1.0)}
-    study = combine([*without_validation(scores), *without_validation({("warm", 4): (0.9, 1.0)}, "euler")], 0.5)
+    study = combine([*without_validation(scores), *without_validation({("warm", 4): (0.9, 1.0)}, "euler")], SHARES)
     assert study["prior"].values[study["best"].values].tolist() == ["standard"]  # only one setting of this prior
     assert "no validation split" in study.attrs["chosen_on"]
 
@@ -68,7 +68,7 @@ def test_a_setting_that_diverged_is_marked_and_never_chosen():
         for name in datasets:
             datasets[name] = datasets[name].copy(deep=True)
             datasets[name]["runaway"][3] = 0.25  # a quarter of the members on one of ten dates
-    study = combine([*good, *bad], 0.5)
+    study = combine([*good, *bad], SHARES)
     assert set(study["solver"].values[study["best"].values]) == {"midpoint"}
     diverged = study.isel(setting=(study["solver"] == "ab4").values)
     assert np.isnan(diverged["crps_6h"]).all()

@@ -16,8 +16,7 @@ from wsdcast.images.networks import trained
 from wsdcast.images.stages.sample import _tails
 from wsdcast.report.tails import tails_figure
 from wsdcast.runs.errors import UserError
-from wsdcast.warmstart.ablations import no_blending
-from wsdcast.warmstart.prior import InformedPrior, warmth_blending
+from wsdcast.warmstart.prior import InformedPrior, no_blending, warmth_blending
 from wsdcast.warmstart.tails import AS_THEY_ARE, EDGES, WARMTHS, Tails, tails_of
 
 
@@ -92,11 +91,12 @@ def test_tails_of_a_run_of_images_are_those_of_its_hidden_values(inpainted):
     images = open_images(inpainted / "run/images")
     networks = trained(RECIPE, inpainted / "run", images)
     contexts = fixed_contexts(images, "test", RECIPE.task)
-    tails_by_name = _tails(networks, contexts)
+    tails_by_name, normalised = _tails(networks, contexts)
     context, target = contexts.context(torch.arange(20)), contexts.target(torch.arange(20))
     with torch.no_grad():
         mean, std = networks.moments(context)
     hidden = (context[:, 3:] == 0).expand_as(target)
+    torch.testing.assert_close(normalised, (target - mean) / std)
     values = ((target - mean) / std)[hidden].double().numpy()
     assert tails_by_name["w = 1"].kurtosis == pytest.approx(stats.kurtosis(values, fisher=False), rel=1e-4)
     assert tails_by_name["w = 1"].within == pytest.approx(np.quantile(abs(values), 0.999), rel=1e-4)

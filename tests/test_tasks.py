@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
+from wsdcast.images.contexts import maker_of
 from wsdcast.images.data import tasks
+from wsdcast.images.recipe import Task
 
 
 @pytest.fixture
@@ -80,3 +84,15 @@ def test_noise_has_its_standard_deviation(images):
 def test_the_same_source_draws_the_same(images, make):
     assert torch.equal(make(images, source(3)), make(images, source(3)))
     assert not torch.equal(make(images, source(3)), make(images, source(4)))
+
+
+def test_a_task_without_a_function_is_refused_and_not_taken_for_another():
+    sharpen = Task.model_construct(kind="sharpen")
+    with pytest.raises(KeyError, match="sharpen"):
+        maker_of(sharpen, (0.1, 0.1), (0.5, 0.5))
+    with pytest.raises(KeyError, match="sharpen"):
+        _ = sharpen.tested
+    for kind in get_args(Task.model_fields["kind"].annotation):
+        task = Task(kind=kind)
+        assert callable(maker_of(task, task.visible, task.noise))
+        assert task.tested.startswith(kind)

@@ -36,7 +36,7 @@ from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.warmstart.paths import Path as FlowPath
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forcings import Surroundings
-from wsdcast.weather.forecast.autoregression import member_noise
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.harmonic_transform import weather_path

@@ -18,7 +18,7 @@ from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store.zarr_store import open_store, read_wind
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.kernels import fair_crps, ranked
-from wsdcast.verification.statistics import joint_statistics, statistics
+from wsdcast.verification.metrics import joint_statistics, statistics
 
 GRID, MEMBERS = "240x121", 50
 ROUNDS = 3

@@ -35,7 +35,7 @@ def score(
         Path | None,
         typer.Option(metavar="FILE", help="CSV or Parquet of observations (time, latitude, longitude, units, speed or u and v), as truth."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="none but this")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="only this process")] = None,
     scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

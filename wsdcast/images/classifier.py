@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.images.data.store import Images
-from wsdcast.images.features import TURNS, Classifier, classifier_loss, inception, mirrored, turned
+from wsdcast.images.features import QUARTER_TURNS, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, to_device
@@ -56,7 +56,10 @@ def extractors(
 
 
 def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the features (..., feature) of images (..., row, column, channel)."""
+    """Return the features (..., feature) of images (..., row, column, channel).
+
+    The network reads :data:`IMAGES_PER_BATCH` images at a time, which bounds the memory of its hidden layers.
+    """
     flat = images.reshape(-1, *images.shape[-3:])
     parts = [np.array(flat[first : first + IMAGES_PER_BATCH]) for first in range(0, len(flat), IMAGES_PER_BATCH)]
     with torch.inference_mode():
@@ -65,7 +68,11 @@ def features_of(extract: Extract, images: NDArray[np.uint8]) -> NDArray[np.float
 
 
 def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatistics:
-    """Return the feature statistics of many images (image, row, column, channel), whose features are computed in batches."""
+    """Return the feature statistics of many images (image, row, column, channel).
+
+    The statistics of :data:`IMAGES_PER_BATCH` images at a time are added up. So the features of all images, 8 kB each by Inception, are
+    never in memory together.
+    """
     parts = [features_of(extract, images[first : first + IMAGES_PER_BATCH]) for first in range(0, len(images), IMAGES_PER_BATCH)]
     return sum((FeatureStatistics.of(part) for part in parts[1:]), start=FeatureStatistics.of(parts[0]))
 
@@ -74,7 +81,7 @@ def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summa
     """Train the classifier into the run directory unless its weights are current; return an untrained network of its shape."""
     channels = images.shape[0]
     # Labels can be any whole numbers; classes are counted from 0.
-    classes, labels = (np.arange(TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
+    classes, labels = (np.arange(QUARTER_TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
     torch.manual_seed(0)
     network = Classifier(channels, classes.size)
     if is_current(recipe, directory, CLASSIFIER, overwrite):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from wsdcast.images.data.tasks import ContextMaker
 from wsdcast.images.recipe import Task
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
+from wsdcast.sampling.noise import seeded_noise
 from wsdcast.training.batches import Pairs
 from wsdcast.training.loop import BatchOf
 
@@ -28,15 +30,15 @@ def maker_of(task: Task, visible: tuple[float, float], noise: tuple[float, float
         visible: range of the share of visible pixels, for inpaint and block.
         noise: range of the noise's standard deviation, for denoise.
     """
-    if task.kind == "inpaint":
-        return partial(tasks.inpaint, visible=visible)
-    if task.kind == "block":
-        return partial(tasks.block, visible=visible)
-    if task.kind == "super-resolution":
-        return partial(tasks.super_resolution, factor=task.factor)
-    if task.kind == "class":
-        return tasks.class_card
-    return tasks.colourise if task.kind == "colourise" else partial(tasks.denoise, noise=noise)
+    makers: dict[str, ContextMaker] = {
+        "inpaint": partial(tasks.inpaint, visible=visible),
+        "block": partial(tasks.block, visible=visible),
+        "super-resolution": partial(tasks.super_resolution, factor=task.factor),
+        "colourise": tasks.colourise,
+        "denoise": partial(tasks.denoise, noise=noise),
+        "class": tasks.class_only,
+    }
+    return makers[task.kind]
 
 
 def training_pairs(images: Images, task: Task, random: torch.Generator) -> BatchOf[Pairs]:
@@ -51,7 +53,7 @@ def training_pairs(images: Images, task: Task, random: torch.Generator) -> Batch
         if task.flip:
             mirrored = torch.rand(chosen.numel(), 1, 1, 1, generator=random, device=random.device) < 0.5
             target = torch.where(mirrored, target.flip(-1), target)
-        shown = images.cards(first + chosen, random.device) if task.kind == "class" else target
+        shown = images.class_images(first + chosen, random.device) if task.kind == "class" else target
         return Pairs(make(shown, random)[own], target[own])
 
     return pairs
@@ -92,7 +94,7 @@ class FixedContexts:
     def context(self, positions: Tensor) -> Tensor:
         """Return the contexts at these positions, (batch, channel + 1, row, column)."""
         indices = torch.from_numpy(self.chosen[positions.numpy()])
-        shown = self.images.cards(indices) if self.shows_class else self.images.batch(indices)
+        shown = self.images.class_images(indices) if self.shows_class else self.images.batch(indices)
         pairs = zip(shown, indices.tolist(), strict=True)
         return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(devices.device())
 
@@ -101,11 +103,9 @@ class FixedContexts:
 
         The noise of sample m of image n depends only on (seed, n, m).
         """
-        noise = np.empty((positions.numel(), samples, *self.shape), dtype=np.float32)
-        for of_image, index in zip(noise, self.chosen[positions.numpy()].tolist(), strict=True):
-            for sample, item in enumerate(of_image):
-                np.random.default_rng([self.seed, index, sample]).standard_normal(out=item, dtype=np.float32)
-        return torch.from_numpy(noise).to(devices.device())
+        images = self.chosen[positions.numpy()].tolist()
+        noise = seeded_noise(([self.seed, image, sample] for image, sample in product(images, range(samples))), self.shape)
+        return noise.unflatten(0, (len(images), samples)).to(devices.device())
 
 
 def fixed_contexts(

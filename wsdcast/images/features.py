@@ -18,7 +18,7 @@ from wsdcast.runs.errors import UserError
 
 FEATURES = 128
 """Number of features of the classifier."""
-TURNS = 4
+QUARTER_TURNS = 4
 """Number of classes if images have no labels: the quarter turns."""
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -90,9 +90,9 @@ def turned(images: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
     Returns:
         The turned images, and the number of quarter turns of each, (batch,).
     """
-    turns = torch.randint(0, TURNS, (len(images),), generator=random)
+    turns = torch.randint(0, QUARTER_TURNS, (len(images),), generator=random)
     result = torch.empty_like(images)
-    for turn in range(TURNS):
+    for turn in range(QUARTER_TURNS):
         result[turns == turn] = torch.rot90(images[turns == turn], turn, dims=(2, 3))
     return result, turns.to(images.device)
 

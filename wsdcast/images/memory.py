@@ -13,7 +13,7 @@ from collections.abc import Collection
 from wsdcast.images import classifier, evaluation, scores
 from wsdcast.images.data.store import Images
 from wsdcast.images.drawing import CALIBRATED_ON, batch_size
-from wsdcast.images.features import FEATURES, TURNS, Classifier
+from wsdcast.images.features import FEATURES, QUARTER_TURNS, Classifier
 from wsdcast.images.networks import generator_model, moments_model
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.peak import peak_memory
@@ -72,7 +72,7 @@ def of_scoring(images: Images, contexts: int, samples: int, distances: Collectio
     part = min(max(scores.VALUES_PER_PART, values), min(evaluation.CONTEXTS_PER_PART, contexts) * values)
     of_one = 0.0
     if devices.device().type == "cpu":
-        of_one = peak_memory(Classifier(channels, TURNS), (1, channels, rows, columns), training=False)
+        of_one = peak_memory(Classifier(channels, QUARTER_TURNS), (1, channels, rows, columns), training=False)
         of_one = max(of_one, INCEPTION if "fid" in distances else 0)
     features = 4.0 * count * sum(COUNTS[name] for name in distances)
     largest = max(of_distance(contexts, samples, COUNTS[name]) for name in distances)

@@ -19,10 +19,9 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
-from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, Std
 from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
-from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, standard_moments, warm_start
 
 CHUNK = 1024
 """Images that are read at a time."""
@@ -73,7 +72,7 @@ def image_path(network: ImageGenerator, images: Images) -> Path:
 
 
 def fixed_moments_of(recipe: ImageRecipe, images: Images) -> Moments:
-    """Return the moments of a prior without a moments network (appendix C).
+    """Return the moments of a prior without a moments network (appendix C of the paper).
 
     The prior standard has mean 0 and std 1. The others have the mean and standard deviation of each pixel over training images:
     class-climatology over those of the class that the context shows, climatology over all.
@@ -105,7 +104,7 @@ def _climatology(images: Images, classes: NDArray[np.int64]) -> tuple[Tensor, Te
 
 
 def moments_by_class(mean: Tensor, std: Tensor, colours: Tensor) -> Moments:
-    """Return a function from contexts to the moments of their class. A context shows a card in the colour of its class.
+    """Return a function from contexts to the moments of their class. A context is all in the colour of its class.
 
     Args:
         mean, std: moments of each class, (class, channel, ...).
@@ -113,8 +112,8 @@ def moments_by_class(mean: Tensor, std: Tensor, colours: Tensor) -> Moments:
     """
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
-        card = context[:, None, : colours.shape[1], 0, 0]
-        nearest = (card - colours).square().sum(dim=2).argmin(dim=1)
+        colour = context[:, None, : colours.shape[1], 0, 0]
+        nearest = (colour - colours).square().sum(dim=2).argmin(dim=1)
         return mean[nearest].to(context.dtype), std[nearest].to(context.dtype)
 
     return moments

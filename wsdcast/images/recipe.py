@@ -72,8 +72,16 @@ class Task(Section):
     @property
     def tested(self) -> str:
         """A short description of the contexts that are scored: the task and its test setting."""
-        degree = {"super-resolution": f", factor {self.factor}", "colourise": "", "denoise": f", noise {self.noise_test:g}", "class": ""}
-        return self.kind + degree.get(self.kind, f", {100 * self.visible_test:g} % visible")
+        share = f", {100 * self.visible_test:g} % visible"
+        settings = {
+            "inpaint": share,
+            "block": share,
+            "super-resolution": f", factor {self.factor}",
+            "colourise": "",
+            "denoise": f", noise {self.noise_test:g}",
+            "class": "",
+        }
+        return self.kind + settings[self.kind]
 
     @field_validator("visible", "noise")
     @classmethod

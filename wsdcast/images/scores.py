@@ -35,7 +35,7 @@ ABOUT = {
     "spread": ("root mean variance of the samples at hidden pixels", "1"),
     "spread_skill": ("spread over the root mean squared error less what the number of samples adds to it, at hidden pixels", "1"),
     "diversity": ("root mean squared difference of two samples at hidden pixels, mean over pairs and images", "1"),
-    "consistency": ("root mean squared difference to the truth at visible pixels", "1"),
+    "consistency": ("root mean squared error of samples at visible pixels; 0 if they are kept as they are", "1"),
     "power_ratio": ("power of samples over that of the truth, by wavenumber", "1"),
     "power_deviation": ("mean |1 - power ratio| over wavenumbers", "1"),
     "power_deviation_largest": ("largest |1 - power ratio| of a wavenumber", "1"),

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import as_slice
-from wsdcast.data.sources.ensembles import open_wind, read_members
+from wsdcast.data.sources.foreign_forecasts import open_wind, read_members
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.resources import require_memory

@@ -21,7 +21,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST
 from wsdcast.runs.progress import track
 from wsdcast.verification.kernels import Ranked, bias, debiased_squared_error, fair_crps, ranked, squared_error, variance
-from wsdcast.verification.statistics import PROBABILITIES
+from wsdcast.verification.metrics import PROBABILITIES
 from wsdcast.verification.thresholds import THRESHOLDS
 
 SCORES, TABLE = "station_scores.nc", "station_scores.csv"

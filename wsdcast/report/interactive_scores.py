@@ -28,8 +28,8 @@ from wsdcast.report.panels import (
     say_all,
 )
 from wsdcast.report.style import BASELINES, COMPONENTS, THRESHOLDS, Look
+from wsdcast.verification.metrics import BOTH
 from wsdcast.verification.spectra import wavelength_of_wavenumber
-from wsdcast.verification.statistics import BOTH
 
 EQUATOR = float(wavelength_of_wavenumber(1))
 """Length of the equator in km."""

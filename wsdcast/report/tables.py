@@ -14,7 +14,7 @@ from wsdcast.report.figures import METRICS, hours, some_leads, with_unit
 from wsdcast.report.interactive_scores import interval_of, with_interval
 from wsdcast.report.panels import metric_on_globe
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY
-from wsdcast.verification.statistics import BOTH, GLOBE
+from wsdcast.verification.metrics import BOTH, GLOBE
 
 
 def summary(scores: xr.Dataset) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from wsdcast.runs.names import ImagePriorName, PriorName
-from wsdcast.warmstart import ablations
+from typing import get_args
+
+from wsdcast.runs.names import WITHOUT_NETWORK, ImagePriorName, PriorName
+from wsdcast.warmstart import prior as priors
 from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, warm_start
 
 
 def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
     """Return the function that makes a prior of this name from predicted moments.
 
-    It is the function of :mod:`wsdcast.warmstart.ablations` with that name, with ``_`` for ``-``. Every other prior uses the moments as
-    they are and blends them by Eq. 4.
+    The warm start, and every prior without a moments network, uses the moments as they are and blends them by Eq. 4. Every other prior
+    has a function in :mod:`wsdcast.warmstart.prior` with its name, with ``_`` for ``-``.
+
+    Raises:
+        ValueError: if no prior has this name.
     """
-    return getattr(ablations, prior.replace("-", "_"), InformedPrior)
+    if prior not in (*get_args(PriorName), *get_args(ImagePriorName)):
+        raise ValueError(f"no prior is called '{prior}'")
+    if prior == "warm" or prior in WITHOUT_NETWORK:
+        return InformedPrior
+    return getattr(priors, prior.replace("-", "_"))
 
 
 def moments_alone(moments: Moments) -> PriorOf:

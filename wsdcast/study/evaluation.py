@@ -13,7 +13,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.progress import track
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.verification.statistics import GLOBE, statistics
+from wsdcast.verification.metrics import GLOBE, statistics
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.priors import Trained
 

@@ -30,7 +30,7 @@ from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
-from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, MOMENTS_ALONE, STUDY, STUDY_PAGE, ImagePriorName
+from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, MOMENTS_ALONE, STUDY, STUDY_PAGE, WITHOUT_NETWORK, ImagePriorName
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import moments_sampler
 from wsdcast.study.design import (
@@ -100,7 +100,8 @@ def inpaint_study(
             shown[prior] = same_noise_samples(few, networks, options.solvers[0], options.grids_in_time[0], options.nfe, 1.0)
     part, count = resolved.sample.part, options.contexts * options.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
-    study = combine(parts, cost[0], reference)
+    shares: dict[str, float] = {prior: cost[0] * (prior not in WITHOUT_NETWORK) for prior in settings}
+    study = combine(parts, shares, reference)
     study.attrs |= {
         "about": _about(resolved, images),
         "recipe_hash": digest_of(resolved.dump()),

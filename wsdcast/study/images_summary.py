@@ -50,7 +50,7 @@ class Part(NamedTuple):
     validation: Path | None = None
 
 
-def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
+def combine(parts: list[Part], shares: Mapping[str, float], reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
     """One data set of all settings, (setting,); docs/schema.md lists its variables.
 
     ``best`` marks the solver, grid and warmth of each prior and number of evaluations with the lowest classifier distance on validation
@@ -68,7 +68,7 @@ def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStat
 
     Args:
         parts: every setting for every seed. The statistics of one setting are in memory at a time.
-        share: cost of the moments network, in evaluations of the generator.
+        shares: cost of the moments network by prior, as in :func:`wsdcast.study.summary.settings_dataset`.
         reference: features of the reference set, for each distance.
     """
     by_setting: dict[Setting, list[Part]] = {}
@@ -83,7 +83,7 @@ def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStat
         validation.append(scored(on_validation, {CHOSEN_BY: reference[CHOSEN_BY]}, 0) if on_validation else {})
         warmths.append(np.mean([of_seed.attrs["warmth"] for of_seed in by_seed]))  # a calibrated warmth differs between seeds
         diverged_shares.append((_diverged(by_seed), _diverged(on_validation)))
-    study = settings_dataset([asdict(setting) for setting in settings], share)
+    study = settings_dataset([asdict(setting) for setting in settings], shares)
     study = study.assign_coords(seed=[part.seed for part in next(iter(by_setting.values()))], warmth=("setting", warmths))
     curves = {key[1:]: group for key, group in groups(study, ("kind", "prior", "nfe")).items() if key[0] == "curve"}
 

@@ -8,21 +8,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.runs.names import WITHOUT_NETWORK
 
-
-def settings_dataset(settings: Sequence[Mapping[str, Any]], moments_share: float | Mapping[str, float]) -> xr.Dataset:
+def settings_dataset(settings: Sequence[Mapping[str, Any]], moments_share: Mapping[str, float]) -> xr.Dataset:
     """A data set along ``setting`` with the fields of the settings as coordinates, and the variable ``cost``.
 
     Args:
         settings: the fields of each, with at least ``prior`` and ``nfe``.
-        moments_share: cost of the moments network in evaluations of the generator, for all priors that use it or for each prior by name.
+        moments_share: cost of the moments network in evaluations of the generator, by prior; 0 for a prior without that network.
     """
     study = xr.Dataset(coords={name: ("setting", np.array([setting[name] for setting in settings])) for name in settings[0]})
-    if isinstance(moments_share, Mapping):
-        shares = [moments_share[prior] for prior in study["prior"].values]
-    else:
-        shares = [moments_share * (prior not in WITHOUT_NETWORK) for prior in study["prior"].values]
+    shares = [moments_share[prior] for prior in study["prior"].values]
     study["cost"] = study["nfe"] + xr.DataArray(shares, dims="setting")
     study["cost"].attrs = {"long_name": "evaluations of the generator per sample, and the share of the moments network"}
     return study

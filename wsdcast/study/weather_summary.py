@@ -13,7 +13,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.study.weather_page import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.statistics import metrics
+from wsdcast.verification.metrics import metrics
 from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
 
 KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
@@ -32,7 +32,7 @@ Part = tuple[dict[str, Any], dict[str, xr.Dataset]]
 """A setting with its seed, and its statistics by kind: ``one step``, for some ``validation`` (one step on that split) and ``forecast``."""
 
 
-def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset:
+def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
     """One data set of all settings, (setting,); docs/schema.md lists its variables.
 
     Scores are computed for each seed from means over its initial times, then averaged over seeds. Intervals hold 95 % of bootstrap samples
@@ -46,10 +46,10 @@ def combine(parts: list[Part], share: float | Mapping[str, float]) -> xr.Dataset
 
     Args:
         parts: every setting for every seed.
-        share: cost of the moments network, as in :func:`wsdcast.study.summary.settings_dataset`.
+        shares: cost of the moments network by prior, as in :func:`wsdcast.study.summary.settings_dataset`.
     """
     keys = list(dict.fromkeys(tuple(setting[name] for name in KEY) for setting, _ in parts))
-    study = settings_dataset([dict(zip(KEY, key, strict=True)) for key in keys], share)
+    study = settings_dataset([dict(zip(KEY, key, strict=True)) for key in keys], shares)
     if (validation := _stacked(parts, keys, "validation")) is not None:
         validation = validation.isel(prediction_timedelta=0, drop=True)
         study = study.merge(_scores(validation, metrics(validation.mean("time")), None, "_6h_validation", len(keys)))

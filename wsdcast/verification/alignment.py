@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.domain import Inside, defined, domain_of, spread
 from wsdcast.verification.truth import Truth

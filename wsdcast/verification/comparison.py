@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.statistics import BOTH, GLOBE, metrics
+from wsdcast.verification.metrics import BOTH, GLOBE, metrics
 
 COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
 COMPARED_STATISTICS = ("crps_fair", "squared_error", "squared_error_debiased", "variance", "energy_score")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
 

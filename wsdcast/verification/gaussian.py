@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.zarr_store import VARIABLES, open_store
 from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.verification.metrics import BOTH
 from wsdcast.verification.regions import REGIONS, region_weights
-from wsdcast.verification.statistics import BOTH
 from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]

@@ -10,8 +10,8 @@ import xarray as xr
 from wsdcast.data.store.zarr_store import SPEED
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
+from wsdcast.verification.metrics import ABOUT, GLOBE, VECTOR, WITH_INTERVALS, metrics, scored_pairs, with_both
 from wsdcast.verification.spectra import wavelength_of_degree, wavelength_of_wavenumber
-from wsdcast.verification.statistics import ABOUT, GLOBE, VECTOR, WITH_INTERVALS, metrics, scored_pairs, with_both
 
 BY_START = "_by_start"
 """Suffix of the names of the statistics by initial time in ``scores.nc``, which tells them from metrics."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kinetic_energy import truncation
@@ -61,7 +61,7 @@ def reading(forecast: StoredForecast, leads: int) -> float:
         raw = 0 if array.encoding.get("dtype", array.dtype) == array.dtype else values * stored
         each = values * array.dtype.itemsize
         placed = 8 * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
-        needed = max(needed, 4 * each, 2 * each + raw + unpacked, placed if forecast.place else 0)
+        needed = max(needed, 4 * each, 2 * each + raw + unpacked, placed if forecast.region else 0)
     return 1.03 * needed
 
 

@@ -18,7 +18,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import StoredForecast, open_forecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast
 from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
@@ -34,7 +34,7 @@ from wsdcast.verification.baselines import (
 )
 from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
-from wsdcast.verification.statistics import joint_statistics, scored_pairs, statistics
+from wsdcast.verification.metrics import joint_statistics, scored_pairs, statistics
 from wsdcast.verification.truth import Truth, on_grid, open_truth
 
 LEADS_AT_ONCE = 8
@@ -44,7 +44,7 @@ Field = NDArray[np.floating]
 
 
 def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None = None) -> xr.Dataset:
-    """Return all statistics of one initial time at some lead times (:mod:`wsdcast.verification.statistics`).
+    """Return all statistics of one initial time at some lead times (:mod:`wsdcast.verification.metrics`).
 
     At each lead time the statistics use the members that remain, those without missing values. They are NaN without truth and without
     members. They are also NaN if one member of a larger ensemble remains, because fair CRPS and spread need two. If any member is missing,

@@ -27,7 +27,7 @@ STRINGS = ("variable", "region", "of", "part")
 
 @dataclass(frozen=True)
 class ScoredForecasts(Forecasts):
-    """An unfinished store of statistics (:mod:`wsdcast.verification.statistics`). It is filled in the same way as a store of fields.
+    """An unfinished store of statistics (:mod:`wsdcast.verification.metrics`). It is filled in the same way as a store of fields.
 
     Attributes:
         truth: the truth against which the forecasts are scored.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.sources.blocks import opened
+from wsdcast.data.sources.blocks import cached_wind
+from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
@@ -53,9 +55,9 @@ class Truth:
         return wind
 
 
-def truth_of(record: Analysis) -> Truth:
+def truth_of(analysis: Analysis) -> Truth:
     """Return a prepared record as truth. Its training split is the past."""
-    return Truth(record.times, record.grid, record.wind.__getitem__, np.flatnonzero(record.part("train")))
+    return Truth(analysis.times, analysis.grid, analysis.wind.__getitem__, np.flatnonzero(analysis.part("train")))
 
 
 def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
@@ -102,15 +104,14 @@ def _component(record: Record, component: str, positions: NDArray[np.intp]) -> F
     for number in np.unique(pieces):
         piece: Any = record.pieces[number]
         rows = np.flatnonzero(pieces == number)
-        array = opened(piece.address, piece.state)[component]
-        try:
-            values[rows] = values_of(array, indices[rows])
-        except ValueError:  # chunks are missing: read each time by itself, to get those that exist
-            for row in rows:
-                try:
-                    values[row] = values_of(array, indices[[row]])[0]
-                except ValueError:
-                    continue
+        with file_lock(piece.address):
+            array = cached_wind(piece.address, piece.state)[component]
+            try:
+                values[rows] = values_of(array, indices[rows])
+            except ValueError:  # chunks are missing: read each time by itself, to get those that exist
+                for row in rows:
+                    with suppress(ValueError):
+                        values[row] = values_of(array, indices[[row]])[0]
     constant = values.min(axis=(1, 2)) == values.max(axis=(1, 2))  # for a missing chunk, some stores return their fill value
     values[constant] = np.nan
     return values

@@ -17,10 +17,9 @@ from wsdcast.runs.artefact import require
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
-from wsdcast.warmstart.ablations import fixed_moments, standard_moments
 from wsdcast.warmstart.moments import MINIMUM_STD
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, standard_moments, warm_start
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import CHANNELS, generator_model, moments_model

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,20 +10,27 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import values_of, wind_of
-from wsdcast.data.sources.opening import Address, first_line, is_file, open_dataset
+from wsdcast.data.sources.opening import Address, first_line, open_dataset
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import note
 
 STRONGEST_WIND = 120.0
 """In m/s. The strongest gust ever measured was 113 m/s, so stronger wind is an error of units or of packing."""
-FILE_LOCK = threading.Lock()
-"""Held while a NetCDF or GRIB file is opened or read, because two threads must not call their libraries at once."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A part of a block: times ``indices``, rising, of one component in one piece. They are times ``places`` of the block."""
+    """The part of a block that one piece has of one component.
+
+    Attributes:
+        component: u or v.
+        address: of the piece.
+        state: of the piece when the record was opened, as for :func:`cached_wind`.
+        indices: positions in the piece of the times that are read, increasing, (time,).
+        places: position of each of these times in the block, counted from its first time, (time,).
+    """
 
     component: str
     address: Address
@@ -62,8 +67,8 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 
 def _read(reading: Reading) -> NDArray[np.float32]:
-    with FILE_LOCK if is_file(reading.address) else nullcontext():
-        wind = opened(reading.address, reading.state)[reading.component]
+    with file_lock(reading.address):
+        wind = cached_wind(reading.address, reading.state)[reading.component]
         try:
             values = values_of(wind, reading.indices)
         except MemoryError:
@@ -122,12 +127,17 @@ def _note_once(address: Address, component: str, value: float, count: int) -> No
 
 def close_all() -> None:
     """Close the files that :func:`read_block` keeps open. Otherwise a file that is changed in place would not be noticed."""
-    opened.cache_clear()
+    cached_wind.cache_clear()
 
 
 @lru_cache(maxsize=64)
-def opened(address: Address, state: str) -> xr.Dataset:
-    """Return the lazy wind of one piece (:func:`wind_of`). It stays open, because a store is read in many blocks."""
+def cached_wind(address: Address, state: str) -> xr.Dataset:
+    """Return the lazy wind of one piece (:func:`wind_of`). It stays open, because a store is read in many blocks.
+
+    Args:
+        address: of the piece.
+        state: of the file when the record was opened (:func:`wsdcast.data.sources.opening.state_of`). A file that changed is opened anew.
+    """
     return wind_of(open_dataset(address))
 
 

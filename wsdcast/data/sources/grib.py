@@ -25,6 +25,8 @@ WIND = {"10u": "u10", "10v": "v10"}
 """Short names of the 10 m wind in ecCodes, and the names of the variables here."""
 STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
 """Short names of the static fields of the surface."""
+MISSING = 1e30
+"""The number that ecCodes is told to put in place of missing values. No wind and no static field has it."""
 
 
 @dataclass(frozen=True)
@@ -201,9 +203,11 @@ def _variable(path: str, axes: list[str], messages: NDArray[np.object_], points:
 
 def _attributes(messages: list[Message]) -> dict[str, str]:
     """Return the attributes of the wind: its units, m s-1 in every GRIB table, and CF's ``cell_methods`` for values over an interval."""
-    kinds = {message.kind for message in messages} - {"instant"}
-    words = {"avg": "mean", "max": "maximum", "min": "minimum", "accum": "sum"}
-    return {"units": "m s-1"} | ({"cell_methods": f"time: {words.get(min(kinds), min(kinds))}"} if kinds else {})
+    attributes, kinds = {"units": "m s-1"}, sorted({message.kind for message in messages} - {"instant"})
+    if kinds:  # if there are several kinds, the first by name: the user is told of one of them
+        words = {"avg": "mean", "max": "maximum", "min": "minimum", "accum": "sum"}
+        attributes["cell_methods"] = f"time: {words.get(kinds[0], kinds[0])}"
+    return attributes
 
 
 class _Fields(BackendArray):
@@ -242,9 +246,9 @@ class _Fields(BackendArray):
         try:
             for _ in range(number + 1):
                 handle = next(handles)
-            eccodes.codes_set(handle, "missingValue", 1e30)
+            eccodes.codes_set(handle, "missingValue", MISSING)
             values = eccodes.codes_get_values(handle)
         finally:
             handles.close()  # type: ignore[attr-defined]
-        values[values == 1e30] = np.nan
+        values[values == MISSING] = np.nan
         return values[self._points(message).order]

@@ -14,7 +14,8 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import HTTPStore, LocalStore
 
-from wsdcast.data.sources.blocks import FILE_LOCK, label
+from wsdcast.data.sources.blocks import label
+from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.layout import wind_of
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, first_line, open_dataset

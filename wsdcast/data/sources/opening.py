@@ -21,6 +21,7 @@ from zarr.storage import LocalStore, ObjectStore, StorePath, ZipStore
 
 from wsdcast.data.sources.absent import AbsentIsMissing
 from wsdcast.data.sources.classic_netcdf import required_size
+from wsdcast.data.sources.file_lock import file_lock, is_file
 from wsdcast.data.sources.grib import open_grib
 from wsdcast.data.sources.layout import is_wind
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
@@ -50,11 +51,6 @@ SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grb1"
 def is_remote(source: object) -> bool:
     """Return whether a source is reached by a URL."""
     return isinstance(source, str) and "://" in BUILT_IN.get(source, source)
-
-
-def is_file(address: Address) -> bool:
-    """Return whether an address is a local file. Directories and remote or open stores are not."""
-    return isinstance(address, str) and not is_remote(address) and not Path(address).is_dir()
 
 
 def addresses(source: Address | Sequence[Path]) -> list[Address]:
@@ -142,11 +138,16 @@ def fingerprint(source: str) -> str:
 
 
 def open_dataset(address: Address) -> xr.Dataset:
-    """Open one file or store as a lazy dataset without dask.
+    """Open one file or store as a lazy dataset without dask. Whoever reads its values holds :func:`file_lock`.
 
     Raises:
         UserError: if the file or store cannot be read, or if this needs a package that is not installed.
     """
+    with file_lock(address):
+        return _open(address)
+
+
+def _open(address: Address) -> xr.Dataset:
     if not isinstance(address, str) or not is_file(address):
         return _open_zarr(address)
     magic = _magic(Path(address))

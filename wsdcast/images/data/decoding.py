@@ -40,7 +40,7 @@ UPRIGHT = {
 }
 """The operation that turns an image upright, by its EXIF tag Orientation. 1 is upright; other values are undefined (EXIF 2.3, 4.6.4)."""
 
-LEAST = 2
+SMALLEST_SIDE = 2
 """The fewest pixels per side. A smaller image has no waves, and the power spectrum is scored."""
 
 PROBLEMS_SHOWN = 4
@@ -190,10 +190,13 @@ def _frame(width: int, height: int, crop: int | None, size: int | None) -> tuple
     """
     if crop is not None and min(width, height) < crop:
         raise ValueError(f"{width}x{height} pixels, smaller than the crop of {crop}")
-    side = crop if crop is not None else min(width, height) if size is not None else None
-    wide, high = (width, height) if side is None else (side, side)
-    if min(wide, high) < LEAST:
-        raise ValueError(f"{width}x{height} pixels; at least {LEAST}x{LEAST} are needed")
+    wide, high = width, height
+    if crop is not None:
+        wide = high = crop
+    elif size is not None:
+        wide = high = min(width, height)
+    if min(wide, high) < SMALLEST_SIDE:
+        raise ValueError(f"{width}x{height} pixels; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} are needed")
     left, upper = (width - wide) // 2, (height - high) // 2
     return (left, upper, left + wide, upper + high), (high, wide) if size is None else (size, size)
 

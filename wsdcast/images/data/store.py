@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.images.data.archives import shown
-from wsdcast.images.data.decoding import LEAST, PROBLEMS_SHOWN, Shape, decoded, survey
+from wsdcast.images.data.decoding import PROBLEMS_SHOWN, SMALLEST_SIDE, Shape, decoded, survey
 from wsdcast.images.data.sources import Source, open_source
 from wsdcast.runs.devices import sent
 from wsdcast.runs.errors import UserError
@@ -83,8 +83,8 @@ class Images:
         digits = torch.arange(labels.size)[:, None] // levels ** torch.arange(channels) % levels
         return classes, 2 * digits / (levels - 1) - 1
 
-    def cards(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Return a card for each image at these indices: an image of the same shape, all in the colour of its class; as :meth:`batch`."""
+    def class_images(self, indices: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Return for each image at these indices an image of the same shape, all in the colour of its class; otherwise as :meth:`batch`."""
         classes, colours = self.classes
         chosen = sent(colours[torch.from_numpy(classes[indices.cpu().numpy()])], torch.device(device))
         return chosen[:, :, None, None].expand(-1, *self.shape).contiguous()
@@ -128,8 +128,8 @@ def prepare_images(
         if not 0 < share < 1:
             raise UserError(f"the {name} share is {share}; it must be between 0 and 1")
     for name, pixels in (("size", size), ("crop", crop)):
-        if pixels is not None and pixels < LEAST:
-            raise UserError(f"the {name} is {pixels} pixels; it must be at least {LEAST}")
+        if pixels is not None and pixels < SMALLEST_SIDE:
+            raise UserError(f"the {name} is {pixels} pixels; it must be at least {SMALLEST_SIDE}")
     sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]

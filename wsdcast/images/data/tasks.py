@@ -1,8 +1,12 @@
-"""Tasks: one function for each, which makes the context that a network restores an image from.
+"""Tasks: one function for each, which makes the contexts that a network restores images from.
+
+A function has the name of its task, but it does the reverse: ``inpaint`` hides the pixels that the network fills in, ``super_resolution``
+coarsens images, ``colourise`` takes their colours away, ``denoise`` adds noise.
 
 A context (batch, channel + 1, row, column) consists of the degraded image, with the image's range of [-1, 1], and a mask in the last
-channel, which is 1 where the image is known exactly and 0 elsewhere. Every function takes images (batch, channel, row, column) and a
-random generator, both on the same device.
+channel, which is 1 at visible pixels, which have the value of the image, and 0 at hidden ones, which do not. Every function takes images
+(batch, channel, row, column) and a random generator, both on the same device. "The paper" is *Warm Starts Accelerate Conditional
+Diffusion*.
 """
 
 from __future__ import annotations
@@ -23,14 +27,14 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in perceived brightness (ITU-R BT.601)."""
 
 
-def masked(images: Tensor, known: Tensor) -> Tensor:
-    """Return the context in which the pixels ``known`` (batch, 1, row, column) are visible; the others are 0, mid-grey."""
-    known = known.to(images)
-    return torch.cat([images * known, known], dim=1)
+def masked(images: Tensor, visible: Tensor) -> Tensor:
+    """Return the context in which the pixels ``visible`` (batch, 1, row, column) are shown; the hidden ones are 0, mid-grey."""
+    mask = visible.to(images)
+    return torch.cat([images * mask, mask], dim=1)
 
 
 def inpaint(images: Tensor, random: torch.Generator, visible: Range) -> Tensor:
-    """Show every pixel of an image with the same probability, which is drawn from the range ``visible`` (section 5)."""
+    """Show every pixel of an image with the same probability, which is drawn from the range ``visible`` (section 5 of the paper)."""
     share = _between(images, random, visible)
     drawn = torch.rand(images.shape[0], 1, *images.shape[2:], generator=random, device=random.device)
     return masked(images, drawn < share)
@@ -67,13 +71,18 @@ def denoise(images: Tensor, random: torch.Generator, noise: Range) -> Tensor:
     return _all_hidden(images + std * torch.randn(images.shape, generator=random, device=random.device))
 
 
-def class_card(cards: Tensor, random: torch.Generator) -> Tensor:
-    """Show only the class, by cards of :meth:`wsdcast.images.data.store.Images.cards`: class-conditional generation (appendix C)."""
-    return _all_hidden(cards)
+def class_only(class_images: Tensor, random: torch.Generator) -> Tensor:
+    """Show only the class: class-conditional generation (appendix C of the paper).
+
+    Args:
+        class_images: instead of images, those of :meth:`wsdcast.images.data.store.Images.class_images`.
+        random: not used.
+    """
+    return _all_hidden(class_images)
 
 
 def _all_hidden(degraded: Tensor) -> Tensor:
-    """Return the context of a degraded image of which no pixel is known exactly."""
+    """Return the context of a degraded image without visible pixels."""
     return torch.cat([degraded, torch.zeros_like(degraded[:, :1])], dim=1)
 
 

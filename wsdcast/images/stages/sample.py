@@ -94,9 +94,9 @@ def sample(
         for in_file, drawn in zip(file, draw_samples(contexts, sampler, settings.samples, watch=diverged), strict=True):
             in_file[:] = drawn
         file.flush()
-        tails = _tails(networks, contexts)
+        tails, normalised = _tails(networks, contexts)
         pictures = _pictures(networks, contexts, file, settings, warmth)
-        pictures |= {"tails": tails_figure(tails, "hidden values"), "targets": _targets(networks, contexts)}
+        pictures |= {"tails": tails_figure(tails, "hidden values"), "targets": _targets(normalised)}
         for name, figure in pictures.items():
             figure.savefig(partial / f"{name}.png")
         used = {"warmth": warmth, "diverged": diverged.count}
@@ -131,29 +131,32 @@ def _pictures(
 
 
 @torch.inference_mode()
-def _tails(networks: Trained, contexts: FixedContexts) -> dict[str, Tails]:
-    """Return the tails of the distribution of hidden values, before and after normalisation."""
+def _tails(networks: Trained, contexts: FixedContexts) -> tuple[dict[str, Tails], Tensor]:
+    """Return the tails of the distribution of hidden values, before and after normalisation; and the normalised images.
+
+    The images, (image, channel, row, column), are on the CPU. They are normalised at full warmth.
+    """
+    normalised: list[Tensor] = []
 
     def parts() -> Iterator[tuple[InformedPrior, Tensor, Tensor]]:
         for positions in torch.arange(min(TAIL_CONTEXTS, len(contexts))).split(TAIL_BATCH):
-            context = contexts.context(positions)
-            yield networks.prior_of(context), contexts.target(positions), context[:, -1:] != 1
+            context, target = contexts.context(positions), contexts.target(positions)
+            prior = networks.prior_of(context)
+            normalised.append(prior.normalise(target).cpu())
+            yield prior, target, context[:, -1:] != 1
 
-    return tails_of(parts())
+    return tails_of(parts()), torch.cat(normalised)
 
 
-@torch.inference_mode()
-def _targets(networks: Trained, contexts: FixedContexts) -> Figure:
-    """Draw the power of the state and of both targets of the path blur-noise by wavenumber."""
-    positions = torch.arange(min(TAIL_CONTEXTS, len(contexts)))
-    data = [networks.prior_of(contexts.context(some)).normalise(contexts.target(some)).cpu() for some in positions.split(TAIL_BATCH)]
+def _targets(normalised: Tensor) -> Figure:
+    """Draw the power of the state and of both targets of the path blur-noise by wavenumber, for images (image, channel, row, column)."""
 
     def power(fields: Tensor) -> NDArray[np.floating]:
         return radial_power(fields.movedim(1, -1).double().numpy()).mean(axis=0)
 
-    rows, columns = contexts.shape[1:]
+    rows, columns = normalised.shape[2:]
     wavenumbers = np.arange(1, min(rows, columns)) / 2
-    return targets_figure(torch.cat(data), cosine_transform(rows, columns), power, wavenumbers, "waves across the image")
+    return targets_figure(normalised, cosine_transform(rows, columns), power, wavenumbers, "waves across the image")
 
 
 def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampling, warmth: float) -> tuple[Any, Any, Any]:

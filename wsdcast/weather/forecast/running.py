@@ -17,7 +17,8 @@ from wsdcast.runs.devices import sent
 from wsdcast.sampling.batches import at_once
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.weather.forcings import Surroundings
-from wsdcast.weather.forecast.autoregression import forecast, member_noise
+from wsdcast.weather.forecast.autoregression import forecast
+from wsdcast.weather.forecast.noise import member_noise
 
 FULL_ENOUGH = 0.97
 """Members of a group should fill at least this share of the slots in its batches; repetitions fill the others."""

@@ -13,7 +13,7 @@ from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, GENERATOR, MOMENTS, SCORES
-from wsdcast.verification.statistics import BOTH, GLOBE
+from wsdcast.verification.metrics import BOTH, GLOBE
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
 

@@ -13,7 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.blocks import label
-from wsdcast.data.sources.ensembles import open_forecast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.store.zarr_store import open_store
@@ -30,8 +30,8 @@ from wsdcast.verification.domain import in_words
 from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, as_table, scores_of
 from wsdcast.verification.memory import needs
+from wsdcast.verification.metrics import ABOUT, BOTH, GLOBE, spectral
 from wsdcast.verification.scoring import Sources, fields_of, opened, statistics_by_start
-from wsdcast.verification.statistics import ABOUT, BOTH, GLOBE, spectral
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import without_auto

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, to_conventions
+from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
 from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
 from wsdcast.data.store.zarr_store import VARIABLES, read_wind
@@ -35,7 +36,7 @@ class StoredForecast:
         members: number of members of each ensemble; 1 for a forecast without members.
         grid: grid of the fields that :meth:`read` returns.
         wind: wind in the package's layout, lazily.
-        place: rows and columns of the grid that the store covers, if it covers only a part of the globe.
+        region: rows and columns of the grid that the store covers; None if it covers the whole grid.
     """
 
     name: str
@@ -44,7 +45,7 @@ class StoredForecast:
     members: int
     grid: Grid
     wind: xr.Dataset
-    place: Region | None = None
+    region: Region | None = None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
         """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where the store has no value.
@@ -57,10 +58,10 @@ class StoredForecast:
             UserError: if these values cannot be read.
         """
         fields = read_members(self.wind, self.name, start, leads)
-        if self.place is None:
+        if self.region is None:
             return fields
         whole = np.full((*fields.shape[:-2], *self.grid.shape), np.nan, dtype=np.float32)
-        whole[..., self.place[0][:, None], self.place[1]] = fields
+        whole[..., self.region[0][:, None], self.region[1]] = fields
         return whole
 
 
@@ -77,7 +78,8 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
         UserError: if these values cannot be read.
     """
     try:
-        return read_wind(wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
+        with file_lock(name):
+            return read_wind(wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
     except MemoryError:
         raise
     except Exception as error:  # formats and servers cause errors of many types
@@ -85,22 +87,22 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
         raise UserError(f"{name}: the forecast from {when} cannot be read ({first_line(error)})") from None
 
 
-def open_forecast(address: Address, globe: Grid | None = None) -> StoredForecast:
+def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredForecast:
     """Open a store of forecasts in the layout of WeatherBench 2, or in one that differs from it in names and order.
 
     Initial and lead times are sorted. Lead times of 0 and below are left out.
 
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
-        globe: grid of the truth. A forecast may cover a part of the globe if its points are neighbours on this grid; it is then placed on
-            this grid.
+        truth_grid: grid of the truth. A forecast may cover a part of the globe if its points are neighbours on this grid. Its fields are
+            then read on this grid, with NaN elsewhere.
 
     Raises:
-        UserError: if :func:`open_wind` raises it, or if the forecast covers a part of the globe that is not on ``globe``.
+        UserError: if :func:`open_wind` raises it, or if the forecast covers a part of the globe that is not on ``truth_grid``.
     """
-    wind = open_wind(address, part=globe is not None)
+    wind = open_wind(address, part=truth_grid is not None)
     try:
-        grid, region = _grid_and_region(globe, *(wind[name].values for name in ("latitude", "longitude")))
+        grid, region = _grid_and_region(truth_grid, *(wind[name].values for name in ("latitude", "longitude")))
     except UserError as error:
         raise UserError(f"{address}: {error}") from None
     times, leads = wind["time"].values, wind["prediction_timedelta"].values
@@ -127,7 +129,7 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
     try:
         dataset = open_dataset(stores[0])
         if "crps_fair" in dataset and VARIABLES[0] not in dataset:
-            raise UserError("has the statistics of scores and no fields; `wsdcast score --run` sums them up, nothing else can be scored")
+            raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
         wind = to_conventions(dataset, part=part)
@@ -140,7 +142,7 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
     wind = wind.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
     times, leads = dates_of(wind["time"], address), wind["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
-        raise UserError(f"{address}: its lead times are no differences of time, but {leads.dtype}; they need units such as hours")
+        raise UserError(f"{address}: its lead times have the type {leads.dtype} and no units of time, such as hours")
     times, leads = to_the_second(times), to_the_second(leads)
     for name, values in (
         ("initial times", times),
@@ -161,25 +163,25 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
     return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
 
 
-def _grid_and_region(globe: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:
-    """Return the grid of a forecast and None; or, if it covers a part of the globe, the grid of the truth and the rows and columns.
+def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:
+    """Return the grid of a forecast and None; or, if it covers a part of the globe, the grid of the truth and its rows and columns.
 
     Raises:
         UserError: if the forecast is not global and its points are not neighbours on the grid of the truth.
     """
-    if globe is None or (latitude.size, longitude.size) == globe.shape:
+    if truth_grid is None or (latitude.size, longitude.size) == truth_grid.shape:
         return Grid(latitude, longitude), None
-    rows = np.abs(globe.latitude - latitude[:, None]).argmin(axis=1)
-    turned = np.abs(globe.longitude - longitude[:, None])
-    columns = np.minimum(turned, 360 - turned).argmin(axis=1)
-    off = np.abs(globe.latitude[rows] - latitude).max(), np.abs((globe.longitude[columns] - longitude + 180) % 360 - 180).max()
-    ends = (~np.isin((columns + 1) % globe.longitude.size, columns)).sum()
+    rows = np.abs(truth_grid.latitude - latitude[:, None]).argmin(axis=1)
+    distance = np.abs(truth_grid.longitude - longitude[:, None])
+    columns = np.minimum(distance, 360 - distance).argmin(axis=1)
+    off = np.abs(truth_grid.latitude[rows] - latitude).max(), np.abs((truth_grid.longitude[columns] - longitude + 180) % 360 - 180).max()
+    ends = (~np.isin((columns + 1) % truth_grid.longitude.size, columns)).sum()
     if max(off) <= ROUNDING and (np.diff(rows) == 1).all() and ends <= 1:
-        return globe, (rows, columns)
+        return truth_grid, (rows, columns)
     try:
         return Grid(latitude, longitude), None
     except UserError as error:
-        raise UserError(f"{error}; the points of a region must be neighbours on the truth's grid of {globe.name}") from None
+        raise UserError(f"{error}; the points of a region must be neighbours on the truth's grid of {truth_grid.name}") from None
 
 
 def _require_once(values: NDArray[Any], what: str) -> None:

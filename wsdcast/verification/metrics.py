@@ -1,4 +1,4 @@
-"""Statistics of forecasts, and the metrics that are computed from their means.
+"""Metrics of forecasts, and the statistics that they are computed from.
 
 The words are those of WeatherBench-X. A statistic is computed for each forecast, that is for one initial time and lead time, and averaged
 over a region. Statistics are additive: the mean over many forecasts is the mean of their statistics, so parts of a forecast can be scored

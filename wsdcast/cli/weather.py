@@ -1,0 +1,253 @@
+"""The commands of the weather model: the four stages, figures, and all stages in a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from wsdcast.cli.command import command, coordinates, in_days, items, with_overrides
+from wsdcast.cli.options import (
+    DebugOption,
+    EvaluationsOption,
+    GridInTimeOption,
+    JsonOption,
+    LeadOption,
+    MembersOption,
+    OverrideOption,
+    OverwriteOption,
+    RecipeArgument,
+    RecipeOption,
+    RunOption,
+    SchedulerOption,
+)
+from wsdcast.cli.show import show
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FigureName, PriorName, SolverName
+
+
+@command
+def prepare(
+    recipe: RecipeOption = None,
+    override: OverrideOption = None,
+    run: RunOption = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="'planet' to simulate one; ERA5 by the name of a public store: wb2, wb2-0.25, arco; analyses up to today: gfs, ifs; the "
+            "URL of a Zarr store; or a file (NetCDF, GRIB, zip, Zarr), a directory or a quoted glob.",
+            show_default="the recipe's: planet",
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LONSxLATS",
+            help="Grid of the prepared store; an odd number of latitudes includes the poles.",
+            show_default="the recipe's: 64x32",
+        ),
+    ] = None,
+    method: Annotated[
+        Literal["conservative", "bilinear", "nearest"] | None,
+        typer.Option(help="Regridding method.", show_default="the recipe's: conservative"),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="First time to take, UTC.", show_default="the recipe's, else the source's first")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Last time to take, UTC.", show_default="the recipe's, else the source's last")
+    ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="Only check a source: list its problems and the size and time of its preparation."),
+    ] = None,
+    skip: Annotated[
+        str | None, typer.Option(metavar="TIMES", help="Times of the source to leave out, such as 2020-01-01T18, separated by commas; UTC.")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add the source's later times to a finished store.")] = False,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="With --append: split the longer record and compute its statistics again.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="this process, with threads")
+    ] = None,
+    scheduler: SchedulerOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Bring 10 m wind (m/s) to one grid and steps of 6 h: analysis.zarr. A run that was stopped continues where it stopped."""
+    how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else skip.split(",")}
+    if check is not None:
+        from wsdcast.weather.stages.check import check as check_source
+
+        if source or append or recompute or workers or scheduler or overwrite:
+            raise UserError("--check SOURCE can be used only with --recipe, -o, --run, --grid, --method, --start, --end and --skip")
+        summary = check_source(check, with_overrides(recipe, override), run, **how)
+        show(summary, json)
+        if summary.problems:
+            raise typer.Exit(2)
+        return
+    from wsdcast.weather.stages.prepare import prepare
+
+    summary = prepare(
+        with_overrides(recipe, override),
+        run,
+        source=source,
+        **how,
+        append=append,
+        recompute=recompute,
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    show(summary, json)
+
+
+@command
+def train(
+    recipe: RecipeOption = None,
+    override: OverrideOption = None,
+    run: RunOption = None,
+    prior: Annotated[
+        PriorName | None,
+        typer.Option(help="Where flow matching starts, and what the generator reads of the moments.", show_default="the recipe's: warm"),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train the moments network, then the generator. A training that was stopped continues from its last checkpoint."""
+    from wsdcast.weather.stages.train import train
+
+    show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
+
+
+@command
+def rollout(
+    recipe: RecipeOption = None,
+    override: OverrideOption = None,
+    run: RunOption = None,
+    members: MembersOption = None,
+    nfe: EvaluationsOption = None,
+    starts: Annotated[
+        int | None, typer.Option(help="Number of initial times, spread evenly over the test split.", show_default="the recipe's: 12")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIMES",
+            help="Initial times, instead of --starts: latest, a time, or FIRST/LAST/INTERVAL such as 2020-01-01/2020-12-31/6h; UTC.",
+        ),
+    ] = None,
+    lead: LeadOption = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT",
+            help="all; lead times in hours such as 24,72; or statistics: mean, std and quantiles over the members.",
+            show_default="the recipe's: all",
+        ),
+    ] = None,
+    score: Annotated[
+        bool, typer.Option("--score", help="Score members while they are computed, and store no fields; then run `wsdcast score`.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
+    solver: Annotated[
+        SolverName | None, typer.Option(help="Solver of the flow; auto picks it with its grid.", show_default="the recipe's: midpoint")
+    ] = None,
+    grid_in_time: GridInTimeOption = None,
+    warmth: Annotated[
+        float | None, typer.Option(help="w of Eq. 4, from 0 (unit std) to 1 (the predicted std).", show_default="the recipe's: 1")
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="On a GPU: give the same bits every time, but slower. A CPU always does.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A model file (.wsd), instead of the networks of the run; needs --initial.")
+    ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE", help="With --model: analyses with the wind at the initial times and 6 h before, as for prepare."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run ensembles autoregressively: forecast.zarr and an animation. A run that was stopped continues where it stopped."""
+    from wsdcast.weather.stages.rollout import rollout
+
+    if score and keep is not None:
+        raise UserError(f"--score keeps no fields: leave out --keep {keep}")
+    kept: str | list[Any] | None = keep
+    if score:
+        kept = "scores"
+    elif keep is not None and keep[:1].isdigit():
+        kept = items(keep)
+    summary = rollout(
+        with_overrides(recipe, override),
+        run,
+        members=members,
+        nfe=nfe,
+        starts=starts,
+        start=start,
+        days=None if lead is None else in_days(lead),
+        keep=kept,
+        seed=seed,
+        solver=solver,
+        grid_in_time=grid_in_time,
+        warmth=warmth,
+        deterministic=deterministic,
+        model=model,
+        initial=initial,
+        overwrite=overwrite,
+    )
+    show(summary, json)
+
+
+@command
+def plot(
+    figure: Annotated[FigureName, typer.Argument(metavar="FIGURE", help="What to draw.")],
+    recipe: RecipeOption = None,
+    override: OverrideOption = None,
+    run: RunOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File: .png, .pdf or .svg; .gif or .mp4 for the animation.", show_default="RUN/FIGURE.png or .gif"),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Initial time of maps, plume or animation, UTC.", show_default="the first of the forecast"),
+    ] = None,
+    lead_time: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Lead time of maps, such as 3d or 36h.", show_default="the last of the forecast")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="LATITUDE,LONGITUDE", help="Place of the plume, degrees north and east.", show_default=False)
+    ] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw one figure for a paper or talk: of the scores, of the trained networks, or of one forecast."""
+    from wsdcast.weather.stages.plot import plot
+
+    place = None if at is None else coordinates(at)
+    hours = None if lead_time is None else 24 * in_days(lead_time, "--lead-time")
+    show(plot(figure, with_overrides(recipe, override), run, out=out, start=start, lead_hours=hours, at=place), json)
+
+
+@command
+def run(
+    recipe: RecipeArgument = "planet",
+    override: OverrideOption = None,
+    run: RunOption = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run all four stages of a recipe. Artefacts that are current are not made again."""
+    from wsdcast.weather.pipeline import run as run_stages
+
+    for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):
+        show(summary, json)
