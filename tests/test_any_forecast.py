@@ -21,7 +21,7 @@ from wsdcast.report.page import write_report
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.alignment import misalignment
 from wsdcast.verification.truth import open_truth
-from wsdcast.weather.stages import score
+from wsdcast.weather.stages import score_output
 
 NAMES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
 GRID = Grid.regular("24x13")
@@ -76,7 +76,7 @@ def write(dataset: xr.Dataset, path: Path) -> str:
 def without_the_page():
     """Leave out the page, which takes longer than the scores. One test writes it."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
+        patched.setattr(score_output, "write_report", lambda path, *arguments, **more: path.write_text("page"))
         yield
 
 
@@ -128,7 +128,7 @@ def test_scores_of_a_store_equal_their_definitions(scored):
 
 
 def test_the_page_is_of_the_forecast(truth, tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "write_report", write_report)
+    monkeypatch.setattr(score_output, "write_report", write_report)
     wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), truth, tmp_path / "run")
     page = (tmp_path / "run/report.html").read_text()
     assert "Ensemble forecast of 10 m wind: model" in page

@@ -21,7 +21,7 @@ from wsdcast.report.shown_fields import choose, read_speeds
 from wsdcast.verification.metrics import LAGS, PROBABILITIES, THRESHOLDS
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.scoring import statistics_of
-from wsdcast.weather.stages import score
+from wsdcast.weather.stages import score_output
 
 LAND = (np.random.default_rng(1).random(GRID.shape) < 0.3) | (GRID.longitude < 40)
 """Africa, Europe and islands of one cell."""
@@ -30,7 +30,7 @@ LAND = (np.random.default_rng(1).random(GRID.shape) < 0.3) | (GRID.longitude < 4
 @pytest.fixture(scope="module", autouse=True)
 def without_the_page():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
+        patched.setattr(score_output, "write_report", lambda path, *arguments, **more: path.write_text("page"))
         yield
 
 
@@ -285,7 +285,7 @@ def test_scores_of_different_parts_are_not_compared(truth, tmp_path):
 
 
 def test_the_page_and_the_terminal_name_the_scored_part(truth, tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "write_report", write_report)
+    monkeypatch.setattr(score_output, "write_report", write_report)
     store = write(forecast_dataset().where(~LAND), tmp_path / "model.zarr")
     done = CliRunner().invoke(app, ["score", store, "--truth", truth, "--run", str(tmp_path / "run"), "--json"])
     words = json.loads(done.stdout)["facts"]["scored on"]

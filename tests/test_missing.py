@@ -12,7 +12,7 @@ from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, open
 import wsdcast
 from wsdcast.report.page import write_report
 from wsdcast.runs.artefact import Summary
-from wsdcast.weather.stages import score
+from wsdcast.weather.stages import score_output
 
 PAST = 48
 """Number of states of the truth before the first initial time."""
@@ -20,7 +20,7 @@ PAST = 48
 
 @pytest.fixture(autouse=True)
 def without_the_page(monkeypatch):
-    monkeypatch.setattr(score, "write_report", lambda path, *arguments, **more: path.write_text("page"))
+    monkeypatch.setattr(score_output, "write_report", lambda path, *arguments, **more: path.write_text("page"))
 
 
 def scored(true: xr.Dataset, directory: Path, store: xr.Dataset | None = None) -> tuple[Summary, xr.Dataset]:
@@ -104,7 +104,7 @@ def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):
 
 
 def test_the_page_says_what_was_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(score, "write_report", write_report)
+    monkeypatch.setattr(score_output, "write_report", write_report)
     true = truth_dataset().drop_sel(time=STARTS)
     true[NAMES[0]][7, 3, 4] = np.nan
     summary, _ = scored(true, tmp_path)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from wsdcast.weather.stages.plot import plot
     from wsdcast.weather.stages.prepare import prepare
     from wsdcast.weather.stages.rollout import rollout
-    from wsdcast.weather.stages.score import score, score_forecast, score_pair
+    from wsdcast.weather.stages.score import score, score_pair
+    from wsdcast.weather.stages.score_forecast import score_forecast
     from wsdcast.weather.stages.train import train
 
 __all__ = [
@@ -47,7 +48,7 @@ _MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products":
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "plot")
 }
 _MODULES |= {"export_model": "weather.stages.export", "score_stations": "output.station_scores"}
-_MODULES |= dict.fromkeys(("score_forecast", "score_pair"), "weather.stages.score")
+_MODULES |= {"score_pair": "weather.stages.score", "score_forecast": "weather.stages.score_forecast"}
 
 
 def __getattr__(name: str) -> Any:

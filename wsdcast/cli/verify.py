@@ -42,7 +42,8 @@ def score(
     debug: DebugOption = False,
 ) -> None:
     """Score ensembles and baselines: scores.nc, scores.csv, report.html. With two names, compare their scores."""
-    from wsdcast.weather.stages.score import score, score_forecast, score_pair
+    from wsdcast.weather.stages.score import score, score_pair
+    from wsdcast.weather.stages.score_forecast import score_forecast
 
     if stations is not None:
         if len(forecasts or []) != 1 or any((recipe, override, truth, scheduler, workers)):

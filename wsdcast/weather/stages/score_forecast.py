@@ -1,0 +1,90 @@
+"""Score a forecast of any origin against any analyses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.data.sources.blocks import label
+from wsdcast.data.sources.foreign_forecasts import open_forecast
+from wsdcast.data.sources.open_data import fetch, newest
+from wsdcast.data.sources.open_data_layouts import SYSTEMS
+from wsdcast.runs.artefact import Summary
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FORECAST, SCORES
+from wsdcast.verification.alignment import require_aligned
+from wsdcast.verification.domain import in_words
+from wsdcast.verification.intervals import scores_of
+from wsdcast.verification.scoring import Sources, opened, statistics_by_start
+from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, write_scores, write_table_and_report
+
+
+def score_forecast(
+    forecast: str,
+    truth: str,
+    run: str | Path | None = None,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> Summary:
+    """Score a forecast of any origin, and write ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
+
+    Args:
+        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one; or a run directory with one.
+        truth: path, glob or URL of analyses, or the name of a public store, on the same grid or on a finer one. Of ``gfs`` and ``ifs`` the
+            analyses at the valid times are fetched.
+        run: directory for the scores; default ``runs/<name of the store>``, or the run directory of the forecast.
+        scheduler, workers: as for :func:`score`.
+        overwrite: replace scores of another forecast.
+
+    Raises:
+        UserError: if the forecast or the truth cannot be read, they are on different grids or do not fit together, or memory cannot hold
+            what is scored at the same time.
+    """
+    if (Path(forecast) / FORECAST).is_dir():
+        run, forecast = run or forecast, str(Path(forecast) / FORECAST)
+    name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
+    directory = Path(run) if run is not None else Path("runs") / name
+    if (directory / SCORES).exists() and not overwrite:
+        with xr.open_dataset(directory / SCORES) as stored:
+            if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
+                raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
+    with TemporaryDirectory(prefix="wsdcast-") as scratch:
+        files = _fetched(truth, forecast, Path(scratch)) if truth in SYSTEMS else truth
+        sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch)
+        fields = opened(sources)[0][name]
+        require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
+        inside = require_aligned(fields, opened(sources)[1], truth)
+        domain = b"" if inside is None else np.packbits(inside).tobytes()
+        sources = Sources(((name, forecast),), files, fields.times.min(), scratch, domain)
+        scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
+        scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
+        if (finer := opened(sources)[1].regridded_from) is not None:
+            scores.attrs["truth_regridded"] = f"conservatively, from {finer.name} to {fields.grid.name}"
+        if inside is not None:
+            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(fields.grid, inside)
+        write_scores(directory, scores)
+        write_table_and_report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
+    return summary_of(directory, scores)
+
+
+def _fetched(system: str, forecast: str, scratch: Path) -> str:
+    """Fetch the analyses at the initial and valid times of a forecast that exist already. Returns a directory that has their files.
+
+    Raises:
+        UserError: if there is none yet, or they cannot be fetched.
+    """
+    stored = open_forecast(forecast)
+    valid = np.unique(np.concatenate([stored.times, (stored.times[:, None] + stored.leads).ravel()]))
+    valid, last = valid[valid == valid.astype("datetime64[6h]")], newest(system).time
+    if not (valid[valid > stored.times[0]] <= last).any():
+        raise UserError(f"--truth {system}: its newest analysis is of {label(last)}, before the first valid time of {forecast}")
+    directory = scratch / system
+    directory.mkdir()
+    for path in fetch(system, valid[valid <= last]):
+        (directory / path.name).symlink_to(path)
+    return str(directory)

@@ -1,0 +1,129 @@
+"""What the commands that score write and print: scores, their table, the report and the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from wsdcast.report.interactive_maps import in_words as time_in_words
+from wsdcast.report.page import write_report
+from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
+from wsdcast.runs.resources import require_memory
+from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
+from wsdcast.verification.intervals import BY_START, as_table
+from wsdcast.verification.memory import needs
+from wsdcast.verification.metrics import BOTH, GLOBE, spectral
+from wsdcast.verification.scoring import Sources, fields_of, opened
+
+
+def require_scoring_memory(sources: Sources, *sizes: Any) -> None:
+    """Check before anything is read that the scores and the report fit in memory. The arguments are those of :func:`needs`.
+
+    Raises:
+        UserError: if they do not fit; the message says which task needs how much memory.
+    """
+    for needed, task in needs(sources, *sizes):
+        require_memory(needed, task)
+
+
+def write_table_and_report(
+    directory: Path, scores: xr.Dataset, sources: Sources, name: str, facts: dict[str, str], recipe: str, on_earth: bool
+) -> None:
+    """Write the table for spreadsheets and the report page."""
+    with complete(directory / SCORES_TABLE) as partial:
+        as_table(scores).to_csv(partial, index=False, float_format="%.6g")
+    starts = [time_in_words(scores["time"].values[end]) for end in (0, -1)]
+    facts |= {
+        "grid": scores.attrs["grid"],
+        "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
+        "members": str(scores.attrs["members"]),
+    }
+    facts |= _scored_and_left_out(scores)
+    fields, grid = fields_of(sources), opened(sources)[1].grid
+    with complete(directory / REPORT) as partial:
+        write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
+
+
+def write_scores(directory: Path, scores: xr.Dataset) -> None:
+    """Write ``scores.nc``.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with complete(directory / SCORES) as partial:
+        try:
+            scores.to_netcdf(partial)
+        except RuntimeError as error:  # the NetCDF library raises this for any failure of the disk
+            raise OSError(f"{directory / SCORES}: cannot be written ({error})") from None
+
+
+def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
+    """Return the summary of scores: what was written, the table for the terminal, and what was left out."""
+    summary = Summary("score", scores=table(scores))
+    summary.written = {
+        str(directory / SCORES): "statistics by start, metrics with intervals, by lead, variable and region",
+        str(directory / SCORES_TABLE): "the metrics, for spreadsheets",
+    }
+    summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
+    pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
+    summary.facts = {"grid": scores.attrs["grid"], "starts": scores.sizes["time"], "members": scores.attrs["members"]}
+    if pairs < whole:
+        summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or fewer than two members left"
+    if CLIMATOLOGY in scores["forecast"]:
+        summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
+    if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
+        summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
+    summary.facts |= _scored_and_left_out(scores)
+    if "scored_on" in scores.attrs:
+        return summary  # a part of the globe has no spectra
+    summary.facts["power spectrum"] = (
+        ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
+        + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
+    )
+    return summary
+
+
+def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
+    """In words: the part of the globe that was scored, if not all of it, what was left out, and how the truth was regridded, if it was."""
+    names = ("scored_on", "left_out", "truth_regridded")
+    return {name.replace("_", " "): scores.attrs[name] for name in names if name in scores.attrs}
+
+
+def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
+    """Largest deviation of the power spectrum, averaged over initial times and lead times first, by forecast of :func:`_with_members`.
+
+    A deviation at a single lead time uses only as many dates as there are initial times. With a dozen of them the truth's power at one
+    wavenumber is known to 10 % only.
+    """
+    names = {f"{name}{BY_START}": name for name in ("power", "power_truth")}
+    mean = scores[list(names)].rename(names).sel(variable=BOTH).mean(["time", "prediction_timedelta"])
+    largest = spectral(mean)["power_deviation"]
+    return {name: float(largest.sel(forecast=name)) for name in _with_members(scores)}
+
+
+def _with_members(scores: xr.Dataset) -> list[str]:
+    """Names of the forecasts whose fields are meant to look like wind: the first, which the report is about, and the moments alone."""
+    names = [str(name) for name in scores["forecast"].values]
+    return [name for name in names if name in (names[0], MOMENTS_ALONE)]
+
+
+def table(scores: xr.Dataset) -> list[dict[str, Any]]:
+    """Rows for the terminal: one per lead time, both wind components together."""
+    both = scores.sel(variable=BOTH, region=GLOBE)
+    first = both["forecast"].values[0]
+    rows = []
+    for lead in both["prediction_timedelta"].values:
+        at_lead = both.sel(prediction_timedelta=lead)
+        row: dict[str, Any] = {"lead_hours": int(lead / np.timedelta64(1, "h"))}
+        for forecast in at_lead["forecast"].values:
+            row[f"crps_fair: {forecast}"] = float(at_lead["crps_fair"].sel(forecast=forecast))
+        ours = at_lead.sel(forecast=first)
+        row |= {"crps_standard": float(ours["crps_standard"]), "rmse": float(ours["rmse"]), "spread_skill": float(ours["spread_skill"])}
+        for forecast in _with_members(scores) if "scored_on" not in scores.attrs else ():  # a part of the globe has no spectra
+            row[f"power_deviation: {forecast}"] = float(at_lead["power_deviation"].sel(forecast=forecast))
+        rows.append(row)
+    return rows
