@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from wsdcast.report.page import STYLE, picture
+from wsdcast.report.shell import STYLE, picture
 from wsdcast.report.style import LOOK
 
 CAPTIONS = {

@@ -1,61 +1,20 @@
-"""The report: one HTML file that contains all data and the plotting library."""
+"""The report of scores and fields."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import xarray as xr
-from bokeh.document import Document
-from bokeh.embed import components
-from bokeh.models import UIElement
-from bokeh.resources import Resources
-from matplotlib.figure import Figure
 
 from wsdcast.data.grid import Grid
 from wsdcast.report.interactive_maps import forecast_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
+from wsdcast.report.shell import Part, facts_list, figures_row, write_page
 from wsdcast.report.shown_fields import Fields
 from wsdcast.report.tables import by_lead, regions, summary
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #1f2937; }
-h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-img { max-width: 100%; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e5e7eb; } th { font-weight: 600; }
-.wide { overflow-x: auto; } p.note { color: #6b7280; } pre { background: #f3f4f6; padding: 1rem; overflow-x: auto; font-size: .85rem; }
-"""
-INTERACTIVE_STYLE = """
-h1 { line-height: 1.2; } h2 { margin: 2.2rem 0 .3rem; } p.note { font-size: .875rem; margin: .5rem 0 .8rem; max-width: 52rem; }
-dl { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: .8rem 0 0; } dl div { min-width: 0; overflow-wrap: anywhere; }
-dt { font-size: .75rem; color: #6b7280; line-height: 1.2; } dd { margin: 0; }
-table { font-size: .8125rem; width: 100%; } td { white-space: pre; } td, th { padding: .15rem .4rem; vertical-align: baseline; }
-thead th { white-space: pre-line; }
-tr > :first-child { padding-left: 0; text-align: left; } th[scope=row] { font-weight: 400; min-width: 7rem; }
-thead th { border-bottom: 2px solid #d1d5db; }
-tr:has(> th[scope=row]) > * { border-bottom: none; }
-tr:has(> th[scope=row]:not(:empty)) > * { border-top: 1px solid #e5e7eb; }
-.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: .6rem 1rem; }
-.row > *, .controls > * { min-width: 0; } .row > * { overflow: clip; }
-.legend { font-size: .875rem; margin: .6rem 0 .2rem; display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
-.controls { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; align-items: end; position: sticky; top: 0; z-index: 2; background: white;
-  padding: .4rem 0; }
-.controls > :last-child { flex: 1 1 16rem; padding-right: .8rem; }
-details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } .recipe { columns: 16rem; }
-@media print {
-  @page { size: A4; margin: 12mm; }
-  body { margin: 0; padding: 0; max-width: none; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  table { font-size: .7rem; } td { white-space: pre-line; min-width: 2.4rem; } td, th { padding: .1rem .2rem; }
-  .controls { position: static; } .wide, pre { overflow: visible; } pre { white-space: pre-wrap; }
-  h2, .legend { break-after: avoid; } .row > *, tr { break-inside: avoid; } .row > * { overflow: visible; }
-}
-"""
-# The page may not load anything from a network. 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
-POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
 
 def write_report(
@@ -83,8 +42,8 @@ def write_report(
         on_earth: whether to draw the coastlines of the Earth.
     """
     ours = html.escape(str(scores["forecast"].values[0]))
-    parts: list[str | Sequence[UIElement]] = [
-        f"<header><h1>{html.escape(title)}</h1><dl>{_facts(facts)}</dl></header>",
+    parts: list[Part] = [
+        f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>",
         "<h2>Scores by lead time</h2>",
         *_row(score_curves(scores), "scores"),
         "<p class=note>10 m wind, mean of both components, weighted by area, all starts; bands and brackets hold 95 % of bootstrap "
@@ -110,36 +69,15 @@ def write_report(
         "climatology. The energy score compares whole fields of the wind vector, so it also measures how points vary together.</p>",
         f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>" if recipe else "",
     ]
-    models = [model for part in parts if not isinstance(part, str) for model in part]
-    document = Document()
-    with document.models.freeze():  # so that Bokeh walks through the models once, not for every figure
-        for model in models:
-            document.add_root(model)
-    script, figure_tags = components(models)
-    tags = iter(figure_tags)
-    body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(tags)}</div>" for _ in part) for part in parts)
-    head = (
-        f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{POLICY}">'
-        f"<meta name=viewport content='width=device-width, initial-scale=1'><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}{INTERACTIVE_STYLE}</style>"
-    )
-    library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render()
-    page = f"<!doctype html><html lang=en><head>{head}</head><body>{body}{library}{script}</body></html>\n"
-    path.write_text(page, encoding="utf-8")
+    write_page(path, title, parts)
 
 
-def _facts(facts: Mapping[str, str]) -> str:
-    return "".join(f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(fact)}</dd></div>" for name, fact in facts.items())
+def _row(row: Row, content: str) -> list[Part]:
+    """Return the figures, or a note that there is no ``content``."""
+    return figures_row(row) if row.figures else [f"<p class=note>These scores have no {content}.</p>"]
 
 
-def _row(row: Row, content: str) -> list[str | Sequence[UIElement]]:
-    """Return the legend of the figures and below it the figures side by side; without figures, a note that there is no ``content``."""
-    if not row.figures:
-        return [f"<p class=note>These scores have no {content}.</p>"]
-    return [row.legend() if row.lines else "", "<div class=row>", row.figures, "</div>"]
-
-
-def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool) -> list[str | Sequence[UIElement]]:
+def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool) -> list[Part]:
     if fields is None:
         return ["<p class=note>No maps: the fields of this forecast were not kept.</p>"]
     maps = forecast_maps(scores, grid, fields, on_earth)
@@ -147,15 +85,8 @@ def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool)
         "<section><div class=controls>",
         maps.controls,
         "</div>",
-        *_row(maps.maps, ""),
+        *figures_row(maps.maps),
         "<p class=note>Wind speed 10 m above the ground. Choose a place on any map to see the ensemble there:</p>",
-        *_row(maps.plume, ""),
+        *figures_row(maps.plume),
         f"</section><p class=note>The dark band holds half of the members, the light one 80 %. {html.escape(maps.left_out)}</p>",
     ]
-
-
-def picture(figure: Figure, alternative: str) -> str:
-    """Return a figure as an image tag that contains the image (PNG)."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return f'<img alt="{alternative}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from bokeh.models import ColumnDataSource, GlyphRenderer, HoverTool, Span
+from bokeh.models import CategoricalSlider, ColumnDataSource, GlyphRenderer, HoverTool, Span
 from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
@@ -18,6 +18,8 @@ from wsdcast.report.style import FORECASTS, ORANGE, PURPLE, SKY, Look
 
 FONT = "system-ui, sans-serif"
 INK, FAINT = "#1f2937", "#e5e7eb"
+WIDGET = {"font": f"14px {FONT}"}
+"""CSS of controls."""
 DASHES = {"solid": "", "dashed": "6 3", "dotted": "2 3", "dotdash": "2 3 6 3"}
 
 TOOLTIP = "<div style='white-space: pre-line'>@said</div>"
@@ -138,3 +140,27 @@ def metric_on_globe(scores: xr.Dataset, name: str) -> xr.DataArray | None:
 def days_of(leads: NDArray[np.timedelta64]) -> NDArray[np.float64]:
     """Return lead times in days."""
     return leads / np.timedelta64(1, "D")
+
+
+def in_words(time: np.datetime64) -> str:
+    """Return a time as text, ``2001-12-21 06 UTC``, with minutes if they are not 0."""
+    text = str(time.astype("datetime64[m]")).replace("T", " ")
+    return f"{text.removesuffix(':00')} UTC"
+
+
+def lead_slider(leads: Sequence[str], first: int) -> CategoricalSlider:
+    """Return the slider of the lead time, named ``lead``.
+
+    Args:
+        leads: the lead times as text.
+        first: index of the one that is shown first.
+    """
+    return CategoricalSlider(
+        title="Lead time",
+        categories=list(leads),
+        value=leads[first],
+        sizing_mode="stretch_width",
+        disabled=len(leads) < 2,
+        styles=WIDGET,
+        name="lead",
+    )

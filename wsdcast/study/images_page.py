@@ -9,7 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from wsdcast.images.score_page import DIGITS, LABELS
-from wsdcast.report.page import picture
+from wsdcast.report.shell import picture
 from wsdcast.study.figures import by_evaluations, by_solver, solvers_of
 from wsdcast.study.images_figures import by_visible_share
 from wsdcast.study.page import note, number, of, saturation_table, score, settings_table, table, write_page

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.report.page import STYLE
+from wsdcast.report.shell import STYLE
 
 Column = tuple[str, Callable[[xr.Dataset], str]]
 """Heading of a column, and the text of its cell for a setting."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.report.page import picture
+from wsdcast.report.shell import picture
 from wsdcast.study.figures import by_evaluations, by_solver, solvers_of
 from wsdcast.study.page import note, of, saturation_table, score, settings_table, write_page
 from wsdcast.study.weather_figures import by_lead, rolled_out, spectra

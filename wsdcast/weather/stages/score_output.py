@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.report.interactive_maps import in_words as time_in_words
 from wsdcast.report.page import write_report
+from wsdcast.report.panels import in_words as time_in_words
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory

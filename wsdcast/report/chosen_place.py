@@ -1,0 +1,89 @@
+"""A place that the reader chooses on an interactive map, and the ensemble there: quantiles of wind speed by lead time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from bokeh.events import Tap
+from bokeh.models import ColumnDataSource, CustomJS
+from bokeh.plotting import figure as Panel
+from numpy.typing import NDArray
+
+from wsdcast.report.panels import INK, hover, panel
+from wsdcast.report.style import BLUE, VERMILION, Look
+
+PLACE = (50.0, 330.0)
+"""Latitude and longitude of the place that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
+MEDIAN: dict[str, Look] = {"median of the members": (BLUE, "solid")}
+"""Name and look of the line of a plume."""
+BANDS = "The dark band holds half of the members, the light one 80 %."
+
+NEAREST = """
+const nearest = (all, distance) => all.reduce((best, _, i) => distance(all[i]) < distance(all[best]) ? i : best, 0)
+const choose = (latitude, longitude) => {
+  const column = nearest(longitudes, at => Math.abs((((longitude - at) % 360) + 540) % 360 - 180))
+  const row = nearest(latitudes, at => Math.abs(latitude - at))
+  place.data = {x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}
+}
+"""
+"""Code that sets the place to the point that is nearest in latitude and longitude."""
+CHOOSE = f"{NEAREST}choose(cb_obj.y, cb_obj.x)"
+
+
+def nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return row and column of the known point that is nearest to :data:`PLACE`, by the sum of both distances in degrees.
+
+    Without a known point all points count.
+
+    Args:
+        latitude, longitude: of the points.
+        known: whether a point has values (row, column).
+    """
+    east = np.abs(longitude - PLACE[1])
+    distance = np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east)
+    row, column = np.unravel_index(np.where(known | (not known.any()), distance, np.inf).argmin(), distance.shape)
+    return int(row), int(column)
+
+
+def choose_on(maps: Sequence[Panel], place: ColumnDataSource, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> None:
+    """Mark a place on maps, and let the reader choose another one by clicking.
+
+    Args:
+        maps: the figures.
+        place: longitude ``x``, latitude ``y`` and number ``point`` of the chosen point, each a column of one value. The columns change
+            when another point is chosen.
+        latitude, longitude: of the points that can be chosen. They are numbered row by row.
+    """
+    choose = CustomJS(args={"place": place, "latitudes": latitude.tolist(), "longitudes": longitude.tolist()}, code=CHOOSE)
+    for on in maps:
+        on.js_on_event(Tap, choose)
+        on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
+        on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
+
+
+def plume_panel(series: ColumnDataSource) -> Panel:
+    """Return a figure of the ensemble at one place by lead time.
+
+    Args:
+        series: lead time in days ``x`` and in words ``lead``, quantiles ``q10``, ``q25``, ``q50``, ``q75``, ``q90`` in m s-1, and ``truth``
+            if there is one.
+    """
+    on = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
+    for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
+        on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
+    median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
+    on.scatter("x", "q50", source=series, color=BLUE, size=5)
+    words = [
+        ("lead time", "@lead"),
+        ("median", "@q50{0.0} m/s"),
+        ("half of the members", "@q25{0.0} to @q75{0.0} m/s"),
+        ("80 % of the members", "@q10{0.0} to @q90{0.0} m/s"),
+    ]
+    if "truth" in series.data:
+        on.line("x", "truth", source=series, line_color=INK, line_width=2)
+        on.scatter("x", "truth", source=series, color=INK, size=5)
+        words.insert(1, ("truth", "@truth{0.0} m/s"))
+    on.y_range.start = 0
+    hover(on, [median], words, mode="vline")
+    return on

@@ -1,0 +1,117 @@
+"""Interactive maps of bytes on a global grid, with colour bars, coastlines and tooltips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from bokeh.models import (
+    BasicTicker,
+    ColorBar,
+    ColumnDataSource,
+    CustomJSHover,
+    FixedTicker,
+    LinearColorMapper,
+    PrintfTickFormatter,
+    Range1d,
+)
+from bokeh.plotting import figure as Panel
+from numpy.typing import NDArray
+
+from wsdcast.data.grid import Grid
+from wsdcast.report.maps import X_TICKS, Y_TICKS, Lines
+from wsdcast.report.panels import FONT, hover, panel
+from wsdcast.report.shown_fields import NONE, Field
+
+IN_WORDS = "return value == none ? 'none' : (value * unit).toFixed(digits) + ' ' + symbol"
+MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
+
+
+@dataclass(frozen=True)
+class MapStyle:
+    """How a field of bytes is shown.
+
+    Attributes:
+        title: text above the map.
+        label: name of the field in tooltips.
+        palette: 256 colours.
+        unit: value of one step of a byte.
+        top: value at the upper end of the colour scale.
+        symbol: unit of the values, such as m/s.
+        digits: digits after the decimal point in tooltips.
+        coast: colour of the coastlines.
+    """
+
+    title: str
+    label: str
+    palette: Sequence[str]
+    unit: float
+    top: float
+    symbol: str = "m/s"
+    digits: int = 1
+    coast: str = "white"
+
+
+def map_panels(
+    shown: ColumnDataSource, styles: Mapping[str, MapStyle], grid: Grid, rows: NDArray[np.intp], columns: NDArray[np.intp], lines: Lines
+) -> list[Panel]:
+    """Return a map of each field, with the same tooltips and the same ranges.
+
+    Args:
+        shown: for each name in ``styles`` one image of bytes (row, column), **from south to north**, because Bokeh reads the values for
+            tooltips correctly only in this order. :data:`NONE` is shown in grey.
+        styles: how each field is shown, by its name.
+        grid: of which the images show every n-th point.
+        rows, columns: the positions on the grid, from north to south and from west to east, equally spaced.
+        lines: coastlines.
+    """
+    tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(style.label, f"@{name}{{custom}}") for name, style in styles.items()]
+    formatters = {
+        f"@{name}": CustomJSHover(
+            args={"unit": style.unit, "digits": style.digits, "symbol": style.symbol, "none": NONE},
+            code=IN_WORDS,
+        )
+        for name, style in styles.items()
+    }
+    spacing = 360 / grid.longitude.size
+    step_x, step_y = ((axis[1] - axis[0]) if axis.size > 1 else 360 for axis in (grid.longitude[columns], -grid.latitude[rows]))
+    box = {
+        "x": grid.longitude[0] - step_x / 2,
+        "y": grid.latitude[rows[-1]] - step_y / 2,
+        "dw": step_x * columns.size,
+        "dh": step_y * rows.size,
+    }
+    west = grid.longitude[0] - spacing / 2
+    x_range, y_range = Range1d(west, west + 360, bounds="auto"), Range1d(-90, 90, bounds="auto")
+    repeated = [*lines, *(line - (360, 0) for line in lines if line[:, 0].max() > west + 360)]
+    coast = ColumnDataSource({name: [line[:, axis].astype(np.float32) for line in repeated] for axis, name in enumerate("xy")})
+    panels = []
+    for name, style in styles.items():
+        on = panel(style.title, "", "", x_range=x_range, y_range=y_range, **MAP)
+        image = on.image(name, source=shown, color_mapper=_colours(style), **box)
+        on.multi_line("x", "y", source=coast, line_color=style.coast, line_width=0.8, line_alpha=0.8)
+        hover(on, [image], tooltips, formatters=formatters)
+        scale = LinearColorMapper(style.palette, low=0, high=style.top or 1)
+        labels = PrintfTickFormatter(format=f"%g {style.symbol.replace('%', '%%')}")
+        bar = ColorBar(color_mapper=scale, height=6, padding=2, ticker=BasicTicker(desired_num_ticks=4), formatter=labels)
+        bar.major_label_text_font, bar.bar_line_color, bar.major_tick_line_color = FONT, None, None
+        on.add_layout(bar, "below")
+        for axis, ticks in ((on.xaxis, X_TICKS), (on.yaxis, Y_TICKS)):
+            axis.ticker, axis.major_label_overrides = FixedTicker(ticks=list(ticks)), ticks
+        panels.append(on)
+    return panels
+
+
+def top_of(speeds: Field) -> float:
+    """Return the speed at the upper end of a colour scale; 0 if no speed is known."""
+    finite = speeds[np.isfinite(speeds)]
+    return float(np.quantile(finite, 0.995)) if finite.size else 0.0
+
+
+def _colours(style: MapStyle) -> LinearColorMapper:
+    """Return a colour for each byte: the last colour of the palette from the top on, and grey for missing values."""
+    top, palette = style.top / style.unit, style.palette
+    shades = [palette[min(255, int(256 * byte / top))] for byte in range(NONE)] if top > 0 else [palette[0]] * NONE
+    return LinearColorMapper([*shades, "#d1d5db"], low=-0.5, high=NONE + 0.5)
