@@ -40,13 +40,13 @@ from wsdcast.report.shown_fields import NONE, PLUME, Chosen, Field, Fields, as_b
 from wsdcast.report.style import BLUE, VERMILION
 
 SHOW_MAPS = """
-const ahead = lead.categories.indexOf(lead.value)
-const at = Number(start.value) * days.length + ahead
+const leadIndex = lead.categories.indexOf(lead.value)
+const mapIndex = Number(start.value) * days.length + leadIndex
 const shown = {...maps.data}
-for (const name of names) shown[name] = [library.data[name][at]]
+for (const name of names) shown[name] = [library.data[name][mapIndex]]
 maps.data = shown
-title.text = valid[at]
-now.location = days[ahead]
+title.text = valid[mapIndex]
+lead_line.location = days[leadIndex]
 """
 SHOW_PLUME = """
 const point = place.data.point[0]
@@ -60,7 +60,8 @@ plume.data = shown
 title.text = `${places[point]}, from ${starts[Number(start.value)]}`
 """
 CHOOSE_PLACE = """
-const nearest = (all, here) => all.reduce((best, there, i) => Math.abs(there - here) < Math.abs(all[best] - here) ? i : best, 0)
+const nearest = (values, target) =>
+  values.reduce((best, value, i) => Math.abs(value - target) < Math.abs(values[best] - target) ? i : best, 0)
 const column = nearest(longitudes, cb_obj.x), row = nearest(latitudes, cb_obj.y)
 place.data = {x: [longitudes[column]], y: [latitudes[row]], point: [row * longitudes.length + column]}
 """
@@ -104,7 +105,7 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid)
     speeds = read_speeds(fields, chosen)
     times, lead_times = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
-    starts, first = [in_words(time) for time in times], lead_times.size // 2
+    starts, shown_lead = [in_words(time) for time in times], lead_times.size // 2
     start = Select(
         title="Start",
         options=[(str(number), name) for number, name in enumerate(starts)],
@@ -117,7 +118,7 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     lead = CategoricalSlider(
         title="Lead time",
         categories=leads,
-        value=leads[first],
+        value=leads[shown_lead],
         sizing_mode="stretch_width",
         disabled=len(leads) < 2,
         styles=WIDGET,
@@ -125,20 +126,21 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     )
 
     points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
-    known = np.any(np.isfinite(speeds.plumes[..., 1:, :]), axis=(0, 3, 4))
-    row, column = _nearest(*points, known | (not known.any()))
+    has_members = np.any(np.isfinite(speeds.plumes[..., 1:, :]), axis=(0, 3, 4))
+    row, column = _nearest(*points, has_members | (not has_members.any()))
     point = row * points[1].size + column
     place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
-    maps, shown, library = _maps(speeds.maps, grid, chosen, first, on_earth)
+    maps, shown, library = _maps(speeds.maps, grid, chosen, shown_lead, on_earth)
     plume, series, unit = _plume(speeds.plumes, lead_times, row, column)
-    now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
-    plume.add_layout(now)
+    lead_line = Span(location=days_of(lead_times)[shown_lead], dimension="height", line_color=INK, line_dash="dashed")
+    plume.add_layout(lead_line)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
     valid = [f"truth, {in_words(time + step)}" for time in times for step in lead_times]
-    maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
+    maps[0].title.text, plume.title.text = valid[shown_lead], f"{places[point]}, from {starts[0]}"
 
     shared = {"start": start, "lead": lead, "days": days_of(lead_times).tolist()}
-    map_args = {"maps": shown, "library": library, "names": list(speeds.maps), "valid": valid, "title": maps[0].title, "now": now}
+    map_args = {"maps": shown, "library": library, "names": list(speeds.maps), "valid": valid}
+    map_args |= {"title": maps[0].title, "lead_line": lead_line}
     plume_args = {"plume": series, "names": list(PLUME), "bytes": as_bytes(speeds.plumes, unit).ravel(), "unit": unit, "place": place}
     show_maps = CustomJS(args=shared | map_args, code=SHOW_MAPS)
     show_plume = CustomJS(args=shared | plume_args | {"places": places, "starts": starts, "title": plume.title}, code=SHOW_PLUME)
@@ -146,31 +148,39 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
     choose_place = CustomJS(args={"place": place, "latitudes": points[0].tolist(), "longitudes": points[1].tolist()}, code=CHOOSE_PLACE)
-    for on in maps:
-        on.js_on_event(Tap, choose_place)
-        on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
-        on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
+    for one_map in maps:
+        one_map.js_on_event(Tap, choose_place)
+        one_map.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)
+        one_map.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
     left_out = _left_out(scores, chosen, units_of(speeds.maps)["truth"])
     lines = {"truth": (INK, "solid"), "median of the members": (BLUE, "solid")}
     return Maps([start, lead], Row(maps, {}), Row([plume], lines), left_out)
 
 
-def _nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return row and column of the known point that is nearest to :data:`PLACE`, by the sum of both distances in degrees."""
+def _nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], allowed: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return row and column of the allowed point that is nearest to :data:`PLACE`, by the sum of both distances in degrees."""
     east = np.abs(longitude - PLACE[1])
-    distance = np.where(known, np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east), np.inf)
+    distance = np.where(allowed, np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east), np.inf)
     row, column = np.unravel_index(distance.argmin(), distance.shape)
     return int(row), int(column)
 
 
 def _maps(
-    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool
+    maps: dict[str, Field], grid: Grid, chosen: Chosen, shown_map: int, on_earth: bool
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
-    """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name."""
+    """Return the panels, the data that they show at first, and the data of all maps; fields are bytes, by name.
+
+    Args:
+        maps: speeds by name, (map, latitude, longitude).
+        grid: of the forecast.
+        chosen: which points of it the maps have.
+        shown_map: number of the map that is shown first.
+        on_earth: whether to draw the coastlines of the Earth.
+    """
     units = units_of(maps)
     # South first: Bokeh reads the values for tooltips correctly only in this order.
     library = ColumnDataSource({name: list(as_bytes(field[:, ::-1], units[name])) for name, field in maps.items()}, name="library")
-    shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
+    shown = ColumnDataSource({name: [images[shown_map]] for name, images in library.data.items()}, name="maps")
     formatters = {f"@{name}": CustomJSHover(args={"unit": unit}, code=IN_WORDS) for name, unit in units.items()}
     tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(SHORT[name], f"@{name}{{custom}}") for name in maps]
 
@@ -193,24 +203,24 @@ def _maps(
     for name, field in maps.items():
         palette = Magma256 if name == "spread" else Viridis256
         top = _top(field) if name == "spread" else _top(maps["truth"]) or _top(maps["mean"])
-        on = panel(TITLES[name], "", "", x_range=x_range, y_range=y_range, **MAP)
-        image = on.image(name, source=shown, color_mapper=_colours(palette, top / units[name]), **box)
-        on.multi_line("x", "y", source=coast, line_color="white", line_width=0.8, line_alpha=0.8)
-        hover(on, [image], tooltips, formatters=formatters)
+        one_map = panel(TITLES[name], "", "", x_range=x_range, y_range=y_range, **MAP)
+        image = one_map.image(name, source=shown, color_mapper=_colours(palette, top / units[name]), **box)
+        one_map.multi_line("x", "y", source=coast, line_color="white", line_width=0.8, line_alpha=0.8)
+        hover(one_map, [image], tooltips, formatters=formatters)
         scale = LinearColorMapper(palette, low=0, high=top or 1)
         bar = ColorBar(
             color_mapper=scale, height=6, padding=2, ticker=BasicTicker(desired_num_ticks=4), formatter=PrintfTickFormatter(format="%g m/s")
         )
         bar.major_label_text_font, bar.bar_line_color, bar.major_tick_line_color = FONT, None, None
-        on.add_layout(bar, "below")
-        for axis, ticks in ((on.xaxis, X_TICKS), (on.yaxis, Y_TICKS)):
+        one_map.add_layout(bar, "below")
+        for axis, ticks in ((one_map.xaxis, X_TICKS), (one_map.yaxis, Y_TICKS)):
             axis.ticker, axis.major_label_overrides = FixedTicker(ticks=list(ticks)), ticks
-        panels.append(on)
+        panels.append(one_map)
     return panels, shown, library
 
 
 def _top(speeds: Field) -> float:
-    """Return the speed at the upper end of the colour scale; 0 if no speed is known."""
+    """Return the speed at the upper end of the colour scale; 0 if all are missing."""
     finite = speeds[np.isfinite(speeds)]
     return float(np.quantile(finite, 0.995)) if finite.size else 0.0
 
@@ -226,14 +236,14 @@ def _plume(plumes: Field, leads: NDArray[np.timedelta64], row: int, column: int)
     unit = unit_of(plumes)
     data = dict(zip(PLUME, plumes[0, row, column], strict=True))
     series = ColumnDataSource(data | {"x": days_of(leads), "lead": in_hours(leads)}, name="plume")
-    on = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
+    plume = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
     for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
-        on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
-    median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
-    on.scatter("x", "q50", source=series, color=BLUE, size=5)
-    on.line("x", "truth", source=series, line_color=INK, line_width=2)
-    on.scatter("x", "truth", source=series, color=INK, size=5)
-    on.y_range.start = 0
+        plume.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
+    median = plume.line("x", "q50", source=series, line_color=BLUE, line_width=2)
+    plume.scatter("x", "q50", source=series, color=BLUE, size=5)
+    plume.line("x", "truth", source=series, line_color=INK, line_width=2)
+    plume.scatter("x", "truth", source=series, color=INK, size=5)
+    plume.y_range.start = 0
     words = [
         ("lead time", "@lead"),
         ("truth", "@truth{0.0} m/s"),
@@ -241,8 +251,8 @@ def _plume(plumes: Field, leads: NDArray[np.timedelta64], row: int, column: int)
         ("half of the members", "@q25{0.0} to @q75{0.0} m/s"),
         ("80 % of the members", "@q10{0.0} to @q90{0.0} m/s"),
     ]
-    hover(on, [median], words, mode="vline")
-    return on, series, unit
+    hover(plume, [median], words, mode="vline")
+    return plume, series, unit
 
 
 def in_words(time: np.datetime64) -> str:
