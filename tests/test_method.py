@@ -161,7 +161,7 @@ def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
     calibrated = calibrated_warmth(prior, torch.full((4, 2, 3, 3), error))
     assert calibrated == pytest.approx(warmth, abs=1 / 1024)
     # Known pixels, which have no error, do not count.
-    unknown = torch.zeros(4, 1, 3, 3, dtype=torch.bool)
-    unknown[:, :, 0] = True
-    assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * unknown, unknown) == calibrated
+    counted = torch.zeros(4, 1, 3, 3, dtype=torch.bool)
+    counted[:, :, 0] = True
+    assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * counted, counted) == calibrated
     assert calibrated == 0 or prior.blended(torch.tensor([calibrated])).normalise(torch.tensor(error)).max() <= 1 + 1e-5

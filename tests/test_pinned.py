@@ -218,12 +218,15 @@ def files(directory, tmp_path_factory) -> dict[str, list[xr.Dataset]]:
         add("`scores.nc` of wind", wind / "scores.nc")
         with xr.open_zarr(wind / "forecast.zarr", decode_timedelta=True) as forecast:
             forecast.load().drop_attrs().where(forecast.latitude < 60).drop_encoding().to_netcdf(copy / "part.nc")
+            forecast.drop_attrs().coarsen(latitude=2, longitude=2).mean().drop_encoding().to_netcdf(copy / "coarse.nc")
         with xr.open_dataset(copy / "wind.nc") as dataset:
             truth = dataset.load()
         truth["u10"][:20] = np.nan
         truth.where(truth.latitude < 60).to_netcdf(copy / "gaps.nc")
         wsdcast.score_forecast(str(copy / "part.nc"), str(copy / "gaps.nc"), copy / "part")
         add("`scores.nc` of wind", copy / "part/scores.nc")
+        wsdcast.score_forecast(str(copy / "coarse.nc"), str(copy / "wind.nc"), copy / "coarse")  # the truth is on a finer grid
+        add("`scores.nc` of wind", copy / "coarse/scores.nc")
         add("`study.nc` of wind", wind / "study.nc")
         wsdcast.study_nfe(copy / "wind.yaml", wind, priors=["warm", "standard", "features-only"], ablations=[])
         add("`study.nc` of wind", wind / "study.nc")

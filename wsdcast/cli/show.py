@@ -97,10 +97,10 @@ def _settings(summary: Summary) -> Table:
         digits = {"crps_6h": 4, "spread_skill_6h": 2, "power_deviation_6h": 3}
         crps, *others = (f"{row[name]:.{decimals}f}" if name in row else "" for name, decimals in digits.items())
         cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, f"{last[-1]:.3f}" if last else ""]
-        table.add_row(
-            *cells,
-            *([f"{row['solver']} {row['grid']}" + (f" {row['warmth']:g}" if row["warmth"] != 1 else "")] if several and row["nfe"] else []),
-        )
+        if several and row["nfe"]:
+            warmth = f" {row['warmth']:g}" if row["warmth"] != 1 else ""
+            cells.append(f"{row['solver']} {row['grid']}{warmth}")
+        table.add_row(*cells)
     return table
 
 

@@ -87,7 +87,9 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
             or the model file and the initial states of a forecast.
     """
     stamps = [stamp for name in recipe.upstream(artefact) if (stamp := read_stamp(directory / name))]
-    inputs = digest_of([stamp["id"] for stamp in stamps]) if len(stamps) > 1 else stamps[0]["id"] if stamps else source
+    inputs = source
+    if stamps:
+        inputs = stamps[0]["id"] if len(stamps) == 1 else digest_of([stamp["id"] for stamp in stamps])
     digest = digest_of(recipe.parts(artefact))
     return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])}
 

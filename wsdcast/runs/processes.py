@@ -106,7 +106,7 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, comma
     If an earlier run left the artefact unfinished, its content is kept and the work continues.
 
     Args:
-        path: final path of the artefact. All processes wait until it is there.
+        path: final path of the artefact. All processes wait until it exists.
         stamp: says what the artefact is made from.
         overwrite: discard an unfinished artefact that is made from something else.
         command: the command that makes the artefact, for the error message.

@@ -100,7 +100,7 @@ def inpaint_study(
             shown[prior] = same_noise_samples(few, networks, options.solvers[0], options.grids_in_time[0], options.nfe, 1.0)
     part, count = resolved.sample.part, options.contexts * options.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
-    shares: dict[str, float] = {prior: cost[0] * (prior not in WITHOUT_NETWORK) for prior in settings}
+    shares = {MOMENTS_ALONE: cost[0]} | {prior: cost[0] * (prior not in WITHOUT_NETWORK) for prior in settings}
     study = combine(parts, shares, reference)
     study.attrs |= {
         "about": _about(resolved, images),

@@ -7,9 +7,10 @@ from torch import Tensor
 from wsdcast.warmstart.prior import InformedPrior
 
 BISECTIONS = 10
+"""They find the warmth to 1/1024."""
 
 
-def calibrated_warmth(prior: InformedPrior, target: Tensor, unknown: Tensor | None = None) -> float:
+def calibrated_warmth(prior: InformedPrior, target: Tensor, counted: Tensor | None = None) -> float:
     """Return the largest warmth at which the blended prior is wide enough for the errors of the predicted mean.
 
     Wide enough means that the mean square of the normalised target is at most 1. The paper samples at w = 1 throughout. On contexts unlike
@@ -21,8 +22,8 @@ def calibrated_warmth(prior: InformedPrior, target: Tensor, unknown: Tensor | No
     Args:
         prior: the prior of contexts that no network was trained on, at full warmth, (batch, channel, ...).
         target: the data that belong to the contexts, of the same shape.
-        unknown: True where the context does not determine the target, of a shape that broadcasts to that of the target. Other values are
-            not counted. Default: all values count.
+        counted: True where a value counts, of a shape that broadcasts to that of the target: where the context does not show the target.
+            Default: all values count.
 
     Returns:
         w, to 1/1024.
@@ -30,7 +31,7 @@ def calibrated_warmth(prior: InformedPrior, target: Tensor, unknown: Tensor | No
 
     def is_wide_enough(warmth: float) -> bool:
         squares = prior.blended(target.new_full((1,), warmth)).normalise(target).square()
-        return bool((squares if unknown is None else squares[unknown.expand_as(squares)]).mean() <= 1)
+        return bool((squares if counted is None else squares[counted.expand_as(squares)]).mean() <= 1)
 
     if is_wide_enough(1.0):
         return 1.0

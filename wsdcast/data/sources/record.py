@@ -155,4 +155,6 @@ def _names() -> str:
 def _first_of(names: Iterable[str]) -> str:
     """Return the first five names, and how many more there are."""
     listed, most = list(names), 5
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "") if listed else "nothing"
+    if not listed:
+        return "nothing"
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -41,10 +41,15 @@ def files_of(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str
         UserError: if the path is none of these, the archive is damaged, or a member is a link or would be unpacked outside the folder.
     """
     try:
-        kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar if _is_tar(path) else None
-        if kind is None:
+        if path.is_dir():
+            read = _folder
+        elif zipfile.is_zipfile(path):
+            read = _zip
+        elif _is_tar(path):
+            read = _tar
+        else:
             raise UserError(f"{path}: neither a folder nor an npz file nor an archive (zip, tar, tar.gz) that can be read")
-        yield from kind(path, lambda name: not _is_hidden(name) and is_wanted(name))
+        yield from read(path, lambda name: not _is_hidden(name) and is_wanted(name))
     except UserError:
         raise
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RecursionError, ValueError) as error:

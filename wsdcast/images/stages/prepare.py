@@ -46,6 +46,6 @@ def prepare(
 
 def _state(source: Path) -> list[int]:
     """Return count, total size and latest modification time of a source's files; zeros if the source is made or downloaded."""
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else []
+    files = [path for path in (source, *source.rglob("*")) if path.is_file()]
     states = [path.stat() for path in files]
     return [len(states), sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)]

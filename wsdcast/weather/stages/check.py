@@ -146,7 +146,12 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
     summary.facts["range"] = ", ".join(f"{name} {least[name]:.1f} to {most[name]:.1f}" for name in "uv") + f" m/s {sampled}"
     if steps:
         total = seconds / steps * record.times.size
-        duration = f"{total:.0f} s" if total < 120 else f"{total / 60:.0f} min" if total < 7200 else f"{total / 3600:.1f} h"
+        if total < 120:
+            duration = f"{total:.0f} s"
+        elif total < 7200:
+            duration = f"{total / 60:.0f} min"
+        else:
+            duration = f"{total / 3600:.1f} h"
         summary.facts["would take"] = f"about {duration} for one thread, at {1e3 * seconds / steps:.1f} ms a step as in the sample"
 
 

@@ -266,7 +266,9 @@ def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
 
 
 def _kept(settings: Rollout, scored: bool) -> str:
-    fields = "scores" if scored else "statistics" if settings.keep == "statistics" else f"{settings.members} members"
+    fields = "statistics" if settings.keep == "statistics" else f"{settings.members} members"
+    if scored:
+        fields = "scores"
     return f"{fields} x {len(settings.kept_leads)} leads"
 
 
