@@ -16,7 +16,7 @@ from wsdcast.images.contexts import FixedContexts
 from wsdcast.images.networks import Trained
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import TORCHDIFFEQ
+from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.runs.progress import track
 from wsdcast.sampling import batches
 from wsdcast.sampling.acceleration import accelerated
@@ -74,12 +74,12 @@ def sampler_of(
     return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
 
 
-def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform") -> list[int]:
-    """Return those numbers of evaluations that a solver can use exactly; none if it cannot step on the grid."""
+def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform", path: PathName = "straight") -> list[int]:
+    """Return those numbers of evaluations that a solver can use exactly; none if it cannot step on the grid or along the path."""
     usable = []
     for number in numbers:
         with suppress(UserError):
-            require_possible(solver_name, grid_in_time, number)
+            require_possible(solver_name, grid_in_time, number, path)
             usable.append(number)
     return usable
 
@@ -139,7 +139,8 @@ def same_noise_samples(
     """
     positions = torch.arange(len(contexts))
     context, noise = contexts.context(positions), contexts.noise(positions, 1)[:, 0]
-    samplers = {nfe: sampler_of(networks, solver_name, grid_in_time, nfe, warmth) for nfe in possible(solver_name, numbers, grid_in_time)}
+    usable = possible(solver_name, numbers, grid_in_time, networks.path.name)
+    samplers = {nfe: sampler_of(networks, solver_name, grid_in_time, nfe, warmth) for nfe in usable}
     return {nfe: as_images(in_batches(sampler, SHOWN)(context, noise)) for nfe, sampler in samplers.items()}
 
 

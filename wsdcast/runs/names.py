@@ -59,5 +59,8 @@ FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "ta
 MOMENTS_ALONE = "moments alone"
 """Name in tables and figures of the forecast that samples the predicted moments, without a generator."""
 
+CALIBRATED = "warm, calibrated"
+"""Name in tables and figures of the warm start at the warmth at which its moments are calibrated."""
+
 WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "given")
 """Priors whose moments do not come from a trained moments network."""

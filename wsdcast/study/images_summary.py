@@ -18,8 +18,6 @@ from wsdcast.study.summary import best_settings, groups, settings_dataset, small
 from wsdcast.verification.bootstrap import BOUNDS
 from wsdcast.weather.samplers import CRPS_TOLERANCE
 
-CALIBRATED = "warm, calibrated"
-"""Name of the warm start at the warmth at which its moments are calibrated."""
 COMPARED = ("classifier_distance", "fid", "crps", "crps_standard")
 """Scores that are compared pairwise between priors."""
 CHOSEN_BY = "classifier_distance"
@@ -50,7 +48,7 @@ class Part(NamedTuple):
     validation: Path | None = None
 
 
-def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
+def combine(parts: list[Part], share: float | Mapping[str, float], reference: Mapping[str, FeatureStatistics]) -> xr.Dataset:
     """One data set of all settings, (setting,); docs/schema.md lists its variables.
 
     ``best`` marks the solver, grid and warmth of each prior and number of evaluations with the lowest classifier distance on validation
@@ -68,7 +66,7 @@ def combine(parts: list[Part], share: float, reference: Mapping[str, FeatureStat
 
     Args:
         parts: every setting for every seed. The statistics of one setting are in memory at a time.
-        share: cost of the moments network, in evaluations of the generator.
+        share: cost of the moments network, in evaluations of the generator, for all priors that use it or for each prior by name.
         reference: features of the reference set, for each distance.
     """
     by_setting: dict[Setting, list[Part]] = {}
