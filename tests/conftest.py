@@ -25,7 +25,7 @@ rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
 TRAINS = "any_forecast bench context docs domain errors examples images_scores inpaint inpaint_choices inpaint_classes inpaint_memory "
 TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
-TRAINS += "path_runs starts study_variants inpaint_variants"
+TRAINS += "path_runs starts study_variants inpaint_variants inpaint_stochastic"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 

@@ -87,13 +87,15 @@ def test_a_variant_is_in_the_curves_and_not_in_the_sensitivity(images):
 
 def test_a_study_scores_its_variants_like_priors(prepared, images):
     recipe = recipe_with({name: VARIANTS[name] for name in ("warm, blurred", "blurred")})
-    summary = inpaint_study(recipe, prepared)
+    summary = inpaint_study(recipe, prepared, solvers=["midpoint", "sde1"])
+    assert summary.facts["left out: sde1, blur-noise"] == "solver sde1: works on the straight path only, not on the path blur-noise"
     with xr.open_dataset(prepared / "study.nc") as study:
         study.load()
     curve = study.isel(setting=(study["kind"] == "curve").values)
-    settings = set(zip(curve["prior"].values.tolist(), curve["nfe"].values.tolist(), strict=True))
-    expected = {(name, nfe) for name in ("warm", "warm, blurred", "blurred") for nfe in (2, 4)}
-    assert settings == expected | {("standard", 2), ("moments alone", 0)}
+    settings = set(zip(curve["prior"].values.tolist(), curve["solver"].values.tolist(), curve["nfe"].values.tolist(), strict=True))
+    expected = {(name, "midpoint", nfe) for name in ("warm", "warm, blurred", "blurred") for nfe in (2, 4)}
+    expected |= {("warm", "sde1", 2), ("warm", "sde1", 4)}
+    assert settings == expected | {("standard", "midpoint", 2), ("moments alone", "", 0)}
     variant, share = named_variant(recipe, images, moments_cost(recipe, images), "warm, blurred")
     cost = dict(zip(curve["prior"].values.tolist(), (curve["cost"] - curve["nfe"]).values.tolist(), strict=True))
     assert cost["blurred"] == cost["standard"] == 0

@@ -96,12 +96,13 @@ class FixedContexts:
         pairs = zip(shown, indices.tolist(), strict=True)
         return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(devices.device())
 
-    def noise(self, positions: Tensor, samples: int) -> Tensor:
-        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, channel, row, column).
+    def noise(self, positions: Tensor, samples: int, draws: int = 1) -> Tensor:
+        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, draws * channel, row, column).
 
-        The noise of sample m of image n depends only on (seed, n, m).
+        The noise of sample m of image n depends only on (seed, n, m), and its draw d only on (seed, n, m, d).
         """
-        noise = np.empty((positions.numel(), samples, *self.shape), dtype=np.float32)
+        channels, *sides = self.shape
+        noise = np.empty((positions.numel(), samples, draws * channels, *sides), dtype=np.float32)
         for of_image, index in zip(noise, self.chosen[positions.numpy()].tolist(), strict=True):
             for sample, item in enumerate(of_image):
                 np.random.default_rng([self.seed, index, sample]).standard_normal(out=item, dtype=np.float32)

@@ -15,7 +15,6 @@ from wsdcast.runs.names import (
     MOMENTS,
     SAMPLES,
     SCORES,
-    STOCHASTIC,
     STUDY,
     WITHOUT_NETWORK,
     GridName,
@@ -24,17 +23,16 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Optimisation, Section, TrainingLog
 from wsdcast.runs.study_variants import Variants, comparable
+from wsdcast.warmstart.evaluations import draws
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-NEEDS_MORE = ("auto", *STOCHASTIC)
-"""Solvers for wind only: they need a study of wind, or several draws of noise for a sample."""
 
 
 def _plain(solver: SolverName) -> SolverName:
-    if solver in NEEDS_MORE:
-        raise ValueError(f"{solver} works for wind only; choose another solver")
+    if solver == "auto":
+        raise ValueError("auto works for wind only; choose another solver")
     return solver
 
 
@@ -134,6 +132,11 @@ class Sampling(Section):
     def part(self) -> Literal["test", "train"]:
         """The split that contexts are taken from."""
         return "train" if self.protocol == "paper" else "test"
+
+    @property
+    def draws(self) -> int:
+        """Noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`)."""
+        return draws(self.solver, self.nfe)
 
     @field_validator("solver")
     @classmethod
