@@ -18,7 +18,7 @@ PriorName = Literal[SharedPriorName, "given"]
 ImagePriorName = Literal[SharedPriorName, "class-climatology"]
 """The same for images."""
 
-GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
+GridName = Literal["uniform", "quadratic", "log-snr", "edm", "sgmse"]
 """Flow times between which a solver steps. Each is a function of :mod:`wsdcast.warmstart.times`, with ``_`` for ``-``."""
 
 SolverName = Literal[

@@ -31,7 +31,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
 from wsdcast.runs.resources import require_space
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
-from wsdcast.warmstart.flow import velocity_of
+from wsdcast.warmstart.flow import start_of, velocity_of
 from wsdcast.warmstart.paths import cosine_transform
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.tails import Tails, tails_of
@@ -167,7 +167,7 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     prior = networks.prior_of(context).blended(shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     states: list[Tensor] = []
-    velocity, start = velocity_of(networks.generator, prior, context, shared, networks.path), networks.path.start(noise)
+    velocity, start = velocity_of(networks.generator, prior, context, shared, networks.path), start_of(networks.path, noise, prior, times)
     solver(settings.solver, settings.momentum)(velocity, start, times, watch=states.append)
     denormalised = [prior.denormalise(x) for x in states]
     return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()
