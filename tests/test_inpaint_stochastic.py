@@ -79,6 +79,19 @@ def test_a_sample_is_what_algorithm_2_makes_with_the_noise_of_each_step(inpainte
     assert np.abs(shown[4].astype(int) - samples[:3, 0]).max() <= 1
 
 
+@pytest.mark.parametrize("solver", ["midpoint", "sde1"])
+def test_on_times_that_begin_later_the_start_is_the_noise_of_the_path_there(images, networks, solver):
+    settings = RECIPE.sample.model_copy(update={"solver": solver, "nfe": 4, "grid_in_time": "sgmse"})
+    contexts, some = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
+    context, noise = contexts.context(some), contexts.noise(some, 1, settings.draws)[0]
+    normalised, states, times = _process(networks, context, noise, settings, 1.0)
+    assert times[0] == pytest.approx(0.3645, abs=1e-4)
+    np.testing.assert_allclose(normalised[0], (1 - times[0]) * noise[0, :3].numpy(), rtol=1e-6)
+    with torch.inference_mode():
+        drawn = sampler_of(networks, solver, "sgmse", 4, 1.0)(context, noise)
+    np.testing.assert_allclose(states[-1], drawn[0].numpy(), atol=1e-4)
+
+
 def test_the_memory_of_the_noise_is_counted(images, monkeypatch):
     needed = []
     monkeypatch.setattr(memory, "require_memory", lambda size, purpose: needed.append(size))
