@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 from report_pages import GRID
-from wsdcast.data.sources.ensembles import StoredForecast
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.forecast_page import write_forecast_page

@@ -19,9 +19,10 @@ from wsdcast.images.contexts import fixed_contexts, training_pairs
 from wsdcast.images.data.store import open_images
 from wsdcast.images.drawing import as_images, batch_size, draw_samples, possible, same_noise_samples, sampler_of, warmth_for
 from wsdcast.images.networks import fixed_moments_of, moments_model, trained
-from wsdcast.images.recipe import NEEDS_MORE, ImageMomentsNetwork, Task
+from wsdcast.images.recipe import ImageMomentsNetwork, Task
 from wsdcast.images.stages.sample import _process, sample
 from wsdcast.images.stages.train import train
+from wsdcast.runs.names import STOCHASTIC
 from wsdcast.sampling.batches import in_batches
 from wsdcast.training import checkpoints
 from wsdcast.warmstart.evaluations import NAMES, solver
@@ -167,7 +168,7 @@ def test_a_stored_sample_is_the_result_of_algorithm_2(inpainted, images, network
     assert np.abs(expected.astype(int) - samples[4, 2]).max() <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NEEDS_MORE])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
 def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, index = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
     nfe = possible(name, [12, 11])[0]

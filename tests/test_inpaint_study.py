@@ -29,8 +29,9 @@ from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_d
 from wsdcast.images.networks import generator_model, moments_model, trained
 from wsdcast.images.stages.prepare import prepare
 from wsdcast.runs.artefact import Summary
-from wsdcast.study.images import inpaint_study, moments_cost, settings_of, variant_of
+from wsdcast.study.images import inpaint_study, settings_of
 from wsdcast.study.images_summary import Part, Setting, combine, halves
+from wsdcast.study.images_variants import moments_cost, variant_of
 from wsdcast.study.sharing import training_seconds, variant_directory
 from wsdcast.verification.bootstrap import BOUNDS
 

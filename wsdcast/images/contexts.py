@@ -98,13 +98,14 @@ class FixedContexts:
         pairs = zip(shown, indices.tolist(), strict=True)
         return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(devices.device())
 
-    def noise(self, positions: Tensor, samples: int) -> Tensor:
-        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, channel, row, column).
+    def noise(self, positions: Tensor, samples: int, draws: int = 1) -> Tensor:
+        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, draws * channel, row, column).
 
-        The noise of sample m of image n depends only on (seed, n, m).
+        The noise of sample m of image n depends only on (seed, n, m), and its draw d only on (seed, n, m, d).
         """
-        images = self.chosen[positions.numpy()].tolist()
-        noise = seeded_noise(([self.seed, image, sample] for image, sample in product(images, range(samples))), self.shape)
+        images, (channels, *sides) = self.chosen[positions.numpy()].tolist(), self.shape
+        seeds = ([self.seed, image, sample] for image, sample in product(images, range(samples)))
+        noise = seeded_noise(seeds, (draws * channels, *sides))
         return noise.unflatten(0, (len(images), samples)).to(devices.device())
 
 

@@ -16,13 +16,14 @@ from wsdcast.images.contexts import FixedContexts
 from wsdcast.images.networks import Trained
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import TORCHDIFFEQ
+from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.runs.progress import track
 from wsdcast.sampling import batches
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import at_once, in_batches
 from wsdcast.sampling.samplers import Sampler, generator_sampler
 from wsdcast.sampling.threads import side_by_side
+from wsdcast.warmstart.evaluations import draws as draws_of
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
@@ -74,12 +75,12 @@ def sampler_of(
     return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
 
 
-def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform") -> list[int]:
-    """Return those numbers of evaluations that a solver can use exactly; none if it cannot step on the grid."""
+def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform", path: PathName = "straight") -> list[int]:
+    """Return those numbers of evaluations that a solver can use exactly; none if it cannot step on the grid or along the path."""
     usable = []
     for number in numbers:
         with suppress(UserError):
-            require_possible(solver_name, grid_in_time, number)
+            require_possible(solver_name, grid_in_time, number, path)
             usable.append(number)
     return usable
 
@@ -101,7 +102,7 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
 
 @torch.inference_mode()
 def draw_samples(
-    contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched
+    contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched, draws: int = 1
 ) -> Iterator[Bytes]:
     """Yield the samples of each context as bytes, (sample, row, column, channel).
 
@@ -111,6 +112,7 @@ def draw_samples(
         samples: number of samples per context.
         label: of the progress bar.
         watch: is called with each batch of samples before they become bytes, (batch, channel, row, column).
+        draws: noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`).
     """
     rows, columns = contexts.shape[1:]
     size = batch_size(rows * columns, devices.device())
@@ -123,7 +125,7 @@ def draw_samples(
     sampler = in_batches(sampler, size)
     for chosen in track(groups, label, len(groups)):
         context = contexts.context(chosen).repeat_interleave(samples, dim=0)
-        noise = contexts.noise(chosen, samples).flatten(0, 1)
+        noise = contexts.noise(chosen, samples, draws).flatten(0, 1)
         watch(drawn := sampler(context, noise))
         yield from as_images(drawn).reshape(chosen.numel(), samples, rows, columns, -1)
 
@@ -137,10 +139,12 @@ def same_noise_samples(
     The samples are for pictures, so batches always have the size :data:`SHOWN`. They differ from those of :func:`draw_samples` by
     rounding only, and cost far less than padding the large batches of that function.
     """
-    positions = torch.arange(len(contexts))
-    context, noise = contexts.context(positions), contexts.noise(positions, 1)[:, 0]
-    samplers = {nfe: sampler_of(networks, solver_name, grid_in_time, nfe, warmth) for nfe in possible(solver_name, numbers, grid_in_time)}
-    return {nfe: as_images(in_batches(sampler, SHOWN)(context, noise)) for nfe, sampler in samplers.items()}
+    positions, drawn = torch.arange(len(contexts)), dict[int, Bytes]()
+    context = contexts.context(positions)
+    for nfe in possible(solver_name, numbers, grid_in_time, networks.path.name):
+        sampler = in_batches(sampler_of(networks, solver_name, grid_in_time, nfe, warmth), SHOWN)
+        drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, draws_of(solver_name, nfe))[:, 0]))
+    return drawn
 
 
 def as_images(x: Tensor) -> Bytes:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import (
+    CALIBRATED,
     CLASSIFIER,
     GENERATOR,
     IMAGES,
     MOMENTS,
     SAMPLES,
     SCORES,
-    STOCHASTIC,
     STUDY,
     WITHOUT_NETWORK,
     GridName,
@@ -22,17 +22,17 @@ from wsdcast.runs.names import (
     SolverName,
 )
 from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Optimisation, Section, TrainingLog
+from wsdcast.runs.study_variants import Variants, comparable
+from wsdcast.warmstart.evaluations import draws
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
 Protocol = Literal["held-out", "paper"]
-NEEDS_MORE = ("auto", *STOCHASTIC)
-"""Solvers for wind only: they need a study of wind, or several draws of noise for a sample."""
 
 
 def _plain(solver: SolverName) -> SolverName:
-    if solver in NEEDS_MORE:
-        raise ValueError(f"{solver} works for wind only; choose another solver")
+    if solver == "auto":
+        raise ValueError("auto works for wind only; choose another solver")
     return solver
 
 
@@ -141,6 +141,11 @@ class Sampling(Section):
         """The split that contexts are taken from."""
         return "train" if self.protocol == "paper" else "test"
 
+    @property
+    def draws(self) -> int:
+        """Noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`)."""
+        return draws(self.solver, self.nfe)
+
     @field_validator("solver")
     @classmethod
     def _usable(cls, solver: SolverName) -> SolverName:
@@ -158,6 +163,10 @@ class ImageStudy(Section):
     ablations: tuple[ImagePriorName, ...] = Field(
         ("unblended", "mean-only", "features-only"), description="priors compared with the first solver and task.visible_test only"
     )
+    variants: Variants = Field(
+        {},
+        description="more generators, in the curves like priors: a name, and recipe keys with values, such as generator.path: blur-noise",
+    )
     nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 8, 10, 12, 20, 50, 100), min_length=1)
     ablation_nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1)
     solvers: tuple[SolverName, ...] = Field(("midpoint", "dpm3"), min_length=1, description="solvers, each with each grid")
@@ -172,6 +181,11 @@ class ImageStudy(Section):
     visible_contexts: int = Field(250, ge=2, description="number of held-out images for the sensitivity")
     contexts: int = Field(1000, ge=2, description="number of held-out images; all of them if there are fewer")
     samples: int = Field(2, ge=1, description="samples per context; fair CRPS, spread and diversity need at least two")
+
+    @field_validator("variants")
+    @classmethod
+    def _comparable(cls, variants: Variants) -> Variants:
+        return comparable(variants, (*get_args(ImagePriorName), CALIBRATED), ("moments", "generator"))
 
     @field_validator("solvers")
     @classmethod

@@ -14,7 +14,7 @@ from bokeh.models import ColumnDataSource, CustomJS, Select, Span, TextInput
 from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import BANDS, MEDIAN, choose_on, nearest, plume_panel
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of

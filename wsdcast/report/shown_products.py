@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.ensembles import StoredForecast
+from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES
 from wsdcast.report.maps import wind_speed
 from wsdcast.report.shown_fields import Field, as_bytes, every, unit_of, without_gaps

@@ -20,7 +20,7 @@ PriorName = Literal[SharedPriorName, "given"]
 ImagePriorName = Literal[SharedPriorName, "class-climatology"]
 """The same for images."""
 
-GridName = Literal["uniform", "quadratic", "log-snr", "edm"]
+GridName = Literal["uniform", "quadratic", "log-snr", "edm", "sgmse"]
 """Flow times between which a solver steps. Each is a function of :mod:`wsdcast.warmstart.times`, with ``_`` for ``-``."""
 
 SolverName = Literal[
@@ -60,6 +60,9 @@ FigureName = Literal["curves", "regions", "ranks", "reliability", "spectra", "ta
 
 MOMENTS_ALONE = "moments alone"
 """Name in tables and figures of the forecast that samples the predicted moments, without a generator."""
+
+CALIBRATED = "warm, calibrated"
+"""Name in tables and figures of the warm start at the warmth at which its moments are calibrated."""
 
 WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "given")
 """Priors whose moments do not come from a trained moments network."""

@@ -84,6 +84,36 @@ def cost_of_moments(
     return ratio, round(ratio * visits / samples_per_step(generator_settings))
 
 
+def equal_cost_steps(total: float, relative: float, once: float, share: float, whose: str) -> int:
+    """The steps of a generator with which its whole training costs as much as that of the recipe.
+
+    Args:
+        total: cost of the recipe's training, in steps of its generator.
+        relative: cost of a step of this generator, in steps of the recipe's.
+        once: cost of what its moments network does once, in steps of this generator.
+        share: cost of what its moments network does in each step, in steps of this generator.
+        whose: begins the message of an error.
+
+    Raises:
+        UserError: if the moments network alone costs as much.
+    """
+    steps = round((total / relative - once) / (1 + share))
+    if steps < 1:
+        raise UserError(f"{whose} its moments network alone costs more than the training of the recipe; give it fewer steps")
+    return steps
+
+
+def step_operations(generator: nn.Module, shape: tuple[int, ...], settings: Network) -> int:
+    """Floating-point operations of one evaluation of the generator for each sample of an optimiser step.
+
+    Args:
+        generator: the generator.
+        shape: of its input with a batch of 1.
+        settings: how it is trained.
+    """
+    return samples_per_step(settings) * operations(generator, torch.zeros(shape), torch.zeros(1), torch.zeros(1))
+
+
 def samples_per_step(settings: Network) -> int:
     """Samples per optimiser step."""
     return settings.batch * settings.accumulate

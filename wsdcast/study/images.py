@@ -24,23 +24,30 @@ from wsdcast.images.data.store import Part as PartOfImages
 from wsdcast.images.drawing import SHOWN, draw_samples, same_noise_samples, sampler_of, warmth_for
 from wsdcast.images.evaluation import Diverged, described, floors, floors_of, references, statistics_by_context
 from wsdcast.images.memory import require_study
-from wsdcast.images.networks import Trained, generator_model, moments_model, trained
+from wsdcast.images.networks import Trained, trained
 from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
-from wsdcast.runs.names import CLASSIFIER, GENERATOR, IMAGES, MOMENTS, MOMENTS_ALONE, STUDY, STUDY_PAGE, WITHOUT_NETWORK, ImagePriorName
+from wsdcast.runs.names import (
+    CALIBRATED,
+    CLASSIFIER,
+    GENERATOR,
+    IMAGES,
+    MOMENTS,
+    MOMENTS_ALONE,
+    STUDY,
+    STUDY_PAGE,
+    WITHOUT_NETWORK,
+)
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import moments_sampler
-from wsdcast.study.design import (
-    combinations,
-    cost_of_moments,
-    samples_per_step,
-    trained_variants,
-)
+from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
-from wsdcast.study.images_summary import CALIBRATED, CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
+from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
+from wsdcast.study.images_variants import moments_cost, named_variant, variant_of
+from wsdcast.warmstart.evaluations import draws
 
 SAME_NOISE = "same_noise.png"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
@@ -79,15 +86,21 @@ def inpaint_study(
     few = fixed_contexts(images, resolved.sample.part, resolved.task, count=SHOWN)
     devices.keep_freed_memory()
     options, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
-    settings = {prior: settings_of(resolved, prior, summary) for prior in options.priors + options.ablations}
-    require_study(resolved, images, ["classifier_distance"] + ["fid"] * (inception_weights is not None))
+    cost = moments_cost(resolved, images)
+    # Every error of the user is found before hours of training.
+    by_name = {
+        prior: (variant_of(resolved, cost, options.seeds[0], prior), cost[0] * (prior not in WITHOUT_NETWORK))
+        for prior in options.priors + options.ablations
+    } | {name: named_variant(resolved, images, cost, name) for name in options.variants}
+    settings = {name: settings_of(variant, name, summary) for name, (variant, _) in by_name.items()}
+    for variant in (resolved, *(by_name[name][0] for name in options.variants)):
+        require_study(variant, images, ["classifier_distance"] + ["fid"] * (inception_weights is not None))
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
-    cost = moments_cost(resolved, images)
     parts: list[Part] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
-    variants = {(seed, prior): variant_of(resolved, cost, seed, prior) for seed, prior in product(options.seeds, settings)}
+    variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
     train_one = partial(train, overwrite=overwrite)
     for seed, prior, variant, place in trained_variants(variants, directory, IMAGES, _networks, train_one, overwrite, seconds):
         networks = trained(variant, place, images)
@@ -96,11 +109,11 @@ def inpaint_study(
             chooses = setting.kind == "curve" and setting.solver
             validation = evaluated("validation", {CHOSEN_BY: extract[CHOSEN_BY]}) if chooses else None
             parts.append(Part(setting, seed, evaluated(resolved.sample.part, extract), validation))
-        if seed == options.seeds[0] and prior in options.priors:
+        if seed == options.seeds[0] and prior in (*options.priors, *options.variants):
             shown[prior] = same_noise_samples(few, networks, options.solvers[0], options.grids_in_time[0], options.nfe, 1.0)
     part, count = resolved.sample.part, options.contexts * options.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
-    shares = {MOMENTS_ALONE: cost[0]} | {prior: cost[0] * (prior not in WITHOUT_NETWORK) for prior in settings}
+    shares = {MOMENTS_ALONE: cost[0], CALIBRATED: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     study = combine(parts, shares, reference)
     study.attrs |= {
         "about": _about(resolved, images),
@@ -145,58 +158,41 @@ def _networks(variant: ImageRecipe) -> tuple[str, ...]:
     return (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
 
 
-def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
-    """The recipe with another seed and prior, at the same total cost of training; ``cost`` is that of :func:`moments_cost`.
+def settings_of(variant: ImageRecipe, name: str, summary: Summary | None = None) -> list[Setting]:
+    """All settings of one prior or variant. Combinations that cannot be sampled are left out and named in the summary.
 
-    If the budget is in steps, as in the paper, the moments network is not counted.
-    """
-    variant = recipe.changed(seed=seed, generator__prior=prior)
-    if variant.generator.needs_moments_network or recipe.study.budget == "steps":
-        return variant
-    return variant.changed(generator__steps=variant.generator.steps + cost[1])
-
-
-def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
-    """The cost of the moments network, as in :func:`wsdcast.study.design.cost_of_moments`: one evaluation, and all of its training.
-
-    The training includes one prediction for every sample of every step of the generator.
-    """
-    channels, rows, columns = images.shape
-    moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
-    shapes = (1, channels + 1, rows, columns), (1, generator.first.in_channels, rows, columns)
-    predictions = recipe.generator.steps * samples_per_step(recipe.generator)
-    visits = recipe.moments.steps * samples_per_step(recipe.moments) + predictions / 3
-    return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
-
-
-def settings_of(recipe: ImageRecipe, prior: ImagePriorName, summary: Summary | None = None) -> list[Setting]:
-    """All settings of one prior. Combinations that cannot be sampled are left out and named in the summary.
+    Args:
+        variant: the recipe with that prior, or of that variant.
+        name: of the prior or variant. A variant is in the curves like the priors of ``study.priors``, not in the sensitivity.
+        summary: of the study.
 
     Raises:
         UserError: if a solver can make none of the numbers of evaluations.
     """
-    options, share = recipe.study, recipe.task.visible_test
-    is_main = prior in options.priors
+    options, share, path = variant.study, variant.task.visible_test, variant.generator.followed_path
+    is_prior = name in options.priors
+    is_main = is_prior or name in options.variants
     # Warmth has no effect on the standard prior, and ablations are compared at full warmth.
-    warmths = options.warmths if prior == "warm" else (1.0,)
-    own = recipe.sample.warmth if prior == "warm" and recipe.sample.warmth != "calibrated" else 1.0
+    is_warm = variant.generator.prior == "warm"
+    warmths = options.warmths if is_warm else (1.0,)
+    own = variant.sample.warmth if is_warm and variant.sample.warmth != "calibrated" else 1.0
     # The recipe's own warmth comes first, because it is compared with the standard prior.
     numbers = dict.fromkeys([own, *(warmth for warmth in warmths if warmth != "calibrated")])
     solvers, grids = options.solvers if is_main else options.solvers[:1], options.grids_in_time if is_main else options.grids_in_time[:1]
-    possible = combinations(solvers, grids, options.nfe if is_main else options.ablation_nfe, summary)
+    possible = combinations(solvers, grids, options.nfe if is_main else options.ablation_nfe, summary, path)
     settings = [
-        Setting("curve", prior, solver, grid, warmth, share, nfe)
+        Setting("curve", name, solver, grid, warmth, share, nfe)
         for pair, warmth in product(dict.fromkeys(combination[:2] for combination in possible), numbers)
         for solver, grid, nfe in possible
         if (solver, grid) == pair
     ]
-    if prior == "warm":
+    if name == "warm":
         settings.append(Setting("curve", MOMENTS_ALONE, "", "", 1.0, share, 0))
-    if is_main and recipe.task.shows_pixels and options.visible:
-        sensitivity = combinations(options.solvers[:1], options.grids_in_time[:1], options.visible_nfe, summary)
+    if is_prior and variant.task.shows_pixels and options.visible:
+        sensitivity = combinations(options.solvers[:1], options.grids_in_time[:1], options.visible_nfe, summary, path)
         for visible, (solver, grid, nfe), warmth in product(options.visible, sensitivity, warmths):
-            name, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (prior, warmth)
-            settings.append(Setting("sensitivity", name, solver, grid, value, visible, nfe))
+            label, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (name, warmth)
+            settings.append(Setting("sensitivity", label, solver, grid, value, visible, nfe))
     return settings
 
 
@@ -233,7 +229,7 @@ def _evaluated(
         else moments_sampler(moments_alone(networks.moments))
     )
     label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible, {part}"
-    samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged)))
+    samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged, draws(setting.solver, setting.nfe))))
     dataset = statistics_by_context(samples, contexts, extract, diverged.count).assign_attrs(warmth=warmth)
     with complete(path) as file:
         dataset.to_netcdf(file)

@@ -18,8 +18,6 @@ from wsdcast.study.summary import best_settings, groups, settings_dataset, small
 from wsdcast.verification.bootstrap import BOUNDS
 from wsdcast.weather.samplers import CRPS_TOLERANCE
 
-CALIBRATED = "warm, calibrated"
-"""Name of the warm start at the warmth at which its moments are calibrated."""
 COMPARED = ("classifier_distance", "fid", "crps", "crps_standard")
 """Scores that are compared pairwise between priors."""
 CHOSEN_BY = "classifier_distance"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet
-from wsdcast.nets.weights import operations
 from wsdcast.runs.names import PriorName
 from wsdcast.runs.overrides import overridden
-from wsdcast.study.design import cost_of_moments, samples_per_step
+from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
@@ -30,8 +27,8 @@ def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorN
     if variant.generator.reads_frozen_moments or prior == "given":
         return variant
     ratio, extra = cost
-    trained_together = variant.generator.needs_moments_network
-    return variant.changed(generator__steps=round((variant.generator.steps + extra) / (1 + ratio * trained_together)))
+    share = ratio * variant.generator.needs_moments_network  # trained together
+    return variant.changed(generator__steps=equal_cost_steps(variant.generator.steps + extra, 1, 0, share, f"{prior}:"))
 
 
 def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: str) -> tuple[Recipe, float]:
@@ -47,23 +44,22 @@ def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], nam
         The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.
 
     Raises:
-        UserError: if the variant has an unknown key or a value that is not allowed.
+        UserError: if the variant has an unknown key or a value that is not allowed, or its moments network alone costs too much.
     """
-    variant = overridden(recipe, recipe.study.variants[name], {}, f"study.variants.{name}:")
+    where = f"study.variants.{name}:"
+    variant = overridden(recipe, recipe.study.variants[name], {}, where)
     ratio, extra = moments_cost(variant, record)
+    ratio *= variant.generator.needs_moments_network
+    once, share = (extra, 0.0) if variant.generator.reads_frozen_moments else (0, ratio)
     relative = generator_operations(variant, record) / generator_operations(recipe, record)
-    steps = (recipe.generator.steps + cost[1]) / relative
-    if variant.generator.reads_frozen_moments:
-        steps -= extra
-    elif variant.generator.needs_moments_network:
-        steps /= 1 + ratio
-    return variant.changed(generator__steps=round(steps)), ratio * variant.generator.needs_moments_network
+    steps = equal_cost_steps(recipe.generator.steps + cost[1], relative, once, share, where)
+    return variant.changed(generator__steps=steps), ratio
 
 
 def generator_operations(recipe: Recipe, record: Analysis) -> int:
-    """Floating-point operations of one evaluation of the generator."""
+    """Floating-point operations of :func:`wsdcast.study.design.step_operations`."""
     _, generator, (_, shape) = _networks(recipe, record)
-    return operations(generator, torch.zeros(shape), torch.zeros(1), torch.zeros(1))
+    return step_operations(generator, shape, recipe.generator)
 
 
 def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:

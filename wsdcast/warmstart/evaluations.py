@@ -104,10 +104,12 @@ def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = 
 
     Raises:
         UserError: if the solver cannot make exactly ``nfe`` evaluations, if it assumes equal steps and the steps of the grid
-            differ, or if it assumes the straight path.
+            differ, if it assumes the straight path, or if the grid begins with noise and the path has none.
     """
     steps_for(solver, nfe)
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":
         raise UserError(f"solver {solver}: assumes equal steps; use it with uniform times, not {grid_in_time}")
+    if grid_in_time == "sgmse" and path == "blur":
+        raise UserError("times sgmse: begin with noise, which the path blur does not have")
     if solver in STOCHASTIC and path != "straight":
         raise UserError(f"solver {solver}: works on the straight path only, not on the path {path}")

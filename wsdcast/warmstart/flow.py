@@ -155,7 +155,8 @@ def sample(
         prior_of: gives the prior of the context, usually by h_phi; called once.
         context: C, (batch, channels, ...).
         noise: X'_T of the paper, standard normal, (batch, channel, ...).
-        times: flow times at which the steps of the solver begin and end, increasing from 0 to 1, (steps + 1,).
+        times: flow times at which the steps of the solver begin and end, increasing to 1, (steps + 1,). The first is 0, or that of
+            :func:`start_of`.
         solve: a solver of :mod:`wsdcast.warmstart.solvers` or :mod:`wsdcast.warmstart.dpm`.
         warmth: w; the paper uses 1 throughout.
         path: the path that the generator was trained on.
@@ -164,7 +165,22 @@ def sample(
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
     velocity = velocity_of(generator, prior, context, shared_warmth, path)
-    return prior.denormalise(solve(velocity, path.start(noise), times))
+    return prior.denormalise(solve(velocity, start_of(path, noise, prior, times), times))
+
+
+def start_of(path: Path, noise: Tensor, prior: InformedPrior, times: Tensor) -> Tensor:
+    """Return what the solver begins with, of the shape of the noise: the state at the first time, then the noise of later steps.
+
+    The state has nothing of the data. On a grid that begins after t = 0 it is the noise that the path has there.
+
+    Args:
+        path: the path.
+        noise: standard normal noise, (batch, draws * channel, ...).
+        prior: of which a sample has as many channels.
+        times: flow times, (steps + 1,).
+    """
+    channels = prior.mean.shape[1]
+    return torch.cat([(1 - times[0].item()) * path.start(noise[:, :channels]), noise[:, channels:]], dim=1)
 
 
 def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor, path: Path = STRAIGHT) -> Velocity:

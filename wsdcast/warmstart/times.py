@@ -1,7 +1,7 @@
 """Flow times from 0 (noise) to 1 (data): the grids on which solvers step, and the distributions from which training draws times.
 
-The paper compares these four grids (appendix B.1). A grid has the shape (steps + 1,) and double precision, and it begins at exactly 0 and
-ends at exactly 1.
+The paper compares the first four grids (appendix B.1). A grid has the shape (steps + 1,) and double precision, and it begins at exactly 0
+and ends at exactly 1; :func:`sgmse` begins later.
 
 On a straight path the signal is t and the noise 1 - t, so half the log signal-to-noise ratio is log(t / (1 - t)). It is infinite at both
 ends. The grids :func:`log_snr` and :func:`edm` therefore cover a finite range of it, with one step from t = 0 into the range and one step
@@ -10,6 +10,7 @@ out of it to t = 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -55,3 +56,27 @@ def edm(steps: int) -> Tensor:
     """
     sigma = torch.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), steps, dtype=torch.float64) ** 7
     return torch.cat([torch.zeros(1).double(), 1 / (1 + sigma[1:]), torch.ones(1).double()])
+
+
+def sgmse(steps: int, pull: float = 1.5, ends: tuple[float, float] = (0.05, 0.5), last: float = 0.03) -> Tensor:
+    """Return the times of SGMSE (Richter et al. 2023), whose process pulls the data y towards the predicted mean m while noise grows.
+
+    At its time s in [0, 1] the state is N(m + a (y - m), b^2), with a = exp(-pull s) and
+
+        b^2 = ends[0]^2 ((ends[1] / ends[0])^(2 s) - a^2) log(ends[1] / ends[0]) / (pull + log(ends[1] / ends[0])).
+
+    In normalised space it is a y' + b z, which is the straight path at t = a / (a + b) in units of a + b. The steps in s are equal, from 1
+    to ``last``, and a step to 0 follows, which is t = 1. At s = 1 the share a of the data is not 0 yet. Generation begins there all the
+    same, with noise alone, (1 - t) z: the grid begins at t = 0.36.
+
+    Args:
+        steps: number of steps.
+        pull: called theta; published: 1.5.
+        ends: of the noise, sigma_min and sigma_max, in units of the prior's standard deviation; published: 0.05 and 0.5.
+        last: the last s but 0; published: 0.03.
+    """
+    s = torch.linspace(1, last, steps, dtype=torch.float64)
+    ratio = ends[1] / ends[0]
+    data = torch.exp(-pull * s)
+    noise = ends[0] * ((ratio ** (2 * s) - data**2) * math.log(ratio) / (pull + math.log(ratio))).sqrt()
+    return torch.cat([data / (data + noise), torch.ones(1).double()])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from wsdcast.runs.names import MOMENTS_ALONE, GridName, PriorName, SolverName
+from wsdcast.runs.names import GridName, PriorName, SolverName
 from wsdcast.runs.recipes import Section
+from wsdcast.runs.study_variants import Variants, comparable
 
 Warmth = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,7 +23,7 @@ class Study(Section):
     ablations: tuple[PriorName, ...] = Field(
         ("unblended", "plain-blend", "mean-only", "climatology"), description="priors that are scored after one step only"
     )
-    variants: dict[str, dict[str, Any]] = Field(
+    variants: Variants = Field(
         {},
         description="more generators, scored like priors: a name, and recipe keys with values, such as generator.path: blur-noise",
     )
@@ -38,16 +39,8 @@ class Study(Section):
 
     @field_validator("variants")
     @classmethod
-    def _comparable(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name, changes in variants.items():
-            if name in get_args(PriorName) or name == MOMENTS_ALONE or "/" in name:
-                raise ValueError(f"the variant {name!r} needs another name")
-            for key in changes:
-                if key.split(".")[0] not in ("forcings", "moments", "generator") or key == "generator.steps":
-                    raise ValueError(
-                        f"the variant {name!r} must not change {key}: variants share data and settings, and train at equal cost"
-                    )
-        return variants
+    def _comparable(cls, variants: Variants) -> Variants:
+        return comparable(variants, get_args(PriorName), ("forcings", "moments", "generator"))
 
     @field_validator("solvers")
     @classmethod

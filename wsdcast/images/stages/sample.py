@@ -31,7 +31,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
 from wsdcast.runs.resources import require_space
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
-from wsdcast.warmstart.flow import velocity_of
+from wsdcast.warmstart.flow import start_of, velocity_of
 from wsdcast.warmstart.paths import cosine_transform
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.tails import Tails, tails_of
@@ -54,8 +54,8 @@ def sample(
 ) -> Summary:
     """Draw samples for held-out images into ``RUN/samples``: ``samples.npy``, uint8 (context, sample, row, column, channel), and pictures.
 
-    Sample m of image n depends only on (seed, n, m) and the networks. On a CPU it does not depend on the number of samples, their batches
-    or the number of threads.
+    Sample m of image n depends only on (seed, n, m), the settings and the networks. On a CPU it does not depend on the number of samples,
+    their batches or the number of threads.
 
     Args:
         recipe: path or name of a recipe; default: the one of the trained generator.
@@ -77,7 +77,7 @@ def sample(
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     networks, settings, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)
-    require_sampling(resolved, images, settings.samples, calibrated=settings.warmth == "calibrated")
+    require_sampling(resolved, images, settings.samples, draws=settings.draws, calibrated=settings.warmth == "calibrated")
     warmth = warmth_for(settings.warmth, networks, unseen)
     sampler = sampler_of(networks, settings.solver, settings.grid_in_time, settings.nfe, warmth, settings.log_snr_ends, settings.momentum)
     if is_current(resolved, directory, SAMPLES, overwrite):
@@ -91,7 +91,9 @@ def sample(
     with alone(directory, "inpaint sample"), complete(directory / SAMPLES) as partial:
         partial.mkdir()
         file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
-        for in_file, drawn in zip(file, draw_samples(contexts, sampler, settings.samples, watch=diverged), strict=True):
+        for in_file, drawn in zip(
+            file, draw_samples(contexts, sampler, settings.samples, watch=diverged, draws=settings.draws), strict=True
+        ):
             in_file[:] = drawn
         file.flush()
         tails, normalised = _tails(networks, contexts)
@@ -122,7 +124,7 @@ def _pictures(
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
     subset = replace(contexts, chosen=contexts.chosen[:SHOWN])
     by_number = same_noise_samples(subset, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
-    normalised, states, times = _process(networks, context[:1], contexts.noise(positions[:1], 1)[0], settings, warmth)
+    normalised, states, times = _process(networks, context[:1], contexts.noise(positions[:1], 1, settings.draws)[0], settings, warmth)
     return {
         "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: positions.numel(), :COLUMNS]),
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),
@@ -168,7 +170,7 @@ def _process(networks: Trained, context: Tensor, noise: Tensor, settings: Sampli
     prior = networks.prior_of(context).blended(shared)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     states: list[Tensor] = []
-    velocity, start = velocity_of(networks.generator, prior, context, shared, networks.path), networks.path.start(noise)
+    velocity, start = velocity_of(networks.generator, prior, context, shared, networks.path), start_of(networks.path, noise, prior, times)
     solver(settings.solver, settings.momentum)(velocity, start, times, watch=states.append)
     denormalised = [prior.denormalise(x) for x in states]
     return torch.cat(states).cpu().numpy(), torch.cat(denormalised).cpu().numpy(), times.numpy()

@@ -12,7 +12,7 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import to_conventions
-from wsdcast.data.sources.ensembles import ORIGIN, StoredForecast, open_forecast
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of
 from wsdcast.data.store.zarr_store import read_wind

@@ -1,0 +1,78 @@
+"""The generators of an image study: one for each prior or variant and training seed, all at the same cost."""
+
+from __future__ import annotations
+
+from wsdcast.images.data.store import Images
+from wsdcast.images.networks import generator_model, moments_model
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.nets.unet import UNet
+from wsdcast.runs.names import ImagePriorName
+from wsdcast.runs.overrides import overridden
+from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
+from wsdcast.warmstart.moments import MomentsModel
+
+
+def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
+    """The recipe with another seed and prior, at the same total cost of training.
+
+    If the budget is in steps, as in the paper, the moments network is not counted.
+
+    Args:
+        recipe: the recipe of the study.
+        cost: of the moments network, from :func:`moments_cost`.
+        seed: training seed.
+        prior: the prior.
+    """
+    variant = recipe.changed(seed=seed, generator__prior=prior)
+    if variant.generator.needs_moments_network or recipe.study.budget == "steps":
+        return variant
+    return variant.changed(generator__steps=equal_cost_steps(variant.generator.steps + cost[1], 1, 0, 0, f"{prior}:"))
+
+
+def named_variant(recipe: ImageRecipe, images: Images, cost: tuple[float, int], name: str) -> tuple[ImageRecipe, float]:
+    """A variant of ``study.variants`` at the total cost of training of the recipe itself, or with its steps if that is the budget.
+
+    Args:
+        recipe: the recipe of the study.
+        images: the prepared images.
+        cost: of the recipe's moments network, from :func:`moments_cost`.
+        name: of the variant.
+
+    Returns:
+        The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.
+
+    Raises:
+        UserError: if the variant has an unknown key or a value that is not allowed, or its moments network alone costs too much.
+    """
+    where = f"study.variants.{name}:"
+    variant = overridden(recipe, recipe.study.variants[name], {}, where)
+    moments, generator, shapes = _networks(variant, images)
+    visits = variant.moments.steps * samples_per_step(variant.moments)
+    ratio, once = cost_of_moments((moments, generator), shapes, variant.generator, visits)
+    if not variant.generator.needs_moments_network:
+        ratio, once = 0.0, 0
+    if recipe.study.budget == "steps":
+        return variant, ratio
+    _, of_recipe, (_, shape) = _networks(recipe, images)
+    relative = step_operations(generator, shapes[1], variant.generator) / step_operations(of_recipe, shape, recipe.generator)
+    # The moments are predicted anew in each step, which costs a third of a training visit.
+    steps = equal_cost_steps(recipe.generator.steps + cost[1], relative, once, ratio / 3, where)
+    return variant.changed(generator__steps=steps), ratio
+
+
+def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
+    """The cost of the moments network, as in :func:`wsdcast.study.design.cost_of_moments`: one evaluation, and all of its training.
+
+    The training includes one prediction for every sample of every step of the generator.
+    """
+    moments, generator, shapes = _networks(recipe, images)
+    predictions = recipe.generator.steps * samples_per_step(recipe.generator)
+    visits = recipe.moments.steps * samples_per_step(recipe.moments) + predictions / 3
+    return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
+
+
+def _networks(recipe: ImageRecipe, images: Images) -> tuple[MomentsModel, UNet, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """The untrained networks, and the shapes of one context and of one input of the generator."""
+    channels, rows, columns = images.shape
+    moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
+    return moments, generator, ((1, channels + 1, rows, columns), (1, generator.first.in_channels, rows, columns))
