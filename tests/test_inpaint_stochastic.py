@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from image_runs import RECIPE, copy_of
 from test_errors import refused
-from test_inpaint import RECIPE, prepared
 
 from wsdcast.images import memory
 from wsdcast.images.contexts import fixed_contexts
@@ -61,7 +61,7 @@ def test_samples_do_not_depend_on_batches_or_threads(images, networks, name):
 
 
 def test_a_sample_is_what_algorithm_2_makes_with_the_noise_of_each_step(inpainted, images, networks, tmp_path):
-    run = prepared(inpainted, tmp_path / "run", "moments", "generator")
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator")
     summary = sample(run=run, solver="sde2", nfe=4)
     assert "4 a sample, sde2" in summary.facts["evaluations"]
     samples = np.load(run / "samples/samples.npy")
@@ -104,7 +104,7 @@ def test_the_memory_of_the_noise_is_counted(images, monkeypatch):
 
 
 def test_a_path_without_noise_is_refused(inpainted, images, tmp_path):
-    run = prepared(inpainted, tmp_path / "run", "moments")
+    run = copy_of(inpainted, tmp_path / "run", "moments")
     train(RECIPE.changed(generator__path="blur", generator__steps=1), run)
     line = refused("inpaint", "sample", "--run", str(run), "--solver", "sde1")
     assert "solver sde1: works on the straight path only, not on the path blur" in line

@@ -10,8 +10,8 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from image_runs import RECIPE
 from test_errors import refused
-from test_inpaint import RECIPE
 
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import generator_model, moments_model, trained
