@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from bokeh.events import Tap
-from bokeh.models import ColumnDataSource, CustomJS
+from bokeh.models import ColumnDataSource, CustomJS, TextInput
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
@@ -29,6 +29,11 @@ const choose = (latitude, longitude) => {
 """
 """Code that sets the place to the point that is nearest in latitude and longitude."""
 CHOOSE = f"{NEAREST}choose(cb_obj.y, cb_obj.x)"
+CHOOSE_TYPED = f"""{NEAREST}
+const [latitude, longitude] = cb_obj.value.trim().split(/[\\s,;]+/).map(Number)
+if (Math.abs(latitude) <= 90 && Math.abs(longitude) <= 360) choose(latitude, longitude)
+place.properties.data.change.emit()  // also where the place is the same, so that the text is again that of the place
+"""
 
 
 def nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
@@ -46,16 +51,26 @@ def nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known
     return int(row), int(column)
 
 
-def choose_on(maps: Sequence[Panel], place: ColumnDataSource, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> None:
-    """Mark a place on maps, and let the reader choose another one by clicking.
+def choose_on(
+    maps: Sequence[Panel],
+    place: ColumnDataSource,
+    latitude: NDArray[np.float64],
+    longitude: NDArray[np.float64],
+    typed: TextInput | None = None,
+) -> None:
+    """Mark a place on maps, and let the reader choose another one by clicking or typing.
 
     Args:
         maps: the figures.
         place: longitude ``x``, latitude ``y`` and number ``point`` of the chosen point, each a column of one value. The columns change
             when another point is chosen.
         latitude, longitude: of the points that can be chosen. They are numbered row by row.
+        typed: control in which latitude and longitude can be typed.
     """
-    choose = CustomJS(args={"place": place, "latitudes": latitude.tolist(), "longitudes": longitude.tolist()}, code=CHOOSE)
+    args = {"place": place, "latitudes": latitude.tolist(), "longitudes": longitude.tolist()}
+    choose = CustomJS(args=args, code=CHOOSE)
+    if typed is not None:
+        typed.js_on_change("value", CustomJS(args=args, code=CHOOSE_TYPED))
     for on in maps:
         on.js_on_event(Tap, choose)
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color="white", line_width=4)

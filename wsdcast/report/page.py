@@ -9,6 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from wsdcast.data.grid import Grid
+from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.interactive_maps import forecast_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
@@ -88,5 +89,5 @@ def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool)
         *figures_row(maps.maps),
         "<p class=note>Wind speed 10 m above the ground. Choose a place on any map to see the ensemble there:</p>",
         *figures_row(maps.plume),
-        f"</section><p class=note>The dark band holds half of the members, the light one 80 %. {html.escape(maps.left_out)}</p>",
+        f"</section><p class=note>{BANDS} {html.escape(maps.left_out)}</p>",
     ]

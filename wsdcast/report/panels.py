@@ -161,6 +161,7 @@ def lead_slider(leads: Sequence[str], first: int) -> CategoricalSlider:
         value=leads[first],
         sizing_mode="stretch_width",
         disabled=len(leads) < 2,
+        tooltips=False,  # the title has the value already, and long text would be cut at the edge of a phone
         styles=WIDGET,
         name="lead",
     )

@@ -37,6 +37,8 @@ thead th { border-bottom: 2px solid #d1d5db; }
 tr:has(> th[scope=row]) > * { border-bottom: none; }
 tr:has(> th[scope=row]:not(:empty)) > * { border-top: 1px solid #e5e7eb; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: .6rem 1rem; }
+html { scroll-padding-top: 8rem; } .card { white-space: pre-wrap; }
+.pairs { grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 .row > *, .controls > * { min-width: 0; } .row > * { overflow: clip; }
 .legend { font-size: .875rem; margin: .6rem 0 .2rem; display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
 .controls { display: flex; flex-wrap: wrap; gap: .3rem 1.5rem; align-items: end; position: sticky; top: 0; z-index: 2; background: white;
@@ -87,9 +89,9 @@ def facts_list(facts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(items)}</dl>"
 
 
-def figures_row(row: Row) -> list[Part]:
-    """Return the legend of the figures and below it the figures side by side."""
-    return [row.legend() if row.lines else "", "<div class=row>", row.figures, "</div>"]
+def figures_row(row: Row, style: str = "row") -> list[Part]:
+    """Return the legend of the figures and below it the figures side by side, with a class of CSS."""
+    return [row.legend() if row.lines else "", f'<div class="{style}">', row.figures, "</div>"]
 
 
 def picture(figure: Figure, alternative: str) -> str:

@@ -69,7 +69,7 @@ def choose(starts: int, leads: int, grid: Grid) -> Chosen:
         starts, leads: number of initial times and of lead times.
         grid: of the fields.
     """
-    rows, columns = _every(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid)
+    rows, columns = every(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid.shape)
     pairs = MAP_BYTES // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD))
     kept_starts, kept_leads = starts, leads
     while kept_starts * kept_leads > pairs:
@@ -81,14 +81,14 @@ def choose(starts: int, leads: int, grid: Grid) -> Chosen:
     chosen_starts = np.linspace(0, starts - 1, min(starts, pairs // chosen_leads.size)).round().astype(int)
     points = PLUME_BYTES // (len(PLUME) * chosen_starts.size * chosen_leads.size)
     stride = 1
-    while np.prod([axis.size for axis in _every(stride, grid)]) > points:
+    while np.prod([axis.size for axis in every(stride, grid.shape)]) > points:
         stride += 1
-    return Chosen(chosen_starts, chosen_leads, rows, columns, *_every(stride, grid))
+    return Chosen(chosen_starts, chosen_leads, rows, columns, *every(stride, grid.shape))
 
 
-def _every(stride: int, grid: Grid) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return every ``stride``-th row and column. The rows are about equally far from both poles."""
-    rows, columns = grid.shape
+def every(stride: int, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return every ``stride``-th row and column of a global grid of this shape. The rows are about equally far from both poles."""
+    rows, columns = shape
     return np.arange((rows - 1) % stride // 2, rows, stride), np.arange(0, columns, stride)
 
 
@@ -114,7 +114,7 @@ def _plume_shape(chosen: Chosen) -> tuple[int, ...]:
 
 def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field) -> list[tuple[str, Field]]:
     """Return name and map of each field of one initial time, by lead time, and write its plumes into ``plume``."""
-    complete = np.flatnonzero(_without_gaps(members))
+    complete = np.flatnonzero(without_gaps(members))
     map_points, plume_points = np.ix_(chosen.rows, chosen.columns), np.ix_(chosen.plume_rows, chosen.plume_columns)
     missing = np.full(truth.shape[-2:], np.nan)
     maps = []
@@ -133,8 +133,11 @@ def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field) -> lis
     return maps
 
 
-def _without_gaps(members: Field) -> NDArray[np.bool_]:
-    """Return which members have no gap, (member,). Points at which no member ever has a value, as outside a region, are no gaps."""
+def without_gaps(members: Field) -> NDArray[np.bool_]:
+    """Return which members (member, lead, channel, row, column) have no gap, (member,).
+
+    Points at which no member ever has a value, as outside a region, are no gaps.
+    """
     present = np.isfinite(members).all(axis=2)
     nowhere = ~np.any(present, axis=(0, 1))
     return np.asarray(np.all(present | nowhere, axis=(1, 2, 3)) & (not nowhere.all()))

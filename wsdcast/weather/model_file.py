@@ -27,13 +27,13 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import VARIABLES, PackedWind
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import GENERATOR, MOMENTS
+from wsdcast.runs.names import GENERATOR, MODEL_CARD, MOMENTS
 from wsdcast.runs.recipes import checked, with_new_names
 from wsdcast.weather.recipe import Recipe
 
 FORMAT = 1
 """Version of the layout of model files. A change that older versions of this package would misread raises it."""
-SUMS, MODEL, CARD, FIELDS = "SHA256SUMS", "model.json", "model-card.md", "fields.safetensors"
+SUMS, MODEL, FIELDS = "SHA256SUMS", "model.json", "fields.safetensors"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
         "test_from": str(record.test_from.astype("datetime64[s]")),
         **facts,
     }
-    entries = {MODEL: json.dumps(model, indent=1).encode(), CARD: card.encode()}
+    entries = {MODEL: json.dumps(model, indent=1).encode(), MODEL_CARD: card.encode()}
     entries[FIELDS] = save_arrays({name: np.ascontiguousarray(values) for name, values in fields.items()})
     entries |= {f"{name}.safetensors": (directory / name / f"{WEIGHTS}.safetensors").read_bytes() for name in artefacts}
     entries[SUMS] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items()).encode()
@@ -120,7 +120,7 @@ def read_model(path: str | Path) -> ModelFile:
         raise UserError(f"{path} is not there; `wsdcast export-model` writes a model file") from None
     except (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read as a model file ({str(error) or type(error).__name__})") from None
-    if not {SUMS, MODEL, CARD, FIELDS} <= set(entries):
+    if not {SUMS, MODEL, MODEL_CARD, FIELDS} <= set(entries):
         raise UserError(f"{path}: not a model file of wsdcast")
     sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items() if name != SUMS)
     if entries[SUMS].decode(errors="replace") != sums:
@@ -148,4 +148,4 @@ def read_model(path: str | Path) -> ModelFile:
     weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
     facts = {key: value for key, value in model.items() if key != "recipe"}
-    return ModelFile(path, digest, recipe, entries[CARD].decode(errors="replace"), facts, record, weights)
+    return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), facts, record, weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import SPEED, VARIABLES, add_variables, close_store, create_store
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.times import in_utc
 from wsdcast.runs.unfinished import mark, marked
 
 LEADS_PER_CHUNK = 8
@@ -110,3 +113,24 @@ def statistics(wind: Wind) -> Wind:
             out[:2, lead] = fields.mean(axis=0), fields.std(axis=0, ddof=1)
             out[2:, lead] = np.quantile(fields, QUANTILES, axis=0)
     return out
+
+
+def row_of(starts: NDArray[np.datetime64], start: str, forecast: str | Path) -> int:
+    """Return the index of an initial time in a store.
+
+    Args:
+        starts: initial times of the store, (time,).
+        start: the initial time as text, UTC.
+        forecast: name of the store, for the error message.
+
+    Raises:
+        UserError: if ``start`` is not a time, or not one of ``starts``.
+    """
+    try:
+        requested = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
+    except ValueError as error:
+        raise UserError(f"--start {error}") from None
+    row = int(np.abs(starts - requested).argmin())
+    if starts[row] != requested:
+        raise UserError(f"--start {start}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")
+    return row

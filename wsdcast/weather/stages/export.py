@@ -12,7 +12,7 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, GENERATOR, MOMENTS, SCORES
+from wsdcast.runs.names import ANALYSIS, FORECAST, GENERATOR, MOMENTS, SCORES
 from wsdcast.verification.metrics import BOTH, GLOBE
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
@@ -33,14 +33,42 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
     Raises:
         UserError: if the run has no trained model, or its prior is ``given`` or ``climatology``: the moments are not in the run directory.
     """
-    from wsdcast import __version__
-
     resolved, directory = resolve(None, run, Recipe, GENERATOR)
     path = Path(out)
     if path.suffix != ".wsd":
         raise UserError(f"{path}: the name of a model file ends in .wsd")
     if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
+    record, facts = _described(resolved, directory)
+    scores = _scores(resolved, directory)
+    with complete(path) as partial:
+        digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
+    summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
+    summary.facts = {"model": resolved.name, "data": resolved.data.source, "trained on": " to ".join(facts["trained_on"])}
+    summary.facts |= {"scores": scores or "none", "sha256": digest}
+    return summary
+
+
+def model_card(run: str | Path) -> str:
+    """The model card of the trained model of a run directory that made the forecast there, in Markdown.
+
+    Raises:
+        UserError: if the run has no trained model, or its forecast was made with another one.
+    """
+    resolved, directory = resolve(None, run, Recipe, FORECAST)
+    require(resolved, directory, FORECAST, "rollout")
+    record, facts = _described(resolved, directory)
+    return _card(resolved, record, facts, _scores(resolved, directory))
+
+
+def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, Any]]:
+    """The record that a model was trained on, without its states in memory, and facts about both.
+
+    Raises:
+        UserError: if the record or a trained network is missing or was made from another recipe.
+    """
+    from wsdcast import __version__
+
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
     for artefact in (MOMENTS, GENERATOR) if resolved.generator.reads_frozen_moments else (GENERATOR,):
         require(resolved, directory, artefact, "train")
@@ -52,13 +80,7 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
         "trained_on": [str(moment.astype("datetime64[h]")) for moment in (train[0], train[-1])],
         "steps_of_training": int(train.size),
     }
-    scores = _scores(resolved, directory)
-    with complete(path) as partial:
-        digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
-    summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
-    summary.facts = {"model": resolved.name, "data": resolved.data.source, "trained on": " to ".join(facts["trained_on"])}
-    summary.facts |= {"scores": scores or "none", "sha256": digest}
-    return summary
+    return record, facts
 
 
 def _scores(recipe: Recipe, directory: Path) -> str:

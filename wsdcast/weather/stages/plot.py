@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.data.store.forecasts import QUANTILES, row_of
 from wsdcast.data.store.zarr_store import SPEED, VARIABLES, open_store, read_wind
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
@@ -21,7 +20,6 @@ from wsdcast.report.plume import nearest, place, plume
 from wsdcast.runs.artefact import Summary, complete, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, SCORES, FigureName
-from wsdcast.runs.times import in_utc
 from wsdcast.weather.recipe import Recipe
 
 OF_NETWORKS: tuple[FigureName, ...] = ("tails", "targets")
@@ -88,7 +86,7 @@ def plot(
         record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
         lines = coastlines_of(resolved.data.source)
         with open_store(forecast) as store:
-            row = 0 if start is None else _row(store["time"].values, start, forecast)
+            row = 0 if start is None else row_of(store["time"].values, start, forecast)
             summary.facts["start"] = _hour(store["time"].values[row])
             if VARIABLES[0] not in store:
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
@@ -185,22 +183,6 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
         tails = tails_of(batches)
     summary.facts |= {f"wind, {name}": str(of) for name, of in tails.items()}
     return tails_figure(tails, "wind in units of its std")
-
-
-def _row(starts: NDArray[np.datetime64], start: str, forecast: Path) -> int:
-    """The index of an initial time in ``starts``, those of a store.
-
-    Raises:
-        UserError: if ``start`` is not a time, or not one of ``starts``.
-    """
-    try:
-        requested = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
-    except ValueError as error:
-        raise UserError(f"--start {error}") from None
-    row = int(np.abs(starts - requested).argmin())
-    if starts[row] != requested:
-        raise UserError(f"--start {start}: not in {forecast}, whose nearest initial time is {_hour(starts[row])}")
-    return row
 
 
 def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path: Path, lines: Lines) -> Figure:

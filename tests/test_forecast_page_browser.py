@@ -1,0 +1,156 @@
+"""The page of a forecast in a real browser: its controls with pointer and keyboard, and its size on a screen and a phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forecast_pages import GRID, LEADS, START, speeds_of, wind_of, written
+from report_pages import CHROMIUM, embedded, in_chromium
+
+from wsdcast.data.store.forecasts import QUANTILES
+
+SCREEN, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
+MODEL = "Bokeh.documents[0].get_model_by_name('{}')"
+TITLES = "[...Bokeh.documents[0].all_models].map(model => model.type == 'Title' ? model.text : '').join('; ')"
+SPEED = speeds_of(wind_of())
+OPTIONS = {10.8: "10.8 m/s (Beaufort 6)", 17.2: "17.2 m/s (Beaufort 8)", 24.5: "24.5 m/s (Beaufort 10)"}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("browser") / "forecast.html"
+    written(path)
+    return path
+
+
+@pytest.fixture(params=[SCREEN, PHONE], ids=["screen", "phone"])
+def opened(browser, path, request):
+    """Return the opened page. At the end check that there were no errors, and that it loaded no other file."""
+    tab = browser.new_page(viewport=request.param)
+    errors, requested = [], []
+    tab.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("request", lambda request: requested.append(request.url))
+    tab.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
+    tab.goto(path.as_uri())
+    tab.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
+    yield tab
+    tab.wait_for_timeout(100)
+    assert errors == []
+    assert [url for url in requested if not url.startswith(("data:", "blob:"))] == [path.as_uri()]
+    tab.close()
+
+
+def image(tab, name: str) -> np.ndarray:
+    """Return the bytes of a map as the page shows it, from north to south."""
+    return np.array(tab.evaluate(f"Array.from({MODEL.format('maps')}.data['{name}'][0])")).reshape(GRID.shape)[::-1]
+
+
+def chosen(tab) -> tuple[int, int]:
+    """Return row and column of the chosen place."""
+    place = tab.evaluate(f"{MODEL.format('place')}.data")
+    row, column = np.abs(GRID.latitude - place["y"][0]).argmin(), np.abs(GRID.longitude - place["x"][0]).argmin()
+    assert (GRID.latitude[row], GRID.longitude[column]) == (place["y"][0], place["x"][0])
+    return int(row), int(column)
+
+
+def check_plume(tab, unit: float) -> None:
+    """Check that the plume is that of the chosen place."""
+    row, column = chosen(tab)
+    for share, values in zip(QUANTILES, np.quantile(SPEED[..., row, column], QUANTILES, axis=0), strict=True):
+        shown = tab.evaluate(f"Array.from({MODEL.format('plume')}.data['q{100 * share:.0f}'])")
+        np.testing.assert_allclose(shown, values, atol=0.501 * unit)
+
+
+def unit_of_plume(path: Path) -> float:
+    return next(each["args"]["unit"] for each in embedded(path.read_text())["CustomJS"] if "plume" in each["args"])
+
+
+@in_chromium
+def test_slider_and_selector_show_other_maps(opened, path):
+    maps, handle = opened.locator(".bk-Figure").first, opened.locator(".noUi-handle")
+    initial = image(opened, "initial")
+    for key, lead, threshold in (("", 2, 10.8), ("ArrowRight", 3, 10.8), ("ArrowRight", 4, 17.2), ("ArrowLeft", 3, 24.5)):
+        before = maps.screenshot()
+        if key:
+            handle.press(key)
+            opened.locator("select").select_option(label=OPTIONS[threshold])
+            opened.wait_for_timeout(200)
+            assert maps.screenshot() != before
+        np.testing.assert_allclose(image(opened, "probability"), 100 * (SPEED[:, lead] > threshold).mean(axis=0), atol=0.5)
+        np.testing.assert_allclose(image(opened, "median") * unit_of_plume(path), np.median(SPEED[:, lead], axis=0), atol=0.06)
+        assert f"probability above {threshold}" in opened.evaluate(TITLES)
+        np.testing.assert_array_equal(image(opened, "initial"), initial)
+        valid = str(START + LEADS[lead])[:13].replace("T", " ")
+        assert opened.get_by_text(f"{6 * (lead + 1)} h, valid {valid} UTC").is_visible()
+
+
+@in_chromium
+def test_a_click_on_any_map_shows_the_plume_there(opened, path):
+    for number, (x, y, east, north) in enumerate(((0.3, 0.25, 70, 50), (0.6, 0.5, 180, 0), (0.85, 0.25, 300, 50), (0.4, 0.6, 100, -25))):
+        figure = opened.locator(".bk-Figure").nth(number)
+        figure.scroll_into_view_if_needed()
+        box = figure.bounding_box()
+        opened.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        opened.wait_for_timeout(200)
+        row, column = chosen(opened)
+        assert abs(GRID.latitude[row] - north) < 40
+        assert abs(GRID.longitude[column] - east) < 40
+        check_plume(opened, unit_of_plume(path))
+        letter = "N" if GRID.latitude[row] > 0 else "S"
+        assert f"{abs(GRID.latitude[row]):g}°{letter}" in opened.evaluate(TITLES)
+
+
+@in_chromium
+def test_a_place_can_be_typed(opened, path):
+    typed = opened.get_by_label("Place: latitude, longitude")
+    for text, row, column in (("52.5, 13.4", 1, 1), ("-33.9;-58", 5, 13), (" 0.1 359.5 ", 3, 0), ("somewhere", 3, 0), ("99, 0", 3, 0)):
+        typed.fill(text)
+        typed.press("Enter")
+        opened.wait_for_timeout(200)
+        assert chosen(opened) == (row, column)
+        check_plume(opened, unit_of_plume(path))
+        assert typed.input_value() == f"{GRID.latitude[row]:g}, {(GRID.longitude[column] + 180) % 360 - 180:g}"
+
+
+@in_chromium
+def test_all_controls_can_be_reached_by_keyboard_and_nothing_is_wider_than_the_screen(opened):
+    width = opened.viewport_size["width"]
+    assert opened.evaluate("document.documentElement.scrollWidth") == width
+    ends = "[...document.querySelectorAll('.row > div, .controls, p, pre, dd, h1')].map(box => box.getBoundingClientRect().right)"
+    assert max(opened.evaluate(ends)) <= width
+    reached = set()
+    for _ in range(12):
+        opened.keyboard.press("Tab")
+        reached.add(
+            opened.evaluate(
+                "(() => { let at = document.activeElement; while (at.shadowRoot) at = at.shadowRoot.activeElement; return at.className })()"
+            )
+        )
+    assert {name for text in reached for name in text.split()} >= {"bk-input", "noUi-handle"}
+    opened.evaluate("window.scrollTo(0, document.body.scrollHeight / 2)")
+    controls = opened.locator(".controls").bounding_box()
+    assert 0 <= controls["y"] < opened.viewport_size["height"] / 4  # they stay in view beside the maps
+
+
+@in_chromium
+def test_the_pointer_shows_values(opened):
+    box = opened.locator(".bk-Figure").first.bounding_box()
+    opened.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.4 * box["height"])
+    opened.mouse.move(box["x"] + 0.5 * box["width"] + 3, box["y"] + 0.4 * box["height"])
+    opened.wait_for_timeout(300)
+    (text,) = opened.locator(".bk-tooltip-content").all_inner_texts()
+    for part in ("probability:", " %", "median:", "spread:", "initial analysis:", "m/s"):
+        assert part in text

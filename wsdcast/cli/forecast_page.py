@@ -1,0 +1,36 @@
+"""The command ``wsdcast forecast-page``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsdcast.cli.command import command
+from wsdcast.cli.options import DebugOption, JsonOption
+from wsdcast.cli.show import show
+
+
+@command
+def forecast_page(
+    forecast: Annotated[
+        str, typer.Argument(metavar="FORECAST", help="A forecast of any origin: path or URL of its store, or a run directory with one.")
+    ],
+    start: Annotated[str | None, typer.Option(metavar="TIME", help="Initial time, UTC.", show_default="the first of the forecast")] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="STATES",
+            help="Analyses with the initial time, to show the wind then.",
+            show_default="initial_states.nc or analysis.zarr next to the store",
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="forecast.html next to the store")] = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write a forecast as one page that opens offline: maps of probability, median and spread, and the ensemble at any place."""
+    from wsdcast.weather.stages.forecast_page import forecast_page
+
+    show(forecast_page(forecast, out, start=start, initial=initial), json)

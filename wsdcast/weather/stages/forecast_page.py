@@ -1,0 +1,140 @@
+"""Write the page of a forecast whose truth is not known yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.sources.conventions import to_conventions
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast
+from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
+from wsdcast.data.store.forecasts import row_of
+from wsdcast.data.store.zarr_store import read_wind
+from wsdcast.report.coastlines import coastlines_of
+from wsdcast.report.forecast_page import write_forecast_page
+from wsdcast.report.panels import in_words
+from wsdcast.report.shown_fields import Field
+from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS, FORECAST, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
+
+
+def forecast_page(
+    forecast: str | Path, out: str | Path | None = None, *, start: str | None = None, initial: str | Path | None = None
+) -> Summary:
+    """Write one HTML page of a forecast: maps of probability, median and spread, and the ensemble at any place.
+
+    The page needs no truth, opens offline and has less than 5 MB.
+
+    Args:
+        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
+            A file ``model-card.md`` next to the store, or the trained model there that made the forecast, gives the model card.
+        out: HTML file to write; default ``forecast.html`` next to the store, or in the current directory if the store is remote.
+        start: initial time, UTC; default: the first of the forecast.
+        initial: analyses with the initial time, to show the wind then. Default: ``initial_states.nc`` or ``analysis.zarr`` next to the
+            store, if it has that time.
+
+    Raises:
+        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, or the forecast has no members.
+    """
+    inside = Path(forecast) / FORECAST
+    address = str(inside if inside.is_dir() else forecast)
+    directory = None if is_remote(address) else Path(address).parent
+    path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a directory")
+    store = open_forecast(address)
+    row = 0 if start is None else row_of(store.times, start, address)
+    attributes = open_dataset(addresses(address)[0]).attrs
+    recipe = _recipe(attributes)
+    states, grid, origin = _initial(store, row, directory, initial)
+    facts = _facts(recipe, attributes, origin)
+    card = "" if directory is None else _card(directory)
+    lines = coastlines_of(recipe["data"]["source"] if recipe else "")
+    with complete(path) as partial:
+        rounding = write_forecast_page(partial, store, row=row, initial=states, initial_grid=grid, facts=facts, card=card, lines=lines)
+    summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
+    summary.facts = {"start": in_words(store.times[row]), "members": store.members, "grid": store.grid.name, "rounding": rounding}
+    summary.facts["initial analysis"] = "none" if states is None else "shown"
+    summary.facts["model card"] = "shown" if card else "none"
+    return summary
+
+
+def _recipe(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe in the stamp of a store; empty if the store is not one of ours."""
+    with suppress(KeyError, TypeError, ValueError):
+        recipe = json.loads(attributes["wsdcast"])["recipe"]
+        return {key: recipe[key] for key in ("name", "data", "generator", "rollout")}
+    return {}
+
+
+def _facts(recipe: Mapping[str, Any], attributes: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, str]:
+    """Facts about source and model for the page, from the recipe of a forecast, its attributes and those of its initial states."""
+    facts = {name: str(of[name]) for of in (attributes, origin) for name in ORIGIN if name in of}
+    if recipe:
+        facts["source"] = str(recipe["data"].get("source"))
+        facts["model"] = f"{recipe['name']}, {recipe['generator'].get('prior')} prior"
+        facts["evaluations"] = f"{recipe['rollout'].get('nfe')} of the network per sample"
+    if "model" in origin:  # the forecast of a model file
+        model, _, digest = str(origin["model"]).partition(", sha256 ")
+        facts |= {"model": Path(model).name, "sha256 of the model": digest, "source": str(origin.get("initial_states", ""))}
+    for name, attribute in {"cycle": "cycle", "climate of the initial states": "climate"}.items():
+        if attribute in origin:
+            facts[name] = str(origin[attribute])
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _initial(
+    store: StoredForecast, row: int, directory: Path | None, given: str | Path | None
+) -> tuple[Field | None, Grid | None, dict[str, Any]]:
+    """The wind at an initial time, (channel, latitude, longitude), its grid, and the attributes of its file.
+
+    Raises:
+        UserError: if the user gave analyses that cannot be read or lack this time.
+    """
+    time = store.times[row]
+    if given is not None:
+        if (states := _state(str(given), time)) is None:
+            raise UserError(f"--initial {given}: has no state at the initial time {in_words(time)}")
+        return states
+    for path in [directory / name for name in (INITIAL_STATES, ANALYSIS)] if directory else []:
+        if path.exists():
+            with suppress(UserError):  # what lies next to the store may be of another forecast
+                if (states := _state(str(path), time)) is not None:
+                    return states
+    return None, None, {}
+
+
+def _state(address: str, time: np.datetime64) -> tuple[Field, Grid, dict[str, Any]] | None:
+    """The state at a time, its grid, and the attributes of the file; None if the file lacks this time.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with open_dataset(addresses(address)[0]) as dataset:
+        try:
+            wind = to_conventions(dataset)
+        except UserError as error:
+            raise UserError(f"{address}: {error}") from None
+        if "time" not in wind.dims or not (wind["time"] == time).any():
+            return None
+        state = wind.isel(time=int(np.flatnonzero(wind["time"].values == time)[0]))
+        return read_wind(state), Grid(wind["latitude"].values, wind["longitude"].values), dict(dataset.attrs)
+
+
+def _card(directory: Path) -> str:
+    """The model card next to a forecast, or that of the trained model that made it; empty if there is neither."""
+    if (directory / MODEL_CARD).is_file():
+        return (directory / MODEL_CARD).read_text(encoding="utf-8", errors="replace")
+    if (directory / GENERATOR).is_dir():
+        from wsdcast.weather.stages.export import model_card  # imports torch, which takes seconds
+
+        with suppress(UserError):  # a model that has changed since did not make the forecast
+            return model_card(directory)
+    return ""
