@@ -245,6 +245,22 @@ def test_only_the_earth_has_coastlines(tmp_path):
     assert coast((tmp_path / "forecast.html").read_text()) == []
 
 
+def test_the_page_of_a_run_has_its_own_analysis_and_model_card(rolled_out, tmp_path):
+    summary = wsdcast.forecast_page(rolled_out / "run", tmp_path / "page.html")
+    assert (summary.facts["initial analysis"], summary.facts["model card"]) == ("shown", "shown")
+    page = (tmp_path / "page.html").read_text()
+    with (
+        xr.open_zarr(rolled_out / "run/analysis.zarr") as analysis,
+        xr.open_zarr(rolled_out / "run/forecast.zarr", decode_timedelta=True) as forecast,
+    ):
+        state = analysis.sel(time=forecast["time"].values[0])
+        speed = np.hypot(*(state[name].values for name in VARIABLES))
+    initial = embedded(page)["maps"][0]["data"]["initial"][0][::-1] * units(page)["initial"]
+    np.testing.assert_allclose(initial, speed, atol=0.501 * units(page)["initial"])
+    assert "<pre class=card># tiny" in page
+    assert "- Trained on: planet, 2000-01-01T00 to" in page
+
+
 def test_a_store_alone_has_a_page_without_initial_analysis(tmp_path):
     forecast = stored(tmp_path, wind_of())
     states(tmp_path / "initial_states.nc", ["2000-01-01"])  # of another forecast

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wsdcast.weather.pipeline import run
     from wsdcast.weather.stages.check import check
     from wsdcast.weather.stages.export import export_model
+    from wsdcast.weather.stages.forecast import forecast
     from wsdcast.weather.stages.forecast_page import forecast_page
     from wsdcast.weather.stages.plot import plot
     from wsdcast.weather.stages.prepare import prepare
@@ -26,6 +27,7 @@ __all__ = [
     "check",
     "convert",
     "export_model",
+    "forecast",
     "forecast_page",
     "plot",
     "prepare",
@@ -49,7 +51,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products": "output.products", "convert": "output.convert"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "forecast_page", "plot")
 }
-_MODULES |= {"export_model": "weather.stages.export", "score_stations": "output.station_scores"}
+_MODULES |= {"export_model": "weather.stages.export", "forecast": "weather.stages.forecast", "score_stations": "output.station_scores"}
 _MODULES |= {"score_pair": "weather.stages.score", "score_forecast": "weather.stages.score_forecast"}
 
 

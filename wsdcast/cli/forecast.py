@@ -7,9 +7,20 @@ from typing import Annotated
 
 import typer
 
-from wsdcast.cli.command import command
-from wsdcast.cli.options import DebugOption, JsonOption
+from wsdcast.cli.command import command, in_days, items, with_overrides
+from wsdcast.cli.options import (
+    LIST,
+    DebugOption,
+    EvaluationsOption,
+    JsonOption,
+    LeadOption,
+    MembersOption,
+    OverrideOption,
+    OverwriteOption,
+    RunOption,
+)
 from wsdcast.cli.show import show
+from wsdcast.runs.overrides import Overridden
 
 
 @command
@@ -23,3 +34,49 @@ def export_model(
     from wsdcast.weather.stages.export import export_model
 
     show(export_model(run, out), json)
+
+
+@command
+def forecast(
+    model: Annotated[Path, typer.Option(metavar="FILE", help="A model file (.wsd), from `wsdcast export-model`.")],
+    initial: Annotated[str, typer.Option(metavar="SOURCE", help="Today's analysis: gfs, ifs, or any source that prepare reads.")],
+    override: OverrideOption = None,
+    run: RunOption = None,
+    members: MembersOption = None,
+    nfe: EvaluationsOption = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Initial time, UTC.", show_default="the newest that the source has")
+    ] = None,
+    lead: LeadOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(metavar=LIST, help="Wind speeds in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
+    ] = None,
+    at: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Places (name, latitude, longitude), for a table and plumes.", show_default=False)
+    ] = None,
+    overwrite: OverwriteOption = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Today's forecast in one directory: forecast.zarr, products.nc, places.csv and the page forecast.html."""
+    from wsdcast.verification.thresholds import THRESHOLDS
+    from wsdcast.weather.stages.forecast import DAYS, forecast
+
+    changes = with_overrides(None, override)
+    for summary in forecast(
+        model,
+        initial,
+        run,
+        recipe=changes if isinstance(changes, Overridden) else None,
+        members=members,
+        nfe=nfe,
+        start=start,
+        days=DAYS if lead is None else in_days(lead),
+        seed=seed,
+        thresholds=THRESHOLDS if thresholds is None else items(thresholds),
+        at=at,
+        overwrite=overwrite,
+    ):
+        show(summary, json)

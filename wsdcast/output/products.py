@@ -74,9 +74,9 @@ def products(
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
-    choice = Choice(_in_order("thresholds", thresholds, 0, np.inf), _in_order("quantiles", quantiles, 0, 1), window)
+    choice = Choice(in_order("thresholds", thresholds, 0, np.inf), in_order("quantiles", quantiles, 0, 1), window)
     if climatology is not None:
-        choice = replace(choice, climate_quantiles=_in_order("climate-quantiles", climate_quantiles or CLIMATE_QUANTILES, 0, 1))
+        choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles or CLIMATE_QUANTILES, 0, 1))
     places = None if at is None else read_places(Path(at))
     fields = open_fields(str(forecast), region)
     if window is not None and window > fields.leads[-1]:
@@ -95,7 +95,7 @@ def products(
     return summary
 
 
-def _in_order(option: str, values: Sequence[float], low: float, high: float) -> tuple[float, ...]:
+def in_order(option: str, values: Sequence[float | str], low: float, high: float) -> tuple[float, ...]:
     """Return the values of an option in increasing order, each once.
 
     Raises:

@@ -34,6 +34,7 @@ class Origin:
         record: has the states at the initial times and 6 h before.
         networks: the trained networks.
         source: identifies model and initial states, for the stamp; empty if the run directory's own artefacts do.
+        card: the model card of a model file; empty for a run directory.
         facts: for the summary.
     """
 
@@ -42,6 +43,7 @@ class Origin:
     record: Analysis
     networks: Trained
     source: str = ""
+    card: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -111,4 +113,5 @@ def of_model(
     facts = {"model": f"{file.path}, sha256 {file.digest}"} | about_source
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
-    return Origin(resolved, directory, record, assembled(resolved, record, file.load), digest_of([file.digest, states]), facts)
+    networks = assembled(resolved, record, file.load)
+    return Origin(resolved, directory, record, networks, digest_of([file.digest, states]), file.card, facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,16 @@ from wsdcast.report.shown_fields import Field
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
+from wsdcast.verification.thresholds import THRESHOLDS
 
 
 def forecast_page(
-    forecast: str | Path, out: str | Path | None = None, *, start: str | None = None, initial: str | Path | None = None
+    forecast: str | Path,
+    out: str | Path | None = None,
+    *,
+    start: str | None = None,
+    initial: str | Path | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> Summary:
     """Write one HTML page of a forecast: maps of probability, median and spread, and the ensemble at any place.
 
@@ -39,6 +45,7 @@ def forecast_page(
         start: initial time, UTC; default: the first of the forecast.
         initial: analyses with the initial time, to show the wind then. Default: ``initial_states.nc`` or ``analysis.zarr`` next to the
             store, if it has that time.
+        thresholds: wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
 
     Raises:
         UserError: if the forecast or the initial analysis cannot be read or lack the initial time, or the forecast has no members.
@@ -58,7 +65,15 @@ def forecast_page(
     card = "" if directory is None else _card(directory)
     lines = coastlines_of(recipe["data"]["source"] if recipe else "")
     with complete(path) as partial:
-        rounding = write_forecast_page(partial, store, row=row, initial=states, initial_grid=grid, facts=facts, card=card, lines=lines)
+        shown: dict[str, Any] = {
+            "initial": states,
+            "initial_grid": grid,
+            "facts": facts,
+            "card": card,
+            "lines": lines,
+            "thresholds": thresholds,
+        }
+        rounding = write_forecast_page(partial, store, row=row, **shown)
     summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
     summary.facts = {"start": in_words(store.times[row]), "members": store.members, "grid": store.grid.name, "rounding": rounding}
     summary.facts["initial analysis"] = "none" if states is None else "shown"

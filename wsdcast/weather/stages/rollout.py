@@ -25,7 +25,7 @@ from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MOMENTS_FORECAST, GridName, SolverName
+from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
@@ -39,7 +39,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.initial_states import write_states
 from wsdcast.weather.forecast.initial_times import starts_of
-from wsdcast.weather.forecast.origin import of_model, of_run
+from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
@@ -118,6 +118,19 @@ def rollout(
         if moments is not None:
             raise UserError("a model file has networks; the argument moments belongs to the prior given, which has none")
         origin = of_model(model, initial, recipe, run, changed)
+    return roll_out(origin, deterministic=deterministic, overwrite=overwrite)
+
+
+def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = False) -> Summary:
+    """The same for networks and initial states that are read already.
+
+    Args:
+        origin: recipe, run directory, initial states and networks.
+        deterministic, overwrite: as for :func:`rollout`.
+
+    Raises:
+        UserError: as :func:`rollout` does.
+    """
     resolved, directory, record, networks = origin.recipe, origin.directory, origin.record, origin.networks
     settings = resolved.rollout
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
@@ -125,7 +138,7 @@ def rollout(
     starting = starts_of(resolved, record)
     begins = record.times[starting]
     # The initial states of one forecast of a model file are no truth for another.
-    has_truth = model is None and bool(
+    has_truth = not origin.source and bool(
         np.isin(begins[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
     )
     if settings.keep == "scores" and not has_truth:
@@ -173,7 +186,8 @@ def rollout(
                 summary.facts |= _stopped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
                     add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, starting))
-                if model is not None:
+                if origin.source:
+                    (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                     with complete(directory / INITIAL_STATES) as states:
                         write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
                 store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})

@@ -1,0 +1,79 @@
+"""Today's forecast: from a model file and an analysis to products and a page, in one directory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from wsdcast.output.places import read_places
+from wsdcast.output.products import in_order, products
+from wsdcast.runs import devices, processes
+from wsdcast.runs.artefact import Summary
+from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
+from wsdcast.runs.overrides import Overridden
+from wsdcast.verification.thresholds import THRESHOLDS
+from wsdcast.weather.forecast.origin import of_model
+from wsdcast.weather.stages.forecast_page import forecast_page
+from wsdcast.weather.stages.rollout import roll_out
+
+DAYS = 5.0
+"""Length of the forecast unless another is given."""
+
+
+def forecast(
+    model: str | Path,
+    initial: str,
+    run: str | Path | None = None,
+    *,
+    recipe: Overridden | None = None,
+    members: int | None = None,
+    nfe: int | None = None,
+    start: str | None = None,
+    days: float = DAYS,
+    seed: int | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    at: str | Path | None = None,
+    overwrite: bool = False,
+) -> Iterator[Summary]:
+    """Run an ensemble from a model file and an analysis, and write what is made of it.
+
+    ``RUN/forecast.zarr`` has the members, ``RUN/products.nc`` probabilities, quantiles, mean, spread and direction, ``RUN/places.csv`` the
+    same at places, and ``RUN/forecast.html`` is a page to look at. A forecast that was stopped continues, with the same bytes in the end.
+
+    Args:
+        model: a model file, from :func:`wsdcast.export_model`.
+        initial: source of the initial states: ``gfs``, ``ifs``, or any that :func:`wsdcast.prepare` reads.
+        run: run directory; default ``runs/<name of the file>-<initial time>``.
+        recipe: changed keys of the section ``rollout`` of the model's recipe.
+        members: ensemble size; default from the recipe.
+        nfe: function evaluations of the generator per sample; default from the recipe.
+        start: initial time, UTC; default: the latest of the source.
+        days: length of the forecast.
+        seed: seed of the members' noise; default from the recipe.
+        thresholds: wind speeds in m s-1 of which the probability of exceeding is computed.
+        at: CSV file of places (name, latitude, longitude), for ``RUN/places.csv`` and a plume of each.
+        overwrite: replace a forecast of another model or from other initial states.
+
+    Yields:
+        The summary of each step.
+
+    Raises:
+        UserError: as :func:`wsdcast.rollout`, :func:`wsdcast.products` and :func:`wsdcast.forecast_page` do.
+    """
+    processes.join()
+    devices.keep_freed_memory()
+    thresholds = in_order("thresholds", thresholds, 0, math.inf)
+    if at is not None:
+        read_places(Path(at))  # a mistake in this file shows before the forecast is made
+    changes = {"members": members, "nfe": nfe, "start": start, "days": days, "seed": seed, "keep": "all"}
+    origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
+    yield roll_out(origin, overwrite=overwrite)
+    if not processes.is_first():
+        return
+    store, directory = origin.directory / FORECAST, origin.directory
+    # Products are made from the forecast in this directory alone, so they may replace older ones.
+    yield products(store, directory / PRODUCTS, thresholds=thresholds, overwrite=True)
+    if at is not None:
+        yield products(store, directory / PLACES, thresholds=thresholds, at=at, overwrite=True)
+    yield forecast_page(directory, thresholds=thresholds)
