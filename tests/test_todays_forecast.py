@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+import subprocess
+import sys
+from time import sleep
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -80,6 +86,76 @@ def test_a_second_call_needs_no_network(model, published, tmp_path):
     assert not published.handler.requests
     one, two = (xr.open_zarr(tmp_path / name / "forecast.zarr", decode_timedelta=True).load() for name in ("run", "again"))
     xr.testing.assert_equal(one, two)
+
+
+PLACES = "name,latitude,longitude\nZurich,47.4,8.5\nFiji,-17.8,177.9\n"
+
+
+def contents(directory) -> dict[str, str]:
+    """Return the digest of every file of a directory."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.rglob("*") if path.is_file()
+    }
+
+
+def test_one_command_writes_everything(model, published, tmp_path):
+    (tmp_path / "places.csv").write_text(PLACES)
+    options = ["--model", str(model), "--initial", "ifs", "--lead", "1d", "--thresholds", "5,10.8", "--at", str(tmp_path / "places.csv")]
+    result = CliRunner().invoke(app, ["forecast", *options, "--run", str(tmp_path / "run"), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert re.findall(r'"stage": "([\w-]+)"', result.stdout) == ["rollout", "products", "products", "forecast-page"]
+    run = tmp_path / "run"
+    files = {"forecast.zarr", "forecast.gif", "initial_states.nc", "model-card.md", "products.nc", "forecast.html"}
+    assert {path.name for path in run.iterdir()} == files | {"places.csv", "places-Zurich.png", "places-Fiji.png"}
+    assert (run / "model-card.md").read_text() == wsdcast.weather.model_file.read_model(model).card
+    forecast = xr.open_zarr(run / "forecast.zarr", decode_timedelta=True).load().isel(time=0)
+    speed = np.hypot(*(forecast[name] for name in VARIABLES))
+    with xr.open_dataset(run / "products.nc", decode_timedelta=True) as products:
+        probability = products["speed_probability"].squeeze().transpose("threshold", ...)
+        for threshold, field in zip((5, 10.8), probability.values, strict=True):
+            expected = (speed > threshold).mean("number").transpose("prediction_timedelta", "latitude", "longitude")
+            np.testing.assert_allclose(field, expected, atol=1e-6)
+    page = (run / "forecast.html").read_text()
+    for words in ("2026-06-02 18 UTC", "CC-BY-4.0", "tiny.wsd", "10.8 m/s"):
+        assert words in page
+    before = contents(run)
+    again = CliRunner().invoke(app, ["forecast", *options, "--run", str(run)], catch_exceptions=False)
+    assert again.exit_code == 0
+    assert contents(run) == before
+    default = CliRunner().invoke(app, ["products", str(run), "--out", str(tmp_path / "default.nc")], catch_exceptions=False)
+    assert default.exit_code == 0
+
+
+def test_a_mistake_shows_before_the_forecast_is_made(model, published, tmp_path):
+    (tmp_path / "places.csv").write_text("name,latitude\nZurich,47\n")
+    for options, message in (
+        (["--at", str(tmp_path / "places.csv")], "has no column 'longitude'"),
+        (["--thresholds", "strong"], "--thresholds"),
+        (["-o", "generator.steps=3"], "fixes all of its recipe but"),
+        (["-o", "rollout.keep=statistics"], "another option of this command, or the command itself, sets this key"),
+        (["--start", "2026-06-01T06"], "cannot be fetched"),
+    ):
+        arguments = ["forecast", "--model", str(model), "--initial", "gfs", "--run", str(tmp_path / "run"), *options]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2, options
+        assert result.stderr.count("\n") == 1
+        assert message in result.stderr
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_started_again_the_bytes_are_the_same(model, published, tmp_path):
+    (tmp_path / "places.csv").write_text(PLACES)
+    command = [sys.executable, "-m", "wsdcast", "forecast", "--model", str(model), "--initial", "gfs", "--start", "2026-06-02T06"]
+    command += ["--members", "20", "--at", str(tmp_path / "places.csv"), "--run"]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    for seconds in (4, 6, 8, 10):
+        process = subprocess.Popen([*command, str(tmp_path / "run")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        sleep(seconds)
+        process.kill()
+        process.wait()
+    subprocess.run([*command, str(tmp_path / "run")], check=True, capture_output=True)
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
 def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path):

@@ -13,7 +13,6 @@ from wsdcast.cli.options import (
     DebugOption,
     EvaluationsOption,
     JsonOption,
-    LeadOption,
     MembersOption,
     OverrideOption,
     OverwriteOption,
@@ -47,7 +46,9 @@ def forecast(
     start: Annotated[
         str | None, typer.Option(metavar="TIME", help="Initial time, UTC.", show_default="the newest that the source has")
     ] = None,
-    lead: LeadOption = None,
+    lead: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="5d")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
     thresholds: Annotated[
         str | None,
@@ -61,8 +62,7 @@ def forecast(
     debug: DebugOption = False,
 ) -> None:
     """Today's forecast in one directory: forecast.zarr, products.nc, places.csv and the page forecast.html."""
-    from wsdcast.verification.thresholds import THRESHOLDS
-    from wsdcast.weather.stages.forecast import DAYS, forecast
+    from wsdcast.weather.stages.forecast import forecast
 
     changes = with_overrides(None, override)
     for summary in forecast(
@@ -73,9 +73,9 @@ def forecast(
         members=members,
         nfe=nfe,
         start=start,
-        days=DAYS if lead is None else in_days(lead),
+        days=None if lead is None else in_days(lead),
         seed=seed,
-        thresholds=THRESHOLDS if thresholds is None else items(thresholds),
+        thresholds=None if thresholds is None else items(thresholds),
         at=at,
         overwrite=overwrite,
     ):

@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from wsdcast.cli.command import command
-from wsdcast.cli.options import DebugOption, JsonOption
+from wsdcast.cli.options import DebugOption, ForecastArgument, JsonOption
 from wsdcast.cli.show import show
 
 
 @command
 def forecast_page(
-    forecast: Annotated[
-        str, typer.Argument(metavar="FORECAST", help="A forecast of any origin: path or URL of its store, or a run directory with one.")
-    ],
+    forecast: ForecastArgument,
     start: Annotated[str | None, typer.Option(metavar="TIME", help="Initial time, UTC.", show_default="the first of the forecast")] = None,
     initial: Annotated[
         Path | None,

@@ -22,7 +22,9 @@ OverrideOption = Annotated[
     typer.Option("-o", "--override", metavar="KEY=VALUE", help="Change any key of the recipe, such as rollout.nfe=4; repeatable."),
 ]
 RunOption = Annotated[Path | None, typer.Option(help="Run directory, where all artefacts are.", show_default="runs/<recipe name>")]
-ForecastArgument = Annotated[str, typer.Argument(metavar="FORECAST", help="A forecast of any origin: path or URL of its store.")]
+ForecastArgument = Annotated[
+    str, typer.Argument(metavar="FORECAST", help="A forecast of any origin: path or URL of its store, or a run directory with one.")
+]
 RegionOption = Annotated[
     str | None, typer.Option(metavar="W,S,E,N", help="Only points within these bounds, degrees.", show_default="all points")
 ]

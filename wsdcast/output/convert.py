@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.data.store.zarr_store import STANDARD_NAMES, TIME_ATTRIBUTES, VARIABLES
 from wsdcast.output.blocks import LEAD
 from wsdcast.output.fields import Box, Fields, open_fields
@@ -20,7 +20,7 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
     """Write the members of a forecast of any origin in another format.
 
     Args:
-        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads.
+        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
         to: ``netcdf``, ``zarr`` or ``grib2`` (docs/products.md).
         out: file or store to write. If there are several initial times, NetCDF is one file for each, with the time in its name.
         region: west, south, east and north bound, degrees; default: all points. If east is less than west, it crosses the date line.
@@ -30,7 +30,7 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
         UserError: if the forecast cannot be read, no point lies in the region, ``out`` is there already, or the format cannot hold the
             forecast.
     """
-    fields = open_fields(str(forecast), region)
+    fields = open_fields(store_of(forecast), region)
     paths = targets(Path(out), to, fields.times, overwrite)
     fields.require_memory()
     summary = Summary("convert", facts=facts_of(fields))

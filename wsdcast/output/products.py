@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.data.store.forecasts import QUANTILES, store_of
 from wsdcast.output import climate, tables
 from wsdcast.output.blocks import attributes_of, blocks_of, coordinates_of
 from wsdcast.output.convert import facts_of, origin_of, space_of
@@ -51,7 +51,7 @@ def products(
     Members without values, such as those that were stopped, are left out and counted.
 
     Args:
-        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads.
+        forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
         out: file or store to write; default ``products.nc``, ``products.zarr`` or, with ``at``, ``products.csv``. The suffix of a table of
             places, .csv or .parquet, gives its format.
         to: format of fields; default ``netcdf``.
@@ -78,7 +78,7 @@ def products(
     if climatology is not None:
         choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles or CLIMATE_QUANTILES, 0, 1))
     places = None if at is None else read_places(Path(at))
-    fields = open_fields(str(forecast), region)
+    fields = open_fields(store_of(forecast), region)
     if window is not None and window > fields.leads[-1]:
         raise UserError(f"--window {window_hours:g}h: the forecast ends after {fields.leads[-1] / np.timedelta64(1, 'h'):g} h")
     fields.require_memory(window)

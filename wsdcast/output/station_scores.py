@@ -11,14 +11,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
 from wsdcast.output.observations import Observations, read_observations
 from wsdcast.output.places import INTERPOLATION, interpolation
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FORECAST
 from wsdcast.runs.progress import track
 from wsdcast.verification.kernels import Ranked, bias, debiased_squared_error, fair_crps, ranked, squared_error, variance
 from wsdcast.verification.metrics import PROBABILITIES
@@ -52,9 +51,8 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         UserError: if the forecast or the table cannot be read, a station lies outside the forecast's grid, no observation is at a valid
             time, or there are scores already.
     """
-    path = Path(forecast)
-    if (path / FORECAST).is_dir():
-        run, forecast = run or path, path / FORECAST
+    if store_of(forecast) != str(forecast):
+        run, forecast = run or forecast, store_of(forecast)
     directory = Path(run) if run is not None else Path("runs") / str(forecast).rstrip("/").split("/")[-1].removesuffix(".zarr")
     observed = read_observations(Path(stations))
     fields = open_fields(str(forecast))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import SPEED, VARIABLES, add_variables, close_store, create_store
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FORECAST
 from wsdcast.runs.times import in_utc
 from wsdcast.runs.unfinished import mark, marked
 
@@ -97,6 +98,12 @@ class Forecasts:
         description = {"long_name": "lead time at which a member left the physical range and was stopped", "units": "hours"}
         add_variables(self.path, {STOPPED: xr.DataArray(np.where(hours > 0, hours, np.nan), dims=("time", "number"), attrs=description)})
         close_store(self.path, attributes)
+
+
+def store_of(forecast: str | Path) -> str:
+    """Return the address of a forecast's store: ``forecast.zarr`` of a run directory that has one, else the address itself."""
+    inside = Path(forecast) / FORECAST
+    return str(inside if inside.is_dir() else forecast)
 
 
 def statistics(wind: Wind) -> Wind:

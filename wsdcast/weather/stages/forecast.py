@@ -30,9 +30,9 @@ def forecast(
     members: int | None = None,
     nfe: int | None = None,
     start: str | None = None,
-    days: float = DAYS,
+    days: float | None = None,
     seed: int | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] | None = None,
     at: str | Path | None = None,
     overwrite: bool = False,
 ) -> Iterator[Summary]:
@@ -49,9 +49,9 @@ def forecast(
         members: ensemble size; default from the recipe.
         nfe: function evaluations of the generator per sample; default from the recipe.
         start: initial time, UTC; default: the latest of the source.
-        days: length of the forecast.
+        days: length of the forecast; default five days.
         seed: seed of the members' noise; default from the recipe.
-        thresholds: wind speeds in m s-1 of which the probability of exceeding is computed.
+        thresholds: wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
         at: CSV file of places (name, latitude, longitude), for ``RUN/places.csv`` and a plume of each.
         overwrite: replace a forecast of another model or from other initial states.
 
@@ -63,10 +63,10 @@ def forecast(
     """
     processes.join()
     devices.keep_freed_memory()
-    thresholds = in_order("thresholds", thresholds, 0, math.inf)
+    thresholds = in_order("thresholds", thresholds or THRESHOLDS, 0, math.inf)
     if at is not None:
         read_places(Path(at))  # a mistake in this file shows before the forecast is made
-    changes = {"members": members, "nfe": nfe, "start": start, "days": days, "seed": seed, "keep": "all"}
+    changes = {"members": members, "nfe": nfe, "start": start, "days": days or DAYS, "seed": seed, "keep": "all"}
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
     yield roll_out(origin, overwrite=overwrite)
     if not processes.is_first():

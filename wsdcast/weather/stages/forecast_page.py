@@ -14,7 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import to_conventions
 from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
-from wsdcast.data.store.forecasts import row_of
+from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.data.store.zarr_store import read_wind
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import write_forecast_page
@@ -22,7 +22,7 @@ from wsdcast.report.panels import in_words
 from wsdcast.report.shown_fields import Field
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
+from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
 from wsdcast.verification.thresholds import THRESHOLDS
 
 
@@ -50,8 +50,7 @@ def forecast_page(
     Raises:
         UserError: if the forecast or the initial analysis cannot be read or lack the initial time, or the forecast has no members.
     """
-    inside = Path(forecast) / FORECAST
-    address = str(inside if inside.is_dir() else forecast)
+    address = store_of(forecast)
     directory = None if is_remote(address) else Path(address).parent
     path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
     if path.is_dir():

@@ -199,7 +199,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
             animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
-        summary.written[str(animation)] = "truth and members from the first initial time"
+        summary.written[str(animation)] = f"{'truth and ' * has_truth}members from the first initial time"
     return summary
 
 

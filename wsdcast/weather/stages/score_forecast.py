@@ -12,9 +12,10 @@ from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
+from wsdcast.data.store.forecasts import store_of
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FORECAST, SCORES
+from wsdcast.runs.names import SCORES
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.domain import in_words
 from wsdcast.verification.intervals import scores_of
@@ -45,8 +46,8 @@ def score_forecast(
         UserError: if the forecast or the truth cannot be read, they are on different grids or do not fit together, or memory cannot hold
             what is scored at the same time.
     """
-    if (Path(forecast) / FORECAST).is_dir():
-        run, forecast = run or forecast, str(Path(forecast) / FORECAST)
+    if store_of(forecast) != forecast:
+        run, forecast = run or forecast, store_of(forecast)
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
     directory = Path(run) if run is not None else Path("runs") / name
     if (directory / SCORES).exists() and not overwrite:
