@@ -21,7 +21,8 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.report import shown_products
-from wsdcast.report.forecast_page import _in_words, write_forecast_page
+from wsdcast.report.forecast_page import write_forecast_page
+from wsdcast.report.product_maps import _in_words
 from wsdcast.report.shown_products import packed, read_products
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.thresholds import THRESHOLDS
