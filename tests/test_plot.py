@@ -147,7 +147,7 @@ def test_a_missing_file_or_score_is_named(finished_run, tmp_path):
     with xr.open_dataset(finished_run / "scores.nc", decode_timedelta=True) as dataset:
         scores = dataset.load()
     empty = str(tmp_path / "empty")
-    assert "scores.nc is not there; finished_run `wsdcast score` first" in refused("plot", "curves", "--run", empty)
+    assert "scores.nc is not there; run `wsdcast score` first" in refused("plot", "curves", "--run", empty)
     assert "forecast.zarr is not there; finished_run `wsdcast rollout` first" in refused("plot", "maps", "--run", empty)
     alone = tmp_path / "alone"  # scores without the forecast, as somebody sends them
     alone.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 from time import sleep
@@ -121,7 +122,8 @@ def test_one_command_writes_everything(model, published, tmp_path):
     before = contents(run)
     again = CliRunner().invoke(app, ["forecast", *options, "--run", str(run)], catch_exceptions=False)
     assert again.exit_code == 0
-    assert contents(run) == before
+    # Bokeh counts its models on within a process, so the page has other names inside. Another process gives the same bytes, below.
+    assert {**contents(run), "forecast.html": ""} == {**before, "forecast.html": ""}
     default = CliRunner().invoke(app, ["products", str(run), "--out", str(tmp_path / "default.nc")], catch_exceptions=False)
     assert default.exit_code == 0
 
@@ -148,14 +150,16 @@ def test_killed_anywhere_and_started_again_the_bytes_are_the_same(model, publish
     (tmp_path / "places.csv").write_text(PLACES)
     command = [sys.executable, "-m", "wsdcast", "forecast", "--model", str(model), "--initial", "gfs", "--start", "2026-06-02T06"]
     command += ["--members", "20", "--at", str(tmp_path / "places.csv"), "--run"]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    subprocess.run([*command, str(tmp_path / "run")], check=True, capture_output=True)
+    whole = contents(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
     for seconds in (4, 6, 8, 10):
         process = subprocess.Popen([*command, str(tmp_path / "run")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         sleep(seconds)
         process.kill()
         process.wait()
     subprocess.run([*command, str(tmp_path / "run")], check=True, capture_output=True)
-    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "run") == whole
 
 
 def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path):

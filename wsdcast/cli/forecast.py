@@ -9,14 +9,15 @@ import typer
 
 from wsdcast.cli.command import command, in_days, items, with_overrides
 from wsdcast.cli.options import (
-    LIST,
     DebugOption,
     EvaluationsOption,
     JsonOption,
+    MemberSeedOption,
     MembersOption,
     OverrideOption,
     OverwriteOption,
     RunOption,
+    ThresholdsOption,
 )
 from wsdcast.cli.show import show
 from wsdcast.runs.overrides import Overridden
@@ -49,11 +50,8 @@ def forecast(
     lead: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="5d")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
-    thresholds: Annotated[
-        str | None,
-        typer.Option(metavar=LIST, help="Wind speeds in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
-    ] = None,
+    seed: MemberSeedOption = None,
+    thresholds: ThresholdsOption = None,
     at: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Places (name, latitude, longitude), for a table and plumes.", show_default=False)
     ] = None,

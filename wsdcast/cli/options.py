@@ -42,4 +42,9 @@ LeadOption = Annotated[
 GridInTimeOption = Annotated[
     GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
 ]
+MemberSeedOption = Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")]
+ThresholdsOption = Annotated[
+    str | None,
+    typer.Option(metavar=LIST, help="Wind speeds in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
+]
 SeedsOption = Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")]

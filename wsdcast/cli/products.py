@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from wsdcast.cli.command import bounds, command, in_days, lists
-from wsdcast.cli.options import LIST, DebugOption, ForecastArgument, JsonOption, RegionOption, ReplaceOption
+from wsdcast.cli.options import LIST, DebugOption, ForecastArgument, JsonOption, RegionOption, ReplaceOption, ThresholdsOption
 from wsdcast.cli.show import show
 
 
@@ -20,10 +20,7 @@ def products(
         typer.Option(help="File or store to write.", show_default="products.nc or products.zarr; with --at products.csv"),
     ] = None,
     to: Annotated[Literal["netcdf", "zarr"] | None, typer.Option(help="Format of fields.", show_default="netcdf")] = None,
-    thresholds: Annotated[
-        str | None,
-        typer.Option(metavar=LIST, help="Wind speeds in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
-    ] = None,
+    thresholds: ThresholdsOption = None,
     quantiles: Annotated[
         str | None, typer.Option(metavar=LIST, help="Quantiles of the members.", show_default="0.1,0.25,0.5,0.75,0.9")
     ] = None,

@@ -14,6 +14,7 @@ from wsdcast.cli.options import (
     GridInTimeOption,
     JsonOption,
     LeadOption,
+    MemberSeedOption,
     MembersOption,
     OverrideOption,
     OverwriteOption,
@@ -153,7 +154,7 @@ def rollout(
     score: Annotated[
         bool, typer.Option("--score", help="Score members while they are computed, and store no fields; then run `wsdcast score`.")
     ] = False,
-    seed: Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")] = None,
+    seed: MemberSeedOption = None,
     solver: Annotated[
         SolverName | None, typer.Option(help="Solver of the flow; auto picks it with its grid.", show_default="the recipe's: midpoint")
     ] = None,

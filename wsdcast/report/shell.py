@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -56,6 +57,9 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } 
 # The page may not load anything from a network. 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
+RANDOM_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A UUID. Packed data contain none, because Base64 has no hyphen."""
+
 
 def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
     """Write a page with interactive figures.
@@ -71,7 +75,13 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
         for model in models:
             document.add_root(model)
     script, figure_tags = components(models)
-    tags = iter(figure_tags)
+    names: dict[str, str] = {}
+
+    def numbered(text: str) -> str:
+        """Replace Bokeh's random names by numbers, so that another process writes the same bytes."""
+        return RANDOM_NAME.sub(lambda name: names.setdefault(name[0], f"bokeh-{len(names)}"), text)
+
+    script, tags = numbered(script), iter([numbered(tag) for tag in figure_tags])
     body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(tags)}</div>" for _ in part) for part in parts)
     head = (
         f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{POLICY}">'
