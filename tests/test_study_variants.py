@@ -12,6 +12,7 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.recipes import with_new_names
 from wsdcast.study.weather_variants import generator_operations, moments_cost, named_variant
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -105,3 +106,9 @@ def test_what_a_variant_must_not_change_is_refused(prepared, recipe, variants, w
     with pytest.raises(UserError, match=words) as error:
         studied()
     assert "\n" not in str(error.value)
+
+
+def test_stored_recipes_keep_names_and_keys_of_variants(recipe):
+    """A stamp of an older version is read with its keys renamed. Dots in the names of variants and in the keys that they change stay."""
+    content = recipe.changed(study__variants={"warm, bnr 0.5": {"generator.path": "blur-noise"}}).dump()
+    assert with_new_names(content) == content
