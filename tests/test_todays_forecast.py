@@ -170,5 +170,5 @@ def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path
         assert scores.attrs["truth"] == "gfs"
         assert "persistence" in scores["forecast"].values
     wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T18", run=tmp_path / "late")
-    with pytest.raises(UserError, match="before the first valid time"):
+    with pytest.raises(UserError, match="no truth for any start"):
         wsdcast.score_forecast(str(tmp_path / "late"), "gfs")

@@ -102,6 +102,22 @@ def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64]) 
     return [path for path in results if isinstance(path, Path)]
 
 
+def fetch_existing(system: str, times: NDArray[np.datetime64]) -> list[Path]:
+    """Fetch the analyses at ``times`` that exist already, as :func:`fetch`. Later times and cycles that are not complete are left out.
+
+    Raises:
+        UserError: as :func:`fetch` does, also if an analysis is missing that is older than one that is there.
+    """
+    past = np.sort(times[times <= np.datetime64(_now(), "ns")])
+    try:
+        return fetch(system, past)
+    except MissingError as error:
+        there = np.setdiff1d(past, error.times)
+        if not there.size or min(error.times) < there[-1]:
+            raise
+        return fetch(system, there)
+
+
 def fetch_period(
     system: str, start: datetime | None, end: datetime | None = None, skip: Sequence[datetime] = ()
 ) -> tuple[list[Path], list[str]]:

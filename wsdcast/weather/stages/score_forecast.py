@@ -8,9 +8,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.foreign_forecasts import open_forecast
-from wsdcast.data.sources.open_data import fetch, newest
+from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.store.forecasts import store_of
 from wsdcast.runs.artefact import Summary
@@ -77,15 +76,12 @@ def _fetched(system: str, forecast: str, scratch: Path) -> str:
     """Fetch the analyses at the initial and valid times of a forecast that exist already. Returns a directory that has their files.
 
     Raises:
-        UserError: if there is none yet, or they cannot be fetched.
+        UserError: if they cannot be fetched.
     """
     stored = open_forecast(forecast)
     valid = np.unique(np.concatenate([stored.times, (stored.times[:, None] + stored.leads).ravel()]))
-    valid, last = valid[valid == valid.astype("datetime64[6h]")], newest(system).time
-    if not (valid[valid > stored.times[0]] <= last).any():
-        raise UserError(f"--truth {system}: its newest analysis is of {label(last)}, before the first valid time of {forecast}")
     directory = scratch / system
     directory.mkdir()
-    for path in fetch(system, valid[valid <= last]):
+    for path in fetch_existing(system, valid[valid == valid.astype("datetime64[6h]")]):
         (directory / path.name).symlink_to(path)
     return str(directory)
