@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +68,12 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
     Raises:
         UserError: if the record or a trained network is missing or was made from another recipe.
     """
-    from wsdcast import __version__
-
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
     for artefact in (MOMENTS, GENERATOR) if resolved.generator.reads_frozen_moments else (GENERATOR,):
         require(resolved, directory, artefact, "train")
     train = record.times[record.part("train")]
     facts: dict[str, Any] = {
-        "wsdcast": __version__,
+        "wsdcast": version("wsdcast"),
         "data": resolved.data.source,
         "grid": record.grid.name,
         "trained_on": [str(moment.astype("datetime64[h]")) for moment in (train[0], train[-1])],
