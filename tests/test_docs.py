@@ -26,7 +26,15 @@ from wsdcast.weather import recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^(wsdcast .*?)\s*(?:#.*)?$", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)), re.MULTILINE)
+
+
+def commands_of(page: str) -> list[str]:
+    """Return the commands in the code blocks of a page that are marked as shell."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return re.findall(r"^(wsdcast .*?)\s*(?:#.*)?$", "\n".join(blocks), re.MULTILINE)
+
+
+COMMANDS = commands_of("README.md")
 SMALL = {"widths": [8, 8], "steps": 3, "batch": 4}
 
 
@@ -80,18 +88,27 @@ def test_readme_commands_run_in_order(small_recipes):
 
 @pytest.mark.slow
 def test_commands_of_the_page_on_images_run_in_order(small_recipes):
-    page = (ROOT / "docs/inpaint.md").read_text()
     with zipfile.ZipFile("photographs.zip", "w") as archive:
         for number, image in enumerate(made_images(20, seed=0, size=40)[0]):
             content = io.BytesIO()
             Image.fromarray(image).save(content, "png")
             archive.writestr(f"holidays/{number}.png", content.getvalue())
-    commands = re.findall(r"^(wsdcast .*?)\s*(?:#.*)?$", "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)), re.MULTILINE)
-    for line in commands:
+    for line in commands_of("docs/inpaint.md"):
         result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
         assert result.exit_code == 0, f"{line}: {result.stderr}"
     for artefact in ("made/report.html", "made/study.html", "made/same_noise.png", "photographs/images/images.npy"):
         assert (Path("runs") / artefact).exists()
+
+
+@pytest.mark.slow
+def test_commands_of_the_pages_on_forecasts_run_in_order(small_recipes):
+    Path("places.csv").write_text("name,latitude,longitude\nZurich,47.4,8.5\n")
+    commands = [*commands_of("docs/today.md"), *commands_of("docs/products.md")]
+    for line in ("wsdcast run planet -o rollout.days=1", *commands):
+        result = CliRunner().invoke(app, shlex.split(line)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, f"{line}: {result.stderr}"
+    for file in ("runs/today/forecast.html", "runs/today/places-Zurich.png", "page.html", "strong-wind.nc", "forecast.grib2"):
+        assert Path(file).exists()
 
 
 @pytest.mark.slow
