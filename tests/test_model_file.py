@@ -254,6 +254,14 @@ def test_options_that_do_not_fit(trained, tmp_path):
     assert "run `wsdcast prepare` first" in refused("export-model", tmp_path, tmp_path / "model.wsd")
 
 
+def test_a_source_without_wind_is_refused(trained, tmp_path):
+    wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
+    wind[["u10"]].rename(u10="t2m").to_netcdf(tmp_path / "temperature.nc")
+    arguments = ["rollout", "--model", trained / "tiny.wsd", "--initial", tmp_path / "temperature.nc", "--run", tmp_path / "run"]
+    assert "has no 10 m wind" in refused(*arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_source_without_two_states_6_h_apart(trained, tmp_path):
     wind_dataset(six_hourly("2001-05-01", 4)[::2], np.linspace(80, -80, 9), np.arange(0, 360, 20.0)).to_netcdf(tmp_path / "wind.nc")
     with pytest.raises(UserError, match=r"none of its 2 times .* is followed by one 6 h later"):

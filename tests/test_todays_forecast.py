@@ -116,6 +116,7 @@ def test_one_command_writes_everything(model, published, tmp_path):
         for threshold, field in zip((5, 10.8), probability.values, strict=True):
             expected = (speed > threshold).mean("number").transpose("prediction_timedelta", "latitude", "longitude")
             np.testing.assert_allclose(field, expected, atol=1e-6)
+        assert "CC-BY-4.0" in products.attrs["attribution"]
     page = (run / "forecast.html").read_text()
     for words in ("2026-06-02 18 UTC", "CC-BY-4.0", "tiny.wsd", "10.8 m/s"):
         assert words in page

@@ -190,7 +190,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
                     (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                     with complete(directory / INITIAL_STATES) as states:
                         write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
-                store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)})
+                credit = {name: origin.facts[name] for name in ("attribution",) if name in origin.facts}
+                store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)} | credit)
         seconds = time.perf_counter() - begin
         summary.written[str(path)] = f"{len(starting)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
