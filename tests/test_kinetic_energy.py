@@ -159,7 +159,7 @@ def test_wind_that_is_no_vector_at_a_pole_does_not_count(random):
 
 
 def test_energy_by_degree_is_that_of_torch_harmonics():
-    """Wind that torch-harmonics 0.7.4 made of known coefficients. Its own transform back is off by 7 % at the highest degrees of such grids."""
+    """Wind that torch-harmonics 0.7.4 made of known coefficients. Its transform back is off by 7 % at the highest degrees here."""
     stored = json.loads((Path(__file__).parent / "pinned/torch_harmonics.json").read_text())
     rotational, divergent = kinetic_energy(np.array(stored["wind"]), Grid.regular(stored["grid"]))
     np.testing.assert_allclose(rotational, stored["rotational"], rtol=1e-9, atol=1e-12)
