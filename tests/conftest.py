@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
 import wsdcast  # imported first, because it sets how torch's threads wait
+from wsdcast.data.planet.source import Planet
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,6 +37,28 @@ TRAINS += "study_choices tails training traps forecast_layouts odd_sources score
 TRAINS += "path_runs starts study_variants model_file open_data products convert stations forecast_page todays_forecast "
 TRAINS += "inpaint_variants inpaint_stochastic other_ways_to_train"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
+
+
+_WEATHER: dict[tuple[Any, ...], tuple[list[np.ndarray], Iterator[np.ndarray]]] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_weather() -> Iterator[None]:
+    """Simulate each planet once per process, because the spin-up is most of what a tiny record costs. Tests of the planet do without."""
+    original = Planet.run
+
+    def run(planet: Planet, seed: int = 0, **settings: float) -> Iterator[np.ndarray]:
+        if settings or "test_planet.py" in os.environ.get("PYTEST_CURRENT_TEST", ""):
+            yield from original(planet, seed, **settings)
+        states, later = _WEATHER.setdefault((planet.settings, planet.mountains.tobytes(), seed), ([], original(planet, seed)))
+        for index in count():
+            if index == len(states):
+                states.append(next(later))
+            yield states[index]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Planet, "run", run)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
