@@ -1,7 +1,8 @@
-"""Tests of the four commands, run with the installed entry point on a tiny recipe, and of the files they write."""
+"""Tests of the four commands on a tiny recipe, the last of them run with the installed entry point, and of the files they write."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -16,8 +17,10 @@ import pytest
 import scoringrules
 import xarray as xr
 from conftest import TINY
+from typer.testing import CliRunner, Result
 
 import wsdcast
+from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.errors import UserError
@@ -27,8 +30,10 @@ from wsdcast.weather.recipe import load_recipe
 ENTRY_POINT = Path(sys.executable).with_name("wsdcast")
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(ENTRY_POINT), *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+def command(*arguments: str, cwd: Path) -> Result:
+    """Run a command in this process, in a directory."""
+    with contextlib.chdir(cwd):
+        return CliRunner().invoke(app, arguments)
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +41,15 @@ def finished(tmp_path_factory) -> Path:
     """Return a directory in which the four commands ran in order. After the first, the run directory is the only option."""
     directory = tmp_path_factory.mktemp("finished")
     (directory / "tiny.yaml").write_text(TINY)
-    for line in ("prepare --recipe tiny.yaml", "train --run runs/tiny", "rollout --run runs/tiny", "score --run runs/tiny --json"):
+    for line in ("prepare --recipe tiny.yaml", "train --run runs/tiny", "rollout --run runs/tiny"):
         done = command(*line.split(), cwd=directory)
-        assert done.returncode == 0, done.stderr
+        assert done.exit_code == 0, done.stderr
         # Without a terminal there are no progress bars, only the results of validation.
         assert all(", validation: " in printed for printed in done.stderr.splitlines())
-    (directory / "score.json").write_text(done.stdout)
+    arguments = [str(ENTRY_POINT), "score", "--run", "runs/tiny", "--json"]
+    scored = subprocess.run(arguments, cwd=directory, capture_output=True, text=True, timeout=300, check=True)
+    assert not scored.stderr
+    (directory / "score.json").write_text(scored.stdout)
     return directory
 
 
@@ -191,7 +199,7 @@ def test_current_artefacts_are_skipped(finished):
     written = ("report.html", "scores.csv")  # these are written each time, from scores.nc
     before = {path: path.stat().st_mtime_ns for path in (finished / "runs/tiny").iterdir() if path.name not in written}
     done = command("run", "tiny.yaml", cwd=finished)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert done.stdout.count("current") >= 4
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -210,7 +218,7 @@ def test_standard_flow_matching_needs_no_moments(finished, tmp_path):
     standard = TINY.replace("generator: {", "generator: {prior: standard, ")
     (tmp_path / "standard.yaml").write_text(standard)
     done = command("run", "standard.yaml", "--run", "out", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert not (tmp_path / "out/moments").exists()
     assert "moments alone" not in done.stdout
 
@@ -220,11 +228,11 @@ def test_changed_options_need_permission_to_replace(finished, tmp_path):
 
     shutil.copytree(finished / "runs", tmp_path / "runs")
     refused = command("rollout", "--run", "runs/tiny", "--members", "4", cwd=tmp_path)
-    assert refused.returncode == 2
+    assert refused.exit_code == 2
     assert "rollout.members: 3 there, 4 here" in refused.stderr
     assert "--overwrite" in refused.stderr
     allowed = command("rollout", "--run", "runs/tiny", "--members", "4", "--overwrite", cwd=tmp_path)
-    assert allowed.returncode == 0, allowed.stderr
+    assert allowed.exit_code == 0, allowed.stderr
     three, four = (xr.open_zarr(directory / "runs/tiny/forecast.zarr", decode_timedelta=True).load() for directory in (finished, tmp_path))
     xr.testing.assert_equal(four.isel(number=slice(0, 3)), three)
 
