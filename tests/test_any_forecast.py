@@ -257,6 +257,7 @@ def test_scores_of_another_forecast_are_not_replaced(scored, truth, tmp_path):
     assert (scored / "scores.nc").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same(scored, truth, tmp_path):
     store = str(scored.parent / "model.zarr")
     wsdcast.score_forecast(store, truth, tmp_path / "run", workers=1)

@@ -102,6 +102,7 @@ def test_bench_rollout_on_another_path(tiny):
     assert json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)["figures"]["forecast"].startswith("2 members x 1 step")
 
 
+@pytest.mark.slow
 def test_bench_train_on_another_path(tiny):
     line = ["bench", "train", "--recipe", str(tiny), "-o", "generator.path=blur-noise", "-o", "generator.loss_weight=edm", "--json"]
     assert CliRunner().invoke(app, line, catch_exceptions=False).exit_code == 0

@@ -116,6 +116,7 @@ def test_the_class_is_recognised_in_bfloat16():
     assert std[:, 0, 0, 0].tolist() == [2, 1]
 
 
+@pytest.mark.slow
 def test_all_stages_and_the_study_run_on_classes(inpainted, tmp_path, monkeypatch):
     monkeypatch.setattr("wsdcast.images.stages.sample.EVALUATIONS", (2,))
     run = copy_of(inpainted, tmp_path / "run", "classifier")

@@ -85,6 +85,7 @@ def test_a_variant_is_in_the_curves_and_not_in_the_sensitivity(images):
         assert found[name] == [("curve", name, solver, "uniform", warmth, 0.1, 2) for solver, warmth in pairs]
 
 
+@pytest.mark.slow
 def test_a_study_scores_its_variants_like_priors(prepared, images):
     recipe = recipe_with({name: VARIANTS[name] for name in ("warm, blurred", "blurred")})
     summary = inpaint_study(recipe, prepared, solvers=["midpoint", "sde1"])

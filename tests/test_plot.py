@@ -42,6 +42,7 @@ def test_every_figure_is_written_in_every_format(finished_run, tmp_path, figure)
             assert b"<dc:date>" not in content
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes(finished_run, tmp_path):
     files = ["spectra.pdf", "curves.svg", "maps.png"]
     for name in files:
@@ -85,6 +86,7 @@ def test_an_mp4_moves_within_white_margins(finished_run, tmp_path):
     assert frames[:, :4].min() > 250
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_documentation_run(finished_run, tmp_path, monkeypatch):
     shutil.copytree(finished_run, tmp_path / "runs/planet")
     monkeypatch.chdir(tmp_path)

@@ -84,6 +84,7 @@ def with_fields_of_moments(monkeypatch) -> None:
     monkeypatch.setattr(stage, "ScoredForecasts", lambda *layout: Forecasts(*layout[:-1]))
 
 
+@pytest.mark.slow
 def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, rolled_out, monkeypatch):
     """Stores of older versions, with fields, are scored too, and the report is about the generator's forecast in both cases."""
     with monkeypatch.context() as patched:
@@ -112,6 +113,7 @@ def test_the_moments_alone_are_not_rolled_out_where_they_cannot_be_scored(traine
     assert summary.facts["not written: moments_forecast.zarr"].startswith("only scores need it")
 
 
+@pytest.mark.slow
 def test_scores_without_the_moments_alone_say_so_and_include_them_once_they_exist(trained_run):
     wsdcast.rollout(run=trained_run)
     shutil.rmtree(trained_run / MOMENTS_FORECAST)

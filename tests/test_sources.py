@@ -286,6 +286,7 @@ def test_grib(tmp_path, wind, expected, edition):
             assert (stored[name] != reference[name]).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, bucket):
     """The recipe is the shipped one, with a smaller grid, smaller networks that are not compiled, and the dates of forty steps."""
     import yaml

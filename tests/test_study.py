@@ -232,6 +232,7 @@ def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
     assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=run).scores[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moments", ["joint", "end-to-end"])
 def test_networks_trained_together_are_one_artefact(prepared, tmp_path, moments):
     run = new_run(prepared, tmp_path, RECIPE)

@@ -277,6 +277,7 @@ def test_prepare_regrids_by_the_method_that_is_asked_for(directory, method):
     np.testing.assert_allclose(open_analysis(Path("run/analysis.zarr")).wind[:, 0], expected, atol=0.0026)
 
 
+@pytest.mark.slow
 def test_errors_of_worker_processes_are_one_line(directory):
     whole = wind(60)
     whole.u10[30, 2, 2] = np.nan
