@@ -80,6 +80,7 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     assert (tmp_path / "run/forecast.gif").exists()
 
 
+@pytest.mark.slow
 def test_the_forecast_is_verified_once_the_truth_exists(trained, tmp_path):
     source = str(trained / "run/analysis.zarr")
     wsdcast.rollout(model=trained / "tiny.wsd", initial=source, start="2000-01-29T12", run=tmp_path / "run")

@@ -63,6 +63,7 @@ def test_variants_cost_as_much_as_the_recipe(prepared, recipe, name):
     assert (share == 0) == (name == "blurred")
 
 
+@pytest.mark.slow
 def test_a_study_scores_its_variants_like_priors(prepared, recipe, tmp_path):
     run = new_run(prepared, tmp_path)
     recipe = recipe.changed(
