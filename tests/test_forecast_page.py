@@ -221,7 +221,13 @@ STAMP = {
 def test_the_command_finds_what_lies_next_to_the_store(tmp_path):
     stored(tmp_path, wind_of(), wsdcast=json.dumps(STAMP), license="CC-BY-4.0")
     (tmp_path / "model-card.md").write_text("# a card\n\n- Trained on: <wind>\n")
-    origin = {"model": "/x/mine.wsd, sha256 0123", "initial_states": "analyses of ifs", "cycle": "the newest", "attribution": "of ECMWF"}
+    origin = {
+        "model": "mine.wsd",
+        "sha256_of_the_model": "0123",
+        "initial_states": "analyses of ifs",
+        "cycle": "the newest",
+        "attribution": "of ECMWF",
+    }
     states(tmp_path / "initial_states.nc", ["2026-11-27T18", "2026-11-28T00"], **origin)
     result = CliRunner().invoke(app, ["forecast-page", str(tmp_path), "--json"])
     assert result.exit_code == 0, result.output

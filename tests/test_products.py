@@ -523,6 +523,11 @@ def test_mistakes_end_in_one_line(forecast, tmp_path, monkeypatch, arguments, me
     assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
 
 
+def test_a_climatology_of_open_data_is_refused(forecast, tmp_path):
+    line = refused("products", forecast, "--climatology", "gfs", "--out", tmp_path / "products.nc")
+    assert "fetched only where the times are known; prepare a record of it" in line
+
+
 def test_a_climatology_on_another_grid_is_one_line(forecast, prepared, tmp_path):
     line = refused("products", forecast, "--climatology", prepared / "run/analysis.zarr", "--out", tmp_path / "p.nc")
     assert "--climatology: is on a grid of 16x8" in line

@@ -99,6 +99,11 @@ class Grid:
         """Whether the first and the last row lie on the poles."""
         return bool(self.latitude[0] == 90 and self.latitude[-1] == -90)
 
+    def nearest(self, latitude: Degrees, longitude: Degrees) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the row nearest to each latitude, and the column nearest to each longitude round the circle."""
+        turned = np.abs((self.longitude - longitude[:, None] + 180) % 360 - 180)
+        return np.abs(self.latitude - latitude[:, None]).argmin(axis=1), turned.argmin(axis=1)
+
     @cached_property
     def latitude_bounds(self) -> Degrees:
         """Cell bounds from 90 to -90, shape (latitude + 1,). They lie midway between rows, so a pole row has cells of half height."""

@@ -55,10 +55,9 @@ def on_grid(climatology: Truth, quantiles: tuple[float, ...], fields: Fields) ->
         UserError: if a grid point of the forecasts is not one of the climatology.
     """
     grid = climatology.grid
-    rows = np.abs(grid.latitude - fields.latitude[:, None]).argmin(axis=1)
-    turned = np.abs((grid.longitude - fields.longitude[:, None] + 180) % 360 - 180)
-    columns = turned.argmin(axis=1)
-    if max(np.abs(grid.latitude[rows] - fields.latitude).max(), turned.min(axis=1).max()) > ROUNDING:
+    rows, columns = grid.nearest(fields.latitude, fields.longitude)
+    east = (grid.longitude[columns] - fields.longitude + 180) % 360 - 180
+    if max(np.abs(grid.latitude[rows] - fields.latitude).max(), np.abs(east).max()) > ROUNDING:
         raise UserError(f"--climatology: is on a grid of {grid.name}, and {fields.name} on another; bring one to the other's")
     rows_at_once = max(1, int(BYTES / (4 * climatology.past.size * columns.size)))
     parts = []

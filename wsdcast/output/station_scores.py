@@ -98,6 +98,8 @@ def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
     for row in track(range(fields.times.size), "scoring", fields.times.size):
         for first in range(0, leads, LEADS_PER_CHUNK):
             chunk = slice(first, min(first + LEADS_PER_CHUNK, leads))
+            if not np.isin(fields.times[row] + fields.leads[chunk], observed.times).any():
+                continue
             wind = to_stations(fields.read(row, chunk))  # (member, lead, channel, station)
             members = {"u": wind[:, :, 0], "v": wind[:, :, 1], "speed": np.hypot(wind[:, :, 0], wind[:, :, 1])}
             for step in range(wind.shape[1]):

@@ -165,6 +165,4 @@ def _in_words(threshold: float) -> str:
 
 def _at_points(speed: Field, own: Grid, grid: Grid, products: Products) -> Field:
     """Return a field (latitude, longitude) on a grid of its own at the shown points of ``grid``: its value at the nearest point."""
-    rows = np.abs(own.latitude - grid.latitude[products.rows, None]).argmin(axis=1)
-    turned = np.abs(own.longitude - grid.longitude[products.columns, None])
-    return np.asarray(speed[np.ix_(rows, np.minimum(turned, 360 - turned).argmin(axis=1))])
+    return np.asarray(speed[np.ix_(*own.nearest(grid.latitude[products.rows], grid.longitude[products.columns]))])

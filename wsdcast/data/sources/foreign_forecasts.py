@@ -171,9 +171,7 @@ def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], lon
     """
     if truth_grid is None or (latitude.size, longitude.size) == truth_grid.shape:
         return Grid(latitude, longitude), None
-    rows = np.abs(truth_grid.latitude - latitude[:, None]).argmin(axis=1)
-    distance = np.abs(truth_grid.longitude - longitude[:, None])
-    columns = np.minimum(distance, 360 - distance).argmin(axis=1)
+    rows, columns = truth_grid.nearest(latitude, longitude)
     off = np.abs(truth_grid.latitude[rows] - latitude).max(), np.abs((truth_grid.longitude[columns] - longitude + 180) % 360 - 180).max()
     ends = (~np.isin((columns + 1) % truth_grid.longitude.size, columns)).sum()
     if max(off) <= ROUNDING and (np.diff(rows) == 1).all() and ends <= 1:

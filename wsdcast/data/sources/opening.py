@@ -61,10 +61,10 @@ def addresses(source: Address | Sequence[Path]) -> list[Address]:
     Raises:
         UserError: if there is nothing to read.
     """
-    if isinstance(source, Sequence) and not isinstance(source, str):
-        return [str(path) for path in source]
     if not isinstance(source, str):
-        return [source]
+        return [str(path) for path in source] if isinstance(source, Sequence) else [source]
+    if source in SYSTEMS:
+        raise UserError(f"source '{source}': fetched only where the times are known; prepare a record of it and name its analysis.zarr")
     if is_remote(source):
         return [BUILT_IN.get(source, source)]
     path = Path(os.path.expanduser(source))  # noqa: PTH111, whose alternative raises if there is no such user

@@ -21,9 +21,8 @@ from wsdcast.data.store.shards import regridded
 from wsdcast.data.store.zarr_store import STANDARD_NAMES, VARIABLES, PackedWind
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
+from wsdcast.weather.forecast.initial_times import LATEST, initial_times
 from wsdcast.weather.recipe import Recipe
-
-LATEST = "latest"
 
 
 def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) -> tuple[Analysis, dict[str, str]]:
@@ -45,7 +44,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     record = open_record(files, scratch)
     if record.problems:
         raise UserError(f"{source}: {'; '.join(record.problems)}")
-    begins = initial_times(record.times, recipe.rollout.start, source)
+    begins = initial_times(record.times, recipe.rollout.start or LATEST, source)
     needed = np.isin(record.times, np.concatenate([begins - STEP, begins]))
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
     return replace(model, wind=_wind(record, model, recipe), times=record.times), facts
@@ -62,30 +61,6 @@ def _fetched(system: str, start: str | None) -> tuple[list[Path], dict[str, str]
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
     return fetch(system, np.unique([begins - STEP, begins])), facts | {"attribution": ATTRIBUTION[system]}
-
-
-def initial_times(available: NDArray[np.datetime64], start: str | None, source: str) -> NDArray[np.datetime64]:
-    """The initial times that ``rollout.start`` asks for, (start,).
-
-    Args:
-        available: times of the source, (time,).
-        start: a time, FIRST/LAST/INTERVAL, ``latest``, or None for the latest.
-        source: name of the source, for the error message.
-
-    Raises:
-        UserError: if the source lacks one of them or the state 6 h before it.
-    """
-    whole = available[np.isin(available - STEP, available)]
-    if start is None or start == LATEST:
-        return whole[-1:]
-    requested = np.array(times_between(start), dtype="datetime64[ns]")
-    if (missing := np.setdiff1d(requested, whole)).size:
-        first, last = (moment.astype("datetime64[h]") for moment in available[[0, -1]])
-        raise UserError(
-            f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states 6 h before them; "
-            f"the first is {missing[0].astype('datetime64[h]')}, and the source is from {first} to {last}"
-        )
-    return requested
 
 
 def _wind(record: Record, model: Analysis, recipe: Recipe) -> PackedWind:

@@ -11,6 +11,34 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
 from wsdcast.weather.recipe import Recipe
 
+LATEST = "latest"
+
+
+def initial_times(available: NDArray[np.datetime64], start: str, source: str) -> NDArray[np.datetime64]:
+    """The initial times that ``rollout.start`` asks for, (start,).
+
+    Args:
+        available: times of the states, (time,), increasing.
+        start: ``latest``, a time, or FIRST/LAST/INTERVAL.
+        source: names the states in the message of an error.
+
+    Raises:
+        UserError: if an initial time or the state 6 h before it is missing.
+    """
+    whole = available[np.isin(available - STEP, available)]
+    if start == LATEST:
+        if not whole.size:
+            raise UserError(f"--start latest: {source} has no two states 6 h apart")
+        return whole[-1:]
+    requested = np.array(times_between(start), dtype="datetime64[ns]")
+    if (missing := requested[~np.isin(requested, whole)]).size:
+        first, last = (time.astype("datetime64[h]") for time in available[[0, -1]])
+        raise UserError(
+            f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states 6 h before them; "
+            f"the first is {missing[0].astype('datetime64[h]')}, and {source} is from {first} to {last}"
+        )
+    return requested
+
 
 def without_latest(recipe: Recipe, record: Analysis) -> Recipe:
     """The recipe with ``latest`` replaced by the last time of the record that has a state 6 h before it.
@@ -18,12 +46,10 @@ def without_latest(recipe: Recipe, record: Analysis) -> Recipe:
     Raises:
         UserError: if the record has no such time.
     """
-    if recipe.rollout.start != "latest":
+    if recipe.rollout.start != LATEST:
         return recipe
-    possible = np.flatnonzero(np.diff(record.times) == STEP) + 1
-    if not possible.size:
-        raise UserError("--start latest: the record has no two states 6 h apart")
-    return recipe.changed(rollout__start=str(record.times[possible[-1]].astype("datetime64[h]")))
+    (time,) = initial_times(record.times, LATEST, "the record")
+    return recipe.changed(rollout__start=str(time.astype("datetime64[h]")))
 
 
 def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
@@ -37,14 +63,4 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
     settings = recipe.rollout
     if settings.start is None:
         return record.starts(settings.starts, settings.steps)
-    requested = np.array(times_between(settings.start), dtype="datetime64[ns]")
-    indices = np.searchsorted(record.times, requested).clip(1, record.times.size - 1)
-    usable = (record.times[indices] == requested) & (record.times[indices - 1] == requested - STEP)
-    if not usable.all():
-        missing = requested[~usable]
-        first, last = (time.astype("datetime64[h]") for time in record.times[[0, -1]])
-        raise UserError(
-            f"--start {settings.start}: the record lacks {missing.size} of {requested.size} initial times or the states 6 h before them; "
-            f"the first is {missing[0].astype('datetime64[h]')}, and the record is from {first} to {last}"
-        )
-    return indices
+    return np.searchsorted(record.times, initial_times(record.times, settings.start, "the record"))

@@ -16,8 +16,8 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, GENERATOR
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.warmstart.prior import Moments
-from wsdcast.weather.forecast.initial_states import LATEST, difference_in_words, initial_states
-from wsdcast.weather.forecast.initial_times import without_latest
+from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
+from wsdcast.weather.forecast.initial_times import LATEST, without_latest
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.priors import Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe
@@ -110,7 +110,7 @@ def of_model(
         raise UserError(f"--run {directory} has trained networks of its own; a forecast with --model needs another directory")
     resolved = without_auto(resolved, directory)
     states = hashlib.sha256(record.times.tobytes() + record.wind[:].tobytes()).hexdigest()
-    facts = {"model": f"{file.path}, sha256 {file.digest}"} | about_source
+    facts = {"model": file.path.name, "sha256 of the model": file.digest} | about_source
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"
     networks = assembled(resolved, record, file.load)

@@ -41,7 +41,7 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
     if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
     record, facts = _described(resolved, directory)
-    scores = _scores(resolved, directory)
+    scores = _scores(directory)
     with complete(path) as partial:
         digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
     summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
@@ -59,7 +59,7 @@ def model_card(run: str | Path) -> str:
     resolved, directory = resolve(None, run, Recipe, FORECAST)
     require(resolved, directory, FORECAST, "rollout")
     record, facts = _described(resolved, directory)
-    return _card(resolved, record, facts, _scores(resolved, directory))
+    return _card(resolved, record, facts, _scores(directory))
 
 
 def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, Any]]:
@@ -82,9 +82,13 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
     return record, facts
 
 
-def _scores(recipe: Recipe, directory: Path) -> str:
-    """The fair CRPS by lead time, in words; empty if there are no scores of this model."""
-    if not (directory / SCORES).exists() or not is_current(recipe, directory, SCORES, True):
+def _scores(directory: Path) -> str:
+    """The fair CRPS by lead time, in words; empty if there are no scores of this model.
+
+    The recipe is that of the forecast, whose section ``rollout`` may be another than when the model was trained.
+    """
+    recipe, _ = resolve(None, directory, Recipe, FORECAST)
+    if not all(is_current(recipe, directory, artefact, True) for artefact in (FORECAST, SCORES)):
         return ""
     with xr.open_dataset(directory / SCORES, decode_timedelta=True) as scores:
         crps = scores["crps_fair"].sel(variable=BOTH, region=GLOBE).isel(forecast=0)

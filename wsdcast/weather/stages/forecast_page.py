@@ -96,9 +96,9 @@ def _facts(recipe: Mapping[str, Any], attributes: Mapping[str, Any], origin: Map
         facts["model"] = f"{recipe['name']}, {recipe['generator'].get('prior')} prior"
         facts["evaluations"] = f"{recipe['rollout'].get('nfe')} of the network per sample"
     if "model" in origin:  # the forecast of a model file
-        model, _, digest = str(origin["model"]).partition(", sha256 ")
-        facts |= {"model": Path(model).name, "sha256 of the model": digest, "source": str(origin.get("initial_states", ""))}
-    for name, attribute in {"cycle": "cycle", "climate of the initial states": "climate"}.items():
+        facts |= {"model": str(origin["model"]), "source": str(origin.get("initial_states", ""))}
+    names = {"sha256 of the model": "sha256_of_the_model", "cycle": "cycle", "climate of the initial states": "climate"}
+    for name, attribute in names.items():
         if attribute in origin:
             facts[name] = str(origin[attribute])
     return {name: fact for name, fact in facts.items() if fact}
