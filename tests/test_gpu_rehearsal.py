@@ -31,9 +31,10 @@ from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.harmonic_transform import spherical_transform
+from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.priors import fixed_or_given
-from wsdcast.weather.recipe import Generator, Moments, load_recipe
+from wsdcast.weather.recipe import load_recipe
 
 META = torch.device("meta")
 GRID = (5, 8)

@@ -11,6 +11,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import PackedWind, pack
+from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
 from wsdcast.warmstart.moments import MomentsModel
@@ -29,7 +30,7 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     return Analysis(PackedWind(wind), times, grid, zero, eight, times[-steps // 5], times[-steps // 10])
 
 
-def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Module, Surroundings]:
+def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:
     """Return the moments network, the generator and their forcings, whose static fields are zeros.
 
     The networks are untrained. They take as long as trained ones.

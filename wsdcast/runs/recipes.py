@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -22,6 +24,11 @@ from pydantic import (
 
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import SAME_SOLVER, PathName
+
+
+def digest_of(value: Any) -> str:
+    """A short digest of plain values, such as those of a recipe."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Section(BaseModel):
@@ -192,6 +199,13 @@ class Experiment(Section):
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""
         return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """A short digest that names the recipe on pages of results.
+
+        It is that of the keys that differ from their defaults, so that it stays the same when a version adds keys.
+        """
+        return digest_of(self.model_dump(mode="json", exclude_defaults=True))
 
 
 Kind = TypeVar("Kind", bound=Experiment)
