@@ -154,14 +154,32 @@ def assembled(
         load(generator, GENERATOR)
         moments = fixed_or_given(recipe, record, given)
     prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
-    few, objective = dict[int, FewEvaluations](), recipe.generator.objective
+    few = few_evaluations(recipe, generator, poles, forcings.channels, load, recipe.networks if names is None else names)
+    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few)
+
+
+def few_evaluations(
+    recipe: Recipe, generator: UNet, poles: bool, forcings: int, load: Callable[[nn.Module, str], object], names: Collection[str]
+) -> dict[int, FewEvaluations]:
+    """Make the networks of few evaluations and load their weights.
+
+    Args:
+        recipe: the recipe that they were trained with.
+        generator: the generator of the recipe; with the objective ``crps`` it makes one evaluation itself.
+        poles: whether the grid has rows at the poles.
+        forcings: the number of channels of forcings.
+        load, names: as for :func:`assembled`.
+
+    Returns:
+        The networks by their numbers of evaluations.
+    """
+    objective, few = recipe.generator.objective, dict[int, FewEvaluations]()
     if objective == "crps":
         few[1] = FewEvaluations(generator, objective)
-    for name in (FEW_STEPS, FINE_TUNED):
-        if name in recipe.networks and (names is None or name in names):
-            of_flow = objective not in FROM_FLOW
-            further = (generator_model if of_flow else few_steps_model)(recipe.generator, poles, forcings.channels)
-            load(further, name)
-            numbers = (recipe.fine_tune.nfe,) if name == FINE_TUNED else recipe.few_numbers
-            few |= dict.fromkeys(numbers, FewEvaluations(further, objective))
-    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few)
+    model = few_steps_model if objective in FROM_FLOW else generator_model
+    for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):
+        if name in recipe.networks and name in names:
+            network = model(recipe.generator, poles, forcings)
+            load(network, name)
+            few |= dict.fromkeys(numbers, FewEvaluations(network, objective))
+    return few
