@@ -93,7 +93,7 @@ def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf
 
     def loss_of(network: UNet, batch: EnsembleBatch) -> Tensor:
         # All members in one evaluation.
-        repeated = torch.arange(len(batch.target)).repeat(len(batch.noise))
+        repeated = torch.arange(len(batch.target), device=batch.target.device).repeat(len(batch.noise))
         members = direct_sample(network, batch.prior.of(repeated), batch.context[repeated], batch.noise.flatten(0, 1))
         return loss(members.unflatten(0, batch.noise.shape[:2]), batch.target)
 
