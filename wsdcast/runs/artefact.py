@@ -22,8 +22,9 @@ except ImportError:  # not on Windows
 
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
-from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load, with_new_names
+from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
 
 
 @dataclass

@@ -28,7 +28,8 @@ from wsdcast.data.store.zarr_store import VARIABLES, PackedWind
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MODEL_CARD
-from wsdcast.runs.recipes import checked, with_new_names
+from wsdcast.runs.old_names import with_new_names
+from wsdcast.runs.recipes import checked
 from wsdcast.weather.recipe import Recipe
 
 FORMAT = 1
