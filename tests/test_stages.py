@@ -244,15 +244,15 @@ def test_artefacts_of_older_versions_are_current_if_new_keys_have_their_defaults
     stamp = json.loads(path.read_text())
     del stamp["recipe"]["generator"]["warmup_steps"], stamp["recipe"]["training"]
     path.write_text(json.dumps(stamp | {"hash": "of another version"}))
-    assert "current" in wsdcast.train(finished / "tiny.yaml", tmp_path / "run").facts
+    assert "current: generator" in wsdcast.train(finished / "tiny.yaml", tmp_path / "run").facts
     stamp["recipe"]["generator"]["rate"] = stamp["recipe"]["generator"].pop("learning_rate")
     stamp["recipe"]["context"] = stamp["recipe"].pop("forcings")
     stamp["recipe"]["rollout"]["solver"], stamp["recipe"]["study"]["solvers"] = "fixed_adams", ["euler", "dpm1"]
     path.write_text(json.dumps(stamp | {"hash": "of version 0.1.0, which had other names"}))
-    assert "current" in wsdcast.train(finished / "tiny.yaml", tmp_path / "run").facts
+    assert "current: generator" in wsdcast.train(finished / "tiny.yaml", tmp_path / "run").facts
     stamp["recipe"]["moments"]["rank"] = 0  # a key that is gone, at the value that changed nothing
     path.write_text(json.dumps(stamp | {"hash": "of a version with correlations"}))
-    assert "current" in wsdcast.train(finished / "tiny.yaml", tmp_path / "run").facts
+    assert "current: generator" in wsdcast.train(finished / "tiny.yaml", tmp_path / "run").facts
     other = load_recipe(finished / "tiny.yaml").changed(generator__warmup_steps=1)
     with pytest.raises(UserError, match=r"generator.warmup_steps: 0 there, 1 here"):
         wsdcast.train(other, tmp_path / "run")
