@@ -186,7 +186,7 @@ def test_newer_months_are_appended(months):
     record = open_analysis(store)
     np.testing.assert_array_equal(record.times, months.time.values)
     whole = prepare("whole")
-    np.testing.assert_array_equal(record.wind[:], open_analysis(whole).wind[:])
+    np.testing.assert_array_equal(record.states[:], open_analysis(whole).states[:])
     full = {f"{name}/c/{shard}/0/0" for name in VARIABLES for shard in range(250 // 16)}
     assert all((store / name).read_bytes() == before[name] for name in full)
     assert (store / "10m_u_component_of_wind/c/3/0/0").stat().st_ino == inode  # linked, not copied

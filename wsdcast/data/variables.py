@@ -181,7 +181,7 @@ def wind_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     for name in names:
         base, level = split(name)
         partner = f"v_component_of_wind@{level}" if base == "u_component_of_wind" else dict(PAIRS).get(base)
-        if partner in names:
+        if partner is not None and partner in names:
             pairs.append((name, partner))
     return pairs
 

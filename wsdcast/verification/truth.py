@@ -57,7 +57,7 @@ class Truth:
 
 def truth_of(analysis: Analysis) -> Truth:
     """Return a prepared record as truth. Its training split is the past."""
-    return Truth(analysis.times, analysis.grid, analysis.wind.__getitem__, np.flatnonzero(analysis.part("train")))
+    return Truth(analysis.times, analysis.grid, analysis.states.__getitem__, np.flatnonzero(analysis.part("train")))
 
 
 def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:

@@ -60,9 +60,9 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
     Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
     indices = np.flatnonzero(record.part("train"))
-    total, squares = np.zeros((2, *record.wind.shape[1:]))
+    total, squares = np.zeros((2, *record.states.shape[1:]))
     for first in range(0, indices.size, STATES_IN_MEMORY):
-        states = record.normalise(record.wind[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
+        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
         total += states.sum(axis=0)
         squares += (states**2).sum(axis=0)
     mean = total / indices.size
