@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import wind_of
 from servers import Files, serve
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.sources import open_data
-from wsdcast.data.sources.layout import order_of, values_of, wind_of
+from wsdcast.data.sources.layout import order_of, values_of
 from wsdcast.data.sources.mirrors import are_messages
 from wsdcast.data.sources.open_data import MissingError, fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, ROOTS, SYSTEMS, paths_of, ranges_of, roots_of

@@ -16,9 +16,10 @@ from obstore.store import HTTPStore, LocalStore
 
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.file_lock import FILE_LOCK
-from wsdcast.data.sources.layout import wind_of
+from wsdcast.data.sources.layout import fields_of
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, first_line, open_dataset
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 Store = HTTPStore | LocalStore
@@ -144,9 +145,10 @@ def _require_wind(path: Path, time: np.datetime64) -> None:
     with FILE_LOCK:
         try:
             with open_dataset(str(path)) as dataset:
-                wind = wind_of(dataset)
                 parts = [
-                    (str(name), moment, int(field.attrs["lead_hours"])) for name, field in wind.items() for moment in field["time"].values
+                    ("uv"[DEFAULT.index(name)], moment, int(field.attrs["lead_hours"]))
+                    for (name,), field in fields_of(dataset, DEFAULT).items()
+                    for moment in field["time"].values
                 ]
         except UserError as error:
             raise ValueError(f"its messages cannot be decoded ({error})") from None

@@ -234,6 +234,16 @@ class Channels(NamedTuple):
         return self.state + self.forcings
 
 
+DEFAULT_CHANNELS = Channels()
+
+
+def name_channels(path: Path, channels: Channels) -> None:
+    """Write the names of the channels to a prepared store. Without them they are the default."""
+    if channels != DEFAULT_CHANNELS:
+        names = {"variables": list(channels.state), "forcing_variables": list(channels.forcings)}
+        zarr.open_group(path, mode="r+", use_consolidated=False).attrs.update(names)
+
+
 def channels_of(path: Path) -> Channels:
     """Return the channels of a prepared store, also of one that is not complete yet."""
     attributes = zarr.open_group(path, mode="r", use_consolidated=False).attrs

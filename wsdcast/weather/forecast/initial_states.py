@@ -41,7 +41,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
         UserError: if the source cannot be read, or lacks an initial time or the state 6 h before it.
     """
     files, facts = _fetched(source, recipe.rollout.start) if source in SYSTEMS else (source, {"initial states": source})
-    record = open_record(files, scratch)
+    record = open_record(files, scratch, channels=model.variables + model.forcing_variables)
     if record.problems:
         raise UserError(f"{source}: {'; '.join(record.problems)}")
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source)
@@ -64,10 +64,12 @@ def _fetched(system: str, start: str | None) -> tuple[list[Path], dict[str, str]
 
 
 def _states(record: Record, model: Analysis, recipe: Recipe) -> PackedStates:
-    """The wind of a record on the model's grid, packed as in a prepared store."""
+    """The states of a record on the model's grid, packed as in the model's prepared store."""
     assert record.grid is not None
-    blocks: Iterable[NDArray[np.int16]] = (regridded(block, record.grid, model.grid, recipe.data.method) for block in record.blocks())
-    return PackedStates(np.concatenate(list(blocks)))
+    blocks: Iterable[NDArray[np.int16]] = (
+        regridded(block, record.channels, record.grid, model.grid, recipe.data.method, model.states.packing) for block in record.blocks()
+    )
+    return PackedStates(np.concatenate(list(blocks)), model.states.packing)
 
 
 def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) -> None:
