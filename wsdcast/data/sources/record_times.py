@@ -54,12 +54,14 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
 
 
 def _require_all(record: Record, times_of: dict[str, Times]) -> None:
-    """Add a problem to a record if there are times that some of its channels lack."""
+    """Add a problem to a record if there are times that some of its channels lack. These times are left out."""
     everything = functools.reduce(np.union1d, times_of.values())
     common = functools.reduce(np.intersect1d, times_of.values())
     lone = np.setdiff1d(everything, common)
     if not lone.size:
         return
+    record.times = record.times[np.isin(record.times, common)]
+    record.places = {channel: places[np.isin(times_of[channel], common)] for channel, places in record.places.items()}
     if record.channels == DEFAULT:
         record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
         return

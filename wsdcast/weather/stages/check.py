@@ -88,7 +88,8 @@ def check(
             except UserError as error:
                 summary.problems.append(str(error))
                 fits = False
-        if fits and record.grid is not None and record.times.size and len(record.places) == len(channels):
+        usable = len(record.places) == len(channels) and all(len(places) == record.times.size for places in record.places.values())
+        if fits and record.grid is not None and record.times.size and usable:
             _sample(record, target, data, summary)
         close_all()
     try:
