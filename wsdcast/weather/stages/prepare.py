@@ -111,7 +111,7 @@ def prepare(
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
             require_space(directory, 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1])
-            packing = packing_for(origin, finished.path if finished is not None else None)
+            packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
                 claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
                 with at_work(scheduler, workers, data.source) as dask_arguments:
