@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from wsdcast.data.variables import (
@@ -16,6 +18,7 @@ from wsdcast.data.variables import (
     wind_pairs,
 )
 from wsdcast.runs.errors import UserError
+from wsdcast.weather.recipe import load_recipe
 
 
 def channels():
@@ -99,3 +102,21 @@ def test_pairs_of_wind_components():
     assert not is_wind_pair(DEFAULT[::-1])
     assert not is_wind_pair((*DEFAULT, *upper))
     assert not is_wind_pair(("2m_temperature",))
+
+
+def test_the_page_lists_every_variable_with_its_range():
+    page = (Path(__file__).parents[1] / "docs/variables.md").read_text()
+    for name, entry in VARIABLES.items():
+        shown = f"`{name}`" + (" @ level" if entry.kind == "pressure" else "")
+        limits = "by level" if name == "geopotential" else f"{entry.lowest:g} to {entry.highest:g}"
+        assert f"| {shown} | {entry.units} | {limits} | " in page
+    assert "{:,.0f} to {:,.0f} m2 s-2".format(*physical_range("geopotential@500")) in page
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"), [("planet", 2), ("era5", 2), ("era5-surface", 4), ("era5-upper", 24), ("planet-two-layers", 4)]
+)
+def test_shipped_recipes_have_their_channels(recipe, count):
+    names = load_recipe(recipe).data.channels.all
+    assert len(names) == count
+    assert names[:2] == DEFAULT

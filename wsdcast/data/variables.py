@@ -88,9 +88,7 @@ VARIABLES: dict[str, Variable] = {
         non_negative=True,
     ),
     "total_cloud_cover": Variable("surface", "1", "cloud_area_fraction", 0, 1.001, ("tcc",), ("tcc", "clt"), non_negative=True),
-    "total_precipitation_6hr": Variable(
-        "surface", "m", "lwe_thickness_of_precipitation_amount", -1e-3, 2, ("tp",), ("tp06",), non_negative=True
-    ),
+    "total_precipitation_6hr": Variable("surface", "m", "lwe_thickness_of_precipitation_amount", -1e-3, 2, (), non_negative=True),
     "sea_surface_temperature": Variable(
         "surface", "K", "sea_surface_temperature", 265, 315, ("sst",), ("sst", "sstk", "tos"), absent=271.35
     ),

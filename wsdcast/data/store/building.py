@@ -177,9 +177,9 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
     """
     with open_store(partial, consolidated=False) as dataset:
         times = dataset["time"].values.astype("datetime64[ns]")
-    variables = {}
+    variables, channels = {}, channels_of(partial)
     if finished is not None:
-        names = [name for name in finished.dataset.data_vars if name not in channels_of(partial).all]
+        names = [name for name in finished.dataset.data_vars if name not in channels.all]
         variables = {str(name): finished.dataset[name].load() for name in names}
     else:
         for name, field in _static(origin, target).items():
@@ -189,6 +189,7 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         attributes = attributes | {"normalisation": computed.scalars}
         variables |= computed.variables()
     add_variables(partial, variables)
+    name_channels(partial, channels)  # xarray removed the names
     if packing_of(partial).scale.ndim and (beyond := values_beyond(partial)):
         attributes = attributes | {"values_beyond_packing": beyond}
     close_store(partial, attributes)

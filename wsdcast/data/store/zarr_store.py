@@ -132,8 +132,7 @@ def add_variables(path: Path, variables: dict[str, xr.DataArray]) -> None:
     """Add arrays to a store. They replace arrays of the same names."""
     for name in variables:
         shutil.rmtree(path / name, ignore_errors=True)
-    attributes = dict(zarr.open_group(path, mode="r", use_consolidated=False).attrs)  # xarray would remove them
-    xr.Dataset(variables, attrs=attributes).to_zarr(path, mode="a", zarr_format=3, consolidated=False)
+    xr.Dataset(variables).to_zarr(path, mode="a", zarr_format=3, consolidated=False)
 
 
 TIME_ATTRIBUTES = {
