@@ -48,6 +48,11 @@ class Samples:
         """Only the samples with these ``indices`` (sample,)."""
         return replace(self, now=self.now[indices])
 
+    def longer(self, steps: int) -> Samples:
+        """Only the samples that have ``steps`` states after the state now, 6 h apart and without a gap."""
+        following = self.now[:, None] + torch.arange(steps)
+        return self.subset(torch.nonzero(torch.isin(following, self.now).all(dim=1))[:, 0])
+
     def states(self, indices: Tensor) -> Tensor:
         """Normalised states at ``indices`` (batch,) of the record: (batch, channel, latitude, longitude)."""
         states = sent(self.packed[sent(indices, self.packed.device)], self.mean.device).float() * self.scale
@@ -60,12 +65,16 @@ class Samples:
             (batch, channel, latitude, longitude).
         """
         now = self.now[chosen]
-        forcings = self.forcings.at_elapsed(self.elapsed[sent(now, self.elapsed.device)])
-        return torch.cat([self.states(now), self.states(now - 1), forcings], dim=1)
+        return torch.cat([self.states(now), self.states(now - 1), self.forcings_after(chosen, 0)], dim=1)
 
-    def target(self, chosen: Tensor) -> Tensor:
-        """The states 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
-        return self.states(self.now[chosen] + 1)
+    def forcings_after(self, chosen: Tensor, steps: int) -> Tensor:
+        """The forcings ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
+        times = self.now[chosen] + steps
+        return self.forcings.at_elapsed(self.elapsed[sent(times, self.elapsed.device)])
+
+    def target(self, chosen: Tensor, steps: int = 1) -> Tensor:
+        """The states ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
+        return self.states(self.now[chosen] + steps)
 
 
 def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[Samples]:
