@@ -7,19 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from commands import invoke
 from conftest import SHARED, needs_shared, six_hourly
+from servers import serve
 
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.layout import fields_of, values_of
 from wsdcast.data.sources.naming import find, levels_of
+from wsdcast.data.sources.opening import BUILT_IN
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.sources.units import conversion
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.variables import DEFAULT, GRAVITY, variable
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.recipe import Data
+from wsdcast.weather.recipe import Data, load_recipe
 from wsdcast.weather.stages.check import check
 
 LEVELS = (850, 500)
@@ -396,3 +399,39 @@ def test_real_temperature_at_two_metres(tmp_path):
     assert record.times.size == 28
     assert 270 < record.mean[2] < 295
     assert 10 < record.std[2] < 30
+
+
+def test_the_recipe_of_24_channels_from_a_store_on_disk_and_behind_a_url(tmp_path, monkeypatch):
+    """The recipe is the shipped one with a smaller grid and other dates. Each chunk, which holds all levels, is read once."""
+    names = load_recipe("era5-upper").data.variables
+    random, times, levels = np.random.default_rng(0), six_hourly("2020-01-01", 40), [250, 500, 600, 700, 850]
+    typical = {name.split("@")[0]: (0, 8) for name in names} | TYPICAL | {"specific_humidity": (0.006, 0.001)}
+    source = xr.Dataset(coords={"time": times, "level": levels, "longitude": GRID.longitude, "latitude": GRID.latitude[::-1]})
+    for base, (mean, std) in typical.items():
+        axes = ("time", "level", "longitude", "latitude") if f"{base}@500" in names else ("time", "longitude", "latitude")
+        values = random.normal(mean, std, [source.sizes[axis] for axis in axes]).astype(np.float32)
+        if base == "geopotential":
+            values += 287 * 255 * np.log(500 / np.array(levels, dtype=np.float32))[:, None, None]
+        source[base] = axes, values, {"units": variable(names[[name.split("@")[0] for name in names].index(base)]).units}
+    chunks = {name: {"chunks": (8, *field.shape[1:])} for name, field in source.data_vars.items()}
+    store = tmp_path / "bucket" / BUILT_IN["wb2"].removeprefix("gs://")
+    source.to_zarr(store, zarr_format=2, consolidated=True, encoding=chunks)
+    keys = ["--grid", "12x7", "-o", "data.start=2020-01-01", "-o", "data.validation_from=2020-01-08", "-o", "data.test_from=2020-01-09"]
+    with serve(tmp_path / "bucket") as (url, handler):
+        monkeypatch.setenv("GOOGLE_BASE_URL", url)
+        assert invoke("prepare", "--recipe", "era5-upper", "--run", str(tmp_path / "remote"), *keys)[0] == 0
+        requests = {name: count for name, count in handler.requests.items() if "component_of_wind/" in name and name.endswith(".0.0.0")}
+    assert len(requests) == 10  # two variables on levels, five chunks each; the sample reads them once more
+    assert set(requests.values()) == {2}
+    assert invoke("prepare", "--recipe", "era5-upper", "--run", str(tmp_path / "local"), "--source", str(store), *keys)[0] == 0
+    remote, local = (open_analysis(tmp_path / run / "analysis.zarr") for run in ("remote", "local"))
+    assert remote.variables == names
+    assert remote.states.shape == (40, 24, 7, 12)
+    np.testing.assert_array_equal(remote.states.values, local.states.values)
+    for channel, name in enumerate(names):
+        base, _, level = name.partition("@")
+        field = source[base].sel(level=int(level)) if level else source[base]
+        expected = field.transpose("time", "latitude", "longitude").values[:, ::-1]
+        np.testing.assert_allclose(
+            remote.states[:][:, channel], expected, atol=0.51 * remote.states.packing.of(channel).scale + 1e-6 * np.abs(expected).max()
+        )
