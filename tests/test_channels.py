@@ -352,20 +352,22 @@ def test_recipes_that_name_no_variables_are_refused(keys, message):
 def test_times_are_appended_with_the_packing_of_the_store(weather, tmp_path):
     (tmp_path / "files").mkdir()
     weather.isel(time=slice(0, 30)).to_netcdf(tmp_path / "files/a.nc")
-    wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run")
+    recipe = recipe_of(tmp_path / "files", grid="12x7")
+    assert "notes" not in wsdcast.prepare(recipe, tmp_path / "run").facts
     before = open_analysis(tmp_path / "run/analysis.zarr")
     later = weather.isel(time=slice(30, None)).copy(deep=True)
-    later["2m_temperature"][2, 3, 3] = 337  # beyond the sample, but possible
+    later["2m_temperature"][2, 3, 3] = 337  # possible, but farther out than the sample let expect
     later.to_netcdf(tmp_path / "files/b.nc")
-    summary = wsdcast.prepare(recipe_of(tmp_path / "files", grid="12x7", method="nearest"), tmp_path / "other")
-    assert "notes" not in summary.facts
-    summary = wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run", append=True)
+    notes = wsdcast.prepare(recipe, tmp_path / "run", append=True).facts["notes"]
+    assert "2m_temperature: 1 far beyond the values of a sample" in notes
     record = open_analysis(tmp_path / "run/analysis.zarr")
-    assert record.times.size == 40
-    assert record.variables == CHANNELS
     np.testing.assert_array_equal(record.states.values[:30], before.states.values)
+    highest = np.iinfo(np.int16).max
+    assert record.times.size == 40
+    assert (record.states.values[:, 2] == highest).sum() == 1
+    assert record.states[32, 2].max() == pytest.approx(highest * before.states.packing.scale[2] + before.states.packing.offset[2], rel=1e-6)
     with pytest.raises(UserError, match="was made with the variables"):
-        wsdcast.prepare(recipe_of(tmp_path / "files", variables=["2m_temperature"]), tmp_path / "run", append=True)
+        wsdcast.prepare(recipe_of(tmp_path / "files", grid="12x7", variables=["2m_temperature"]), tmp_path / "run", append=True)
 
 
 @needs_shared
