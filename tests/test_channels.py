@@ -14,6 +14,7 @@ from servers import serve
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
+from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.layout import fields_of, values_of
 from wsdcast.data.sources.naming import find, levels_of
 from wsdcast.data.sources.opening import BUILT_IN
@@ -184,6 +185,23 @@ def test_levels_of_one_variable_are_read_together(weather, tmp_path):
     assert record.problems == []
     (block,) = record.blocks()
     assert [reading.channels for reading in block.readings] == [*((name,) for name in CHANNELS[:5]), ("temperature@500", "temperature@850")]
+
+
+def test_files_may_have_their_levels_in_different_groups(weather, tmp_path):
+    """The first half has both levels in one variable, the second half each in a file of its own; one chunk would hold all."""
+    temperature = weather[["temperature"]]
+    temperature.isel(time=slice(0, 20)).to_netcdf(tmp_path / "a.nc")
+    for level in LEVELS:
+        temperature.sel(level=level).isel(time=slice(20, None)).to_netcdf(tmp_path / f"b{level}.nc")
+    names = ("temperature@500", "temperature@850")
+    record = open_record(str(tmp_path), tmp_path, channels=names)
+    assert record.problems == []
+    (block,) = record.blocks()
+    assert sorted(reading.channels for reading in block.readings) == [(names[0],), names, (names[1],)]
+    read = dict(read_block(block))
+    for name, level in zip(names, (500, 850), strict=True):
+        expected = weather.temperature.sel(level=level).transpose("time", "latitude", "longitude").values[:, ::-1]
+        np.testing.assert_array_equal(read[name], expected)
 
 
 def test_forcings_come_after_the_state(weather, tmp_path):
