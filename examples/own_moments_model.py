@@ -32,7 +32,7 @@ def predictors(context: Tensor) -> Tensor:
 def ridge(record: Analysis, penalty: float = 10.0) -> Moments:
     """Return the regression fitted to the training split. Its std is that of its errors on this split, the same for all states."""
     now = record.now("train")
-    before, current, after = (torch.from_numpy(record.normalise(record.wind[now + step])) for step in (-1, 0, 1))
+    before, current, after = (torch.from_numpy(record.normalise(record.states[now + step])) for step in (-1, 0, 1))
     x, y = predictors(torch.cat([current, before], dim=1)), after.permute(2, 3, 0, 1)
     weights = torch.linalg.solve(x.mT @ x + penalty * torch.eye(5), x.mT @ y)  # (latitude, longitude, 5, 2)
     std = (y - x @ weights).std(dim=2).permute(2, 0, 1)

@@ -15,6 +15,8 @@ import xarray as xr
 
 import wsdcast  # imported first, because it sets how torch's threads wait
 from wsdcast.data.planet.source import Planet
+from wsdcast.data.sources.layout import fields_of
+from wsdcast.data.variables import DEFAULT
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -141,6 +143,11 @@ def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "tiny.yaml").write_text(TINY_IMAGES)
     assert [summary.stage for summary in run(directory / "tiny.yaml", directory / "run")] == [f"inpaint {stage}" for stage in IMAGE_STAGES]
     return directory
+
+
+def wind_of(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the components of the 10 m wind as sources are read: u and v, (time, latitude, longitude)."""
+    return xr.Dataset({"uv"[DEFAULT.index(name)]: array for (name,), array in fields_of(dataset, DEFAULT).items()})
 
 
 def wind_dataset(times: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray, seed: int = 0) -> xr.Dataset:

@@ -18,6 +18,7 @@ from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.cli import app
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.variables import DEFAULT
 from wsdcast.sampling.batches import in_batches
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forecast.running import ensembles
@@ -151,6 +152,7 @@ def test_the_generated_source_is_read_as_any_other(small, tmp_path):
     assert record.problems == []
     assert record.times.size == 40
     values = {name: field for block in record.blocks() for name, field in read_block(block)}
-    assert values["u"].shape == (40, 73, 144)
-    np.testing.assert_array_equal(values["u"][0], values["u"][prepare.KINDS])
-    assert not np.array_equal(values["u"][0], values["u"][1])
+    u = values[DEFAULT[0]]
+    assert u.shape == (40, 73, 144)
+    np.testing.assert_array_equal(u[0], u[prepare.KINDS])
+    assert not np.array_equal(u[0], u[1])

@@ -24,8 +24,8 @@ def store(tmp_path_factory, request):
         f"name: r\ndata: {{source: {directory}/wind.nc, grid: 8x4, validation_from: 2020-12-01, test_from: 2021-01-01}}"
     )
     with pytest.MonkeyPatch.context() as patch:
-        for module in (shards, climatology):
-            patch.setattr(module, "SHARD", request.param)
+        patch.setattr(shards, "SHARD", request.param)
+        patch.setattr(climatology, "STEPS", request.param)
         patch.setattr("wsdcast.data.store.building.SHARD", request.param)
         wsdcast.prepare(directory / "r.yaml", directory / "run")
     return directory / "run/analysis.zarr"

@@ -57,7 +57,7 @@ def test_static_fields_have_mean_0_and_std_1_on_the_sphere(record):
 
 def test_context_is_wind_then_fields_then_sun(record):
     forcings = surroundings(record, Forcings(static=("land_sea_mask",), solar_time=True), torch.device("cpu"))
-    states = torch.from_numpy(record.normalise(record.wind[:]))
+    states = torch.from_numpy(record.normalise(record.states[:]))
     (samples,) = samples_of(record, forcings, "train")
     now = torch.tensor([7, 3])
     context = samples.context(now - 1)  # the first state has no state before it

@@ -195,7 +195,7 @@ def test_the_ridge_regression_is_that_of_least_squares(quick):
     """Compare one point with least squares, with rows for the penalty added to the equations."""
     record = open_analysis(quick / "analysis.zarr")
     model = example("own_moments_model").ridge(record, penalty=3.0)
-    now, states = record.now("train"), record.normalise(record.wind[:])
+    now, states = record.now("train"), record.normalise(record.states[:])
     at = (slice(None), slice(None), 2, 5)
     x = np.concatenate([states[now][at], states[now - 1][at], np.ones((now.size, 1))], axis=1)
     y = states[now + 1][at]

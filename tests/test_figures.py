@@ -149,7 +149,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
     row, column = np.flatnonzero(record.grid.latitude == 11.25)[0], np.flatnonzero(record.grid.longitude == 45)[0]
     speeds = np.hypot(members[:, :, 0, row, column], members[:, :, 1, row, column])
     now = np.flatnonzero(record.times == start)[0]
-    wind = record.wind[now : now + 5][:, :, row, column]
+    wind = record.states[now : now + 5][:, :, row, column]
     truth = np.hypot(wind[:, 0], wind[:, 1])
     median, true = axis.lines
     np.testing.assert_allclose(true.get_ydata(), truth, rtol=1e-6)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import wind_of
 
 import wsdcast
-from wsdcast.data.sources.layout import order_of, values_of, wind_of
+from wsdcast.data.sources.layout import order_of, values_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.record import open_record
 from wsdcast.runs.errors import UserError

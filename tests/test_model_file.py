@@ -126,13 +126,13 @@ def test_initial_states_are_regridded_as_prepare_does(trained, tmp_path):
     np.testing.assert_array_equal(states.times, times[1:3])
     for channel, name in enumerate(("u10", "v10")):
         expected = regrid(wind[name].values[1:3], Grid(latitude, longitude), file.record.grid, "conservative")
-        np.testing.assert_allclose(states.wind[:][:, channel], expected, atol=SCALE / 2 + 1e-5)
+        np.testing.assert_allclose(states.states[:][:, channel], expected, atol=SCALE / 2 + 1e-5)
 
 
 def test_the_climates_are_named(trained, tmp_path):
     states = open_analysis(trained / "run/analysis.zarr")
     weights = np.broadcast_to(states.grid.area_weights[:, None], states.grid.shape)
-    u = states.wind[:][:, 0].astype(float)
+    u = states.states[:][:, 0].astype(float)
     mean = np.average(u, weights=np.broadcast_to(weights, u.shape))
     std = np.sqrt(np.average((u - mean) ** 2, weights=np.broadcast_to(weights, u.shape)))
     words = difference_in_words(states)

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import six_hourly, wind_dataset
+from conftest import six_hourly, wind_dataset, wind_of
 
 import wsdcast
 from wsdcast.data.sources.blocks import repeated_extreme
 from wsdcast.data.sources.classic_netcdf import required_size
-from wsdcast.data.sources.layout import is_metres_per_second, order_of, wind_of
+from wsdcast.data.sources.layout import order_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.sources.units import is_metres_per_second
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
 

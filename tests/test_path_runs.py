@@ -84,7 +84,7 @@ def test_stochastic_solvers_draw_new_noise_for_each_step(prepared, tmp_path):
         members = np.stack([stored[name].values for name in ("10m_u_component_of_wind", "10m_v_component_of_wind")], axis=1)
     number = int(np.flatnonzero(record.times == start)[0])
     noise = next(member_noise(recipe.rollout.seed, record.times[[number]], 3, 1, (6, 8, 16)))
-    states = torch.from_numpy(record.normalise(record.wind[number - 1 : number + 1]))
+    states = torch.from_numpy(record.normalise(record.states[number - 1 : number + 1]))
     context = torch.cat([states[1], states[0], networks.forcings.at(record.times[[number]])[0]])[None].expand(3, -1, -1, -1)
     expected = record.denormalise(sampler_of(networks, recipe.rollout)(context, noise).detach().numpy())
     np.testing.assert_allclose(members, expected, atol=0.02)

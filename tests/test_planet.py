@@ -14,6 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.data.planet.simulation import simulation
 from wsdcast.data.planet.source import LOWER, UPPER, Planet, PlanetSettings, mean_square
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 SMALL = PlanetSettings(truncation=21)
@@ -164,3 +165,23 @@ def test_a_planet_that_is_stirred_too_much_is_refused():
     """Its winds overflow in the spin-up. Without the check they would be stored as zeros."""
     with pytest.raises(UserError, match=r"data.stirring 5: the planet's winds grow without bounds; it is stable up to about 0.7"):
         list(simulation(2, 0, 5.0, Grid.regular("16x8")).blocks(4))
+
+
+def test_the_upper_layer_is_offered_as_wind_at_250_hectopascals():
+    """The lower layer keeps its bits, the order is that of the names, and the jets lie above."""
+    grid, upper = Grid.regular("16x8"), ("u_component_of_wind@250", "v_component_of_wind@250")
+    (lower,) = simulation(1, 0, 0.35, grid).blocks(4)
+    (both,) = simulation(1, 0, 0.35, grid, (*upper, *DEFAULT)).blocks(4)
+    (turned,) = simulation(1, 0, 0.35, grid, (DEFAULT[1], upper[0])).blocks(4)
+    np.testing.assert_array_equal(both[:, 2:], lower)
+    np.testing.assert_array_equal(turned, both[:, [3, 0]])
+    planet = Planet(seed=0)
+    state = planet.streamfunction(next(planet.run(seed=0)))[..., UPPER]
+    points = SphericalHarmonics(planet.settings.truncation, grid.latitude, grid.longitude.size, dtype=np.float32)
+    np.testing.assert_allclose(both[0, :2], np.stack([field.T for field in planet.wind(state, points)]), rtol=1e-5, atol=1e-4)
+    assert both[:, 0].mean() > lower[:, 0].mean() + 5
+
+
+def test_a_variable_that_the_planet_does_not_have_is_named():
+    with pytest.raises(UserError, match=r"has no 2m_temperature; it has 10m_u_component_of_wind, .*v_component_of_wind@250"):
+        simulation(1, 0, 0.35, Grid.regular("16x8"), (*DEFAULT, "2m_temperature"))

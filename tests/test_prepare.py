@@ -14,7 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.store.zarr_store import SCALE, PackedWind
+from wsdcast.data.store.zarr_store import SCALE, PackedStates
 from wsdcast.weather.recipe import load_recipe
 
 
@@ -22,7 +22,7 @@ def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analys
     wind = np.zeros((times.size, 2, 2, 4), np.int16)
     ones = np.ones(2, np.float32)
     parts = np.datetime64(validation_from, "ns"), np.datetime64(test_from, "ns")
-    return Analysis(PackedWind(wind), times, Grid.regular("4x2"), ones, ones, *parts)
+    return Analysis(PackedStates(wind), times, Grid.regular("4x2"), ones, ones, *parts)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_files_are_regridded_joined_and_keep_their_gap(tmp_path, monkeypatch, ga
     np.testing.assert_array_equal(record.times, gappy)
     ordered = wind.assign_coords(longitude=wind.longitude % 360).sortby("longitude").isel(latitude=slice(None, None, -1))
     expected = regrid(ordered.v10.values, Grid.regular("24x13"), Grid.regular("12x7"))
-    np.testing.assert_allclose(record.wind[:, 1], expected, atol=SCALE / 2 + 1e-5)
+    np.testing.assert_allclose(record.states[:, 1], expected, atol=SCALE / 2 + 1e-5)
 
 
 def test_recipe_times_may_name_a_zone(tmp_path):
@@ -97,6 +97,6 @@ def test_real_wind_is_prepared(tmp_path, grid):
     with xr.open_dataset(sorted((SHARED / "wind").glob("*.nc"))[0]) as first:
         field = first.u10[5].values
     source_grid, weights = Grid.regular("360x181"), Grid.regular("360x181").area_weights[:, None]
-    assert (record.wind[5, 0] * record.grid.area_weights[:, None]).mean() == pytest.approx((field * weights).mean(), abs=1e-4)
-    np.testing.assert_allclose(record.wind[5, 0], regrid(field, source_grid, record.grid), atol=SCALE / 2 + 1e-5)
+    assert (record.states[5, 0] * record.grid.area_weights[:, None]).mean() == pytest.approx((field * weights).mean(), abs=1e-4)
+    np.testing.assert_allclose(record.states[5, 0], regrid(field, source_grid, record.grid), atol=SCALE / 2 + 1e-5)
     assert 4 < record.std.min() < record.std.max() < 8

@@ -15,7 +15,7 @@ from torch import nn
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import PackedWind
+from wsdcast.data.store.zarr_store import PackedStates
 from wsdcast.runs.names import PriorName
 from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.sampling.priors import prior_maker
@@ -213,7 +213,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     random = np.random.default_rng(0)
     shape, read = (3 * STATES_IN_MEMORY + 5, 2, 2, 4), []
 
-    class Wind(PackedWind):
+    class Wind(PackedStates):
         def __getitem__(self, index):
             states = super().__getitem__(index)
             read.append(len(states))
@@ -227,7 +227,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     moments = climatology(record)
     assert max(read) == STATES_IN_MEMORY
     assert sum(read) == shape[0] - 20
-    states = record.normalise(PackedWind(wind.values[:-20])[:]).astype(np.float64)
+    states = record.normalise(PackedStates(wind.values[:-20])[:]).astype(np.float64)
     np.testing.assert_allclose(moments[0], states.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(moments[1], np.maximum(states.std(axis=0), MINIMUM_STD), rtol=1e-6)
     assert moments[1][0, 0, 0] == np.float32(MINIMUM_STD)

@@ -240,7 +240,7 @@ def prepared(tmp_path_factory) -> Path:
 
 def climate_thresholds(prepared: Path, quantiles: list[float]) -> np.ndarray:
     record = open_analysis(prepared / "run/analysis.zarr")
-    wind = record.wind[:][record.times < record.validation_from]
+    wind = record.states[:][record.times < record.validation_from]
     return np.quantile(np.hypot(wind[:, 0], wind[:, 1]), quantiles, axis=0)
 
 
@@ -398,7 +398,7 @@ def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast,
     assert value("direction", "share of mode") == pytest.approx(float(share))
     assert set(fiji["members"]) == {4}
     record = open_analysis(Path(climatology))
-    states = record.wind[:][record.part("train")]
+    states = record.states[:][record.part("train")]
     place = Places(("Fiji",), np.array([-17.7]), np.array([179.99]))
     states = interpolation(record.grid.latitude, record.grid.longitude, place, "")(states)[..., 0]
     threshold = np.quantile(np.hypot(states[:, 0], states[:, 1]), 0.9)

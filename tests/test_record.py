@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import SHARED, needs_shared, six_hourly, wind_dataset
+from conftest import SHARED, needs_shared, six_hourly, wind_dataset, wind_of
 
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.opening import open_dataset
@@ -29,9 +29,10 @@ def read(record: Record) -> np.ndarray:
     """All of a record, (time, channel, latitude, longitude)."""
     out = np.full((record.times.size, 2, *record.grid.shape), np.nan, np.float32)
     for block in record.blocks():
-        for component, values in read_block(block):
-            assert np.isnan(out[block.first : block.last, "uv".index(component)]).all()  # nothing twice
-            out[block.first : block.last, "uv".index(component)] = values
+        for name, values in read_block(block):
+            channel = record.channels.index(name)
+            assert np.isnan(out[block.first : block.last, channel]).all()  # nothing twice
+            out[block.first : block.last, channel] = values
     assert np.isfinite(out).all()
     return out
 
@@ -94,7 +95,7 @@ def numbered(dataset: xr.Dataset) -> xr.Dataset:
 FAULTS = {
     "has no 10 m wind; looked for": lambda ds: ds.rename(u10="u100", v10="v100"),
     "has no 10 m wind v; looked for": lambda ds: ds.rename(v10="v100"),
-    "u10 has units 'knots'; expected m s-1": lambda ds: with_units(ds, "knots"),
+    "u10 has units 'km/h'; expected m s-1": lambda ds: with_units(ds, "km/h"),
     "u10 has units ''; expected m s-1": lambda ds: with_units(ds, ""),
     "not a global grid": lambda ds: ds.isel(longitude=slice(0, 4)),
     "leave out a pole": lambda ds: ds.isel(latitude=slice(0, 4)),
@@ -123,14 +124,14 @@ def test_unusable_sources_are_refused_by_name(tmp_path, wind, message):
 
 
 def test_all_problems_are_listed_at_once(tmp_path, wind):
-    with_units(wind, "knots").to_netcdf(tmp_path / "a.nc")
+    with_units(wind, "km/h").to_netcdf(tmp_path / "a.nc")
     wind.isel(longitude=slice(0, 4)).to_netcdf(tmp_path / "b.nc")
     wind.isel(time=[0, 0]).to_netcdf(tmp_path / "c.nc")
     (tmp_path / "d.nc").write_bytes(b"CDF\x05 and then nothing that makes sense")
     (tmp_path / "e.grib").write_bytes(b"")
     problems = open_record(str(tmp_path), tmp_path).problems
     expected = [
-        "units 'knots'",
+        "units 'km/h'",
         "not a global grid",
         "cannot be read as NetCDF",
         "neither NetCDF nor GRIB",
@@ -264,7 +265,7 @@ def test_a_real_file_of_two_versions_is_merged(tmp_path):
     one, other = renamed.u10.sel(expver=1), renamed.u10.sel(expver=5)
     assert one.isnull().any()
     assert other.isnull().any()
-    from wsdcast.data.sources.layout import values_of, wind_of
+    from wsdcast.data.sources.layout import values_of
 
     field = wind_of(renamed).u
     globe = field.isel(latitude=slice(0, 4), longitude=slice(0, 4))
@@ -286,7 +287,7 @@ def test_real_grib_is_the_wind_of_its_converted_twin(tmp_path):
         values = eccodes.codes_get_values(message).reshape(181, 360)
         assert eccodes.codes_get(message, "shortName") == "10u"
         eccodes.codes_release(message)
-    from wsdcast.data.sources.layout import order_of, values_of, wind_of
+    from wsdcast.data.sources.layout import order_of, values_of
 
     wind = wind_of(open_dataset(str(path))).u
     assert order_of(wind)[2].name == "360x181"

@@ -23,8 +23,8 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
     in_memory = open_analysis(run / "analysis.zarr")
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
     mapped = open_analysis(run / "analysis.zarr")
-    assert isinstance(mapped.wind.values, np.memmap)
-    np.testing.assert_array_equal(mapped.wind.values, in_memory.wind.values)
+    assert isinstance(mapped.states.values, np.memmap)
+    np.testing.assert_array_equal(mapped.states.values, in_memory.states.values)
     contexts = []
     for record in (in_memory, mapped):
         forcings = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
@@ -46,7 +46,7 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
     ids=str,
 )
 def test_states_on_disk_are_those_in_memory(prepared, steps):
-    on_disk, in_memory = (open_analysis(prepared / "run/analysis.zarr", whole).wind for whole in (False, True))
+    on_disk, in_memory = (open_analysis(prepared / "run/analysis.zarr", whole).states for whole in (False, True))
     assert on_disk.shape == in_memory.shape == (120, 2, 8, 16)
     np.testing.assert_array_equal(on_disk[steps], in_memory[steps])
     assert on_disk[steps].dtype == np.float32

@@ -16,7 +16,6 @@ import xarray as xr
 from conftest import TINY, six_hourly, wind_dataset
 
 import wsdcast
-from wsdcast.data import climatology
 from wsdcast.data.store import building, shards
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import VARIABLES
@@ -36,7 +35,7 @@ def bytes_of(store: Path, metadata: bool = True) -> dict[str, bytes]:
 def months(tmp_path, monkeypatch) -> xr.Dataset:
     """Write ninety days to three files. Shards have sixteen steps, so there are 23, and the last is not full."""
     monkeypatch.chdir(tmp_path)
-    for module in (shards, building, climatology):
+    for module in (shards, building):
         monkeypatch.setattr(module, "SHARD", 16)
     wind = wind_dataset(six_hourly("2020-01-01", 360), LATITUDES, LONGITUDES)
     Path("files").mkdir()
@@ -146,7 +145,7 @@ def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
 @pytest.mark.slow
 def test_a_simulated_planet_continues_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for module in (shards, building, climatology):
+    for module in (shards, building):
         monkeypatch.setattr(module, "SHARD", 16)
     Path("r.yaml").write_text(TINY)
     expected = bytes_of(prepare("whole"))
@@ -186,7 +185,7 @@ def test_newer_months_are_appended(months):
     record = open_analysis(store)
     np.testing.assert_array_equal(record.times, months.time.values)
     whole = prepare("whole")
-    np.testing.assert_array_equal(record.wind[:], open_analysis(whole).wind[:])
+    np.testing.assert_array_equal(record.states[:], open_analysis(whole).states[:])
     full = {f"{name}/c/{shard}/0/0" for name in VARIABLES for shard in range(250 // 16)}
     assert all((store / name).read_bytes() == before[name] for name in full)
     assert (store / "10m_u_component_of_wind/c/3/0/0").stat().st_ino == inode  # linked, not copied

@@ -80,11 +80,11 @@ def test_prepared_store_is_plain_xarray(finished, record):
         assert dataset.latitude.values[0] > dataset.latitude.values[-1]
         assert wind.encoding["chunks"] == (8, 8, 16)
         assert wind.encoding["shards"] == (512, 8, 16)
-        np.testing.assert_allclose(wind.values, record.wind[:, 0], rtol=1e-7)
+        np.testing.assert_allclose(wind.values, record.states[:, 0], rtol=1e-7)
 
 
 def test_normalisation_uses_only_the_training_split(record):
-    training = record.wind[record.part("train")].astype(np.float64)
+    training = record.states[record.part("train")].astype(np.float64)
     weights = record.grid.area_weights[:, None]
     mean = (training * weights).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(record.mean, mean, rtol=1e-5, atol=1e-5)
@@ -113,7 +113,7 @@ def test_scores_are_those_of_the_files(finished, record):
         for start in range(2):
             now = int(np.flatnonzero(record.times == forecast.time.values[start])[0])
             for channel, name in enumerate(VARIABLES):
-                crps = fair_crps(ranked(forecast[name].values[start, :, lead], record.wind[now + 1 + lead, channel]))
+                crps = fair_crps(ranked(forecast[name].values[start, :, lead], record.states[now + 1 + lead, channel]))
                 scores.append((crps * record.grid.area_weights[:, None]).mean())
         assert row["lead_hours"] == 6 * (lead + 1)
         assert row["crps_fair: wsdcast"] == pytest.approx(np.mean(scores), rel=1e-5)
@@ -136,7 +136,7 @@ def test_the_moments_network_is_scored_in_closed_form_too(finished, record):
         expected = []
         for row, time in enumerate(forecast.time.values):
             mean, std = (forecast[f"{VARIABLES[0]}_{moment}"].values[row] for moment in ("mean", "std"))
-            true = record.wind[np.flatnonzero(record.times == time)[0] + 1, 0]
+            true = record.states[np.flatnonzero(record.times == time)[0] + 1, 0]
             expected.append((scoringrules.crps_normal(true, mean, std) * record.grid.area_weights[:, None]).mean())
     assert gaussian[0] == pytest.approx(np.mean(expected), rel=1e-5)
 
@@ -166,7 +166,7 @@ def test_the_table_of_scores_has_the_values_of_the_data_set(finished):
 def test_persistence_is_the_state_now(finished, record):
     with xr.open_dataset(finished / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
         now = [int(np.flatnonzero(record.times == time)[0]) for time in scores.time.values]
-        error = np.mean([np.abs(record.wind[i] - record.wind[i + 2]) * record.grid.area_weights[:, None] for i in now])
+        error = np.mean([np.abs(record.states[i] - record.states[i + 2]) * record.grid.area_weights[:, None] for i in now])
         ours = scores.crps_fair.sel(forecast="persistence", variable="both", region="globe").values[1]
     assert ours == pytest.approx(error, rel=1e-5)
 

@@ -81,10 +81,10 @@ def test_scores_are_means_over_seeds_and_initial_times(studied, study):
         networks = trained(recipe, directory, record)
         weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
         for start in record.starts(3, 1):
-            states = torch.from_numpy(record.normalise(record.wind[[start, start - 1]])).reshape(1, 4, 8, 16).expand(3, -1, -1, -1)
+            states = torch.from_numpy(record.normalise(record.states[[start, start - 1]])).reshape(1, 4, 8, 16).expand(3, -1, -1, -1)
             with torch.inference_mode():
                 state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16))))
-            crps.append((fair_crps(ranked(record.denormalise(state.numpy()), record.wind[start + 1])) * weights).mean())
+            crps.append((fair_crps(ranked(record.denormalise(state.numpy()), record.states[start + 1])) * weights).mean())
     stored = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
     assert stored == pytest.approx(np.mean(crps), rel=1e-4)
 
@@ -224,8 +224,8 @@ def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
         record = open_analysis(run / "analysis.zarr")
         start = record.starts(2, 2)[0]
         noise = next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16)))[:, 0].numpy()
-        members = record.wind[start, 0] + 0.4 * record.std[0] * noise
-        expected = (fair_crps(ranked(members, record.wind[start + 1, 0])) * record.grid.area_weights[:, None]).mean()
+        members = record.states[start, 0] + 0.4 * record.std[0] * noise
+        expected = (fair_crps(ranked(members, record.states[start + 1, 0])) * record.grid.area_weights[:, None]).mean()
         first = {"prediction_timedelta": 0, "time": 0}
         crps = alone["crps_fair"].isel(first).sel(variable="10m_u_component_of_wind", region="globe")
         assert float(crps) == pytest.approx(expected, rel=1e-4)
@@ -272,7 +272,7 @@ def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path,
         network = load_network(moments_model(recipe.moments, False), run / "moments", f"fold-{number}")
         np.testing.assert_allclose(predicted[inside], predict(network, samples, inside), atol=1e-5)
     # The std was scaled so that the standardised errors of the predictions are 1 in each channel. Dropout would change that.
-    truth = record.normalise(record.wind[:])[record.now("train") + 1]
+    truth = record.normalise(record.states[:])[record.now("train") + 1]
     weights = record.grid.area_weights[:, None] / record.grid.area_weights.mean()
     ratio = (((truth - predicted[:, 0]) / predicted[:, 1]) ** 2 * weights).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(ratio, 1, rtol=1e-3)

@@ -156,13 +156,13 @@ def bench_rollout(
 
 def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, members: int) -> NDArray[np.float32]:
     """Make the same forecast with a simple loop, and write it. Return the wind (member, lead, channel, latitude, longitude), m s-1."""
-    device, shape = devices.device(), record.wind.shape[1:]
+    device, shape = devices.device(), record.states.shape[1:]
     generator, moments, forcings, path = networks.generator, networks.moments, networks.forcings, networks.path
     times = torch.linspace(0, 1, settings.nfe // 2 + 1, device=device)
     noises = list(member_noise(settings.seed, record.times[1:2], members, settings.steps, shape))
     members_wind = []
     for member in range(members):
-        before, now = torch.from_numpy(record.normalise(record.wind[0:2])).to(device)[:, None]
+        before, now = torch.from_numpy(record.normalise(record.states[0:2])).to(device)[:, None]
         states = []
         for step in range(settings.steps):
             context = torch.cat([now, before, forcings.at(record.times[1:2] + step * STEP)], dim=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import PackedWind, pack
+from wsdcast.data.store.zarr_store import PackedStates, pack
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
@@ -27,7 +27,7 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     wind = pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
     times = np.datetime64("2020-01-01", "ns") + STEP * np.arange(steps)
     zero, eight = np.zeros(2, np.float32), np.full(2, 8, np.float32)
-    return Analysis(PackedWind(wind), times, grid, zero, eight, times[-steps // 5], times[-steps // 10])
+    return Analysis(PackedStates(wind), times, grid, zero, eight, times[-steps // 5], times[-steps // 10])
 
 
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:

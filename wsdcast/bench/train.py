@@ -119,6 +119,6 @@ def _loader(record: Analysis, path: Path, batch: int) -> DataLoader[tuple[Tensor
     """Write the record to a store at ``path``, and return a loader of its samples with two workers."""
     arrays = create_store(path, {"time": record.times}, record.grid, (1,))
     for channel, array in enumerate(arrays):
-        array[:] = record.wind[:, channel]
+        array[:] = record.states[:, channel]
     close_store(path, {})
     return DataLoader(_FromDisk(path, record), batch, shuffle=True, num_workers=2, drop_last=True, multiprocessing_context="spawn")

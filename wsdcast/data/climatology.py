@@ -11,40 +11,43 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.shards import SHARD
-from wsdcast.data.store.zarr_store import VARIABLES, read_packed
+from wsdcast.data.store.zarr_store import channels_of, read_packed
+from wsdcast.data.variables import variable
 
 HOURS = np.array([0, 6, 12, 18])
+STEPS = 64
+"""Times that are read together. They are whole chunks of the store."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of the training split, in m s-1.
+    """Statistics of the training split, in the units of each channel.
 
     Attributes:
-        scalars: for each variable its area-weighted ``mean`` and ``std``, and ``difference_std``, the root mean square difference of
+        scalars: for each channel its area-weighted ``mean`` and ``std``, and ``difference_std``, the root mean square difference of
             states 6 h apart.
-        climatology: mean at each point, (channel, month, hour, latitude, longitude); NaN for a month and hour without states.
+        climatology: for each channel that is forecast, its mean at each point, (month, hour, latitude, longitude). It is NaN for a month
+            and hour without states.
     """
 
     scalars: dict[str, dict[str, float]]
-    climatology: NDArray[np.float32]
+    climatology: dict[str, NDArray[np.float32]]
 
     def variables(self) -> dict[str, xr.DataArray]:
         """Return the climatology as arrays for the store, by name."""
         dimensions = ("month", "hour", "latitude", "longitude")
         coordinates = {"month": np.arange(1, 13), "hour": HOURS}
-        attributes = {"units": "m s-1", "cell_methods": "time: mean within days time: mean over years"}
+        methods = {"cell_methods": "time: mean within days time: mean over years"}
         return {
-            f"{name}_climatology": xr.DataArray(field, coordinates, dimensions, attrs=attributes)
-            for name, field in zip(VARIABLES, self.climatology, strict=True)
+            f"{name}_climatology": xr.DataArray(field, coordinates, dimensions, attrs={"units": variable(name).units} | methods)
+            for name, field in self.climatology.items()
         }
 
 
 def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid) -> Statistics:
     """Compute the statistics of the training split of a prepared store in one pass.
 
-    One shard is in memory at a time. Sums are in double precision.
+    :data:`STEPS` times are in memory at a time. Sums are in double precision.
 
     Args:
         path: path of the store.
@@ -53,26 +56,30 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
         grid: grid of the store.
     """
     weights = (grid.area_weights / grid.area_weights.sum() / grid.longitude.size)[:, None]
-    sums, count = np.zeros((2, len(VARIABLES))), 0
-    squared_difference, pairs = np.zeros(len(VARIABLES)), 0
-    totals, counts = np.zeros((len(VARIABLES), 12, 4, *grid.shape)), np.zeros((12, 4), dtype=int)
+    channels = channels_of(path)
+    state, every = len(channels.state), len(channels.all)
+    sums, count = np.zeros((2, every)), 0
+    squared_difference, pairs = np.zeros(every), 0
+    totals, counts = np.zeros((state, 12, 4, *grid.shape)), np.zeros((12, 4), dtype=int)
     months = times.astype("datetime64[M]").astype(int) % 12
     hours = (times - times.astype("datetime64[D]")) // STEP
     previous: tuple[np.datetime64, NDArray[np.float32]] | None = None
-    for first in range(0, times.size, SHARD):
-        if not training[first : first + SHARD].any():
+    for first in range(0, times.size, STEPS):
+        if not training[first : first + STEPS].any():
             continue
-        for step, wind in enumerate(read_packed(path, slice(first, first + SHARD))[:], start=first):
+        for step, fields in enumerate(read_packed(path, slice(first, first + STEPS))[:], start=first):
             if not training[step]:
                 continue
-            weighted = wind * weights
-            sums += weighted.sum(axis=(1, 2)), (weighted * wind).sum(axis=(1, 2))
+            follows = previous is not None and times[step] - previous[0] == STEP
+            for channel, field in enumerate(fields):  # one after the other, because many channels do not fit in the processor's cache
+                weighted = field * weights
+                sums[:, channel] += weighted.sum(), (weighted * field).sum()
+                if previous is not None and follows:
+                    squared_difference[channel] += ((field - previous[1][channel]) ** 2 * weights).sum()
             count += 1
-            if previous is not None and times[step] - previous[0] == STEP:
-                squared_difference += ((wind - previous[1]) ** 2 * weights).sum(axis=(1, 2))
-                pairs += 1
-            previous = times[step], wind
-            totals[:, months[step], hours[step]] += wind
+            pairs += follows
+            previous = times[step], fields
+            totals[:, months[step], hours[step]] += fields[:state]
             counts[months[step], hours[step]] += 1
     mean, square = sums / count
     scalars = {
@@ -81,7 +88,10 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
             "std": float(np.sqrt(square[channel] - mean[channel] ** 2)),
             "difference_std": float(np.sqrt(squared_difference[channel] / pairs)) if pairs else float("nan"),
         }
-        for channel, name in enumerate(VARIABLES)
+        for channel, name in enumerate(channels.all)
     }
     with np.errstate(invalid="ignore"):
-        return Statistics(scalars, (totals / counts[None, :, :, None, None]).astype(np.float32))
+        climatology = {
+            name: (total / counts[:, :, None, None]).astype(np.float32) for name, total in zip(channels.state, totals, strict=True)
+        }
+    return Statistics(scalars, climatology)

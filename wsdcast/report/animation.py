@@ -53,11 +53,11 @@ def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: L
         members = wind_speed(read_wind(first))
         start, leads = first["time"].values, first["prediction_timedelta"].values
     now = np.flatnonzero(record.times == start)[0]
-    first_state = wind_speed(record.wind[now : now + 1])
+    first_state = wind_speed(record.states[now : now + 1])
     panels = {f"member {number}": np.concatenate([first_state, member]) for number, member in enumerate(members)}
     true = np.flatnonzero(np.isin(record.times, start + leads))
     if true.size == leads.size:
-        panels = {"truth": np.concatenate([first_state, wind_speed(record.wind[true])])} | panels
+        panels = {"truth": np.concatenate([first_state, wind_speed(record.states[true])])} | panels
 
     top = float(np.quantile(first_state, 0.995))
     hours = [0, *(leads // np.timedelta64(1, "h"))]

@@ -63,7 +63,7 @@ def evaluate(
         for datasets, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
             # Statistics of infinite wind cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
             scored = np.zeros_like(wind) if away.any() else wind
-            scores = statistics(scored[:, None], record.wind[start + lead][None], record.grid)[list(STUDIED)]
+            scores = statistics(scored[:, None], record.states[start + lead][None], record.grid)[list(STUDIED)]
             scores = scores.sel(region=GLOBE, variable=list(VARIABLES), drop=True)
             if away.any():
                 scores = xr.full_like(scores, np.nan)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.sources.blocks import cached_wind
+from wsdcast.data.sources.blocks import cached_fields
 from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.layout import values_of
+from wsdcast.data.sources.layout import select, values_of
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
@@ -57,7 +57,7 @@ class Truth:
 
 def truth_of(analysis: Analysis) -> Truth:
     """Return a prepared record as truth. Its training split is the past."""
-    return Truth(analysis.times, analysis.grid, analysis.wind.__getitem__, np.flatnonzero(analysis.part("train")))
+    return Truth(analysis.times, analysis.grid, analysis.states.__getitem__, np.flatnonzero(analysis.part("train")))
 
 
 def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
@@ -78,7 +78,7 @@ def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
     past = np.flatnonzero(record.times < first)
 
     def read(positions: NDArray[np.intp]) -> Field:
-        return np.stack([_component(record, component, positions) for component in ("u", "v")], axis=1)
+        return np.stack([_channel(record, name, positions) for name in record.channels], axis=1)
 
     return Truth(record.times, record.grid, read, past)
 
@@ -96,16 +96,16 @@ def on_grid(truth: Truth, grid: Grid) -> Truth:
     return replace(truth, grid=grid, read=read, regridded_from=truth.grid)
 
 
-def _component(record: Record, component: str, positions: NDArray[np.intp]) -> Field:
-    """Return one wind component at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing."""
+def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
+    """Return one channel at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing."""
     assert record.grid is not None
     values = np.full((positions.size, *record.grid.shape), np.nan, dtype=np.float32)
-    pieces, indices = record.places[component][positions].T
+    pieces, indices = record.places[name][positions].T
     for number in np.unique(pieces):
         piece: Any = record.pieces[number]
         rows = np.flatnonzero(pieces == number)
         with file_lock(piece.address):
-            array = cached_wind(piece.address, piece.state)[component]
+            array = select(cached_fields(piece.address, piece.state, record.channels), (name,))
             try:
                 values[rows] = values_of(array, indices[rows])
             except ValueError:  # chunks are missing: read each time by itself, to get those that exist

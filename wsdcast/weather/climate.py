@@ -19,9 +19,9 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
     Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
     indices = np.flatnonzero(record.part("train"))
-    total, squares = np.zeros((2, *record.wind.shape[1:]))
+    total, squares = np.zeros((2, *record.states.shape[1:]))
     for first in range(0, indices.size, STATES_IN_MEMORY):
-        states = record.normalise(record.wind[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
+        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
         total += states.sum(axis=0)
         squares += (states**2).sum(axis=0)
     mean = total / indices.size
@@ -36,10 +36,10 @@ def change_std(record: Analysis) -> Tensor:
     """
     now = record.now("train")
     weights = record.grid.area_weights[:, None]
-    total = np.zeros(record.wind.shape[1])
+    total = np.zeros(record.states.shape[1])
     for first in range(0, now.size, STATES_IN_MEMORY):
         indices = now[first : first + STATES_IN_MEMORY]
-        before, after = (record.normalise(record.wind[which]).astype(np.float64) for which in (indices, indices + 1))
+        before, after = (record.normalise(record.states[which]).astype(np.float64) for which in (indices, indices + 1))
         total += (weights * (after - before) ** 2).mean(axis=(2, 3)).sum(axis=0)
     change = np.maximum(np.sqrt(total / now.size), MINIMUM_STD)
     return torch.from_numpy(change.astype(np.float32))[:, None, None]

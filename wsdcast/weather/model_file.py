@@ -24,7 +24,7 @@ from torch import nn
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import VARIABLES, PackedWind
+from wsdcast.data.store.zarr_store import VARIABLES, PackedStates
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MODEL_CARD
@@ -134,7 +134,7 @@ def read_model(path: str | Path) -> ModelFile:
         fields = load_arrays(entries[FIELDS])
         recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(
-            wind=PackedWind(np.empty((0, len(VARIABLES), fields["latitude"].size, fields["longitude"].size), np.int16)),
+            states=PackedStates(np.empty((0, len(VARIABLES), fields["latitude"].size, fields["longitude"].size), np.int16)),
             times=np.empty(0, "datetime64[ns]"),
             grid=Grid(fields.pop("latitude"), fields.pop("longitude")),
             mean=fields.pop("mean"),

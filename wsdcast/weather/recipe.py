@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
+from wsdcast.data.store.zarr_store import Channels
+from wsdcast.data.variables import DEFAULT, split
 from wsdcast.runs.names import (
     ANALYSIS,
     FEW_STEPS,
@@ -33,9 +35,11 @@ from wsdcast.weather.study_section import Study
 
 
 class Data(Section):
-    """The record of wind: its source, grid, times and splits."""
+    """The record: its source, variables, grid, times and splits."""
 
     source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; gfs or ifs; a URL, file, directory or glob")
+    variables: tuple[str, ...] = Field(DEFAULT, min_length=1, description="what is forecast: names of WeatherBench 2, as geopotential@500")
+    forcings: tuple[str, ...] = Field((), description="further variables that the networks read and do not forecast")
     grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
     method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="regridding method; no effect on the planet")
     start: datetime | None = Field(None, description="first time to take, UTC; default: the first of the source")
@@ -50,6 +54,13 @@ class Data(Section):
         None, description="begin of the validation split, UTC; default: the last fifth of the record without the test split"
     )
     test_from: datetime | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
+
+    @field_validator("variables", "forcings")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            split(name)
+        return names
 
     @field_validator("start", "end", "validation_from", "test_from", mode="before")
     @classmethod
@@ -74,6 +85,18 @@ class Data(Section):
         if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", time):
             return f"{time}T23:59:59"
         return datetime.combine(time, datetime.max.time()) if type(time) is date else time
+
+    @property
+    def channels(self) -> Channels:
+        """The channels of the prepared store."""
+        return Channels(self.variables, self.forcings)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Data:
+        names = self.channels.all
+        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ValueError(f"variables and forcings have {', '.join(repeated)} more than once")
+        return self
 
     @model_validator(mode="after")
     def _in_order(self) -> Data:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis, Part
-from wsdcast.data.store.zarr_store import SCALE, PackedWind
+from wsdcast.data.store.zarr_store import PackedStates
 from wsdcast.runs.devices import sent
 from wsdcast.weather.forcings import Surroundings, elapsed_fractions
 
@@ -20,13 +21,15 @@ class Samples:
 
     Attributes:
         packed: the whole record, (time, channel, latitude, longitude), int16, on the device if it fits there.
-        mean, std: of each channel, in the record's units, (channel, 1, 1), on the device.
+        scale: unit of the integers of each channel (:class:`wsdcast.data.store.zarr_store.Packing`), (channel, 1, 1), on the device.
+        mean, std: of each channel, in the record's units, (channel, 1, 1), on the device. The packing's offset is taken off the mean.
         now: index in the record of each sample's state now, (sample,), on the CPU.
         elapsed: fractions of the day and of the year at all times of the record, (time, 2), on the device.
         forcings: the forcings of the record's grid.
     """
 
     packed: Tensor
+    scale: Tensor
     mean: Tensor
     std: Tensor
     now: Tensor
@@ -52,8 +55,8 @@ class Samples:
 
     def states(self, indices: Tensor) -> Tensor:
         """Normalised states at ``indices`` (batch,) of the record: (batch, channel, latitude, longitude)."""
-        wind = sent(self.packed[sent(indices, self.packed.device)], self.mean.device).float() * SCALE
-        return (wind - self.mean) / self.std
+        states = sent(self.packed[sent(indices, self.packed.device)], self.mean.device).float() * self.scale
+        return (states - self.mean) / self.std
 
     def context(self, chosen: Tensor) -> Tensor:
         """The context C of the ``chosen`` samples (batch,): state now, state 6 h before, forcings.
@@ -83,15 +86,16 @@ def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[S
     Raises:
         TypeError: if the record was not opened with ``whole=True``.
     """
-    if not isinstance(record.wind, PackedWind):
+    if not isinstance(record.states, PackedStates):
         raise TypeError("samples need the whole record; open it with whole=True")
     device = forcings.static.device
-    values = record.wind.values
+    values, packing = record.states.values, record.states.packing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing writes to this one
         packed = torch.from_numpy(values)
     if device.type == "cuda" and values.nbytes < torch.cuda.mem_get_info(device)[0] * 2 / 3:
         packed = packed.to(device)
-    mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
+    per_channel = (np.broadcast_to(packing.scale, record.mean.shape).copy(), record.mean - packing.offset, record.std)
+    scale, mean, std = (torch.from_numpy(field).to(device)[:, None, None] for field in per_channel)
     elapsed = elapsed_fractions(record.times).to(device)
-    return [Samples(packed, mean, std, torch.from_numpy(record.now(part)), elapsed, forcings) for part in parts]
+    return [Samples(packed, scale, mean, std, torch.from_numpy(record.now(part)), elapsed, forcings) for part in parts]

@@ -1,8 +1,8 @@
-"""The simulated planet as a source of 10 m wind."""
+"""The simulated planet as a source of wind: of the lower layer as the wind at 10 m, of the upper layer as the wind at 250 hPa."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.harmonics import SphericalHarmonics
-from wsdcast.data.planet.source import LOWER, Planet, PlanetSettings
+from wsdcast.data.harmonics import Complex, SphericalHarmonics
+from wsdcast.data.planet.source import LOWER, UPPER, Planet, PlanetSettings
 from wsdcast.data.steps import STEP
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 EPOCH = np.datetime64("2000-01-01", "ns")
 LAYER_DEPTH = 5000.0
 """Depth of the lower layer in m. Mountains are shares of it, so it turns them into a surface geopotential."""
+
+LAYERS = {DEFAULT: LOWER, ("u_component_of_wind@250", "v_component_of_wind@250"): UPPER}
+"""The layer whose eastward and northward wind two channels are."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Simulation:
         grid: grid of the wind and of the static fields.
         seed: seed of the planet and of its weather.
         stirring: stirring of the planet, m/s per square root of an hour.
+        channels: names of the channels.
     """
 
     times: NDArray[np.datetime64]
@@ -38,6 +43,7 @@ class Simulation:
     grid: Grid
     seed: int
     stirring: float
+    channels: tuple[str, ...] = DEFAULT
 
     def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
         """Yield blocks of ``size`` consecutive times, each (time, channel, latitude, longitude) in m s-1. The last one may be shorter.
@@ -50,21 +56,35 @@ class Simulation:
         for first in range(0, self.times.size, size):
             with threadpool_limits(limits=1), np.errstate(over="ignore", invalid="ignore"):  # overflow is reported below
                 chunk = islice(states, min(size, self.times.size - first))
-                wind = [planet.wind(planet.streamfunction(state)[..., LOWER], points) for state in chunk]
-            block = np.stack([np.stack([u.T, v.T]) for u, v in wind])
+                block = np.stack([self._state(planet, planet.streamfunction(state), points) for state in chunk])
             if not np.isfinite(block).all():
                 raise UserError(f"data.stirring {self.stirring:g}: the planet's winds grow without bounds; it is stable up to about 0.7")
             yield block
 
+    def _state(self, planet: Planet, streamfunction: Complex, points: SphericalHarmonics) -> NDArray[np.float32]:
+        """Return the channels of one state, (channel, latitude, longitude)."""
+        fields: dict[str, NDArray[np.float32]] = {}
+        for names, layer in LAYERS.items():
+            if not set(names).isdisjoint(self.channels):
+                fields |= zip(names, (field.T for field in planet.wind(streamfunction[..., layer], points)), strict=True)
+        return np.stack([fields[name] for name in self.channels])
 
-def simulation(days: int, seed: int, stirring: float, grid: Grid) -> Simulation:
-    """Return a simulation of ``days`` days whose lower layer is read at the points of ``grid``."""
+
+def simulation(days: int, seed: int, stirring: float, grid: Grid, channels: Sequence[str] = DEFAULT) -> Simulation:
+    """Return a simulation of ``days`` days whose channels are read at the points of ``grid``.
+
+    Raises:
+        UserError: if the planet has no such channel.
+    """
+    offered = [name for names in LAYERS for name in names]
+    if absent := [name for name in channels if name not in offered]:
+        raise UserError(f"the simulated planet has no {', '.join(absent)}; it has {', '.join(offered)}")
     planet, points = _planet(seed, stirring, grid)
     with threadpool_limits(limits=1):
         land, mountains = (points.synthesis(planet.harmonics.analysis(field)).T for field in (planet.land, planet.mountains))
     static = {"land_sea_mask": np.clip(land, 0, 1), "geopotential_at_surface": 9.80665 * LAYER_DEPTH * mountains}
     times = EPOCH + STEP * np.arange(days * 4)
-    return Simulation(times, {name: field.astype(np.float32) for name, field in static.items()}, grid, seed, stirring)
+    return Simulation(times, {name: field.astype(np.float32) for name, field in static.items()}, grid, seed, stirring, tuple(channels))
 
 
 def _planet(seed: int, stirring: float, grid: Grid) -> tuple[Planet, SphericalHarmonics]:

@@ -9,8 +9,8 @@ is carried by each layer's own wind (Phillips 1954; Marshall and Molteni 1993, E
 psi1 - psi2 toward a jet in each hemisphere; drag on the lower layer, which is stronger over continents; damping of the shortest waves;
 stochastic stirring. Continents, mountains and the waves in the jets come from one seed, the initial state and the stirring from another.
 
-Only the wind of the lower layer is used as data. The upper layer stays hidden, and the stirring scales with its wind, so two states of the
-lower layer do not determine the next one.
+By default only the wind of the lower layer is used as data. The upper layer stays hidden, and the stirring scales with its wind, so two
+states of the lower layer do not determine the next one.
 """
 
 from __future__ import annotations

@@ -1,38 +1,41 @@
-"""Reads blocks of wind from files and stores, and refuses values that cannot be wind."""
+"""Reads blocks of a record from files and stores, and refuses values that cannot be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.layout import values_of, wind_of
+from wsdcast.data.sources.layout import Fields, fields_of, select, values_of
+from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, first_line, open_dataset
+from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import note
 
-STRONGEST_WIND = 120.0
-"""In m/s. The strongest gust ever measured was 113 m/s, so stronger wind is an error of units or of packing."""
+STRONGEST_WIND = physical_range(DEFAULT[0])[1]
+"""In m/s, at 10 m."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The part of a block that one piece has of one component.
+    """The part of a block that one variable of one piece has.
 
     Attributes:
-        component: u or v.
+        channels: the channels that are read from the variable.
+        wanted: all channels of the record.
         address: of the piece.
-        state: of the piece when the record was opened, as for :func:`cached_wind`.
+        state: of the piece when the record was opened, as for :func:`cached_fields`.
         indices: positions in the piece of the times that are read, increasing, (time,).
         places: position of each of these times in the block, counted from its first time, (time,).
     """
 
-    component: str
+    channels: tuple[str, ...]
+    wanted: tuple[str, ...]
     address: Address
     state: str
     indices: NDArray[np.intp]
@@ -49,55 +52,70 @@ class Block:
 
 
 def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield each component (u or v) and its values (time, latitude, longitude) in m/s, from north to south and from 0 eastward.
+    """Yield each channel and its values (time, latitude, longitude), from north to south and from 0 eastward.
+
+    Values of a variable that does not exist everywhere, such as the temperature of the sea surface, are NaN where it does not.
 
     Raises:
-        UserError: if values cannot be read, are missing, or cannot be wind. The message names the file, the component and the time.
+        UserError: if values cannot be read, are missing, or are outside of the range of the variable. The message names the file, the
+            channel and the time.
     """
-    for component in sorted({reading.component for reading in block.readings}):
-        readings = [reading for reading in block.readings if reading.component == component]
+    together: dict[tuple[str, ...], list[Reading]] = {}
+    for reading in block.readings:
+        together.setdefault(reading.channels, []).append(reading)
+    if sum(map(len, together)) > len({channel for channels in together for channel in channels}):
+        # Files have their levels in different groups, so each channel is read by itself.
+        alone = [replace(reading, channels=(channel,)) for reading in block.readings for channel in reading.channels]
+        yield from read_block(replace(block, readings=tuple(alone)))
+        return
+    for channels, readings in sorted(together.items(), key=lambda item: block.readings[0].wanted.index(item[0][0])):
         parts = [_read(reading) for reading in readings]
         if len(parts) == 1 and np.all(np.diff(readings[0].places) == 1):
-            yield component, parts[0]
+            yield from zip(channels, parts[0], strict=True)
             continue
-        values = np.empty((block.last - block.first, *parts[0].shape[1:]), dtype=np.float32)
+        values = np.empty((len(channels), block.last - block.first, *parts[0].shape[2:]), dtype=np.float32)
         for reading, part in zip(readings, parts, strict=True):
-            values[reading.places] = part
-        yield component, values
+            values[:, reading.places] = part
+        yield from zip(channels, values, strict=True)
 
 
 def _read(reading: Reading) -> NDArray[np.float32]:
+    """Return the values of a reading, (channel, time, latitude, longitude)."""
     with file_lock(reading.address):
-        wind = cached_wind(reading.address, reading.state)[reading.component]
+        array = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
+        times = array["time"].values[reading.indices]
         try:
-            values = values_of(wind, reading.indices)
+            values = values_of(array, reading.indices)
         except MemoryError:
             raise
         except Exception as error:  # formats and servers cause errors of many types
-            first = label(wind["time"].values[reading.indices[0]])
-            where = f"{reading.address}: 10 m wind {reading.component} from {first} on"
+            where = f"{reading.address}: {', '.join(map(words, reading.channels))} from {label(times[0])} on"
             raise UserError(f"{where} cannot be read ({first_line(error)})") from None
-    _check(values, reading, wind)
+    values = values.reshape(len(reading.channels), times.size, *values.shape[-2:])
+    for channel, field in zip(reading.channels, values, strict=True):
+        _check(field, channel, reading.address, times)
     return values
 
 
-def _check(values: NDArray[np.float32], reading: Reading, wind: xr.DataArray) -> None:
-    least, most = values.min(axis=(1, 2)), values.max(axis=(1, 2))
+def _check(values: NDArray[np.float32], channel: str, address: Address, times: NDArray[np.datetime64]) -> None:
+    known = values if variable(channel).absent is None else np.where(np.isnan(values), np.nanmean(values), values)
+    least, most = known.min(axis=(1, 2)), known.max(axis=(1, 2))
+    lowest, highest = physical_range(channel)
+    units = "m/s" if variable(channel).units == "m s-1" else variable(channel).units
     for bad, problem in (
         (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
-        (np.maximum(-least, most) > STRONGEST_WIND, "absurd values"),
+        ((least < lowest) | (most > highest), "absurd values"),
         (least == most, "the same value everywhere"),  # a store returns its fill value for an absent chunk
     ):
         if bad.any():
             step = int(np.argmax(bad))
-            time = wind["time"].values[reading.indices][step]
             raise UserError(
-                f"{reading.address}: {problem} ({least[step]:g} to {most[step]:g} m/s) in 10 m wind {reading.component} at {label(time)}"
+                f"{address}: {problem} ({least[step]:g} to {most[step]:g} {units}) in {words(channel)} at {label(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
-                + f"; --skip {label(time)} leaves that time out"
+                + f"; --skip {label(times[step])} leaves that time out"
             )
     if odd := repeated_extreme(values):
-        _note_once(reading.address, reading.component, *odd)
+        _note_once(address, channel, *odd)
 
 
 DISTANCE_OF_FILL_VALUES = 0.2
@@ -120,25 +138,27 @@ def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
 
 
 @lru_cache(maxsize=1024)
-def _note_once(address: Address, component: str, value: float, count: int) -> None:
-    where = f"{address}: {count} points of 10 m wind {component}, read together, have {value:g} m/s, far from all others"
+def _note_once(address: Address, channel: str, value: float, count: int) -> None:
+    units = "m/s" if variable(channel).units == "m s-1" else variable(channel).units
+    where = f"{address}: {count} points of {words(channel)}, read together, have {value:g} {units}, far from all others"
     note(f"{where}: perhaps a fill value that is not declared")
 
 
 def close_all() -> None:
     """Close the files that :func:`read_block` keeps open. Otherwise a file that is changed in place would not be noticed."""
-    cached_wind.cache_clear()
+    cached_fields.cache_clear()
 
 
 @lru_cache(maxsize=64)
-def cached_wind(address: Address, state: str) -> xr.Dataset:
-    """Return the lazy wind of one piece (:func:`wind_of`). It stays open, because a store is read in many blocks.
+def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> Fields:
+    """Return the lazy channels of one piece (:func:`fields_of`). It stays open, because a store is read in many blocks.
 
     Args:
         address: of the piece.
         state: of the file when the record was opened (:func:`wsdcast.data.sources.opening.state_of`). A file that changed is opened anew.
+        names: names of the channels of the record.
     """
-    return wind_of(open_dataset(address))
+    return fields_of(open_dataset(address, names), names)
 
 
 def label(time: np.datetime64) -> str:

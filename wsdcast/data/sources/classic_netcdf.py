@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from wsdcast.runs.errors import UserError
+
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 8, 7: 1, 8: 2, 9: 4, 10: 8, 11: 8}
 """Bytes of one value, by the number of its type (NetCDF file format specification, formats 1, 2 and 5)."""
 
@@ -48,6 +50,16 @@ class _Header:
             self.skip(self.count())
             size = SIZES.get(self.number(4), 0)
             self.skip(size * self.count())
+
+
+def require_whole(path: str) -> None:
+    """Raise a UserError if a classic NetCDF file was cut off."""
+    try:
+        missing = required_size(path) - Path(path).stat().st_size
+    except EOFError as error:
+        raise UserError(f"{path}: cannot be read as NetCDF ({error})") from None
+    if missing > 0:
+        raise UserError(f"{path}: cannot be read as NetCDF, it was cut off: {missing} bytes are missing")
 
 
 def required_size(path: str) -> int:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
-from wsdcast.data.sources.layout import WIND_NAMES, axes_of, component_of, is_metres_per_second, space_of
+from wsdcast.data.sources.layout import axes_of, space_of
+from wsdcast.data.sources.naming import find
+from wsdcast.data.sources.units import is_metres_per_second
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.errors import UserError
 
@@ -35,10 +37,10 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False) -> xr.Dataset:
             initial and lead time do not vary along one dimension each, or if there is another dimension.
     """
     components = {}
-    for component, name in zip(WIND_NAMES, VARIABLES, strict=True):
-        array = component_of(dataset, component)
-        if array is None:
+    for name in VARIABLES:
+        if (found := find(dataset, name)) is None:
             raise UserError(f"has no {name}")
+        array = found.array
         units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not state their units
         if not is_metres_per_second(units):
             raise UserError(f"{array.name} has units '{units}'; expected m s-1")

@@ -1,4 +1,4 @@
-"""Reads 10 m wind and static fields from GRIB files, editions 1 and 2, with every value at the point that its message states.
+"""Reads variables and static fields from GRIB files, editions 1 and 2, with every value at the point that its message states.
 
 Messages are read with ecCodes, not with cfgrib: cfgrib places values by the corners of the grid, and of two messages for one time it takes
 the first.
@@ -6,8 +6,10 @@ the first.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,19 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from wsdcast.data.sources.grib_points import Points, grid_of, points_of
+from wsdcast.data.variables import DEFAULT, VARIABLES, split
 from wsdcast.runs.errors import UserError
 
 WIND = {"10u": "u10", "10v": "v10"}
-"""Short names of the 10 m wind in ecCodes, and the names of the variables here."""
+"""Short names of the 10 m wind in ecCodes, and the names of the variables here. Other variables keep their short names."""
+LEVELS = {"isobaricInhPa": 1, "isobaricInPa": 100}
+"""Types of pressure levels, and their units in 1 hPa."""
+SURFACES = ("surface", "heightAboveGround", "meanSea", "entireAtmosphere", "atmosphere", "atmosphereSingleLayer", "nominalTop")
+"""Types of level of the variables that have no levels."""
 STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
 """Short names of the static fields of the surface."""
 MISSING = 1e30
-"""The number that ecCodes is told to put in place of missing values. No wind and no static field has it."""
+"""The number that ecCodes is told to put in place of missing values. No field has it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Message:
     """One field of a GRIB file.
 
     Attributes:
-        name: short name.
+        name: its short name, with the level as in ``t_850hpa`` if it is on one, or the name in :data:`WIND`.
+        units: its units.
         position: byte where the message of the field begins, and the index of the field in that message.
         initial: initial time of the forecast, or the time of the analysis.
         step: lead time.
@@ -44,6 +52,7 @@ class Message:
     """
 
     name: str
+    units: str
     position: tuple[int, int]
     initial: np.datetime64
     step: np.timedelta64
@@ -52,43 +61,59 @@ class Message:
     grid: str
 
 
-def open_grib(path: str) -> xr.Dataset:
-    """Return the 10 m wind and the static fields of a GRIB file, lazily.
+def open_grib(path: str, names: Sequence[str] = DEFAULT) -> xr.Dataset:
+    """Return some channels and the static fields of a GRIB file, lazily. What else it holds is in the attribute ``other_variables``.
 
-    The dimensions of the wind are (time, number, step, latitude, longitude), without those of length one. There is a coordinate
+    The dimensions of the variables are (time, number, step, latitude, longitude), without those of length one. There is a coordinate
     ``valid_time``. If a file has one member but not one message for every initial time and step, the dimension ``valid_time`` takes the
     place of these two. A time with two messages then occurs twice, so that it is refused as in every other format.
 
     Raises:
-        UserError: if ecCodes is not installed, if the file is damaged or cut off, or if its wind is not on one regular grid.
+        UserError: if ecCodes is not installed, if the file is damaged or cut off, or if its variables are not on one regular grid.
     """
     try:
         import eccodes
     except ImportError:
         raise UserError(f"{path}: reading GRIB needs `pip install 'wsdcast[grib]'`") from None
     points: dict[str, Points | str] = {}
+    others: dict[str, None] = {}
     try:
-        messages = list(_messages(path, points))
+        messages = list(_messages(path, _wanted(names), points, others))
     except (eccodes.CodesInternalError, OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as GRIB, it may be damaged or cut off ({error or type(error).__name__})") from None
-    wind = [message for message in messages if message.name in WIND]
-    grid = grid_of(path, [points[message.grid] for message in wind or messages])
+    varying = [message for message in messages if message.name not in STATIC]
+    grid = grid_of(path, [points[message.grid] for message in varying or messages])
     if grid is None:
         return xr.Dataset()
-    dataset = _wind(path, wind, points) if wind else xr.Dataset()
-    for variable in dataset.data_vars.values():
-        variable.attrs = _attributes(wind)
+    dataset = _variables(path, varying, points) if varying else xr.Dataset()
+    for name, variable in dataset.data_vars.items():
+        variable.attrs = _attributes([message for message in varying if message.name == name])
     for name in STATIC:
         for message in messages:
             own = points[message.grid]
             if message.name == name and isinstance(own, Points) and own.equal(grid):
                 dataset[name] = _variable(path, [], np.array(message, dtype=object), points)
                 break
+    dataset.attrs["other_variables"] = list(others)
     return dataset.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
 
 
-def _messages(path: str, points: dict[str, Points | str]) -> Iterator[Message]:
-    """Yield the messages with wind or static fields. Add their grid to ``points``: its points, or the reason why it is not regular."""
+def _wanted(names: Sequence[str]) -> set[str]:
+    """Return the names that the variables of channels have here, as in :class:`Message`."""
+    wanted = set()
+    for name in names:
+        level = split(name)[1]
+        for short in VARIABLES[split(name)[0]].grib:
+            wanted.add(WIND.get(short, short) if level is None else f"{short}_{level}hpa")
+    return wanted
+
+
+def _messages(path: str, wanted: set[str], points: dict[str, Points | str], others: dict[str, None]) -> Iterator[Message]:
+    """Yield the messages with the variables that are wanted, or with static fields.
+
+    Their grid is added to ``points``: its points, or the reason why it is not regular. The names of other variables are added to
+    ``others``.
+    """
     import eccodes
 
     fields: Counter[int] = Counter()
@@ -96,9 +121,10 @@ def _messages(path: str, points: dict[str, Points | str]) -> Iterator[Message]:
     for handle in _handles(path):
         offset = int(eccodes.codes_get_message_offset(handle))
         end = offset + int(eccodes.codes_get(handle, "totalLength"))
-        name, position = eccodes.codes_get(handle, "shortName"), (offset, fields[offset])
+        name, position = _name(handle), (offset, fields[offset])
         fields[offset] += 1
-        if name not in WIND and not (name in STATIC and eccodes.codes_get(handle, "typeOfLevel") == "surface"):
+        if name not in wanted and name not in STATIC:
+            others[name] = None
             continue
         grid = eccodes.codes_get(handle, "md5GridSection")
         if grid not in points:
@@ -107,9 +133,24 @@ def _messages(path: str, points: dict[str, Points | str]) -> Iterator[Message]:
             _time(*(eccodes.codes_get(handle, key, int) for key in (f"{prefix}Date", f"{prefix}Time"))) for prefix in ("data", "validity")
         )
         member = eccodes.codes_get(handle, "number", int) if eccodes.codes_is_defined(handle, "number") else 0
-        yield Message(name, position, initial, valid - initial, member, eccodes.codes_get(handle, "stepType"), grid)
+        units, kind = (eccodes.codes_get(handle, key) for key in ("units", "stepType"))
+        yield Message(name, units, position, initial, valid - initial, member, kind, grid)
     if end < size and b"GRIB" in _bytes_from(path, end):
         raise EOFError(f"its last message, from byte {end} on, is incomplete")
+
+
+def _name(handle: int) -> str:
+    """Return the name of a field's variable, as in :class:`Message`, or one with its type of level if no variable is called so."""
+    import eccodes
+
+    short = str(eccodes.codes_get(handle, "shortName"))
+    if short in WIND:
+        return WIND[short]
+    level = str(eccodes.codes_get(handle, "typeOfLevel"))
+    if level in LEVELS:
+        return f"{short}_{eccodes.codes_get(handle, 'level', int) / LEVELS[level]:g}hpa"
+    is_surface = level == "surface" if short in STATIC else level in SURFACES
+    return short if is_surface else f"{short} ({level})"
 
 
 def _handles(path: str, offset: int = 0) -> Iterator[int]:
@@ -139,58 +180,63 @@ def _time(date: int, clock: int) -> np.datetime64:
     return np.datetime64(f"{day}T{clock // 100:02d}:{clock % 100:02d}", "ns")
 
 
-def _wind(path: str, messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
-    """Return the components that the file has, on common axes of time. A missing message is read as NaN.
+def _variables(path: str, messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
+    """Return the variables that the file has, on common axes of time. A missing message is read as NaN.
 
     Raises:
-        UserError: if a member has two messages for one time, or if a component lacks times that the other has.
+        UserError: if a member has two messages for one time, or if a component of the 10 m wind lacks times that the other has.
     """
     axes: dict[str, list[Any]] = {
         "time": sorted({message.initial for message in messages}),
         "number": sorted({message.member for message in messages}),
         "step": sorted({message.step for message in messages}),
     }
-    names = [name for name in WIND if any(message.name == name for message in messages)]
+    by_name: dict[str, list[Message]] = {}
+    for message in messages:
+        by_name.setdefault(message.name, []).append(message)
     keys = Counter((message.name, message.initial, message.member, message.step) for message in messages)
     long_axes = [name for name, values in axes.items() if len(values) > 1]
-    full = len(keys) == len(names) * len(axes["time"]) * len(axes["number"]) * len(axes["step"])
+    full = len(keys) == len(by_name) * len(axes["time"]) * len(axes["number"]) * len(axes["step"])
     if len(axes["number"]) == 1 and (max(keys.values()) > 1 or not full):
-        return _by_valid_time(path, names, messages, points)
+        return _by_valid_time(path, by_name, points)
     (_, initial, member, step), most = keys.most_common(1)[0]
     if most > 1:
         hours = step // np.timedelta64(1, "h")
         raise UserError(f"{path}: the forecast from {np.datetime_as_string(initial, 'm')} has {hours} h of member {member} twice")
     shape = tuple(len(axes[axis]) for axis in long_axes)
+    positions = {axis: {value: index for index, value in enumerate(values)} for axis, values in axes.items()}
     dataset = xr.Dataset()
-    for name in names:
+    for name, fields in by_name.items():
         table = np.full([len(values) for values in axes.values()], None, dtype=object)
-        for message in messages:
-            if message.name == name:
-                index = (axes["time"].index(message.initial), axes["number"].index(message.member), axes["step"].index(message.step))
-                table[index] = message
-        dataset[WIND[name]] = _variable(path, long_axes, table.reshape(shape), points)
+        for field in fields:
+            table[positions["time"][field.initial], positions["number"][field.member], positions["step"][field.step]] = field
+        dataset[name] = _variable(path, long_axes, table.reshape(shape), points)
     coordinates = {axis: (axis, np.array(values)) if axis in long_axes else values[0] for axis, values in axes.items()}
     dataset = dataset.assign_coords(coordinates)
     return dataset.assign_coords(valid_time=dataset["time"] + dataset["step"])
 
 
-def _by_valid_time(path: str, names: list[str], messages: list[Message], points: dict[str, Points | str]) -> xr.Dataset:
-    """Return the components along the valid times of their messages. A time with two messages occurs twice.
+def _by_valid_time(path: str, by_name: dict[str, list[Message]], points: dict[str, Points | str]) -> xr.Dataset:
+    """Return the variables along the valid times of their messages. A time with two messages of one variable occurs twice.
 
     Raises:
-        UserError: if a component lacks times that the other has.
+        UserError: if a component of the 10 m wind lacks times that the other has.
     """
-    dataset, common = xr.Dataset(), None
-    for name in names:
-        fields = sorted((message for message in messages if message.name == name), key=lambda m: (m.initial + m.step, m.step))
-        times = [(message.initial + message.step, message.step) for message in fields]
-        if common is not None and times != common:
-            lone = sorted(set(times) ^ set(common))
-            where = f"only one of u and v is there at {np.datetime_as_string(lone[0][0], 'm')}" if lone else ""
-            raise UserError(f"{path}: {where or 'u and v have different numbers of messages for the same time'}")
-        common = times
-        dataset[WIND[name]] = _variable(path, ["valid_time"], np.array(fields, dtype=object), points)
-    assert common is not None
+    times = {name: Counter((field.initial + field.step, field.step) for field in fields) for name, fields in by_name.items()}
+    wind = [times[name] for name in WIND.values() if name in times]
+    if len(wind) == 2 and wind[0] != wind[1]:
+        lone = sorted(wind[0].keys() ^ wind[1].keys())
+        where = f"only one of u and v is there at {np.datetime_as_string(lone[0][0], 'm')}" if lone else ""
+        raise UserError(f"{path}: {where or 'u and v have different numbers of messages for the same time'}")
+    common = sorted(functools.reduce(operator.or_, times.values()).elements())
+    dataset = xr.Dataset()
+    for name, fields in by_name.items():
+        waiting: dict[Any, list[Message]] = {}
+        for field in fields:
+            waiting.setdefault((field.initial + field.step, field.step), []).append(field)
+        row = np.full(len(common), None, dtype=object)
+        row[:] = [waiting[time].pop(0) if waiting.get(time) else None for time in common]
+        dataset[name] = _variable(path, ["valid_time"], row, points)
     valid, step = (np.array(values) for values in zip(*common, strict=True))
     return dataset.assign_coords(valid_time=valid, step=("valid_time", step))
 
@@ -202,8 +248,8 @@ def _variable(path: str, axes: list[str], messages: NDArray[np.object_], points:
 
 
 def _attributes(messages: list[Message]) -> dict[str, str]:
-    """Return the attributes of the wind: its units, m s-1 in every GRIB table, and CF's ``cell_methods`` for values over an interval."""
-    attributes, kinds = {"units": "m s-1"}, sorted({message.kind for message in messages} - {"instant"})
+    """Return the attributes of a variable: its units, and CF's ``cell_methods`` for values over an interval."""
+    attributes, kinds = {"units": messages[0].units}, sorted({message.kind for message in messages} - {"instant"})
     if kinds:  # if there are several kinds, the first by name: the user is told of one of them
         words = {"avg": "mean", "max": "maximum", "min": "minimum", "accum": "sum"}
         attributes["cell_methods"] = f"time: {words.get(kinds[0], kinds[0])}"

@@ -1,12 +1,11 @@
-"""Brings datasets of common layouts to one layout: 10 m wind u and v with dimensions (time, latitude, longitude).
+"""Brings datasets of common layouts to one layout: channels with dimensions (time, latitude, longitude), in known units.
 
 Variables and dimensions are recognised by their names and attributes, never by their position.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.naming import Found, find, levels_of
+from wsdcast.data.sources.units import SAME, conversion
+from wsdcast.data.variables import variable
 from wsdcast.runs.errors import UserError
 
-WIND_NAMES = {
-    "u": ("10m_u_component_of_wind", "u10", "10u", "u10m", "u_10m", "10m_u", "var_10u", "ugrd_10maboveground", "uas"),
-    "v": ("10m_v_component_of_wind", "v10", "10v", "v10m", "v_10m", "10m_v", "var_10v", "vgrd_10maboveground", "vas"),
-}
-"""Known names of the components, in lower case. If a dataset has none of them, the CF standard name at a height of 10 m decides."""
-STANDARD_NAMES = {"u": "eastward_wind", "v": "northward_wind"}
 STATIC_NAMES = {
     "land_sea_mask": ("land_sea_mask", "lsm"),
     "geopotential_at_surface": ("geopotential_at_surface", "z"),
@@ -41,48 +37,59 @@ STATIC_UNITS = {
 TIME_NAMES = ("valid_time", "time", "date", "datetime")
 """``valid_time`` comes first: in a file with both, ``time`` is the initial time of a forecast."""
 SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
-HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
 COMPASS = {
     "latitude": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
     "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
 }
 """Units that mark a latitude or a longitude of any name (CF conventions, sections 4.1 and 4.2)."""
+CHANNEL = "channel"
+"""Name of the dimension of channels that one variable has on its levels."""
 ROUNDING = 0.01
 """Degrees by which coordinates may be off, because a file may keep two decimals of them. A twentieth of a step is a further limit."""
 
 
-def wind_of(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the 10 m wind of a dataset, lazily: ``u`` and ``v``, only one of them, or an empty dataset, as the source has them.
+Fields = dict[tuple[str, ...], xr.DataArray]
+"""Channels that are stored in one variable and can be read together, with that variable."""
 
-    The dimensions are (time, latitude, longitude). The order along each dimension is that of the source. Other dimensions of length one
-    are dropped. The dimension ``expver``, along which a file can hold ERA5 and its preliminary version, is kept as the first one, and
-    :func:`values_of` merges it. Each variable has three more attributes: ``chunk`` is the number of times in one chunk of the source,
-    ``tile`` the number of latitudes and longitudes in one chunk, and ``lead_hours`` the largest lead time (0 for analyses).
+
+def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
+    """Return the channels of a dataset that are among ``names``, lazily.
+
+    The dimensions are (time, latitude, longitude). If a variable has several of the channels on its levels, ``channel`` comes first, in the
+    order of the key. The order along each other dimension is that of the source. Other dimensions of length one are dropped. The dimension
+    ``expver``, along which a file can hold ERA5 and its preliminary version, is kept as the first one, and :func:`values_of` merges it.
+    Each variable has further attributes: ``chunk`` is the number of times in one chunk of the source, ``tile`` the number of latitudes and
+    longitudes in one chunk, ``lead_hours`` the largest lead time (0 for analyses), ``conversion`` how :func:`values_of` brings it to the
+    units of :data:`wsdcast.data.variables.VARIABLES`, and ``can_be_constant`` whether the same value may be in a whole chunk.
 
     Raises:
-        UserError: if the units are not m s-1, if a coordinate is missing, or if there is another dimension.
+        UserError: if the units are unknown or not those of the variable, if a coordinate is missing, or if there is another dimension.
     """
-    components = {}
-    for component in WIND_NAMES:
-        array = component_of(dataset, component)
-        if array is not None:
-            units = str(array.attrs.get("units", "")).strip()
-            if not is_metres_per_second(units):
-                raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-            components[component] = _three_dimensional(array)
-    return xr.Dataset(components)
+    stored: dict[Hashable, list[tuple[str, Found]]] = {}
+    for name in names:
+        if (found := find(dataset, name)) is not None:
+            stored.setdefault(name if found.dimension is None else (found.array.name, found.dimension), []).append((name, found))
+    fields: Fields = {}
+    for channels in stored.values():
+        (name, (array, dimension, _)), *others = channels = sorted(channels, key=lambda channel: channel[1].position)
+        entry = variable(name)
+        units = conversion(str(array.attrs.get("units", "")), entry.units, array.name)
+        if dimension is not None:
+            array = array.isel({dimension: [found.position for _, found in channels] if others else channels[0][1].position})
+            array = array.drop_vars([dimension], errors="ignore").rename({dimension: CHANNEL} if others else {})
+        can_be_constant = entry.non_negative or entry.absent is not None
+        attributes = {"conversion": units, "can_be_constant": can_be_constant}
+        fields[tuple(name for name, _ in channels)] = _three_dimensional(array).assign_attrs(attributes)
+    return fields
 
 
-def is_wind(name: str) -> bool:
-    """Return whether a variable of this name is a component of the 10 m wind."""
-    return any(name.lower() in known for known in WIND_NAMES.values())
-
-
-def is_metres_per_second(units: str) -> bool:
-    """Return whether a unit is m s-1 in any spelling, such as ``m/s``, ``m s**-1``, ``meter/second`` or ``m s^{-1}``."""
-    text = re.sub(r"[{}()^]|\*\*", "", units.lower().replace("\u2212", "-").replace("\u207b\u00b9", "-1"))
-    text = re.sub(r"met(er|re)s?", "m", re.sub(r"sec(ond)?s?", "s", text))
-    return re.sub(r"[\s.*\u00b7_]", "", text) in ("ms-1", "m/s", "mpers")
+def select(fields: Fields, names: tuple[str, ...]) -> xr.DataArray:
+    """Return the variable of some channels of one key of :func:`fields_of`, without ``channel`` if it is one."""
+    key = next(key for key in fields if names[0] in key)
+    if len(key) == 1 or names == key:
+        return fields[key]
+    positions = [key.index(name) for name in names]
+    return fields[key].isel({CHANNEL: positions if len(positions) > 1 else positions[0]})
 
 
 def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -91,9 +98,7 @@ def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     for name, known in STATIC_NAMES.items():
         array = next((dataset[alias] for alias in known if alias in dataset.data_vars), None)
         # `z` is also the geopotential on pressure levels, which is not static.
-        if array is not None and not any(
-            "level" in str(coordinate).lower() or "pressure" in str(coordinate) for coordinate in array.coords
-        ):
+        if array is not None and levels_of(array) is None:
             if not any(str(name).lower() in TIME_NAMES for name in array.coords):
                 array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
@@ -131,7 +136,8 @@ def _equal_steps(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return the values at chosen times of an array from :func:`wind_of` or :func:`static_of`, (time, latitude, longitude).
+    """Return the values at chosen times of an array from :func:`fields_of` or :func:`static_of`, ([channel,] time, latitude,
+    longitude).
 
     Latitudes go from north to south and longitudes from 0 eastward. If the array has several versions (``expver``), each value is that of
     final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing.
@@ -148,13 +154,15 @@ def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.floa
         for version in values[1:]:
             merged = np.where(np.isnan(merged), version, merged)
         values = merged
-    _refuse_lost_chunks(values, array.attrs["tile"])
+    if not array.attrs.get("can_be_constant"):
+        _refuse_lost_chunks(values.reshape(-1, *values.shape[-2:]), array.attrs["tile"])
     rows, columns, _ = order_of(array)
     if np.any(np.diff(rows) != 1):
-        values = values[:, rows]
+        values = values[..., rows, :]
     if columns.size != values.shape[-1] or np.any(np.diff(columns) != 1):
-        values = values[:, :, columns]
-    return values.astype(np.float32, copy=False)
+        values = values[..., columns]
+    factor, shift = array.attrs.get("conversion", SAME)
+    return (values if (factor, shift) == SAME else values * factor + shift).astype(np.float32, copy=False)
 
 
 def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> None:
@@ -180,41 +188,6 @@ def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[
     # The times of one chunk are unpacked together anyway, and NetCDF is slow at reading a list of indices.
     values = array.isel(time=slice(first, last)).values
     return values if values.shape[-3] == indices.size else values[..., indices - first, :, :]
-
-
-def component_of(dataset: xr.Dataset, component: str) -> xr.DataArray | None:
-    """Return the variable of a component (u or v) at 10 m, recognised by its name or attributes, or None if there is none.
-
-    Raises:
-        UserError: if the variable of that name is at another height, or if several variables have the attributes.
-    """
-    names = {str(name).lower(): name for name in dataset.data_vars}
-    for known in WIND_NAMES[component]:
-        if known in names:
-            array = _at_ten_metres(dataset[names[known]])
-            heights = [array[name].item() for name in array.coords if str(name).lower() in HEIGHT_NAMES and array[name].size == 1]
-            if heights and heights[0] != 10:
-                raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not 10 m")
-            return array
-    standard = [dataset[name] for name in dataset.data_vars if dataset[name].attrs.get("standard_name") == STANDARD_NAMES[component]]
-    at_height = [array for array in map(_at_ten_metres, standard) if any(_is_ten_metres(array, name) for name in array.coords)]
-    if len(at_height) > 1:
-        raise UserError(f"several variables are {STANDARD_NAMES[component]} at 10 m: {', '.join(str(array.name) for array in at_height)}")
-    return at_height[0] if at_height else None
-
-
-def _at_ten_metres(array: xr.DataArray) -> xr.DataArray:
-    """Select the height of 10 m if the array has a dimension of heights with that value; else return the array unchanged."""
-    for name in array.dims:
-        if str(name).lower() in HEIGHT_NAMES and name in array.coords and (array[name] == 10).any():
-            return array.isel({name: int(np.argmax(array[name].values == 10))})
-    return array
-
-
-def _is_ten_metres(array: xr.DataArray, name: object) -> bool:
-    coordinate = array.coords[name]
-    is_height = str(name).lower() in HEIGHT_NAMES or coordinate.attrs.get("standard_name") == "height"
-    return is_height and coordinate.size == 1 and coordinate.item() == 10
 
 
 def space_of(array: xr.DataArray) -> dict[Hashable, str]:
@@ -260,7 +233,7 @@ def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
 
 
 def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
-    """Return the same values with only the dimensions (time, latitude, longitude), after ``expver`` if the array has it."""
+    """Return the same values with only the dimensions ([expver, channel,] time, latitude, longitude)."""
     chunk_sizes, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
     array = array.rename({name: standard for name, standard in space.items() if name != standard})
     array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
@@ -273,7 +246,7 @@ def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
         array = array.expand_dims(time)
     elif dimension != time and not further[:-1]:
         array = array.swap_dims({dimension: time})
-    extra = [str(name) for name in array.dims if name not in (time, "expver", *SPACE_NAMES)]
+    extra = [str(name) for name in array.dims if name not in (time, "expver", CHANNEL, *SPACE_NAMES)]
     if extra:
         sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
         raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
@@ -286,6 +259,8 @@ def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
     chunk = next((int(chunk_sizes[name]) for name in ("time", time, dimension) if name in chunk_sizes), 1)
     hours = np.asarray(lead) / np.timedelta64(1, "h") if np.issubdtype(np.asarray(lead).dtype, np.timedelta64) else np.zeros(1)
     dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
+    if CHANNEL in array.dims:
+        dimensions = (CHANNEL, *dimensions)
     if final is not None:
         kept, dimensions = kept.isel(expver=np.argsort(np.logical_not(final), kind="stable")), ("expver", *dimensions)
     tile = tuple(int(chunk_sizes.get(name, array.sizes[standard])) for name, standard in space.items())

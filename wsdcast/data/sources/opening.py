@@ -20,11 +20,12 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore, StorePath, ZipStore
 
 from wsdcast.data.sources.absent import AbsentIsMissing
-from wsdcast.data.sources.classic_netcdf import required_size
+from wsdcast.data.sources.classic_netcdf import require_whole
 from wsdcast.data.sources.file_lock import file_lock, is_file
 from wsdcast.data.sources.grib import open_grib
-from wsdcast.data.sources.layout import is_wind
+from wsdcast.data.sources.naming import is_named
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 BUILT_IN = {
@@ -137,34 +138,38 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256(repr([state_of(address) for address in addresses(source)]).encode()).hexdigest()[:16]
 
 
-def open_dataset(address: Address) -> xr.Dataset:
+def open_dataset(address: Address, names: Sequence[str] = DEFAULT) -> xr.Dataset:
     """Open one file or store as a lazy dataset without dask. Whoever reads its values holds :func:`file_lock`.
+
+    Args:
+        address: address of the file or store.
+        names: the channels that are needed. A GRIB file is opened with these alone, others with all that they hold.
 
     Raises:
         UserError: if the file or store cannot be read, or if this needs a package that is not installed.
     """
     with file_lock(address):
-        return _open(address)
+        return _open(address, names)
 
 
-def _open(address: Address) -> xr.Dataset:
+def _open(address: Address, names: Sequence[str]) -> xr.Dataset:
     if not isinstance(address, str) or not is_file(address):
-        return _open_zarr(address)
+        return _open_zarr(address, names)
     magic = _magic(Path(address))
     if magic.startswith(b"GRIB"):
-        return open_grib(address)
+        return open_grib(address, names)
     if magic.startswith(b"PK\x03\x04"):
-        return _open_zarr(address)
+        return _open_zarr(address, names)
     if magic.lstrip().startswith(b"{"):
         raise UserError(f"{address}: a JSON file without data; {KERCHUNK}")
     if not magic.startswith((b"CDF", b"\x89HDF")):
         raise UserError(f"{address}: neither NetCDF nor GRIB nor a Zarr store, by its first bytes")
     if magic.startswith(b"CDF"):
-        _require_whole(address)
+        require_whole(address)
     try:
         with warnings.catch_warnings():  # about variables that are not read
             warnings.simplefilter("ignore", xr.SerializationWarning)
-            dataset = decoded(xr.open_dataset(address, engine="netcdf4", decode_cf=False))
+            dataset = decoded(xr.open_dataset(address, engine="netcdf4", decode_cf=False), names)
     except (OSError, ValueError) as error:
         raise UserError(f"{address}: cannot be read as NetCDF ({first_line(error)})") from None
     if not dataset.data_vars and magic.startswith(b"\x89HDF"):
@@ -178,11 +183,11 @@ def _open(address: Address) -> xr.Dataset:
     return dataset
 
 
-def decoded(raw: xr.Dataset) -> xr.Dataset:
+def decoded(raw: xr.Dataset, needed: Sequence[str] = DEFAULT) -> xr.Dataset:
     """Return a dataset with the CF conventions applied. Variables that cannot be decoded are left out.
 
     Raises:
-        ValueError: if the 10 m wind cannot be decoded, or if the dataset fails although each variable alone can be decoded.
+        ValueError: if a channel that is needed cannot be decoded, or if the dataset fails although each variable alone can be decoded.
     """
     try:
         return xr.decode_cf(raw, decode_timedelta=True)
@@ -193,7 +198,7 @@ def decoded(raw: xr.Dataset) -> xr.Dataset:
         try:
             xr.decode_cf(raw[[name]], decode_timedelta=True)
         except Exception as error:
-            if is_wind(str(name)):
+            if is_named(str(name), needed):
                 raise ValueError(f"{name}: {first_line(error)}") from None
             bad.append(name)
     if not bad:
@@ -201,24 +206,14 @@ def decoded(raw: xr.Dataset) -> xr.Dataset:
     return xr.decode_cf(raw.drop_vars(bad), decode_timedelta=True)
 
 
-def _require_whole(path: str) -> None:
-    """Raise a UserError if a classic NetCDF file was cut off."""
-    try:
-        missing = required_size(path) - Path(path).stat().st_size
-    except EOFError as error:
-        raise UserError(f"{path}: cannot be read as NetCDF ({error})") from None
-    if missing > 0:
-        raise UserError(f"{path}: cannot be read as NetCDF, it was cut off: {missing} bytes are missing")
-
-
-def _open_zarr(address: Address) -> xr.Dataset:
+def _open_zarr(address: Address, names: Sequence[str]) -> xr.Dataset:
     if isinstance(address, str) and not is_remote(address) and list(Path(address).glob("*/refs.*.parq")):
         raise UserError(f"{address}: {KERCHUNK}")
     try:
         store, root = _store(address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return decoded(xr.open_zarr(StorePath(AbsentIsMissing(store), root), chunks=None, decode_cf=False))
+            return decoded(xr.open_zarr(StorePath(AbsentIsMissing(store), root), chunks=None, decode_cf=False), names)
     except UserError:
         raise
     except Exception as error:

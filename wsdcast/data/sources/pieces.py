@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import Block, Reading
 from wsdcast.data.sources.opening import Address
+from wsdcast.data.variables import DEFAULT
 
 BLOCK_BYTES = 64e6
 """Size of a block, as float32, if the chunks of the source are smaller. Larger chunks are read whole up to four times this size."""
@@ -29,7 +30,8 @@ class Piece:
         address: address of the file or store.
         state: text that changes with its content.
         times: all its times, (time,).
-        chunks: for each component that it has, the number of times in one chunk.
+        chunks: for each channel that it has, the number of times in one chunk.
+        groups: the channels that are stored in one variable and can be read together.
         valid: first and last time that it has data for.
     """
 
@@ -37,19 +39,22 @@ class Piece:
     state: str
     times: Times
     chunks: dict[str, int]
+    groups: tuple[tuple[str, ...], ...]
     valid: tuple[np.datetime64, np.datetime64]
 
 
 @dataclass
 class Record:
-    """The wind of a source, as a rule at 00, 06, 12 and 18 UTC, and what is known about it.
+    """The channels of a source, as a rule at 00, 06, 12 and 18 UTC, and what is known about it.
 
     Attributes:
         times: (time,), strictly increasing. Gaps are not filled.
         grid: grid of all pieces, in order; None if no piece could be used.
-        pieces: all files or stores that have wind.
-        places: for u and v, the index of the piece that holds each time and the index of the time in that piece, (time, 2).
-        without_wind: a message for each file or store without wind.
+        channels: names of the channels.
+        pieces: all files or stores that have some of the channels.
+        places: for each channel, the index of the piece that holds each time and the index of the time in that piece, (time, 2).
+        without_any: a message for each file or store that has none of the channels.
+        contents: what the pieces hold, in words.
         misfits: addresses of pieces that are not on a global grid, or not on that of the other pieces.
         forecasts: addresses of pieces that are forecasts, not analyses.
         static: static fields, (latitude, longitude) on ``grid``.
@@ -59,9 +64,11 @@ class Record:
 
     times: Times = field(default_factory=lambda: np.empty(0, dtype="datetime64[ns]"))
     grid: Grid | None = None
+    channels: tuple[str, ...] = DEFAULT
     pieces: list[Piece] = field(default_factory=list)
     places: dict[str, NDArray[np.intp]] = field(default_factory=dict)
-    without_wind: list[str] = field(default_factory=list)
+    without_any: list[str] = field(default_factory=list)
+    contents: list[str] = field(default_factory=list)
     misfits: list[Address] = field(default_factory=list)
     forecasts: list[str] = field(default_factory=list)
     static: Statics = field(default_factory=dict)
@@ -71,23 +78,23 @@ class Record:
     def after(self, moment: np.datetime64) -> Record:
         """Return the record of all times after ``moment``."""
         later = self.times > moment
-        places = {component: places[later] for component, places in self.places.items()}
+        places = {channel: places[later] for channel, places in self.places.items()}
         return replace(self, times=self.times[later], places=places)
 
     def blocks(self) -> Iterator[Block]:
         """Yield all times in blocks that share no chunk of the source, so that each chunk is read once. Too large blocks are split."""
         assert self.grid is not None
         may_begin = np.ones(self.times.size, dtype=bool)  # whether a block may begin here: no chunk has times on both sides
-        for component, places in self.places.items():
+        for channel, places in self.places.items():
             piece, index = places.T
-            chunk = index // np.array([each.chunks.get(component, 1) for each in self.pieces])[piece]
+            chunk = index // np.array([each.chunks.get(channel, 1) for each in self.pieces])[piece]
             _, same = np.unique(np.stack([piece, chunk]), axis=1, return_inverse=True)
             last = np.zeros(same.max(initial=0) + 1, dtype=np.intp)
             np.maximum.at(last, same, np.arange(same.size))
             may_begin[1:] &= np.maximum.accumulate(last[same])[:-1] < np.arange(1, same.size)
         starts = [*np.flatnonzero(may_begin).tolist(), self.times.size]
         rows, columns = self.grid.shape
-        usual = max(1, int(BLOCK_BYTES / (8 * rows * columns)))
+        usual = max(1, int(BLOCK_BYTES / (4 * len(self.channels) * rows * columns)))
         begin = 0
         for start, end in pairwise(starts):
             if start > begin and end - begin > usual:
@@ -99,14 +106,22 @@ class Record:
         """Yield one block, or several of at most ``largest`` times each."""
         for begin in range(first, last, largest):
             end = min(last, begin + largest)
-            readings = []
-            for component, places in self.places.items():
-                for number in np.unique(places[begin:end, 0]):
-                    steps = np.flatnonzero(places[begin:end, 0] == number)
-                    steps = steps[np.argsort(places[begin + steps, 1])]
-                    piece = self.pieces[number]
-                    readings.append(Reading(component, piece.address, piece.state, places[begin + steps, 1], steps))
-            yield Block(begin, end, tuple(readings))
+            numbers = np.unique(np.concatenate([places[begin:end, 0] for places in self.places.values()]))
+            yield Block(begin, end, tuple(reading for number in numbers for reading in self._readings(begin, end, number)))
+
+    def _readings(self, begin: int, end: int, number: int) -> Iterator[Reading]:
+        """Yield what one piece has of the times ``begin`` to ``end`` (exclusive). Channels of one variable are read together."""
+        piece = self.pieces[number]
+        for group in piece.groups:
+            steps_of: dict[bytes, tuple[list[str], NDArray[np.intp]]] = {}
+            for channel in group:
+                steps = np.flatnonzero(self.places[channel][begin:end, 0] == number)
+                if steps.size:
+                    steps_of.setdefault(steps.tobytes(), ([], steps))[0].append(channel)
+            for channels, steps in steps_of.values():
+                indices = self.places[channels[0]][begin + steps, 1]
+                order = np.argsort(indices)
+                yield Reading(tuple(channels), self.channels, piece.address, piece.state, indices[order], steps[order])
 
     def sources(self, first: int, last: int) -> list[str]:
         """Return the states of the pieces that hold the times ``first`` to ``last`` (exclusive)."""

@@ -1,4 +1,4 @@
-"""Opens a record of wind that is spread over files or stores: orders its times and lists its problems, without reading wind."""
+"""Opens a record that is spread over files or stores: orders its times and lists its problems, without reading its values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.layout import WIND_NAMES, order_of, static_of, to_the_second, values_of, wind_of
+from wsdcast.data.sources.layout import fields_of, order_of, static_of, to_the_second, values_of
+from wsdcast.data.sources.naming import contents, known_names
 from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 
@@ -27,8 +29,9 @@ def open_record(
     end: datetime | None = None,
     skip: Sequence[datetime] = (),
     all_hours: bool = False,
+    channels: Sequence[str] = DEFAULT,
 ) -> Record:
-    """Inspect all files or stores of a source without reading wind.
+    """Inspect all files or stores of a source without reading their values.
 
     Args:
         source: a built-in name, URL, store, path, directory or glob, or a list of files.
@@ -36,6 +39,7 @@ def open_record(
         start, end: first and last time to take, UTC. Default: all times.
         skip: times to leave out, UTC.
         all_hours: whether times at other hours than 00, 06, 12 and 18 UTC are kept. Scoring forecasts needs them.
+        channels: names of the channels (:mod:`wsdcast.data.variables`).
 
     Returns:
         The record. If it has problems, only these may be used.
@@ -43,7 +47,7 @@ def open_record(
     Raises:
         UserError: if there is no source of that name.
     """
-    record, static = Record(), list[_Static]()
+    record, static = Record(channels=tuple(channels)), list[_Static]()
     for outer in addresses(source):
         try:
             for address in unpacked(outer, scratch):
@@ -54,14 +58,14 @@ def open_record(
         except (UserError, OSError) as error:
             record.problems.append(str(error))
     if record.pieces:
-        if record.without_wind:
-            files = _first_of(line.split(":")[0] for line in record.without_wind)
-            record.notes.append(f"{len(record.without_wind)} of its files have no 10 m wind and are left out: {files}")
+        if record.without_any:
+            files, what = _first_of(line.split(":")[0] for line in record.without_any), _what(record)
+            record.notes.append(f"{len(record.without_any)} of its files have {what.replace('has ', '')} and are left out: {files}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_first_of(record.forecasts)}")
         choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours)
     else:
-        record.problems += record.without_wind
+        record.problems += record.without_any
     for field in static:
         if record.grid is None or not record.grid.is_close(field.grid):
             record.notes.append(f"{field.address}: {field.name} is on another grid and left out")
@@ -87,7 +91,7 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
         UserError: if the file or store cannot be read, or if its grid differs from that of the pieces before it. In the second case its
             times are in the record all the same.
     """
-    with open_dataset(address) as dataset:
+    with open_dataset(address, record.channels) as dataset:
         first, _ = valid = _valid(dataset)
         try:
             for name, array in static_of(dataset).items():
@@ -101,23 +105,27 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
 
 
 def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
-    wind = wind_of(dataset)
-    if not wind:
-        record.without_wind.append(f"{address}: has no 10 m wind; looked for {_names()} among {_first_of(map(str, dataset.data_vars))}")
+    fields = fields_of(dataset, record.channels)
+    if not fields:
+        looked_for = known_names(record.channels[0])
+        record.without_any.append(f"{address}: {_what(record)}; looked for {looked_for} among {_first_of(contents(dataset))}")
         return
-    times = to_the_second(wind["time"].values)
-    chunks = {str(name): array.attrs["chunk"] for name, array in wind.items()}
-    record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, valid))
-    for array in wind.values():
+    record.contents += [name for name in contents(dataset) if name not in record.contents]
+    times = to_the_second(next(iter(fields.values()))["time"].values)
+    chunks = {name: array.attrs["chunk"] for names, array in fields.items() for name in names}
+    record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
+    for names, array in fields.items():
         if over := re.search(r"time\d*: *(mean|maximum|minimum|sum)", str(array.attrs.get("cell_methods", ""))):
-            remark = f"10 m wind {array.name} is the {over[1]} over an interval (cell_methods), not the wind at its time"
+            what = f"10 m wind {array.name}" if names[0] in DEFAULT else array.name
+            value = "wind" if names[0] in DEFAULT else "value"
+            remark = f"{what} is the {over[1]} over an interval (cell_methods), not the {value} at its time"
             record.notes += [remark] if remark not in record.notes else []
-    if max(array.attrs["lead_hours"] for array in wind.values()):
+    if max(array.attrs["lead_hours"] for array in fields.values()):
         record.forecasts.append(str(address))
     if np.isnat(times).any():
         raise UserError(f"{np.isnat(times).sum()} of its {times.size} times are missing")
     record.misfits.append(address)  # removed below if its grid fits
-    for array in wind.values():
+    for array in fields.values():
         grid = order_of(array)[2]
         rows = -np.diff(grid.latitude)
         if rows.max() > 1.6 * np.median(rows):
@@ -148,8 +156,9 @@ def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
     return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
 
 
-def _names() -> str:
-    return " or ".join(WIND_NAMES["u"][:3])
+def _what(record: Record) -> str:
+    """Return that a file has none of the channels, in words."""
+    return "has no 10 m wind" if record.channels == DEFAULT else "has none of the variables"
 
 
 def _first_of(names: Iterable[str]) -> str:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.blocks import label
-from wsdcast.data.sources.layout import WIND_NAMES
+from wsdcast.data.sources.naming import known_names, words
 from wsdcast.data.sources.pieces import Piece, Record, Times
 from wsdcast.data.steps import STEP
+from wsdcast.data.variables import DEFAULT
 
 
 def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:
     """Set the times and places of a record: the selected times of all pieces, in order. Add problems and notes about them."""
     times_of: dict[str, Times] = {}
-    for component in WIND_NAMES:
-        pieces = [index for index, piece in enumerate(record.pieces) if component in piece.chunks]
-        if not pieces:
-            record.problems.append(f"has no 10 m wind {component}; looked for {' or '.join(WIND_NAMES[component][:3])}")
-            return
+    pieces_of = {channel: [index for index, piece in enumerate(record.pieces) if channel in piece.chunks] for channel in record.channels}
+    if absent := [channel for channel, pieces in pieces_of.items() if not pieces]:
+        is_among = f" among {', '.join(record.contents)}" if record.channels != DEFAULT else ""
+        record.problems += [f"has no {words(channel)}; looked for {known_names(channel)}{is_among}" for channel in absent]
+        return
+    for channel, pieces in pieces_of.items():
         times = np.concatenate([record.pieces[index].times for index in pieces])
         piece = np.concatenate([np.full(record.pieces[index].times.size, index) for index in pieces])
         index = np.concatenate([np.arange(record.pieces[index].times.size) for index in pieces])
         selected = np.concatenate([_in_period(record.pieces[index], start, end) for index in pieces]) & ~np.isin(times, skip)
         synoptic = all_hours | (times.astype("datetime64[s]").astype(np.int64) % 21600 == 0)
-        if component == "u":
+        if channel == record.channels[0]:
             record.notes += _oddities(times[selected], synoptic[selected])
         chosen = np.flatnonzero(selected & synoptic)
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
@@ -36,12 +39,10 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
             where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
             problem = f"{repeated.size} times occur twice, the first {label(times[chosen[repeated[0]]])}, {where}"
             record.problems += [problem] if problem not in record.problems else []
-        times_of[component] = times[chosen]
-        record.places[component] = np.stack([piece[chosen], index[chosen]], axis=1)
-    lone = np.setxor1d(times_of["u"], times_of["v"])
-    if lone.size:
-        record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
-    record.times = times_of["u"]
+        times_of[channel] = times[chosen]
+        record.places[channel] = np.stack([piece[chosen], index[chosen]], axis=1)
+    record.times = times_of[record.channels[0]]
+    _require_all(record, times_of)
     if not record.times.size:
         record.problems.append(
             "none of its times lies at 00, 06, 12 or 18 UTC" + (" in the period from data.start to data.end" if start or end else "")
@@ -50,6 +51,25 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         record.problems.append("its times are some hours of one day a month: means of a month by hour of day, no six-hourly record")
     elif not all_hours and not np.any(np.diff(record.times) == STEP):
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
+
+
+def _require_all(record: Record, times_of: dict[str, Times]) -> None:
+    """Add a problem to a record if there are times that some of its channels lack. These times are left out."""
+    everything = functools.reduce(np.union1d, times_of.values())
+    common = functools.reduce(np.intersect1d, times_of.values())
+    lone = np.setdiff1d(everything, common)
+    if not lone.size:
+        return
+    record.times = record.times[np.isin(record.times, common)]
+    record.places = {channel: places[np.isin(times_of[channel], common)] for channel, places in record.places.items()}
+    if record.channels == DEFAULT:
+        record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
+        return
+    lacking = [words(channel) for channel, times in times_of.items() if lone[0] not in times]
+    record.problems.append(
+        f"{lone.size} times lack some of the variables, the first {label(lone[0])}: {', '.join(lacking)}"
+        + (f"; all are there from {label(common[0])} to {label(common[-1])} (--start, --end, --skip)" if common.size else "")
+    )
 
 
 def _one_day_a_month(times: Times) -> bool:

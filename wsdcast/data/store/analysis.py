@@ -1,4 +1,4 @@
-"""The prepared store of wind, as training, forecasting and scoring read it."""
+"""The prepared store, as training, forecasting and scoring read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import STATIC_NAMES
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.zarr_store import VARIABLES, PackedWind, StoredWind, open_store, packed_size, read_packed, stored_wind
+from wsdcast.data.store.zarr_store import (
+    PackedStates,
+    StoredStates,
+    channels_of,
+    open_store,
+    packed_size,
+    packing_of,
+    read_packed,
+    stored_states,
+)
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.unfinished import one_at_a_time
 
@@ -26,16 +36,18 @@ class Analysis:
     """The analyses of a prepared store.
 
     Attributes:
-        wind: (time, channel, latitude, longitude), packed, in memory or on disk. Indexing it gives float32 in m s-1.
+        states: (time, channel, latitude, longitude), packed, in memory or on disk. Indexing it gives float32 in the units of each channel.
         times: (time,), increasing, 6 h apart except at gaps.
-        grid: grid of the wind.
-        mean, std: mean and standard deviation of each channel over the training split, (channel,), m s-1, area-weighted.
+        grid: grid of the states.
+        mean, std: mean and standard deviation of each channel over the training split, (channel,), area-weighted.
         validation_from, test_from: first times of the validation and of the test split. Everything before is for training.
         static: the static fields that the source had, (latitude, longitude), in the units of the source.
+        variables: names of the channels that are forecast, in order.
+        forcing_variables: names of the further channels, which are read and not forecast. They come after the others.
         statistics_are_stale: whether the store was appended to later, so that dividing it anew would give other splits and statistics.
     """
 
-    wind: PackedWind | StoredWind
+    states: PackedStates | StoredStates
     times: NDArray[np.datetime64]
     grid: Grid
     mean: NDArray[np.float32]
@@ -43,15 +55,17 @@ class Analysis:
     validation_from: np.datetime64
     test_from: np.datetime64
     static: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    variables: tuple[str, ...] = DEFAULT
+    forcing_variables: tuple[str, ...] = ()
     statistics_are_stale: bool = False
 
-    def normalise(self, wind: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalise wind (..., channel, latitude, longitude) in m s-1 by the mean and standard deviation of each channel."""
-        return (wind - self.mean[:, None, None]) / self.std[:, None, None]
+    def normalise(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalise states (..., channel, latitude, longitude) by the mean and standard deviation of each channel."""
+        return (states - self.mean[:, None, None]) / self.std[:, None, None]
 
-    def denormalise(self, wind: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the inverse of :meth:`normalise`, in m s-1."""
-        return wind * self.std[:, None, None] + self.mean[:, None, None]
+    def denormalise(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the inverse of :meth:`normalise`, in the units of each channel."""
+        return states * self.std[:, None, None] + self.mean[:, None, None]
 
     def part(self, part: Part) -> NDArray[np.bool_]:
         """Return which times belong to a split, (time,)."""
@@ -85,7 +99,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
 
     Args:
         path: path of the store.
-        whole: whether all of the wind is read now. Otherwise each state is read when it is indexed, which is better for a few states.
+        whole: whether all states are read now. Otherwise each state is read when it is indexed, which is better for a few states.
         copies: how many processes of this machine open the store at the same time.
 
     Raises:
@@ -96,23 +110,26 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
     with open_store(path) as dataset:
         try:
             normalisation, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
+            channels = channels_of(path)
             return Analysis(
-                wind=_read_wind(path, copies) if whole else stored_wind(path),
+                states=_read_states(path, copies) if whole else stored_states(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
-                mean=np.array([normalisation[name]["mean"] for name in VARIABLES], dtype=np.float32),
-                std=np.array([normalisation[name]["std"] for name in VARIABLES], dtype=np.float32),
+                mean=np.array([normalisation[name]["mean"] for name in channels.all], dtype=np.float32),
+                std=np.array([normalisation[name]["std"] for name in channels.all], dtype=np.float32),
                 validation_from=np.datetime64(dataset.attrs["validation_from"], "ns"),
                 test_from=np.datetime64(dataset.attrs["test_from"], "ns"),
                 static={name: dataset[name].values for name in STATIC_NAMES if name in dataset},
+                variables=channels.state,
+                forcing_variables=channels.forcings,
                 statistics_are_stale=stale,
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
 
 
-def _read_wind(path: Path, copies: int) -> PackedWind:
-    """Read the wind into memory if all copies need less than half of the free memory; otherwise map it from a file next to the store.
+def _read_states(path: Path, copies: int) -> PackedStates:
+    """Read the states into memory if all copies need less than half of the free memory; otherwise map it from a file next to the store.
 
     If several processes need the file, one of them writes it and the others wait.
     """
@@ -124,7 +141,7 @@ def _read_wind(path: Path, copies: int) -> PackedWind:
             partial = mapped.with_suffix(".partial.npy")
             read_packed(path, mapped=partial)
             partial.replace(mapped)
-    return PackedWind(np.load(mapped, mmap_mode="r"))
+    return PackedStates(np.load(mapped, mmap_mode="r"), packing_of(path))
 
 
 def split(

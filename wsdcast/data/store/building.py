@@ -22,19 +22,32 @@ from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import is_remote
 from wsdcast.data.sources.pieces import Record
+from wsdcast.data.store.packings import values_beyond
 from wsdcast.data.store.shards import (
     CHUNK,
     SHARD,
-    SHARDS_PER_GRAPH,
-    Wind,
+    Packed,
     digest,
     fill,
     is_written,
     link_shard,
     remove_outdated,
+    shards_per_graph,
     write_shard,
 )
-from wsdcast.data.store.zarr_store import VARIABLES, add_variables, close_store, create_store, open_store, pack
+from wsdcast.data.store.zarr_store import (
+    DEFAULT_CHANNELS,
+    WIND_PACKING,
+    Channels,
+    Packing,
+    add_variables,
+    channels_of,
+    close_store,
+    create_store,
+    name_channels,
+    open_store,
+    packing_of,
+)
 from wsdcast.runs.errors import UserError
 
 Times = NDArray[np.datetime64]
@@ -60,17 +73,24 @@ class Finished:
         return self.dataset["time"].values.astype("datetime64[ns]")
 
 
-def memory_for(target: Grid, steps: int) -> float:
+def memory_for(target: Grid, steps: int, channels: int) -> float:
     """Return about how many bytes preparing ``steps`` times takes at its peak: float32 shards in work and their packed copies.
 
     For 3,200 times of the planet at 240x121 that is 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
     """
     points = target.shape[0] * target.shape[1]
-    return min(steps, SHARDS_PER_GRAPH * SHARD) * len(VARIABLES) * points * 6.0
+    return min(steps, shards_per_graph(channels) * SHARD) * channels * points * 6.0
 
 
 def build(
-    partial: Path, target: Grid, method: Method, origin: Record | Simulation, finished: Finished | None, how: dict[str, Any]
+    partial: Path,
+    target: Grid,
+    method: Method,
+    origin: Record | Simulation,
+    finished: Finished | None,
+    how: dict[str, Any],
+    channels: Channels = DEFAULT_CHANNELS,
+    packing: Packing = WIND_PACKING,
 ) -> Iterator[int]:
     """Write all shards that an unfinished store lacks. Yield the number of times written in each round.
 
@@ -78,20 +98,25 @@ def build(
         partial: path of the unfinished store, claimed by this process.
         target: grid of the store.
         method: method of regridding.
-        origin: source of the wind.
-        finished: the store to which the wind is appended, if any.
+        origin: source of the states.
+        finished: the store to which they are appended, if any.
         how: arguments for :func:`dask.compute`.
+        channels: the channels of the store, which are those of ``origin``.
+        packing: their packing.
 
     Raises:
         UserError: if shards are missing at the end, because somebody removed them.
     """
     times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
     offset = times.size - origin.times.size
-    create_store(partial, {"time": times}, target, (CHUNK,), (SHARD,))
+    create_store(partial, {"time": times}, target, (CHUNK,), (SHARD,), channels.all, packing)
+    name_channels(partial, channels)
     marks = []
     for first in range(0, times.size, SHARD):
         last = min(times.size, first + SHARD)
         made_from: list[object] = [target.name, method, times[first:last].tobytes()]
+        if channels != DEFAULT_CHANNELS:
+            made_from += [channels.all, *(field.tobytes() for field in packing)]
         if finished is not None and first < offset:
             made_from.append(finished.id)
         if isinstance(origin, Simulation):
@@ -99,12 +124,12 @@ def build(
         elif last > offset:
             made_from += origin.sources(max(0, first - offset), last - offset)
         marks.append(digest(*made_from))
-    remove_outdated(partial, marks)
+    remove_outdated(partial, channels.all, marks)
     if isinstance(origin, Simulation):
-        yield from _fill_simulated(partial, origin, marks)
+        yield from _fill_simulated(partial, origin, packing, marks)
     else:
-        yield from _fill_recorded(partial, target, method, origin, finished, marks, offset, how)
-    if lost := [shard for shard, mark in enumerate(marks) if not is_written(partial, shard, mark)]:
+        yield from _fill_recorded(partial, target, method, origin, finished, packing, marks, offset, how)
+    if lost := [shard for shard, mark in enumerate(marks) if not is_written(partial, channels.all, shard, mark)]:
         raise UserError(f"{partial}: {len(lost)} shards vanished while others were written; run the command again to write them")
 
 
@@ -114,31 +139,32 @@ def _fill_recorded(
     method: Method,
     origin: Record,
     finished: Finished | None,
+    packing: Packing,
     marks: list[str],
     offset: int,
     how: dict[str, Any],
 ) -> Iterator[int]:
     """Link the full shards of the finished store, keep the times of its last incomplete shard, and fill the others from the record."""
-    kept: Wind | None = None
+    kept: Packed | None = None
     if finished is not None:
         for shard in range(offset // SHARD):
-            if not is_written(partial, shard, marks[shard]):
-                link_shard(partial, finished.path, shard, marks[shard])
+            if not is_written(partial, origin.channels, shard, marks[shard]):
+                link_shard(partial, origin.channels, finished.path, shard, marks[shard])
         group: Any = zarr.open_group(finished.path, mode="r")
-        kept = np.stack([group[name][offset - offset % SHARD : offset] for name in VARIABLES], axis=1)
-    yield from fill(partial, origin, target, method, marks, kept, offset, **how)
+        kept = np.stack([group[name][offset - offset % SHARD : offset] for name in origin.channels], axis=1)
+    yield from fill(partial, origin, target, method, packing, marks, kept, offset, **how)
 
 
-def _fill_simulated(partial: Path, origin: Simulation, marks: list[str]) -> Iterator[int]:
+def _fill_simulated(partial: Path, origin: Simulation, packing: Packing, marks: list[str]) -> Iterator[int]:
     """Simulate from the first time on, because each state needs the one before, and write the shards that are missing."""
-    if all(is_written(partial, shard, mark) for shard, mark in enumerate(marks)):
+    if all(is_written(partial, origin.channels, shard, mark) for shard, mark in enumerate(marks)):
         return
-    blocks: list[Wind] = []
+    blocks: list[Packed] = []
     shard = 0
     for block in origin.blocks(SHARD // 8):
-        blocks.append(pack(block))
+        blocks.append(packing.pack(block))
         if len(blocks) == 8 or shard * SHARD + sum(map(len, blocks)) == origin.times.size:
-            if not is_written(partial, shard, marks[shard]):
+            if not is_written(partial, origin.channels, shard, marks[shard]):
                 write_shard(partial, shard, marks[shard], blocks)
             blocks, shard = [], shard + 1
         yield block.shape[0]
@@ -151,9 +177,9 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
     """
     with open_store(partial, consolidated=False) as dataset:
         times = dataset["time"].values.astype("datetime64[ns]")
-    variables = {}
+    variables, channels = {}, channels_of(partial)
     if finished is not None:
-        names = [name for name in finished.dataset.data_vars if name not in VARIABLES]
+        names = [name for name in finished.dataset.data_vars if name not in channels.all]
         variables = {str(name): finished.dataset[name].load() for name in names}
     else:
         for name, field in _static(origin, target).items():
@@ -163,6 +189,9 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         attributes = attributes | {"normalisation": computed.scalars}
         variables |= computed.variables()
     add_variables(partial, variables)
+    name_channels(partial, channels)  # xarray removed the names
+    if packing_of(partial).scale.ndim and (beyond := values_beyond(partial)):
+        attributes = attributes | {"values_beyond_packing": beyond}
     close_store(partial, attributes)
 
 

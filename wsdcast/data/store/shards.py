@@ -1,6 +1,6 @@
 """Fills the prepared store shard by shard. A run that is killed at any moment can go on later and gives the same bytes.
 
-A shard is one file of each component. One task writes a whole shard and then marks it with a digest of its inputs. A shard whose mark still
+A shard is one file of each channel. One task writes a whole shard and then marks it with a digest of its inputs. A shard whose mark still
 agrees is not written again. Marks are kept outside the store, next to it.
 """
 
@@ -23,15 +23,25 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.blocks import Block, read_block
 from wsdcast.data.sources.pieces import Record
-from wsdcast.data.store.zarr_store import VARIABLES, pack
+from wsdcast.data.store.zarr_store import Packing, channels_of
+from wsdcast.data.variables import variable
 from wsdcast.runs.unfinished import mark, marked
 
 CHUNK, SHARD = 8, 512
 """Times in one chunk, which is read at once, and times in one shard, which is one file. docs/prepare.md has the measurements."""
 SHARDS_PER_GRAPH = 4
-"""Shards that are made at the same time. The number limits memory but gives a cluster enough work."""
+"""Shards of two channels that are made at the same time. The number limits memory but gives a cluster enough work."""
 
-Wind = NDArray[np.int16]
+LEAST_SHARE = 1e-3
+"""A target cell gets a value where a variable exists on at least this share of it. Below, rounding would count."""
+
+Packed = NDArray[np.int16]
+Fields = NDArray[np.floating]
+
+
+def shards_per_graph(channels: int) -> int:
+    """Return how many shards of so many channels are made at the same time."""
+    return max(1, SHARDS_PER_GRAPH * 2 // channels)
 
 
 def digest(*parts: object) -> str:
@@ -39,26 +49,26 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
-def is_written(store: Path, shard: int, digest: str) -> bool:
-    """Return whether a shard exists and its mark is ``digest``."""
-    exists = all((store / name / "c" / str(shard)).exists() for name in VARIABLES)
+def is_written(store: Path, names: Sequence[str], shard: int, digest: str) -> bool:
+    """Return whether a shard exists for all channels and its mark is ``digest``."""
+    exists = all((store / name / "c" / str(shard)).exists() for name in names)
     return exists and marked(store, str(shard)) == digest
 
 
-def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Wind]) -> int:
-    """Write the packed wind (time, channel, latitude, longitude) of a shard, then its mark. Return the number of times."""
-    wind = np.concatenate(parts)
+def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Packed]) -> int:
+    """Write the packed states (time, channel, latitude, longitude) of a shard, then its mark. Return the number of times."""
+    steps = sum(part.shape[0] for part in parts)
     group = zarr.open_group(store, mode="r+", use_consolidated=False)
-    for channel, name in enumerate(VARIABLES):
+    for channel, name in enumerate(channels_of(store).all):
         array: Any = group[name]
-        array[shard * SHARD : shard * SHARD + wind.shape[0]] = wind[:, channel]
+        array[shard * SHARD : shard * SHARD + steps] = np.concatenate([part[:, channel] for part in parts])
     mark(store, str(shard), digest)
-    return wind.shape[0]
+    return steps
 
 
-def link_shard(store: Path, finished: Path, shard: int, digest: str) -> None:
+def link_shard(store: Path, names: Sequence[str], finished: Path, shard: int, digest: str) -> None:
     """Take a shard over from a finished store by a hard link, or by a copy if links are not possible. Shards never change in place."""
-    for name in VARIABLES:
+    for name in names:
         source, target = (path / name / "c" / str(shard) / "0" / "0" for path in (finished, store))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -69,14 +79,14 @@ def link_shard(store: Path, finished: Path, shard: int, digest: str) -> None:
     mark(store, str(shard), digest)
 
 
-def remove_outdated(store: Path, marks: Sequence[str]) -> None:
+def remove_outdated(store: Path, names: Sequence[str], marks: Sequence[str]) -> None:
     """Remove half-written files, and shards whose marks do not agree with ``marks``."""
     for file in store.rglob("*.partial"):
         file.unlink()
-    for name in VARIABLES:
+    for name in names:
         for path in (store / name / "c").glob("*"):
             shard = int(path.name)
-            if shard >= len(marks) or not is_written(store, shard, marks[shard]):
+            if shard >= len(marks) or not is_written(store, names, shard, marks[shard]):
                 shutil.rmtree(path)
 
 
@@ -85,8 +95,9 @@ def fill(
     record: Record,
     target: Grid,
     method: Method,
+    packing: Packing,
     marks: Sequence[str],
-    kept: Wind | None = None,
+    kept: Packed | None = None,
     offset: int = 0,
     **scheduler: Any,
 ) -> Iterator[int]:
@@ -100,8 +111,9 @@ def fill(
         record: the record to read.
         target: grid of the store.
         method: method of regridding.
+        packing: packing of the channels.
         marks: mark of each shard.
-        kept: packed wind of the times before ``offset`` in the shard where the record begins.
+        kept: packed states of the times before ``offset`` in the shard where the record begins.
         offset: index in the store of the record's first time.
         scheduler: arguments for :func:`dask.compute`.
     """
@@ -111,10 +123,11 @@ def fill(
     blocks = list(record.blocks())
     firsts = np.array([block.first for block in blocks]) + offset
     total = offset + record.times.size
-    missing = [shard for shard, mark in enumerate(marks) if not is_written(store, shard, mark)]
+    missing = [shard for shard, mark in enumerate(marks) if not is_written(store, record.channels, shard, mark)]
     carried: dict[int, Any] = {}
-    for begin in range(0, len(missing), SHARDS_PER_GRAPH):
-        subset = missing[begin : begin + SHARDS_PER_GRAPH]
+    together = shards_per_graph(len(record.channels))
+    for begin in range(0, len(missing), together):
+        subset = missing[begin : begin + together]
         regrids, writes = carried, []
         for shard in subset:
             first, last = shard * SHARD, min(total, (shard + 1) * SHARD)
@@ -122,7 +135,7 @@ def fill(
             for number in range(max(0, int(np.searchsorted(firsts, first, "right")) - 1), int(np.searchsorted(firsts, last))):
                 block = blocks[number]
                 if number not in regrids:
-                    regrids[number] = read(block, record.grid, target, method)
+                    regrids[number] = read(block, record.channels, record.grid, target, method, packing)
                 parts.append(regrids[number][max(0, first - offset - block.first) : last - offset - block.first])
             writes.append(write(store, shard, marks[shard], parts))
         reaching = {number: regrids[number] for number in regrids if blocks[number].last + offset > last}
@@ -130,9 +143,23 @@ def fill(
         yield sum(written)
 
 
-def regridded(block: Block, source: Grid, target: Grid, method: Method) -> Wind:
-    """Read a block and return it on the target grid, packed, (time, channel, latitude, longitude)."""
-    out = np.empty((block.last - block.first, len(VARIABLES), *target.shape), dtype=np.int16)
-    for component, values in read_block(block):
-        out[:, "uv".index(component)] = pack(regrid(values, source, target, method))
+def regridded(block: Block, names: Sequence[str], source: Grid, target: Grid, method: Method, packing: Packing) -> Packed:
+    """Read a block and return its channels ``names`` on the target grid, packed, (time, channel, latitude, longitude)."""
+    out = np.empty((block.last - block.first, len(names), *target.shape), dtype=np.int16)
+    for name, values in read_block(block):
+        channel = names.index(name)
+        out[:, channel] = packing.of(channel).pack(on_grid(values, source, target, method, variable(name).absent))
     return out
+
+
+def on_grid(values: Fields, source: Grid, target: Grid, method: Method, absent: float | None) -> Fields:
+    """Return fields on the target grid.
+
+    Points where a variable does not exist (NaN) do not count in the mean over a target cell. A cell with none other gets ``absent``.
+    """
+    if absent is None or not np.isnan(values).any():
+        return regrid(values, source, target, method)
+    exists = np.isfinite(values)
+    share = regrid(exists.astype(np.float32), source, target, method)
+    total = regrid(np.where(exists, values, np.float32(0)), source, target, method)
+    return np.divide(total, share, out=np.full_like(total, absent), where=share > LEAST_SHARE)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -16,19 +16,51 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.variables import DEFAULT, attributes, variable
+from wsdcast.data.variables import SPEED as SPEED
 
-VARIABLES = ("10m_u_component_of_wind", "10m_v_component_of_wind")
-"""Names of the channels in order. They are the names of WeatherBench 2."""
+VARIABLES = DEFAULT
+"""The channels of a recipe that names none: the two components of the 10 m wind."""
 
-SPEED = "10m_wind_speed"
-"""WeatherBench 2's name of the wind speed, which some stores have as a further variable."""
-
-STANDARD_NAMES = dict(zip((*VARIABLES, SPEED), ("eastward_wind", "northward_wind", "wind_speed"), strict=True))
-"""CF standard name of each variable."""
+STANDARD_NAMES = {name: variable(name).standard_name for name in (*VARIABLES, SPEED)}
+"""CF standard name of each variable of the wind."""
 
 
 SCALE = 0.005
-"""Unit of a packed store in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
+"""Unit of packed wind in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
+
+
+class Packing(NamedTuple):
+    """How channels are stored as int16: ``value = scale * integer + offset``.
+
+    Attributes:
+        scale: unit of the integers, in the units of each channel, float32, (channel,), or a scalar if it is the same for all channels.
+        offset: value of the integer 0, in the same shape.
+    """
+
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    def pack(self, states: NDArray[np.float32]) -> NDArray[np.int16]:
+        """Convert values (..., channel, latitude, longitude) to integers. Values out of their reach become the nearest integer."""
+        return pack(states, *self._per_channel())
+
+    def unpack(self, integers: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Convert integers (..., channel, latitude, longitude) to values."""
+        scale, offset = self._per_channel()
+        values = integers * scale
+        return values + offset if offset.any() else values
+
+    def of(self, channel: int) -> Packing:
+        """Return the packing of one channel."""
+        return self if self.scale.ndim == 0 else Packing(self.scale[channel], self.offset[channel])
+
+    def _per_channel(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return (self.scale, self.offset) if self.scale.ndim == 0 else (self.scale[:, None, None], self.offset[:, None, None])
+
+
+WIND_PACKING = Packing(np.array(SCALE, np.float32), np.array(0, np.float32))
+"""Packing of a record of the default channels."""
 
 
 def create_store(
@@ -38,8 +70,9 @@ def create_store(
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None = None,
     variables: Sequence[str] = VARIABLES,
+    packing: Packing = WIND_PACKING,
 ) -> list[zarr.Array[Any]]:
-    """Create an empty store of 10 m wind and return the array of each variable, to be filled.
+    """Create an empty store of fields and return the array of each variable, to be filled.
 
     If the store exists, its metadata and coordinates are written anew, and the values of its arrays stay.
 
@@ -48,9 +81,10 @@ def create_store(
         coordinates: values of the dimensions before latitude and longitude, in order. ``time`` must be one of them.
         grid: grid of the last two dimensions.
         chunks: sizes of a chunk, which is read at once, along the dimensions before latitude and longitude. These two are never split.
-        shards: sizes of a shard, which is one file; multiples of ``chunks``. With shards, values are packed as int16 in units of
-            :data:`SCALE`. Default: each chunk is a file of float32.
-        variables: :data:`VARIABLES`, or these and :data:`SPEED`.
+        shards: sizes of a shard, which is one file; multiples of ``chunks``. With shards, values are packed as int16. Default:
+            each chunk is a file of float32.
+        variables: names of the arrays.
+        packing: how they are packed, if there are shards.
     """
     axes = {
         **{name: (name, values, TIME_ATTRIBUTES.get(name, {})) for name, values in coordinates.items()},
@@ -81,16 +115,17 @@ def create_store(
             shape=(*(len(values) for values in coordinates.values()), *grid.shape),
             chunks=(*chunks, *grid.shape),
             dimension_names=tuple(axes),
-            attributes={
-                "standard_name": STANDARD_NAMES[name],
-                "long_name": f"10 metre {STANDARD_NAMES[name].replace('_', ' ')}",
-                "units": "m s-1",
-                **({"scale_factor": SCALE} if shards is not None else {}),
-            },
+            attributes=attributes(name) | (_packing_attributes(packing.of(channel)) if shards is not None else {}),
             **packed,
         )
-        for name in variables
+        for channel, name in enumerate(variables)
     ]
+
+
+def _packing_attributes(packing: Packing) -> dict[str, float]:
+    """Return the CF attributes of a packed array; ``packing`` is that of one channel. The shortest decimals are written."""
+    scale, offset = (float(str(np.float32(value))) for value in packing)
+    return {"scale_factor": scale} | ({"add_offset": offset} if offset else {})
 
 
 def add_variables(path: Path, variables: dict[str, xr.DataArray]) -> None:
@@ -121,23 +156,32 @@ def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
     return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
 
 
-def pack(wind: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Convert wind in m s-1 to integers in units of :data:`SCALE`."""
-    return np.rint(wind / np.float32(SCALE)).astype(np.int16)
+def pack(
+    values: NDArray[np.float32], scale: NDArray[np.float32] = WIND_PACKING.scale, offset: NDArray[np.float32] = WIND_PACKING.offset
+) -> NDArray[np.int16]:
+    """Convert values to integers in units of ``scale``, which broadcasts, above ``offset``. Default: wind in m s-1."""
+    limits = np.iinfo(np.int16)
+    integers = np.rint(((values - offset) if offset.any() else values) / scale)
+    return np.clip(integers, limits.min, limits.max, out=integers).astype(np.int16)
 
 
 @dataclass(frozen=True)
-class PackedWind:
-    """Packed wind in memory, which needs half the size of float32. It is indexed like an array and gives float32 in m s-1.
+class PackedStates:
+    """Packed states in memory, which need half the size of float32. They are indexed along time and give float32.
 
     Attributes:
-        values: (time, channel, latitude, longitude), in units of :data:`SCALE`, in memory or mapped from a file.
+        values: (time, channel, latitude, longitude), integers, in memory or mapped from a file.
+        packing: what the integers mean.
     """
 
     values: NDArray[np.int16]
+    packing: Packing = WIND_PACKING
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        return self.values[index] * np.float32(SCALE)
+        if not isinstance(index, tuple) or self.packing.scale.ndim == 0:
+            return self.packing.unpack(self.values[index])
+        scale, offset = (np.broadcast_to(field[:, None, None], self.shape)[index] for field in self.packing)
+        return self.values[index] * scale + offset
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -146,23 +190,25 @@ class PackedWind:
 
 
 @dataclass(frozen=True)
-class StoredWind:
-    """Wind of a packed store that stays on disk. Indexing it along time reads only those states and gives float32 in m s-1.
+class StoredStates:
+    """States of a packed store that stay on disk. Indexing them along time reads only those states and gives float32.
 
     Attributes:
         arrays: one Zarr array for each channel, (time, latitude, longitude).
+        packing: what their integers mean.
     """
 
     arrays: tuple[Any, ...]
+    packing: Packing = WIND_PACKING
 
     def __getitem__(self, steps: Any) -> NDArray[np.float32]:
         indices = np.arange(self.shape[0])[steps]
         # Each state is read once and in order, so each chunk of the store is read once.
         positions, inverse = np.unique(indices, return_inverse=True)
-        wind = np.empty((positions.size, *self.shape[1:]), np.float32)
+        states = np.empty((positions.size, *self.shape[1:]), np.float32)
         for channel, array in enumerate(self.arrays if positions.size else ()):
-            wind[:, channel] = array.oindex[positions] * np.float32(SCALE)
-        return wind[inverse.reshape(indices.shape)]
+            states[:, channel] = self.packing.of(channel).unpack(array.oindex[positions])
+        return states[inverse.reshape(indices.shape)]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -171,38 +217,82 @@ class StoredWind:
         return (first[0], len(self.arrays), *first[1:])
 
 
-def stored_wind(path: Path) -> StoredWind:
-    """Open the wind of a packed store, to be read state by state."""
-    group = zarr.open_group(path, mode="r")
-    return StoredWind(tuple(group[name] for name in VARIABLES))
+class Channels(NamedTuple):
+    """The names of the channels of a prepared store, in order.
+
+    Attributes:
+        state: the channels that are forecast.
+        forcings: further channels, which are read and not forecast.
+    """
+
+    state: tuple[str, ...] = VARIABLES
+    forcings: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Names of all channels of the store."""
+        return self.state + self.forcings
+
+
+DEFAULT_CHANNELS = Channels()
+
+
+def name_channels(path: Path, channels: Channels) -> None:
+    """Write the names of the channels to a prepared store. Without them they are the default."""
+    if channels != DEFAULT_CHANNELS:
+        names = {"variables": list(channels.state), "forcing_variables": list(channels.forcings)}
+        zarr.open_group(path, mode="r+", use_consolidated=False).attrs.update(names)
+
+
+def channels_of(path: Path) -> Channels:
+    """Return the channels of a prepared store, also of one that is not complete yet."""
+    attributes = zarr.open_group(path, mode="r", use_consolidated=False).attrs
+    stored: Any = [attributes.get(key, default) for key, default in (("variables", VARIABLES), ("forcing_variables", ()))]
+    return Channels(*map(tuple, stored))
+
+
+def packing_of(path: Path) -> Packing:
+    """Return the packing of a prepared store, also of one that is not complete yet."""
+    arrays = _arrays(path)
+    scale, offset = ([array.attrs.get(key, default) for array in arrays] for key, default in (("scale_factor", 1), ("add_offset", 0)))
+    if len({*zip(scale, offset, strict=True)}) == 1:
+        return Packing(np.array(scale[0], np.float32), np.array(offset[0], np.float32))
+    return Packing(np.array(scale, np.float32), np.array(offset, np.float32))
+
+
+def _arrays(path: Path) -> list[Any]:
+    group = zarr.open_group(path, mode="r", use_consolidated=False)
+    return [group[name] for name in channels_of(path).all]
+
+
+def stored_states(path: Path) -> StoredStates:
+    """Open the states of a packed store, to be read one by one."""
+    return StoredStates(tuple(_arrays(path)), packing_of(path))
 
 
 def packed_size(path: Path) -> int:
-    """Return the bytes that the packed wind of a store takes in memory."""
-    group = zarr.open_group(path, mode="r")
-    arrays: list[Any] = [group[name] for name in VARIABLES]
-    return sum(2 * array.size for array in arrays)
+    """Return the bytes that the packed states of a store take in memory."""
+    return sum(2 * array.size for array in _arrays(path))
 
 
-def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = None) -> PackedWind:
-    """Read the wind of a packed store.
+def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = None) -> PackedStates:
+    """Read the states of a packed store.
 
     Args:
         path: path of the store.
         steps: which times are read.
-        mapped: path of a file (.npy) that is written and holds the wind. Default: the wind is held in memory.
+        mapped: path of a file (.npy) that is written and holds the states. Default: they are held in memory.
     """
-    group = zarr.open_group(path, mode="r")
-    arrays: list[Any] = [group[name] for name in VARIABLES]
+    arrays = _arrays(path)
     begin, end, _ = steps.indices(arrays[0].shape[0])
     shape = (end - begin, len(arrays), *arrays[0].shape[1:])
-    wind = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
+    states = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
     shard = arrays[0].shards[0]
-    for channel, array in enumerate(arrays):
-        for first in range(begin, end, shard):
-            last = min(end, first + shard)
-            wind[first - begin : last - begin, channel] = array[first:last]
-    return PackedWind(wind)
+    for first in range(begin, end, shard):  # times first, so that a mapped file is written from its beginning to its end
+        last = min(end, first + shard)
+        for channel, array in enumerate(arrays):
+            states[first - begin : last - begin, channel] = array[first:last]
+    return PackedStates(states, packing_of(path))
 
 
 def read_wind(dataset: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:

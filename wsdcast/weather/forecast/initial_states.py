@@ -18,7 +18,7 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.shards import regridded
-from wsdcast.data.store.zarr_store import STANDARD_NAMES, VARIABLES, PackedWind
+from wsdcast.data.store.zarr_store import STANDARD_NAMES, VARIABLES, PackedStates
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
 from wsdcast.weather.forecast.initial_times import LATEST, initial_times
@@ -40,41 +40,44 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     Raises:
         UserError: if the source cannot be read, or lacks an initial time or the state 6 h before it.
     """
-    files, facts = _fetched(source, recipe.rollout.start) if source in SYSTEMS else (source, {"initial states": source})
-    record = open_record(files, scratch)
+    names = model.variables + model.forcing_variables
+    files, facts = _fetched(source, recipe.rollout.start, names) if source in SYSTEMS else (source, {"initial states": source})
+    record = open_record(files, scratch, channels=names)
     if record.problems:
         raise UserError(f"{source}: {'; '.join(record.problems)}")
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source)
     needed = np.isin(record.times, np.concatenate([begins - STEP, begins]))
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
-    return replace(model, wind=_wind(record, model, recipe), times=record.times), facts
+    return replace(model, states=_states(record, model, recipe), times=record.times), facts
 
 
-def _fetched(system: str, start: str | None) -> tuple[list[Path], dict[str, str]]:
+def _fetched(system: str, start: str | None, names: tuple[str, ...]) -> tuple[list[Path], dict[str, str]]:
     """Fetch the analyses of a system at the initial times and 6 h before them. Returns the files, and facts about them."""
     facts = {"initial states": f"analyses of {system}"}
     if start is None or start == LATEST:
-        cycle = newest(system)
+        cycle = newest(system, names)
         begins = np.array([cycle.time])
         later = ", ".join(map(label, cycle.skipped))
         facts["cycle"] = f"{label(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
-    return fetch(system, np.unique([begins - STEP, begins])), facts | {"attribution": ATTRIBUTION[system]}
+    return fetch(system, np.unique([begins - STEP, begins]), names), facts | {"attribution": ATTRIBUTION[system]}
 
 
-def _wind(record: Record, model: Analysis, recipe: Recipe) -> PackedWind:
-    """The wind of a record on the model's grid, packed as in a prepared store."""
+def _states(record: Record, model: Analysis, recipe: Recipe) -> PackedStates:
+    """The states of a record on the model's grid, packed as in the model's prepared store."""
     assert record.grid is not None
-    blocks: Iterable[NDArray[np.int16]] = (regridded(block, record.grid, model.grid, recipe.data.method) for block in record.blocks())
-    return PackedWind(np.concatenate(list(blocks)))
+    blocks: Iterable[NDArray[np.int16]] = (
+        regridded(block, record.channels, record.grid, model.grid, recipe.data.method, model.states.packing) for block in record.blocks()
+    )
+    return PackedStates(np.concatenate(list(blocks)), model.states.packing)
 
 
 def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) -> None:
     """Write initial states to a NetCDF file, (time, latitude, longitude) for each component, in m s-1."""
     coordinates = {"time": states.times, "latitude": states.grid.latitude, "longitude": states.grid.longitude}
     wind = {
-        name: (tuple(coordinates), states.wind[:][:, channel], {"standard_name": STANDARD_NAMES[name], "units": "m s-1"})
+        name: (tuple(coordinates), states.states[:][:, channel], {"standard_name": STANDARD_NAMES[name], "units": "m s-1"})
         for channel, name in enumerate(VARIABLES)
     }
     xr.Dataset(wind, coordinates, {"Conventions": "CF-1.11", "title": "initial states of a forecast", **attributes}).to_netcdf(path)
@@ -83,7 +86,7 @@ def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) ->
 def difference_in_words(states: Analysis) -> str:
     """Mean and standard deviation of each channel of the initial states, next to those of the model's training split, in words."""
     weights = states.grid.area_weights[:, None]  # of mean 1
-    wind = states.wind[:].astype(np.float64)
+    wind = states.states[:].astype(np.float64)
     mean = (wind * weights).mean(axis=(0, 2, 3))
     std = np.sqrt(((wind - mean[:, None, None]) ** 2 * weights).mean(axis=(0, 2, 3)))
     parts = [

@@ -110,7 +110,7 @@ def of_model(
     if (directory / GENERATOR).exists():
         raise UserError(f"--run {directory} has trained networks of its own; a forecast with --model needs another directory")
     resolved = without_auto(resolved, directory)
-    states = hashlib.sha256(record.times.tobytes() + record.wind[:].tobytes()).hexdigest()
+    states = hashlib.sha256(record.times.tobytes() + record.states[:].tobytes()).hexdigest()
     facts = {"model": file.path.name, "sha256 of the model": file.digest} | about_source
     if initial != resolved.data.source:
         facts["climate"] = f"{difference_in_words(record)}; the model was trained on {resolved.data.source}"

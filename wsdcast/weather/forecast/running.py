@@ -52,10 +52,10 @@ def ensembles(
     Yields:
         One array (start, member, channel, latitude, longitude), m s-1, for each lead time.
     """
-    device, shape = devices.device(), record.wind.shape[1:]
+    device, shape = devices.device(), record.states.shape[1:]
     noise_shape = (draws * shape[0], *shape[1:])
     mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
-    first = torch.from_numpy(record.normalise(np.stack([record.wind[starts - 1], record.wind[starts]]))).to(device)
+    first = torch.from_numpy(record.normalise(np.stack([record.states[starts - 1], record.states[starts]]))).to(device)
     before, now = first.repeat_interleave(members, dim=1)
     times = np.repeat(record.times[starts], members)
     step_forcings = (forcings.at(times + step * STEP) for step in range(steps))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import Block, Reading, close_all, read_block, repeated_extreme
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
@@ -21,7 +20,8 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import memory_for
-from wsdcast.data.store.shards import SHARD
+from wsdcast.data.store.shards import SHARD, on_grid
+from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
@@ -65,15 +65,16 @@ def check(
         raise UserError("the simulated planet needs no check")
     summary = Summary("check", facts={"source": source})
     with tempfile.TemporaryDirectory() as scratch:
-        fetched, notes = fetch_period(source, data.start, data.end, data.skip) if source in SYSTEMS else (source, [])
-        record = open_record(fetched, Path(scratch), data.start, data.end, data.skip)
+        channels = data.channels.all
+        fetched, notes = fetch_period(source, data.start, data.end, data.skip, channels) if source in SYSTEMS else (source, [])
+        record = open_record(fetched, Path(scratch), data.start, data.end, data.skip, channels=channels)
         record.notes[:0] = notes
         summary.problems += record.problems
         _describe(record, summary)
         fits = True
         if record.times.size:
-            size = int(2 * 2 * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
-            files = 2 * -(-record.times.size // SHARD)
+            size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
+            files = len(channels) * -(-record.times.size // SHARD)
             summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
             try:
                 split(record.times, data.validation_from, data.test_from)
@@ -81,11 +82,14 @@ def check(
                 summary.problems.append(str(error))
             try:
                 require_space(directory, 2 * size)
-                require_memory(memory_for(target, record.times.size), f"preparing {record.times.size} steps on the grid {target.name}")
+                require_memory(
+                    memory_for(target, record.times.size, len(channels)), f"preparing {record.times.size} steps on the grid {target.name}"
+                )
             except UserError as error:
                 summary.problems.append(str(error))
                 fits = False
-        if fits and record.grid is not None and record.times.size and len(record.places) == 2:
+        usable = len(record.places) == len(channels) and all(len(places) == record.times.size for places in record.places.values())
+        if fits and record.grid is not None and record.times.size and usable:
             _sample(record, target, data, summary)
         close_all()
     try:
@@ -125,17 +129,19 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
     if not blocks:
         return
     sample = [blocks[index] for index in np.unique(np.linspace(0, len(blocks) - 1, SAMPLED_BLOCKS).round().astype(int))]
-    least, most = dict.fromkeys("uv", np.inf), dict.fromkeys("uv", -np.inf)
+    least, most = dict.fromkeys(record.channels, np.inf), dict.fromkeys(record.channels, -np.inf)
     seconds, steps = 0.0, 0
     for block in track([*sample, *_last_steps(record)], "reading samples", len(sample) + len(record.pieces)):
         begin = time.perf_counter()
         try:
-            for component, values in read_block(block):
-                least[component] = min(least[component], float(values.min()))
-                most[component] = max(most[component], float(values.max()))
+            for name, values in read_block(block):
+                least[name] = min(least[name], float(np.nanmin(values)))
+                most[name] = max(most[name], float(np.nanmax(values)))
                 if odd := repeated_extreme(values):
-                    summary.facts[f"note: {component}"] = f"{odd[1]} points read together have {odd[0]:g} m/s, far from all others"
-                regrid(values, record.grid, target, data.method)
+                    summary.facts[f"note: {_short(name)}"] = (
+                        f"{odd[1]} points read together have {odd[0]:g} {_unit(name)}, far from all others"
+                    )
+                on_grid(values, record.grid, target, data.method, variable(name).absent)
         except UserError as error:
             summary.problems += [str(error)] if str(error) not in summary.problems else []
             continue
@@ -143,7 +149,12 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
             seconds += time.perf_counter() - begin
             steps += block.last - block.first
     sampled = f"in {steps} steps read as a sample, and the last of every file"
-    summary.facts["range"] = ", ".join(f"{name} {least[name]:.1f} to {most[name]:.1f}" for name in "uv") + f" m/s {sampled}"
+    if record.channels == DEFAULT:
+        ranges = ", ".join(f"{_short(name)} {least[name]:.1f} to {most[name]:.1f}" for name in DEFAULT)
+        summary.facts["range"] = f"{ranges} m/s {sampled}"
+    else:
+        for name in (name for name in record.channels if np.isfinite(least[name])):
+            summary.facts[f"range of {name}"] = f"{least[name]:.5g} to {most[name]:.5g} {_unit(name)} {sampled}"
     if steps:
         total = seconds / steps * record.times.size
         if total < 120:
@@ -155,14 +166,23 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
         summary.facts["would take"] = f"about {duration} for one thread, at {1e3 * seconds / steps:.1f} ms a step as in the sample"
 
 
+def _short(name: str) -> str:
+    return "uv"[DEFAULT.index(name)] if name in DEFAULT else name
+
+
+def _unit(name: str) -> str:
+    return "m/s" if name in DEFAULT else variable(name).units
+
+
 def _last_steps(record: Record) -> list[Block]:
     """A block with the last step of every piece. Reading it detects truncated files."""
     blocks = []
-    for component, places in record.places.items():
+    for name, places in record.places.items():
         for number in np.unique(places[:, 0]):
             step = int(np.flatnonzero(places[:, 0] == number)[-1])
             piece, index = record.pieces[number], int(places[step, 1])
             if piece.address in record.misfits:
                 continue
-            blocks.append(Block(step, step + 1, (Reading(component, piece.address, piece.state, np.array([index]), np.array([0])),)))
+            where = np.array([index]), np.array([0])
+            blocks.append(Block(step, step + 1, (Reading((name,), record.channels, piece.address, piece.state, *where),)))
     return blocks

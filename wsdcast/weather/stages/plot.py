@@ -199,7 +199,7 @@ def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path
     start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
     title = f"10 m wind speed, {_hour(start)} + {leads[number]:g} h"
     known = np.flatnonzero(record.times == valid)
-    truth = record.wind[known[0]] if known.size else None
+    truth = record.states[known[0]] if known.size else None
     return forecast_maps(_not_stopped(read_wind(at_lead), path, start), truth, record.grid, title, lines)
 
 
@@ -221,7 +221,7 @@ def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: f
     leads = np.concatenate([[np.timedelta64(0, "ns")], at_point["prediction_timedelta"].values])
     times = at_point["time"].values + leads
     truth, known = np.full(leads.size, np.nan), np.isin(times, record.times)
-    truth[known] = wind_speed(record.wind[np.searchsorted(record.times, times[known])])[:, row, column]
+    truth[known] = wind_speed(record.states[np.searchsorted(record.times, times[known])])[:, row, column]
     bands = np.concatenate([np.full((len(QUANTILES), 1), truth[0]), bands], axis=1)  # all members start from the analysis
     where = place(record.grid.latitude[row], record.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"

@@ -1,4 +1,4 @@
-"""Stage 1: regrid a source of wind and write the prepared store."""
+"""Stage 1: regrid a source and write the prepared store."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import open_analysis, split
 from wsdcast.data.store.building import Finished, build, finish, memory_for
 from wsdcast.data.store.building import scheduler as at_work
+from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest
-from wsdcast.data.store.zarr_store import open_store
+from wsdcast.data.store.zarr_store import channels_of, open_store
+from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
@@ -52,7 +54,7 @@ def prepare(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Bring 10 m wind to the recipe's grid and to steps of 6 h, and write ``RUN/analysis.zarr``.
+    """Bring the recipe's variables to its grid and to steps of 6 h, and write ``RUN/analysis.zarr``.
 
     A run that was stopped continues where it stopped, if the recipe is the same. Shards whose source files were replaced since are made
     again.
@@ -92,12 +94,12 @@ def prepare(
         return Summary("prepare", facts={"current": str(path)})
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet":
-        _require_memory(target, 4 * data.days)
+        _require_memory(data, target, 4 * data.days)
     notes: list[str] = []
     with alone(directory, "prepare"):
         try:
             origin = (
-                simulation(data.days, data.planet_seed, data.stirring, target)
+                simulation(data.days, data.planet_seed, data.stirring, target, data.channels.all)
                 if data.source == "planet"
                 else _record(data, scratch, scheduler is not None, notes, finished)
             )
@@ -105,15 +107,16 @@ def prepare(
                 origin = _newer(origin, finished, notes)
                 if not origin.times.size and not recompute:
                     return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
-            _require_memory(target, origin.times.size)
+            _require_memory(data, target, origin.times.size)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
-            require_space(directory, 4 * origin.times.size * target.shape[0] * target.shape[1])
+            require_space(directory, 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1])
+            packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
                 claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
                 with at_work(scheduler, workers, data.source) as dask_arguments:
                     # Workers of a cluster may have another working directory, so the path is absolute.
-                    written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments)
+                    written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
                     for _ in track((step for count in written for step in range(count)), "preparing", times.size):
                         pass
                 finish(partial, target, origin, finished, attributes)
@@ -124,13 +127,15 @@ def prepare(
     return _summary(resolved, path, notes)
 
 
-def _require_memory(target: Grid, steps: int) -> None:
+def _require_memory(data: Data, target: Grid, steps: int) -> None:
     """Check that the preparation fits in memory before it starts.
 
     Raises:
         UserError: if it does not fit.
     """
-    require_memory(memory_for(target, steps), f"preparing {steps} steps of wind on the grid {target.name}")
+    channels = data.channels
+    what = "wind" if channels.all == DEFAULT else f"{len(channels.all)} channels"
+    require_memory(memory_for(target, steps, len(channels.all)), f"preparing {steps} steps of {what} on the grid {target.name}")
 
 
 def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> Record:
@@ -149,9 +154,11 @@ def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finish
     source: str | list[Path] = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
     if data.source in SYSTEMS:
         known = finished and (finished.times[-1] - STEP).astype("datetime64[s]").item()
-        source, fetched = fetch_period(data.source, max(filter(None, (data.start, known)), default=None), data.end, data.skip)
+        source, fetched = fetch_period(
+            data.source, max(filter(None, (data.start, known)), default=None), data.end, data.skip, data.channels.all
+        )
         notes += fetched
-    record = open_record(source, scratch.absolute(), data.start, data.end, data.skip)
+    record = open_record(source, scratch.absolute(), data.start, data.end, data.skip, channels=data.channels.all)
     if record.problems:
         many = f"{len(record.problems)} problems: " if len(record.problems) > 1 else ""
         where = "" if not many and record.problems[0].startswith(data.source) else f"{data.source}: "
@@ -164,7 +171,7 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
     """The store to append to.
 
     Raises:
-        UserError: if there is no store, it is simulated, or the recipe has another grid or method.
+        UserError: if there is no store, it is simulated, or the recipe has another grid, method or other variables.
     """
     stamp = read_stamp(path)
     if stamp is None:
@@ -173,6 +180,9 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
         stored, current = stamp["recipe"]["data"].get(key), getattr(recipe.data, key)
         if stored != current:
             raise UserError(f"{path} was made with {key} {stored}; {current} cannot be appended to it")
+    if (stored_channels := channels_of(path)) != recipe.data.channels:
+        names, others = (", ".join(channels.all) for channels in (stored_channels, recipe.data.channels))
+        raise UserError(f"{path} was made with the variables {names}; {others} cannot be appended to it")
     if "planet" in (recipe.data.source, stamp["recipe"]["data"]["source"]):
         raise UserError("a simulated record cannot be appended to; choose more data.days and --overwrite")
     return Finished(path, open_store(path), stamp["id"])
@@ -198,7 +208,7 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
     validation_from, test_from = (str(moment.astype("datetime64[s]")) for moment in split(times, data.validation_from, data.test_from))
     stamp = make_stamp(recipe, directory, ANALYSIS, files)
     attributes = {
-        "title": "10 m wind prepared by wsdcast",
+        "title": "10 m wind prepared by wsdcast" if data.channels.all == DEFAULT else "analyses prepared by wsdcast",
         "source": data.source,
         "validation_from": validation_from,
         "test_from": test_from,
@@ -235,10 +245,20 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
         "steps": f"{record.times.size} of 6 h, {gaps} gaps",
         "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " triples",
-        "mean of u, v": ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training split",
-        "std of u, v": ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training split",
     }
+    names = record.variables + record.forcing_variables
+    if names == DEFAULT:
+        facts["mean of u, v"] = ", ".join(f"{value:.2f}" for value in record.mean) + " m/s, training split"
+        facts["std of u, v"] = ", ".join(f"{value:.2f}" for value in record.std) + " m/s, training split"
+    else:
+        for name, mean, std in zip(names, record.mean, record.std, strict=True):
+            forcing = ", a forcing" if name in record.forcing_variables else ""
+            facts[name] = f"{mean:.5g} \u00b1 {std:.3g} {variable(name).units}{forcing}"
+        rounding = np.broadcast_to(record.states.packing.scale, record.std.shape) / np.sqrt(12) / record.std
+        facts["rounding"] = f"root mean square at most {rounding.max():.1g} of a standard deviation ({names[int(rounding.argmax())]})"
     with open_store(path) as dataset:
+        for name, count in dataset.attrs.get("values_beyond_packing", {}).items():
+            notes.append(f"{name}: {count} far beyond the values of a sample, stored as the highest or lowest that can be")
         if "attribution" in dataset.attrs:
             facts["attribution"] = dataset.attrs["attribution"]
     if record.static:
@@ -247,4 +267,6 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         facts["statistics"] = "of the record before; --append --recompute brings them up to date, and networks are then trained anew"
     if notes:
         facts["notes"] = "; ".join(notes)
-    return Summary("prepare", written={str(path): "6-hourly 10 m wind, m s-1"}, facts=facts)
+    return Summary(
+        "prepare", written={str(path): "6-hourly 10 m wind, m s-1" if names == DEFAULT else f"6-hourly, {len(names)} channels"}, facts=facts
+    )

@@ -236,7 +236,7 @@ def _require_memory(generator: UNet, record: Analysis, starts: NDArray[np.intp],
         return
     together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
     # Each member has two states, the noise of this step and the next, the new state, its copy in m s-1, and states that wait for writing.
-    fields = together * (4 + 2 * settings.draws + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.wind.shape[1:])
+    fields = together * (4 + 2 * settings.draws + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.states.shape[1:])
     shapes = generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
     needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)
@@ -248,7 +248,7 @@ def _one_step(prior_of: PriorOf, record: Analysis, forcings: Surroundings, start
     """The predicted mean and standard deviation 6 h after each initial time, m s-1: the Gaussian from which its members are drawn."""
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        before, now = torch.from_numpy(record.normalise(record.wind[start - 1 : start + 1])).to(devices.device())[:, None]
+        before, now = torch.from_numpy(record.normalise(record.states[start - 1 : start + 1])).to(devices.device())[:, None]
         prior = prior_of(torch.cat([now, before, forcings.at(record.times[start : start + 1])], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return record.denormalise(mean), std * record.std[:, None, None]

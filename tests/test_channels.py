@@ -1,0 +1,457 @@
+"""Any variable of the table, from every layout: names, levels and units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from commands import invoke
+from conftest import SHARED, needs_shared, six_hourly
+from servers import serve
+
+import wsdcast
+from wsdcast.data.grid import Grid
+from wsdcast.data.regrid import regrid
+from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.layout import fields_of, values_of
+from wsdcast.data.sources.naming import find, levels_of
+from wsdcast.data.sources.opening import BUILT_IN
+from wsdcast.data.sources.record import open_record
+from wsdcast.data.sources.units import conversion
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.variables import DEFAULT, GRAVITY, variable
+from wsdcast.runs.errors import UserError
+from wsdcast.weather.recipe import Data, load_recipe
+from wsdcast.weather.stages.check import check
+
+LEVELS = (850, 500)
+CHANNELS = (*DEFAULT, "2m_temperature", "mean_sea_level_pressure", "geopotential@500", "temperature@500", "temperature@850")
+TYPICAL = {
+    "2m_temperature": (280, 10),
+    "mean_sea_level_pressure": (101000, 1300),
+    "geopotential": (54000, 1500),
+    "temperature": (265, 12),
+}
+GRID = Grid.regular("12x7")
+
+
+@pytest.fixture(scope="module")
+def weather() -> xr.Dataset:
+    """Return ten days as WeatherBench 2 stores them: longitude before latitude, latitudes rising, levels in hPa."""
+    random, times = np.random.default_rng(0), six_hourly("2020-01-01", 40)
+    surface, upper = ("time", "longitude", "latitude"), ("time", "level", "longitude", "latitude")
+    fields = {name: (surface, random.normal(0, 8, (40, 12, 7))) for name in DEFAULT}
+    fields |= {name: (surface, random.normal(*TYPICAL[name], (40, 12, 7))) for name in CHANNELS[2:4]}
+    fields |= {name: (upper, random.normal(*TYPICAL[name], (40, 2, 12, 7))) for name in ("geopotential", "temperature")}
+    dataset = xr.Dataset(
+        {
+            name: (axes, values.astype(np.float32), {"units": variable(name if "level" not in axes else f"{name}@500").units})
+            for name, (axes, values) in fields.items()
+        },
+        {"time": times, "level": ("level", [500, 850]), "longitude": GRID.longitude, "latitude": GRID.latitude[::-1]},
+    )
+    dataset["geopotential"] -= 40000 * (dataset.level == 850)  # 14,000 m2 s-2 at 850 hPa
+    dataset["geopotential"].attrs["units"] = "m2 s-2"
+    return dataset
+
+
+SHORT = {
+    DEFAULT[0]: "u10",
+    DEFAULT[1]: "v10",
+    "2m_temperature": "t2m",
+    "mean_sea_level_pressure": "msl",
+    "geopotential": "z",
+    "temperature": "t",
+}
+
+
+def scaled(dataset: xr.Dataset, name: str, units: str, factor: float, shift: float = 0.0) -> xr.Dataset:
+    return dataset.assign({name: (dataset[name] * factor + shift).assign_attrs(units=units)})
+
+
+def cds_old(dataset: xr.Dataset, path: Path) -> None:
+    """One file of the surface and one of levels in millibars, packed."""
+    short = (
+        dataset.rename(SHORT)
+        .assign_coords(level=("level", np.int32([500, 850]), {"units": "millibars"}))
+        .transpose("time", "level", "latitude", "longitude")
+    )
+    encoding = {"dtype": "int16", "_FillValue": -32767}
+    short[["z", "t"]].to_netcdf(path / "levels.nc", encoding={"t": encoding | {"scale_factor": 0.004, "add_offset": 265.0}})
+    short[["u10", "v10", "t2m", "msl"]].to_netcdf(path / "surface.nc")
+
+
+def cds_new(dataset: xr.Dataset, path: Path) -> None:
+    levels = ("pressure_level", [850.0, 500.0], {"units": "hPa", "standard_name": "air_pressure"})
+    short = (
+        dataset.rename(SHORT)
+        .sel(level=[850, 500])
+        .rename(level="pressure_level", time="valid_time")
+        .assign_coords(pressure_level=levels, number=0)
+    )
+    short.sel(valid_time=short.valid_time).to_netcdf(path / "all.nc")
+
+
+def cmip(dataset: xr.Dataset, path: Path) -> None:
+    """Levels in Pa, geopotential height, standard names alone, one file for each variable."""
+    names = dict.fromkeys(SHORT) | {
+        DEFAULT[0]: "uas",
+        DEFAULT[1]: "vas",
+        "2m_temperature": "tas",
+        "mean_sea_level_pressure": "psl",
+        "geopotential": "zg",
+        "temperature": "a",
+    }
+    named = (
+        scaled(dataset, "geopotential", "m", 1 / GRAVITY)
+        .rename(names)
+        .rename(level="plev")
+        .assign_coords(plev=("plev", [50000.0, 85000.0], {"units": "Pa"}))
+    )
+    named["a"].attrs["standard_name"] = "air_temperature"
+    for name in names.values():
+        named[[name]].to_netcdf(path / f"{name}.nc")
+
+
+def wgrib2(dataset: xr.Dataset, path: Path) -> None:
+    """The level is in the name; other units."""
+    flat = dataset.drop_dims("level").rename(
+        {
+            DEFAULT[0]: "UGRD_10maboveground",
+            DEFAULT[1]: "VGRD_10maboveground",
+            "2m_temperature": "TMP_2maboveground",
+            "mean_sea_level_pressure": "PRMSL_meansealevel",
+        }
+    )
+    flat = scaled(flat, "TMP_2maboveground", "degC", 1, -273.15)
+    flat = scaled(scaled(flat, "PRMSL_meansealevel", "hPa", 0.01), "UGRD_10maboveground", "knots", 3600 / 1852)
+    for level in LEVELS:
+        flat[f"HGT_{level}mb"] = (dataset.geopotential.sel(level=level, drop=True) / GRAVITY).assign_attrs(units="gpm")
+        flat[f"TMP_{level}mb"] = dataset.temperature.sel(level=level, drop=True).assign_attrs(units="K")
+    flat.to_netcdf(path / "all.nc")
+
+
+def cfgrib(dataset: xr.Dataset, path: Path) -> None:
+    """One file for each level, which is a scalar coordinate."""
+    short = dataset.rename(SHORT)
+    for level in LEVELS:
+        short[["z", "t"]].sel(level=level).rename(level="isobaricInhPa").to_netcdf(path / f"{level}.nc")
+    short[["u10", "v10", "t2m", "msl"]].to_netcdf(path / "surface.nc")
+
+
+def arco(dataset: xr.Dataset, path: Path) -> None:
+    """Chunks of one time that hold all levels; a time axis that reaches beyond the data."""
+    attributes = {"valid_time_start": "2020-01-01", "valid_time_stop": "2020-01-10"}
+    dataset = dataset.assign_attrs(attributes).transpose("time", "level", "latitude", "longitude").chunk(time=1)
+    for name in dataset.data_vars:
+        dataset[name].encoding.clear()
+    dataset.to_zarr(path / "arco.zarr", zarr_format=3, consolidated=False)
+
+
+@pytest.fixture(scope="module")
+def expected(weather, tmp_path_factory) -> np.ndarray:
+    """Return the states, (time, channel, latitude, longitude), on the target grid."""
+    ordered = weather.isel(latitude=slice(None, None, -1)).transpose("time", "level", "latitude", "longitude")
+    fields = [ordered[name.split("@")[0]].sel(level=int(name.split("@")[1])) if "@" in name else ordered[name] for name in CHANNELS]
+    return regrid(np.stack([field.values for field in fields], axis=1), GRID, Grid.regular("6x4"))
+
+
+def recipe_of(path: Path, **data: object) -> Path:
+    """Write a recipe for the files in a directory."""
+    keys = {"grid": "6x4", "source": str(path), "variables": list(CHANNELS)} | data
+    (path.parent / "r.yaml").write_text(f"name: r\ndata: {keys}\n")
+    return path.parent / "r.yaml"
+
+
+@pytest.mark.parametrize("layout", [cds_old, cds_new, cmip, wgrib2, cfgrib, arco])
+def test_every_layout_gives_the_same_store(weather, expected, tmp_path, layout):
+    (tmp_path / "files").mkdir()
+    layout(weather, tmp_path / "files")
+    wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run")
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    assert record.variables == CHANNELS
+    tolerance = 0.51 * record.states.packing.scale + 1e-6 * np.abs(expected).max(axis=(0, 2, 3)) + (0.004 if layout is cds_old else 0)
+    assert (np.abs(record.states[:] - expected).max(axis=(0, 2, 3)) <= tolerance).all()
+    assert (record.states.packing.scale / np.sqrt(12) < 1e-4 * record.std)[2:].all()
+    assert not record.static  # z on levels is no static field
+    np.testing.assert_allclose(record.mean[2:4], [280, 101000], rtol=1e-2)
+
+
+def test_levels_of_one_variable_are_read_together(weather, tmp_path):
+    arco(weather, tmp_path)
+    record = open_record(str(tmp_path / "arco.zarr"), tmp_path, channels=CHANNELS)
+    assert record.problems == []
+    (block,) = record.blocks()
+    assert [reading.channels for reading in block.readings] == [*((name,) for name in CHANNELS[:5]), ("temperature@500", "temperature@850")]
+
+
+def test_files_may_have_their_levels_in_different_groups(weather, tmp_path):
+    """The first half has both levels in one variable, the second half each in a file of its own; one chunk would hold all."""
+    temperature = weather[["temperature"]]
+    temperature.isel(time=slice(0, 20)).to_netcdf(tmp_path / "a.nc")
+    for level in LEVELS:
+        temperature.sel(level=level).isel(time=slice(20, None)).to_netcdf(tmp_path / f"b{level}.nc")
+    names = ("temperature@500", "temperature@850")
+    record = open_record(str(tmp_path), tmp_path, channels=names)
+    assert record.problems == []
+    (block,) = record.blocks()
+    assert sorted(reading.channels for reading in block.readings) == [(names[0],), names, (names[1],)]
+    read = dict(read_block(block))
+    for name, level in zip(names, (500, 850), strict=True):
+        expected = weather.temperature.sel(level=level).transpose("time", "latitude", "longitude").values[:, ::-1]
+        np.testing.assert_array_equal(read[name], expected)
+
+
+def test_forcings_come_after_the_state(weather, tmp_path):
+    (tmp_path / "files").mkdir()
+    arco(weather, tmp_path / "files")
+    recipe = recipe_of(tmp_path / "files", variables=["temperature@850"], forcings=["2m_temperature"])
+    summary = wsdcast.prepare(recipe, tmp_path / "run")
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    assert (record.variables, record.forcing_variables) == (("temperature@850",), ("2m_temperature",))
+    assert record.states.shape[1] == record.mean.size == 2
+    assert summary.facts["2m_temperature"].endswith("K, a forcing")
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
+        assert "temperature@850_climatology" in store
+        assert "2m_temperature_climatology" not in store
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([500.0, 850.0], [500, 850]), ([50000.0, 85000.0], [500, 850])],
+)
+def test_levels_without_units_are_pascals_if_they_are_large(values, expected):
+    array = xr.DataArray(np.zeros(2), {"level": values}, ("level",))
+    assert levels_of(array)[0] == "level"
+    assert levels_of(array)[1].tolist() == expected
+
+
+def test_model_levels_are_no_pressure_levels():
+    array = xr.DataArray(np.zeros(2), {"level": ("level", [500, 850], {"units": "1"})}, ("level",))
+    assert levels_of(array) is None
+
+
+def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
+    dataset = xr.Dataset({"u10": ((), 0.0), "u20": ((), 0.0)})
+    assert find(dataset, "u_component_of_wind@10") is None
+    assert find(dataset, "u_component_of_wind@20").array.name == "u20"
+    assert find(dataset, DEFAULT[0]).array.name == "u10"
+
+
+@pytest.mark.parametrize(
+    ("units", "expected", "value"),
+    [
+        ("degrees_Celsius", "K", 283.15),
+        ("K", "K", 10),
+        ("hPa", "Pa", 1000),
+        ("m**2 s**-2", "m2 s-2", 10),
+        ("gpm", "m2 s-2", 98.0665),
+        ("dam", "m2 s-2", 980.665),
+        ("knots", "m s-1", 5.14444),
+        ("g kg**-1", "kg kg-1", 0.01),
+        ("(0 - 1)", "1", 10),
+        ("%", "1", 0.1),
+        ("mm", "m", 0.01),
+        ("J m**-2", "J m-2", 10),
+    ],
+)
+def test_ten_of_a_unit(units, expected, value):
+    factor, shift = conversion(units, expected, "x")
+    assert 10 * factor + shift == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("units", "expected"), [("", "K"), ("m", "K"), ("degF", "K"), ("km/h", "m s-1"), ("W m-2", "J m-2"), ("%", "kg kg-1")]
+)
+def test_units_that_leave_a_doubt_are_refused(units, expected):
+    with pytest.raises(UserError, match=f"x has units '{units}'; expected {expected}"):
+        conversion(units, expected, "x")
+
+
+def test_check_lists_every_variable(weather, tmp_path):
+    (tmp_path / "files").mkdir()
+    arco(weather, tmp_path / "files")
+    names = [*CHANNELS, "temperature@700", "sea_surface_temperature"]
+    problems = check(str(tmp_path / "files"), recipe_of(tmp_path / "files", variables=names), tmp_path / "run").problems
+    assert len(problems) == 2
+    assert problems[0].startswith("has no temperature@700; looked for temperature or t or tmp at 700 hPa among ")
+    assert "temperature at 500/850 hPa" in problems[0]
+    assert problems[1].startswith("has no sea_surface_temperature; looked for ")
+    facts = check(str(tmp_path / "files"), recipe_of(tmp_path / "files"), tmp_path / "run").facts
+    for name in CHANNELS:
+        lowest, highest = facts[f"range of {name}"].split(variable(name).units.replace("m s-1", "m"))[0].split(" to ")
+        assert float(lowest) < TYPICAL.get(name.split("@")[0], (0, 0))[0] < float(highest)
+
+
+def test_a_value_out_of_range_is_named(weather, tmp_path):
+    weather = weather.copy(deep=True)
+    weather["temperature"][7, 1, 3, 2] = 1000
+    arco(weather, tmp_path)
+    with pytest.raises(UserError, match=r"absurd values \([\d.]+ to 1000 K\) in temperature@850 at 2020-01-02T18:00"):
+        wsdcast.prepare(recipe_of(tmp_path / "arco.zarr"), tmp_path / "run")
+    assert any(
+        "temperature@850" in problem
+        for problem in check(str(tmp_path / "arco.zarr"), recipe_of(tmp_path / "arco.zarr"), tmp_path / "run").problems
+    )
+
+
+def test_times_that_a_variable_lacks_are_a_problem_with_its_remedy(weather, tmp_path):
+    weather.drop_dims("level").to_netcdf(tmp_path / "surface.nc")
+    weather[["temperature"]].isel(time=slice(4, 30)).to_netcdf(tmp_path / "levels.nc")
+    names = (DEFAULT[0], "temperature@850")
+    record = open_record(str(tmp_path), tmp_path, channels=names)
+    assert record.problems == [
+        "14 times lack some of the variables, the first 2020-01-01T00:00: temperature@850; "
+        "all are there from 2020-01-02T00:00 to 2020-01-08T06:00 (--start, --end, --skip)"
+    ]
+
+
+def test_the_sea_exists_where_it_is_sea(tmp_path):
+    """Cells with some sea get the mean of their sea; cells without any the freezing point."""
+    values = np.full((40, 8, 16), 270, np.float32) + np.arange(40, dtype=np.float32)[:, None, None]
+    values[:, :, :4] = np.nan  # land
+    values[:, :, 5] = np.nan
+    grid = Grid.regular("16x8")
+    source = xr.Dataset(
+        {"sst": (("time", "latitude", "longitude"), values, {"units": "K"})},
+        {"time": six_hourly("2020-01-01", 40), "latitude": grid.latitude, "longitude": grid.longitude},
+    )
+    source["t2m"] = source.sst.fillna(280).assign_attrs(units="K") + source.latitude * 0.1
+    source["t2m"].attrs["units"] = "K"
+    source.to_netcdf(tmp_path / "sst.nc")
+    recipe = recipe_of(tmp_path / "sst.nc", grid="8x4", variables=["2m_temperature"], forcings=["sea_surface_temperature"])
+    wsdcast.prepare(recipe, tmp_path / "run")
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    sea = record.states[:][:, 1]
+    scale = record.states.packing.scale[1]
+    np.testing.assert_allclose(sea[:, :, 1], 271.35, atol=scale)
+    np.testing.assert_allclose(sea[3, :, 3:], 273, atol=scale)
+    np.testing.assert_allclose(sea[3, 1, 2], 273, atol=scale)
+
+
+def test_versions_and_levels_of_one_variable_are_merged():
+    """Final ERA5 and its preliminary version, each on two levels."""
+    values = np.arange(2 * 2 * 3 * 4 * 8, dtype=np.float32).reshape(2, 2, 3, 4, 8)
+    values[0, :, 2] = np.nan  # the last time is preliminary
+    grid = Grid.regular("8x4")
+    dims = ("expver", "level", "time", "latitude", "longitude")
+    coordinates = {
+        "expver": [1, 5],
+        "level": [500, 850],
+        "time": six_hourly("2020-01-01", 3),
+        "latitude": grid.latitude,
+        "longitude": grid.longitude,
+    }
+    dataset = xr.Dataset({"t": (dims, values, {"units": "K"})}, coordinates)
+    fields = fields_of(dataset, ("temperature@850", "temperature@500"))
+    assert list(fields) == [("temperature@500", "temperature@850")]
+    read = values_of(fields["temperature@500", "temperature@850"], np.arange(3))
+    np.testing.assert_array_equal(read[:, :2], values[0, :, :2])
+    np.testing.assert_array_equal(read[:, 2], values[1, :, 2])
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"variables": ["wind"]}, "no variable 'wind'"),
+        ({"variables": ["geopotential"]}, "needs a pressure level"),
+        ({"variables": [*DEFAULT, DEFAULT[0]]}, "10m_u_component_of_wind more than once"),
+        ({"forcings": [DEFAULT[0]]}, "10m_u_component_of_wind more than once"),
+        ({"variables": []}, "at least 1"),
+    ],
+)
+def test_recipes_that_name_no_variables_are_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        Data(**keys)
+
+
+def test_times_are_appended_with_the_packing_of_the_store(weather, tmp_path):
+    (tmp_path / "files").mkdir()
+    weather.isel(time=slice(0, 30)).to_netcdf(tmp_path / "files/a.nc")
+    recipe = recipe_of(tmp_path / "files", grid="12x7")
+    assert "notes" not in wsdcast.prepare(recipe, tmp_path / "run").facts
+    before = open_analysis(tmp_path / "run/analysis.zarr")
+    later = weather.isel(time=slice(30, None)).copy(deep=True)
+    later["2m_temperature"][2, 3, 3] = 337  # possible, but farther out than the sample let expect
+    later.to_netcdf(tmp_path / "files/b.nc")
+    notes = wsdcast.prepare(recipe, tmp_path / "run", append=True).facts["notes"]
+    assert "2m_temperature: 1 far beyond the values of a sample" in notes
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    np.testing.assert_array_equal(record.states.values[:30], before.states.values)
+    highest = np.iinfo(np.int16).max
+    assert record.times.size == 40
+    assert (record.states.values[:, 2] == highest).sum() == 1
+    assert record.states[32, 2].max() == pytest.approx(highest * before.states.packing.scale[2] + before.states.packing.offset[2], rel=1e-6)
+    with pytest.raises(UserError, match="was made with the variables"):
+        wsdcast.prepare(recipe_of(tmp_path / "files", grid="12x7", variables=["2m_temperature"]), tmp_path / "run", append=True)
+
+
+@needs_shared
+def test_real_wind_at_850_hectopascals_with_the_wind_at_ten_metres(tmp_path):
+    for path in (*(SHARED / "upper").glob("*850hPa*.nc"), SHARED / "wind/gfs_10m_wind_1deg_2026-03-24_2026-05-06.nc"):
+        (tmp_path / path.name).symlink_to(path)
+    names = [*DEFAULT, "u_component_of_wind@850", "v_component_of_wind@850"]
+    recipe = recipe_of(tmp_path, grid="64x32", variables=names)
+    wsdcast.prepare(recipe, tmp_path / "run", start="2026-04-19T18", end="2026-05-05T18")
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    assert record.times.size == 65
+    assert (np.diff(record.times) == np.timedelta64(6, "h")).all()
+    u, _, upper, _ = np.moveaxis(record.states[:], 1, 0)
+    assert np.corrcoef(u.ravel(), upper.ravel())[0, 1] > 0.7  # the same cycles
+    assert record.std[2] > record.std[0]
+
+
+@needs_shared
+def test_real_temperature_at_two_metres(tmp_path):
+    (path,) = (SHARED / "upper").glob("*t2m*.nc")
+    recipe = recipe_of(
+        tmp_path / "files",
+        source=str(path),
+        grid="64x32",
+        variables=[*DEFAULT, "2m_temperature"],
+        validation_from="2021-01-06",
+        test_from="2021-01-07",
+    )
+    wsdcast.prepare(recipe, tmp_path / "run")
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    assert record.times.size == 28
+    assert 270 < record.mean[2] < 295
+    assert 10 < record.std[2] < 30
+
+
+def test_the_recipe_of_24_channels_from_a_store_on_disk_and_behind_a_url(tmp_path, monkeypatch):
+    """The recipe is the shipped one with a smaller grid and other dates. Each chunk, which holds all levels, is read once."""
+    names = load_recipe("era5-upper").data.variables
+    random, times, levels = np.random.default_rng(0), six_hourly("2020-01-01", 40), [250, 500, 600, 700, 850]
+    typical = {name.split("@")[0]: (0, 8) for name in names} | TYPICAL | {"specific_humidity": (0.006, 0.001)}
+    source = xr.Dataset(coords={"time": times, "level": levels, "longitude": GRID.longitude, "latitude": GRID.latitude[::-1]})
+    for base, (mean, std) in typical.items():
+        axes = ("time", "level", "longitude", "latitude") if f"{base}@500" in names else ("time", "longitude", "latitude")
+        values = random.normal(mean, std, [source.sizes[axis] for axis in axes]).astype(np.float32)
+        if base == "geopotential":
+            values += 287 * 255 * np.log(500 / np.array(levels, dtype=np.float32))[:, None, None]
+        source[base] = axes, values, {"units": variable(names[[name.split("@")[0] for name in names].index(base)]).units}
+    chunks = {name: {"chunks": (8, *field.shape[1:])} for name, field in source.data_vars.items()}
+    store = tmp_path / "bucket" / BUILT_IN["wb2"].removeprefix("gs://")
+    source.to_zarr(store, zarr_format=2, consolidated=True, encoding=chunks)
+    keys = ["--grid", "12x7", "-o", "data.start=2020-01-01", "-o", "data.validation_from=2020-01-08", "-o", "data.test_from=2020-01-09"]
+    with serve(tmp_path / "bucket") as (url, handler):
+        monkeypatch.setenv("GOOGLE_BASE_URL", url)
+        assert invoke("prepare", "--recipe", "era5-upper", "--run", str(tmp_path / "remote"), *keys)[0] == 0
+        requests = {name: count for name, count in handler.requests.items() if "component_of_wind/" in name and name.endswith(".0.0.0")}
+    assert len(requests) == 10  # two variables on levels, five chunks each; the sample reads them once more
+    assert set(requests.values()) == {2}
+    assert invoke("prepare", "--recipe", "era5-upper", "--run", str(tmp_path / "local"), "--source", str(store), *keys)[0] == 0
+    remote, local = (open_analysis(tmp_path / run / "analysis.zarr") for run in ("remote", "local"))
+    assert remote.variables == names
+    assert remote.states.shape == (40, 24, 7, 12)
+    np.testing.assert_array_equal(remote.states.values, local.states.values)
+    for channel, name in enumerate(names):
+        base, _, level = name.partition("@")
+        field = source[base].sel(level=int(level)) if level else source[base]
+        expected = field.transpose("time", "latitude", "longitude").values[:, ::-1]
+        np.testing.assert_allclose(
+            remote.states[:][:, channel], expected, atol=0.51 * remote.states.packing.of(channel).scale + 1e-6 * np.abs(expected).max()
+        )

@@ -1,0 +1,53 @@
+"""Channels of unlike units are packed as int16, each with its own scale and offset."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import six_hourly
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import WIND_PACKING, PackedStates, Packing, pack
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.samples import samples_of
+
+PACKING = Packing(np.array([0.005, 0.5], np.float32), np.array([0, 54000], np.float32))
+
+
+@pytest.fixture
+def values() -> np.ndarray:
+    """Return wind and a geopotential, (time, channel, latitude, longitude)."""
+    random = np.random.default_rng(0)
+    return np.stack([random.normal(0, 8, (12, 2, 4)), random.normal(54000, 3000, (12, 2, 4))], axis=1).astype(np.float32)
+
+
+def test_rounding_is_at_most_half_a_unit_of_each_channel(values):
+    unpacked = PACKING.unpack(PACKING.pack(values))
+    assert unpacked.dtype == np.float32
+    error = np.abs(unpacked.astype(float) - values).max(axis=(0, 2, 3))
+    assert (error <= [0.0025 + 4e-6, 0.25 + 4e-3]).all()
+
+
+def test_values_out_of_reach_become_the_nearest_integer():
+    assert pack(np.float32([1000, -1000, 163])).tolist() == [32767, -32768, 32600]
+
+
+def test_packed_wind_has_the_bits_of_the_product(values):
+    integers = pack(values[:, 0])
+    np.testing.assert_array_equal(WIND_PACKING.unpack(integers), integers * np.float32(0.005))
+
+
+@pytest.mark.parametrize("index", [3, slice(2, 9), [5, 1], np.s_[:, 1], np.s_[4, 0], np.s_[2:5, ::-1, 1], np.s_[[1, 2], [1, 0]]], ids=str)
+def test_every_index_gives_values_of_the_right_channel(values, index):
+    states = PackedStates(PACKING.pack(values), PACKING)
+    np.testing.assert_array_equal(states[index], PACKING.unpack(states.values)[index])
+
+
+def test_training_samples_are_the_normalised_states(values):
+    times, grid = six_hourly("2020-01-01", 12), Grid.regular("4x2")
+    mean, std = np.array([1, 53000], np.float32), np.array([8, 3000], np.float32)
+    record = Analysis(PackedStates(PACKING.pack(values), PACKING), times, grid, mean, std, times[6], times[9])
+    samples = samples_of(record, Surroundings(torch.zeros(0, 2, 4), None), "train")[0]
+    np.testing.assert_allclose(samples.states(torch.arange(12)).numpy(), record.normalise(record.states[:]), atol=2e-5)

@@ -1,0 +1,147 @@
+"""Recognises variables of a dataset by their names and attributes, never by their position."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.variables import DEFAULT, VARIABLES, split, variable
+from wsdcast.runs.errors import UserError
+
+HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
+LEVEL_NAMES = ("level", "isobaricinhpa", "isobaricinpa", "pressure_level", "plev", "lev", "levelist", "isobaric", "pressure", "pres")
+"""Names of pressure levels, in lower case. They count only if their units, if there are any, are those of a pressure."""
+PASCALS = {"pa": 1.0, "pascal": 1.0, "pascals": 1.0, **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars"), 100.0)}
+HIGHEST_LEVEL = 1100.0
+"""In hPa. Levels without units are in Pa if one of them is larger."""
+FURTHER_STANDARD_NAMES = {"geopotential": ("geopotential_height",), "mean_sea_level_pressure": ("air_pressure_at_sea_level",)}
+"""Standard names that a variable may have besides the one in the table. Units say which of them it is."""
+SURFACE_NAMES = {known for entry in VARIABLES.values() if entry.kind == "surface" for known in entry.names}
+
+
+class Found(NamedTuple):
+    """Where a channel is in a dataset.
+
+    Attributes:
+        array: the variable, at its height.
+        dimension: its dimension of levels; None if the variable is the channel alone.
+        position: index of the channel's level along that dimension.
+    """
+
+    array: xr.DataArray
+    dimension: Hashable | None = None
+    position: int = 0
+
+
+def find(dataset: xr.Dataset, name: str) -> Found | None:
+    """Return where a channel is in a dataset, or None if it is not there.
+
+    Raises:
+        UserError: if a variable of that name is at another height, or if several variables have the attributes.
+    """
+    base, level = split(name)
+    if level is not None:
+        return next(_on_level(dataset, base, level), None)
+    array = _at_surface(dataset, base)
+    return None if array is None else Found(array)
+
+
+def contents(dataset: xr.Dataset) -> list[str]:
+    """Return what a dataset holds, in words: its variables and their pressure levels."""
+    listed = []
+    for name, array in dataset.data_vars.items():
+        levels = levels_of(array)
+        listed.append(str(name) if levels is None else f"{name} at {'/'.join(f'{level:g}' for level in levels[1])} hPa")
+    return listed + list(dataset.attrs.get("other_variables", []))
+
+
+def levels_of(array: xr.DataArray) -> tuple[Hashable | None, NDArray[np.float64]] | None:
+    """Return the dimension and the values in hPa of an array's pressure levels, or None if it has none.
+
+    The dimension is None if the array is on one level.
+    """
+    for name in sorted(array.coords, key=lambda name: name not in array.dims):
+        coordinate = array.coords[name]
+        units = str(coordinate.attrs.get("units", "")).strip().lower()
+        called = str(name).lower() in LEVEL_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
+        if not called or coordinate.ndim > 1 or (units and units not in PASCALS) or not np.issubdtype(coordinate.dtype, np.number):
+            continue
+        values = np.atleast_1d(coordinate.values).astype(np.float64)
+        in_pascals = PASCALS[units] == 1 if units else bool(values.max() > HIGHEST_LEVEL)
+        return (coordinate.dims[0] if coordinate.ndim else None), values / 100 if in_pascals else values
+    return None
+
+
+def _on_level(dataset: xr.Dataset, base: str, level: int) -> Iterator[Found]:
+    """Yield the places of a variable on a pressure level, the most certain first."""
+    names = {str(name).lower(): name for name in dataset.data_vars}
+    called = (base, *VARIABLES[base].names)
+    if f"{base}@{level}" in names:
+        yield Found(dataset[names[f"{base}@{level}"]])
+    standard_names = {VARIABLES[base].standard_name, *FURTHER_STANDARD_NAMES.get(base, ())}
+    standard = [name for name in dataset.data_vars if dataset[name].attrs.get("standard_name") in standard_names]
+    for name in [*(names[known] for known in called if known in names), *standard]:
+        if (levels := levels_of(dataset[name])) is not None:
+            same = np.isclose(levels[1], level, rtol=0, atol=1e-3)
+            if same.any():
+                yield Found(dataset[name], levels[0], int(np.argmax(same)))
+    for known in called:
+        for spelled in (f"{known}{level}", f"{known}_{level}", *(f"{known}_{level}{unit}" for unit in ("hpa", "mb")), f"{known}{level}hpa"):
+            if spelled in names and spelled not in SURFACE_NAMES:  # u10 is the wind at 10 m, not at 10 hPa
+                yield Found(dataset[names[spelled]])
+
+
+def _at_surface(dataset: xr.Dataset, base: str) -> xr.DataArray | None:
+    """Return a variable that has no levels, recognised by its name or attributes, or None if it is not there."""
+    names, entry = {str(name).lower(): name for name in dataset.data_vars}, VARIABLES[base]
+    for known in (base, *entry.names):
+        if known in names:
+            array = _at_height(dataset[names[known]], entry.height)
+            heights = [array[name].item() for name in array.coords if str(name).lower() in HEIGHT_NAMES and array[name].size == 1]
+            if entry.height is not None and heights and heights[0] != entry.height:
+                raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not {entry.height:g} m")
+            return array
+    standard_names = {entry.standard_name, *FURTHER_STANDARD_NAMES.get(base, ())}
+    arrays = [dataset[name] for name in dataset.data_vars if dataset[name].attrs.get("standard_name") in standard_names]
+    where = ""
+    if entry.height is not None:
+        arrays = [_at_height(array, entry.height) for array in arrays]
+        arrays = [array for array in arrays if any(_is_height(array, name, entry.height) for name in array.coords)]
+        where = f" at {entry.height:g} m"
+    if len(arrays) > 1:
+        raise UserError(f"several variables are {entry.standard_name}{where}: {', '.join(str(array.name) for array in arrays)}")
+    return arrays[0] if arrays else None
+
+
+def _at_height(array: xr.DataArray, height: float | None) -> xr.DataArray:
+    """Select a height in m if the array has a dimension of heights with that value; else return the array unchanged."""
+    for name in array.dims:
+        if str(name).lower() in HEIGHT_NAMES and name in array.coords and height in array[name].values:
+            return array.isel({name: int(np.argmax(array[name].values == height))})
+    return array
+
+
+def _is_height(array: xr.DataArray, name: object, height: float) -> bool:
+    coordinate = array.coords[name]
+    is_height = str(name).lower() in HEIGHT_NAMES or coordinate.attrs.get("standard_name") == "height"
+    return is_height and coordinate.size == 1 and coordinate.item() == height
+
+
+def is_named(name: str, channels: Sequence[str]) -> bool:
+    """Return whether a variable of this name is one of the channels, whatever its levels are."""
+    return any(name.lower() in (channel, split(channel)[0], *variable(channel).names) for channel in channels)
+
+
+def words(name: str) -> str:
+    """Return a channel as messages name it."""
+    return f"10 m wind {'uv'[DEFAULT.index(name)]}" if name in DEFAULT else name
+
+
+def known_names(name: str) -> str:
+    """Return the names under which a channel is looked for, the first three of them."""
+    base, level = split(name)
+    return " or ".join((base, *VARIABLES[base].names)[:3]) + (f" at {level} hPa" if level else "")

@@ -1,0 +1,76 @@
+"""Units of sources: which spellings are the same unit, and which other units can be converted without doubt."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from wsdcast.data.variables import GRAVITY
+from wsdcast.runs.errors import UserError
+
+
+class Conversion(NamedTuple):
+    """``value = factor * stored + shift``."""
+
+    factor: float = 1.0
+    shift: float = 0.0
+
+
+SAME = Conversion()
+CELSIUS = Conversion(1, 273.15)
+
+CONVERSIONS: dict[str, dict[str, Conversion]] = {
+    "m s-1": {"m s-1": SAME, **dict.fromkeys(("kt", "kts", "kn", "knot", "knots"), Conversion(1852 / 3600))},
+    "K": {
+        **dict.fromkeys(("k", "kelvin", "kelvins", "degk", "degreek"), SAME),
+        **dict.fromkeys(("degc", "c", "celsius", "degreec", "degreesc", "degreecelsius", "degreescelsius", "\u00b0c"), CELSIUS),
+    },
+    "Pa": {
+        **dict.fromkeys(("pa", "pascal", "pascals"), SAME),
+        **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars", "hectopascal", "hectopascals"), Conversion(100)),
+        "kpa": Conversion(1000),
+    },
+    "Pa s-1": {**dict.fromkeys(("pas-1", "pa/s"), SAME), **dict.fromkeys(("hpas-1", "hpa/s"), Conversion(100))},
+    "m2 s-2": {
+        **dict.fromkeys(("m2s-2", "m2/s2", "jkg-1", "j/kg"), SAME),
+        # A geopotential in metres is a geopotential height.
+        **dict.fromkeys(("m", "gpm", "geopotentialm"), Conversion(GRAVITY)),
+        **dict.fromkeys(("dam", "gpdam", "gpdm"), Conversion(10 * GRAVITY)),
+    },
+    "kg kg-1": {**dict.fromkeys(("kgkg-1", "kg/kg", "1"), SAME), **dict.fromkeys(("gkg-1", "g/kg"), Conversion(1e-3))},
+    "kg m-2": dict.fromkeys(("kgm-2", "kg/m2", "mm"), SAME),  # 1 kg of water on 1 m2 is 1 mm deep
+    "m": {"m": SAME, **dict.fromkeys(("mm", "kgm-2", "kg/m2"), Conversion(1e-3))},
+    "J m-2": dict.fromkeys(("jm-2", "j/m2"), SAME),
+    "1": {**dict.fromkeys(("1", "0-1", "fraction", "proportion"), SAME), **dict.fromkeys(("%", "percent"), Conversion(0.01))},
+}
+"""For each unit of :data:`wsdcast.data.variables.VARIABLES`, the units that are read, without spaces and in lower case."""
+
+
+def conversion(units: str, expected: str, what: object) -> Conversion:
+    """Return how values of a source are brought to the units expected here.
+
+    Args:
+        units: the units that the source states.
+        expected: units in :data:`wsdcast.data.variables.VARIABLES`.
+        what: the variable, which begins the error message.
+
+    Raises:
+        UserError: if the units are missing or cannot be converted without doubt.
+    """
+    units = units.strip()
+    text = "m s-1" if is_metres_per_second(units) else _plain(units)
+    if (known := CONVERSIONS[expected].get(text)) is None:
+        raise UserError(f"{what} has units '{units}'; expected {expected}")
+    return known
+
+
+def is_metres_per_second(units: str) -> bool:
+    """Return whether a unit is m s-1 in any spelling, such as ``m/s``, ``m s**-1``, ``meter/second`` or ``m s^{-1}``."""
+    return _plain(units) in ("ms-1", "m/s", "mpers")
+
+
+def _plain(units: str) -> str:
+    """Return units in lower case, without spaces and signs of powers, with the symbols of metre and second."""
+    text = re.sub(r"[{}()^]|\*\*", "", units.lower().replace("\u2212", "-").replace("\u207b\u00b9", "-1"))
+    text = re.sub(r"met(er|re)s?", "m", re.sub(r"sec(ond)?s?", "s", text))
+    return re.sub(r"[\s.*\u00b7_]", "", text)
