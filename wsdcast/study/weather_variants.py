@@ -8,7 +8,7 @@ from wsdcast.runs.names import PriorName
 from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.networks import context_channels, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
 
 
@@ -75,7 +75,9 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
 
 def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[tuple[int, ...], tuple[int, ...]]]:
     """The untrained networks, and the shapes of one context and of one input of the generator."""
-    forcings = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
-    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings)
-    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings)
-    return moments, generator, ((1, CONTEXT + forcings, *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape))
+    chosen, channels = recipe.forcings, len(record.variables)
+    forcings = len(chosen.static) + 4 * (chosen.solar_time + chosen.latitude_longitude) + len(record.forcing_variables)
+    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels)
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
+    shapes = (1, context_channels(forcings, channels), *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape)
+    return moments, generator, shapes

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
-from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kinetic_energy import truncation
 from wsdcast.verification.regions import REGIONS
@@ -47,11 +46,11 @@ def needs(
 
 
 def reading(forecast: StoredForecast, leads: int) -> float:
-    """Return the peak bytes of reading a number of lead times of one initial time: components, both together, and chunks."""
+    """Return the peak bytes of reading a number of lead times of one initial time: the channels, all together, and chunks."""
     read_sizes = {"time": 1, "prediction_timedelta": leads}
     needed = 0.0
-    for name in VARIABLES:
-        array = forecast.wind[name]
+    count = len(forecast.wind.data_vars)
+    for array in forecast.wind.values():
         sizes = {str(dimension): read_sizes.get(str(dimension), size) for dimension, size in array.sizes.items()}
         chunks = {dimension: array.encoding.get("preferred_chunks", sizes).get(dimension, size) for dimension, size in sizes.items()}
         values, stored = math.prod(sizes.values()), np.dtype(array.encoding.get("dtype", array.dtype)).itemsize
@@ -60,8 +59,8 @@ def reading(forecast: StoredForecast, leads: int) -> float:
         unpacked = 3.1 * min(touched, CHUNKS_AT_ONCE) * stored * math.prod(chunks.values())
         raw = 0 if array.encoding.get("dtype", array.dtype) == array.dtype else values * stored
         each = values * array.dtype.itemsize
-        placed = 8 * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
-        needed = max(needed, 4 * each, 2 * each + raw + unpacked, placed if forecast.region else 0)
+        placed = 4 * count * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
+        needed = max(needed, 2 * count * each, count * each + raw + unpacked, placed if forecast.region else 0)
     return 1.03 * needed
 
 

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.nets.unet import UNet, unet_of
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.recipe import Generator, Moments
 
-CHANNELS = len(VARIABLES)
-"""Channels of a state."""
-CONTEXT = 2 * CHANNELS
-"""Channels of wind in a context: the state now and the state 6 h before."""
+
+def context_channels(forcings: int, channels: int = len(DEFAULT)) -> int:
+    """Channels of a context: the state now, the state 6 h before, and the forcings."""
+    return 2 * channels + forcings
 
 
-def moments_model(network: Moments, includes_poles: bool, forcings: int = 0) -> MomentsModel:
-    """An untrained h_phi that reads two states and ``forcings`` channels of forcings. Its mean is persistence of the state now."""
-    body = unet_of(network, CONTEXT + forcings, network.fields * CHANNELS, 0, includes_poles)
-    return MomentsModel(body, CHANNELS, maximum_std=network.highest_std, std=network.std)
+def moments_model(network: Moments, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT)) -> MomentsModel:
+    """An untrained h_phi. Its mean is persistence of the state now.
 
-
-def generator_model(network: Generator, includes_poles: bool, forcings: int = 0) -> UNet:
-    """An untrained p'_theta, conditioned on flow time and warmth.
-
-    It reads the noisy state, two states of context, ``forcings`` channels of forcings, mean and std.
+    Args:
+        network: its size.
+        includes_poles: whether the grid has rows at the poles.
+        forcings: channels of forcings that it reads in addition to two states.
+        channels: channels of a state.
     """
-    channels = CHANNELS + CONTEXT + forcings + 2 * CHANNELS
-    return unet_of(network, channels, network.heads * CHANNELS, 2, includes_poles)
+    body = unet_of(network, context_channels(forcings, channels), network.fields * channels, 0, includes_poles)
+    return MomentsModel(body, channels, maximum_std=network.highest_std, std=network.std)
+
+
+def generator_model(network: Generator, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT)) -> UNet:
+    """An untrained p'_theta, conditioned on flow time and warmth. The arguments are those of :func:`moments_model`.
+
+    It reads the noisy state, the context, mean and std.
+    """
+    inputs = channels + context_channels(forcings, channels) + 2 * channels
+    return unet_of(network, inputs, network.heads * channels, 2, includes_poles)

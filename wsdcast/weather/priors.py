@@ -22,7 +22,7 @@ from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, standard_moments, warm_start
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import CHANNELS, generator_model, moments_model
+from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
 
 STATES_IN_MEMORY = 64
@@ -36,9 +36,9 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
         recipe: its ``generator.prior`` is standard, climatology or given.
         record: its training split gives the climatology.
         given: the user's model, ``given(context) -> (mean, std)``. The context (batch, channel, latitude, longitude) is that of
-            :meth:`wsdcast.weather.samples.Samples.context`. Mean and std (batch, 2, latitude, longitude) are those of the state 6 h later.
-            All are normalised: in units of the wind's standard deviation. An artefact does not record which model it was made with, so
-            a run with another model needs another run directory.
+            :meth:`wsdcast.weather.samples.Samples.context`. Mean and std (batch, variable, latitude, longitude) are those of the state 6 h
+            later. All are normalised: in units of each variable's standard deviation. An artefact does not record which model it was made
+            with, so a run with another model needs another run directory.
 
     Raises:
         UserError: if the prior is ``given`` and there is no model.
@@ -48,14 +48,14 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
             raise UserError(
                 "prior given: the moments come from a model of yours; call wsdcast.train and wsdcast.rollout with moments=MODEL"
             )
-        return _checked(given)
+        return _checked(given, len(record.variables))
     if recipe.generator.prior == "climatology":
         return fixed_moments(*(field.to(devices.device()) for field in climatology(record)))
-    return standard_moments(CHANNELS)
+    return standard_moments(len(record.variables))
 
 
 def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the normalised training split at each point, each (channel, latitude, longitude).
+    """Mean and standard deviation of the normalised training split at each point, each (variable, latitude, longitude).
 
     Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
@@ -67,10 +67,11 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
         squares += (states**2).sum(axis=0)
     mean = total / indices.size
     std = np.sqrt(np.maximum(squares / indices.size - mean**2, MINIMUM_STD**2))
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+    forecast = slice(len(record.variables))
+    return torch.from_numpy(mean[forecast].astype(np.float32)), torch.from_numpy(std[forecast].astype(np.float32))
 
 
-def _checked(given: Moments) -> Moments:
+def _checked(given: Moments, channels: int) -> Moments:
     """The user's model, with a check of each result.
 
     The model raises UserError unless it returns a mean and a std of the shape of the state, and, on a CPU, unless the std is positive.
@@ -78,7 +79,7 @@ def _checked(given: Moments) -> Moments:
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         result = given(context)
-        expected = (context.shape[0], CHANNELS, *context.shape[2:])
+        expected = (context.shape[0], channels, *context.shape[2:])
         if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in result)):
             raise UserError(f"prior given: the model must return mean and std, each a tensor of shape {tuple(expected)}")
         mean, std = (values.to(context.dtype) for values in result)  # a model may compute in bfloat16
@@ -133,9 +134,10 @@ def assembled(recipe: Recipe, record: Analysis, load: Callable[[nn.Module, str],
         UserError: if ``load`` does.
     """
     poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
-    generator: nn.Module = generator_model(recipe.generator, poles, forcings.channels)
+    sizes = poles, forcings.channels, len(record.variables)
+    generator: nn.Module = generator_model(recipe.generator, *sizes)
     if recipe.generator.needs_moments_network:
-        network = moments_model(recipe.moments, poles, forcings.channels)
+        network = moments_model(recipe.moments, *sizes)
         if recipe.generator.reads_frozen_moments:
             load(generator, GENERATOR)
             load(network, MOMENTS)

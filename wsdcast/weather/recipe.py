@@ -115,6 +115,14 @@ class Moments(MomentsNetwork):
         return self
 
 
+class Training(TrainingLog):
+    """Weights of the loss, and validation, checkpoints and logs of training. The trained networks depend on the weights alone."""
+
+    weights: dict[str, PositiveFloat] = Field(
+        {}, description="factors of the loss by variable, or by channel such as geopotential@500, in addition to those of the docs"
+    )
+
+
 class Generator(GeneratorNetwork):
     """The generator, which is trained by flow matching, and its prior."""
 
@@ -158,10 +166,11 @@ StaticField = Literal[
 
 
 class Forcings(Section):
-    """The forcings that the networks read in addition to the wind now and 6 h before."""
+    """The forcings that the networks read in addition to the states now and 6 h before. Forcing variables are in ``data.forcings``."""
 
     static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
     solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
+    latitude_longitude: bool = Field(False, description="latitude and longitude, as sines and cosines")
 
 
 def _steps(days: float) -> int:
@@ -182,6 +191,10 @@ class Rollout(Section):
     days: PositiveFloat = Field(3.0, description="length of the forecast")
     keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
         "all", description="what is stored of the forecast; or lead times in hours"
+    )
+    variables: tuple[str, ...] | None = Field(None, description="the variables that are stored; default: all of data.variables")
+    forcings: Literal["held", "prescribed"] = Field(
+        "held", description="forcing variables in a forecast: as at the initial time, or as the record has them"
     )
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="seed of the members' noise")
@@ -226,6 +239,14 @@ class Rollout(Section):
         return _steps(self.days)
 
 
+class Score(Section):
+    """What the scores of a forecast show first."""
+
+    headline: str | None = Field(
+        None, description="variable of tables and figures that show one; both: the 10 m wind; default: both, or else the first variable"
+    )
+
+
 ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ANALYSIS: (("data",), ()),
     MOMENTS: (("data", "seed", "forcings", "moments"), (ANALYSIS,)),
@@ -234,7 +255,7 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
     MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
-    STUDY: (("data", "forcings", "moments", "generator"), (ANALYSIS,)),
+    STUDY: (("data", "forcings", "moments", "generator", "score"), (ANALYSIS,)),
 }
 """For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from."""
 
@@ -249,8 +270,9 @@ class Recipe(Experiment):
     forcings: Forcings = Forcings()
     moments: Moments = Moments()
     generator: Generator = Generator()
-    training: TrainingLog = TrainingLog()
+    training: Training = Training()
     rollout: Rollout = Rollout()
+    score: Score = Score()
     study: Study = Study()
 
     def parts(self, artefact: str) -> dict[str, Any]:
@@ -260,7 +282,10 @@ class Recipe(Experiment):
             sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is no moments network
         if artefact == STUDY:
             del whole["generator"]["prior"]  # a study has several priors
-        return {section: whole[section] for section in sections}
+        parts = {section: whole[section] for section in sections}
+        if "moments" in sections and self.training.weights:
+            parts["training"] = {"weights": whole["training"]["weights"]}
+        return parts
 
     def upstream(self, artefact: str) -> tuple[str, ...]:
         """The artefacts that ``artefact`` is made from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,11 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import label
-from wsdcast.data.sources.conventions import DIMENSIONS, to_conventions
+from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
 from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
-from wsdcast.data.store.zarr_store import VARIABLES, read_wind
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 Region = tuple[NDArray[np.intp], NDArray[np.intp]]
@@ -35,7 +36,7 @@ class StoredForecast:
         leads: lead times, (lead,), increasing.
         members: number of members of each ensemble; 1 for a forecast without members.
         grid: grid of the fields that :meth:`read` returns.
-        wind: wind in the package's layout, lazily.
+        wind: the channels that are read, in the package's layout, lazily.
         region: rows and columns of the grid that the store covers; None if it covers the whole grid.
     """
 
@@ -48,7 +49,7 @@ class StoredForecast:
     region: Region | None = None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-        """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where the store has no value.
+        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where the store has no value.
 
         Args:
             start: index of the initial time.
@@ -66,7 +67,7 @@ class StoredForecast:
 
 
 def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-    """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where there is no value.
+    """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 
     Args:
         wind: forecasts that :func:`open_wind` returned, or a part of them.
@@ -79,7 +80,8 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
     """
     try:
         with file_lock(name):
-            return read_wind(wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
+            chosen = wind.isel(time=start, prediction_timedelta=leads)
+            return np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
     except MemoryError:
         raise
     except Exception as error:  # formats and servers cause errors of many types
@@ -87,7 +89,7 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
         raise UserError(f"{name}: the forecast from {when} cannot be read ({first_line(error)})") from None
 
 
-def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredForecast:
+def open_forecast(address: Address, truth_grid: Grid | None = None, variables: Sequence[str] = DEFAULT) -> StoredForecast:
     """Open a store of forecasts in the layout of WeatherBench 2, or in one that differs from it in names and order.
 
     Initial and lead times are sorted. Lead times of 0 and below are left out.
@@ -96,11 +98,12 @@ def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredFor
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
         truth_grid: grid of the truth. A forecast may cover a part of the globe if its points are neighbours on this grid. Its fields are
             then read on this grid, with NaN elsewhere.
+        variables: the channels that are read; default: the 10 m wind.
 
     Raises:
         UserError: if :func:`open_wind` raises it, or if the forecast covers a part of the globe that is not on ``truth_grid``.
     """
-    wind = open_wind(address, part=truth_grid is not None)
+    wind = open_wind(address, part=truth_grid is not None, variables=variables)
     try:
         grid, region = _grid_and_region(truth_grid, *(wind[name].values for name in ("latitude", "longitude")))
     except UserError as error:
@@ -109,8 +112,8 @@ def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredFor
     return StoredForecast(str(address), times, leads, wind.sizes["number"], grid, wind, region)
 
 
-def open_wind(address: Address, part: bool) -> xr.Dataset:
-    """Return the 10 m wind of a store of forecasts in the layout of our own stores, lazily.
+def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
+    """Return channels of a store of forecasts in the layout of our own stores, lazily; by default the 10 m wind.
 
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
     times of 0 and below are left out. The attributes are those of the store that name its source and licence (:data:`ORIGIN`).
@@ -118,6 +121,7 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
         part: whether the store may cover only a part of the globe.
+        variables: the channels.
 
     Raises:
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
@@ -128,11 +132,11 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
         dataset = open_dataset(stores[0])
-        if "crps_fair" in dataset and VARIABLES[0] not in dataset:
+        if "crps_fair" in dataset and not channels_in(dataset):
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
-        wind = to_conventions(dataset, part=part)
+        wind = to_conventions(dataset, part=part, variables=variables)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):

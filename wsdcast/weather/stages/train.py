@@ -32,10 +32,11 @@ from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.networks import context_channels, generator_model, moments_model
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.weights import generator_weights, moments_weights
 
 
 def train(
@@ -94,22 +95,25 @@ def train(
         return summary
 
     _seed(resolved, 1)
-    poles, channels = record.grid.includes_poles, forcings.channels
-    model: nn.Module = generator_model(resolved.generator, poles, channels)
+    sizes = record.grid.includes_poles, forcings.channels, len(record.variables)
+    model: nn.Module = generator_model(resolved.generator, *sizes)
     # The generator that draws warmth, flow time and noise must not have the seed of the generator that orders the samples.
     random = torch.Generator(devices.device()).manual_seed(int(np.random.SeedSequence([resolved.seed, 1]).generate_state(1)[0]))
     if prior_of is None:
-        model = nn.ModuleDict({"moments": moments_model(resolved.moments, poles, channels), "generator": model})
+        model = nn.ModuleDict({"moments": moments_model(resolved.moments, *sizes), "generator": model})
 
     path, weight = weather_path(resolved.generator, record.grid), LOSS_WEIGHTS[resolved.generator.loss_weight]
+    of_channels = generator_weights(resolved, record)
 
     def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
         if batch.prior is not None:
-            return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
+            return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight, of_channels)
         both_networks: nn.ModuleDict = network  # type: ignore[assignment]
         options = resolved.generator.moments == "end-to-end", resolved.generator.moments_weight
         generator, moments_network = both_networks["generator"], both_networks["moments"]
-        return joint_loss(generator, moments_network, make_prior, batch.context, batch.target, batch.draws, *options, path, weight)
+        return joint_loss(
+            generator, moments_network, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, of_channels
+        )
 
     def validate(network: nn.Module) -> dict[str, float]:
         if from_context is not None:
@@ -140,14 +144,14 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     """
     if devices.device().type != "cpu":
         return
-    poles, forcings, grid = record.grid.includes_poles, samples.forcings.channels, record.grid.shape
-    generator = generator_model(recipe.generator, poles, forcings)
+    forcings, channels, grid = samples.forcings.channels, len(record.variables), record.grid.shape
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
     inputs = (1, generator.first.in_channels, *grid), (1,), (1,)
     needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, poles, forcings), recipe.moments
+        moments, settings = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels), recipe.moments
         optimisation = recipe.generator if recipe.generator.moments != "frozen" else settings
-        context = (1, CONTEXT + forcings, *grid)
+        context = (1, context_channels(forcings, channels), *grid)
         needed_by_moments = training_memory(moments, optimisation.batch, optimisation.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments
@@ -164,8 +168,10 @@ def _moments(
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
 
+    of_channels = moments_weights(recipe, record)
+
     def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
-        return negative_log_likelihood(network, *batch)
+        return negative_log_likelihood(network, *batch, of_channels)
 
     folds_by_name = _folds(recipe, samples)
     samples_by_name = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
@@ -243,7 +249,7 @@ def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]
 
 
 def _untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
-    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.forcings.channels))
+    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.forcings.channels, len(record.variables)))
 
 
 def _fitted(
