@@ -270,3 +270,59 @@ def test_levels_of_one_variable_are_weighted_by_pressure(prepared):
     record = open_analysis(prepared / "run/analysis.zarr")
     levels = replace(record, variables=("temperature@250", "temperature@750"), mean=record.mean, std=record.std)
     np.testing.assert_allclose(channel_weights({}, levels, by_difference=False).flatten(), [0.5, 1.5])
+
+
+def test_prescribed_forcings_must_be_in_the_record(run, parts):
+    from wsdcast.weather.forecast.initial_times import starts_of
+
+    recipe, record, _ = parts
+    last = recipe.changed(rollout__start="latest", rollout__days=1.0, rollout__forcings="prescribed")
+    with pytest.raises(UserError, match=f"the record lacks {SST} at .* and 2 more times"):
+        starts_of(last, record)
+    assert starts_of(last.changed(rollout__forcings="held"), record).tolist() == [record.times.size - 1]
+
+
+def test_the_variables_that_forecast_and_truth_have_in_common_are_scored(run, tmp_path):
+    """A forecast without the record's wind is scored against the record; scores equal those of the run."""
+    forecast = xr.open_zarr(run / "forecast.zarr", decode_timedelta=True)[["2m_temperature", "geopotential@500"]].drop_attrs(deep=False)
+    levels = forecast["geopotential@500"].expand_dims(level=[500], axis=-3).drop_attrs().assign_attrs(units="m**2 s**-2")
+    forecast["2m_temperature"].to_dataset().assign(geopotential=levels).load().to_netcdf(tmp_path / "theirs.nc")
+    wsdcast.score_forecast(str(tmp_path / "theirs.nc"), str(run / "analysis.zarr"), tmp_path / "scores")
+    theirs, ours = (xr.load_dataset(path / "scores.nc", decode_timedelta=True) for path in (tmp_path / "scores", run))
+    assert list(theirs["variable"].values) == ["2m_temperature", "geopotential@500"]
+    at = {"variable": ["2m_temperature", "geopotential@500"]}
+    for name in ("crps_fair", "rmse", "variogram_score"):
+        values, expected = theirs[name].isel(forecast=0).sel(at), ours[name].isel(forecast=0).sel(at)
+        np.testing.assert_allclose(values.transpose(*expected.dims), expected, rtol=1e-4)
+
+
+TWO_LAYERS = """
+name: layers
+data:
+  grid: 16x8
+  days: 30
+  variables: [10m_u_component_of_wind, 10m_v_component_of_wind, u_component_of_wind@250, v_component_of_wind@250]
+forcings: {latitude_longitude: true, solar_time: true}
+moments: {widths: [8, 8], steps: 4, batch: 4}
+generator: {widths: [8, 8], steps: 4, batch: 4}
+training: {weights: {u_component_of_wind: 0.5, v_component_of_wind: 0.5}}
+rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
+"""
+
+
+def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_path):
+    """The 10 m wind is the headline, and the upper wind has scores and a part of the report of its own."""
+    (tmp_path / "r.yaml").write_text(TWO_LAYERS)
+    *_, summary = wsdcast.run(tmp_path / "r.yaml", tmp_path / "run")
+    scores = xr.load_dataset(tmp_path / "run/scores.nc", decode_timedelta=True)
+    assert {"both", "both@250", "wind_speed@250", "vector@250"} <= set(scores["variable"].values)
+    assert summary.scores[0]["rmse"] == float(scores["rmse"].sel(variable="both", region="globe")[0, 0])
+    page = (tmp_path / "run/report.html").read_text()
+    assert "<option value=0>10 m wind speed</option><option value=1>wind speed at 250 hPa</option>" in page
+    assert page.count("<article") == 2
+    wsdcast.export_model(tmp_path / "run", tmp_path / "model.wsd")
+    source = str(tmp_path / "run/analysis.zarr")
+    wsdcast.rollout(model=tmp_path / "model.wsd", initial=source, run=tmp_path / "again", members=2, days=0.25)
+    again = forecast_of(tmp_path / "again")
+    assert {"u_component_of_wind@250", "v_component_of_wind@250", *DEFAULT} <= set(again.data_vars)
+    assert bool(np.isfinite(again["u_component_of_wind@250"]).all())

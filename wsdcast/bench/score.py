@@ -14,7 +14,7 @@ import xarray as xr
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts, Written
 from wsdcast.data.store.zarr_store import VARIABLES, open_store, read_wind
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.kernels import fair_crps, ranked
@@ -42,7 +42,7 @@ def bench_score() -> Benchmark:
         store.create()
         store.write(0, 0, wind)
         marks_of(store.path).mkdir()
-        store.mark(0, np.zeros(MEMBERS, dtype=np.intp))
+        store.mark(0, Written([0] * MEMBERS, [""] * MEMBERS, {}))
         store.close({})
 
         def read() -> Any:

@@ -26,6 +26,14 @@ ORIGIN = ("attribution", "source", "institution", "references", "license")
 """Attributes of a store that say where its data come from. Whatever is made from the store has them too."""
 
 
+PUBLIC = {
+    "wb2:ifs_ens": "gs://weatherbench2/datasets/ifs_ens/2018-2022-240x121_equiangular_with_poles_conservative.zarr",
+    "wb2:gencast": "gs://weatherbench2/datasets/gencast/2020-240x121_equiangular_with_poles_conservative.zarr",
+    "wb2:neuralgcm_ens": "gs://weatherbench2/datasets/neuralgcm_ens/2020-240x121_equiangular_with_poles_conservative.zarr",
+}
+"""URLs of WeatherBench 2's public ensemble forecasts at 1.5 degrees, by the name that a user gives."""
+
+
 @dataclass(frozen=True)
 class StoredForecast:
     """A store of forecasts, opened lazily.
@@ -127,11 +135,11 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
             a lead time is not a whole number of hours.
     """
-    stores = addresses(address)
+    stores = addresses(url_of(address))
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
-        dataset = open_dataset(stores[0])
+        dataset = open_dataset(stores[0], variables)
         if "crps_fair" in dataset and not channels_in(dataset):
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
@@ -165,6 +173,11 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
     return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
+
+
+def url_of(address: Address) -> Address:
+    """Return the URL of a public forecast that is given by its name (:data:`PUBLIC`); any other address as it is."""
+    return PUBLIC.get(address, address) if isinstance(address, str) else address
 
 
 def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:
