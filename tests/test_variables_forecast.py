@@ -326,3 +326,25 @@ def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_
     again = forecast_of(tmp_path / "again")
     assert {"u_component_of_wind@250", "v_component_of_wind@250", *DEFAULT} <= set(again.data_vars)
     assert bool(np.isfinite(again["u_component_of_wind@250"]).all())
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr", "out.grib2"])
+def test_a_forecast_is_converted_with_all_of_its_variables(run, tmp_path, name):
+    """What is read back from each format is what the store has, to the packing of GRIB."""
+    from wsdcast.data.sources.foreign_forecasts import open_wind
+    from wsdcast.output.convert import convert
+
+    to = {"out.nc": "netcdf", "out.zarr": "zarr", "out.grib2": "grib2"}[name]
+    if to == "grib2":
+        pytest.importorskip("eccodes")
+    forecast = forecast_of(run)
+    convert(run, to, tmp_path / name)  # type: ignore[arg-type]
+    written = sorted(tmp_path.glob("out*"))[0]
+    names = sorted(STATE)
+    back = open_wind(str(written), part=True, variables=names)
+    for channel in names:
+        expected = forecast[channel].isel(time=slice(0, back.sizes["time"]))
+        step = float(expected.max() - expected.min()) / 2**15 if to == "grib2" else 0
+        np.testing.assert_allclose(back[channel].values, expected.values, rtol=1e-6, atol=step)
+    if to == "netcdf":
+        assert set(xr.open_dataset(written).data_vars) == {"t2m", "u10", "v10", "q_850", "z_500"}

@@ -17,6 +17,7 @@ import xarray as xr
 import yaml
 
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
+from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, digest_of, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
@@ -95,7 +96,8 @@ def study_nfe(
         changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
-    studied_variables(record.variables, resolved.score.headline)  # raises now what would stop the study after the first training
+    # Raises now what would stop the study after the first training.
+    of = subject(studied_variables(record.variables, resolved.score.headline), resolved.score.headline)
     devices.keep_freed_memory()
     options, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
     cost = moments_cost(resolved, record)
@@ -128,6 +130,9 @@ def study_nfe(
     study = study.assign_coords(studied=list(seconds))
     summary.facts["chosen on"] = chosen_on(study)
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": options.members}
+    if of != WIND:
+        study.attrs |= {"variable": of.label, "units": of.units}
+        summary.facts["scores below"] = f"{of.label}, {of.units}"
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
     if quality:
         labels = {"train": "training", "test": "test"}

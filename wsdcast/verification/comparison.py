@@ -19,11 +19,11 @@ AGREEMENT = 1e-5
 
 
 def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
-    """Compare global scores of the headline (:func:`headline_of`) at common lead times, averaged over common initial times.
+    """Compare global scores of the headline (:func:`common_headline`) at common lead times, averaged over common initial times.
 
     Args:
         first, second: statistics by initial time, (forecast, time, prediction_timedelta, ...). The first forecast of ``first`` is compared
-            with the first forecast of ``second``. The headline is that of ``first``, if ``second`` has it too.
+            with the first forecast of ``second``.
 
     Returns:
         One row for each lead time and metric: both scores, the difference ``first - second`` (below zero the first is better), its 95 %
@@ -34,9 +34,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     Raises:
         UserError: if they have no initial time, no lead time or no variable in common, or were scored against different truth.
     """
-    names = [name for name in (headline_of(first), headline_of(second)) if name in first["variable"] and name in second["variable"]]
-    if not names:
-        raise UserError(f"the two have no variable in common: {headline_of(first)} and {headline_of(second)}")
+    variable = common_headline(first, second)
     times = np.intersect1d(first["time"].values, second["time"].values)
     leads = np.intersect1d(first["prediction_timedelta"].values, second["prediction_timedelta"].values)
     if not times.size or not leads.size:
@@ -44,7 +42,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     ours, theirs = (
         one[[name for name in COMPARED_STATISTICS if name in first and name in second]]
         .sel(time=times, prediction_timedelta=leads, region=GLOBE)
-        .sel(variable=names[0], drop=True)
+        .sel(variable=variable, drop=True)
         for one in (first, second)
     )
     _require_same_truth(ours, theirs)
@@ -74,6 +72,18 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
                 }
             )
     return sorted(rows, key=lambda row: row["lead_hours"])
+
+
+def common_headline(first: xr.Dataset, second: xr.Dataset) -> str:
+    """Return the variable that is compared: the headline of the first, or else that of the second.
+
+    Raises:
+        UserError: if neither is in both.
+    """
+    names = [name for name in (headline_of(first), headline_of(second)) if name in first["variable"] and name in second["variable"]]
+    if not names:
+        raise UserError(f"the two have no variable in common: {headline_of(first)} and {headline_of(second)}")
+    return names[0]
 
 
 def _require_same_truth(first: xr.Dataset, second: xr.Dataset) -> None:

@@ -120,7 +120,7 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
     return StoredForecast(str(address), times, leads, wind.sizes["number"], grid, wind, region)
 
 
-def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
+def open_wind(address: Address, part: bool, variables: Sequence[str] | None = DEFAULT) -> xr.Dataset:
     """Return channels of a store of forecasts in the layout of our own stores, lazily; by default the 10 m wind.
 
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
@@ -129,7 +129,7 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
         part: whether the store may cover only a part of the globe.
-        variables: the channels.
+        variables: the channels; None for all that the store has.
 
     Raises:
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
@@ -139,12 +139,12 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
-        dataset = open_dataset(stores[0], variables)
+        dataset = open_dataset(stores[0], variables or DEFAULT)
         if "crps_fair" in dataset and not channels_in(dataset):
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
-        wind = to_conventions(dataset, part=part, variables=variables)
+        wind = to_conventions(dataset, part=part, variables=variables or channels_in(dataset) or DEFAULT)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):

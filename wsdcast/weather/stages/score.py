@@ -17,10 +17,10 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.artefact import Summary, digest_of, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
-from wsdcast.verification.comparison import compare
+from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, scores_of
-from wsdcast.verification.metrics import ABOUT, headline_of, variables_of
+from wsdcast.verification.metrics import ABOUT, headline_of, in_words, units_of, variables_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
@@ -132,6 +132,7 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "first": f"{first}: {pair[0]['forecast'].values[0]}",
         "second": f"{second}: {pair[1]['forecast'].values[0]}",
         "starts in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
+        **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{in_words(of)}, {units_of(of)}"}),
         "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
     }
     return summary

@@ -93,7 +93,9 @@ def _common(forecast: str, truth: str) -> tuple[str, ...]:
                 of_truth |= set(channels_in(analyses))
             if of_truth >= set(of_forecast):
                 break
-        return tuple(name for name in of_forecast if name in of_truth) or DEFAULT
+        common = tuple(name for name in of_forecast if name in of_truth)
+        # One component of a wind without the other is a mistake, which is named when both are opened.
+        return common if common and len(set(DEFAULT) & set(common)) != 1 else DEFAULT
     return DEFAULT
 
 
