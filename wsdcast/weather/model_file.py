@@ -132,9 +132,10 @@ def read_model(path: str | Path) -> ModelFile:
         if model["format"] > FORMAT:
             raise UserError(f"{path}: written by a newer version of wsdcast (format {model['format']}, here {FORMAT}); update wsdcast")
         variables, further = tuple(model["variables"]), tuple(model.get("forcing_variables", ()))
-        for name in (*variables, *further):
-            split(name)
+        _require_known(path, (*variables, *further))
         fields = load_arrays(entries[FIELDS])
+        if fields["mean"].size != len(variables) + len(further):
+            raise UserError(f"{path}: a model of {', '.join((*variables, *further))}, with means of {fields['mean'].size} variables")
         recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(
             states=PackedStates(np.empty((0, len(variables) + len(further), fields["latitude"].size, fields["longitude"].size), np.int16)),
@@ -154,3 +155,16 @@ def read_model(path: str | Path) -> ModelFile:
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
     facts = {key: value for key, value in model.items() if key != "recipe"}
     return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), facts, record, weights)
+
+
+def _require_known(path: Path, names: tuple[str, ...]) -> None:
+    """Check that this version knows the variables of a model.
+
+    Raises:
+        UserError: if it does not.
+    """
+    try:
+        for name in names:
+            split(name)
+    except UserError as error:
+        raise UserError(f"{path}: a model of {', '.join(names)}; {error}") from None
