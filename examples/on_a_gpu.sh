@@ -4,7 +4,7 @@
 #     sh examples/on_a_gpu.sh PART OUT
 #
 # PART is one of
-#     rollout     time of a rollout at 1.5 degrees relative to its networks alone, with ten and four evaluations per sample
+#     rollout     time of a rollout at 1.5 degrees relative to its networks alone, with ten, four and one evaluations per sample
 #     train       the same for training; a training that begins on the CPU and continues on the GPU, and back
 #     precision   what eight bits could gain over sixteen in the generator; RUN names a run directory for the scores
 #     weather     the study on GFS wind at 1.5 degrees, and scores of the same members, fast and deterministic
@@ -27,6 +27,10 @@ rollout)
     for nfe in 10 4; do
         say "rollout, era5, $nfe evaluations"
         wsdcast bench rollout --recipe era5 --members 50 --nfe $nfe --lead 10d --json
+    done
+    say "rollout, era5, one evaluation: distilled, and the rival that is trained on the CRPS"
+    for objective in distil crps; do
+        wsdcast bench rollout --recipe era5 -o generator.objective=$objective --members 50 --nfe 1 --lead 10d --json
     done
     say "rollout, planet"
     wsdcast bench rollout --recipe planet --json

@@ -23,7 +23,7 @@ from wsdcast.sampling.batches import in_batches
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.priors import Trained
+from wsdcast.weather.priors import Trained, few_evaluations
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of
 
@@ -80,22 +80,39 @@ def test_bench_rollout(tiny):
     assert 0 < figures["share of a matrix product's rate"] < 1
 
 
-@pytest.mark.parametrize("path", ["straight", "blur-noise", "blur"])
-def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path):
+@pytest.mark.parametrize(("path", "objective"), [("straight", "flow"), ("blur-noise", "distil"), ("blur", "flow"), ("straight", "crps")])
+def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, objective):
     """Otherwise the comparison would be with a different computation."""
-    recipe = load_recipe(tiny).changed(generator__path=path)
+    recipe = load_recipe(tiny).changed(generator__path=path, generator__objective=objective)
+    if objective != "flow":
+        recipe = recipe.changed(rollout__nfe=1)
     record = record_of(recipe, 40)
     torch.manual_seed(0)
     moments, generator, forcings = networks_of(recipe, record.grid)
-    for network, last in ((moments, "network.last"), (generator, "last")):
+    few = few_evaluations(recipe, generator, False, forcings.channels, lambda network, _: None, recipe.networks)
+    made = [(moments, "network.last"), (generator, "last"), *((one.network, "last") for one in few.values())]
+    for network, last in made:
         torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)
-    flow_path = weather_path(recipe.generator, record.grid)
-    sampler = in_batches(sampler_of(Trained(generator, moments, warm_start(moments), forcings, flow_path), recipe.rollout), 5)
+    if objective == "crps":  # numbers of noise have no effect before training
+        torch.nn.init.normal_(generator.embeddings[0].weight)
+        torch.nn.init.normal_(generator.middle.convolution2.weight)
+    networks = Trained(generator, moments, warm_start(moments), forcings, weather_path(recipe.generator, record.grid), few=few)
+    sampler = in_batches(sampler_of(networks, recipe.rollout), 5)
     with torch.inference_mode():
-        usual = the_usual_way(record, moments, generator, forcings, recipe.rollout, 3, flow_path)
+        usual = the_usual_way(record, networks, recipe.rollout, 3)
         ours = np.stack(list(ensembles(record, forcings, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
     assert ours[:, 0].std(axis=0).mean() > (0.5 if path != "blur" else 0)  # the members differ
+
+
+@pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
+def test_bench_rollout_of_one_evaluation(tiny, objective):
+    line = ["bench", "rollout", "--recipe", str(tiny), "--members", "2", "--lead", "6h", "--nfe", "1", "--json"]
+    line += ["-o", f"generator.objective={objective}"]
+    figures = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)["figures"]
+    assert figures["forecast"].endswith("NFE 1")
+    # One evaluation of each network, which are of one size.
+    assert 0.4 < figures["moments network's share of operations"] < 0.55
 
 
 def test_bench_rollout_on_another_path(tiny):

@@ -20,7 +20,6 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.runs import recipes as experiment
-from wsdcast.runs.artefact import digest_of
 from wsdcast.runs.recipes import load
 from wsdcast.weather import recipe
 
@@ -204,11 +203,11 @@ SOLVERS = {
 @pytest.mark.parametrize(("page", "name", "changes"), [("planet-study", "planet", {}), ("gfs", "gfs", {}), ("solvers", "planet", SOLVERS)])
 def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
     """If the recipe has another hash now, its results must be computed again."""
-    digest = digest_of(recipe.load_recipe(name).changed(**changes).dump())
+    digest = recipe.load_recipe(name).changed(**changes).digest()
     assert f"Recipe {name}, hash {digest}" in (ROOT / f"docs/results/{page}.md").read_text()
 
 
 def test_results_on_images_carry_the_hash_of_the_recipe_as_it_is():
     part = {"data__source": "train_18k.npz", "data__test": "test_5k.npz"}
-    digest = digest_of(experiment.load("cifar10-small", ImageRecipe).changed(**part).dump())
+    digest = experiment.load("cifar10-small", ImageRecipe).changed(**part).digest()
     assert f"recipe hash {digest}" in (ROOT / "docs/results/cifar10.md").read_text()

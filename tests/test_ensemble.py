@@ -21,8 +21,9 @@ from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.forecast.noise import member_noise
+from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.recipe import Generator, Moments, load_recipe
+from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samples import Samples
 
 START = np.array(["2020-02-03T06"], "datetime64[ns]")

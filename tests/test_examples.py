@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import math
 import re
 import shutil
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from made_studies import made_settings
 from PIL import Image
 from report_pages import in_chromium, random_fields, random_scores, written
 
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
+from wsdcast.study.weather_summary import combine
 from wsdcast.weather.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.slow
@@ -104,6 +107,23 @@ def test_solver_tables(run, capsys):
     rows = lines[next(number for number, line in enumerate(lines) if line.startswith("| standard |")) :]
     assert rows[2].startswith("| midpoint, uniform | **")  # as the only solver it is the best
     assert numbers(rows[2])[:2] == pytest.approx(expected, abs=6e-4)
+
+
+def test_starts_and_paths_are_one_row_each_and_blur_is_drawn(monkeypatch, tmp_path, capsys):
+    names = ["warm", "standard", *(f"{prior}, bnr {ratio}" for prior in ("warm", "standard") for ratio in (0.5, 2))]
+    scores = {(name, nfe): (0.9 + 0.05 * number + 0.01 * (nfe == 2), 1.1) for number, name in enumerate(names) for nfe in (2, 4)}
+    study = combine(made_settings(scores), dict.fromkeys(names, 0.0))
+    study.attrs |= {"recipe_hash": "abc", "reference": "another", "wsdcast": json.dumps({"recipe": {"name": "made"}})}
+    study.to_netcdf(tmp_path / "study.nc")
+    example("starts_and_paths").main(tmp_path / "out", [tmp_path / "study.nc"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith(("| warm", "| standard"))]
+    assert [row[0].strip("| ") for row in rows] == names
+    for number, row in enumerate(rows):
+        # The reference is the standard prior, the second name, with 4 evaluations.
+        gains = [100 * (1 - (0.9 + 0.05 * number + extra) / 0.95) for extra in (0.01, 0)]
+        assert [numbers(cell)[0] for cell in row[1:3]] == pytest.approx(gains, abs=0.06)
+        assert numbers(row[3]) == [0.1]
+    assert (tmp_path / "out/made-bnr.png").stat().st_size > 10_000
 
 
 def test_the_example_of_joint_training_runs(monkeypatch, tmp_path, capsys):

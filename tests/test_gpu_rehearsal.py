@@ -30,14 +30,17 @@ from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.harmonic_transform import spherical_transform
-from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import fixed_or_given
-from wsdcast.weather.recipe import Generator, Moments, load_recipe
+from wsdcast.weather.network_sections import Generator, Moments
+from wsdcast.weather.networks import few_steps_model, generator_model, moments_model
+from wsdcast.weather.priors import FewEvaluations, Trained, fixed_or_given
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samplers import few_sampler
 
 META = torch.device("meta")
 GRID = (5, 8)
-PRIORS = ["warm", "standard", "climatology", "mean-only", "features-only", "unblended", "plain-blend", "given"]
+PRIORS = ["warm", "standard", "climatology", "mean-only", "features-only", "unblended", "plain-blend", "persistence", "given"]
 RECORDED = [name for name in evaluations.NAMES if name not in TORCHDIFFEQ]
 
 
@@ -52,7 +55,7 @@ def parts_of(prior: str) -> tuple[MomentsFunction, torch.nn.Module]:
     moments, generator = Moments(widths=(8,)), Generator(widths=(8,), attention=(0,))
     network = moments_model(moments, True).eval().to(META)
     moments_of: MomentsFunction = network
-    if prior in ("standard", "climatology", "given"):
+    if prior in ("standard", "climatology", "persistence", "given"):
         recipe = load_recipe("planet").changed(data__grid=f"{GRID[1]}x{GRID[0]}", generator__prior=prior)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(devices, "device", lambda: META)
@@ -122,6 +125,21 @@ def test_every_path_can_be_recorded(path, solver, precision):
 @pytest.mark.parametrize("prior", PRIORS)
 def test_the_generator_can_be_recorded(prior, precision):
     state = walked(prior, "euler", precision, parts_of(prior)[1])
+    assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
+
+
+@pytest.mark.parametrize("objective", ["distil", "shortcut", "mean-flow", "crps"])
+@pytest.mark.parametrize("prior", ["warm", "persistence"])
+def test_samplers_of_one_evaluation_can_be_recorded(prior, objective):
+    settings = Generator(widths=(8,), objective=objective)
+    model = generator_model if objective == "crps" else few_steps_model
+    few = FewEvaluations(model(settings, True).eval().to(META), objective)
+    moments, generator = parts_of(prior)
+    networks = Trained(generator, moments, warm_start(moments, prior_maker(prior)), Surroundings(torch.empty(0, *GRID, device=META)))
+    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
+    sampler = few_sampler(networks, few, 1)
+    with refused():
+        state = sampler(context, noise)
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import islice
 from typing import Any
 
@@ -13,12 +14,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from wsdcast.nets.unet import UNet
-from wsdcast.training.batches import FlowBatch, Pairs
+from wsdcast.training.batches import EnsembleBatch, FlowBatch, Pairs
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
+from wsdcast.warmstart.crps import NOISE_NUMBERS, direct_sample, ensemble_loss
+from wsdcast.warmstart.few_steps import StepDraws, distillation_loss, shortcut_loss
 from wsdcast.warmstart.flow import Draws, joint_loss, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.solvers import midpoint
+from wsdcast.warmstart.times import uniform
 
 SAMPLES, CHANNELS, GRID = 4, 2, (8, 16)
 DEPENDS_ON_DATA = ("nonzero", "masked_select", "unique", "_unique2", "unique_consecutive", "_local_scalar_dense", "equal")
@@ -70,6 +75,24 @@ def both_losses(model: nn.ModuleDict, batch: FlowBatch) -> Tensor:
     return joint_loss(model["generator"], model["moments"], InformedPrior, batch.context, batch.target, batch.draws, True, 0.5)
 
 
+def distil_loss(model: nn.Module, batch: FlowBatch) -> Tensor:
+    assert batch.prior is not None
+    teacher = copy.deepcopy(model).requires_grad_(False)
+    return distillation_loss(model, teacher, batch.prior, batch.context, batch.draws.noise, 1, uniform(2), midpoint)
+
+
+def shortcut(model: nn.Module, batch: FlowBatch) -> Tensor:
+    assert batch.prior is not None
+    steps = StepDraws(batch.draws.t / 2, torch.full_like(batch.draws.t, 0.5))
+    return shortcut_loss(model, model, batch.prior, batch.context, batch.target, batch.draws, steps, 3)
+
+
+def crps_loss(model: nn.Module, batch: EnsembleBatch) -> Tensor:
+    members = torch.stack([direct_sample(model, batch.prior, batch.context, noise) for noise in batch.noise])
+    weights, scale = batch.target.new_ones(GRID[0], 1), batch.target.new_ones(CHANNELS, 1, 1)
+    return ensemble_loss(weights, scale, 0.95, 0.1)(members, batch.target)
+
+
 def case(name: str) -> tuple[Any, Any, Any]:
     """Return network, loss and a batch."""
     torch.manual_seed(0)
@@ -80,15 +103,24 @@ def case(name: str) -> tuple[Any, Any, Any]:
         return moments_network(), moments_loss, Pairs(context, target)
     if name.startswith("flow"):
         return generator_network("recompute" in name), flow_loss, FlowBatch(context, target, draws, prior)
+    if name == "distil":
+        return generator_network(), distil_loss, FlowBatch(context, target, draws, prior)
+    if name == "shortcut":
+        knows_step = UNet(5 * CHANNELS, CHANNELS, (8, 8), scalars=3, silent=1)
+        return knows_step, shortcut, FlowBatch(context, target, draws, prior)
+    if name == "crps":
+        noise = torch.randn(2, *target.shape)
+        return UNet(4 * CHANNELS, CHANNELS, (8, 8), noise=NOISE_NUMBERS), crps_loss, EnsembleBatch(context, target, noise, prior)
     both = nn.ModuleDict({"moments": moments_network(), "generator": generator_network()})
     return both, both_losses, FlowBatch(context, target, draws, None)
 
 
-CASES = ["moments", "flow", "flow, recompute", "joint"]
+CASES = ["moments", "flow", "flow, recompute", "joint", "distil", "shortcut", "crps"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("name", CASES)
+# Distillation reads the flow times of its teacher, which are on the host.
+@pytest.mark.parametrize("name", [name for name in CASES if name != "distil"])
 def test_steps_leave_their_numbers_on_the_device(name, precision):
     model, loss_of, batch = case(name)
     before = [parameter.clone() for parameter in model.parameters()]
@@ -100,14 +132,15 @@ def test_steps_leave_their_numbers_on_the_device(name, precision):
     assert any(not torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("name", ["moments", "flow", "flow, recompute", "joint"])
+@pytest.mark.parametrize("name", CASES)
 def test_steps_copy_nothing_from_or_to_the_device(name):
     model, loss_of, batch = case(name)
     context, target, *others = batch
     if others:
         draws, prior = others
         prior_on_meta = InformedPrior(prior.mean.to("meta"), prior.std.to("meta")) if prior else None
-        others = [Draws(*(drawn.to("meta") for drawn in draws)), prior_on_meta]
+        on_meta = draws.to("meta") if isinstance(draws, Tensor) else Draws(*(drawn.to("meta") for drawn in draws))
+        others = [on_meta, prior_on_meta]
     batch = type(batch)(context.to("meta"), target.to("meta"), *others)
     training = Training.of(model.to("meta"), torch.Generator())
     training.optimiser = torch.optim.AdamW(training.model.parameters(), foreach=True)  # the fused one does not support meta

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.sources import open_data
-from wsdcast.data.sources.layout import order_of, values_of
+from wsdcast.data.sources.layout import fields_of, order_of, values_of
 from wsdcast.data.sources.mirrors import are_messages
 from wsdcast.data.sources.open_data import MissingError, fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, ROOTS, SYSTEMS, paths_of, ranges_of, roots_of
@@ -515,3 +515,55 @@ def test_on_the_command_line(mirror, tmp_path, monkeypatch):
     assert prepared.exit_code == 0, prepared.output
     assert mirror.handler.requests == before
     assert_holds(Path("run/analysis.zarr"), TIMES)
+
+
+UPPER = ("10m_u_component_of_wind", "temperature@850", "geopotential@500", "mean_sea_level_pressure")
+
+
+def add_upper(path: Path, system: str, time: np.datetime64) -> dict[str, np.ndarray]:
+    """Add three fields to a published analysis and its index. Return the fields by channel, geopotential in m2 s-2."""
+    day, clock = str(time).replace("-", "").split("T")
+    when = {"dataDate": int(day[:8]), "dataTime": int(clock[:2]) * 100}
+    random = np.random.default_rng(5)
+    fields = {name: random.normal(mean, std, (5, 8)) for name, mean, std in zip(UPPER[1:], (275, 5700, 101000), (8, 90, 900), strict=True)}
+    pressure = "prmsl" if system == "gfs" else "msl"
+    on_level = {"typeOfLevel": "isobaricInhPa"}
+    keys = [{"shortName": "t", **on_level, "level": 850}, {"shortName": "gh", **on_level, "level": 500}, {"shortName": pressure}]
+    index = path.with_suffix(".index") if system == "ifs" else path.with_name(path.name + ".idx")
+    texts = {"gfs": ("TMP:850 mb", "HGT:500 mb", "PRMSL:mean sea level"), "ifs": (("t", "850"), ("gh", "500"), ("msl", ""))}[system]
+    for field, key, text in zip(fields.values(), keys, texts, strict=True):
+        content, offset = message(field, **when, **key), path.stat().st_size
+        with path.open("ab") as file:
+            file.write(content)
+        line = f"9:{offset}:d={day[:8]}{clock[:2]}:{text}:anl:"
+        if system == "ifs":
+            place = {"levtype": "pl", "levelist": text[1]} if text[1] else {"levtype": "sfc"}
+            line = json.dumps({"type": "fc", "step": "0", "param": text[0], "_offset": offset, "_length": len(content)} | place)
+        with index.open("a") as file:
+            file.write(f"{line}\n")
+    return fields | {"geopotential@500": 9.80665 * fields["geopotential@500"]}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_any_variable_of_an_analysis_is_fetched(mirror, system):
+    path = publish(mirror.root, system, TIME)
+    fields = add_upper(path, system, TIME) | {UPPER[0]: wind_at(TIME)[0]}
+    (fetched,) = fetch(system, [TIME], UPPER)
+    assert fetched.stat().st_size < path.stat().st_size
+    read_fields = fields_of(open_dataset(str(fetched), UPPER), UPPER)
+    assert set(read_fields) == {(name,) for name in UPPER}
+    for name in UPPER:
+        np.testing.assert_allclose(values_of(read_fields[(name,)], np.array([0]))[0], fields[name], rtol=1e-5, atol=1e-4)
+    count = len(mirror.handler.ranges)
+    assert fetch(system, [TIME], UPPER) == [fetched]  # from the cache
+    assert len(mirror.handler.ranges) == count
+    assert fetch(system, [TIME]) != [fetched]  # the wind alone has a file of its own
+    assert newest(system, UPPER).time == TIME
+
+
+def test_variables_that_an_analysis_lacks_are_named(mirror):
+    publish(mirror.root, "gfs", TIME)
+    with pytest.raises(UserError, match=r"gfs: its open data have no toa_incident_solar_radiation; they have 10m_u_component_of_wind, "):
+        fetch("gfs", [TIME], ("toa_incident_solar_radiation",))
+    with pytest.raises(MissingError, match=r"its index has no temperature@850, geopotential@500, mean_sea_level_pressure"):
+        fetch("gfs", [TIME], UPPER)

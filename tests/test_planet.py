@@ -183,5 +183,5 @@ def test_the_upper_layer_is_offered_as_wind_at_250_hectopascals():
 
 
 def test_a_variable_that_the_planet_does_not_have_is_named():
-    with pytest.raises(UserError, match="has no 2m_temperature; it has 10m_u_component_of_wind, .*v_component_of_wind@250"):
+    with pytest.raises(UserError, match=r"has no 2m_temperature; it has 10m_u_component_of_wind, .*v_component_of_wind@250"):
         simulation(1, 0, 0.35, Grid.regular("16x8"), (*DEFAULT, "2m_temperature"))

@@ -23,9 +23,9 @@ from wsdcast.training.batches import Pairs, flow_batches_of
 from wsdcast.warmstart.flow import draw, joint_loss, training_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
 from wsdcast.warmstart.prior import InformedPrior, fixed_moments, no_blending, plain_blending, standard_moments, warm_start
+from wsdcast.weather.climate import STATES_IN_MEMORY, climatology
+from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import STATES_IN_MEMORY, climatology
-from wsdcast.weather.recipe import Generator, Moments
 
 SHAPE = (2, 3, 4)
 
@@ -57,7 +57,13 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
 
 
 def test_every_prior_has_a_maker_and_a_misspelt_name_is_refused():
-    assert {name for name in get_args(PriorName) if prior_maker(name) is InformedPrior} == {"warm", "standard", "climatology", "given"}
+    assert {name for name in get_args(PriorName) if prior_maker(name) is InformedPrior} == {
+        "warm",
+        "standard",
+        "climatology",
+        "persistence",
+        "given",
+    }
     assert prior_maker("class-climatology") is InformedPrior
     for name in ("worm", "mean_only", "per-sample"):
         with pytest.raises(ValueError, match=name):

@@ -322,7 +322,7 @@ def slow(path, mapped):
     read(path, mapped=mapped)
 
 analysis.read_packed = slow
-print(float(analysis.open_analysis(Path(sys.argv[1], "analysis.zarr")).wind[:].sum()))
+print(float(analysis.open_analysis(Path(sys.argv[1], "analysis.zarr")).states[:].sum()))
 """
 
 
@@ -332,5 +332,5 @@ def test_one_of_two_writes_the_mapped_file(prepared, tmp_path):
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     sums = {process.communicate(timeout=100)[0] for process in both}
     assert [process.returncode for process in both] == [0, 0]
-    assert sums == {f"{float(open_analysis(prepared / 'analysis.zarr').wind[:].sum())}\n"}
+    assert sums == {f"{float(open_analysis(prepared / 'analysis.zarr').states[:].sum())}\n"}
     assert (tmp_path / "log").read_text() == "begin\n"

@@ -28,9 +28,10 @@ from wsdcast.sampling.priors import prior_maker
 from wsdcast.warmstart.flow import Draws, joint_loss
 from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
+from wsdcast.weather.network_sections import Moments
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.priors import trained
-from wsdcast.weather.recipe import Moments, load_recipe
+from wsdcast.weather.recipe import load_recipe
 
 STDS: list[Std] = ["channel", "change", 0.3]
 

@@ -12,7 +12,7 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.recipes import with_new_names
+from wsdcast.runs.old_names import with_new_names
 from wsdcast.study.weather_variants import generator_operations, moments_cost, named_variant
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe

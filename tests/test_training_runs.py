@@ -25,7 +25,7 @@ from wsdcast.training import fitting
 from wsdcast.training.loop import Step, read
 from wsdcast.warmstart.flow import training_loss
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.stages import train
+from wsdcast.weather.training import generator
 
 RECIPE = """
 name: tiny
@@ -96,7 +96,7 @@ def test_tensorboard_shows_the_numbers_of_the_tables(run, recipe):
 
 KILLED_AT_A_CHECKPOINT = """
 import os, signal, sys
-from wsdcast.weather.stages import train
+from wsdcast.weather.training import generator
 from wsdcast.training import checkpoints, fitting
 import wsdcast
 saved = checkpoints.save_file
@@ -173,7 +173,7 @@ def test_steps_read_together_give_the_logs_and_weights_of_steps_read_one_by_one(
         calls.append(1)
         return training_loss(*arguments) * (math.nan if len(calls) > 24 else 1)
 
-    monkeypatch.setattr(train, "training_loss", spoilt)
+    monkeypatch.setattr(generator, "training_loss", spoilt)
     with pytest.raises(UserError, match="the loss is nan at training step 24, with samples "):
         wsdcast.train(recipe, run)
     checkpoint_directory = run / ".generator.partial/checkpoints/generator"

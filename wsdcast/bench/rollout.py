@@ -22,7 +22,8 @@ from wsdcast.bench.synthetic import inputs_of, networks_of, record_of
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
-from wsdcast.nets.weights import operations
+from wsdcast.nets.unet import UNet
+from wsdcast.nets.weights import operations, to_device
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import resolve
 from wsdcast.runs.overrides import Overridden
@@ -31,17 +32,14 @@ from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.warmstart.paths import STRAIGHT
-from wsdcast.warmstart.paths import Path as FlowPath
 from wsdcast.warmstart.prior import warm_start
-from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.priors import Trained
+from wsdcast.weather.priors import Trained, few_evaluations
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.samplers import few_sampler, sampler_of
 
 ROUNDS = 3
 LONG = 10.0
@@ -71,6 +69,11 @@ def bench_rollout(
     devices.keep_freed_memory()
     moments, generator, forcings = networks_of(resolved, record.grid)
     path = weather_path(resolved.generator, record.grid)
+    sizes_of_networks = record.grid.includes_poles, forcings.channels, len(record.variables)
+    few = few_evaluations(resolved, generator, sizes_of_networks, lambda network, _: to_device(network), resolved.networks)
+    networks = Trained(generator, moments, warm_start(moments), forcings, path, few=few)
+    if settings.nfe in few:
+        generator = few[settings.nfe].network
     moments.eval(), generator.eval()
     device = devices.device()
     largest_batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, device)
@@ -83,12 +86,12 @@ def bench_rollout(
         "forecast": f"{settings.members} members x {settings.steps} steps of 6 h, {record.grid.name}, NFE {settings.nfe}"
     }
     begin = time.perf_counter()
-    the_usual_way(record, moments, generator, forcings, settings, USUAL_MEMBERS, path)
+    the_usual_way(record, networks, settings, USUAL_MEMBERS)
     usual = (time.perf_counter() - begin) * settings.members / USUAL_MEMBERS
     generator_operations, moments_operations = (
         operations(network, *inputs_of(network, 1, record.grid)) for network in (generator, moments)
     )
-    sampler = sampler_of(Trained(generator, moments, warm_start(moments), forcings, path), settings)
+    sampler = sampler_of(networks, settings)
     directory = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
 
     def rollout(steps: int = settings.steps) -> None:
@@ -102,7 +105,7 @@ def bench_rollout(
         for _ in run_and_write(store, record, forcings, in_batches(sampler, largest_batch), starts, all_groups, shortened):
             pass
 
-    def alone(network: torch.nn.Module, evaluations: int) -> Callable[..., None]:
+    def alone(network: MomentsModel | UNet, evaluations: int) -> Callable[..., None]:
         """Return a function that evaluates one network: all batches, ``evaluations`` times for each lead time."""
         calls: list[tuple[Sampler, Tensor]] = []
         for size in sizes:
@@ -152,18 +155,11 @@ def bench_rollout(
     return Benchmark("rollout", limit, ours / limit_seconds, {"the usual way": usual / limit_seconds}, figures)
 
 
-def the_usual_way(
-    record: Analysis,
-    moments: MomentsModel,
-    generator: torch.nn.Module,
-    forcings: Surroundings,
-    settings: Rollout,
-    members: int,
-    path: FlowPath = STRAIGHT,
-) -> NDArray[np.float32]:
+def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, members: int) -> NDArray[np.float32]:
     """Make the same forecast with a simple loop, and write it. Return the fields (member, lead, variable, latitude, longitude)."""
     device, count = devices.device(), len(record.variables)
     shape, mean_of_data, std_of_data = (count, *record.grid.shape), record.mean[:count, None, None], record.std[:count, None, None]
+    generator, moments, forcings, path = networks.generator, networks.moments, networks.forcings, networks.path
     times = torch.linspace(0, 1, settings.nfe // 2 + 1, device=device)
     noises = list(member_noise(settings.seed, record.times[1:2], members, settings.steps, shape))
     first = torch.from_numpy(record.normalise(record.states[0:2])).to(device)[:, None]
@@ -180,8 +176,12 @@ def the_usual_way(
                 t = t.reshape(1)
                 return path.velocity(generator(torch.cat([x, inputs], dim=1), t, one), x, t)
 
-            x = odeint(velocity, path.start(noises[step][member : member + 1].to(device)), times, method="midpoint")[-1]
-            now, before = x * std + mean, now
+            noise = noises[step][member : member + 1].to(device)
+            if few := networks.few.get(settings.nfe):
+                state = few_sampler(networks, few, settings.nfe)(context, noise)
+            else:
+                state = odeint(velocity, path.start(noise), times, method="midpoint")[-1] * std + mean
+            now, before = state, now
             states.append(now[0].cpu().numpy() * std_of_data + mean_of_data)
         all_states.append(np.stack(states))
     fields = np.stack(all_states)

@@ -11,6 +11,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.zarr_store import PackedStates, pack
+from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
 from wsdcast.warmstart.moments import MomentsModel
@@ -34,7 +35,7 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     return Analysis(PackedStates(wind), times, grid, zero, eight, *splits, {}, channels.state, channels.forcings)
 
 
-def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Module, Surroundings]:
+def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:
     """Return the moments network, the generator and their forcings, whose static fields are zeros.
 
     The networks are untrained. They take as long as trained ones.
@@ -48,11 +49,14 @@ def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, torch.nn.Modu
     return to_device(moments), to_device(generator), forcings
 
 
-def inputs_of(network: MomentsModel | torch.nn.Module, batch: int, grid: Grid) -> tuple[Tensor, ...]:
+def inputs_of(network: MomentsModel | UNet, batch: int, grid: Grid) -> tuple[Tensor, ...]:
     """Return random inputs of a network, on the device.
 
-    The moments network takes a context. The generator takes the state with its context and moments, a flow time and a warmth.
+    The moments network takes a context. The generator takes the state with its context and moments, and its conditions.
     """
     unet = network.network if isinstance(network, MomentsModel) else network
-    x = torch.randn(batch, unet.first.in_channels, *grid.shape, device=devices.device())  # type: ignore[union-attr, arg-type]
-    return (x,) if unet is not network else (x, x.new_full((1,), 0.5), x.new_full((1,), 1.0))
+    assert isinstance(unet, UNet)
+    shapes = unet.input_shapes(*grid.shape)
+    x = torch.randn(batch, *shapes[0][1:], device=devices.device())
+    scalars = (x.new_full(shape, 0.5) if len(shape) == 1 else torch.randn(batch, *shape[1:], device=x.device) for shape in shapes[1:])
+    return x, *scalars

@@ -70,12 +70,14 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
         for step, fields in enumerate(read_packed(path, slice(first, first + STEPS))[:], start=first):
             if not training[step]:
                 continue
-            weighted = fields * weights
-            sums += weighted.sum(axis=(1, 2)), (weighted * fields).sum(axis=(1, 2))
+            follows = previous is not None and times[step] - previous[0] == STEP
+            for channel, field in enumerate(fields):  # one after the other, because many channels do not fit in the processor's cache
+                weighted = field * weights
+                sums[:, channel] += weighted.sum(), (weighted * field).sum()
+                if previous is not None and follows:
+                    squared_difference[channel] += ((field - previous[1][channel]) ** 2 * weights).sum()
             count += 1
-            if previous is not None and times[step] - previous[0] == STEP:
-                squared_difference += ((fields - previous[1]) ** 2 * weights).sum(axis=(1, 2))
-                pairs += 1
+            pairs += follows
             previous = times[step], fields
             totals[:, months[step], hours[step]] += fields[:state]
             counts[months[step], hours[step]] += 1

@@ -51,7 +51,7 @@ def require_sampling(
     needed, (channels, rows, columns) = kept, images.shape
     if devices.device().type == "cpu":
         generator = generator_model(recipe.generator, channels)
-        of_one = peak_memory(generator, (1, generator.first.in_channels, rows, columns), (1,), (1,), training=False)
+        of_one = peak_memory(generator, *generator.input_shapes(rows, columns), training=False)
         of_moments = 0
         if recipe.generator.needs_moments_network:
             of_moments = peak_memory(moments_model(recipe.moments, channels), (1, channels + 1, rows, columns), training=False)

@@ -1,6 +1,6 @@
 """The U-Net of appendix B, in the style of guided diffusion (Dhariwal and Nichol 2021), on the sphere or the plane.
 
-- A residual block has GroupNorm, SiLU and 3x3 convolutions. The embedding of the conditioning scalars (flow time, warmth) scales and shifts
+- A residual block has GroupNorm, SiLU and 3x3 convolutions. The embedding of the conditions (flow time, warmth) scales and shifts
   the features after the second normalisation. The last convolution of each block, and that of the network, start at zero.
 - The resolution is reduced by average pooling and increased by nearest-neighbour interpolation. Skip connections are concatenated.
 - Self-attention is optional.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from wsdcast.nets.sphere import extend, pad
 from wsdcast.runs.recipes import Network
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class UNet(nn.Module):
@@ -30,6 +33,8 @@ class UNet(nn.Module):
         widths: channels of the features of each level, multiples of 4. Each level after the first halves the resolution.
         blocks: residual blocks per level, on the way down and again on the way up.
         scalars: the number of conditioning scalars that :meth:`forward` takes.
+        silent: how many of them, counted from the last, have no effect before training.
+        noise: how many numbers of noise :meth:`forward` takes after the scalars; 0 for none. They have no effect before training.
         dropout: the share of features that residual blocks drop in training.
         includes_poles: whether the first and the last row of the grid lie on the poles.
         activation_checkpointing: whether the activations inside the blocks are computed again in the backward pass instead of being kept.
@@ -49,14 +54,19 @@ class UNet(nn.Module):
         activation_checkpointing: bool = False,
         sphere: bool = True,
         attention: Collection[int] = (),
+        silent: int = 0,
+        noise: int = 0,
     ) -> None:
         super().__init__()
         self.sphere = sphere
         self.includes_poles = includes_poles
         self.activation_checkpointing = activation_checkpointing
         self.multiple = 2 ** (len(widths) - 1)
-        embedding = 4 * widths[0] if scalars else 0
-        self.embeddings = nn.ModuleList(ScalarEmbedding(widths[0], embedding) for _ in range(scalars))
+        self.conditions = ((1,),) * scalars + ((1, noise),) * bool(noise)
+        embedding = 4 * widths[0] if self.conditions else 0
+        self.embeddings = nn.ModuleList(ScalarEmbedding(widths[0], embedding, number >= scalars - silent) for number in range(scalars))
+        if noise:
+            self.embeddings.append(_zero(nn.Linear(noise, embedding)))
 
         def block(inputs: int, outputs: int, attends: bool) -> ResidualBlock:
             return ResidualBlock(inputs, outputs, embedding, dropout, sphere, attends)
@@ -76,9 +86,16 @@ class UNet(nn.Module):
         self.last_norm = group_norm(width)
         self.last = Convolution(width, out_channels, sphere, zero=True)
 
-    def forward(self, x: Tensor, *scalars: Tensor) -> Tensor:
-        """Return the output for x, (batch, in_channels, row, column). Each scalar is (batch,), or (1,) if the batch shares it."""
-        condition = sum(embed(scalar) for embed, scalar in zip(self.embeddings, scalars, strict=True)) if scalars else None
+    def input_shapes(self, rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of all inputs of :meth:`forward` for one sample."""
+        return ((1, self.first.in_channels, rows, columns), *self.conditions)
+
+    def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
+        """Return the output for x, (batch, in_channels, row, column).
+
+        The conditions are the scalars, each (batch,), or (1,) if the batch shares it, and then the noise, (batch, noise).
+        """
+        condition = sum(embed(value) for embed, value in zip(self.embeddings, conditions, strict=True)) if conditions else None
         x, original = extend(x, self.multiple, self.includes_poles) if self.sphere else _extend_plane(x, self.multiple)
         x = self.first(x)
         skips = []
@@ -140,8 +157,7 @@ class Attention(nn.Module):
         super().__init__()
         self.norm = group_norm(channels)
         self.inputs, self.output = nn.Conv2d(channels, 3 * channels, 1), nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
+        _zero(self.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of the shape of x, (batch, channels, row, column)."""
@@ -164,8 +180,7 @@ class Convolution(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=0 if sphere else 1)
         self.sphere = sphere
         if zero:
-            nn.init.zeros_(self.weight)
-            nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+            _zero(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (batch, outputs, row, column) for x (batch, inputs, row, column)."""
@@ -173,9 +188,9 @@ class Convolution(nn.Conv2d):
 
 
 class ScalarEmbedding(nn.Module):
-    """Embeds a scalar in [0, 1] by sinusoids and a two-layer perceptron."""
+    """Embeds a scalar in [0, 1] by sinusoids and a two-layer perceptron; if ``silent``, the embedding starts at zero."""
 
-    def __init__(self, sinusoids: int, outputs: int) -> None:
+    def __init__(self, sinusoids: int, outputs: int, silent: bool = False) -> None:
         super().__init__()
         # The usual frequencies, 1 to 1e-4, are meant for time steps from 0 to 1000. The scalar is scaled to that range, because the
         # embedding would otherwise hardly vary.
@@ -183,11 +198,20 @@ class ScalarEmbedding(nn.Module):
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.layers = nn.Sequential(nn.Linear(2 * (sinusoids // 2), outputs), nn.SiLU(), nn.Linear(outputs, outputs))
+        if silent:
+            _zero(self.layers[2])
 
     def forward(self, scalar: Tensor) -> Tensor:
         """Return the embedding of the scalar (batch,), (batch, outputs)."""
         angles = scalar[:, None] * self.frequencies
         return self.layers(torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+def _zero(layer: Layer) -> Layer:
+    """Set the weights and the bias of a layer to zero, and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:
@@ -203,7 +227,16 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
-def unet_of(network: Network, inputs: int, outputs: int, scalars: int, includes_poles: bool = False, sphere: bool = True) -> UNet:
+def unet_of(
+    network: Network,
+    inputs: int,
+    outputs: int,
+    scalars: int,
+    includes_poles: bool = False,
+    sphere: bool = True,
+    silent: int = 0,
+    noise: int = 0,
+) -> UNet:
     """Return an untrained U-Net as a section of a recipe describes it, on the sphere or on the plane."""
     return UNet(
         inputs,
@@ -216,4 +249,6 @@ def unet_of(network: Network, inputs: int, outputs: int, scalars: int, includes_
         network.activation_checkpointing,
         sphere=sphere,
         attention=network.attention,
+        silent=silent,
+        noise=noise,
     )

@@ -5,7 +5,6 @@ An artefact takes its name only when it is complete. Its stamp says which recipe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,8 +22,9 @@ except ImportError:  # not on Windows
 
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
-from wsdcast.runs.recipes import Experiment, Kind, checked, load, with_new_names
+from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
 
 
 @dataclass
@@ -92,11 +92,6 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
         inputs = stamps[0]["id"] if len(stamps) == 1 else digest_of([stamp["id"] for stamp in stamps])
     digest = digest_of(recipe.parts(artefact))
     return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])}
-
-
-def digest_of(value: Any) -> str:
-    """A short digest of plain values, such as those of a recipe."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_stamp(path: Path) -> dict[str, Any] | None:

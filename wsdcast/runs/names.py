@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 ANALYSIS, MOMENTS, GENERATOR = "analysis.zarr", "moments", "generator"
-PREDICTIONS = "predictions"
+PREDICTIONS, FEW_STEPS, FINE_TUNED = "predictions", "few-steps", "fine-tuned"
 FORECAST, MOMENTS_FORECAST, ANIMATION = "forecast.zarr", "moments_forecast.zarr", "forecast.gif"
 INITIAL_STATES = "initial_states.nc"
 FORECAST_PAGE, MODEL_CARD = "forecast.html", "model-card.md"
@@ -15,7 +15,7 @@ STUDY, STUDY_PAGE = "study.nc", "study.html"
 IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
 
 SharedPriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology"]
-PriorName = Literal[SharedPriorName, "given"]
+PriorName = Literal[SharedPriorName, "persistence", "given"]
 """Where flow matching starts, and what the generator is told (docs/method.md)."""
 
 ImagePriorName = Literal[SharedPriorName, "class-climatology"]
@@ -65,5 +65,5 @@ MOMENTS_ALONE = "moments alone"
 CALIBRATED = "warm, calibrated"
 """Name in tables and figures of the warm start at the warmth at which its moments are calibrated."""
 
-WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "given")
+WITHOUT_NETWORK = ("standard", "climatology", "class-climatology", "persistence", "given")
 """Priors whose moments do not come from a trained moments network."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -22,6 +24,12 @@ from pydantic import (
 
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import SAME_SOLVER, PathName
+from wsdcast.runs.old_names import NEW_NAMES
+
+
+def digest_of(value: Any) -> str:
+    """A short digest of plain values, such as those of a recipe."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Section(BaseModel):
@@ -136,22 +144,6 @@ class TrainingLog(Section):
     tensorboard: bool = Field(False, description="whether to log for TensorBoard")
 
 
-NEW_NAMES = {
-    "rate": "learning_rate",
-    "warm_up": "warmup_steps",
-    "clip": "gradient_clip",
-    "average": "ema_decay",
-    "recompute": "activation_checkpointing",
-    "training.every": "training.validate_every",
-    "training.keep": "training.keep_checkpoints",
-    "context": "forcings",
-}
-"""New name of each key of version 0.1.0 that was renamed. The old key is written as ``key`` or as ``section.key``."""
-
-GONE: dict[str, Any] = {"moments.rank": 0}
-"""Keys of version 0.1.0 that are gone, with the value that changes nothing. Artefacts with that value stay readable."""
-
-
 class Experiment(Section):
     """A recipe: one whole experiment."""
 
@@ -192,6 +184,13 @@ class Experiment(Section):
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""
         return self.model_dump(mode="json")
+
+    def digest(self) -> str:
+        """A short digest that names the recipe on pages of results.
+
+        It is that of the keys that differ from their defaults, so that it stays the same when a version adds keys.
+        """
+        return digest_of(self.model_dump(mode="json", exclude_defaults=True))
 
 
 Kind = TypeVar("Kind", bound=Experiment)
@@ -240,22 +239,6 @@ def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
         raise UserError(f"{where}: {'; '.join(problems)}") from None
-
-
-def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]:
-    """The same keys and values, with the keys and solvers of version 0.1.0 replaced. Artefacts of that version stay readable."""
-    renamed = {}
-    for key, value in content.items():
-        if GONE.get(f"{section}.{key}", object()) == value:
-            continue
-        new = NEW_NAMES.get(f"{section}.{key}") or (NEW_NAMES.get(key) if section or isinstance(value, dict) else None)
-        if key == "solver":
-            value = SAME_SOLVER.get(value, value)
-        elif key == "solvers":
-            value = list(dict.fromkeys(SAME_SOLVER.get(solver, solver) for solver in value))
-        # A key of this version keeps its dots: names of variants have them, and the keys that variants change.
-        renamed[new.rpartition(".")[2] if new else key] = with_new_names(value, key) if isinstance(value, dict) else value
-    return renamed
 
 
 def shipped_recipes(kind: type[Experiment]) -> list[str]:

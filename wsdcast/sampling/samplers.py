@@ -7,11 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from wsdcast.warmstart.crps import direct_sample
 from wsdcast.warmstart.evaluations import Counted
 from wsdcast.warmstart.flow import sample
 from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import PriorOf
-from wsdcast.warmstart.solvers import Solver, Velocity, midpoint
+from wsdcast.warmstart.solvers import Solver, Velocity, euler, midpoint
+from wsdcast.warmstart.times import uniform
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 """A function ``sampler(context, noise)`` that returns the next state. All are (batch, channel, latitude, longitude)."""
@@ -25,6 +27,7 @@ def generator_sampler(
     times: Tensor,
     solve: Solver = midpoint,
     path: Path = STRAIGHT,
+    step: float | None = None,
 ) -> Sampler:
     """Return the sampler of Algorithm 2: exactly ``nfe`` evaluations of the generator, and one of the moments model.
 
@@ -38,6 +41,7 @@ def generator_sampler(
         times: flow times, (steps + 1,).
         solve: the solver.
         path: the path that the generator was trained on.
+        step: the length of the solver's steps, for a generator that knows it.
     """
 
     def counted_solve(velocity: Velocity, noise: Tensor, times: Tensor) -> Tensor:
@@ -47,7 +51,25 @@ def generator_sampler(
             raise RuntimeError(f"a solver that claims {nfe} evaluations took {counted.calls}")
         return state
 
-    return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth, path)
+    return lambda context, noise: sample(generator, prior_of, context, noise, times, counted_solve, warmth, path, step)
+
+
+def few_steps_sampler(generator: torch.nn.Module, prior_of: PriorOf, nfe: int, path: Path = STRAIGHT, *, knows_step: bool) -> Sampler:
+    """Return the sampler of a network of :mod:`wsdcast.warmstart.few_steps`: ``nfe`` equal steps of Euler's method at full warmth.
+
+    Args:
+        generator: the network.
+        prior_of: returns the prior that generation starts from.
+        nfe: number of steps.
+        path: the path of the flow that the network was trained from.
+        knows_step: whether the network takes the length of the step.
+    """
+    return generator_sampler(generator, prior_of, nfe, 1.0, uniform(nfe), euler, path, 1 / nfe if knows_step else None)
+
+
+def direct_sampler(generator: torch.nn.Module, prior_of: PriorOf) -> Sampler:
+    """Return the sampler of a network that was trained on the CRPS: one evaluation (:func:`wsdcast.warmstart.crps.direct_sample`)."""
+    return lambda context, noise: direct_sample(generator, prior_of(context), context, noise)
 
 
 def moments_sampler(prior_of: PriorOf) -> Sampler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -10,11 +10,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import GENERATOR, PathName
-from wsdcast.runs.recipes import Experiment, Network
+from wsdcast.runs.names import PREDICTIONS, PathName
+from wsdcast.runs.recipes import Experiment, Network, Optimisation
 from wsdcast.study.sharing import training_seconds, variant_directory
 from wsdcast.warmstart.evaluations import require_possible
 
@@ -61,16 +62,17 @@ def combinations(
 
 
 def cost_of_moments(
-    networks: tuple[nn.Module, nn.Module],
-    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    moments: nn.Module,
+    generator: UNet,
+    context: tuple[int, ...],
     generator_settings: Network,
     visits: float,
 ) -> tuple[float, int]:
     """The cost of the moments network, relative to the generator, in floating-point operations.
 
     Args:
-        networks: moments network and generator.
-        shapes: of one context and of one input of the generator, each with a batch of 1.
+        moments, generator: the networks.
+        context: shape of one context, (1, channels, row, column).
         generator_settings: how the generator is trained.
         visits: the number of samples in the forward and backward passes of the moments network, counted in training visits. A training
             visit costs three evaluations (one forward, two backward), so a prediction counts as a third.
@@ -78,9 +80,7 @@ def cost_of_moments(
     Returns:
         The cost of one evaluation in evaluations of the generator, and the cost of all visits in training steps of the generator.
     """
-    moments, generator = networks
-    context, x = (torch.zeros(shape) for shape in shapes)
-    ratio = operations(moments, context) / operations(generator, x, torch.zeros(1), torch.zeros(1))
+    ratio = operations(moments, torch.zeros(context)) / _operations_of_one(generator, context[2:])
     return ratio, round(ratio * visits / samples_per_step(generator_settings))
 
 
@@ -103,18 +103,23 @@ def equal_cost_steps(total: float, relative: float, once: float, share: float, w
     return steps
 
 
-def step_operations(generator: nn.Module, shape: tuple[int, ...], settings: Network) -> int:
+def step_operations(generator: UNet, grid: Sequence[int], settings: Network) -> int:
     """Floating-point operations of one evaluation of the generator for each sample of an optimiser step.
 
     Args:
         generator: the generator.
-        shape: of its input with a batch of 1.
+        grid: rows and columns.
         settings: how it is trained.
     """
-    return samples_per_step(settings) * operations(generator, torch.zeros(shape), torch.zeros(1), torch.zeros(1))
+    return samples_per_step(settings) * _operations_of_one(generator, grid)
 
 
-def samples_per_step(settings: Network) -> int:
+def _operations_of_one(generator: UNet, grid: Sequence[int]) -> int:
+    """Floating-point operations of one evaluation for one sample."""
+    return operations(generator, *(torch.zeros(shape) for shape in generator.input_shapes(grid[0], grid[1])))
+
+
+def samples_per_step(settings: Optimisation) -> int:
     """Samples per optimiser step."""
     return settings.batch * settings.accumulate
 
@@ -141,7 +146,7 @@ def trained_variants(
     """
     for (seed, prior), variant in variants.items():
         place = variant_directory(variant, directory, f"{prior}-{seed}", prepared, networks_of(variant))
-        if not is_current(variant, place, GENERATOR, overwrite):
+        if not all(is_current(variant, place, name, overwrite) for name in networks_of(variant) if name != PREDICTIONS):
             train(variant, place)
         seconds.setdefault(prior, []).append(training_seconds(place))
         yield seed, prior, variant, place

@@ -29,7 +29,7 @@ from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, digest_of, is_current, make_stamp, read_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, read_stamp, require, resolve
 from wsdcast.runs.names import (
     CALIBRATED,
     CLASSIFIER,
@@ -41,6 +41,7 @@ from wsdcast.runs.names import (
     STUDY_PAGE,
     WITHOUT_NETWORK,
 )
+from wsdcast.runs.recipes import digest_of
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import moments_sampler
 from wsdcast.study.design import combinations, trained_variants
@@ -117,7 +118,7 @@ def inpaint_study(
     study = combine(parts, shares, reference)
     study.attrs |= {
         "about": _about(resolved, images),
-        "recipe_hash": digest_of(resolved.dump()),
+        "recipe_hash": resolved.digest(),
         "moments_share": cost[0],
         "floor_of": true,
         "chosen_on": f"{min(options.contexts, images.count('validation'))} contexts of validation images, by the classifier distance",

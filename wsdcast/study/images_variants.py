@@ -46,15 +46,16 @@ def named_variant(recipe: ImageRecipe, images: Images, cost: tuple[float, int], 
     """
     where = f"study.variants.{name}:"
     variant = overridden(recipe, recipe.study.variants[name], {}, where)
-    moments, generator, shapes = _networks(variant, images)
+    moments, generator, context = _networks(variant, images)
     visits = variant.moments.steps * samples_per_step(variant.moments)
-    ratio, once = cost_of_moments((moments, generator), shapes, variant.generator, visits)
+    ratio, once = cost_of_moments(moments, generator, context, variant.generator, visits)
     if not variant.generator.needs_moments_network:
         ratio, once = 0.0, 0
     if recipe.study.budget == "steps":
         return variant, ratio
-    _, of_recipe, (_, shape) = _networks(recipe, images)
-    relative = step_operations(generator, shapes[1], variant.generator) / step_operations(of_recipe, shape, recipe.generator)
+    _, of_recipe, _ = _networks(recipe, images)
+    grid = images.shape[1:]
+    relative = step_operations(generator, grid, variant.generator) / step_operations(of_recipe, grid, recipe.generator)
     # The moments are predicted anew in each step, which costs a third of a training visit.
     steps = equal_cost_steps(recipe.generator.steps + cost[1], relative, once, ratio / 3, where)
     return variant.changed(generator__steps=steps), ratio
@@ -65,14 +66,14 @@ def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
 
     The training includes one prediction for every sample of every step of the generator.
     """
-    moments, generator, shapes = _networks(recipe, images)
+    moments, generator, context = _networks(recipe, images)
     predictions = recipe.generator.steps * samples_per_step(recipe.generator)
     visits = recipe.moments.steps * samples_per_step(recipe.moments) + predictions / 3
-    return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
+    return cost_of_moments(moments, generator, context, recipe.generator, visits)
 
 
-def _networks(recipe: ImageRecipe, images: Images) -> tuple[MomentsModel, UNet, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The untrained networks, and the shapes of one context and of one input of the generator."""
+def _networks(recipe: ImageRecipe, images: Images) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
+    """The untrained networks, and the shape of one context."""
     channels, rows, columns = images.shape
     moments, generator = moments_model(recipe.moments, channels), generator_model(recipe.generator, channels)
-    return moments, generator, ((1, channels + 1, rows, columns), (1, generator.first.in_channels, rows, columns))
+    return moments, generator, (1, channels + 1, rows, columns)

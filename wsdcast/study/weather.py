@@ -19,13 +19,11 @@ import yaml
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, digest_of, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import (
     ANALYSIS,
     FORECAST,
-    GENERATOR,
-    MOMENTS,
     MOMENTS_ALONE,
     MOMENTS_FORECAST,
     PREDICTIONS,
@@ -33,6 +31,7 @@ from wsdcast.runs.names import (
     STUDY_PAGE,
     WITHOUT_NETWORK,
 )
+from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import evaluate, studied_variables
 from wsdcast.study.weather_page import write_study_page
@@ -46,6 +45,9 @@ from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import moments_sampler_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
+
+BLENDED = ("warm", "plain-blend", "climatology", "persistence", "given")
+"""Priors whose samples depend on the warmth."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def study_nfe(
     if of != WIND:
         study.attrs |= {"variable": of.label, "units": of.units}
         summary.facts["scores below"] = f"{of.label}, {of.units}"
-    study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": digest_of(resolved.dump())}
+    study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": resolved.digest()}
     if quality:
         labels = {"train": "training", "test": "test"}
         for (split, label), (error, standardised) in zip(labels.items(), np.mean(list(quality.values()), axis=0), strict=True):
@@ -161,7 +163,7 @@ def study_nfe(
 
 def _networks(variant: Recipe) -> tuple[str, ...]:
     """The artefacts of the trained networks of a variant."""
-    return (GENERATOR, MOMENTS, PREDICTIONS) if variant.generator.reads_frozen_moments else (GENERATOR,)
+    return (*variant.networks, *(PREDICTIONS,) * variant.generator.reads_frozen_moments)
 
 
 def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
@@ -171,10 +173,16 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
         UserError: if a solver can make none of the numbers of evaluations.
     """
     options = variant.study
-    possible = combinations(options.solvers, options.grids_in_time, options.nfe, summary, variant.generator.followed_path)
-    # Warmth has no effect on priors that are not blended.
-    warmths = options.warmths if variant.generator.prior in ("warm", "plain-blend", "climatology", "given") else (1.0,)
-    return [Setting(name, 0, solver, grid, warmth, nfe) for (solver, grid, nfe), warmth in product(possible, warmths)]
+    # Networks of few evaluations make steps of Euler's method, whatever the solver of the flow.
+    few = set(variant.few_numbers) | ({variant.fine_tune.nfe} if variant.fine_tune.steps else set())
+    settings = [Setting(name, 0, "euler", "uniform", 1.0, nfe) for nfe in options.nfe if nfe in few]
+    of_flow = [nfe for nfe in options.nfe if nfe not in few] if variant.generator.objective != "crps" else []
+    if of_flow or not settings:
+        possible = combinations(options.solvers, options.grids_in_time, of_flow, summary, variant.generator.followed_path)
+        # Warmth has no effect on priors that are not blended.
+        warmths = options.warmths if variant.generator.prior in BLENDED else (1.0,)
+        settings += [Setting(name, 0, solver, grid, warmth, nfe) for (solver, grid, nfe), warmth in product(possible, warmths)]
+    return settings
 
 
 def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: Iterable[list[Setting]]) -> None:
@@ -217,7 +225,7 @@ def _evaluated(
             rollout__nfe=setting.nfe,
             rollout__momentum=momentum,
         )
-        draws = sampled.rollout.draws
+        draws = sampled.rollout.draws if setting.nfe not in networks.few else 1
         sampler = sampler_of(networks, sampled.rollout)
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:

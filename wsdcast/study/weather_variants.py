@@ -10,6 +10,7 @@ from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.networks import context_channels, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.training.rollouts import MEMBERS
 
 
 def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorName) -> Recipe:
@@ -50,16 +51,40 @@ def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], nam
     variant = overridden(recipe, recipe.study.variants[name], {}, where)
     ratio, extra = moments_cost(variant, record)
     ratio *= variant.generator.needs_moments_network
-    once, share = (extra, 0.0) if variant.generator.reads_frozen_moments else (0, ratio)
+    once, share = (float(extra), 0.0) if variant.generator.reads_frozen_moments else (0.0, ratio)
+    once = (once + steps_after_the_generator(variant, ratio)) / _members(variant)
     relative = generator_operations(variant, record) / generator_operations(recipe, record)
-    steps = equal_cost_steps(recipe.generator.steps + cost[1], relative, once, share, where)
+    total = recipe.generator.steps + (cost[1] + steps_after_the_generator(recipe, cost[0])) / _members(recipe)
+    steps = equal_cost_steps(total, relative, once, share, where)
     return variant.changed(generator__steps=steps), ratio
 
 
 def generator_operations(recipe: Recipe, record: Analysis) -> int:
-    """Floating-point operations of :func:`wsdcast.study.design.step_operations`."""
-    _, generator, (_, shape) = _networks(recipe, record)
-    return step_operations(generator, shape, recipe.generator)
+    """Floating-point operations of :func:`wsdcast.study.design.step_operations`, for both members of a sample with the objective crps."""
+    _, generator, _ = _networks(recipe, record)
+    return _members(recipe) * step_operations(generator, record.grid.shape, recipe.generator)
+
+
+def steps_after_the_generator(recipe: Recipe, ratio: float) -> float:
+    """The cost of the networks that are trained after the generator, in training steps of the generator.
+
+    A training visit of a sample costs three evaluations, one forward and two backward. An evaluation without gradients counts as a third.
+
+    Args:
+        recipe: the recipe.
+        ratio: cost of one evaluation of the moments network, in evaluations of the generator.
+    """
+    few, tuned = recipe.few_steps, recipe.fine_tune
+    visits = {
+        "distil": few.nfe + few.teacher_nfe / 3,
+        "shortcut": 1 + (1 - few.flow_share) * 2 / 3,
+        "mean-flow": 1 + 2 / 3,  # the derivative in forward mode, and the network's own velocity
+    }.get(recipe.generator.objective, 0.0)
+    total = few.steps * samples_per_step(few) * visits
+    of_step = tuned.nfe + ratio * recipe.generator.needs_moments_network
+    trained_steps = [length if tuned.gradients == "all" else 1 + (length - 1) / 3 for length in tuned.rollout]
+    total += tuned.steps * samples_per_step(tuned) * MEMBERS * of_step * sum(trained_steps) / len(trained_steps)
+    return total / samples_per_step(recipe.generator)
 
 
 def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
@@ -67,17 +92,21 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
 
     The training includes the networks of the folds and one prediction of each training sample (two with folds).
     """
-    moments, generator, shapes = _networks(recipe, record)
+    moments, generator, context = _networks(recipe, record)
     folds, samples = recipe.moments.folds, record.now("train").size
     visits = (1 + folds) * recipe.moments.steps * samples_per_step(recipe.moments) + (2 if folds else 1) * samples / 3
-    return cost_of_moments((moments, generator), shapes, recipe.generator, visits)
+    return cost_of_moments(moments, generator, context, recipe.generator, visits)
 
 
-def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """The untrained networks, and the shapes of one context and of one input of the generator."""
+def _members(recipe: Recipe) -> int:
+    """Evaluations of the generator for each sample of a training step: that of both members, on the CRPS."""
+    return MEMBERS if recipe.generator.objective == "crps" else 1
+
+
+def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
+    """The untrained networks, and the shape of one context."""
     chosen, channels = recipe.forcings, len(record.variables)
     forcings = len(chosen.static) + 4 * (chosen.solar_time + chosen.latitude_longitude) + len(record.forcing_variables)
     moments = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels)
     generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
-    shapes = (1, context_channels(forcings, channels), *record.grid.shape), (1, generator.first.in_channels, *record.grid.shape)
-    return moments, generator, shapes
+    return moments, generator, (1, context_channels(forcings, channels), *record.grid.shape)

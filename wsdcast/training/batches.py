@@ -51,6 +51,15 @@ class FlowBatch(NamedTuple):
     prior: InformedPrior | None
 
 
+class EnsembleBatch(NamedTuple):
+    """A batch for the CRPS of ensembles: contexts, targets, noise of each member (member, batch, channel, row, column), and the prior."""
+
+    context: Tensor
+    target: Tensor
+    noise: Tensor
+    prior: InformedPrior
+
+
 def pairs_of(samples: Samples) -> BatchOf[Pairs]:
     """Return the function that makes batches for the moments network."""
     return lambda indices, local: Pairs(samples.context(indices[local]), samples.target(indices[local]))
@@ -78,5 +87,18 @@ def flow_batches_of(
         draws = draw((indices.numel(), *shape), random, draw_times).of(local)
         context, target = pairs(indices, local)
         return FlowBatch(context, target, draws, prior_of(indices[local], context) if prior_of else None)
+
+    return batch_of
+
+
+def ensemble_batches_of(
+    pairs: BatchOf[Pairs], shape: tuple[int, ...], random: torch.Generator, prior_of: Callable[[Tensor, Tensor], InformedPrior]
+) -> BatchOf[EnsembleBatch]:
+    """Return the function that makes batches of two members; the arguments are those of :func:`flow_batches_of`."""
+
+    def batch_of(indices: Tensor, local: slice) -> EnsembleBatch:
+        noise = torch.randn((2, indices.numel(), *shape), generator=random, device=random.device)[:, local]
+        context, target = pairs(indices, local)
+        return EnsembleBatch(context, target, noise, prior_of(indices[local], context))
 
     return batch_of

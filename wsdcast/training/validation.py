@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from wsdcast.training.batches import Samples
 from wsdcast.training.predictions import BATCH, errors
+from wsdcast.warmstart.crps import almost_fair_crps
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT, Path
@@ -52,6 +56,30 @@ def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples, path:
             sums[warmth] = sums.get(warmth, 0) + loss * batch.numel()
     losses = {f"w = {warmth:g}": total.item() / indices.numel() for warmth, total in sums.items()}
     return {"flow loss": sum(losses.values()) / len(losses), **losses}
+
+
+@torch.inference_mode()
+def ensemble_scores(sampler: Callable[[Tensor, Tensor], Tensor], samples: Samples, weights: Tensor) -> dict[str, float]:
+    """Scores of ensembles of two members after one step. The noise is the same in every call.
+
+    Args:
+        sampler: ``sampler(context, noise)`` returns a member.
+        samples: the samples.
+        weights: weights of the grid points, as for :func:`wsdcast.training.predictions.errors`.
+
+    Returns:
+        ``CRPS``, the fair CRPS in units of the data's std; ``spread/skill``, which is 1 for a calibrated ensemble.
+    """
+    indices, sums = _validation_indices(samples), torch.zeros(3)
+    for number, batch in enumerate(indices.split(BATCH)):
+        context, truth = samples.context(batch), samples.target(batch)
+        random = torch.Generator(truth.device).manual_seed(number)
+        members = torch.stack([sampler(context, torch.randn(truth.shape, generator=random, device=truth.device)) for _ in range(2)])
+        fields = almost_fair_crps(members, truth, alpha=1), members.var(dim=0), (members.mean(dim=0) - truth).square()
+        sums += torch.stack([(weights * field).mean().cpu() for field in fields]) * batch.numel()
+    crps, variance, squared_error = (sums / indices.numel()).tolist()
+    # The mean of two members has half the variance of a member as its own error.
+    return {"CRPS": crps, "spread/skill": math.sqrt(1.5 * variance / squared_error)}
 
 
 def _validation_indices(samples: Samples) -> Tensor:

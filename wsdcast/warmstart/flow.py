@@ -7,7 +7,7 @@ Flow time t runs from 0 (noise) to 1 (data), as in Lipman et al. (2023); the pap
 or another of :mod:`wsdcast.warmstart.paths`. Here ``data`` is the target in normalised space (Eq. 2). The generator p'_theta predicts v, or
 what the other path has it predict. It is any network
 ``generator(x, t, warmth)`` whose input x, (batch, channels, ...), has the channels of the state in normalised space, then those of the
-context, then the features of the blended prior.
+context, then the features of the blended prior. A network of :mod:`wsdcast.warmstart.few_steps` also takes the length of the step.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, per_sample
 from wsdcast.warmstart.solvers import Solver, Velocity
 from wsdcast.warmstart.times import DrawTimes, draw_logit_normal
+
+Network = Callable[..., Tensor]
+"""A generator: ``generator(x, t, warmth)``, and after them the length of the step if it knows that."""
 
 Weight = Callable[[Tensor], Tensor]
 """From flow times (batch,) to the weights of their losses, (batch,)."""
@@ -77,7 +80,7 @@ def draw(shape: tuple[int, ...], random: torch.Generator, draw_times: DrawTimes 
 
 
 def training_loss(
-    generator: nn.Module,
+    generator: Network,
     prior: InformedPrior,
     context: Tensor,
     target: Tensor,
@@ -111,7 +114,7 @@ def training_loss(
 
 
 def joint_loss(
-    generator: nn.Module,
+    generator: Network,
     moments: Moments,
     make_prior: MakePrior,
     context: Tensor,
@@ -145,7 +148,7 @@ def joint_loss(
 
 
 def sample(
-    generator: nn.Module,
+    generator: Network,
     prior_of: PriorOf,
     context: Tensor,
     noise: Tensor,
@@ -153,6 +156,7 @@ def sample(
     solve: Solver,
     warmth: float = 1.0,
     path: Path = STRAIGHT,
+    step: float | None = None,
 ) -> Tensor:
     """Return one sample for each context, (batch, channel, ...), in the units of the data (Algorithm 2).
 
@@ -166,11 +170,12 @@ def sample(
         solve: a solver of :mod:`wsdcast.warmstart.solvers` or :mod:`wsdcast.warmstart.dpm`.
         warmth: w; the paper uses 1 throughout.
         path: the path that the generator was trained on.
+        step: as for :func:`velocity_of`.
     """
     # The batch shares one value: it is embedded once, and the bits of a sample cannot depend on the other samples of its batch.
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)
-    velocity = velocity_of(generator, prior, context, shared_warmth, path)
+    velocity = velocity_of(generator, prior, context, shared_warmth, path, step)
     return prior.denormalise(solve(velocity, start_of(path, noise, prior, times), times))
 
 
@@ -189,7 +194,9 @@ def start_of(path: Path, noise: Tensor, prior: InformedPrior, times: Tensor) -> 
     return torch.cat([(1 - times[0].item()) * path.start(noise[:, :channels]), noise[:, channels:]], dim=1)
 
 
-def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, warmth: Tensor, path: Path = STRAIGHT) -> Velocity:
+def velocity_of(
+    generator: Network, prior: InformedPrior, context: Tensor, warmth: Tensor, path: Path = STRAIGHT, step: float | None = None
+) -> Velocity:
     """Return the velocity that the generator predicts, as a function of state and time, for one batch of contexts.
 
     The velocity has the precision of the state even if the network computes in bfloat16, because solvers subtract velocities from each
@@ -201,10 +208,12 @@ def velocity_of(generator: nn.Module, prior: InformedPrior, context: Tensor, war
         context: C, (batch, channels, ...).
         warmth: w, (1,).
         path: the path that the generator was trained on.
+        step: the length of the solver's steps, for a generator that knows it.
     """
+    length = () if step is None else (context.new_full((1,), step),)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         t = t.reshape(1)
-        return path.velocity(generator(generator_input(x, context, prior), t, warmth).to(x.dtype), x, t)
+        return path.velocity(generator(generator_input(x, context, prior), t, warmth, *length).to(x.dtype), x, t)
 
     return velocity

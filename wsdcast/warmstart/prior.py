@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -102,6 +103,12 @@ class InformedPrior:
         """Return the inputs that describe the prior to the generator: mean and log(std), (batch, 2 channel, ...)."""
         return torch.cat([self.mean, self.std.log()], dim=1)
 
+    def of(self, samples: slice | Tensor) -> Self:
+        """Return the prior of samples of the batch: a slice, or their indices, which may repeat, (count,)."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        tensors: dict[str, Any] = {name: value[samples] for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
+
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
     """Return one value per sample, (batch,) or (1,), in a shape that broadcasts against x (batch, ...)."""
@@ -170,6 +177,22 @@ def standard_moments(channels: int) -> Moments:
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         mean = context.new_zeros(context.shape[0], channels, *context.shape[2:])
         return mean, torch.ones_like(mean)
+
+    return moments
+
+
+def persistence_moments(std: Tensor) -> Moments:
+    """Return a moments model that predicts the state now, with the same std for every context.
+
+    A flow from this prior predicts the change, in units of its usual size, as GenCast does (Price et al. 2025).
+
+    Args:
+        std: (channel, 1, ...), on the device of the contexts. A context begins with as many channels of the state now.
+    """
+
+    def moments(context: Tensor) -> tuple[Tensor, Tensor]:
+        mean = context[:, : len(std)]
+        return mean, std.expand_as(mean)
 
     return moments
 

@@ -13,7 +13,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import legendre_tables
 from wsdcast.runs import devices
 from wsdcast.warmstart.paths import Multiply, Path, path_of
-from wsdcast.weather.recipe import Generator
+from wsdcast.weather.network_sections import Generator
 
 
 def weather_path(network: Generator, grid: Grid) -> Path:

@@ -28,8 +28,9 @@ from wsdcast.data.store.zarr_store import PackedStates
 from wsdcast.data.variables import split
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import GENERATOR, MODEL_CARD, MOMENTS
-from wsdcast.runs.recipes import checked, with_new_names
+from wsdcast.runs.names import MODEL_CARD
+from wsdcast.runs.old_names import with_new_names
+from wsdcast.runs.recipes import checked
 from wsdcast.weather.recipe import Recipe
 
 FORMAT = 1
@@ -84,7 +85,6 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
     Returns:
         The digest of the model.
     """
-    artefacts = (GENERATOR, MOMENTS) if recipe.generator.reads_frozen_moments else (GENERATOR,)
     fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
     fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
     model = {
@@ -98,7 +98,7 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
     }
     entries = {MODEL: json.dumps(model, indent=1).encode(), MODEL_CARD: card.encode()}
     entries[FIELDS] = save_arrays({name: np.ascontiguousarray(values) for name, values in fields.items()})
-    entries |= {f"{name}.safetensors": (directory / name / f"{WEIGHTS}.safetensors").read_bytes() for name in artefacts}
+    entries |= {f"{name}.safetensors": (directory / name / f"{WEIGHTS}.safetensors").read_bytes() for name in reversed(recipe.networks)}
     entries[SUMS] = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in entries.items()).encode()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as file:
         for name, content in entries.items():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from wsdcast.data.variables import DEFAULT
 from wsdcast.nets.unet import UNet, unet_of
+from wsdcast.warmstart.crps import NOISE_NUMBERS
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.recipe import Generator, Moments
+from wsdcast.weather.network_sections import Generator, Moments
+from wsdcast.weather.objective_sections import KNOW_STEP
 
 
 def context_channels(forcings: int, channels: int = len(DEFAULT)) -> int:
@@ -29,7 +31,20 @@ def moments_model(network: Moments, includes_poles: bool, forcings: int = 0, cha
 def generator_model(network: Generator, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT)) -> UNet:
     """An untrained p'_theta, conditioned on flow time and warmth. The arguments are those of :func:`moments_model`.
 
-    It reads the noisy state, the context, mean and std.
+    It reads the noisy state, the context, mean and std. With the objective ``crps`` it is conditioned on random numbers, and reads no noisy
+    state.
     """
+    features = context_channels(forcings, channels) + 2 * channels
+    if network.objective == "crps":
+        return unet_of(network, features, channels, 0, includes_poles, noise=NOISE_NUMBERS)
+    return unet_of(network, channels + features, network.heads * channels, 2, includes_poles)
+
+
+def few_steps_model(network: Generator, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT)) -> UNet:
+    """An untrained network of few evaluations: p'_theta, conditioned on the length of the step too if the objective needs it.
+
+    The arguments are those of :func:`moments_model`.
+    """
+    knows_step = network.objective in KNOW_STEP
     inputs = channels + context_channels(forcings, channels) + 2 * channels
-    return unet_of(network, inputs, network.heads * channels, 2, includes_poles)
+    return unet_of(network, inputs, network.heads * channels, 2 + knows_step, includes_poles, silent=int(knows_step))

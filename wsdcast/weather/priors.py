@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wsdcast.data.store.analysis import Analysis
+from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import GENERATOR, MOMENTS
+from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
-from wsdcast.warmstart.moments import MINIMUM_STD
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, standard_moments, warm_start
+from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, persistence_moments, standard_moments, warm_start
+from wsdcast.weather.climate import change_std, climatology
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.networks import few_steps_model, generator_model, moments_model
+from wsdcast.weather.objective_sections import FROM_FLOW, ObjectiveName
 from wsdcast.weather.recipe import Recipe
-
-STATES_IN_MEMORY = 64
-"""States that are in memory at a time while the climatology is computed."""
 
 
 def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> Moments:
-    """Moments that do not come from the moments network: 0 and 1, the climatology at each point, or a user's model.
+    """Moments that do not come from the moments network: 0 and 1, the climatology at each point, persistence, or a user's model.
 
     Args:
-        recipe: its ``generator.prior`` is standard, climatology or given.
-        record: its training split gives the climatology.
+        recipe: its ``generator.prior`` is standard, climatology, persistence or given.
+        record: its training split gives the climatology, and the size of the change in 6 h.
         given: the user's model, ``given(context) -> (mean, std)``. The context (batch, channel, latitude, longitude) is that of
             :meth:`wsdcast.weather.samples.Samples.context`. Mean and std (batch, variable, latitude, longitude) are those of the state 6 h
             later. All are normalised: in units of each variable's standard deviation. An artefact does not record which model it was made
@@ -51,24 +50,9 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
         return _checked(given, len(record.variables))
     if recipe.generator.prior == "climatology":
         return fixed_moments(*(field.to(devices.device()) for field in climatology(record)))
+    if recipe.generator.prior == "persistence":
+        return persistence_moments(change_std(record).to(devices.device()))
     return standard_moments(len(record.variables))
-
-
-def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the normalised training split at each point, each (variable, latitude, longitude).
-
-    Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
-    """
-    indices = np.flatnonzero(record.part("train"))
-    total, squares = np.zeros((2, *record.states.shape[1:]))
-    for first in range(0, indices.size, STATES_IN_MEMORY):
-        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
-        total += states.sum(axis=0)
-        squares += (states**2).sum(axis=0)
-    mean = total / indices.size
-    std = np.sqrt(np.maximum(squares / indices.size - mean**2, MINIMUM_STD**2))
-    forecast = slice(len(record.variables))
-    return torch.from_numpy(mean[forecast].astype(np.float32)), torch.from_numpy(std[forecast].astype(np.float32))
 
 
 def _checked(given: Moments, channels: int) -> Moments:
@@ -91,6 +75,18 @@ def _checked(given: Moments, channels: int) -> Moments:
     return moments
 
 
+class FewEvaluations(NamedTuple):
+    """A network that makes a certain number of evaluations.
+
+    Attributes:
+        network: the network.
+        objective: what it was trained for. A fine-tuned network has the objective of the network that it was trained from.
+    """
+
+    network: UNet
+    objective: ObjectiveName
+
+
 @dataclass(frozen=True)
 class Trained:
     """The networks of a run, ready to sample.
@@ -102,26 +98,36 @@ class Trained:
         forcings: the forcings of the record's grid.
         path: the path that the generator was trained on.
         ours: True if the moments come from this package, False if they come from a user's model.
+        few: the networks of few evaluations, by the number of evaluations. The flow's generator makes all other numbers.
     """
 
-    generator: nn.Module
+    generator: UNet
     moments: Moments
     prior_of: PriorOf
     forcings: Surroundings
     path: Path = STRAIGHT
     ours: bool = True
+    few: Mapping[int, FewEvaluations] = field(default_factory=dict)
 
 
-def trained(recipe: Recipe, directory: FilePath, record: Analysis, given: Moments | None = None) -> Trained:
-    """Load the networks of a run directory.
+def trained(
+    recipe: Recipe, directory: FilePath, record: Analysis, given: Moments | None = None, names: Collection[str] | None = None
+) -> Trained:
+    """Load the networks of a run directory, as :func:`assembled` does.
 
     Raises:
         UserError: if they are missing or were made from another recipe.
     """
-    return assembled(recipe, record, lambda network, name: load_network(network, require(recipe, directory, name, "train")), given)
+    return assembled(recipe, record, lambda network, name: load_network(network, require(recipe, directory, name, "train")), given, names)
 
 
-def assembled(recipe: Recipe, record: Analysis, load: Callable[[nn.Module, str], object], given: Moments | None = None) -> Trained:
+def assembled(
+    recipe: Recipe,
+    record: Analysis,
+    load: Callable[[nn.Module, str], object],
+    given: Moments | None = None,
+    names: Collection[str] | None = None,
+) -> Trained:
     """Make the networks of a recipe and load their weights.
 
     Args:
@@ -129,13 +135,14 @@ def assembled(recipe: Recipe, record: Analysis, load: Callable[[nn.Module, str],
         record: has the grid and the static fields.
         load: loads the weights of an artefact, named as in a run directory, into an untrained network.
         given: the user's model for the prior ``given``.
+        names: the artefacts whose networks are loaded; default: all of the recipe. The generator is always loaded.
 
     Raises:
         UserError: if ``load`` does.
     """
-    poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
-    sizes = poles, forcings.channels, len(record.variables)
-    generator: nn.Module = generator_model(recipe.generator, *sizes)
+    forcings = surroundings(record, recipe.forcings, devices.device())
+    sizes = record.grid.includes_poles, forcings.channels, len(record.variables)
+    generator = generator_model(recipe.generator, *sizes)
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, *sizes)
         if recipe.generator.reads_frozen_moments:
@@ -148,4 +155,31 @@ def assembled(recipe: Recipe, record: Analysis, load: Callable[[nn.Module, str],
         load(generator, GENERATOR)
         moments = fixed_or_given(recipe, record, given)
     prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
-    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given")
+    few = few_evaluations(recipe, generator, sizes, load, recipe.networks if names is None else names)
+    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few)
+
+
+def few_evaluations(
+    recipe: Recipe, generator: UNet, sizes: tuple[bool, int, int], load: Callable[[nn.Module, str], object], names: Collection[str]
+) -> dict[int, FewEvaluations]:
+    """Make the networks of few evaluations and load their weights.
+
+    Args:
+        recipe: the recipe that they were trained with.
+        generator: the generator of the recipe; with the objective ``crps`` it makes one evaluation itself.
+        sizes: whether the grid has rows at the poles, the channels of forcings, and the channels of a state.
+        load, names: as for :func:`assembled`.
+
+    Returns:
+        The networks by their numbers of evaluations.
+    """
+    objective, few = recipe.generator.objective, dict[int, FewEvaluations]()
+    if objective == "crps":
+        few[1] = FewEvaluations(generator, objective)
+    model = few_steps_model if objective in FROM_FLOW else generator_model
+    for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):
+        if name in recipe.networks and name in names:
+            network = model(recipe.generator, *sizes)
+            load(network, name)
+            few |= dict.fromkeys(numbers, FewEvaluations(network, objective))
+    return few

@@ -11,9 +11,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 
 from wsdcast.data.store.zarr_store import Channels
 from wsdcast.data.variables import DEFAULT, split
-from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import (
     ANALYSIS,
+    FEW_STEPS,
+    FINE_TUNED,
     FORECAST,
     GENERATOR,
     MOMENTS,
@@ -21,14 +22,15 @@ from wsdcast.runs.names import (
     PREDICTIONS,
     SCORES,
     STUDY,
-    WITHOUT_NETWORK,
     GridName,
-    PriorName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Section, TrainingLog, load
+from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
 from wsdcast.runs.times import in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
+from wsdcast.warmstart.few_steps import HALVINGS
+from wsdcast.weather.network_sections import Generator, Moments, Training
+from wsdcast.weather.objective_sections import FROM_FLOW, Crps, FewSteps, FineTune
 from wsdcast.weather.study_section import Study
 
 
@@ -101,58 +103,6 @@ class Data(Section):
         if self.validation_from and not (self.test_from and self.validation_from <= self.test_from):
             raise ValueError("validation_from needs a test_from that is not before it")
         return self
-
-
-class Moments(MomentsNetwork):
-    """The moments network, and how it is trained."""
-
-    folds: int = Field(0, ge=0, description="folds of the training split, each predicted by a network that has not seen it; 0: none")
-
-    @model_validator(mode="after")
-    def _more_than_one_fold(self) -> Moments:
-        if self.folds == 1:
-            raise ValueError("folds must be 0, or 2 and more")
-        return self
-
-
-class Training(TrainingLog):
-    """Weights of the loss, and validation, checkpoints and logs of training. The trained networks depend on the weights alone."""
-
-    weights: dict[str, PositiveFloat] = Field(
-        {}, description="factors of the loss by variable, or by channel such as geopotential@500, in addition to those of the docs"
-    )
-
-
-class Generator(GeneratorNetwork):
-    """The generator, which is trained by flow matching, and its prior."""
-
-    steps: PositiveInt = Field(2000, description="optimiser steps")
-    learning_rate: PositiveFloat = Field(4e-3, description="the highest learning rate of the schedule")
-    prior: PriorName = Field("warm", description="where flow matching starts, and what the generator reads of the moments")
-    moments: Literal["frozen", "joint", "end-to-end"] = Field(
-        "frozen", description="whether the moments network is trained before the generator or at the same time"
-    )
-    moments_weight: PositiveFloat = Field(
-        1.0, description="factor of the moments' loss if both are trained at the same time; the paper's authors use 0.01"
-    )
-
-    @property
-    def needs_moments_network(self) -> bool:
-        """Whether the prior comes from the trained moments network."""
-        return self.prior not in WITHOUT_NETWORK
-
-    @property
-    def has_moments_model(self) -> bool:
-        """Whether a model predicts the moments: the trained network or a user's model.
-
-        Such a model can forecast without the generator, and each sample costs one evaluation of it.
-        """
-        return self.needs_moments_network or self.prior == "given"
-
-    @property
-    def reads_frozen_moments(self) -> bool:
-        """Whether the moments network is trained before the generator, as an artefact of its own."""
-        return self.needs_moments_network and self.moments == "frozen"
 
 
 StaticField = Literal[
@@ -252,28 +202,45 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     MOMENTS: (("data", "seed", "forcings", "moments"), (ANALYSIS,)),
     PREDICTIONS: (("data", "seed", "forcings", "moments"), (MOMENTS,)),
     GENERATOR: (("data", "seed", "forcings", "moments", "generator"), (ANALYSIS,)),
+    FEW_STEPS: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
+    FINE_TUNED: (("data", "seed", "forcings", "moments", "generator"), (GENERATOR,)),
     FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
     MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
     STUDY: (("data", "forcings", "moments", "generator", "score"), (ANALYSIS,)),
 }
-"""For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from."""
+"""For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from. The objective of the generator may
+add to both."""
+FORECASTS = (FORECAST, SCORES, STUDY)
+"""Artefacts that depend on all networks."""
 
 
 class Recipe(Experiment):
     """The recipe of one whole experiment with wind."""
 
     DEFAULT = "planet"
-    CHAIN = (ANALYSIS, GENERATOR, FORECAST)
+    CHAIN = (ANALYSIS, GENERATOR, FEW_STEPS, FINE_TUNED, FORECAST)
 
     data: Data = Data()
     forcings: Forcings = Forcings()
     moments: Moments = Moments()
     generator: Generator = Generator()
+    few_steps: FewSteps = FewSteps()
+    crps: Crps = Crps()
+    fine_tune: FineTune = FineTune()
     training: Training = Training()
     rollout: Rollout = Rollout()
     score: Score = Score()
     study: Study = Study()
+
+    @model_validator(mode="after")
+    def _fine_tunable(self) -> Recipe:
+        numbers, nfe = self.few_numbers, self.fine_tune.nfe
+        if self.fine_tune.steps and numbers and nfe not in numbers:
+            raise ValueError(f"fine_tune.nfe {nfe}: the objective {self.generator.objective} makes {', '.join(map(str, numbers))}")
+        if self.fine_tune.steps and self.generator.prior == "given":
+            raise ValueError("fine_tune.steps: a user's model of the moments, the prior given, cannot be trained through")
+        return self
 
     def parts(self, artefact: str) -> dict[str, Any]:
         """Plain values of the sections that an artefact depends on."""
@@ -282,16 +249,40 @@ class Recipe(Experiment):
             sections = ARTEFACTS[FORECAST][0]  # the moments network is part of the generator, or there is no moments network
         if artefact == STUDY:
             del whole["generator"]["prior"]  # a study has several priors
+        direct, after_flow = self.generator.objective == "crps", self.generator.objective in FROM_FLOW
+        if artefact == GENERATOR and after_flow:
+            whole["generator"]["objective"] = "flow"  # whichever network is trained after it
+        if after_flow and artefact in (FEW_STEPS, FINE_TUNED, *FORECASTS):
+            sections += ("few_steps",)
+        if (direct and artefact == GENERATOR) or ((direct or self.fine_tune.steps) and artefact in (FINE_TUNED, *FORECASTS)):
+            sections += ("crps",)
+        if self.fine_tune.steps and artefact in (FINE_TUNED, *FORECASTS):
+            sections += ("fine_tune",)
         parts = {section: whole[section] for section in sections}
         if "moments" in sections and self.training.weights:
             parts["training"] = {"weights": whole["training"]["weights"]}
         return parts
 
+    @property
+    def few_numbers(self) -> tuple[int, ...]:
+        """The numbers of evaluations that a network of few evaluations makes; all others are those of the flow."""
+        objective = self.generator.objective
+        halved = tuple(2**halvings for halvings in range(HALVINGS + 1))
+        return {"flow": (), "crps": (1,), "distil": (self.few_steps.nfe,)}.get(objective, halved)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The artefacts of the trained networks, in the order in which they are trained."""
+        before = (MOMENTS,) * self.generator.reads_frozen_moments
+        return (*before, GENERATOR, *(FEW_STEPS,) * (self.generator.objective in FROM_FLOW), *(FINE_TUNED,) * bool(self.fine_tune.steps))
+
     def upstream(self, artefact: str) -> tuple[str, ...]:
         """The artefacts that ``artefact`` is made from."""
         if artefact == MOMENTS_FORECAST and not self.generator.reads_frozen_moments:
             return (GENERATOR,)
-        return ARTEFACTS[artefact][1]
+        if artefact == FINE_TUNED:
+            return (self.networks[-2],)
+        return (self.networks[-1],) if artefact == FORECAST else ARTEFACTS[artefact][1]
 
 
 def load_recipe(recipe: str | Path) -> Recipe:

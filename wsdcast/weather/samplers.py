@@ -12,9 +12,11 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import STUDY, TORCHDIFFEQ
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.priors import moments_alone
-from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
+from wsdcast.sampling.samplers import Sampler, direct_sampler, few_steps_sampler, generator_sampler, moments_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
-from wsdcast.weather.priors import Trained
+from wsdcast.warmstart.times import uniform
+from wsdcast.weather.objective_sections import KNOW_STEP
+from wsdcast.weather.priors import FewEvaluations, Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 
 CRPS_TOLERANCE = 1.01
@@ -30,8 +32,16 @@ def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = Fa
         deterministic: on a GPU, compute in float32 and give the same bits every time.
 
     Raises:
-        UserError: if the solver cannot take exactly ``nfe`` evaluations, or cannot use this grid.
+        UserError: if the solver cannot take exactly ``nfe`` evaluations, or cannot use this grid, or a network of few evaluations is asked
+            for another warmth than 1.
     """
+    if few := networks.few.get(settings.nfe):
+        if settings.warmth != 1:
+            raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} was trained at full warmth only")
+        sampler = few_sampler(networks, few, settings.nfe)
+        return accelerated(sampler, [few.network, networks.moments], recorded=networks.ours, deterministic=deterministic)
+    if any(few.objective == "crps" for few in networks.few.values()):
+        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation")
     require_possible(settings.solver, settings.grid_in_time, settings.nfe, networks.path.name)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum)
@@ -39,6 +49,29 @@ def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = Fa
     # torchdiffeq's methods read the error on the host, and a user's model may read something there too. A CUDA graph cannot record that.
     recorded = networks.ours and settings.solver not in TORCHDIFFEQ
     return accelerated(sampler, [networks.generator, networks.moments], recorded=recorded, deterministic=deterministic)
+
+
+def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
+    """The sampler of a network of few evaluations, with gradients if they are recorded.
+
+    Args:
+        networks: prior and path.
+        few: the network.
+        nfe: its number of evaluations.
+    """
+    if few.objective == "crps":
+        return direct_sampler(few.network, networks.prior_of)
+    if few.objective == "flow":  # fine-tuned for one number of evaluations
+        name = "euler" if nfe % 2 else "midpoint"
+        return generator_sampler(few.network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path)
+    return few_steps_sampler(few.network, networks.prior_of, nfe, networks.path, knows_step=few.objective in KNOW_STEP)
+
+
+def few_in_words(networks: Trained, nfe: int) -> str:
+    """Which network of few evaluations makes ``nfe`` evaluations, in words; empty if the flow's generator does."""
+    if nfe not in networks.few:
+        return ""
+    return f"none; the network of the objective {networks.few[nfe].objective} makes {nfe} evaluation{'s' * (nfe > 1)}"
 
 
 def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sampler:

@@ -50,6 +50,11 @@ class Samples:
         """Only the samples with these ``indices`` (sample,)."""
         return replace(self, now=self.now[indices])
 
+    def longer(self, steps: int) -> Samples:
+        """Only the samples that have ``steps`` states after the state now, 6 h apart and without a gap."""
+        following = self.now[:, None] + torch.arange(steps)
+        return self.subset(torch.nonzero(torch.isin(following, self.now).all(dim=1))[:, 0])
+
     def states(self, indices: Tensor) -> Tensor:
         """Normalised states at ``indices`` (batch,) of the record: (batch, variable, latitude, longitude)."""
         return self._normalised(indices, slice(0, self.variables))
@@ -60,21 +65,26 @@ class Samples:
         return (fields - self.mean[channels]) / self.std[channels]
 
     def context(self, chosen: Tensor) -> Tensor:
-        """The context C of the ``chosen`` samples (batch,): state now, state 6 h before, forcings, forcing variables now.
+        """The context C of the ``chosen`` samples (batch,): state now, state 6 h before, forcings.
 
         Returns:
             (batch, channel, latitude, longitude).
         """
         now = self.now[chosen]
-        forcings = self.forcings.at_elapsed(self.elapsed[sent(now, self.elapsed.device)])
-        parts = [self.states(now), self.states(now - 1), forcings]
-        if self.forcings.variables:
-            parts.append(self._normalised(now, slice(self.variables, None)))
-        return torch.cat(parts, dim=1)
+        return torch.cat([self.states(now), self.states(now - 1), self.forcings_after(chosen, 0)], dim=1)
 
-    def target(self, chosen: Tensor) -> Tensor:
-        """The states 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
-        return self.states(self.now[chosen] + 1)
+    def forcings_after(self, chosen: Tensor, steps: int) -> Tensor:
+        """The forcings ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude).
+
+        The record's forcing variables at that time come last.
+        """
+        times = self.now[chosen] + steps
+        fixed = self.forcings.at_elapsed(self.elapsed[sent(times, self.elapsed.device)])
+        return torch.cat([fixed, self._normalised(times, slice(self.variables, None))], dim=1) if self.forcings.variables else fixed
+
+    def target(self, chosen: Tensor, steps: int = 1) -> Tensor:
+        """The states ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
+        return self.states(self.now[chosen] + steps)
 
 
 def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[Samples]:

@@ -40,7 +40,7 @@ class Study(Section):
     @field_validator("variants")
     @classmethod
     def _comparable(cls, variants: Variants) -> Variants:
-        return comparable(variants, get_args(PriorName), ("forcings", "moments", "generator"))
+        return comparable(variants, get_args(PriorName), ("forcings", "moments", "generator", "few_steps", "crps", "fine_tune"))
 
     @field_validator("solvers")
     @classmethod

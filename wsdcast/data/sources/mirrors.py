@@ -1,10 +1,10 @@
-"""Transfer from mirrors of open data: only the messages of 10 m wind, checked before they count."""
+"""Transfer from mirrors of open data: only the messages of some channels, checked before they count."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +17,7 @@ from obstore.store import HTTPStore, LocalStore
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.layout import fields_of
+from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, first_line, open_dataset
 from wsdcast.data.variables import DEFAULT
@@ -82,15 +83,15 @@ def ask(mirrors: list[Mirror], name: str, action: Callable[[Store], Answer]) -> 
     return "; ".join(reasons)
 
 
-def located(system: str, time: np.datetime64, store: Store) -> list[tuple[int, int]]:
-    """Return where the messages of wind are in the GRIB file of an analysis at one mirror: first byte and last byte (exclusive).
+def located(system: str, names: Sequence[str], time: np.datetime64, store: Store) -> list[tuple[int, int]]:
+    """Return where the messages of some channels are in the GRIB file of an analysis at one mirror: first byte and last byte (exclusive).
 
     Raises:
-        ValueError: if the index lacks the wind or does not agree with the size of the file.
+        ValueError: if the index lacks a channel or does not agree with the size of the file.
         BaseError, FileNotFoundError: if the mirror cannot be reached or lacks the analysis.
     """
     path, index = paths_of(system, time)
-    ranges = ranges_of(system, bytes(obstore.get(store, index).bytes()))
+    ranges = ranges_of(system, bytes(obstore.get(store, index).bytes()), names)
     size = obstore.head(store, path)["size"]
     spans = [(begin, size if end is None else end) for begin, end in ranges]
     if any(not 0 <= begin < end <= size for begin, end in spans):
@@ -98,15 +99,15 @@ def located(system: str, time: np.datetime64, store: Store) -> list[tuple[int, i
     return spans
 
 
-def download(path: Path, system: str, time: np.datetime64, store: Store) -> Path:
-    """Fetch the messages of wind of an analysis from one mirror, check them, and give the file its name in the cache.
+def download(path: Path, system: str, names: Sequence[str], time: np.datetime64, store: Store) -> Path:
+    """Fetch the messages of some channels of an analysis from one mirror, check them, and give the file its name in the cache.
 
     Raises:
         ValueError: if the messages are not whole or not those asked for.
         BaseError, FileNotFoundError: as :func:`located`.
         UserError: if the cache cannot be written to.
     """
-    starts, ends = zip(*located(system, time, store), strict=True)
+    starts, ends = zip(*located(system, names, time, store), strict=True)
     # Without a distance only ranges that touch are joined: a gap is as large as a field, and another request costs less.
     messages = [bytes(part) for part in obstore.get_ranges(store, paths_of(system, time)[0], starts=starts, ends=ends, coalesce=0)]
     if not all(map(are_messages, messages)):
@@ -114,7 +115,7 @@ def download(path: Path, system: str, time: np.datetime64, store: Store) -> Path
     unfinished = path.with_suffix(f".{os.getpid()}.partial")
     try:
         unfinished.write_bytes(b"".join(messages))
-        _require_wind(unfinished, time)
+        _require_fields(unfinished, names, time)
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"{unfinished}: {error.strerror}; WSDCAST_CACHE names another directory for the cache") from None
@@ -136,22 +137,27 @@ def are_messages(content: bytes) -> bool:
     return begin > 0
 
 
-def _require_wind(path: Path, time: np.datetime64) -> None:
+def _require_fields(path: Path, names: Sequence[str], time: np.datetime64) -> None:
     """Check what a file decodes to.
 
     Raises:
-        ValueError: if it is not the analysis of both components of 10 m wind at ``time``.
+        ValueError: if it is not the analysis of the channels at ``time``.
     """
     with FILE_LOCK:
         try:
-            with open_dataset(str(path)) as dataset:
+            with open_dataset(str(path), names) as dataset:
                 parts = [
-                    ("uv"[DEFAULT.index(name)], moment, int(field.attrs["lead_hours"]))
-                    for (name,), field in fields_of(dataset, DEFAULT).items()
+                    (name, moment, int(field.attrs["lead_hours"]))
+                    for (name,), field in fields_of(dataset, names).items()
                     for moment in field["time"].values
                 ]
         except UserError as error:
             raise ValueError(f"its messages cannot be decoded ({error})") from None
-    if sorted(parts) != [("u", time, 0), ("v", time, 0)]:
-        fields = [f"{name} at {label(moment)}" + (f" from {lead} h before" if lead else "") for name, moment, lead in parts]
-        raise ValueError(f"its index and its file disagree: where the wind should be is {', '.join(fields) or 'another variable'}")
+    if sorted(parts) != [(name, time, 0) for name in sorted(names)]:
+        what = [words(name).removeprefix("10 m wind ") for name, _, _ in parts]
+        fields = [
+            f"{name} at {label(moment)}" + (f" from {lead} h before" if lead else "")
+            for name, (_, moment, lead) in zip(what, parts, strict=True)
+        ]
+        expected = "the wind" if names == DEFAULT else "the variables"
+        raise ValueError(f"its index and its file disagree: where {expected} should be is {', '.join(fields) or 'another variable'}")

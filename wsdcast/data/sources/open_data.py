@@ -1,4 +1,4 @@
-"""Analyses of 10 m wind from NOAA's and ECMWF's open data: the newest cycle, and files in the user's cache."""
+"""Analyses from NOAA's and ECMWF's open data: the newest cycle, and files in the user's cache."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.mirrors import Mirror, are_messages, ask, download, located, mirrors_of
-from wsdcast.data.sources.open_data_layouts import ROOTS, roots_of
+from wsdcast.data.sources.open_data_layouts import ROOTS, require_offered, roots_of
 from wsdcast.data.steps import STEP
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 
@@ -55,41 +56,43 @@ class Newest:
     skipped: list[np.datetime64]
 
 
-def newest(system: str) -> Newest:
-    """Return the newest cycle that is complete at a mirror: index and GRIB file are there, and the wind is in both.
+def newest(system: str, names: Sequence[str] = DEFAULT) -> Newest:
+    """Return the newest cycle that is complete at a mirror: index and GRIB file are there, and the channels are in both.
 
     Raises:
         UserError: if no mirror can be reached, or if no cycle of the last two days is complete.
     """
     mirrors, skipped = mirrors_of(system), list[np.datetime64]()
     for time in _six_hourly(_now()) - STEP * np.arange(CYCLES_BACK + 1):
-        spans = ask(mirrors, f"{system}: the newest cycle", partial(located, system, time))
+        spans = ask(mirrors, f"{system}: the newest cycle", partial(located, system, names, time))
         if not isinstance(spans, str):
             return Newest(time, skipped)
         skipped.append(time)
     raise UserError(f"{system}: no cycle of the last two days is complete; the last one that was looked for is {label(time)} ({spans})")
 
 
-def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64]) -> list[Path]:
-    """Return a GRIB file for each analysis time, with the messages of 10 m wind alone, from the cache or from a mirror.
+def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64], names: Sequence[str] = DEFAULT) -> list[Path]:
+    """Return a GRIB file for each analysis time, with the messages of some channels alone, from the cache or from a mirror.
 
-    The valid time and the components of what was fetched are checked before it gets into the cache. obstore repeats requests after growing
+    The valid time and the variables of what was fetched are checked before it gets into the cache. obstore repeats requests after growing
     waits if a server answers 5xx or 429 or if a connection is cut; then the next mirror is asked.
 
     Args:
         system: ``gfs`` or ``ifs``.
         times: at 00, 06, 12 and 18 UTC.
+        names: names of the channels.
 
     Raises:
         MissingError: if analyses are at no mirror, or not as their index says. All others are in the cache then.
-        UserError: if no mirror can be reached, ecCodes is not installed, or the cache cannot be written to.
+        UserError: if no mirror can be reached, the system lacks a channel, ecCodes is not installed, or the cache cannot be written to.
     """
+    require_offered(system, names)
     if find_spec("eccodes") is None:
         raise UserError(f"{system}: reading GRIB needs `pip install 'wsdcast[grib]'`")
     mirrors, cache = mirrors_of(system), _cache(system)
     analyses: list[np.datetime64] = list(np.asarray(times, dtype="datetime64[ns]"))
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        jobs = [pool.submit(_obtain, mirrors, cache, system, time) for time in analyses]
+        jobs = [pool.submit(_obtain, mirrors, cache, system, names, time) for time in analyses]
         try:
             results = [job.result() for job in track(jobs, f"fetching {system}", len(jobs))]
         finally:
@@ -102,7 +105,7 @@ def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64]) 
     return [path for path in results if isinstance(path, Path)]
 
 
-def fetch_existing(system: str, times: NDArray[np.datetime64]) -> list[Path]:
+def fetch_existing(system: str, times: NDArray[np.datetime64], names: Sequence[str] = DEFAULT) -> list[Path]:
     """Fetch the analyses at ``times`` that exist already, as :func:`fetch`. Later times and cycles that are not complete are left out.
 
     Raises:
@@ -110,16 +113,20 @@ def fetch_existing(system: str, times: NDArray[np.datetime64]) -> list[Path]:
     """
     past = np.sort(times[times <= np.datetime64(_now(), "ns")])
     try:
-        return fetch(system, past)
+        return fetch(system, past, names)
     except MissingError as error:
         there = np.setdiff1d(past, error.times)
         if not there.size or min(error.times) < there[-1]:
             raise
-        return fetch(system, there)
+        return fetch(system, there, names)
 
 
 def fetch_period(
-    system: str, start: datetime | None, end: datetime | None = None, skip: Sequence[datetime] = ()
+    system: str,
+    start: datetime | None,
+    end: datetime | None = None,
+    skip: Sequence[datetime] = (),
+    names: Sequence[str] = DEFAULT,
 ) -> tuple[list[Path], list[str]]:
     """Fetch all analyses of a period.
 
@@ -127,6 +134,7 @@ def fetch_period(
         system: ``gfs`` or ``ifs``.
         start, end: first and last time, UTC. Default of ``end``, and its bound: the newest complete cycle.
         skip: times to leave out, UTC.
+        names: names of the channels.
 
     Returns:
         The files, as :func:`fetch`, and notes for the user.
@@ -136,9 +144,10 @@ def fetch_period(
     """
     if start is None:
         raise UserError(f"{system} needs the first time to fetch: --start, or data.start in the recipe")
+    require_offered(system, names)
     notes = list[str]()
     if end is None or end > _now():
-        cycle = newest(system)
+        cycle = newest(system, names)
         last = cycle.time
         incomplete = ", ".join(map(label, cycle.skipped))
         notes.append(f"the newest cycle of {system} is {label(last)}" + (f"; not complete yet: {incomplete}" if incomplete else ""))
@@ -152,7 +161,7 @@ def fetch_period(
     if gaps.any():
         notes.append(f"gaps by --skip: {', '.join(map(label, period[gaps]))}")
     try:
-        return fetch(system, period[~gaps]), notes
+        return fetch(system, period[~gaps], names), notes
     except MissingError as error:
         names = ",".join(str(time.astype("datetime64[h]")) for time in error.times) if len(error.times) <= SHOWN else "TIMES"
         raise MissingError(f"{error}; --skip {names} leaves a gap instead", error.times) from None
@@ -185,9 +194,10 @@ def _cache(system: str) -> Path:
     return path
 
 
-def _obtain(mirrors: list[Mirror], cache: Path, system: str, time: np.datetime64) -> Path | str:
+def _obtain(mirrors: list[Mirror], cache: Path, system: str, names: Sequence[str], time: np.datetime64) -> Path | str:
     """Return the file of an analysis in the cache, fetched if it is not there, or the reasons why no mirror has it."""
-    path = cache / f"{system}-{label(time)[:13]}.grib2"
+    others = "" if names == DEFAULT else f"-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]}"
+    path = cache / f"{system}-{label(time)[:13]}{others}.grib2"
     if path.is_file() and are_messages(path.read_bytes()):
         return path
-    return ask(mirrors, f"{system}: the analysis of {label(time)}", partial(download, path, system, time))
+    return ask(mirrors, f"{system}: the analysis of {label(time)}", partial(download, path, system, names, time))

@@ -8,8 +8,9 @@ from typing import Any
 
 from wsdcast.images.data.store import prepare_images
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.runs.artefact import Summary, alone, complete, digest_of, is_current, make_stamp, resolve
+from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, resolve
 from wsdcast.runs.names import IMAGES
+from wsdcast.runs.recipes import digest_of
 
 
 def prepare(

@@ -88,7 +88,7 @@ def train(
     def validate(network: nn.Module) -> dict[str, float]:
         return flow_scores(network, prior_of, unseen, path)
 
-    shapes = (1, generator.first.in_channels, *images.shape[1:]), (1,), (1,)
+    shapes = generator.input_shapes(*images.shape[1:])
     file, count = directory / GENERATOR, images.count("train")
     _train(resolved, settings, file, generator, random, batches, count, shapes, loss_of, validate, overwrite, summary)
     return summary

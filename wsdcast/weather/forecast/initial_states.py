@@ -42,8 +42,9 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     Raises:
         UserError: if the source cannot be read, or lacks an initial time or the state 6 h before it.
     """
-    files, facts = _fetched(source, recipe.rollout.start) if source in SYSTEMS else (source, {"initial states": source})
-    record = open_record(files, scratch, channels=model.variables + model.forcing_variables)
+    names = model.variables + model.forcing_variables
+    files, facts = _fetched(source, recipe.rollout.start, names) if source in SYSTEMS else (source, {"initial states": source})
+    record = open_record(files, scratch, channels=names)
     if record.problems:
         raise UserError(f"{source}: {'; '.join(record.problems)}")
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source)
@@ -52,17 +53,17 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     return replace(model, states=_states(record, model, recipe), times=record.times), facts
 
 
-def _fetched(system: str, start: str | None) -> tuple[list[Path], dict[str, str]]:
+def _fetched(system: str, start: str | None, names: tuple[str, ...]) -> tuple[list[Path], dict[str, str]]:
     """Fetch the analyses of a system at the initial times and 6 h before them. Returns the files, and facts about them."""
     facts = {"initial states": f"analyses of {system}"}
     if start is None or start == LATEST:
-        cycle = newest(system)
+        cycle = newest(system, names)
         begins = np.array([cycle.time])
         later = ", ".join(map(label, cycle.skipped))
         facts["cycle"] = f"{label(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
-    return fetch(system, np.unique([begins - STEP, begins])), facts | {"attribution": ATTRIBUTION[system]}
+    return fetch(system, np.unique([begins - STEP, begins]), names), facts | {"attribution": ATTRIBUTION[system]}
 
 
 def _states(record: Record, model: Analysis, recipe: Recipe) -> PackedStates:

@@ -11,10 +11,11 @@ from typing import Any
 
 from wsdcast.data.sources.blocks import close_all
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.runs.artefact import digest_of, require, resolve
+from wsdcast.runs.artefact import require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, GENERATOR
+from wsdcast.runs.names import ANALYSIS, FINE_TUNED, GENERATOR
 from wsdcast.runs.overrides import Overridden, overridden
+from wsdcast.runs.recipes import digest_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.forecast.initial_times import LATEST, without_latest
@@ -58,7 +59,7 @@ def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, chang
     Raises:
         UserError: if an artefact is missing or was made from another recipe, or the solver ``auto`` cannot be decided.
     """
-    resolved, directory = resolve(recipe, run, Recipe, GENERATOR, **changes)
+    resolved, directory = resolve(recipe, run, Recipe, FINE_TUNED, **changes)
     if changes.get("rollout__starts") is not None and resolved.rollout.start is not None:
         raise UserError(f"--starts {changes['rollout__starts']}: the start times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)

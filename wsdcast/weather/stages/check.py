@@ -65,8 +65,8 @@ def check(
         raise UserError("the simulated planet needs no check")
     summary = Summary("check", facts={"source": source})
     with tempfile.TemporaryDirectory() as scratch:
-        fetched, notes = fetch_period(source, data.start, data.end, data.skip) if source in SYSTEMS else (source, [])
         channels = data.channels.all
+        fetched, notes = fetch_period(source, data.start, data.end, data.skip, channels) if source in SYSTEMS else (source, [])
         record = open_record(fetched, Path(scratch), data.start, data.end, data.skip, channels=channels)
         record.notes[:0] = notes
         summary.problems += record.problems

@@ -13,7 +13,7 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST, GENERATOR, MOMENTS, SCORES
+from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, SCORES
 from wsdcast.verification.metrics import GLOBE, headline_of, in_words, units_of
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
@@ -32,13 +32,14 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
         out: the file to write; its suffix is ``.wsd``.
 
     Raises:
-        UserError: if the run has no trained model, or its prior is ``given`` or ``climatology``: the moments are not in the run directory.
+        UserError: if the run has no trained model, or the moments of its prior are not in the run directory: ``given``, ``climatology`` and
+            ``persistence``.
     """
-    resolved, directory = resolve(None, run, Recipe, GENERATOR)
+    resolved, directory = resolve(None, run, Recipe, FINE_TUNED)
     path = Path(out)
     if path.suffix != ".wsd":
         raise UserError(f"{path}: the name of a model file ends in .wsd")
-    if resolved.generator.prior in ("given", "climatology"):
+    if resolved.generator.prior in ("given", "climatology", "persistence"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
     record, facts = _described(resolved, directory)
     scores = _scores(directory)
@@ -69,7 +70,7 @@ def _described(resolved: Recipe, directory: Path) -> tuple[Analysis, dict[str, A
         UserError: if the record or a trained network is missing or was made from another recipe.
     """
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
-    for artefact in (MOMENTS, GENERATOR) if resolved.generator.reads_frozen_moments else (GENERATOR,):
+    for artefact in resolved.networks:
         require(resolved, directory, artefact, "train")
     train = record.times[record.part("train")]
     facts: dict[str, Any] = {
@@ -112,7 +113,7 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
     further = (*record.forcing_variables, *recipe.forcings.static)
     lines = {
         "Forecasts": f"{', '.join(record.variables)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
-        "Method": f"flow matching, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
+        "Method": f"objective {generator.objective}, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
         "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
         "Needs": f"the {'wind' if of_wind else 'state'} now and 6 h before" + "".join(f", {name}" for name in further),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",

@@ -154,7 +154,9 @@ def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finish
     source: str | list[Path] = str(Path(data.source).absolute()) if elsewhere and not is_remote(data.source) else data.source
     if data.source in SYSTEMS:
         known = finished and (finished.times[-1] - STEP).astype("datetime64[s]").item()
-        source, fetched = fetch_period(data.source, max(filter(None, (data.start, known)), default=None), data.end, data.skip)
+        source, fetched = fetch_period(
+            data.source, max(filter(None, (data.start, known)), default=None), data.end, data.skip, data.channels.all
+        )
         notes += fetched
     record = open_record(source, scratch.absolute(), data.start, data.end, data.skip, channels=data.channels.all)
     if record.problems:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from torch import nn
 
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
 from wsdcast.data.store.zarr_store import add_variables
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.nets.peak import peak_memory
+from wsdcast.nets.unet import UNet
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
@@ -44,7 +44,7 @@ from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import moments_sampler_of, sampler_of
+from wsdcast.weather.samplers import few_in_words, moments_sampler_of, sampler_of
 
 
 def rollout(
@@ -150,7 +150,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
-        "solver": f"{settings.solver}, {settings.grid_in_time} times",
+        "solver": few_in_words(networks, settings.nfe) or f"{settings.solver}, {settings.grid_in_time} times",
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
@@ -178,7 +178,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
-            draws = settings.draws if artefact == FORECAST else 1
+            draws = settings.draws if artefact == FORECAST and settings.nfe not in networks.few else 1
             steps = run_and_write(store, record, networks.forcings, sampler, starting, own_groups, settings, draws)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
                 pass
@@ -228,7 +228,7 @@ def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
 
-def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.intp], settings: Rollout, batch: int) -> None:
+def _require_memory(generator: UNet, record: Analysis, starts: NDArray[np.intp], settings: Rollout, batch: int) -> None:
     """Check before the rollout that the ensembles fit in memory. There is no check on a GPU, where torch fails in the first step.
 
     Raises:
@@ -241,9 +241,9 @@ def _require_memory(generator: nn.Module, record: Analysis, starts: NDArray[np.i
     waiting = 2 * LEADS_PER_CHUNK * len(_kept_variables(settings, record))
     states = (4 + 2 * settings.draws) * len(record.variables)
     fields = together * (states + waiting) * 4 * math.prod(record.grid.shape)
-    shapes = (1, generator.first.in_channels, *record.grid.shape), (1,), (1,)  # type: ignore[union-attr]
+    shapes = generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
-    needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)  # type: ignore[arg-type]
+    needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)
     task = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
     require_memory(needed, task)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.winds import winds_of
-from wsdcast.runs.artefact import Summary, digest_of, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
 from wsdcast.verification.comparison import common_headline, compare
@@ -92,7 +92,7 @@ def score(
             write_scores(directory, scores)
         facts = {
             "recipe": resolved.name,
-            "hash": digest_of(resolved.dump()),
+            "hash": resolved.digest(),
             "model": f"{resolved.generator.prior} prior, {resolved.rollout.nfe} network evaluations per sample",
             "data": resolved.data.source,
         }

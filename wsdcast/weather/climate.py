@@ -1,0 +1,46 @@
+"""Statistics of the training split: the climatology at each point, and the change in 6 h."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.warmstart.moments import MINIMUM_STD
+
+STATES_IN_MEMORY = 64
+"""States that are in memory at a time."""
+
+
+def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the normalised training split at each point, each (variable, latitude, longitude).
+
+    Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
+    """
+    indices = np.flatnonzero(record.part("train"))
+    total, squares = np.zeros((2, *record.states.shape[1:]))
+    for first in range(0, indices.size, STATES_IN_MEMORY):
+        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
+        total += states.sum(axis=0)
+        squares += (states**2).sum(axis=0)
+    mean = total / indices.size
+    std = np.sqrt(np.maximum(squares / indices.size - mean**2, MINIMUM_STD**2))
+    forecast = slice(len(record.variables))
+    return torch.from_numpy(mean[forecast].astype(np.float32)), torch.from_numpy(std[forecast].astype(np.float32))
+
+
+def change_std(record: Analysis) -> Tensor:
+    """Root mean square of the change of normalised states in 6 h, over the training split and the area: (variable, 1, 1).
+
+    Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
+    """
+    now = record.now("train")
+    weights = record.grid.area_weights[:, None]
+    total = np.zeros(record.states.shape[1])
+    for first in range(0, now.size, STATES_IN_MEMORY):
+        indices = now[first : first + STATES_IN_MEMORY]
+        before, after = (record.normalise(record.states[which]).astype(np.float64) for which in (indices, indices + 1))
+        total += (weights * (after - before) ** 2).mean(axis=(2, 3)).sum(axis=0)
+    change = np.maximum(np.sqrt(total / now.size), MINIMUM_STD)
+    return torch.from_numpy(change[: len(record.variables)].astype(np.float32))[:, None, None]

@@ -1,0 +1,62 @@
+"""The sections of a weather recipe about one or few evaluations: ``few_steps``, ``crps`` and ``fine_tune``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+
+from wsdcast.runs.recipes import Optimisation, Section
+
+ObjectiveName = Literal["flow", "distil", "shortcut", "mean-flow", "crps"]
+"""What a generator is trained for (docs/objectives.md)."""
+
+FROM_FLOW: tuple[ObjectiveName, ...] = ("distil", "shortcut", "mean-flow")
+"""Objectives of a second network, which is trained after the flow."""
+
+KNOW_STEP: tuple[ObjectiveName, ...] = ("shortcut", "mean-flow")
+"""Objectives whose network takes the length of its step."""
+
+
+class FewSteps(Optimisation):
+    """The network of few evaluations that ``generator.objective`` trains from the flow, and how."""
+
+    steps: PositiveInt = Field(1000, description="optimiser steps")
+    learning_rate: PositiveFloat = Field(1e-3, description="the highest learning rate of the schedule")
+    schedule: Literal["constant", "half-cosine", "cosine"] = Field("cosine", description="schedule of the learning rate")
+    ema_decay: float = Field(0.995, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")
+    nfe: PositiveInt = Field(1, description="distil: evaluations of the student")
+    teacher_nfe: PositiveInt = Field(4, description="distil: evaluations of the flow by the midpoint rule; an even number")
+    flow_share: float = Field(
+        0.875, ge=0.75, lt=1, description="shortcut, mean-flow: share of the batch for flow matching; below .75 shortcuts collapse"
+    )
+    begin: Literal["flow", "scratch"] = Field(
+        "flow", description="weights before training: those of the flow, or random ones (an ablation)"
+    )
+
+    @field_validator("teacher_nfe")
+    @classmethod
+    def _even(cls, nfe: int) -> int:
+        if nfe % 2:
+            raise ValueError("the midpoint rule makes an even number of evaluations")
+        return nfe
+
+
+class Crps(Section):
+    """The loss of ensembles, for the objective ``crps`` and for fine-tuning."""
+
+    alpha: float = Field(0.95, ge=0, le=1, description="share of fairness of the almost fair CRPS")
+    spectral_weight: float = Field(0.1, ge=0, description="weight of the CRPS of zonal waves; 0: none")
+
+
+class FineTune(Optimisation):
+    """Training on the CRPS of short rollouts, the last stage of training."""
+
+    steps: NonNegativeInt = Field(0, description="optimiser steps; 0: no fine-tuning")
+    batch: PositiveInt = Field(4, description="samples per step, each with two members")
+    learning_rate: PositiveFloat = Field(1e-4, description="the highest learning rate of the schedule")
+    schedule: Literal["constant", "half-cosine", "cosine"] = Field("cosine", description="schedule of the learning rate")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")
+    rollout: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1, description="lengths of the rollouts in steps of 6 h, in turn")
+    nfe: PositiveInt = Field(1, description="evaluations a step that are fine-tuned")
+    gradients: Literal["last", "all"] = Field("last", description="which steps of a rollout are trained: its last, or all together")

@@ -1,0 +1,1 @@
+"""Training of the networks of a weather recipe, one module for each network."""

@@ -1,0 +1,70 @@
+"""Fine-tuning of the last network on the CRPS of short rollouts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from wsdcast.nets.unet import UNet
+from wsdcast.nets.weights import load_network, to_device
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import FINE_TUNED
+from wsdcast.sampling.priors import prior_maker
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.training.state import Training
+from wsdcast.training.validation import ensemble_scores
+from wsdcast.weather.forcings import area_weights
+from wsdcast.weather.networks import few_steps_model, generator_model
+from wsdcast.weather.objective_sections import FROM_FLOW
+from wsdcast.weather.priors import FewEvaluations, trained
+from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.samples import Samples
+from wsdcast.weather.training.losses import loss_of_ensembles
+from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
+from wsdcast.weather.training.stage import Stage, add_share, random_of, seed_torch
+
+
+def samples_of_rollouts(stage: Stage) -> Samples:
+    """The training samples from which the longest rollout of the recipe can begin.
+
+    Raises:
+        UserError: if there are none.
+    """
+    longest = max(stage.recipe.fine_tune.rollout)
+    samples = stage.samples.longer(longest)
+    if not len(samples):
+        raise UserError(f"fine_tune.rollout: the training split has no {longest} steps of 6 h without a gap")
+    return samples
+
+
+def fine_tune(stage: Stage) -> None:
+    """Train the last network on the CRPS of short rollouts, and write ``RUN/fine-tuned``, unless it is current."""
+    recipe, settings = stage.recipe, stage.recipe.fine_tune
+    if stage.is_current(FINE_TUNED):
+        return
+    samples = samples_of_rollouts(stage)
+    before = recipe.networks[: recipe.networks.index(FINE_TUNED)]
+    networks = trained(recipe, stage.directory, stage.record, stage.given, before)
+    make_prior, moments = prior_maker(recipe.generator.prior), networks.moments
+    # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
+    networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
+    seed_torch(recipe, FINE_TUNED)
+    model = few_steps_model if recipe.generator.objective in FROM_FLOW else generator_model
+    network = model(recipe.generator, *stage.sizes)
+    load_network(network, stage.directory / before[-1]).requires_grad_(True)
+    random = random_of(recipe, FINE_TUNED)
+    training = Training.of(to_device(network, settings.channels_last), random)
+    batches = rollout_batches_of(samples, lambda: settings.rollout[training.step * len(settings.rollout) // settings.steps], random)
+    loss = loss_of_ensembles(recipe, stage.record)
+
+    def sampler_of(network: UNet) -> Sampler:
+        return few_sampler(networks, FewEvaluations(network, recipe.generator.objective), settings.nfe)
+
+    def loss_of(network: UNet, batch: RolloutBatch) -> Tensor:
+        return rollout_loss(sampler_of(network), batch, loss, settings.gradients)
+
+    def scores(network: UNet) -> dict[str, float]:
+        return ensemble_scores(sampler_of(network), stage.validation_samples, area_weights(stage.record))
+
+    add_share(stage, FINE_TUNED, stage.fit_and_write(FINE_TUNED, settings, training, batches, loss_of, len(samples), scores))

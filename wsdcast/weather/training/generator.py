@@ -1,0 +1,111 @@
+"""Training of the generator: by flow matching, alone or with the moments network, or on the CRPS."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wsdcast.nets.unet import UNet
+from wsdcast.nets.weights import to_device
+from wsdcast.runs.names import GENERATOR
+from wsdcast.sampling.priors import prior_maker
+from wsdcast.sampling.samplers import direct_sampler
+from wsdcast.training.batches import EnsembleBatch, FlowBatch, ensemble_batches_of, flow_batches_of, pairs_of
+from wsdcast.training.state import Training
+from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
+from wsdcast.warmstart.crps import direct_sample
+from wsdcast.warmstart.flow import LOSS_WEIGHTS, joint_loss, training_loss
+from wsdcast.warmstart.prior import PriorOf, warm_start
+from wsdcast.weather.forcings import area_weights
+from wsdcast.weather.harmonic_transform import weather_path
+from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.training.losses import loss_of_ensembles
+from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
+from wsdcast.weather.weights import generator_weights
+
+
+def train_generator(stage: Stage, prior_of: PriorOfSamples | None, from_context: PriorOf | None) -> None:
+    """Train p'_theta as the recipe's objective says, unless it is current.
+
+    Args:
+        stage: recipe and data.
+        prior_of: gives the priors of training samples; None if the moments network is trained at the same time.
+        from_context: gives the prior of any context; None too in that case.
+    """
+    if stage.is_current(GENERATOR):
+        return
+    if prior_of is None or from_context is None:
+        _train_both(stage)
+    elif stage.recipe.generator.objective == "crps":
+        _train_on_crps(stage, prior_of, from_context)
+    else:
+        _train_flow(stage, prior_of, from_context)
+
+
+def _train_flow(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf) -> None:
+    """Train the generator by flow matching (Algorithm 1)."""
+    settings, samples = stage.recipe.generator, stage.samples
+    path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
+    of_channels = generator_weights(stage.recipe, stage.record)
+    seed_torch(stage.recipe, GENERATOR)
+    network, random = _untrained(stage), random_of(stage.recipe, GENERATOR)
+
+    def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
+        assert batch.prior is not None
+        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight, of_channels)
+
+    def scores(network: UNet) -> dict[str, float]:
+        return flow_scores(network, from_context, stage.validation_samples, path)
+
+    training = Training.of(to_device(network, settings.channels_last), random)
+    batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, settings.times)
+    stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
+
+
+def _train_both(stage: Stage) -> None:
+    """Train the generator and the moments network at the same time (section 2.4, appendix E)."""
+    recipe, settings, samples = stage.recipe, stage.recipe.generator, stage.samples
+    path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
+    make_prior, of_channels = prior_maker(settings.prior), generator_weights(recipe, stage.record)
+    seed_torch(recipe, GENERATOR)
+    generator, random = _untrained(stage), random_of(recipe, GENERATOR)
+    moments = moments_model(recipe.moments, *stage.sizes)
+    networks = nn.ModuleDict({"moments": moments, "generator": generator})
+
+    def loss_of(networks: nn.ModuleDict, batch: FlowBatch) -> Tensor:
+        options = settings.moments == "end-to-end", settings.moments_weight
+        generator, moments = networks["generator"], networks["moments"]
+        return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, of_channels)
+
+    def scores(networks: nn.ModuleDict) -> dict[str, float]:
+        flow = flow_scores(networks["generator"], warm_start(networks["moments"], make_prior), stage.validation_samples, path)
+        return flow | moments_scores(networks["moments"], stage.validation_samples, area_weights(stage.record))
+
+    training = Training.of(to_device(networks, settings.channels_last), random)
+    batches = flow_batches_of(pairs_of(samples), samples.shape, random, None, settings.times)
+    stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
+
+
+def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf) -> None:
+    """Train the generator on the CRPS of two members, without a flow (:mod:`wsdcast.warmstart.crps`)."""
+    settings, samples = stage.recipe.generator, stage.samples
+    seed_torch(stage.recipe, GENERATOR)
+    network, random = _untrained(stage), random_of(stage.recipe, GENERATOR)
+    loss = loss_of_ensembles(stage.recipe, stage.record)
+
+    def loss_of(network: UNet, batch: EnsembleBatch) -> Tensor:
+        # All members in one evaluation.
+        repeated = torch.arange(len(batch.target), device=batch.target.device).repeat(len(batch.noise))
+        members = direct_sample(network, batch.prior.of(repeated), batch.context[repeated], batch.noise.flatten(0, 1))
+        return loss(members.unflatten(0, batch.noise.shape[:2]), batch.target)
+
+    def scores(network: UNet) -> dict[str, float]:
+        return ensemble_scores(direct_sampler(network, from_context), stage.validation_samples, area_weights(stage.record))
+
+    training = Training.of(to_device(network, settings.channels_last), random)
+    batches = ensemble_batches_of(pairs_of(samples), samples.shape, random, prior_of)
+    stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
+
+
+def _untrained(stage: Stage) -> UNet:
+    return generator_model(stage.recipe.generator, *stage.sizes)

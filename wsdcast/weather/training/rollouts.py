@@ -1,0 +1,75 @@
+"""Training on short rollouts: the CRPS of two members that forecast several steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.training.loop import BatchOf
+from wsdcast.warmstart.crps import EnsembleLoss
+from wsdcast.weather.samples import Samples
+
+MEMBERS = 2
+"""Members of an ensemble in training. The CRPS needs two, and other models that are trained on rollouts have two as well."""
+
+
+class RolloutBatch(NamedTuple):
+    """A batch of initial states, and for each step forcings, truth and noise.
+
+    Attributes:
+        now, before: the state at the initial time and the state 6 h before, each (batch, channel, latitude, longitude).
+        forcings: of the contexts, (batch, forcing, latitude, longitude) for each step.
+        truth: the states to forecast, (batch, channel, latitude, longitude) for each step.
+        noise: standard normal, (step, member, batch, channel, latitude, longitude).
+    """
+
+    now: Tensor
+    before: Tensor
+    forcings: list[Tensor]
+    truth: list[Tensor]
+    noise: Tensor
+
+
+def rollout_batches_of(samples: Samples, steps: Callable[[], int], random: torch.Generator) -> BatchOf[RolloutBatch]:
+    """Return the function that makes batches of rollouts.
+
+    Args:
+        samples: each with at least as many states after it as the longest rollout has steps (:meth:`Samples.longer`).
+        steps: returns the length of the next batch.
+        random: random generator for the noise.
+    """
+
+    def batch_of(indices: Tensor, local: slice) -> RolloutBatch:
+        length, chosen = steps(), indices[local]
+        noise = torch.randn((length, MEMBERS, indices.numel(), *samples.shape), generator=random, device=random.device)[:, :, local]
+        forcings = [samples.forcings_after(chosen, step) for step in range(length)]
+        truth = [samples.target(chosen, step + 1) for step in range(length)]
+        return RolloutBatch(samples.target(chosen, 0), samples.target(chosen, -1), forcings, truth, noise)
+
+    return batch_of
+
+
+def rollout_loss(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, gradients: Literal["last", "all"]) -> Tensor:
+    """Return the loss of an ensemble over a rollout.
+
+    Args:
+        sampler: makes the next state, with gradients.
+        batch: initial states, forcings, truth and noise.
+        loss: of the members of one step.
+        gradients: ``last``: the loss is that of the last step, which trains that step alone; ``all``: it is the mean over all steps, and
+            its gradient goes through all of them.
+    """
+    now, before = (state.repeat(MEMBERS, 1, 1, 1) for state in (batch.now, batch.before))
+    losses = []
+    for step, (forcings, truth, noise) in enumerate(zip(batch.forcings, batch.truth, batch.noise, strict=True), start=1):
+        is_trained = gradients == "all" or step == len(batch.truth)
+        with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
+            state = sampler(torch.cat([now, before, forcings.repeat(MEMBERS, 1, 1, 1)], dim=1), noise.flatten(0, 1))
+        if is_trained:
+            losses.append(loss(state.unflatten(0, (MEMBERS, -1)), truth))
+        now, before = state, now
+    return torch.stack(losses).mean()

@@ -1,0 +1,144 @@
+"""What the trainings of all networks share: recipe and data, random seeds, and a network that is fitted and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.nets.weights import WEIGHTS, Model, save_networks, size_in_words
+from wsdcast.runs import devices, processes
+from wsdcast.runs.artefact import Summary, is_current, make_stamp
+from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
+from wsdcast.runs.recipes import Optimisation
+from wsdcast.training.fitting import Fitted, fitted
+from wsdcast.training.loop import Batch, BatchOf
+from wsdcast.training.state import Training
+from wsdcast.warmstart.prior import InformedPrior, Moments
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samples import Samples
+
+PriorOfSamples = Callable[[Tensor, Tensor], InformedPrior]
+"""``prior_of(indices, context)`` returns the prior of training samples (batch,) with this context (batch, channel, latitude, longitude)."""
+
+NETWORKS = (MOMENTS, GENERATOR, FEW_STEPS, FINE_TUNED)
+"""The trained networks. The place of each is part of its random seeds."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What every training needs.
+
+    Attributes:
+        recipe: the recipe in force.
+        directory: the run directory.
+        record: the prepared data.
+        samples, validation_samples: of the training split and the validation split.
+        given: the user's model for the prior ``given``.
+        overwrite: replace networks made from another recipe.
+        summary: loss, duration and file of each network are added here.
+    """
+
+    recipe: Recipe
+    directory: Path
+    record: Analysis
+    samples: Samples
+    validation_samples: Samples
+    given: Moments | None = None
+    overwrite: bool = False
+    summary: Summary = field(default_factory=lambda: Summary("train"))
+
+    @property
+    def sizes(self) -> tuple[bool, int, int]:
+        """Whether the grid includes the poles, the channels of forcings, and the channels of a state: what networks are made for."""
+        return self.record.grid.includes_poles, self.samples.forcings.channels, len(self.record.variables)
+
+    def is_current(self, artefact: str) -> bool:
+        """Whether a network is stored already. If so, the summary says it.
+
+        Raises:
+            UserError: if the stored one was made from another recipe.
+        """
+        current = processes.decided(lambda: is_current(self.recipe, self.directory, artefact, self.overwrite))
+        if current:
+            self.summary.facts[f"current: {artefact}"] = str(self.directory / artefact)
+        return current
+
+    def fit(
+        self,
+        label: str,
+        settings: Optimisation,
+        training: Training[Model],
+        batch_of: BatchOf[Batch],
+        loss_of: Callable[[Model, Batch], Tensor],
+        samples: int,
+        directory: Path,
+        scores: Callable[[Model], dict[str, float]],
+    ) -> Fitted[Model]:
+        """Train one network, and add its loss and duration to the summary.
+
+        Args:
+            label: names the network.
+            settings: how to train.
+            training: the state before the first step.
+            batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
+            samples: number of training samples.
+            directory: for checkpoints and logs.
+            scores: of the averaged network on the validation split, if the record has one; the first decides which checkpoint is best.
+        """
+        validate = scores if len(self.validation_samples) else None
+        name, seed, log = label.replace(", ", "-"), self.recipe.seed, self.recipe.training
+        result = fitted(training, batch_of, loss_of, samples, settings, log, directory, name, seed=seed, validate=validate)
+        self.summary.facts |= result.facts(label)
+        return result
+
+    def fit_and_write(
+        self,
+        artefact: str,
+        settings: Optimisation,
+        training: Training[Model],
+        batch_of: BatchOf[Batch],
+        loss_of: Callable[[Model, Batch], Tensor],
+        samples: int,
+        scores: Callable[[Model], dict[str, float]],
+    ) -> float:
+        """The same, and write the network as an artefact of the run directory.
+
+        Returns:
+            The duration of the training, s.
+        """
+        stamp = make_stamp(self.recipe, self.directory, artefact)
+        with processes.completed_by_first(self.directory / artefact, stamp, self.overwrite, "train") as unfinished:
+            result = self.fit(artefact, settings, training, batch_of, loss_of, samples, unfinished, scores)
+            if processes.is_first():
+                save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": result.history.seconds})
+        self.summary.written[str(self.directory / artefact)] = size_in_words(result.network)
+        return result.history.seconds
+
+
+def add_share(stage: Stage, artefact: str, seconds: float) -> None:
+    """Add to the summary which share of the time of all training, up to this network, this network took."""
+    earlier = stage.recipe.networks[: stage.recipe.networks.index(artefact)]
+    stamps = [json.loads((stage.directory / name / "stamp.json").read_text()) for name in earlier]
+    total = seconds + sum(stamp.get("seconds", 0.0) for stamp in stamps)
+    stage.summary.facts[f"{artefact} share"] = f"{seconds / total:.0%} of the time of training so far"
+
+
+def seed_torch(recipe: Recipe, network: str) -> None:
+    """Seed torch for one of :data:`NETWORKS`. Initial weights and dropout then depend on the recipe's seed alone."""
+    torch.manual_seed(2 * recipe.seed + NETWORKS.index(network))
+
+
+def random_of(recipe: Recipe, network: str) -> torch.Generator:
+    """The random generator for what the loss of one of :data:`NETWORKS` draws, on the device.
+
+    It must not have the seed of the generator that orders the samples.
+    """
+    number = np.random.SeedSequence([recipe.seed, NETWORKS.index(network)]).generate_state(1)[0]
+    return torch.Generator(devices.device()).manual_seed(int(number))
