@@ -348,3 +348,16 @@ def test_a_forecast_is_converted_with_all_of_its_variables(run, tmp_path, name):
         np.testing.assert_allclose(back[channel].values, expected.values, rtol=1e-6, atol=step)
     if to == "netcdf":
         assert set(xr.open_dataset(written).data_vars) == {"t2m", "u10", "v10", "q_850", "z_500"}
+
+
+@pytest.mark.parametrize("objective", ["crps", "distil"])
+def test_networks_of_one_evaluation_forecast_all_variables(prepared, tmp_path, objective):
+    """The network is trained, fine-tuned on rollouts with the forcing variable of the record, and rolled out with one evaluation."""
+    recipe = TINY.replace("generator: {", f"generator: {{objective: {objective}, ").replace("nfe: 2", "nfe: 1")
+    recipe += "few_steps: {steps: 2, batch: 4}\nfine_tune: {steps: 2, batch: 2, rollout: [1, 2]}\n"
+    recipe += "training: {weights: {geopotential@500: 2.0}}\n"
+    run = new_run(prepared, tmp_path, recipe)
+    with_five_variables(run / "analysis.zarr", forcings=(SST,))
+    wsdcast.train(tmp_path / "tiny.yaml", run)
+    wsdcast.rollout(run=run)
+    assert {str(name) for name in forecast_of(run).data_vars} == {*STATE, STOPPED}
