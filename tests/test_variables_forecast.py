@@ -320,6 +320,10 @@ def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_
     page = (tmp_path / "run/report.html").read_text()
     assert "<option value=0>10 m wind speed</option><option value=1>wind speed at 250 hPa</option>" in page
     assert page.count("<article") == 2
+    wsdcast.rollout(run=tmp_path / "run", keep="statistics", overwrite=True)
+    speed = forecast_of(tmp_path / "run")["wind_speed@250"]
+    assert (speed.attrs["long_name"], speed.attrs["pressure_level"]) == ("wind speed at 250 hPa", 250)
+    assert float(speed.sel(statistic="mean").min()) > 0
     wsdcast.export_model(tmp_path / "run", tmp_path / "model.wsd")
     source = str(tmp_path / "run/analysis.zarr")
     wsdcast.rollout(model=tmp_path / "model.wsd", initial=source, run=tmp_path / "again", members=2, days=0.25)

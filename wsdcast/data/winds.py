@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from wsdcast.data.variables import DEFAULT, attributes, wind_pairs
+from wsdcast.data.variables import DEFAULT, attributes, long_name, variable, wind_pairs
 
 
 class Wind(NamedTuple):
@@ -40,10 +40,27 @@ def _wind(u: str, v: str) -> Wind:
     return Wind(u, v, named("wind_speed"), named("both"), named("vector"))
 
 
+NAMES = {"wind_speed": "wind speed", "both": "wind", "vector": "wind vector"}
+"""What the names of a :class:`Wind` have in the place of ``u_component_of_wind``, and the same in words."""
+
+
+def in_words(name: str) -> str:
+    """Return a channel, or a name of a :class:`Wind`, in words, such as ``10 metre wind`` for ``both``."""
+    for word, text in NAMES.items():
+        if word in name:
+            u = DEFAULT[0] if name == word else name.replace(word, "u_component_of_wind")
+            return long_name(u).replace("eastward wind", text).replace("u component of wind", text)
+    return long_name(name)
+
+
+def units_of(name: str) -> str:
+    """Return the units of a channel or of a name of a :class:`Wind`."""
+    return "m s-1" if any(word in name for word in NAMES) else variable(name).units
+
+
 def array_attributes(name: str) -> dict[str, Any]:
     """Return the CF attributes of the array of a channel or of a wind speed."""
     if "wind_speed" not in name:
         return attributes(name)
     of_component = attributes(name.replace("wind_speed", "u_component_of_wind"))
-    words = str(of_component["long_name"]).replace("eastward wind", "wind speed").replace("u component of wind", "wind speed")
-    return of_component | {"standard_name": "wind_speed", "long_name": words}
+    return of_component | {"standard_name": "wind_speed", "long_name": in_words(name)}

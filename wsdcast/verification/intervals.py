@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from wsdcast.data.variables import DEFAULT
-from wsdcast.data.winds import winds_of
+from wsdcast.data.winds import units_of, winds_of
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import (
@@ -18,7 +18,6 @@ from wsdcast.verification.metrics import (
     WITH_INTERVALS,
     metrics,
     scored_pairs,
-    units_of,
     variables_of,
     with_both,
 )

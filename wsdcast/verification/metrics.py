@@ -28,7 +28,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.variables import DEFAULT, VARIABLES, long_name, variable
+from wsdcast.data.variables import DEFAULT, VARIABLES
 from wsdcast.data.winds import winds_of
 from wsdcast.verification.kernels import (
     Ranked,
@@ -221,26 +221,11 @@ def headline_of(scores: xr.Dataset) -> str:
     return winds[0].both if winds else variables[0]
 
 
-def in_words(name: str) -> str:
-    """Return a name in the dimension ``variable`` of scores in words, such as ``10 m wind`` for ``both``."""
-    for word, text in (("both", "wind"), ("vector", "wind vector"), ("wind_speed", "wind speed")):
-        if word in name:
-            height = "at " + name.partition("@")[2] + " hPa" if "@" in name else f"{name.partition('m_')[0] if 'm_' in name else 10} m"
-            return f"{text} {height}" if "@" in name else f"{height} {text}"
-    return long_name(name)
-
-
 def with_speeds(fields: Field, variables: Sequence[str]) -> Field:
     """Return what is scored, of :func:`scored_names`, (..., channel, latitude, longitude), for fields of the variables."""
     pairs = [[variables.index(wind.u), variables.index(wind.v)] for wind in winds_of(variables)]
     speeds = [np.sqrt(np.square(fields[..., pair, :, :]).sum(axis=-3, keepdims=True)) for pair in pairs]
     return np.concatenate([fields, *speeds], axis=-3)
-
-
-def units_of(name: str) -> str:
-    """Return the units of a name in the dimension ``variable`` of scores."""
-    words = ("wind_speed", "both", "vector")
-    return "m s-1" if any(word in name for word in words) else variable(name).units
 
 
 def with_both(by_time: xr.Dataset) -> xr.Dataset:

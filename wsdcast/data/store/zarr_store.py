@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.variables import DEFAULT, attributes, variable
+from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.data.variables import SPEED as SPEED
+from wsdcast.data.winds import array_attributes
 
 VARIABLES = DEFAULT
 """The channels of a recipe that names none: the two components of the 10 m wind."""
@@ -115,7 +116,7 @@ def create_store(
             shape=(*(len(values) for values in coordinates.values()), *grid.shape),
             chunks=(*chunks, *grid.shape),
             dimension_names=tuple(axes),
-            attributes=attributes(name) | (_packing_attributes(packing.of(channel)) if shards is not None else {}),
+            attributes=array_attributes(name) | (_packing_attributes(packing.of(channel)) if shards is not None else {}),
             **packed,
         )
         for channel, name in enumerate(variables)

@@ -11,10 +11,11 @@ import xarray as xr
 
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.winds import in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, SCORES
-from wsdcast.verification.metrics import GLOBE, headline_of, in_words, units_of
+from wsdcast.verification.metrics import GLOBE, headline_of
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
 

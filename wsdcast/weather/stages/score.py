@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.zarr_store import channels_of, open_store
-from wsdcast.data.winds import winds_of
+from wsdcast.data.winds import in_words, units_of, winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
 from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, scores_of
-from wsdcast.verification.metrics import ABOUT, headline_of, in_words, units_of, variables_of
+from wsdcast.verification.metrics import ABOUT, headline_of, variables_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe

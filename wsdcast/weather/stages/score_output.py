@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.data.variables import DEFAULT
+from wsdcast.data.winds import in_words, units_of
 from wsdcast.report.page import write_report
 from wsdcast.report.panels import in_words as time_in_words
 from wsdcast.runs.artefact import Summary, complete
@@ -18,7 +19,7 @@ from wsdcast.runs.resources import require_memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.intervals import BY_START, as_table
 from wsdcast.verification.memory import needs
-from wsdcast.verification.metrics import GLOBE, headline_of, in_words, spectral, units_of, variables_of
+from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
 from wsdcast.verification.scoring import Sources, fields_of, opened
 
 
