@@ -22,6 +22,7 @@ from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.zarr_store import SCALE
+from wsdcast.data.variables import DEFAULT
 
 STEPS, GRID = 2048, Grid.regular("240x121")
 CODECS = {
@@ -34,7 +35,7 @@ CODECS = {
 def wind_of(source: str) -> np.ndarray:
     """Return the eastward wind of a source at 1.5 degrees, repeated to fill ``STEPS``, (time, latitude, longitude)."""
     record = open_record(source, Path(tempfile.mkdtemp()))
-    parts = [regrid(values, record.grid, GRID) for block in record.blocks() for name, values in read_block(block) if name == "u"]
+    parts = [regrid(values, record.grid, GRID) for block in record.blocks() for name, values in read_block(block) if name == DEFAULT[0]]
     return np.resize(np.concatenate(parts), (STEPS, *GRID.shape))
 
 

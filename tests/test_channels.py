@@ -7,19 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from commands import invoke
 from conftest import SHARED, needs_shared, six_hourly
+from servers import serve
 
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
+from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.layout import fields_of, values_of
 from wsdcast.data.sources.naming import find, levels_of
+from wsdcast.data.sources.opening import BUILT_IN
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.sources.units import conversion
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.variables import DEFAULT, GRAVITY, variable
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.recipe import Data
+from wsdcast.weather.recipe import Data, load_recipe
 from wsdcast.weather.stages.check import check
 
 LEVELS = (850, 500)
@@ -181,6 +185,23 @@ def test_levels_of_one_variable_are_read_together(weather, tmp_path):
     assert record.problems == []
     (block,) = record.blocks()
     assert [reading.channels for reading in block.readings] == [*((name,) for name in CHANNELS[:5]), ("temperature@500", "temperature@850")]
+
+
+def test_files_may_have_their_levels_in_different_groups(weather, tmp_path):
+    """The first half has both levels in one variable, the second half each in a file of its own; one chunk would hold all."""
+    temperature = weather[["temperature"]]
+    temperature.isel(time=slice(0, 20)).to_netcdf(tmp_path / "a.nc")
+    for level in LEVELS:
+        temperature.sel(level=level).isel(time=slice(20, None)).to_netcdf(tmp_path / f"b{level}.nc")
+    names = ("temperature@500", "temperature@850")
+    record = open_record(str(tmp_path), tmp_path, channels=names)
+    assert record.problems == []
+    (block,) = record.blocks()
+    assert sorted(reading.channels for reading in block.readings) == [(names[0],), names, (names[1],)]
+    read = dict(read_block(block))
+    for name, level in zip(names, (500, 850), strict=True):
+        expected = weather.temperature.sel(level=level).transpose("time", "latitude", "longitude").values[:, ::-1]
+        np.testing.assert_array_equal(read[name], expected)
 
 
 def test_forcings_come_after_the_state(weather, tmp_path):
@@ -349,20 +370,22 @@ def test_recipes_that_name_no_variables_are_refused(keys, message):
 def test_times_are_appended_with_the_packing_of_the_store(weather, tmp_path):
     (tmp_path / "files").mkdir()
     weather.isel(time=slice(0, 30)).to_netcdf(tmp_path / "files/a.nc")
-    wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run")
+    recipe = recipe_of(tmp_path / "files", grid="12x7")
+    assert "notes" not in wsdcast.prepare(recipe, tmp_path / "run").facts
     before = open_analysis(tmp_path / "run/analysis.zarr")
     later = weather.isel(time=slice(30, None)).copy(deep=True)
-    later["2m_temperature"][2, 3, 3] = 337  # beyond the sample, but possible
+    later["2m_temperature"][2, 3, 3] = 337  # possible, but farther out than the sample let expect
     later.to_netcdf(tmp_path / "files/b.nc")
-    summary = wsdcast.prepare(recipe_of(tmp_path / "files", grid="12x7", method="nearest"), tmp_path / "other")
-    assert "notes" not in summary.facts
-    summary = wsdcast.prepare(recipe_of(tmp_path / "files"), tmp_path / "run", append=True)
+    notes = wsdcast.prepare(recipe, tmp_path / "run", append=True).facts["notes"]
+    assert "2m_temperature: 1 far beyond the values of a sample" in notes
     record = open_analysis(tmp_path / "run/analysis.zarr")
-    assert record.times.size == 40
-    assert record.variables == CHANNELS
     np.testing.assert_array_equal(record.states.values[:30], before.states.values)
+    highest = np.iinfo(np.int16).max
+    assert record.times.size == 40
+    assert (record.states.values[:, 2] == highest).sum() == 1
+    assert record.states[32, 2].max() == pytest.approx(highest * before.states.packing.scale[2] + before.states.packing.offset[2], rel=1e-6)
     with pytest.raises(UserError, match="was made with the variables"):
-        wsdcast.prepare(recipe_of(tmp_path / "files", variables=["2m_temperature"]), tmp_path / "run", append=True)
+        wsdcast.prepare(recipe_of(tmp_path / "files", grid="12x7", variables=["2m_temperature"]), tmp_path / "run", append=True)
 
 
 @needs_shared
@@ -396,3 +419,39 @@ def test_real_temperature_at_two_metres(tmp_path):
     assert record.times.size == 28
     assert 270 < record.mean[2] < 295
     assert 10 < record.std[2] < 30
+
+
+def test_the_recipe_of_24_channels_from_a_store_on_disk_and_behind_a_url(tmp_path, monkeypatch):
+    """The recipe is the shipped one with a smaller grid and other dates. Each chunk, which holds all levels, is read once."""
+    names = load_recipe("era5-upper").data.variables
+    random, times, levels = np.random.default_rng(0), six_hourly("2020-01-01", 40), [250, 500, 600, 700, 850]
+    typical = {name.split("@")[0]: (0, 8) for name in names} | TYPICAL | {"specific_humidity": (0.006, 0.001)}
+    source = xr.Dataset(coords={"time": times, "level": levels, "longitude": GRID.longitude, "latitude": GRID.latitude[::-1]})
+    for base, (mean, std) in typical.items():
+        axes = ("time", "level", "longitude", "latitude") if f"{base}@500" in names else ("time", "longitude", "latitude")
+        values = random.normal(mean, std, [source.sizes[axis] for axis in axes]).astype(np.float32)
+        if base == "geopotential":
+            values += 287 * 255 * np.log(500 / np.array(levels, dtype=np.float32))[:, None, None]
+        source[base] = axes, values, {"units": variable(names[[name.split("@")[0] for name in names].index(base)]).units}
+    chunks = {name: {"chunks": (8, *field.shape[1:])} for name, field in source.data_vars.items()}
+    store = tmp_path / "bucket" / BUILT_IN["wb2"].removeprefix("gs://")
+    source.to_zarr(store, zarr_format=2, consolidated=True, encoding=chunks)
+    keys = ["--grid", "12x7", "-o", "data.start=2020-01-01", "-o", "data.validation_from=2020-01-08", "-o", "data.test_from=2020-01-09"]
+    with serve(tmp_path / "bucket") as (url, handler):
+        monkeypatch.setenv("GOOGLE_BASE_URL", url)
+        assert invoke("prepare", "--recipe", "era5-upper", "--run", str(tmp_path / "remote"), *keys)[0] == 0
+        requests = {name: count for name, count in handler.requests.items() if "component_of_wind/" in name and name.endswith(".0.0.0")}
+    assert len(requests) == 10  # two variables on levels, five chunks each; the sample reads them once more
+    assert set(requests.values()) == {2}
+    assert invoke("prepare", "--recipe", "era5-upper", "--run", str(tmp_path / "local"), "--source", str(store), *keys)[0] == 0
+    remote, local = (open_analysis(tmp_path / run / "analysis.zarr") for run in ("remote", "local"))
+    assert remote.variables == names
+    assert remote.states.shape == (40, 24, 7, 12)
+    np.testing.assert_array_equal(remote.states.values, local.states.values)
+    for channel, name in enumerate(names):
+        base, _, level = name.partition("@")
+        field = source[base].sel(level=int(level)) if level else source[base]
+        expected = field.transpose("time", "latitude", "longitude").values[:, ::-1]
+        np.testing.assert_allclose(
+            remote.states[:][:, channel], expected, atol=0.51 * remote.states.packing.of(channel).scale + 1e-6 * np.abs(expected).max()
+        )

@@ -47,8 +47,8 @@ def read(source: str) -> tuple[Record, np.ndarray]:
     assert record.problems == []
     out = np.full((record.times.size, 2, *record.grid.shape), np.nan, np.float32)
     for block in record.blocks():
-        for component, values in read_block(block):
-            out[block.first : block.last, "uv".index(component)] = values
+        for name, values in read_block(block):
+            out[block.first : block.last, record.channels.index(name)] = values
     return record, out
 
 
@@ -159,7 +159,7 @@ def test_chunks_of_stores_with_alternating_times_are_read_once(directory, monkey
     record, values = read("*.zarr")
     np.testing.assert_array_equal(values[:, 0], whole.u10.values)
     chunks = [
-        (reading.component, reading.address, index)
+        (reading.channels, reading.address, index)
         for block in record.blocks()
         for reading in block.readings
         for index in np.unique(reading.indices // 10).tolist()

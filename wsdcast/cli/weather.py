@@ -78,7 +78,7 @@ def prepare(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Bring 10 m wind (m/s) to one grid and steps of 6 h: analysis.zarr. A run that was stopped continues where it stopped."""
+    """Bring the recipe's variables, by default 10 m wind, to one grid and steps of 6 h. A run that was stopped continues there."""
     how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else skip.split(",")}
     if check is not None:
         from wsdcast.weather.stages.check import check as check_source

@@ -63,9 +63,11 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
     together: dict[tuple[str, ...], list[Reading]] = {}
     for reading in block.readings:
         together.setdefault(reading.channels, []).append(reading)
-    if sum(map(len, together)) > len({channel for channels in together for channel in channels}):  # files store the levels in other groups
+    if sum(map(len, together)) > len({channel for channels in together for channel in channels}):
+        # Files have their levels in different groups, so each channel is read by itself.
         alone = [replace(reading, channels=(channel,)) for reading in block.readings for channel in reading.channels]
-        together = {key: [reading for reading in alone if reading.channels == key] for key in {reading.channels for reading in alone}}
+        yield from read_block(replace(block, readings=tuple(alone)))
+        return
     for channels, readings in sorted(together.items(), key=lambda item: block.readings[0].wanted.index(item[0][0])):
         parts = [_read(reading) for reading in readings]
         if len(parts) == 1 and np.all(np.diff(readings[0].places) == 1):

@@ -289,9 +289,9 @@ def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = No
     shape = (end - begin, len(arrays), *arrays[0].shape[1:])
     states = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
     shard = arrays[0].shards[0]
-    for channel, array in enumerate(arrays):
-        for first in range(begin, end, shard):
-            last = min(end, first + shard)
+    for first in range(begin, end, shard):  # times first, so that a mapped file is written from its beginning to its end
+        last = min(end, first + shard)
+        for channel, array in enumerate(arrays):
             states[first - begin : last - begin, channel] = array[first:last]
     return PackedStates(states, packing_of(path))
 

@@ -258,9 +258,7 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         facts["rounding"] = f"root mean square at most {rounding.max():.1g} of a standard deviation ({names[int(rounding.argmax())]})"
     with open_store(path) as dataset:
         for name, count in dataset.attrs.get("values_beyond_packing", {}).items():
-            notes.append(
-                f"{count} values of {name} are far beyond those of a sample and are stored as the highest or lowest one that can be"
-            )
+            notes.append(f"{name}: {count} far beyond the values of a sample, stored as the highest or lowest that can be")
         if "attribution" in dataset.attrs:
             facts["attribution"] = dataset.attrs["attribution"]
     if record.static:
