@@ -26,7 +26,6 @@ VARIABLES = DEFAULT
 STANDARD_NAMES = {name: variable(name).standard_name for name in (*VARIABLES, SPEED)}
 """CF standard name of each variable of the wind."""
 
-
 SCALE = 0.005
 """Unit of packed wind in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
 
