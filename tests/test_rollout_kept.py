@@ -130,8 +130,8 @@ def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time
     """The record was made longer after the rollout."""
     whole_truth = stage.truth_of
 
-    def shorter(record):
-        truth = whole_truth(record)
+    def shorter(record, *variables):
+        truth = whole_truth(record, *variables)
         return dataclasses.replace(truth, times=truth.times[:-1])
 
     with monkeypatch.context() as patched:

@@ -22,7 +22,6 @@ from wsdcast.bench.synthetic import inputs_of, networks_of, record_of
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
-from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import operations, to_device
 from wsdcast.runs import devices
@@ -70,8 +69,8 @@ def bench_rollout(
     devices.keep_freed_memory()
     moments, generator, forcings = networks_of(resolved, record.grid)
     path = weather_path(resolved.generator, record.grid)
-    options = record.grid.includes_poles, forcings.channels, lambda network, _: to_device(network), resolved.networks
-    few = few_evaluations(resolved, generator, *options)
+    sizes_of_networks = record.grid.includes_poles, forcings.channels, len(record.variables)
+    few = few_evaluations(resolved, generator, sizes_of_networks, lambda network, _: to_device(network), resolved.networks)
     networks = Trained(generator, moments, warm_start(moments), forcings, path, few=few)
     if settings.nfe in few:
         generator = few[settings.nfe].network
@@ -97,7 +96,9 @@ def bench_rollout(
 
     def rollout(steps: int = settings.steps) -> None:
         shortened = settings.model_copy(update={"days": steps / 4})
-        store = Forecasts(directory / "forecast.zarr", record.times[starts], shortened.members, shortened.leads, False, record.grid)
+        store = Forecasts(
+            directory / "forecast.zarr", record.times[starts], shortened.members, shortened.leads, False, record.grid, record.variables
+        )
         (directory / "forecast.marks").mkdir(exist_ok=True)
         store.create()
         all_groups = groups(np.arange(1), shortened.members, largest_batch, device)
@@ -155,17 +156,19 @@ def bench_rollout(
 
 
 def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, members: int) -> NDArray[np.float32]:
-    """Make the same forecast with a simple loop, and write it. Return the wind (member, lead, channel, latitude, longitude), m s-1."""
-    device, shape = devices.device(), record.states.shape[1:]
+    """Make the same forecast with a simple loop, and write it. Return the fields (member, lead, variable, latitude, longitude)."""
+    device, count = devices.device(), len(record.variables)
+    shape, mean_of_data, std_of_data = (count, *record.grid.shape), record.mean[:count, None, None], record.std[:count, None, None]
     generator, moments, forcings, path = networks.generator, networks.moments, networks.forcings, networks.path
     times = torch.linspace(0, 1, settings.nfe // 2 + 1, device=device)
     noises = list(member_noise(settings.seed, record.times[1:2], members, settings.steps, shape))
-    members_wind = []
+    first = torch.from_numpy(record.normalise(record.states[0:2])).to(device)[:, None]
+    held, all_states = first[1][:, count:], []
     for member in range(members):
-        before, now = torch.from_numpy(record.normalise(record.states[0:2])).to(device)[:, None]
+        before, now = first[:, :, :count]
         states = []
         for step in range(settings.steps):
-            context = torch.cat([now, before, forcings.at(record.times[1:2] + step * STEP)], dim=1)
+            context = torch.cat([now, before, forcings.at(record.times[1:2] + step * STEP), held], dim=1)
             mean, std = moments(context)
             inputs, one = torch.cat([context, mean, std.log()], dim=1), torch.ones(1, device=device)
 
@@ -179,14 +182,14 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
             else:
                 state = odeint(velocity, path.start(noise), times, method="midpoint")[-1] * std + mean
             now, before = state, now
-            states.append(record.denormalise(now[0].cpu().numpy()))
-        members_wind.append(np.stack(states))
-    wind = np.stack(members_wind)
+            states.append(now[0].cpu().numpy() * std_of_data + mean_of_data)
+        all_states.append(np.stack(states))
+    fields = np.stack(all_states)
     dimensions = ("number", "prediction_timedelta", "latitude", "longitude")
     with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as directory:
-        store = xr.Dataset({name: (dimensions, wind[:, :, channel]) for channel, name in enumerate(VARIABLES)})
+        store = xr.Dataset({name: (dimensions, fields[:, :, channel]) for channel, name in enumerate(record.variables)})
         store.to_zarr(Path(directory) / "forecast.zarr", zarr_format=3, consolidated=False)
-    return wind
+    return fields
 
 
 def _from_first_input(network: torch.nn.Module, other_inputs: list[Tensor], x: Tensor, _: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import xarray as xr
 
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
-from wsdcast.data.store.zarr_store import open_store, read_wind
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts, Written
+from wsdcast.data.store.zarr_store import VARIABLES, open_store, read_wind
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.verification.metrics import joint_statistics, statistics
@@ -36,11 +36,13 @@ def bench_score() -> Benchmark:
     wind = 8 * random.standard_normal((MEMBERS, len(leads), 2, *grid.shape), dtype=np.float32)
     truth = 8 * random.standard_normal((len(leads), 2, *grid.shape), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as directory:
-        store = Forecasts(Path(directory) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid)
+        store = Forecasts(
+            Path(directory) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid, VARIABLES
+        )
         store.create()
         store.write(0, 0, wind)
         marks_of(store.path).mkdir()
-        store.mark(0, np.zeros(MEMBERS, dtype=np.intp))
+        store.mark(0, Written([0] * MEMBERS, [""] * MEMBERS, {}))
         store.close({})
 
         def read() -> Any:

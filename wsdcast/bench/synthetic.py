@@ -21,13 +21,18 @@ from wsdcast.weather.recipe import Recipe
 
 
 def record_of(recipe: Recipe, steps: int) -> Analysis:
-    """Return a record of smooth random wind of 8 m/s on a recipe's grid. Eight states repeat. The last tenth is the test split."""
+    """Return a record of smooth random states on a recipe's grid. Eight states repeat. The last tenth is the test split.
+
+    All channels are packed as wind of 8 m/s, whatever the recipe's variables are.
+    """
     grid, random = Grid.regular(recipe.data.grid), np.random.default_rng(0)
-    smooth = gaussian_filter(random.standard_normal((8, 2, *grid.shape)), (0, 0, 2, 2), mode="wrap")
+    channels = recipe.data.channels
+    smooth = gaussian_filter(random.standard_normal((8, len(channels.all), *grid.shape)), (0, 0, 2, 2), mode="wrap")
     wind = pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
     times = np.datetime64("2020-01-01", "ns") + STEP * np.arange(steps)
-    zero, eight = np.zeros(2, np.float32), np.full(2, 8, np.float32)
-    return Analysis(PackedStates(wind), times, grid, zero, eight, times[-steps // 5], times[-steps // 10])
+    zero, eight = np.zeros(len(channels.all), np.float32), np.full(len(channels.all), 8, np.float32)
+    splits = times[-steps // 5], times[-steps // 10]
+    return Analysis(PackedStates(wind), times, grid, zero, eight, *splits, {}, channels.state, channels.forcings)
 
 
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:
@@ -35,10 +40,12 @@ def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroun
 
     The networks are untrained. They take as long as trained ones.
     """
-    static = torch.zeros(len(recipe.forcings.static), *grid.shape, device=devices.device())
-    forcings = Surroundings(static, torch.tensor(grid.longitude, device=static.device) if recipe.forcings.solar_time else None)
-    moments = moments_model(recipe.moments, grid.includes_poles, forcings.channels)
-    generator = generator_model(recipe.generator, grid.includes_poles, forcings.channels)
+    chosen, channels = recipe.forcings, recipe.data.channels
+    static = torch.zeros(len(chosen.static) + 4 * chosen.latitude_longitude, *grid.shape, device=devices.device())
+    longitude = torch.tensor(grid.longitude, device=static.device) if chosen.solar_time else None
+    forcings = Surroundings(static, longitude, len(channels.forcings))
+    sizes = grid.includes_poles, forcings.channels, len(channels.state)
+    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes)
     return to_device(moments), to_device(generator), forcings
 
 

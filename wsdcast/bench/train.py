@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from wsdcast.bench.measure import Benchmark, paired
 from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import close_store, create_store, open_store, read_wind
+from wsdcast.data.store.zarr_store import close_store, create_store, open_store
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import resolve
 from wsdcast.runs.devices import compiled, sent
@@ -80,7 +80,7 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
 
         def from_disk(indices: Tensor, local: slice) -> FlowBatch:
             before, now, target = (x.to(devices.device()) for x in next(loaded))
-            context = torch.cat([now, before, fixed.context[:, 4:]], dim=1)
+            context = torch.cat([now, before, fixed.context[:, 2 * len(record.variables) :]], dim=1)
             return FlowBatch(context, target, draw(tuple(target.shape), random), fixed.prior)
 
         ours, bare, usual = paired(steps(batches, waiting), steps(lambda indices, local: fixed, []), steps(from_disk, []), rounds=ROUNDS)
@@ -111,13 +111,14 @@ class _FromDisk(Dataset[tuple[Tensor, ...]]):
         return self.record.times.size - 2
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        wind = read_wind(self.store.isel(time=slice(index, index + 3)))
-        return tuple(torch.from_numpy(state) for state in self.record.normalise(wind))
+        chosen, names = self.store.isel(time=slice(index, index + 3)), (*self.record.variables, *self.record.forcing_variables)
+        states = self.record.normalise(np.stack([chosen[name].values for name in names], axis=1))
+        return tuple(torch.from_numpy(state[: len(self.record.variables)]) for state in states)
 
 
 def _loader(record: Analysis, path: Path, batch: int) -> DataLoader[tuple[Tensor, ...]]:
     """Write the record to a store at ``path``, and return a loader of its samples with two workers."""
-    arrays = create_store(path, {"time": record.times}, record.grid, (1,))
+    arrays = create_store(path, {"time": record.times}, record.grid, (1,), variables=(*record.variables, *record.forcing_variables))
     for channel, array in enumerate(arrays):
         array[:] = record.states[:, channel]
     close_store(path, {})

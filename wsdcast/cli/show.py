@@ -79,9 +79,19 @@ def show_benchmark(benchmark: Benchmark, json: bool) -> None:
     Console().print(table)
 
 
+def _of(summary: Summary) -> str:
+    """Return what the CRPS of a table is of, in words: nothing but the unit for the 10 m wind."""
+    return f"of {summary.facts['scores below']}" if "scores below" in summary.facts else "in m/s"
+
+
+def _digits(summary: Summary) -> str:
+    """Return the format of scores: those of variables other than wind have other sizes."""
+    return ".4g" if "scores below" in summary.facts else ".3f"
+
+
 def _settings(summary: Summary) -> Table:
     """The table of a study: the best setting of each prior and number of evaluations, and the moments alone. The page has all settings."""
-    title = "6 h: fair CRPS in m/s, its gain, spread/skill, mean deviation of the spectrum; last: CRPS at the last lead time"
+    title = f"6 h: fair CRPS {_of(summary)}, its gain, spread/skill, mean deviation of the spectrum; last: CRPS at the last lead time"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("prior", no_wrap=True)
     for name in ("nfe", "CRPS", "gain %", "s/s", "spectrum", "last"):
@@ -109,13 +119,16 @@ METRIC_LABELS = {"crps_fair": "fair CRPS", "rmse": "RMSE", "energy_score": "ener
 
 def _differences(summary: Summary) -> Table:
     """The table of a comparison: one row per lead time and score."""
-    table = Table(title="u and v over the globe, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=summary.facts.get("scores below", "u and v over the globe, m/s"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for name in ("lead", "score", "first", "second", "difference, 95 %", "p", "starts"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.scores:
         low, high = row["interval"]
-        cells = [f"{row[name]:.3f}" for name in ("first", "second")]
-        cells += [f"{row['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{row['p']:.3f}", str(row["starts"])]
+        digits = _digits(summary)
+        cells = [f"{row[name]:{digits}}" for name in ("first", "second")]
+        cells += [f"{row['difference']:+{digits}} [{low:+{digits}}, {high:+{digits}}]", f"{row['p']:.3f}", str(row["starts"])]
         table.add_row(f"{row['lead_hours']} h", METRIC_LABELS[row["metric"]], *cells)
     return table
 
@@ -124,7 +137,7 @@ def _scores(summary: Summary) -> Table:
     """The table of scores: one row per lead time, narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
     names = [name for name in names if name != NOT_SHOWN]
-    title = "fair CRPS in m/s, with baselines; spread/skill; largest deviation of spectrum"
+    title = f"fair CRPS {_of(summary)}, with baselines; spread/skill; largest deviation of spectrum"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lead", justify="right", no_wrap=True)
     for name in names:
@@ -134,7 +147,11 @@ def _scores(summary: Summary) -> Table:
     for name in deviations:
         table.add_column("spectrum" if name == names[0] else "moments'\nspectrum", justify="right")
     for row in summary.scores:
-        cells = [f"{row['lead_hours']} h", *(f"{row[f'crps_fair: {name}']:.3f}" for name in names), f"{row['spread_skill']:.2f}"]
+        cells = [
+            f"{row['lead_hours']} h",
+            *(f"{row[f'crps_fair: {name}']:{_digits(summary)}}" for name in names),
+            f"{row['spread_skill']:.2f}",
+        ]
         table.add_row(*cells, *(f"{100 * row[f'power_deviation: {name}']:.0f} %" for name in deviations))
     return table
 

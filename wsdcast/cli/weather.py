@@ -151,6 +151,10 @@ def rollout(
             show_default="the recipe's: all",
         ),
     ] = None,
+    variables: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Variables that are stored, separated by commas.", show_default="the recipe's: all"),
+    ] = None,
     score: Annotated[
         bool, typer.Option("--score", help="Score members while they are computed, and store no fields; then run `wsdcast score`.")
     ] = False,
@@ -199,6 +203,7 @@ def rollout(
         solver=solver,
         grid_in_time=grid_in_time,
         warmth=warmth,
+        variables=None if variables is None else items(variables),
         deterministic=deterministic,
         model=model,
         initial=initial,

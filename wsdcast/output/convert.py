@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
-from wsdcast.data.store.zarr_store import STANDARD_NAMES, TIME_ATTRIBUTES, VARIABLES
+from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES
+from wsdcast.data.variables import DEFAULT, attributes
 from wsdcast.output.blocks import LEAD
 from wsdcast.output.fields import Box, Fields, open_fields
 from wsdcast.output.writing import COMPASS, REALIZATION, Blocks, Contents, Format, targets, write
@@ -17,7 +18,7 @@ from wsdcast.runs.artefact import Summary, complete
 
 
 def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | None = None, overwrite: bool = False) -> Summary:
-    """Write the members of a forecast of any origin in another format.
+    """Write the members of a forecast of any origin in another format, with all of its variables.
 
     Args:
         forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
@@ -30,7 +31,7 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
         UserError: if the forecast cannot be read, no point lies in the region, ``out`` is there already, or the format cannot hold the
             forecast.
     """
-    fields = open_fields(store_of(forecast), region)
+    fields = open_fields(store_of(forecast), region, None)
     paths = targets(Path(out), to, fields.times, overwrite)
     fields.require_memory()
     summary = Summary("convert", facts=facts_of(fields))
@@ -40,7 +41,7 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
         grib2.check(fields)
         with complete(paths[0]) as partial:
             left_out = grib2.write_grib(partial, fields)
-        summary.facts["packing"] = f"{grib2.BITS} bits, error at most 0.001 m/s where a field spans less than 128 m/s"
+        summary.facts["packing"] = f"{grib2.BITS} bits, error at most 0.001 m/s where a field of wind spans less than 128 m/s"
         if left_out:
             summary.facts["left out"] = f"{left_out} fields of members that were stopped"
     else:
@@ -79,11 +80,10 @@ def _contents(fields: Fields) -> Contents:
         for first in range(0, fields.leads.size, LEADS_PER_CHUNK):
             wind = fields.read(row, slice(first, first + LEADS_PER_CHUNK)).transpose(1, 0, 2, 3, 4)
             arrays = {}
-            for channel, name in enumerate(VARIABLES):
-                standard = STANDARD_NAMES[name]
-                attributes = {"standard_name": standard, "long_name": f"10 metre {standard.replace('_', ' ')}", "units": "m s-1"}
-                arrays[name] = xr.DataArray(wind[:, :, channel], dims=dimensions, attrs=attributes)
+            for channel, name in enumerate(fields.variables):
+                arrays[name] = xr.DataArray(wind[:, :, channel], dims=dimensions, attrs=attributes(name))
             yield first, xr.Dataset(arrays)
 
     coordinates = {"number": ("number", fields.numbers, REALIZATION | TIME_ATTRIBUTES["number"])} | space_of(fields)
-    return Contents(fields.times, fields.leads, blocks, coordinates, {}, origin_of(fields, "ensemble forecast of 10 m wind"))
+    title = "ensemble forecast of 10 m wind" if fields.variables == DEFAULT else "ensemble forecast"
+    return Contents(fields.times, fields.leads, blocks, coordinates, {}, origin_of(fields, title))

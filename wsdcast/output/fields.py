@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.conventions import as_slice
 from wsdcast.data.sources.foreign_forecasts import open_wind, read_members
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.resources import require_memory
 
@@ -58,6 +60,11 @@ class Fields:
         return self.wind["longitude"].values
 
     @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the channels."""
+        return tuple(map(str, self.wind.data_vars))
+
+    @property
     def numbers(self) -> NDArray[np.integer]:
         """Number of each member, (member,): that of the store if it is a whole number, else its position."""
         labels = self.wind["number"].values  # xarray counts positions if there is no coordinate
@@ -70,7 +77,7 @@ class Fields:
         return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
 
     def read(self, row: int, leads: slice) -> Wind:
-        """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where there is no value.
+        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 
         Raises:
             UserError: if these values cannot be read.
@@ -83,24 +90,25 @@ class Fields:
         Raises:
             UserError: if it cannot.
         """
-        field = 4 * self.wind.sizes["number"] * self.latitude.size * self.longitude.size
+        field = 2 * len(self.wind.data_vars) * self.wind.sizes["number"] * self.latitude.size * self.longitude.size
         ends = np.arange(1, self.leads.size + 1)
         in_window = 0 if window is None else int((ends - np.searchsorted(self.leads, self.leads - window, side="right")).max())
         needed = (2 * COPIES * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * field
         require_memory(needed, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
 
 
-def open_fields(address: str, region: Box | None = None) -> Fields:
+def open_fields(address: str, region: Box | None = None, variables: Sequence[str] | None = DEFAULT) -> Fields:
     """Open a store of forecasts in any layout that ``wsdcast score`` reads. It may cover a part of the globe.
 
     Args:
         address: path or URL.
         region: bounds; default: all that the store covers.
+        variables: the channels that are read; None for all. Default: the 10 m wind.
 
     Raises:
         UserError: if the store cannot be read, or if no grid point lies in the region.
     """
-    wind = open_wind(address, part=True)
+    wind = open_wind(address, part=True, variables=variables)
     latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
     rows, columns, degrees = np.arange(latitude.size), *_without_jump(longitude)
     if region is not None:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
+from wsdcast.data.variables import split, variable
 from wsdcast.output.fields import Fields
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 
-SHORT_NAMES = ("10u", "10v")
 BITS = 16
 """Bits of a packed value. Values are packed in steps of a power of 2: half a step, the largest error, is 0.001 m/s or less for a field that
 spans less than 128 m/s."""
@@ -65,7 +65,7 @@ def write_grib(path: Path, fields: Fields) -> int:
                         eccodes.codes_set(template, "forecastTime", int(lead / np.timedelta64(1, "h")))
                         for member, number in enumerate(numbers):
                             eccodes.codes_set(template, "perturbationNumber", int(number))
-                            for channel, name in enumerate(SHORT_NAMES):
+                            for channel, name in enumerate(fields.variables):
                                 field = wind[member, position, channel]
                                 if np.isfinite(field).any():
                                     file.write(_message(template, name, field))
@@ -111,12 +111,16 @@ def _keys_of_time(time: np.datetime64) -> dict[str, int]:
 
 
 def _message(template: int, name: str, field: NDArray[np.float32]) -> bytes:
-    """Return one message. Points without a value are marked in a bitmap."""
+    """Return one message of a channel. Points without a value are marked in a bitmap."""
     import eccodes
 
+    level = split(name)[1]
     handle = eccodes.codes_clone(template)
     try:
-        eccodes.codes_set(handle, "shortName", name)
+        if level is not None:
+            eccodes.codes_set(handle, "typeOfLevel", "isobaricInhPa")
+            eccodes.codes_set(handle, "level", level)
+        eccodes.codes_set(handle, "shortName", variable(name).grib[0])
         values = field.ravel().astype(np.float64)
         missing = ~np.isfinite(values)
         if missing.any():

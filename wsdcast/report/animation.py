@@ -10,10 +10,12 @@ import numpy as np
 from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
 
+from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import open_store, read_wind
-from wsdcast.report.maps import Lines, draw_map, wind_speed
+from wsdcast.data.store.zarr_store import open_store
+from wsdcast.report.maps import Lines, draw_map
 from wsdcast.report.style import LOOK
+from wsdcast.report.subjects import subject
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 
@@ -35,8 +37,10 @@ def require_writer(path: Path) -> None:
 
 
 @matplotlib.rc_context(LOOK)
-def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: Lines = ()) -> None:
-    """Write a GIF or MP4 of wind speed by lead time for one initial time: the first members, and the truth if it is complete.
+def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: Lines = (), headline: str | None = None) -> None:
+    """Write a GIF or MP4 by lead time for one initial time: the first members, and the truth if it is complete.
+
+    It shows the headline; by default that is the speed of the 10 m wind, or else the first variable.
 
     Args:
         forecast: path of a store with members.
@@ -44,32 +48,36 @@ def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: L
         path: file to write; its suffix is one of :data:`FORMATS`.
         row: position of the initial time in the store.
         lines: coastlines.
+        headline: the recipe's ``score.headline``.
 
     Raises:
         UserError: if ffmpeg is needed and fails.
     """
     with open_store(forecast) as store:
         first = store.isel(time=row, number=slice(0, MEMBERS))
-        members = wind_speed(read_wind(first))
+        kept = channels_in(store)
+        shown = subject([name for name in record.variables if name in kept], headline)
+        members = shown.in_dataset(first)
         start, leads = first["time"].values, first["prediction_timedelta"].values
     now = np.flatnonzero(record.times == start)[0]
-    first_state = wind_speed(record.states[now : now + 1])
+    first_state = shown.of(record.states[now : now + 1], record.variables)
     panels = {f"member {number}": np.concatenate([first_state, member]) for number, member in enumerate(members)}
     true = np.flatnonzero(np.isin(record.times, start + leads))
     if true.size == leads.size:
-        panels = {"truth": np.concatenate([first_state, wind_speed(record.states[true])])} | panels
+        panels = {"truth": np.concatenate([first_state, shown.of(record.states[true], record.variables)])} | panels
 
-    top = float(np.quantile(first_state, 0.995))
+    low, top = (0.0 if shown.is_wind else float(np.quantile(first_state, 0.005))), float(np.quantile(first_state, 0.995))
     hours = [0, *(leads // np.timedelta64(1, "h"))]
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     images = [
-        draw_map(axis, panel[0], record.grid, name, 0.0, top, lines=lines)
+        draw_map(axis, panel[0], record.grid, name, low, top, lines=lines)
         for axis, (name, panel) in zip(axes, panels.items(), strict=False)
     ]
     for axis in axes[len(panels) :]:
         axis.axis("off")
-    figure.colorbar(images[0], ax=list(axes), label="wind speed (m/s)", shrink=0.8, extend="max")
+    label = "wind speed (m/s)" if shown.label == "10 m wind speed" else f"{shown.label} ({shown.units})"
+    figure.colorbar(images[0], ax=list(axes), label=label, shrink=0.8, extend="max" if shown.is_wind else "both")
     title = figure.suptitle(f"{start.astype('datetime64[h]')} + {hours[-1]} h")
     figure.draw_without_rendering()  # fixes the layout for the longest title
     figure.set_layout_engine("none")

@@ -1,4 +1,4 @@
-"""A place that the reader chooses on an interactive map, and the ensemble there: quantiles of wind speed by lead time."""
+"""A place that the reader chooses on an interactive map, and the ensemble there: quantiles by lead time."""
 
 from __future__ import annotations
 
@@ -77,28 +77,32 @@ def choose_on(
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
 
 
-def plume_panel(series: ColumnDataSource) -> Panel:
+def plume_panel(series: ColumnDataSource, label: str = "wind speed", units: str = "m/s", digits: int = 1, from_zero: bool = True) -> Panel:
     """Return a figure of the ensemble at one place by lead time.
 
     Args:
-        series: lead time in days ``x`` and in words ``lead``, quantiles ``q10``, ``q25``, ``q50``, ``q75``, ``q90`` in m s-1, and ``truth``
-            if there is one.
+        series: lead time in days ``x`` and in words ``lead``, quantiles ``q10``, ``q25``, ``q50``, ``q75``, ``q90``, and ``truth`` if there
+            is one.
+        label, units: of the values.
+        digits: digits after the decimal point in tooltips.
+        from_zero: whether the vertical axis begins at zero.
     """
-    on = panel(" ", "lead time (days)", "wind speed (m/s)", height=300)
+    on, number = panel(" ", "lead time (days)", f"{label} ({units})", height=300), "{0." + "0" * digits + "}" if digits else "{0}"
     for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
     median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
     on.scatter("x", "q50", source=series, color=BLUE, size=5)
     words = [
         ("lead time", "@lead"),
-        ("median", "@q50{0.0} m/s"),
-        ("half of the members", "@q25{0.0} to @q75{0.0} m/s"),
-        ("80 % of the members", "@q10{0.0} to @q90{0.0} m/s"),
+        ("median", f"@q50{number} {units}"),
+        ("half of the members", f"@q25{number} to @q75{number} {units}"),
+        ("80 % of the members", f"@q10{number} to @q90{number} {units}"),
     ]
     if "truth" in series.data:
         on.line("x", "truth", source=series, line_color=INK, line_width=2)
         on.scatter("x", "truth", source=series, color=INK, size=5)
-        words.insert(1, ("truth", "@truth{0.0} m/s"))
-    on.y_range.start = 0
+        words.insert(1, ("truth", f"@truth{number} {units}"))
+    if from_zero:
+        on.y_range.start = 0
     hover(on, [median], words, mode="vline")
     return on

@@ -15,8 +15,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from wsdcast.report.maps import forecast_maps
-from wsdcast.report.style import BASELINES, COMPONENTS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks
+from wsdcast.report.style import BASELINES, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks
+from wsdcast.report.subjects import WIND, Subject, components_of, subject
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.metrics import headline_of, variables_of
 
 Field = NDArray[np.floating]
 
@@ -55,10 +57,21 @@ def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
     return sorted({0, leads // 2, leads - 1})
 
 
-def with_unit(metric: str) -> str:
-    """Return the label of one of :data:`METRICS` with its unit."""
-    label, unit = METRICS[metric]
-    return f"{label} ({unit})" if unit else label
+def unit_of(metric: str, of: Subject = WIND) -> str:
+    """Return the unit of one of :data:`METRICS` of a subject; empty if it has none."""
+    unit = METRICS[metric][1]
+    return of.units if unit and metric != "energy_score" else unit
+
+
+def with_unit(metric: str, of: Subject = WIND) -> str:
+    """Return the label of one of :data:`METRICS` of a subject with its unit."""
+    unit = unit_of(metric, of)
+    return f"{METRICS[metric][0]} ({unit})" if unit else METRICS[metric][0]
+
+
+def headline(scores: xr.Dataset) -> Subject:
+    """Return the subject of the figures that show one: the headline of the scores."""
+    return subject(variables_of(scores), headline_of(scores))
 
 
 def probability_bins(at: xr.DataArray) -> tuple[NDArray[np.bool_], Field, Field, Field]:
@@ -75,12 +88,13 @@ def probability_bins(at: xr.DataArray) -> tuple[NDArray[np.bool_], Field, Field,
 
 @matplotlib.rc_context(LOOK)
 def score_curves(scores: xr.Dataset) -> Figure:
-    """Draw fair CRPS, RMSE of the mean and spread/skill against lead time, for both wind components together."""
-    both = scores.sel(variable="both", region="globe")
+    """Draw fair CRPS, RMSE of the mean and spread/skill of the headline against lead time; of a wind for both components together."""
+    of = headline(scores)
+    both = scores.sel(variable=of.name, region="globe")
     figure = Figure(figsize=(WIDTH, 2.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, 3), CURVES, strict=True):
         _by_lead(axis, both, metric, looks(both["forecast"].values))
-        axis.set(xlabel="lead time (days)", ylabel=with_unit(metric))
+        axis.set(xlabel="lead time (days)", ylabel=with_unit(metric, of))
         axis.set_ylim(bottom=0)
     figure.axes[-1].axhline(1, **PERFECT)
     _legend_below(figure, figure.axes[0])
@@ -89,8 +103,11 @@ def score_curves(scores: xr.Dataset) -> Figure:
 
 @matplotlib.rc_context(LOOK)
 def region_skill(scores: xr.Dataset) -> Figure:
-    """Draw the skill of the fair CRPS over each reference against lead time, one panel per region, both wind components together."""
-    ours = scores.sel(variable="both", forecast=judged(scores))
+    """Draw the skill of the fair CRPS of the headline over each reference against lead time, one panel per region.
+
+    Both components of a wind count together.
+    """
+    ours = scores.sel(variable=headline(scores).name, forecast=judged(scores))
     skill = ours[[name for name in ours if str(name).startswith("crps_fair_skill")]]
     regions = [str(region) for region in ours["region"].values]
     rows = -(-len(regions) // 3)
@@ -113,14 +130,17 @@ def region_skill(scores: xr.Dataset) -> Figure:
 
 @matplotlib.rc_context(LOOK)
 def rank_histograms(scores: xr.Dataset) -> Figure:
-    """Draw rank histograms of u, v and speed at the first, a middle and the last lead time; a reliable ensemble has flat ones."""
+    """Draw rank histograms of the headline at the first, a middle and the last lead time; a reliable ensemble has flat ones.
+
+    Those of a wind are of u, v and speed.
+    """
     whole = scores.sel(forecast=judged(scores), region="globe")
     ours = whole["rank_histogram"].dropna("rank", how="all")
     figure, axes = _panels_by_lead(ours, 2.3)
     for axis, lead in zip(axes, some_leads(ours), strict=True):
         histogram = ours.isel(prediction_timedelta=lead)
         bins = histogram["rank"].size
-        for variable, (label, (colour, style)) in COMPONENTS.items():
+        for variable, (label, (colour, style)) in components_of(headline(scores)).items():
             values, line = histogram.sel(variable=variable) * bins, LINE_STYLES[style]
             axis.step(histogram["rank"], values, where="mid", color=colour, label=label, linestyle=line)
             if _has_starts(whole, "rank_histogram"):
@@ -164,7 +184,7 @@ def reliability(scores: xr.Dataset) -> Figure:
 @matplotlib.rc_context(LOOK)
 def spectrum_ratios(scores: xr.Dataset) -> Figure:
     """Draw the ratio of the members' zonal power to the truth's by wavenumber, at the first, a middle and the last lead time."""
-    both = scores.sel(variable="both", region="globe")
+    both = scores.sel(variable=headline(scores).name, region="globe")
     figure, axes = _panels_by_lead(both, 2.5)
     look = looks(both["forecast"].values)
     for axis, lead in zip(axes, some_leads(both), strict=True):

@@ -20,7 +20,8 @@ from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, in_words, lead_slider
 from wsdcast.report.plume import place as place_in_words
-from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, as_bytes, choose, read_speeds, unit_of, units_of
+from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, choose, read_shown, unit_of, units_of
+from wsdcast.report.subjects import Subject
 
 SHOW_MAPS = """
 const ahead = lead.categories.indexOf(lead.value)
@@ -37,7 +38,7 @@ const begin = (Number(start.value) * places.length + point) * names.length * day
 const shown = {...plume.data}
 names.forEach((name, row) => shown[name] = days.map((_, lead) => {
   const byte = bytes[begin + row * days.length + lead]
-  return byte == 255 ? NaN : byte * unit
+  return byte == 255 ? NaN : base + byte * unit
 }))
 plume.data = shown
 title.text = `${places[point]}, from ${starts[Number(start.value)]}`
@@ -64,17 +65,27 @@ class Maps:
     left_out: str
 
 
-def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool) -> Maps:
-    """Return the maps and plumes of the first forecast in ``scores``.
+def forecast_maps(
+    scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool, subjects: Sequence[Subject], names: Sequence[str]
+) -> list[Maps]:
+    """Return the maps and plumes of each subject of the first forecast in ``scores``.
 
     Args:
         scores: with ``time`` and ``prediction_timedelta`` of the fields.
         grid: of the fields.
-        fields: as for :func:`wsdcast.report.shown_fields.read_speeds`.
+        fields: as for :func:`wsdcast.report.shown_fields.read_shown`.
         on_earth: whether to draw the coastlines of the Earth.
+        subjects: what is shown.
+        names: names of the channels of the fields.
     """
-    chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid)
-    speeds = read_speeds(fields, chosen)
+    chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid, len(subjects))
+    shown = read_shown(fields, chosen, subjects, names)
+    return [_of_subject(scores, grid, on_earth, *each, chosen) for each in zip(subjects, shown, strict=True)]
+
+
+def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, values: Shown, chosen: Chosen) -> Maps:
+    """Return the maps and plumes of one subject."""
+    base = 0.0 if of.is_wind else min(map(base_of, (values.plumes, *(values.maps[name] for name in values.maps if name != "spread"))))
     times, lead_times = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
     starts, first = [in_words(time) for time in times], lead_times.size // 2
     start = Select(
@@ -89,15 +100,15 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     lead = lead_slider(leads, first)
 
     points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
-    known = np.any(np.isfinite(speeds.plumes[..., 1:, :]), axis=(0, 3, 4))
+    known = np.any(np.isfinite(values.plumes[..., 1:, :]), axis=(0, 3, 4))
     row, column = nearest(*points, known)
     point = row * points[1].size + column
     place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
-    maps, shown, library = _maps(speeds.maps, grid, chosen, first, on_earth)
-    unit = unit_of(speeds.plumes)
-    first_plume = dict(zip(PLUME, speeds.plumes[0, row, column], strict=True))
+    maps, shown, library = _maps(values.maps, grid, chosen, first, on_earth, of, base)
+    unit = unit_of(values.plumes, base)
+    first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": leads}, name="plume")
-    plume = plume_panel(series)
+    plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, digits_of(of, unit), of.is_wind)
     now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
@@ -105,34 +116,44 @@ def forecast_maps(scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool
     maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
 
     shared = {"start": start, "lead": lead, "days": days_of(lead_times).tolist()}
-    map_args = {"maps": shown, "library": library, "names": list(speeds.maps), "valid": valid, "title": maps[0].title, "now": now}
-    plume_args = {"plume": series, "names": list(PLUME), "bytes": as_bytes(speeds.plumes, unit).ravel(), "unit": unit, "place": place}
+    map_args = {"maps": shown, "library": library, "names": list(values.maps), "valid": valid, "title": maps[0].title, "now": now}
+    plume_args = {"plume": series, "names": list(PLUME), "bytes": as_bytes(values.plumes, unit, base).ravel(), "place": place}
+    plume_args |= {"unit": unit, "base": base}
     show_maps = CustomJS(args=shared | map_args, code=SHOW_MAPS)
     show_plume = CustomJS(args=shared | plume_args | {"places": places, "starts": starts, "title": plume.title}, code=SHOW_PLUME)
     start.js_on_change("value", show_maps, show_plume)
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
     choose_on(maps, place, *points)
-    left_out = _left_out(scores, chosen, units_of(speeds.maps)["truth"])
+    left_out = _left_out(scores, chosen, units_of(values.maps, base)["truth"], of)
     return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | MEDIAN), left_out)
 
 
 def _maps(
-    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool
+    maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool, of: Subject, base: float
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
     """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name."""
-    units = units_of(maps)
-    library = ColumnDataSource({name: list(as_bytes(field[:, ::-1], units[name])) for name, field in maps.items()}, name="library")
+    units, bases = units_of(maps, base), {name: 0.0 if name == "spread" else base for name in maps}
+    images = {name: list(as_bytes(field[:, ::-1], units[name], bases[name])) for name, field in maps.items()}
+    library = ColumnDataSource(images, name="library")
     shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
     top = top_of(maps["truth"]) or top_of(maps["mean"])
-    styles = {name: MapStyle(TITLES[name], SHORT[name], Viridis256, units[name], top) for name in maps}
+    styles = {
+        name: MapStyle(TITLES[name], SHORT[name], Viridis256, units[name], top, of.units, digits_of(of, units[name]), base=bases[name])
+        for name in maps
+    }
     if "spread" in maps:
         styles["spread"] = replace(styles["spread"], palette=Magma256, top=top_of(maps["spread"]))
     return map_panels(shown, styles, grid, chosen.rows, chosen.columns, coastlines() if on_earth else []), shown, library
 
 
-def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float) -> str:
-    """Return sentences that say which part of the forecast is not in the page, and how speeds are rounded."""
+def digits_of(of: Subject, unit: float) -> int:
+    """Return the digits after the decimal point that values of a subject are shown with, which are multiples of a unit."""
+    return 1 if of.is_wind else int(np.clip(np.ceil(-np.log10(unit)), 0, 8))
+
+
+def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float, of: Subject) -> str:
+    """Return sentences that say which part of the forecast is not in the page, and how values are rounded."""
     parts = []
     for name, axis in (("starts", chosen.starts), ("lead times", chosen.leads)):
         whole = scores.sizes["time" if name == "starts" else "prediction_timedelta"]
@@ -144,4 +165,4 @@ def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float) -> str:
     spacing = chosen.plume_columns[1] - chosen.plume_columns[0] if chosen.plume_columns.size > 1 else 1
     if spacing > 1:
         text += f"Places can be chosen {spacing} points of the grid apart. "
-    return f"{text}Speeds are rounded to {unit:.2g} m/s."
+    return f"{text}{'Speeds' if of.is_wind else 'Values'} are rounded to {unit:.2g} {of.units}."

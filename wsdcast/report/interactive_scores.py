@@ -11,7 +11,7 @@ from bokeh.palettes import RdBu, Viridis256, interp_palette
 from bokeh.plotting import figure as Panel
 from numpy.typing import NDArray
 
-from wsdcast.report.figures import CURVES, METRICS, hours, probability_bins, some_leads
+from wsdcast.report.figures import CURVES, METRICS, hours, probability_bins, some_leads, unit_of
 from wsdcast.report.panels import (
     FAINT,
     INK,
@@ -27,8 +27,8 @@ from wsdcast.report.panels import (
     panel,
     say_all,
 )
-from wsdcast.report.style import BASELINES, COMPONENTS, THRESHOLDS, Look
-from wsdcast.verification.metrics import BOTH
+from wsdcast.report.style import BASELINES, THRESHOLDS, Look
+from wsdcast.report.subjects import WIND, Subject, components_of
 from wsdcast.verification.spectra import wavelength_of_wavenumber
 
 EQUATOR = float(wavelength_of_wavenumber(1))
@@ -37,13 +37,13 @@ WAVELENGTHS = [round(number * 10.0**power) for power in range(5) for number in (
 """Positions of the ticks in km."""
 
 
-def with_interval(value: float, interval: Any, unit: str, digits: int = 3) -> str:
+def with_interval(value: float, interval: Any, unit: str, digits: str = ".3f") -> str:
     """Return a value with its interval as text, ``1.234 m/s [1.200, 1.300]``. Parts that are None or NaN are left out."""
     if not np.isfinite(value):
         return "-"
-    text = f"{value:.{digits}f} {unit}".strip()
+    text = f"{value:{digits}} {unit}".strip()
     low, high = (np.nan, np.nan) if interval is None else interval
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if np.isfinite([low, high]).all() else text
+    return f"{text} [{low:{digits}}, {high:{digits}}]" if np.isfinite([low, high]).all() else text
 
 
 def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.floating] | None:
@@ -54,25 +54,25 @@ def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.float
     return scores[name].sel({axis: at for axis, at in where.items() if axis in scores[name].dims}).transpose("bound", ...).values
 
 
-def score_curves(scores: xr.Dataset) -> Row:
-    """Draw fair CRPS, RMSE of the mean and spread/skill with intervals against lead time, for both components together."""
+def score_curves(scores: xr.Dataset, of: Subject = WIND) -> Row:
+    """Draw fair CRPS, RMSE of the mean and spread/skill with intervals against lead time, for both components of a wind together."""
     lines, figures = lines_of(scores["forecast"].values), []
     for metric in CURVES:
-        label, unit = METRICS[metric]
+        label, unit = METRICS[metric][0], unit_of(metric, of)
         if (field := metric_on_globe(scores, metric)) is None:
             continue
         on, curves = panel(label, "lead time (days)", unit), []
         leads = field["prediction_timedelta"].values
         said = in_hours(leads)
         for name, line in lines.items():
-            values = field.sel(forecast=name, variable=BOTH).values
+            values = field.sel(forecast=name, variable=of.name).values
             if not np.isfinite(values).any():
                 continue
-            interval = interval_of(scores, metric, forecast=name, variable=BOTH, region="globe")
+            interval = interval_of(scores, metric, forecast=name, variable=of.name, region="globe")
             low, high = np.full((2, values.size), np.nan) if interval is None else interval
             curves.append(add_line(on, line, {"x": days_of(leads), "y": values, "low": low, "high": high}))
             cells = zip(said, values, low, high, strict=True)
-            said = [f"{text}\n{name}: {with_interval(value, bounds, unit)}" for text, value, *bounds in cells]
+            said = [f"{text}\n{name}: {with_interval(value, bounds, unit, of.digits)}" for text, value, *bounds in cells]
         say_all(on, curves, said)
         on.y_range.start = 0
         if metric == "spread_skill":
@@ -81,9 +81,10 @@ def score_curves(scores: xr.Dataset) -> Row:
     return Row(figures, lines)
 
 
-def rank_histograms(scores: xr.Dataset) -> Row:
-    """Draw rank histograms of u, v and speed at the first, a middle and the last lead time."""
-    lines = dict(COMPONENTS.values())
+def rank_histograms(scores: xr.Dataset, of: Subject = WIND) -> Row:
+    """Draw rank histograms at the first, a middle and the last lead time; those of a wind are of u, v and speed."""
+    components = components_of(of)
+    lines = dict(components.values())
     field = metric_on_globe(scores.isel(forecast=0), "rank_histogram")
     if field is None:
         return Row([], {})
@@ -92,10 +93,10 @@ def rank_histograms(scores: xr.Dataset) -> Row:
     for lead in some_leads(field):
         histogram = field.isel(prediction_timedelta=lead)
         on = panel(f"{hours(histogram)} h ahead", "members below the truth", "frequency / that of a flat one")
-        on.y_range, steps = Range1d(0, 1.1 * float(field.sel(variable=list(COMPONENTS)).max())), []
+        on.y_range, steps = Range1d(0, 1.1 * float(field.sel(variable=list(components)).max())), []
         ranks = histogram["rank"].values
         said = [f"{rank} below" for rank in ranks]
-        for variable, (name, (colour, dash)) in COMPONENTS.items():
+        for variable, (name, (colour, dash)) in components.items():
             values = histogram.sel(variable=variable).values
             source = ColumnDataSource({"x": ranks, "y": values})
             on.step("x", "y", source=source, mode="center", line_color=colour, line_dash=dash, line_width=2)
@@ -133,7 +134,7 @@ def reliability(scores: xr.Dataset) -> Row:
     return Row(figures, lines)
 
 
-def spectrum_ratios(scores: xr.Dataset) -> Row:
+def spectrum_ratios(scores: xr.Dataset, of: Subject = WIND) -> Row:
     """Draw the ratio of the members' zonal power to the truth's by wavelength.
 
     The first panel has curves at three lead times. Further panels have all lead times of each forecast as colours.
@@ -141,7 +142,7 @@ def spectrum_ratios(scores: xr.Dataset) -> Row:
     field = metric_on_globe(scores, "power_ratio")
     if field is None:
         return Row([], {})
-    field = field.sel(variable=BOTH).isel(wavenumber=slice(1, None))
+    field = field.sel(variable=of.name).isel(wavenumber=slice(1, None))
     wavelength = EQUATOR / field["wavenumber"].values
     on = _waves(f"{field['forecast'].values[0]}, three lead times", "power of members / truth", wavelength, y_axis_type="log")
     curves, lines, looks = [], dict[str, Look](), ((Viridis256[20], "solid"), (Viridis256[110], "dashed"), (Viridis256[190], "dotdash"))

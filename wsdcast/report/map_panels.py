@@ -25,7 +25,7 @@ from wsdcast.report.maps import X_TICKS, Y_TICKS, Lines
 from wsdcast.report.panels import FONT, hover, panel
 from wsdcast.report.shown_fields import NONE, Field
 
-IN_WORDS = "return value == none ? 'none' : (value * unit).toFixed(digits) + ' ' + symbol"
+IN_WORDS = "return value == none ? 'none' : (base + value * unit).toFixed(digits) + ' ' + symbol"
 MAP: dict[str, Any] = {"sizing_mode": "scale_width", "height": None, "aspect_ratio": 1.55, "background_fill_color": "#d1d5db"}
 
 
@@ -42,6 +42,7 @@ class MapStyle:
         symbol: unit of the values, such as m/s.
         digits: digits after the decimal point in tooltips.
         coast: colour of the coastlines.
+        base: value of the byte 0, at the lower end of the colour scale.
     """
 
     title: str
@@ -52,6 +53,7 @@ class MapStyle:
     symbol: str = "m/s"
     digits: int = 1
     coast: str = "white"
+    base: float = 0.0
 
 
 def map_panels(
@@ -70,7 +72,7 @@ def map_panels(
     tooltips = [("latitude, longitude", "$y{0}°, $x{0}°")] + [(style.label, f"@{name}{{custom}}") for name, style in styles.items()]
     formatters = {
         f"@{name}": CustomJSHover(
-            args={"unit": style.unit, "digits": style.digits, "symbol": style.symbol, "none": NONE},
+            args={"base": style.base, "unit": style.unit, "digits": style.digits, "symbol": style.symbol, "none": NONE},
             code=IN_WORDS,
         )
         for name, style in styles.items()
@@ -93,7 +95,7 @@ def map_panels(
         image = on.image(name, source=shown, color_mapper=_colours(style), **box)
         on.multi_line("x", "y", source=coast, line_color=style.coast, line_width=0.8, line_alpha=0.8)
         hover(on, [image], tooltips, formatters=formatters)
-        scale = LinearColorMapper(style.palette, low=0, high=style.top or 1)
+        scale = LinearColorMapper(style.palette, low=style.base, high=style.top if style.top > style.base else style.base + 1)
         labels = PrintfTickFormatter(format=f"%g {style.symbol.replace('%', '%%')}")
         bar = ColorBar(color_mapper=scale, height=6, padding=2, ticker=BasicTicker(desired_num_ticks=4), formatter=labels)
         bar.major_label_text_font, bar.bar_line_color, bar.major_tick_line_color = FONT, None, None
@@ -112,6 +114,6 @@ def top_of(speeds: Field) -> float:
 
 def _colours(style: MapStyle) -> LinearColorMapper:
     """Return a colour for each byte: the last colour of the palette from the top on, and grey for missing values."""
-    top, palette = style.top / style.unit, style.palette
+    top, palette = (style.top - style.base) / style.unit, style.palette
     shades = [palette[min(255, int(256 * byte / top))] for byte in range(NONE)] if top > 0 else [palette[0]] * NONE
     return LinearColorMapper([*shades, "#d1d5db"], low=-0.5, high=NONE + 0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib
@@ -66,22 +66,35 @@ def draw_map(
 
 
 @matplotlib.rc_context(LOOK)
-def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating] | None, grid: Grid, title: str, lines: Lines = ()) -> Figure:
-    """Draw the wind speed of the truth, of the ensemble mean and of three members, and the spread of speed, at one time.
+def forecast_maps(
+    members: NDArray[np.floating],
+    truth: NDArray[np.floating] | None,
+    grid: Grid,
+    title: str,
+    lines: Lines = (),
+    label: str = "wind speed (m/s)",
+    from_zero: bool = True,
+    shown_of: Callable[[NDArray[np.floating]], NDArray[np.floating]] = wind_speed,
+) -> Figure:
+    """Draw the truth, the ensemble mean and three members, and the spread of the members, at one time.
 
     Args:
-        members: (member, channel, latitude, longitude), m s-1.
+        members: (member, channel, latitude, longitude).
         truth: (channel, latitude, longitude), or None if it is not known yet.
         grid: of both.
         title: text above all maps.
         lines: coastlines.
+        label: label of the colour scale, with the unit in brackets.
+        from_zero: whether the colour scale begins at zero.
+        shown_of: from fields (..., channel, latitude, longitude) to what is shown, (..., latitude, longitude).
     """
-    speeds = wind_speed(members)
-    mean, spread = speeds.mean(axis=0), speeds.std(axis=0, ddof=min(1, len(speeds) - 1))
-    fields = {"mean of the members": mean} | {f"member {number}": speed for number, speed in enumerate(speeds[:3])}
+    shown = shown_of(members)
+    mean, spread = shown.mean(axis=0), shown.std(axis=0, ddof=min(1, len(shown) - 1))
+    fields = {"mean of the members": mean} | {f"member {number}": field for number, field in enumerate(shown[:3])}
     if truth is not None:
-        fields = {"truth": wind_speed(truth)} | fields
-    top = float(np.quantile(next(iter(fields.values())) if truth is not None else speeds, 0.995))
+        fields = {"truth": shown_of(truth)} | fields
+    scaled = next(iter(fields.values())) if truth is not None else shown
+    low, top = (0.0 if from_zero else float(np.quantile(scaled, 0.005))), float(np.quantile(scaled, 0.995))
     figure = Figure(figsize=(WIDTH, 3.7), layout=ConstrainedLayoutEngine(h_pad=0.08, compress=True))
     axes = figure.subplots(2, 3)
     map_axes = [axes[0, 0], axes[0, 1], *axes[1]] if truth is not None else [axes[0, 1], *axes[1]]
@@ -91,11 +104,11 @@ def forecast_maps(members: NDArray[np.floating], truth: NDArray[np.floating] | N
     for axis in map_axes[len(fields) :]:
         axis.axis("off")
     images = [
-        draw_map(axis, field, grid, name, 0.0, top, lines=lines) for axis, (name, field) in zip(map_axes, fields.items(), strict=False)
+        draw_map(axis, field, grid, name, low, top, lines=lines) for axis, (name, field) in zip(map_axes, fields.items(), strict=False)
     ]
     spread_image = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()) or 1.0, "magma", lines)
     bar: dict[str, Any] = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.05}
-    figure.colorbar(images[0], ax=axes[:, :2], label="wind speed (m/s)", extend="max", **bar)
-    figure.colorbar(spread_image, ax=axes[:, 2], label="spread (m/s)", **bar | {"aspect": 15})
+    figure.colorbar(images[0], ax=axes[:, :2], label=label, extend="max" if from_zero else "both", **bar)
+    figure.colorbar(spread_image, ax=axes[:, 2], label=f"spread {label[label.rindex('(') :]}", **bar | {"aspect": 15})
     figure.suptitle(title, fontsize=8)
     return figure

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import xarray as xr
 
 from wsdcast.data.grid import Grid
 from wsdcast.report.chosen_place import BANDS
-from wsdcast.report.interactive_maps import forecast_maps
+from wsdcast.report.figures import headline
+from wsdcast.report.interactive_maps import Maps, forecast_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
 from wsdcast.report.shell import Part, facts_list, figures_row, write_page
 from wsdcast.report.shown_fields import Fields
-from wsdcast.report.tables import by_lead, regions, summary
+from wsdcast.report.subjects import WIND, Subject, subjects_of
+from wsdcast.report.tables import by_lead, is_main, regions, summary
+from wsdcast.verification.metrics import variables_of
 
 
 def write_report(
@@ -36,41 +39,74 @@ def write_report(
         scores: contents of ``scores.nc``; metrics that are missing or NaN are left out.
         grid: of the fields.
         fields: function from the position of an initial time to members (member, lead, channel, latitude, longitude) and truth (lead,
-            channel, latitude, longitude), m s-1, NaN where a member was stopped and where there is no truth; None if no fields were kept.
+            channel, latitude, longitude), NaN where a member was stopped and where there is no truth; None if no fields were kept.
         title: of the page.
         facts: facts about the forecast for the header, by name.
         recipe: text of the recipe, shown at the end; may be empty.
         on_earth: whether to draw the coastlines of the Earth.
     """
+    names = variables_of(scores)
+    first = headline(scores)
+    subjects = [first, *(each for each in subjects_of(names) if each != first)]
+    maps = [None] * len(subjects) if fields is None else forecast_maps(scores, grid, fields, on_earth, subjects, names)
+    parts: list[Part] = [f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>"]
+    if len(subjects) > 1:
+        parts.append(_selector(subjects))
+    for number, (of, of_maps) in enumerate(zip(subjects, maps, strict=True)):
+        content = _about(scores, of, of_maps)
+        parts += [f'<article id="subject{number}" class="{"unchosen" if number else ""}">', *content, "</article>"] if maps[1:] else content
+    if recipe:
+        parts.append(f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>")
+    write_page(path, title, parts)
+
+
+def _selector(subjects: Sequence[Subject]) -> str:
+    """Return the control with which the reader chooses what the page is about.
+
+    What is not chosen keeps its width and loses its height, so that its figures have the right size when they are chosen.
+    """
+    options = "".join(f"<option value={number}>{html.escape(of.label)}</option>" for number, of in enumerate(subjects))
+    return (
+        "<style>.unchosen { visibility: hidden; height: 0; overflow: hidden; }</style>"
+        f"<p><label>Variable <select id=subject onchange=\"document.querySelectorAll('article').forEach((article, number) => "
+        f"article.className = number == this.value ? '' : 'unchosen')\">{options}</select></label></p>"
+    )
+
+
+def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
+    """Return the part of the page that is about one subject; ``maps`` are None if no fields were kept."""
     ours = html.escape(str(scores["forecast"].values[0]))
-    parts: list[Part] = [
-        f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>",
-        "<h2>Scores by lead time</h2>",
-        *_row(score_curves(scores), "scores"),
-        "<p class=note>10 m wind, mean of both components, weighted by area, all starts; bands and brackets hold 95 % of bootstrap "
-        "samples of the start dates. Fair CRPS does not depend on the number of members. Spread over skill should be 1.</p>",
-        summary(scores),
-        f"<details><summary>All lead times</summary>{by_lead(scores)}</details>",
-        "<h2>Forecast and truth</h2>",
-        *_maps(scores, grid, fields, on_earth),
-        "<h2>Is it as uncertain as it says?</h2>",
-        *_row(rank_histograms(scores), "rank histogram"),
-        "<p class=note>Rank of the truth among the members. A reliable ensemble has a flat histogram; high ends show too little "
-        "spread.</p>",
+    what = html.escape(of.label.replace(" speed", "")) + (", mean of both components," if of.is_wind else ",")
+    main = is_main(of, scores)
+    chances: list[Part] = [
         *_row(reliability(scores), "reliability"),
         "<p class=note>How often wind exceeded a threshold, by the forecast probability of it. A reliable forecast lies on the "
         "diagonal. Larger dots stand for more area.</p>",
-        "<h2>Does it look like wind?</h2>",
-        *_row(spectrum_ratios(scores), "spectra"),
+    ]
+    energy = " The energy score compares whole fields of the wind vector, so it also measures how points vary together." if main else ""
+    return [
+        "<h2>Scores by lead time</h2>",
+        *_row(score_curves(scores, of), "scores"),
+        f"<p class=note>{what} weighted by area, all starts; bands and brackets hold 95 % of bootstrap "
+        "samples of the start dates. Fair CRPS does not depend on the number of members. Spread over skill should be 1.</p>",
+        summary(scores, of),
+        f"<details><summary>All lead times</summary>{by_lead(scores, of)}</details>",
+        "<h2>Forecast and truth</h2>",
+        *_maps(maps, of),
+        "<h2>Is it as uncertain as it says?</h2>",
+        *_row(rank_histograms(scores, of), "rank histogram"),
+        "<p class=note>Rank of the truth among the members. A reliable ensemble has a flat histogram; high ends show too little "
+        "spread.</p>",
+        *(chances if main else []),
+        f"<h2>Does it look like {'wind' if of.is_wind else 'the truth'}?</h2>",
+        *_row(spectrum_ratios(scores, of), "spectra"),
         "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. It should "
         "be 1; the grey band is from 0.8 to 1.2. Blue is too smooth, red too rough.</p>",
         "<h2>Where?</h2>",
-        regions(scores),
-        f"<p class=note>Fair CRPS and energy score of {ours} in m/s; below them the skill over climatology, 1 - score / score of "
-        "climatology. The energy score compares whole fields of the wind vector, so it also measures how points vary together.</p>",
-        f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>" if recipe else "",
+        regions(scores, of),
+        f"<p class=note>Fair CRPS {'and energy score ' * main}of {ours} in {html.escape(of.units)}; below {'them' if main else 'it'} the "
+        f"skill over climatology, 1 - score / score of climatology.{energy}</p>",
     ]
-    write_page(path, title, parts)
 
 
 def _row(row: Row, content: str) -> list[Part]:
@@ -78,16 +114,16 @@ def _row(row: Row, content: str) -> list[Part]:
     return figures_row(row) if row.figures else [f"<p class=note>These scores have no {content}.</p>"]
 
 
-def _maps(scores: xr.Dataset, grid: Grid, fields: Fields | None, on_earth: bool) -> list[Part]:
-    if fields is None:
+def _maps(maps: Maps | None, of: Subject) -> list[Part]:
+    if maps is None:
         return ["<p class=note>No maps: the fields of this forecast were not kept.</p>"]
-    maps = forecast_maps(scores, grid, fields, on_earth)
+    what = "Wind speed 10 m above the ground" if of == WIND else of.label[0].upper() + of.label[1:]
     return [
         "<section><div class=controls>",
         maps.controls,
         "</div>",
         *figures_row(maps.maps),
-        "<p class=note>Wind speed 10 m above the ground. Choose a place on any map to see the ensemble there:</p>",
+        f"<p class=note>{html.escape(what)}. Choose a place on any map to see the ensemble there:</p>",
         *figures_row(maps.plume),
         f"</section><p class=note>{BANDS} {html.escape(maps.left_out)}</p>",
     ]

@@ -1,4 +1,4 @@
-"""Figure of the ensemble at one place: quantiles of wind speed by lead time."""
+"""Figure of the ensemble at one place: quantiles by lead time."""
 
 from __future__ import annotations
 
@@ -29,14 +29,23 @@ def place(latitude: float, longitude: float) -> str:
 
 
 @matplotlib.rc_context(LOOK)
-def plume(bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], title: str) -> Figure:
-    """Draw bands of quantiles of wind speed against lead time, and the truth.
+def plume(
+    bands: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    leads: NDArray[np.timedelta64],
+    title: str,
+    label: str = "10 m wind speed (m/s)",
+    from_zero: bool = True,
+) -> Figure:
+    """Draw bands of quantiles of wind speed or another variable against lead time, and the truth.
 
     Args:
-        bands: wind speed at the :data:`QUANTILES` of the members, (quantile, lead), m s-1.
-        truth: (lead,), m s-1, NaN where it is not known.
+        bands: values at the :data:`QUANTILES` of the members, (quantile, lead).
+        truth: (lead,), NaN where it is not known.
         leads: lead times (lead,).
         title: text above the figure.
+        label: label of the vertical axis.
+        from_zero: whether this axis begins at zero.
     """
     days = leads / np.timedelta64(1, "D")
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
@@ -48,8 +57,9 @@ def plume(bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArr
     axis.plot(days, median, color=BLUE, label="median")
     if np.isfinite(truth).any():
         axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
-    axis.set(xlabel="lead time (days)", ylabel="10 m wind speed (m/s)", xlim=(0, days[-1]))
-    axis.set_ylim(bottom=0)
+    axis.set(xlabel="lead time (days)", ylabel=label, xlim=(0, days[-1]))
+    if from_zero:
+        axis.set_ylim(bottom=0)
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
     return figure

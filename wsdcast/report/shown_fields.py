@@ -5,15 +5,17 @@ The page has a fixed size, so only as many initial times, lead times and points 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.report.maps import wind_speed
+from wsdcast.data.variables import DEFAULT
+from wsdcast.report.subjects import WIND, Subject
 from wsdcast.runs.progress import track
 
 Field = NDArray[np.floating]
@@ -30,7 +32,9 @@ MEMBERS = 3
 PLUME = ("truth", *(f"q{100 * share:.0f}" for share in QUANTILES))
 """Names of the lines of a plume."""
 NONE = 255
-"""The byte that stands for a missing value. The others are multiples of a unit of speed."""
+"""The byte that stands for a missing value. The others are multiples of a unit above a base, the smallest value; of speeds it is 0."""
+MOST_SHARES = 4
+"""Maps of several subjects together may take so many times the size of those of one, and no more."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Speeds:
-    """Wind speeds that are shown, m s-1, NaN where they are not known.
+class Shown:
+    """The values of a subject that are shown, NaN where they are not known.
 
     Attributes:
         maps: by name, (initial time and lead time, row, column): truth and mean; with several members also spread and member1 to member3.
@@ -58,7 +62,7 @@ class Speeds:
     plumes: Field
 
 
-def choose(starts: int, leads: int, grid: Grid) -> Chosen:
+def choose(starts: int, leads: int, grid: Grid, subjects: int = 1) -> Chosen:
     """Return the positions that fit in the page.
 
     A map has a regular subset of at most about :data:`MAP_POINTS` points. If not all maps fit, initial times and lead times are left out
@@ -68,9 +72,11 @@ def choose(starts: int, leads: int, grid: Grid) -> Chosen:
     Args:
         starts, leads: number of initial times and of lead times.
         grid: of the fields.
+        subjects: number of subjects that share the page.
     """
+    share = min(subjects, MOST_SHARES) / subjects
     rows, columns = every(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid.shape)
-    pairs = MAP_BYTES // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD))
+    pairs = max(1, int(share * MAP_BYTES) // ((3 + MEMBERS) * (rows.size * columns.size + MAP_OVERHEAD)))
     kept_starts, kept_leads = starts, leads
     while kept_starts * kept_leads > pairs:
         if kept_leads > 4 * kept_starts or kept_starts == 1:
@@ -79,7 +85,7 @@ def choose(starts: int, leads: int, grid: Grid) -> Chosen:
             kept_starts -= 1
     chosen_leads = np.arange(leads)[::-1][:: -(-leads // kept_leads)][::-1]  # equally spaced, and the last one is among them
     chosen_starts = np.linspace(0, starts - 1, min(starts, pairs // chosen_leads.size)).round().astype(int)
-    points = PLUME_BYTES // (len(PLUME) * chosen_starts.size * chosen_leads.size)
+    points = int(share * PLUME_BYTES) // (len(PLUME) * chosen_starts.size * chosen_leads.size)
     stride = 1
     while np.prod([axis.size for axis in every(stride, grid.shape)]) > points:
         stride += 1
@@ -92,44 +98,55 @@ def every(stride: int, shape: tuple[int, int]) -> tuple[NDArray[np.intp], NDArra
     return np.arange((rows - 1) % stride // 2, rows, stride), np.arange(0, columns, stride)
 
 
-def read_speeds(fields: Fields, chosen: Chosen) -> Speeds:
-    """Return the chosen wind speeds. One initial time is in memory at a time. Members that were stopped are left out.
+def read_shown(fields: Fields, chosen: Chosen, subjects: Sequence[Subject], names: Sequence[str]) -> list[Shown]:
+    """Return the chosen values of each subject. One initial time is in memory at a time. Members that were stopped are left out.
 
     Args:
         fields: function from the position of an initial time to members (member, lead, channel, latitude, longitude) and truth (lead,
-            channel, latitude, longitude), m s-1; NaN where a member was stopped and where there is no truth.
+            channel, latitude, longitude); NaN where a member was stopped and where there is no truth.
         chosen: positions that are shown.
+        subjects: what is shown.
+        names: names of the channels of the fields.
     """
-    maps: dict[str, list[Field]] = {}
-    plumes = np.full((chosen.starts.size, *_plume_shape(chosen)), np.nan, dtype=np.float32)
-    for start, plume in zip(track(chosen.starts, "drawing maps", chosen.starts.size), plumes, strict=True):
-        for name, field in _of_start(*fields(int(start)), chosen, plume):
-            maps.setdefault(name, []).append(field.astype(np.float32))
-    return Speeds({name: np.stack(field) for name, field in maps.items()}, plumes)
+    maps: list[dict[str, list[Field]]] = [{} for _ in subjects]
+    plumes = np.full((len(subjects), chosen.starts.size, *_plume_shape(chosen)), np.nan, dtype=np.float32)
+    for number, start in enumerate(track(chosen.starts, "drawing maps", chosen.starts.size)):
+        members, truth = fields(int(start))
+        for subject, of_subject, plume in zip(subjects, maps, plumes[:, number], strict=True):
+            for name, field in _of_start(members, truth, chosen, plume, partial(subject.of, names=names)):
+                of_subject.setdefault(name, []).append(field.astype(np.float32))
+        del members, truth  # frees their memory before the next initial time is read
+    stacked = ({name: np.stack(field) for name, field in of_subject.items()} for of_subject in maps)
+    return [Shown(*shown) for shown in zip(stacked, plumes, strict=True)]
+
+
+def read_speeds(fields: Fields, chosen: Chosen) -> Shown:
+    """Return the chosen speeds of wind whose two components are the channels. The arguments are those of :func:`read_shown`."""
+    return read_shown(fields, chosen, (WIND,), DEFAULT)[0]
 
 
 def _plume_shape(chosen: Chosen) -> tuple[int, ...]:
     return chosen.plume_rows.size, chosen.plume_columns.size, len(PLUME), chosen.leads.size
 
 
-def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field) -> list[tuple[str, Field]]:
+def _of_start(members: Field, truth: Field, chosen: Chosen, plume: Field, shown_of: Callable[[Field], Field]) -> list[tuple[str, Field]]:
     """Return name and map of each field of one initial time, by lead time, and write its plumes into ``plume``."""
     complete = np.flatnonzero(without_gaps(members))
     map_points, plume_points = np.ix_(chosen.rows, chosen.columns), np.ix_(chosen.plume_rows, chosen.plume_columns)
     missing = np.full(truth.shape[-2:], np.nan)
     maps = []
     for number, lead in enumerate(chosen.leads):
-        true, speeds = wind_speed(truth[lead]), wind_speed(members[complete, lead])
-        by_name = {"truth": true, "mean": speeds.mean(axis=0) if complete.size else missing}
+        true, shown = shown_of(truth[lead]), shown_of(members[complete, lead])
+        by_name = {"truth": true, "mean": shown.mean(axis=0) if complete.size else missing}
         if len(members) > 1:
-            by_name["spread"] = speeds.std(axis=0, ddof=1) if complete.size > 1 else missing
+            by_name["spread"] = shown.std(axis=0, ddof=1) if complete.size > 1 else missing
             by_name |= {
-                f"member{member + 1}": speeds[member] if member < complete.size else missing for member in range(min(MEMBERS, len(members)))
+                f"member{member + 1}": shown[member] if member < complete.size else missing for member in range(min(MEMBERS, len(members)))
             }
         maps += [(name, field[map_points]) for name, field in by_name.items()]
         plume[..., 0, number] = true[plume_points]
         if complete.size:
-            plume[..., 1:, number] = np.moveaxis(np.quantile(speeds[:, plume_points[0], plume_points[1]], QUANTILES, axis=0), 0, -1)
+            plume[..., 1:, number] = np.moveaxis(np.quantile(shown[:, plume_points[0], plume_points[1]], QUANTILES, axis=0), 0, -1)
     return maps
 
 
@@ -143,18 +160,24 @@ def without_gaps(members: Field) -> NDArray[np.bool_]:
     return np.asarray(np.all(present | nowhere, axis=(1, 2, 3)) & (not nowhere.all()))
 
 
-def unit_of(speeds: Field) -> float:
-    """Return the speed that one step of a byte stands for, such that the largest speed is the largest byte below :data:`NONE`."""
-    finite = speeds[np.isfinite(speeds)]
-    return float(finite.max(initial=0)) / (NONE - 1) or 1.0
+def base_of(values: Field) -> float:
+    """Return the smallest value, for values that do not begin at zero as speeds do; 0 if none is known."""
+    finite = values[np.isfinite(values)]
+    return float(finite.min()) if finite.size else 0.0
 
 
-def units_of(maps: dict[str, Field]) -> dict[str, float]:
-    """Return the unit of each map: one for all speeds, another for the spread."""
-    speed_unit = unit_of(np.stack([field for name, field in maps.items() if name != "spread"]))
-    return {name: unit_of(field) if name == "spread" else speed_unit for name, field in maps.items()}
+def unit_of(values: Field, base: float = 0.0) -> float:
+    """Return what one step of a byte stands for, such that the largest value is the largest byte below :data:`NONE`."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.max(initial=base)) - base) / (NONE - 1) or 1.0
 
 
-def as_bytes(speeds: Field, unit: float) -> NDArray[np.uint8]:
-    """Return speeds as multiples of a unit, and :data:`NONE` where they are not known."""
-    return np.where(np.isfinite(speeds), np.rint(np.nan_to_num(speeds, posinf=0, neginf=0) / unit), NONE).astype(np.uint8)
+def units_of(maps: dict[str, Field], base: float = 0.0) -> dict[str, float]:
+    """Return the unit of each map: one for all values, which begin at ``base``, another for the spread, which begins at 0."""
+    unit = unit_of(np.stack([field for name, field in maps.items() if name != "spread"]), base)
+    return {name: unit_of(field) if name == "spread" else unit for name, field in maps.items()}
+
+
+def as_bytes(values: Field, unit: float, base: float = 0.0) -> NDArray[np.uint8]:
+    """Return values as multiples of a unit above a base, and :data:`NONE` where they are not known."""
+    return np.where(np.isfinite(values), np.rint((np.nan_to_num(values, posinf=base, neginf=base) - base) / unit), NONE).astype(np.uint8)

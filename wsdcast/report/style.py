@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES
 from wsdcast.runs.names import MOMENTS_ALONE
 
 # Figures are only written to files; no window is opened.
@@ -55,12 +54,8 @@ FORECASTS: dict[str, Look] = {
     "probabilistic climatology": (GREEN, "dotdash"),
     "climatological mean": (GREEN, "sparse"),
 }
-COMPONENTS: dict[str, tuple[str, Look]] = {
-    VARIABLES[0]: ("u", (BLUE, "solid")),
-    VARIABLES[1]: ("v", (VERMILION, "dashed")),
-    SPEED: ("wind speed", (GREY, "dotted")),
-}
-"""Label and look of each component of the wind."""
+COMPONENTS: tuple[Look, ...] = ((BLUE, "solid"), (VERMILION, "dashed"), (GREY, "dotted"))
+"""Looks of u, v and the speed of a wind; another variable has the first."""
 THRESHOLDS = (BLUE, VERMILION, GREY)
 """Colours of the thresholds of wind speed, in their order."""
 PRIORS = {

@@ -9,55 +9,63 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.store.zarr_store import SPEED
+from wsdcast.data.winds import winds_of
 from wsdcast.report.figures import METRICS, hours, some_leads, with_unit
 from wsdcast.report.interactive_scores import interval_of, with_interval
 from wsdcast.report.panels import metric_on_globe
+from wsdcast.report.subjects import WIND, Subject
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY
-from wsdcast.verification.metrics import BOTH, GLOBE
+from wsdcast.verification.metrics import GLOBE, variables_of
 
 
-def summary(scores: xr.Dataset) -> str:
-    """Return a table of all metrics with intervals at the first, a middle and the last lead time; forecasts are columns."""
+def summary(scores: xr.Dataset, of: Subject = WIND) -> str:
+    """Return a table of all metrics of a subject with intervals at the first, a middle and the last lead time; forecasts are columns."""
     names = [str(name) for name in scores["forecast"].values]
     rows = []
     for metric in METRICS:
-        if (field := metric_on_globe(scores, metric)) is None:
+        if (field := metric_on_globe(scores, metric)) is None or (metric == "energy_score" and not is_main(of, scores)):
             continue
         for lead in some_leads(scores):
-            at = {"prediction_timedelta": scores["prediction_timedelta"].values[lead], "variable": BOTH, "region": GLOBE}
+            at = {"prediction_timedelta": scores["prediction_timedelta"].values[lead], "variable": of.name, "region": GLOBE}
             cells = []
             for name in names:
                 position = {axis: value for axis, value in {"forecast": name, **at}.items() if axis in field.dims}
-                cells.append(with_interval(float(field.sel(position)), interval_of(scores, metric, forecast=name, **at), ""))
-            name = "" if lead else with_unit(metric)  # only in the first of its rows
+                cells.append(with_interval(float(field.sel(position)), interval_of(scores, metric, forecast=name, **at), "", of.digits))
+            name = "" if lead else with_unit(metric, of)  # only in the first of its rows
             rows.append([name, f"{hours(scores.isel(prediction_timedelta=lead))} h", *cells])
     return html_table(["", "lead", *names], rows, headed=True)
 
 
-def by_lead(scores: xr.Dataset) -> str:
-    """Return a table of all lead times: CRPS of all forecasts, and further metrics of the first one."""
+def by_lead(scores: xr.Dataset, of: Subject = WIND) -> str:
+    """Return a table of all lead times of a subject: CRPS of all forecasts, and further metrics of the first one."""
     columns: dict[str, NDArray[np.floating]] = {}
     for metric, label in (("crps_fair", "CRPS"), ("crps_standard", "standard CRPS"), ("rmse", "RMSE"), ("spread_skill", "spread / skill")):
         if (field := metric_on_globe(scores, metric)) is not None:
-            field = field.sel(variable=BOTH)
+            field = field.sel(variable=of.name)
             names = field["forecast"].values if metric == "crps_fair" else field["forecast"].values[:1]
             columns |= {f"{label} {name}" if metric == "crps_fair" else label: field.sel(forecast=name).values for name in names}
     rows = [
-        [f"{hours(scores.isel(prediction_timedelta=lead))} h", *(with_interval(column[lead], None, "") for column in columns.values())]
+        [
+            f"{hours(scores.isel(prediction_timedelta=lead))} h",
+            *(with_interval(column[lead], None, "", of.digits) for column in columns.values()),
+        ]
         for lead in range(scores.sizes["prediction_timedelta"])
     ]
     return html_table(["lead", *columns], rows)
 
 
-def regions(scores: xr.Dataset) -> str:
-    """Return a table of scores of the first forecast by region, with their skill over climatology.
+def regions(scores: xr.Dataset, of: Subject = WIND) -> str:
+    """Return a table of scores of a subject of the first forecast by region, with their skill over climatology.
 
     Columns are the first, a middle and the last lead time.
     """
     ours = scores.isel(forecast=0)
     leads = [ours.isel(prediction_timedelta=lead) for lead in some_leads(ours)]
-    columns = {"u and v": ("crps_fair", BOTH), "speed": ("crps_fair", SPEED), "energy score": ("energy_score", None)}
+    columns: dict[str, tuple[str, str | None]] = {"CRPS": ("crps_fair", of.name)}
+    if of.is_wind:
+        columns = {"u and v": ("crps_fair", of.name), "speed": ("crps_fair", of.speed)}
+    if is_main(of, scores):
+        columns["energy score"] = ("energy_score", None)
     columns = {label: (name, variable) for label, (name, variable) in columns.items() if metric_on_globe(scores, name) is not None}
     head = ["region", *(f"{label}\n{hours(at_lead)} h" for label in columns for at_lead in leads)]
     rows = []
@@ -66,9 +74,14 @@ def regions(scores: xr.Dataset) -> str:
         for name, variable in columns.values():
             for at_lead in leads:
                 at = at_lead.sel(region=region) if variable is None else at_lead.sel(region=region, variable=variable)
-                cells.append(f"{float(at[name]):.3f}{_skill(at, name)}" if np.isfinite(at[name]) else "no cell")
+                cells.append(f"{float(at[name]):{of.digits}}{_skill(at, name)}" if np.isfinite(at[name]) else "no cell")
         rows.append([str(region), *cells])
     return html_table(head, rows, headed=True)
+
+
+def is_main(of: Subject, scores: xr.Dataset) -> bool:
+    """Return whether a subject is the wind to which scores without a dimension of variables belong."""
+    return any(of.name == wind.both for wind in winds_of(variables_of(scores))[:1])
 
 
 def _skill(at: xr.Dataset, name: str) -> str:
@@ -79,7 +92,7 @@ def _skill(at: xr.Dataset, name: str) -> str:
         return ""
     skills = at.sel(reference=climatologies[0])
     value, interval = 100 * float(skills[skill]), 100 * skills[f"{skill}_interval"].values
-    return f"\n{with_interval(value, interval, '%', 0)}" if np.isfinite(value) else ""
+    return f"\n{with_interval(value, interval, '%', '.0f')}" if np.isfinite(value) else ""
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], headed: bool = False) -> str:

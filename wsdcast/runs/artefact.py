@@ -185,8 +185,8 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
             changed = "the model file or the initial states"
         return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
     content = upgraded.dump() if upgraded else stored["recipe"]
-    for section in recipe.parts(artefact):
-        before, now = content.get(section), current["recipe"][section]
+    for section, now in recipe.parts(artefact).items():
+        before = content.get(section)
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):

@@ -6,15 +6,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import STRONGEST_WIND
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.winds import winds_of
 from wsdcast.runs import devices
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.metrics import GLOBE, statistics
 from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.forecast.writing import allowed_ranges, left_range
 from wsdcast.weather.priors import Trained
 
 STUDIED = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "power", "power_truth")
@@ -32,11 +33,15 @@ def evaluate(
     label: str = "forecasting",
     batch: int | None = None,
     draws: int = 1,
+    prescribed: bool = False,
+    headline: str | None = None,
 ) -> xr.Dataset:
     """Run ensembles and return their statistics, (time, prediction_timedelta, variable[, wavenumber]).
 
-    ``runaway`` is the share of members that left the physical range at this lead time or before: their wind was not finite, or stronger
-    than any real wind. Once a member has left it, the statistics of its initial time are NaN.
+    The variables are those of the headline: both components of a wind, or one variable.
+
+    ``runaway`` is the share of members that left the physical range of any variable at this lead time or before. Once a member has left it,
+    the statistics of its initial time are NaN.
 
     Args:
         record: holds the truth and the states at the initial times.
@@ -49,25 +54,51 @@ def evaluate(
         label: label of the progress bar.
         batch: samples per call of the sampler; default: the size that suits the device.
         draws: noise fields of a sample.
+        prescribed: whether forcing variables are those of the record at each step.
+        headline: the recipe's ``score.headline``.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
     sampler = in_batches(sampler, batch or batch_size(points, devices.device()))
-    states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed, draws)
+    states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed, draws, prescribed)
+    variables = studied_variables(record.variables, headline)
+    channels, ranges = [record.variables.index(name) for name in variables], allowed_ranges(record.variables)
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
     for lead, winds in enumerate(track(states, label, steps), start=1):
-        # The comparison is negated because NaN compares false: a member with NaN is a runaway too.
-        runaway |= ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
+        runaway |= left_range(winds, ranges).any(axis=2)
         if 6 * lead not in leads:
             continue
         for datasets, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
-            # Statistics of infinite wind cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
-            scored = np.zeros_like(wind) if away.any() else wind
-            scores = statistics(scored[:, None], record.states[start + lead][None], record.grid)[list(STUDIED)]
-            scores = scores.sel(region=GLOBE, variable=list(VARIABLES), drop=True)
+            # Statistics of infinite values cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
+            scored = wind[:, channels]
+            scored = np.zeros_like(scored) if away.any() else scored
+            truth = record.states[start + lead][None, channels]
+            scores = statistics(scored[:, None], truth, record.grid, variables=variables)[list(STUDIED)]
+            scores = scores.sel(region=GLOBE, variable=list(variables), drop=True)
             if away.any():
                 scores = xr.full_like(scores, np.nan)
-            datasets.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(VARIABLES)), away.mean()))))
+            datasets.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), away.mean()))))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
     ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in parts]
     return xr.concat(ensembles_statistics, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)
+
+
+def studied_variables(variables: tuple[str, ...], headline: str | None) -> tuple[str, ...]:
+    """The variables whose scores a study compares: both components of the headline if it is a wind, else the headline itself.
+
+    Args:
+        variables: those that are forecast.
+        headline: the recipe's ``score.headline``; None for the 10 m wind, or else the first variable.
+
+    Raises:
+        UserError: if the headline is neither a variable nor a wind.
+    """
+    winds = winds_of(variables)
+    if headline is None:
+        return winds[0][:2] if winds else variables[:1]
+    if headline in variables:
+        return (headline,)
+    pairs = {wind.both: (wind.u, wind.v) for wind in winds}
+    if headline not in pairs:
+        raise UserError(f"score.headline: a study compares a variable or both components of a wind: {', '.join([*variables, *pairs])}")
+    return pairs[headline]

@@ -51,6 +51,11 @@ SPARE_COLOURS = tuple(matplotlib.colormaps["tab20"].colors[1::2])  # type: ignor
 """Colours of the variants of a study, which have no colour of their own; a name always has the same."""
 
 
+def label_of(score: str, settings: xr.Dataset) -> str:
+    """Return the label of a score, with the units of the variable that the study compares."""
+    return SCORES[score].label.replace("(m/s)", f"({settings.attrs.get('units', 'm/s')})")
+
+
 @matplotlib.rc_context(LOOK)
 def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
     """Fig. 5: scores against cost, including the moments network. Each prior has a line through its best settings.
@@ -97,7 +102,7 @@ def by_solver(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
             best = of_prior.isel(setting=of_prior["best"].values)
             axis.scatter(best["nfe"], best[score], s=60, facecolors="none", edgecolors="black", label="best", zorder=3)
             finish(axis, curves, score, "evaluations")
-            axis.set(title=prior, ylabel=SCORES[score].label if axis is row[0] else None)
+            axis.set(title=prior, ylabel=label_of(score, curves) if axis is row[0] else None)
     draw_legend(figure, 5)
     return figure
 
@@ -139,7 +144,7 @@ def draw_line(axis: Axes, settings: xr.Dataset, along: str, score: str, **look: 
 
 def finish(axis: Axes, settings: xr.Dataset, score: str, x_label: str) -> None:
     """Set scales and labels. Draw the value of a perfect forecast, and the floor of the score if the study has one."""
-    axis.set(xscale="log", xlabel=x_label, ylabel=SCORES[score].label)
+    axis.set(xscale="log", xlabel=x_label, ylabel=label_of(score, settings))
     set_ticks(axis.xaxis, FixedLocator(EVALUATIONS))
     if SCORES[score].logarithmic and is_positive(settings, score):
         axis.set_yscale("log")

@@ -17,6 +17,7 @@ import xarray as xr
 import yaml
 
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
+from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
@@ -32,7 +33,7 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
-from wsdcast.study.evaluation import evaluate
+from wsdcast.study.evaluation import evaluate, studied_variables
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, named_variant, variant_of
@@ -97,6 +98,8 @@ def study_nfe(
         changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    # Raises now what would stop the study after the first training.
+    of = subject(studied_variables(record.variables, resolved.score.headline), resolved.score.headline)
     devices.keep_freed_memory()
     options, summary, begin = resolved.study, Summary("study nfe"), time.perf_counter()
     cost = moments_cost(resolved, record)
@@ -129,6 +132,9 @@ def study_nfe(
     study = study.assign_coords(studied=list(seconds))
     summary.facts["chosen on"] = chosen_on(study)
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": options.members}
+    if of != WIND:
+        study.attrs |= {"variable": of.label, "units": of.units}
+        summary.facts["scores below"] = f"{of.label}, {of.units}"
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": resolved.digest()}
     if quality:
         labels = {"train": "training", "test": "test"}
@@ -226,7 +232,9 @@ def _evaluated(
         sampler = moments_sampler_of(networks)
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
-        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members])
+        chosen_by = [variant.rollout.forcings, variant.score.headline]
+        of_default = chosen_by == ["held", None]
+        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members, *([] if of_default else chosen_by)])
         path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
             with xr.open_dataset(path, decode_timedelta=True) as dataset:
@@ -234,7 +242,8 @@ def _evaluated(
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
         chosen = record.starts(starts, max(leads) // 6, part)
-        dataset = evaluate(record, networks, sampler, chosen, leads, options.members, noise, label, draws=draws)
+        arguments = record, networks, sampler, chosen, leads, options.members, noise, label, None, draws
+        dataset = evaluate(*arguments, variant.rollout.forcings == "prescribed", variant.score.headline)
         with complete(path) as file:
             dataset.to_netcdf(file)
         yield kind, dataset

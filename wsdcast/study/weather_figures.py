@@ -23,7 +23,8 @@ def by_lead(study: xr.Dataset) -> Figure:
     days = study["prediction_timedelta"].values / np.timedelta64(1, "D")
     rolled = rolled_out(study)
     priors = priors_of(rolled)
-    name, factor, label = ("crps_gain", 100, "gain in CRPS (%)") if "crps_gain" in study else ("crps", 1, "fair CRPS (m/s)")
+    of_crps = f"fair CRPS ({study.attrs.get('units', 'm/s')})"
+    name, factor, label = ("crps_gain", 100, "gain in CRPS (%)") if "crps_gain" in study else ("crps", 1, of_crps)
     figure = Figure(figsize=(3.4 * (1 + len(priors)), 3.6), layout="constrained")
     axes = figure.subplots(1, 1 + len(priors))
     for axis, prior in zip(axes[1:], priors, strict=True):
@@ -43,7 +44,7 @@ def by_lead(study: xr.Dataset) -> Figure:
             axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=prior, xlabel="lead time (days)", ylabel=label if axis is axes[1] else None)
         axis.legend()
-    axes[0].set(title="most evaluations", xlabel="lead time (days)", ylabel="fair CRPS (m/s)")
+    axes[0].set(title="most evaluations", xlabel="lead time (days)", ylabel=of_crps)
     axes[0].legend()
     return figure
 

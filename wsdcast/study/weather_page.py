@@ -90,8 +90,8 @@ def _table(study: xr.Dataset) -> str:
     ]
     return settings_table(study, columns) + note(
         f"Bold: best of its prior and evaluations, chosen on {html.escape(study.attrs['chosen_on'])}. Gain: over "
-        f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. Diverged: members whose wind was not "
-        "finite or beyond 120 m/s by then. A setting with such members has no score."
+        f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. Diverged: members that were not finite "
+        "or outside the physical range by then, of wind 120 m/s. A setting with such members has no score."
     )
 
 

@@ -87,7 +87,7 @@ def _chosen(study: xr.Dataset) -> list[int]:
 
 
 def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Dataset | None:
-    """Mean statistics of both wind components, (setting, seed, time, prediction_timedelta[, wavenumber]).
+    """Mean statistics of the headline, of a wind over both components, (setting, seed, time, prediction_timedelta[, wavenumber]).
 
     If a member of a seed has left the physical range at a lead time, its statistics there are NaN at all initial times.
     """

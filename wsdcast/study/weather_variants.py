@@ -8,7 +8,7 @@ from wsdcast.runs.names import PriorName
 from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.networks import context_channels, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.training.rollouts import MEMBERS
 
@@ -105,7 +105,8 @@ def _members(recipe: Recipe) -> int:
 
 def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
     """The untrained networks, and the shape of one context."""
-    forcings = len(recipe.forcings.static) + 4 * recipe.forcings.solar_time
-    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings)
-    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings)
-    return moments, generator, (1, CONTEXT + forcings, *record.grid.shape)
+    chosen, channels = recipe.forcings, len(record.variables)
+    forcings = len(chosen.static) + 4 * (chosen.solar_time + chosen.latitude_longitude) + len(record.forcing_variables)
+    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels)
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
+    return moments, generator, (1, context_channels(forcings, channels), *record.grid.shape)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.domain import Inside, defined, domain_of, spread
 from wsdcast.verification.truth import Truth
@@ -28,7 +29,7 @@ HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
 """Shifts of the valid time that are tried."""
 
 
-def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[int, ...], grid: Grid) -> str | None:
+def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[int, ...], grid: Grid, of_wind: bool = True) -> str | None:
     """Return what is wrong with a forecast, in words that follow on 'the forecast'; None if no mistake is detected.
 
     If only a part of the globe is scored, forecast and truth must be zero elsewhere. The error is then exact for changes that move nothing,
@@ -40,6 +41,7 @@ def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[in
             missing.
         leads: the lead times in hours.
         grid: of both.
+        of_wind: whether the channels are u and v in m s-1. Mistakes of units, sign and order are looked for in wind alone.
     """
     as_labelled = truth(0)
     known = np.isfinite((as_labelled + forecast).sum(axis=(1, 2, 3, 4)))
@@ -52,11 +54,14 @@ def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[in
         return float((weights * (field - reference) ** 2).mean())
 
     between = (first[..., :-1, :] + first[..., 1:, :]) / 2
-    errors_after = {
-        "is upside down: its latitudes run the other way": error(first[..., ::-1, :], true),
+    mistakes_of_wind = {
         "has u and v in each other's place": error(first[:, :, ::-1], true),
         "has the opposite sign": error(-first, true),
         **{f"is in {unit}, not m/s": error(first * size, true) for unit, size in UNITS.items()},
+    }
+    errors_after = {
+        "is upside down: its latitudes run the other way": error(first[..., ::-1, :], true),
+        **(mistakes_of_wind if of_wind else {}),
         **_rolled(first, true, grid),
         **{
             f"is half a cell too far {direction}": error(_shifted(first, cells), true)
@@ -127,6 +132,8 @@ def _at_other_times(
 def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Inside | None:
     """Refuse a forecast that fits the truth much better after one of the changes of :func:`misalignment`.
 
+    The first wind of :func:`wsdcast.data.winds.winds_of` is compared; without a wind all variables, each in units of its own deviation.
+
     Args:
         forecast, truth: on the same grid.
         source: name of the truth, for the message.
@@ -143,15 +150,27 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Insi
     everywhere = (defined(mean) & defined(truth.at(valid.ravel()))).all()
     inside = None if everywhere else domain_of(forecast, truth)
 
+    winds = winds_of(truth.variables)
+    channels = [truth.variables.index(name) for name in winds[0][:2]] if winds else list(range(len(truth.variables)))
+    centre, scale = _climate(truth.at(valid.ravel())) if not winds else (0, 1)
+
     def within(fields: Field) -> Field:
-        return fields if inside is None else np.where(inside, fields, 0)
+        scaled = (fields - centre) / scale if not winds else fields[:, :, channels]
+        return scaled if inside is None else np.where(inside, scaled, 0)
 
     def at(hours: int) -> Field:
         return within(truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(mean.shape))
 
     hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
-    if wrong := misalignment(within(mean), at, hours, truth.grid):
+    if wrong := misalignment(within(mean), at, hours, truth.grid, of_wind=bool(winds)):
         raise UserError(
             f"{forecast.name} {wrong}: its first lead times fit the truth {source} much better without this mistake; correct it first"
         )
     return inside
+
+
+def _climate(fields: Field) -> tuple[Field, Field]:
+    """Return the mean and standard deviation of each channel of fields (..., channel, latitude, longitude), each (channel, 1, 1)."""
+    by_channel = np.moveaxis(fields, -3, 0).reshape(fields.shape[-3], -1)
+    mean, std = np.nanmean(by_channel, axis=1), np.nanstd(by_channel, axis=1)
+    return mean[:, None, None], np.where(std > 0, std, 1)[:, None, None]

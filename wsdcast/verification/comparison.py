@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.metrics import BOTH, GLOBE, metrics
+from wsdcast.verification.metrics import GLOBE, headline_of, metrics
 
 COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
 COMPARED_STATISTICS = ("crps_fair", "squared_error", "squared_error_debiased", "variance", "energy_score")
@@ -19,7 +19,7 @@ AGREEMENT = 1e-5
 
 
 def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
-    """Compare global scores of both wind components at common lead times, averaged over common initial times.
+    """Compare global scores of the headline (:func:`common_headline`) at common lead times, averaged over common initial times.
 
     Args:
         first, second: statistics by initial time, (forecast, time, prediction_timedelta, ...). The first forecast of ``first`` is compared
@@ -32,14 +32,17 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
         difference deviates from the observed one by at least its size.
 
     Raises:
-        UserError: if they have no initial time or no lead time in common, or were scored against different truth.
+        UserError: if they have no initial time, no lead time or no variable in common, or were scored against different truth.
     """
+    variable = common_headline(first, second)
     times = np.intersect1d(first["time"].values, second["time"].values)
     leads = np.intersect1d(first["prediction_timedelta"].values, second["prediction_timedelta"].values)
     if not times.size or not leads.size:
         raise UserError(f"the two have no {'lead' if times.size else 'start'} time in common")
     ours, theirs = (
-        one[list(COMPARED_STATISTICS)].sel(time=times, prediction_timedelta=leads, region=GLOBE).sel(variable=BOTH)
+        one[[name for name in COMPARED_STATISTICS if name in first and name in second]]
+        .sel(time=times, prediction_timedelta=leads, region=GLOBE)
+        .sel(variable=variable, drop=True)
         for one in (first, second)
     )
     _require_same_truth(ours, theirs)
@@ -48,7 +51,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     scores = metrics(both.where(scored).mean("time"))
     drawn = metrics(resampled(both, block_weights(times, leads.max()), scored))
     rows = []
-    for name in COMPARED_METRICS:
+    for name in (name for name in COMPARED_METRICS if name in scores):
         difference = scores[name].isel(which=0) - scores[name].isel(which=1)
         draws = drawn[name].isel(which=0) - drawn[name].isel(which=1)
         bounds = interval(draws)
@@ -69,6 +72,18 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
                 }
             )
     return sorted(rows, key=lambda row: row["lead_hours"])
+
+
+def common_headline(first: xr.Dataset, second: xr.Dataset) -> str:
+    """Return the variable that is compared: the headline of the first, or else that of the second.
+
+    Raises:
+        UserError: if neither is in both.
+    """
+    names = [name for name in (headline_of(first), headline_of(second)) if name in first["variable"] and name in second["variable"]]
+    if not names:
+        raise UserError(f"the two have no variable in common: {headline_of(first)} and {headline_of(second)}")
+    return names[0]
 
 
 def _require_same_truth(first: xr.Dataset, second: xr.Dataset) -> None:

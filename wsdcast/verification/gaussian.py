@@ -10,9 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.zarr_store import VARIABLES, open_store
+from wsdcast.data.store.zarr_store import open_store
+from wsdcast.data.winds import winds_of
 from wsdcast.runs.names import MOMENTS_ALONE
-from wsdcast.verification.metrics import BOTH
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
 
@@ -31,7 +31,9 @@ def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
 
 
 def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
-    """Return the closed-form CRPS of a Gaussian forecast one time step ahead, averaged over initial times, (variable, region), m s-1.
+    """Return the closed-form CRPS of a Gaussian forecast one time step ahead, averaged over initial times, (variable, region).
+
+    It is in the units of the variables; ``both`` of a wind is the mean over u and v.
 
     Args:
         forecast: has ``<variable>_mean`` and ``<variable>_std``, (time, latitude, longitude), by initial time.
@@ -40,11 +42,13 @@ def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
     initial_times: NDArray[np.datetime64] = forecast["time"].values
     true = truth.at(initial_times + STEP)
     weights = region_weights(truth.grid).reshape(len(REGIONS), -1)
-    mean, std = (np.stack([forecast[f"{name}_{moment}"].values for name in VARIABLES], axis=1) for moment in ("mean", "std"))
+    mean, std = (np.stack([forecast[f"{name}_{moment}"].values for name in truth.variables], axis=1) for moment in ("mean", "std"))
     scores = gaussian_crps(mean, std, true).reshape(*mean.shape[:2], -1) @ weights.T
-    dimensions, coordinates = ("time", "variable", "region"), {"variable": list(VARIABLES), "region": list(REGIONS)}
+    dimensions, coordinates = ("time", "variable", "region"), {"variable": list(truth.variables), "region": list(REGIONS)}
     components = xr.DataArray(scores, dims=dimensions, coords=coordinates).mean("time")
-    return xr.concat([components, components.mean("variable").expand_dims(variable=[BOTH])], dim="variable")
+    winds = winds_of(truth.variables)
+    both = [components.sel(variable=[wind.u, wind.v]).mean("variable").expand_dims(variable=[wind.both]) for wind in winds]
+    return xr.concat([components, *both], dim="variable")
 
 
 def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
@@ -55,9 +59,10 @@ def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.D
     if path is None:
         return None
     with open_store(path) as store:
-        if f"{VARIABLES[0]}_mean" not in store:
+        if any(f"{name}_mean" not in store for name in truth.variables):
             return None
         crps = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
     axes = ("forecast", "prediction_timedelta", "variable", "region")
     aligned = crps.reindex({name: scores[name] for name in axes})
-    return aligned.assign_attrs(long_name="continuous ranked probability score of the predicted Gaussian, in closed form", units="m s-1")
+    about = {"long_name": "continuous ranked probability score of the predicted Gaussian, in closed form"}
+    return aligned.assign_attrs(about | {"units": scores["crps_fair"].attrs["units"]})

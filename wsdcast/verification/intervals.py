@@ -7,10 +7,20 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from wsdcast.data.store.zarr_store import SPEED
+from wsdcast.data.variables import DEFAULT
+from wsdcast.data.winds import units_of, winds_of
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
-from wsdcast.verification.metrics import ABOUT, GLOBE, VECTOR, WITH_INTERVALS, metrics, scored_pairs, with_both
+from wsdcast.verification.metrics import (
+    ABOUT,
+    GLOBE,
+    OF_VARIABLE,
+    WITH_INTERVALS,
+    metrics,
+    scored_pairs,
+    variables_of,
+    with_both,
+)
 from wsdcast.verification.spectra import wavelength_of_degree, wavelength_of_wavenumber
 
 BY_START = "_by_start"
@@ -30,15 +40,26 @@ def scores_of(statistics: xr.Dataset) -> xr.Dataset:
     scored, statistics = scored_pairs(statistics), with_both(statistics)
     names = [str(name) for name in statistics["forecast"].values]
     mean = statistics.mean("time")
-    scores = with_intervals(metrics(mean).merge(kinetic_energy_metrics(mean)), statistics, names[1:])
+    computed = metrics(mean)
+    if "kinetic_energy" in mean:
+        computed = computed.merge(kinetic_energy_metrics(mean))
+    scores = with_intervals(computed, statistics, names[1:])
     scores = scores.merge(statistics.rename({name: f"{name}{BY_START}" for name in statistics.data_vars}), join="outer")
+    units = list(map(units_of, map(str, scores["variable"].values)))
     for name, (long_name, unit) in ABOUT.items():
-        scores[name].attrs = {"long_name": long_name, "units": unit}
+        if name in scores:
+            of_all = units[0] if len(set(units)) == 1 else unit
+            scores[name].attrs = {"long_name": long_name, "units": of_all if unit == OF_VARIABLE else unit}
+    if len(set(units)) > 1:
+        scores = scores.assign_coords(units=("variable", units))
     scores["pairs"] = scored.sum("time").assign_attrs(long_name="starts with truth and with every forecast", units="1")
     for along, wavelength in (("wavenumber", wavelength_of_wavenumber), ("degree", wavelength_of_degree)):
+        if along not in scores:
+            continue  # without a wind there is no kinetic energy by degree
         length = (along, wavelength(scores[along].values), {"long_name": f"wavelength of a {along}", "units": "km"})
         scores = scores.assign_coords({f"wavelength_of_{along}": length})
-    return scores.assign_attrs(title="scores of 10 m wind ensemble forecasts", **attributes)
+    subject = "10 m wind ensemble forecasts" if variables_of(scores) == list(DEFAULT) else "ensemble forecasts"
+    return scores.assign_attrs(title=f"scores of {subject}", **attributes)
 
 
 def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Sequence[str]) -> xr.Dataset:
@@ -53,11 +74,11 @@ def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Seque
         references: names of the forecasts over which skill is computed.
     """
     weights = block_weights(statistics["time"].values, statistics["prediction_timedelta"].values.max())
-    drawn = metrics(resampled(statistics[list(WITH_INTERVALS)], weights, scored_pairs(statistics)))
+    drawn = metrics(resampled(statistics[[name for name in WITH_INTERVALS if name in statistics]], weights, scored_pairs(statistics)))
     result = scores.merge(xr.Dataset({f"{name}_interval": interval(values) for name, values in drawn.data_vars.items()}))
     if references:
         dimension = xr.IndexVariable("reference", list(references))
-        for name in SKILFUL:
+        for name in (name for name in SKILFUL if name in scores):
 
             def skill(values: xr.DataArray) -> xr.DataArray:
                 over = [values.sel(forecast=reference, drop=True) for reference in references]
@@ -69,10 +90,10 @@ def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Seque
 
 
 def as_table(scores: xr.Dataset) -> pd.DataFrame:
-    """Return the rows of ``scores.csv``: one for each forecast, variable, region, lead time and metric, with its value and interval."""
+    """Return the rows of ``scores.csv``: one for each forecast, variable, region, lead time and metric, with value, interval and units."""
     axes = {"forecast", "variable", "region", "prediction_timedelta"}
     further_axes = ["lag", "threshold", "reference", "part"]
-    rows = []
+    rows, winds = [], winds_of(variables_of(scores))
     for name, field in scores.data_vars.items():
         if not axes - {"variable", "region"} <= set(field.dims) <= axes | set(further_axes):
             continue
@@ -85,9 +106,11 @@ def as_table(scores: xr.Dataset) -> pd.DataFrame:
         suffix = table[[column for column in further_axes if column in table]].astype(str).agg(" ".join, axis=1)
         table["metric"] = (f"{name} " + suffix).str.strip() if len(suffix) and suffix.any() else name
         if "variable" not in table:  # the Brier score is of wind speed; other metrics without variable are of u and v together
-            table["variable"] = SPEED if name == "brier_score" else VECTOR
+            table["variable"] = winds[0].speed if name == "brier_score" else winds[0].vector
+        unit = "1" if str(name).endswith("_skill") or str(name).startswith("energetic") else ABOUT.get(str(name), ("", OF_VARIABLE))[1]
+        table["units"] = table["variable"].map(units_of) if unit == OF_VARIABLE else unit
         rows.append(table.dropna(subset="value"))
     table = pd.concat(rows)
     table["lead_hours"] = (table["prediction_timedelta"] / pd.Timedelta(hours=1)).astype(int)
-    columns = ["forecast", "variable", "region", "lead_hours", "metric", "value", "low", "high"]
+    columns = ["forecast", "variable", "region", "lead_hours", "metric", "value", "low", "high", "units"]
     return table.reindex(columns=columns).fillna({"region": GLOBE})

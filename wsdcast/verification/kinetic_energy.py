@@ -14,6 +14,7 @@ sampled without being averaged over cells has 15 % too much energy at five sixth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import legendre_tables
+from wsdcast.data.variables import DEFAULT
+from wsdcast.data.winds import winds_of
 from wsdcast.verification.spectra import ENERGETIC, compared
 
 Field = NDArray[np.floating]
@@ -100,15 +103,24 @@ def _inverses(grid: Grid, dtype: np.dtype[np.floating]) -> list[tuple[Field, Fie
     return inverses
 
 
-def kinetic_energy_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
+def kinetic_energy_statistics(
+    ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None, variables: Sequence[str] = DEFAULT
+) -> xr.Dataset:
     """Return ``kinetic_energy`` (mean over members) and ``kinetic_energy_truth``, both (prediction_timedelta, part, degree), m2 s-2.
 
+    They are those of the first of :func:`wsdcast.data.winds.winds_of`. Without a wind the result is empty.
+
     Args:
-        ensemble: (member, lead, channel, latitude, longitude), m s-1.
+        ensemble: (member, lead, channel, latitude, longitude).
         truth: (lead, channel, latitude, longitude).
         grid: of the fields.
         inside: points with values, (latitude, longitude); None for the whole globe. The energy needs the whole globe, and is NaN otherwise.
+        variables: names of the channels.
     """
+    winds = winds_of(variables)
+    if not winds:
+        return xr.Dataset()
+    pair = [variables.index(winds[0].u), variables.index(winds[0].v)]
     degrees = np.arange(truncation(grid) + 1)
 
     def by_part(wind: Field) -> Field:
@@ -121,11 +133,16 @@ def kinetic_energy_statistics(ensemble: Field, truth: Field, grid: Grid, inside:
     return xr.Dataset(
         {
             # The mean energy of the members, never the energy of their mean, which is smooth.
-            "kinetic_energy": (axes, by_part(ensemble).mean(axis=0)),
-            "kinetic_energy_truth": (axes, by_part(truth)),
+            "kinetic_energy": (axes, by_part(_channels(ensemble, pair)).mean(axis=0)),
+            "kinetic_energy_truth": (axes, by_part(_channels(truth, pair))),
         },
         coords={"part": list(PARTS), "degree": degrees},
     )
+
+
+def _channels(fields: Field, pair: list[int]) -> Field:
+    """Return two channels of the fields (..., channel, latitude, longitude), without a copy if these are all."""
+    return fields if pair == [0, 1] and fields.shape[-3] == 2 else fields[..., pair, :, :]
 
 
 def kinetic_energy_metrics(mean: xr.Dataset) -> xr.Dataset:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
+from wsdcast.data.winds import winds_of
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kinetic_energy import truncation
+from wsdcast.verification.metrics import scored_names
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.scoring import LEADS_AT_ONCE, Sources, climate_of, opened
 
@@ -38,7 +40,8 @@ def needs(
     ensemble = f"{members} members at {truth.grid.name}"
     side_by_side = f", {workers} starts side by side," if workers else ""
     one_start = f"scoring {ensemble}, {min(LEADS_AT_ONCE, leads.size)} lead times at a time{side_by_side}"
-    bytes_of_statistics = summing(len(forecasts) + streamed + 3, members, times.size, leads.size, truth.grid)  # three baselines
+    sizes = len(forecasts) + streamed + 3, members, times.size, leads.size  # three baselines
+    bytes_of_statistics = summing(*sizes, truth.grid, sources.variables)
     return [
         (scoring(sources, times, leads) * (workers or 1), one_start),
         (bytes_of_statistics, f"summing up the statistics of {times.size} starts and {leads.size} lead times"),
@@ -47,11 +50,11 @@ def needs(
 
 
 def reading(forecast: StoredForecast, leads: int) -> float:
-    """Return the peak bytes of reading a number of lead times of one initial time: components, both together, and chunks."""
+    """Return the peak bytes of reading a number of lead times of one initial time: the channels, all together, and chunks."""
     read_sizes = {"time": 1, "prediction_timedelta": leads}
     needed = 0.0
-    for name in VARIABLES:
-        array = forecast.wind[name]
+    count = len(forecast.wind.data_vars)
+    for array in forecast.wind.values():
         sizes = {str(dimension): read_sizes.get(str(dimension), size) for dimension, size in array.sizes.items()}
         chunks = {dimension: array.encoding.get("preferred_chunks", sizes).get(dimension, size) for dimension, size in sizes.items()}
         values, stored = math.prod(sizes.values()), np.dtype(array.encoding.get("dtype", array.dtype)).itemsize
@@ -60,8 +63,8 @@ def reading(forecast: StoredForecast, leads: int) -> float:
         unpacked = 3.1 * min(touched, CHUNKS_AT_ONCE) * stored * math.prod(chunks.values())
         raw = 0 if array.encoding.get("dtype", array.dtype) == array.dtype else values * stored
         each = values * array.dtype.itemsize
-        placed = 8 * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
-        needed = max(needed, 4 * each, 2 * each + raw + unpacked, placed if forecast.region else 0)
+        placed = 4 * count * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
+        needed = max(needed, 2 * count * each, count * each + raw + unpacked, placed if forecast.region else 0)
     return 1.03 * needed
 
 
@@ -70,7 +73,7 @@ def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.t
     forecasts, truth = opened(sources)
     points, together = math.prod(truth.grid.shape), min(LEADS_AT_ONCE, leads.size)
     states = climate_of(truth, times[:1, None] + leads[:together])[1]
-    field = 8 * points  # u and v
+    field = 4 * len(sources.variables) * points
     climate, past = field * together * states.shape[-1], field * np.unique(states).size
     held, peak = 0.0, 0.0
     for forecast in forecasts.values():
@@ -78,22 +81,26 @@ def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.t
         held += field * together * forecast.members
     members = max([states.shape[-1], *(forecast.members for forecast in forecasts.values())])
     masked = field * together * members if sources.domain else 0
-    peak = max(peak, held + 3 * past, held + past + climate + masked + _bytes_of_computing(members, truth.grid))
+    computing = _bytes_of_computing(members, truth.grid, sources.variables)
+    peak = max(peak, held + 3 * past, held + past + climate + masked + computing)
     return peak + held + 6 * field * together  # the previous lead times may not be freed yet
 
 
-def _bytes_of_computing(members: int, grid: Grid) -> float:
+def _bytes_of_computing(members: int, grid: Grid, variables: tuple[str, ...]) -> float:
     """Return the bytes that computing statistics takes in addition to the fields. Most are needed for a single lead time at a time."""
     tables = 8 * grid.latitude.size * (truncation(grid) + 2) ** 2  # of Legendre functions: 6.2 while they are made, 0.6 afterwards
-    of_points = 4 * math.prod(grid.shape) * max(15.5 * members + 110, 5.5 * members + 160)
+    names = len(scored_names(variables)) / 3  # the factors were measured for u, v and speed
+    of_points = 4 * names * math.prod(grid.shape) * max(15.5 * members + 110, 5.5 * members + 160)
     return max(6.2 * tables, 0.6 * tables + of_points)
 
 
-def summing(forecasts: int, members: int, starts: int, leads: int, grid: Grid) -> float:
+def summing(forecasts: int, members: int, starts: int, leads: int, grid: Grid, variables: tuple[str, ...] = DEFAULT) -> float:
     """Return the bytes that the statistics of all initial times and the bootstrap samples of all lead times take."""
-    waves = 18 * (grid.longitude.size // 2 + 1) // 3 + 6 * (truncation(grid) + 1)
-    each = 8 * (18 * (members + 1) + 18 * 8 + waves + 18 * 33 + 24)
-    return 3.2 * each * forecasts * starts * leads + 18 * 8 * DRAWS * forecasts * leads * 5 * len(REGIONS)
+    names, winds = len(scored_names(variables)), len(winds_of(variables))
+    of_regions = len(REGIONS) * names
+    waves = of_regions * (grid.longitude.size // 2 + 1) // 3 + 6 * (truncation(grid) + 1)
+    each = 8 * (of_regions * (members + 1) + of_regions * 8 + waves + 18 * 33 + 24)
+    return 3.2 * each * forecasts * starts * leads + 18 * 8 * DRAWS * forecasts * leads * (names + 2 * winds) * len(REGIONS)
 
 
 def reporting(forecast: StoredForecast) -> float:
@@ -101,5 +108,5 @@ def reporting(forecast: StoredForecast) -> float:
 
     The previous initial time may not be freed yet, and counts too.
     """
-    of_one, leads = 8 * math.prod(forecast.grid.shape), forecast.leads.size
+    of_one, leads = 4 * len(forecast.wind.data_vars) * math.prod(forecast.grid.shape), forecast.leads.size
     return reading(forecast, leads) + of_one * leads * (forecast.members + 4) + 5 * of_one * forecast.members

@@ -13,21 +13,23 @@ A new metric is added in this module:
    the name of the metric.
 3. :data:`ABOUT` says what the metric is, and its unit.
 
-The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude). Channels are u and v in m
-s-1; the functions add wind speed as a third one. Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable``
-and ``region``.
+The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude). Channels are the variables
+that are scored, in their own units; for each wind of which both components are among them, the functions add its speed as a further one.
+Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and ``region``. What belongs to one wind and has
+no dimension ``variable`` is of the first of :func:`wsdcast.data.winds.winds_of`, the 10 m wind where it is scored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES
+from wsdcast.data.variables import DEFAULT, VARIABLES
+from wsdcast.data.winds import winds_of
 from wsdcast.verification.kernels import (
     Ranked,
     bias,
@@ -50,8 +52,8 @@ from wsdcast.verification.thresholds import THRESHOLDS
 Field = NDArray[np.floating]
 
 GLOBE = "globe"
-BOTH, VECTOR = "both", "vector"
-"""Names of two further variables: the mean of the statistics of u and v, and the wind vector, whose squares are sums over u and v."""
+BOTH, VECTOR = winds_of(DEFAULT)[0][3:]
+"""Names of two further variables of the 10 m wind, ``both`` and ``vector`` of :class:`wsdcast.data.winds.Wind`."""
 
 PROBABILITIES = np.linspace(0, 1, 11)
 """Centres of the bins of forecast probability."""
@@ -72,16 +74,18 @@ SQUARES = ("squared_error", "squared_error_debiased", "variance", "power", "powe
 WITH_INTERVALS = (*POINT_STATISTICS, "energy_score", "variogram_score", "brier_score")
 """Statistics that are drawn in bootstrap samples. The metrics computed from them alone have intervals in ``scores.nc``."""
 
+OF_VARIABLE = "unit of the variable"
+
 ABOUT = {
-    "crps_fair": ("continuous ranked probability score, unbiased in the number of members", "m s-1"),
-    "crps_standard": ("continuous ranked probability score of the empirical distribution", "m s-1"),
-    "bias": ("mean of the ensemble mean less the truth", "m s-1"),
-    "rmse": ("root mean squared error of the ensemble mean", "m s-1"),
-    "spread": ("root mean variance of the members", "m s-1"),
+    "crps_fair": ("continuous ranked probability score, unbiased in the number of members", OF_VARIABLE),
+    "crps_standard": ("continuous ranked probability score of the empirical distribution", OF_VARIABLE),
+    "bias": ("mean of the ensemble mean less the truth", OF_VARIABLE),
+    "rmse": ("root mean squared error of the ensemble mean", OF_VARIABLE),
+    "spread": ("root mean variance of the members", OF_VARIABLE),
     "spread_skill": ("spread over the root mean squared error less what the number of members adds to it", "1"),
     "rank_histogram": ("share of area where so many members are below the truth", "1"),
     "energy_score": ("energy score of u and v over the whole region, fair", "m s-1"),
-    "variogram_score": ("variogram score of order 1/2 of pairs so many points apart along latitude circles", "m s-1"),
+    "variogram_score": ("variogram score of order 1/2 of pairs so many points apart along latitude circles", OF_VARIABLE),
     "brier_score": ("squared error of the probability that speed exceeds a threshold", "1"),
     "reliability": ("area of a forecast probability, with mean forecast and mean observed frequency times that area", "1"),
     "power_ratio": ("zonal power of members over that of the truth", "1"),
@@ -93,26 +97,30 @@ ABOUT = {
     "kinetic_energy_deviation_mean": ("mean |1 - kinetic energy ratio| of energetic degrees", "1"),
     "kinetic_energy_deviation_sum": ("sum of |1 - kinetic energy ratio| of energetic degrees", "1"),
 }
-"""Long name and unit of each metric."""
+"""Long name and unit of each metric. :data:`OF_VARIABLE` stands for the unit of the variable."""
 
 _AXES = ("prediction_timedelta", "variable", "region")
 
 
-def statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
+def statistics(
+    ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None, variables: Sequence[str] = DEFAULT
+) -> xr.Dataset:
     """Return :data:`POINT_STATISTICS`, ``rank_histogram`` and zonal spectra (``power``, ``power_truth``; of the globe, by ``wavenumber``).
 
     Args:
         ensemble, truth: shapes as in the module's docstring.
         grid: of both; latitude weights are exact cell areas, as in WeatherBench 2.
         inside: points that count, (latitude, longitude). Values elsewhere are finite and are ignored; spectra are NaN. Default: all points.
+        variables: names of the channels.
     """
     weights = region_weights(grid, inside).reshape(len(REGIONS), -1)
-    shape = (truth.shape[0], truth.shape[1] + 1)
+    names = scored_names(variables)
+    shape = (truth.shape[0], len(names))
     means = np.empty((len(POINT_STATISTICS), *shape, len(REGIONS)))
     histogram = np.empty((*shape, len(REGIONS), ensemble.shape[0] + 1))
     power, power_truth = np.full((2, *shape, grid.longitude.size // 2 + 1), np.nan)
     for lead in range(shape[0]):
-        members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
+        members, true = with_speeds(ensemble[:, lead], variables), with_speeds(truth[lead], variables)
         members_ranked = ranked(members, true)
         fields = np.stack([formula(members_ranked, true) for formula in POINT_STATISTICS.values()])
         means[:, lead] = fields.reshape(len(POINT_STATISTICS), shape[1], -1) @ weights.T
@@ -132,7 +140,7 @@ def statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.boo
             "power_truth": (spectral_axes, power_truth),
         },
         coords={
-            "variable": [*VARIABLES, SPEED],
+            "variable": names,
             "region": list(REGIONS),
             "rank": np.arange(histogram.shape[-1]),
             "wavenumber": np.arange(grid.longitude.size // 2 + 1),
@@ -140,30 +148,37 @@ def statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.boo
     )
 
 
-def joint_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None) -> xr.Dataset:
+def joint_statistics(
+    ensemble: Field, truth: Field, grid: Grid, inside: NDArray[np.bool_] | None = None, variables: Sequence[str] = DEFAULT
+) -> xr.Dataset:
     """Return the statistics that CRPS does not cover: of several points together, and of strong wind.
 
     Arguments are those of :func:`statistics`. A pair of points counts if both points do.
 
     Returns:
-        ``energy_score`` of whole fields of u and v; ``variogram_score`` by ``lag``; ``brier_score`` of wind speed by ``threshold``; and
-        ``reliability`` of the forecast probability that wind speed exceeds a threshold. For each bin of that probability, ``reliability``
-        has the share of the area, and the area integrals of the forecast probability and of the outcome (dimension ``of``).
+        ``variogram_score`` by ``lag``; where both components of a wind are scored also ``energy_score`` of whole fields of u and v,
+        ``brier_score`` of wind speed by ``threshold``, and ``reliability`` of the forecast probability that wind speed exceeds a threshold.
+        For each bin of that probability, ``reliability`` has the share of the area, and the area integrals of the forecast probability and
+        of the outcome (dimension ``of``).
     """
     weights = region_weights(grid, inside)
     flat_weights = weights.reshape(len(REGIONS), -1)
     pair_weights = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
-    leads, channels = truth.shape[0], truth.shape[1] + 1
+    names, winds = scored_names(variables), winds_of(variables)
+    leads, channels = truth.shape[0], len(names)
     energy, variogram = np.empty((leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
     brier = np.empty((leads, len(REGIONS), len(THRESHOLDS)))
     reliability = np.zeros((leads, len(REGIONS), len(THRESHOLDS), PROBABILITIES.size, 3))
     for lead in range(leads):
-        members, true = _with_speed(ensemble[:, lead]), _with_speed(truth[lead])
-        energy[lead] = energy_scores(members[:, :2], true[:2], weights)
+        members, true = with_speeds(ensemble[:, lead], variables), with_speeds(truth[lead], variables)
         for number, (lag, weight) in enumerate(zip(LAGS, pair_weights, strict=True)):
             variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ weight.reshape(flat_weights.shape).T
+        if not winds:
+            continue
+        components, speed = [names.index(winds[0].u), names.index(winds[0].v)], names.index(winds[0].speed)
+        energy[lead] = energy_scores(members[:, components], true[components], weights)
         for number, threshold in enumerate(THRESHOLDS):
-            score, probability, observed = brier_score(members[:, 2], true[2], threshold)
+            score, probability, observed = brier_score(members[:, speed], true[speed], threshold)
             brier[lead, :, number] = flat_weights @ score.ravel()
             bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(np.intp).ravel()
             for region, weight in enumerate(flat_weights):
@@ -172,39 +187,59 @@ def joint_statistics(ensemble: Field, truth: Field, grid: Grid, inside: NDArray[
                     reliability[lead, region, number, :, kind] = total
     reliability[:, np.isnan(flat_weights[:, 0])] = np.nan
     regional = (_AXES[0], "region")
-    return xr.Dataset(
-        {
-            "energy_score": (regional, energy),
-            "variogram_score": ((*_AXES, "lag"), variogram),
-            "brier_score": ((*regional, "threshold"), brier),
-            "reliability": ((*regional, "threshold", "probability", "of"), reliability),
-        },
-        coords={
-            "variable": [*VARIABLES, SPEED],
-            "region": list(REGIONS),
-            "lag": list(LAGS),
-            "threshold": list(THRESHOLDS),
-            "probability": PROBABILITIES,
-            "of": ["area", "forecast", "observed"],
-        },
-    )
+    axes, coordinates = ("variable", "region", "lag"), {"variable": names, "region": list(REGIONS), "lag": list(LAGS)}
+    result = xr.Dataset({"variogram_score": ((_AXES[0], *axes), variogram)}, coordinates)
+    if not winds:
+        return result
+    of_wind = {
+        "energy_score": (regional, energy),
+        "brier_score": ((*regional, "threshold"), brier),
+        "reliability": ((*regional, "threshold", "probability", "of"), reliability),
+    }
+    return result.assign(of_wind).assign_coords(threshold=list(THRESHOLDS), probability=PROBABILITIES, of=["area", "forecast", "observed"])
 
 
-def _with_speed(wind: Field) -> Field:
-    """Return u, v and wind speed, (..., 3, latitude, longitude), for u and v, (..., 2, latitude, longitude)."""
-    return np.concatenate([wind, np.sqrt(np.square(wind).sum(axis=-3, keepdims=True))], axis=-3)
+def scored_names(variables: Sequence[str]) -> list[str]:
+    """Return the names of what is scored: the variables, then the speed of each wind of which both components are among them."""
+    return [*variables, *(wind.speed for wind in winds_of(variables))]
+
+
+def variables_of(scores: xr.Dataset) -> list[str]:
+    """Return the variables that were scored, without wind speeds and what was computed from both components of a wind."""
+    return [name for name in map(str, scores["variable"].values) if name.partition("@")[0] in VARIABLES and "wind_speed" not in name]
+
+
+def headline_of(scores: xr.Dataset) -> str:
+    """Return the variable of scores or statistics that tables and figures show where they show one: that of the attribute ``headline``.
+
+    Without it, that is the mean over u and v of the first wind of :func:`wsdcast.data.winds.winds_of`, or else the first variable.
+    """
+    variables = variables_of(scores)
+    if (chosen := str(scores.attrs.get("headline", ""))) in scores["variable"]:
+        return chosen
+    winds = winds_of(variables)
+    return winds[0].both if winds else variables[0]
+
+
+def with_speeds(fields: Field, variables: Sequence[str]) -> Field:
+    """Return what is scored, of :func:`scored_names`, (..., channel, latitude, longitude), for fields of the variables."""
+    pairs = [[variables.index(wind.u), variables.index(wind.v)] for wind in winds_of(variables)]
+    speeds = [np.sqrt(np.square(fields[..., pair, :, :]).sum(axis=-3, keepdims=True)) for pair in pairs]
+    return np.concatenate([fields, *speeds], axis=-3)
 
 
 def with_both(by_time: xr.Dataset) -> xr.Dataset:
-    """Return the statistics with two further variables, :data:`BOTH` and :data:`VECTOR`.
+    """Return the statistics with two further variables for each wind, ``both`` and ``vector`` of :class:`wsdcast.data.winds.Wind`.
 
     ``both`` has the mean over u and v of each statistic that has variables, ``vector`` the sum over u and v of the :data:`SQUARES`.
     """
-    components = by_time.sel(variable=list(VARIABLES))
-    both = components.mean("variable").expand_dims(variable=[BOTH])
-    vector = components[list(SQUARES)].sum("variable", skipna=False).expand_dims(variable=[VECTOR])
     by_variable = [name for name, field in by_time.data_vars.items() if "variable" in field.dims]
-    parts = [by_time[by_variable], both[by_variable], vector]
+    parts = [by_time[by_variable]]
+    for wind in winds_of(variables_of(by_time)):
+        components = by_time[by_variable].sel(variable=[wind.u, wind.v])
+        squares = components[[name for name in SQUARES if name in components]]
+        parts.append(components.mean("variable").expand_dims(variable=[wind.both]))
+        parts.append(squares.sum("variable", skipna=False).expand_dims(variable=[wind.vector]))
     joined = xr.concat(parts, dim="variable", join="outer", coords="minimal", compat="override")
     return joined.merge(by_time.drop_vars([*by_variable, "variable"]))
 

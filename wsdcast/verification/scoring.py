@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast
 from wsdcast.data.store.building import scheduler as at_work
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 from wsdcast.verification.baselines import (
@@ -43,7 +44,9 @@ LEADS_AT_ONCE = 8
 Field = NDArray[np.floating]
 
 
-def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None = None) -> xr.Dataset:
+def statistics_of(
+    ensemble: Field, truth: Field, grid: Grid, inside: Inside | None = None, variables: tuple[str, ...] = DEFAULT
+) -> xr.Dataset:
     """Return all statistics of one initial time at some lead times (:mod:`wsdcast.verification.metrics`).
 
     At each lead time the statistics use the members that remain, those without missing values. They are NaN without truth and without
@@ -55,12 +58,13 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | No
         truth: (lead, channel, latitude, longitude), NaN where it is missing.
         grid: of both.
         inside: points that count, (latitude, longitude). Missing values elsewhere are ignored. Default: all points.
+        variables: names of the channels.
     """
     if inside is not None:
         ensemble, truth = np.where(inside, ensemble, 0), np.where(inside, truth, 0)
     present, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
     if present.all() and known.all():
-        return _all_statistics(ensemble, truth, grid, inside)
+        return _all_statistics(ensemble, truth, grid, inside, variables)
     parts = []
     for lead in range(truth.shape[0]):
         members = present[:, lead] & known[lead]
@@ -69,7 +73,7 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | No
         # Without enough members, statistics of zeros give the data set its shape. Their values become NaN below.
         remaining = ensemble[members, one_lead] if enough else np.zeros_like(ensemble[:1, one_lead])
         true = truth[one_lead] if enough else np.zeros_like(truth[one_lead])
-        part = _all_statistics(remaining, true, grid, inside)
+        part = _all_statistics(remaining, true, grid, inside, variables)
         if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
@@ -78,8 +82,9 @@ def statistics_of(ensemble: Field, truth: Field, grid: Grid, inside: Inside | No
     return xr.concat(parts, dim="prediction_timedelta")
 
 
-def _all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None) -> xr.Dataset:
-    return xr.merge([function(ensemble, truth, grid, inside) for function in (statistics, joint_statistics, kinetic_energy_statistics)])
+def _all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None, variables: tuple[str, ...]) -> xr.Dataset:
+    functions = (statistics, joint_statistics, kinetic_energy_statistics)
+    return xr.merge([function(ensemble, truth, grid, inside, variables) for function in functions])
 
 
 def joined(by_forecast: Mapping[str, xr.Dataset], times: NDArray[np.datetime64], leads: NDArray[np.timedelta64]) -> xr.Dataset:
@@ -108,6 +113,7 @@ class Sources:
         past_until: the climatology uses only states of the truth before this time.
         scratch: directory where zipped files are unpacked.
         domain: bits (:func:`numpy.packbits`) of the points that are scored; empty if all are.
+        variables: the variables that are scored.
     """
 
     forecasts: tuple[tuple[str, str], ...]
@@ -115,6 +121,7 @@ class Sources:
     past_until: np.datetime64
     scratch: str
     domain: bytes = b""
+    variables: tuple[str, ...] = DEFAULT
 
     def inside(self, grid: Grid) -> Inside | None:
         """Return the points that are scored, (latitude, longitude); None if all are."""
@@ -132,8 +139,8 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     Raises:
         UserError: if one of them cannot be used, or they are on different grids and the truth's is not finer.
     """
-    truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until)
-    forecasts = {name: open_forecast(address, truth.grid) for name, address in sources.forecasts}
+    truth = open_truth(sources.truth, Path(sources.scratch), sources.past_until, sources.variables)
+    forecasts = {name: open_forecast(address, truth.grid, sources.variables) for name, address in sources.forecasts}
     for forecast in list(forecasts.values())[:1]:
         finer = all(theirs > ours for theirs, ours in zip(truth.grid.shape, forecast.grid.shape, strict=True))
         truth = on_grid(truth, forecast.grid) if finer else truth
@@ -189,7 +196,7 @@ def score_start(
             ensembles[CLIMATOLOGICAL_MEAN] = mean_of(ensembles[name], whole[members])
             gaps |= set(positions[~whole].tolist())
         for name, ensemble in ensembles.items():
-            parts.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside))
+            parts.setdefault(name, []).append(statistics_of(ensemble, true, truth.grid, inside, sources.variables))
         del ensembles, ensemble  # frees their memory before the next lead times are read
     by_forecast = {name: xr.concat(chunks, dim="prediction_timedelta") for name, chunks in parts.items()}
     if gaps:

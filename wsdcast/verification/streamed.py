@@ -51,13 +51,13 @@ class ScoredForecasts(Forecasts):
     @property
     def bytes(self) -> int:
         """Approximate size of the finished store."""
-        return BYTES * self.times.size * len(self.leads)
+        return BYTES * self.times.size * len(self.leads) * max(1, len(self.variables) // 2)
 
-    def write(self, row: int, first: int, wind: NDArray[np.float32]) -> None:
+    def write(self, row: int, first: int, fields: NDArray[np.float32]) -> None:
         """Score some lead times of one initial time, and write the statistics. The arguments are those of :meth:`Forecasts.write`."""
-        valid = self.times[row] + self._leads[first : first + wind.shape[1]]
-        found = statistics_of(wind, self.truth.at(valid), self.grid)
-        found.to_netcdf(self._part(row, first))
+        valid = self.times[row] + self._leads[first : first + fields.shape[1]]
+        scored = statistics_of(fields, self.truth.at(valid), self.grid, None, self.variables)
+        scored.to_netcdf(self._part(row, first))
 
     def close(self, attributes: dict[str, Any]) -> None:
         """Join the statistics of all initial times in one store, and complete it as :meth:`Forecasts.close` does."""
@@ -66,7 +66,7 @@ class ScoredForecasts(Forecasts):
             parts = [xr.load_dataset(self._part(row, first)) for first in range(0, len(self.leads), LEADS_PER_CHUNK)]
             starts.append(xr.concat(parts, dim="prediction_timedelta"))
         whole = xr.concat(starts, dim="time").assign_coords(time=self.times, prediction_timedelta=self._leads)
-        names = {name: whole[name].astype(object) for name in STRINGS}
+        names = {name: whole[name].astype(object) for name in STRINGS if name in whole.coords}
         whole.assign_coords(names).to_zarr(self.path, mode="a", zarr_format=3, consolidated=False)
         super().close(attributes)
 
@@ -92,7 +92,9 @@ def read_scored(path: Path) -> xr.Dataset:
     """The statistics by initial time in a store of scored forecasts, (time, prediction_timedelta, ...)."""
     with open_store(path) as store:
         statistics = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
-    return statistics.assign_coords({name: statistics[name].values.astype(object).astype(str) for name in STRINGS})
+    return statistics.assign_coords(
+        {name: statistics[name].values.astype(object).astype(str) for name in STRINGS if name in statistics.coords}
+    )
 
 
 def lacks_truth(path: Path, times: NDArray[np.datetime64]) -> bool:

@@ -19,6 +19,8 @@ from wsdcast.data.sources.layout import select, values_of
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.zarr_store import Packing, StoredStates
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 Field = NDArray[np.float32]
@@ -29,14 +31,15 @@ FINE_STATES = 16
 
 @dataclass(frozen=True)
 class Truth:
-    """Analyses of 10 m wind.
+    """Analyses of the variables that are scored.
 
     Attributes:
         times: (time,), increasing.
         grid: grid of the fields.
-        read: function from positions (n,) in ``times`` to wind (n, channel, latitude, longitude) in m s-1, NaN where it is missing.
+        read: function from positions (n,) in ``times`` to fields (n, channel, latitude, longitude), NaN where they are missing.
         past: positions in ``times`` of the states that a climatology may use. None of them is scored.
         regridded_from: the finer grid that the fields are brought from (:func:`on_grid`), if they are.
+        variables: names of the channels.
     """
 
     times: NDArray[np.datetime64]
@@ -44,34 +47,53 @@ class Truth:
     read: Callable[[NDArray[np.intp]], Field]
     past: NDArray[np.intp]
     regridded_from: Grid | None = None
+    variables: tuple[str, ...] = DEFAULT
 
     def at(self, times: NDArray[np.datetime64]) -> Field:
-        """Return the wind at any times (n,), (n, channel, latitude, longitude); NaN at times that the truth does not have."""
+        """Return the fields at any times (n,), (n, channel, latitude, longitude); NaN at times that the truth does not have."""
         positions = np.searchsorted(self.times, times).clip(0, self.times.size - 1)
         known = self.times[positions] == times
-        wind = np.full((times.size, 2, *self.grid.shape), np.nan, dtype=np.float32)
+        fields = np.full((times.size, len(self.variables), *self.grid.shape), np.nan, dtype=np.float32)
         if known.any():
-            wind[known] = self.read(positions[known])
-        return wind
+            fields[known] = self.read(positions[known])
+        return fields
 
 
-def truth_of(analysis: Analysis) -> Truth:
-    """Return a prepared record as truth. Its training split is the past."""
-    return Truth(analysis.times, analysis.grid, analysis.states.__getitem__, np.flatnonzero(analysis.part("train")))
+def truth_of(analysis: Analysis, variables: tuple[str, ...] = DEFAULT) -> Truth:
+    """Return some variables of a prepared record as truth. Its training split is the past.
+
+    Raises:
+        UserError: if the record lacks a variable.
+    """
+    channels = (*analysis.variables, *analysis.forcing_variables)
+    if missing := [name for name in variables if name not in channels]:
+        raise UserError(f"the prepared store has no {missing[0]}, only {', '.join(channels)}")
+    chosen, states = [channels.index(name) for name in variables], analysis.states
+    if isinstance(states, StoredStates):  # only these channels are read
+        packing = Packing(*(field if field.ndim == 0 else field[chosen] for field in states.packing))
+        states = StoredStates(tuple(states.arrays[channel] for channel in chosen), packing)
+        chosen = list(range(len(variables)))
+
+    def read(positions: NDArray[np.intp]) -> Field:
+        fields = states[positions]
+        return fields if chosen == list(range(fields.shape[1])) else fields[:, chosen]
+
+    return Truth(analysis.times, analysis.grid, read, np.flatnonzero(analysis.part("train")), variables=variables)
 
 
-def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
+def open_truth(source: str, scratch: Path, first: np.datetime64, variables: tuple[str, ...] = DEFAULT) -> Truth:
     """Return the truth from any source of analyses that ``wsdcast prepare`` reads, on the grid of that source.
 
     Args:
         source: path, glob or URL, or the name of a public store.
         scratch: directory where zipped files are unpacked.
         first: initial time of the first forecast. All times before it are the past.
+        variables: the channels that are scored; default: the 10 m wind.
 
     Raises:
         UserError: if the source cannot be used.
     """
-    record = open_record(source, scratch, all_hours=True)
+    record = open_record(source, scratch, all_hours=True, channels=variables)
     if record.problems:
         raise UserError(f"{source}: {record.problems[0]}" + (f" (and {len(record.problems) - 1} more)" if record.problems[1:] else ""))
     assert record.grid is not None
@@ -80,18 +102,18 @@ def open_truth(source: str, scratch: Path, first: np.datetime64) -> Truth:
     def read(positions: NDArray[np.intp]) -> Field:
         return np.stack([_channel(record, name, positions) for name in record.channels], axis=1)
 
-    return Truth(record.times, record.grid, read, past)
+    return Truth(record.times, record.grid, read, past, variables=variables)
 
 
 def on_grid(truth: Truth, grid: Grid) -> Truth:
     """Return the truth on a coarser grid: each state is regridded conservatively when it is read, as ``wsdcast prepare`` does."""
 
     def read(positions: NDArray[np.intp]) -> Field:
-        wind = np.empty((positions.size, 2, *grid.shape), np.float32)
+        fields = np.empty((positions.size, len(truth.variables), *grid.shape), np.float32)
         for first in range(0, positions.size, FINE_STATES):
             chunk = slice(first, first + FINE_STATES)
-            wind[chunk] = regrid(truth.read(positions[chunk]), truth.grid, grid, missing="nan")
-        return wind
+            fields[chunk] = regrid(truth.read(positions[chunk]), truth.grid, grid, missing="nan")
+        return fields
 
     return replace(truth, grid=grid, read=read, regridded_from=truth.grid)
 

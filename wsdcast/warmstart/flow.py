@@ -87,6 +87,7 @@ def training_loss(
     draws: Draws,
     path: Path = STRAIGHT,
     weight: Weight | None = None,
+    channel_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of Algorithm 1, the mean squared error of the velocity at random warmth, time and noise.
 
@@ -98,12 +99,16 @@ def training_loss(
         draws: from :func:`draw`.
         path: the path from noise to data. The error is that of all fields that the generator predicts on it, added up.
         weight: the weight of each time; default: 1.
+        channel_weights: the weights of the channels, (channel, 1, 1); default: 1.
     """
     prior = prior.blended(draws.warmth)
     x, predicted = path.point(draws.noise, prior.normalise(target), draws.t)
     output = generator(generator_input(x, context, prior), draws.t, draws.warmth)
     if weight is not None:
         root = per_sample(weight(draws.t).sqrt(), output)
+        output, predicted = root * output, root * predicted
+    if channel_weights is not None:
+        root = channel_weights.sqrt().repeat(path.heads, 1, 1)
         output, predicted = root * output, root * predicted
     return path.heads * nn.functional.mse_loss(output, predicted)
 
@@ -119,6 +124,7 @@ def joint_loss(
     moments_weight: float = 1.0,
     path: Path = STRAIGHT,
     weight: Weight | None = None,
+    channel_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the loss with which both networks are trained at the same time (section 2.4, appendix E).
 
@@ -129,16 +135,16 @@ def joint_loss(
     gives a gradient to the mean only if ``end_to_end``.
 
     Args:
-        generator, context, target, draws, path, weight: as in :func:`training_loss`.
+        generator, context, target, draws, path, weight, channel_weights: as in :func:`training_loss`.
         moments: h_phi, in training.
         make_prior: makes the generator's prior from the moments.
         end_to_end: whether the loss of Algorithm 1 trains the mean too.
         moments_weight: the factor of the moments' own loss.
     """
     mean, std = moments(context)
-    likelihood = InformedPrior(mean, std).log_prob(target).mean() / target[0].numel()
+    likelihood = InformedPrior(mean, std).log_prob(target, channel_weights).mean() / target[0].numel()
     prior = make_prior(mean if end_to_end else mean.detach(), std.detach())
-    return training_loss(generator, prior, context, target, draws, path, weight) - moments_weight * likelihood
+    return training_loss(generator, prior, context, target, draws, path, weight, channel_weights) - moments_weight * likelihood
 
 
 def sample(

@@ -93,7 +93,12 @@ class MomentsModel(nn.Module):
         return levels[0] + levels[1] * change.detach().abs()
 
 
-def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor) -> Tensor:
-    """Return the loss of Eq. 5 per number predicted, in nats, averaged over the batch."""
-    log_prob = InformedPrior(*moments(context)).log_prob(target)
-    return -log_prob.mean() / target[0].numel()
+def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Return the loss of Eq. 5 per number predicted, in nats, averaged over the batch.
+
+    Args:
+        moments: h_phi.
+        context, target: (batch, channel, ...).
+        weights: of the channels, (channel, 1, 1); default: all are 1.
+    """
+    return -InformedPrior(*moments(context)).log_prob(target, weights).mean() / target[0].numel()

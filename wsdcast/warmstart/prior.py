@@ -77,9 +77,16 @@ class InformedPrior:
         """Return the draw from the prior that belongs to standard normal ``noise``."""
         return self.denormalise(noise)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return the natural logarithm of the density of each sample, (batch,)."""
+    def log_prob(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the natural logarithm of the density of each sample, (batch,).
+
+        Args:
+            x: the samples, (batch, channel, ...).
+            weights: factors of the channels' logarithms, (channel, 1, 1); default: 1.
+        """
         density = -0.5 * self.normalise(x) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)
+        if weights is not None:
+            density = density * weights
         return density.flatten(1).sum(dim=1)
 
     def blended(self, warmth: Tensor) -> InformedPrior:

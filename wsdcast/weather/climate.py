@@ -14,7 +14,7 @@ STATES_IN_MEMORY = 64
 
 
 def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the normalised training split at each point, each (channel, latitude, longitude).
+    """Mean and standard deviation of the normalised training split at each point, each (variable, latitude, longitude).
 
     Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
@@ -26,11 +26,12 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
         squares += (states**2).sum(axis=0)
     mean = total / indices.size
     std = np.sqrt(np.maximum(squares / indices.size - mean**2, MINIMUM_STD**2))
-    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(std.astype(np.float32))
+    forecast = slice(len(record.variables))
+    return torch.from_numpy(mean[forecast].astype(np.float32)), torch.from_numpy(std[forecast].astype(np.float32))
 
 
 def change_std(record: Analysis) -> Tensor:
-    """Root mean square of the change of normalised states in 6 h, over the training split and the area: (channel, 1, 1).
+    """Root mean square of the change of normalised states in 6 h, over the training split and the area: (variable, 1, 1).
 
     Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
@@ -42,4 +43,4 @@ def change_std(record: Analysis) -> Tensor:
         before, after = (record.normalise(record.states[which]).astype(np.float64) for which in (indices, indices + 1))
         total += (weights * (after - before) ** 2).mean(axis=(2, 3)).sum(axis=0)
     change = np.maximum(np.sqrt(total / now.size), MINIMUM_STD)
-    return torch.from_numpy(change.astype(np.float32))[:, None, None]
+    return torch.from_numpy(change[: len(record.variables)].astype(np.float32))[:, None, None]

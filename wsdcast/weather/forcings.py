@@ -1,4 +1,8 @@
-"""Forcings of the networks: static fields, and the solar time of day and of year. A context holds them after the two states of wind."""
+"""Forcings of the networks, which a context holds after the two states.
+
+They are static fields, latitude and longitude, the solar time of day and of year, and the record's forcing variables at the time of the
+state now. The last come from the record, the others from :class:`Surroundings`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs.devices import sent
 from wsdcast.runs.errors import UserError
@@ -20,20 +25,23 @@ class Surroundings:
     """The forcings of one grid.
 
     Attributes:
-        static: fields that do not change, (channel, latitude, longitude), each of mean 0 and std 1 over the sphere.
+        static: fields that do not change, (channel, latitude, longitude): static fields of the record, each of mean 0 and std 1 over the
+            sphere, then the sines and cosines of latitude and longitude if they are forcings.
         longitude: degrees east, (longitude,), in double precision, on the device of ``static``; None if the solar time is not a forcing.
+        variables: number of the record's forcing variables.
     """
 
     static: Tensor
     longitude: Tensor | None = None
+    variables: int = 0
 
     @property
     def channels(self) -> int:
-        """Number of channels."""
-        return self.static.shape[0] + (4 if self.longitude is not None else 0)
+        """Number of channels of forcings in a context, with those of the record's forcing variables."""
+        return self.static.shape[0] + (4 if self.longitude is not None else 0) + self.variables
 
     def at(self, times: NDArray[np.datetime64]) -> Tensor:
-        """The forcings at ``times`` (batch,): (batch, channel, latitude, longitude)."""
+        """The forcings at ``times`` (batch,) without the record's forcing variables: (batch, channel, latitude, longitude)."""
         return self.at_elapsed(sent(elapsed_fractions(times), self.static.device))
 
     def at_elapsed(self, elapsed: Tensor) -> Tensor:
@@ -70,8 +78,16 @@ def surroundings(record: Analysis, settings: Forcings, device: torch.device) -> 
             raise UserError(f"forcings.static: the prepared store has no {name}, only {', '.join(record.static) or 'wind'}")
         deviation = record.static[name] - (record.static[name] * weights).sum()
         field[:] = deviation / max(np.sqrt((deviation**2 * weights).sum()), 1e-12)
+    if settings.latitude_longitude:
+        fields = np.concatenate([fields, positions(record.grid)])
     longitude = torch.tensor(record.grid.longitude, device=device) if settings.solar_time else None
-    return Surroundings(torch.from_numpy(fields).to(device), longitude)
+    return Surroundings(torch.from_numpy(fields).to(device), longitude, len(record.forcing_variables))
+
+
+def positions(grid: Grid) -> NDArray[np.float32]:
+    """The sines and cosines of latitude, then of longitude: (4, latitude, longitude)."""
+    angles = np.meshgrid(np.deg2rad(grid.latitude), np.deg2rad(grid.longitude), indexing="ij")
+    return np.stack([function(angle) for angle in angles for function in (np.sin, np.cos)]).astype(np.float32)
 
 
 def elapsed_fractions(times: NDArray[np.datetime64]) -> Tensor:

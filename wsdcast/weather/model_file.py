@@ -24,7 +24,8 @@ from torch import nn
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import VARIABLES, PackedStates
+from wsdcast.data.store.zarr_store import PackedStates
+from wsdcast.data.variables import split
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MODEL_CARD
@@ -88,7 +89,8 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
     fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
     model = {
         "format": FORMAT,
-        "variables": list(VARIABLES),
+        "variables": list(record.variables),
+        "forcing_variables": list(record.forcing_variables),
         "recipe": recipe.dump(),
         "validation_from": str(record.validation_from.astype("datetime64[s]")),
         "test_from": str(record.test_from.astype("datetime64[s]")),
@@ -108,7 +110,7 @@ def read_model(path: str | Path) -> ModelFile:
     """Read a model file and check every digest.
 
     Raises:
-        UserError: if the file is missing or damaged, was written by a newer version, or has other variables than this version forecasts.
+        UserError: if the file is missing or damaged, was written by a newer version, or has variables that this version does not know.
     """
     path = Path(path)
     try:
@@ -129,12 +131,14 @@ def read_model(path: str | Path) -> ModelFile:
         model = json.loads(entries[MODEL])
         if model["format"] > FORMAT:
             raise UserError(f"{path}: written by a newer version of wsdcast (format {model['format']}, here {FORMAT}); update wsdcast")
-        if tuple(model["variables"]) != VARIABLES:
-            raise UserError(f"{path}: a model of {', '.join(model['variables'])}; this version forecasts {', '.join(VARIABLES)}")
+        variables, further = tuple(model["variables"]), tuple(model.get("forcing_variables", ()))
+        _require_known(path, (*variables, *further))
         fields = load_arrays(entries[FIELDS])
+        if fields["mean"].size != len(variables) + len(further):
+            raise UserError(f"{path}: a model of {', '.join((*variables, *further))}, with means of {fields['mean'].size} variables")
         recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(
-            states=PackedStates(np.empty((0, len(VARIABLES), fields["latitude"].size, fields["longitude"].size), np.int16)),
+            states=PackedStates(np.empty((0, len(variables) + len(further), fields["latitude"].size, fields["longitude"].size), np.int16)),
             times=np.empty(0, "datetime64[ns]"),
             grid=Grid(fields.pop("latitude"), fields.pop("longitude")),
             mean=fields.pop("mean"),
@@ -142,6 +146,8 @@ def read_model(path: str | Path) -> ModelFile:
             validation_from=np.datetime64(model["validation_from"], "ns"),
             test_from=np.datetime64(model["test_from"], "ns"),
             static=fields,
+            variables=variables,
+            forcing_variables=further,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None
@@ -149,3 +155,16 @@ def read_model(path: str | Path) -> ModelFile:
     digest = hashlib.sha256(entries[SUMS]).hexdigest()
     facts = {key: value for key, value in model.items() if key != "recipe"}
     return ModelFile(path, digest, recipe, entries[MODEL_CARD].decode(errors="replace"), facts, record, weights)
+
+
+def _require_known(path: Path, names: tuple[str, ...]) -> None:
+    """Check that this version knows the variables of a model.
+
+    Raises:
+        UserError: if it does not.
+    """
+    try:
+        for name in names:
+            split(name)
+    except UserError as error:
+        raise UserError(f"{path}: a model of {', '.join(names)}; {error}") from None

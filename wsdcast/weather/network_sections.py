@@ -1,4 +1,4 @@
-"""The sections of a weather recipe about the two networks: ``moments`` and ``generator``."""
+"""The sections of a weather recipe about the networks: ``moments``, ``generator`` and ``training``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import WITHOUT_NETWORK, PriorName
-from wsdcast.runs.recipes import GeneratorNetwork
+from wsdcast.runs.recipes import GeneratorNetwork, TrainingLog
 from wsdcast.weather.objective_sections import KNOW_STEP, ObjectiveName
 
 
@@ -22,6 +22,14 @@ class Moments(MomentsNetwork):
         if self.folds == 1:
             raise ValueError("folds must be 0, or 2 and more")
         return self
+
+
+class Training(TrainingLog):
+    """Weights of the loss, and validation, checkpoints and logs of training. The trained networks depend on the weights alone."""
+
+    weights: dict[str, PositiveFloat] = Field(
+        {}, description="factors of the loss by variable, or by channel such as geopotential@500, in addition to those of the docs"
+    )
 
 
 class Generator(GeneratorNetwork):

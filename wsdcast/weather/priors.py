@@ -23,7 +23,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, persistence
 from wsdcast.weather.climate import change_std, climatology
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import CHANNELS, few_steps_model, generator_model, moments_model
+from wsdcast.weather.networks import few_steps_model, generator_model, moments_model
 from wsdcast.weather.objective_sections import FROM_FLOW, ObjectiveName
 from wsdcast.weather.recipe import Recipe
 
@@ -35,9 +35,9 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
         recipe: its ``generator.prior`` is standard, climatology, persistence or given.
         record: its training split gives the climatology, and the size of the change in 6 h.
         given: the user's model, ``given(context) -> (mean, std)``. The context (batch, channel, latitude, longitude) is that of
-            :meth:`wsdcast.weather.samples.Samples.context`. Mean and std (batch, 2, latitude, longitude) are those of the state 6 h later.
-            All are normalised: in units of the wind's standard deviation. An artefact does not record which model it was made with, so
-            a run with another model needs another run directory.
+            :meth:`wsdcast.weather.samples.Samples.context`. Mean and std (batch, variable, latitude, longitude) are those of the state 6 h
+            later. All are normalised: in units of each variable's standard deviation. An artefact does not record which model it was made
+            with, so a run with another model needs another run directory.
 
     Raises:
         UserError: if the prior is ``given`` and there is no model.
@@ -47,15 +47,15 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
             raise UserError(
                 "prior given: the moments come from a model of yours; call wsdcast.train and wsdcast.rollout with moments=MODEL"
             )
-        return _checked(given)
+        return _checked(given, len(record.variables))
     if recipe.generator.prior == "climatology":
         return fixed_moments(*(field.to(devices.device()) for field in climatology(record)))
     if recipe.generator.prior == "persistence":
         return persistence_moments(change_std(record).to(devices.device()))
-    return standard_moments(CHANNELS)
+    return standard_moments(len(record.variables))
 
 
-def _checked(given: Moments) -> Moments:
+def _checked(given: Moments, channels: int) -> Moments:
     """The user's model, with a check of each result.
 
     The model raises UserError unless it returns a mean and a std of the shape of the state, and, on a CPU, unless the std is positive.
@@ -63,7 +63,7 @@ def _checked(given: Moments) -> Moments:
 
     def moments(context: Tensor) -> tuple[Tensor, Tensor]:
         result = given(context)
-        expected = (context.shape[0], CHANNELS, *context.shape[2:])
+        expected = (context.shape[0], channels, *context.shape[2:])
         if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(x, Tensor) and x.shape == expected for x in result)):
             raise UserError(f"prior given: the model must return mean and std, each a tensor of shape {tuple(expected)}")
         mean, std = (values.to(context.dtype) for values in result)  # a model may compute in bfloat16
@@ -140,10 +140,11 @@ def assembled(
     Raises:
         UserError: if ``load`` does.
     """
-    poles, forcings = record.grid.includes_poles, surroundings(record, recipe.forcings, devices.device())
-    generator = generator_model(recipe.generator, poles, forcings.channels)
+    forcings = surroundings(record, recipe.forcings, devices.device())
+    sizes = record.grid.includes_poles, forcings.channels, len(record.variables)
+    generator = generator_model(recipe.generator, *sizes)
     if recipe.generator.needs_moments_network:
-        network = moments_model(recipe.moments, poles, forcings.channels)
+        network = moments_model(recipe.moments, *sizes)
         if recipe.generator.reads_frozen_moments:
             load(generator, GENERATOR)
             load(network, MOMENTS)
@@ -154,20 +155,19 @@ def assembled(
         load(generator, GENERATOR)
         moments = fixed_or_given(recipe, record, given)
     prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
-    few = few_evaluations(recipe, generator, poles, forcings.channels, load, recipe.networks if names is None else names)
+    few = few_evaluations(recipe, generator, sizes, load, recipe.networks if names is None else names)
     return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few)
 
 
 def few_evaluations(
-    recipe: Recipe, generator: UNet, poles: bool, forcings: int, load: Callable[[nn.Module, str], object], names: Collection[str]
+    recipe: Recipe, generator: UNet, sizes: tuple[bool, int, int], load: Callable[[nn.Module, str], object], names: Collection[str]
 ) -> dict[int, FewEvaluations]:
     """Make the networks of few evaluations and load their weights.
 
     Args:
         recipe: the recipe that they were trained with.
         generator: the generator of the recipe; with the objective ``crps`` it makes one evaluation itself.
-        poles: whether the grid has rows at the poles.
-        forcings: the number of channels of forcings.
+        sizes: whether the grid has rows at the poles, the channels of forcings, and the channels of a state.
         load, names: as for :func:`assembled`.
 
     Returns:
@@ -179,7 +179,7 @@ def few_evaluations(
     model = few_steps_model if objective in FROM_FLOW else generator_model
     for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):
         if name in recipe.networks and name in names:
-            network = model(recipe.generator, poles, forcings)
+            network = model(recipe.generator, *sizes)
             load(network, name)
             few |= dict.fromkeys(numbers, FewEvaluations(network, objective))
     return few

@@ -25,11 +25,11 @@ from wsdcast.runs.names import (
     GridName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, TrainingLog, load
+from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
 from wsdcast.runs.times import in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
 from wsdcast.warmstart.few_steps import HALVINGS
-from wsdcast.weather.network_sections import Generator, Moments
+from wsdcast.weather.network_sections import Generator, Moments, Training
 from wsdcast.weather.objective_sections import FROM_FLOW, Crps, FewSteps, FineTune
 from wsdcast.weather.study_section import Study
 
@@ -116,10 +116,11 @@ StaticField = Literal[
 
 
 class Forcings(Section):
-    """The forcings that the networks read in addition to the wind now and 6 h before."""
+    """The forcings that the networks read in addition to the states now and 6 h before. Forcing variables are in ``data.forcings``."""
 
     static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
     solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
+    latitude_longitude: bool = Field(False, description="latitude and longitude, as sines and cosines")
 
 
 def _steps(days: float) -> int:
@@ -140,6 +141,10 @@ class Rollout(Section):
     days: PositiveFloat = Field(3.0, description="length of the forecast")
     keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
         "all", description="what is stored of the forecast; or lead times in hours"
+    )
+    variables: tuple[str, ...] | None = Field(None, description="the variables that are stored; default: all of data.variables")
+    forcings: Literal["held", "prescribed"] = Field(
+        "held", description="forcing variables in a forecast: as at the initial time, or as the record has them"
     )
     warmth: float = Field(1.0, ge=0, le=1, description="w of Eq. 4 at sampling")
     seed: int = Field(0, ge=0, description="seed of the members' noise")
@@ -184,6 +189,14 @@ class Rollout(Section):
         return _steps(self.days)
 
 
+class Score(Section):
+    """What the scores of a forecast show first."""
+
+    headline: str | None = Field(
+        None, description="variable of tables and figures that show one; both: the 10 m wind; default: both, or else the first variable"
+    )
+
+
 ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ANALYSIS: (("data",), ()),
     MOMENTS: (("data", "seed", "forcings", "moments"), (ANALYSIS,)),
@@ -194,7 +207,7 @@ ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     FORECAST: (("data", "seed", "forcings", "moments", "generator", "rollout"), (GENERATOR,)),
     MOMENTS_FORECAST: (("data", "seed", "forcings", "moments", "rollout"), (MOMENTS,)),
     SCORES: (("data", "seed", "forcings", "moments", "generator", "rollout"), (FORECAST,)),
-    STUDY: (("data", "forcings", "moments", "generator"), (ANALYSIS,)),
+    STUDY: (("data", "forcings", "moments", "generator", "score"), (ANALYSIS,)),
 }
 """For each artefact, the sections of a recipe that it depends on and the artefacts that it is made from. The objective of the generator may
 add to both."""
@@ -215,8 +228,9 @@ class Recipe(Experiment):
     few_steps: FewSteps = FewSteps()
     crps: Crps = Crps()
     fine_tune: FineTune = FineTune()
-    training: TrainingLog = TrainingLog()
+    training: Training = Training()
     rollout: Rollout = Rollout()
+    score: Score = Score()
     study: Study = Study()
 
     @model_validator(mode="after")
@@ -244,7 +258,10 @@ class Recipe(Experiment):
             sections += ("crps",)
         if self.fine_tune.steps and artefact in (FINE_TUNED, *FORECASTS):
             sections += ("fine_tune",)
-        return {section: whole[section] for section in sections}
+        parts = {section: whole[section] for section in sections}
+        if "moments" in sections and self.training.weights:
+            parts["training"] = {"weights": whole["training"]["weights"]}
+        return parts
 
     @property
     def few_numbers(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Samples:
         now: index in the record of each sample's state now, (sample,), on the CPU.
         elapsed: fractions of the day and of the year at all times of the record, (time, 2), on the device.
         forcings: the forcings of the record's grid.
+        variables: number of the record's channels that are forecast, which come first. The others are forcing variables.
     """
 
     packed: Tensor
@@ -35,14 +36,15 @@ class Samples:
     now: Tensor
     elapsed: Tensor
     forcings: Surroundings
+    variables: int
 
     def __len__(self) -> int:
         return self.now.numel()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of a state, (channel, latitude, longitude)."""
-        return tuple(self.packed.shape[1:])
+        """Shape of a state, (variable, latitude, longitude)."""
+        return (self.variables, *self.packed.shape[2:])
 
     def subset(self, indices: Tensor) -> Samples:
         """Only the samples with these ``indices`` (sample,)."""
@@ -54,9 +56,13 @@ class Samples:
         return self.subset(torch.nonzero(torch.isin(following, self.now).all(dim=1))[:, 0])
 
     def states(self, indices: Tensor) -> Tensor:
-        """Normalised states at ``indices`` (batch,) of the record: (batch, channel, latitude, longitude)."""
-        states = sent(self.packed[sent(indices, self.packed.device)], self.mean.device).float() * self.scale
-        return (states - self.mean) / self.std
+        """Normalised states at ``indices`` (batch,) of the record: (batch, variable, latitude, longitude)."""
+        return self._normalised(indices, slice(0, self.variables))
+
+    def _normalised(self, indices: Tensor, channels: slice) -> Tensor:
+        packed = self.packed[sent(indices, self.packed.device), channels]
+        fields = sent(packed, self.mean.device).float() * self.scale[channels]
+        return (fields - self.mean[channels]) / self.std[channels]
 
     def context(self, chosen: Tensor) -> Tensor:
         """The context C of the ``chosen`` samples (batch,): state now, state 6 h before, forcings.
@@ -68,9 +74,13 @@ class Samples:
         return torch.cat([self.states(now), self.states(now - 1), self.forcings_after(chosen, 0)], dim=1)
 
     def forcings_after(self, chosen: Tensor, steps: int) -> Tensor:
-        """The forcings ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
+        """The forcings ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude).
+
+        The record's forcing variables at that time come last.
+        """
         times = self.now[chosen] + steps
-        return self.forcings.at_elapsed(self.elapsed[sent(times, self.elapsed.device)])
+        fixed = self.forcings.at_elapsed(self.elapsed[sent(times, self.elapsed.device)])
+        return torch.cat([fixed, self._normalised(times, slice(self.variables, None))], dim=1) if self.forcings.variables else fixed
 
     def target(self, chosen: Tensor, steps: int = 1) -> Tensor:
         """The states ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude)."""
@@ -98,4 +108,5 @@ def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[S
     per_channel = (np.broadcast_to(packing.scale, record.mean.shape).copy(), record.mean - packing.offset, record.std)
     scale, mean, std = (torch.from_numpy(field).to(device)[:, None, None] for field in per_channel)
     elapsed = elapsed_fractions(record.times).to(device)
-    return [Samples(packed, scale, mean, std, torch.from_numpy(record.now(part)), elapsed, forcings) for part in parts]
+    fixed = packed, scale, mean, std
+    return [Samples(*fixed, torch.from_numpy(record.now(part)), elapsed, forcings, len(record.variables)) for part in parts]

@@ -5,6 +5,9 @@ Dimensions are recognised by their names, never by their position.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -12,40 +15,62 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.layout import axes_of, space_of
-from wsdcast.data.sources.naming import find
-from wsdcast.data.sources.units import is_metres_per_second
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.sources.naming import Found, find, levels_of
+from wsdcast.data.sources.units import SAME, conversion, is_metres_per_second
+from wsdcast.data.variables import DEFAULT, SPEED, VARIABLES, variable
 from wsdcast.runs.errors import UserError
 
 DIMENSIONS = ("time", "number", "prediction_timedelta")
 """Names of initial time, member and lead time in our own stores. These dimensions come in this order before latitude and longitude."""
 
 
-def to_conventions(dataset: xr.Dataset, *, part: bool = False) -> xr.Dataset:
-    """Return the 10 m wind of a dataset in the layout of our own stores, lazily.
+def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
+    """Return channels of a dataset in the layout of our own stores, lazily.
 
-    Variables have the names of WeatherBench 2. Dimensions are those of ``time``, ``number`` and ``prediction_timedelta`` that the dataset
-    has, then latitude from north to south and longitude from 0 eastward. Other dimensions of length one are dropped. An initial time or
-    lead time without a dimension becomes a scalar coordinate.
+    They have their names of :mod:`wsdcast.data.variables`. Dimensions are those of ``time``, ``number`` and ``prediction_timedelta`` that
+    the dataset has, then latitude from north to south and longitude from 0 eastward. Other dimensions of length one are dropped. An initial
+    time or lead time without a dimension becomes a scalar coordinate.
 
     Args:
         dataset: forecasts or analyses.
         part: whether the dataset may cover only a part of the globe.
+        variables: the channels; default: the 10 m wind.
 
     Raises:
-        UserError: if a component is missing or has other units than m s-1, if the grid is not regular or not global (see ``part``), if
+        UserError: if a channel is missing or has other units than its variable, if the grid is not regular or not global (see ``part``), if
             initial and lead time do not vary along one dimension each, or if there is another dimension.
     """
-    components = {}
-    for name in VARIABLES:
+    channels = {}
+    for name in variables:
         if (found := find(dataset, name)) is None:
             raise UserError(f"has no {name}")
-        array = found.array
-        units = str(array.attrs.get("units", "m s-1")).strip()  # many forecasts do not state their units
-        if not is_metres_per_second(units):
-            raise UserError(f"{array.name} has units '{units}'; expected m s-1")
-        components[name] = _in_order(array, part)
-    return xr.Dataset(components)
+        expected = variable(name).units
+        units = str(found.array.attrs.get("units", expected)).strip()  # many forecasts do not state their units
+        same = is_metres_per_second(units) if expected == "m s-1" else conversion(units, expected, name) == SAME
+        if not same:
+            raise UserError(f"{found.array.name} has units '{units}'; expected {expected}")
+        channels[name] = _in_order(_at_level(found), part)
+    return xr.Dataset(channels)
+
+
+def channels_in(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Return the names of all channels that :func:`to_conventions` finds in a dataset; a variable on levels has one for each level."""
+    levels = {float(level) for array in dataset.values() if (found := levels_of(array)) for level in found[1]}
+    names = [name for name, entry in VARIABLES.items() if entry.kind == "surface" and name != SPEED]
+    on_levels = [name for name, entry in VARIABLES.items() if entry.kind == "pressure"]
+    names += [f"{name}@{level:g}" for name in on_levels for level in sorted(levels) if level.is_integer()]
+    names += [name for name in map(str, dataset.data_vars) if name.partition("@")[0] in on_levels and "@" in name and name not in names]
+    return tuple(name for name in names if _has(dataset, name))
+
+
+def _has(dataset: xr.Dataset, name: str) -> bool:
+    with suppress(UserError):  # several variables may have its attributes
+        return find(dataset, name) is not None
+    return False
+
+
+def _at_level(found: Found) -> xr.DataArray:
+    return found.array if found.dimension is None else found.array.isel({found.dimension: found.position})
 
 
 def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +13,25 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import label
-from wsdcast.data.sources.conventions import DIMENSIONS, to_conventions
+from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
 from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
-from wsdcast.data.store.zarr_store import VARIABLES, read_wind
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 Region = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 ORIGIN = ("attribution", "source", "institution", "references", "license")
 """Attributes of a store that say where its data come from. Whatever is made from the store has them too."""
+
+
+PUBLIC = {
+    "wb2:ifs_ens": "gs://weatherbench2/datasets/ifs_ens/2018-2022-240x121_equiangular_with_poles_conservative.zarr",
+    "wb2:gencast": "gs://weatherbench2/datasets/gencast/2020-240x121_equiangular_with_poles_conservative.zarr",
+    "wb2:neuralgcm_ens": "gs://weatherbench2/datasets/neuralgcm_ens/2020-240x121_equiangular_with_poles_conservative.zarr",
+}
+"""URLs of WeatherBench 2's public ensemble forecasts at 1.5 degrees, by the name that a user gives."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class StoredForecast:
         leads: lead times, (lead,), increasing.
         members: number of members of each ensemble; 1 for a forecast without members.
         grid: grid of the fields that :meth:`read` returns.
-        wind: wind in the package's layout, lazily.
+        wind: the channels that are read, in the package's layout, lazily.
         region: rows and columns of the grid that the store covers; None if it covers the whole grid.
     """
 
@@ -48,7 +57,7 @@ class StoredForecast:
     region: Region | None = None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-        """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where the store has no value.
+        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where the store has no value.
 
         Args:
             start: index of the initial time.
@@ -66,7 +75,7 @@ class StoredForecast:
 
 
 def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-    """Read the members of one initial time, (member, lead, channel, latitude, longitude), m s-1, NaN where there is no value.
+    """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 
     Args:
         wind: forecasts that :func:`open_wind` returned, or a part of them.
@@ -79,7 +88,8 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
     """
     try:
         with file_lock(name):
-            return read_wind(wind.isel(time=start, prediction_timedelta=leads)).astype(np.float32, copy=False)
+            chosen = wind.isel(time=start, prediction_timedelta=leads)
+            return np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
     except MemoryError:
         raise
     except Exception as error:  # formats and servers cause errors of many types
@@ -87,7 +97,7 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
         raise UserError(f"{name}: the forecast from {when} cannot be read ({first_line(error)})") from None
 
 
-def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredForecast:
+def open_forecast(address: Address, truth_grid: Grid | None = None, variables: Sequence[str] = DEFAULT) -> StoredForecast:
     """Open a store of forecasts in the layout of WeatherBench 2, or in one that differs from it in names and order.
 
     Initial and lead times are sorted. Lead times of 0 and below are left out.
@@ -96,11 +106,12 @@ def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredFor
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
         truth_grid: grid of the truth. A forecast may cover a part of the globe if its points are neighbours on this grid. Its fields are
             then read on this grid, with NaN elsewhere.
+        variables: the channels that are read; default: the 10 m wind.
 
     Raises:
         UserError: if :func:`open_wind` raises it, or if the forecast covers a part of the globe that is not on ``truth_grid``.
     """
-    wind = open_wind(address, part=truth_grid is not None)
+    wind = open_wind(address, part=truth_grid is not None, variables=variables)
     try:
         grid, region = _grid_and_region(truth_grid, *(wind[name].values for name in ("latitude", "longitude")))
     except UserError as error:
@@ -109,8 +120,8 @@ def open_forecast(address: Address, truth_grid: Grid | None = None) -> StoredFor
     return StoredForecast(str(address), times, leads, wind.sizes["number"], grid, wind, region)
 
 
-def open_wind(address: Address, part: bool) -> xr.Dataset:
-    """Return the 10 m wind of a store of forecasts in the layout of our own stores, lazily.
+def open_wind(address: Address, part: bool, variables: Sequence[str] | None = DEFAULT) -> xr.Dataset:
+    """Return channels of a store of forecasts in the layout of our own stores, lazily; by default the 10 m wind.
 
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
     times of 0 and below are left out. The attributes are those of the store that name its source and licence (:data:`ORIGIN`).
@@ -118,21 +129,22 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
         part: whether the store may cover only a part of the globe.
+        variables: the channels; None for all that the store has.
 
     Raises:
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
             a lead time is not a whole number of hours.
     """
-    stores = addresses(address)
+    stores = addresses(url_of(address))
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
-        dataset = open_dataset(stores[0])
-        if "crps_fair" in dataset and VARIABLES[0] not in dataset:
+        dataset = open_dataset(stores[0], variables or DEFAULT)
+        if "crps_fair" in dataset and not channels_in(dataset):
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
-        wind = to_conventions(dataset, part=part)
+        wind = to_conventions(dataset, part=part, variables=variables or channels_in(dataset) or DEFAULT)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
@@ -161,6 +173,11 @@ def open_wind(address: Address, part: bool) -> xr.Dataset:
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
     return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
+
+
+def url_of(address: Address) -> Address:
+    """Return the URL of a public forecast that is given by its name (:data:`PUBLIC`); any other address as it is."""
+    return PUBLIC.get(address, address) if isinstance(address, str) else address
 
 
 def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:

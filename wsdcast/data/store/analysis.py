@@ -44,6 +44,7 @@ class Analysis:
         static: the static fields that the source had, (latitude, longitude), in the units of the source.
         variables: names of the channels that are forecast, in order.
         forcing_variables: names of the further channels, which are read and not forecast. They come after the others.
+        difference_std: root mean square difference of states 6 h apart in the training split, (channel,), area-weighted; None if not known.
         statistics_are_stale: whether the store was appended to later, so that dividing it anew would give other splits and statistics.
     """
 
@@ -58,6 +59,7 @@ class Analysis:
     variables: tuple[str, ...] = DEFAULT
     forcing_variables: tuple[str, ...] = ()
     statistics_are_stale: bool = False
+    difference_std: NDArray[np.float32] | None = None
 
     def normalise(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalise states (..., channel, latitude, longitude) by the mean and standard deviation of each channel."""
@@ -123,6 +125,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
                 variables=channels.state,
                 forcing_variables=channels.forcings,
                 statistics_are_stale=stale,
+                difference_std=np.array([normalisation[name].get("difference_std", np.nan) for name in channels.all], dtype=np.float32),
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import zarr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES, add_variables, close_store, create_store
+from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
+from wsdcast.data.variables import DEFAULT
+from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST
 from wsdcast.runs.times import in_utc
@@ -26,8 +28,25 @@ STATISTICS = ("mean", "std", *(f"quantile {share:g}" for share in QUANTILES))
 """Names of the statistics that a store can have instead of members."""
 STOPPED = "stopped_at"
 """Name of a variable (time, number): lead time in hours at which a member left the physical range, NaN if it did not."""
+CLIPPED = "clipped_share"
+"""Attribute of an array of members: share of its values that were negative, which the variable cannot be, and were set to zero."""
 
-Wind = NDArray[np.float32]
+Fields = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is known of an initial time that is written.
+
+    Attributes:
+        stopped: hours at which each member left the physical range and was stopped; 0 if it was not.
+        by: the channel with which each member left the range; empty if it did not.
+        clipped: by channel, how many values were negative, which it cannot be, and were set to zero.
+    """
+
+    stopped: list[int]
+    by: list[str]
+    clipped: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Forecasts:
         leads: lead times that are stored, hours.
         reduced: whether statistics over members are stored instead of members.
         grid: grid of the fields.
+        variables: the channels that are stored, in order.
     """
 
     path: Path
@@ -49,54 +69,74 @@ class Forecasts:
     leads: tuple[int, ...]
     reduced: bool
     grid: Grid
+    variables: tuple[str, ...]
 
     def create(self) -> None:
-        """Write the metadata and coordinates. If the store exists, its wind stays."""
+        """Write the metadata and coordinates. If the store exists, its fields stay."""
         members = {"statistic": np.array(STATISTICS, dtype=object)} if self.reduced else {"number": np.arange(self.members)}
         leads = (np.array(self.leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
         coordinates = {"time": self.times, **members, "prediction_timedelta": leads}
         chunks = (1, len(STATISTICS) if self.reduced else self.members, min(LEADS_PER_CHUNK, len(self.leads)))
-        create_store(self.path, coordinates, self.grid, chunks, variables=self.variables)
+        create_store(self.path, coordinates, self.grid, chunks, variables=self.arrays)
 
     @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the variables. Statistics include speed, because its quantiles do not follow from those of the components."""
-        return (*VARIABLES, SPEED) if self.reduced else VARIABLES
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays. Statistics include wind speeds, because their quantiles do not follow from those of the components."""
+        return (*self.variables, *(wind.speed for wind in winds_of(self.variables))) if self.reduced else self.variables
 
     @property
     def bytes(self) -> int:
         """Size of the finished store in bytes, before compression."""
         fields = len(STATISTICS) if self.reduced else self.members
-        return 4 * self.times.size * fields * len(self.leads) * len(self.variables) * self.grid.latitude.size * self.grid.longitude.size
+        return 4 * self.times.size * fields * len(self.leads) * len(self.arrays) * self.grid.latitude.size * self.grid.longitude.size
 
-    def write(self, row: int, first: int, wind: Wind) -> None:
+    def write(self, row: int, first: int, fields: Fields) -> None:
         """Write consecutive lead times of one initial time.
 
         Args:
             row: index of the initial time.
             first: index of the first lead time, a multiple of :data:`LEADS_PER_CHUNK`.
-            wind: (member, lead, channel, latitude, longitude) in m s-1, NaN after a member was stopped.
+            fields: (member, lead, channel, latitude, longitude) in the units of the channels, NaN after a member was stopped.
         """
-        fields = statistics(wind) if self.reduced else wind
+        values = statistics(fields, self.variables) if self.reduced else fields
         group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
-        for channel, name in enumerate(self.variables):
+        for channel, name in enumerate(self.arrays):
             array: Any = group[name]
-            array[row, :, first : first + wind.shape[1]] = fields[:, :, channel]
+            array[row, :, first : first + fields.shape[1]] = values[:, :, channel]
 
-    def mark(self, row: int, stopped: NDArray[np.intp]) -> None:
-        """Mark an initial time as written, with the hours at which its members were stopped, (member,). 0 means that one was not."""
-        mark(self.path, str(row), json.dumps(stopped.tolist()))
+    def mark(self, row: int, written: Written) -> None:
+        """Mark an initial time as written."""
+        mark(self.path, str(row), json.dumps(asdict(written)))
 
-    def written(self, row: int) -> NDArray[np.intp] | None:
-        """Return the hours that :meth:`mark` stored for an initial time, or None if it is not written yet."""
+    def written(self, row: int) -> Written | None:
+        """Return what :meth:`mark` stored for an initial time, or None if it is not written yet."""
         text = marked(self.path, str(row))
-        return None if text is None else np.array(json.loads(text), dtype=np.intp)
+        if text is None:
+            return None
+        content = json.loads(text)
+        # Version 0.1.0 stored only the hours.
+        return Written(content, [""] * self.members, {}) if isinstance(content, list) else Written(**content)
+
+    def all_written(self) -> list[Written]:
+        """Return what :meth:`mark` stored for each initial time of a store that is filled."""
+        return [written for row in range(self.times.size) if (written := self.written(row)) is not None]
+
+    def clipped(self) -> dict[str, float]:
+        """Return by channel the share of its values that were clipped, in a store that is filled. Channels without any are left out."""
+        starts = self.all_written()
+        counts = {name: sum(written.clipped.get(name, 0) for written in starts) for name in self.variables}
+        of_each = len(starts) * self.members * len(self.leads) * self.grid.latitude.size * self.grid.longitude.size
+        return {name: count / of_each for name, count in counts.items() if count}
 
     def close(self, attributes: dict[str, Any]) -> None:
-        """Add the hours of all initial times (:data:`STOPPED`) and the attributes."""
-        hours = np.array([self.written(row) for row in range(self.times.size)], dtype=np.float32)
+        """Add the hours of all initial times (:data:`STOPPED`), the shares of clipped values (:data:`CLIPPED`) and the attributes."""
+        hours = np.array([written.stopped for written in self.all_written()], dtype=np.float32)
         description = {"long_name": "lead time at which a member left the physical range and was stopped", "units": "hours"}
         add_variables(self.path, {STOPPED: xr.DataArray(np.where(hours > 0, hours, np.nan), dims=("time", "number"), attrs=description)})
+        group: Any = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+        for name, share in self.clipped().items():
+            if name in group:
+                group[name].attrs[CLIPPED] = share
         close_store(self.path, attributes)
 
 
@@ -106,19 +146,22 @@ def store_of(forecast: str | Path) -> str:
     return str(inside if inside.is_dir() else forecast)
 
 
-def statistics(wind: Wind) -> Wind:
-    """Return mean, standard deviation and quantiles of u, v and speed over the members that were not stopped.
+def statistics(fields: Fields, variables: tuple[str, ...] = DEFAULT) -> Fields:
+    """Return mean, standard deviation and quantiles of channels and of wind speeds over the members that were not stopped.
 
-    The wind is (member, lead, channel, latitude, longitude), the result (statistic, lead, 3, latitude, longitude). It is NaN at lead times
-    with fewer than two members left.
+    The fields are (member, lead, channel, latitude, longitude), the result (statistic, lead, channel and speed, latitude, longitude). It is
+    NaN at lead times with fewer than two members left.
     """
-    out = np.full((len(STATISTICS), wind.shape[1], 3, *wind.shape[3:]), np.nan, dtype=np.float32)
-    for lead in range(wind.shape[1]):
-        alive = wind[np.isfinite(wind[:, lead]).all(axis=(1, 2, 3)), lead]
+    pairs = [(variables.index(wind.u), variables.index(wind.v)) for wind in winds_of(variables)]
+    shape = fields.shape[1], fields.shape[2] + len(pairs), *fields.shape[3:]
+    out = np.full((len(STATISTICS), *shape), np.nan, dtype=np.float32)
+    for lead in range(fields.shape[1]):
+        alive = fields[np.isfinite(fields[:, lead]).all(axis=(1, 2, 3)), lead]
         if alive.shape[0] > 1:
-            fields = np.concatenate([alive, np.hypot(alive[:, :1], alive[:, 1:2])], axis=1)
-            out[:2, lead] = fields.mean(axis=0), fields.std(axis=0, ddof=1)
-            out[2:, lead] = np.quantile(fields, QUANTILES, axis=0)
+            speeds = [np.hypot(alive[:, u : u + 1], alive[:, v : v + 1]) for u, v in pairs]
+            each = np.concatenate([alive, *speeds], axis=1)
+            out[:2, lead] = each.mean(axis=0), each.std(axis=0, ddof=1)
+            out[2:, lead] = np.quantile(each, QUANTILES, axis=0)
     return out
 
 

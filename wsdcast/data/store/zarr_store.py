@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.variables import DEFAULT, attributes, variable
+from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.data.variables import SPEED as SPEED
+from wsdcast.data.winds import array_attributes
 
 VARIABLES = DEFAULT
 """The channels of a recipe that names none: the two components of the 10 m wind."""
 
 STANDARD_NAMES = {name: variable(name).standard_name for name in (*VARIABLES, SPEED)}
 """CF standard name of each variable of the wind."""
-
 
 SCALE = 0.005
 """Unit of packed wind in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
@@ -115,7 +115,7 @@ def create_store(
             shape=(*(len(values) for values in coordinates.values()), *grid.shape),
             chunks=(*chunks, *grid.shape),
             dimension_names=tuple(axes),
-            attributes=attributes(name) | (_packing_attributes(packing.of(channel)) if shards is not None else {}),
+            attributes=array_attributes(name) | (_packing_attributes(packing.of(channel)) if shards is not None else {}),
             **packed,
         )
         for channel, name in enumerate(variables)

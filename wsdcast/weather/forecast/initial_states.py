@@ -18,7 +18,9 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.shards import regridded
-from wsdcast.data.store.zarr_store import STANDARD_NAMES, VARIABLES, PackedStates
+from wsdcast.data.store.zarr_store import PackedStates
+from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.variables import attributes as attributes_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
 from wsdcast.weather.forecast.initial_times import LATEST, initial_times
@@ -74,23 +76,27 @@ def _states(record: Record, model: Analysis, recipe: Recipe) -> PackedStates:
 
 
 def write_states(path: Path, states: Analysis, attributes: Mapping[str, str]) -> None:
-    """Write initial states to a NetCDF file, (time, latitude, longitude) for each component, in m s-1."""
+    """Write initial states to a NetCDF file, (time, latitude, longitude) for each channel."""
     coordinates = {"time": states.times, "latitude": states.grid.latitude, "longitude": states.grid.longitude}
-    wind = {
-        name: (tuple(coordinates), states.states[:][:, channel], {"standard_name": STANDARD_NAMES[name], "units": "m s-1"})
-        for channel, name in enumerate(VARIABLES)
+    names = (*states.variables, *states.forcing_variables)
+    fields = {
+        name: (tuple(coordinates), states.states[:][:, channel], {key: attributes_of(name)[key] for key in ("standard_name", "units")})
+        for channel, name in enumerate(names)
     }
-    xr.Dataset(wind, coordinates, {"Conventions": "CF-1.11", "title": "initial states of a forecast", **attributes}).to_netcdf(path)
+    xr.Dataset(fields, coordinates, {"Conventions": "CF-1.11", "title": "initial states of a forecast", **attributes}).to_netcdf(path)
 
 
 def difference_in_words(states: Analysis) -> str:
     """Mean and standard deviation of each channel of the initial states, next to those of the model's training split, in words."""
     weights = states.grid.area_weights[:, None]  # of mean 1
-    wind = states.states[:].astype(np.float64)
-    mean = (wind * weights).mean(axis=(0, 2, 3))
-    std = np.sqrt(((wind - mean[:, None, None]) ** 2 * weights).mean(axis=(0, 2, 3)))
-    parts = [
-        f"{name} {mean[channel]:.2f} ± {std[channel]:.2f} m/s (training {states.mean[channel]:.2f} ± {states.std[channel]:.2f})"
-        for channel, name in enumerate("uv")
-    ]
-    return ", ".join(parts)
+    fields = states.states[:].astype(np.float64)
+    mean = (fields * weights).mean(axis=(0, 2, 3))
+    std = np.sqrt(((fields - mean[:, None, None]) ** 2 * weights).mean(axis=(0, 2, 3)))
+    names = (*states.variables, *states.forcing_variables)
+    of_wind = [("u", "m/s", ".2f"), ("v", "m/s", ".2f")]
+    labels = of_wind if names == DEFAULT else [(name, variable(name).units, ".5g") for name in names]
+    each = zip(labels, mean, std, states.mean, states.std, strict=True)
+    return ", ".join(
+        f"{name} {now:{digits}} ± {spread:{digits}} {units} (training {usual:{digits}} ± {usual_spread:{digits}})"
+        for (name, units, digits), now, spread, usual, usual_spread in each
+    )

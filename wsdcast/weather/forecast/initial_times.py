@@ -58,9 +58,19 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
     These are the times in ``rollout.start``. If it is not set, they are ``rollout.starts`` times spread over the test split.
 
     Raises:
-        UserError: if the record lacks an initial time or the state 6 h before it, or if the test split is too short for the forecasts.
+        UserError: if the record lacks an initial time or the state 6 h before it, or if the test split is too short for the forecasts; if
+            forcing variables are prescribed, also if it lacks them at a step.
     """
     settings = recipe.rollout
     if settings.start is None:
         return record.starts(settings.starts, settings.steps)
-    return np.searchsorted(record.times, initial_times(record.times, settings.start, "the record"))
+    begins = initial_times(record.times, settings.start, "the record")
+    if record.forcing_variables and settings.forcings == "prescribed":
+        steps = begins[:, None] + STEP * np.arange(settings.steps)
+        if (missing := steps[~np.isin(steps, record.times)]).size:
+            first = missing[0].astype("datetime64[h]")
+            raise UserError(
+                f"rollout.forcings: prescribed, but the record lacks {', '.join(record.forcing_variables)} at {first} and "
+                f"{missing.size - 1} more times of the forecasts; hold them instead"
+            )
+    return np.searchsorted(record.times, begins)

@@ -34,6 +34,7 @@ def ensembles(
     steps: int,
     seed: int,
     draws: int = 1,
+    prescribed: bool = False,
 ) -> Iterator[NDArray[np.float32]]:
     """Run ensembles from several initial times at once.
 
@@ -48,17 +49,28 @@ def ensembles(
         steps: number of lead times, 6 h apart.
         seed: seed of the members' noise.
         draws: noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`).
+        prescribed: whether forcing variables are those of the record at each step, which it must have. By default they stay as they are at
+            the initial time.
 
     Yields:
-        One array (start, member, channel, latitude, longitude), m s-1, for each lead time.
+        One array (start, member, variable, latitude, longitude), in the variables' units, for each lead time.
     """
-    device, shape = devices.device(), record.states.shape[1:]
+    device, count = devices.device(), len(record.variables)
+    shape = (count, *record.grid.shape)
     noise_shape = (draws * shape[0], *shape[1:])
-    mean, std = (torch.from_numpy(values).to(device)[:, None, None] for values in (record.mean, record.std))
+    mean, std = (torch.from_numpy(values[:count]).to(device)[:, None, None] for values in (record.mean, record.std))
     first = torch.from_numpy(record.normalise(np.stack([record.states[starts - 1], record.states[starts]]))).to(device)
-    before, now = first.repeat_interleave(members, dim=1)
+    before, now = first[:, :, :count].repeat_interleave(members, dim=1)
     times = np.repeat(record.times[starts], members)
-    step_forcings = (forcings.at(times + step * STEP) for step in range(steps))
+
+    def forcings_at(step: int) -> Tensor:
+        fixed = forcings.at(times + step * STEP)
+        if not forcings.variables:
+            return fixed
+        fields = first[1] if not prescribed else torch.from_numpy(record.normalise(record.states[starts + step])).to(device)
+        return torch.cat([fixed, fields[:, count:].repeat_interleave(members, dim=0)], dim=1)
+
+    step_forcings = (forcings_at(step) for step in range(steps))
     noises = (sent(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, noise_shape)))
     pending: tuple[Tensor, torch.cuda.Event | None] | None = None
     for state in forecast(sampler, now, before, noises, step_forcings):

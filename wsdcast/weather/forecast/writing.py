@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import STRONGEST_WIND
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts, Written
+from wsdcast.data.variables import physical_range, variable
 from wsdcast.runs.background import in_background
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.recipe import Rollout
+
+MARGIN = 0.1
+"""A forecast of a variable that cannot be negative may leave its range by this share of the highest value. Negative values are clipped."""
 
 
 def run_and_write(
@@ -29,8 +32,8 @@ def run_and_write(
 ) -> Iterator[None]:
     """Run groups of initial times and write each block of lead times as soon as it is complete.
 
-    A member that leaves the physical range is missing (NaN) from then on. Its slot in the batch is still computed, so the other members
-    keep their bits.
+    A member that leaves the physical range of a variable is missing (NaN) from then on. Its slot in the batch is still computed, so the
+    other members keep their bits. Negative values of variables that cannot be negative are set to zero when they are written.
 
     Args:
         store: the store of forecasts, open for writing.
@@ -46,23 +49,67 @@ def run_and_write(
         None, once for each initial time and lead time, to count the progress.
     """
     positions = {lead // 6: position for position, lead in enumerate(store.leads)}
+    kept = [record.variables.index(name) for name in store.variables]
+    ranges, prescribed = allowed_ranges(record.variables), settings.forcings == "prescribed"
     with in_background() as later:
         for rows in groups:
             stopped = np.zeros((rows.size, settings.members), dtype=np.intp)
+            by = np.zeros_like(stopped)  # the number of the channel, counted from 1
+            clipped = [dict[str, int]() for _ in rows]
             held: list[NDArray[np.float32]] = []
-            states = ensembles(record, forcings, sampler, starts[rows], settings.members, settings.steps, settings.seed, draws)
-            for step, winds in enumerate(states, start=1):
-                # The comparison is negated because NaN compares false: a member with NaN or infinity is unphysical too.
-                unphysical = ~(np.abs(winds).max(axis=(2, 3, 4)) <= STRONGEST_WIND)
-                stopped[unphysical & (stopped == 0)] = 6 * step
-                winds[stopped > 0] = np.nan
+            arguments = settings.members, settings.steps, settings.seed, draws, prescribed
+            for step, states in enumerate(ensembles(record, forcings, sampler, starts[rows], *arguments), start=1):
+                leaves = left_range(states, ranges)
+                first = leaves.any(axis=2) & (stopped == 0)
+                stopped[first] = 6 * step
+                by[first] = 1 + leaves[first].argmax(axis=1)
+                states[stopped > 0] = np.nan
                 if step in positions:
-                    held.append(winds)
+                    fields = states if kept == list(range(states.shape[2])) else states[:, :, kept]
+                    _clip(fields, store.variables, clipped)
+                    held.append(fields)
                     if len(held) == LEADS_PER_CHUNK or positions[step] == len(positions) - 1:
                         block = np.stack(held, axis=2)
-                        for row, wind in zip(rows.tolist(), block, strict=True):
-                            later(store.write, row, positions[step] + 1 - len(held), wind)
+                        for row, of_start in zip(rows.tolist(), block, strict=True):
+                            later(store.write, row, positions[step] + 1 - len(held), of_start)
                         held = []
                 yield from (None for _ in rows)
-            for row, when in zip(rows.tolist(), stopped, strict=True):
-                later(store.mark, row, when)
+            for position, row in enumerate(rows.tolist()):
+                names = [record.variables[number - 1] if number else "" for number in by[position]]
+                later(store.mark, row, Written(stopped[position].tolist(), names, clipped[position]))
+
+
+def allowed_ranges(variables: Sequence[str]) -> NDArray[np.float64]:
+    """The lowest and the highest value that each channel of a forecast may have, (2, channel): its physical range and a margin."""
+    lowest, highest = np.array([physical_range(name) for name in variables]).T
+    margin = MARGIN * highest * [variable(name).non_negative for name in variables]
+    return np.stack([lowest - margin, highest + margin])
+
+
+def left_range(states: NDArray[np.float32], ranges: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which channels of which members leave their range at any point, (start, member, channel).
+
+    Args:
+        states: (start, member, channel, latitude, longitude).
+        ranges: from :func:`allowed_ranges`.
+    """
+    lowest, highest = ranges
+    # The comparison is negated because NaN compares false: a member with NaN or infinity has left the range too.
+    return ~((states.min(axis=(3, 4)) >= lowest) & (states.max(axis=(3, 4)) <= highest))
+
+
+def _clip(fields: NDArray[np.float32], variables: Sequence[str], clipped: list[dict[str, int]]) -> None:
+    """Set negative values of channels that cannot be negative to zero, and add their number to that of each initial time.
+
+    Args:
+        fields: (start, member, channel, latitude, longitude), changed in place.
+        variables: the channels.
+        clipped: for each initial time the numbers by channel.
+    """
+    for channel, name in enumerate(variables):
+        if variable(name).non_negative:
+            negative = fields[:, :, channel] < 0
+            for counts, of_start in zip(clipped, negative, strict=True):
+                if number := int(of_start.sum()):
+                    counts[name] = counts.get(name, 0) + number
+            fields[:, :, channel][negative] = 0

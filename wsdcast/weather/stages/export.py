@@ -10,11 +10,12 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.winds import in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, SCORES
-from wsdcast.verification.metrics import BOTH, GLOBE
+from wsdcast.verification.metrics import GLOBE, headline_of
 from wsdcast.weather.model_file import write_model
 from wsdcast.weather.recipe import Recipe
 
@@ -92,23 +93,33 @@ def _scores(directory: Path) -> str:
     if not all(is_current(recipe, directory, artefact, True) for artefact in (FORECAST, SCORES)):
         return ""
     with xr.open_dataset(directory / SCORES, decode_timedelta=True) as scores:
-        crps = scores["crps_fair"].sel(variable=BOTH, region=GLOBE).isel(forecast=0)
+        headline = headline_of(scores)
+        crps = scores["crps_fair"].sel(variable=headline, region=GLOBE).isel(forecast=0)
         leads = crps["prediction_timedelta"].values // np.timedelta64(1, "h")
-        return ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
+        values = ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
+        return values if headline == "both" else f"{in_words(headline)} in {units_of(headline)}: {values}"
 
 
 def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) -> str:
     """The model card, in Markdown."""
     generator, moments = recipe.generator, recipe.moments
+    of_wind = record.variables == DEFAULT
+    channels = (*record.variables, *record.forcing_variables)
     climate = ", ".join(f"{mean:.2f} and {std:.2f}" for mean, std in zip(record.mean, record.std, strict=True))
+    climate = f"mean and standard deviation of u and v over the training split: {climate} m/s"
+    if not (of_wind and channels == DEFAULT):
+        each = zip(channels, record.mean, record.std, strict=True)
+        climate = "mean and standard deviation over the training split: "
+        climate += ", ".join(f"{name} {mean:.5g} and {std:.4g} {variable(name).units}" for name, mean, std in each)
+    further = (*record.forcing_variables, *recipe.forcings.static)
     lines = {
-        "Forecasts": f"{', '.join(VARIABLES)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
+        "Forecasts": f"{', '.join(record.variables)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
         "Method": f"objective {generator.objective}, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
         "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
-        "Needs": "the wind now and 6 h before" + (f", {', '.join(recipe.forcings.static)}" if recipe.forcings.static else ""),
+        "Needs": f"the {'wind' if of_wind else 'state'} now and 6 h before" + "".join(f", {name}" for name in further),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
-        "Climate": f"mean and standard deviation of u and v over the training split: {climate} m/s",
-        "Fair CRPS": f"{scores} (m/s, u and v, test split of its own record)" if scores else "not scored",
+        "Climate": climate,
+        "Fair CRPS": f"{scores} ({'m/s, u and v, ' * (':' not in scores)}test split of its own record)" if scores else "not scored",
         "Written by": f"wsdcast {facts['wsdcast']}",
     }
     warning = "Analyses of another system than the one it was trained on have another climate. Scores above do not hold for them."

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
 from wsdcast.output.products import in_order, products
 from wsdcast.runs import devices, processes
@@ -70,6 +71,10 @@ def forecast(
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
     yield roll_out(origin, overwrite=overwrite)
     if not processes.is_first():
+        return
+    if not set(DEFAULT) <= set(origin.recipe.rollout.variables or origin.record.variables):
+        summary = Summary("products", facts={"not written": "products and the page are of 10 m wind, which this forecast does not have"})
+        yield summary
         return
     store, directory = origin.directory / FORECAST, origin.directory
     # Products are made from the forecast in this directory alone, so they may replace older ones.

@@ -10,13 +10,15 @@ import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.forecasts import QUANTILES, row_of
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES, open_store, read_wind
+from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
-from wsdcast.report.maps import Lines, forecast_maps, wind_speed
+from wsdcast.report.maps import Lines, forecast_maps
 from wsdcast.report.plume import nearest, place, plume
+from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.runs.artefact import Summary, complete, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, SCORES, FigureName
@@ -88,17 +90,18 @@ def plot(
         with open_store(forecast) as store:
             row = 0 if start is None else row_of(store["time"].values, start, forecast)
             summary.facts["start"] = _hour(store["time"].values[row])
-            if VARIABLES[0] not in store:
+            if not (kept := channels_in(store)):
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
-            if figure != "plume" and "number" not in store[VARIABLES[0]].dims:
+            shown = subject([name for name in record.variables if name in kept], resolved.score.headline)
+            if figure != "plume" and "number" not in store[shown.channels[0]].dims:
                 raise UserError(f"{forecast}: has only statistics over members (rollout.keep); {figure} needs the members")
             if figure == "maps":
-                drawn = _maps(store.isel(time=row), record, lead_hours, forecast, lines)
+                drawn = _maps(store.isel(time=row), record, shown, lead_hours, forecast, lines)
             elif figure == "plume" and at is not None:
-                drawn, summary.facts["grid point"] = _plume(store.isel(time=row), record, *at, forecast)
+                drawn, summary.facts["grid point"] = _plume(store.isel(time=row), record, *at, forecast, shown)
         with complete(path) as partial:
             if figure == "animation":
-                animation.animate(forecast, record, partial, row, lines)
+                animation.animate(forecast, record, partial, row, lines, resolved.score.headline)
             else:
                 style.save(drawn, partial)
     summary.written[str(path)] = figure
@@ -185,7 +188,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     return tails_figure(tails, "wind in units of its std")
 
 
-def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
+def _maps(forecast: xr.Dataset, record: Analysis, shown: Subject, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
     """Maps of the forecast of one initial time at one lead time.
 
     Raises:
@@ -197,13 +200,18 @@ def _maps(forecast: xr.Dataset, record: Analysis, lead_hours: float | None, path
         raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
     at_lead = forecast.isel(prediction_timedelta=number)
     start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
-    title = f"10 m wind speed, {_hour(start)} + {leads[number]:g} h"
+    title = f"{shown.label}, {_hour(start)} + {leads[number]:g} h"
     known = np.flatnonzero(record.times == valid)
-    truth = record.states[known[0]] if known.size else None
-    return forecast_maps(_not_stopped(read_wind(at_lead), path, start), truth, record.grid, title, lines)
+    channels = [record.variables.index(name) for name in shown.channels]
+    truth = record.states[known[0]][channels] if known.size else None
+    label = f"{'wind speed' if shown.is_wind else shown.label} ({shown.units})"
+    members = _not_stopped(np.stack([at_lead[name].values for name in shown.channels], axis=-3), path, start)
+    return forecast_maps(members, truth, record.grid, title, lines, label, shown.is_wind, lambda fields: shown.of(fields, shown.channels))
 
 
-def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: float, path: Path) -> tuple[Figure, str]:
+def _plume(
+    forecast: xr.Dataset, record: Analysis, latitude: float, longitude: float, path: Path, shown: Subject = WIND
+) -> tuple[Figure, str]:
     """The plume of the forecast of one initial time at the grid point nearest to a place, and that grid point in words.
 
     Raises:
@@ -213,19 +221,20 @@ def _plume(forecast: xr.Dataset, record: Analysis, latitude: float, longitude: f
         raise UserError(f"--at {latitude:g},{longitude:g}: expected a latitude from -90 to 90 and a longitude from -180 to 360")
     row, column, distance = nearest(record.grid, latitude, longitude)
     at_point = forecast.isel(latitude=[row], longitude=[column])
-    if "number" in at_point[VARIABLES[0]].dims:
-        speeds = wind_speed(read_wind(at_point))[..., 0, 0]
-        bands = np.quantile(_not_stopped(speeds, path, at_point["time"].values), QUANTILES, axis=0)
+    if "number" in at_point[shown.channels[0]].dims:
+        members = shown.in_dataset(at_point)[..., 0, 0]
+        bands = np.quantile(_not_stopped(members, path, at_point["time"].values), QUANTILES, axis=0)
     else:
-        bands = at_point[SPEED].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
+        bands = at_point[shown.speed].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
     leads = np.concatenate([[np.timedelta64(0, "ns")], at_point["prediction_timedelta"].values])
     times = at_point["time"].values + leads
     truth, known = np.full(leads.size, np.nan), np.isin(times, record.times)
-    truth[known] = wind_speed(record.states[np.searchsorted(record.times, times[known])])[:, row, column]
+    truth[known] = shown.of(record.states[np.searchsorted(record.times, times[known])], record.variables)[:, row, column]
     bands = np.concatenate([np.full((len(QUANTILES), 1), truth[0]), bands], axis=1)  # all members start from the analysis
     where = place(record.grid.latitude[row], record.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
-    return plume(bands, truth, leads, f"grid point {where}, from {_hour(at_point['time'].values)}"), point
+    title = f"grid point {where}, from {_hour(at_point['time'].values)}"
+    return plume(bands, truth, leads, title, f"{shown.label} ({shown.units})", shown.is_wind), point
 
 
 def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:

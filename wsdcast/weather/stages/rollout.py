@@ -14,10 +14,10 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import STRONGEST_WIND
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
-from wsdcast.data.store.zarr_store import VARIABLES, add_variables
+from wsdcast.data.store.zarr_store import add_variables
+from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.nets.peak import peak_memory
 from wsdcast.nets.unet import UNet
 from wsdcast.report.animation import animate
@@ -40,13 +40,11 @@ from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.initial_states import write_states
 from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
+from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_in_words, moments_sampler_of, sampler_of
-
-MEMBERS_NAMED = 5
-"""The largest number of stopped members that the summary names."""
 
 
 def rollout(
@@ -63,6 +61,7 @@ def rollout(
     solver: SolverName | None = None,
     grid_in_time: GridName | None = None,
     warmth: float | None = None,
+    variables: list[str] | None = None,
     deterministic: bool = False,
     model: str | Path | None = None,
     initial: str | None = None,
@@ -94,6 +93,7 @@ def rollout(
         solver: solver of the flow, or ``auto``.
         grid_in_time: the flow times between which the solver steps.
         warmth: w of Eq. 4.
+        variables: the variables that are stored; default: all that are forecast.
         deterministic: on a GPU, compute in float32 and give the same bits every time. A CPU always does.
         model: a model file, from :func:`wsdcast.export_model`. It fixes all of the recipe but the section ``rollout``.
         initial: with ``model``, the source of the initial states, as for :func:`wsdcast.prepare`. Without ``start`` they are its latest.
@@ -108,7 +108,7 @@ def rollout(
     processes.join()
     devices.keep_freed_memory()
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "starts": starts, "start": start, "days": days, "keep": keep}
-    changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
+    changes |= {"seed": seed, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth, "variables": variables}
     changed = {f"rollout__{key}": value for key, value in changes.items()}
     if model is None:
         if initial is not None:
@@ -135,6 +135,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     settings = resolved.rollout
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
 
+    variables = _kept_variables(settings, record)
     starting = starts_of(resolved, record)
     begins = record.times[starting]
     # The initial states of one forecast of a model file are no truth for another.
@@ -170,9 +171,9 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         stamp = make_stamp(resolved, directory, artefact, origin.source)
         begin = time.perf_counter()
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
-            layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid)
+            layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid, variables)
             scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
-            store = ScoredForecasts(*layout, truth_of(record)) if scored else Forecasts(*layout)
+            store = ScoredForecasts(*layout, truth_of(record, variables)) if scored else Forecasts(*layout)
             missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
@@ -183,15 +184,16 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
                 pass
             processes.wait()
             if processes.is_first():
-                summary.facts |= _stopped(store, artefact)
+                summary.facts |= stopped(store, artefact) | clipped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
-                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, starting))
+                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, starting, variables))
                 if origin.source:
                     (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                     with complete(directory / INITIAL_STATES) as states:
                         write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
                 credit = {name: origin.facts[name] for name in ("attribution",) if name in origin.facts}
-                store.close({"title": "10 m wind ensemble forecast", "wsdcast": json.dumps(stamp)} | credit)
+                title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"
+                store.close({"title": title, "wsdcast": json.dumps(stamp)} | credit)
         seconds = time.perf_counter() - begin
         summary.written[str(path)] = f"{len(starting)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
@@ -199,7 +201,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     animation = directory / ANIMATION
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
-            animate(directory / FORECAST, record, partial, lines=coastlines_of(resolved.data.source))
+            animate(directory / FORECAST, record, partial, 0, coastlines_of(resolved.data.source), resolved.score.headline)
         summary.written[str(animation)] = f"{'truth and ' * has_truth}members from the first initial time"
     return summary
 
@@ -235,8 +237,10 @@ def _require_memory(generator: UNet, record: Analysis, starts: NDArray[np.intp],
     if devices.device().type != "cpu":
         return
     together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
-    # Each member has two states, the noise of this step and the next, the new state, its copy in m s-1, and states that wait for writing.
-    fields = together * (4 + 2 * settings.draws + 2 * LEADS_PER_CHUNK) * 4 * math.prod(record.states.shape[1:])
+    # Each member has two states, the noise of this step and the next, the new state, its copy in units, and states that wait for writing.
+    waiting = 2 * LEADS_PER_CHUNK * len(_kept_variables(settings, record))
+    states = (4 + 2 * settings.draws) * len(record.variables)
+    fields = together * (states + waiting) * 4 * math.prod(record.grid.shape)
     shapes = generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
     needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)
@@ -244,40 +248,43 @@ def _require_memory(generator: UNet, record: Analysis, starts: NDArray[np.intp],
     require_memory(needed, task)
 
 
-def _one_step(prior_of: PriorOf, record: Analysis, forcings: Surroundings, starts: NDArray[np.intp]) -> dict[str, xr.DataArray]:
-    """The predicted mean and standard deviation 6 h after each initial time, m s-1: the Gaussian from which its members are drawn."""
+def _one_step(
+    prior_of: PriorOf, record: Analysis, forcings: Surroundings, starts: NDArray[np.intp], variables: tuple[str, ...]
+) -> dict[str, xr.DataArray]:
+    """The predicted mean and standard deviation 6 h after each initial time: the Gaussian from which its members are drawn."""
+    count = len(record.variables)
+    offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         before, now = torch.from_numpy(record.normalise(record.states[start - 1 : start + 1])).to(devices.device())[:, None]
-        prior = prior_of(torch.cat([now, before, forcings.at(record.times[start : start + 1])], dim=1))
+        around = forcings.at(record.times[start : start + 1])
+        prior = prior_of(torch.cat([now[:, :count], before[:, :count], around, now[:, count:]], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
-        return record.denormalise(mean), std * record.std[:, None, None]
+        return mean * scale + offset, std * scale
 
     fields_by_start = side_by_side(fields_of, starts, devices.device())
     return {
         f"{name}_{moment}": xr.DataArray(
-            np.stack([fields[number][channel] for fields in fields_by_start]),
+            np.stack([fields[number][record.variables.index(name)] for fields in fields_by_start]),
             dims=("time", "latitude", "longitude"),
-            attrs={"units": "m s-1", "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the start"},
+            attrs={"units": variable(name).units, "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the start"},
         )
-        for channel, name in enumerate(VARIABLES)
+        for name in variables
         for number, moment in enumerate(("mean", "std"))
     }
 
 
-def _stopped(store: Forecasts, artefact: str) -> dict[str, str]:
-    """A line for the summary that names the members that left the physical range, and when they did. Empty if there are none."""
-    stopped = [
-        f"member {member} of {_label(time)} at {hours} h"
-        for row, time in enumerate(store.times)
-        for member, hours in enumerate(store.written(row))  # type: ignore[arg-type]
-        if hours
-    ]
-    if not stopped:
-        return {}
-    named = "; ".join(stopped[:MEMBERS_NAMED]) + (f"; and {len(stopped) - MEMBERS_NAMED} more" if len(stopped) > MEMBERS_NAMED else "")
-    number = f"{len(stopped)} of {store.times.size * store.members} members, with winds beyond {STRONGEST_WIND:g} m/s"
-    return {f"stopped: {artefact}": f"{number}: {named}; more data or more training may help"}
+def _kept_variables(settings: Rollout, record: Analysis) -> tuple[str, ...]:
+    """The variables that are stored, in the order of the record.
+
+    Raises:
+        UserError: if one of them is not forecast.
+    """
+    if settings.variables is None:
+        return record.variables
+    if unknown := [name for name in settings.variables if name not in record.variables]:
+        raise UserError(f"rollout.variables: {unknown[0]} is not forecast, only {', '.join(record.variables)}")
+    return tuple(name for name in record.variables if name in settings.variables)
 
 
 def _kept(settings: Rollout, scored: bool) -> str:

@@ -11,19 +11,21 @@ import xarray as xr
 import yaml
 from numpy.typing import NDArray
 
-from wsdcast.data.store.zarr_store import open_store
+from wsdcast.data.sources.conventions import channels_in
+from wsdcast.data.store.zarr_store import channels_of, open_store
+from wsdcast.data.winds import in_words, units_of, winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
-from wsdcast.verification.comparison import compare
+from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, scores_of
-from wsdcast.verification.metrics import ABOUT
+from wsdcast.verification.metrics import ABOUT, headline_of, variables_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import without_auto
-from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, write_scores, write_table_and_report
+from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, with_headline, write_scores, write_table_and_report
 
 OURS = "wsdcast"
 
@@ -65,14 +67,17 @@ def score(
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
             # An older version stored fewer variables, and the moments alone may have come or gone since.
-            same = {*ABOUT, "pairs"} <= set(dataset) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
+            needed = {*ABOUT, "pairs"} if winds_of(variables_of(dataset)) else {"crps_fair", "pairs"}
+            same = needed <= set(dataset) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
             scores = dataset.load() if same else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:
         times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
+        kept = variables_of(streamed[OURS]) if OURS in streamed else channels_in(store)
+        variables = tuple(name for name in channels_of(analysis).state if name in kept)
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
-        sources = Sources(named, str(analysis), past_until, scratch)
+        sources = Sources(named, str(analysis), past_until, scratch, variables=variables)
         grid = opened(sources)[1].grid
         require_scoring_memory(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         if scores is None:
@@ -81,6 +86,9 @@ def score(
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
             scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "wsdcast": stamp}
+            with_headline(scores, resolved.score.headline)
+            write_scores(directory, scores)
+        elif headline_of(scores) != with_headline(scores, resolved.score.headline):
             write_scores(directory, scores)
         facts = {
             "recipe": resolved.name,
@@ -124,6 +132,7 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "first": f"{first}: {pair[0]['forecast'].values[0]}",
         "second": f"{second}: {pair[1]['forecast'].values[0]}",
         "starts in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
+        **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{in_words(of)}, {units_of(of)}"}),
         "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
     }
     return summary

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import open_forecast
+from wsdcast.data.sources.conventions import channels_in
+from wsdcast.data.sources.foreign_forecasts import open_forecast, url_of
 from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
+from wsdcast.data.sources.opening import addresses, open_dataset
 from wsdcast.data.store.forecasts import store_of
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import SCORES
@@ -33,8 +37,11 @@ def score_forecast(
 ) -> Summary:
     """Score a forecast of any origin, and write ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
+    All variables that both the forecast and the truth have are scored.
+
     Args:
-        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one; or a run directory with one.
+        forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one; the name of a public one,
+            ``wb2:ifs_ens``, ``wb2:gencast`` or ``wb2:neuralgcm_ens``; or a run directory with one.
         truth: path, glob or URL of analyses, or the name of a public store, on the same grid or on a finer one. Of ``gfs`` and ``ifs`` the
             analyses at the valid times are fetched.
         run: directory for the scores; default ``runs/<name of the store>``, or the run directory of the forecast.
@@ -47,7 +54,7 @@ def score_forecast(
     """
     if store_of(forecast) != forecast:
         run, forecast = run or forecast, store_of(forecast)
-    name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc")
+    name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
     directory = Path(run) if run is not None else Path("runs") / name
     if (directory / SCORES).exists() and not overwrite:
         with xr.open_dataset(directory / SCORES) as stored:
@@ -55,12 +62,13 @@ def score_forecast(
                 raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         files = _fetched(truth, forecast, Path(scratch)) if truth in SYSTEMS else truth
-        sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch)
+        variables = _common(forecast, files)
+        sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
         fields = opened(sources)[0][name]
         require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
         inside = require_aligned(fields, opened(sources)[1], truth)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
-        sources = Sources(((name, forecast),), files, fields.times.min(), scratch, domain)
+        sources = Sources(((name, forecast),), files, fields.times.min(), scratch, domain, variables)
         scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
         if (finer := opened(sources)[1].regridded_from) is not None:
@@ -70,6 +78,25 @@ def score_forecast(
         write_scores(directory, scores)
         write_table_and_report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return summary_of(directory, scores)
+
+
+def _common(forecast: str, truth: str) -> tuple[str, ...]:
+    """The variables that both the forecast and the truth have, in the order of the forecast; the 10 m wind if there is none.
+
+    What is wrong with a source is found when it is opened to be scored.
+    """
+    with suppress(UserError), open_dataset(addresses(url_of(forecast))[0]) as dataset:
+        of_forecast = channels_in(dataset)
+        of_truth: set[str] = set()
+        for address in addresses(truth):
+            with suppress(UserError), open_dataset(address) as analyses:
+                of_truth |= set(channels_in(analyses))
+            if of_truth >= set(of_forecast):
+                break
+        common = tuple(name for name in of_forecast if name in of_truth)
+        # One component of a wind without the other is a mistake, which is named when both are opened.
+        return common if common and len(set(DEFAULT) & set(common)) != 1 else DEFAULT
+    return DEFAULT
 
 
 def _fetched(system: str, forecast: str, scratch: Path) -> str:

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wsdcast.data.variables import DEFAULT
+from wsdcast.data.winds import in_words, units_of
 from wsdcast.report.page import write_report
 from wsdcast.report.panels import in_words as time_in_words
 from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.intervals import BY_START, as_table
 from wsdcast.verification.memory import needs
-from wsdcast.verification.metrics import BOTH, GLOBE, spectral
+from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
 from wsdcast.verification.scoring import Sources, fields_of, opened
 
 
@@ -45,7 +48,23 @@ def write_table_and_report(
     facts |= _scored_and_left_out(scores)
     fields, grid = fields_of(sources), opened(sources)[1].grid
     with complete(directory / REPORT) as partial:
-        write_report(partial, scores, grid, fields, f"Ensemble forecast of 10 m wind: {name}", facts, recipe, on_earth=on_earth)
+        title = f"Ensemble forecast{' of 10 m wind' if variables_of(scores) == list(DEFAULT) else ''}: {name}"
+        write_report(partial, scores, grid, fields, title, facts, recipe, on_earth=on_earth)
+
+
+def with_headline(scores: xr.Dataset, headline: str | None) -> str:
+    """Store the headline of a recipe in the attributes of scores, and return the variable that is now the headline.
+
+    Raises:
+        UserError: if that variable was not scored.
+    """
+    scores.attrs.pop("headline", None)
+    if headline is not None:
+        names = list(map(str, scores["variable"].values))
+        if headline not in names:
+            raise UserError(f"score.headline: {headline} was not scored, only {', '.join(names)}")
+        scores.attrs["headline"] = headline
+    return headline_of(scores)
 
 
 def write_scores(directory: Path, scores: xr.Dataset) -> None:
@@ -71,6 +90,8 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
     pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
     summary.facts = {"grid": scores.attrs["grid"], "starts": scores.sizes["time"], "members": scores.attrs["members"]}
+    if (headline := headline_of(scores)) != "both":
+        summary.facts["scores below"] = f"{in_words(headline)}, {units_of(headline)}"
     if pairs < whole:
         summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or fewer than two members left"
     if CLIMATOLOGY in scores["forecast"]:
@@ -82,7 +103,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         return summary  # a part of the globe has no spectra
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
-        + ": largest deviation from the truth's, starts, lead times, u and v averaged first"
+        + f": largest deviation from the truth's, starts, lead times{', u and v' * ('both' in headline)} averaged first"
     )
     return summary
 
@@ -100,7 +121,7 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
     wavenumber is known to 10 % only.
     """
     names = {f"{name}{BY_START}": name for name in ("power", "power_truth")}
-    mean = scores[list(names)].rename(names).sel(variable=BOTH).mean(["time", "prediction_timedelta"])
+    mean = scores[list(names)].rename(names).sel(variable=headline_of(scores)).mean(["time", "prediction_timedelta"])
     largest = spectral(mean)["power_deviation"]
     return {name: float(largest.sel(forecast=name)) for name in _with_members(scores)}
 
@@ -112,8 +133,8 @@ def _with_members(scores: xr.Dataset) -> list[str]:
 
 
 def table(scores: xr.Dataset) -> list[dict[str, Any]]:
-    """Rows for the terminal: one per lead time, both wind components together."""
-    both = scores.sel(variable=BOTH, region=GLOBE)
+    """Rows for the terminal: one per lead time, of the headline (:func:`wsdcast.verification.metrics.headline_of`)."""
+    both = scores.sel(variable=headline_of(scores), region=GLOBE)
     first = both["forecast"].values[0]
     rows = []
     for lead in both["prediction_timedelta"].values:

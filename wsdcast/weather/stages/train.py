@@ -15,7 +15,7 @@ from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.predictions import checked, in_words, read_predictions
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights, surroundings
-from wsdcast.weather.networks import CONTEXT, generator_model, moments_model
+from wsdcast.weather.networks import context_channels, generator_model, moments_model
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
@@ -97,14 +97,14 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     """
     if devices.device().type != "cpu":
         return
-    poles, forcings, grid = record.grid.includes_poles, samples.forcings.channels, record.grid.shape
-    generator = generator_model(recipe.generator, poles, forcings)
+    forcings, channels, grid = samples.forcings.channels, len(record.variables), record.grid.shape
+    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
     inputs = generator.input_shapes(*grid)
     needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, poles, forcings), recipe.moments
+        moments, settings = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels), recipe.moments
         optimisation = recipe.generator if recipe.generator.moments != "frozen" else settings
-        context = (1, CONTEXT + forcings, *grid)
+        context = (1, context_channels(forcings, channels), *grid)
         needed_by_moments = training_memory(moments, optimisation.batch, optimisation.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments

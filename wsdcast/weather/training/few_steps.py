@@ -20,6 +20,7 @@ from wsdcast.weather.networks import few_steps_model
 from wsdcast.weather.priors import FewEvaluations, trained
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.training.stage import PriorOfSamples, Stage, add_share, random_of, seed_torch
+from wsdcast.weather.weights import generator_weights
 
 
 def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
@@ -35,7 +36,7 @@ def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
         return
     flow = trained(recipe, stage.directory, stage.record, stage.given, recipe.networks[: recipe.networks.index(FEW_STEPS)])
     seed_torch(recipe, FEW_STEPS)
-    network = few_steps_model(recipe.generator, stage.record.grid.includes_poles, stage.samples.forcings.channels)
+    network = few_steps_model(recipe.generator, *stage.sizes)
     if settings.begin == "flow":
         network.load_state_dict(network.state_dict() | flow.generator.state_dict())
     random = random_of(recipe, FEW_STEPS)
@@ -52,6 +53,8 @@ def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
         recipe.generator.times,
     )
     weights, teacher_times = area_weights(stage.record).to(devices.device()), uniform(steps_for("midpoint", settings.teacher_nfe))
+    if (of_channels := generator_weights(recipe, stage.record)) is not None:
+        weights = weights * of_channels
 
     def batch_of(indices: Tensor, local: slice) -> tuple[FlowBatch, StepDraws]:
         return flow_batches(indices, local), draw_steps(indices.numel(), random).of(local)

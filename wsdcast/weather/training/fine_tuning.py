@@ -51,7 +51,7 @@ def fine_tune(stage: Stage) -> None:
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
     seed_torch(recipe, FINE_TUNED)
     model = few_steps_model if recipe.generator.objective in FROM_FLOW else generator_model
-    network = model(recipe.generator, stage.record.grid.includes_poles, samples.forcings.channels)
+    network = model(recipe.generator, *stage.sizes)
     load_network(network, stage.directory / before[-1]).requires_grad_(True)
     random = random_of(recipe, FINE_TUNED)
     training = Training.of(to_device(network, settings.channels_last), random)

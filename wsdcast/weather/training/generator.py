@@ -21,6 +21,7 @@ from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
+from wsdcast.weather.weights import generator_weights
 
 
 def train_generator(stage: Stage, prior_of: PriorOfSamples | None, from_context: PriorOf | None) -> None:
@@ -45,12 +46,13 @@ def _train_flow(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf) -
     """Train the generator by flow matching (Algorithm 1)."""
     settings, samples = stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
+    of_channels = generator_weights(stage.recipe, stage.record)
     seed_torch(stage.recipe, GENERATOR)
     network, random = _untrained(stage), random_of(stage.recipe, GENERATOR)
 
     def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
         assert batch.prior is not None
-        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
+        return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight, of_channels)
 
     def scores(network: UNet) -> dict[str, float]:
         return flow_scores(network, from_context, stage.validation_samples, path)
@@ -64,16 +66,16 @@ def _train_both(stage: Stage) -> None:
     """Train the generator and the moments network at the same time (section 2.4, appendix E)."""
     recipe, settings, samples = stage.recipe, stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
-    make_prior = prior_maker(settings.prior)
+    make_prior, of_channels = prior_maker(settings.prior), generator_weights(recipe, stage.record)
     seed_torch(recipe, GENERATOR)
     generator, random = _untrained(stage), random_of(recipe, GENERATOR)
-    moments = moments_model(recipe.moments, stage.record.grid.includes_poles, samples.forcings.channels)
+    moments = moments_model(recipe.moments, *stage.sizes)
     networks = nn.ModuleDict({"moments": moments, "generator": generator})
 
     def loss_of(networks: nn.ModuleDict, batch: FlowBatch) -> Tensor:
         options = settings.moments == "end-to-end", settings.moments_weight
         generator, moments = networks["generator"], networks["moments"]
-        return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight)
+        return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, of_channels)
 
     def scores(networks: nn.ModuleDict) -> dict[str, float]:
         flow = flow_scores(networks["generator"], warm_start(networks["moments"], make_prior), stage.validation_samples, path)
@@ -106,4 +108,4 @@ def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf
 
 
 def _untrained(stage: Stage) -> UNet:
-    return generator_model(stage.recipe.generator, stage.record.grid.includes_poles, stage.samples.forcings.channels)
+    return generator_model(stage.recipe.generator, *stage.sizes)

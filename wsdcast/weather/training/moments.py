@@ -25,6 +25,7 @@ from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 from wsdcast.weather.training.stage import Stage, seed_torch
+from wsdcast.weather.weights import moments_weights
 
 
 def train_moments(stage: Stage) -> None:
@@ -33,8 +34,10 @@ def train_moments(stage: Stage) -> None:
     if stage.is_current(MOMENTS):
         return
 
+    of_channels = moments_weights(recipe, record)
+
     def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
-        return negative_log_likelihood(network, *batch)
+        return negative_log_likelihood(network, *batch, of_channels)
 
     folds_by_name = _folds(recipe, samples)
     samples_by_name = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
@@ -99,7 +102,7 @@ def predict_moments(stage: Stage) -> None:
 
 def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
     """An untrained h_phi on the device."""
-    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.forcings.channels))
+    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.forcings.channels, len(record.variables)))
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:

@@ -54,6 +54,11 @@ class Stage:
     overwrite: bool = False
     summary: Summary = field(default_factory=lambda: Summary("train"))
 
+    @property
+    def sizes(self) -> tuple[bool, int, int]:
+        """Whether the grid includes the poles, the channels of forcings, and the channels of a state: what networks are made for."""
+        return self.record.grid.includes_poles, self.samples.forcings.channels, len(self.record.variables)
+
     def is_current(self, artefact: str) -> bool:
         """Whether a network is stored already. If so, the summary says it.
 

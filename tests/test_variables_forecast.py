@@ -1,0 +1,367 @@
+"""Tests that a record of several variables passes through training, rollout and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from conftest import TINY, new_run
+from made_records import STATE, with_five_variables
+from rollouts import forecast_of, loaded
+
+import wsdcast
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, statistics
+from wsdcast.data.variables import DEFAULT, physical_range
+from wsdcast.data.winds import winds_of
+from wsdcast.runs.errors import UserError
+from wsdcast.verification.scoring import statistics_of
+from wsdcast.verification.truth import open_truth, truth_of
+from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
+from wsdcast.weather.recipe import Rollout, load_recipe
+from wsdcast.weather.samples import samples_of
+from wsdcast.weather.weights import channel_weights
+
+SST = "sea_surface_temperature"
+STEP = np.timedelta64(6, "h")
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run directory with a forecast and scores of five variables. A sixth is read and not forecast. Tests must not change it."""
+    directory = new_run(prepared, tmp_path_factory.mktemp("variables"))
+    with_five_variables(directory / "analysis.zarr", forcings=(SST,))
+    wsdcast.train(directory.parent / "tiny.yaml", directory)
+    wsdcast.rollout(run=directory)
+    wsdcast.score(run=directory)
+    return directory
+
+
+@pytest.fixture
+def parts(run: Path):
+    return loaded(run)
+
+
+def captured(contexts):
+    """Return a sampler that keeps its contexts and answers with the state now."""
+
+    def sampler(context, noise):
+        contexts.append(context.clone())
+        return context[:, : noise.shape[1]].clone()
+
+    return sampler
+
+
+def test_winds_are_named_after_their_height():
+    names = (*STATE, "u_component_of_wind@250", "v_component_of_wind@250", "100m_u_component_of_wind", "100m_v_component_of_wind")
+    near, upper, high = winds_of(names)
+    assert near == (*DEFAULT, "10m_wind_speed", "both", "vector")
+    assert upper[2:] == ("wind_speed@250", "both@250", "vector@250")
+    assert high[2:] == ("100m_wind_speed", "100m_both", "100m_vector")
+    assert winds_of(("2m_temperature", "u_component_of_wind@250")) == []
+
+
+def test_a_context_has_the_forcing_variables_last(parts):
+    _, record, networks = parts
+    (samples,) = samples_of(record, networks.forcings, "train")
+    states = torch.from_numpy(record.normalise(record.states[:]))
+    now = torch.tensor([7, 3])
+    context = samples.context(now - 1)
+    assert samples.shape == (5, 8, 16)
+    expected = torch.cat([states[now, :5], states[now - 1, :5], states[now, 5:]], dim=1)
+    torch.testing.assert_close(context, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(samples.target(now - 1), states[now + 1, :5], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prescribed", [False, True])
+def test_forcing_variables_are_held_or_prescribed(parts, prescribed):
+    _, record, networks = parts
+    contexts: list[torch.Tensor] = []
+    list(ensembles(record, networks.forcings, captured(contexts), np.array([4, 9]), 2, 3, 0, prescribed=prescribed))
+    states = record.normalise(record.states[:])
+    for step, context in enumerate(contexts):
+        at = np.repeat(np.array([4, 9]) + step * prescribed, 2)
+        np.testing.assert_array_equal(context[:, 10], states[at, 5])
+
+
+def test_latitude_and_longitude_tell_points_apart(prepared, tmp_path):
+    record = open_analysis(prepared / "run/analysis.zarr")
+    (tmp_path / "r.yaml").write_text(TINY + "forcings: {latitude_longitude: true}\n")
+    from wsdcast.weather.forcings import surroundings
+
+    fields = surroundings(record, load_recipe(tmp_path / "r.yaml").forcings, torch.device("cpu"))
+    assert fields.channels == 4
+    latitude, longitude = np.deg2rad(record.grid.latitude), np.deg2rad(record.grid.longitude)
+    np.testing.assert_allclose(fields.static[0, :, 3], np.sin(latitude), rtol=1e-6)
+    np.testing.assert_allclose(fields.static[1, :, 3], np.cos(latitude), rtol=1e-6)
+    np.testing.assert_allclose(fields.static[2, 3], np.sin(longitude), atol=1e-6)
+    np.testing.assert_allclose(fields.static[3, 3], np.cos(longitude), atol=1e-6)
+
+
+def test_a_store_has_an_array_for_each_variable(run):
+    forecast = xr.open_zarr(run / "forecast.zarr", decode_timedelta=True)
+    assert set(forecast.data_vars) == {*STATE, STOPPED}
+    geopotential = forecast["geopotential@500"]
+    assert (geopotential.attrs["units"], geopotential.attrs["pressure_level"]) == ("m2 s-2", 500)
+    assert geopotential.dims == ("time", "number", "prediction_timedelta", "latitude", "longitude")
+    assert 40_000 < float(geopotential.mean()) < 70_000
+    assert 250 < float(forecast["2m_temperature"].mean()) < 310
+    assert forecast.attrs["title"] == "ensemble forecast"
+
+
+def test_the_statistics_of_a_variable_are_those_of_its_own_values(parts):
+    """Mean and std of each channel, and of the speed of the one wind, which comes last."""
+    fields = np.random.default_rng(0).normal(size=(4, 2, 5, 3, 6)).astype(np.float32)
+    result = statistics(fields, STATE)
+    assert result.shape == (7, 2, 6, 3, 6)
+    np.testing.assert_allclose(result[0, :, :5], fields.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result[1, :, 5], np.hypot(fields[:, :, 1], fields[:, :, 3]).std(axis=0, ddof=1), rtol=1e-5)
+
+
+def test_the_range_of_each_variable_is_its_own():
+    """NaN, and a value beyond the range, leave it in their own channel only; a variable that cannot be negative has a margin."""
+    ranges = allowed_ranges(STATE)
+    assert (ranges[0, 1], ranges[1, 1]) == (-120, 120)
+    assert tuple(ranges[:, 4]) == physical_range("geopotential@500")
+    assert ranges[0, 2] == pytest.approx(-0.006)  # 1e-3 below zero in the table, and a tenth of 0.05
+    states = np.zeros((1, 3, 5, 2, 2), np.float32)
+    states[0, :, 0], states[0, :, 4] = 280, 55_000
+    states[0, 1, 0, 1, 1], states[0, 2, 1, 0, 0] = 400, np.nan
+    expected = np.zeros((3, 5), dtype=bool)
+    expected[1, 0] = expected[2, 1] = True
+    np.testing.assert_array_equal(left_range(states, ranges)[0], expected)
+
+
+def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_path):
+    """The second member gets too hot at the second step. All humidity is negative, within the margin, and written as zero."""
+    _, record, networks = parts
+    mean, std = (torch.from_numpy(values[:5])[:, None, None] for values in (record.mean, record.std))
+    steps = []
+
+    def sampler(context, noise):
+        steps.append(1)
+        state = context[:, :5] * std + mean
+        state[:, 2] = -0.001
+        if len(steps) == 2:
+            state[1, 0] = 500
+        return (state - mean) / std
+
+    starts, settings = np.array([4]), Rollout(members=3, days=0.5)
+    store = Forecasts(tmp_path / "f.zarr", record.times[starts], 3, settings.leads, False, record.grid, record.variables)
+    (tmp_path / "f.marks").mkdir()
+    store.create()
+    list(run_and_write(store, record, networks.forcings, sampler, starts, [np.array([0])], settings))
+    written = store.written(0)
+    assert written is not None
+    assert (written.stopped, written.by) == ([0, 12, 0], ["", "2m_temperature", ""])
+    # Three members at the first lead time and two at the second, on 128 points.
+    assert written.clipped == {"specific_humidity@850": 5 * 128}
+    store.close({})
+    forecast = xr.open_zarr(store.path, decode_timedelta=True)
+    humidity = forecast["specific_humidity@850"]
+    assert humidity.attrs[CLIPPED] == pytest.approx(5 / 6)
+    assert float(humidity.max()) == float(humidity.min()) == 0
+    assert bool(humidity.isel(number=1, prediction_timedelta=1).isnull().all())
+
+
+def test_some_variables_are_kept_with_the_same_bits(run, tmp_path):
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for name in ("analysis.zarr", "moments", "predictions", "generator"):
+        (copy / name).symlink_to(run / name)
+    wsdcast.rollout(run=copy, variables=["geopotential@500", "2m_temperature"])
+    kept, whole = forecast_of(copy), forecast_of(run)
+    assert set(kept.data_vars) == {"2m_temperature", "geopotential@500", STOPPED}
+    for name in ("2m_temperature", "geopotential@500"):
+        np.testing.assert_array_equal(kept[name], whole[name])
+    summary = wsdcast.score(run=copy)
+    scores, all_scores = (xr.load_dataset(each / "scores.nc", decode_timedelta=True) for each in (copy, run))
+    assert "energy_score" not in scores
+    xr.testing.assert_equal(scores["rmse"].sel(variable="2m_temperature"), all_scores["rmse"].sel(variable="2m_temperature"))
+    # Without wind, the first variable is the headline.
+    assert summary.scores[0]["rmse"] == float(all_scores["rmse"].sel(variable="2m_temperature", region="globe")[0, 0])
+    with pytest.raises(UserError, match=r"rollout\.variables: sea_ice_cover is not forecast"):
+        wsdcast.rollout(run=copy, variables=["sea_ice_cover"], overwrite=True)
+
+
+def test_scores_of_a_variable_do_not_depend_on_the_others(run, parts):
+    """Scores of the wind are those of the wind alone, and scores of each variable have its units."""
+    _, record, _ = parts
+    forecast = forecast_of(run)
+    times = forecast["time"].values[0] + forecast["prediction_timedelta"].values
+    members = {name: forecast[name].values[0] for name in STATE}
+    together = statistics_of(
+        np.stack([members[name] for name in STATE], axis=2), truth_of(record, STATE).at(times), record.grid, None, STATE
+    )
+    for names in (DEFAULT, ("2m_temperature",)):
+        alone = statistics_of(
+            np.stack([members[name] for name in names], axis=2), truth_of(record, names).at(times), record.grid, None, names
+        )
+        for name, field in alone.items():
+            other = together[name].sel(variable=alone["variable"]) if "variable" in field.dims else together[name]
+            xr.testing.assert_allclose(other, field, rtol=1e-6)
+    scores = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
+    units = dict(zip(scores["variable"].values, scores["units"].values, strict=True))
+    assert (units["geopotential@500"], units["both"], units["10m_wind_speed"]) == ("m2 s-2", "m s-1", "m s-1")
+    assert scores["rmse"].attrs["units"] == "unit of the variable"
+
+
+def test_the_truth_of_a_prepared_store_is_its_record(run, parts):
+    _, record, _ = parts
+    names = ("geopotential@500", SST)
+    truth = open_truth(str(run / "analysis.zarr"), run, record.test_from, names)
+    assert truth.variables == names
+    np.testing.assert_allclose(truth.at(record.times[[5, 3]]), record.states[np.array([5, 3])][:, [4, 5]], rtol=3e-7)
+    assert np.isnan(truth.at(record.times[-1:] + STEP)).all()
+
+
+def test_the_table_has_all_variables_with_units(run):
+    table = pd.read_csv(run / "scores.csv")
+    rmse = table[(table["metric"] == "rmse") & (table["region"] == "globe") & (table["forecast"] == "wsdcast")]
+    assert set(rmse["variable"]) == {*STATE, "10m_wind_speed", "both", "vector"}
+    assert set(rmse[rmse["variable"] == "2m_temperature"]["units"]) == {"K"}
+    assert set(table[table["metric"] == "spread_skill"]["units"]) == {"1"}
+    assert set(table[table["metric"] == "energy_score"]["variable"]) == {"vector"}
+
+
+def test_the_headline_is_that_of_the_recipe(run, tmp_path):
+    """Without one it is the 10 m wind."""
+    scores = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
+    of_wind = wsdcast.score(run=run)
+    assert of_wind.scores[0]["rmse"] == float(scores["rmse"].sel(variable="both", region="globe", forecast="wsdcast")[0])
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(TINY + "score: {headline: 2m_temperature}\n")
+    copy = tmp_path / "run"
+    copy.mkdir()
+    for path in run.iterdir():
+        if path.name not in ("scores.nc", "scores.csv", "report.html"):
+            (copy / path.name).symlink_to(path)
+    of_temperature = wsdcast.score(recipe, copy)
+    assert of_temperature.scores[0]["rmse"] == float(scores["rmse"].sel(variable="2m_temperature", region="globe", forecast="wsdcast")[0])
+    assert of_temperature.facts["scores below"] == "2 metre air temperature, K"
+    recipe.write_text(TINY + "score: {headline: nothing}\n")
+    with pytest.raises(UserError, match=r"score\.headline: nothing was not scored"):
+        wsdcast.score(recipe, copy)
+
+
+def test_weights_follow_pressure_and_differences(run):
+    """Levels count by pressure; if asked for, errors count in units of the 6 h difference; u and v share a weight; the mean is 1."""
+    record = open_analysis(run / "analysis.zarr")
+    assert channel_weights({}, record, by_difference=False) is None  # one level of each variable
+    weights = channel_weights({}, record, by_difference=True).flatten().numpy()
+    ratios = (record.std / record.difference_std)[:5] ** 2
+    assert weights.mean() == pytest.approx(1)
+    assert weights[0] / weights[4] == pytest.approx(ratios[0] / ratios[4], rel=1e-4)
+    assert weights[1] == weights[3]
+    doubled = channel_weights({"geopotential": 3.0}, record, by_difference=False).flatten().numpy()
+    np.testing.assert_allclose(doubled, np.array([1, 1, 1, 1, 3]) * 5 / 7, rtol=1e-6)
+    with pytest.raises(UserError, match=r"training\.weights: wind is not forecast"):
+        channel_weights({"wind": 1.0}, record, by_difference=False)
+
+
+def test_levels_of_one_variable_are_weighted_by_pressure(prepared):
+    from dataclasses import replace
+
+    record = open_analysis(prepared / "run/analysis.zarr")
+    levels = replace(record, variables=("temperature@250", "temperature@750"), mean=record.mean, std=record.std)
+    np.testing.assert_allclose(channel_weights({}, levels, by_difference=False).flatten(), [0.5, 1.5])
+
+
+def test_prescribed_forcings_must_be_in_the_record(run, parts):
+    from wsdcast.weather.forecast.initial_times import starts_of
+
+    recipe, record, _ = parts
+    last = recipe.changed(rollout__start="latest", rollout__days=1.0, rollout__forcings="prescribed")
+    with pytest.raises(UserError, match=f"the record lacks {SST} at .* and 2 more times"):
+        starts_of(last, record)
+    assert starts_of(last.changed(rollout__forcings="held"), record).tolist() == [record.times.size - 1]
+
+
+def test_the_variables_that_forecast_and_truth_have_in_common_are_scored(run, tmp_path):
+    """A forecast without the record's wind is scored against the record; scores equal those of the run."""
+    forecast = xr.open_zarr(run / "forecast.zarr", decode_timedelta=True)[["2m_temperature", "geopotential@500"]].drop_attrs(deep=False)
+    levels = forecast["geopotential@500"].expand_dims(level=[500], axis=-3).drop_attrs().assign_attrs(units="m**2 s**-2")
+    forecast["2m_temperature"].to_dataset().assign(geopotential=levels).load().to_netcdf(tmp_path / "theirs.nc")
+    wsdcast.score_forecast(str(tmp_path / "theirs.nc"), str(run / "analysis.zarr"), tmp_path / "scores")
+    theirs, ours = (xr.load_dataset(path / "scores.nc", decode_timedelta=True) for path in (tmp_path / "scores", run))
+    assert list(theirs["variable"].values) == ["2m_temperature", "geopotential@500"]
+    at = {"variable": ["2m_temperature", "geopotential@500"]}
+    for name in ("crps_fair", "rmse", "variogram_score"):
+        values, expected = theirs[name].isel(forecast=0).sel(at), ours[name].isel(forecast=0).sel(at)
+        np.testing.assert_allclose(values.transpose(*expected.dims), expected, rtol=1e-4)
+
+
+TWO_LAYERS = """
+name: layers
+data:
+  grid: 16x8
+  days: 30
+  variables: [10m_u_component_of_wind, 10m_v_component_of_wind, u_component_of_wind@250, v_component_of_wind@250]
+forcings: {latitude_longitude: true, solar_time: true}
+moments: {widths: [8, 8], steps: 4, batch: 4}
+generator: {widths: [8, 8], steps: 4, batch: 4}
+training: {weights: {u_component_of_wind: 0.5, v_component_of_wind: 0.5}}
+rollout: {members: 3, nfe: 2, starts: 2, days: 0.5}
+"""
+
+
+def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_path):
+    """The 10 m wind is the headline, and the upper wind has scores and a part of the report of its own."""
+    (tmp_path / "r.yaml").write_text(TWO_LAYERS)
+    *_, summary = wsdcast.run(tmp_path / "r.yaml", tmp_path / "run")
+    scores = xr.load_dataset(tmp_path / "run/scores.nc", decode_timedelta=True)
+    assert {"both", "both@250", "wind_speed@250", "vector@250"} <= set(scores["variable"].values)
+    assert summary.scores[0]["rmse"] == float(scores["rmse"].sel(variable="both", region="globe")[0, 0])
+    page = (tmp_path / "run/report.html").read_text()
+    assert "<option value=0>10 m wind speed</option><option value=1>wind speed at 250 hPa</option>" in page
+    assert page.count("<article") == 2
+    wsdcast.rollout(run=tmp_path / "run", keep="statistics", overwrite=True)
+    speed = forecast_of(tmp_path / "run")["wind_speed@250"]
+    assert (speed.attrs["long_name"], speed.attrs["pressure_level"]) == ("wind speed at 250 hPa", 250)
+    assert float(speed.sel(statistic="mean").min()) > 0
+    wsdcast.export_model(tmp_path / "run", tmp_path / "model.wsd")
+    source = str(tmp_path / "run/analysis.zarr")
+    wsdcast.rollout(model=tmp_path / "model.wsd", initial=source, run=tmp_path / "again", members=2, days=0.25)
+    again = forecast_of(tmp_path / "again")
+    assert {"u_component_of_wind@250", "v_component_of_wind@250", *DEFAULT} <= set(again.data_vars)
+    assert bool(np.isfinite(again["u_component_of_wind@250"]).all())
+
+
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr", "out.grib2"])
+def test_a_forecast_is_converted_with_all_of_its_variables(run, tmp_path, name):
+    """What is read back from each format is what the store has, to the packing of GRIB."""
+    from wsdcast.data.sources.foreign_forecasts import open_wind
+    from wsdcast.output.convert import convert
+
+    to = {"out.nc": "netcdf", "out.zarr": "zarr", "out.grib2": "grib2"}[name]
+    if to == "grib2":
+        pytest.importorskip("eccodes")
+    forecast = forecast_of(run)
+    convert(run, to, tmp_path / name)  # type: ignore[arg-type]
+    written = sorted(tmp_path.glob("out*"))[0]
+    names = sorted(STATE)
+    back = open_wind(str(written), part=True, variables=names)
+    for channel in names:
+        expected = forecast[channel].isel(time=slice(0, back.sizes["time"]))
+        step = float(expected.max() - expected.min()) / 2**15 if to == "grib2" else 0
+        np.testing.assert_allclose(back[channel].values, expected.values, rtol=1e-6, atol=step)
+    if to == "netcdf":
+        assert set(xr.open_dataset(written).data_vars) == {"t2m", "u10", "v10", "q_850", "z_500"}
+
+
+@pytest.mark.parametrize("objective", ["crps", "distil"])
+def test_networks_of_one_evaluation_forecast_all_variables(prepared, tmp_path, objective):
+    """The network is trained, fine-tuned on rollouts with the forcing variable of the record, and rolled out with one evaluation."""
+    recipe = TINY.replace("generator: {", f"generator: {{objective: {objective}, ").replace("nfe: 2", "nfe: 1")
+    recipe += "few_steps: {steps: 2, batch: 4}\nfine_tune: {steps: 2, batch: 2, rollout: [1, 2]}\n"
+    recipe += "training: {weights: {geopotential@500: 2.0}}\n"
+    run = new_run(prepared, tmp_path, recipe)
+    with_five_variables(run / "analysis.zarr", forcings=(SST,))
+    wsdcast.train(tmp_path / "tiny.yaml", run)
+    wsdcast.rollout(run=run)
+    assert {str(name) for name in forecast_of(run).data_vars} == {*STATE, STOPPED}

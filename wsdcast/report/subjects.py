@@ -1,0 +1,88 @@
+"""What maps, plumes and animations show of the variables: the speed of a wind, or a variable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.variables import DEFAULT, long_name, variable
+from wsdcast.data.winds import winds_of
+from wsdcast.report.style import COMPONENTS, Look
+
+Field = NDArray[np.floating]
+
+
+class Subject(NamedTuple):
+    """One of the things that are shown.
+
+    Attributes:
+        name: its name in scores: ``both`` of a wind, or the variable.
+        channels: the variable, or both components of the wind.
+        label: what is shown, in words.
+        units: as they are shown.
+        speed: name of the array of the wind speed in stores that have it; the name of the variable if it is no wind.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    label: str
+    units: str
+    speed: str
+
+    @property
+    def digits(self) -> str:
+        """Format of its scores: three digits after the point for wind, four significant digits for others, whose sizes differ."""
+        return ".3f" if self.is_wind else ".4g"
+
+    @property
+    def is_wind(self) -> bool:
+        """Whether it is a wind, of which the speed is shown."""
+        return len(self.channels) == 2
+
+    def of(self, fields: Field, names: Sequence[str]) -> Field:
+        """Return what is shown, (..., latitude, longitude), of fields (..., channel, latitude, longitude) of channels with these names."""
+        chosen = [fields[..., names.index(name), :, :] for name in self.channels]
+        return np.hypot(*chosen) if self.is_wind else chosen[0]
+
+    def in_dataset(self, dataset: xr.Dataset) -> Any:
+        """Return what is shown of a data set with an array for each channel."""
+        chosen = [dataset[name].values for name in self.channels]
+        return np.hypot(*chosen) if self.is_wind else chosen[0]
+
+
+def subjects_of(names: Sequence[str]) -> list[Subject]:
+    """Return what can be shown of channels with these names: winds, that at 10 m first, then the other variables in order."""
+    winds = winds_of(names)
+    of_winds = [Subject(wind.both, (wind.u, wind.v), _words(wind.u), "m/s", wind.speed) for wind in winds]
+    components = {name for wind in winds for name in (wind.u, wind.v)}
+    others = [name for name in names if name not in components]
+    return of_winds + [Subject(name, (name,), long_name(name), variable(name).units.replace("m s-1", "m/s"), name) for name in others]
+
+
+def subject(names: Sequence[str], headline: str | None) -> Subject:
+    """Return the subject that is the headline of a recipe, or has it as a component; the first one if there is none."""
+    subjects = subjects_of(names)
+    return next((each for each in subjects if headline in (each.name, each.speed, *each.channels)), subjects[0])
+
+
+def _words(u: str) -> str:
+    """Return the name of the speed of a wind in words, ``10 m wind speed`` or ``wind speed at 250 hPa``."""
+    if u == DEFAULT[0]:
+        return "10 m wind speed"
+    return long_name(u).replace("eastward wind", "wind speed").replace("u component of wind", "wind speed")
+
+
+def components_of(of: Subject) -> dict[str, tuple[str, Look]]:
+    """Return label and look of what is scored of a subject, by its name in scores: u, v and speed of a wind, or the variable."""
+    if not of.is_wind:
+        return {of.name: (of.label, COMPONENTS[0])}
+    labels = zip((*of.channels, of.speed), ("u", "v", "wind speed"), COMPONENTS, strict=True)
+    return {name: (label, look) for name, label, look in labels}
+
+
+WIND = subject(DEFAULT, None)
+"""The subject of a forecast of 10 m wind alone."""
