@@ -89,7 +89,7 @@ def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, objecti
     record = record_of(recipe, 40)
     torch.manual_seed(0)
     moments, generator, forcings = networks_of(recipe, record.grid)
-    few = few_evaluations(recipe, generator, False, forcings.channels, lambda network, _: None, recipe.networks)
+    few = few_evaluations(recipe, generator, (False, forcings.channels, 2), lambda network, _: None, recipe.networks)
     made = [(moments, "network.last"), (generator, "last"), *((one.network, "last") for one in few.values())]
     for network, last in made:
         torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)

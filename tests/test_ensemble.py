@@ -230,6 +230,7 @@ def test_untrained_model_forecasts_persistence_of_the_state_now():
     """With the context of training and rollouts, the untrained mean is the current state, not the one six hours before."""
     packed = torch.randint(-5000, 5000, (5, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.int16)
     nothing, passed = Surroundings(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
-    samples = Samples(packed, torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0), torch.tensor([3, 1]), passed, nothing)
-    mean, _ = moments_model(Moments(widths=(8, 12)), False)(samples.context(torch.tensor([0, 1])))
-    torch.testing.assert_close(mean, (packed[[3, 1]] * 0.005 - 1) / 5)
+    scale, mean, std = torch.full((2, 1, 1), 0.005), torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0)
+    samples = Samples(packed, scale, mean, std, torch.tensor([3, 1]), passed, nothing, variables=2)
+    predicted, _ = moments_model(Moments(widths=(8, 12)), False)(samples.context(torch.tensor([0, 1])))
+    torch.testing.assert_close(predicted, (packed[[3, 1]] * 0.005 - 1) / 5)

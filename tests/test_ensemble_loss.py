@@ -58,7 +58,7 @@ def test_members_at_the_optimum_are_independent_draws_from_the_data():
     random, network = torch.Generator().manual_seed(2), Line()
     prior = InformedPrior(torch.full((512, 1, 4, 8), 1.0), torch.full((512, 1, 4, 8), 2.0))
     context = torch.zeros(512, 1, 4, 8)
-    loss = ensemble_loss(torch.ones(4, 1), torch.ones(1, 1, 1), alpha=1, spectral_weight=0)
+    loss = ensemble_loss(torch.ones(4, 1), torch.ones(1, 1, 1), torch.ones(1, 5), alpha=1, spectral_weight=0)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
     history = []
     for _ in range(300):
@@ -77,11 +77,11 @@ def test_waves_are_scored_as_written_out():
     weights = torch.tensor([0.5, 1.5, 1.5, 0.5], dtype=torch.float64)[:, None]
     wave = np.exp(-2j * np.pi * np.outer(np.arange(5), np.arange(8)) / 8) / math.sqrt(8)
     first, second, of_truth = (field.numpy() @ wave.T for field in (*members, truth))
-    amplitude = np.sqrt(np.mean(weights.numpy() * np.abs(of_truth) ** 2, axis=(0, 2)))
+    amplitude = np.linspace(0.5, 2, 10).reshape(2, 5)
     crps = (np.abs(first - of_truth) + np.abs(second - of_truth)) / 2 - np.abs(first - second) / 2
     crps = np.mean(weights.numpy() * crps, axis=(0, 2))
     expected = np.sum(crps / np.sqrt(amplitude)) / np.sum(np.sqrt(amplitude))
-    assert spectral_crps(members, truth, weights, alpha=1).item() == pytest.approx(expected, rel=1e-12)
+    assert spectral_crps(members, truth, weights, torch.from_numpy(amplitude), alpha=1).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_waves_of_the_truth_score_zero_and_smooth_members_score_worse_than_draws():
@@ -96,9 +96,9 @@ def test_waves_of_the_truth_score_zero_and_smooth_members_score_worse_than_draws
         return torch.fft.irfft(waves, n=32, dim=-1, norm="ortho")
 
     truth = draws(256, 1, 4)
-    assert spectral_crps(torch.stack([truth, truth]), truth, weights).abs() < 1e-6
-    right = spectral_crps(draws(2, 256, 1, 4), truth, weights, alpha=1)
-    smoothed = spectral_crps(draws(2, 256, 1, 4, smooth=True), truth, weights, alpha=1)
+    assert spectral_crps(torch.stack([truth, truth]), truth, weights, slope[None]).abs() < 1e-6
+    right = spectral_crps(draws(2, 256, 1, 4), truth, weights, slope[None], alpha=1)
+    smoothed = spectral_crps(draws(2, 256, 1, 4, smooth=True), truth, weights, slope[None], alpha=1)
     assert smoothed > 1.2 * right
     # The score of points sees the difference less.
     of_points = [almost_fair_crps(draws(2, 256, 1, 4, smooth=smooth), truth, alpha=1).mean() for smooth in (False, True)]
@@ -108,9 +108,13 @@ def test_waves_of_the_truth_score_zero_and_smooth_members_score_worse_than_draws
 def test_the_loss_is_in_units_of_the_change_and_weighs_rows_by_area():
     members, truth = members_and_truth(2, 3, 2, 4, 8)
     weights, scale = torch.tensor([0.0, 2.0, 2.0, 0.0], dtype=torch.float64)[:, None], torch.tensor([0.5, 4.0]).double()[:, None, None]
-    loss = ensemble_loss(weights, scale, alpha=0.9, spectral_weight=0.3)(members, truth)
+    amplitude = torch.linspace(0.5, 2, 10, dtype=torch.float64).reshape(2, 5)
+    loss = ensemble_loss(weights, scale, amplitude, alpha=0.9, spectral_weight=0.3)(members, truth)
+    # A batch in two parts has the mean loss of its parts, so that a step does not depend on how it is divided.
+    parts = [ensemble_loss(weights, scale, amplitude, 0.9, 0.3)(members[:, one], truth[one]) for one in (slice(1), slice(1, 3))]
+    torch.testing.assert_close(loss, (parts[0] + 2 * parts[1]) / 3)
     of_rows = almost_fair_crps(members, truth, 0.9)[:, :, 1:3] / scale
-    torch.testing.assert_close(loss, of_rows.mean() + 0.3 * spectral_crps(members, truth, weights, 0.9))
+    torch.testing.assert_close(loss, of_rows.mean() + 0.3 * spectral_crps(members, truth, weights, amplitude, 0.9))
 
 
 def test_random_numbers_have_no_effect_before_training_and_a_gradient():

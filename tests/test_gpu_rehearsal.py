@@ -33,7 +33,7 @@ from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.network_sections import Generator, Moments
-from wsdcast.weather.networks import few_steps_model, generator_model, moments_model
+from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.priors import FewEvaluations, Trained, fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
@@ -132,8 +132,7 @@ def test_the_generator_can_be_recorded(prior, precision):
 @pytest.mark.parametrize("prior", ["warm", "persistence"])
 def test_samplers_of_one_evaluation_can_be_recorded(prior, objective):
     settings = Generator(widths=(8,), objective=objective)
-    model = generator_model if objective == "crps" else few_steps_model
-    few = FewEvaluations(model(settings, True).eval().to(META), objective)
+    few = FewEvaluations(generator_model(settings, True, few_steps=True).eval().to(META), objective)
     moments, generator = parts_of(prior)
     networks = Trained(generator, moments, warm_start(moments, prior_maker(prior)), Surroundings(torch.empty(0, *GRID, device=META)))
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))

@@ -90,7 +90,7 @@ def shortcut(model: nn.Module, batch: FlowBatch) -> Tensor:
 def crps_loss(model: nn.Module, batch: EnsembleBatch) -> Tensor:
     members = torch.stack([direct_sample(model, batch.prior, batch.context, noise) for noise in batch.noise])
     weights, scale = batch.target.new_ones(GRID[0], 1), batch.target.new_ones(CHANNELS, 1, 1)
-    return ensemble_loss(weights, scale, 0.95, 0.1)(members, batch.target)
+    return ensemble_loss(weights, scale, batch.target.new_ones(CHANNELS, GRID[1] // 2 + 1), 0.95, 0.1)(members, batch.target)
 
 
 def case(name: str) -> tuple[Any, Any, Any]:

@@ -20,20 +20,20 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.study.weather_variants import generator_operations, moments_cost, named_variant
-from wsdcast.warmstart.crps import NOISE_NUMBERS
+from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
+from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.few_steps import shortcut_loss
-from wsdcast.weather.climate import change_std
+from wsdcast.weather.climate import change_std, zonal_amplitude
 from wsdcast.weather.model_file import read_model
-from wsdcast.weather.networks import few_steps_model, generator_model, moments_model
+from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.priors import Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training import few_steps
-from wsdcast.weather.training.rollouts import MEMBERS, rollout_batches_of, rollout_loss
+from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
 
-SMALL = {"few_steps__steps": 3, "few_steps__batch": 4}
+SMALL = {"few_steps__steps": 3, "few_steps__batch": 4, "few_steps__flow_share": 0.75}
 TUNED = {"fine_tune__steps": 3, "fine_tune__batch": 2, "fine_tune__rollout": [1, 2]}
 
 
@@ -239,23 +239,23 @@ def studied(flow) -> Recipe:
 
 def computed_cost(recipe: Recipe, record) -> float:
     """Return the floating-point operations of a whole training, written out."""
-    generator, few = generator_model(recipe.generator, False), few_steps_model(recipe.generator, False)
+    generator, few = generator_model(recipe.generator, False), generator_model(recipe.generator, False, few_steps=True)
     of_generator, of_few = (operations(net, *map(torch.zeros, net.input_shapes(8, 16))) for net in (generator, few))
     of_moments = operations(moments_model(recipe.moments, False), torch.zeros(1, 4, 8, 16)) * recipe.generator.needs_moments_network
     total = recipe.generator.steps * recipe.generator.batch * 3 * of_generator * (2 if recipe.generator.objective == "crps" else 1)
     total += (3 * recipe.moments.steps * recipe.moments.batch + record.now("train").size) * of_moments
     samples = recipe.few_steps.steps * recipe.few_steps.batch
     total += {"distil": 3 + 4, "shortcut": 3 + 2 / 8, "mean-flow": 5}.get(recipe.generator.objective, 0) * samples * of_few
-    if recipe.fine_tune.steps:  # rollouts of 1 and of 3 steps, of two members; the last step has gradients
+    if recipe.fine_tune.steps:  # rollouts of 1 and of 3 steps, of two members; the last step of the network has gradients
         samples = recipe.fine_tune.steps * recipe.fine_tune.batch * 2
-        total += samples * ((3 + 5) / 2) * (of_few + of_moments)
+        total += samples * ((3 + 5) / 2 * of_few + (1 + 3) / 2 * of_moments)
     return total
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants_cost_as_much_as_the_recipe(prepared, studied, name):
     record = open_analysis(prepared / "run/analysis.zarr")
-    variant, _ = named_variant(studied, record, moments_cost(studied, record), name)
+    variant, _ = variant_of(studied, record, moments_cost(studied, record), name)
     rounded = 3 * generator_operations(variant, record) + 3 * generator_operations(studied, record)
     # The embedding of the step's length costs a few thousandths more.
     expected = computed_cost(studied, record)
@@ -296,6 +296,14 @@ def test_what_objectives_do_not_allow_is_refused(prepared):
     assert "the objective crps has no flow" in line("generator.objective=crps", "generator.moments=joint")
     assert "the midpoint rule makes an even number" in line("few_steps.teacher_nfe=3")
     assert "few_steps.flow_share" in line("few_steps.flow_share=0.5")
+    assert "few_steps.batch 4: all samples are for flow matching" in line("generator.objective=shortcut", "few_steps.batch=4")
+    for other in (
+        "few_steps.precision=bf16",
+        "few_steps.compile=true",
+        "generator.attention=[1]",
+        "generator.activation_checkpointing=true",
+    ):
+        assert "the objective mean-flow works without bf16, compile" in line("generator.objective=mean-flow", other)
     assert "fine_tune.nfe 4: the objective distil makes 1" in line("generator.objective=distil", "fine_tune.steps=3", "fine_tune.nfe=4")
     assert "cannot be trained through" in line("generator.prior=given", "fine_tune.steps=3")
     # This is found before the first training.
@@ -313,3 +321,30 @@ def test_a_model_with_the_prior_persistence_does_not_travel(prepared, tmp_path):
     _, run = run_with(prepared, tmp_path, generator__prior="persistence")
     with pytest.raises(UserError, match="persistence has moments that are no trained network"):
         wsdcast.export_model(run, tmp_path / "model.wsd")
+
+
+def test_networks_of_another_objective_do_not_stay(prepared, tmp_path):
+    recipe, run = run_with(prepared, tmp_path, generator__objective="distil", **SMALL, **TUNED)
+    flow = recipe.changed(generator__objective="flow", fine_tune__steps=0)
+    with pytest.raises(UserError, match=r"few-steps belongs to another recipe; choose another --run, or remove it with --overwrite"):
+        wsdcast.train(flow, run)
+    wsdcast.train(flow, run, overwrite=True)
+    assert not (run / "few-steps").exists()
+    assert not (run / "fine-tuned").exists()
+    assert wsdcast.rollout(run=run, nfe=2).facts["solver"] == "midpoint, uniform times"
+
+
+def test_the_amplitude_of_waves_is_that_of_the_training_split(prepared, flow):
+    _, samples, *_ = opened(*flow)
+    record = open_analysis(prepared / "run/analysis.zarr")
+    states = samples.states(torch.from_numpy(np.flatnonzero(record.part("train")))).double()
+    waves = torch.fft.fft(states)[..., :9] / 4  # orthonormal on 16 points
+    weights = torch.from_numpy(record.grid.area_weights)[:, None]
+    expected = (weights * waves.abs().square()).mean(dim=(0, 2)).sqrt()
+    torch.testing.assert_close(zonal_amplitude(record).double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
+    _, run = run_with(prepared, tmp_path, generator__moments="joint", **TUNED | {"fine_tune__nfe": 2})
+    summary = wsdcast.rollout(run=run, nfe=2)
+    assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"

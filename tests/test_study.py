@@ -135,10 +135,10 @@ def test_all_priors_cost_the_same_to_train(studied):
     several = recipe.changed(moments__accumulate=3, generator__accumulate=2)
     assert moments_cost(several, record)[1] == round((3 * recipe.moments.steps * 3 / 2 + 2 * 94 / 3 / 8) * ratio)
     for prior in ("standard", "climatology"):
-        assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == recipe.generator.steps + extra
+        assert variant_of(recipe, record, (ratio, extra), prior)[0].generator.steps == recipe.generator.steps + extra
     for prior in ("warm", "features-only", "mean-only"):
-        assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == recipe.generator.steps
-    joint = variant_of(recipe.changed(generator__moments="joint"), (ratio, extra), 0, "warm").generator.steps
+        assert variant_of(recipe, record, (ratio, extra), prior)[0].generator.steps == recipe.generator.steps
+    joint = variant_of(recipe.changed(generator__moments="joint"), record, (ratio, extra), "warm")[0].generator.steps
     assert joint == round((recipe.generator.steps + extra) / (1 + ratio))
 
 

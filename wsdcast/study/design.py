@@ -95,11 +95,11 @@ def equal_cost_steps(total: float, relative: float, once: float, share: float, w
         whose: begins the message of an error.
 
     Raises:
-        UserError: if the moments network alone costs as much.
+        UserError: if the other networks alone cost as much.
     """
     steps = round((total / relative - once) / (1 + share))
     if steps < 1:
-        raise UserError(f"{whose} its moments network alone costs more than the training of the recipe; give it fewer steps")
+        raise UserError(f"{whose} its networks other than the generator cost more than the training of the recipe; give them fewer steps")
     return steps
 
 
@@ -148,5 +148,5 @@ def trained_variants(
         place = variant_directory(variant, directory, f"{prior}-{seed}", prepared, networks_of(variant))
         if not all(is_current(variant, place, name, overwrite) for name in networks_of(variant) if name != PREDICTIONS):
             train(variant, place)
-        seconds.setdefault(prior, []).append(training_seconds(place))
+        seconds.setdefault(prior, []).append(training_seconds(place, (name for name in networks_of(variant) if name != PREDICTIONS)))
         yield seed, prior, variant, place

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from wsdcast.runs.artefact import is_of, read_stamp
-from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Experiment
-
-TRAINED = (MOMENTS, GENERATOR, FEW_STEPS, FINE_TUNED)
-"""The artefacts whose stamps have the time of training."""
 
 
 def variant_directory(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
@@ -42,9 +38,9 @@ def variant_directory(variant: Experiment, directory: Path, name: str, prepared:
     return place
 
 
-def training_seconds(place: Path) -> float:
-    """How long the networks of a run directory took to train."""
-    stamps = [json.loads((place / name / "stamp.json").read_text()) for name in TRAINED if (place / name).exists()]
+def training_seconds(place: Path, networks: Iterable[str]) -> float:
+    """How long the networks of a run directory, artefacts with these names, took to train."""
+    stamps = [json.loads((place / name / "stamp.json").read_text()) for name in networks if (place / name).exists()]
     return float(sum(stamp.get("seconds", np.nan) for stamp in stamps))
 
 

@@ -29,20 +29,19 @@ from wsdcast.runs.names import (
     PREDICTIONS,
     STUDY,
     STUDY_PAGE,
-    WITHOUT_NETWORK,
 )
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import evaluate, studied_variables
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
-from wsdcast.study.weather_variants import moments_cost, named_variant, variant_of
+from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.training.predictions import checked, in_words
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import moments_sampler_of, sampler_of
+from wsdcast.weather.samplers import draws_of, moments_sampler_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
 
@@ -105,10 +104,7 @@ def study_nfe(
     cost = moments_cost(resolved, record)
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.
-    first = options.seeds[0]
-    by_name: dict[str, tuple[Recipe, float]] = {
-        prior: (variant_of(resolved, cost, first, prior), cost[0] * (prior not in WITHOUT_NETWORK)) for prior in priors
-    } | {name: named_variant(resolved, record, cost, name) for name in options.variants}
+    by_name: dict[str, tuple[Recipe, float]] = {name: variant_of(resolved, record, cost, name) for name in (*priors, *options.variants)}
     variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
     shares = {MOMENTS_ALONE: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     settings = {name: _settings(variant, name, summary) for name, (variant, _) in by_name.items()}
@@ -170,13 +166,17 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
     """All settings of one prior or variant. Combinations that cannot be sampled are left out and named in the summary.
 
     Raises:
-        UserError: if a solver can make none of the numbers of evaluations.
+        UserError: if a solver can make none of the numbers of evaluations, or a generator of the CRPS cannot make any.
     """
     options = variant.study
     # Networks of few evaluations make steps of Euler's method, whatever the solver of the flow.
     few = set(variant.few_numbers) | ({variant.fine_tune.nfe} if variant.fine_tune.steps else set())
     settings = [Setting(name, 0, "euler", "uniform", 1.0, nfe) for nfe in options.nfe if nfe in few]
-    of_flow = [nfe for nfe in options.nfe if nfe not in few] if variant.generator.objective != "crps" else []
+    if variant.generator.objective == "crps":
+        if not settings:
+            raise UserError(f"{name}: the objective crps makes one evaluation, which is not among study.nfe")
+        return settings
+    of_flow = [nfe for nfe in options.nfe if nfe not in few]
     if of_flow or not settings:
         possible = combinations(options.solvers, options.grids_in_time, of_flow, summary, variant.generator.followed_path)
         # Warmth has no effect on priors that are not blended.
@@ -225,7 +225,7 @@ def _evaluated(
             rollout__nfe=setting.nfe,
             rollout__momentum=momentum,
         )
-        draws = sampled.rollout.draws if setting.nfe not in networks.few else 1
+        draws = draws_of(networks, sampled.rollout)
         sampler = sampler_of(networks, sampled.rollout)
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:

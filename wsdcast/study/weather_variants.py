@@ -4,51 +4,35 @@ from __future__ import annotations
 
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet
-from wsdcast.runs.names import PriorName
 from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
+from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.networks import context_channels, generator_model, moments_model
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.training.rollouts import MEMBERS
 
 
-def variant_of(recipe: Recipe, cost: tuple[float, int], seed: int, prior: PriorName) -> Recipe:
-    """The recipe with another seed and prior, at the same total cost of training.
+def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: str) -> tuple[Recipe, float]:
+    """The recipe with another prior, or a variant of ``study.variants``, at the total cost of training of the recipe itself.
 
     A prior without a moments network is trained for more steps. The cost of a user's model (``given``) is not known and not counted.
 
     Args:
         recipe: the recipe of the study.
-        cost: of the moments network, from :func:`moments_cost`.
-        seed: training seed.
-        prior: the prior.
-    """
-    variant = recipe.changed(seed=seed, generator__prior=prior)
-    if variant.generator.reads_frozen_moments or prior == "given":
-        return variant
-    ratio, extra = cost
-    share = ratio * variant.generator.needs_moments_network  # trained together
-    return variant.changed(generator__steps=equal_cost_steps(variant.generator.steps + extra, 1, 0, share, f"{prior}:"))
-
-
-def named_variant(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: str) -> tuple[Recipe, float]:
-    """A variant of ``study.variants`` at the total cost of training of the recipe itself.
-
-    Args:
-        recipe: the recipe of the study.
         record: the prepared data.
         cost: of the recipe's moments network, from :func:`moments_cost`.
-        name: of the variant.
+        name: of the prior or the variant.
 
     Returns:
         The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.
 
     Raises:
-        UserError: if the variant has an unknown key or a value that is not allowed, or its moments network alone costs too much.
+        UserError: if the variant has an unknown key or a value that is not allowed, or the networks other than its generator cost too much.
     """
-    where = f"study.variants.{name}:"
-    variant = overridden(recipe, recipe.study.variants[name], {}, where)
+    where = f"study.variants.{name}:" if name in recipe.study.variants else f"{name}:"
+    variant = overridden(recipe, recipe.study.variants.get(name, {"generator.prior": name}), {}, where)
+    if variant.generator.prior == "given":
+        return variant, 0.0
     ratio, extra = moments_cost(variant, record)
     ratio *= variant.generator.needs_moments_network
     once, share = (float(extra), 0.0) if variant.generator.reads_frozen_moments else (0.0, ratio)
@@ -68,23 +52,28 @@ def generator_operations(recipe: Recipe, record: Analysis) -> int:
 def steps_after_the_generator(recipe: Recipe, ratio: float) -> float:
     """The cost of the networks that are trained after the generator, in training steps of the generator.
 
-    A training visit of a sample costs three evaluations, one forward and two backward. An evaluation without gradients counts as a third.
+    It is counted in evaluations of one sample. A forward pass is one evaluation, and a backward pass costs two. A training step of the
+    generator has both.
 
     Args:
         recipe: the recipe.
-        ratio: cost of one evaluation of the moments network, in evaluations of the generator.
+        ratio: cost of one evaluation of the moments network, in evaluations of the generator; 0 if there is none.
     """
     few, tuned = recipe.few_steps, recipe.fine_tune
-    visits = {
-        "distil": few.nfe + few.teacher_nfe / 3,
-        "shortcut": 1 + (1 - few.flow_share) * 2 / 3,
-        "mean-flow": 1 + 2 / 3,  # the derivative in forward mode, and the network's own velocity
+    of_sample = {
+        "distil": 3 * few.nfe + few.teacher_nfe,
+        "shortcut": 3 + 2 * (1 - few.flow_share),
+        "mean-flow": 3 + 2,  # the derivative in forward mode, and the network's own velocity
     }.get(recipe.generator.objective, 0.0)
-    total = few.steps * samples_per_step(few) * visits
-    of_step = tuned.nfe + ratio * recipe.generator.needs_moments_network
-    trained_steps = [length if tuned.gradients == "all" else 1 + (length - 1) / 3 for length in tuned.rollout]
-    total += tuned.steps * samples_per_step(tuned) * MEMBERS * of_step * sum(trained_steps) / len(trained_steps)
-    return total / samples_per_step(recipe.generator)
+    if of_sample and not recipe.generator.reads_frozen_moments:
+        of_sample += ratio  # the moments of each batch are predicted anew
+    total = few.steps * samples_per_step(few) * of_sample
+    # The moments network is frozen, but with gradients through all steps they go through it to the states before, from the second step on.
+    of_all = [3 * tuned.nfe * length + ratio * (length + (length - 1)) for length in tuned.rollout]
+    of_last = [tuned.nfe * (length + 2) + ratio * length for length in tuned.rollout]
+    of_rollout = of_all if tuned.gradients == "all" else of_last
+    total += tuned.steps * samples_per_step(tuned) * MEMBERS * sum(of_rollout) / len(of_rollout)
+    return total / (3 * samples_per_step(recipe.generator))
 
 
 def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:

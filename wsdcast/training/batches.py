@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.training.loop import BatchOf
+from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.flow import Draws, draw
 from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.warmstart.times import draw_logit_normal, draw_uniform
@@ -97,7 +98,7 @@ def ensemble_batches_of(
     """Return the function that makes batches of two members; the arguments are those of :func:`flow_batches_of`."""
 
     def batch_of(indices: Tensor, local: slice) -> EnsembleBatch:
-        noise = torch.randn((2, indices.numel(), *shape), generator=random, device=random.device)[:, local]
+        noise = torch.randn((MEMBERS, indices.numel(), *shape), generator=random, device=random.device)[:, local]
         context, target = pairs(indices, local)
         return EnsembleBatch(context, target, noise, prior_of(indices[local], context))
 

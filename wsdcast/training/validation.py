@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wsdcast.training.batches import Samples
 from wsdcast.training.predictions import BATCH, errors
-from wsdcast.warmstart.crps import almost_fair_crps
+from wsdcast.warmstart.crps import MEMBERS, almost_fair_crps
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT, Path
@@ -71,15 +71,17 @@ def ensemble_scores(sampler: Callable[[Tensor, Tensor], Tensor], samples: Sample
         ``CRPS``, the fair CRPS in units of the data's std; ``spread/skill``, which is 1 for a calibrated ensemble.
     """
     indices, sums = _validation_indices(samples), torch.zeros(3)
+    weights = weights.to(samples.target(indices[:1]).device)
     for number, batch in enumerate(indices.split(BATCH)):
         context, truth = samples.context(batch), samples.target(batch)
         random = torch.Generator(truth.device).manual_seed(number)
-        members = torch.stack([sampler(context, torch.randn(truth.shape, generator=random, device=truth.device)) for _ in range(2)])
+        noise = torch.randn(MEMBERS, *truth.shape, generator=random, device=truth.device)
+        members = torch.stack([sampler(context, one) for one in noise])
         fields = almost_fair_crps(members, truth, alpha=1), members.var(dim=0), (members.mean(dim=0) - truth).square()
         sums += torch.stack([(weights * field).mean().cpu() for field in fields]) * batch.numel()
     crps, variance, squared_error = (sums / indices.numel()).tolist()
-    # The mean of two members has half the variance of a member as its own error.
-    return {"CRPS": crps, "spread/skill": math.sqrt(1.5 * variance / squared_error)}
+    # The squared error of the mean of M calibrated members is (1 + 1 / M) times their variance.
+    return {"CRPS": crps, "spread/skill": math.sqrt((1 + 1 / MEMBERS) * variance / squared_error)}
 
 
 def _validation_indices(samples: Samples) -> Tensor:

@@ -16,6 +16,9 @@ from wsdcast.warmstart.prior import InformedPrior
 NOISE_NUMBERS = 32
 """Random numbers of a member, as many as FGN has (Alet et al. 2025)."""
 
+MEMBERS = 2
+"""Members of an ensemble in training. The CRPS needs two, and Swift and ACE have two as well."""
+
 EnsembleLoss = Callable[[Tensor, Tensor], Tensor]
 """Maps members (member, batch, channel, row, column) and the truth (batch, channel, row, column) to a loss."""
 
@@ -53,7 +56,7 @@ def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Ten
     return error - (1 - (1 - alpha) / count) / (2 * count * (count - 1)) * pairs
 
 
-def spectral_crps(members: Tensor, truth: Tensor, weights: Tensor, alpha: float = 0.95) -> Tensor:
+def spectral_crps(members: Tensor, truth: Tensor, weights: Tensor, amplitude: Tensor, alpha: float = 0.95) -> Tensor:
     """Return the almost fair CRPS of zonal Fourier coefficients, each weighted with amplitude^-1/2, divided by the sum of amplitude^1/2.
 
     The CRPS of points hardly notices small scales, where amplitudes are small. Members then have noise or nothing there. The exponent is
@@ -62,27 +65,28 @@ def spectral_crps(members: Tensor, truth: Tensor, weights: Tensor, alpha: float 
     Args:
         members, truth: as for :data:`EnsembleLoss`.
         weights: area weights of the rows, with mean 1, (row, 1).
+        amplitude: root mean square of the coefficients in the data, (channel, wavenumber).
         alpha: as for :func:`almost_fair_crps`.
     """
     coefficients, of_truth = (torch.fft.rfft(x, dim=-1, norm="ortho") for x in (members, truth))
-    amplitude = (weights * of_truth.abs().square()).mean(dim=(0, 2)).sqrt()  # (channel, wavenumber)
     amplitude = amplitude.clamp(min=1e-6 * amplitude.amax())  # a record may have no power at all at some wavenumber
     scores = (weights * almost_fair_crps(coefficients, of_truth, alpha)).mean(dim=(0, 2))
     return (scores * amplitude**-0.5).sum() / amplitude.sqrt().sum()
 
 
-def ensemble_loss(weights: Tensor, scale: Tensor, alpha: float, spectral_weight: float) -> EnsembleLoss:
+def ensemble_loss(weights: Tensor, scale: Tensor, amplitude: Tensor, alpha: float, spectral_weight: float) -> EnsembleLoss:
     """Return the loss of an ensemble: its almost fair CRPS in units of ``scale``, plus ``spectral_weight`` times that of its zonal waves.
 
     Args:
         weights: area weights of the rows, with mean 1, (row, 1).
         scale: the unit of each channel, the standard deviation of its change in 6 h, (channel, 1, 1).
+        amplitude: as for :func:`spectral_crps`.
         alpha: as for :func:`almost_fair_crps`.
         spectral_weight: factor of :func:`spectral_crps`.
     """
 
     def loss(members: Tensor, truth: Tensor) -> Tensor:
         of_points = (weights * almost_fair_crps(members, truth, alpha) / scale).mean()
-        return of_points + spectral_weight * spectral_crps(members, truth, weights, alpha) if spectral_weight else of_points
+        return of_points + spectral_weight * spectral_crps(members, truth, weights, amplitude, alpha) if spectral_weight else of_points
 
     return loss

@@ -112,7 +112,7 @@ def shortcut_loss(
     Args:
         network: u, with the step's length as its last scalar; with length 0 it is a generator of the flow.
         teacher: the network with averaged weights, which makes the two half steps.
-        prior: the prior of the contexts.
+        prior: the prior of the contexts, not blended: at warmth 1 blending changes nothing.
         context: C, (batch, channels, ...).
         target: the data, (batch, channel, ...).
         draws: noise and times of flow matching.
@@ -120,25 +120,23 @@ def shortcut_loss(
         flow_samples: as many samples, the first of the batch, are for flow matching; the others learn from two half steps.
     """
     draws = draws._replace(warmth=torch.ones_like(draws.warmth))
-    first, last = slice(flow_samples), slice(flow_samples, None)
-    of_flow, zero = _of(prior, first), draws.t.new_zeros(1)
-    loss = target.new_zeros(())
+    zero, loss = draws.t.new_zeros(1), target.new_zeros(())
     if flow_samples:
-        generator: nn.Module = with_step(network, zero)  # type: ignore[assignment]
-        loss = training_loss(generator, of_flow, context[first], target[first], draws.of(first)) * flow_samples
-    rest = len(target) - flow_samples
-    if rest:
-        prior, context, (warmth, _, noise), (t, d) = _of(prior, last), context[last], draws.of(last), steps.of(last)
-        x, _ = STRAIGHT.point(noise, prior.normalise(target[last]), t)
+        part = slice(flow_samples)
+        loss = training_loss(with_step(network, zero), prior.of(part), context[part], target[part], draws.of(part)) * flow_samples
+    if flow_samples < len(target):
+        part = slice(flow_samples, None)
+        prior, context, (warmth, _, noise), (t, d) = prior.of(part), context[part], draws.of(part), steps.of(part)
+        x, _ = STRAIGHT.point(noise, prior.normalise(target[part]), t)
         half = d / 2
         # The flow itself makes the halves of the shortest step.
-        known = torch.where(half < 0.5**HALVINGS, zero, half)
+        length = torch.where(half < 0.5**HALVINGS, zero, half)
         with torch.no_grad():
-            begin = teacher(generator_input(x, context, prior), t, warmth, known)
+            begin = teacher(generator_input(x, context, prior), t, warmth, length)
             middle = x + per_sample(half, x) * begin
-            end = teacher(generator_input(middle, context, prior), t + half, warmth, known)
+            end = teacher(generator_input(middle, context, prior), t + half, warmth, length)
         output = network(generator_input(x, context, prior), t, warmth, d)
-        loss = loss + nn.functional.mse_loss(output, (begin + end) / 2) * rest
+        loss = loss + nn.functional.mse_loss(output, (begin + end) / 2) * (len(target) - flow_samples)
     return loss / len(target)
 
 
@@ -163,7 +161,6 @@ def mean_flow_loss(
         flow_samples: for as many samples, the first of the batch, the step has length 0 and the loss is that of flow matching.
     """
     is_flow = torch.arange(len(target), device=target.device) < flow_samples
-    prior = _of(prior, slice(None))
     t = torch.where(is_flow, draws.t, steps.t)
     d = torch.where(is_flow, 0.0, steps.d)
     warmth = torch.ones_like(t)
@@ -177,8 +174,3 @@ def mean_flow_loss(
     tangents = own_velocity, torch.ones_like(t), -torch.ones_like(d)
     output, derivative = torch.func.jvp(mean_velocity, (x, t, d), tangents)[:2]
     return nn.functional.mse_loss(output - per_sample(d, x) * derivative.detach(), velocity)
-
-
-def _of(prior: InformedPrior, samples: slice) -> InformedPrior:
-    """The prior of some samples of the batch, at full warmth."""
-    return prior.of(samples).blended(prior.mean.new_ones(1))

@@ -1,4 +1,4 @@
-"""Statistics of the training split: the climatology at each point, and the change in 6 h."""
+"""Statistics of the training split: the climatology at each point, the change in 6 h, and the amplitude of zonal waves."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def change_std(record: Analysis) -> Tensor:
         total += (weights * (after - before) ** 2).mean(axis=(2, 3)).sum(axis=0)
     change = np.maximum(np.sqrt(total / now.size), MINIMUM_STD)
     return torch.from_numpy(change[: len(record.variables)].astype(np.float32))[:, None, None]
+
+
+def zonal_amplitude(record: Analysis) -> Tensor:
+    """Root mean square of the zonal Fourier coefficients of normalised states, over the training split and the area.
+
+    Returns:
+        (variable, wavenumber), for orthonormal waves.
+    """
+    indices = np.flatnonzero(record.part("train"))
+    weights = record.grid.area_weights[:, None]
+    total = np.zeros((record.states.shape[1], record.grid.shape[1] // 2 + 1))
+    for first in range(0, indices.size, STATES_IN_MEMORY):
+        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]])
+        total += (weights * np.abs(np.fft.rfft(states, norm="ortho")) ** 2).mean(axis=2).sum(axis=0)
+    return torch.from_numpy(np.sqrt(total / indices.size)[: len(record.variables)].astype(np.float32))

@@ -28,23 +28,16 @@ def moments_model(network: Moments, includes_poles: bool, forcings: int = 0, cha
     return MomentsModel(body, channels, maximum_std=network.highest_std, std=network.std)
 
 
-def generator_model(network: Generator, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT)) -> UNet:
-    """An untrained p'_theta, conditioned on flow time and warmth. The arguments are those of :func:`moments_model`.
+def generator_model(
+    network: Generator, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT), *, few_steps: bool = False
+) -> UNet:
+    """An untrained p'_theta, conditioned on flow time and warmth. The first arguments are those of :func:`moments_model`.
 
     It reads the noisy state, the context, mean and std. With the objective ``crps`` it is conditioned on random numbers, and reads no noisy
-    state.
+    state. If ``few_steps``, it is the second network of the objective, conditioned on the length of the step too if it must know it.
     """
     features = context_channels(forcings, channels) + 2 * channels
     if network.objective == "crps":
         return unet_of(network, features, channels, 0, includes_poles, noise=NOISE_NUMBERS)
-    return unet_of(network, channels + features, network.heads * channels, 2, includes_poles)
-
-
-def few_steps_model(network: Generator, includes_poles: bool, forcings: int = 0, channels: int = len(DEFAULT)) -> UNet:
-    """An untrained network of few evaluations: p'_theta, conditioned on the length of the step too if the objective needs it.
-
-    The arguments are those of :func:`moments_model`.
-    """
-    knows_step = network.objective in KNOW_STEP
-    inputs = channels + context_channels(forcings, channels) + 2 * channels
-    return unet_of(network, inputs, network.heads * channels, 2 + knows_step, includes_poles, silent=int(knows_step))
+    knows_step = few_steps and network.objective in KNOW_STEP
+    return unet_of(network, channels + features, network.heads * channels, 2 + knows_step, includes_poles, silent=int(knows_step))

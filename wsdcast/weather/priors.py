@@ -23,7 +23,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, persistence
 from wsdcast.weather.climate import change_std, climatology
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import few_steps_model, generator_model, moments_model
+from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.objective_sections import FROM_FLOW, ObjectiveName
 from wsdcast.weather.recipe import Recipe
 
@@ -176,10 +176,9 @@ def few_evaluations(
     objective, few = recipe.generator.objective, dict[int, FewEvaluations]()
     if objective == "crps":
         few[1] = FewEvaluations(generator, objective)
-    model = few_steps_model if objective in FROM_FLOW else generator_model
     for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):
         if name in recipe.networks and name in names:
-            network = model(recipe.generator, *sizes)
+            network = generator_model(recipe.generator, *sizes, few_steps=objective in FROM_FLOW)
             load(network, name)
             few |= dict.fromkeys(numbers, FewEvaluations(network, objective))
     return few

@@ -30,7 +30,7 @@ from wsdcast.runs.times import in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Generator, Moments, Training
-from wsdcast.weather.objective_sections import FROM_FLOW, Crps, FewSteps, FineTune
+from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, Crps, FewSteps, FineTune
 from wsdcast.weather.study_section import Study
 
 
@@ -232,6 +232,16 @@ class Recipe(Experiment):
     rollout: Rollout = Rollout()
     score: Score = Score()
     study: Study = Study()
+
+    @model_validator(mode="after")
+    def _few_steps_trainable(self) -> Recipe:
+        few, generator = self.few_steps, self.generator
+        if generator.objective in KNOW_STEP and few.flow_samples(few.batch) == few.batch:
+            raise ValueError(f"few_steps.batch {few.batch}: all samples are for flow matching with a flow_share of {few.flow_share:g}")
+        others = few.precision == "bf16" or few.compile or generator.attention or generator.activation_checkpointing
+        if generator.objective == "mean-flow" and others:
+            raise ValueError("the objective mean-flow works without bf16, compile, attention and activation_checkpointing only")
+        return self
 
     @model_validator(mode="after")
     def _fine_tunable(self) -> Recipe:

@@ -41,7 +41,7 @@ def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = Fa
         sampler = few_sampler(networks, few, settings.nfe)
         return accelerated(sampler, [few.network, networks.moments], recorded=networks.ours, deterministic=deterministic)
     if any(few.objective == "crps" for few in networks.few.values()):
-        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation")
+        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; use --nfe 1")
     require_possible(settings.solver, settings.grid_in_time, settings.nfe, networks.path.name)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum)
@@ -62,15 +62,27 @@ def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
     if few.objective == "crps":
         return direct_sampler(few.network, networks.prior_of)
     if few.objective == "flow":  # fine-tuned for one number of evaluations
-        name = "euler" if nfe % 2 else "midpoint"
+        name = _of_tuned_flow(nfe)
         return generator_sampler(few.network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path)
     return few_steps_sampler(few.network, networks.prior_of, nfe, networks.path, knows_step=few.objective in KNOW_STEP)
+
+
+def _of_tuned_flow(nfe: int) -> str:
+    """The solver of a flow that is fine-tuned for ``nfe`` evaluations."""
+    return "euler" if nfe % 2 else "midpoint"
+
+
+def draws_of(networks: Trained, settings: Rollout) -> int:
+    """Noise fields of a sample. Networks of few evaluations need one, whatever the solver of the flow."""
+    return 1 if settings.nfe in networks.few else settings.draws
 
 
 def few_in_words(networks: Trained, nfe: int) -> str:
     """Which network of few evaluations makes ``nfe`` evaluations, in words; empty if the flow's generator does."""
     if nfe not in networks.few:
         return ""
+    if networks.few[nfe].objective == "flow":
+        return f"{_of_tuned_flow(nfe)}, uniform times, with the fine-tuned generator"
     return f"none; the network of the objective {networks.few[nfe].objective} makes {nfe} evaluation{'s' * (nfe > 1)}"
 
 

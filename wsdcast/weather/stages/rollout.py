@@ -44,7 +44,7 @@ from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import few_in_words, moments_sampler_of, sampler_of
+from wsdcast.weather.samplers import draws_of, few_in_words, moments_sampler_of, sampler_of
 
 
 def rollout(
@@ -178,7 +178,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
-            draws = settings.draws if artefact == FORECAST and settings.nfe not in networks.few else 1
+            draws = draws_of(networks, settings) if artefact == FORECAST else 1
             steps = run_and_write(store, record, networks.forcings, sampler, starting, own_groups, settings, draws)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
                 pass

@@ -1,18 +1,23 @@
-"""Stage 2: train the moments network, then the generator, on the prepared store."""
+"""Stage 2: train the networks of a recipe on the prepared store."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, require, resolve
-from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.runs.artefact import Summary, is_current, require, resolve
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
+from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.predictions import checked, in_words, read_predictions
+from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import context_channels, generator_model, moments_model
@@ -36,7 +41,8 @@ def train(
 ) -> Summary:
     """Train the moments model and write ``RUN/moments``, then train the generator and write ``RUN/generator``.
 
-    If the recipe trains both networks at the same time, both are in ``RUN/generator``. A training that was stopped continues from its last
+    If the recipe trains both networks at the same time, both are in ``RUN/generator``. Its objective may add a network of few evaluations,
+    ``RUN/few-steps``, and fine-tuning adds ``RUN/fine-tuned``. A training that was stopped continues from its last
     checkpoint; on a CPU the result has the same bits. If torchrun started several processes, they train together.
 
     Args:
@@ -61,6 +67,7 @@ def train(
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
+    processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
         samples_of_rollouts(stage)  # an error is found before the first training
 
@@ -89,6 +96,24 @@ def train(
     return summary
 
 
+def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
+    """Remove networks that the recipe does not have. A rollout would otherwise take them for the last ones that were trained.
+
+    The generator stays if it is current, but its stamp may hold the recipe of the other networks, which is replaced.
+
+    Raises:
+        UserError: if there are any, and ``overwrite`` is False.
+    """
+    for name in (FEW_STEPS, FINE_TUNED):
+        if (directory / name).exists() and name not in recipe.networks:
+            if not overwrite:
+                raise UserError(f"{directory / name} belongs to another recipe; choose another --run, or remove it with --overwrite")
+            shutil.rmtree(directory / name)
+            if is_current(recipe, directory, GENERATOR, overwrite):
+                stamp = directory / GENERATOR / "stamp.json"
+                stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"recipe": recipe.dump()}, indent=2))
+
+
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     """Check before training that networks and batches fit in memory. A GPU is not checked: torch fails in the first step there.
 
@@ -100,12 +125,23 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     forcings, channels, grid = samples.forcings.channels, len(record.variables), record.grid.shape
     generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
     inputs = generator.input_shapes(*grid)
-    needed = training_memory(generator, recipe.generator.batch, recipe.generator.precision == "bf16", *inputs)
+    together = recipe.generator.batch * (MEMBERS if recipe.generator.objective == "crps" else 1)
+    needed = training_memory(generator, together, recipe.generator.precision == "bf16", *inputs)
+    few, tuned = recipe.few_steps, recipe.fine_tune
+    trained_steps = max(tuned.rollout) if tuned.gradients == "all" else 1
+    later: dict[str, tuple[Optimisation, int]] = {
+        FEW_STEPS: (few, few.batch * (few.nfe if recipe.generator.objective == "distil" else 1)),
+        FINE_TUNED: (tuned, tuned.batch * MEMBERS * tuned.nfe * trained_steps),
+    }
+    for artefact, (optimisation, evaluations) in later.items():
+        if artefact in recipe.networks:
+            needed_later = training_memory(generator, evaluations, optimisation.precision == "bf16", *inputs)
+            require_memory(needed_later, f"training {artefact} with {evaluations} evaluations in each batch at {record.grid.name}")
     if recipe.generator.needs_moments_network:
         moments, settings = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels), recipe.moments
-        optimisation = recipe.generator if recipe.generator.moments != "frozen" else settings
+        own = recipe.generator if recipe.generator.moments != "frozen" else settings
         context = (1, context_channels(forcings, channels), *grid)
-        needed_by_moments = training_memory(moments, optimisation.batch, optimisation.precision == "bf16", context)
+        needed_by_moments = training_memory(moments, own.batch, own.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments
         else:

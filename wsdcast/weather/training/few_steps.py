@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from wsdcast.nets.unet import UNet
@@ -16,10 +18,10 @@ from wsdcast.warmstart.few_steps import StepDraws, distillation_loss, draw_any_s
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import area_weights
-from wsdcast.weather.networks import few_steps_model
-from wsdcast.weather.priors import FewEvaluations, trained
+from wsdcast.weather.networks import generator_model
+from wsdcast.weather.priors import FewEvaluations, Trained, trained
 from wsdcast.weather.samplers import few_sampler
-from wsdcast.weather.training.stage import PriorOfSamples, Stage, add_share, random_of, seed_torch
+from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
 
 
@@ -28,50 +30,57 @@ def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
 
     Args:
         stage: recipe and data.
-        prior_of: gives the priors of training samples; None if the moments network was trained with the
-            generator. Then it predicts the moments of each batch.
+        prior_of: gives the priors of training samples; None if the moments network was trained with the generator. Then it predicts the
+            moments of each batch.
     """
-    recipe, settings = stage.recipe, stage.recipe.few_steps
+    recipe, settings, objective = stage.recipe, stage.recipe.few_steps, stage.recipe.generator.objective
     if stage.is_current(FEW_STEPS):
         return
     flow = trained(recipe, stage.directory, stage.record, stage.given, recipe.networks[: recipe.networks.index(FEW_STEPS)])
     seed_torch(recipe, FEW_STEPS)
-    network = few_steps_model(recipe.generator, *stage.sizes)
+    network, random = generator_model(recipe.generator, *stage.sizes, few_steps=True), random_of(recipe, FEW_STEPS)
     if settings.begin == "flow":
         network.load_state_dict(network.state_dict() | flow.generator.state_dict())
-    random = random_of(recipe, FEW_STEPS)
-    objective = recipe.generator.objective
     # torch's derivative of GroupNorm in forward mode does not take channels last.
-    channels_last = settings.channels_last and objective != "mean-flow"
-    training = Training.of(to_device(network, channels_last), random)
-    draw_steps = draw_halved_steps if objective == "shortcut" else draw_any_steps
-    flow_batches = flow_batches_of(
-        pairs_of(stage.samples),
-        stage.samples.shape,
-        random,
-        prior_of or (lambda _, context: flow.prior_of(context)),
-        recipe.generator.times,
-    )
-    weights, teacher_times = area_weights(stage.record).to(devices.device()), uniform(steps_for("midpoint", settings.teacher_nfe))
-    if (of_channels := generator_weights(recipe, stage.record)) is not None:
-        weights = weights * of_channels
-
-    def batch_of(indices: Tensor, local: slice) -> tuple[FlowBatch, StepDraws]:
-        return flow_batches(indices, local), draw_steps(indices.numel(), random).of(local)
-
-    def loss_of(network: UNet, batch_and_steps: tuple[FlowBatch, StepDraws]) -> Tensor:
-        (context, target, draws, prior), steps = batch_and_steps
-        assert prior is not None
-        flow_samples = round(settings.flow_share * len(target))
-        if objective == "distil":
-            options = settings.nfe, teacher_times, midpoint, weights, flow.path
-            return distillation_loss(network, flow.generator, prior, context, draws.noise, *options)
-        if objective == "shortcut":
-            return shortcut_loss(network, training.averaged, prior, context, target, draws, steps, flow_samples)
-        return mean_flow_loss(network, prior, context, target, draws, steps, flow_samples)
+    training = Training.of(to_device(network, settings.channels_last and objective != "mean-flow"), random)
+    prior_of = prior_of or (lambda _, context: flow.prior_of(context))
+    flow_batches = flow_batches_of(pairs_of(stage.samples), stage.samples.shape, random, prior_of, recipe.generator.times)
 
     def scores(network: UNet) -> dict[str, float]:
         sampler = few_sampler(flow, FewEvaluations(network, objective), recipe.few_numbers[0])
         return ensemble_scores(sampler, stage.validation_samples, area_weights(stage.record))
 
-    add_share(stage, FEW_STEPS, stage.fit_and_write(FEW_STEPS, settings, training, batch_of, loss_of, len(stage.samples), scores))
+    if objective == "distil":
+        loss_of = _distillation(stage, flow)
+        stage.fit_and_write(FEW_STEPS, settings, training, flow_batches, loss_of, len(stage.samples), scores)
+        return
+
+    draw_steps = draw_halved_steps if objective == "shortcut" else draw_any_steps
+
+    def batch_of(indices: Tensor, local: slice) -> tuple[FlowBatch, StepDraws]:
+        return flow_batches(indices, local), draw_steps(indices.numel(), random).of(local)
+
+    def loss_of_steps(network: UNet, batch_and_steps: tuple[FlowBatch, StepDraws]) -> Tensor:
+        (context, target, draws, prior), steps = batch_and_steps
+        assert prior is not None
+        flow_samples = settings.flow_samples(len(target))
+        if objective == "shortcut":
+            return shortcut_loss(network, training.averaged, prior, context, target, draws, steps, flow_samples)
+        return mean_flow_loss(network, prior, context, target, draws, steps, flow_samples)
+
+    stage.fit_and_write(FEW_STEPS, settings, training, batch_of, loss_of_steps, len(stage.samples), scores)
+
+
+def _distillation(stage: Stage, flow: Trained) -> Callable[[UNet, FlowBatch], Tensor]:
+    """The loss of distillation with the settings of the recipe."""
+    settings = stage.recipe.few_steps
+    weights, teacher_times = area_weights(stage.record).to(devices.device()), uniform(steps_for("midpoint", settings.teacher_nfe))
+    if (of_channels := generator_weights(stage.recipe, stage.record)) is not None:
+        weights = weights * of_channels
+
+    def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
+        assert batch.prior is not None
+        inputs = batch.prior, batch.context, batch.draws.noise
+        return distillation_loss(network, flow.generator, *inputs, settings.nfe, teacher_times, midpoint, weights, flow.path)
+
+    return loss_of

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 from torch import Tensor
 
 from wsdcast.nets.unet import UNet
-from wsdcast.nets.weights import load_network, to_device
+from wsdcast.nets.weights import to_device
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FINE_TUNED
 from wsdcast.sampling.priors import prior_maker
@@ -15,14 +16,12 @@ from wsdcast.sampling.samplers import Sampler
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores
 from wsdcast.weather.forcings import area_weights
-from wsdcast.weather.networks import few_steps_model, generator_model
-from wsdcast.weather.objective_sections import FROM_FLOW
 from wsdcast.weather.priors import FewEvaluations, trained
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.samples import Samples
 from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
-from wsdcast.weather.training.stage import Stage, add_share, random_of, seed_torch
+from wsdcast.weather.training.stage import Stage, random_of, seed_torch
 
 
 def samples_of_rollouts(stage: Stage) -> Samples:
@@ -46,15 +45,13 @@ def fine_tune(stage: Stage) -> None:
     samples = samples_of_rollouts(stage)
     before = recipe.networks[: recipe.networks.index(FINE_TUNED)]
     networks = trained(recipe, stage.directory, stage.record, stage.given, before)
+    last = networks.few[settings.nfe].network if settings.nfe in networks.few else networks.generator
     make_prior, moments = prior_maker(recipe.generator.prior), networks.moments
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
     seed_torch(recipe, FINE_TUNED)
-    model = few_steps_model if recipe.generator.objective in FROM_FLOW else generator_model
-    network = model(recipe.generator, *stage.sizes)
-    load_network(network, stage.directory / before[-1]).requires_grad_(True)
     random = random_of(recipe, FINE_TUNED)
-    training = Training.of(to_device(network, settings.channels_last), random)
+    training = Training.of(to_device(copy.deepcopy(last).requires_grad_(True), settings.channels_last), random)
     batches = rollout_batches_of(samples, lambda: settings.rollout[training.step * len(settings.rollout) // settings.steps], random)
     loss = loss_of_ensembles(recipe, stage.record)
 
@@ -67,4 +64,4 @@ def fine_tune(stage: Stage) -> None:
     def scores(network: UNet) -> dict[str, float]:
         return ensemble_scores(sampler_of(network), stage.validation_samples, area_weights(stage.record))
 
-    add_share(stage, FINE_TUNED, stage.fit_and_write(FINE_TUNED, settings, training, batches, loss_of, len(samples), scores))
+    stage.fit_and_write(FINE_TUNED, settings, training, batches, loss_of, len(samples), scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs import devices
 from wsdcast.warmstart.crps import EnsembleLoss, ensemble_loss
-from wsdcast.weather.climate import change_std
+from wsdcast.weather.climate import change_std, zonal_amplitude
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.weights import channel_weights
@@ -16,7 +16,8 @@ def loss_of_ensembles(recipe: Recipe, record: Analysis) -> EnsembleLoss:
 
     The part of the loss that is of zonal waves has no weights of channels.
     """
-    weights, scale = (tensor.to(devices.device()) for tensor in (area_weights(record), change_std(record)))
+    tensors = area_weights(record), change_std(record), zonal_amplitude(record)
+    weights, scale, amplitude = (tensor.to(devices.device()) for tensor in tensors)
     if (of_channels := channel_weights(recipe.training.weights, record, by_difference=False)) is not None:
         scale = scale / of_channels
-    return ensemble_loss(weights, scale, recipe.crps.alpha, recipe.crps.spectral_weight)
+    return ensemble_loss(weights, scale, amplitude, recipe.crps.alpha, recipe.crps.spectral_weight)

@@ -10,11 +10,8 @@ from torch import Tensor
 
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.training.loop import BatchOf
-from wsdcast.warmstart.crps import EnsembleLoss
+from wsdcast.warmstart.crps import MEMBERS, EnsembleLoss
 from wsdcast.weather.samples import Samples
-
-MEMBERS = 2
-"""Members of an ensemble in training. The CRPS needs two, and other models that are trained on rollouts have two as well."""
 
 
 class RolloutBatch(NamedTuple):

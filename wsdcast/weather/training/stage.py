@@ -107,11 +107,10 @@ class Stage:
         loss_of: Callable[[Model, Batch], Tensor],
         samples: int,
         scores: Callable[[Model], dict[str, float]],
-    ) -> float:
+    ) -> None:
         """The same, and write the network as an artefact of the run directory.
 
-        Returns:
-            The duration of the training, s.
+        For the networks after the generator the summary also says which share of the time of all training they took.
         """
         stamp = make_stamp(self.recipe, self.directory, artefact)
         with processes.completed_by_first(self.directory / artefact, stamp, self.overwrite, "train") as unfinished:
@@ -119,20 +118,19 @@ class Stage:
             if processes.is_first():
                 save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": result.history.seconds})
         self.summary.written[str(self.directory / artefact)] = size_in_words(result.network)
-        return result.history.seconds
-
-
-def add_share(stage: Stage, artefact: str, seconds: float) -> None:
-    """Add to the summary which share of the time of all training, up to this network, this network took."""
-    earlier = stage.recipe.networks[: stage.recipe.networks.index(artefact)]
-    stamps = [json.loads((stage.directory / name / "stamp.json").read_text()) for name in earlier]
-    total = seconds + sum(stamp.get("seconds", 0.0) for stamp in stamps)
-    stage.summary.facts[f"{artefact} share"] = f"{seconds / total:.0%} of the time of training so far"
+        if artefact in (FEW_STEPS, FINE_TUNED):
+            earlier = self.recipe.networks[: self.recipe.networks.index(artefact)]
+            stamps = [json.loads((self.directory / name / "stamp.json").read_text()) for name in earlier]
+            seconds = result.history.seconds
+            total = seconds + sum(stamp.get("seconds", 0.0) for stamp in stamps)
+            self.summary.facts[f"{artefact} share"] = f"{seconds / total:.0%} of the time of training so far"
 
 
 def seed_torch(recipe: Recipe, network: str) -> None:
     """Seed torch for one of :data:`NETWORKS`. Initial weights and dropout then depend on the recipe's seed alone."""
-    torch.manual_seed(2 * recipe.seed + NETWORKS.index(network))
+    number = NETWORKS.index(network)
+    # The seeds of the first two networks are those of version 0.1.0.
+    torch.manual_seed(2 * recipe.seed + number if number < 2 else _number(recipe, number, 1))
 
 
 def random_of(recipe: Recipe, network: str) -> torch.Generator:
@@ -140,5 +138,9 @@ def random_of(recipe: Recipe, network: str) -> torch.Generator:
 
     It must not have the seed of the generator that orders the samples.
     """
-    number = np.random.SeedSequence([recipe.seed, NETWORKS.index(network)]).generate_state(1)[0]
-    return torch.Generator(devices.device()).manual_seed(int(number))
+    return torch.Generator(devices.device()).manual_seed(_number(recipe, NETWORKS.index(network)))
+
+
+def _number(recipe: Recipe, *keys: int) -> int:
+    """A random seed made of the recipe's seed and further numbers."""
+    return int(np.random.SeedSequence([recipe.seed, *keys]).generate_state(1)[0])
