@@ -61,6 +61,6 @@ class FineTune(Optimisation):
     learning_rate: PositiveFloat = Field(1e-4, description="the highest learning rate of the schedule")
     schedule: Literal["constant", "half-cosine", "cosine"] = Field("cosine", description="schedule of the learning rate")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")
-    rollout: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1, description="lengths of the rollouts in steps, one after the other")
+    rollout: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1, description="lengths of the rollouts, steps, one after the other")
     nfe: PositiveInt = Field(1, description="evaluations a step that are fine-tuned")
     gradients: Literal["last", "all"] = Field("last", description="which steps of a rollout are trained: its last, or all together")
