@@ -224,21 +224,21 @@ def prepared(tmp_path_factory) -> Path:
 LATE = """
 import time
 from wsdcast.weather.stages import rollout, train
+from wsdcast.weather.training import moments, stage
 from wsdcast.data.store.forecasts import Forecasts
 
 def never(*_):
     raise AssertionError("only the first looks")
 
 if rank:
-    for stage in (train, rollout):
-        stage.is_current = never
+    for module in (train, moments, stage, rollout):
+        module.is_current = never
     Forecasts.create = Forecasts.written = never
-    for part in (train.folds, train.make_stamp):
-        def late(*arguments, part=part):
+    for module, name in ((moments, "folds"), (moments, "make_stamp"), (stage, "make_stamp"), (rollout, "make_stamp")):
+        def late(*arguments, part=getattr(module, name)):
             time.sleep(0.3)
             return part(*arguments)
-        setattr(train, part.__name__, late)
-    rollout.make_stamp = train.make_stamp
+        setattr(module, name, late)
 import wsdcast
 for _ in range(2):
     wsdcast.train(run="run")
