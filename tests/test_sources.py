@@ -172,7 +172,7 @@ def test_a_running_scheduler_gives_the_same_store(tmp_path, wind, expected):
     from dask.distributed import LocalCluster
 
     wind.to_netcdf(tmp_path / "wind.nc")
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp") as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", protocol="tcp") as cluster:
         wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="12x7", run=tmp_path / "run", scheduler=cluster.scheduler_address)
     assert_same_store(tmp_path / "run/analysis.zarr", expected)
     with pytest.raises(UserError, match="no dask scheduler answers there"):
