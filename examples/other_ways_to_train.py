@@ -155,11 +155,19 @@ class ShortestPath:
 def spectrum_of(multiply: Multiply, data: Tensor) -> Tensor:
     """Return the variance of each wave in the data (batch, channel, ...) over that in standard normal noise, (wave,)."""
     waves: list[Tensor] = []
-    multiply(data[:1], lambda eigenvalues: waves.append(eigenvalues) or torch.ones_like(eigenvalues)[None])  # type: ignore[func-returns-value]
+
+    def ones_of(eigenvalues: Tensor) -> Tensor:
+        waves.append(eigenvalues)
+        return torch.ones_like(eigenvalues)[None]
+
+    multiply(data[:1], ones_of)  # shows how many waves there are
     noise = torch.randn(data.shape, generator=torch.Generator().manual_seed(0)).to(data)
-    ones = torch.eye(len(waves[0])).to(data)
-    powers = [[multiply(x, lambda _, one=one: one[None]).square().mean() for one in ones] for x in (data, noise)]  # type: ignore[misc]
-    return torch.tensor(powers[0]) / torch.tensor(powers[1])
+
+    def power(x: Tensor, wave: Tensor) -> Tensor:
+        return multiply(x, lambda _: wave[None]).square().mean()
+
+    of_data, of_noise = (torch.stack([power(x, wave) for wave in torch.eye(len(waves[0])).to(data)]) for x in (data, noise))
+    return of_data / of_noise
 
 
 class Experiment:

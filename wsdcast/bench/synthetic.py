@@ -32,7 +32,8 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     times = np.datetime64("2020-01-01", "ns") + STEP * np.arange(steps)
     zero, eight = np.zeros(len(channels.all), np.float32), np.full(len(channels.all), 8, np.float32)
     splits = times[-steps // 5], times[-steps // 10]
-    return Analysis(PackedStates(wind), times, grid, zero, eight, *splits, {}, channels.state, channels.forcings)
+    change = np.sqrt(2, dtype=np.float32) * eight  # successive states are independent
+    return Analysis(PackedStates(wind), times, grid, zero, eight, *splits, {}, channels.state, channels.forcings, difference_std=change)
 
 
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:

@@ -146,7 +146,8 @@ def trained_variants(
     """
     for (seed, prior), variant in variants.items():
         place = variant_directory(variant, directory, f"{prior}-{seed}", prepared, networks_of(variant))
-        if not all(is_current(variant, place, name, overwrite) for name in networks_of(variant) if name != PREDICTIONS):
+        networks = [name for name in networks_of(variant) if name != PREDICTIONS]
+        if not all(is_current(variant, place, name, overwrite) for name in networks):
             train(variant, place)
-        seconds.setdefault(prior, []).append(training_seconds(place, (name for name in networks_of(variant) if name != PREDICTIONS)))
+        seconds.setdefault(prior, []).append(training_seconds(place, networks))
         yield seed, prior, variant, place

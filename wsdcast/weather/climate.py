@@ -31,19 +31,10 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
 
 
 def change_std(record: Analysis) -> Tensor:
-    """Root mean square of the change of normalised states in 6 h, over the training split and the area: (variable, 1, 1).
-
-    Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
-    """
-    now = record.now("train")
-    weights = record.grid.area_weights[:, None]
-    total = np.zeros(record.states.shape[1])
-    for first in range(0, now.size, STATES_IN_MEMORY):
-        indices = now[first : first + STATES_IN_MEMORY]
-        before, after = (record.normalise(record.states[which]).astype(np.float64) for which in (indices, indices + 1))
-        total += (weights * (after - before) ** 2).mean(axis=(2, 3)).sum(axis=0)
-    change = np.maximum(np.sqrt(total / now.size), MINIMUM_STD)
-    return torch.from_numpy(change[: len(record.variables)].astype(np.float32))[:, None, None]
+    """Root mean square change of normalised states in 6 h, (variable, 1, 1), from the statistics of the store."""
+    assert record.difference_std is not None
+    change = (record.difference_std / record.std)[: len(record.variables)]
+    return torch.from_numpy(np.maximum(change, MINIMUM_STD))[:, None, None]
 
 
 def zonal_amplitude(record: Analysis) -> Tensor:

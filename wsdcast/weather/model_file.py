@@ -86,6 +86,9 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
         The digest of the model.
     """
     fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
+    if recipe.generator.prior == "persistence":
+        assert record.difference_std is not None
+        fields["difference_std"] = record.difference_std
     fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
     model = {
         "format": FORMAT,
@@ -143,6 +146,7 @@ def read_model(path: str | Path) -> ModelFile:
             grid=Grid(fields.pop("latitude"), fields.pop("longitude")),
             mean=fields.pop("mean"),
             std=fields.pop("std"),
+            difference_std=fields.pop("difference_std", None),
             validation_from=np.datetime64(model["validation_from"], "ns"),
             test_from=np.datetime64(model["test_from"], "ns"),
             static=fields,

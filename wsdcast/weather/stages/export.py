@@ -33,14 +33,13 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
         out: the file to write; its suffix is ``.wsd``.
 
     Raises:
-        UserError: if the run has no trained model, or the moments of its prior are not in the run directory: ``given``, ``climatology`` and
-            ``persistence``.
+        UserError: if the run has no trained model, or the moments of its prior are not in the run directory: ``given`` and ``climatology``.
     """
     resolved, directory = resolve(None, run, Recipe, FINE_TUNED)
     path = Path(out)
     if path.suffix != ".wsd":
         raise UserError(f"{path}: the name of a model file ends in .wsd")
-    if resolved.generator.prior in ("given", "climatology", "persistence"):
+    if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
     record, facts = _described(resolved, directory)
     scores = _scores(directory)
