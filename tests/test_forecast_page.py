@@ -132,7 +132,7 @@ def test_points_are_left_out_if_the_page_would_be_too_large(tmp_path, monkeypatc
     monkeypatch.setattr(shown_products, "LIBRARY_BYTES", 1200)
     page = written(tmp_path / "page.html")
     stride = int(re.search(r"To keep the page small, it has one of (\d) by \1 points of the grid", page)[1])
-    products = read_products(forecast_of(wind_of()), 0, THRESHOLDS)
+    (products,) = read_products(forecast_of(wind_of()), 0, THRESHOLDS)
     assert stride == 2
     np.testing.assert_array_equal(products.columns, np.arange(0, 16, stride))
     assert set(np.diff(products.rows)) == {stride}
@@ -140,7 +140,7 @@ def test_points_are_left_out_if_the_page_would_be_too_large(tmp_path, monkeypatc
     np.testing.assert_allclose(products.quantiles[2], median, rtol=1e-6)
     assert len(packed(products.images)) == 9 * LEADS.size * products.rows.size * products.columns.size
     monkeypatch.setattr(shown_products, "LARGEST_RATIO", 1)
-    np.testing.assert_array_equal(read_products(forecast_of(wind_of()), 0, THRESHOLDS).columns, np.arange(0, 16, 3))
+    np.testing.assert_array_equal(read_products(forecast_of(wind_of()), 0, THRESHOLDS)[0].columns, np.arange(0, 16, 3))
 
 
 def smooth_wind(grid: Grid, leads: int, members: int) -> np.ndarray:

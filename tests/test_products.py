@@ -19,10 +19,11 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.output import climate, fields, plumes, tables
-from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of, remaining
+from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of
 from wsdcast.output.places import Places, interpolation
 from wsdcast.output.plumes import plume_paths
 from wsdcast.runs.errors import UserError
+from wsdcast.verification.members import remaining
 
 GRID = Grid.regular("16x9")
 HOUR = np.timedelta64(1, "h")

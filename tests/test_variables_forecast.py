@@ -12,8 +12,10 @@ import xarray as xr
 from conftest import TINY, new_run
 from made_records import STATE, with_five_variables
 from rollouts import forecast_of, loaded
+from typer.testing import CliRunner
 
 import wsdcast
+from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, statistics
 from wsdcast.data.variables import DEFAULT, physical_range
@@ -29,6 +31,7 @@ from wsdcast.weather.weights import channel_weights
 
 SST = "sea_surface_temperature"
 STEP = np.timedelta64(6, "h")
+UPPER = ("u_component_of_wind@250", "v_component_of_wind@250")
 
 
 @pytest.fixture(scope="module")
@@ -328,8 +331,23 @@ def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_
     source = str(tmp_path / "run/analysis.zarr")
     wsdcast.rollout(model=tmp_path / "model.wsd", initial=source, run=tmp_path / "again", members=2, days=0.25)
     again = forecast_of(tmp_path / "again")
-    assert {"u_component_of_wind@250", "v_component_of_wind@250", *DEFAULT} <= set(again.data_vars)
+    assert {*UPPER, *DEFAULT} <= set(again.data_vars)
     assert bool(np.isfinite(again["u_component_of_wind@250"]).all())
+    (tmp_path / "places.csv").write_text("name,latitude,longitude\nFiji,-17.8,177.9\n")
+    options = ["--model", str(tmp_path / "model.wsd"), "--initial", source, "--run", str(tmp_path / "today"), "--members", "2"]
+    options += ["--lead", "6h", "-o", f"rollout.variables=[{', '.join(UPPER)}]", "--at", str(tmp_path / "places.csv")]
+    refused = CliRunner().invoke(app, ["forecast", *options, "--thresholds", "5"])
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert "--thresholds is about the 10 m wind, which this forecast does not have" in refused.stderr
+    assert not (tmp_path / "today").exists()
+    result = CliRunner().invoke(app, ["forecast", *options], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    with xr.open_dataset(tmp_path / "today/products.nc") as products:
+        expected = {f"{name}_250_{product}" for name in ("u", "v", "speed") for product in ("mean", "spread", "quantile")}
+        assert set(products.data_vars) == {"members", *expected}
+    assert set(pd.read_csv(tmp_path / "today/places.csv")["variable"]) == {"u_250", "v_250", "speed_250"}
+    assert (tmp_path / "today/places-Fiji.png").is_file()
+    assert "Wind speed at 250 hPa. Choose a place" in (tmp_path / "today/forecast.html").read_text()
 
 
 @pytest.mark.parametrize("name", ["out.nc", "out.zarr", "out.grib2"])

@@ -20,7 +20,7 @@ def forecast_page(
         Path | None,
         typer.Option(
             metavar="STATES",
-            help="Analyses with the initial time, to show the wind then.",
+            help="Analyses with the initial time, to show the state then.",
             show_default="initial_states.nc or analysis.zarr next to the store",
         ),
     ] = None,
@@ -28,7 +28,7 @@ def forecast_page(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write a forecast as one page that opens offline: maps of probability, median and spread, and the ensemble at any place."""
+    """Write a forecast as one page that opens offline: maps of median, spread and probability, and the ensemble at any place."""
     from wsdcast.weather.stages.forecast_page import forecast_page
 
     show(forecast_page(forecast, out, start=start, initial=initial), json)

@@ -45,6 +45,6 @@ GridInTimeOption = Annotated[
 MemberSeedOption = Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")]
 ThresholdsOption = Annotated[
     str | None,
-    typer.Option(metavar=LIST, help="Wind speeds in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
+    typer.Option(metavar=LIST, help="Speeds of the 10 m wind in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
 ]
 SeedsOption = Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")]

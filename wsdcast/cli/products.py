@@ -41,7 +41,7 @@ def products(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Probabilities, quantiles, mean, spread and direction of a forecast, on its grid or at places."""
+    """Mean, spread, quantiles, and probabilities of strong wind of a forecast, on its grid or at places."""
     from wsdcast.output.products import products
 
     chosen = lists(thresholds=thresholds, quantiles=quantiles, climate_quantiles=climate_quantiles)

@@ -64,10 +64,10 @@ VARIABLES: dict[str, Variable] = {
     DEFAULT[1]: Variable("surface", "m s-1", "northward_wind", -120, 120, ("10v",), _V10, height=10),
     SPEED: Variable("surface", "m s-1", "wind_speed", 0, 120, ("10si",), ("si10", "sfcwind"), height=10, non_negative=True),
     "100m_u_component_of_wind": Variable(
-        "surface", "m s-1", "eastward_wind", -150, 150, ("100u",), ("u100", "u100m", "ugrd_100maboveground"), height=100
+        "surface", "m s-1", "eastward_wind", -150, 150, ("100u",), ("u100", "u100m", "ugrd_100maboveground", "100u"), height=100
     ),
     "100m_v_component_of_wind": Variable(
-        "surface", "m s-1", "northward_wind", -150, 150, ("100v",), ("v100", "v100m", "vgrd_100maboveground"), height=100
+        "surface", "m s-1", "northward_wind", -150, 150, ("100v",), ("v100", "v100m", "vgrd_100maboveground", "100v"), height=100
     ),
     "2m_temperature": Variable("surface", "K", "air_temperature", 173, 338, ("2t",), ("t2m", "2t", "tmp_2maboveground", "tas"), height=2),
     "2m_dewpoint_temperature": Variable(
@@ -164,6 +164,15 @@ def long_name(name: str) -> str:
     entry = VARIABLES[base]
     words = f"{entry.height:g} metre {entry.standard_name}" if entry.height is not None else base
     return words.replace("_", " ") + ("" if level is None else f" at {level} hPa")
+
+
+def short_name(name: str) -> str:
+    """Return the name of a channel in NetCDF: its short name and its level, such as ``u10`` and ``z_500``.
+
+    CF wants names of letters, digits and underscores that begin with a letter.
+    """
+    base, level = split(name)
+    return next(iter(VARIABLES[base].names), base) + ("" if level is None else f"_{level}")
 
 
 def attributes(name: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
-from wsdcast.data.store.zarr_store import SPEED, STANDARD_NAMES, VARIABLES
-from wsdcast.output.ensemble import CALM, COMPONENTS, SECTORS, Choice, Field, exceeding, products_of, remaining, speed_of
+from wsdcast.output.ensemble import CALM, SECTORS, Choice, Field, exceeding, products_of, speed_of, wind_of
+from wsdcast.output.quantities import quantities_of, split_product
+from wsdcast.verification.members import remaining
 
 LEAD = "prediction_timedelta"
 LEVELS = {"quantile": "quantile", "probability": "threshold", "climate_probability": "climate_quantile"}
@@ -30,7 +31,7 @@ def blocks_of(
     number of members that have values at all its lead times (``window_members``). They are NaN at lead times shorter than the window.
 
     Args:
-        read: returns the members at some lead times, (member, lead, channel, *space), m s-1.
+        read: returns the members at some lead times, (member, lead, channel, *space), with the channels of ``choice.variables``.
         leads: all lead times, increasing.
         choice: the products.
         space: names of the dimensions in space.
@@ -38,14 +39,14 @@ def blocks_of(
     recent: list[tuple[np.timedelta64, Field]] = []
     for first in range(0, leads.size, LEADS_PER_CHUNK):
         chunk = slice(first, min(first + LEADS_PER_CHUNK, leads.size))
-        wind = read(chunk)
+        fields = read(chunk)
         parts = []
         for number, lead in enumerate(leads[chunk]):
-            products = products_of(wind[:, number], choice)
+            products = products_of(fields[:, number], choice)
             if choice.window is not None:
                 # The memory of lead times that have left the window is freed before the next is added.
                 recent = [(earlier, speed) for earlier, speed in recent if earlier > lead - choice.window]
-                recent.append((lead, speed_of(wind[:, number])))
+                recent.append((lead, speed_of(wind_of(fields[:, number], choice))))
                 products |= _of_window([speed for _, speed in recent], choice, ends=lead >= choice.window)
             parts.append(products)
         names = {name: (LEAD, *_level_of(name), *(() if name in COUNTS else space)) for name in parts[0]}
@@ -53,7 +54,7 @@ def blocks_of(
 
 
 def _level_of(name: str) -> tuple[str, ...]:
-    product = name.split("_", 1)[1] if "_" in name else ""
+    product = split_product(name)[1]
     return (LEVELS[product],) if product in LEVELS else ()
 
 
@@ -70,16 +71,14 @@ def coordinates_of(choice: Choice) -> dict[str, Any]:
     """Return the coordinates of the levels, with their attributes."""
     begin = "Beaufort 6, 8 and 10 begin at 10.8, 17.2 and 24.5 m s-1 (WMO-No. 306, vol. I.1, part A, section E)"
     threshold = {"standard_name": "wind_speed", "long_name": "threshold of 10 m wind speed", "units": "m s-1", "comment": begin}
-    levels = {
-        "threshold": (choice.thresholds, threshold),
-        "quantile": (choice.quantiles, {"long_name": "quantile of the members", "units": "1"}),
-    }
+    levels = {"threshold": (choice.thresholds, threshold)} if choice.has_wind else {}
+    levels["quantile"] = (choice.quantiles, {"long_name": "quantile of the members", "units": "1"})
     if choice.climate_quantiles:
         levels["climate_quantile"] = (choice.climate_quantiles, {"long_name": "quantile of the climatology", "units": "1"})
     return {name: (name, np.array(values, dtype=np.float64), attributes) for name, (values, attributes) in levels.items()}
 
 
-def attributes_of(name: str, choice: Choice) -> dict[str, str]:
+def attributes_of(name: str, choice: Choice) -> dict[str, Any]:
     """Return the CF attributes of a product."""
     hours = 0 if choice.window is None else choice.window / np.timedelta64(1, "h")
     if name in COUNTS:
@@ -93,18 +92,15 @@ def attributes_of(name: str, choice: Choice) -> dict[str, str]:
     if name == "direction_share":
         text = "share of all members whose wind comes from the sector of direction"
         return {"long_name": text, "units": "1", "cell_methods": "realization: mean"}
-    subject, product = name.split("_", 1)
+    subject, product = split_product(name)
     if product in ("probability", "climate_probability"):
         level = "threshold" if product == "probability" else "a quantile of the climatology"
         maximum = f"the maximum of 10 m wind speed over the {hours:g} h that end here" if subject == "window" else "10 m wind speed"
         over = "time: maximum (comment: of the stored lead times) " if subject == "window" else ""
         text = f"probability that {maximum} exceeds {level}"
         return {"long_name": text, "units": "1", "cell_methods": f"{over}realization: mean (comment: share of the members)"}
-    standard = STANDARD_NAMES[dict(zip(COMPONENTS, (*VARIABLES, SPEED), strict=True))[subject]]
+    (own,) = (quantity.attributes for quantity in quantities_of(choice.variables) if quantity.name == subject)
     methods = {"mean": "realization: mean", "spread": "realization: standard_deviation"}
     words = {"mean": "mean", "spread": "standard deviation", "quantile": "quantiles"}[product]
-    return {
-        "standard_name": standard,
-        "long_name": f"{words} of 10 m {standard.replace('_', ' ')} over the members",
-        "units": "m s-1",
-    } | ({"cell_methods": methods[product]} if product in methods else {})
+    attributes = own | {"long_name": f"{words} of {own['long_name']} over the members"}
+    return attributes | ({"cell_methods": methods[product]} if product in methods else {})

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wsdcast.data.sources.foreign_forecasts import channels_of
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES
 from wsdcast.data.variables import DEFAULT, attributes
@@ -18,7 +19,7 @@ from wsdcast.runs.artefact import Summary, complete
 
 
 def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | None = None, overwrite: bool = False) -> Summary:
-    """Write the members of a forecast of any origin in another format, with all of its variables.
+    """Write the members of a forecast of any origin in another format, with all of its variables that can be read.
 
     Args:
         forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
@@ -31,10 +32,10 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
         UserError: if the forecast cannot be read, no point lies in the region, ``out`` is there already, or the format cannot hold the
             forecast.
     """
-    fields = open_fields(store_of(forecast), region, None)
+    fields, refused = open_all(forecast, region)
     paths = targets(Path(out), to, fields.times, overwrite)
     fields.require_memory()
-    summary = Summary("convert", facts=facts_of(fields))
+    summary = Summary("convert", facts=facts_of(fields) | refused)
     if to == "grib2":
         from wsdcast.output import grib2
 
@@ -50,6 +51,17 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
     return summary
 
 
+def open_all(forecast: str | Path, region: Box | None) -> tuple[Fields, dict[str, str]]:
+    """Return all variables of a forecast that can be read, and a fact about the others for the summary, if there are any.
+
+    Raises:
+        UserError: as :func:`wsdcast.output.fields.open_fields`.
+    """
+    address = store_of(forecast)
+    variables, refused = channels_of(address)
+    return open_fields(address, region, variables), {"not read": "; ".join(refused.values())} if refused else {}
+
+
 def facts_of(fields: Fields) -> dict[str, Any]:
     """Return what the summary says about a forecast."""
     ends = [np.datetime_as_string(fields.times[end], "m") for end in (0, -1)]
@@ -61,6 +73,11 @@ def facts_of(fields: Fields) -> dict[str, Any]:
         "members": fields.wind.sizes["number"],
         "lead times": f"{hours.size}, {hours[0]} to {hours[-1]} h",
     }
+
+
+def title_of(fields: Fields) -> str:
+    """Return in words what the members are."""
+    return "ensemble forecast of 10 m wind" if fields.variables == DEFAULT else "ensemble forecast"
 
 
 def origin_of(fields: Fields, title: str) -> dict[str, Any]:
@@ -85,5 +102,4 @@ def _contents(fields: Fields) -> Contents:
             yield first, xr.Dataset(arrays)
 
     coordinates = {"number": ("number", fields.numbers, REALIZATION | TIME_ATTRIBUTES["number"])} | space_of(fields)
-    title = "ensemble forecast of 10 m wind" if fields.variables == DEFAULT else "ensemble forecast"
-    return Contents(fields.times, fields.leads, blocks, coordinates, {}, origin_of(fields, title))
+    return Contents(fields.times, fields.leads, blocks, coordinates, {}, origin_of(fields, title_of(fields)))

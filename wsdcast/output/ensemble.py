@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from wsdcast.data.variables import DEFAULT
+from wsdcast.output.quantities import quantities_of
+from wsdcast.verification.members import remaining, share_above
+
 Field = NDArray[np.floating]
 
-COMPONENTS = ("u", "v", "speed")
 CALM = 0.3
 """Wind speed in m/s below which a wind has no direction. Beaufort 1 begins there (WMO-No. 306, vol. I.1, part A, section E)."""
 SECTORS = 8
@@ -26,6 +29,7 @@ class Choice:
         window: length of the window over which the maximum is taken, or None.
         climate: wind speeds in m s-1 at quantiles of a climatology, (climate_quantile, *space). It may be empty.
         climate_quantiles: these quantiles, (climate_quantile,).
+        variables: names of the channels of the forecast, in order.
     """
 
     thresholds: tuple[float, ...]
@@ -33,20 +37,17 @@ class Choice:
     window: np.timedelta64 | None = None
     climate_quantiles: tuple[float, ...] = ()
     climate: Field = field(default_factory=lambda: np.empty(0, np.float32))
+    variables: tuple[str, ...] = DEFAULT
+
+    @property
+    def has_wind(self) -> bool:
+        """Whether the forecast has the 10 m wind, of which there are probabilities and the direction."""
+        return set(DEFAULT) <= set(self.variables)
 
 
-def remaining(fields: Field) -> NDArray[np.bool_]:
-    """Return which members remain, (member,): those with values at all points at which any member has values.
-
-    This is the rule by which forecasts are scored. A point at which no member has values, such as one that is masked, does not count.
-
-    Args:
-        fields: (member, *space), NaN where a member has no value.
-    """
-    finite = np.isfinite(fields)
-    space = tuple(range(1, finite.ndim))
-    complete = (finite == finite.any(axis=0)).all(axis=space)
-    return np.asarray(complete & finite.any(axis=space))
+def wind_of(fields: Field, choice: Choice) -> Field:
+    """Return the 10 m wind (member, 2, *space) of fields (member, channel, *space)."""
+    return fields[:, [choice.variables.index(name) for name in DEFAULT]]
 
 
 def speed_of(wind: Field) -> Field:
@@ -54,31 +55,34 @@ def speed_of(wind: Field) -> Field:
     return np.hypot(wind[:, 0], wind[:, 1])
 
 
-def products_of(wind: Field, choice: Choice) -> dict[str, Field]:
+def products_of(fields: Field, choice: Choice) -> dict[str, Field]:
     """Return the products at one lead time, by name. They are NaN at points without values, and everywhere if no member remains.
 
     Args:
-        wind: (member, channel, *space), m s-1, NaN where a member was stopped.
+        fields: (member, channel, *space), in the units of the channels, NaN where a member was stopped.
         choice: the products. A window is not looked at (:func:`exceeding`).
 
     Returns:
-        ``members``, the number of members that remain; ``u_mean``, ``u_spread`` (standard deviation, NaN with one member) and
-        ``u_quantile`` (quantile, *space), the same for v and speed; ``speed_probability`` (threshold, *space) and
+        ``members``, the number of members that remain; of each variable and of the speed of each wind
+        (:func:`wsdcast.output.quantities.quantities_of`), here u, ``u_mean``, ``u_spread`` (standard deviation, NaN with one member) and
+        ``u_quantile`` (quantile, *space). With a 10 m wind also ``speed_probability`` (threshold, *space) and
         ``speed_climate_probability`` (climate_quantile, *space), shares of the members above each threshold; ``direction``, the centre of
         the sector from which the wind of most members comes, in degrees, and ``direction_share``, their share of all members.
     """
-    speed = speed_of(wind)
-    kept = remaining(speed)
+    kept = remaining(fields)
     count = int(kept.sum())
     # Without members, one of missing values gives the products their shapes.
-    wind, speed = (array[kept] if count else np.full_like(array[:1], np.nan) for array in (wind, speed))
+    fields = fields[kept] if count else np.full_like(fields[:1], np.nan)
     products: dict[str, Field] = {"members": np.asarray(count, dtype=np.float32)}
-    for name, members in zip(COMPONENTS, (wind[:, 0], wind[:, 1], speed), strict=True):
+    for quantity in quantities_of(choice.variables):
+        members, name = quantity.of(fields, choice.variables), quantity.name
         products[f"{name}_mean"] = members.mean(axis=0, dtype=np.float64)
         products[f"{name}_spread"] = members.std(axis=0, ddof=1, dtype=np.float64) if count > 1 else np.full(members.shape[1:], np.nan)
         products[f"{name}_quantile"] = quantiles_of(members, choice.quantiles)
-    products |= exceeding(speed, choice, "speed")
-    products["direction"], products["direction_share"] = most_likely_direction(wind)
+    if choice.has_wind:
+        wind = wind_of(fields, choice)
+        products |= exceeding(speed_of(wind), choice, "speed")
+        products["direction"], products["direction_share"] = most_likely_direction(wind)
     return {name: values.astype(np.float32) for name, values in products.items()}
 
 
@@ -103,16 +107,11 @@ def exceeding(speed: Field, choice: Choice, name: str) -> dict[str, Field]:
         choice: thresholds.
         name: beginning of the names.
     """
-    missing = np.isnan(speed[0])
-
-    def share(threshold: float | Field) -> Field:
-        return np.where(missing, np.nan, (speed > threshold).mean(axis=0)).astype(np.float32)
-
     shares = {}
     if choice.thresholds:
-        shares[f"{name}_probability"] = np.array([share(threshold) for threshold in choice.thresholds])
+        shares[f"{name}_probability"] = np.array([share_above(speed, threshold) for threshold in choice.thresholds], dtype=np.float32)
     if choice.climate_quantiles:
-        of_climate = [np.where(np.isnan(threshold), np.nan, share(threshold)) for threshold in choice.climate]
+        of_climate = [np.where(np.isnan(threshold), np.nan, share_above(speed, threshold)) for threshold in choice.climate]
         shares[f"{name}_climate_probability"] = np.array(of_climate, dtype=np.float32)
     return shares
 

@@ -23,7 +23,7 @@ Box = tuple[float, float, float, float]
 TOLERANCE = 1e-4
 """Degrees by which a grid point may lie outside the bounds of a region, because files round coordinates."""
 COPIES = 4
-"""About how many times the wind of one block is in memory: as read, as speed, sorted for quantiles."""
+"""About how many times the fields of one block are in memory: as read, as speed, sorted for quantiles."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,20 @@ class Fields:
         Raises:
             UserError: if it cannot.
         """
-        field = 2 * len(self.wind.data_vars) * self.wind.sizes["number"] * self.latitude.size * self.longitude.size
+        speeds = 4 * self.wind.sizes["number"] * self.latitude.size * self.longitude.size
         ends = np.arange(1, self.leads.size + 1)
         in_window = 0 if window is None else int((ends - np.searchsorted(self.leads, self.leads - window, side="right")).max())
-        needed = (2 * COPIES * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * field
+        needed = (COPIES * len(self.wind.data_vars) * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * speeds
         require_memory(needed, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
 
 
-def open_fields(address: str, region: Box | None = None, variables: Sequence[str] | None = DEFAULT) -> Fields:
+def open_fields(address: str, region: Box | None = None, variables: Sequence[str] = DEFAULT) -> Fields:
     """Open a store of forecasts in any layout that ``wsdcast score`` reads. It may cover a part of the globe.
 
     Args:
         address: path or URL.
         region: bounds; default: all that the store covers.
-        variables: the channels that are read; None for all. Default: the 10 m wind.
+        variables: the channels that are read; default: the 10 m wind.
 
     Raises:
         UserError: if the store cannot be read, or if no grid point lies in the region.

@@ -20,6 +20,18 @@ spans less than 128 m/s."""
 MOST_MEMBERS = 255
 """The template counts members in one byte, and 255 means that the number is missing."""
 
+PARAMETERS = {
+    "100m_u_component_of_wind": (1, 2, 2, 103, 100),
+    "100m_v_component_of_wind": (1, 2, 3, 103, 100),
+    "total_precipitation_6hr": (11, 1, 52, 1, 0),
+}
+"""Product definition template, category and number of the parameter, type and value of its surface (WMO-No. 306, volume I.2, code tables
+4.0, 4.2 and 4.5), of variables for which ecCodes has no short name that it can write. Those of the others follow from their short names."""
+FACTORS = {"total_cloud_cover": 100.0, "total_precipitation_6hr": 1000.0}
+"""From the units here to those of code table 4.2: percent, and kg m-2 of water."""
+SUMMED = {"total_precipitation_6hr": 6, "toa_incident_solar_radiation": 1}
+"""Hours before the valid time over which a variable is summed."""
+
 
 def check(fields: Fields) -> None:
     """Check that GRIB 2 can hold the forecasts.
@@ -62,13 +74,14 @@ def write_grib(path: Path, fields: Fields) -> int:
                     leads = fields.leads[first : first + LEADS_PER_CHUNK]
                     wind = fields.read(row, slice(first, first + leads.size))
                     for position, lead in enumerate(leads):
-                        eccodes.codes_set(template, "forecastTime", int(lead / np.timedelta64(1, "h")))
+                        hours = int(lead / np.timedelta64(1, "h"))
+                        eccodes.codes_set(template, "forecastTime", hours)
                         for member, number in enumerate(numbers):
                             eccodes.codes_set(template, "perturbationNumber", int(number))
                             for channel, name in enumerate(fields.variables):
                                 field = wind[member, position, channel]
                                 if np.isfinite(field).any():
-                                    file.write(_message(template, name, field))
+                                    file.write(_message(template, name, hours, field))
                                 else:
                                     left_out += 1
     finally:
@@ -110,8 +123,8 @@ def _keys_of_time(time: np.datetime64) -> dict[str, int]:
     return {"dataDate": int(date.replace("-", "")), "dataTime": int(clock.replace(":", ""))}
 
 
-def _message(template: int, name: str, field: NDArray[np.float32]) -> bytes:
-    """Return one message of a channel. Points without a value are marked in a bitmap."""
+def _message(template: int, name: str, hours: int, field: NDArray[np.float32]) -> bytes:
+    """Return one message of a channel at a lead time in hours. Points without a value are marked in a bitmap."""
     import eccodes
 
     level = split(name)[1]
@@ -120,8 +133,13 @@ def _message(template: int, name: str, field: NDArray[np.float32]) -> bytes:
         if level is not None:
             eccodes.codes_set(handle, "typeOfLevel", "isobaricInhPa")
             eccodes.codes_set(handle, "level", level)
-        eccodes.codes_set(handle, "shortName", variable(name).grib[0])
-        values = field.ravel().astype(np.float64)
+        if name in PARAMETERS:
+            _set_parameter(handle, *PARAMETERS[name])
+        else:
+            eccodes.codes_set(handle, "shortName", variable(name).grib[0])
+        if name in SUMMED:
+            eccodes.codes_set(handle, "stepRange", f"{hours - SUMMED[name]}-{hours}")
+        values = field.ravel().astype(np.float64) * FACTORS.get(name, 1.0)
         missing = ~np.isfinite(values)
         if missing.any():
             eccodes.codes_set(handle, "bitmapPresent", 1)
@@ -132,3 +150,14 @@ def _message(template: int, name: str, field: NDArray[np.float32]) -> bytes:
         return message
     finally:
         eccodes.codes_release(handle)
+
+
+def _set_parameter(handle: int, template: int, category: int, number: int, surface: int, value: int) -> None:
+    import eccodes
+
+    eccodes.codes_set(handle, "productDefinitionTemplateNumber", template)
+    if template == 11:
+        eccodes.codes_set(handle, "typeOfStatisticalProcessing", 1)  # a sum
+    keys = {"parameterCategory": category, "parameterNumber": number, "typeOfFirstFixedSurface": surface}
+    for key, content in (keys | {"scaleFactorOfFirstFixedSurface": 0, "scaledValueOfFirstFixedSurface": value}).items():
+        eccodes.codes_set(handle, key, content)

@@ -1,4 +1,4 @@
-"""Places: read from a CSV file, and the wind there, interpolated bilinearly from the grid."""
+"""Places: read from a CSV file, and the forecast there, interpolated bilinearly from the grid."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from wsdcast.runs.errors import UserError
 
 COLUMNS = ("name", "latitude", "longitude")
 INTERPOLATION = "bilinear in u and v from the four grid points around each place; speed and direction from these"
+OF_ANY = "bilinear from the four grid points around each place; wind speed and direction from u and v there"
+"""The same for other variables, with or without wind."""
 NEAR = 1e-6
 """Degrees by which a place may lie beyond the edge of a grid, because of rounding."""
 

@@ -1,4 +1,4 @@
-"""Plumes: a figure of the quantiles of wind speed by lead time for each place."""
+"""Plumes: a figure of the quantiles by lead time for each place, with a panel for each variable."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.output.blocks import blocks_of
+from wsdcast.data.variables import DEFAULT
+from wsdcast.output.blocks import LEAD, blocks_of
 from wsdcast.output.ensemble import Choice, Field
 from wsdcast.output.fields import Fields
 from wsdcast.output.places import Places
+from wsdcast.output.quantities import quantities_of
 from wsdcast.report import style
-from wsdcast.report.plume import place, plume
+from wsdcast.report.plume import meteogram, place, plume
+from wsdcast.report.subjects import subjects_of
 from wsdcast.runs.artefact import complete
 
 
@@ -35,7 +39,7 @@ def plume_paths(table: Path, names: Sequence[str]) -> list[Path]:
 
 
 def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fields, places: Places) -> None:
-    """Draw the forecast from the last initial time at each place.
+    """Draw the forecast from the last initial time at each place: the speeds of winds, that at 10 m first, and the other variables.
 
     Args:
         paths: file of each place.
@@ -43,12 +47,19 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
         fields: the forecasts.
         places: the places.
     """
-    blocks = blocks_of(read, fields.leads, Choice((), QUANTILES), ("place",))
-    bands = np.concatenate([block["speed_quantile"].values for _, block in blocks])  # (lead, quantile, place)
+    blocks = blocks_of(read, fields.leads, Choice((), QUANTILES, variables=fields.variables), ("place",))
+    products = xr.concat([block for _, block in blocks], LEAD)
+    short_names = {quantity.variable: quantity.name for quantity in quantities_of(fields.variables)}
+    subjects = subjects_of(fields.variables)
+    bands = [products[f"{short_names[subject.speed]}_quantile"].transpose("quantile", LEAD, "place").values for subject in subjects]
     start = np.datetime_as_string(fields.times[-1], "h")
+    no_truth = np.full(fields.leads.size, np.nan)
     for number, path in enumerate(paths):
         where = place(places.latitude[number], places.longitude[number])
         title = f"{places.name[number]} ({where}), bilinear, from {start}"
-        figure = plume(bands[:, :, number].T, np.full(fields.leads.size, np.nan), fields.leads, title)
+        if fields.variables == DEFAULT:
+            figure = plume(bands[0][..., number], no_truth, fields.leads, title)
+        else:
+            figure = meteogram([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title)
         with complete(path) as partial:
             style.save(figure, partial)

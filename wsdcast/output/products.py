@@ -1,8 +1,8 @@
-"""``wsdcast products``: probabilities, quantiles, mean, spread and direction of a forecast, on the grid or at places."""
+"""``wsdcast products``: mean, spread, quantiles, probabilities and wind direction of a forecast, on the grid or at places."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.store.forecasts import QUANTILES, store_of
+from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.output import climate, tables
 from wsdcast.output.blocks import attributes_of, blocks_of, coordinates_of
-from wsdcast.output.convert import facts_of, origin_of, space_of
+from wsdcast.output.convert import facts_of, open_all, origin_of, space_of, title_of
 from wsdcast.output.ensemble import CALM, Choice, Field
-from wsdcast.output.fields import Box, Fields, open_fields
-from wsdcast.output.places import INTERPOLATION, Interpolation, Places, interpolation, read_places
+from wsdcast.output.fields import Box, Fields
+from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, interpolation, read_places
 from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete
@@ -37,7 +38,7 @@ def products(
     out: str | Path | None = None,
     *,
     to: Literal["netcdf", "zarr"] | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
+    thresholds: Sequence[float] | None = None,
     quantiles: Sequence[float] = QUANTILES,
     window_hours: float | None = None,
     climatology: str | Path | None = None,
@@ -46,18 +47,19 @@ def products(
     region: Box | None = None,
     overwrite: bool = False,
 ) -> Summary:
-    """Compute what a forecast of any origin says: probabilities, quantiles, mean, spread and the most likely direction.
+    """Compute what a forecast of any origin says: mean, spread and quantiles of all variables and of wind speeds.
 
-    Members without values, such as those that were stopped, are left out and counted.
+    Of the 10 m wind there are also probabilities of strong wind and the most likely direction. Members without values, such as those that
+    were stopped, are left out and counted.
 
     Args:
         forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
         out: file or store to write; default ``products.nc``, ``products.zarr`` or, with ``at``, ``products.csv``. The suffix of a table of
             places, .csv or .parquet, gives its format.
         to: format of fields; default ``netcdf``.
-        thresholds: wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
-        quantiles: of u, v and speed over the members.
-        window_hours: length of a window. The probability that the maximum over it exceeds the thresholds is computed too.
+        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
+        quantiles: of each variable and wind speed over the members.
+        window_hours: length of a window. The probability that the maximum of 10 m wind speed over it exceeds the thresholds is added.
         climatology: an ``analysis.zarr``, or analyses that ``wsdcast prepare`` reads. Their quantiles at each point are thresholds too:
             those of the training split, or of all times before the first initial time.
         climate_quantiles: these quantiles; default 0.95 and 0.99.
@@ -66,33 +68,51 @@ def products(
         overwrite: replace what is there.
 
     Raises:
-        UserError: if the forecast, the climatology or the places cannot be read, the options do not go together, or ``out`` is there
-            already.
+        UserError: if the forecast, the climatology or the places cannot be read, the options do not go together or need a 10 m wind that
+            the forecast does not have, or ``out`` is there already.
     """
     if at is not None and (to or region):
         raise UserError(f"--{'to' if to else 'region'} does not go with --at, which writes a table of places")
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
-    choice = Choice(in_order("thresholds", thresholds, 0, np.inf), in_order("quantiles", quantiles, 0, 1), window)
+    thresholds = None if thresholds is None else in_order("thresholds", thresholds, 0, np.inf)
+    choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", quantiles, 0, 1), window)
     if climatology is not None:
         choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles or CLIMATE_QUANTILES, 0, 1))
     places = None if at is None else read_places(Path(at))
-    fields = open_fields(store_of(forecast), region)
+    fields, refused = open_all(forecast, region)
+    choice = replace(choice, variables=fields.variables)
+    if not choice.has_wind:
+        require_no_wind(fields.name, {"thresholds": thresholds, "window": window, "climatology": climatology})
+        choice = replace(choice, thresholds=())
     if window is not None and window > fields.leads[-1]:
         raise UserError(f"--window {window_hours:g}h: the forecast ends after {fields.leads[-1] / np.timedelta64(1, 'h'):g} h")
     fields.require_memory(window)
-    summary = Summary("products", facts=facts_of(fields))
+    summary = Summary("products", facts=facts_of(fields) | refused)
     source = None if climatology is None else str(climatology)
     if places is None:
         _on_grid(fields, choice, source, Path(out or OUT[to or "netcdf"]), to or "netcdf", overwrite, summary)
     else:
         _at_places(fields, choice, source, Path(out or OUT_AT), places, overwrite, summary)
+    if not choice.has_wind:
+        return summary
     summary.facts["thresholds"] = f"{', '.join(f'{threshold:g}' for threshold in choice.thresholds)} m/s"
     if tuple(choice.thresholds) == THRESHOLDS:
         summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
     summary.facts["direction"] = f"the sector of eight with most members; calm below {CALM} m/s"
     return summary
+
+
+def require_no_wind(forecast: str, options: Mapping[str, object]) -> None:
+    """Check that no option is given that is about the 10 m wind, for a forecast without it.
+
+    Raises:
+        UserError: if one of the options is not None.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise UserError(f"--{option} is about the 10 m wind, which {forecast} does not have")
 
 
 def in_order(option: str, values: Sequence[float | str], low: float, high: float) -> tuple[float, ...]:
@@ -130,9 +150,9 @@ def _on_grid(
             yield first, _described(block, choice)
 
     coordinates = coordinates_of(choice) | space_of(fields)
-    attributes = origin_of(fields, "products of an ensemble forecast of 10 m wind")
+    attributes = origin_of(fields, f"products of an {title_of(fields)}")
     write(paths, to, Contents(fields.times, fields.leads, blocks, coordinates, constants, attributes))
-    summary.written = {str(path): "probabilities, quantiles, mean, spread and direction" for path in paths}
+    summary.written = {str(path): _contents(choice) for path in paths}
     _note_left_out(fields, counts, summary)
 
 
@@ -167,10 +187,14 @@ def _at_places(
     with complete(out) as partial_table:
         tables.write_table(table, partial_table)
     write_plumes(pictures, _read_at(fields, -1, to_places), fields, places)
-    summary.written = {str(out): f"quantiles, mean, spread, probabilities and direction at {len(places.name)} places"}
+    summary.written = {str(out): f"{_contents(choice)} at {len(places.name)} places"}
     summary.written |= {str(path): "plume" for path in pictures}
-    summary.facts["interpolation"] = INTERPOLATION
+    summary.facts["interpolation"] = INTERPOLATION if fields.variables == DEFAULT else OF_ANY
     _note_left_out(fields, counts, summary)
+
+
+def _contents(choice: Choice) -> str:
+    return "probabilities, quantiles, mean, spread and direction" if choice.has_wind else "quantiles, mean and spread"
 
 
 def _with_climate(choice: Choice, source: str, fields: Fields, summary: Summary, speeds: Callable[[Truth], Field]) -> Choice:

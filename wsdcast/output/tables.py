@@ -12,6 +12,7 @@ import xarray as xr
 
 from wsdcast.output.blocks import COUNTS, LEAD
 from wsdcast.output.places import Places
+from wsdcast.output.quantities import split_product
 from wsdcast.runs.errors import UserError
 
 FORMATS = (".csv", ".parquet")
@@ -60,7 +61,7 @@ def table_of(blocks: Iterable[tuple[np.datetime64, xr.Dataset]], places: Places,
     for time, block in blocks:
         for order, (name, array) in enumerate(block.drop_vars(COUNTS, errors="ignore").items()):
             frame = array.rename("value").to_dataframe().reset_index()
-            subject, _, product = str(name).partition("_")
+            subject, product = split_product(str(name))
             is_direction = subject == "direction"
             frame["variable"] = "direction" if is_direction else "speed" if subject == "window" else subject
             statistic = {"": "mode", "share": "share of mode"}[product] if is_direction else product.replace("_", " ")

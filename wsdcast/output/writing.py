@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES, close_store
-from wsdcast.data.variables import VARIABLES
+from wsdcast.data.variables import VARIABLES, short_name
 from wsdcast.output.blocks import LEAD
 from wsdcast.runs.artefact import complete
 from wsdcast.runs.errors import UserError
@@ -120,7 +120,7 @@ def _write_netcdf(path: Path, contents: Contents, row: int) -> None:
         chunk = slice(first, first + block.sizes[LEAD])
         hours = (contents.leads[chunk] / np.timedelta64(1, "h")).astype(np.int32)
         block = block.rename({name: new for name, new in NETCDF_NAMES.items() if name in block.variables or name in block.dims})
-        block = block.rename({name: netcdf_name(str(name)) for name in block.data_vars})
+        block = block.rename({name: short_name(str(name)) for name in block.data_vars if str(name).partition("@")[0] in VARIABLES})
         if first:
             with netCDF4.Dataset(path, "a") as file:
                 for name, values in {"time": hours, "forecast_period": hours, **block.data_vars}.items():
@@ -142,17 +142,6 @@ def _write_netcdf(path: Path, contents: Contents, row: int) -> None:
             encoding[str(name)] = {"zlib": True, "complevel": 1, "shuffle": True, "chunksizes": pieces}
             array.encoding["coordinates"] = None
         dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", unlimited_dims=["time"], encoding=encoding)
-
-
-def netcdf_name(name: str) -> str:
-    """Return the name of a variable in NetCDF. A channel has its short name and its level, such as ``z_500``; others keep theirs.
-
-    CF wants names of letters, digits and underscores that begin with a letter.
-    """
-    base, _, level = name.partition("@")
-    if base not in VARIABLES:
-        return name
-    return VARIABLES[base].names[0] + (f"_{level}" if level else "")
 
 
 def _write_zarr(path: Path, contents: Contents, rows: Iterator[int]) -> None:

@@ -1,4 +1,4 @@
-"""The page of a forecast whose truth is not known yet: maps of probability, median and spread, and the ensemble at any place."""
+"""The page of a forecast whose truth is not known yet: maps of median, spread and probabilities, and the ensemble at any place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.maps import Lines
 from wsdcast.report.panels import in_words
-from wsdcast.report.product_maps import product_maps
-from wsdcast.report.shell import Part, facts_list, figures_row, write_page
+from wsdcast.report.product_maps import ProductMaps, product_maps
+from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Field
 from wsdcast.report.shown_products import Products, read_products
+from wsdcast.report.subjects import WIND
 from wsdcast.verification.thresholds import THRESHOLDS
 
 IN_HEADER = ("source", "cycle", "model")
@@ -39,15 +40,16 @@ def write_forecast_page(
         path: HTML file to write.
         forecast: the members.
         row: index of the initial time.
-        initial: wind at the initial time (channel, latitude, longitude), m s-1.
+        initial: the channels of the forecast at the initial time (channel, latitude, longitude), in their units; NaN where they are not
+            known.
         initial_grid: its grid; default: that of the forecast.
         facts: facts about the forecast by name, such as its source. Those of :data:`IN_HEADER` are in the header, the others at the end.
         card: model card, as text.
         lines: coastlines.
-        thresholds: wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
+        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
 
     Returns:
-        In words which points are shown and how values are rounded.
+        In words which points are shown and how values are rounded; for several variables, that the page says it.
 
     Raises:
         UserError: if the forecast cannot be read, or has no lead time with two or more members (see
@@ -56,7 +58,12 @@ def write_forecast_page(
     products = read_products(forecast, row, thresholds)
     start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
     analysis = None if initial is None else (initial, initial_grid or grid)
-    maps = product_maps(products, forecast, row, thresholds, analysis, lines)
+    regridded = analysis is not None and not analysis[1].is_close(grid)
+    contents, roundings = [], []
+    for of_subject in products:
+        maps = product_maps(of_subject, forecast, row, analysis, lines)
+        roundings.append(_rounding(of_subject, maps.unit, regridded=regridded))
+        contents.append(_about(of_subject, maps, roundings[-1]))
     header = {
         "valid": f"{in_words(start + leads[0])} to {in_words(start + leads[-1])}",
         "members": str(forecast.members),
@@ -64,29 +71,44 @@ def write_forecast_page(
     }
     header |= {name: facts[name] for name in IN_HEADER if name in facts}
     others = {name: fact for name, fact in facts.items() if name not in IN_HEADER}
-    rounding = _rounding(products, maps.unit, regridded=analysis is not None and not analysis[1].is_close(grid))
-    heading = f"Wind forecast from {in_words(start)}"
+    wind_alone = [of_subject.subject for of_subject in products] == [WIND]
+    heading = f"{'Wind forecast' if wind_alone else 'Forecast'} from {in_words(start)}"
     parts: list[Part] = [
-        f"<header><h1>{heading}</h1>{facts_list(header)}</header><section><div class=controls>",
-        maps.controls,
-        "</div>",
-        *figures_row(maps.maps, "row pairs"),
-        "<p class=note>Wind speed 10 m above the ground. Choose a place on any map, or type it here, to see the ensemble there:</p>",
-        maps.typed,
-        *figures_row(maps.plume),
-        f"</section><p class=note>{BANDS} {rounding}</p>",
+        f"<header><h1>{heading}</h1>{facts_list(header)}</header>",
+        *one_of([of_subject.subject.label for of_subject in products], contents),
         f"<h2>About the forecast</h2>{facts_list(others)}" if others else "",
         f"<h2>Model card</h2><pre class=card>{html.escape(card)}</pre>" if card else "",
     ]
     write_page(path, heading, parts)
-    return rounding
+    return roundings[0] if len(roundings) == 1 else "said on the page, for each variable"
+
+
+def _about(products: Products, maps: ProductMaps, rounding: str) -> list[Part]:
+    """Return the part of the page that is about one subject."""
+    of = products.subject
+    what = "Wind speed 10 m above the ground" if of == WIND else html.escape(of.label[0].upper() + of.label[1:])
+    return [
+        "<section><div class=controls>",
+        maps.controls,
+        "</div>",
+        *figures_row(maps.maps, "row pairs"),
+        f"<p class=note>{what}. Choose a place on any map, or type it here, to see the ensemble there:</p>",
+        maps.typed,
+        *figures_row(maps.plume),
+        f"</section><p class=note>{BANDS} {html.escape(rounding)}</p>",
+    ]
 
 
 def _rounding(products: Products, unit: float, *, regridded: bool) -> str:
-    """Return sentences that say which points are shown, and how values are rounded: speeds to ``unit``."""
+    """Return sentences that say which points are shown, and how values are rounded: speeds or values to ``unit``."""
     text = ""
     if products.columns.size > 1 and (stride := products.columns[1] - products.columns[0]) > 1:
         text = f"To keep the page small, it has one of {stride} by {stride} points of the grid. "
     if regridded:
         text += "The initial analysis is on another grid; each point shows its nearest value. "
-    return f"{text}Probabilities are rounded to 1 %, speeds to {unit:.2g} m/s, the spread to {products.units['spread']:.2g} m/s."
+    units = products.subject.units
+    if products.thresholds:
+        text += f"Probabilities are rounded to 1 %, speeds to {unit:.2g} {units}"
+    else:
+        text += f"{'Speeds' if products.subject.is_wind else 'Values'} are rounded to {unit:.2g} {units}"
+    return f"{text}, the spread to {products.units['spread']:.2g} {units}."

@@ -108,7 +108,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     unit = unit_of(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": leads}, name="plume")
-    plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, digits_of(of, unit), of.is_wind)
+    plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, of.digits_of(unit), of.is_wind)
     now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
@@ -139,17 +139,12 @@ def _maps(
     shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")
     top = top_of(maps["truth"]) or top_of(maps["mean"])
     styles = {
-        name: MapStyle(TITLES[name], SHORT[name], Viridis256, units[name], top, of.units, digits_of(of, units[name]), base=bases[name])
+        name: MapStyle(TITLES[name], SHORT[name], Viridis256, units[name], top, of.units, of.digits_of(units[name]), base=bases[name])
         for name in maps
     }
     if "spread" in maps:
         styles["spread"] = replace(styles["spread"], palette=Magma256, top=top_of(maps["spread"]))
     return map_panels(shown, styles, grid, chosen.rows, chosen.columns, coastlines() if on_earth else []), shown, library
-
-
-def digits_of(of: Subject, unit: float) -> int:
-    """Return the digits after the decimal point that values of a subject are shown with, which are multiples of a unit."""
-    return 1 if of.is_wind else int(np.clip(np.ceil(-np.log10(unit)), 0, 8))
 
 
 def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float, of: Subject) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import xarray as xr
@@ -14,7 +14,7 @@ from wsdcast.report.figures import headline
 from wsdcast.report.interactive_maps import Maps, forecast_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
-from wsdcast.report.shell import Part, facts_list, figures_row, write_page
+from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Fields
 from wsdcast.report.subjects import WIND, Subject, subjects_of
 from wsdcast.report.tables import by_lead, is_main, regions, summary
@@ -50,27 +50,11 @@ def write_report(
     subjects = [first, *(each for each in subjects_of(names) if each != first)]
     maps = [None] * len(subjects) if fields is None else forecast_maps(scores, grid, fields, on_earth, subjects, names)
     parts: list[Part] = [f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>"]
-    if len(subjects) > 1:
-        parts.append(_selector(subjects))
-    for number, (of, of_maps) in enumerate(zip(subjects, maps, strict=True)):
-        content = _about(scores, of, of_maps)
-        parts += [f'<article id="subject{number}" class="{"unchosen" if number else ""}">', *content, "</article>"] if maps[1:] else content
+    contents = [_about(scores, of, of_maps) for of, of_maps in zip(subjects, maps, strict=True)]
+    parts += one_of([of.label for of in subjects], contents)
     if recipe:
         parts.append(f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>")
     write_page(path, title, parts)
-
-
-def _selector(subjects: Sequence[Subject]) -> str:
-    """Return the control with which the reader chooses what the page is about.
-
-    What is not chosen keeps its width and loses its height, so that its figures have the right size when they are chosen.
-    """
-    options = "".join(f"<option value={number}>{html.escape(of.label)}</option>" for number, of in enumerate(subjects))
-    return (
-        "<style>.unchosen { visibility: hidden; height: 0; overflow: hidden; }</style>"
-        f"<p><label>Variable <select id=subject onchange=\"document.querySelectorAll('article').forEach((article, number) => "
-        f"article.className = number == this.value ? '' : 'unchosen')\">{options}</select></label></p>"
-    )
 
 
 def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:

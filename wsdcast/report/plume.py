@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS, Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.style import BLUE, LOOK, WIDTH
+from wsdcast.report.subjects import Subject
 
 
 def nearest(grid: Grid, latitude: float, longitude: float) -> tuple[int, int, float]:
@@ -47,19 +51,47 @@ def plume(
         label: label of the vertical axis.
         from_zero: whether this axis begins at zero.
     """
-    days = leads / np.timedelta64(1, "D")
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axis = figure.subplots()
-    outer, inner, median = (bands[0], bands[-1]), (bands[1], bands[-2]), bands[len(QUANTILES) // 2]
-    for (low, high), ends, shade in ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
-        label = "{:.0f} to {:.0f} %".format(*(100 * end for end in ends))
-        axis.fill_between(days, low, high, color=shade, linewidth=0, label=label)
-    axis.plot(days, median, color=BLUE, label="median")
-    if np.isfinite(truth).any():
-        axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
-    axis.set(xlabel="lead time (days)", ylabel=label, xlim=(0, days[-1]))
-    if from_zero:
-        axis.set_ylim(bottom=0)
+    _draw(axis, bands, truth, leads, label, from_zero)
+    axis.set(xlabel="lead time (days)")
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
     return figure
+
+
+@matplotlib.rc_context(LOOK)
+def meteogram(bands: Sequence[NDArray[np.floating]], subjects: Sequence[Subject], leads: NDArray[np.timedelta64], title: str) -> Figure:
+    """Draw bands of quantiles of several variables against lead time, one panel below the other.
+
+    Args:
+        bands: of each variable, values at the :data:`QUANTILES` of the members, (quantile, lead).
+        subjects: the variables.
+        leads: lead times (lead,).
+        title: text above the figure.
+    """
+    figure = Figure(figsize=(WIDTH / 2, 1.1 + 1.4 * len(subjects)), layout="constrained")
+    axes = figure.subplots(len(subjects), sharex=True, squeeze=False)[:, 0]
+    for axis, values, subject in zip(axes, bands, subjects, strict=True):
+        _draw(axis, values, np.full(leads.size, np.nan), leads, f"({subject.units})", subject.is_wind)
+        axis.set_title(subject.label)
+    axes[-1].set(xlabel="lead time (days)")
+    figure.suptitle(title, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
+    return figure
+
+
+def _draw(
+    axis: Axes, bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], label: str, from_zero: bool
+) -> None:
+    days = leads / np.timedelta64(1, "D")
+    outer, inner, median = (bands[0], bands[-1]), (bands[1], bands[-2]), bands[len(QUANTILES) // 2]
+    for (low, high), ends, shade in ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
+        shares = "{:.0f} to {:.0f} %".format(*(100 * end for end in ends))
+        axis.fill_between(days, low, high, color=shade, linewidth=0, label=shares)
+    axis.plot(days, median, color=BLUE, label="median")
+    if np.isfinite(truth).any():
+        axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
+    axis.set(ylabel=label, xlim=(0, days[-1]))
+    if from_zero:
+        axis.set_ylim(bottom=0)

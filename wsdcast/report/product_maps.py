@@ -6,23 +6,21 @@ The page contains all data that can be chosen. Its callbacks only show another p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from bokeh.models import ColumnDataSource, CustomJS, Select, Span, TextInput, UIElement
 from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
-from bokeh.plotting import figure as Panel
-from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest, plume_panel
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.maps import Lines, wind_speed
+from wsdcast.report.maps import Lines
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, in_words, lead_slider
 from wsdcast.report.plume import place as place_in_words
-from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, unit_of
+from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, unit_of
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
 
 BEAUFORT = (0.3, 1.6, 3.4, 5.5, 8.0, 10.8, 13.9, 17.2, 20.8, 24.5, 28.5, 32.7)
@@ -30,9 +28,10 @@ BEAUFORT = (0.3, 1.6, 3.4, 5.5, 8.0, 10.8, 13.9, 17.2, 20.8, 24.5, 28.5, 32.7)
 PROBABILITY = interp_palette(["#ffffff", *YlOrRd9[::-1]], 256)
 MEDIAN_AT = QUANTILES.index(0.5)
 SHOW_MAPS = f"""{UNPACK}
-const ahead = lead.categories.indexOf(lead.value), above = Number(threshold.value)
+const ahead = lead.categories.indexOf(lead.value), above = threshold ? Number(threshold.value) : 0
 const field = {{probability: above, median: fields - quantiles + 2, spread: fields - quantiles - 1}}
 for (const name in field) {{
+  if (!(name in maps.data)) continue
   const begin = (field[name] * days.length + ahead) * size
   maps.data[name][0].set(bytes.subarray(begin, begin + size))
 }}
@@ -44,7 +43,7 @@ SHOW_PLUME = f"""{UNPACK}
 const shown = {{...plume.data}}
 names.forEach((name, row) => shown[name] = days.map((_, lead) => {{
   const byte = bytes[((fields - quantiles + row) * days.length + lead) * size + place.data.point[0]]
-  return byte == none ? NaN : byte * unit
+  return byte == none ? NaN : base + byte * unit
 }}))
 plume.data = shown
 const rounded = degrees => Number(degrees.toFixed(4))
@@ -60,11 +59,11 @@ class ProductMaps:
     """The figures and their controls.
 
     Attributes:
-        controls: selector of the threshold, slider of the lead time.
+        controls: slider of the lead time, after a selector of the threshold if there are probabilities.
         maps: the panels.
         typed: input of the place.
         plume: the ensemble at one place.
-        unit: unit to which wind speeds are rounded, m s-1.
+        unit: unit to which wind speeds or values are rounded.
     """
 
     controls: Sequence[UIElement]
@@ -78,21 +77,26 @@ def product_maps(
     products: Products,
     forecast: StoredForecast,
     row: int,
-    thresholds: Sequence[float],
     initial: tuple[Field, Grid] | None,
     lines: Lines,
 ) -> ProductMaps:
-    """Return maps and plumes of the forecast from one initial time. The middle one of the lead times with values is shown first.
+    """Return maps and plumes of one subject from one initial time. The middle one of the lead times with values is shown first.
 
     Args:
         products: what is shown.
         forecast: of which they are the products.
         row: index of the initial time.
-        thresholds: wind speeds in m s-1 of the probabilities.
-        initial: wind at the initial time (channel, latitude, longitude), m s-1, and its grid.
+        initial: the channels of the forecast at the initial time (channel, latitude, longitude), and their grid. A subject whose channels
+            are NaN everywhere has no map of it.
         lines: coastlines.
     """
     start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
+    of, at_initial = products.subject, None
+    if initial is not None:
+        state = of.of(initial[0], [str(name) for name in forecast.wind.data_vars])
+        if np.isfinite(state).any():
+            at_initial = _at_points(state, initial[1], grid, products)
+            products = products if of.is_wind else replace(products, base=min(products.base, base_of(at_initial)))
     images, with_values = products.images, np.flatnonzero(products.members > 1)
     days, first = days_of(leads), int(with_values[with_values.size // 2])
     words = [
@@ -100,19 +104,23 @@ def product_maps(
         for lead, step, members in zip(in_hours(leads), leads, products.members, strict=True)
     ]
     lead = lead_slider(words, first)
-    options = [(str(number), _in_words(threshold)) for number, threshold in enumerate(thresholds)]
-    threshold = Select(title="Threshold", options=options, value="0", width=200, styles=WIDGET, name="threshold")
-    titles = [f"probability above {_in_words(threshold)}" for threshold in thresholds]
-    shown_at_first = {"probability": images[0], "median": images[MEDIAN_AT - len(QUANTILES)], "spread": images[len(thresholds)]}
+    threshold, titles = None, ["median of the members"]
+    shown_at_first = {"median": images[MEDIAN_AT - len(QUANTILES)], "spread": images[len(products.thresholds)]}
+    if products.thresholds:
+        options = [(str(number), _in_words(limit)) for number, limit in enumerate(products.thresholds)]
+        threshold = Select(title="Threshold", options=options, value="0", width=200, styles=WIDGET, name="threshold")
+        titles = [f"probability above {_in_words(limit)}" for limit in products.thresholds]
+        shown_at_first = {"probability": images[0]} | shown_at_first
     shown = ColumnDataSource({name: [image[first]] for name, image in shown_at_first.items()}, name="maps")
     styles = _styles(products, titles[0])
     unit = styles["median"].unit
-    if initial is not None:
-        speed = _at_points(wind_speed(initial[0]), initial[1], grid, products)
-        initial_unit = max(SMALLEST_UNIT["quantiles"], unit_of(speed))
-        shown.data["initial"] = [as_bytes(speed[::-1], initial_unit)]
-        title = f"initial analysis, {in_words(start)}"
-        styles["initial"] = MapStyle(title, "initial analysis", Viridis256, initial_unit, styles["median"].top)
+    if at_initial is not None:
+        smallest = SMALLEST_UNIT["quantiles"] if of.is_wind else 0.0
+        initial_unit = max(smallest, unit_of(at_initial, products.base))
+        shown.data["initial"] = [as_bytes(at_initial[::-1], initial_unit, products.base)]
+        styles["initial"] = replace(
+            styles["median"], title=f"initial analysis, {in_words(start)}", label="initial analysis", unit=initial_unit
+        )
     maps = map_panels(shown, styles, grid, products.rows, products.columns, lines)
 
     latitude, longitude = grid.latitude[products.rows[::-1]], grid.longitude[products.columns]
@@ -122,7 +130,10 @@ def product_maps(
     here = f"{north:.6g}, {(east + 180) % 360 - 180:.6g}"
     typed = TextInput(title="Place: latitude, longitude", value=here, styles=WIDGET, name="at")
     choose_on(maps, place, latitude, longitude, typed)
-    series, plume = _plume(images[-len(QUANTILES) :, :, at_row, at_column], unit, days, words)
+    values = images[-len(QUANTILES) :, :, at_row, at_column]
+    at_place = np.where(values == NONE, np.nan, products.base + values * unit)
+    series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
+    plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, of.digits_of(unit), of.is_wind)
     plume.title.text = place_in_words(north, east)
     now = Span(location=days[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
@@ -130,31 +141,30 @@ def product_maps(
     packing = {"library": ColumnDataSource({"bytes": packed(images)}, name="library"), "days": days.tolist()}
     packing |= {"fields": len(images), "quantiles": len(QUANTILES), "size": latitude.size * longitude.size}
     map_args = {"lead": lead, "threshold": threshold, "maps": shown, "titles": titles, "title": maps[0].title, "now": now}
-    plume_args = {"plume": series, "names": list(PLUME[1:]), "unit": unit, "none": NONE, "place": place, "at": typed, "title": plume.title}
+    plume_args = {"plume": series, "names": list(PLUME[1:]), "unit": unit, "base": products.base, "none": NONE}
+    plume_args |= {"place": place, "at": typed, "title": plume.title}
     show_maps = CustomJS(args=packing | map_args, code=SHOW_MAPS)
     lead.js_on_change("value", show_maps)
-    threshold.js_on_change("value", show_maps)
+    if threshold is not None:
+        threshold.js_on_change("value", show_maps)
     place.js_on_change("data", CustomJS(args=packing | plume_args, code=SHOW_PLUME))
-    coarsest = unit if initial is None else max(unit, initial_unit)
-    return ProductMaps([threshold, lead], Row(maps, {}), [typed], Row([plume], MEDIAN), coarsest)
+    coarsest = unit if at_initial is None else max(unit, initial_unit)
+    return ProductMaps([lead] if threshold is None else [threshold, lead], Row(maps, {}), [typed], Row([plume], MEDIAN), coarsest)
 
 
 def _styles(products: Products, title: str) -> dict[str, MapStyle]:
-    """Return how the products are shown. ``title`` is that of the probability."""
-    units = products.units
-    speed_top, spread_top = top_of(products.quantiles[MEDIAN_AT]), top_of(products.spread)
-    return {
-        "probability": MapStyle(title, "probability", PROBABILITY, units["probabilities"], 100.0, "%", 0, INK),
-        "median": MapStyle("median of the members", "median", Viridis256, units["quantiles"], speed_top),
-        "spread": MapStyle("spread of the members", "spread", Magma256, units["spread"], spread_top, digits=2),
+    """Return how the products are shown. ``title`` is that of the probability, if there are any."""
+    units, of = products.units, products.subject
+    median_top, spread_top = top_of(products.quantiles[MEDIAN_AT]), top_of(products.spread)
+    unit, spread_unit = units["quantiles"], units["spread"]
+    digits, spread_digits = of.digits_of(unit), 2 if of.is_wind else of.digits_of(spread_unit)
+    styles = {
+        "median": MapStyle("median of the members", "median", Viridis256, unit, median_top, of.units, digits, base=products.base),
+        "spread": MapStyle("spread of the members", "spread", Magma256, spread_unit, spread_top, of.units, spread_digits),
     }
-
-
-def _plume(values: NDArray[np.uint8], unit: float, days: NDArray[np.float64], words: Sequence[str]) -> tuple[ColumnDataSource, Panel]:
-    """Return the data and the figure of the ensemble at one place: bytes (quantile, lead), their unit, and the lead times."""
-    speeds = np.where(values == NONE, np.nan, values * unit)
-    series = ColumnDataSource(dict(zip(PLUME[1:], speeds, strict=True)) | {"x": days, "lead": words}, name="plume")
-    return series, plume_panel(series)
+    if products.thresholds:
+        styles = {"probability": MapStyle(title, "probability", PROBABILITY, units["probabilities"], 100.0, "%", 0, INK)} | styles
+    return styles
 
 
 def _in_words(threshold: float) -> str:
@@ -163,6 +173,6 @@ def _in_words(threshold: float) -> str:
     return f"{threshold:g} m/s{beaufort}"
 
 
-def _at_points(speed: Field, own: Grid, grid: Grid, products: Products) -> Field:
+def _at_points(field: Field, own: Grid, grid: Grid, products: Products) -> Field:
     """Return a field (latitude, longitude) on a grid of its own at the shown points of ``grid``: its value at the nearest point."""
-    return np.asarray(speed[np.ix_(*own.nearest(grid.latitude[products.rows], grid.longitude[products.columns]))])
+    return np.asarray(field[np.ix_(*own.nearest(grid.latitude[products.rows], grid.longitude[products.columns]))])

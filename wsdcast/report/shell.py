@@ -93,6 +93,24 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
     path.write_text(page, encoding="utf-8")
 
 
+def one_of(labels: Sequence[str], contents: Sequence[Sequence[Part]]) -> list[Part]:
+    """Return contents of which the reader chooses one by its label, a variable. A single one needs no choice.
+
+    What is not chosen keeps its width and loses its height, so that its figures have the right size when they are chosen.
+    """
+    if len(contents) == 1:
+        return list(contents[0])
+    options = "".join(f"<option value={number}>{html.escape(label)}</option>" for number, label in enumerate(labels))
+    parts: list[Part] = [
+        "<style>.unchosen { visibility: hidden; height: 0; overflow: hidden; }</style>"
+        f"<p><label>Variable <select id=subject onchange=\"document.querySelectorAll('article').forEach((article, number) => "
+        f"article.className = number == this.value ? '' : 'unchosen')\">{options}</select></label></p>"
+    ]
+    for number, content in enumerate(contents):
+        parts += [f'<article id="subject{number}" class="{"unchosen" if number else ""}">', *content, "</article>"]
+    return parts
+
+
 def facts_list(facts: Mapping[str, str]) -> str:
     """Return facts by name as an HTML list."""
     items = (f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(fact)}</dd></div>" for name, fact in facts.items())

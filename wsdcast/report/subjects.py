@@ -43,6 +43,10 @@ class Subject(NamedTuple):
         """Whether it is a wind, of which the speed is shown."""
         return len(self.channels) == 2
 
+    def digits_of(self, unit: float) -> int:
+        """Return the digits after the decimal point with which values that are multiples of a unit are shown."""
+        return 1 if self.is_wind else int(np.clip(np.ceil(-np.log10(unit)), 0, 8))
+
     def of(self, fields: Field, names: Sequence[str]) -> Field:
         """Return what is shown, (..., latitude, longitude), of fields (..., channel, latitude, longitude) of channels with these names."""
         chosen = [fields[..., names.index(name), :, :] for name in self.channels]

@@ -5,6 +5,7 @@ Dimensions are recognised by their names, never by their position.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -22,6 +23,9 @@ from wsdcast.runs.errors import UserError
 
 DIMENSIONS = ("time", "number", "prediction_timedelta")
 """Names of initial time, member and lead time in our own stores. These dimensions come in this order before latitude and longitude."""
+
+LEVEL_IN_NAME = re.compile(r"[^@]*?_?(\d+)(?:hpa|mb)?", re.IGNORECASE)
+"""Name of a variable on one pressure level that other programs write, such as ``z_500``, ``t850`` and ``HGT_500mb``."""
 
 
 def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
@@ -56,6 +60,7 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequen
 def channels_in(dataset: xr.Dataset) -> tuple[str, ...]:
     """Return the names of all channels that :func:`to_conventions` finds in a dataset; a variable on levels has one for each level."""
     levels = {float(level) for array in dataset.values() if (found := levels_of(array)) for level in found[1]}
+    levels |= {float(found[1]) for name in dataset.data_vars if (found := LEVEL_IN_NAME.fullmatch(str(name)))}
     names = [name for name, entry in VARIABLES.items() if entry.kind == "surface" and name != SPEED]
     on_levels = [name for name, entry in VARIABLES.items() if entry.kind == "pressure"]
     names += [f"{name}@{level:g}" for name in on_levels for level in sorted(levels) if level.is_integer()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
+from wsdcast.data.sources.grib_names import channels_named
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
 from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
 from wsdcast.data.variables import DEFAULT
@@ -120,7 +122,7 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
     return StoredForecast(str(address), times, leads, wind.sizes["number"], grid, wind, region)
 
 
-def open_wind(address: Address, part: bool, variables: Sequence[str] | None = DEFAULT) -> xr.Dataset:
+def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
     """Return channels of a store of forecasts in the layout of our own stores, lazily; by default the 10 m wind.
 
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
@@ -129,7 +131,7 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] | None = DE
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
         part: whether the store may cover only a part of the globe.
-        variables: the channels; None for all that the store has.
+        variables: the channels.
 
     Raises:
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
@@ -139,12 +141,12 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] | None = DE
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
-        dataset = open_dataset(stores[0], variables or DEFAULT)
+        dataset = open_dataset(stores[0], variables)
         if "crps_fair" in dataset and not channels_in(dataset):
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
-        wind = to_conventions(dataset, part=part, variables=variables or channels_in(dataset) or DEFAULT)
+        wind = to_conventions(dataset, part=part, variables=variables)
     except UserError as error:
         raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
@@ -173,6 +175,31 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] | None = DE
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
     return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
+
+
+def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the channels of a store of forecasts that can be read together, and by name of the others why they cannot.
+
+    A channel cannot be read if it has other units than its variable, or lacks a dimension that others have. If there is no channel, or the
+    store cannot be opened, the 10 m wind is returned, so that :func:`open_wind` says what is wrong.
+    """
+    channels, refused = dict[str, xr.DataArray](), dict[str, str]()
+    with suppress(UserError):
+        (store, *_) = addresses(url_of(address))
+        dataset = open_dataset(store)
+        if in_grib := channels_named(dataset.attrs.get("other_variables", [])):
+            dataset = open_dataset(store, (*DEFAULT, *in_grib))
+        for name in channels_in(dataset):
+            try:
+                channels[name] = to_conventions(dataset, part=True, variables=(name,))[name]
+            except UserError as error:
+                refused[name] = str(error)
+    dimensions = {dimension for array in channels.values() for dimension in array.dims}
+    for name, array in channels.items():
+        if lacking := dimensions - {*array.dims}:
+            refused[name] = f"{name} has no dimension {min(map(str, lacking))}"
+    names = tuple(name for name in channels if name not in refused)
+    return (names, refused) if names else (DEFAULT, {})
 
 
 def url_of(address: Address) -> Address:

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from wsdcast.data.sources.grib_names import WIND, names_of
 from wsdcast.data.sources.grib_points import Points, grid_of, points_of
-from wsdcast.data.variables import DEFAULT, VARIABLES, split
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
-WIND = {"10u": "u10", "10v": "v10"}
-"""Short names of the 10 m wind in ecCodes, and the names of the variables here. Other variables keep their short names."""
 LEVELS = {"isobaricInhPa": 1, "isobaricInPa": 100}
 """Types of pressure levels, and their units in 1 hPa."""
 SURFACES = ("surface", "heightAboveGround", "meanSea", "entireAtmosphere", "atmosphere", "atmosphereSingleLayer", "nominalTop")
@@ -78,7 +77,7 @@ def open_grib(path: str, names: Sequence[str] = DEFAULT) -> xr.Dataset:
     points: dict[str, Points | str] = {}
     others: dict[str, None] = {}
     try:
-        messages = list(_messages(path, _wanted(names), points, others))
+        messages = list(_messages(path, names_of(names), points, others))
     except (eccodes.CodesInternalError, OSError, EOFError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as GRIB, it may be damaged or cut off ({error or type(error).__name__})") from None
     varying = [message for message in messages if message.name not in STATIC]
@@ -96,16 +95,6 @@ def open_grib(path: str, names: Sequence[str] = DEFAULT) -> xr.Dataset:
                 break
     dataset.attrs["other_variables"] = list(others)
     return dataset.assign_coords(latitude=grid.latitude, longitude=grid.longitude)
-
-
-def _wanted(names: Sequence[str]) -> set[str]:
-    """Return the names that the variables of channels have here, as in :class:`Message`."""
-    wanted = set()
-    for name in names:
-        level = split(name)[1]
-        for short in VARIABLES[split(name)[0]].grib:
-            wanted.add(WIND.get(short, short) if level is None else f"{short}_{level}hpa")
-    return wanted
 
 
 def _messages(path: str, wanted: set[str], points: dict[str, Points | str], others: dict[str, None]) -> Iterator[Message]:
@@ -147,6 +136,8 @@ def _name(handle: int) -> str:
     if short in WIND:
         return WIND[short]
     level = str(eccodes.codes_get(handle, "typeOfLevel"))
+    if short in ("u", "v") and level == "heightAboveGround" and eccodes.codes_get(handle, "level", int) == 100:
+        return f"100{short}"  # the name that ecCodes gives to ECMWF's messages alone
     if level in LEVELS:
         return f"{short}_{eccodes.codes_get(handle, 'level', int) / LEVELS[level]:g}hpa"
     is_surface = level == "surface" if short in STATIC else level in SURFACES

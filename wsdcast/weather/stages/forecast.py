@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
-from wsdcast.output.products import in_order, products
+from wsdcast.output.products import in_order, products, require_no_wind
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
@@ -39,7 +39,7 @@ def forecast(
 ) -> Iterator[Summary]:
     """Run an ensemble from a model file and an analysis, and write what is made of it.
 
-    ``RUN/forecast.zarr`` has the members, ``RUN/products.nc`` probabilities, quantiles, mean, spread and direction, ``RUN/places.csv`` the
+    ``RUN/forecast.zarr`` has the members, ``RUN/products.nc`` mean, spread, quantiles, probabilities and direction, ``RUN/places.csv`` the
     same at places, and ``RUN/forecast.html`` is a page to look at. A forecast that was stopped continues, with the same bytes in the end.
 
     Args:
@@ -52,7 +52,7 @@ def forecast(
         start: initial time, UTC; default: the latest of the source.
         days: length of the forecast; default five days.
         seed: seed of the members' noise; default from the recipe.
-        thresholds: wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
+        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
         at: CSV file of places (name, latitude, longitude), for ``RUN/places.csv`` and a plume of each.
         overwrite: replace a forecast of another model or from other initial states.
 
@@ -64,21 +64,19 @@ def forecast(
     """
     processes.join()
     devices.keep_freed_memory()
-    thresholds = in_order("thresholds", thresholds or THRESHOLDS, 0, math.inf)
+    limits = in_order("thresholds", thresholds or THRESHOLDS, 0, math.inf)
     if at is not None:
         read_places(Path(at))  # a mistake in this file shows before the forecast is made
     changes = {"members": members, "nfe": nfe, "start": start, "days": days or DAYS, "seed": seed, "keep": "all"}
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
+    if not set(DEFAULT) <= set(origin.recipe.rollout.variables or origin.record.variables):
+        require_no_wind("this forecast", {"thresholds": thresholds})
     yield roll_out(origin, overwrite=overwrite)
     if not processes.is_first():
-        return
-    if not set(DEFAULT) <= set(origin.recipe.rollout.variables or origin.record.variables):
-        summary = Summary("products", facts={"not written": "products and the page are of 10 m wind, which this forecast does not have"})
-        yield summary
         return
     store, directory = origin.directory / FORECAST, origin.directory
     # Products are made from the forecast in this directory alone, so they may replace older ones.
     yield products(store, directory / PRODUCTS, thresholds=thresholds, overwrite=True)
     if at is not None:
         yield products(store, directory / PLACES, thresholds=thresholds, at=at, overwrite=True)
-    yield forecast_page(directory, thresholds=thresholds)
+    yield forecast_page(directory, thresholds=limits)

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.conventions import to_conventions
-from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast
+from wsdcast.data.sources.conventions import channels_in, to_conventions
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, channels_of, open_forecast
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
-from wsdcast.data.store.zarr_store import read_wind
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import write_forecast_page
 from wsdcast.report.panels import in_words
@@ -34,18 +33,20 @@ def forecast_page(
     initial: str | Path | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Summary:
-    """Write one HTML page of a forecast: maps of probability, median and spread, and the ensemble at any place.
+    """Write one HTML page of a forecast: maps of median and spread of each variable, and the ensemble at any place.
 
-    The page needs no truth, opens offline and has less than 5 MB.
+    Of the 10 m wind there are maps of probabilities too.
+    The page needs no truth, opens offline and has less than 5 MB; with several variables at most four times the
+    maps and plumes.
 
     Args:
         forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.
             A file ``model-card.md`` next to the store, or the trained model there that made the forecast, gives the model card.
         out: HTML file to write; default ``forecast.html`` next to the store, or in the current directory if the store is remote.
         start: initial time, UTC; default: the first of the forecast.
-        initial: analyses with the initial time, to show the wind then. Default: ``initial_states.nc`` or ``analysis.zarr`` next to the
+        initial: analyses with the initial time, to show the state then. Default: ``initial_states.nc`` or ``analysis.zarr`` next to the
             store, if it has that time.
-        thresholds: wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
+        thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
 
     Raises:
         UserError: if the forecast or the initial analysis cannot be read or lack the initial time, or the forecast has no members.
@@ -55,7 +56,8 @@ def forecast_page(
     path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory")
-    store = open_forecast(address)
+    variables, refused = channels_of(address)
+    store = open_forecast(address, variables=variables)
     row = 0 if start is None else row_of(store.times, start, address)
     attributes = open_dataset(addresses(address)[0]).attrs
     recipe = _recipe(attributes)
@@ -75,6 +77,8 @@ def forecast_page(
         rounding = write_forecast_page(partial, store, row=row, **shown)
     summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
     summary.facts = {"start": in_words(store.times[row]), "members": store.members, "grid": store.grid.name, "rounding": rounding}
+    if refused:
+        summary.facts["not read"] = "; ".join(refused.values())
     summary.facts["initial analysis"] = "none" if states is None else "shown"
     summary.facts["model card"] = "shown" if card else "none"
     return summary
@@ -107,39 +111,45 @@ def _facts(recipe: Mapping[str, Any], attributes: Mapping[str, Any], origin: Map
 def _initial(
     store: StoredForecast, row: int, directory: Path | None, given: str | Path | None
 ) -> tuple[Field | None, Grid | None, dict[str, Any]]:
-    """The wind at an initial time, (channel, latitude, longitude), its grid, and the attributes of its file.
+    """The channels of a forecast at an initial time, (channel, latitude, longitude), their grid, and the attributes of their file.
+
+    Channels that the file does not have are NaN.
 
     Raises:
         UserError: if the user gave analyses that cannot be read or lack this time.
     """
-    time = store.times[row]
+    time, names = store.times[row], [str(name) for name in store.wind.data_vars]
     if given is not None:
-        if (states := _state(str(given), time)) is None:
+        if (states := _state(str(given), time, names)) is None:
             raise UserError(f"--initial {given}: has no state at the initial time {in_words(time)}")
         return states
     for path in [directory / name for name in (INITIAL_STATES, ANALYSIS)] if directory else []:
         if path.exists():
             with suppress(UserError):  # what lies next to the store may be of another forecast
-                if (states := _state(str(path), time)) is not None:
+                if (states := _state(str(path), time, names)) is not None:
                     return states
     return None, None, {}
 
 
-def _state(address: str, time: np.datetime64) -> tuple[Field, Grid, dict[str, Any]] | None:
-    """The state at a time, its grid, and the attributes of the file; None if the file lacks this time.
+def _state(address: str, time: np.datetime64, names: Sequence[str]) -> tuple[Field, Grid, dict[str, Any]] | None:
+    """The channels at a time, NaN if the file lacks them, their grid, and the attributes of the file; None if it lacks this time.
 
     Raises:
-        UserError: if it cannot be read.
+        UserError: if it cannot be read, or has none of the channels.
     """
-    with open_dataset(addresses(address)[0]) as dataset:
+    with open_dataset(addresses(address)[0], names) as dataset:
+        known = set(channels_in(dataset))
         try:
-            wind = to_conventions(dataset)
+            fields = to_conventions(dataset, variables=[name for name in names if name in known] or names)
         except UserError as error:
             raise UserError(f"{address}: {error}") from None
-        if "time" not in wind.dims or not (wind["time"] == time).any():
+        if "time" not in fields.dims or not (fields["time"] == time).any():
             return None
-        state = wind.isel(time=int(np.flatnonzero(wind["time"].values == time)[0]))
-        return read_wind(state), Grid(wind["latitude"].values, wind["longitude"].values), dict(dataset.attrs)
+        state = fields.isel(time=int(np.flatnonzero(fields["time"].values == time)[0]))
+        grid = Grid(fields["latitude"].values, fields["longitude"].values)
+        unknown = np.full(grid.shape, np.nan, np.float32)
+        channels = [state[name].values if name in state else unknown for name in names]
+        return np.stack(channels), grid, dict(dataset.attrs)
 
 
 def _card(directory: Path) -> str:

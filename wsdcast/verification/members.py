@@ -1,0 +1,32 @@
+"""The members of a forecast at one time: which of them remain, and what share exceeds a threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Field = NDArray[np.floating]
+
+
+def remaining(fields: Field) -> NDArray[np.bool_]:
+    """Return which members remain, (member,): those with values at all points at which any member has values, in each channel.
+
+    This is the rule by which forecasts are scored. A point at which no member has values, such as one that is masked, does not count.
+
+    Args:
+        fields: (member, channel, *space) or (member, *space), NaN where a member has no value.
+    """
+    finite = np.isfinite(fields)
+    space = tuple(range(1, finite.ndim))
+    complete = (finite == finite.any(axis=0)).all(axis=space)
+    return np.asarray(complete & finite.any(axis=space))
+
+
+def share_above(members: Field, threshold: float | Field) -> Field:
+    """Return the share of members (member, *space) that exceed a threshold, (*space); NaN at points without values.
+
+    Args:
+        members: values of the members that remain, NaN at the same points of all. At least one member.
+        threshold: in their units, one for all points or one for each, (*space).
+    """
+    return np.asarray(np.where(np.isnan(members[0]), np.nan, (members > threshold).mean(axis=0)))
