@@ -30,14 +30,16 @@ GRID = Grid.regular("16x8")
 NAMES = ("wsdcast", "moments alone", "persistence", "climatology")
 
 
-def random_scores(grid: Grid, starts: int, leads: int, names: tuple[str, ...] = NAMES, members: int = 5) -> xr.Dataset:
-    """Return random numbers with the names and axes of ``scores.nc``."""
+def random_scores(
+    grid: Grid, starts: int, leads: int, names: tuple[str, ...] = NAMES, members: int = 5, further: tuple[str, ...] = ()
+) -> xr.Dataset:
+    """Return random numbers with the names and axes of ``scores.nc``; ``further`` variables besides the wind."""
     random = np.random.default_rng(1)
     time = np.datetime64("2020-01-01T06", "ns") + np.timedelta64(12, "h") * np.arange(starts)
     axes = {
         "forecast": list(names),
         "prediction_timedelta": np.timedelta64(6, "h").astype("timedelta64[ns]") * np.arange(1, leads + 1),
-        "variable": [*VARIABLES, SPEED, BOTH, VECTOR],
+        "variable": [*VARIABLES, SPEED, BOTH, VECTOR, *further],
         "region": list(REGIONS),
         "rank": np.arange(members + 1),
         "wavenumber": np.arange(grid.longitude.size // 2 + 1),

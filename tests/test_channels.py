@@ -10,6 +10,7 @@ import xarray as xr
 from commands import invoke
 from conftest import SHARED, needs_shared, six_hourly
 from servers import serve
+from upper_air import channel, weatherbench
 
 import wsdcast
 from wsdcast.data.grid import Grid
@@ -424,15 +425,7 @@ def test_real_temperature_at_two_metres(tmp_path):
 def test_the_recipe_of_24_channels_from_a_store_on_disk_and_behind_a_url(tmp_path, monkeypatch):
     """The recipe is the shipped one with a smaller grid and other dates. Each chunk, which holds all levels, is read once."""
     names = load_recipe("era5-upper").data.variables
-    random, times, levels = np.random.default_rng(0), six_hourly("2020-01-01", 40), [250, 500, 600, 700, 850]
-    typical = {name.split("@")[0]: (0, 8) for name in names} | TYPICAL | {"specific_humidity": (0.006, 0.001)}
-    source = xr.Dataset(coords={"time": times, "level": levels, "longitude": GRID.longitude, "latitude": GRID.latitude[::-1]})
-    for base, (mean, std) in typical.items():
-        axes = ("time", "level", "longitude", "latitude") if f"{base}@500" in names else ("time", "longitude", "latitude")
-        values = random.normal(mean, std, [source.sizes[axis] for axis in axes]).astype(np.float32)
-        if base == "geopotential":
-            values += 287 * 255 * np.log(500 / np.array(levels, dtype=np.float32))[:, None, None]
-        source[base] = axes, values, {"units": variable(names[[name.split("@")[0] for name in names].index(base)]).units}
+    source = weatherbench(names, GRID, [250, 500, 600, 700, 850])
     chunks = {name: {"chunks": (8, *field.shape[1:])} for name, field in source.data_vars.items()}
     store = tmp_path / "bucket" / BUILT_IN["wb2"].removeprefix("gs://")
     source.to_zarr(store, zarr_format=2, consolidated=True, encoding=chunks)
@@ -448,10 +441,8 @@ def test_the_recipe_of_24_channels_from_a_store_on_disk_and_behind_a_url(tmp_pat
     assert remote.variables == names
     assert remote.states.shape == (40, 24, 7, 12)
     np.testing.assert_array_equal(remote.states.values, local.states.values)
-    for channel, name in enumerate(names):
-        base, _, level = name.partition("@")
-        field = source[base].sel(level=int(level)) if level else source[base]
-        expected = field.transpose("time", "latitude", "longitude").values[:, ::-1]
+    for number, name in enumerate(names):
+        expected = channel(source, name)
         np.testing.assert_allclose(
-            remote.states[:][:, channel], expected, atol=0.51 * remote.states.packing.of(channel).scale + 1e-6 * np.abs(expected).max()
+            remote.states[:][:, number], expected, atol=0.51 * remote.states.packing.of(number).scale + 1e-6 * np.abs(expected).max()
         )

@@ -60,7 +60,7 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequen
 def channels_in(dataset: xr.Dataset) -> tuple[str, ...]:
     """Return the names of all channels that :func:`to_conventions` finds in a dataset; a variable on levels has one for each level."""
     levels = {float(level) for array in dataset.values() if (found := levels_of(array)) for level in found[1]}
-    levels |= {float(found[1]) for name in dataset.data_vars if (found := LEVEL_IN_NAME.fullmatch(str(name)))}
+    levels |= {float(named[1]) for name in dataset.data_vars if (named := LEVEL_IN_NAME.fullmatch(str(name)))}
     names = [name for name, entry in VARIABLES.items() if entry.kind == "surface" and name != SPEED]
     on_levels = [name for name, entry in VARIABLES.items() if entry.kind == "pressure"]
     names += [f"{name}@{level:g}" for name in on_levels for level in sorted(levels) if level.is_integer()]
