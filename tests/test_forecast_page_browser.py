@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_forecast_page_variables as several
 from forecast_pages import GRID, LEADS, START, speeds_of, wind_of, written
 from report_pages import CHROMIUM, embedded, in_chromium
 
 from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.report.forecast_page import write_forecast_page
 
 SCREEN, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 MODEL = "Bokeh.documents[0].get_model_by_name('{}')"
@@ -154,3 +157,40 @@ def test_the_pointer_shows_values(opened):
     (text,) = opened.locator(".bk-tooltip-content").all_inner_texts()
     for part in ("probability:", " %", "median:", "spread:", "initial analysis:", "m/s"):
         assert part in text
+
+
+@in_chromium
+def test_another_variable_has_its_own_maps_and_plume(browser, tmp_path):
+    channels, errors = several.fields(), []
+    write_forecast_page(tmp_path / "p.html", several.forecast_of(channels), facts={})
+    tab = browser.new_page(viewport=SCREEN)
+    tab.set_default_timeout(120_000)  # a busy machine needs a minute
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto((tmp_path / "p.html").as_uri())
+    tab.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
+    for subject, (values, units, _) in enumerate(several.shown(channels)):
+        tab.get_by_label("Variable").select_option(value=str(subject))
+        tab.wait_for_timeout(300)
+        tab.locator(f"#subject{subject} .noUi-handle").press("ArrowRight")  # the lead time after the middle one
+        tab.wait_for_timeout(300)
+        figure = tab.locator(f"#subject{subject} .bk-Figure").first
+        figure.scroll_into_view_if_needed()
+        box = figure.bounding_box()
+        x, y = box["x"] + 0.4 * box["width"], box["y"] + 0.3 * box["height"]
+        tab.mouse.move(0, 0)
+        tab.mouse.move(x - 3, y)
+        tab.mouse.move(x, y)
+        tab.wait_for_timeout(500)
+        (text,) = tab.locator(".bk-tooltip-content").all_inner_texts()
+        found = re.search(rf"longitude:\s+(.+)°, (.+)°.*median:\s+(.+) {units}\s", text, re.DOTALL).groups()
+        latitude, longitude, median = map(float, found)
+        row, column = np.abs(GRID.latitude - latitude).argmin(), np.abs(GRID.longitude - longitude).argmin()
+        at_place, tolerance = values[:, :, row, column], float(values.max() - values.min()) / 254 + 0.06
+        assert median == pytest.approx(np.median(at_place[:, 3]), abs=tolerance)
+        tab.mouse.click(x, y)
+        tab.wait_for_timeout(300)
+        models = "[...Bokeh.documents[0].all_models].filter(model => model.name == 'plume')"
+        plumes = tab.evaluate(f"{models}.map(model => Array.from(model.data.q50))")
+        np.testing.assert_allclose(plumes[subject], np.median(at_place, axis=0), atol=tolerance)
+    tab.close()
+    assert errors == []
