@@ -37,7 +37,7 @@ TRAINS += "rollout_kept rollout_times rollout_precision training_runs record_rea
 TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
 TRAINS += "path_runs starts study_variants model_file open_data products convert stations forecast_page todays_forecast "
-TRAINS += "inpaint_variants inpaint_stochastic other_ways_to_train objectives"
+TRAINS += "inpaint_variants inpaint_stochastic other_ways_to_train objectives past_states"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 
