@@ -282,8 +282,6 @@ def test_a_study_compares_objectives(prepared, studied, tmp_path):
         **{(name, 1): "euler" for name in VARIANTS},
         ("shortcut", 2): "euler",
         ("mean flow", 2): "euler",
-        ("distilled", 2): "midpoint",
-        ("tuned", 2): "midpoint",
     }
     assert np.isfinite(study["crps_6h"]).all()
     one = study.isel(setting=study["nfe"].values == 1)
