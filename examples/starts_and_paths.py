@@ -79,8 +79,8 @@ def by_ratio(study: xr.Dataset) -> Figure | None:
         axis.set(title=f"from the {prior} prior" if row == 0 else "", ylabel=label if column == 0 else "")
         if row == 1:
             axis.set(xlabel="blur-to-noise ratio", yscale="log")
-    low = np.nanmin([line.get_ydata() for axis in axes[0] for line in axis.lines])
-    axes[0, 0].set_ylim(max(low, -10) - 1, None)  # few evaluations of a strong blur are far below
+    gains = [line.get_ydata() for axis in axes[0] for line in axis.lines]
+    axes[0, 0].set_ylim(max(np.nanmin(gains), -10) - 1, np.nanmax(gains) + 1)  # few evaluations of a strong blur are far below
     axes[0, 0].legend(fontsize=8)
     return figure
 

@@ -13,7 +13,7 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.forcings import Surroundings, elapsed_fractions, solar_time, surroundings
-from wsdcast.weather.recipe import Forcings
+from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.samples import samples_of
 
 

@@ -56,9 +56,9 @@ def context():
 def run(sampler, context, members: int, batch: int, steps: int = 3, seed: int = 0, shape=SHAPE) -> torch.Tensor:
     noises = member_noise(seed, START, members, steps, shape)
     with torch.inference_mode():
-        now, before = context.expand(members, -1, -1, -1).chunk(2, dim=1)
+        states = context.expand(members, -1, -1, -1).chunk(2, dim=1)
         no_forcings = torch.empty(members, 0, *shape[1:])
-        return torch.stack(list(forecast(in_batches(sampler, batch), now, before, noises, [no_forcings] * steps)), dim=1)
+        return torch.stack(list(forecast(in_batches(sampler, batch), states, noises, [no_forcings] * steps)), dim=1)
 
 
 @pytest.mark.parametrize("members", [1, 2, 3, 7, 12])
@@ -209,8 +209,7 @@ def test_a_context_holds_the_current_state_and_then_the_one_before():
     states = list(
         forecast(
             lambda context, noise: 2 * context[:, :1] - context[:, 1:2] + context[:, 2:] + noise,
-            torch.tensor([[3.0]]),
-            torch.tensor([[1.0]]),
+            [torch.tensor([[3.0]]), torch.tensor([[1.0]])],
             torch.zeros(4, 1, 1),
             torch.tensor([0.0, 0.0, 100.0, 0.0])[:, None, None],
         )
@@ -231,6 +230,6 @@ def test_untrained_model_forecasts_persistence_of_the_state_now():
     packed = torch.randint(-5000, 5000, (5, *SHAPE), generator=torch.Generator().manual_seed(2), dtype=torch.int16)
     nothing, passed = Surroundings(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
     scale, mean, std = torch.full((2, 1, 1), 0.005), torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0)
-    samples = Samples(packed, scale, mean, std, torch.tensor([3, 1]), passed, nothing, variables=2)
+    samples = Samples(packed, scale, mean, std, torch.tensor([3, 1]), passed, nothing, variables=2, past_states=1)
     predicted, _ = moments_model(Moments(widths=(8, 12)), False)(samples.context(torch.tensor([0, 1])))
     torch.testing.assert_close(predicted, (packed[[3, 1]] * 0.005 - 1) / 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,8 +13,11 @@ import pytest
 import torch
 from conftest import new_run
 
-from wsdcast.data.store.analysis import open_analysis
-from wsdcast.weather.forcings import surroundings
+from wsdcast.data.grid import Grid
+from wsdcast.data.steps import STEP
+from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.store.zarr_store import PackedStates, Packing
+from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samples import samples_of
 
@@ -57,3 +61,31 @@ def test_training_samples_need_the_whole_record_in_memory(prepared):
     forcings = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
     with pytest.raises(TypeError, match="whole=True"):
         samples_of(record, forcings, "train")
+
+
+def own_memory() -> int:
+    """Return the bytes of the process's own memory, which mapped files do not count to."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own memory from mapped files")
+def test_batches_from_forty_years_of_24_channels_take_little_memory(tmp_path):
+    """The mapped file of 81 GB is sparse, so it takes no space on the disk. Its integers are 0, which mean the offset of each channel."""
+    grid, count, channels = Grid.regular("240x121"), 40 * 1461, 24
+    values = np.lib.format.open_memmap(tmp_path / "states.npy", "w+", np.int16, (count, channels, *grid.shape))
+    assert values.nbytes > 80e9
+    times = np.datetime64("1980-01-01", "ns") + STEP * np.arange(count)
+    offset = np.arange(channels, dtype=np.float32)
+    packed = PackedStates(values, Packing(np.full(channels, 0.1, np.float32), offset))
+    names = tuple(f"geopotential@{level}" for level in range(1, channels + 1))
+    record = Analysis(packed, times, grid, offset - 3, np.full(channels, 2, np.float32), times[-2000], times[-1000], variables=names)
+    before = own_memory()
+    (samples,) = samples_of(record, Surroundings(torch.empty(0, *grid.shape)), "train")
+    assert len(samples) == count - 2000 - 2
+    for first in range(5):
+        chosen = torch.arange(first, len(samples), len(samples) // 4)[:4]
+        context, target = samples.context(chosen), samples.target(chosen)
+        assert context.shape == (4, 2 * channels, *grid.shape)
+        torch.testing.assert_close(target, torch.full_like(target, 1.5))
+    assert own_memory() - before < values.nbytes / 200

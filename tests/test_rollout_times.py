@@ -49,9 +49,9 @@ def test_initial_times_seen_in_training_are_named(trained_run):
     [
         (
             "--start 1999-01-01",
-            "the record lacks 1 of 1 initial times or the states 6 h before them; the first is 1999-01-01T00, and the record is from 2000",
+            "the record lacks 1 of 1 initial times or the states up to 6 h before them; the first is 1999-01-01T00, and the record is",
         ),
-        ("--start 2000-01-01/2000-01-02/1d", "the record lacks 1 of 2 initial times or the states 6 h before them"),
+        ("--start 2000-01-01/2000-01-02/1d", "the record lacks 1 of 2 initial times or the states up to 6 h before them"),
         ("--start 2000-01-02/2000-01-01/1d", "--start: '2000-01-02/2000-01-01/1d': the last time is before the first"),
         ("--start tomorrow", "--start: Invalid isoformat string: 'tomorrow'"),
         ("--start 2000-01-02/2000-01-03/5h", "--start: '5h': expected a multiple of 6 h"),

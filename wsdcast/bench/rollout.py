@@ -37,6 +37,7 @@ from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.harmonic_transform import weather_path
+from wsdcast.weather.networks import sizes_of
 from wsdcast.weather.priors import Trained, few_evaluations
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_sampler, sampler_of
@@ -69,8 +70,7 @@ def bench_rollout(
     devices.keep_freed_memory()
     moments, generator, forcings = networks_of(resolved, record.grid)
     path = weather_path(resolved.generator, record.grid)
-    sizes_of_networks = record.grid.includes_poles, forcings.channels, len(record.variables)
-    few = few_evaluations(resolved, generator, sizes_of_networks, lambda network, _: to_device(network), resolved.networks)
+    few = few_evaluations(resolved, generator, sizes_of(record, forcings), lambda network, _: to_device(network), resolved.networks)
     networks = Trained(generator, moments, warm_start(moments), forcings, path, few=few)
     if settings.nfe in few:
         generator = few[settings.nfe].network
@@ -81,7 +81,7 @@ def bench_rollout(
     sizes = [part.numel() for part in torch.arange(settings.members).tensor_split(batches)]
     # On a CPU the last batch is filled up with repetitions.
     evaluated = sum(sizes) if device.type != "cpu" else batches * largest_batch
-    starts = np.array([1], dtype=np.intp)
+    starts = np.array([record.past_states], dtype=np.intp)
     figures: dict[str, Any] = {
         "forecast": f"{settings.members} members x {settings.steps} steps of 6 h, {record.grid.name}, NFE {settings.nfe}"
     }
@@ -161,14 +161,14 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
     shape, mean_of_data, std_of_data = (count, *record.grid.shape), record.mean[:count, None, None], record.std[:count, None, None]
     generator, moments, forcings, path = networks.generator, networks.moments, networks.forcings, networks.path
     times = torch.linspace(0, 1, settings.nfe // 2 + 1, device=device)
-    noises = list(member_noise(settings.seed, record.times[1:2], members, settings.steps, shape))
-    first = torch.from_numpy(record.normalise(record.states[0:2])).to(device)[:, None]
-    held, all_states = first[1][:, count:], []
+    time = record.times[record.past_states : record.past_states + 1]
+    noises = list(member_noise(settings.seed, time, members, settings.steps, shape))
+    first = torch.from_numpy(record.normalise(record.states[: 1 + record.past_states])).to(device)[:, None]
+    held, all_states = first[-1][:, count:], []
     for member in range(members):
-        before, now = first[:, :, :count]
-        states = []
+        states = list(first[:, :, :count])
         for step in range(settings.steps):
-            context = torch.cat([now, before, forcings.at(record.times[1:2] + step * STEP), held], dim=1)
+            context = torch.cat([*states[: -2 - record.past_states : -1], forcings.at(time + step * STEP), held], dim=1)
             mean, std = moments(context)
             inputs, one = torch.cat([context, mean, std.log()], dim=1), torch.ones(1, device=device)
 
@@ -181,9 +181,9 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
                 state = few_sampler(networks, few, settings.nfe)(context, noise)
             else:
                 state = odeint(velocity, path.start(noise), times, method="midpoint")[-1] * std + mean
-            now, before = state, now
-            states.append(now[0].cpu().numpy() * std_of_data + mean_of_data)
-        all_states.append(np.stack(states))
+            states.append(state)
+        forecast = torch.cat(states[1 + record.past_states :])
+        all_states.append(forecast.cpu().numpy() * std_of_data + mean_of_data)
     fields = np.stack(all_states)
     dimensions = ("number", "prediction_timedelta", "latitude", "longitude")
     with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as directory:

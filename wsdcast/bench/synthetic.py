@@ -33,7 +33,9 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     zero, eight = np.zeros(len(channels.all), np.float32), np.full(len(channels.all), 8, np.float32)
     splits = times[-steps // 5], times[-steps // 10]
     change = np.sqrt(2, dtype=np.float32) * eight  # successive states are independent
-    return Analysis(PackedStates(wind), times, grid, zero, eight, *splits, {}, channels.state, channels.forcings, difference_std=change)
+    fixed = (PackedStates(wind), times, grid, zero, eight, *splits)
+    past = recipe.forcings.past_states
+    return Analysis(*fixed, {}, channels.state, channels.forcings, difference_std=change, past_states=past)
 
 
 def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:
@@ -45,7 +47,7 @@ def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroun
     static = torch.zeros(len(chosen.static) + 4 * chosen.latitude_longitude, *grid.shape, device=devices.device())
     longitude = torch.tensor(grid.longitude, device=static.device) if chosen.solar_time else None
     forcings = Surroundings(static, longitude, len(channels.forcings))
-    sizes = grid.includes_poles, forcings.channels, len(channels.state)
+    sizes = grid.includes_poles, forcings.channels, len(channels.state), chosen.past_states
     moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes)
     return to_device(moments), to_device(generator), forcings
 

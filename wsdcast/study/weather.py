@@ -105,6 +105,8 @@ def study_nfe(
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.
     by_name: dict[str, tuple[Recipe, float]] = {name: variant_of(resolved, record, cost, name) for name in (*priors, *options.variants)}
+    # All settings share their initial times, from which those with most past states can begin.
+    record = replace(record, past_states=max(variant.forcings.past_states for variant, _ in by_name.values()))
     variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
     shares = {MOMENTS_ALONE: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     settings = {name: _settings(variant, name, summary) for name, (variant, _) in by_name.items()}
@@ -114,10 +116,11 @@ def study_nfe(
     seconds: dict[str, list[float]] = {}
     train_one = partial(train, moments=moments, overwrite=overwrite)
     for seed, prior, variant, place in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
-        networks = trained(variant, place, record, moments)
+        of_record = replace(record, past_states=variant.forcings.past_states)
+        networks = trained(variant, place, of_record, moments)
         of_variant = [replace(setting, seed=seed) for setting in settings[prior]]
         if prior in priors and variant.generator.needs_moments_network and seed not in quality:
-            in_and_out = samples_of(record, networks.forcings, "train", "test")
+            in_and_out = samples_of(of_record, networks.forcings, "train", "test")
             quality[seed] = [checked(networks.moments, samples, area_weights(record)) for samples in in_and_out]
             of_variant.append(Setting(MOMENTS_ALONE, seed))
         for setting in of_variant:
@@ -176,6 +179,8 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
         if not settings:
             raise UserError(f"{name}: the objective crps makes one evaluation, which is not among study.nfe")
         return settings
+    if settings and name in options.variants:
+        return settings  # the flow that it was trained from is no better than that of the recipe, which is scored anyway
     of_flow = [nfe for nfe in options.nfe if nfe not in few]
     if of_flow or not settings:
         possible = combinations(options.solvers, options.grids_in_time, of_flow, summary, variant.generator.followed_path)
@@ -232,8 +237,8 @@ def _evaluated(
         sampler = moments_sampler_of(networks)
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
-        chosen_by = [variant.rollout.forcings, variant.score.headline]
-        of_default = chosen_by == ["held", None]
+        chosen_by = [variant.rollout.forcings, variant.score.headline, record.past_states]
+        of_default = chosen_by == ["held", None, 1]
         digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members, *([] if of_default else chosen_by)])
         path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
@@ -241,8 +246,8 @@ def _evaluated(
                 yield kind, dataset.load()
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
-        chosen = record.starts(starts, max(leads) // 6, part)
-        arguments = record, networks, sampler, chosen, leads, options.members, noise, label, None, draws
+        chosen, of_variant = record.starts(starts, max(leads) // 6, part), replace(record, past_states=variant.forcings.past_states)
+        arguments = of_variant, networks, sampler, chosen, leads, options.members, noise, label, None, draws
         dataset = evaluate(*arguments, variant.rollout.forcings == "prescribed", variant.score.headline)
         with complete(path) as file:
             dataset.to_netcdf(file)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
+
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.networks import context_channels, generator_model, moments_model
+from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
 from wsdcast.weather.recipe import Recipe
 
 
@@ -94,8 +99,7 @@ def _members(recipe: Recipe) -> int:
 
 def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
     """The untrained networks, and the shape of one context."""
-    chosen, channels = recipe.forcings, len(record.variables)
-    forcings = len(chosen.static) + 4 * (chosen.solar_time + chosen.latitude_longitude) + len(record.forcing_variables)
-    moments = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels)
-    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
-    return moments, generator, (1, context_channels(forcings, channels), *record.grid.shape)
+    record = replace(record, past_states=recipe.forcings.past_states)
+    sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
+    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes)
+    return moments, generator, (1, context_channels(*sizes[1:]), *record.grid.shape)

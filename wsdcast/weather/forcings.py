@@ -17,7 +17,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs.devices import sent
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.recipe import Forcings
+from wsdcast.weather.network_sections import Forcings
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ def read_model(path: str | Path) -> ModelFile:
             static=fields,
             variables=variables,
             forcing_variables=further,
+            past_states=recipe.forcings.past_states,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None

@@ -1,15 +1,33 @@
-"""The sections of a weather recipe about the networks: ``moments``, ``generator`` and ``training``."""
+"""The sections of a weather recipe about the networks: ``forcings``, ``moments``, ``generator`` and ``training``."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import WITHOUT_NETWORK, PriorName
-from wsdcast.runs.recipes import GeneratorNetwork, TrainingLog
+from wsdcast.runs.recipes import GeneratorNetwork, Section, TrainingLog
 from wsdcast.weather.objective_sections import KNOW_STEP, ObjectiveName
+
+StaticField = Literal[
+    "land_sea_mask",
+    "geopotential_at_surface",
+    "standard_deviation_of_orography",
+    "slope_of_sub_gridscale_orography",
+    "anisotropy_of_sub_gridscale_orography",
+    "angle_of_sub_gridscale_orography",
+]
+
+
+class Forcings(Section):
+    """Inputs of both networks in addition to the state now. Forcing variables are in ``data.forcings``."""
+
+    past_states: NonNegativeInt = Field(1, description="states before the state now, 6 h apart: 1 for the state 6 h before")
+    static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
+    solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
+    latitude_longitude: bool = Field(False, description="latitude and longitude, as sines and cosines")
 
 
 class Moments(MomentsNetwork):

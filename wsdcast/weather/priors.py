@@ -23,7 +23,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, persistence
 from wsdcast.weather.climate import change_std, climatology
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.objective_sections import FROM_FLOW, ObjectiveName
 from wsdcast.weather.recipe import Recipe
 
@@ -141,7 +141,7 @@ def assembled(
         UserError: if ``load`` does.
     """
     forcings = surroundings(record, recipe.forcings, devices.device())
-    sizes = record.grid.includes_poles, forcings.channels, len(record.variables)
+    sizes = sizes_of(record, forcings)
     generator = generator_model(recipe.generator, *sizes)
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, *sizes)
@@ -160,14 +160,14 @@ def assembled(
 
 
 def few_evaluations(
-    recipe: Recipe, generator: UNet, sizes: tuple[bool, int, int], load: Callable[[nn.Module, str], object], names: Collection[str]
+    recipe: Recipe, generator: UNet, sizes: tuple[bool, int, int, int], load: Callable[[nn.Module, str], object], names: Collection[str]
 ) -> dict[int, FewEvaluations]:
     """Make the networks of few evaluations and load their weights.
 
     Args:
         recipe: the recipe that they were trained with.
         generator: the generator of the recipe; with the objective ``crps`` it makes one evaluation itself.
-        sizes: whether the grid has rows at the poles, the channels of forcings, and the channels of a state.
+        sizes: from :func:`wsdcast.weather.networks.sizes_of`.
         load, names: as for :func:`assembled`.
 
     Returns:

@@ -29,7 +29,7 @@ from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
 from wsdcast.runs.times import in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
 from wsdcast.warmstart.few_steps import HALVINGS
-from wsdcast.weather.network_sections import Generator, Moments, Training
+from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
 from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, Crps, FewSteps, FineTune
 from wsdcast.weather.study_section import Study
 
@@ -103,24 +103,6 @@ class Data(Section):
         if self.validation_from and not (self.test_from and self.validation_from <= self.test_from):
             raise ValueError("validation_from needs a test_from that is not before it")
         return self
-
-
-StaticField = Literal[
-    "land_sea_mask",
-    "geopotential_at_surface",
-    "standard_deviation_of_orography",
-    "slope_of_sub_gridscale_orography",
-    "anisotropy_of_sub_gridscale_orography",
-    "angle_of_sub_gridscale_orography",
-]
-
-
-class Forcings(Section):
-    """The forcings that the networks read in addition to the states now and 6 h before. Forcing variables are in ``data.forcings``."""
-
-    static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
-    solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
-    latitude_longitude: bool = Field(False, description="latitude and longitude, as sines and cosines")
 
 
 def _steps(days: float) -> int:

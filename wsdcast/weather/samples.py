@@ -1,4 +1,4 @@
-"""Training samples: the context (two states and their forcings) and the target (the state 6 h later)."""
+"""Training samples: the context (the state now, past states and forcings) and the target (the state 6 h later)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Samples:
         elapsed: fractions of the day and of the year at all times of the record, (time, 2), on the device.
         forcings: the forcings of the record's grid.
         variables: number of the record's channels that are forecast, which come first. The others are forcing variables.
+        past_states: number of states before the state now in a context.
     """
 
     packed: Tensor
@@ -37,6 +38,7 @@ class Samples:
     elapsed: Tensor
     forcings: Surroundings
     variables: int
+    past_states: int
 
     def __len__(self) -> int:
         return self.now.numel()
@@ -65,13 +67,13 @@ class Samples:
         return (fields - self.mean[channels]) / self.std[channels]
 
     def context(self, chosen: Tensor) -> Tensor:
-        """The context C of the ``chosen`` samples (batch,): state now, state 6 h before, forcings.
+        """The context C of the ``chosen`` samples (batch,): state now, the states before it from the last to the first, forcings.
 
         Returns:
             (batch, channel, latitude, longitude).
         """
-        now = self.now[chosen]
-        return torch.cat([self.states(now), self.states(now - 1), self.forcings_after(chosen, 0)], dim=1)
+        states = [self.target(chosen, -steps) for steps in range(1 + self.past_states)]
+        return torch.cat([*states, self.forcings_after(chosen, 0)], dim=1)
 
     def forcings_after(self, chosen: Tensor, steps: int) -> Tensor:
         """The forcings ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude).
@@ -109,4 +111,5 @@ def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[S
     scale, mean, std = (torch.from_numpy(field).to(device)[:, None, None] for field in per_channel)
     elapsed = elapsed_fractions(record.times).to(device)
     fixed = packed, scale, mean, std
-    return [Samples(*fixed, torch.from_numpy(record.now(part)), elapsed, forcings, len(record.variables)) for part in parts]
+    count = len(record.variables), record.past_states
+    return [Samples(*fixed, torch.from_numpy(record.now(part)), elapsed, forcings, *count) for part in parts]

@@ -46,6 +46,7 @@ class Analysis:
         forcing_variables: names of the further channels, which are read and not forecast. They come after the others.
         difference_std: root mean square difference of states 6 h apart in the training split, (channel,), area-weighted; None if not known.
         statistics_are_stale: whether the store was appended to later, so that dividing it anew would give other splits and statistics.
+        past_states: number of states before the state now, 6 h apart, that a forecast from this record needs.
     """
 
     states: PackedStates | StoredStates
@@ -60,6 +61,7 @@ class Analysis:
     forcing_variables: tuple[str, ...] = ()
     statistics_are_stale: bool = False
     difference_std: NDArray[np.float32] | None = None
+    past_states: int = 1
 
     def normalise(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """Normalise states (..., channel, latitude, longitude) by the mean and standard deviation of each channel."""
@@ -75,14 +77,14 @@ class Analysis:
         return {"train": ~after_validation & ~after_test, "validation": after_validation & ~after_test, "test": after_test}[part]
 
     def now(self, part: Part, steps: int = 1) -> NDArray[np.intp]:
-        """Return the indices i for which i - 1, i, ..., i + ``steps`` are all in the split and 6 h apart, with no gap between them."""
+        """Return the indices i for which i - ``past_states``, ..., i, ..., i + ``steps`` are all in the split, 6 h apart."""
         inside = self.part(part)
-        length = steps + 2
+        length = self.past_states + 1 + steps
         if inside.size < length:
             return np.empty(0, dtype=np.intp)
         windows = np.lib.stride_tricks.sliding_window_view
         whole = windows(inside, length).all(axis=1) & (windows(np.diff(self.times), length - 1) == STEP).all(axis=1)
-        return np.flatnonzero(whole) + 1
+        return np.flatnonzero(whole) + self.past_states
 
     def starts(self, count: int, steps: int, part: Part = "test") -> NDArray[np.intp]:
         """Return the indices of at most ``count`` initial times, evenly spread over those of a split that have ``steps`` steps of truth.
@@ -96,13 +98,14 @@ class Analysis:
         return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
 
 
-def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
+def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: int = 1) -> Analysis:
     """Open a prepared store.
 
     Args:
         path: path of the store.
         whole: whether all states are read now. Otherwise each state is read when it is indexed, which is better for a few states.
         copies: how many processes of this machine open the store at the same time.
+        past_states: the recipe's ``forcings.past_states``, where the record is for its networks.
 
     Raises:
         UserError: if the store does not exist or was not written by `wsdcast prepare`.
@@ -126,6 +129,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1) -> Analysis:
                 forcing_variables=channels.forcings,
                 statistics_are_stale=stale,
                 difference_std=np.array([normalisation[name].get("difference_std", np.nan) for name in channels.all], dtype=np.float32),
+                past_states=past_states,
             )
         except KeyError as error:
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None

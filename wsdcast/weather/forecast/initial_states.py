@@ -1,4 +1,4 @@
-"""Initial states from any source: the wind now and 6 h before, brought to the grid of a model."""
+"""Initial states from any source: the state now and the states before it, brought to the grid of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
-from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.shards import regridded
 from wsdcast.data.store.zarr_store import PackedStates
@@ -23,12 +22,12 @@ from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.data.variables import attributes as attributes_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
-from wsdcast.weather.forecast.initial_times import LATEST, initial_times
+from wsdcast.weather.forecast.initial_times import LATEST, initial_times, with_past
 from wsdcast.weather.recipe import Recipe
 
 
 def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) -> tuple[Analysis, dict[str, str]]:
-    """Read the states at the initial times and 6 h before them, as ``wsdcast prepare`` would.
+    """Read the states at the initial times and before them, as many as the model needs, as ``wsdcast prepare`` would.
 
     Args:
         model: grid, normalisation, splits and static fields of the model.
@@ -40,21 +39,24 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
         ``model`` with these states, in order of time, and facts about the source.
 
     Raises:
-        UserError: if the source cannot be read, or lacks an initial time or the state 6 h before it.
+        UserError: if the source cannot be read, or lacks an initial time or a state before it.
     """
     names = model.variables + model.forcing_variables
-    files, facts = _fetched(source, recipe.rollout.start, names) if source in SYSTEMS else (source, {"initial states": source})
+    files: str | list[Path] = source
+    facts = {"initial states": source}
+    if source in SYSTEMS:
+        files, facts = _fetched(source, recipe.rollout.start, names, model.past_states)
     record = open_record(files, scratch, channels=names)
     if record.problems:
         raise UserError(f"{source}: {'; '.join(record.problems)}")
-    begins = initial_times(record.times, recipe.rollout.start or LATEST, source)
-    needed = np.isin(record.times, np.concatenate([begins - STEP, begins]))
+    begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
+    needed = np.isin(record.times, with_past(begins, model.past_states))
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
     return replace(model, states=_states(record, model, recipe), times=record.times), facts
 
 
-def _fetched(system: str, start: str | None, names: tuple[str, ...]) -> tuple[list[Path], dict[str, str]]:
-    """Fetch the analyses of a system at the initial times and 6 h before them. Returns the files, and facts about them."""
+def _fetched(system: str, start: str | None, names: tuple[str, ...], past_states: int) -> tuple[list[Path], dict[str, str]]:
+    """Fetch the analyses of a system at the initial times and before them. Returns the files, and facts about them."""
     facts = {"initial states": f"analyses of {system}"}
     if start is None or start == LATEST:
         cycle = newest(system, names)
@@ -63,7 +65,7 @@ def _fetched(system: str, start: str | None, names: tuple[str, ...]) -> tuple[li
         facts["cycle"] = f"{label(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
-    return fetch(system, np.unique([begins - STEP, begins]), names), facts | {"attribution": ATTRIBUTION[system]}
+    return fetch(system, np.unique(with_past(begins, past_states)), names), facts | {"attribution": ATTRIBUTION[system]}
 
 
 def _states(record: Record, model: Analysis, recipe: Recipe) -> PackedStates:

@@ -14,41 +14,47 @@ from wsdcast.weather.recipe import Recipe
 LATEST = "latest"
 
 
-def initial_times(available: NDArray[np.datetime64], start: str, source: str) -> NDArray[np.datetime64]:
+def initial_times(available: NDArray[np.datetime64], start: str, source: str, past_states: int) -> NDArray[np.datetime64]:
     """The initial times that ``rollout.start`` asks for, (start,).
 
     Args:
         available: times of the states, (time,), increasing.
         start: ``latest``, a time, or FIRST/LAST/INTERVAL.
         source: names the states in the message of an error.
+        past_states: number of states before an initial time that a forecast needs.
 
     Raises:
-        UserError: if an initial time or the state 6 h before it is missing.
+        UserError: if an initial time or one of the states before it is missing.
     """
-    whole = available[np.isin(available - STEP, available)]
+    whole = available[np.isin(with_past(available, past_states), available).all(axis=1)]
     if start == LATEST:
         if not whole.size:
-            raise UserError(f"--start latest: {source} has no two states 6 h apart")
+            raise UserError(f"--start latest: {source} has no {1 + past_states} states in a row, 6 h apart")
         return whole[-1:]
     requested = np.array(times_between(start), dtype="datetime64[ns]")
     if (missing := requested[~np.isin(requested, whole)]).size:
         first, last = (time.astype("datetime64[h]") for time in available[[0, -1]])
         raise UserError(
-            f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states 6 h before them; "
-            f"the first is {missing[0].astype('datetime64[h]')}, and {source} is from {first} to {last}"
+            f"--start {start}: {source} lacks {missing.size} of {requested.size} initial times or the states up to {6 * past_states} h "
+            f"before them; the first is {missing[0].astype('datetime64[h]')}, and {source} is from {first} to {last}"
         )
     return requested
 
 
+def with_past(begins: NDArray[np.datetime64], past_states: int) -> NDArray[np.datetime64]:
+    """Each initial time (start,) and the times of the states before it, 6 h apart: (start, 1 + ``past_states``)."""
+    return begins[:, None] - STEP * np.arange(1 + past_states)
+
+
 def without_latest(recipe: Recipe, record: Analysis) -> Recipe:
-    """The recipe with ``latest`` replaced by the last time of the record that has a state 6 h before it.
+    """The recipe with ``latest`` replaced by the last time of the record from which a forecast can begin.
 
     Raises:
         UserError: if the record has no such time.
     """
     if recipe.rollout.start != LATEST:
         return recipe
-    (time,) = initial_times(record.times, LATEST, "the record")
+    (time,) = initial_times(record.times, LATEST, "the record", record.past_states)
     return recipe.changed(rollout__start=str(time.astype("datetime64[h]")))
 
 
@@ -58,13 +64,13 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
     These are the times in ``rollout.start``. If it is not set, they are ``rollout.starts`` times spread over the test split.
 
     Raises:
-        UserError: if the record lacks an initial time or the state 6 h before it, or if the test split is too short for the forecasts; if
+        UserError: if the record lacks an initial time or a state before it, or if the test split is too short for the forecasts; if
             forcing variables are prescribed, also if it lacks them at a step.
     """
     settings = recipe.rollout
     if settings.start is None:
         return record.starts(settings.starts, settings.steps)
-    begins = initial_times(record.times, settings.start, "the record")
+    begins = initial_times(record.times, settings.start, "the record", record.past_states)
     if record.forcing_variables and settings.forcings == "prescribed":
         steps = begins[:, None] + STEP * np.arange(settings.steps)
         if (missing := steps[~np.isin(steps, record.times)]).size:

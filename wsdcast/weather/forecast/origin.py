@@ -32,7 +32,7 @@ class Origin:
     Attributes:
         recipe: the recipe in force, with the solver and the initial times decided.
         directory: the run directory that the forecast is written to.
-        record: has the states at the initial times and 6 h before.
+        record: has the states at the initial times, and the past states that the networks read.
         networks: the trained networks.
         source: identifies model and initial states, for the stamp; empty if the run directory's own artefacts do.
         card: the model card of a model file; empty for a run directory.
@@ -63,7 +63,7 @@ def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, chang
     if changes.get("rollout__starts") is not None and resolved.rollout.start is not None:
         raise UserError(f"--starts {changes['rollout__starts']}: the start times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False, past_states=resolved.forcings.past_states)
     resolved = without_latest(resolved, record)
     return Origin(resolved, directory, record, trained(resolved, directory, record, moments))
 

@@ -44,7 +44,7 @@ def ensembles(
         record: holds the states at the initial times.
         forcings: the forcings of the record's grid.
         sampler: makes the next state, for any number of samples (:func:`wsdcast.sampling.batches.in_batches`).
-        starts: indices of the initial times in the record, each with a state 6 h before it.
+        starts: indices of the initial times in the record, each with ``record.past_states`` states before it.
         members: members of each ensemble.
         steps: number of lead times, 6 h apart.
         seed: seed of the members' noise.
@@ -59,21 +59,21 @@ def ensembles(
     shape = (count, *record.grid.shape)
     noise_shape = (draws * shape[0], *shape[1:])
     mean, std = (torch.from_numpy(values[:count]).to(device)[:, None, None] for values in (record.mean, record.std))
-    first = torch.from_numpy(record.normalise(np.stack([record.states[starts - 1], record.states[starts]]))).to(device)
-    before, now = first[:, :, :count].repeat_interleave(members, dim=1)
+    states = np.stack([record.states[starts - steps_before] for steps_before in range(1 + record.past_states)])
+    first = torch.from_numpy(record.normalise(states)).to(device)
     times = np.repeat(record.times[starts], members)
 
     def forcings_at(step: int) -> Tensor:
         fixed = forcings.at(times + step * STEP)
         if not forcings.variables:
             return fixed
-        fields = first[1] if not prescribed else torch.from_numpy(record.normalise(record.states[starts + step])).to(device)
+        fields = first[0] if not prescribed else torch.from_numpy(record.normalise(record.states[starts + step])).to(device)
         return torch.cat([fixed, fields[:, count:].repeat_interleave(members, dim=0)], dim=1)
 
     step_forcings = (forcings_at(step) for step in range(steps))
     noises = (sent(noise, device) for noise in ahead(member_noise(seed, record.times[starts], members, steps, noise_shape)))
     pending: tuple[Tensor, torch.cuda.Event | None] | None = None
-    for state in forecast(sampler, now, before, noises, step_forcings):
+    for state in forecast(sampler, first[:, :, :count].repeat_interleave(members, dim=1), noises, step_forcings):
         copy = _to_host(state * std + mean)
         if pending is not None:
             yield _finished(*pending).reshape(starts.size, members, *shape)

@@ -110,12 +110,13 @@ def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) 
         each = zip(channels, record.mean, record.std, strict=True)
         climate = "mean and standard deviation over the training split: "
         climate += ", ".join(f"{name} {mean:.5g} and {std:.4g} {variable(name).units}" for name, mean, std in each)
-    further = (*record.forcing_variables, *recipe.forcings.static)
+    past = [f"{6 * steps} h before" for steps in range(1, 1 + recipe.forcings.past_states)]
+    needed = [f"the {'wind' if of_wind else 'state'} {' and '.join(['now', *past])}", *record.forcing_variables, *recipe.forcings.static]
     lines = {
         "Forecasts": f"{', '.join(record.variables)} on {record.grid.name} (longitudes x latitudes), steps of 6 h",
         "Method": f"objective {generator.objective}, prior {generator.prior}, path {generator.path}; moments {generator.moments}",
         "Networks": f"U-Nets with {list(moments.widths)} and {list(generator.widths)} channels by level",
-        "Needs": f"the {'wind' if of_wind else 'state'} now and 6 h before" + "".join(f", {name}" for name in further),
+        "Needs": ", ".join(needed),
         "Trained on": f"{facts['data']}, {' to '.join(facts['trained_on'])}, {facts['steps_of_training']} states",
         "Climate": climate,
         "Fair CRPS": f"{scores} ({'m/s, u and v, ' * (':' not in scores)}test split of its own record)" if scores else "not scored",

@@ -164,7 +164,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     from wsdcast.weather.priors import trained
     from wsdcast.weather.samples import samples_of
 
-    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"))
+    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):

@@ -237,9 +237,10 @@ def _require_memory(generator: UNet, record: Analysis, starts: NDArray[np.intp],
     if devices.device().type != "cpu":
         return
     together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
-    # Each member has two states, the noise of this step and the next, the new state, its copy in units, and states that wait for writing.
+    # Each member has its context's states, the noise of this step and the next, the new state, its copy in units, and states that wait for
+    # writing.
     waiting = 2 * LEADS_PER_CHUNK * len(_kept_variables(settings, record))
-    states = (4 + 2 * settings.draws) * len(record.variables)
+    states = (3 + record.past_states + 2 * settings.draws) * len(record.variables)
     fields = together * (states + waiting) * 4 * math.prod(record.grid.shape)
     shapes = generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
@@ -256,9 +257,9 @@ def _one_step(
     offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        before, now = torch.from_numpy(record.normalise(record.states[start - 1 : start + 1])).to(devices.device())[:, None]
+        states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
         around = forcings.at(record.times[start : start + 1])
-        prior = prior_of(torch.cat([now[:, :count], before[:, :count], around, now[:, count:]], dim=1))
+        prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], around, states[:1, count:]], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return mean * scale + offset, std * scale
 

@@ -20,7 +20,7 @@ from wsdcast.training.predictions import checked, in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights, surroundings
-from wsdcast.weather.networks import context_channels, generator_model, moments_model
+from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
@@ -59,7 +59,8 @@ def train(
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
-    record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), copies=processes.on_this_machine())
+    path = require(resolved, directory, ANALYSIS, "prepare")
+    record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
@@ -122,9 +123,9 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     """
     if devices.device().type != "cpu":
         return
-    forcings, channels, grid = samples.forcings.channels, len(record.variables), record.grid.shape
-    generator = generator_model(recipe.generator, record.grid.includes_poles, forcings, channels)
-    inputs = generator.input_shapes(*grid)
+    sizes = sizes_of(record, samples.forcings)
+    generator = generator_model(recipe.generator, *sizes)
+    inputs = generator.input_shapes(*record.grid.shape)
     together = recipe.generator.batch * (MEMBERS if recipe.generator.objective == "crps" else 1)
     needed = training_memory(generator, together, recipe.generator.precision == "bf16", *inputs)
     few, tuned = recipe.few_steps, recipe.fine_tune
@@ -138,9 +139,9 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
             needed_later = training_memory(generator, evaluations, optimisation.precision == "bf16", *inputs)
             require_memory(needed_later, f"training {artefact} with {evaluations} evaluations in each batch at {record.grid.name}")
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, record.grid.includes_poles, forcings, channels), recipe.moments
+        moments, settings = moments_model(recipe.moments, *sizes), recipe.moments
         own = recipe.generator if recipe.generator.moments != "frozen" else settings
-        context = (1, context_channels(forcings, channels), *grid)
+        context = (1, context_channels(*sizes[1:]), *record.grid.shape)
         needed_by_moments = training_memory(moments, own.batch, own.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments

@@ -21,7 +21,7 @@ from wsdcast.training.state import Training
 from wsdcast.training.validation import moments_scores
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.weather.forcings import area_weights
-from wsdcast.weather.networks import moments_model
+from wsdcast.weather.networks import moments_model, sizes_of
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 from wsdcast.weather.training.stage import Stage, seed_torch
@@ -102,7 +102,7 @@ def predict_moments(stage: Stage) -> None:
 
 def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
     """An untrained h_phi on the device."""
-    return to_device(moments_model(recipe.moments, record.grid.includes_poles, samples.forcings.channels, len(record.variables)))
+    return to_device(moments_model(recipe.moments, *sizes_of(record, samples.forcings)))
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:

@@ -18,14 +18,14 @@ class RolloutBatch(NamedTuple):
     """A batch of initial states, and for each step forcings, truth and noise.
 
     Attributes:
-        now, before: the state at the initial time and the state 6 h before, each (batch, channel, latitude, longitude).
+        states: the state at the initial time and the states before it, from the last to the first, each (batch, channel, latitude,
+            longitude).
         forcings: of the contexts, (batch, forcing, latitude, longitude) for each step.
         truth: the states to forecast, (batch, channel, latitude, longitude) for each step.
         noise: standard normal, (step, member, batch, channel, latitude, longitude).
     """
 
-    now: Tensor
-    before: Tensor
+    states: list[Tensor]
     forcings: list[Tensor]
     truth: list[Tensor]
     noise: Tensor
@@ -45,7 +45,8 @@ def rollout_batches_of(samples: Samples, steps: Callable[[], int], random: torch
         noise = torch.randn((length, MEMBERS, indices.numel(), *samples.shape), generator=random, device=random.device)[:, :, local]
         forcings = [samples.forcings_after(chosen, step) for step in range(length)]
         truth = [samples.target(chosen, step + 1) for step in range(length)]
-        return RolloutBatch(samples.target(chosen, 0), samples.target(chosen, -1), forcings, truth, noise)
+        states = [samples.target(chosen, -step) for step in range(1 + samples.past_states)]
+        return RolloutBatch(states, forcings, truth, noise)
 
     return batch_of
 
@@ -60,13 +61,13 @@ def rollout_loss(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, grad
         gradients: ``last``: the loss is that of the last step, which trains that step alone; ``all``: it is the mean over all steps, and
             its gradient goes through all of them.
     """
-    now, before = (state.repeat(MEMBERS, 1, 1, 1) for state in (batch.now, batch.before))
+    states = [state.repeat(MEMBERS, 1, 1, 1) for state in batch.states]
     losses = []
     for step, (forcings, truth, noise) in enumerate(zip(batch.forcings, batch.truth, batch.noise, strict=True), start=1):
         is_trained = gradients == "all" or step == len(batch.truth)
         with torch.set_grad_enabled(is_trained and torch.is_grad_enabled()):
-            state = sampler(torch.cat([now, before, forcings.repeat(MEMBERS, 1, 1, 1)], dim=1), noise.flatten(0, 1))
+            state = sampler(torch.cat([*states, forcings.repeat(MEMBERS, 1, 1, 1)], dim=1), noise.flatten(0, 1))
         if is_trained:
             losses.append(loss(state.unflatten(0, (MEMBERS, -1)), truth))
-        now, before = state, now
+        states = [state, *states[:-1]]
     return torch.stack(losses).mean()

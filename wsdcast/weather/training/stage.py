@@ -21,6 +21,7 @@ from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import InformedPrior, Moments
+from wsdcast.weather.networks import sizes_of
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 
@@ -55,9 +56,9 @@ class Stage:
     summary: Summary = field(default_factory=lambda: Summary("train"))
 
     @property
-    def sizes(self) -> tuple[bool, int, int]:
-        """Whether the grid includes the poles, the channels of forcings, and the channels of a state: what networks are made for."""
-        return self.record.grid.includes_poles, self.samples.forcings.channels, len(self.record.variables)
+    def sizes(self) -> tuple[bool, int, int, int]:
+        """What networks are made for (:func:`wsdcast.weather.networks.sizes_of`)."""
+        return sizes_of(self.record, self.samples.forcings)
 
     def is_current(self, artefact: str) -> bool:
         """Whether a network is stored already. If so, the summary says it.

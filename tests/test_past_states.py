@@ -1,0 +1,151 @@
+"""``forcings.past_states``: how many states before the state now the networks read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from commands import refused
+from conftest import TINY, new_run
+
+import wsdcast
+from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.runs.errors import UserError
+from wsdcast.study.weather_variants import moments_cost, variant_of
+from wsdcast.weather.forcings import surroundings
+from wsdcast.weather.forecast.autoregression import forecast
+from wsdcast.weather.forecast.initial_times import initial_times, with_past
+from wsdcast.weather.network_sections import Forcings
+from wsdcast.weather.networks import context_channels, moments_model
+from wsdcast.weather.priors import trained
+from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.samples import samples_of
+from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
+
+NUMBERS = (0, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def record(prepared) -> Analysis:
+    """Return the tiny record with one time left out."""
+    whole = open_analysis(prepared / "run/analysis.zarr")
+    kept = np.delete(np.arange(whole.times.size), 20)
+    packed = replace(whole.states, values=whole.states.values[kept])
+    return replace(whole, states=packed, times=whole.times[kept])
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("steps", [1, 4])
+def test_samples_have_all_states_that_they_need(record, number, steps):
+    of_record, inside = replace(record, past_states=number), set(record.times[record.part("train")])
+    needed = np.arange(-number, steps + 1) * np.timedelta64(6, "h")
+    expected = [index for index, time in enumerate(record.times) if inside.issuperset(time + needed)]
+    assert of_record.now("train", steps).tolist() == expected
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_context_has_the_states_from_the_last_to_the_first(record, number):
+    of_record = replace(record, past_states=number)
+    (samples,) = samples_of(of_record, surroundings(of_record, Forcings(past_states=number), torch.device("cpu")), "train")
+    states = torch.from_numpy(record.normalise(record.states[:]))
+    for sample in (0, len(samples) - 1):
+        now = int(samples.now[sample])
+        expected = torch.cat([states[now - steps] for steps in range(number + 1)])
+        assert torch.equal(samples.context(torch.tensor([sample]))[0], expected)
+    assert samples.context(torch.tensor([0])).shape[1] == context_channels(0, 2, number) == 2 * (1 + number)
+
+
+@pytest.mark.parametrize("weights", [[1.5], [1.0, 1.0], [0.5, 0.0, -1.0, 2.0]])
+def test_forecasts_and_rollouts_follow_a_recurrence(weights):
+    """With a sampler that is linear in the states, a forecast is a recurrence; with weights of 1 and 1 it is Fibonacci's."""
+    past = [torch.full((1, 1, 1, 1), value) for value in (1.0, 1.0, 3.0, -2.0)[: len(weights)]]
+
+    def sampler(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return (context[:, :-1] * torch.tensor(weights)[:, None, None]).sum(dim=1, keepdim=True) + noise + context[:, -1:]
+
+    expected = [float(state) for state in past]
+    for step in range(6):
+        expected.insert(0, sum(weight * state for weight, state in zip(weights, expected[: len(weights)], strict=True)) + step)
+    zero = torch.zeros(1, 1, 1, 1)
+    states = list(forecast(sampler, past, [zero] * 6, [zero + step for step in range(6)]))
+    assert [float(state) for state in states] == pytest.approx(expected[5::-1])
+    truth = [zero + value for value in expected[5::-1]]
+    batch = RolloutBatch(past, [zero + step for step in range(6)], truth, torch.zeros(6, 2, 1, 1, 1, 1))
+    error = rollout_loss(sampler, batch, lambda members, true: (members - true).abs().sum(), "all")
+    assert float(error) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_forecasts_begin_from_the_contexts_of_training(prepared, tmp_path, number):
+    """The moments one step ahead of the rollout are those of the network for the sample of that time; a model file forecasts the same."""
+    run = new_run(prepared, tmp_path)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(TINY + f"forcings: {{past_states: {number}}}\n")
+    wsdcast.train(recipe, run)
+    start = "2000-01-29T06"
+    wsdcast.rollout(recipe, run, start=start)
+    record = open_analysis(run / "analysis.zarr", past_states=number)
+    networks = trained(load_recipe(recipe), run, record)
+    assert networks.moments.network.first.in_channels == 2 * (1 + number)
+    (samples,) = samples_of(record, networks.forcings, "test")
+    (sample,) = np.flatnonzero(record.times[samples.now.numpy()] == np.datetime64(start))
+    with torch.inference_mode():
+        mean = networks.moments(samples.context(torch.tensor([sample])))[0][0, 0]
+    with xr.open_zarr(run / "moments_forecast.zarr") as stored:
+        field = stored["10m_u_component_of_wind_mean"].sel(time=start).values.squeeze()
+    np.testing.assert_allclose(field, mean * record.std[0] + record.mean[0], atol=1e-4)
+    wsdcast.export_model(run, tmp_path / "tiny.wsd")
+    wsdcast.rollout(model=tmp_path / "tiny.wsd", initial=str(run / "analysis.zarr"), run=tmp_path / "other", start=start)
+    with xr.open_zarr(tmp_path / "other/forecast.zarr") as other, xr.open_zarr(run / "forecast.zarr") as own:
+        name = "10m_v_component_of_wind"
+        np.testing.assert_array_equal(other[name].values, own[name].values)
+    with xr.open_dataset(tmp_path / "other/initial_states.nc") as states:
+        assert states.sizes["time"] == 1 + number
+
+
+def test_an_initial_time_needs_all_states_before_it():
+    times = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(6, "h")
+    times = np.delete(times, 1)  # 0, 12, 18, 24 and 30 h
+    begins = initial_times(times, "2020-01-02T00/2020-01-02T06/6h", "the source", 2)
+    assert (begins == times[3:]).all()
+    np.testing.assert_array_equal(with_past(begins, 2), np.stack([times[3:], times[2:4], times[1:3]], axis=1))
+    assert initial_times(times, "2020-01-01T00", "the source", 0).size == 1
+    with pytest.raises(UserError, match="lacks 1 of 1 initial times or the states up to 18 h before them"):
+        initial_times(times, "2020-01-02T00", "the source", 3)
+    with pytest.raises(UserError, match="has no 6 states in a row"):
+        initial_times(times, "latest", "the source", 5)
+
+
+def test_networks_of_other_past_states_are_refused(prepared, tmp_path):
+    run = new_run(prepared, tmp_path)
+    wsdcast.train(prepared / "tiny.yaml", run)
+    assert "made from another recipe (forcings.past_states: 1 there, 2 here)" in refused(
+        "train", "--run", str(run), "-o", "forcings.past_states=2"
+    )
+    assert "forcings.past_states" in refused("train", "--run", str(run), "-o", "forcings.past_states=-1")
+
+
+def test_a_variant_of_more_past_states_is_trained_for_fewer_steps(prepared):
+    record = open_analysis(prepared / "run/analysis.zarr")
+    recipe = load_recipe(prepared / "tiny.yaml").changed(moments__steps=40, generator__steps=4000)
+    recipe = recipe.changed(study__variants={"long": {"forcings.past_states": 3}, "short": {"forcings.past_states": 0}})
+    cost = moments_cost(recipe, record)
+    long, short = (variant_of(recipe, record, cost, name)[0] for name in ("long", "short"))
+    assert long.generator.steps < recipe.generator.steps < short.generator.steps
+    assert moments_model(long.moments, False, past_states=3).network.first.in_channels == 8
+
+
+@pytest.mark.slow
+def test_variants_of_a_study_share_their_initial_times(prepared, tmp_path):
+    run = new_run(prepared, tmp_path)
+    recipe = load_recipe(prepared / "tiny.yaml").changed(study__variants={"long": {"forcings.past_states": 3}})
+    changes = {"seeds": [0], "priors": ["warm"], "ablations": [], "nfe": [2], "rollout_nfe": [2], "members": 3, "leads": [6, 12]}
+    wsdcast.study_nfe(recipe, run, **changes, starts=50, rollout_starts=50)
+    files = [sorted((run / f"study/{name}-0").glob("one-step-midpoint-*.nc")) for name in ("warm", "long")]
+    times = [xr.load_dataset(file)["time"].values for (file,) in files]
+    np.testing.assert_array_equal(*times)
+    record = open_analysis(run / "analysis.zarr", past_states=3)
+    np.testing.assert_array_equal(times[0], record.times[record.now("test")])
