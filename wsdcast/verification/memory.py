@@ -98,7 +98,7 @@ def summing(forecasts: int, members: int, starts: int, leads: int, grid: Grid, v
     """Return the bytes that the statistics of all initial times and the bootstrap samples of all lead times take."""
     names, winds = len(scored_names(variables)), len(winds_of(variables))
     of_regions = len(REGIONS) * names
-    waves = of_regions * (grid.longitude.size // 2 + 1) // 3 + 6 * (truncation(grid) + 1)
+    waves = of_regions * (grid.longitude.size // 2 + 1) // 3 + 6 * winds * (truncation(grid) + 1)
     each = 8 * (of_regions * (members + 1) + of_regions * 8 + waves + 18 * 33 + 24)
     return 3.2 * each * forecasts * starts * leads + 18 * 8 * DRAWS * forecasts * leads * (names + 2 * winds) * len(REGIONS)
 
