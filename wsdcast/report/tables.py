@@ -19,14 +19,13 @@ from wsdcast.verification.metrics import GLOBE
 
 def summary(scores: xr.Dataset, of: Subject = WIND) -> str:
     """Return a table of all metrics of a subject with intervals at the first, a middle and the last lead time; forecasts are columns."""
-    names = [str(name) for name in scores["forecast"].values]
+    names, leads = [str(name) for name in scores["forecast"].values], scores["prediction_timedelta"].values
     rows = []
     for metric in METRICS:
         if (field := metric_on_globe(scores, metric)) is None or (metric == "energy_score" and not of.is_wind):
             continue
         for lead in some_leads(scores):
-            at = {"prediction_timedelta": scores["prediction_timedelta"].values[lead], "region": GLOBE, "variable": of.name}
-            at |= {"wind": of.vector}
+            at = {"prediction_timedelta": leads[lead], "region": GLOBE, "variable": of.name, "wind": of.vector}
             cells = []
             for name in names:
                 position = {axis: value for axis, value in {"forecast": name, **at}.items() if axis in field.dims}

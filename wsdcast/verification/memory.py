@@ -90,7 +90,7 @@ def _bytes_of_computing(members: int, grid: Grid, variables: tuple[str, ...]) ->
     """Return the bytes that computing statistics takes in addition to the fields. Most are needed for a single lead time at a time."""
     tables = 8 * grid.latitude.size * (truncation(grid) + 2) ** 2  # of Legendre functions: 6.2 while they are made, 0.6 afterwards
     names = len(scored_names(variables)) / 3  # the factors were measured for u, v and speed
-    of_points = 4 * names * math.prod(grid.shape) * max(15.5 * members + 110, 5.5 * members + 160)
+    of_points = 4 * names * math.prod(grid.shape) * max(8.1 * members + 95, 3.1 * members + 165)
     return max(6.2 * tables, 0.6 * tables + of_points)
 
 

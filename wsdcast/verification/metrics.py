@@ -175,7 +175,8 @@ def joint_statistics(
         for number, (lag, weight) in enumerate(zip(LAGS, pair_weights, strict=True)):
             variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ weight.reshape(flat_weights.shape).T
         for of_wind, wind in zip(energy, winds, strict=True):
-            components = [names.index(wind.u), names.index(wind.v)]
+            first, last = sorted((names.index(wind.u), names.index(wind.v)))
+            components = slice(first, last + 1, last - first)  # both, without a copy
             of_wind[lead] = energy_scores(members[:, components], true[components], weights)
         if SPEED not in names:
             continue
@@ -183,11 +184,7 @@ def joint_statistics(
         for number, threshold in enumerate(THRESHOLDS):
             score, probability, observed = brier_score(members[:, speed], true[speed], threshold)
             brier[lead, :, number] = flat_weights @ score.ravel()
-            bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(np.intp).ravel()
-            for region, weight in enumerate(flat_weights):
-                for kind, value in enumerate((np.ones_like(score), probability, observed)):
-                    total = np.bincount(bins, weights=weight * value.ravel(), minlength=PROBABILITIES.size)
-                    reliability[lead, region, number, :, kind] = total
+            reliability[lead, :, number] = reliability_of(probability.ravel(), observed.ravel(), flat_weights, len(members))
     reliability[:, np.isnan(flat_weights[:, 0])] = np.nan
     regional = (_AXES[0], "region")
     axes, coordinates = ("variable", "region", "lag"), {"variable": names, "region": list(REGIONS), "lag": list(LAGS)}
@@ -202,6 +199,24 @@ def joint_statistics(
     }
     coordinates = {"threshold": list(THRESHOLDS), "probability": PROBABILITIES, "of": ["area", "forecast", "observed"]}
     return result.assign(of_strong_wind).assign_coords(coordinates)
+
+
+def reliability_of(probability: Field, observed: Field, weights: Field, members: int) -> Field:
+    """Return by region and bin of :data:`PROBABILITIES` the area and the area integrals of probability and outcome, (region, bin, 3).
+
+    Args:
+        probability: share of the members that have an event, (point,).
+        observed: 1 where it happened, else 0, (point,).
+        weights: (region, point).
+        members: number of members.
+    """
+    # Areas by outcome and number of members that have the event: there are far fewer of these than points.
+    kinds = np.rint(observed * (members + 1) + probability * members).astype(np.intp)
+    areas = np.stack([np.bincount(kinds, weight, 2 * (members + 1)) for weight in weights]).reshape(len(weights), 2, -1)
+    probabilities = np.arange(members + 1) / members
+    area = areas.sum(axis=1)
+    in_bin = np.rint(probabilities * (PROBABILITIES.size - 1))[:, None] == np.arange(PROBABILITIES.size)
+    return np.moveaxis(np.stack([area, area * probabilities, areas[:, 1]]) @ in_bin, 0, -1)
 
 
 def scored_names(variables: Sequence[str]) -> list[str]:
@@ -228,9 +243,13 @@ def headline_of(scores: xr.Dataset) -> str:
 
 def with_speeds(fields: Field, variables: Sequence[str]) -> Field:
     """Return what is scored, of :func:`scored_names`, (..., channel, latitude, longitude), for fields of the variables."""
-    pairs = [[variables.index(wind.u), variables.index(wind.v)] for wind in winds_of(variables)]
-    speeds = [np.sqrt(np.square(fields[..., pair, :, :]).sum(axis=-3, keepdims=True)) for pair in pairs]
-    return np.concatenate([fields, *speeds], axis=-3)
+    channels, winds = len(variables), winds_of(variables)
+    scored = np.empty((*fields.shape[:-3], channels + len(winds), *fields.shape[-2:]), fields.dtype)
+    scored[..., :channels, :, :] = fields
+    for number, wind in enumerate(winds, start=channels):
+        u, v = (scored[..., variables.index(name), :, :] for name in (wind.u, wind.v))
+        np.sqrt(u * u + v * v, out=scored[..., number, :, :])
+    return scored
 
 
 def with_both(by_time: xr.Dataset) -> xr.Dataset:
