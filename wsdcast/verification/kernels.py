@@ -184,7 +184,7 @@ def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:
             of_points += errors @ errors.T
         area = shares[:, points].sum(axis=1)
         products[own] += (area[own] / area[own[0]])[:, None, None] * of_points
-    return np.array([_energy_score(each) if some else np.nan for each, some in zip(products, inside.any(axis=1), strict=True)])
+    return np.array([_energy_score(each) if cells.any() else np.nan for each, cells in zip(products, inside, strict=True)])
 
 
 @numba.njit(cache=True, nogil=True)
