@@ -18,6 +18,7 @@ from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts, Written
 from wsdcast.data.store.zarr_store import VARIABLES, open_store, read_wind
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.metrics import joint_statistics, statistics
 
 GRID, MEMBERS = "240x121", 50
@@ -57,9 +58,13 @@ def bench_score() -> Benchmark:
             statistics(ensemble, truth, grid)
             joint_statistics(ensemble, truth, grid)
 
+        def score_degrees() -> None:
+            kinetic_energy_statistics(wind, truth, grid)
+
+        score_degrees()  # makes the tables of Legendre functions
         score_all()  # compiles the kernels
         with memory_curve() as curve:
-            limit, marginals, ours = paired(read, score_marginals, score_all, rounds=ROUNDS)
+            limit, marginals, ours, degrees = paired(read, score_marginals, score_all, score_degrees, rounds=ROUNDS)
     fields = truth.shape[0] * truth.shape[1]
     peers = _peers(wind, truth)
     own_crps, *peer_seconds = paired(lambda: fair_crps(ranked(wind, truth)), *peers.values(), rounds=ROUNDS)
@@ -69,6 +74,7 @@ def bench_score() -> Benchmark:
         "reading, s": limit,
         "marginal scores, with reading, s": marginals,
         "all scores, with reading, s": ours,
+        "kinetic energy by degree, in addition, s": degrees,
         "CRPS, fields/s": fields / own_crps,
         "CRPS / reading": own_crps / limit,
         "peak memory, GiB": max(memory for _, memory in curve),

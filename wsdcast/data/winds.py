@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import xarray as xr
+
 from wsdcast.data.variables import DEFAULT, attributes, long_name, variable, wind_pairs
 
 
@@ -29,6 +31,21 @@ def winds_of(names: Sequence[str]) -> list[Wind]:
     """Return the winds whose components are both among the channels: that at 10 m first, then the others in the order of the channels."""
     pairs = sorted(wind_pairs(names), key=lambda pair: pair != DEFAULT)
     return [_wind(*pair) for pair in pairs]
+
+
+def wind_of(name: str, names: Sequence[str]) -> Wind | None:
+    """Return the wind of the channels ``names`` that has ``name`` as a component or further name; None if there is none."""
+    return next((wind for wind in winds_of(names) if name in wind), None)
+
+
+def by_wind(winds: Sequence[Wind], of_each: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Return what belongs to each wind, along a dimension ``wind`` with the names of the wind vectors.
+
+    What belongs to a single wind is returned as it is, without that dimension.
+    """
+    if len(winds) == 1:
+        return of_each[0]
+    return xr.concat(of_each, dim=xr.IndexVariable("wind", [wind.vector for wind in winds]))
 
 
 def _wind(u: str, v: str) -> Wind:

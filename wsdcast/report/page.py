@@ -9,6 +9,7 @@ from pathlib import Path
 import xarray as xr
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.variables import SPEED
 from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.figures import headline
 from wsdcast.report.interactive_maps import Maps, forecast_maps
@@ -17,7 +18,7 @@ from wsdcast.report.panels import Row
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Fields
 from wsdcast.report.subjects import WIND, Subject, subjects_of
-from wsdcast.report.tables import by_lead, is_main, regions, summary
+from wsdcast.report.tables import by_lead, regions, summary
 from wsdcast.verification.metrics import variables_of
 
 
@@ -61,13 +62,12 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
     """Return the part of the page that is about one subject; ``maps`` are None if no fields were kept."""
     ours = html.escape(str(scores["forecast"].values[0]))
     what = html.escape(of.label.replace(" speed", "")) + (", mean of both components," if of.is_wind else ",")
-    main = is_main(of, scores)
     chances: list[Part] = [
         *_row(reliability(scores), "reliability"),
         "<p class=note>How often wind exceeded a threshold, by the forecast probability of it. A reliable forecast lies on the "
         "diagonal. Larger dots stand for more area.</p>",
     ]
-    energy = " The energy score compares whole fields of the wind vector, so it also measures how points vary together." if main else ""
+    energy = " The energy score compares whole fields of the wind vector, so it also measures how points vary together." * of.is_wind
     return [
         "<h2>Scores by lead time</h2>",
         *_row(score_curves(scores, of), "scores"),
@@ -81,15 +81,15 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
         *_row(rank_histograms(scores, of), "rank histogram"),
         "<p class=note>Rank of the truth among the members. A reliable ensemble has a flat histogram; high ends show too little "
         "spread.</p>",
-        *(chances if main else []),
+        *(chances if of.speed == SPEED else []),
         f"<h2>Does it look like {'wind' if of.is_wind else 'the truth'}?</h2>",
         *_row(spectrum_ratios(scores, of), "spectra"),
         "<p class=note>Mean power of members over mean power of the truth, along latitude circles without the pole rows. It should "
         "be 1; the grey band is from 0.8 to 1.2. Blue is too smooth, red too rough.</p>",
         "<h2>Where?</h2>",
         regions(scores, of),
-        f"<p class=note>Fair CRPS {'and energy score ' * main}of {ours} in {html.escape(of.units)}; below {'them' if main else 'it'} the "
-        f"skill over climatology, 1 - score / score of climatology.{energy}</p>",
+        f"<p class=note>Fair CRPS {'and energy score ' * of.is_wind}of {ours} in {html.escape(of.units)}; below "
+        f"{'them' if of.is_wind else 'it'} the skill over climatology, 1 - score / score of climatology.{energy}</p>",
     ]
 
 

@@ -25,6 +25,7 @@ class Subject(NamedTuple):
         label: what is shown, in words.
         units: as they are shown.
         speed: name of the array of the wind speed in stores that have it; the name of the variable if it is no wind.
+        vector: name of the wind vector in scores; the name of the variable if it is no wind.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Subject(NamedTuple):
     label: str
     units: str
     speed: str
+    vector: str
 
     @property
     def digits(self) -> str:
@@ -61,10 +63,10 @@ class Subject(NamedTuple):
 def subjects_of(names: Sequence[str]) -> list[Subject]:
     """Return what can be shown of channels with these names: winds, that at 10 m first, then the other variables in order."""
     winds = winds_of(names)
-    of_winds = [Subject(wind.both, (wind.u, wind.v), _words(wind.u), "m/s", wind.speed) for wind in winds]
+    of_winds = [Subject(wind.both, (wind.u, wind.v), _words(wind.u), "m/s", wind.speed, wind.vector) for wind in winds]
     components = {name for wind in winds for name in (wind.u, wind.v)}
     others = [name for name in names if name not in components]
-    return of_winds + [Subject(name, (name,), long_name(name), variable(name).units.replace("m s-1", "m/s"), name) for name in others]
+    return of_winds + [Subject(name, (name,), long_name(name), variable(name).units.replace("m s-1", "m/s"), name, name) for name in others]
 
 
 def subject(names: Sequence[str], headline: str | None) -> Subject:

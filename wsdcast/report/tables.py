@@ -9,24 +9,23 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.winds import winds_of
 from wsdcast.report.figures import METRICS, hours, some_leads, with_unit
 from wsdcast.report.interactive_scores import interval_of, with_interval
 from wsdcast.report.panels import metric_on_globe
 from wsdcast.report.subjects import WIND, Subject
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY
-from wsdcast.verification.metrics import GLOBE, variables_of
+from wsdcast.verification.metrics import GLOBE
 
 
 def summary(scores: xr.Dataset, of: Subject = WIND) -> str:
     """Return a table of all metrics of a subject with intervals at the first, a middle and the last lead time; forecasts are columns."""
-    names = [str(name) for name in scores["forecast"].values]
+    names, leads = [str(name) for name in scores["forecast"].values], scores["prediction_timedelta"].values
     rows = []
     for metric in METRICS:
-        if (field := metric_on_globe(scores, metric)) is None or (metric == "energy_score" and not is_main(of, scores)):
+        if (field := metric_on_globe(scores, metric)) is None or (metric == "energy_score" and not of.is_wind):
             continue
         for lead in some_leads(scores):
-            at = {"prediction_timedelta": scores["prediction_timedelta"].values[lead], "variable": of.name, "region": GLOBE}
+            at = {"prediction_timedelta": leads[lead], "region": GLOBE, "variable": of.name, "wind": of.vector}
             cells = []
             for name in names:
                 position = {axis: value for axis, value in {"forecast": name, **at}.items() if axis in field.dims}
@@ -60,11 +59,12 @@ def regions(scores: xr.Dataset, of: Subject = WIND) -> str:
     Columns are the first, a middle and the last lead time.
     """
     ours = scores.isel(forecast=0)
+    if "wind" in ours.dims and of.is_wind:
+        ours = ours.sel(wind=of.vector)
     leads = [ours.isel(prediction_timedelta=lead) for lead in some_leads(ours)]
     columns: dict[str, tuple[str, str | None]] = {"CRPS": ("crps_fair", of.name)}
     if of.is_wind:
         columns = {"u and v": ("crps_fair", of.name), "speed": ("crps_fair", of.speed)}
-    if is_main(of, scores):
         columns["energy score"] = ("energy_score", None)
     columns = {label: (name, variable) for label, (name, variable) in columns.items() if metric_on_globe(scores, name) is not None}
     head = ["region", *(f"{label}\n{hours(at_lead)} h" for label in columns for at_lead in leads)]
@@ -77,11 +77,6 @@ def regions(scores: xr.Dataset, of: Subject = WIND) -> str:
                 cells.append(f"{float(at[name]):{of.digits}}{_skill(at, name)}" if np.isfinite(at[name]) else "no cell")
         rows.append([str(region), *cells])
     return html_table(head, rows, headed=True)
-
-
-def is_main(of: Subject, scores: xr.Dataset) -> bool:
-    """Return whether a subject is the wind to which scores without a dimension of variables belong."""
-    return any(of.name == wind.both for wind in winds_of(variables_of(scores))[:1])
 
 
 def _skill(at: xr.Dataset, name: str) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from wsdcast.data.winds import wind_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
-from wsdcast.verification.metrics import GLOBE, headline_of, metrics
+from wsdcast.verification.metrics import GLOBE, headline_of, metrics, variables_of
 
 COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
 COMPARED_STATISTICS = ("crps_fair", "squared_error", "squared_error_debiased", "variance", "energy_score")
@@ -20,6 +21,8 @@ AGREEMENT = 1e-5
 
 def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     """Compare global scores of the headline (:func:`common_headline`) at common lead times, averaged over common initial times.
+
+    The energy score is compared if the headline belongs to a wind, and is that wind's.
 
     Args:
         first, second: statistics by initial time, (forecast, time, prediction_timedelta, ...). The first forecast of ``first`` is compared
@@ -39,10 +42,13 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     leads = np.intersect1d(first["prediction_timedelta"].values, second["prediction_timedelta"].values)
     if not times.size or not leads.size:
         raise UserError(f"the two have no {'lead' if times.size else 'start'} time in common")
+    wind = wind_of(variable, variables_of(first))
+    names = [name for name in COMPARED_STATISTICS if name in first and name in second and (wind or name != "energy_score")]
+    of_headline = {"variable": variable} if wind is None else {"variable": variable, "wind": wind.vector}
     ours, theirs = (
-        one[[name for name in COMPARED_STATISTICS if name in first and name in second]]
+        one[names]
         .sel(time=times, prediction_timedelta=leads, region=GLOBE)
-        .sel(variable=variable, drop=True)
+        .sel({axis: at for axis, at in of_headline.items() if axis in one[names].dims}, drop=True)
         for one in (first, second)
     )
     _require_same_truth(ours, theirs)

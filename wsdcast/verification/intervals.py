@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import xarray as xr
 
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.data.winds import units_of, winds_of
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
@@ -95,7 +95,7 @@ def as_table(scores: xr.Dataset) -> pd.DataFrame:
     further_axes = ["lag", "threshold", "reference", "part"]
     rows, winds = [], winds_of(variables_of(scores))
     for name, field in scores.data_vars.items():
-        if not axes - {"variable", "region"} <= set(field.dims) <= axes | set(further_axes):
+        if not axes - {"variable", "region"} <= set(field.dims) <= axes | {"wind"} | set(further_axes):
             continue
         table = field.rename("value").to_dataframe().reset_index()
         if f"{name}_interval" in scores:
@@ -105,8 +105,10 @@ def as_table(scores: xr.Dataset) -> pd.DataFrame:
         # A row has no column for lag, threshold, reference forecast or part of the kinetic energy: they become part of the metric's name.
         suffix = table[[column for column in further_axes if column in table]].astype(str).agg(" ".join, axis=1)
         table["metric"] = (f"{name} " + suffix).str.strip() if len(suffix) and suffix.any() else name
-        if "variable" not in table:  # the Brier score is of wind speed; other metrics without variable are of u and v together
-            table["variable"] = winds[0].speed if name == "brier_score" else winds[0].vector
+        if "wind" in table:
+            table = table.rename(columns={"wind": "variable"})
+        elif "variable" not in table:  # other metrics without variable than the Brier score are of u and v of the only wind together
+            table["variable"] = SPEED if name == "brier_score" else winds[0].vector
         unit = "1" if str(name).endswith("_skill") or str(name).startswith("energetic") else ABOUT.get(str(name), ("", OF_VARIABLE))[1]
         table["units"] = table["variable"].map(units_of) if unit == OF_VARIABLE else unit
         rows.append(table.dropna(subset="value"))

@@ -27,6 +27,8 @@ NUMBA_LOCK = threading.Lock()
 
 POINTS_PER_BLOCK = 128
 """Number of points that a thread processes together. The members at these points fit into the first-level cache."""
+POINTS_PER_PRODUCT = 1024
+"""Number of points whose errors are multiplied together. Those of all members fit into the second-level cache."""
 
 
 class Ranked(NamedTuple):
@@ -159,25 +161,44 @@ def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:
     """Return the fair energy score of whole fields (Gneiting and Raftery 2007, Eq. 22) in each region, (region,).
 
     mean |X - y| - 1/2 mean |X - X'| over distinct pairs, as for the fair CRPS, but with a norm instead of the absolute value: |x|^2 is the
-    weighted sum of squares over all channels and points.
+    weighted sum of squares over all channels and points. It is computed in double precision from the scalar products of all errors, because
+    members may differ far less from each other than from the truth. Points that belong to the same regions are multiplied only once.
 
     Args:
         ensemble: (member, channel, latitude, longitude).
         truth: (channel, latitude, longitude).
-        weights: (region, latitude, longitude), with sum 1 over each region. A region whose weights are NaN has the score NaN.
+        weights: (region, latitude, longitude), with sum 1 over each region, and proportional where regions overlap. A region whose weights
+            are NaN has the score NaN.
     """
-    members = ensemble.shape[0]
-    errors = ensemble.astype(np.float64) - truth
-    scores = np.full(weights.shape[0], np.nan)
-    for region, weight in enumerate(weights):
-        inside = weight > 0
-        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-        if rows.size:
-            box = slice(rows[0], rows[-1] + 1)
-            cut = errors[:, :, box] if columns.size == inside.shape[1] else errors[:, :, box][..., columns]
-            scaled = (cut * np.sqrt(weight[box, columns])).reshape(members, -1)
-            scores[region] = _energy_score(scaled @ scaled.T)
-    return scores
+    members, regions = ensemble.shape[0], weights.shape[0]
+    fields, true, shares = (field.reshape(*field.shape[:-2], -1) for field in (ensemble, truth, weights))
+    inside = shares > 0
+    membership = 2 ** np.arange(regions) @ inside
+    products = np.zeros((regions, members, members))
+    for common in np.unique(membership[membership > 0]):
+        points = np.flatnonzero(membership == common)
+        own = np.flatnonzero(inside[:, points[0]])
+        roots, of_points = np.sqrt(shares[own[0]]), np.zeros((members, members))
+        for first in range(0, points.size, POINTS_PER_PRODUCT):
+            errors = _scaled_errors(fields, true, roots, points[first : first + POINTS_PER_PRODUCT])
+            of_points += errors @ errors.T
+        area = shares[:, points].sum(axis=1)
+        products[own] += (area[own] / area[own[0]])[:, None, None] * of_points
+    return np.array([_energy_score(each) if cells.any() else np.nan for each, cells in zip(products, inside, strict=True)])
+
+
+@numba.njit(cache=True, nogil=True)
+def _scaled_errors(ensemble: Field, truth: Field, scale: Field, points: NDArray[np.intp]) -> Field:
+    """Return the errors at some points, each times the scale of its point, (member, channels x points)."""
+    members, channels, count = ensemble.shape[0], ensemble.shape[1], points.size
+    errors = np.empty((members, channels * count))
+    for member in range(members):
+        for channel in range(channels):
+            for i in range(count):
+                point = points[i]
+                error = np.float64(ensemble[member, channel, point]) - np.float64(truth[channel, point])
+                errors[member, channel * count + i] = error * scale[point]
+    return errors
 
 
 def _energy_score(products: Field) -> float:
@@ -196,11 +217,28 @@ def variogram_score(ensemble: Field, truth: Field, lag: int) -> Field:
     (|y - y'|^(1/2) - mean |X - X'|^(1/2))^2, where y' and X' are at the eastern point. It measures whether differences between points are
     as large as in the truth.
     """
-    return (_variogram(truth, lag) - sum(_variogram(member, lag) for member in ensemble) / len(ensemble)) ** 2
+    columns = truth.shape[-1]
+    with NUMBA_LOCK:
+        of_members = _mean_variogram(ensemble.reshape(len(ensemble), -1, columns), lag % columns)
+        of_truth = _mean_variogram(truth.reshape(1, -1, columns), lag % columns)
+    return ((of_truth - of_members) ** 2).reshape(truth.shape)
 
 
-def _variogram(field: Field, lag: int) -> Field:
-    return np.sqrt(np.abs(np.roll(field, -lag, axis=-1) - field))
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _mean_variogram(ensemble: Field, lag: int) -> Field:
+    """Return the mean of |X - X'|^(1/2) over members, (row, column), of members (member, row, column)."""
+    members, rows, columns = ensemble.shape
+    total = np.zeros((rows, columns), ensemble.dtype)
+    for row in numba.prange(rows):
+        for member in range(members):
+            circle = ensemble[member, row]
+            for column in range(columns - lag):
+                total[row, column] += np.sqrt(np.abs(circle[column + lag] - circle[column]))
+            for column in range(columns - lag, columns):
+                total[row, column] += np.sqrt(np.abs(circle[column + lag - columns] - circle[column]))
+        for column in range(columns):
+            total[row, column] /= members
+    return total
 
 
 def brier_score(ensemble: Field, truth: Field, threshold: float) -> tuple[Field, Field, Field]:
@@ -218,19 +256,27 @@ def zonal_power(field: Field, grid: Grid) -> Field:
     Let F be the Fourier coefficients along a latitude circle of circumference C. The energy at wavenumber k is C |F_k|^2, doubled for k >
     0. Its sum over k is C times the mean square on the circle.
 
+    The transform is in double precision. In single precision its rounding errors would be as large as those of the fields themselves.
+
     Args:
         field: (..., latitude, longitude).
 
     Returns:
         (..., wavenumber) for 0 to longitudes / 2.
     """
-    rows = np.abs(grid.latitude) < 90
+    (without_poles,), longitudes = np.nonzero(np.abs(grid.latitude) < 90), field.shape[-1]
+    rows = slice(without_poles[0], without_poles[-1] + 1)
     circumference = 2 * np.pi * EARTH_RADIUS * np.cos(np.deg2rad(grid.latitude[rows]))
-    coefficients = scipy.fft.rfft(field[..., rows, :].astype(np.float64), axis=-1, norm="forward", workers=-1)
     # rfft leaves out the negative wavenumbers, so the others count twice. Wavenumber 0 has no negative counterpart, and neither has the
     # highest one if the number of points is even.
-    factor = np.full(coefficients.shape[-1], 2.0)
+    factor = np.full(longitudes // 2 + 1, 2.0)
     factor[0] = 1.0
-    if field.shape[-1] % 2 == 0:
+    if longitudes % 2 == 0:
         factor[-1] = 1.0
-    return (circumference[:, None] * np.abs(coefficients) ** 2).mean(axis=-2) * factor
+    fields = field.reshape(-1, *field.shape[-2:])
+    power = np.empty((len(fields), factor.size))
+    for number, one in enumerate(fields):  # a single field stays in the cache
+        coefficients = scipy.fft.rfft(one[rows].astype(np.float64), axis=-1, norm="forward")
+        means = circumference / circumference.size @ np.square(coefficients.view(np.float64))  # of real and imaginary parts in turn
+        power[number] = means[::2] + means[1::2]
+    return (power * factor).reshape(*field.shape[:-2], -1)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import legendre_tables
 from wsdcast.data.variables import DEFAULT
-from wsdcast.data.winds import winds_of
+from wsdcast.data.winds import by_wind, winds_of
 from wsdcast.verification.spectra import ENERGETIC, compared
 
 Field = NDArray[np.floating]
@@ -108,7 +108,7 @@ def kinetic_energy_statistics(
 ) -> xr.Dataset:
     """Return ``kinetic_energy`` (mean over members) and ``kinetic_energy_truth``, both (prediction_timedelta, part, degree), m2 s-2.
 
-    They are those of the first of :func:`wsdcast.data.winds.winds_of`. Without a wind the result is empty.
+    With several winds they have the dimension ``wind`` too (:func:`wsdcast.data.winds.by_wind`). Without a wind the result is empty.
 
     Args:
         ensemble: (member, lead, channel, latitude, longitude).
@@ -120,7 +120,6 @@ def kinetic_energy_statistics(
     winds = winds_of(variables)
     if not winds:
         return xr.Dataset()
-    pair = [variables.index(winds[0].u), variables.index(winds[0].v)]
     degrees = np.arange(truncation(grid) + 1)
 
     def by_part(wind: Field) -> Field:
@@ -129,15 +128,13 @@ def kinetic_energy_statistics(
         rotational, divergent = kinetic_energy(wind, grid)
         return np.stack([rotational, divergent, rotational + divergent], axis=-2)
 
-    axes = ("prediction_timedelta", "part", "degree")
-    return xr.Dataset(
-        {
-            # The mean energy of the members, never the energy of their mean, which is smooth.
-            "kinetic_energy": (axes, by_part(_channels(ensemble, pair)).mean(axis=0)),
-            "kinetic_energy_truth": (axes, by_part(_channels(truth, pair))),
-        },
-        coords={"part": list(PARTS), "degree": degrees},
-    )
+    axes, of_each = ("prediction_timedelta", "part", "degree"), []
+    for wind in winds:
+        pair = [variables.index(wind.u), variables.index(wind.v)]
+        # The mean energy of the members, never the energy of their mean, which is smooth.
+        energy, of_truth = by_part(_channels(ensemble, pair)).mean(axis=0), by_part(_channels(truth, pair))
+        of_each.append(xr.Dataset({"kinetic_energy": (axes, energy), "kinetic_energy_truth": (axes, of_truth)}))
+    return by_wind(winds, of_each).assign_coords(part=list(PARTS), degree=degrees)
 
 
 def _channels(fields: Field, pair: list[int]) -> Field:

@@ -90,7 +90,7 @@ def _bytes_of_computing(members: int, grid: Grid, variables: tuple[str, ...]) ->
     """Return the bytes that computing statistics takes in addition to the fields. Most are needed for a single lead time at a time."""
     tables = 8 * grid.latitude.size * (truncation(grid) + 2) ** 2  # of Legendre functions: 6.2 while they are made, 0.6 afterwards
     names = len(scored_names(variables)) / 3  # the factors were measured for u, v and speed
-    of_points = 4 * names * math.prod(grid.shape) * max(15.5 * members + 110, 5.5 * members + 160)
+    of_points = 4 * names * math.prod(grid.shape) * max(8.1 * members + 95, 3.1 * members + 165)
     return max(6.2 * tables, 0.6 * tables + of_points)
 
 
@@ -98,7 +98,7 @@ def summing(forecasts: int, members: int, starts: int, leads: int, grid: Grid, v
     """Return the bytes that the statistics of all initial times and the bootstrap samples of all lead times take."""
     names, winds = len(scored_names(variables)), len(winds_of(variables))
     of_regions = len(REGIONS) * names
-    waves = of_regions * (grid.longitude.size // 2 + 1) // 3 + 6 * (truncation(grid) + 1)
+    waves = of_regions * (grid.longitude.size // 2 + 1) // 3 + 6 * winds * (truncation(grid) + 1)
     each = 8 * (of_regions * (members + 1) + of_regions * 8 + waves + 18 * 33 + 24)
     return 3.2 * each * forecasts * starts * leads + 18 * 8 * DRAWS * forecasts * leads * (names + 2 * winds) * len(REGIONS)
 

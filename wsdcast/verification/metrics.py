@@ -15,8 +15,9 @@ A new metric is added in this module:
 
 The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude). Channels are the variables
 that are scored, in their own units; for each wind of which both components are among them, the functions add its speed as a further one.
-Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and ``region``. What belongs to one wind and has
-no dimension ``variable`` is of the first of :func:`wsdcast.data.winds.winds_of`, the 10 m wind where it is scored.
+Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and ``region``. Those of whole wind fields have
+no ``variable``; with several winds they have the dimension ``wind`` (:func:`wsdcast.data.winds.by_wind`). Those of strong wind are of the
+10 m wind, for which the thresholds are defined.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.variables import DEFAULT, VARIABLES
-from wsdcast.data.winds import winds_of
+from wsdcast.data.variables import DEFAULT, SPEED, VARIABLES
+from wsdcast.data.winds import by_wind, winds_of
 from wsdcast.verification.kernels import (
     Ranked,
     bias,
@@ -156,47 +157,66 @@ def joint_statistics(
     Arguments are those of :func:`statistics`. A pair of points counts if both points do.
 
     Returns:
-        ``variogram_score`` by ``lag``; where both components of a wind are scored also ``energy_score`` of whole fields of u and v,
-        ``brier_score`` of wind speed by ``threshold``, and ``reliability`` of the forecast probability that wind speed exceeds a threshold.
-        For each bin of that probability, ``reliability`` has the share of the area, and the area integrals of the forecast probability and
-        of the outcome (dimension ``of``).
+        ``variogram_score`` by ``lag``; where both components of a wind are scored also ``energy_score`` of whole fields of u and v. Of the
+        10 m wind speed, if it is scored, ``brier_score`` by ``threshold``, and ``reliability`` of the forecast probability that the speed
+        exceeds a threshold. For each bin of that probability, ``reliability`` has the share of the area, and the area integrals of the
+        forecast probability and of the outcome (dimension ``of``).
     """
     weights = region_weights(grid, inside)
     flat_weights = weights.reshape(len(REGIONS), -1)
     pair_weights = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
     names, winds = scored_names(variables), winds_of(variables)
     leads, channels = truth.shape[0], len(names)
-    energy, variogram = np.empty((leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
+    energy, variogram = np.empty((len(winds), leads, len(REGIONS))), np.empty((leads, channels, len(REGIONS), len(LAGS)))
     brier = np.empty((leads, len(REGIONS), len(THRESHOLDS)))
     reliability = np.zeros((leads, len(REGIONS), len(THRESHOLDS), PROBABILITIES.size, 3))
     for lead in range(leads):
         members, true = with_speeds(ensemble[:, lead], variables), with_speeds(truth[lead], variables)
         for number, (lag, weight) in enumerate(zip(LAGS, pair_weights, strict=True)):
             variogram[lead, ..., number] = variogram_score(members, true, lag).reshape(channels, -1) @ weight.reshape(flat_weights.shape).T
-        if not winds:
+        for of_wind, wind in zip(energy, winds, strict=True):
+            first, last = sorted((names.index(wind.u), names.index(wind.v)))
+            components = slice(first, last + 1, last - first)  # both, without a copy
+            of_wind[lead] = energy_scores(members[:, components], true[components], weights)
+        if SPEED not in names:
             continue
-        components, speed = [names.index(winds[0].u), names.index(winds[0].v)], names.index(winds[0].speed)
-        energy[lead] = energy_scores(members[:, components], true[components], weights)
+        speed = names.index(SPEED)
         for number, threshold in enumerate(THRESHOLDS):
             score, probability, observed = brier_score(members[:, speed], true[speed], threshold)
             brier[lead, :, number] = flat_weights @ score.ravel()
-            bins = np.rint(probability * (PROBABILITIES.size - 1)).astype(np.intp).ravel()
-            for region, weight in enumerate(flat_weights):
-                for kind, value in enumerate((np.ones_like(score), probability, observed)):
-                    total = np.bincount(bins, weights=weight * value.ravel(), minlength=PROBABILITIES.size)
-                    reliability[lead, region, number, :, kind] = total
+            reliability[lead, :, number] = reliability_of(probability.ravel(), observed.ravel(), flat_weights, len(members))
     reliability[:, np.isnan(flat_weights[:, 0])] = np.nan
     regional = (_AXES[0], "region")
     axes, coordinates = ("variable", "region", "lag"), {"variable": names, "region": list(REGIONS), "lag": list(LAGS)}
     result = xr.Dataset({"variogram_score": ((_AXES[0], *axes), variogram)}, coordinates)
-    if not winds:
+    if winds:
+        result = result.merge(by_wind(winds, [xr.Dataset({"energy_score": (regional, of_wind)}) for of_wind in energy]))
+    if SPEED not in names:
         return result
-    of_wind = {
-        "energy_score": (regional, energy),
+    of_strong_wind = {
         "brier_score": ((*regional, "threshold"), brier),
         "reliability": ((*regional, "threshold", "probability", "of"), reliability),
     }
-    return result.assign(of_wind).assign_coords(threshold=list(THRESHOLDS), probability=PROBABILITIES, of=["area", "forecast", "observed"])
+    coordinates = {"threshold": list(THRESHOLDS), "probability": PROBABILITIES, "of": ["area", "forecast", "observed"]}
+    return result.assign(of_strong_wind).assign_coords(coordinates)
+
+
+def reliability_of(probability: Field, observed: Field, weights: Field, members: int) -> Field:
+    """Return by region and bin of :data:`PROBABILITIES` the area and the area integrals of probability and outcome, (region, bin, 3).
+
+    Args:
+        probability: share of the members that have an event, (point,).
+        observed: 1 where it happened, else 0, (point,).
+        weights: (region, point).
+        members: number of members.
+    """
+    # Areas by outcome and number of members that have the event: there are far fewer of these than points.
+    kinds = np.rint(observed * (members + 1) + probability * members).astype(np.intp)
+    areas = np.stack([np.bincount(kinds, weight, 2 * (members + 1)) for weight in weights]).reshape(len(weights), 2, -1)
+    probabilities = np.arange(members + 1) / members
+    area = areas.sum(axis=1)
+    in_bin = np.rint(probabilities * (PROBABILITIES.size - 1))[:, None] == np.arange(PROBABILITIES.size)
+    return np.moveaxis(np.stack([area, area * probabilities, areas[:, 1]]) @ in_bin, 0, -1)
 
 
 def scored_names(variables: Sequence[str]) -> list[str]:
@@ -223,9 +243,13 @@ def headline_of(scores: xr.Dataset) -> str:
 
 def with_speeds(fields: Field, variables: Sequence[str]) -> Field:
     """Return what is scored, of :func:`scored_names`, (..., channel, latitude, longitude), for fields of the variables."""
-    pairs = [[variables.index(wind.u), variables.index(wind.v)] for wind in winds_of(variables)]
-    speeds = [np.sqrt(np.square(fields[..., pair, :, :]).sum(axis=-3, keepdims=True)) for pair in pairs]
-    return np.concatenate([fields, *speeds], axis=-3)
+    channels, winds = len(variables), winds_of(variables)
+    scored = np.empty((*fields.shape[:-3], channels + len(winds), *fields.shape[-2:]), fields.dtype)
+    scored[..., :channels, :, :] = fields
+    for number, wind in enumerate(winds, start=channels):
+        u, v = (scored[..., variables.index(name), :, :] for name in (wind.u, wind.v))
+        np.sqrt(u * u + v * v, out=scored[..., number, :, :])
+    return scored
 
 
 def with_both(by_time: xr.Dataset) -> xr.Dataset:

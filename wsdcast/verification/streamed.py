@@ -21,7 +21,7 @@ BYTES = 30_000
 """Approximate size of the statistics of one initial time and lead time."""
 
 
-STRINGS = ("variable", "region", "of", "part")
+STRINGS = ("variable", "wind", "region", "of", "part")
 """Coordinates whose values are strings."""
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.zarr_store import channels_of, open_store
+from wsdcast.data.variables import SPEED
 from wsdcast.data.winds import in_words, units_of, winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
@@ -67,8 +68,10 @@ def score(
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
             # An older version stored fewer variables, and the moments alone may have come or gone since.
-            needed = {*ABOUT, "pairs"} if winds_of(variables_of(dataset)) else {"crps_fair", "pairs"}
-            same = needed <= set(dataset) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
+            winds = winds_of(variables_of(dataset))
+            needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
+            needed |= {"wind"} if len(winds) > 1 else set()
+            same = needed <= set(dataset.variables) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
             scores = dataset.load() if same else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:

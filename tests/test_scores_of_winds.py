@@ -1,0 +1,103 @@
+"""Tests of the scores of forecasts with several winds: what belongs to a wind is computed for each, and named after it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from report_pages import written
+
+from wsdcast.data.grid import Grid
+from wsdcast.data.variables import DEFAULT
+from wsdcast.verification.comparison import compare
+from wsdcast.verification.intervals import as_table, scores_of
+from wsdcast.verification.metrics import with_both
+from wsdcast.verification.scoring import joined, statistics_of
+
+GRID = Grid.regular("16x8")
+UPPER = ("u_component_of_wind@250", "v_component_of_wind@250")
+NAMES = (UPPER[1], DEFAULT[0], "2m_temperature", UPPER[0], DEFAULT[1])
+"""Channels in an order in which no wind has its components next to each other."""
+STARTS = np.datetime64("2020-01-01", "ns") + np.timedelta64(5, "D") * np.arange(6)
+LEADS = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+OF_WIND = ("energy_score", "kinetic_energy", "kinetic_energy_truth")
+
+
+def fields(start: int, error: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return members (member, lead, channel, latitude, longitude) and truth (lead, ...). The upper wind is four times as strong."""
+    random = np.random.default_rng(start)
+    strength = np.where(np.isin(NAMES, UPPER), 20.0, 5.0)[:, None, None]
+    truth = strength * random.standard_normal((2, len(NAMES), *GRID.shape))
+    return truth + error * strength * random.standard_normal((3, *truth.shape)), truth
+
+
+def by_start(error: float, names: tuple[str, ...] = NAMES) -> xr.Dataset:
+    """Return the statistics of the channels with these names, (time, prediction_timedelta, ...)."""
+    chosen = [NAMES.index(name) for name in names]
+    parts = (fields(start, error) for start in range(STARTS.size))
+    return xr.concat([statistics_of(m[:, :, chosen], t[:, chosen], GRID, None, names) for m, t in parts], dim="time")
+
+
+@pytest.fixture(scope="module")
+def statistics() -> xr.Dataset:
+    return joined({"good": by_start(0.3), "bad": by_start(0.6)}, STARTS, LEADS)
+
+
+@pytest.fixture(scope="module")
+def scores(statistics) -> xr.Dataset:
+    return scores_of(statistics)
+
+
+@pytest.mark.parametrize(("pair", "vector"), [(DEFAULT, "vector"), (UPPER, "vector@250")])
+def test_scores_of_each_wind_are_those_of_it_alone(pair, vector):
+    together, alone = by_start(0.3), by_start(0.3, pair)
+    for name in OF_WIND:
+        assert "wind" not in alone[name].dims
+        xr.testing.assert_allclose(together[name].sel(wind=vector, drop=True), alone[name], rtol=1e-12)
+
+
+def test_strong_wind_is_that_at_10_m():
+    """Beaufort's thresholds are of the 10 m wind. Without it there are no scores of strong wind."""
+    together, upper = by_start(0.3), by_start(0.3, UPPER)
+    assert {"energy_score", "kinetic_energy"} <= set(upper)
+    assert not {"brier_score", "reliability", "threshold"} & set(upper.variables)
+    for name in ("brier_score", "reliability"):
+        xr.testing.assert_equal(together[name], by_start(0.3, DEFAULT)[name])
+
+
+def test_each_wind_has_rows_with_its_name_in_the_table(scores):
+    table = as_table(scores)
+    for metric in ("energy_score", "energy_score_skill bad", "kinetic_energy_deviation total", "energetic_degrees rotational"):
+        assert set(table[table["metric"] == metric]["variable"]) == {"vector", "vector@250"}, metric
+    assert set(table[table["metric"] == "brier_score 10.8"]["variable"]) == {"10m_wind_speed"}
+    at = (table["region"] == "tropics") & (table["lead_hours"] == 12) & (table["forecast"] == "bad")
+    row = table[at & (table["metric"] == "energy_score") & (table["variable"] == "vector@250")].iloc[0]
+    metric = scores.sel(wind="vector@250", region="tropics", prediction_timedelta=LEADS[1], forecast="bad")
+    assert row["value"] == metric["energy_score"].item()
+    assert [row["low"], row["high"]] == metric["energy_score_interval"].values.tolist()
+    assert row["units"] == "m s-1"
+    # The upper wind is four times as strong, so its error is.
+    assert float((scores["energy_score"].sel(wind="vector@250") / scores["energy_score"].sel(wind="vector")).mean()) == pytest.approx(
+        4, rel=0.1
+    )
+
+
+@pytest.mark.parametrize(("headline", "vector"), [("both@250", "vector@250"), ("10m_wind_speed", "vector"), ("2m_temperature", None)])
+def test_two_forecasts_are_compared_by_the_energy_score_of_the_headline(statistics, headline, vector):
+    good, bad = (with_both(statistics.sel(forecast=[name])).assign_attrs(headline=headline) for name in ("good", "bad"))
+    rows = [row for row in compare(good, bad) if row["metric"] == "energy_score"]
+    if vector is None:
+        assert rows == []
+        return
+    expected = statistics["energy_score"].sel(wind=vector, region="globe").mean("time")
+    assert [row["first"] for row in rows] == expected.sel(forecast="good").values.tolist()
+    assert [row["second"] for row in rows] == expected.sel(forecast="bad").values.tolist()
+
+
+def test_the_report_shows_the_energy_score_of_each_wind(scores, tmp_path):
+    page = written(tmp_path / "report.html", scores.assign_attrs(headline="2m_temperature"), GRID, None)
+    for vector in ("vector", "vector@250"):
+        energy = scores.sel(wind=vector, region="globe", forecast="good", prediction_timedelta=LEADS[0])["energy_score"]
+        assert f"{energy.item():.3f}" in page
+    assert page.count("energy score (m/s)") == 2
+    assert page.count("How often wind exceeded a threshold") == 1
