@@ -66,8 +66,9 @@ def compare(directory: Path) -> dict[tuple[int, str], list[float]]:
     """Return scores and mean number of evaluations of one trained run, by constant number and way of choosing."""
     stamp = read_stamp(directory / GENERATOR)
     assert stamp is not None, f"{directory} has no generator"
-    record = open_analysis(directory / "analysis.zarr")
-    networks = trained(stored_recipe(stamp, directory, Recipe), directory, record)
+    recipe = stored_recipe(stamp, directory, Recipe)
+    record = open_analysis(directory / "analysis.zarr", past_states=recipe.forcings.past_states)
+    networks = trained(recipe, directory, record)
     weights = torch.from_numpy(record.grid.area_weights / record.grid.area_weights.mean()).float()[:, None]
     initial_times = record.starts(STARTS, max(LEADS) // 6)
 

@@ -63,7 +63,7 @@ def scores(run: Path) -> None:
     """Print CRPS and the deviation of the spectrum for each kind of rounding."""
     for name, rounded in {"float32": None, "int8": to_int8, "fp8": to_fp8}.items():
         recipe, directory = resolve(None, run, Recipe, GENERATOR)
-        record = open_analysis(directory / "analysis.zarr")
+        record = open_analysis(directory / "analysis.zarr", past_states=recipe.forcings.past_states)
         networks = trained(recipe, directory, record)
         sampler = sampler_of(networks, recipe.rollout, deterministic=True)  # not compiled and no CUDA graph, so that the hooks are called
         if rounded:

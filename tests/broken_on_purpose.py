@@ -44,7 +44,7 @@ BREAKS = [
     ("training/loop.py", "/ (step_size / size)", "", "training"),
     ("training/loop.py", "training.step) / (10 + training.step)", "training.step) / (1 + training.step)", "training"),
     ("sampling/batches.py", "torch.cat(parts)[:members]", "torch.cat(parts)[-members:]", "ensemble"),
-    ("weather/forecast/autoregression.py", "now, before = state, now", "now, before = state, state", "ensemble"),
+    ("weather/forecast/autoregression.py", "states = [state, *states[:-1]]", "states = [state] * len(states)", "ensemble past_states"),
     (
         "verification/kernels.py",
         "ensemble.difference / (ensemble.members * (ensemble.members - 1))",
@@ -57,7 +57,7 @@ BREAKS = [
         "squared_error(ensemble, truth) + variance(ensemble) / ensemble.members",
         "scores",
     ),
-    ("verification/kernels.py", "np.roll(field, -lag, axis=-1)", "np.roll(field, -lag, axis=-2)", "scores"),
+    ("verification/kernels.py", "circle[column + lag] - circle[column]", "circle[column] - circle[column]", "scores"),
     ("verification/bootstrap.py", "chosen), 1 / count)", "chosen), 1 / length)", "scores study"),
     (
         "data/grid.py",

@@ -79,8 +79,8 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
         loaded = iter(_loader(record, directory / "analysis.zarr", settings.batch))
 
         def from_disk(indices: Tensor, local: slice) -> FlowBatch:
-            before, now, target = (x.to(devices.device()) for x in next(loaded))
-            context = torch.cat([now, before, fixed.context[:, 2 * len(record.variables) :]], dim=1)
+            *states, target = (x.to(devices.device()) for x in next(loaded))
+            context = torch.cat([*states[::-1], fixed.context[:, len(states) * len(record.variables) :]], dim=1)
             return FlowBatch(context, target, draw(tuple(target.shape), random), fixed.prior)
 
         ours, bare, usual = paired(steps(batches, waiting), steps(lambda indices, local: fixed, []), steps(from_disk, []), rounds=ROUNDS)
@@ -97,7 +97,7 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
 
 
 class _FromDisk(Dataset[tuple[Tensor, ...]]):
-    """Samples of three consecutive states, read from a store with xarray."""
+    """Samples of consecutive states, those of a context and the target, read from a store with xarray."""
 
     def __init__(self, path: Path, record: Analysis) -> None:
         self.path, self.record = path, record
@@ -108,10 +108,11 @@ class _FromDisk(Dataset[tuple[Tensor, ...]]):
         return open_store(self.path)
 
     def __len__(self) -> int:
-        return self.record.times.size - 2
+        return self.record.times.size - 1 - self.record.past_states
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        chosen, names = self.store.isel(time=slice(index, index + 3)), (*self.record.variables, *self.record.forcing_variables)
+        chosen = self.store.isel(time=slice(index, index + 2 + self.record.past_states))
+        names = (*self.record.variables, *self.record.forcing_variables)
         states = self.record.normalise(np.stack([chosen[name].values for name in names], axis=1))
         return tuple(torch.from_numpy(state[: len(self.record.variables)]) for state in states)
 

@@ -174,7 +174,7 @@ def rollout(
     ] = None,
     initial: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="With --model: analyses with the wind at the initial times and 6 h before, as for prepare."),
+        typer.Option(metavar="SOURCE", help="With --model: analyses with the wind at the initial times and before, as for prepare."),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

@@ -46,7 +46,9 @@ def blocks_of(
             if choice.window is not None:
                 # The memory of lead times that have left the window is freed before the next is added.
                 recent = [(earlier, speed) for earlier, speed in recent if earlier > lead - choice.window]
-                recent.append((lead, speed_of(wind_of(fields[:, number], choice))))
+                speed = speed_of(wind_of(fields[:, number], choice))
+                speed[~remaining(fields[:, number])] = np.nan  # a member that lacks any variable is left out as a whole
+                recent.append((lead, speed))
                 products |= _of_window([speed for _, speed in recent], choice, ends=lead >= choice.window)
             parts.append(products)
         names = {name: (LEAD, *_level_of(name), *(() if name in COUNTS else space)) for name in parts[0]}

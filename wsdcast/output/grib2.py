@@ -47,6 +47,9 @@ def check(fields: Fields) -> None:
         steps = np.diff(axis)
         if steps.size and np.abs(steps - steps.mean()).max() > 1e-3 * np.abs(steps.mean()):
             raise UserError(f"{fields.name}: its {name} are not in equal steps, as this GRIB 2 grid needs; write NetCDF or Zarr")
+    for name in SUMMED.keys() & {*fields.variables}:
+        if fields.leads.min() < np.timedelta64(SUMMED[name], "h"):
+            raise UserError(f"{fields.name}: {name} goes over {SUMMED[name]} h, more than its first lead time; write NetCDF or Zarr")
     count = fields.wind.sizes["number"]
     if count >= MOST_MEMBERS:
         raise UserError(f"{fields.name}: has {count} members; GRIB 2 counts at most {MOST_MEMBERS - 1}; write NetCDF or Zarr")

@@ -180,7 +180,7 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
             raise UserError(f"{name}: the objective crps makes one evaluation, which is not among study.nfe")
         return settings
     if settings and name in options.variants:
-        return settings  # the flow that it was trained from is no better than that of the recipe, which is scored anyway
+        return settings  # a flow is studied by a variant of its own, which has all of the training
     of_flow = [nfe for nfe in options.nfe if nfe not in few]
     if of_flow or not settings:
         possible = combinations(options.solvers, options.grids_in_time, of_flow, summary, variant.generator.followed_path)

@@ -1,4 +1,4 @@
-"""Forcings of the networks, which a context holds after the two states.
+"""Forcings of the networks, which a context holds after the states.
 
 They are static fields, latitude and longitude, the solar time of day and of year, and the record's forcing variables at the time of the
 state now. The last come from the record, the others from :class:`Surroundings`.

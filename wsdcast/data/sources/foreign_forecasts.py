@@ -199,7 +199,7 @@ def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
         if lacking := dimensions - {*array.dims}:
             refused[name] = f"{name} has no dimension {min(map(str, lacking))}"
     names = tuple(name for name in channels if name not in refused)
-    return (names, refused) if names else (DEFAULT, {})
+    return names or DEFAULT, {name: reason for name, reason in refused.items() if names or name not in DEFAULT}
 
 
 def url_of(address: Address) -> Address:

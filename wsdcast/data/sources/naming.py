@@ -20,6 +20,8 @@ HIGHEST_LEVEL = 1100.0
 """In hPa. Levels without units are in Pa if one of them is larger."""
 FURTHER_STANDARD_NAMES = {"geopotential": ("geopotential_height",), "mean_sea_level_pressure": ("air_pressure_at_sea_level",)}
 """Standard names that a variable may have besides the one in the table. Units say which of them it is."""
+BARE_LEVELS = (200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
+"""Levels in hPa that names such as ``t850`` may have without a unit. Smaller numbers may be heights in m, as in ``u80`` and ``T2``."""
 SURFACE_NAMES = {known for entry in VARIABLES.values() if entry.kind == "surface" for known in entry.names}
 
 
@@ -90,8 +92,9 @@ def _on_level(dataset: xr.Dataset, base: str, level: int) -> Iterator[Found]:
             if same.any():
                 yield Found(dataset[name], levels[0], int(np.argmax(same)))
     for known in called:
-        for spelled in (f"{known}{level}", f"{known}_{level}", *(f"{known}_{level}{unit}" for unit in ("hpa", "mb")), f"{known}{level}hpa"):
-            if spelled in names and spelled not in SURFACE_NAMES:  # u10 is the wind at 10 m, not at 10 hPa
+        bare = (f"{known}{level}",) if level in BARE_LEVELS else ()
+        for spelled in (*bare, f"{known}_{level}", *(f"{known}_{level}{unit}" for unit in ("hpa", "mb")), f"{known}{level}hpa"):
+            if spelled in names and spelled not in SURFACE_NAMES:
                 yield Found(dataset[names[spelled]])
 
 

@@ -168,7 +168,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
     if not len(samples):
-        raise UserError(f"{directory / ANALYSIS}: the test split has no three states in a row, 6 h apart, and {figure} need them")
+        raise UserError(f"{directory / ANALYSIS}: the test split has no context with the state after it, 6 h apart, and {figure} need one")
     chosen = torch.arange(0, len(samples), -(-len(samples) // CHECKED))
     if figure == "targets":
         with torch.inference_mode():
