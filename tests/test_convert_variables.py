@@ -13,6 +13,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import channels_of, open_wind
 from wsdcast.data.variables import SPEED, VARIABLES, physical_range, short_name
 from wsdcast.data.winds import array_attributes
+from wsdcast.runs.errors import UserError
 
 GRID = Grid.regular("8x5")
 AXES = ("time", "number", "prediction_timedelta", "latitude", "longitude")
@@ -108,3 +109,13 @@ def test_we_read_what_we_write_in_grib(store, tmp_path):
     for channel in names:
         span = float(store[channel].max() - store[channel].min())
         np.testing.assert_allclose(back[channel], store[channel], atol=span / 2**15, rtol=1e-6, err_msg=channel)
+
+
+def test_sums_over_more_than_the_lead_time_are_refused_for_grib(store, tmp_path):
+    pytest.importorskip("eccodes")
+    early = store[["2m_temperature", "total_precipitation_6hr"]].assign_coords(
+        prediction_timedelta=np.array([3], "timedelta64[h]").astype("timedelta64[ns]")
+    )
+    early.drop_attrs(deep=False).to_zarr(tmp_path / "f.zarr", zarr_format=2, consolidated=True)
+    with pytest.raises(UserError, match="total_precipitation_6hr goes over 6 h, more than its first lead time"):
+        wsdcast.convert(str(tmp_path / "f.zarr"), "grib2", tmp_path / "o.grib2")

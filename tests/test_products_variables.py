@@ -11,6 +11,7 @@ import xarray as xr
 
 import wsdcast
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.foreign_forecasts import channels_of
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT, VARIABLES, short_name
@@ -112,6 +113,22 @@ def test_products_of_the_wind_are_those_of_the_wind_alone(forecast, tmp_path):
             assert every[name].attrs == values.attrs
         assert wind.attrs["title"] == "products of an ensemble forecast of 10 m wind"
         assert every.attrs["title"] == "products of an ensemble forecast"
+
+
+def test_a_member_with_a_gap_in_any_variable_is_in_no_window(tmp_path):
+    store = made()
+    store["2m_temperature"][:, 4, 0, 1, 1] = np.nan
+    wsdcast.products(stored(tmp_path / "f.zarr", store), tmp_path / "p.nc", window_hours=12)
+    with xr.open_dataset(tmp_path / "p.nc") as products:
+        np.testing.assert_array_equal(products["members"], [5, 5, 5])
+        np.testing.assert_array_equal(products["window_members"], [np.nan, 4, 5])
+
+
+def test_heights_in_names_are_no_levels():
+    array = made()["2m_temperature"].isel(time=0, number=0, prediction_timedelta=0, drop=True).drop_attrs()
+    assert channels_in(xr.Dataset(dict.fromkeys(("u80", "v80", "u120", "T2", "Q2", "t10"), array))) == ()
+    on_levels = xr.Dataset(dict.fromkeys(("u850", "T_500", "Q10hPa"), array))
+    assert set(channels_in(on_levels)) == {"u_component_of_wind@850", "temperature@500", "specific_humidity@10"}
 
 
 @pytest.mark.parametrize(
