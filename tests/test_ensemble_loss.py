@@ -128,3 +128,14 @@ def test_random_numbers_have_no_effect_before_training_and_a_gradient():
     network(x, numbers).square().sum().backward()
     assert network.embeddings[0].weight.grad.abs().max() > 0
     assert network.input_shapes(8, 16) == ((1, 3, 8, 16), (1, NOISE_NUMBERS))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.95, 0.5])
+def test_unfairness_of_two_members_narrows_a_gaussian(alpha):
+    """The expected score of members of N(0, s^2) for a truth of N(0, 1) is lowest for s^2 / (1 + s^2) = (1 - (1 - alpha) / 2)^2 / 2."""
+    normal = torch.special.ndtri((torch.arange(80, dtype=torch.float64) + 0.5) / 80)
+    first, second, truth = torch.meshgrid(normal, normal, normal, indexing="ij")
+    share = (1 - (1 - alpha) / 2) ** 2 / 2
+    best = (share / (1 - share)) ** 0.5
+    scores = [float(almost_fair_crps(torch.stack([s * first, s * second]), truth, alpha).mean()) for s in (0.96 * best, best, 1.04 * best)]
+    assert scores[1] < min(scores[0], scores[2])
