@@ -72,8 +72,11 @@ class Samples:
         Returns:
             (batch, channel, latitude, longitude).
         """
-        states = [self.target(chosen, -steps) for steps in range(1 + self.past_states)]
-        return torch.cat([*states, self.forcings_after(chosen, 0)], dim=1)
+        return torch.cat([*self.states_of_context(chosen), self.forcings_after(chosen, 0)], dim=1)
+
+    def states_of_context(self, chosen: Tensor) -> list[Tensor]:
+        """The state now of the ``chosen`` samples (batch,) and the states before it, each (batch, channel, latitude, longitude)."""
+        return [self.target(chosen, -steps) for steps in range(1 + self.past_states)]
 
     def forcings_after(self, chosen: Tensor, steps: int) -> Tensor:
         """The forcings ``steps`` steps of 6 h after the state now of the ``chosen`` samples: (batch, channel, latitude, longitude).

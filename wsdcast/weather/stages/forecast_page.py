@@ -35,9 +35,8 @@ def forecast_page(
 ) -> Summary:
     """Write one HTML page of a forecast: maps of median and spread of each variable, and the ensemble at any place.
 
-    Of the 10 m wind there are maps of probabilities too.
-    The page needs no truth, opens offline and has less than 5 MB; with several variables at most four times the
-    maps and plumes.
+    Of the 10 m wind there are maps of probabilities too. The page needs no truth and opens offline. A page of one variable has less than
+    5 MB; with several variables, maps and plumes take at most four times the room of one.
 
     Args:
         forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.

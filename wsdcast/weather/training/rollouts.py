@@ -45,8 +45,7 @@ def rollout_batches_of(samples: Samples, steps: Callable[[], int], random: torch
         noise = torch.randn((length, MEMBERS, indices.numel(), *samples.shape), generator=random, device=random.device)[:, :, local]
         forcings = [samples.forcings_after(chosen, step) for step in range(length)]
         truth = [samples.target(chosen, step + 1) for step in range(length)]
-        states = [samples.target(chosen, -step) for step in range(1 + samples.past_states)]
-        return RolloutBatch(states, forcings, truth, noise)
+        return RolloutBatch(samples.states_of_context(chosen), forcings, truth, noise)
 
     return batch_of
 
