@@ -235,9 +235,9 @@ def test_model_levels_are_no_pressure_levels():
 
 
 def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
-    dataset = xr.Dataset({"u10": ((), 0.0), "u20": ((), 0.0)})
+    dataset = xr.Dataset({"u10": ((), 0.0), "u500": ((), 0.0)})
     assert find(dataset, "u_component_of_wind@10") is None
-    assert find(dataset, "u_component_of_wind@20").array.name == "u20"
+    assert find(dataset, "u_component_of_wind@500").array.name == "u500"
     assert find(dataset, DEFAULT[0]).array.name == "u10"
 
 
