@@ -27,6 +27,8 @@ from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.training.predictions import folds, predict
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
+from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import moments_model
@@ -73,7 +75,7 @@ def test_a_study_has_every_setting_once(study):
 
 def test_scores_are_means_over_seeds_and_initial_times(studied, study):
     """Compute one setting from its networks without the study, with the same initial times and noise."""
-    crps = []
+    crps, others = [], []
     for seed in (0, 1):
         directory = studied / f"run/study/warm-{seed}"
         recipe = load_recipe(studied / "tiny.yaml").changed(seed=seed, rollout__nfe=2)
@@ -84,9 +86,19 @@ def test_scores_are_means_over_seeds_and_initial_times(studied, study):
             states = torch.from_numpy(record.normalise(record.states[[start, start - 1]])).reshape(1, 4, 8, 16).expand(3, -1, -1, -1)
             with torch.inference_mode():
                 state = sampler_of(networks, recipe.rollout)(states, next(member_noise(0, record.times[[start]], 3, 1, (2, 8, 16))))
-            crps.append((fair_crps(ranked(record.denormalise(state.numpy()), record.states[start + 1])) * weights).mean())
-    stored = study["crps_6h"].values[(study["prior"].values == "warm") & (study["nfe"].values == 2)]
-    assert stored == pytest.approx(np.mean(crps), rel=1e-4)
+            members, truth = record.denormalise(state.numpy()), record.states[start + 1]
+            crps.append((fair_crps(ranked(members, truth)) * weights).mean())
+            others.append(statistics_of(members[:, None], truth[None], record.grid).sel(region="globe").isel(prediction_timedelta=0))
+    stored = study.isel(setting=((study["prior"] == "warm") & (study["nfe"] == 2)).values.argmax())
+    assert stored["crps_6h"] == pytest.approx(np.mean(crps), rel=1e-4)
+    mean = xr.concat(others, dim="seed").mean("seed")
+    np.testing.assert_allclose(stored["energy_score_6h"], mean["energy_score"], rtol=1e-4)
+    for name in ("rank_histogram", "variogram_score"):
+        np.testing.assert_allclose(stored[f"{name}_6h"], mean[name].sel(variable=list(record.variables)).mean("variable"), rtol=1e-4)
+    by_seed = (xr.concat(others[first:][:3], dim="time").mean("time") for first in (0, 3))
+    energy = [kinetic_energy_metrics(of_seed).sel(part="total") for of_seed in by_seed]
+    for name, metric in (("kinetic_energy_ratio", "kinetic_energy_ratio"), ("kinetic_energy_deviation", "kinetic_energy_deviation_mean")):
+        np.testing.assert_allclose(stored[f"{name}_6h"], np.mean([of_seed[metric] for of_seed in energy], axis=0), rtol=1e-3)
 
 
 @pytest.fixture

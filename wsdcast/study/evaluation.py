@@ -13,13 +13,17 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.verification.metrics import GLOBE, statistics
+from wsdcast.verification.metrics import GLOBE
+from wsdcast.verification.scoring import all_statistics
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range
 from wsdcast.weather.priors import Trained
 
-STUDIED = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "power", "power_truth")
-"""The statistics that the scores of a study are computed from."""
+OF_POINTS = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "rank_histogram", "variogram_score")
+SPECTRA = ("power", "power_truth")
+OF_WIND = ("energy_score", "kinetic_energy", "kinetic_energy_truth")
+STUDIED = (*OF_POINTS, *SPECTRA, *OF_WIND)
+"""The statistics that the scores of a study are computed from; the last ones are there only if the headline is a wind."""
 
 
 def evaluate(
@@ -36,9 +40,10 @@ def evaluate(
     prescribed: bool = False,
     headline: str | None = None,
 ) -> xr.Dataset:
-    """Run ensembles and return their statistics, (time, prediction_timedelta, variable[, wavenumber]).
+    """Run ensembles and return their statistics (:data:`STUDIED`) over the globe, by time, prediction_timedelta and variable.
 
-    The variables are those of the headline: both components of a wind, or one variable.
+    Spectra have the further dimension ``wavenumber`` or ``degree``, rank histograms ``rank``, variogram scores ``lag``. What belongs to
+    both components of a wind has no ``variable``. The variables are those of the headline: both components of a wind, or one variable.
 
     ``runaway`` is the share of members that left the physical range of any variable at this lead time or before. Once a member has left it,
     the statistics of its initial time are NaN.
@@ -73,8 +78,8 @@ def evaluate(
             scored = wind[:, channels]
             scored = np.zeros_like(scored) if away.any() else scored
             truth = record.states[start + lead][None, channels]
-            scores = statistics(scored[:, None], truth, record.grid, variables=variables)[list(STUDIED)]
-            scores = scores.sel(region=GLOBE, variable=list(variables), drop=True)
+            scores = all_statistics(scored[:, None], truth, record.grid, None, variables)
+            scores = scores[[name for name in STUDIED if name in scores]].sel(region=GLOBE, variable=list(variables), drop=True)
             if away.any():
                 scores = xr.full_like(scores, np.nan)
             datasets.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), away.mean()))))

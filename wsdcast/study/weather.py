@@ -32,7 +32,7 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
-from wsdcast.study.evaluation import evaluate, studied_variables
+from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
@@ -237,9 +237,8 @@ def _evaluated(
         sampler = moments_sampler_of(networks)
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
-        chosen_by = [variant.rollout.forcings, variant.score.headline, record.past_states]
-        of_default = chosen_by == ["held", None, 1]
-        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members, *([] if of_default else chosen_by)])
+        made_by = [variant.rollout.forcings, variant.score.headline, record.past_states, STUDIED]
+        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members, *made_by])
         path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
             with xr.open_dataset(path, decode_timedelta=True) as dataset:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,14 @@ from wsdcast.study.page import note, of, saturation_table, score, settings_table
 from wsdcast.study.weather_figures import by_lead, rolled_out, spectra
 
 SCORES = ("crps_6h", "power_deviation_6h", "spread_skill_6h")
+FORECAST_SCORES = {
+    "crps": ("CRPS", 3),
+    "spread_skill": ("spread/skill", 2),
+    "power_deviation": ("spectrum", 3),
+    "energy_score": ("energy score", 3),
+    "kinetic_energy_deviation": ("kinetic energy", 3),
+}
+"""Scores of forecasts in the table by lead time, with their headings and digits."""
 
 
 def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, saturates: dict[str, int | None]) -> None:
@@ -60,6 +70,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
                 f"{int(study['starts'])} initial times. Left: the best setting of each prior at its largest number of evaluations. Others: "
                 f"each prior by number of evaluations, over {html.escape(study.attrs['reference'])}."
             ),
+            _forecast_table(study),
         ]
     if len(solvers_of(study)) > 1:
         sampled = study.isel(setting=(study["nfe"] > 0).values)
@@ -95,10 +106,29 @@ def _table(study: xr.Dataset) -> str:
     )
 
 
+def _forecast_table(study: xr.Dataset) -> str:
+    """Scores of the forecasts by lead time, of the best settings that have them."""
+    scored = study.isel(setting=(study["best"] & study["crps"].notnull().any("prediction_timedelta")).values)
+    columns = [("prior", of("prior")), ("evaluations", of("nfe"))]
+    scores = [(heading, name, digits) for name, (heading, digits) in FORECAST_SCORES.items() if name in study]
+    for (heading, name, digits), lead in product(scores, study["prediction_timedelta"].values):
+        columns.append((f"{heading} {_hours(lead)} h", _at_lead(score(name, digits), lead)))
+    without_intervals = scored.drop_vars([name for name in scored.data_vars if str(name).endswith("_interval")])
+    return settings_table(without_intervals, columns)
+
+
+def _at_lead(text: Callable[[xr.Dataset], str], lead: np.timedelta64) -> Callable[[xr.Dataset], str]:
+    return lambda setting: text(setting.sel(prediction_timedelta=lead))
+
+
+def _hours(lead: np.timedelta64) -> int:
+    return int(lead / np.timedelta64(1, "h"))
+
+
 def diverged(setting: xr.Dataset) -> str:
     """The shares of members of a setting that left the physical range, by lead time, in words; empty if none did."""
     shares = [("validation, 6 h", setting["runaway_6h_validation"].item())] if "runaway_6h_validation" in setting else []
     shares.append(("6 h", setting["runaway_6h"].item()))
     for lead in setting["prediction_timedelta"].values if "runaway" in setting else ():
-        shares.append((f"{int(lead / np.timedelta64(1, 'h'))} h", setting["runaway"].sel(prediction_timedelta=lead).item()))
+        shares.append((f"{_hours(lead)} h", setting["runaway"].sel(prediction_timedelta=lead).item()))
     return ", ".join(f"{100 * share:.2g} % of members at {where}" for where, share in shares if share > 0)

@@ -13,6 +13,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.study.weather_page import diverged
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import metrics
 from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
 
@@ -22,8 +23,17 @@ KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
 SPECTRUM_TOLERANCE = 1.05
 """A deviation of the spectrum within this factor of the lowest counts as equally good."""
 
-SCORED = {"crps_fair": "crps", "spread_skill": "spread_skill", "power_deviation_mean": "power_deviation"}
-GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain"}
+SCORED = {
+    "crps_fair": "crps",
+    "spread_skill": "spread_skill",
+    "power_deviation_mean": "power_deviation",
+    "energy_score": "energy_score",
+    "kinetic_energy_deviation_mean": "kinetic_energy_deviation",
+}
+"""Metrics with intervals and their names in a study; the last two are of winds only."""
+SHOWN = ("power_ratio", "kinetic_energy_ratio", "rank_histogram", "variogram_score")
+"""Metrics of which a study has the mean over seeds alone."""
+GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain", "energy_score": "energy_score_gain"}
 
 CHOSEN_BEFORE = "the test split, by the very scores that are shown: this study is of an earlier version; run `wsdcast study nfe` again"
 """Description of the choices of a study by an earlier version, which did not store one."""
@@ -52,18 +62,18 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
     study = settings_dataset([dict(zip(KEY, key, strict=True)) for key in keys], shares)
     if (validation := _stacked(parts, keys, "validation")) is not None:
         validation = validation.isel(prediction_timedelta=0, drop=True)
-        study = study.merge(_scores(validation, metrics(validation.mean("time")), None, "_6h_validation", len(keys)))
+        study = study.merge(_scores(validation, _metrics(validation.mean("time")), None, "_6h_validation", len(keys)))
     one_step = _stacked(parts, keys, "one step")
     assert one_step is not None
     one_step = one_step.isel(prediction_timedelta=0, drop=True)
-    by_seed, draws = metrics(one_step.mean("time")), _draws(one_step)
+    by_seed, draws = _metrics(one_step.mean("time")), _draws(one_step)
     study = study.merge(_scores(one_step, by_seed, draws, "_6h", len(keys)))
     about = {"long_name": "the best solver, grid and warmth of its prior and number of evaluations by scores on the validation split"}
     study["best"] = ("setting", np.isin(np.arange(len(keys)), _chosen(study)), about)
     study.attrs["chosen_on"] = "the validation split" if validation is not None else "nothing: there is no validation split"
     study = study.merge(_all_gains(study, by_seed, draws, "_6h"))
     if (forecasts := _stacked(parts, keys, "forecast")) is not None:
-        by_seed, draws = metrics(forecasts.mean("time")), _draws(forecasts)
+        by_seed, draws = _metrics(forecasts.mean("time")), _draws(forecasts)
         study = study.merge(_scores(forecasts, by_seed, draws, "", len(keys)))
         study = study.merge(_all_gains(study, by_seed, draws, ""))
     return study
@@ -102,16 +112,26 @@ def _stacked(parts: list[Part], keys: list[tuple[Any, ...]], kind: str) -> xr.Da
     return sums.where(~(sums["runaway"] > 0).any("time")).assign(runaway=sums["runaway"])
 
 
+def _metrics(mean: xr.Dataset) -> xr.Dataset:
+    """Metrics of the headline, and of the kinetic energy if it is a wind."""
+    if "kinetic_energy" not in mean:
+        return metrics(mean)
+    return metrics(mean).merge(kinetic_energy_metrics(mean).sel(part="total", drop=True))
+
+
 def _draws(sums: xr.Dataset) -> xr.Dataset:
     """Metrics of bootstrap samples, (draw, setting, seed, ...)."""
     last = sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else STEP
-    return metrics(resampled(sums, block_weights(sums["time"].values, last)))
+    sums = sums.drop_vars(["rank_histogram", "variogram_score"], errors="ignore")  # they have no intervals, and many values
+    return _metrics(resampled(sums, block_weights(sums["time"].values, last)))
 
 
 def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suffix: str, settings: int) -> xr.Dataset:
     """Scores of all settings, NaN if a setting has none. ``draws``, if given, add intervals."""
-    result = xr.Dataset({f"power_ratio{suffix}": _over_seeds(by_seed["power_ratio"])})
+    result = xr.Dataset({f"{name}{suffix}": _over_seeds(by_seed[name]) for name in SHOWN if name in by_seed})
     for name, short in SCORED.items():
+        if name not in by_seed:
+            continue
         result[f"{short}{suffix}"] = _over_seeds(by_seed[name])
         result[f"{short}{suffix}_by_seed"] = by_seed[name]
         if draws is not None:
@@ -135,6 +155,8 @@ def _all_gains(study: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset, suffix
         if not compared.size:
             continue
         for name, short in GAINS.items():
+            if name not in by_seed:
+                continue
             seeds, drawn = by_seed[name], _over_seeds(draws[name])
             gains[f"{short}{label}{suffix}"] = _gain(_over_seeds(seeds), compared, reference)
             gains[f"{short}{label}{suffix}_by_seed"] = _gain(seeds, compared, reference)

@@ -64,7 +64,7 @@ def statistics_of(
         ensemble, truth = np.where(inside, ensemble, 0), np.where(inside, truth, 0)
     present, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
     if present.all() and known.all():
-        return _all_statistics(ensemble, truth, grid, inside, variables)
+        return all_statistics(ensemble, truth, grid, inside, variables)
     parts = []
     for lead in range(truth.shape[0]):
         members = present[:, lead] & known[lead]
@@ -73,7 +73,7 @@ def statistics_of(
         # Without enough members, statistics of zeros give the data set its shape. Their values become NaN below.
         remaining = ensemble[members, one_lead] if enough else np.zeros_like(ensemble[:1, one_lead])
         true = truth[one_lead] if enough else np.zeros_like(truth[one_lead])
-        part = _all_statistics(remaining, true, grid, inside, variables)
+        part = all_statistics(remaining, true, grid, inside, variables)
         if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
@@ -82,7 +82,8 @@ def statistics_of(
     return xr.concat(parts, dim="prediction_timedelta")
 
 
-def _all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None, variables: tuple[str, ...]) -> xr.Dataset:
+def all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None, variables: tuple[str, ...]) -> xr.Dataset:
+    """Return all statistics of fields without missing values. Arguments are those of :func:`statistics_of`."""
     functions = (statistics, joint_statistics, kinetic_energy_statistics)
     return xr.merge([function(ensemble, truth, grid, inside, variables) for function in functions])
 
