@@ -38,7 +38,7 @@ def example(name: str):
 
 
 def tiny(name: str, **changes) -> Recipe:
-    recipe = load_recipe("planet").changed(name=name, data__grid="16x8", data__days=30)
+    recipe = load_recipe("planet").changed(name=name, data__grid="16x8", data__days=30, generator__objective="flow", rollout__nfe=10)
     for network in ("moments", "generator"):
         recipe = recipe.changed(**{f"{network}__widths": [8, 8], f"{network}__steps": 4, f"{network}__batch": 4})
     study = {"seeds": [0, 1], "ablations": [], "nfe": [2, 4], "rollout_nfe": [], "members": 3, "starts": 3, "rollout_starts": 2}
@@ -69,6 +69,24 @@ def test_tables_of_a_study(run, tmp_path, capsys):
         assert numbers(line)[1:6] == pytest.approx(score, abs=1e-4)
     assert "gain in CRPS over the standard prior with 4 evaluations" in printed
     assert {path.name for path in tmp_path.iterdir()} == {f"tiny-{kind}.png" for kind in ("evaluations", "spectra", "leads")}
+
+
+def test_networks_of_one_evaluation_are_compared_with_the_flow(run, capsys):
+    example("one_evaluation").main(run / "study.nc")
+    tables = capsys.readouterr().out.split("\n\n")[1:4]
+    with xr.open_dataset(run / "study.nc", decode_timedelta=True) as study:
+        positions = [((study["prior"] == prior) & (study["nfe"] == 4)).values.argmax() for prior in ("warm", "standard")]
+        warm, standard = (study.isel(setting=position) for position in positions)
+        crps, spread, together = ({tuple(line.split(" | ")[:2]): line for line in one.splitlines()[2:]} for one in tables)
+        assert numbers(crps["| warm", "4"]) == pytest.approx(warm["crps"].values, abs=1e-3)
+        by_seed = 100 * (standard["crps_by_seed"] / warm["crps_by_seed"] - 1).transpose("prediction_timedelta", "seed").values
+        expected = np.stack([by_seed.mean(axis=1), by_seed.min(axis=1), by_seed.max(axis=1)], axis=1).ravel()
+        assert numbers(crps["| standard", "4"]) == pytest.approx(expected, abs=0.06)
+        outer = standard["rank_histogram"].isel(rank=[0, -1]).sum("rank") * standard.sizes["rank"] / 2
+        assert numbers(spread["| standard", "4"]) == pytest.approx([*standard["spread_skill"].values, *outer.values], abs=6e-3)
+        assert numbers(together["| standard", "4"])[:2] == pytest.approx(standard["power_deviation"].values, abs=6e-4)
+        smallest = standard["kinetic_energy_ratio"].isel(degree=slice(-4, None)).mean("degree").values
+        assert numbers(together["| standard", "4"])[4:6] == pytest.approx(smallest, abs=6e-3)
 
 
 def test_adaptive_evaluations_cost_what_constant_ones_do(run, monkeypatch, capsys):
