@@ -10,7 +10,7 @@ objective. The tables have a row for each prior or variant and number of evaluat
 3. the zonal spectrum and the kinetic energy by degree, as mean abs(1 - ratio) of energetic waves; the ratio of kinetic energy at the
    smallest scales, where a tail of noise shows; the energy and the variogram score, again as difference in percent.
 
-Differences are means over the seeds, with the lowest and the highest of them in brackets.
+Scores and differences are means over the seeds, differences with the lowest and the highest seed in brackets.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 REFERENCE = "warm"
 SMALLEST = 4
@@ -65,16 +66,24 @@ def table(settings: list[xr.Dataset], hours: list[int], scores: dict[str, Cell],
 
 
 def number(score: str, digits: int, setting: xr.Dataset, lead: int) -> str:
-    """Return a score."""
-    return f"{setting[score].values[lead]:.{digits}f}"
+    """Return a score, mean over the seeds that have it."""
+    return in_words(setting[f"{score}_by_seed"].isel(prediction_timedelta=lead).values, lambda values: f"{values.mean():.{digits}f}")
 
 
 def difference(score: str, reference: xr.Dataset, setting: xr.Dataset, lead: int) -> str:
     """Return the difference of a score from the reference in percent; of the reference the score."""
     if setting.identical(reference):
-        return f"{setting[score].values[lead]:.3f} m/s"
+        return f"{number(score, 3, setting, lead)} m/s"
     by_seed = 100 * (setting[f"{score}_by_seed"] / reference[f"{score}_by_seed"] - 1).isel(prediction_timedelta=lead).values
-    return f"{by_seed.mean():+.1f} [{by_seed.min():+.1f}, {by_seed.max():+.1f}]"
+    return in_words(by_seed, lambda values: f"{values.mean():+.1f} [{values.min():+.1f}, {values.max():+.1f}]")
+
+
+def in_words(by_seed: NDArray[np.float64], text: Callable[[NDArray[np.float64]], str]) -> str:
+    """Return the text for the seeds that have a score, and their number if it is not all of them. Members of the others left the range."""
+    finite = by_seed[np.isfinite(by_seed)]
+    if not finite.size:
+        return "-"
+    return text(finite) + ("" if finite.size == by_seed.size else f" ({finite.size} of {by_seed.size} seeds)")
 
 
 def outer_ranks(setting: xr.Dataset, lead: int) -> str:
