@@ -82,6 +82,19 @@ def test_few_evaluations_are_those_of_the_second_network_and_many_those_of_the_f
             assert torch.equal(sampler_of(networks, settings)(context, noise), of_generator)
 
 
+@pytest.mark.parametrize(("objective", "share"), [("distil", 0.0), ("shortcut", 0.5)])
+def test_a_student_has_no_dropout(prepared, tmp_path, monkeypatch, objective, share):
+    networks = []
+
+    def recorded(*inputs: object, **options: bool) -> torch.nn.Module:
+        networks.append(generator_model(*inputs, **options))
+        return networks[-1]
+
+    monkeypatch.setattr(few_steps, "generator_model", recorded)
+    run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL)
+    assert {module.p for module in networks[0].modules() if isinstance(module, torch.nn.Dropout)} == {share}
+
+
 def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
     wsdcast.rollout(run=flow[1], nfe=4, days=0.5, starts=1, overwrite=True)
     _, run = run_with(prepared, tmp_path, generator__objective="distil", **SMALL)
