@@ -156,6 +156,9 @@ def test_all_priors_cost_the_same_to_train(studied):
 
 def test_the_page_loads_nothing_and_shows_the_hash_of_the_recipe(studied, study):
     page = (studied / "run/study.html").read_text()
+    warm = study.isel(setting=((study["prior"] == "warm") & (study["nfe"] == 4)).values.argmax())
+    cells = [f"<td>{value:.{digits}f}</td>" for name, digits in (("crps", 3), ("spread_skill", 2)) for value in warm[name].values]
+    assert f"<td>warm</td><td>4</td>{''.join(cells)}" in page
     assert study.attrs["recipe_hash"] in page
     assert "http" not in page.replace("https://", "http://").replace("http://www.w3.org", "")
     for text in ("Saturates at", "data:image/png;base64,", "features-only", "bootstrap"):

@@ -71,6 +71,10 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
                 f"each prior by number of evaluations, over {html.escape(study.attrs['reference'])}."
             ),
             _forecast_table(study),
+            note(
+                f"Units of CRPS and energy score: {study.attrs.get('units', 'm/s')}. Spectrum and kinetic energy: mean |1 - ratio| of the "
+                "energetic zonal wavenumbers and of the energetic degrees. An empty cell: a member left the physical range by then."
+            ),
         ]
     if len(solvers_of(study)) > 1:
         sampled = study.isel(setting=(study["nfe"] > 0).values)
