@@ -31,17 +31,17 @@ STEPS, GRID = 2048, Grid.regular("240x121")
 CODECS = {
     "none": None,
     "lz4": BloscCodec(cname="lz4", clevel=1),
+    "lz4, bits": BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"),
     "zstd": BloscCodec(cname="zstd", clevel=1),
 }
-BITS = "lz4, bits"
-"""As ``lz4``, but the bits of the integers are sorted by their place, not the bytes."""
+"""Compression of chunks. Before it bytes are sorted by their place in a number; with ``bits`` the single bits are."""
 
 STEPS_OF_CHANNELS = 512
 """Times of the simulated fields: one shard of the present layout, 0.7 GB for 24 channels."""
 LAYOUTS_OF_CHANNELS = [
     *((chunk, 512, 1, "lz4") for chunk in (8, 1, 4, 16, 32)),
     *((8, shard, 1, "lz4") for shard in (64, 128)),
-    (8, 512, 1, BITS),
+    (8, 512, 1, "lz4, bits"),
     *((chunk, 128, 0, "lz4") for chunk in (1, 8)),
 ]
 """Times in a chunk, times in a shard, channels in an array (0: all), and the codec. The present layout comes first."""
@@ -81,13 +81,12 @@ def measure_channels(packed: np.ndarray, out: np.ndarray, chunk: int, shard: int
     """
     channels, steps = together or packed.shape[1], packed.shape[0]
     groups = [slice(first, first + channels) for first in range(0, packed.shape[1], channels)]
-    compressor = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle") if codec == BITS else CODECS[codec]
     with tempfile.TemporaryDirectory() as directory:
         begin = time.process_time()
         layout: dict[str, Any] = {"chunks": (chunk, channels, *GRID.shape), "shards": (shard, channels, *GRID.shape)}
         for number, group in enumerate(groups):
             shape = (steps, channels, *GRID.shape)
-            array = zarr.create_array(f"{directory}/{number}", shape=shape, dtype="int16", compressors=compressor, **layout)
+            array = zarr.create_array(f"{directory}/{number}", shape=shape, dtype="int16", compressors=CODECS[codec], **layout)
             for first in range(0, steps, shard):
                 array[first : first + shard] = packed[first : first + shard, group]
         written = time.process_time()
