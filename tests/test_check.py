@@ -43,7 +43,7 @@ def test_a_good_source_is_described(directory):
     assert facts["static fields"] == "land_sea_mask"
     assert f"u {wind.u10.values.min():.1f} to {wind.u10.values.max():.1f}" in facts["range"]
     assert "in 57 steps read as a sample" in facts["range"]
-    assert "runs/planet/analysis.zarr, 12x6, about 0.00689 MB in 2 files" in facts["would write"]
+    assert "runs/planet/analysis.zarr, 12x6, about 0.0148 MB in 2 files" in facts["would write"]
     assert "for one thread" in facts["would take"]
     assert sorted(path.name for path in directory.iterdir()) == ["wind.nc"]
 

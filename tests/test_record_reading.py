@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import new_run
+from conftest import TINY, new_run
+from own_memory import needs_linux, own_memory
 
+import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
+from wsdcast.data.store import analysis
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.zarr_store import PackedStates, Packing
+from wsdcast.runs.errors import UserError
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samples import samples_of
@@ -63,13 +67,7 @@ def test_training_samples_need_the_whole_record_in_memory(prepared):
         samples_of(record, forcings, "train")
 
 
-def own_memory() -> int:
-    """Return the bytes of the process's own memory, which mapped files do not count to."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process's own memory from mapped files")
+@needs_linux
 def test_batches_from_forty_years_of_24_channels_take_little_memory(tmp_path):
     """The mapped file of 81 GB is sparse, so it takes no space on the disk. Its integers are 0, which mean the offset of each channel."""
     grid, count, channels = Grid.regular("240x121"), 40 * 1461, 24
@@ -89,3 +87,22 @@ def test_batches_from_forty_years_of_24_channels_take_little_memory(tmp_path):
         assert context.shape == (4, 2 * channels, *grid.shape)
         torch.testing.assert_close(target, torch.full_like(target, 1.5))
     assert own_memory() - before < values.nbytes / 200
+
+
+def test_a_full_disk_is_noticed_before_a_record_is_mapped_or_anything_is_trained(prepared, tmp_path, monkeypatch):
+    """120 states of 2 channels at 16x8 are 61,440 bytes; their 94 samples have moments of 192,512 bytes."""
+    run = new_run(prepared, tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=61_439))
+    with pytest.raises(UserError, match=r"run: needs 193 kB on disk, but only 61 kB are free"):
+        wsdcast.train(tmp_path / "tiny.yaml", run)
+    assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    with pytest.raises(UserError, match=r"run: needs 61 kB on disk, but only 61 kB are free"):
+        open_analysis(run / "analysis.zarr")
+    assert not (run / ".analysis.mapped.npy").exists()
+
+
+def test_preparing_does_not_read_the_whole_record_for_its_summary(tmp_path, monkeypatch):
+    monkeypatch.setattr(analysis, "read_packed", None)  # which reads it
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    assert wsdcast.prepare(tmp_path / "tiny.yaml", tmp_path / "run").facts["steps"] == "120 of 6 h, 0 gaps"

@@ -20,6 +20,8 @@ WARMTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Values of the warmth at which the generator is validated."""
 MOST_SAMPLES = 64
 """The most samples that a validation uses."""
+MOST_NUMBERS = 2**24
+"""The most numbers in the contexts of the samples that are sampled or evaluated together."""
 
 
 @torch.inference_mode()
@@ -48,12 +50,15 @@ def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples, path:
     """Losses of a generator: the mean over :data:`WARMTHS`, then the loss at each. Flow times and noise are the same in every call."""
     indices, sums = _validation_indices(samples), dict[float, Tensor]()
     for number, batch in enumerate(indices.split(BATCH)):
-        context, target = samples.context(batch), samples.target(batch)
-        prior, draws = prior_of(context), draw(target.shape, torch.Generator(target.device).manual_seed(number))
-        for warmth in WARMTHS:
-            draws_at_warmth = draws._replace(warmth=torch.full_like(draws.warmth, warmth))
-            loss = training_loss(generator, prior, context, target, draws_at_warmth, path)
-            sums[warmth] = sums.get(warmth, 0) + loss * batch.numel()
+        random = torch.Generator(samples.target(batch[:1]).device).manual_seed(number)
+        draws = draw((batch.numel(), *samples.shape), random)
+        for part in _parts(samples, batch):
+            context, target, drawn = samples.context(batch[part]), samples.target(batch[part]), draws.of(part)
+            prior = prior_of(context)
+            for warmth in WARMTHS:
+                draws_at_warmth = drawn._replace(warmth=torch.full_like(drawn.warmth, warmth))
+                loss = training_loss(generator, prior, context, target, draws_at_warmth, path)
+                sums[warmth] = sums.get(warmth, 0) + loss * len(target)
     losses = {f"w = {warmth:g}": total.item() / indices.numel() for warmth, total in sums.items()}
     return {"flow loss": sum(losses.values()) / len(losses), **losses}
 
@@ -73,15 +78,22 @@ def ensemble_scores(sampler: Callable[[Tensor, Tensor], Tensor], samples: Sample
     indices, sums = _validation_indices(samples), torch.zeros(3)
     weights = weights.to(samples.target(indices[:1]).device)
     for number, batch in enumerate(indices.split(BATCH)):
-        context, truth = samples.context(batch), samples.target(batch)
-        random = torch.Generator(truth.device).manual_seed(number)
-        noise = torch.randn(MEMBERS, *truth.shape, generator=random, device=truth.device)
-        members = torch.stack([sampler(context, one) for one in noise])
-        fields = almost_fair_crps(members, truth, alpha=1), members.var(dim=0), (members.mean(dim=0) - truth).square()
-        sums += torch.stack([(weights * field).mean().cpu() for field in fields]) * batch.numel()
+        random = torch.Generator(weights.device).manual_seed(number)
+        noise = torch.randn(MEMBERS, batch.numel(), *samples.shape, generator=random, device=weights.device)
+        for part in _parts(samples, batch):
+            context, truth = samples.context(batch[part]), samples.target(batch[part])
+            members = torch.stack([sampler(context, one) for one in noise[:, part]])
+            fields = almost_fair_crps(members, truth, alpha=1), members.var(dim=0), (members.mean(dim=0) - truth).square()
+            sums += torch.stack([(weights * field).mean().cpu() for field in fields]) * len(truth)
     crps, variance, squared_error = (sums / indices.numel()).tolist()
     # The squared error of the mean of M calibrated members is (1 + 1 / M) times their variance.
     return {"CRPS": crps, "spread/skill": math.sqrt((1 + 1 / MEMBERS) * variance / squared_error)}
+
+
+def _parts(samples: Samples, batch: Tensor) -> list[slice]:
+    """Divide a batch of samples into parts that are small enough for the memory. The batch decides what is drawn, so the parts do not."""
+    size = max(1, MOST_NUMBERS // samples.context(batch[:1]).numel())
+    return [slice(first, first + size) for first in range(0, batch.numel(), size)]
 
 
 def _validation_indices(samples: Samples) -> Tensor:

@@ -26,6 +26,7 @@ from wsdcast.data.store.zarr_store import (
 )
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.resources import require_space
 from wsdcast.runs.unfinished import one_at_a_time
 
 Part = Literal["train", "validation", "test"]
@@ -108,7 +109,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
         past_states: the recipe's ``forcings.past_states``, where the record is for its networks.
 
     Raises:
-        UserError: if the store does not exist or was not written by `wsdcast prepare`.
+        UserError: if the store does not exist or was not written by `wsdcast prepare`, or its mapped file does not fit on the disk.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not there; run `wsdcast prepare` first")
@@ -139,13 +140,18 @@ def _read_states(path: Path, copies: int) -> PackedStates:
     """Read the states into memory if all copies need less than half of the free memory; otherwise map it from a file next to the store.
 
     If several processes need the file, one of them writes it and the others wait.
+
+    Raises:
+        UserError: if the disk has no room for the file.
     """
-    if copies * packed_size(path) < psutil.virtual_memory().available / 2:
+    size = packed_size(path)
+    if copies * size < psutil.virtual_memory().available / 2:
         return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
     with one_at_a_time(mapped.with_suffix(".lock")):
         if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # the store is newer: it was replaced or appended to
             partial = mapped.with_suffix(".partial.npy")
+            require_space(path.parent, size)  # a mapped file that outgrows the disk would end the process without a message
             read_packed(path, mapped=partial)
             partial.replace(mapped)
     return PackedStates(np.load(mapped, mmap_mode="r"), packing_of(path))

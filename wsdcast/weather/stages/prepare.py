@@ -237,7 +237,7 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
 
 
 def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
-    record = open_analysis(path)
+    record = open_analysis(path, whole=False)
     gaps = int((np.diff(record.times) != STEP).sum())
     facts = {
         "source": recipe.data.source,

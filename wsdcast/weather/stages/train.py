@@ -27,7 +27,7 @@ from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.few_steps import train_few_steps
 from wsdcast.weather.training.fine_tuning import fine_tune, samples_of_rollouts
 from wsdcast.weather.training.generator import train_generator
-from wsdcast.weather.training.moments import predict_moments, train_moments, untrained_moments
+from wsdcast.weather.training.moments import predict_moments, require_space_for_predictions, train_moments, untrained_moments
 from wsdcast.weather.training.stage import PriorOfSamples, Stage
 
 
@@ -68,9 +68,10 @@ def train(
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
+    processes.decided(lambda: _require_space(stage))  # like the next errors, it is found before the first training
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
-        samples_of_rollouts(stage)  # an error is found before the first training
+        samples_of_rollouts(stage)
 
     prior_of: PriorOfSamples | None = None
     from_context: PriorOf | None = None
@@ -113,6 +114,16 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
             if is_current(recipe, directory, GENERATOR, overwrite):
                 stamp = directory / GENERATOR / "stamp.json"
                 stamp.write_text(json.dumps(json.loads(stamp.read_text()) | {"recipe": recipe.dump()}, indent=2))
+
+
+def _require_space(stage: Stage) -> None:
+    """Check that the disk has room for the predicted moments, unless there are some already.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if stage.recipe.generator.reads_frozen_moments and not (stage.directory / PREDICTIONS).exists():
+        require_space_for_predictions(stage)
 
 
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:

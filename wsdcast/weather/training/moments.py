@@ -69,6 +69,15 @@ def train_moments(stage: Stage) -> None:
     stage.summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
 
 
+def require_space_for_predictions(stage: Stage) -> None:
+    """Check that the disk has room for the predictions, which are two float32 fields for each channel of each training sample.
+
+    Raises:
+        UserError: if it has not.
+    """
+    require_space(stage.directory, 4 * 2 * len(stage.samples) * math.prod(stage.samples.shape))
+
+
 def predict_moments(stage: Stage) -> None:
     """Predict the moments of the training samples, unless current predictions are stored.
 
@@ -81,7 +90,7 @@ def predict_moments(stage: Stage) -> None:
         return
     seed_torch(recipe, MOMENTS)
     folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
-    processes.decided(lambda: require_space(directory, 4 * 2 * len(samples) * math.prod(samples.shape)))
+    processes.decided(lambda: require_space_for_predictions(stage))
     begin = time.perf_counter()
     predictors: Predictors = [
         (load_network(untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
