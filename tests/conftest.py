@@ -38,7 +38,7 @@ TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned pla
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
 TRAINS += "path_runs starts study_variants model_file open_data products convert stations forecast_page todays_forecast "
 TRAINS += "inpaint_variants inpaint_stochastic other_ways_to_train objectives products_variables convert_variables forecast_page_variables "
-TRAINS += "24_channels report_selector_browser past_states long_record"
+TRAINS += "24_channels report_selector_browser past_states long_record noise_fields"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 

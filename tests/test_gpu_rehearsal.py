@@ -34,6 +34,7 @@ from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.noise_fields import noise_fields
 from wsdcast.weather.priors import FewEvaluations, Trained, fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
@@ -128,13 +129,18 @@ def test_the_generator_can_be_recorded(prior, precision):
     assert (state.shape, state.dtype, state.device) == ((3, 2, *GRID), torch.float32, META)
 
 
-@pytest.mark.parametrize("objective", ["distil", "shortcut", "mean-flow", "crps"])
+@pytest.mark.parametrize(
+    ("objective", "noise"),
+    [("distil", "numbers"), ("shortcut", "numbers"), ("mean-flow", "numbers"), ("crps", "numbers"), ("crps", "fields")],
+)
 @pytest.mark.parametrize("prior", ["warm", "persistence"])
-def test_samplers_of_one_evaluation_can_be_recorded(prior, objective):
+def test_samplers_of_one_evaluation_can_be_recorded(prior, objective, noise):
     settings = Generator(widths=(8,), objective=objective)
-    few = FewEvaluations(generator_model(settings, True, few_steps=True).eval().to(META), objective)
+    few = FewEvaluations(generator_model(settings, True, few_steps=True, noise=noise).eval().to(META), objective)
     moments, generator = parts_of(prior)
-    networks = Trained(generator, moments, warm_start(moments, prior_maker(prior)), Surroundings(torch.empty(0, *GRID, device=META)))
+    fields = noise_fields(Grid.regular(f"{GRID[1]}x{GRID[0]}"), 2, META) if noise == "fields" else None
+    start = warm_start(moments, prior_maker(prior)), Surroundings(torch.empty(0, *GRID, device=META))
+    networks = Trained(generator, moments, *start, noise_fields=fields)
     context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2))
     sampler = few_sampler(networks, few, 1)
     with refused():

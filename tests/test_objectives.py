@@ -241,6 +241,7 @@ VARIANTS = {
     "shortcut": {"generator.objective": "shortcut", "few_steps.steps": 20, "generator.prior": "standard"},
     "mean flow": {"generator.objective": "mean-flow", "few_steps.steps": 10},
     "crps": {"generator.objective": "crps"},
+    "crps of fields": {"generator.objective": "crps", "crps.noise": "fields"},
     "tuned": {"generator.objective": "distil", "few_steps.steps": 10, "fine_tune.steps": 10, "fine_tune.rollout": [1, 3]},
 }
 
@@ -255,7 +256,8 @@ def studied(flow) -> Recipe:
 
 def computed_cost(recipe: Recipe, record) -> float:
     """Return the floating-point operations of a whole training, written out."""
-    generator, few = generator_model(recipe.generator, False), generator_model(recipe.generator, False, few_steps=True)
+    generator = generator_model(recipe.generator, False, noise=recipe.crps.noise)
+    few = generator_model(recipe.generator, False, few_steps=True)
     of_generator, of_few = (operations(net, *map(torch.zeros, net.input_shapes(8, 16))) for net in (generator, few))
     of_moments = operations(moments_model(recipe.moments, False), torch.zeros(1, 4, 8, 16)) * recipe.generator.needs_moments_network
     total = recipe.generator.steps * recipe.generator.batch * 3 * of_generator * (2 if recipe.generator.objective == "crps" else 1)

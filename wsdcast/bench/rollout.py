@@ -38,6 +38,7 @@ from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import sizes_of
+from wsdcast.weather.noise_fields import noise_fields_of
 from wsdcast.weather.priors import Trained, few_evaluations
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_sampler, sampler_of
@@ -71,7 +72,7 @@ def bench_rollout(
     moments, generator, forcings = networks_of(resolved, record.grid)
     path = weather_path(resolved.generator, record.grid)
     few = few_evaluations(resolved, generator, sizes_of(record, forcings), lambda network, _: to_device(network), resolved.networks)
-    networks = Trained(generator, moments, warm_start(moments), forcings, path, few=few)
+    networks = Trained(generator, moments, warm_start(moments), forcings, path, few=few, noise_fields=noise_fields_of(resolved, record))
     if settings.nfe in few:
         generator = few[settings.nfe].network
     moments.eval(), generator.eval()

@@ -48,7 +48,7 @@ def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroun
     longitude = torch.tensor(grid.longitude, device=static.device) if chosen.solar_time else None
     forcings = Surroundings(static, longitude, len(channels.forcings))
     sizes = grid.includes_poles, forcings.channels, len(channels.state), chosen.past_states
-    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes)
+    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
     return to_device(moments), to_device(generator), forcings
 
 

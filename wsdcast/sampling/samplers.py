@@ -67,9 +67,9 @@ def few_steps_sampler(generator: torch.nn.Module, prior_of: PriorOf, nfe: int, p
     return generator_sampler(generator, prior_of, nfe, 1.0, uniform(nfe), euler, path, 1 / nfe if knows_step else None)
 
 
-def direct_sampler(generator: torch.nn.Module, prior_of: PriorOf) -> Sampler:
+def direct_sampler(generator: torch.nn.Module, prior_of: PriorOf, noise_fields: Callable[[Tensor], Tensor] | None = None) -> Sampler:
     """Return the sampler of a network that was trained on the CRPS: one evaluation (:func:`wsdcast.warmstart.crps.direct_sample`)."""
-    return lambda context, noise: direct_sample(generator, prior_of(context), context, noise)
+    return lambda context, noise: direct_sample(generator, prior_of(context), context, noise, noise_fields)
 
 
 def moments_sampler(prior_of: PriorOf) -> Sampler:

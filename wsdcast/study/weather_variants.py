@@ -101,5 +101,5 @@ def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tup
     """The untrained networks, and the shape of one context."""
     record = replace(record, past_states=recipe.forcings.past_states)
     sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
-    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes)
+    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
     return moments, generator, (1, context_channels(*sizes[1:]), *record.grid.shape)

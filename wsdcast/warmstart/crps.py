@@ -1,7 +1,7 @@
 """Ensembles of one evaluation that are trained on the CRPS, without a flow: the rivals of AIFS-ENS, FGN and FourCastNet 3.
 
-The network maps a context and a few random numbers to a member. Two members of each sample are trained on the almost fair CRPS of every
-point and of every zonal wave.
+The network maps a context and noise to a member. The noise is a few numbers or a few fields. Two members of each sample are trained on the
+almost fair CRPS of every point and of every zonal wave.
 """
 
 from __future__ import annotations
@@ -23,18 +23,28 @@ EnsembleLoss = Callable[[Tensor, Tensor], Tensor]
 """Maps members (member, batch, channel, row, column) and the truth (batch, channel, row, column) to a loss."""
 
 
-def direct_sample(generator: Callable[[Tensor, Tensor], Tensor], prior: InformedPrior, context: Tensor, noise: Tensor) -> Tensor:
+def direct_sample(
+    generator: Callable[..., Tensor],
+    prior: InformedPrior,
+    context: Tensor,
+    noise: Tensor,
+    noise_fields: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Return one member for each context, mean + std g(context, noise), (batch, channel, ...), in the units of the data.
 
     Args:
         generator: g, ``generator(x, numbers)``. x has the context and the features of the prior, and the numbers are
-            (batch, :data:`NOISE_NUMBERS`).
+            (batch, :data:`NOISE_NUMBERS`). With noise fields it is ``generator(x)``, and x has them too.
         prior: the prior of the contexts, whose mean and std give the member its place and scale. Nothing is drawn from it.
         context: C, (batch, channels, ...).
         noise: standard normal, (batch, channel, ...). Its first numbers are those of the member.
+        noise_fields: maps the noise to the fields of the member, (batch, field, ...); None if the generator reads numbers.
     """
-    numbers = noise.flatten(1)[:, :NOISE_NUMBERS]
-    return prior.denormalise(generator(torch.cat([context, prior.features()], dim=1), numbers).to(noise.dtype))
+    if noise_fields is None:
+        result = generator(torch.cat([context, prior.features()], dim=1), noise.flatten(1)[:, :NOISE_NUMBERS])
+    else:
+        result = generator(torch.cat([context, prior.features(), noise_fields(noise)], dim=1))
+    return prior.denormalise(result.to(noise.dtype))
 
 
 def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Tensor:

@@ -9,7 +9,8 @@ from wsdcast.warmstart.crps import NOISE_NUMBERS
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.network_sections import Generator, Moments
-from wsdcast.weather.objective_sections import KNOW_STEP
+from wsdcast.weather.noise_fields import FIELDS
+from wsdcast.weather.objective_sections import KNOW_STEP, NoiseInput
 
 
 def sizes_of(record: Analysis, forcings: Surroundings) -> tuple[bool, int, int, int]:
@@ -46,14 +47,17 @@ def generator_model(
     past_states: int = 1,
     *,
     few_steps: bool = False,
+    noise: NoiseInput = "numbers",
 ) -> UNet:
     """An untrained p'_theta, conditioned on flow time and warmth. The first arguments are those of :func:`moments_model`.
 
-    It reads the noisy state, the context, mean and std. With the objective ``crps`` it is conditioned on random numbers, and reads no noisy
-    state. If ``few_steps``, it is the second network of the objective, conditioned on the length of the step too if it must know it.
+    It reads the noisy state, the context, mean and std. With the objective ``crps`` it is conditioned on random numbers or reads random
+    fields, as ``noise`` says, and reads no noisy state. If ``few_steps``, it is the second network of the objective, conditioned on the
+    length of the step too if it must know it.
     """
     features = context_channels(forcings, channels, past_states) + 2 * channels
     if network.objective == "crps":
-        return unet_of(network, features, channels, 0, includes_poles, noise=NOISE_NUMBERS)
+        numbers, fields = (NOISE_NUMBERS, 0) if noise == "numbers" else (0, FIELDS)
+        return unet_of(network, features + fields, channels, 0, includes_poles, noise=numbers)
     knows_step = few_steps and network.objective in KNOW_STEP
     return unet_of(network, channels + features, network.heads * channels, 2 + knows_step, includes_poles, silent=int(knows_step))

@@ -17,6 +17,9 @@ FROM_FLOW: tuple[ObjectiveName, ...] = ("distil", "shortcut", "mean-flow")
 KNOW_STEP: tuple[ObjectiveName, ...] = ("shortcut", "mean-flow")
 """Objectives whose network takes the length of its step."""
 
+NoiseInput = Literal["numbers", "fields"]
+"""How noise enters a generator of the objective ``crps``: as numbers in the modulation, or as fields in the input."""
+
 
 class FewSteps(Optimisation):
     """The network of few evaluations that ``generator.objective`` trains from the flow, and how."""
@@ -47,10 +50,13 @@ class FewSteps(Optimisation):
 
 
 class Crps(Section):
-    """The loss of ensembles, for the objective ``crps`` and for fine-tuning."""
+    """The loss of ensembles, for the objective ``crps`` and for fine-tuning, and the noise that a generator of that objective reads."""
 
     alpha: float = Field(0.95, ge=0, le=1, description="share of fairness of the almost fair CRPS")
     spectral_weight: float = Field(0.1, ge=0, description="weight of the CRPS of zonal waves; 0: none")
+    noise: NoiseInput = Field(
+        "numbers", description="objective crps: noise of the generator, numbers in the modulation or fields of four length scales as inputs"
+    )
 
 
 class FineTune(Optimisation):

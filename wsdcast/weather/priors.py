@@ -24,6 +24,7 @@ from wsdcast.weather.climate import change_std, climatology
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
+from wsdcast.weather.noise_fields import NoiseFields, noise_fields_of
 from wsdcast.weather.objective_sections import FROM_FLOW, ObjectiveName
 from wsdcast.weather.recipe import Recipe
 
@@ -99,6 +100,7 @@ class Trained:
         path: the path that the generator was trained on.
         ours: True if the moments come from this package, False if they come from a user's model.
         few: the networks of few evaluations, by the number of evaluations. The flow's generator makes all other numbers.
+        noise_fields: makes the fields that a generator of the objective ``crps`` reads; None if it reads numbers.
     """
 
     generator: UNet
@@ -108,6 +110,7 @@ class Trained:
     path: Path = STRAIGHT
     ours: bool = True
     few: Mapping[int, FewEvaluations] = field(default_factory=dict)
+    noise_fields: NoiseFields | None = None
 
 
 def trained(
@@ -142,7 +145,7 @@ def assembled(
     """
     forcings = surroundings(record, recipe.forcings, devices.device())
     sizes = sizes_of(record, forcings)
-    generator = generator_model(recipe.generator, *sizes)
+    generator = generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
     if recipe.generator.needs_moments_network:
         network = moments_model(recipe.moments, *sizes)
         if recipe.generator.reads_frozen_moments:
@@ -156,7 +159,7 @@ def assembled(
         moments = fixed_or_given(recipe, record, given)
     prior_of, path = warm_start(moments, prior_maker(recipe.generator.prior)), weather_path(recipe.generator, record.grid)
     few = few_evaluations(recipe, generator, sizes, load, recipe.networks if names is None else names)
-    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few)
+    return Trained(generator, moments, prior_of, forcings, path, recipe.generator.prior != "given", few, noise_fields_of(recipe, record))
 
 
 def few_evaluations(
@@ -178,7 +181,7 @@ def few_evaluations(
         few[1] = FewEvaluations(generator, objective)
     for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):
         if name in recipe.networks and name in names:
-            network = generator_model(recipe.generator, *sizes, few_steps=objective in FROM_FLOW)
+            network = generator_model(recipe.generator, *sizes, few_steps=objective in FROM_FLOW, noise=recipe.crps.noise)
             load(network, name)
             few |= dict.fromkeys(numbers, FewEvaluations(network, objective))
     return few

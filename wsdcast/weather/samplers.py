@@ -55,12 +55,12 @@ def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
     """The sampler of a network of few evaluations, with gradients if they are recorded.
 
     Args:
-        networks: prior and path.
+        networks: prior, path and noise fields.
         few: the network.
         nfe: its number of evaluations.
     """
     if few.objective == "crps":
-        return direct_sampler(few.network, networks.prior_of)
+        return direct_sampler(few.network, networks.prior_of, networks.noise_fields)
     if few.objective == "flow":  # fine-tuned for one number of evaluations
         name = _of_tuned_flow(nfe)
         return generator_sampler(few.network, networks.prior_of, nfe, 1.0, uniform(steps_for(name, nfe)), solver(name), networks.path)

@@ -135,7 +135,7 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     if devices.device().type != "cpu":
         return
     sizes = sizes_of(record, samples.forcings)
-    generator = generator_model(recipe.generator, *sizes)
+    generator = generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
     inputs = generator.input_shapes(*record.grid.shape)
     together = recipe.generator.batch * (MEMBERS if recipe.generator.objective == "crps" else 1)
     needed = training_memory(generator, together, recipe.generator.precision == "bf16", *inputs)

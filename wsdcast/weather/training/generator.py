@@ -19,6 +19,7 @@ from wsdcast.warmstart.prior import PriorOf, warm_start
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.noise_fields import noise_fields_of
 from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
@@ -91,16 +92,16 @@ def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf
     settings, samples = stage.recipe.generator, stage.samples
     seed_torch(stage.recipe, GENERATOR)
     network, random = _untrained(stage), random_of(stage.recipe, GENERATOR)
-    loss = loss_of_ensembles(stage.recipe, stage.record)
+    loss, noise_fields = loss_of_ensembles(stage.recipe, stage.record), noise_fields_of(stage.recipe, stage.record)
 
     def loss_of(network: UNet, batch: EnsembleBatch) -> Tensor:
         # All members in one evaluation.
         repeated = torch.arange(len(batch.target), device=batch.target.device).repeat(len(batch.noise))
-        members = direct_sample(network, batch.prior.of(repeated), batch.context[repeated], batch.noise.flatten(0, 1))
+        members = direct_sample(network, batch.prior.of(repeated), batch.context[repeated], batch.noise.flatten(0, 1), noise_fields)
         return loss(members.unflatten(0, batch.noise.shape[:2]), batch.target)
 
     def scores(network: UNet) -> dict[str, float]:
-        return ensemble_scores(direct_sampler(network, from_context), stage.validation_samples, area_weights(stage.record))
+        return ensemble_scores(direct_sampler(network, from_context, noise_fields), stage.validation_samples, area_weights(stage.record))
 
     training = Training.of(to_device(network, settings.channels_last), random)
     batches = ensemble_batches_of(pairs_of(samples), samples.shape, random, prior_of)
@@ -108,4 +109,4 @@ def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf
 
 
 def _untrained(stage: Stage) -> UNet:
-    return generator_model(stage.recipe.generator, *stage.sizes)
+    return generator_model(stage.recipe.generator, *stage.sizes, noise=stage.recipe.crps.noise)
