@@ -33,7 +33,7 @@ rollout)
         wsdcast bench rollout --recipe era5 -o generator.objective=$objective --members 50 --nfe 1 --lead 10d --json
     done
     say "rollout, planet"
-    wsdcast bench rollout --recipe planet --json
+    wsdcast bench rollout --recipe planet --nfe 10 --json
     ;;
 train)
     say "training, era5"

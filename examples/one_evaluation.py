@@ -73,7 +73,8 @@ def number(score: str, digits: int, setting: xr.Dataset, lead: int) -> str:
 def difference(score: str, reference: xr.Dataset, setting: xr.Dataset, lead: int) -> str:
     """Return the difference of a score from the reference in percent; of the reference the score."""
     if setting.identical(reference):
-        return f"{number(score, 3, setting, lead)} m/s"
+        by_seed = setting[f"{score}_by_seed"].isel(prediction_timedelta=lead).values
+        return in_words(by_seed, lambda values: f"{values.mean():.3f} m/s")
     by_seed = 100 * (setting[f"{score}_by_seed"] / reference[f"{score}_by_seed"] - 1).isel(prediction_timedelta=lead).values
     return in_words(by_seed, lambda values: f"{values.mean():+.1f} [{values.min():+.1f}, {values.max():+.1f}]")
 

@@ -21,7 +21,14 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.recipe import load_recipe
 
-SMALL = {"name": "ridge", "data__grid": "16x8", "data__days": 100, "generator__widths": [8, 8], "generator__steps": 200}
+SMALL = {
+    "name": "ridge",
+    "data__grid": "16x8",
+    "data__days": 100,
+    "generator__objective": "flow",
+    "generator__widths": [8, 8],
+    "generator__steps": 200,
+}
 
 
 def predictors(context: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ SMALL = {
     "data__days": 100,
     "moments__widths": [8, 8],
     "moments__steps": 200,
+    "generator__objective": "flow",
     "generator__widths": [8, 8],
     "generator__steps": 200,
 }

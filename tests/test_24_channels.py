@@ -34,6 +34,7 @@ def test_24_channels_from_their_store_to_scores(tmp_path, monkeypatch):
     content["data"] |= {"grid": "12x7", "start": "2020-01-01", "validation_from": "2020-01-06", "test_from": "2020-01-07"}
     content["moments"] |= {"widths": [8, 8], "steps": 2, "batch": 2, "compile": False}
     content["generator"] |= {"widths": [8, 8], "steps": 2, "compile": False}
+    content["few_steps"] |= {"steps": 2, "compile": False}
     content["rollout"] = {"members": 3, "nfe": 2, "starts": 2, "days": 0.5}
     (tmp_path / "remote.yaml").write_text(yaml.safe_dump(content))
     source = weatherbench(names, GRID, [250, 500, 600, 700, 850], content["forcings"]["static"])

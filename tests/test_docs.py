@@ -35,6 +35,8 @@ def commands_of(page: str) -> list[str]:
 
 COMMANDS = commands_of("README.md")
 SMALL = {"widths": [8, 8], "steps": 3, "batch": 4}
+KEPT = (("generator", "objective"), ("rollout", "nfe"))
+"""Keys of the shipped recipes that their smaller versions have too, by section."""
 
 
 @pytest.fixture
@@ -45,8 +47,10 @@ def small_recipes(tmp_path, monkeypatch) -> Path:
     for path in shipped.glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         content["data"] |= {"days": 30} | ({"grid": "16x8"} if path.stem == "planet" else {})
-        content["moments"], content["generator"], content["rollout"] = SMALL, SMALL, {"starts": 2, "days": 0.5}
-        content["study"] = {"starts": 2, "rollout_starts": 1, "members": 2, "nfe": [2], "rollout_nfe": [2], "leads": [6, 12]}
+        kept = {section: {key: content.get(section, {})[key]} for section, key in KEPT if key in content.get(section, {})}
+        content["moments"], content["generator"] = SMALL, SMALL | kept.get("generator", {})
+        content["few_steps"], content["rollout"] = {"steps": 3, "batch": 4}, {"starts": 2, "days": 0.5} | kept.get("rollout", {})
+        content["study"] = {"starts": 2, "rollout_starts": 1, "members": 2, "nfe": [1, 2], "rollout_nfe": [1], "leads": [6, 12]}
         (tmp_path / "recipes" / path.name).write_text(yaml.safe_dump(content))
     (tmp_path / "recipes/inpaint").mkdir()
     for path in (shipped / "inpaint").glob("*.yaml"):
@@ -174,13 +178,21 @@ def test_defaults_shown_in_help_are_those_of_the_recipe_of_images():
     assert visible.show_default == f"the recipe's: {made['task']['visible_test']:g}"
 
 
-def test_the_shown_recipe_shows_every_key_with_its_default():
-    shown = yaml.safe_load((experiment._shipped_directory() / "planet.yaml").read_text())
+def test_the_shown_recipe_shows_every_key_and_marks_those_that_differ_from_the_default():
+    text = (experiment._shipped_directory() / "planet.yaml").read_text()
+    shown = yaml.safe_load(text)
     full = recipe.load_recipe("planet").dump()
     assert {section: set(value) for section, value in shown.items() if isinstance(value, dict)} == {
         section: set(value) for section, value in full.items() if isinstance(value, dict)
     }
-    assert full == recipe.Recipe(name="planet").dump()
+    default = recipe.Recipe(name="planet").dump()
+    of_planet = {(section, key) for section in shown if isinstance(shown[section], dict) for key in shown[section]}
+    differ = [(section, key) for section, key in sorted(of_planet) if full[section][key] != default[section][key]]
+    lines = [line for line in text.splitlines() if "# default" in line]
+    assert len(lines) == len(differ)
+    for section, key in differ:
+        value = re.escape(str(default[section][key]).replace("'", ""))
+        assert any(re.match(rf"  {key}: .*# default {value}(;|$)", line) for line in lines), key
 
 
 @pytest.mark.parametrize("path", sorted(experiment._shipped_directory().rglob("*.yaml")), ids=lambda path: path.stem)
@@ -190,7 +202,16 @@ def test_shipped_recipes_name_no_source_outside_the_working_directory(path):
     assert not any(str(data.get(key, "")).startswith(("/", "..", "~")) for key in ("source", "test"))
 
 
-SOLVERS = {
+FLOW = {
+    "generator__objective": "flow",
+    "generator__steps": 2000,
+    "few_steps__steps": 1000,
+    "rollout__nfe": 10,
+    "study__nfe": [2, 4, 6, 10, 20],
+    "study__rollout_nfe": [4, 20],
+}
+"""The planet's recipe without the distilled network, as the studies of the flow were made with."""
+SOLVERS = FLOW | {
     "study__priors": ["warm", "standard"],
     "study__ablations": [],
     "study__rollout_nfe": [],
@@ -200,7 +221,10 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize(("page", "name", "changes"), [("planet-study", "planet", {}), ("gfs", "gfs", {}), ("solvers", "planet", SOLVERS)])
+PAGES = [("planet-study", "planet", FLOW), ("gfs", "gfs", {}), ("solvers", "planet", SOLVERS)]
+
+
+@pytest.mark.parametrize(("page", "name", "changes"), PAGES)
 def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
     """If the recipe has another hash now, its results must be computed again."""
     digest = recipe.load_recipe(name).changed(**changes).digest()

@@ -33,6 +33,7 @@ def recipe_of(directory: Path, **generator) -> Path:
     for network in ("moments", "generator"):
         content[network] |= {"widths": [8, 8], "blocks": 1, "steps": 2, "batch": 2, "compile": False, "precision": "fp32"}
     content["generator"] |= generator
+    content["few_steps"] |= {"steps": 2, "batch": 2, "compile": False, "precision": "fp32"}
     path = directory / "long.yaml"
     path.write_text(yaml.safe_dump(content))
     return path

@@ -13,7 +13,7 @@ from wsdcast.cli import app
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.runs.artefact import read_stamp, resolve
 from wsdcast.runs.overrides import Overridden, parsed
-from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.recipe import Recipe, load_recipe
 
 WEATHER = [["prepare"], ["train"], ["rollout"], ["score"], ["plot", "curves"], ["run"], ["study", "nfe"]]
 WEATHER += [["bench", "train"], ["bench", "rollout"]]
@@ -50,7 +50,7 @@ def of_recipe(*overrides: str, recipe: str | None = "planet", kind: type = Recip
     ],
 )
 def test_one_key_changes_and_no_other(override, path, value):
-    expected = Recipe(name="planet").dump()
+    expected = load_recipe("planet").dump()
     section = expected
     for name in path[:-1]:
         section = section[name]

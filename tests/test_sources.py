@@ -295,6 +295,7 @@ def test_the_era5_recipe_from_its_store_to_a_forecast(tmp_path, monkeypatch, buc
     content["data"] |= {"grid": "12x7", "start": "2020-01-01", "validation_from": "2020-01-06", "test_from": "2020-01-07"}
     content["moments"] |= {"widths": [8, 8], "steps": 2, "batch": 2, "compile": False}
     content["generator"] |= {"widths": [8, 8], "steps": 2, "compile": False}
+    content["few_steps"] |= {"steps": 2, "compile": False}
     content["rollout"] = {"members": 2, "nfe": 2, "starts": 1, "days": 0.5}
     (tmp_path / "era5.yaml").write_text(yaml.safe_dump(content))
     with serve(bucket) as (url, _):

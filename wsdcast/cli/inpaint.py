@@ -12,7 +12,6 @@ from wsdcast.cli.command import app, command, lists, with_overrides
 from wsdcast.cli.options import (
     LIST,
     DebugOption,
-    EvaluationsOption,
     GridInTimeOption,
     JsonOption,
     OverrideOption,
@@ -107,7 +106,7 @@ def sample(
     run: RunOption = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 500")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each image.", show_default="the recipe's: 4")] = None,
-    nfe: EvaluationsOption = None,
+    nfe: Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 10")] = None,
     solver: Annotated[SolverName | None, typer.Option(help="Solver of the flow.", show_default="the recipe's: midpoint")] = None,
     grid_in_time: GridInTimeOption = None,
     warmth: Annotated[

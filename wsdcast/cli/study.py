@@ -39,10 +39,10 @@ def nfe(
         ),
     ] = None,
     nfe: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations in one step.", show_default="the recipe's: 2,4,6,10,20")
+        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations in one step.", show_default="the recipe's: 1,2,4,6,10,20")
     ] = None,
     rollout_nfe: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Those of --nfe that are rolled out; '' for none.", show_default="the recipe's: 4,20")
+        str | None, typer.Option(metavar=LIST, help="Those of --nfe that are rolled out; '' for none.", show_default="the recipe's: 1,4,20")
     ] = None,
     solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint")] = None,
     grids_in_time: Annotated[

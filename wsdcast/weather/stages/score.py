@@ -93,10 +93,11 @@ def score(
             write_scores(directory, scores)
         elif headline_of(scores) != with_headline(scores, resolved.score.headline):
             write_scores(directory, scores)
+        nfe = resolved.rollout.nfe
         facts = {
             "recipe": resolved.name,
             "hash": resolved.digest(),
-            "model": f"{resolved.generator.prior} prior, {resolved.rollout.nfe} network evaluations per sample",
+            "model": f"{resolved.generator.prior} prior, {nfe} network evaluation{'s' * (nfe > 1)} per sample",
             "data": resolved.data.source,
         }
         text = yaml.safe_dump(resolved.dump(), sort_keys=False)
