@@ -52,7 +52,8 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
     the test split. A setting diverged if a member left the physical range (``runaway`` > 0); its scores are NaN.
 
     Gains are 1 - score / reference score on the same dates. The reference is the standard prior with most evaluations, with the same number
-    (``_same``), or features-only with the same number (``_features``), each with its best solver, grid and warmth.
+    (``_same``), features-only with the same number (``_features``), or the first prior with most evaluations (``_first``), each with its
+    best solver, grid and warmth.
 
     Args:
         parts: every setting for every seed.
@@ -174,9 +175,10 @@ def references(study: xr.Dataset, present: NDArray[np.integer]) -> dict[str, NDA
     """For each of the settings ``present``, the position among them of its reference, or -1, by the suffix of the gain."""
     settings = study.isel(setting=present)
     prior, nfe, best = settings["prior"].values, settings["nfe"].values, settings["best"].values
-    standard = np.flatnonzero((prior == "standard") & best)
-    most = standard[nfe[standard].argmax()] if standard.size else -1
-    result = {"": np.full(present.size, most)}
+    result = {}
+    for label, other in (("", "standard"), ("_first", str(study["prior"].values[0]))):
+        of_other = np.flatnonzero((prior == other) & best)
+        result[label] = np.full(present.size, of_other[nfe[of_other].argmax()] if of_other.size else -1)
     for label, other in (("_same", "standard"), ("_features", "features-only")):
         positions = {nfe[index]: index for index in np.flatnonzero((prior == other) & best)}
         result[label] = np.array([positions.get(number, -1) for number in nfe])
@@ -219,7 +221,7 @@ def rows(study: xr.Dataset) -> list[dict[str, Any]]:
             *SCORED.values(),
             "power_deviation_sum",
             "runaway",
-            *(f"{gain}{label}" for gain in GAINS.values() for label in ("", "_same", "_features")),
+            *(f"{gain}{label}" for gain in GAINS.values() for label in ("", "_same", "_features", "_first")),
         ]
         row["diverged"] = diverged(setting)
         for name in names:

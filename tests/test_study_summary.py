@@ -1,0 +1,93 @@
+"""The summary of a study: intervals, saturation and gains, on made statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from made_studies import SHARES, made_settings
+
+from wsdcast.study.weather_summary import combine, saturation
+from wsdcast.verification.bootstrap import block_weights, interval, resampled
+
+
+def test_bootstrap_weights_are_blocks_of_dates():
+    times = np.datetime64("2020-01-01", "ns") + np.arange(40) * np.timedelta64(12, "h")
+    weights = block_weights(times, draws=500)
+    np.testing.assert_allclose(weights.sum("time"), 1)
+    counts = (weights.values * 40).round().astype(int)
+    # Blocks of 48 h have four dates, so a date is mostly drawn with its neighbour.
+    together = np.mean([(row[:-1] > 0) & (row[1:] > 0) for row in counts]) / np.mean(counts > 0)
+    alone = block_weights(times[0] + np.arange(40) * np.timedelta64(5, "D"), draws=500).values > 0
+    assert together > 0.85 > np.mean(alone[:, 1:] & alone[:, :-1]) / np.mean(alone)
+
+
+def test_blocks_are_longer_for_longer_forecasts():
+    times = np.datetime64("2020-01-01", "ns") + np.arange(40) * np.timedelta64(12, "h")
+    lengths = []
+    for lead in (6, 120):
+        drawn = block_weights(times, np.timedelta64(lead, "h"), 300).values > 0
+        lengths.append(np.mean(drawn.sum(axis=1) / np.maximum(1, (drawn & ~np.roll(drawn, 1, axis=1)).sum(axis=1))))
+    assert lengths[1] > 1.8 * lengths[0]
+
+
+def test_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
+    random = np.random.default_rng(0)
+    times = np.datetime64("2020-01-01", "ns") + np.arange(200) * np.timedelta64(5, "D")
+    values = xr.Dataset({"x": ("time", random.normal(3, 2, 200))}, coords={"time": times})
+    low, high = interval(resampled(values, block_weights(times, draws=4000))["x"]).values
+    error = values["x"].values.std(ddof=1) / 200**0.5
+    assert (low, high) == pytest.approx((values["x"].mean().item() - 1.96 * error, values["x"].mean().item() + 1.96 * error), abs=0.03)
+
+
+def test_differences_on_the_same_dates_are_sharper_than_scores():
+    study = combine(made_settings({("standard", 20): (1.0, 1.0), ("warm", 4): (0.95, 1.1)}), SHARES)
+    warm = study.isel(setting=1)
+    assert warm["crps_gain_6h"].item() == pytest.approx(0.05)
+    np.testing.assert_allclose(warm["crps_gain_6h_interval"], [0.05, 0.05], atol=1e-9)  # the dates differ, but their ratio is the same
+    assert np.diff(warm["crps_6h_interval"].values)[0] > 0.2
+    assert warm["power_deviation_6h"].item() == pytest.approx(0.1)
+    assert warm["power_deviation_sum_6h"].item() == pytest.approx(0.3)
+    assert study["cost"].values.tolist() == [20, 4.5]
+
+
+def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
+    scores = {
+        ("warm", 2): (1.02, 1.3),
+        ("warm", 4): (1.005, 1.12),
+        ("warm", 6): (1.0, 1.2),
+        ("warm", 10): (1.001, 1.119),
+        ("warm", 20): (1.0, 1.118),
+    }
+    assert saturation(combine(made_settings(scores), SHARES)) == {"warm": 4}
+    scores["warm", 20] = (0.99, 1.118)
+    assert saturation(combine(made_settings(scores), SHARES)) == {"warm": 20}
+    scores["warm", 10], scores["warm", 20] = (0.97, 1.3), (1.0, 1.1)
+    assert saturation(combine(made_settings(scores), SHARES)) == {"warm": None}
+
+
+def test_spectra_of_seeds_are_judged_one_by_one():
+    """Power that is a fifth too large in one generator and a fifth too small in another is wrong by a fifth."""
+    study = combine(made_settings({("warm", 4): (1.0, 1.0)}, power_by_seed={0: 0.8, 1: 1.2}), SHARES)
+    assert study["power_deviation_6h"].item() == pytest.approx(0.2)
+    np.testing.assert_allclose(study["power_deviation_6h_by_seed"].values.ravel(), 0.2)
+
+
+def test_each_setting_is_compared_with_the_best_of_the_other_prior():
+    worse = made_settings({("standard", 4): (2.0, 1.0), ("standard", 20): (1.5, 1.0)}, solver="euler")
+    others = made_settings(
+        {("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)}
+    )
+    study = combine([*worse, *others], SHARES).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
+    assert study["crps_gain_6h"].item() == pytest.approx(0.1)
+    assert study["crps_gain_same_6h"].item() == pytest.approx(1 - 0.9 / 1.2)
+    assert study["crps_gain_features_6h"].item() == pytest.approx(0.1)
+    assert study["power_deviation_gain_6h"].item() == pytest.approx(0.5)
+    assert study["power_deviation_gain_features_6h"].item() == pytest.approx(0.5)
+    assert study["crps_gain_first_6h"].item() == pytest.approx(0.1)
+
+
+def test_gains_over_the_first_prior_are_over_its_most_evaluations():
+    study = combine(made_settings({("warm", 4): (0.8, 1.1), ("warm", 20): (0.75, 1.1), ("standard", 20): (1.0, 1.0)}), SHARES)
+    np.testing.assert_allclose(study["crps_gain_first_6h"], [1 - 0.8 / 0.75, 0, 1 - 1 / 0.75], atol=1e-9)
+    np.testing.assert_allclose(study["crps_gain_first_6h_interval"].isel(setting=2), [1 - 1 / 0.75] * 2, atol=1e-9)
