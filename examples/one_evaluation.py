@@ -2,15 +2,16 @@
 
     python examples/one_evaluation.py RUN/study.nc
 
-The input is the result of `wsdcast study nfe` with the prior `warm`, forecasts at all numbers of evaluations, and a variant for each
-objective. The tables have a row for each prior or variant and number of evaluations:
+The input is the result of `wsdcast study nfe` whose first prior is the reference, with forecasts at all numbers of evaluations, and a
+variant for each objective. The tables have a row for each prior or variant and number of evaluations:
 
-1. fair CRPS, as difference from the warm start's flow with most evaluations in percent; positive is worse;
+1. fair CRPS, as difference from the flow of the first prior with most evaluations in percent; positive is worse;
 2. spread over skill, and the area in the two outer ranks of the rank histogram over that of a perfect ensemble;
 3. the zonal spectrum and the kinetic energy by degree, as mean abs(1 - ratio) of energetic waves; the ratio of kinetic energy at the
    smallest scales, where a tail of noise shows; the energy and the variogram score, again as difference in percent.
 
-Scores and differences are means over the seeds, differences with the lowest and the highest seed in brackets.
+Scores and differences are means over the seeds. After a difference, brackets hold 95 % of bootstrap samples of initial times, and the
+values of the seeds follow a slash.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-REFERENCE = "warm"
 SMALLEST = 4
 """Number of degrees of spherical harmonics that count as the smallest scales."""
 
@@ -38,19 +38,19 @@ def main(path: Path) -> None:
         study = dataset.load()
     rolled = study.isel(setting=(study["best"] & study["crps"].notnull().any("prediction_timedelta")).values)
     settings = [rolled.isel(setting=index) for index in range(rolled.sizes["setting"])]
-    reference = max((one for one in settings if one["prior"] == REFERENCE), key=lambda one: one["nfe"].item())
+    reference = max((one for one in settings if one["prior"] == study["prior"][0]), key=lambda one: one["nfe"].item())
     print(f"{study.attrs['title']}, recipe hash {study.attrs['recipe_hash']}, seeds {study['seed'].values.tolist()},")
-    print(f"{int(study['starts'])} initial times. Reference: {REFERENCE}, {reference['nfe'].item()} evaluations.\n")
+    print(f"{int(study['starts'])} initial times. Reference: {reference['prior'].item()}, {reference['nfe'].item()} evaluations.\n")
     hours = [int(lead / np.timedelta64(1, "h")) for lead in study["prediction_timedelta"].values]
     first_and_third_day = [0, hours.index(72)] if 72 in hours else [0, len(hours) - 1]
     every = list(range(len(hours)))
-    table(settings, hours, {"CRPS": partial(difference, "crps", reference)}, every)
+    table(settings, hours, {"CRPS": partial(difference, "crps", "crps_gain_first")}, every)
     table(settings, hours, {"spread/skill": partial(number, "spread_skill", 2), "outer ranks": outer_ranks}, every)
     together: dict[str, Cell] = {
         "spectrum": partial(number, "power_deviation", 3),
         "kinetic energy": partial(number, "kinetic_energy_deviation", 3),
         "smallest scales": smallest_scales,
-        "energy score": partial(difference, "energy_score", reference),
+        "energy score": partial(difference, "energy_score", "energy_score_gain_first"),
         "variogram score": partial(variogram, reference),
     }
     table(settings, hours, together, first_and_third_day)
@@ -70,13 +70,16 @@ def number(score: str, digits: int, setting: xr.Dataset, lead: int) -> str:
     return in_words(setting[f"{score}_by_seed"].isel(prediction_timedelta=lead).values, lambda values: f"{values.mean():.{digits}f}")
 
 
-def difference(score: str, reference: xr.Dataset, setting: xr.Dataset, lead: int) -> str:
+def difference(score: str, gain: str, setting: xr.Dataset, lead: int) -> str:
     """Return the difference of a score from the reference in percent; of the reference the score."""
-    if setting.identical(reference):
-        by_seed = setting[f"{score}_by_seed"].isel(prediction_timedelta=lead).values
-        return in_words(by_seed, lambda values: f"{values.mean():.3f} m/s")
-    by_seed = 100 * (setting[f"{score}_by_seed"] / reference[f"{score}_by_seed"] - 1).isel(prediction_timedelta=lead).values
-    return in_words(by_seed, lambda values: f"{values.mean():+.1f} [{values.min():+.1f}, {values.max():+.1f}]")
+    setting = setting.isel(prediction_timedelta=lead)
+    by_seed, high_and_low = (-100 * setting[f"{gain}{ending}"].values for ending in ("_by_seed", "_interval"))
+    if not by_seed.any():
+        return in_words(setting[f"{score}_by_seed"].values, lambda values: f"{values.mean():.3f} m/s")
+    # A seed with members that left the range has no score, and then the mean over all seeds has no interval.
+    bounds = "" if np.isnan(high_and_low).any() else f" [{high_and_low[1]:+.1f}, {high_and_low[0]:+.1f}]"
+    seeds = ", ".join("-" if np.isnan(value) else f"{value:+.1f}" for value in by_seed)
+    return in_words(by_seed, lambda values: f"{values.mean():+.1f}{bounds} / {seeds}")
 
 
 def in_words(by_seed: NDArray[np.float64], text: Callable[[NDArray[np.float64]], str]) -> str:

@@ -80,7 +80,8 @@ def test_networks_of_one_evaluation_are_compared_with_the_flow(run, capsys):
         crps, spread, together = ({tuple(line.split(" | ")[:2]): line for line in one.splitlines()[2:]} for one in tables)
         assert numbers(crps["| warm", "4"]) == pytest.approx(warm["crps"].values, abs=1e-3)
         by_seed = 100 * (standard["crps_by_seed"] / warm["crps_by_seed"] - 1).transpose("prediction_timedelta", "seed").values
-        expected = np.stack([by_seed.mean(axis=1), by_seed.min(axis=1), by_seed.max(axis=1)], axis=1).ravel()
+        bounds = -100 * standard["crps_gain_first_interval"].transpose("prediction_timedelta", "bound").values[:, ::-1]
+        expected = np.column_stack([by_seed.mean(axis=1), bounds, by_seed]).ravel()
         assert numbers(crps["| standard", "4"]) == pytest.approx(expected, abs=0.06)
         outer = standard["rank_histogram"].isel(rank=[0, -1]).sum("rank") * standard.sizes["rank"] / 2
         assert numbers(spread["| standard", "4"]) == pytest.approx([*standard["spread_skill"].values, *outer.values], abs=6e-3)
