@@ -90,6 +90,25 @@ def test_networks_of_one_evaluation_are_compared_with_the_flow(run, capsys):
         assert numbers(together["| standard", "4"])[4:6] == pytest.approx(smallest, abs=6e-3)
 
 
+def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys):
+    # Of 20 states the first 11 are for training and the last 4 for testing; the third is missing.
+    states = np.delete(np.arange(20), 2)
+    times = np.datetime64("2020-01-01", "ns") + states * np.timedelta64(6, "h")
+    attributes = {"validation_from": str(times[0] + np.timedelta64(66, "h")), "test_from": str(times[0] + np.timedelta64(96, "h"))}
+    record = xr.Dataset({"wind": ("time", states.astype("f4")), "hour": ("x", [0])}, coords={"time": times}, attrs=attributes)
+    record.to_zarr(tmp_path / "analysis.zarr", consolidated=False)
+    example("twelve_hour_steps").main(tmp_path / "analysis.zarr", tmp_path / "twelve.nc")
+    with xr.open_dataset(tmp_path / "twelve.nc") as moved:
+        at = ((moved["time"].values - times[0]) // np.timedelta64(6, "h")).tolist()
+        placed = dict(zip(at, moved["wind"].values.astype(int).tolist(), strict=True))
+    assert sorted(placed.values()) == states.tolist()
+    assert [placed.get(step) for step in range(27)] == (
+        [0, None, 4, 6, 8, 10, None, 1, 3, 5, 7, 9, None, 12, 14, None, 11, 13, 15, None, 16, 18, None, 17, 19, None, None]
+    )
+    keys = "validation_from: 2020-01-04T06:00, test_from: 2020-01-06T00:00"
+    assert capsys.readouterr().out == f"data: {{source: {tmp_path / 'twelve.nc'}, {keys}}}\n"
+
+
 def test_adaptive_evaluations_cost_what_constant_ones_do(run, monkeypatch, capsys):
     script = example("adaptive_evaluations")
     monkeypatch.setattr(script, "STARTS", 3)
