@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import runpy
 import shlex
 import zipfile
 from pathlib import Path
@@ -229,6 +230,14 @@ def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
     """If the recipe has another hash now, its results must be computed again."""
     digest = recipe.load_recipe(name).changed(**changes).digest()
     assert f"Recipe {name}, hash {digest}" in (ROOT / f"docs/results/{page}.md").read_text()
+
+
+def test_the_page_where_the_warm_start_pays_has_the_hashes_of_its_script_and_of_the_two_studies():
+    script = runpy.run_path(str(ROOT / "examples/where_the_warm_start_pays.py"))
+    recipes = [script["recipe_of"](stirring) for stirring in script["STIRRINGS"]]
+    recipes += [recipe.load_recipe("gfs"), recipe.load_recipe("planet").changed(**FLOW)]
+    rows = re.findall(r"^\| (?:planet|gfs).* (\w{16}) \|$", (ROOT / "docs/results/where.md").read_text(), re.MULTILINE)
+    assert list(dict.fromkeys(rows)) == [one.digest() for one in recipes]
 
 
 def test_results_on_images_carry_the_hash_of_the_recipe_as_it_is():
