@@ -131,7 +131,10 @@ def test_python_of_the_method_page_runs(small_recipes):
     assert Path("runs/mine/forecast.zarr").exists()
 
 
-@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))], ids=lambda path: path.name)
+PAGES_OF_DOCS = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda path: path.name)
 def test_links_and_named_tests_exist(page):
     text = page.read_text()
     for link in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
@@ -139,6 +142,17 @@ def test_links_and_named_tests_exist(page):
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests, f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda path: path.name)
+def test_commands_in_blocks_have_the_options_that_they_show(page):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    text = "\n".join(block for language, block in blocks if language in ("", "sh")).replace("\\\n", "")
+    for line in re.findall(r"^(?:srun )?wsdcast (.*)$", re.sub(r"\$\(.*?\)", "DATE", text), re.MULTILINE):
+        command, arguments = get_command(app), shlex.split(line, comments=True)
+        while hasattr(command, "commands"):
+            command = command.commands[arguments.pop(0)]
+        command.make_context("wsdcast", arguments)
 
 
 def test_names_are_in_the_files_where_contributing_says():
