@@ -92,6 +92,20 @@ def test_a_short_record_and_a_full_disk_are_problems(directory, monkeypatch):
     assert "on disk, but only 1 bytes are free" in report["problems"][1]
 
 
+def test_static_fields_that_the_recipe_names_and_the_source_lacks_are_a_problem(directory):
+    """Preparing would work, and training would then be refused. Wind-only files of the Climate Data Store have no static fields."""
+    wind = wind_dataset(six_hourly("2018-01-01", 60), LATITUDES, LONGITUDES)
+    wind.assign(lsm=(("latitude", "longitude"), np.ones((7, 8)))).to_netcdf("wind.nc")
+    names = "forcings.static=[land_sea_mask, geopotential_at_surface]"
+    code, report = check("wind.nc", "--grid", "12x6", "-o", names)
+    assert code == 2
+    assert report["problems"] == [
+        "forcings.static: the source has no geopotential_at_surface, which `wsdcast train` needs; -o forcings.static='[]' does without"
+    ]
+    assert check("wind.nc", "--grid", "12x6", "-o", "forcings.static=[land_sea_mask]")[0] == 0
+    assert check("wind.nc", "--grid", "12x6")[0] == 0
+
+
 def test_no_such_source_is_one_line(directory):
     result = CliRunner().invoke(app, ["prepare", "--check", "none.nc"])
     assert result.exit_code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import runpy
 import shlex
 import zipfile
 from pathlib import Path
@@ -130,7 +131,10 @@ def test_python_of_the_method_page_runs(small_recipes):
     assert Path("runs/mine/forecast.zarr").exists()
 
 
-@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))], ids=lambda path: path.name)
+PAGES_OF_DOCS = [*sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda path: path.name)
 def test_links_and_named_tests_exist(page):
     text = page.read_text()
     for link in re.findall(r"\]\((?!https:)([^)#]+)\)", text):
@@ -138,6 +142,17 @@ def test_links_and_named_tests_exist(page):
     tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
     for name in re.findall(r"`(test_\w+)`", text):
         assert f"def {name}(" in tests, f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda path: path.name)
+def test_commands_in_blocks_have_the_options_that_they_show(page):
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    text = "\n".join(block for language, block in blocks if language in ("", "sh")).replace("\\\n", "")
+    for line in re.findall(r"^(?:srun )?wsdcast (.*)$", re.sub(r"\$\(.*?\)", "DATE", text), re.MULTILINE):
+        command, arguments = get_command(app), shlex.split(line, comments=True)
+        while hasattr(command, "commands"):
+            command = command.commands[arguments.pop(0)]
+        command.make_context("wsdcast", arguments)
 
 
 def test_names_are_in_the_files_where_contributing_says():
@@ -229,6 +244,14 @@ def test_results_carry_the_hash_of_the_recipe_as_it_is(page, name, changes):
     """If the recipe has another hash now, its results must be computed again."""
     digest = recipe.load_recipe(name).changed(**changes).digest()
     assert f"Recipe {name}, hash {digest}" in (ROOT / f"docs/results/{page}.md").read_text()
+
+
+def test_the_page_where_the_warm_start_pays_has_the_hashes_of_its_script_and_of_the_two_studies():
+    script = runpy.run_path(str(ROOT / "examples/where_the_warm_start_pays.py"))
+    recipes = [script["recipe_of"](stirring) for stirring in script["STIRRINGS"]]
+    recipes += [recipe.load_recipe("gfs"), recipe.load_recipe("planet").changed(**FLOW)]
+    rows = re.findall(r"^\| (?:planet|gfs).* (\w{16}) \|$", (ROOT / "docs/results/where.md").read_text(), re.MULTILINE)
+    assert list(dict.fromkeys(rows)) == [one.digest() for one in recipes]
 
 
 def test_results_on_images_carry_the_hash_of_the_recipe_as_it_is():

@@ -16,7 +16,6 @@ from wsdcast.cli.options import (
     MembersOption,
     OverrideOption,
     OverwriteOption,
-    RunOption,
     ThresholdsOption,
 )
 from wsdcast.cli.show import show
@@ -41,7 +40,9 @@ def forecast(
     model: Annotated[Path, typer.Option(metavar="FILE", help="A model file (.wsd), from `wsdcast export-model`.")],
     initial: Annotated[str, typer.Option(metavar="SOURCE", help="Today's analysis: gfs, ifs, or any source that prepare reads.")],
     override: OverrideOption = None,
-    run: RunOption = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Directory for all that is written.", show_default="runs/<name of FILE>-<initial time>")
+    ] = None,
     members: MembersOption = None,
     nfe: EvaluationsOption = None,
     start: Annotated[

@@ -34,8 +34,8 @@ def nfe(
         str | None,
         typer.Option(
             metavar=LIST,
-            help="Priors that are compared in one step only; '' for none.",
-            show_default="the recipe's: all others but given",
+            help="Further priors, compared in one step but not in rollouts; '' for none.",
+            show_default="the recipe's: unblended,plain-blend,mean-only,climatology",
         ),
     ] = None,
     nfe: Annotated[

@@ -76,6 +76,11 @@ def check(
             size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
             files = len(channels) * -(-record.times.size // SHARD)
             summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
+            if missing := [name for name in resolved.forcings.static if name not in record.static]:
+                summary.problems.append(
+                    f"forcings.static: the source has no {', '.join(missing)}, which `wsdcast train` needs; "
+                    "-o forcings.static='[]' does without"
+                )
             try:
                 split(record.times, data.validation_from, data.test_from)
             except UserError as error:
