@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,22 +15,3 @@ def own_memory() -> int:
     """Return the bytes of the process's own memory: all of its resident memory but the pages of files."""
     sizes = dict(line.split(":") for line in STATUS.read_text().splitlines())
     return 1024 * sum(int(sizes[key].split()[0]) for key in ("RssAnon", "RssShmem"))
-
-
-@contextmanager
-def growth() -> Iterator[list[int]]:
-    """Yield a list of by how many bytes the process's own memory has grown since the beginning, sampled a hundred times a second."""
-    begin, done = own_memory(), threading.Event()
-    grown = [0]
-
-    def sample() -> None:
-        while not done.wait(0.01):
-            grown.append(own_memory() - begin)
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield grown
-    finally:
-        done.set()
-        thread.join()

@@ -67,9 +67,9 @@ def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.b
     for first in range(0, times.size, STEPS):
         if not training[first : first + STEPS].any():
             continue
-        for step, fields in enumerate(read_packed(path, slice(first, first + STEPS))[:], start=first):
-            if not training[step]:
-                continue
+        states = read_packed(path, slice(first, first + STEPS))
+        for step in np.flatnonzero(training[first : first + STEPS]) + first:
+            fields = states[step - first]  # unpacked one by one, because float32 takes twice the memory
             follows = previous is not None and times[step] - previous[0] == STEP
             for channel, field in enumerate(fields):  # one after the other, because many channels do not fit in the processor's cache
                 weighted = field * weights

@@ -1,8 +1,10 @@
-"""Checks of free disk space and memory. They stop a run with one clear line before it starts work that it cannot finish."""
+"""Free disk space and memory. Checks stop a run with one clear line before it starts work that it cannot finish."""
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +47,18 @@ def free_memory() -> int:
     This is the smaller of the system's free memory and the memory that the limits of its control groups leave (containers, SLURM).
     """
     return min([psutil.virtual_memory().available, *_free_in_groups()])
+
+
+def return_freed_memory() -> None:
+    """Give memory that this process has freed back to the system.
+
+    The C library of most Linux systems keeps freed memory, separately for groups of threads (``man 3 malloc_trim``). What one thread has
+    freed, another cannot use, so a process with many threads grows although it holds no more. Other systems have no such function, and
+    there this does nothing.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library, such as musl
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _free_in_groups(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Iterator[int]:

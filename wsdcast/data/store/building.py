@@ -49,6 +49,7 @@ from wsdcast.data.store.zarr_store import (
     packing_of,
 )
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.resources import return_freed_memory
 
 Times = NDArray[np.datetime64]
 
@@ -175,6 +176,7 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
 
     If ``attributes`` already have the statistics, those of ``finished`` are kept.
     """
+    return_freed_memory()
     with open_store(partial, consolidated=False) as dataset:
         times = dataset["time"].values.astype("datetime64[ns]")
     variables, channels = {}, channels_of(partial)

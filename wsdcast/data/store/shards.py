@@ -25,6 +25,7 @@ from wsdcast.data.sources.blocks import Block, read_block
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.store.zarr_store import Packing, channels_of
 from wsdcast.data.variables import variable
+from wsdcast.runs.resources import return_freed_memory
 from wsdcast.runs.unfinished import mark, marked
 
 CHUNK, SHARD = 8, 512
@@ -139,6 +140,7 @@ def fill(
                 parts.append(regrids[number][max(0, first - offset - block.first) : last - offset - block.first])
             writes.append(write(store, shard, marks[shard], parts))
         reaching = {number: regrids[number] for number in regrids if blocks[number].last + offset > last}
+        return_freed_memory()  # of the graph before, or of the sample for the packing
         written, carried = compute(writes, reaching, **scheduler)
         yield sum(written)
 
