@@ -20,17 +20,18 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.errors import UserError
+from wsdcast.sampling.samplers import Sampler
 from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.few_steps import shortcut_loss
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import Trained, assembled, trained
+from wsdcast.weather.priors import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
-from wsdcast.weather.training import few_steps
+from wsdcast.weather.training import few_steps, fine_tuning
 from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
 
 SMALL = {"few_steps__steps": 3, "few_steps__batch": 4, "few_steps__flow_share": 0.75}
@@ -93,6 +94,21 @@ def test_a_student_has_no_dropout(prepared, tmp_path, monkeypatch, objective, sh
     monkeypatch.setattr(few_steps, "generator_model", recorded)
     run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL)
     assert {module.p for module in networks[0].modules() if isinstance(module, torch.nn.Dropout)} == {share}
+
+
+@pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
+def test_fine_tuning_has_no_dropout(prepared, tmp_path, monkeypatch, objective):
+    """Members with masks of their own would differ more in training than in a forecast."""
+    networks = []
+
+    def recorded(trained: Trained, few: FewEvaluations, nfe: int) -> Sampler:
+        networks.append(few.network)
+        return few_sampler(trained, few, nfe)
+
+    monkeypatch.setattr(fine_tuning, "few_sampler", recorded)
+    run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL, **TUNED)
+    in_training = {module.p for network in networks[:1] for module in network.modules() if isinstance(module, torch.nn.Dropout)}
+    assert in_training == {0.0}
 
 
 def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
