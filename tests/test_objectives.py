@@ -377,3 +377,16 @@ def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
     _, run = run_with(prepared, tmp_path, generator__moments="joint", **TUNED | {"fine_tune__nfe": 2})
     summary = wsdcast.rollout(run=run, nfe=2)
     assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"
+
+
+def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
+    """Stores of early versions lack it. The loss was NaN, with advice to lower the learning rate."""
+    run = new_run(prepared, tmp_path)
+    metadata = json.loads((run / "analysis.zarr/zarr.json").read_text())
+    for statistics in metadata["attributes"]["normalisation"].values():
+        del statistics["difference_std"]
+    (run / "analysis.zarr/zarr.json").write_text(json.dumps(metadata))
+    for option in ("generator.prior=persistence", "generator.objective=crps", "fine_tune.steps=1"):
+        line = refused("train", "--run", str(run), "-o", option)
+        assert "the store does not have the size of the change in 6 h of 10m_u_component_of_wind, 10m_v_component_of_wind; prepare" in line
+        assert [path.name for path in run.iterdir()] == ["analysis.zarr"]

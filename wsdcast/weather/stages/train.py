@@ -19,6 +19,7 @@ from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.predictions import checked, in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
 from wsdcast.weather.priors import fixed_or_given
@@ -72,6 +73,8 @@ def train(
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
         samples_of_rollouts(stage)
+    if FINE_TUNED in resolved.networks or resolved.generator.objective == "crps":
+        change_std(record)
 
     prior_of: PriorOfSamples | None = None
     from_context: PriorOf | None = None
