@@ -111,8 +111,8 @@ class GeneratorNetwork(Network):
 
     @model_validator(mode="after")
     def _blurs(self) -> Self:
-        if self.path == "blur" and not self.bnr:
-            raise ValueError("the path blur needs a bnr above 0")
+        if self.path == "blur" and self.bnr < 0.1:
+            raise ValueError("the path blur needs a bnr of at least 0.1; with less there would be waves left at its start")
         return self
 
     @property
