@@ -21,7 +21,7 @@ from wsdcast.weather.forecast.initial_times import initial_times, with_past
 from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.networks import context_channels
 from wsdcast.weather.priors import trained
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
 
@@ -135,6 +135,22 @@ def test_a_variant_of_more_past_states_is_trained_for_fewer_steps(prepared):
     cost = moments_cost(recipe, record)
     long, short = (variant_of(recipe, record, cost, name)[0] for name in ("long", "short"))
     assert long.generator.steps < recipe.generator.steps < short.generator.steps
+
+
+def test_the_summary_of_a_record_counts_samples_with_all_their_states(tmp_path):
+    recipe = Recipe(name="tiny", data={"grid": "16x8", "days": 10}, forcings={"past_states": 3})
+    facts = wsdcast.prepare(recipe, tmp_path / "run").facts
+    # 32, 4 and 4 states; a sample has five.
+    assert facts["training / validation / test"] == "28 / 0 / 0 samples"
+
+
+def test_a_record_without_enough_samples_is_refused(prepared, tmp_path):
+    run = new_run(prepared, tmp_path)
+    assert "analysis.zarr: has 0 training samples" in refused("train", "--run", str(run), "-o", "forcings.past_states=200")
+    # 96 states of the training split, each sample with 93 of them: what is outside of a fold shares states with it.
+    options = ("-o", "forcings.past_states=91", "-o", "moments.folds=2")
+    assert "moments.folds 2: a network would have 0 training samples" in refused("train", "--run", str(run), *options)
+    assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMEN
 from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.priors import prior_maker
+from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
@@ -55,7 +56,8 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, or training diverges.
+        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, there are fewer training samples
+            than processes, or training diverges.
         StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
@@ -65,7 +67,8 @@ def train(
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
-    summary = Summary("train", facts={"training triples": len(samples)})
+    summary = Summary("train", facts={"training samples": len(samples)})
+    require_samples(len(samples), f"{path}: has ")
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
