@@ -22,7 +22,7 @@ from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.networks import context_channels
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.samples import samples_of
+from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
 
 NUMBERS = (0, 1, 3)
@@ -117,6 +117,21 @@ def test_an_initial_time_needs_all_states_before_it():
         initial_times(times, "2020-01-02T00", "the source", 3)
     with pytest.raises(UserError, match="has no 6 states in a row"):
         initial_times(times, "latest", "the source", 5)
+
+
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_the_network_of_a_fold_sees_no_state_of_its_samples(prepared, tmp_path, monkeypatch, number):
+    """Nor does it leave out more than that."""
+    trained_on: list[set[int]] = []
+    subset = Samples.subset
+    monkeypatch.setattr(Samples, "subset", lambda samples, indices: trained_on.append(set(indices.tolist())) or subset(samples, indices))
+    run = new_run(prepared, tmp_path)
+    wsdcast.train(load_recipe(prepared / "tiny.yaml").changed(forcings__past_states=number, moments__folds=3), run)
+    count = len(np.load(run / "predictions/moments.npy"))
+    for fold, outside in enumerate(trained_on):
+        inside = range(fold * count // 3, (fold + 1) * count // 3)
+        states = {state for sample in inside for state in range(sample - number, sample + 2)}
+        assert outside == {sample for sample in range(count) if states.isdisjoint(range(sample - number, sample + 2))}
 
 
 def test_networks_of_other_past_states_are_refused(prepared, tmp_path):

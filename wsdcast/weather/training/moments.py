@@ -119,4 +119,5 @@ def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> Mom
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
     """The indices of the samples outside and inside each fold, by the name of the weights of the fold's network."""
-    return {f"fold-{number}": fold for number, fold in enumerate(folds(len(samples), recipe.moments.folds))}
+    border = 1 + samples.past_states  # the target of a sample is a past state of the next ones
+    return {f"fold-{number}": fold for number, fold in enumerate(folds(len(samples), recipe.moments.folds, border))}
