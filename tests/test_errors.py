@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from wsdcast.cli import app
 from wsdcast.runs import artefact
+from wsdcast.weather.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,12 @@ def test_a_record_too_short_to_split_is_refused(directory):
         ("a: [", "cannot be read"),
         ("name: x\nrollout: {nfe: true}", "rollout.nfe: expected a number, not true"),
         pytest.param("a: " + "[" * 3000 + "]" * 3000, "cannot be read (its values are nested too deeply)", id="deep"),
+        ("name: x\nrollout: {nfe: 2}\nrollout: {members: 4}", "rollout is there twice"),
+        ("name: x\nrollout: {nfe: 2, nfe: 4}", "nfe is there twice"),
+        ("name: x\ndata: {start: 2001}", "data.start: expected a time such as 2020-01-01 or 2020-01-01T18, not 2001"),
+        ("name: x\ndata: {end: '20010203'}", "data.end: expected a time such as"),
+        ("name: x\ndata: {skip: 2020-01-01}", "data.skip: expected a list of times, not 2020-01-01"),
+        ("name: x\ndata: {skip: [5]}", "data.skip: Invalid isoformat string: '5'"),
     ],
 )
 def test_mistakes_in_recipes_are_named(directory, text, message):
@@ -98,6 +106,11 @@ def test_mistakes_in_recipes_are_named(directory, text, message):
     line = refused("run", "r.yaml")
     assert message in line
     assert "r.yaml" in line
+
+
+def test_skipped_times_may_be_dates(directory):
+    (directory / "r.yaml").write_text("name: x\ndata: {skip: [2020-01-02, 2020-01-01T18:00:00+02:00]}")
+    assert load_recipe("r.yaml").data.skip == (datetime(2020, 1, 1, 16), datetime(2020, 1, 2))
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_names(directory):
@@ -157,6 +170,13 @@ def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
     (directory / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")
     assert "not written by wsdcast; move it away" in refused("prepare")
     assert (directory / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("stamp", ["[]", '{"recipe": 5, "hash": "", "inputs": "", "id": ""}'])
+def test_a_stamp_of_the_wrong_type_is_refused(directory, stamp):
+    (directory / "run/generator").mkdir(parents=True)
+    (directory / "run/generator/stamp.json").write_text(stamp)
+    assert "run/generator: in the place of an artefact, but not written by wsdcast" in refused("rollout", "--run", "run")
 
 
 def test_a_run_directory_below_a_file_is_refused(directory):

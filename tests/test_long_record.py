@@ -80,7 +80,7 @@ def test_training_on_forty_years_of_24_channels_takes_little_memory(tmp_path, mo
         monkeypatch.setattr(module, name, 4)
     with memory_curve(own_memory) as curve:
         summary = wsdcast.train(recipe, tmp_path / "run")
-    assert summary.facts["training triples"] == training - 2
+    assert summary.facts["training samples"] == training - 2
     if moments == "frozen":
         stored = np.load(tmp_path / "run" / PREDICTIONS / "moments.npy", mmap_mode="r")
         assert stored.shape == (training - 2, 2, 24, *GRID.shape)

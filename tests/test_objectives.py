@@ -20,17 +20,18 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.errors import UserError
+from wsdcast.sampling.samplers import Sampler
 from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.few_steps import shortcut_loss
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import Trained, assembled, trained
+from wsdcast.weather.priors import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
-from wsdcast.weather.training import few_steps
+from wsdcast.weather.training import few_steps, fine_tuning
 from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
 
 SMALL = {"few_steps__steps": 3, "few_steps__batch": 4, "few_steps__flow_share": 0.75}
@@ -93,6 +94,21 @@ def test_a_student_has_no_dropout(prepared, tmp_path, monkeypatch, objective, sh
     monkeypatch.setattr(few_steps, "generator_model", recorded)
     run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL)
     assert {module.p for module in networks[0].modules() if isinstance(module, torch.nn.Dropout)} == {share}
+
+
+@pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
+def test_fine_tuning_has_no_dropout(prepared, tmp_path, monkeypatch, objective):
+    """Members with masks of their own would differ more in training than in a forecast."""
+    networks = []
+
+    def recorded(trained: Trained, few: FewEvaluations, nfe: int) -> Sampler:
+        networks.append(few.network)
+        return few_sampler(trained, few, nfe)
+
+    monkeypatch.setattr(fine_tuning, "few_sampler", recorded)
+    run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL, **TUNED)
+    in_training = {module.p for network in networks[:1] for module in network.modules() if isinstance(module, torch.nn.Dropout)}
+    assert in_training == {0.0}
 
 
 def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
@@ -361,3 +377,16 @@ def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
     _, run = run_with(prepared, tmp_path, generator__moments="joint", **TUNED | {"fine_tune__nfe": 2})
     summary = wsdcast.rollout(run=run, nfe=2)
     assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"
+
+
+def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
+    """Stores of early versions lack it. The loss was NaN, with advice to lower the learning rate."""
+    run = new_run(prepared, tmp_path)
+    metadata = json.loads((run / "analysis.zarr/zarr.json").read_text())
+    for statistics in metadata["attributes"]["normalisation"].values():
+        del statistics["difference_std"]
+    (run / "analysis.zarr/zarr.json").write_text(json.dumps(metadata))
+    for option in ("generator.prior=persistence", "generator.objective=crps", "fine_tune.steps=1"):
+        line = refused("train", "--run", str(run), "-o", option)
+        assert "the store does not have the size of the change in 6 h of 10m_u_component_of_wind, 10m_v_component_of_wind; prepare" in line
+        assert [path.name for path in run.iterdir()] == ["analysis.zarr"]

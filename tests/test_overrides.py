@@ -89,6 +89,7 @@ def test_keys_of_image_recipes_can_be_overridden():
         ("moments.maximum_std=true", "-o: moments.maximum_std: expected a number, not true"),
         ("generator.times.mean=false", "-o: generator.times.mean: expected a number, not false"),
         ("study.nfe=[true, 4]", "-o: study.nfe: expected numbers, not true"),
+        ("training.weights={2m_temperature: yes}", "-o: training.weights: expected numbers, not true"),
         ("seed=off", "-o: seed: expected a number, not false"),
         ("rollout.nfe=0", "-o: rollout.nfe: input should be greater than 0, not 0"),
         ("rollout.days=.inf", "-o: rollout.days: input should be a finite number"),

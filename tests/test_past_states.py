@@ -21,8 +21,8 @@ from wsdcast.weather.forecast.initial_times import initial_times, with_past
 from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.networks import context_channels
 from wsdcast.weather.priors import trained
-from wsdcast.weather.recipe import load_recipe
-from wsdcast.weather.samples import samples_of
+from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
 
 NUMBERS = (0, 1, 3)
@@ -119,6 +119,21 @@ def test_an_initial_time_needs_all_states_before_it():
         initial_times(times, "latest", "the source", 5)
 
 
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_the_network_of_a_fold_sees_no_state_of_its_samples(prepared, tmp_path, monkeypatch, number):
+    """Nor does it leave out more than that."""
+    trained_on: list[set[int]] = []
+    subset = Samples.subset
+    monkeypatch.setattr(Samples, "subset", lambda samples, indices: trained_on.append(set(indices.tolist())) or subset(samples, indices))
+    run = new_run(prepared, tmp_path)
+    wsdcast.train(load_recipe(prepared / "tiny.yaml").changed(forcings__past_states=number, moments__folds=3), run)
+    count = len(np.load(run / "predictions/moments.npy"))
+    for fold, outside in enumerate(trained_on):
+        inside = range(fold * count // 3, (fold + 1) * count // 3)
+        states = {state for sample in inside for state in range(sample - number, sample + 2)}
+        assert outside == {sample for sample in range(count) if states.isdisjoint(range(sample - number, sample + 2))}
+
+
 def test_networks_of_other_past_states_are_refused(prepared, tmp_path):
     run = new_run(prepared, tmp_path)
     wsdcast.train(prepared / "tiny.yaml", run)
@@ -135,6 +150,22 @@ def test_a_variant_of_more_past_states_is_trained_for_fewer_steps(prepared):
     cost = moments_cost(recipe, record)
     long, short = (variant_of(recipe, record, cost, name)[0] for name in ("long", "short"))
     assert long.generator.steps < recipe.generator.steps < short.generator.steps
+
+
+def test_the_summary_of_a_record_counts_samples_with_all_their_states(tmp_path):
+    recipe = Recipe(name="tiny", data={"grid": "16x8", "days": 10}, forcings={"past_states": 3})
+    facts = wsdcast.prepare(recipe, tmp_path / "run").facts
+    # 32, 4 and 4 states; a sample has five.
+    assert facts["training / validation / test"] == "28 / 0 / 0 samples"
+
+
+def test_a_record_without_enough_samples_is_refused(prepared, tmp_path):
+    run = new_run(prepared, tmp_path)
+    assert "analysis.zarr: has 0 training samples" in refused("train", "--run", str(run), "-o", "forcings.past_states=200")
+    # 96 states of the training split, each sample with 93 of them: what is outside of a fold shares states with it.
+    options = ("-o", "forcings.past_states=91", "-o", "moments.folds=2")
+    assert "moments.folds 2: a network would have 0 training samples" in refused("train", "--run", str(run), *options)
+    assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
 
 
 @pytest.mark.slow

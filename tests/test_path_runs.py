@@ -95,7 +95,9 @@ def test_stochastic_solvers_draw_new_noise_for_each_step(prepared, tmp_path):
 def test_what_a_path_does_not_allow_is_refused(prepared, tmp_path):
     run = str(prepared / "run")
     assert "generator.bnr" in refused("train", "--run", run, "-o", "generator.bnr=-0.5")
-    assert "the path blur needs a bnr above 0" in refused("train", "--run", run, "-o", "generator.path=blur", "-o", "generator.bnr=0")
+    for ratio in (0, 0.01):
+        line = refused("train", "--run", run, "-o", "generator.path=blur", "-o", f"generator.bnr={ratio}")
+        assert "the path blur needs a bnr of at least 0.1" in line
     _, trained_run = run_with(prepared, tmp_path, generator__path="blur")
     line = refused("rollout", "--run", str(trained_run), "--solver", "sde1")
     assert "solver sde1: works on the straight path only, not on the path blur" in line

@@ -124,6 +124,20 @@ def test_estimates_are_the_blurred_data_and_what_the_blur_took(geometry):
     torch.testing.assert_close(lost, data - blurred, rtol=0, atol=1e-11)
 
 
+def test_targets_are_exact_up_to_the_end_of_the_path(geometry):
+    """In float32 a time drawn in training may be 1 or almost 1: the deblurring target was 0 / 0, or only the rounding of the blur."""
+    multiply, shape = geometry
+    noise, data = field(shape, 1), field(shape, 2)
+    t = torch.tensor([0.0, 1 - 1e-5, 1 - 2**-24, 1.0]).float()
+    left = (1 - t.double()).clamp(min=1e-300).reshape(-1, 1, 1, 1)
+    tau = (0.5 * (1 - t.double()) / t.double().clamp(min=1e-4)).square() / 2
+    # The same with the difference from the data taken wave by wave.
+    expected = multiply(data[:1].expand(4, *data.shape[1:]), lambda values: -torch.expm1(-tau.reshape(-1, *(1,) * values.dim()) * values))
+    x, target = BlurNoise(0.5, multiply).point(noise[:1].float(), data[:1].float().expand(4, *data.shape[1:]), t)
+    torch.testing.assert_close(target[:, 2:].double(), expected / left, rtol=1e-4, atol=2e-6)
+    torch.testing.assert_close(x[-1], data[0].float())
+
+
 def gaussian(path, power):
     """The exact generator for data whose wave has variance ``power(eigenvalue)``: the conditional means of both targets."""
 

@@ -167,6 +167,18 @@ def test_calibration_scales_the_learned_levels():
         torch.testing.assert_close(model(now)[1], before * torch.tensor([1.5, 0.5])[:, None, None])
 
 
+@pytest.mark.parametrize("std", ["point", "channel", "change"])
+@pytest.mark.parametrize(("raw", "factor", "expected"), [(50.0, 1.5, 0.7), (-50.0, 0.5, MINIMUM_STD), (50.0, 0.5, 0.35)])
+def test_a_scaled_std_stays_within_the_bounds(std, raw, factor, expected):
+    """The factor was measured with the bounds, so it scales the std that has them."""
+    model = MomentsModel(lambda context: torch.full((3, 4 if std == "point" else 2, 4, 4), raw), 2, maximum_std=0.7, std=std)
+    if std != "point":
+        nn.init.constant_(model.levels, raw)
+    model.calibration.fill_(factor)
+    predicted_std = model(torch.zeros(3, 2, 4, 4))[1]
+    torch.testing.assert_close(predicted_std, torch.full_like(predicted_std, expected))
+
+
 @pytest.mark.parametrize("std", ["point", *STDS])
 def test_the_network_has_no_outputs_that_are_not_used(std):
     wind, images = (

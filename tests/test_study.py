@@ -259,7 +259,7 @@ def test_networks_trained_together_are_one_artefact(prepared, tmp_path, moments)
 
 
 def test_folds_are_contiguous_and_trained_without_themselves_and_their_neighbours():
-    parts = folds(10, 3)
+    parts = folds(10, 3, 2)
     assert [inside.tolist() for _, inside in parts] == [[0, 1, 2], [3, 4, 5], [6, 7, 8, 9]]
     assert [outside.tolist() for outside, _ in parts] == [[5, 6, 7, 8, 9], [0, 8, 9], [0, 1, 2, 3]]
 
@@ -276,7 +276,7 @@ def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path,
     assert names == {"weights.safetensors", "fold-0.safetensors", "fold-1.safetensors", "fold-2.safetensors"}
     record = open_analysis(run / "analysis.zarr")
     predicted = np.load(run / "predictions/moments.npy")
-    parts = folds(len(predicted), 3)
+    parts = folds(len(predicted), 3, 2)
     assert trained_on == [outside.tolist() for outside, _ in parts]
     (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
     for number, (_, inside) in enumerate(parts):

@@ -19,7 +19,7 @@ from torch import nn
 
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.errors import UserError
-from wsdcast.training import checkpoints
+from wsdcast.training import checkpoints, loop
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 
@@ -41,6 +41,14 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
         expected = decay * expected + (1 - decay) * model.weight.item()
         differences.append(training.averaged.weight.item() - expected)
     assert differences == pytest.approx([0] * 5, abs=1e-6)
+
+
+def test_a_process_without_a_sample_is_refused(monkeypatch):
+    with pytest.raises(UserError, match=r"^0 training samples$"):
+        next(fit(begun(), points, regression, 0, Settings(), 0))
+    monkeypatch.setattr(loop, "rank_and_world_size", lambda: (0, 3))
+    with pytest.raises(UserError, match=r"^2 training samples for 3 processes$"):
+        next(fit(begun(), points, regression, 2, Settings(), 0))
 
 
 @pytest.mark.parametrize("together", [1, 4, 5])

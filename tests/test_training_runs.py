@@ -60,6 +60,16 @@ def same_weights(run: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+def test_the_summary_counts_the_samples_of_a_step(run, recipe):
+    """A step has no more samples than there are, and those of all batches that are accumulated."""
+    changes = {"moments__batch": 200, "generator__batch": 3, "generator__accumulate": 2, "generator__steps": 47}
+    facts = wsdcast.train(recipe.changed(**changes), run).facts
+    assert facts["training samples"] == 94
+    assert facts["moments loss"].endswith("mean of the last tenth of 6 steps of 94 samples")
+    assert facts["generator loss"].endswith("mean of the last tenth of 47 steps of 6 samples")
+    assert facts["predictions save"].endswith("because training visits a sample 3 times")
+
+
 def test_every_validation_is_kept_and_printed(run, recipe, capsys):
     wsdcast.train(recipe, run)
     printed = capsys.readouterr().err

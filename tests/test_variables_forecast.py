@@ -27,7 +27,7 @@ from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
 from wsdcast.weather.recipe import Rollout, load_recipe
 from wsdcast.weather.samples import samples_of
-from wsdcast.weather.weights import channel_weights
+from wsdcast.weather.weights import channel_weights, generator_weights
 
 SST = "sea_surface_temperature"
 STEP = np.timedelta64(6, "h")
@@ -265,6 +265,23 @@ def test_weights_follow_pressure_and_differences(run):
     np.testing.assert_allclose(doubled, np.array([1, 1, 1, 1, 3]) * 5 / 7, rtol=1e-6)
     with pytest.raises(UserError, match=r"training\.weights: wind is not forecast"):
         channel_weights({"wind": 1.0}, record, by_difference=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "by_difference"),
+    [
+        ({}, False),
+        ({"generator__prior": "persistence"}, False),
+        ({"generator__prior": "standard"}, True),
+        ({"generator__prior": "climatology"}, True),
+        ({"moments__std": 0.3}, True),
+        ({"moments__std": 0.3, "generator__prior": "persistence"}, False),
+    ],
+)
+def test_errors_are_divided_by_the_difference_where_the_prior_does_not(parts, changes, by_difference):
+    recipe, record, _ = parts
+    weights, expected = generator_weights(recipe.changed(**changes), record), channel_weights({}, record, by_difference)
+    assert torch.equal(weights, expected) if by_difference else weights is expected is None
 
 
 def test_levels_of_one_variable_are_weighted_by_pressure(prepared):

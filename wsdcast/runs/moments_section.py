@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from wsdcast.runs.recipes import Network
 
@@ -13,7 +13,7 @@ from wsdcast.runs.recipes import Network
 class MomentsNetwork(Network):
     """The moments network, and how it is trained."""
 
-    maximum_std: PositiveFloat | None = Field(1.0, description="upper bound of the std, in units of the data's std; null: none")
+    maximum_std: float | None = Field(1.0, ge=0.01, description="upper bound of the std, in units of the data's std; null: none")
     std: Literal["point", "channel", "change"] | Annotated[float, Field(ge=0.01)] = Field(
         "point", description="where the std comes from: predicted at each point, learned per channel, the mean's change, or this number"
     )

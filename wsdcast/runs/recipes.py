@@ -43,8 +43,8 @@ class Section(BaseModel):
         """Refuse true and false where a number is expected. Pydantic would read them as 1 and 0."""
         types = _types_in(cls.model_fields[str(info.field_name)].annotation)
         if bool not in types and types & {int, float}:
-            several = isinstance(value, list | tuple)
-            for item in value if several else (value,):
+            several = isinstance(value, list | tuple | dict)
+            for item in value.values() if isinstance(value, dict) else value if several else (value,):
                 if isinstance(item, bool):
                     raise ValueError(f"expected {'numbers' if several else 'a number'}, not {str(item).lower()}")
         return value
@@ -111,8 +111,8 @@ class GeneratorNetwork(Network):
 
     @model_validator(mode="after")
     def _blurs(self) -> Self:
-        if self.path == "blur" and not self.bnr:
-            raise ValueError("the path blur needs a bnr above 0")
+        if self.path == "blur" and self.bnr < 0.1:
+            raise ValueError("the path blur needs a bnr of at least 0.1; with less there would be waves left at its start")
         return self
 
     @property
@@ -213,14 +213,25 @@ def load(recipe: str | Path, kind: type[Kind]) -> Kind:
             raise UserError(f"recipe '{recipe}': neither a .yaml file nor one of the shipped: {', '.join(shipped_recipes(kind))}")
         path = shipped
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, twice = yaml.safe_load(text), _repeated_key(yaml.compose(text, yaml.SafeLoader))
     except RecursionError:
         raise UserError(f"recipe {path}: cannot be read (its values are nested too deeply)") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
         raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
+    if twice:
+        raise UserError(f"recipe {path}: {twice} is there twice")
     if not isinstance(content, dict):
         raise UserError(f"recipe {path}: expected keys and values")
     return checked(content, f"recipe {path}", kind)
+
+
+def _repeated_key(node: yaml.Node | None) -> str | None:
+    """The first key that a YAML mapping has twice, at any depth. yaml would take the last of its values."""
+    keys, values = zip(*node.value, strict=True) if isinstance(node, yaml.MappingNode) and node.value else ((), ())
+    names = [key.value for key in keys if isinstance(key, yaml.ScalarNode)]
+    repeated = (name for name in names if names.count(name) > 1)
+    return next(repeated, None) or next(filter(None, map(_repeated_key, values)), None)
 
 
 def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:

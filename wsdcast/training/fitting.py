@@ -29,7 +29,7 @@ from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.progress import note, track
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints
-from wsdcast.training.loop import Batch, BatchOf, PendingStep, Step, fit, read
+from wsdcast.training.loop import Batch, BatchOf, PendingStep, Step, fit, read, samples_per_step
 from wsdcast.training.state import Network as Model
 from wsdcast.training.state import Training
 
@@ -74,19 +74,21 @@ class Fitted(Generic[Model]):
         network: the network with averaged weights.
         history: the course of its training.
         settings: how it was trained.
+        samples_per_step: samples in each optimiser step.
     """
 
     network: Model
     history: History
     settings: Optimisation
+    samples_per_step: int
 
     def facts(self, label: str) -> dict[str, str]:
         """Loss and duration in words, for a summary; ``label`` begins each key."""
-        rows, settings = self.history.losses, self.settings
+        rows, steps = self.history.losses, f"{self.settings.steps} steps of {self.samples_per_step}"
         last_loss = mean(row[1] for row in rows[-max(1, len(rows) // 10) :])
         waiting = mean(row[-1] for row in rows)
         return {
-            f"{label} loss": f"{last_loss:.4f}, mean of the last tenth of {settings.steps} steps of {settings.batch * settings.accumulate}",
+            f"{label} loss": f"{last_loss:.4f}, mean of the last tenth of {steps} samples",
             f"{label} time": f"{self.history.seconds:.0f} s, {100 * waiting:.1f} % of it spent on making batches",
         }
 
@@ -151,11 +153,10 @@ def fitted(
             checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints, best)
 
     def progress_text(step: PendingStep) -> str:
-        done = (training.step - first_step) * settings.batch * settings.accumulate * processes.count()
-        speed = done / (time.perf_counter() - started)
+        speed = (training.step - first_step) * of_step / (time.perf_counter() - started)
         return f"loss {loss:.4f}, learning rate {step.rate:.2g}, {speed:.3g} samples/s, {_peak_memory():.1f} GB"
 
-    steps = fit(training, batch_of, loss_of, samples, settings, seed)
+    of_step, steps = samples_per_step(settings, samples), fit(training, batch_of, loss_of, samples, settings, seed)
     with stop_signals() as signals, _tensorboard(directory / "tensorboard" / name, log, first_step) as log_value, closing(steps):
         for step in track(steps, f"training {name}", settings.steps, first_step, progress_text):
             pending.append(step)
@@ -195,7 +196,7 @@ def fitted(
             save_checkpoint(best)
     if processes.is_first():
         history.write(directory, name)
-    return Fitted(training.averaged, history, settings)
+    return Fitted(training.averaged, history, settings, of_step)
 
 
 @contextmanager

@@ -134,9 +134,13 @@ def fit(
         samples: number of samples. An epoch visits them in random order, without an incomplete last step.
         settings: how to train.
         seed: seed of the order of samples.
+
+    Raises:
+        UserError: if there are fewer samples than processes.
     """
+    require_samples(samples)
     rank, world_size = rank_and_world_size()
-    step_size = min(settings.batch * settings.accumulate, max(1, samples // world_size))  # samples of one process in one step
+    step_size = samples_per_step(settings, samples) // world_size  # samples of one process in one step
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device
     loss_model = _LossModel(training.model, loss_of)
@@ -167,6 +171,23 @@ def fit(
             torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - ema_decay)
         training.step += 1
         yield PendingStep(training.step - 1, indices, step_loss, learning_rate, gradient_norm, started, batch_seconds)
+
+
+def require_samples(samples: int, where: str = "") -> None:
+    """Check that every process has a training sample. ``where`` begins the message.
+
+    Raises:
+        UserError: if not.
+    """
+    _, world_size = rank_and_world_size()
+    if samples < world_size:
+        raise UserError(f"{where}{samples} training samples" + (f" for {world_size} processes" if world_size > 1 else ""))
+
+
+def samples_per_step(settings: Settings, samples: int) -> int:
+    """Number of samples in an optimiser step of all processes together, where ``samples`` is the number of all training samples."""
+    _, world_size = rank_and_world_size()
+    return min(settings.batch * settings.accumulate, samples // world_size) * world_size
 
 
 def read(steps: Sequence[PendingStep]) -> list[Step]:

@@ -26,21 +26,23 @@ BATCH = 32
 CHECKED = 256
 """Moments are checked on about this many samples."""
 
-BORDER = 2
-"""Samples left out of training on each side of a fold, because they share states with samples in the fold."""
 
-
-def folds(samples: int, count: int) -> list[tuple[Tensor, Tensor]]:
+def folds(samples: int, count: int, border: int) -> list[tuple[Tensor, Tensor]]:
     """Divide the samples into ``count`` folds, each contiguous in time.
 
+    Args:
+        samples: number of samples.
+        count: number of folds.
+        border: samples left out of training on each side of a fold, because they share states with samples in the fold.
+
     Returns:
-        For each fold the indices outside it, without :data:`BORDER` samples on each side, and the indices inside it.
+        For each fold the indices outside it, without its borders, and the indices inside it.
     """
     indices = torch.arange(samples)
     outside_and_inside = []
     for number in range(count):
         first, end = number * samples // count, (number + 1) * samples // count
-        outside_and_inside.append((indices[(indices < first - BORDER) | (indices >= end + BORDER)], indices[first:end]))
+        outside_and_inside.append((indices[(indices < first - border) | (indices >= end + border)], indices[first:end]))
     return outside_and_inside
 
 

@@ -77,7 +77,9 @@ class MomentsModel(nn.Module):
         change, *raw = self.network(context).to(context.dtype).split(self.channels, dim=1)
         mean = change + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
+        # The factor was measured with the bounds, and what it scales keeps them.
         std = self._unbounded_std(change, *raw).clamp(MINIMUM_STD, self.maximum_std) * calibration
+        std = std.clamp(MINIMUM_STD, self.maximum_std)
         return mean, std
 
     def _unbounded_std(self, change: Tensor, *raw: Tensor) -> Tensor:

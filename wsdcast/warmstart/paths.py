@@ -109,10 +109,10 @@ class BlurNoise:
     heads: int = 2
 
     def point(self, noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """As in :class:`Path`; t must be below 1."""
-        blurred, shaped = blur(self.bnr, self.multiply, data, t), per_sample(t, data)
-        target = torch.cat([blurred - noise, (data - blurred) / (1 - shaped)], dim=1)
-        return (1 - shaped) * noise + shaped * blurred, target
+        """As in :class:`Path`."""
+        lost, shaped = blur_rate(self.bnr, self.multiply, data, t), per_sample(t, data)
+        blurred = data - (1 - shaped) * lost
+        return (1 - shaped) * noise + shaped * blurred, torch.cat([blurred - noise, lost], dim=1)
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """As in :class:`Path`."""
@@ -180,6 +180,16 @@ def blur(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tensor:
     """Return B_t y (batch, channel, ...) for times t, (batch,) or (1,)."""
     tau = (bnr * noise_level(t)).square() / 2
     return multiply(data, lambda eigenvalues: torch.exp(-per_sample(tau, eigenvalues[None]) * eigenvalues))
+
+
+def blur_rate(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tensor:
+    """Return (y - B_t y) / (1 - t) (batch, channel, ...) for times t, (batch,) or (1,); at t = 1 the limit, which is 0.
+
+    It is divided wave by wave. The difference of the fields would be mere rounding where t is almost 1.
+    """
+    tau = (bnr * noise_level(t)).square() / 2
+    left = (1 - t).clamp(min=torch.finfo(t.dtype).tiny)
+    return multiply(data, lambda values: -torch.expm1(-per_sample(tau, values[None]) * values) / per_sample(left, values[None]))
 
 
 def sharpening(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.moments import MINIMUM_STD
 
 STATES_IN_MEMORY = 64
@@ -31,9 +32,15 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
 
 
 def change_std(record: Analysis) -> Tensor:
-    """Root mean square change of normalised states in 6 h, (variable, 1, 1), from the statistics of the store."""
+    """Root mean square change of normalised states in 6 h, (variable, 1, 1), from the statistics of the store.
+
+    Raises:
+        UserError: if the store does not have it, because an older version prepared it or no two states are 6 h apart.
+    """
     assert record.difference_std is not None
     change = (record.difference_std / record.std)[: len(record.variables)]
+    if unknown := [name for name, value in zip(record.variables, change, strict=True) if not np.isfinite(value)]:
+        raise UserError(f"the store does not have the size of the change in 6 h of {', '.join(unknown)}; prepare again, in another --run")
     return torch.from_numpy(np.maximum(change, MINIMUM_STD))[:, None, None]
 
 

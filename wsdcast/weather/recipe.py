@@ -65,7 +65,9 @@ class Data(Section):
     @field_validator("start", "end", "validation_from", "test_from", mode="before")
     @classmethod
     def _of_the_hour(cls, time: Any) -> Any:
-        """A time may end with its hour, as 2020-01-01T18."""
+        """A time may end with its hour, as 2020-01-01T18. A number is no time: pydantic would count seconds since 1970."""
+        if isinstance(time, int | float) or (isinstance(time, str) and time.lstrip("+-").replace(".", "").isdigit()):
+            raise ValueError(f"expected a time such as 2020-01-01 or 2020-01-01T18, not {time}")
         return f"{time}:00" if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d", time) else time
 
     @field_validator("start", "end", "validation_from", "test_from")
@@ -76,7 +78,9 @@ class Data(Section):
     @field_validator("skip", mode="before")
     @classmethod
     def _skipped_in_utc(cls, times: Any) -> Any:
-        return sorted(in_utc(datetime.fromisoformat(time) if isinstance(time, str) else time) for time in times)
+        if not isinstance(times, list | tuple):
+            raise ValueError(f"expected a list of times, not {times}")
+        return sorted(in_utc(datetime.fromisoformat(str(time))) for time in times)  # YAML reads a time as a date or datetime
 
     @field_validator("end", mode="before")
     @classmethod

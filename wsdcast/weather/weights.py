@@ -15,8 +15,8 @@ from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.recipe import Recipe
 
-OF_STD_ONE = ("standard", "features-only", "mean-only")
-"""Priors whose standard deviation is 1, so that the generator's error is in units of the standard deviation of the data."""
+OF_DATA_STD = ("standard", "features-only", "mean-only", "climatology")
+"""Priors whose standard deviation is that of the data, so that the generator's error is in units of it."""
 
 
 def moments_weights(recipe: Recipe, record: Analysis) -> Tensor | None:
@@ -31,8 +31,9 @@ def moments_weights(recipe: Recipe, record: Analysis) -> Tensor | None:
 
 
 def generator_weights(recipe: Recipe, record: Analysis) -> Tensor | None:
-    """The same for the generator. An informed prior divides errors by the predicted standard deviation, others do not."""
-    return channel_weights(recipe.training.weights, record, by_difference=recipe.generator.prior in OF_STD_ONE)
+    """The same for the generator. A predicted standard deviation of the prior divides its errors; others do not."""
+    is_fixed = recipe.generator.needs_moments_network and isinstance(recipe.moments.std, float)
+    return channel_weights(recipe.training.weights, record, by_difference=is_fixed or recipe.generator.prior in OF_DATA_STD)
 
 
 def channel_weights(factors: Mapping[str, float], record: Analysis, by_difference: bool) -> Tensor | None:

@@ -237,14 +237,14 @@ def _attributes(recipe: Recipe, directory: Path, files: str, times: Times, finis
 
 
 def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
-    record = open_analysis(path, whole=False)
+    record = open_analysis(path, whole=False, past_states=recipe.forcings.past_states)
     gaps = int((np.diff(record.times) != STEP).sum())
     facts = {
         "source": recipe.data.source,
         "grid": f"{record.grid.name} (longitudes x latitudes)",
         "record": f"{record.times[0].astype('datetime64[h]')} to {record.times[-1].astype('datetime64[h]')}",
         "steps": f"{record.times.size} of 6 h, {gaps} gaps",
-        "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " triples",
+        "training / validation / test": " / ".join(str(record.now(part).size) for part in ("train", "validation", "test")) + " samples",
     }
     names = record.variables + record.forcing_variables
     if names == DEFAULT:

@@ -16,9 +16,11 @@ from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMEN
 from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.priors import prior_maker
+from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
 from wsdcast.weather.priors import fixed_or_given
@@ -54,7 +56,8 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, or training diverges.
+        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, there are fewer training samples
+            than processes, or training diverges.
         StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
@@ -64,7 +67,8 @@ def train(
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
-    summary = Summary("train", facts={"training triples": len(samples)})
+    summary = Summary("train", facts={"training samples": len(samples)})
+    require_samples(len(samples), f"{path}: has ")
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
@@ -72,6 +76,8 @@ def train(
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
         samples_of_rollouts(stage)
+    if FINE_TUNED in resolved.networks or resolved.generator.objective == "crps":
+        change_std(record)
 
     prior_of: PriorOfSamples | None = None
     from_context: PriorOf | None = None

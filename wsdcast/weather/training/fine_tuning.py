@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
@@ -50,8 +50,11 @@ def fine_tune(stage: Stage) -> None:
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
     seed_torch(recipe, FINE_TUNED)
-    random = random_of(recipe, FINE_TUNED)
-    training = Training.of(to_device(copy.deepcopy(last).requires_grad_(True), settings.channels_last), random)
+    network, random = copy.deepcopy(last).requires_grad_(True), random_of(recipe, FINE_TUNED)
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # each member has its own mask, so members would differ more in training than in a forecast
+    training = Training.of(to_device(network, settings.channels_last), random)
     batches = rollout_batches_of(samples, lambda: settings.rollout[training.step * len(settings.rollout) // settings.steps], random)
     loss = loss_of_ensembles(recipe, stage.record)
 

@@ -16,6 +16,7 @@ from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.names import MOMENTS, PREDICTIONS
 from wsdcast.runs.resources import require_space
 from wsdcast.training.batches import Pairs, pairs_of
+from wsdcast.training.loop import require_samples, samples_per_step
 from wsdcast.training.predictions import Predictors, errors, folds, write_predictions
 from wsdcast.training.state import Training
 from wsdcast.training.validation import moments_scores
@@ -41,6 +42,8 @@ def train_moments(stage: Stage) -> None:
 
     folds_by_name = _folds(recipe, samples)
     samples_by_name = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
+    for network_samples in samples_by_name.values():
+        require_samples(len(network_samples), f"moments.folds {recipe.moments.folds}: a network would have ")
     scores = partial(moments_scores, samples=stage.validation_samples, weights=area_weights(record))
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
     with processes.completed_by_first(directory / MOMENTS, stamp, stage.overwrite, "train") as unfinished:
@@ -100,7 +103,7 @@ def predict_moments(stage: Stage) -> None:
     with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as unfinished:
         write_predictions(unfinished, predictors, samples, stamp)
     seconds = time.perf_counter() - begin
-    visits_per_sample = recipe.generator.steps * recipe.generator.batch / len(samples)
+    visits_per_sample = recipe.generator.steps * samples_per_step(recipe.generator, len(samples)) / len(samples)
     by_whom = "each by the network that has not seen it, " if recipe.moments.folds else ""
     summary.written[str(directory / PREDICTIONS)] = f"moments of the training samples, {by_whom}predicted once in {seconds:.1f} s"
     if visits_per_sample > 1:
@@ -116,4 +119,5 @@ def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> Mom
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:
     """The indices of the samples outside and inside each fold, by the name of the weights of the fold's network."""
-    return {f"fold-{number}": fold for number, fold in enumerate(folds(len(samples), recipe.moments.folds))}
+    border = 1 + samples.past_states  # the target of a sample is a past state of the next ones
+    return {f"fold-{number}": fold for number, fold in enumerate(folds(len(samples), recipe.moments.folds, border))}
