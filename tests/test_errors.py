@@ -165,6 +165,19 @@ def test_damaged_weights_are_refused(trained, directory):
     assert "weights.safetensors: cannot be read as the weights of this recipe" in refused("rollout", "--run", "run")
 
 
+@pytest.mark.parametrize(("damage", "message"), [("missing", "c/0/0/0 is missing"), ("truncated", "analysis.zarr: damaged (")])
+def test_a_damaged_record_is_refused(prepared, tmp_path, damage, message):
+    """A missing file was read as calm."""
+    run = new_run(prepared, tmp_path)
+    file = run / "analysis.zarr/10m_v_component_of_wind/c/0/0/0"
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "truncated":
+        file.write_bytes(content[:200])
+    assert message in refused("train", "--run", str(run))
+    assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
+
+
 def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
     (directory / "runs/planet/analysis.zarr").mkdir(parents=True)
     (directory / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")

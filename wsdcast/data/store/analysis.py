@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import psutil
+import zarr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
@@ -109,7 +110,8 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
         past_states: the recipe's ``forcings.past_states``, where the record is for its networks.
 
     Raises:
-        UserError: if the store does not exist or was not written by `wsdcast prepare`, or its mapped file does not fit on the disk.
+        UserError: if the store does not exist, was not written by `wsdcast prepare` or is damaged, or its mapped file does not fit on the
+            disk.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not there; run `wsdcast prepare` first")
@@ -117,6 +119,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
         try:
             normalisation, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             channels = channels_of(path)
+            _require_files(path, channels.all)
             return Analysis(
                 states=_read_states(path, copies) if whole else stored_states(path),
                 times=dataset["time"].values.astype("datetime64[ns]"),
@@ -136,6 +139,19 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
             raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
 
 
+def _require_files(path: Path, names: tuple[str, ...]) -> None:
+    """Check that no file of the states is missing. zarr would read it as zeros.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    for name in names:
+        array = zarr.open_array(path / name, mode="r")
+        for shard in range(-(-array.shape[0] // (array.shards or array.chunks)[0])):
+            if not (path / name / f"c/{shard}/0/0").exists():
+                raise UserError(f"{path / name}: the file c/{shard}/0/0 is missing; remove the store and prepare again")
+
+
 def _read_states(path: Path, copies: int) -> PackedStates:
     """Read the states into memory if all copies need less than half of the free memory; otherwise map it from a file next to the store.
 
@@ -146,7 +162,10 @@ def _read_states(path: Path, copies: int) -> PackedStates:
     """
     size = packed_size(path)
     if copies * size < psutil.virtual_memory().available / 2:
-        return read_packed(path)
+        try:
+            return read_packed(path)
+        except (ValueError, RuntimeError) as error:  # of a decompressor or a checksum
+            raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); remove it and prepare again") from None
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
     with one_at_a_time(mapped.with_suffix(".lock")):
         if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # the store is newer: it was replaced or appended to
