@@ -9,6 +9,7 @@ from own_memory import needs_linux, own_memory
 
 from wsdcast.runs.resources import return_freed_memory
 
+
 @needs_linux
 def test_memory_that_a_thread_has_freed_goes_back_to_the_system():
     pins = []
