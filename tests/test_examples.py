@@ -15,6 +15,7 @@ import pytest
 import torch
 import xarray as xr
 from made_studies import made_settings
+from own_memory import needs_linux
 from PIL import Image
 from report_pages import in_chromium, random_fields, random_scores, written
 
@@ -107,6 +108,19 @@ def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys)
     )
     keys = "validation_from: 2020-01-04T06:00, test_from: 2020-01-06T00:00"
     assert capsys.readouterr().out == f"data: {{source: {tmp_path / 'twelve.nc'}, {keys}}}\n"
+
+
+@needs_linux
+def test_memory_of_preparing_prepares_all_channels(monkeypatch, tmp_path, capsys):
+    script = example("memory_of_preparing")
+    monkeypatch.setattr(script, "GRID", "12x7")
+    script.main(40, tmp_path)
+    assert re.fullmatch(r"40 times of 24 channels, 12x7: peak \d\.\d\d GiB\n", capsys.readouterr().out.splitlines(keepends=True)[-1])
+    record = open_analysis(tmp_path / "run/analysis.zarr")
+    geopotential = record.states[:][:, record.variables.index("geopotential@500")]
+    assert record.states.shape == (40, 24, 7, 12)
+    assert geopotential.mean() == pytest.approx(54_000, abs=1500)
+    assert geopotential.std() == pytest.approx(1500, rel=0.3)
 
 
 def test_adaptive_evaluations_cost_what_constant_ones_do(run, monkeypatch, capsys):
