@@ -165,7 +165,9 @@ def test_damaged_weights_are_refused(trained, directory):
     assert "weights.safetensors: cannot be read as the weights of this recipe" in refused("rollout", "--run", "run")
 
 
-@pytest.mark.parametrize(("damage", "message"), [("missing", "c/0/0/0 is missing"), ("truncated", "analysis.zarr: damaged (")])
+@pytest.mark.parametrize(
+    ("damage", "message"), [("missing", "c/0/0/0 is missing"), ("truncated", "analysis.zarr/10m_v_component_of_wind: damaged (")]
+)
 def test_a_damaged_record_is_refused(prepared, tmp_path, damage, message):
     """A missing file was read as calm."""
     run = new_run(prepared, tmp_path)
@@ -176,6 +178,13 @@ def test_a_damaged_record_is_refused(prepared, tmp_path, damage, message):
         file.write_bytes(content[:200])
     assert message in refused("train", "--run", str(run))
     assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
+
+
+def test_a_record_damaged_after_training_is_refused(trained, directory):
+    shutil.copytree(trained, directory / "run")
+    file = directory / "run/analysis.zarr/10m_v_component_of_wind/c/0/0/0"
+    file.write_bytes(file.read_bytes()[:200])
+    assert "analysis.zarr/10m_v_component_of_wind: damaged (" in refused("rollout", "--run", "run", "--overwrite")
 
 
 def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):

@@ -9,7 +9,8 @@ from conftest import six_hourly
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import WIND_PACKING, PackedStates, Packing, pack
+from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.zarr_store import WIND_PACKING, Packing, pack
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.samples import samples_of
 

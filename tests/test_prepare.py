@@ -14,7 +14,8 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.store.zarr_store import SCALE, PackedStates
+from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.zarr_store import SCALE
 from wsdcast.weather.recipe import load_recipe
 
 

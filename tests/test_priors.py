@@ -15,7 +15,7 @@ from torch import nn
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import PackedStates
+from wsdcast.data.store.states import PackedStates
 from wsdcast.runs.names import PriorName
 from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.sampling.priors import prior_maker

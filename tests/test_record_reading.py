@@ -19,7 +19,8 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store import analysis
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.store.zarr_store import PackedStates, Packing
+from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.zarr_store import Packing
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.recipe import load_recipe

@@ -10,7 +10,8 @@ from torch import Tensor
 from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import PackedStates, pack
+from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.zarr_store import pack
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.zarr_store import channels_of, read_packed
+from wsdcast.data.store.states import read_packed
+from wsdcast.data.store.zarr_store import channels_of
 from wsdcast.data.variables import variable
 
 HOURS = np.array([0, 6, 12, 18])

@@ -19,7 +19,8 @@ from wsdcast.data.sources.layout import select, values_of
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import Packing, StoredStates
+from wsdcast.data.store.states import StoredStates
+from wsdcast.data.store.zarr_store import Packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 

@@ -24,7 +24,7 @@ from torch import nn
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.zarr_store import PackedStates
+from wsdcast.data.store.states import PackedStates
 from wsdcast.data.variables import split
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis, Part
-from wsdcast.data.store.zarr_store import PackedStates
+from wsdcast.data.store.states import PackedStates
 from wsdcast.runs.devices import sent
 from wsdcast.weather.forcings import Surroundings, elapsed_fractions
 

@@ -15,16 +15,8 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import STATIC_NAMES
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.zarr_store import (
-    PackedStates,
-    StoredStates,
-    channels_of,
-    open_store,
-    packed_size,
-    packing_of,
-    read_packed,
-    stored_states,
-)
+from wsdcast.data.store.states import PackedStates, StoredStates, packed_size, read_packed, stored_states
+from wsdcast.data.store.zarr_store import channels_of, open_store, packing_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.resources import require_space
@@ -162,10 +154,7 @@ def _read_states(path: Path, copies: int) -> PackedStates:
     """
     size = packed_size(path)
     if copies * size < psutil.virtual_memory().available / 2:
-        try:
-            return read_packed(path)
-        except (ValueError, RuntimeError) as error:  # of a decompressor or a checksum
-            raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); remove it and prepare again") from None
+        return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
     with one_at_a_time(mapped.with_suffix(".lock")):
         if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # the store is newer: it was replaced or appended to

@@ -13,7 +13,8 @@ from wsdcast.data.regrid import Method
 from wsdcast.data.sources.blocks import Block, read_block
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.store.shards import on_grid
-from wsdcast.data.store.zarr_store import SCALE, WIND_PACKING, Packing, channels_of, packing_of, read_packed
+from wsdcast.data.store.states import read_packed
+from wsdcast.data.store.zarr_store import SCALE, WIND_PACKING, Packing, channels_of, packing_of
 from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.runs.progress import track
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,58 +164,6 @@ def pack(
     return np.clip(integers, limits.min, limits.max, out=integers).astype(np.int16)
 
 
-@dataclass(frozen=True)
-class PackedStates:
-    """Packed states in memory, which need half the size of float32. They are indexed along time and give float32.
-
-    Attributes:
-        values: (time, channel, latitude, longitude), integers, in memory or mapped from a file.
-        packing: what the integers mean.
-    """
-
-    values: NDArray[np.int16]
-    packing: Packing = WIND_PACKING
-
-    def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        if not isinstance(index, tuple) or self.packing.scale.ndim == 0:
-            return self.packing.unpack(self.values[index])
-        scale, offset = (np.broadcast_to(field[:, None, None], self.shape)[index] for field in self.packing)
-        return self.values[index] * scale + offset
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(time, channel, latitude, longitude)."""
-        return self.values.shape
-
-
-@dataclass(frozen=True)
-class StoredStates:
-    """States of a packed store that stay on disk. Indexing them along time reads only those states and gives float32.
-
-    Attributes:
-        arrays: one Zarr array for each channel, (time, latitude, longitude).
-        packing: what their integers mean.
-    """
-
-    arrays: tuple[Any, ...]
-    packing: Packing = WIND_PACKING
-
-    def __getitem__(self, steps: Any) -> NDArray[np.float32]:
-        indices = np.arange(self.shape[0])[steps]
-        # Each state is read once and in order, so each chunk of the store is read once.
-        positions, inverse = np.unique(indices, return_inverse=True)
-        states = np.empty((positions.size, *self.shape[1:]), np.float32)
-        for channel, array in enumerate(self.arrays if positions.size else ()):
-            states[:, channel] = self.packing.of(channel).unpack(array.oindex[positions])
-        return states[inverse.reshape(indices.shape)]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(time, channel, latitude, longitude)."""
-        first = self.arrays[0].shape
-        return (first[0], len(self.arrays), *first[1:])
-
-
 class Channels(NamedTuple):
     """The names of the channels of a prepared store, in order.
 
@@ -253,46 +200,17 @@ def channels_of(path: Path) -> Channels:
 
 def packing_of(path: Path) -> Packing:
     """Return the packing of a prepared store, also of one that is not complete yet."""
-    arrays = _arrays(path)
+    arrays = arrays_of(path)
     scale, offset = ([array.attrs.get(key, default) for array in arrays] for key, default in (("scale_factor", 1), ("add_offset", 0)))
     if len({*zip(scale, offset, strict=True)}) == 1:
         return Packing(np.array(scale[0], np.float32), np.array(offset[0], np.float32))
     return Packing(np.array(scale, np.float32), np.array(offset, np.float32))
 
 
-def _arrays(path: Path) -> list[Any]:
+def arrays_of(path: Path) -> list[Any]:
+    """Return the Zarr array of each channel of a prepared store."""
     group = zarr.open_group(path, mode="r", use_consolidated=False)
     return [group[name] for name in channels_of(path).all]
-
-
-def stored_states(path: Path) -> StoredStates:
-    """Open the states of a packed store, to be read one by one."""
-    return StoredStates(tuple(_arrays(path)), packing_of(path))
-
-
-def packed_size(path: Path) -> int:
-    """Return the bytes that the packed states of a store take in memory."""
-    return sum(2 * array.size for array in _arrays(path))
-
-
-def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = None) -> PackedStates:
-    """Read the states of a packed store.
-
-    Args:
-        path: path of the store.
-        steps: which times are read.
-        mapped: path of a file (.npy) that is written and holds the states. Default: they are held in memory.
-    """
-    arrays = _arrays(path)
-    begin, end, _ = steps.indices(arrays[0].shape[0])
-    shape = (end - begin, len(arrays), *arrays[0].shape[1:])
-    states = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
-    shard = arrays[0].shards[0]
-    for first in range(begin, end, shard):  # times first, so that a mapped file is written from its beginning to its end
-        last = min(end, first + shard)
-        for channel, array in enumerate(arrays):
-            states[first - begin : last - begin, channel] = array[first:last]
-    return PackedStates(states, packing_of(path))
 
 
 def read_wind(dataset: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:

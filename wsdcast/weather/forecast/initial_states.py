@@ -17,7 +17,7 @@ from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.shards import regridded
-from wsdcast.data.store.zarr_store import PackedStates
+from wsdcast.data.store.states import PackedStates
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.data.variables import attributes as attributes_of
 from wsdcast.runs.errors import UserError
