@@ -43,7 +43,7 @@ def recipe_of(directory: Path, **generator) -> Path:
 def lazily_made(recipe: Path, run: Path, validation_from: np.datetime64) -> int:
     """Make the prepared store of a recipe without values, and its mapped file without blocks on the disk. Return the bytes of the latter.
 
-    All integers are 0, which mean the offset of each channel.
+    All integers are 0, which mean the offset of each channel. The files of the store are empty and not read: the mapped file is.
     """
     loaded = load_recipe(recipe)
     names, store = loaded.data.channels.all, run / ANALYSIS
@@ -60,6 +60,10 @@ def lazily_made(recipe: Path, run: Path, validation_from: np.datetime64) -> int:
         "test_from": str(TIMES[-1000]),
     }
     close_store(store, attributes)
+    for name in names:
+        for shard in range(-(-TIMES.size // SHARD)):
+            (file := store / name / f"c/{shard}/0/0").parent.mkdir(parents=True)
+            file.touch()
     mapped = run / f".{store.stem}.mapped.npy"
     return np.lib.format.open_memmap(mapped, "w+", np.int16, (TIMES.size, len(names), *GRID.shape)).nbytes
 
