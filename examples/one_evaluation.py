@@ -74,7 +74,7 @@ def difference(score: str, gain: str, setting: xr.Dataset, lead: int) -> str:
     """Return the difference of a score from the reference in percent; of the reference the score."""
     setting = setting.isel(prediction_timedelta=lead)
     by_seed, high_and_low = (-100 * setting[f"{gain}{ending}"].values for ending in ("_by_seed", "_interval"))
-    if not by_seed.any():
+    if not np.nan_to_num(by_seed).any():  # the reference, also where a seed of it has no score
         return in_words(setting[f"{score}_by_seed"].values, lambda values: f"{values.mean():.3f} m/s")
     # A seed with members that left the range has no score, and then the mean over all seeds has no interval.
     bounds = "" if np.isnan(high_and_low).any() else f" [{high_and_low[1]:+.1f}, {high_and_low[0]:+.1f}]"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-STEP = np.timedelta64(6, "h")
+from wsdcast.data.steps import STEP
 
 
 def twelve_hourly(record: xr.Dataset) -> tuple[xr.Dataset, list[np.datetime64]]:

@@ -91,6 +91,13 @@ def test_networks_of_one_evaluation_are_compared_with_the_flow(run, capsys):
         assert numbers(together["| standard", "4"])[4:6] == pytest.approx(smallest, abs=6e-3)
 
 
+def test_the_reference_shows_its_score_where_a_seed_of_it_has_none():
+    seeds = {"crps_by_seed": [0.5, np.nan, 0.7], "crps_gain_first_by_seed": [0.0, np.nan, 0.0]}
+    fields = {name: (("seed", "prediction_timedelta"), np.array(values)[:, None]) for name, values in seeds.items()}
+    setting = xr.Dataset(fields | {"crps_gain_first_interval": (("bound", "prediction_timedelta"), np.full((2, 1), np.nan))})
+    assert example("one_evaluation").difference("crps", "crps_gain_first", setting, 0) == "0.600 m/s (2 of 3 seeds)"
+
+
 def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys):
     # Of 20 states the first 11 are for training and the last 4 for testing; the third is missing.
     states = np.delete(np.arange(20), 2)
