@@ -105,7 +105,8 @@ def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys)
     attributes = {"validation_from": str(times[0] + np.timedelta64(66, "h")), "test_from": str(times[0] + np.timedelta64(96, "h"))}
     record = xr.Dataset({"wind": ("time", states.astype("f4")), "hour": ("x", [0])}, coords={"time": times}, attrs=attributes)
     record.to_zarr(tmp_path / "analysis.zarr", consolidated=False)
-    example("twelve_hour_steps").main(tmp_path / "analysis.zarr", tmp_path / "twelve.nc")
+    script = example("twelve_hour_steps")
+    script.make_record(tmp_path / "analysis.zarr", tmp_path / "twelve.nc")
     with xr.open_dataset(tmp_path / "twelve.nc") as moved:
         at = ((moved["time"].values - times[0]) // np.timedelta64(6, "h")).tolist()
         placed = dict(zip(at, moved["wind"].values.astype(int).tolist(), strict=True))
@@ -115,6 +116,19 @@ def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys)
     )
     keys = "validation_from: 2020-01-04T06:00, test_from: 2020-01-06T00:00"
     assert capsys.readouterr().out == f"data: {{source: {tmp_path / 'twelve.nc'}, {keys}}}\n"
+
+    # A forecast from the last state of the training split at 0 or 12 UTC, and one from the first of the test split at 6 or 18 UTC.
+    hours = np.timedelta64(6, "h") * np.arange(3)
+    made = xr.Dataset(
+        {"wind": (("time", "prediction_timedelta"), np.arange(6.0).reshape(2, 3))},
+        coords={"time": times[0] + np.timedelta64(6, "h") * np.array([5, 23]), "prediction_timedelta": hours},
+    )
+    made.to_zarr(tmp_path / "made.zarr", consolidated=False)
+    script.give_true_times(tmp_path / "analysis.zarr", tmp_path / "made.zarr", tmp_path / "true.zarr")
+    with xr.open_zarr(tmp_path / "true.zarr", consolidated=False) as true:
+        assert ((true["time"].values - times[0]) // np.timedelta64(6, "h")).tolist() == [10, 17]
+        assert true["prediction_timedelta"].values.tolist() == (2 * hours).tolist()
+        np.testing.assert_array_equal(true["wind"].values, made["wind"].values)
 
 
 @needs_linux
