@@ -63,6 +63,16 @@ def test_variants_cost_as_much_as_the_recipe(prepared, recipe, name):
     assert (share == 0) == (name == "blurred")
 
 
+def test_a_batch_larger_than_the_record_costs_only_its_samples(prepared, recipe):
+    record = open_analysis(prepared / "run/analysis.zarr")
+    samples = record.now("train").size
+    steps = []
+    for batch in (samples, 4 * samples):
+        whole = recipe.changed(generator__batch=batch, study__variants={"more steps": {"moments.steps": 10, "generator.batch": samples // 2}})
+        steps.append(variant_of(whole, record, moments_cost(whole, record), "more steps")[0].generator.steps)
+    assert steps[0] == steps[1] > whole.generator.steps
+
+
 @pytest.mark.slow
 def test_a_study_scores_its_variants_like_priors(prepared, recipe, tmp_path):
     run = new_run(prepared, tmp_path)

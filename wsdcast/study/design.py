@@ -15,8 +15,9 @@ from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import PREDICTIONS, PathName
-from wsdcast.runs.recipes import Experiment, Network, Optimisation
+from wsdcast.runs.recipes import Experiment, Network
 from wsdcast.study.sharing import training_seconds, variant_directory
+from wsdcast.training.loop import samples_per_step
 from wsdcast.warmstart.evaluations import require_possible
 
 Kind = TypeVar("Kind", bound=Experiment)
@@ -66,6 +67,7 @@ def cost_of_moments(
     generator: UNet,
     context: tuple[int, ...],
     generator_settings: Network,
+    samples: int,
     visits: float,
 ) -> tuple[float, int]:
     """The cost of the moments network, relative to the generator, in floating-point operations.
@@ -74,6 +76,7 @@ def cost_of_moments(
         moments, generator: the networks.
         context: shape of one context, (1, channels, row, column).
         generator_settings: how the generator is trained.
+        samples: number of all training samples.
         visits: the number of samples in the forward and backward passes of the moments network, counted in training visits. A training
             visit costs three evaluations (one forward, two backward), so a prediction counts as a third.
 
@@ -81,7 +84,7 @@ def cost_of_moments(
         The cost of one evaluation in evaluations of the generator, and the cost of all visits in training steps of the generator.
     """
     ratio = operations(moments, torch.zeros(context)) / _operations_of_one(generator, context[2:])
-    return ratio, round(ratio * visits / samples_per_step(generator_settings))
+    return ratio, round(ratio * visits / samples_per_step(generator_settings, samples))
 
 
 def equal_cost_steps(total: float, relative: float, once: float, share: float, whose: str) -> int:
@@ -103,25 +106,21 @@ def equal_cost_steps(total: float, relative: float, once: float, share: float, w
     return steps
 
 
-def step_operations(generator: UNet, grid: Sequence[int], settings: Network) -> int:
+def step_operations(generator: UNet, grid: Sequence[int], settings: Network, samples: int) -> int:
     """Floating-point operations of one evaluation of the generator for each sample of an optimiser step.
 
     Args:
         generator: the generator.
         grid: rows and columns.
         settings: how it is trained.
+        samples: number of all training samples.
     """
-    return samples_per_step(settings) * _operations_of_one(generator, grid)
+    return samples_per_step(settings, samples) * _operations_of_one(generator, grid)
 
 
 def _operations_of_one(generator: UNet, grid: Sequence[int]) -> int:
     """Floating-point operations of one evaluation for one sample."""
     return operations(generator, *(torch.zeros(shape) for shape in generator.input_shapes(grid[0], grid[1])))
-
-
-def samples_per_step(settings: Optimisation) -> int:
-    """Samples per optimiser step."""
-    return settings.batch * settings.accumulate
 
 
 def trained_variants(

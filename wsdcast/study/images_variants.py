@@ -8,7 +8,8 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.names import ImagePriorName
 from wsdcast.runs.overrides import overridden
-from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
+from wsdcast.study.design import cost_of_moments, equal_cost_steps, step_operations
+from wsdcast.training.loop import samples_per_step
 from wsdcast.warmstart.moments import MomentsModel
 
 
@@ -47,15 +48,16 @@ def named_variant(recipe: ImageRecipe, images: Images, cost: tuple[float, int], 
     where = f"study.variants.{name}:"
     variant = overridden(recipe, recipe.study.variants[name], {}, where)
     moments, generator, context = _networks(variant, images)
-    visits = variant.moments.steps * samples_per_step(variant.moments)
-    ratio, once = cost_of_moments(moments, generator, context, variant.generator, visits)
+    samples = images.count("train")
+    visits = variant.moments.steps * samples_per_step(variant.moments, samples)
+    ratio, once = cost_of_moments(moments, generator, context, variant.generator, samples, visits)
     if not variant.generator.needs_moments_network:
         ratio, once = 0.0, 0
     if recipe.study.budget == "steps":
         return variant, ratio
     _, of_recipe, _ = _networks(recipe, images)
     grid = images.shape[1:]
-    relative = step_operations(generator, grid, variant.generator) / step_operations(of_recipe, grid, recipe.generator)
+    relative = step_operations(generator, grid, variant.generator, samples) / step_operations(of_recipe, grid, recipe.generator, samples)
     # The moments are predicted anew in each step, which costs a third of a training visit.
     steps = equal_cost_steps(recipe.generator.steps + cost[1], relative, once, ratio / 3, where)
     return variant.changed(generator__steps=steps), ratio
@@ -67,9 +69,10 @@ def moments_cost(recipe: ImageRecipe, images: Images) -> tuple[float, int]:
     The training includes one prediction for every sample of every step of the generator.
     """
     moments, generator, context = _networks(recipe, images)
-    predictions = recipe.generator.steps * samples_per_step(recipe.generator)
-    visits = recipe.moments.steps * samples_per_step(recipe.moments) + predictions / 3
-    return cost_of_moments(moments, generator, context, recipe.generator, visits)
+    samples = images.count("train")
+    predictions = recipe.generator.steps * samples_per_step(recipe.generator, samples)
+    visits = recipe.moments.steps * samples_per_step(recipe.moments, samples) + predictions / 3
+    return cost_of_moments(moments, generator, context, recipe.generator, samples, visits)
 
 
 def _networks(recipe: ImageRecipe, images: Images) -> tuple[MomentsModel, UNet, tuple[int, ...]]:

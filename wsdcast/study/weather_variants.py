@@ -9,7 +9,8 @@ import torch
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.overrides import overridden
-from wsdcast.study.design import cost_of_moments, equal_cost_steps, samples_per_step, step_operations
+from wsdcast.study.design import cost_of_moments, equal_cost_steps, step_operations
+from wsdcast.training.loop import samples_per_step
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.forcings import surroundings
@@ -39,11 +40,12 @@ def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: 
     if variant.generator.prior == "given":
         return variant, 0.0
     ratio, extra = moments_cost(variant, record)
+    samples = record.now("train").size
     ratio *= variant.generator.needs_moments_network
     once, share = (float(extra), 0.0) if variant.generator.reads_frozen_moments else (0.0, ratio)
-    once = (once + steps_after_the_generator(variant, ratio)) / _members(variant)
+    once = (once + steps_after_the_generator(variant, ratio, samples)) / _members(variant)
     relative = generator_operations(variant, record) / generator_operations(recipe, record)
-    total = recipe.generator.steps + (cost[1] + steps_after_the_generator(recipe, cost[0])) / _members(recipe)
+    total = recipe.generator.steps + (cost[1] + steps_after_the_generator(recipe, cost[0], samples)) / _members(recipe)
     steps = equal_cost_steps(total, relative, once, share, where)
     return variant.changed(generator__steps=steps), ratio
 
@@ -51,10 +53,10 @@ def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: 
 def generator_operations(recipe: Recipe, record: Analysis) -> int:
     """Floating-point operations of :func:`wsdcast.study.design.step_operations`, for both members of a sample with the objective crps."""
     _, generator, _ = _networks(recipe, record)
-    return _members(recipe) * step_operations(generator, record.grid.shape, recipe.generator)
+    return _members(recipe) * step_operations(generator, record.grid.shape, recipe.generator, record.now("train").size)
 
 
-def steps_after_the_generator(recipe: Recipe, ratio: float) -> float:
+def steps_after_the_generator(recipe: Recipe, ratio: float, samples: int) -> float:
     """The cost of the networks that are trained after the generator, in training steps of the generator.
 
     It is counted in evaluations of one sample. A forward pass is one evaluation, and a backward pass costs two. A training step of the
@@ -63,6 +65,7 @@ def steps_after_the_generator(recipe: Recipe, ratio: float) -> float:
     Args:
         recipe: the recipe.
         ratio: cost of one evaluation of the moments network, in evaluations of the generator; 0 if there is none.
+        samples: number of all training samples.
     """
     few, tuned = recipe.few_steps, recipe.fine_tune
     of_sample = {
@@ -72,13 +75,13 @@ def steps_after_the_generator(recipe: Recipe, ratio: float) -> float:
     }.get(recipe.generator.objective, 0.0)
     if of_sample and not recipe.generator.reads_frozen_moments:
         of_sample += ratio  # the moments of each batch are predicted anew
-    total = few.steps * samples_per_step(few) * of_sample
+    total = few.steps * samples_per_step(few, samples) * of_sample
     # The moments network is frozen, but with gradients through all steps they go through it to the states before, from the second step on.
     of_all = [3 * tuned.nfe * length + ratio * (length + (length - 1)) for length in tuned.rollout]
     of_last = [tuned.nfe * (length + 2) + ratio * length for length in tuned.rollout]
     of_rollout = of_all if tuned.gradients == "all" else of_last
-    total += tuned.steps * samples_per_step(tuned) * MEMBERS * sum(of_rollout) / len(of_rollout)
-    return total / (3 * samples_per_step(recipe.generator))
+    total += tuned.steps * samples_per_step(tuned, samples) * MEMBERS * sum(of_rollout) / len(of_rollout)
+    return total / (3 * samples_per_step(recipe.generator, samples))
 
 
 def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
@@ -88,8 +91,8 @@ def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
     """
     moments, generator, context = _networks(recipe, record)
     folds, samples = recipe.moments.folds, record.now("train").size
-    visits = (1 + folds) * recipe.moments.steps * samples_per_step(recipe.moments) + (2 if folds else 1) * samples / 3
-    return cost_of_moments(moments, generator, context, recipe.generator, visits)
+    visits = (1 + folds) * recipe.moments.steps * samples_per_step(recipe.moments, samples) + (2 if folds else 1) * samples / 3
+    return cost_of_moments(moments, generator, context, recipe.generator, samples, visits)
 
 
 def _members(recipe: Recipe) -> int:
