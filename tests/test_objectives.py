@@ -338,6 +338,7 @@ def test_what_objectives_do_not_allow_is_refused(prepared):
     ):
         assert "the objective mean-flow works without bf16, compile" in line("generator.objective=mean-flow", other)
     assert "fine_tune.nfe 4: the objective distil makes 1" in line("generator.objective=distil", "fine_tune.steps=3", "fine_tune.nfe=4")
+    assert "moments.folds 2: not with generator.moments joint" in line("moments.folds=2", "generator.moments=joint")
     assert "cannot be trained through" in line("generator.prior=given", "fine_tune.steps=3")
     # This is found before the first training.
     assert "has no 2000 steps of 6 h without a gap" in line("fine_tune.steps=1", "fine_tune.rollout=[2000]")

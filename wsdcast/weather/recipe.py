@@ -238,6 +238,13 @@ class Recipe(Experiment):
             raise ValueError("fine_tune.steps: a user's model of the moments, the prior given, cannot be trained through")
         return self
 
+    @model_validator(mode="after")
+    def _folds_have_an_effect(self) -> Recipe:
+        joint = self.generator.needs_moments_network and not self.generator.reads_frozen_moments
+        if self.moments.folds and joint:
+            raise ValueError(f"moments.folds {self.moments.folds}: not with generator.moments {self.generator.moments}, only with frozen")
+        return self
+
     def parts(self, artefact: str) -> dict[str, Any]:
         """Plain values of the sections that an artefact depends on."""
         whole, (sections, _) = self.dump(), ARTEFACTS[artefact]
