@@ -20,11 +20,7 @@ from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.variables import DEFAULT
 from wsdcast.sampling.batches import in_batches
-from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forecast.running import ensembles
-from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.noise_fields import noise_fields_of
-from wsdcast.weather.priors import Trained, few_evaluations
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of
 
@@ -82,36 +78,37 @@ def test_bench_rollout(tiny):
 
 
 @pytest.mark.parametrize(
-    ("path", "objective", "noise"),
+    ("path", "prior", "objective", "noise"),
     [
-        ("straight", "flow", "numbers"),
-        ("blur-noise", "distil", "numbers"),
-        ("blur", "flow", "numbers"),
-        ("straight", "crps", "numbers"),
-        ("straight", "crps", "fields"),
+        ("straight", "warm", "flow", "numbers"),
+        ("straight", "standard", "flow", "numbers"),
+        ("blur-noise", "warm", "distil", "numbers"),
+        ("blur", "warm", "flow", "numbers"),
+        ("straight", "persistence", "crps", "numbers"),
+        ("straight", "warm", "crps", "fields"),
     ],
 )
-def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, objective, noise):
+def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, prior, objective, noise):
     """Otherwise the comparison would be with a different computation."""
-    recipe = load_recipe(tiny).changed(generator__path=path, generator__objective=objective, crps__noise=noise)
+    recipe = load_recipe(tiny).changed(generator__path=path, generator__prior=prior, generator__objective=objective, crps__noise=noise)
     if objective != "flow":
         recipe = recipe.changed(rollout__nfe=1)
     record = record_of(recipe, 40)
     torch.manual_seed(0)
-    moments, generator, forcings = networks_of(recipe, record.grid)
-    few = few_evaluations(recipe, generator, (False, forcings.channels, 2), lambda network, _: None, recipe.networks)
-    made = [(moments, "network.last"), (generator, "last"), *((one.network, "last") for one in few.values())]
+    networks = networks_of(recipe, record)
+    generator = networks.generator
+    made = [(generator, "last"), *((one.network, "last") for one in networks.few.values())]
+    if prior == "warm":
+        made.append((networks.moments, "network.last"))
     for network, last in made:
         torch.nn.init.normal_(network.eval().requires_grad_(False).get_submodule(last).weight, std=0.1)
     if objective == "crps" and noise == "numbers":  # they have no effect before training
         torch.nn.init.normal_(generator.embeddings[0].weight)
         torch.nn.init.normal_(generator.middle.convolution2.weight)
-    start = warm_start(moments), forcings, weather_path(recipe.generator, record.grid)
-    networks = Trained(generator, moments, *start, few=few, noise_fields=noise_fields_of(recipe, record))
     sampler = in_batches(sampler_of(networks, recipe.rollout), 5)
     with torch.inference_mode():
         usual = the_usual_way(record, networks, recipe.rollout, 3)
-        ours = np.stack(list(ensembles(record, forcings, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
+        ours = np.stack(list(ensembles(record, networks.forcings, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
     assert ours[:, 0].std(axis=0).mean() > (0.05 if path != "blur" else 0)  # m/s; the members differ
 
@@ -124,6 +121,14 @@ def test_bench_rollout_of_one_evaluation(tiny, objective, noise):
     assert figures["forecast"].endswith("NFE 1")
     # One evaluation of each network, which are of one size.
     assert 0.4 < figures["moments network's share of operations"] < 0.55
+
+
+def test_bench_rollout_counts_no_moments_network_where_the_prior_has_none(tiny):
+    line = ["bench", "rollout", "--recipe", str(tiny), "--members", "2", "--lead", "6h", "--nfe", "1", "--json"]
+    line += ["-o", "generator.objective=crps", "-o", "generator.prior=persistence", "-o", "forcings.static=[land_sea_mask]"]
+    result = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
+    assert result["limit"].startswith("1 evaluations of the generator for each sample")
+    assert result["figures"]["moments network's share of operations"] == 0
 
 
 def test_bench_rollout_on_another_path(tiny):

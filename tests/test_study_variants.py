@@ -68,7 +68,9 @@ def test_a_batch_larger_than_the_record_costs_only_its_samples(prepared, recipe)
     samples = record.now("train").size
     steps = []
     for batch in (samples, 4 * samples):
-        whole = recipe.changed(generator__batch=batch, study__variants={"more steps": {"moments.steps": 10, "generator.batch": samples // 2}})
+        whole = recipe.changed(
+            generator__batch=batch, study__variants={"more steps": {"moments.steps": 10, "generator.batch": samples // 2}}
+        )
         steps.append(variant_of(whole, record, moments_cost(whole, record), "more steps")[0].generator.steps)
     assert steps[0] == steps[1] > whole.generator.steps
 

@@ -23,7 +23,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.nets.unet import UNet
-from wsdcast.nets.weights import operations, to_device
+from wsdcast.nets.weights import operations
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import resolve
 from wsdcast.runs.overrides import Overridden
@@ -32,14 +32,10 @@ from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
-from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import sizes_of
-from wsdcast.weather.noise_fields import noise_fields_of
-from wsdcast.weather.priors import Trained, few_evaluations
+from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_sampler, sampler_of
 
@@ -61,21 +57,18 @@ def bench_rollout(
         members, nfe, days: size of the forecast; None: as in the recipe.
 
     Returns:
-        The limit is the time of the networks alone: the evaluations of both networks that the samples of the forecast need, accelerated in
-        the same way, and nothing else. The peer ``the usual way`` does the same work one member at a time, eager, in float32, with
-        torchdiffeq's solver, and writes the forecast at the end.
+        The limit is the time of the networks alone: the evaluations that the samples of the forecast need, of the generator and, if the
+        prior has one, of the moments network, accelerated in the same way, and nothing else. The peer ``the usual way`` does the same work
+        one member at a time, eager, in float32, with torchdiffeq's solver, and writes the forecast at the end.
     """
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "days": days, "solver": "midpoint"}
     resolved, _ = resolve(recipe, None, Recipe, **{f"rollout__{key}": value for key, value in changes.items()})
     settings, record = resolved.rollout, record_of(resolved, 100)
     devices.keep_freed_memory()
-    moments, generator, forcings = networks_of(resolved, record.grid)
-    path = weather_path(resolved.generator, record.grid)
-    few = few_evaluations(resolved, generator, sizes_of(record, forcings), lambda network, _: to_device(network), resolved.networks)
-    networks = Trained(generator, moments, warm_start(moments), forcings, path, few=few, noise_fields=noise_fields_of(resolved, record))
-    if settings.nfe in few:
-        generator = few[settings.nfe].network
-    moments.eval(), generator.eval()
+    networks = networks_of(resolved, record)
+    few = networks.few.get(settings.nfe)
+    generator = few.network if few else networks.generator
+    moments = networks.moments if isinstance(networks.moments, MomentsModel) else None
     device = devices.device()
     largest_batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, device)
     batches = -(-settings.members // largest_batch)
@@ -90,7 +83,7 @@ def bench_rollout(
     the_usual_way(record, networks, settings, USUAL_MEMBERS)
     usual = (time.perf_counter() - begin) * settings.members / USUAL_MEMBERS
     generator_operations, moments_operations = (
-        operations(network, *inputs_of(network, 1, record.grid)) for network in (generator, moments)
+        operations(network, *inputs_of(network, 1, record.grid)) if network else 0 for network in (generator, moments)
     )
     sampler = sampler_of(networks, settings)
     directory = Path(tempfile.mkdtemp(prefix="wsdcast-bench-"))
@@ -103,13 +96,13 @@ def bench_rollout(
         (directory / "forecast.marks").mkdir(exist_ok=True)
         store.create()
         all_groups = groups(np.arange(1), shortened.members, largest_batch, device)
-        for _ in run_and_write(store, record, forcings, in_batches(sampler, largest_batch), starts, all_groups, shortened):
+        for _ in run_and_write(store, record, networks.forcings, in_batches(sampler, largest_batch), starts, all_groups, shortened):
             pass
 
-    def alone(network: MomentsModel | UNet, evaluations: int) -> Callable[..., None]:
+    def alone(network: MomentsModel | UNet | None, evaluations: int) -> Callable[..., None]:
         """Return a function that evaluates one network: all batches, ``evaluations`` times for each lead time."""
         calls: list[tuple[Sampler, Tensor]] = []
-        for size in sizes:
+        for size in sizes if network else ():
             x, *other_inputs = inputs_of(network, size, record.grid)
             # The other inputs do not change, so a CUDA graph may keep them.
             calls.append((accelerated(partial(_from_first_input, network, other_inputs), [network]), x))
@@ -150,7 +143,7 @@ def bench_rollout(
     if device.type == "cuda":
         figures["peak memory of the GPU, GiB"] = torch.cuda.max_memory_allocated() / 2**30
     limit = (
-        f"{settings.nfe} evaluations of the generator and one of the moments network for each sample, nothing else, "
+        f"{settings.nfe} evaluations of the generator{' and one of the moments network' * bool(moments)} for each sample, nothing else, "
         f"in batches of {max(sizes)}, on a CPU one on each core"
     )
     return Benchmark("rollout", limit, ours / limit_seconds, {"the usual way": usual / limit_seconds}, figures)
@@ -160,7 +153,7 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
     """Make the same forecast with a simple loop, and write it. Return the fields (member, lead, variable, latitude, longitude)."""
     device, count = devices.device(), len(record.variables)
     shape, mean_of_data, std_of_data = (count, *record.grid.shape), record.mean[:count, None, None], record.std[:count, None, None]
-    generator, moments, forcings, path = networks.generator, networks.moments, networks.forcings, networks.path
+    generator, forcings, path = networks.generator, networks.forcings, networks.path
     times = torch.linspace(0, 1, settings.nfe // 2 + 1, device=device)
     time = record.times[record.past_states : record.past_states + 1]
     noises = list(member_noise(settings.seed, time, members, settings.steps, shape))
@@ -170,8 +163,8 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
         states = list(first[:, :, :count])
         for step in range(settings.steps):
             context = torch.cat([*states[: -2 - record.past_states : -1], forcings.at(time + step * STEP), held], dim=1)
-            mean, std = moments(context)
-            inputs, one = torch.cat([context, mean, std.log()], dim=1), torch.ones(1, device=device)
+            prior = networks.prior_of(context)
+            inputs, one = torch.cat([context, prior.features()], dim=1), torch.ones(1, device=device)
 
             def velocity(t: torch.Tensor, x: torch.Tensor, inputs: torch.Tensor = inputs, one: torch.Tensor = one) -> torch.Tensor:
                 t = t.reshape(1)
@@ -181,7 +174,7 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
             if few := networks.few.get(settings.nfe):
                 state = few_sampler(networks, few, settings.nfe)(context, noise)
             else:
-                state = odeint(velocity, path.start(noise), times, method="midpoint")[-1] * std + mean
+                state = prior.denormalise(odeint(velocity, path.start(noise), times, method="midpoint")[-1])
             states.append(state)
         forecast = torch.cat(states[1 + record.past_states :])
         all_states.append(forecast.cpu().numpy() * std_of_data + mean_of_data)

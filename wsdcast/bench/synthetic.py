@@ -16,15 +16,14 @@ from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.forcings import Surroundings
-from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.priors import Trained, assembled
 from wsdcast.weather.recipe import Recipe
 
 
 def record_of(recipe: Recipe, steps: int) -> Analysis:
     """Return a record of smooth random states on a recipe's grid. Eight states repeat. The last tenth is the test split.
 
-    All channels are packed as wind of 8 m/s, whatever the recipe's variables are.
+    Static fields are zeros. All channels are packed as wind of 8 m/s, whatever the recipe's variables are.
     """
     grid, random = Grid.regular(recipe.data.grid), np.random.default_rng(0)
     channels = recipe.data.channels
@@ -35,22 +34,17 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     splits = times[-steps // 5], times[-steps // 10]
     change = np.sqrt(2, dtype=np.float32) * eight  # successive states are independent
     fixed = (PackedStates(wind), times, grid, zero, eight, *splits)
-    past = recipe.forcings.past_states
-    return Analysis(*fixed, {}, channels.state, channels.forcings, difference_std=change, past_states=past)
+    static, past = {name: np.zeros(grid.shape, np.float32) for name in recipe.forcings.static}, recipe.forcings.past_states
+    return Analysis(*fixed, static, channels.state, channels.forcings, difference_std=change, past_states=past)
 
 
-def networks_of(recipe: Recipe, grid: Grid) -> tuple[MomentsModel, UNet, Surroundings]:
-    """Return the moments network, the generator and their forcings, whose static fields are zeros.
+def networks_of(recipe: Recipe, record: Analysis) -> Trained:
+    """Return the networks of a recipe on the device, untrained. They take as long as trained ones.
 
-    The networks are untrained. They take as long as trained ones.
+    Raises:
+        UserError: if the prior is a user's model.
     """
-    chosen, channels = recipe.forcings, recipe.data.channels
-    static = torch.zeros(len(chosen.static) + 4 * chosen.latitude_longitude, *grid.shape, device=devices.device())
-    longitude = torch.tensor(grid.longitude, device=static.device) if chosen.solar_time else None
-    forcings = Surroundings(static, longitude, len(channels.forcings))
-    sizes = grid.includes_poles, forcings.channels, len(channels.state), chosen.past_states
-    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
-    return to_device(moments), to_device(generator), forcings
+    return assembled(recipe, record, lambda network, _: to_device(network).eval())
 
 
 def inputs_of(network: MomentsModel | UNet, batch: int, grid: Grid) -> tuple[Tensor, ...]:

@@ -49,8 +49,8 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
     resolved, _ = resolve(recipe, None, Recipe, generator__steps=10**6, generator__accumulate=1)
     settings, record = resolved.generator, record_of(resolved, RECORD)
     devices.keep_freed_memory()
-    _, generator, forcings = networks_of(resolved, record.grid)
-    generator.requires_grad_()
+    networks = networks_of(resolved, record)
+    generator, forcings = networks.generator.train().requires_grad_(), networks.forcings
     if settings.compile:
         compiled(generator)
     (samples,) = samples_of(record, forcings, "train")
