@@ -54,7 +54,7 @@ def make_record(store: Path, output: Path) -> None:
     with xr.open_zarr(store, consolidated=False) as record:
         dates, (_, validation_from, test_from) = moved(record)
         states = record[[name for name, field in record.data_vars.items() if "time" in field.dims]].astype(np.float32).load()
-    states.assign_coords(time=dates).sortby("time").drop_encoding().to_netcdf(output)
+    states.assign_coords(time=dates).sortby("time").drop_encoding().drop_attrs(deep=False).to_netcdf(output)
     first_times = {"validation_from": validation_from, "test_from": test_from}
     keys = (f"{name}: {time.astype('datetime64[h]')}:00" for name, time in first_times.items())
     print(f"data: {{source: {output}, {', '.join(keys)}}}")

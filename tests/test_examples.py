@@ -102,7 +102,8 @@ def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys)
     # Of 20 states the first 11 are for training and the last 4 for testing; the third is missing.
     states = np.delete(np.arange(20), 2)
     times = np.datetime64("2020-01-01", "ns") + states * np.timedelta64(6, "h")
-    attributes = {"validation_from": str(times[0] + np.timedelta64(66, "h")), "test_from": str(times[0] + np.timedelta64(96, "h"))}
+    attributes = {name: str(times[0] + np.timedelta64(hours, "h")) for name, hours in (("validation_from", 66), ("test_from", 96))}
+    attributes["normalisation"] = {"wind": {"mean": 9.5}}  # as prepared stores have it
     record = xr.Dataset({"wind": ("time", states.astype("f4")), "hour": ("x", [0])}, coords={"time": times}, attrs=attributes)
     record.to_zarr(tmp_path / "analysis.zarr", consolidated=False)
     script = example("twelve_hour_steps")
