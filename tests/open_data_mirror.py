@@ -3,13 +3,80 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from conftest import wind_of
 from grib_messages import COLUMNS, ROWS, message, sharing
+from servers import Files, serve
 
-from wsdcast.data.sources.open_data_layouts import paths_of
+from wsdcast.data.sources import open_data
+from wsdcast.data.sources.layout import order_of, values_of
+from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of
+from wsdcast.data.sources.opening import REMOTE, open_dataset
+
+TIME = np.datetime64("2026-06-02T06", "ns")
+STEP = np.timedelta64(6, "h")
+
+
+@dataclass
+class Mirror:
+    """A local server in the place of the public mirrors."""
+
+    root: Path
+    url: str
+    handler: type[Files]
+    cache: Path
+    patch: pytest.MonkeyPatch
+
+    def requests(self, path: Path) -> int:
+        return self.handler.requests[str(path.relative_to(self.root))]
+
+    def name(self, path: Path) -> str:
+        return str(path.relative_to(self.root))
+
+    def roots(self, *urls: str) -> None:
+        for system in SYSTEMS:
+            self.patch.setenv(f"WSDCAST_{system.upper()}_ROOTS", ",".join(urls))
+
+    def clock(self, text: str) -> None:
+        self.patch.setattr(open_data, "_now", lambda: datetime.fromisoformat(text))
+
+    def cached(self) -> list[str]:
+        return sorted(path.name for path in self.cache.rglob("*") if path.is_file())
+
+
+@pytest.fixture(name="mirror")
+def mirror_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
+    monkeypatch.setenv("WSDCAST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(
+        REMOTE,
+        "retry_config",
+        {"max_retries": 3, "backoff": {"init_backoff": timedelta(seconds=0.01), "max_backoff": timedelta(seconds=0.02)}},
+    )
+    (tmp_path / "mirror").mkdir()
+    with serve(tmp_path / "mirror") as (url, handler):
+        result = Mirror(tmp_path / "mirror", url, handler, tmp_path / "cache", monkeypatch)
+        result.roots(url)
+        result.clock("2026-06-03T00:40")
+        yield result
+
+
+def read(path: Path) -> np.ndarray:
+    with open_dataset(str(path)) as dataset:
+        wind = wind_of(dataset)
+        rows = order_of(wind.u)[0]
+        assert rows.size == wind.sizes["latitude"]
+        return np.concatenate([values_of(wind[name], np.array([0])) for name in "uv"])
+
+
+def assert_is_wind(path: Path, time: np.datetime64) -> None:
+    np.testing.assert_allclose(read(path), wind_at(time), atol=1e-4)
 
 
 def wind_at(time: np.datetime64) -> np.ndarray:

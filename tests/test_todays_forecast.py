@@ -25,8 +25,11 @@ from wsdcast.runs.errors import UserError
 pytest.importorskip("eccodes")
 
 from grib_messages import COLUMNS, ROWS
-from open_data_mirror import publish, wind_at
-from test_open_data import mirror  # noqa: F401  (a fixture)
+from open_data_mirror import (
+    mirror_fixture,  # noqa: F401  (the tests take it by the name mirror)
+    publish,
+    wind_at,
+)
 
 STEP = np.timedelta64(6, "h")
 SOURCE = Grid(np.linspace(90, -90, ROWS), np.arange(COLUMNS) * 360 / COLUMNS)
@@ -43,7 +46,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def published(mirror):  # noqa: F811
+def published(mirror):
     """A mirror with all cycles from 2026-06-01T18 to 2026-06-02T18; the clock shows 2026-06-03T00:40."""
     for system in ("gfs", "ifs"):
         for time in np.arange("2026-06-01T18", "2026-06-03T00", STEP, dtype="datetime64[ns]"):
