@@ -128,7 +128,7 @@ def test_bench_rollout_counts_no_moments_network_where_the_prior_has_none(tiny):
     line += ["-o", "generator.objective=crps", "-o", "generator.prior=persistence", "-o", "forcings.static=[land_sea_mask]"]
     result = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
     assert result["limit"].startswith("1 evaluations of the generator for each sample")
-    assert result["figures"]["moments network's share of operations"] == 0
+    assert not any("moments" in name for name in result["figures"])
 
 
 def test_bench_rollout_on_another_path(tiny):

@@ -132,9 +132,14 @@ def bench_rollout(
         "rollout, s": ours,
         "time per sample, ms": 1e3 * ours / samples,
         "generator alone, s": generator_alone,
-        "moments network alone, s": moments_alone,
-        "moments network's share of time": moments_alone / limit_seconds,
-        "moments network's share of operations": moments_operations / operations_per_sample,
+    }
+    if moments:
+        figures |= {
+            "moments network alone, s": moments_alone,
+            "moments network's share of time": moments_alone / limit_seconds,
+            "moments network's share of operations": moments_operations / operations_per_sample,
+        }
+    figures |= {
         "arithmetic, TFLOP/s": 1e-12 * samples * operations_per_sample / ours,
         "share of a matrix product's rate": samples * operations_per_sample / ours / _matrix_rate(),
         "share of padding": 1 - settings.members / evaluated,
