@@ -99,10 +99,10 @@ def bench_rollout(
         for _ in run_and_write(store, record, networks.forcings, in_batches(sampler, largest_batch), starts, all_groups, shortened):
             pass
 
-    def alone(network: MomentsModel | UNet | None, evaluations: int) -> Callable[..., None]:
+    def alone(network: MomentsModel | UNet, evaluations: int) -> Callable[..., None]:
         """Return a function that evaluates one network: all batches, ``evaluations`` times for each lead time."""
         calls: list[tuple[Sampler, Tensor]] = []
-        for size in sizes if network else ():
+        for size in sizes:
             x, *other_inputs = inputs_of(network, size, record.grid)
             # The other inputs do not change, so a CUDA graph may keep them.
             calls.append((accelerated(partial(_from_first_input, network, other_inputs), [network]), x))
@@ -118,16 +118,16 @@ def bench_rollout(
         begin = time.perf_counter()
         rollout(1)
         rounds = ROUNDS if (time.perf_counter() - begin) * settings.steps < LONG else 1
-        networks_alone = [alone(generator, settings.nfe), alone(moments, 1)]
+        networks_alone = [alone(generator, settings.nfe), *([alone(moments, 1)] if moments else [])]
         for evaluate_alone in networks_alone:
             evaluate_alone(1)  # records a CUDA graph on a GPU
         with memory_curve() as curve:
-            ours, generator_alone, moments_alone = paired(rollout, *networks_alone, rounds=rounds)
+            ours, generator_alone, *of_moments = paired(rollout, *networks_alone, rounds=rounds)
     finally:
         shutil.rmtree(directory)
     samples = settings.members * settings.steps
     operations_per_sample = settings.nfe * generator_operations + moments_operations
-    limit_seconds = generator_alone + moments_alone
+    limit_seconds = generator_alone + sum(of_moments)
     figures |= {
         "rollout, s": ours,
         "time per sample, ms": 1e3 * ours / samples,
@@ -135,8 +135,8 @@ def bench_rollout(
     }
     if moments:
         figures |= {
-            "moments network alone, s": moments_alone,
-            "moments network's share of time": moments_alone / limit_seconds,
+            "moments network alone, s": sum(of_moments),
+            "moments network's share of time": sum(of_moments) / limit_seconds,
             "moments network's share of operations": moments_operations / operations_per_sample,
         }
     figures |= {

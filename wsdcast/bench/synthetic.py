@@ -34,7 +34,8 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     splits = times[-steps // 5], times[-steps // 10]
     change = np.sqrt(2, dtype=np.float32) * eight  # successive states are independent
     fixed = (PackedStates(wind), times, grid, zero, eight, *splits)
-    static, past = {name: np.zeros(grid.shape, np.float32) for name in recipe.forcings.static}, recipe.forcings.past_states
+    static = {str(name): np.zeros(grid.shape, np.float32) for name in recipe.forcings.static}
+    past = recipe.forcings.past_states
     return Analysis(*fixed, static, channels.state, channels.forcings, difference_std=change, past_states=past)
 
 
