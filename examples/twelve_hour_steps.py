@@ -64,6 +64,8 @@ def give_true_times(store: Path, forecast: Path, output: Path) -> None:
     """Write a forecast from the record with steps of 12 h with its true initial times and lead times."""
     with xr.open_zarr(store, consolidated=False) as record, xr.open_zarr(forecast, consolidated=False) as made:
         dates, _ = moved(record)
+        if not np.isin(made["time"].values, dates).all():
+            sys.exit(f"{forecast} has initial times that the record with steps of 12 h has not")
         order = np.argsort(dates)
         initial = record["time"].values[order[np.searchsorted(dates[order], made["time"].values)]]
         true = made.assign_coords(time=initial, prediction_timedelta=2 * made["prediction_timedelta"].values)

@@ -130,6 +130,9 @@ def test_steps_of_twelve_hours_lose_no_state_and_mix_no_splits(tmp_path, capsys)
         assert ((true["time"].values - times[0]) // np.timedelta64(6, "h")).tolist() == [10, 17]
         assert true["prediction_timedelta"].values.tolist() == (2 * hours).tolist()
         np.testing.assert_array_equal(true["wind"].values, made["wind"].values)
+    made.assign_coords(time=made["time"] + np.timedelta64(1, "h")).to_zarr(tmp_path / "other.zarr", consolidated=False)
+    with pytest.raises(SystemExit, match="initial times that the record"):
+        script.give_true_times(tmp_path / "analysis.zarr", tmp_path / "other.zarr", tmp_path / "never.zarr")
 
 
 @needs_linux

@@ -76,6 +76,14 @@ def test_variants_cost_as_much_as_the_recipe(images, name):
     assert of_steps.generator.steps == 60
 
 
+def test_a_batch_larger_than_the_images_costs_only_the_images(images):
+    train, costs = images.count("train"), []
+    for batch in (train, 4 * train):
+        recipe = recipe_with({"warm, blurred": VARIANTS["warm, blurred"]}).changed(moments__batch=batch, moments__steps=40)
+        costs.append(moments_cost(recipe, images))
+    assert costs[0] == costs[1]
+
+
 def test_a_variant_is_in_the_curves_and_not_in_the_sensitivity(images):
     recipe = recipe_with(VARIANTS).changed(study__warmths=[0.5, "calibrated"], study__solvers=["midpoint", "dpm2"], study__nfe=[2])
     variants = {name: named_variant(recipe, images, moments_cost(recipe, images), name)[0] for name in ("warm, blurred", "blurred")}

@@ -13,7 +13,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.old_names import with_new_names
-from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
+from wsdcast.study.weather_variants import generator_operations, moments_cost, training_samples, variant_of
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
 
@@ -63,16 +63,25 @@ def test_variants_cost_as_much_as_the_recipe(prepared, recipe, name):
     assert (share == 0) == (name == "blurred")
 
 
-def test_a_batch_larger_than_the_record_costs_only_its_samples(prepared, recipe):
+@pytest.mark.parametrize("network", ["moments", "generator", "few_steps", "fine_tune"])
+def test_a_batch_larger_than_the_record_costs_only_its_samples(prepared, recipe, network):
     record = open_analysis(prepared / "run/analysis.zarr")
-    samples = record.now("train").size
+    less = {"moments.steps": 10, "few_steps.steps": 1, "fine_tune.steps": 1}  # so the generator has more
+    recipe = recipe.changed(forcings__past_states=30, generator__objective="distil", few_steps__steps=40, fine_tune__steps=40)
+    recipe = recipe.changed(study__variants={"less": less})
+    samples = training_samples(recipe, record)
+    assert samples == record.now("train").size - 29  # the record has no gap
     steps = []
     for batch in (samples, 4 * samples):
-        whole = recipe.changed(
-            generator__batch=batch, study__variants={"more steps": {"moments.steps": 10, "generator.batch": samples // 2}}
-        )
-        steps.append(variant_of(whole, record, moments_cost(whole, record), "more steps")[0].generator.steps)
-    assert steps[0] == steps[1] > whole.generator.steps
+        whole = recipe.changed(**{f"{network}__batch": batch})
+        steps.append(variant_of(whole, record, moments_cost(whole, record), "less")[0].generator.steps)
+    assert steps[0] == steps[1] > recipe.generator.steps
+
+
+def test_a_record_without_training_samples_is_one_line(prepared, recipe):
+    record = open_analysis(prepared / "run/analysis.zarr")
+    with pytest.raises(UserError, match="0 training samples"):
+        moments_cost(recipe.changed(forcings__past_states=len(record.times)), record)
 
 
 @pytest.mark.slow

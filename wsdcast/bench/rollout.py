@@ -60,6 +60,9 @@ def bench_rollout(
         The limit is the time of the networks alone: the evaluations that the samples of the forecast need, of the generator and, if the
         prior has one, of the moments network, accelerated in the same way, and nothing else. The peer ``the usual way`` does the same work
         one member at a time, eager, in float32, with torchdiffeq's solver, and writes the forecast at the end.
+
+    Raises:
+        UserError: if the prior is a user's model.
     """
     changes: dict[str, Any] = {"members": members, "nfe": nfe, "days": days, "solver": "midpoint"}
     resolved, _ = resolve(recipe, None, Recipe, **{f"rollout__{key}": value for key, value in changes.items()})
@@ -168,6 +171,10 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
         states = list(first[:, :, :count])
         for step in range(settings.steps):
             context = torch.cat([*states[: -2 - record.past_states : -1], forcings.at(time + step * STEP), held], dim=1)
+            noise = noises[step][member : member + 1].to(device)
+            if few := networks.few.get(settings.nfe):
+                states.append(few_sampler(networks, few, settings.nfe)(context, noise))
+                continue
             prior = networks.prior_of(context)
             inputs, one = torch.cat([context, prior.features()], dim=1), torch.ones(1, device=device)
 
@@ -175,12 +182,7 @@ def the_usual_way(record: Analysis, networks: Trained, settings: Rollout, member
                 t = t.reshape(1)
                 return path.velocity(generator(torch.cat([x, inputs], dim=1), t, one), x, t)
 
-            noise = noises[step][member : member + 1].to(device)
-            if few := networks.few.get(settings.nfe):
-                state = few_sampler(networks, few, settings.nfe)(context, noise)
-            else:
-                state = prior.denormalise(odeint(velocity, path.start(noise), times, method="midpoint")[-1])
-            states.append(state)
+            states.append(prior.denormalise(odeint(velocity, path.start(noise), times, method="midpoint")[-1]))
         forecast = torch.cat(states[1 + record.past_states :])
         all_states.append(forecast.cpu().numpy() * std_of_data + mean_of_data)
     fields = np.stack(all_states)

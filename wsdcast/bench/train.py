@@ -45,6 +45,9 @@ def bench_train(recipe: str | Overridden = "planet") -> Benchmark:
     Returns:
         The limit is the time of the same loop with one batch that stays on the device: forward pass, backward pass and optimiser, without
         the making of batches. The peer is the same loop with samples that two worker processes load from a Zarr store with xarray.
+
+    Raises:
+        UserError: if the prior is a user's model.
     """
     resolved, _ = resolve(recipe, None, Recipe, generator__steps=10**6, generator__accumulate=1)
     settings, record = resolved.generator, record_of(resolved, RECORD)

@@ -10,7 +10,7 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.unet import UNet
 from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, equal_cost_steps, step_operations
-from wsdcast.training.loop import samples_per_step
+from wsdcast.training.loop import require_samples, samples_per_step
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.forcings import surroundings
@@ -40,20 +40,31 @@ def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: 
     if variant.generator.prior == "given":
         return variant, 0.0
     ratio, extra = moments_cost(variant, record)
-    samples = record.now("train").size
     ratio *= variant.generator.needs_moments_network
     once, share = (float(extra), 0.0) if variant.generator.reads_frozen_moments else (0.0, ratio)
-    once = (once + steps_after_the_generator(variant, ratio, samples)) / _members(variant)
+    once = (once + steps_after_the_generator(variant, ratio, training_samples(variant, record))) / _members(variant)
     relative = generator_operations(variant, record) / generator_operations(recipe, record)
-    total = recipe.generator.steps + (cost[1] + steps_after_the_generator(recipe, cost[0], samples)) / _members(recipe)
+    after = steps_after_the_generator(recipe, cost[0], training_samples(recipe, record))
+    total = recipe.generator.steps + (cost[1] + after) / _members(recipe)
     steps = equal_cost_steps(total, relative, once, share, where)
     return variant.changed(generator__steps=steps), ratio
+
+
+def training_samples(recipe: Recipe, record: Analysis) -> int:
+    """Number of training samples, each with the past states that the recipe asks for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    samples = replace(record, past_states=recipe.forcings.past_states).now("train").size
+    require_samples(samples)
+    return samples
 
 
 def generator_operations(recipe: Recipe, record: Analysis) -> int:
     """Floating-point operations of :func:`wsdcast.study.design.step_operations`, for both members of a sample with the objective crps."""
     _, generator, _ = _networks(recipe, record)
-    return _members(recipe) * step_operations(generator, record.grid.shape, recipe.generator, record.now("train").size)
+    return _members(recipe) * step_operations(generator, record.grid.shape, recipe.generator, training_samples(recipe, record))
 
 
 def steps_after_the_generator(recipe: Recipe, ratio: float, samples: int) -> float:
@@ -65,7 +76,7 @@ def steps_after_the_generator(recipe: Recipe, ratio: float, samples: int) -> flo
     Args:
         recipe: the recipe.
         ratio: cost of one evaluation of the moments network, in evaluations of the generator; 0 if there is none.
-        samples: number of all training samples.
+        samples: number of all training samples. Those of fine-tuning, which need longer rows of states, may be fewer; this is not counted.
     """
     few, tuned = recipe.few_steps, recipe.fine_tune
     of_sample = {
@@ -87,10 +98,14 @@ def steps_after_the_generator(recipe: Recipe, ratio: float, samples: int) -> flo
 def moments_cost(recipe: Recipe, record: Analysis) -> tuple[float, int]:
     """The cost of the moments network, as in :func:`wsdcast.study.design.cost_of_moments`: one evaluation, and all of its training.
 
-    The training includes the networks of the folds and one prediction of each training sample (two with folds).
+    The training includes the networks of the folds, each counted like the network of all samples, and one prediction of each training
+    sample (two with folds).
+
+    Raises:
+        UserError: if there is no training sample.
     """
     moments, generator, context = _networks(recipe, record)
-    folds, samples = recipe.moments.folds, record.now("train").size
+    folds, samples = recipe.moments.folds, training_samples(recipe, record)
     visits = (1 + folds) * recipe.moments.steps * samples_per_step(recipe.moments, samples) + (2 if folds else 1) * samples / 3
     return cost_of_moments(moments, generator, context, recipe.generator, samples, visits)
 
