@@ -246,6 +246,10 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     late = forecast_dataset().assign_coords(time=STARTS + np.timedelta64(999, "D"))
     line = refuses(write(late, tmp_path / "e.zarr"), "--truth", truth, "--run", tmp_path / "run")
     assert "no truth for any start" in line
+    (tmp_path / "words.txt").write_text("no weather")
+    line = refuses(tmp_path / "a.zarr", "--truth", tmp_path / "words.txt", "--run", tmp_path / "run")
+    assert line.count(str(tmp_path / "words.txt")) == 1
+    assert "neither NetCDF nor GRIB" in line
     assert "give its truth" in refuses(tmp_path / "a.zarr")
     assert "no such file" in refuses(tmp_path / "nothing.zarr", "--truth", truth)
 

@@ -187,6 +187,28 @@ def test_a_record_damaged_after_training_is_refused(trained, directory):
     assert "analysis.zarr/10m_v_component_of_wind: damaged (" in refused("rollout", "--run", "run", "--overwrite")
 
 
+@pytest.mark.parametrize(
+    ("store", "array", "command"),
+    [
+        ("forecast.zarr", "10m_u_component_of_wind", ["plot", "maps"]),
+        ("forecast.zarr", "10m_u_component_of_wind", ["plot", "plume", "--at", "0,0"]),
+        ("forecast.zarr", "10m_u_component_of_wind", ["plot", "animation"]),
+        ("forecast.zarr", "10m_u_component_of_wind", ["score"]),
+        ("moments_forecast.zarr", "crps_fair", ["score"]),
+        ("moments_forecast.zarr", "10m_u_component_of_wind_std", ["score"]),
+    ],
+)
+def test_a_damaged_forecast_is_named(finished_run, tmp_path, store, array, command):
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run/scores.nc").unlink()
+    damaged = [path for path in (tmp_path / "run" / store / array / "c").rglob("*") if path.is_file()]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:20])
+    message = refused(*command, "--run", str(tmp_path / "run"))
+    assert f"run/{store}: " in message
+    assert "damaged (Zstd" in message or "cannot be read (Zstd" in message
+
+
 def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
     (directory / "runs/planet/analysis.zarr").mkdir(parents=True)
     (directory / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")

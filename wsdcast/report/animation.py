@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report.maps import Lines, draw_map
 from wsdcast.report.style import LOOK
@@ -54,9 +55,9 @@ def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: L
         UserError: if ffmpeg is needed and fails.
     """
     with open_store(forecast) as store:
-        first = store.isel(time=row, number=slice(0, MEMBERS))
         kept = channels_in(store)
         shown = subject([name for name in record.variables if name in kept], headline)
+        first = loaded(store[list(shown.channels)].isel(time=row, number=slice(0, MEMBERS)), forecast)
         members = shown.in_dataset(first)
         start, leads = first["time"].values, first["prediction_timedelta"].values
     now = np.flatnonzero(record.times == start)[0]

@@ -56,7 +56,7 @@ def training_samples(recipe: Recipe, record: Analysis) -> int:
     Raises:
         UserError: if there is none.
     """
-    samples = replace(record, past_states=recipe.forcings.past_states).now("train").size
+    samples = _with_past_states(record, recipe).now("train").size
     require_samples(samples)
     return samples
 
@@ -115,9 +115,14 @@ def _members(recipe: Recipe) -> int:
     return MEMBERS if recipe.generator.objective == "crps" else 1
 
 
+def _with_past_states(record: Analysis, recipe: Recipe) -> Analysis:
+    """The record with as many past states as the recipe asks for."""
+    return replace(record, past_states=recipe.forcings.past_states)
+
+
 def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tuple[int, ...]]:
     """The untrained networks, and the shape of one context."""
-    record = replace(record, past_states=recipe.forcings.past_states)
+    record = _with_past_states(record, recipe)
     sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
     moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
     return moments, generator, (1, context_channels(*sizes[1:]), *record.grid.shape)

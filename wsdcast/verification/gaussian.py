@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.steps import STEP
+from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.names import MOMENTS_ALONE
@@ -61,7 +62,8 @@ def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.D
     with open_store(path) as store:
         if any(f"{name}_mean" not in store for name in truth.variables):
             return None
-        crps = one_step_scores(store, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
+        fields = loaded(store[[f"{name}_{moment}" for name in truth.variables for moment in ("mean", "std")]], path)
+        crps = one_step_scores(fields, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
     axes = ("forecast", "prediction_timedelta", "variable", "region")
     aligned = crps.reindex({name: scores[name] for name in axes})
     about = {"long_name": "continuous ranked probability score of the predicted Gaussian, in closed form"}

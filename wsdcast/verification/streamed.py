@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts, loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.scoring import statistics_of
@@ -91,7 +91,7 @@ def is_scored(path: Path) -> bool:
 def read_scored(path: Path) -> xr.Dataset:
     """The statistics by initial time in a store of scored forecasts, (time, prediction_timedelta, ...)."""
     with open_store(path) as store:
-        statistics = store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]].load()
+        statistics = loaded(store[[name for name, field in store.data_vars.items() if "prediction_timedelta" in field.dims]], path)
     return statistics.assign_coords(
         {name: statistics[name].values.astype(object).astype(str) for name in STRINGS if name in statistics.coords}
     )
@@ -105,7 +105,8 @@ def lacks_truth(path: Path, times: NDArray[np.datetime64]) -> bool:
         times: times of the record as it is now.
     """
     with open_store(path) as store:
-        valid = store["time"].values[:, None] + store["prediction_timedelta"].values
-        left = store[STOPPED].isnull() | (store[STOPPED] > store["prediction_timedelta"])
-        missing = store["crps_fair"].isel(variable=0, region=0).isnull() & (left.sum("number") > 1)
-        return bool((missing.transpose("time", "prediction_timedelta").values & np.isin(valid, times)).any())
+        scored = loaded(store[["crps_fair", STOPPED]].isel(variable=0, region=0), path)
+    valid = scored["time"].values[:, None] + scored["prediction_timedelta"].values
+    left = scored[STOPPED].isnull() | (scored[STOPPED] > scored["prediction_timedelta"])
+    missing = scored["crps_fair"].isnull() & (left.sum("number") > 1)
+    return bool((missing.transpose("time", "prediction_timedelta").values & np.isin(valid, times)).any())

@@ -16,6 +16,7 @@ from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import cached_fields
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import select, values_of
+from wsdcast.data.sources.opening import of_address
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
@@ -96,7 +97,7 @@ def open_truth(source: str, scratch: Path, first: np.datetime64, variables: tupl
     """
     record = open_record(source, scratch, all_hours=True, channels=variables)
     if record.problems:
-        raise UserError(f"{source}: {record.problems[0]}" + (f" (and {len(record.problems) - 1} more)" if record.problems[1:] else ""))
+        raise UserError(of_address(source, record.problems[0]) + (f" (and {len(record.problems) - 1} more)" if record.problems[1:] else ""))
     assert record.grid is not None
     past = np.flatnonzero(record.times < first)
 

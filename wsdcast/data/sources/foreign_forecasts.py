@@ -18,7 +18,7 @@ from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_convent
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.grib_names import channels_named
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
-from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset
+from wsdcast.data.sources.opening import Address, addresses, first_line, of_address, open_dataset
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
@@ -148,7 +148,7 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
         wind = to_conventions(dataset, part=part, variables=variables)
     except UserError as error:
-        raise UserError(str(error) if str(error).startswith(str(address)) else f"{address}: {error}") from None
+        raise UserError(of_address(address, error)) from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
         if name not in wind.coords:
             raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, wind.coords))}")

@@ -290,6 +290,11 @@ def _magic(path: Path) -> bytes:
         return file.read(8)
 
 
+def of_address(address: Address, message: object) -> str:
+    """Return a message that begins with the address which it is about, once."""
+    return str(message) if str(message).startswith(str(address)) else f"{address}: {message}"
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the name of its type if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

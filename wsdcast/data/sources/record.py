@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import fields_of, order_of, static_of, to_the_second, values_of
 from wsdcast.data.sources.naming import contents, known_names
-from wsdcast.data.sources.opening import Address, addresses, first_line, open_dataset, state_of, unpacked
+from wsdcast.data.sources.opening import Address, addresses, first_line, of_address, open_dataset, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.variables import DEFAULT
@@ -54,7 +54,7 @@ def open_record(
                 try:
                     _look_at(address, record, static)
                 except UserError as error:
-                    record.problems.append(str(error) if str(error).startswith(str(address)) else f"{address}: {error}")
+                    record.problems.append(of_address(address, error))
         except (UserError, OSError) as error:
             record.problems.append(str(error))
     if record.pieces:

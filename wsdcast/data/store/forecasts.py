@@ -140,6 +140,18 @@ class Forecasts:
         close_store(self.path, attributes)
 
 
+def loaded(fields: xr.Dataset, path: Path) -> xr.Dataset:
+    """Read fields of the store ``path`` into memory.
+
+    Raises:
+        UserError: if a file of the store is damaged.
+    """
+    try:
+        return fields.load()
+    except (RuntimeError, ValueError) as error:  # of a decompressor, or of a chunk whose size is wrong
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); forecast again with rollout --overwrite") from None
+
+
 def store_of(forecast: str | Path) -> str:
     """Return the address of a forecast's store: ``forecast.zarr`` of a run directory that has one, else the address itself."""
     inside = Path(forecast) / FORECAST

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.analysis import Analysis, open_analysis
-from wsdcast.data.store.forecasts import QUANTILES, row_of
+from wsdcast.data.store.forecasts import QUANTILES, loaded, row_of
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
@@ -198,7 +198,7 @@ def _maps(forecast: xr.Dataset, record: Analysis, shown: Subject, lead_hours: fl
     number = leads.size - 1 if lead_hours is None else int(np.abs(leads - lead_hours).argmin())
     if lead_hours is not None and leads[number] != lead_hours:
         raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
-    at_lead = forecast.isel(prediction_timedelta=number)
+    at_lead = loaded(forecast[list(shown.channels)].isel(prediction_timedelta=number), path)
     start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
     title = f"{shown.label}, {_hour(start)} + {leads[number]:g} h"
     known = np.flatnonzero(record.times == valid)
@@ -220,7 +220,8 @@ def _plume(
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
         raise UserError(f"--at {latitude:g},{longitude:g}: expected a latitude from -90 to 90 and a longitude from -180 to 360")
     row, column, distance = nearest(record.grid, latitude, longitude)
-    at_point = forecast.isel(latitude=[row], longitude=[column])
+    stored = [name for name in dict.fromkeys((*shown.channels, shown.speed)) if name in forecast]
+    at_point = loaded(forecast[stored].isel(latitude=[row], longitude=[column]), path)
     if "number" in at_point[shown.channels[0]].dims:
         members = shown.in_dataset(at_point)[..., 0, 0]
         bands = np.quantile(_not_stopped(members, path, at_point["time"].values), QUANTILES, axis=0)
