@@ -36,9 +36,9 @@ TRAINS = "any_forecast bench context docs domain errors examples images_scores i
 TRAINS += "rollout_kept rollout_times rollout_precision training_runs record_reading figures report_browser frechet image_features "
 TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned planet plot report resume rollout sources stages study "
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
-TRAINS += "path_runs starts study_variants model_file open_data products convert stations forecast_page todays_forecast "
-TRAINS += "inpaint_variants inpaint_stochastic other_ways_to_train objectives products_variables convert_variables forecast_page_variables "
-TRAINS += "24_channels report_selector_browser past_states long_record noise_fields"
+TRAINS += "path_runs starts study_variants model_file open_data products products_climatology products_places products_refused convert "
+TRAINS += "stations forecast_page todays_forecast inpaint_variants inpaint_stochastic other_ways_to_train objectives products_variables "
+TRAINS += "convert_variables forecast_page_variables 24_channels report_selector_browser past_states long_record noise_fields"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
@@ -92,13 +94,7 @@ def scored(truth, tmp_path_factory) -> Path:
     return directory / "run"
 
 
-def refuses(*arguments: object) -> str:
-    """Return the one line of a command that must fail."""
-    result = CliRunner().invoke(app, ["score", *map(str, arguments)])
-    assert result.exit_code == 2, result.output
-    assert not result.stdout
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    return result.stderr
+refuses = partial(commands.refused, "score")
 
 
 def opened_scores(run: Path) -> xr.Dataset:

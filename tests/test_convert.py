@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import commands
 import netCDF4
 import numpy as np
 import pytest
@@ -273,13 +275,7 @@ def test_cdo_reads_the_same_values(forecast, tmp_path):
 # What cannot be done.
 
 
-def refused(*arguments: object) -> str:
-    """The one line of a command that must fail."""
-    result = CliRunner().invoke(app, ["convert", *map(str, arguments)])
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("wsdcast: ")
-    assert result.stderr.count("\n") == 1, result.stderr
-    return result.stderr
+refused = partial(commands.refused, "convert")
 
 
 @pytest.mark.parametrize(

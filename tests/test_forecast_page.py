@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import xarray as xr
@@ -202,12 +204,7 @@ def states(path: Path, times: list[str], grid: Grid = GRID, **attributes: str) -
     return path
 
 
-def refused(*arguments: object) -> str:
-    """Run the command and return the one line that it ends with."""
-    result = CliRunner().invoke(app, ["forecast-page", *map(str, arguments)])
-    assert result.exit_code == 2, result.output
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    return result.stderr
+refused = partial(commands.refused, "forecast-page")
 
 
 STAMP = {

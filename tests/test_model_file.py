@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from commands import refused
 from conftest import TINY, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
@@ -174,13 +175,6 @@ def test_one_network_of_both_travels_too(trained, tmp_path):
     wsdcast.rollout(run=tmp_path / "run", start="2000-01-29T12")
     wsdcast.rollout(model=tmp_path / "joint.wsd", initial=str(tmp_path / "run/analysis.zarr"), start="2000-01-29T12", run=tmp_path / "two")
     xr.testing.assert_equal(forecast_of(tmp_path / "two"), forecast_of(tmp_path / "run"))
-
-
-def refused(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 2, result.output
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def test_damaged_and_foreign_files_are_refused(trained, tmp_path):

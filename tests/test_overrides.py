@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import refused
 from conftest import TINY, new_run
 from typer.testing import CliRunner
 
@@ -18,15 +19,6 @@ from wsdcast.weather.recipe import Recipe, load_recipe
 WEATHER = [["prepare"], ["train"], ["rollout"], ["score"], ["plot", "curves"], ["run"], ["study", "nfe"]]
 WEATHER += [["bench", "train"], ["bench", "rollout"]]
 IMAGES = [["inpaint", stage] for stage in ("prepare", "train", "sample", "score", "study", "run")]
-
-
-def refused(*arguments: str) -> str:
-    """The one line of a command that must fail."""
-    result = CliRunner().invoke(app, list(arguments))
-    assert result.exit_code == 2, result.output
-    assert result.stderr.startswith("wsdcast: ")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def of_recipe(*overrides: str, recipe: str | None = "planet", kind: type = Recipe, **changes: object):

@@ -1,0 +1,114 @@
+"""Products whose thresholds are quantiles of a climatology."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from random_forecast import (
+    GRID,
+    HOUR,
+    LEADS,
+    STARTS,
+    climate_thresholds,
+    made,
+    prepared_with_forecast,
+    share_above,
+    speed_of,
+    their_store,
+)
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.output import climate, tables
+
+
+@pytest.fixture(scope="module")
+def forecast(tmp_path_factory) -> str:
+    return their_store(tmp_path_factory.mktemp("products"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return prepared_with_forecast(tmp_path_factory.mktemp("prepared"))
+
+
+def test_thresholds_are_quantiles_of_the_training_split(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(climate, "BYTES", 20000)  # rows are read in parts
+    store = str(prepared / "run/analysis.zarr")
+    wsdcast.products(
+        str(prepared / "f.zarr"), tmp_path / "p.zarr", to="zarr", climatology=store, climate_quantiles=[0.5, 0.9], window_hours=12
+    )
+    expected = climate_thresholds(prepared, [0.5, 0.9])
+    speed = speed_of(made(Grid.regular("16x8")))
+    levels = xr.DataArray(expected, {"climate_quantile": [0.5, 0.9]}, ["climate_quantile", "latitude", "longitude"])
+    with xr.open_zarr(tmp_path / "p.zarr", chunks=None) as products:
+        np.testing.assert_allclose(products["climate_threshold"], expected, rtol=1e-6)
+        assert products["climate_threshold"].attrs["comment"] == f"64 states of {store}"
+        for name, members in (("speed", speed), ("window", speed.rolling(prediction_timedelta=2).max())):
+            found = products[f"{name}_climate_probability"]
+            np.testing.assert_allclose(found, share_above(members, levels).transpose(*found.dims), rtol=1e-6)
+
+
+def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_path):
+    times = STARTS[0] + 6 * HOUR * np.arange(-20, 10)
+    values = np.random.default_rng(5).normal(0, 9, (2, times.size, *GRID.shape)).astype(np.float32)
+    coordinates = {"time": times, "latitude": GRID.latitude, "longitude": GRID.longitude}
+    source = xr.Dataset({name: (tuple(coordinates), field, {"units": "m/s"}) for name, field in zip(("u10", "v10"), values, strict=True)})
+    source.assign_coords(coordinates).to_netcdf(tmp_path / "analyses.nc")
+    summary = wsdcast.products(
+        forecast, tmp_path / "p.nc", climatology=tmp_path / "analyses.nc", climate_quantiles=[0.95], region=(0, -30, 50, 30)
+    )
+    assert summary.facts["climatology"].startswith("20 states of")
+    expected = np.quantile(np.hypot(*values[:, :20]), [0.95], axis=0)[:, 3:6, :3]
+    with xr.open_dataset(tmp_path / "p-2020-02-01T00.nc", decode_timedelta=False) as products:
+        np.testing.assert_allclose(products["climate_threshold"], expected, rtol=1e-6)
+
+
+def test_the_page_names_every_variable_and_its_units(prepared, tmp_path):
+    page = (Path(__file__).parents[1] / "docs/products.md").read_text()
+    named = {}
+    for names, dimension, units in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\w*) \| ([^|]+) \|", page, re.MULTILINE):
+        named |= dict.fromkeys(re.findall(r"\w+", names), (dimension, units.strip()))
+    store = str(prepared / "run/analysis.zarr")
+    wsdcast.products(str(prepared / "f.zarr"), tmp_path / "p.zarr", to="zarr", climatology=store, window_hours=12)
+    with xr.open_zarr(tmp_path / "p.zarr", chunks=None) as products:
+        usual = {"time", "prediction_timedelta", "latitude", "longitude"}
+        assert named == {name: ("".join({*array.dims} - usual), array.attrs["units"]) for name, array in products.data_vars.items()}
+    columns = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| [^|]+ \|$", page, re.MULTILINE)))
+    assert columns == list(tables.COLUMNS)
+
+
+def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made().to_zarr("runs/planet/forecast.zarr", zarr_format=2)
+    page = (Path(__file__).parents[1] / "docs/products.md").read_text()
+    Path("places.csv").write_text(re.findall(r"```\n(name,.*?)```", page, re.DOTALL)[0])
+    lines = re.findall(r"^wsdcast (.*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        result = CliRunner().invoke(app, line.split())
+        assert (result.exit_code, result.stderr) == (0, ""), line
+    times = ("2020-02-01T00", "2020-02-02T00")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(f"strong-wind-{time}.nc" for time in times),
+        "forecast.grib2",
+        "places-forecast-Berlin.png",
+        "places-forecast-Nome.png",
+        "places-forecast.csv",
+        "places.csv",
+        "runs",
+    }
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    table = pd.read_csv("places-forecast.csv")
+    table[table.initial_time == table.initial_time[0]].to_csv("places-forecast.csv")
+    exec(code.replace("chosen.pivot", "pivoted = chosen.pivot"), found := {"pandas": pd})
+    assert found["pivoted"].columns.tolist() == list(QUANTILES)
+    assert len(found["pivoted"]) == 2 * LEADS.size

@@ -1,0 +1,161 @@
+"""Products of a forecast at places, and the figures of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from commands import refused
+from random_forecast import (
+    LEADS,
+    STARTS,
+    made,
+    prepared_with_forecast,
+    share_above,
+    speed_of,
+    their_store,
+    written,
+)
+from scipy.interpolate import RegularGridInterpolator
+
+import wsdcast
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.store.forecasts import QUANTILES
+from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.output import plumes, tables
+from wsdcast.output.ensemble import most_likely_direction
+from wsdcast.output.places import Places, interpolation
+from wsdcast.output.plumes import plume_paths
+
+
+@pytest.fixture(scope="module")
+def forecast(tmp_path_factory) -> str:
+    return their_store(tmp_path_factory.mktemp("products"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return prepared_with_forecast(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.mark.parametrize("name", ["16x8", "16x9"])
+def test_interpolation_is_that_of_scipy_on_a_grid_that_was_continued(name):
+    grid, random = Grid.regular(name), np.random.default_rng(0)
+    field = random.normal(size=(3, *grid.shape))
+    places = Places(tuple("abcdefghij"), random.uniform(-90, 90, 10), random.uniform(-180, 360, 10))
+    places.latitude[:4], places.longitude[:4] = (90, -90, 89.9, grid.latitude[3]), (0, 359.9, -0.1, grid.longitude[5])
+    found = interpolation(grid.latitude, grid.longitude, places, "f")(field)
+    # One more column on both sides, and where the poles have no row, one with the values of the last row.
+    east = np.concatenate([grid.longitude[-1:] - 360, grid.longitude, [360.0]])
+    north, wide = grid.latitude, np.concatenate([field[..., -1:], field, field[..., :1]], axis=-1)
+    if not grid.includes_poles:
+        north, wide = np.concatenate([[90.0], north, [-90.0]]), np.concatenate([wide[:, :1], wide, wide[:, -1:]], axis=1)
+    for number in range(3):
+        other = RegularGridInterpolator((-north, east), wide[number])
+        np.testing.assert_allclose(found[number], other(np.stack([-places.latitude, places.longitude % 360], axis=1)), rtol=1e-5, atol=1e-6)
+    assert found[0, 3] == pytest.approx(field[0, 3, 5])
+
+
+def test_a_missing_value_counts_only_where_it_has_weight():
+    grid = Grid.regular("16x9")
+    field = np.ones(grid.shape)
+    field[4, 5] = np.nan
+    places = Places(("on", "next", "row", "off"), np.array([0, 0, 0, -1.0]), np.array([22.5 * 5, 22.5 * 4, 22.5 * 4.5, 22.5 * 6]))
+    np.testing.assert_array_equal(interpolation(grid.latitude, grid.longitude, places, "f")(field), [np.nan, 1, np.nan, 1])
+
+
+def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast, tmp_path, prepared):
+    climatology = str(prepared / "run/analysis.zarr")  # its grid need not be that of the forecast
+    summary = wsdcast.products(
+        forecast,
+        tmp_path / "p.csv",
+        at=written(tmp_path / "places.csv"),
+        window_hours=12,
+        quantiles=[0.25, 0.5],
+        climatology=climatology,
+        climate_quantiles=[0.9],
+    )
+    assert summary.facts["interpolation"].startswith("bilinear in u and v")
+    assert [Path(path).name for path in summary.written] == ["p.csv", "p-Nome.png", "p-Fiji.png", "p-Pole.png"]
+    table = pd.read_csv(tmp_path / "p.csv", parse_dates=["initial_time", "valid_time"])
+    assert tuple(table.columns) == tables.COLUMNS
+    assert table["name"].unique().tolist() == ["Nome", "Fiji", "Pole"]
+    assert (table["valid_time"] - table["initial_time"] == pd.to_timedelta(table["lead_hours"], "h")).all()
+    assert (table["interpolation"] == "bilinear").all()
+    # Fiji lies between 157.5 and 180 east, and -22.5 and 0 north.
+    east, north = (179.99 - 157.5) / 22.5, 4.8 / 22.5
+    corners = made().sel(latitude=[-22.5, 0], longitude=[157.5, 180])
+    weights = xr.DataArray(np.outer([1 - north, north], [1 - east, east]), dims=("latitude", "longitude"))
+    at_fiji = (corners * weights).sum(["latitude", "longitude"], skipna=False)
+    speed = speed_of(at_fiji)
+    fiji = table[(table["name"] == "Fiji") & (table["initial_time"] == STARTS[1]) & (table["lead_hours"] == 30)]
+    row = {"time": 1, "prediction_timedelta": 4}
+
+    def value(variable: str, statistic: str, **level: float) -> float:
+        chosen = fiji[(fiji["variable"] == variable) & (fiji["statistic"] == statistic)]
+        for column, number in level.items():
+            chosen = chosen[np.isclose(chosen[column], number)]
+        (only,) = chosen["value"]
+        return only
+
+    assert value("u", "mean") == pytest.approx(float(at_fiji[VARIABLES[0]].mean("number")[row]), rel=1e-5)
+    assert value("v", "spread") == pytest.approx(float(at_fiji[VARIABLES[1]].std("number", ddof=1)[row]), rel=1e-5)
+    assert value("speed", "quantile", level=0.25) == pytest.approx(float(speed.quantile(0.25, "number")[row]), rel=1e-5)
+    assert value("speed", "probability", threshold=10.8) == pytest.approx(float(share_above(speed, 10.8)[row]))
+    highest = speed.rolling(prediction_timedelta=2).max()
+    assert value("speed", "probability of maximum", threshold=10.8) == pytest.approx(float(share_above(highest, 10.8)[row]))
+    wind = np.stack([at_fiji[name][row].values for name in VARIABLES], axis=1)
+    direction, share = most_likely_direction(wind[np.isfinite(wind[:, 0])])
+    assert value("direction", "mode") == direction
+    assert value("direction", "share of mode") == pytest.approx(float(share))
+    assert set(fiji["members"]) == {4}
+    record = open_analysis(Path(climatology))
+    states = record.states[:][record.part("train")]
+    place = Places(("Fiji",), np.array([-17.7]), np.array([179.99]))
+    states = interpolation(record.grid.latitude, record.grid.longitude, place, "")(states)[..., 0]
+    threshold = np.quantile(np.hypot(states[:, 0], states[:, 1]), 0.9)
+    assert value("speed", "climate probability", level=0.9, threshold=threshold) == pytest.approx(float(share_above(speed, threshold)[row]))
+    # All of one place: 3 of mean and spread each, 6 quantiles, 3 probabilities, 1 of climate, 2 of direction; and at 9 of 10 lead times 4.
+    assert len(table) == 3 * 2 * (10 * 18 + 9 * 4)
+
+
+def test_parquet_has_the_same_table(forecast, tmp_path):
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    places = written(tmp_path / "places.csv")
+    wsdcast.products(forecast, tmp_path / "p.parquet", at=places)
+    wsdcast.products(forecast, tmp_path / "q.csv", at=places)
+    one, other = pd.read_parquet(tmp_path / "p.parquet"), pd.read_csv(tmp_path / "q.csv", parse_dates=["initial_time", "valid_time"])
+    assert list(one.columns) == list(other.columns)
+    np.testing.assert_allclose(one["value"], other["value"], rtol=1e-6)
+    assert (one["name"].to_numpy() == other["name"].to_numpy()).all()
+    assert (one["valid_time"].to_numpy() == other["valid_time"].to_numpy()).all()
+
+
+def test_parquet_without_pyarrow_is_one_line(forecast, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = refused("products", forecast, "--at", written(tmp_path / "places.csv"), "--out", tmp_path / "p.parquet")
+    assert "Parquet needs `pip install 'wsdcast[parquet]'`" in line
+
+
+def test_plumes_are_of_the_last_initial_time_at_the_place(forecast, tmp_path, monkeypatch):
+    drawn = []
+    draw = plumes.plume
+    monkeypatch.setattr(plumes, "plume", lambda *arguments: drawn.append(arguments) or draw(*arguments))
+    wsdcast.products(forecast, tmp_path / "p.csv", at=written(tmp_path / "a.csv", "name,latitude,longitude\nA,22.5,45\nB,0,337.5\n"))
+    for (bands, truth, leads, title), at, name in zip(drawn, [(22.5, 45), (0, 337.5)], "AB", strict=True):
+        members = speed_of(made().isel(time=1).sel(latitude=at[0], longitude=at[1]))
+        np.testing.assert_allclose(bands, members.quantile(QUANTILES, "number"), rtol=1e-5)
+        assert np.isnan(truth).all()
+        np.testing.assert_array_equal(leads, LEADS)
+        assert title.startswith(name)
+        assert title.endswith("bilinear, from 2020-02-02T00")
+    assert (tmp_path / "p-A.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_names_of_figures_are_safe_and_differ():
+    paths = plume_paths(Path("x/p.csv"), ["St. John's", "st/john s", "../..", "Å"])
+    assert [path.name for path in paths] == ["p-St-John-s.png", "p-st-john-s-2.png", "p-place.png", "p-Å.png"]

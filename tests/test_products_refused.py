@@ -1,0 +1,122 @@
+"""What `wsdcast products` cannot do ends in one line, and replaces nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from commands import refused
+from random_forecast import (
+    made,
+    prepared_with_forecast,
+    their_store,
+    written,
+)
+from typer.testing import CliRunner
+
+import wsdcast
+from wsdcast.cli import app
+from wsdcast.data.store.zarr_store import VARIABLES
+
+
+@pytest.fixture(scope="module")
+def forecast(tmp_path_factory) -> str:
+    return their_store(tmp_path_factory.mktemp("products"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    return prepared_with_forecast(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name,latitude\nA,1\n", "has no column 'longitude'; expected name, latitude, longitude"),
+        ("name,latitude,longitude,Name\nA,1,2,B\n", "has 2 columns 'name'"),
+        ("name,latitude,longitude\n", "has no place"),
+        ("", "cannot be read as CSV"),
+        ("name,latitude,longitude\nA,1,2\nA,3,4\n", "place 2, 'A' 3,4: occurs twice"),
+        ("name,latitude,longitude\nA,91,2\n", "place 1, 'A' 91,2: expected a latitude from -90 to 90"),
+        ("name,latitude,longitude\nA,1,361\n", "a longitude from -180 to 360"),
+        ("name,latitude,longitude\nA,north,2\n", "place 1, 'A' north,2: expected a latitude"),
+        ("name,latitude,longitude\n ,1,2\n", "place 1, '' 1,2: has no name"),
+        ('name,latitude,longitude\n"A,1,2\n', "cannot be read as CSV"),
+    ],
+)
+def test_bad_files_of_places_are_one_line(forecast, tmp_path, text, message):
+    line = refused("products", forecast, "--at", written(tmp_path / "places.csv", text), "--out", tmp_path / "p.csv")
+    assert f"--at {tmp_path / 'places.csv'}: " in line
+    assert message in line
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_place_outside_a_regional_store_is_one_line(tmp_path):
+    part = made().isel(latitude=slice(2, 6), longitude=[15, 0, 1])  # 337.5 to 22.5 degrees, across Greenwich
+    part.to_zarr(tmp_path / "part.zarr", zarr_format=2)
+    inside = written(tmp_path / "in.csv", "name,latitude,longitude\nA,10,-11.25\nB,45,22.5\n")
+    wsdcast.products(str(tmp_path / "part.zarr"), tmp_path / "in-part.csv", at=inside)
+    table = pd.read_csv(tmp_path / "in-part.csv")
+    first = table[(table["statistic"] == "mean") & (table["variable"] == "u")]["value"].iloc[0]
+    corners = made()[VARIABLES[0]][0, :, 0].sel(latitude=[22.5, 0], longitude=[337.5, 0]).mean(["number", "longitude"])
+    assert first == pytest.approx(float(corners[0] * 10 / 22.5 + corners[1] * 12.5 / 22.5), rel=1e-5)
+    for place in ("10,23", "46,0", "-30,0", "0,180"):
+        outside = written(tmp_path / "out.csv", f"name,latitude,longitude\nA,10,0\nFar,{place}\n")
+        line = refused("products", tmp_path / "part.zarr", "--at", outside, "--out", tmp_path / "p.csv")
+        assert f"Far ({place}) lies outside {tmp_path / 'part.zarr'}, which covers" in line
+        assert "latitudes -22.5 to 45 and longitudes -22.5 to 22.5" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--thresholds", "a"], "--thresholds: could not convert"),
+        (["--thresholds", "nan"], "--thresholds nan: expected numbers of 0 or more, in m/s"),
+        (["--thresholds", ""], "--thresholds : expected numbers"),
+        (["--quantiles", "0.5,1.5"], "--quantiles 0.5,1.5: expected numbers from 0 to 1"),
+        (["--window", "7h"], "--window '7h': expected a multiple of 6 h"),
+        (["--window", "10d"], "--window 240h: the forecast ends after 60 h"),
+        (["--climate-quantiles", "0.9"], "--climate-quantiles needs a --climatology"),
+        (["--climatology", "nowhere.nc"], "nowhere.nc"),
+        (["--region", "1,2,3"], "--region '1,2,3': expected W,S,E,N"),
+        (["--region", "1,50,3,40"], "with latitudes from south to north"),
+        (["--region", "1,1,3,3"], "--region 1,1,3,3: no grid point of"),
+        (["--out", "p.zarr"], "--out p.zarr: netcdf needs a name that ends in .nc or .nc4"),
+        (["--at", "places.csv", "--to", "zarr"], "--to does not go with --at"),
+        (["--at", "places.csv", "--region", "1,2,3,4"], "--region does not go with --at"),
+        (["--at", "nowhere.csv"], "--at nowhere.csv: cannot be read as CSV (No such file or directory)"),
+        (["--at", "places.csv", "--out", "p.xlsx"], "--out p.xlsx: a table of places is written as .csv or .parquet, not as '.xlsx'"),
+    ],
+)
+def test_mistakes_end_in_one_line(forecast, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    written(Path("places.csv"))
+    assert message in refused("products", forecast, *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
+
+
+def test_a_climatology_of_open_data_is_refused(forecast, tmp_path):
+    line = refused("products", forecast, "--climatology", "gfs", "--out", tmp_path / "products.nc")
+    assert "fetched only where the times are known; prepare a record of it" in line
+
+
+def test_a_climatology_on_another_grid_is_one_line(forecast, prepared, tmp_path):
+    line = refused("products", forecast, "--climatology", prepared / "run/analysis.zarr", "--out", tmp_path / "p.nc")
+    assert "--climatology: is on a grid of 16x8" in line
+
+
+def test_statistics_alone_and_scores_are_refused(tmp_path):
+    store = made().isel(number=0, drop=True).expand_dims(statistic=["mean", "std"])
+    store.to_zarr(tmp_path / "f.zarr", zarr_format=2)
+    assert "has only statistics over members" in refused("products", tmp_path / "f.zarr")
+
+
+def test_nothing_is_replaced_unasked(forecast, tmp_path):
+    (tmp_path / "p-2020-02-02T00.nc").write_text("mine")
+    line = refused("products", forecast, "--out", tmp_path / "p.nc")
+    assert "p-2020-02-02T00.nc: is there already; choose another name, or replace it with --overwrite" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["p-2020-02-02T00.nc"]
+    result = CliRunner().invoke(app, ["products", forecast, "--out", str(tmp_path / "p.nc"), "--overwrite", "--json"])
+    assert result.exit_code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p-2020-02-01T00.nc", "p-2020-02-02T00.nc"]
