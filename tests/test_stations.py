@@ -99,6 +99,18 @@ def test_scores_are_those_of_all_pairs_written_out(forecast, tmp_path):
     assert "the wind of one point" in summary.facts["representativeness"]
 
 
+def test_the_command_prints_the_scores_of_all_stations_by_lead_time(forecast, tmp_path):
+    stations, run = written(table(), tmp_path / "stations.csv"), tmp_path / "run"
+    result = CliRunner().invoke(app, ["score", forecast, "--stations", stations, "--run", str(run)])
+    assert result.exit_code == 0, result.exception
+    scores = xr.open_dataset(run / "station_scores.nc", decode_timedelta=True).sel(station="all stations", variable="speed")
+    for lead in scores["prediction_timedelta"].values:
+        at = scores.sel(prediction_timedelta=lead)
+        cells = [f"{lead // np.timedelta64(1, 'h')} h", f"{int(at['pairs'])}", f"{float(at['crps_fair']):.3f}", f"{float(at['bias']):+.3f}"]
+        cells += [f"{float(at['rmse']):.3f}", f"{float(at['spread_skill']):.2f}"]
+        assert any(line.split() == " ".join(cells).split() for line in result.stdout.splitlines()), cells
+
+
 def test_reliability_counts_every_pair_in_its_bin(forecast, tmp_path):
     frame = table(components=False)
     wsdcast.score_stations(forecast, written(frame, tmp_path / "stations.csv"), tmp_path / "run")

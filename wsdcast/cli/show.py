@@ -49,7 +49,7 @@ def show(summary: Summary, json: bool) -> None:
     for number, problem in enumerate(summary.problems, start=1):
         console.print(Text(f" {number}. {problem}"))
     if summary.scores:
-        console.print(TABLES.get(summary.stage, _settings)(summary))
+        console.print(TABLES[summary.stage](summary))
 
 
 def _strict(value: Any) -> Any:
@@ -156,6 +156,17 @@ def _scores(summary: Summary) -> Table:
     return table
 
 
+def _station_scores(summary: Summary) -> Table:
+    """The table of scores at stations: one row per lead time, of all stations together."""
+    table = Table(title="wind speed at all stations, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("lead", "pairs", "fair CRPS", "bias", "RMSE", "spread/skill"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary.scores:
+        scores = [f"{row['crps_fair']:.3f}", f"{row['bias']:+.3f}", f"{row['rmse']:.3f}", f"{row['spread_skill']:.2f}"]
+        table.add_row(f"{row['lead_hours']} h", str(row["pairs"]), *scores)
+    return table
+
+
 IMAGE_SCORES = {
     "fid": ("FID", 2),
     "classifier_distance": ("classifier\ndistance", 3),
@@ -189,5 +200,12 @@ def _image_scores(summary: Summary) -> Table:
     return table
 
 
-TABLES = {"score": _scores, "compare": _differences, "inpaint score": _image_scores, "inpaint study": _image_scores}
-"""The function that makes the table of scores of each stage; for other stages it is :func:`_settings`."""
+TABLES = {
+    "score": _scores,
+    "score stations": _station_scores,
+    "compare": _differences,
+    "study nfe": _settings,
+    "inpaint score": _image_scores,
+    "inpaint study": _image_scores,
+}
+"""The function that makes the table of scores of each stage that has scores."""
