@@ -8,7 +8,7 @@ import xarray as xr
 from made_studies import SHARES, made_settings
 
 from wsdcast.study.weather_summary import combine, saturation
-from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, p_value, resampled
 
 
 def test_bootstrap_weights_are_blocks_of_dates():
@@ -38,6 +38,41 @@ def test_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():
     low, high = interval(resampled(values, block_weights(times, draws=4000))["x"]).values
     error = values["x"].values.std(ddof=1) / 200**0.5
     assert (low, high) == pytest.approx((values["x"].mean().item() - 1.96 * error, values["x"].mean().item() + 1.96 * error), abs=0.03)
+
+
+@pytest.mark.parametrize("present", [[0], [3]])
+def test_one_initial_time_has_no_interval_and_no_p(present):
+    """Both of a record of one initial time, and of a record in which only one has a score. All samples were equal, and p was 0."""
+    times = np.datetime64("2020-01-01", "ns") + np.arange(max(present) + 1) * np.timedelta64(5, "D")
+    scored = xr.DataArray(np.isin(np.arange(times.size), present), {"time": times}, ["time"])
+    values = xr.Dataset({"x": ("time", np.ones(times.size))}, {"time": times})
+    drawn = resampled(values, block_weights(times), scored)["x"]
+    assert np.isnan(interval(drawn)).all()
+    assert np.isnan(p_value(xr.DataArray(1.0), drawn))
+    assert np.isnan(interval(resampled(values.isel(time=[0]), block_weights(times[:1]))["x"])).all()
+
+
+def test_p_counts_the_samples_that_deviate_as_much():
+    draws = xr.DataArray([0.5, 1.0, 1.9, 2.5, -1.0], dims="draw")
+    assert p_value(xr.DataArray(1.0), draws).item() == pytest.approx((2 + 1) / (5 + 1))  # 2.5 and -1 deviate from 1 by at least 1
+    assert p_value(xr.DataArray(0.0), draws).item() == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "hours", "lead", "text"),
+    [
+        (12, 72, 120, "4 blocks of initial times, which are few"),
+        (21, 12, 120, "2.1 blocks of initial times, which are few"),
+        (12, 24, 240, "2 blocks of initial times, which are few"),
+        (24, 120, 72, "24 blocks of initial times"),
+        (1, 24, 6, "none: they need two initial times"),
+    ],
+)
+def test_the_number_of_blocks_is_said(count, hours, lead, text):
+    times = np.datetime64("2020-01-01", "ns") + np.arange(count) * np.timedelta64(hours, "h")
+    said = blocks_in_words(times, np.timedelta64(lead, "h"))
+    assert said.startswith(text)
+    assert said.endswith("too narrow") == ("few" in text)
 
 
 def test_differences_on_the_same_dates_are_sharper_than_scores():

@@ -13,28 +13,56 @@ BLOCK = np.timedelta64(48, "h")
 NO_LEAD = np.timedelta64(0, "h")
 BOUNDS = (0.025, 0.975)
 """Quantiles at the ends of an interval."""
+ENOUGH = 10
+"""Blocks with which an interval holds the true mean in nine of ten cases; with two blocks in six to seven of ten (docs/scores.md)."""
 
 
 def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = NO_LEAD, draws: int = DRAWS) -> xr.DataArray:
     """Return the weights of initial times in circular block bootstrap samples (Politis and Romano 1992), (draw, time); each row has sum 1.
 
     The draws depend only on the arguments (seed 0). So everything that is compared is drawn at the same initial times, and differences are
-    between scores of the same weather.
+    between scores of the same weather. A single initial time has no interval, so its weights are NaN.
 
     Args:
         times: initial times, evenly spaced except for rounding.
-        lead: the longest lead time. Forecasts with a common valid time belong in one block, so a block lasts :data:`BLOCK` plus this.
+        lead: the longest lead time (:func:`block_length`).
         draws: number of bootstrap samples.
     """
-    count = times.size
-    spacing = (times[-1] - times[0]) / max(1, count - 1)
-    length = int(np.clip(np.ceil((BLOCK + lead) / max(spacing, np.timedelta64(1, "s"))), 1, max(1, count // 2)))
+    count, length = times.size, block_length(times, lead)
     random = np.random.default_rng(0)
     firsts = random.integers(0, count, (draws, -(-count // length)))
     chosen = ((firsts[:, :, None] + np.arange(length)) % count).reshape(draws, -1)[:, :count]
-    weights = np.zeros((draws, count))
+    weights = np.full((draws, count), 0.0 if count > 1 else np.nan)
     np.add.at(weights, (np.arange(draws)[:, None], chosen), 1 / count)
     return xr.DataArray(weights, dims=("draw", "time"), coords={"time": times})
+
+
+def block_length(times: NDArray[np.datetime64], lead: np.timedelta64) -> int:
+    """Return how many initial times a block has. It lasts :data:`BLOCK` plus the longest lead time, or half of the period if that is less.
+
+    Forecasts with a common valid time belong in one block.
+    """
+    spacing = (times[-1] - times[0]) / max(1, times.size - 1)
+    return int(np.clip(np.ceil((BLOCK + lead) / max(spacing, np.timedelta64(1, "s"))), 1, max(1, times.size // 2)))
+
+
+def blocks_in_words(times: NDArray[np.datetime64], lead: np.timedelta64) -> str:
+    """Return in words how many blocks of initial times (time,) an interval is from, and whether these are too few."""
+    if times.size < 2:
+        return "none: they need two initial times"
+    blocks = times.size / block_length(times, lead)
+    few = f", which are few: with fewer than {ENOUGH} the intervals are too narrow" if blocks < ENOUGH else ""
+    return f"{blocks:.3g} blocks of initial times{few}"
+
+
+def p_value(difference: xr.DataArray, draws: xr.DataArray) -> xr.DataArray:
+    """Return the probability of a difference at least as large if the true difference is zero, from its bootstrap samples.
+
+    It is (k + 1) / (n + 1), where k of the n samples deviate from ``difference`` by at least its size (Davison and Hinkley 1997, Eq. 4.11).
+    It is NaN if a sample is, because there are too few initial times.
+    """
+    larger = (abs(draws - difference) >= abs(difference)).sum("draw")
+    return ((larger + 1) / (draws.sizes["draw"] + 1)).where(draws.notnull().all("draw"))
 
 
 def resampled(statistics: xr.Dataset, weights: xr.DataArray, scored: xr.DataArray | None = None) -> xr.Dataset:

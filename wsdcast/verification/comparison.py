@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.data.winds import wind_of
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.bootstrap import block_weights, interval, p_value, resampled
 from wsdcast.verification.metrics import GLOBE, headline_of, metrics, variables_of
 
 COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
@@ -31,8 +31,8 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     Returns:
         One row for each lead time and metric: both scores, the difference ``first - second`` (below zero the first is better), its 95 %
         interval, and p, the probability of a difference at least as large if the true difference is zero. Interval and p come from block
-        bootstrap samples of the initial times, the same for both forecasts (:func:`block_weights`). p is the share of samples whose
-        difference deviates from the observed one by at least its size.
+        bootstrap samples of the initial times, the same for both forecasts (:func:`block_weights`). They are NaN if fewer than two initial
+        times have both scores.
 
     Raises:
         UserError: if they have no initial time, no lead time or no variable in common, or were scored against different truth.
@@ -61,7 +61,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
         difference = scores[name].isel(which=0) - scores[name].isel(which=1)
         draws = drawn[name].isel(which=0) - drawn[name].isel(which=1)
         bounds = interval(draws)
-        p_value = (abs(draws - difference) >= abs(difference)).mean("draw")
+        p_values = p_value(difference, draws)
         for lead in leads:
             at = {"prediction_timedelta": lead}
             values = [float(value) for value in scores[name].sel(at)]
@@ -73,7 +73,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
                     "second": values[1],
                     "difference": float(difference.sel(at)),
                     "interval": [float(bound) for bound in bounds.sel(at)],
-                    "p": float(p_value.sel(at)),
+                    "p": float(p_values.sel(at)),
                     "starts": int(scored.sel(at).sum()),
                 }
             )

@@ -18,6 +18,7 @@ from wsdcast.data.winds import in_words, units_of, winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
+from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, scores_of
@@ -138,8 +139,15 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "starts in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
         **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{in_words(of)}, {units_of(of)}"}),
         "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
+        "intervals": _blocks_of(*pair),
     }
     return summary
+
+
+def _blocks_of(first: xr.Dataset, second: xr.Dataset) -> str:
+    """In words how many blocks of initial times the intervals of a comparison are from."""
+    times, leads = (np.intersect1d(first[axis].values, second[axis].values) for axis in ("time", "prediction_timedelta"))
+    return blocks_in_words(times, leads.max())
 
 
 def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], forecast: Path) -> str:

@@ -17,6 +17,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
+from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.intervals import BY_START, as_table
 from wsdcast.verification.memory import needs
 from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
@@ -98,6 +99,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
+    summary.facts["intervals"] = blocks_in_words(scores["time"].values, scores["prediction_timedelta"].values.max())
     summary.facts |= _scored_and_left_out(scores)
     if "scored_on" in scores.attrs:
         return summary  # a part of the globe has no spectra
