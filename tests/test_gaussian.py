@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import scoringrules
+import xarray as xr
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from wsdcast.verification.gaussian import gaussian_crps
+from wsdcast.data.grid import Grid
+from wsdcast.data.variables import DEFAULT
+from wsdcast.verification.gaussian import gaussian_crps, one_step_scores
 from wsdcast.verification.kernels import fair_crps, ranked
 
 
@@ -30,6 +35,23 @@ def test_the_gaussian_crps_is_the_limit_for_large_ensembles():
     mean, std, truth = random.normal(0, 2, 30), random.uniform(0.5, 2, 30), random.normal(0, 2, 30)
     sample = mean + std * random.standard_normal((10_000, 30))
     np.testing.assert_allclose(gaussian_crps(mean, std, truth), fair_crps(ranked(sample, truth)), atol=0.03)
+
+
+def test_one_step_is_averaged_over_the_initial_times_that_all_forecasts_have():
+    grid, times = Grid.regular("8x4"), np.datetime64("2020-01-01", "ns") + np.arange(3) * np.timedelta64(6, "h")
+    random = np.random.default_rng(0)
+    mean, std, true = random.normal(0, 5, (3, 2, 4, 8)), random.uniform(1, 2, (3, 2, 4, 8)), random.normal(0, 5, (3, 2, 4, 8))
+    fields = {
+        f"{name}_{of}": (("time", "latitude", "longitude"), values[:, number])
+        for number, name in enumerate(DEFAULT)
+        for of, values in (("mean", mean), ("std", std))
+    }
+    truth = SimpleNamespace(at=lambda times: true, grid=grid, variables=DEFAULT)
+    scored = np.array([True, False, True])
+    result = one_step_scores(xr.Dataset(fields, {"time": times}), truth, scored)
+    expected = (gaussian_crps(mean, std, true)[scored].mean(axis=0) * grid.area_weights[:, None]).mean(axis=(1, 2))
+    np.testing.assert_allclose(result.sel(region="globe", variable=list(DEFAULT)), expected, rtol=1e-6)
+    np.testing.assert_allclose(result.sel(region="globe", variable="both"), expected.mean(), rtol=1e-6)
 
 
 def test_without_spread_it_is_the_absolute_error():

@@ -13,7 +13,7 @@ from torch import nn
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import interpolate
-from wsdcast.warmstart.prior import InformedPrior, standard_moments, warm_start
+from wsdcast.warmstart.prior import InformedPrior, plain_blending, standard_moments, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.warmstart.warmth import calibrated_warmth
@@ -154,6 +154,22 @@ def test_the_moments_model_gets_no_gradient_from_the_generator(random):
     assert not prior.std.requires_grad
 
 
+def test_calibrated_warmth_of_wide_and_narrow_numbers():
+    """With std 4 and 0.2 the mean square is above 1 at w = 0, where both are 1, and at w = 1, and below 1 between."""
+    std, error = torch.tensor([4.0, 0.2]), torch.tensor([4.0, 0.25])
+    prior = InformedPrior(torch.zeros(1, 2), std[None], plain_blending)
+    squares = {w: ((error / (w * std + 1 - w)) ** 2).mean().item() for w in np.linspace(0, 1, 1025)}
+    largest = max(w for w, square in squares.items() if square <= 1)
+    assert squares[0.0] > 1
+    assert squares[1.0] > 1
+    assert calibrated_warmth(prior, error[None]) == pytest.approx(largest, abs=1 / 1024)
+
+
+def test_calibrated_warmth_is_the_widest_prior_if_none_is_wide_enough():
+    prior = InformedPrior(torch.zeros(1, 1), torch.full((1, 1), 4.0), plain_blending)
+    assert calibrated_warmth(prior, torch.full((1, 1), 8.0)) == 1.0  # std 4 is wider than 1
+
+
 @pytest.mark.parametrize(("error", "warmth"), [(0.5, 0.5**0.5), (0.8, 0.2**0.5), (0.15, 0.85 / 0.9), (0.1, 1.0), (0.01, 1.0), (3.0, 0.0)])
 def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
     """With std 0.1, the std of Eq. 4 is 1 - w^2 while 1 - w is larger than 0.1, and 0.1 w + 1 - w beyond w = 0.9."""
@@ -164,4 +180,4 @@ def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
     counted = torch.zeros(4, 1, 3, 3, dtype=torch.bool)
     counted[:, :, 0] = True
     assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * counted, counted) == calibrated
-    assert calibrated == 0 or prior.blended(torch.tensor([calibrated])).normalise(torch.tensor(error)).max() <= 1 + 1e-5
+    assert error == 3 or prior.blended(torch.tensor([calibrated])).normalise(torch.tensor(error)).max() <= 1 + 1e-5

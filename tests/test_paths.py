@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from torch import Tensor
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.report.targets import target_powers
 from wsdcast.warmstart import times as grids
 from wsdcast.warmstart.evaluations import SOLVERS
-from wsdcast.warmstart.paths import Blur, BlurNoise, Straight, blur, blur_noise_step, cosine_transform
+from wsdcast.warmstart.paths import Blur, BlurNoise, Straight, blur, cosine_transform
 from wsdcast.weather.harmonic_transform import spherical_transform
 
 IMAGE = (6, 5)
@@ -188,6 +189,24 @@ def test_order_of_the_solvers_along_the_blurred_path(name):
 def test_the_midpoint_rule_gives_every_wave_its_variance_in_few_steps():
     assert deviation(SOLVERS["midpoint"], 4) < 0.02
     assert deviation(SOLVERS["midpoint"], 10) < 0.005
+
+
+def blur_noise_step(path: BlurNoise, x: Tensor, denoised: Tensor, lost: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
+    """One step of the reverse process of *Warm Diffusion*, for states of Karras et al., x_VE = B y + sigma z.
+
+    x_s = x_t + (sigma_s - sigma_t) (x_t - D1) / sigma_t + V (M_s - M_t) V' (D1 + D2), which is of first order. The velocity of
+    :class:`BlurNoise` is its limit for small steps.
+
+    Args:
+        path: its ratio and transform.
+        x: x_t, (batch, channel, ...).
+        denoised: D1, the same shape.
+        lost: D2, the same shape.
+        sigma: noise level of x_t, (1,).
+        next_sigma: noise level of x_s, (1,).
+    """
+    after, now = (blur(path.bnr, path.multiply, denoised + lost, 1 / (1 + level)) for level in (next_sigma, sigma))
+    return x + (next_sigma - sigma) * (x - denoised) / sigma + after - now
 
 
 def test_the_step_of_the_paper_and_the_velocity_agree():

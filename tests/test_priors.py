@@ -233,6 +233,23 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     assert moments[1][0, 0, 0] == np.float32(MINIMUM_STD)
 
 
+def test_joint_training_weights_the_channels_of_the_two_losses_by_themselves(random):
+    context, target = torch.zeros(8, 2, 4), torch.randn(8, 2, 4, generator=random)
+    draws = draw(target.shape, random)
+    moments = Constant(0.5, 0.7)
+
+    def generator(x, t, warmth):
+        return 0.3 * x[:, :2]
+
+    flow, own = torch.tensor([[1.5], [0.5]]), torch.tensor([[0.2], [1.8]])
+    joint = joint_loss(generator, moments, InformedPrior, context, target, draws, channel_weights=flow, moments_channel_weights=own)
+    prior = InformedPrior(*moments(context))
+    of_generator = training_loss(generator, prior, context, target, draws, channel_weights=flow)
+    standardised = (target - prior.mean) / prior.std
+    density = -0.5 * standardised**2 - prior.std.log() - 0.5 * np.log(2 * np.pi)
+    assert joint.item() == pytest.approx(of_generator.item() - (own * density).mean().item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("weight", [1.0, 0.01])
 def test_the_weight_of_the_moments_loss_scales_only_their_gradients(weight, random):
     context, target = torch.zeros(8, 1, 4), torch.randn(8, 1, 4, generator=random)

@@ -68,6 +68,18 @@ def test_one_member_scores_its_absolute_error(random):
         assert np.isnan(undefined).all()
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_takes_its_member_out_and_its_truth(random, value):
+    ensemble, truth = random.normal(0, 5, (4, 2, 2, 32, 64)), random.normal(0, 5, (2, 2, 32, 64))
+    grid = Grid.regular("64x32")
+    ensemble[2, 0, 1, 3, 7], truth[1, 0, 5, 5] = value, value
+    result = statistics_of(ensemble, truth, grid)
+    expected = statistics_of(np.delete(ensemble, 2, axis=0)[:, :1], truth[:1], grid)
+    for name in ("crps_fair", "variance", "energy_score"):
+        np.testing.assert_array_equal(result[name][0], expected[name][0])
+        assert np.isnan(result[name][1]).all()
+
+
 @pytest.mark.parametrize(("left", "scored"), [(3, True), (2, True), (1, False), (0, False)])
 def test_one_remaining_member_has_no_ensemble_scores(random, left, scored):
     """Fair CRPS and spread need two members. A lead time with fewer has no scores; one with two has the scores of these two."""

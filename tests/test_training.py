@@ -73,6 +73,19 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together)
     assert f"the loss is nan at training step 3, with samples {order[3][0]}, {order[3][1]};" in str(caught.value)
 
 
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_used(step):
+    """The loss is finite, also in the last step. A checkpoint with such weights could never go on."""
+    training = begun()
+
+    def loss_of(model, _):
+        root = (model.weight - model.weight.detach()).abs().sqrt().sum()  # 0, with a gradient that is NaN
+        return model.weight.sum() + root if training.step == step else model.weight.sum()
+
+    with pytest.raises(UserError, match=f"the norm of the gradient is nan at training step {step}, with samples "):
+        read(list(islice(fit(training, points, loss_of, 8, Settings(), 0), step + 1)))
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [

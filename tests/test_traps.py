@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import SHARED, needs_shared, six_hourly, wind_dataset
+from conftest import SHARED, TINY, needs_shared, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 import wsdcast
@@ -258,6 +258,22 @@ def test_append_restores_a_store_after_a_kill_between_the_two_renamings(director
     Path("run/analysis.zarr").rename("run/.analysis.old.zarr")
     wsdcast.prepare(source="b.nc", run="run", append=True)
     assert open_analysis(Path("run/analysis.zarr")).times.size == 80
+
+
+def test_states_that_were_appended_are_truth_of_the_next_score(directory):
+    wind(60).to_netcdf("a.nc")
+    wind(20, "2020-01-16", 1).to_netcdf("b.nc")
+    Path("r.yaml").write_text(TINY.replace("{grid: 16x8, days: 30}", "{source: a.nc, grid: 8x4}").replace("days: 0.5", "days: 1"))
+    wsdcast.prepare("r.yaml", "run")
+    wsdcast.train(run="run", prior="standard")
+    wsdcast.rollout(run="run", start="2020-01-14/2020-01-15T18/6h")
+    for length, expected in ((60, [7, 6, 5, 4]), (80, [8, 8, 8, 8])):
+        if length == 80:
+            wsdcast.prepare(run="run", source="b.nc", append=True)
+        wsdcast.score(run="run")
+        with xr.open_dataset("run/scores.nc") as scores:
+            assert scores["pairs"].values.tolist() == expected
+            assert scores.attrs["record"].startswith(f"{length} states to ")
 
 
 def test_computing_the_same_statistics_again_leaves_networks_current(directory):

@@ -77,7 +77,8 @@ def test_extension_gives_the_neighbours_on_the_sphere(rows, columns, includes_po
     field = torch.arange(float(rows * columns)).reshape(rows, columns)
     extended, original = sphere.extend(field, 8, includes_poles)
     assert all(size % 8 == 0 for size in extended.shape)
-    assert 0 <= extended.shape[0] - rows < 8
+    least = 2 * includes_poles  # a row beyond each pole
+    assert least <= extended.shape[0] - rows < 8 + least
     assert extended.shape[1] % 16 == 0  # so half a turn is a whole number of columns at every level
     assert 0 <= extended.shape[1] - columns < 16
     assert torch.equal(extended[original], field)
@@ -87,6 +88,17 @@ def test_extension_gives_the_neighbours_on_the_sphere(rows, columns, includes_po
         for row in range(extended.shape[0])
     ]
     np.testing.assert_array_equal(extended.numpy(), expected)
+
+
+@pytest.mark.parametrize(("rows", "multiple"), [(121, 1), (121, 2), (121, 4), (91, 4), (19, 4), (17, 8), (34, 4), (33, 32)])
+def test_both_poles_have_the_second_row_beyond_them(rows, multiple):
+    """Padding adds a row to the extended grid, so the rows next to those of the poles must be there before."""
+    field = torch.arange(float(rows))[:, None].expand(rows, 2 * multiple).clone()
+    extended, (inside, _) = sphere.extend(field[None, None], multiple, True)
+    column = sphere.pad(extended)[0, 0, :, 1]
+    assert column[inside.start].item() == 1
+    assert column[inside.stop + 1].item() == rows - 2
+    assert extended.shape[-2] % multiple == 0
 
 
 def test_no_extension_where_none_is_needed():

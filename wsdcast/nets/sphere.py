@@ -97,10 +97,12 @@ def extend(x: Tensor, multiple: int, includes_poles: bool) -> tuple[Tensor, tupl
         The extended tensor, and the pair of slices that cuts the original grid out of it.
     """
     rows, columns = x.shape[-2:]
+    # Beyond a row on the pole lies the second row. :func:`pad` would repeat the row on the pole, so each side gets at least one row here.
+    missing = 2 + (-rows - 2) % multiple if includes_poles else -rows % multiple
     # At the deepest level of the network the number of columns must still be even, for the opposite meridian.
-    if rows % multiple == 0 and columns % (2 * multiple) == 0:
+    if missing == 0 and columns % (2 * multiple) == 0:
         return x, (slice(0, rows), slice(0, columns))
-    north, south = _halves(-rows % multiple)
+    north, south = _halves(missing)
     west, east = _halves(-columns % (2 * multiple))
     # Row -1 - i is row i (row i + 1 if there are pole rows), rolled by half a turn; the south is the same. With the period, an extension
     # longer than the grid continues around the globe.

@@ -124,8 +124,8 @@ def fit(
     ``batch`` times ``accumulate``, a step has all of them. If torch's process group is initialised, each process takes its own share of
     the samples of every step, and gradients are averaged: two processes do the same as one process with twice the batch size.
 
-    The host never waits for the device, so this loop does not notice a loss that is not finite. The caller must :func:`read` the steps
-    before it stores or uses the weights.
+    The host never waits for the device, so this loop does not notice a loss or a gradient that is not finite. The caller must :func:`read`
+    the steps before it stores or uses the weights.
 
     Args:
         training: the state of the training; the loop goes on from its step.
@@ -196,7 +196,7 @@ def read(steps: Sequence[PendingStep]) -> list[Step]:
     All processes must read the same steps.
 
     Raises:
-        UserError: if a loss is not finite, with the step and its samples; the weights are lost.
+        UserError: if a loss or a gradient is not finite, with the step and its samples; the weights are lost.
     """
     losses = torch.stack([step.loss for step in steps])
     _, world_size = rank_and_world_size()
@@ -206,10 +206,11 @@ def read(steps: Sequence[PendingStep]) -> list[Step]:
     # One copy to the host for all numbers.
     host_losses, host_norms = torch.stack([losses, torch.stack([step.gradient for step in steps])]).tolist()
     waiting = sum(step.batch_seconds for step in steps) / (time.perf_counter() - steps[0].started)
-    for step, loss in zip(steps, host_losses, strict=True):
-        if not math.isfinite(loss):
+    for step, loss, norm in zip(steps, host_losses, host_norms, strict=True):
+        if not math.isfinite(loss + norm):
+            what = f"the loss is {loss}" if not math.isfinite(loss) else f"the norm of the gradient is {norm}"
             which = ", ".join(str(index) for index in step.samples[:8].tolist()) + (", ..." if step.samples.numel() > 8 else "")
-            raise UserError(f"the loss is {loss} at training step {step.number}, with samples {which}; a lower learning rate may help")
+            raise UserError(f"{what} at training step {step.number}, with samples {which}; a lower learning rate may help")
     return [Step(step.number, loss, step.rate, norm, waiting) for step, loss, norm in zip(steps, host_losses, host_norms, strict=True)]
 
 

@@ -14,6 +14,7 @@ from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.names import MOMENTS_ALONE
+from wsdcast.verification.intervals import BY_START
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
 
@@ -31,14 +32,15 @@ def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
     return np.where(std == 0, np.abs(truth - mean), score)
 
 
-def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
+def one_step_scores(forecast: xr.Dataset, truth: Truth, scored: NDArray[np.bool_]) -> xr.DataArray:
     """Return the closed-form CRPS of a Gaussian forecast one time step ahead, averaged over initial times, (variable, region).
 
     It is in the units of the variables; ``both`` of a wind is the mean over u and v.
 
     Args:
         forecast: has ``<variable>_mean`` and ``<variable>_std``, (time, latitude, longitude), by initial time.
-        truth: of the same grid. Initial times without truth one step later are left out of the average.
+        truth: of the same grid.
+        scored: the initial times that count, (time,).
     """
     initial_times: NDArray[np.datetime64] = forecast["time"].values
     true = truth.at(initial_times + STEP)
@@ -46,7 +48,7 @@ def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
     mean, std = (np.stack([forecast[f"{name}_{moment}"].values for name in truth.variables], axis=1) for moment in ("mean", "std"))
     scores = gaussian_crps(mean, std, true).reshape(*mean.shape[:2], -1) @ weights.T
     dimensions, coordinates = ("time", "variable", "region"), {"variable": list(truth.variables), "region": list(REGIONS)}
-    components = xr.DataArray(scores, dims=dimensions, coords=coordinates).mean("time")
+    components = xr.DataArray(scores, dims=dimensions, coords=coordinates).isel(time=scored).mean("time")
     winds = winds_of(truth.variables)
     both = [components.sel(variable=[wind.u, wind.v]).mean("variable").expand_dims(variable=[wind.both]) for wind in winds]
     return xr.concat([components, *both], dim="variable")
@@ -55,15 +57,21 @@ def one_step_scores(forecast: xr.Dataset, truth: Truth) -> xr.DataArray:
 def gaussian_scores(path: Path | None, truth: Truth, scores: xr.Dataset) -> xr.DataArray | None:
     """CRPS in closed form of the Gaussian that the moments model predicts 6 h ahead, on the axes of ``scores``; NaN elsewhere.
 
-    None if ``path`` is None (no moments model), or if an older version wrote that forecast and did not store the predicted moments.
+    It is the mean over the initial times at which all forecasts have scores.
+
+    None if ``path`` is None (no moments model), if 6 h is not one of the lead times, or if an older version wrote that forecast and did not
+    store the predicted moments.
     """
-    if path is None:
+    if path is None or STEP not in scores["prediction_timedelta"].values:
         return None
     with open_store(path) as store:
         if any(f"{name}_mean" not in store for name in truth.variables):
             return None
         fields = loaded(store[[f"{name}_{moment}" for name in truth.variables for moment in ("mean", "std")]], path)
-        crps = one_step_scores(fields, truth).expand_dims(forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")])
+        scored = scores[f"crps_fair{BY_START}"].isel(forecast=0, variable=0, region=0).sel(prediction_timedelta=STEP, time=fields["time"])
+        crps = one_step_scores(fields, truth, scored.notnull().values).expand_dims(
+            forecast=[MOMENTS_ALONE], prediction_timedelta=[STEP.astype("timedelta64[ns]")]
+        )
     axes = ("forecast", "prediction_timedelta", "variable", "region")
     aligned = crps.reindex({name: scores[name] for name in axes})
     about = {"long_name": "continuous ranked probability score of the predicted Gaussian, in closed form"}

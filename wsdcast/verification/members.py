@@ -11,7 +11,8 @@ Field = NDArray[np.floating]
 def remaining(fields: Field) -> NDArray[np.bool_]:
     """Return which members remain, (member,): those with values at all points at which any member has values, in each channel.
 
-    This is the rule by which forecasts are scored. A point at which no member has values, such as one that is masked, does not count.
+    Products use this rule. A point at which no member has values, such as one that is masked, does not count. Scores are stricter
+    (:func:`wsdcast.verification.scoring.statistics_of`).
 
     Args:
         fields: (member, channel, *space) or (member, *space), NaN where a member has no value.

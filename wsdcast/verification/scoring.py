@@ -49,7 +49,7 @@ def statistics_of(
 ) -> xr.Dataset:
     """Return all statistics of one initial time at some lead times (:mod:`wsdcast.verification.metrics`).
 
-    At each lead time the statistics use the members that remain, those without missing values. They are NaN without truth and without
+    At each lead time the statistics use the members that remain, those whose values are all finite. They are NaN without truth and without
     members. They are also NaN if one member of a larger ensemble remains, because fair CRPS and spread need two. If any member is missing,
     the rank histogram is NaN, because the number of ranks would differ.
 
@@ -62,7 +62,8 @@ def statistics_of(
     """
     if inside is not None:
         ensemble, truth = np.where(inside, ensemble, 0), np.where(inside, truth, 0)
-    present, known = np.isfinite(ensemble.min(axis=(2, 3, 4))), np.isfinite(truth.min(axis=(1, 2, 3)))
+    # A sum is finite if all values are. It reads the fields once and needs no field of truth values.
+    present, known = np.isfinite(ensemble.sum(axis=(2, 3, 4))), np.isfinite(truth.sum(axis=(1, 2, 3)))
     if present.all() and known.all():
         return all_statistics(ensemble, truth, grid, inside, variables)
     parts = []

@@ -125,6 +125,7 @@ def joint_loss(
     path: Path = STRAIGHT,
     weight: Weight | None = None,
     channel_weights: Tensor | None = None,
+    moments_channel_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the loss with which both networks are trained at the same time (section 2.4, appendix E).
 
@@ -140,9 +141,10 @@ def joint_loss(
         make_prior: makes the generator's prior from the moments.
         end_to_end: whether the loss of Algorithm 1 trains the mean too.
         moments_weight: the factor of the moments' own loss.
+        moments_channel_weights: the weights of the channels in the moments' own loss, (channel, 1, 1); default: 1.
     """
     mean, std = moments(context)
-    likelihood = InformedPrior(mean, std).log_prob(target, channel_weights).mean() / target[0].numel()
+    likelihood = InformedPrior(mean, std).log_prob(target, moments_channel_weights).mean() / target[0].numel()
     prior = make_prior(mean if end_to_end else mean.detach(), std.detach())
     return training_loss(generator, prior, context, target, draws, path, weight, channel_weights) - moments_weight * likelihood
 

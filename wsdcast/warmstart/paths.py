@@ -205,24 +205,6 @@ def sharpening(bnr: float, multiply: Multiply, data: Tensor, t: Tensor) -> Tenso
     return multiply(data, factor)
 
 
-def blur_noise_step(path: BlurNoise, x: Tensor, denoised: Tensor, lost: Tensor, sigma: Tensor, next_sigma: Tensor) -> Tensor:
-    """One step of the reverse process of *Warm Diffusion*, for states of Karras et al., x_VE = B y + sigma z.
-
-    x_s = x_t + (sigma_s - sigma_t) (x_t - D1) / sigma_t + V (M_s - M_t) V' (D1 + D2), which is of first order. The velocity of
-    :class:`BlurNoise` is its limit for small steps.
-
-    Args:
-        path: its ratio and transform.
-        x: x_t, (batch, channel, ...).
-        denoised: D1, the same shape.
-        lost: D2, the same shape.
-        sigma: noise level of x_t, (1,).
-        next_sigma: noise level of x_s, (1,).
-    """
-    after, now = (blur(path.bnr, path.multiply, denoised + lost, 1 / (1 + level)) for level in (next_sigma, sigma))
-    return x + (next_sigma - sigma) * (x - denoised) / sigma + after - now
-
-
 def noise_level(t: Tensor) -> Tensor:
     """Return sigma = (1 - t) / t. It is 1e4 at t = 0 instead of infinite. A ratio of 0.1 still blurs away every wave but the mean there."""
     return (1 - t) / t.clamp(min=1e-4)

@@ -53,8 +53,6 @@ def no_blending(std: Tensor, w: Tensor) -> Tensor:
 class InformedPrior:
     """The Gaussian N(mean, diag(std^2)) from which generation starts.
 
-    Other modules use its methods only, so a subclass can have another covariance.
-
     Attributes:
         mean: (batch, channel, ...), in the units of the data.
         std: the standard deviation, of the same shape and in the same units; positive.

@@ -60,6 +60,7 @@ def score(
         raise UserError(f"{forecasts[OURS]}: has only statistics over members (rollout.keep); scores need the members")
     with open_store(analysis) as store:
         past_until, recorded = np.datetime64(store.attrs["validation_from"], "ns"), store["time"].values
+    record = f"{recorded.size} states to {recorded[-1].astype('datetime64[h]')}"  # it may have become longer since
     without_moments = ""
     if resolved.generator.has_moments_model:
         without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, forecast=forecasts[OURS])
@@ -73,6 +74,7 @@ def score(
             needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
             needed |= {"wind"} if len(winds) > 1 else set()
             same = needed <= set(dataset.variables) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
+            same &= dataset.attrs.get("record") == record
             scores = dataset.load() if same else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:
@@ -89,7 +91,7 @@ def score(
             if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:
                 scores["crps_gaussian"] = gaussian
             stamp = json.dumps(make_stamp(resolved, directory, SCORES))
-            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "wsdcast": stamp}
+            scores.attrs |= {"grid": grid.name, "members": resolved.rollout.members, "record": record, "wsdcast": stamp}
             with_headline(scores, resolved.score.headline)
             write_scores(directory, scores)
         elif headline_of(scores) != with_headline(scores, resolved.score.headline):

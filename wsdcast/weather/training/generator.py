@@ -22,7 +22,7 @@ from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.noise_fields import noise_fields_of
 from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
-from wsdcast.weather.weights import generator_weights
+from wsdcast.weather.weights import generator_weights, moments_weights
 
 
 def train_generator(stage: Stage, prior_of: PriorOfSamples | None, from_context: PriorOf | None) -> None:
@@ -67,7 +67,8 @@ def _train_both(stage: Stage) -> None:
     """Train the generator and the moments network at the same time (section 2.4, appendix E)."""
     recipe, settings, samples = stage.recipe, stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
-    make_prior, of_channels = prior_maker(settings.prior), generator_weights(recipe, stage.record)
+    make_prior = prior_maker(settings.prior)
+    of_channels = generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)
     seed_torch(recipe, GENERATOR)
     generator, random = _untrained(stage), random_of(recipe, GENERATOR)
     moments = moments_model(recipe.moments, *stage.sizes)
@@ -76,7 +77,7 @@ def _train_both(stage: Stage) -> None:
     def loss_of(networks: nn.ModuleDict, batch: FlowBatch) -> Tensor:
         options = settings.moments == "end-to-end", settings.moments_weight
         generator, moments = networks["generator"], networks["moments"]
-        return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, of_channels)
+        return joint_loss(generator, moments, make_prior, batch.context, batch.target, batch.draws, *options, path, weight, *of_channels)
 
     def scores(networks: nn.ModuleDict) -> dict[str, float]:
         flow = flow_scores(networks["generator"], warm_start(networks["moments"], make_prior), stage.validation_samples, path)
