@@ -249,6 +249,14 @@ def test_options_that_do_not_fit(trained, tmp_path):
     assert "run `wsdcast prepare` first" in refused("export-model", tmp_path, tmp_path / "model.wsd")
 
 
+def test_the_list_of_places_is_not_replaced_by_the_table(trained, tmp_path):
+    (tmp_path / "places.csv").write_text("name,latitude,longitude\nNome,64.5,-165.4\n")
+    arguments = ["--model", trained / "tiny.wsd", "--initial", trained / "run/analysis.zarr", "--run", tmp_path]
+    line = refused("forecast", *arguments, "--at", tmp_path / "places.csv", "--overwrite")
+    assert "places.csv: would be replaced by the table places.csv of --run; give the list another name" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
+
+
 def test_a_source_without_wind_is_refused(trained, tmp_path):
     wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
     wind[["u10"]].rename(u10="t2m").to_netcdf(tmp_path / "temperature.nc")

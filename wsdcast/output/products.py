@@ -69,12 +69,14 @@ def products(
 
     Raises:
         UserError: if the forecast, the climatology or the places cannot be read, the options do not go together or need a 10 m wind that
-            the forecast does not have, or ``out`` is there already.
+            the forecast does not have, or ``out`` is there already or is the list of places.
     """
     if at is not None and (to or region):
         raise UserError(f"--{'to' if to else 'region'} does not go with --at, which writes a table of places")
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
+    if at is not None and is_same(out or OUT_AT, at):
+        raise UserError(f"--out {out or OUT_AT}: is the list of places of --at; choose another name")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
     thresholds = None if thresholds is None else in_order("thresholds", thresholds, 0, np.inf)
     choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", quantiles, 0, 1), window)
@@ -102,6 +104,11 @@ def products(
         summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
     summary.facts["direction"] = f"the sector of eight with most members; calm below {CALM} m/s"
     return summary
+
+
+def is_same(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths are the same file, there or not."""
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def require_no_wind(forecast: str, options: Mapping[str, object]) -> None:
