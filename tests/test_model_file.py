@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from commands import refused
+from commands import invoke, refused
 from conftest import TINY, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
@@ -165,6 +165,20 @@ def test_the_model_card_has_the_scores_of_the_run(trained, tmp_path):
     with xr.open_dataset(tmp_path / "run/scores.nc", decode_timedelta=True) as scores:
         crps = float(scores["crps_fair"].sel(variable="both", region="globe")[0, 0])
     assert f"Fair CRPS: {crps:.3f} at 6 h" in read_model(tmp_path / "scored.wsd").card
+    wsdcast.rollout(run=tmp_path / "run", members=5, overwrite=True)
+    summary = wsdcast.export_model(tmp_path / "run", tmp_path / "scored.wsd", overwrite=True)
+    assert summary.facts["scores"].endswith("scores.nc is of another forecast or model")
+
+
+def test_a_model_file_is_replaced_only_when_asked(trained, tmp_path):
+    (tmp_path / "tiny.wsd").write_text("mine")
+    line = refused("export-model", trained / "run", tmp_path / "tiny.wsd")
+    assert "tiny.wsd: is there already; choose another name, or replace it with --overwrite" in line
+    assert (tmp_path / "tiny.wsd").read_text() == "mine"
+    assert invoke("export-model", trained / "run", tmp_path / "tiny.wsd", "--overwrite")[0] == 0
+    assert (tmp_path / "tiny.wsd").read_bytes() == (trained / "tiny.wsd").read_bytes()
+    summary = wsdcast.export_model(trained / "run", tmp_path / "tiny.wsd", overwrite=True)
+    assert summary.facts["scores"] == "none; run `wsdcast score` first"
 
 
 def test_one_network_of_both_travels_too(trained, tmp_path):

@@ -16,6 +16,7 @@ from wsdcast.cli.options import (
     MembersOption,
     OverrideOption,
     OverwriteOption,
+    ReplaceOption,
     ThresholdsOption,
 )
 from wsdcast.cli.show import show
@@ -26,13 +27,14 @@ from wsdcast.runs.overrides import Overridden
 def export_model(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory with a trained model.")],
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; its name ends in .wsd.")],
+    overwrite: ReplaceOption = False,
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Write a trained model to one file, for others to forecast with: weights, recipe, normalisation and a model card."""
     from wsdcast.weather.stages.export import export_model
 
-    show(export_model(run, out), json)
+    show(export_model(run, out, overwrite=overwrite), json)
 
 
 @command

@@ -1,7 +1,7 @@
 """Model files (``.wsd``): a trained weather model in one file, to forecast with where neither its record nor its run directory is.
 
 A model file is a zip of JSON, text and safetensors. Nothing in it is executed or unpickled. ``SHA256SUMS`` has the digest of every other
-entry, as ``sha256sum`` writes it; the digest of ``SHA256SUMS`` itself identifies the model.
+entry, as ``sha256sum`` writes it; the digest of ``SHA256SUMS`` itself identifies the file.
 """
 
 from __future__ import annotations

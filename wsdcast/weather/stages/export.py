@@ -23,7 +23,7 @@ SCORED_LEADS = (6, 24, 72, 120, 240)
 """Lead times in hours whose scores are on the model card, if they were scored."""
 
 
-def export_model(run: str | Path, out: str | Path) -> Summary:
+def export_model(run: str | Path, out: str | Path, *, overwrite: bool = False) -> Summary:
     """Write the trained model of a run directory to one file, with weights, recipe, normalisation, static fields and a model card.
 
     The model card has the CRPS of ``RUN/scores.nc`` if that was made with this model.
@@ -31,14 +31,20 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
     Args:
         run: run directory with a trained generator.
         out: the file to write; its suffix is ``.wsd``.
+        overwrite: replace a file that is there already.
 
     Raises:
-        UserError: if the run has no trained model, or the moments of its prior are not in the run directory: ``given`` and ``climatology``.
+        UserError: if the run has no trained model, the moments of its prior are not in the run directory (``given`` and ``climatology``),
+            or ``out`` is there already and ``overwrite`` is False.
     """
     resolved, directory = resolve(None, run, Recipe, FINE_TUNED)
     path = Path(out)
     if path.suffix != ".wsd":
         raise UserError(f"{path}: the name of a model file ends in .wsd")
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path}: is there already; choose another name, or replace it with --overwrite")
     if resolved.generator.prior in ("given", "climatology"):
         raise UserError(f"a model with the prior {resolved.generator.prior} has moments that are no trained network, so it cannot travel")
     record, facts = _described(resolved, directory)
@@ -47,7 +53,7 @@ def export_model(run: str | Path, out: str | Path) -> Summary:
         digest = write_model(partial, resolved, record, directory, facts, _card(resolved, record, facts, scores))
     summary = Summary("export-model", written={str(path): f"{path.stat().st_size / 1e3:.0f} kB"})
     summary.facts = {"model": resolved.name, "data": resolved.data.source, "trained on": " to ".join(facts["trained_on"])}
-    summary.facts |= {"scores": scores or "none", "sha256": digest}
+    summary.facts |= {"scores": scores or _why_no_scores(directory), "sha256": digest}
     return summary
 
 
@@ -97,6 +103,13 @@ def _scores(directory: Path) -> str:
         leads = crps["prediction_timedelta"].values // np.timedelta64(1, "h")
         values = ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
         return values if headline == "both" else f"{in_words(headline)} in {units_of(headline)}: {values}"
+
+
+def _why_no_scores(directory: Path) -> str:
+    """Why the card has no scores, in words."""
+    if (directory / SCORES).exists():
+        return f"none; {directory / SCORES} is of another forecast or model"
+    return "none; run `wsdcast score` first"
 
 
 def _card(recipe: Recipe, record: Analysis, facts: dict[str, Any], scores: str) -> str:
