@@ -113,6 +113,16 @@ def test_skipped_times_may_be_dates(directory):
     assert load_recipe("r.yaml").data.skip == (datetime(2020, 1, 1, 16), datetime(2020, 1, 2))
 
 
+@pytest.mark.parametrize("option", ["--start 2001-01-01", "--end 2001-02-03", "--skip 2001-01-01"])
+def test_times_for_the_simulated_planet_are_refused(directory, option):
+    assert "the simulated planet has no start, end or skip; its length is data.days" in refused("prepare", *option.split())
+    assert not (directory / "runs").exists()
+
+
+def test_a_wrong_grid_is_named_before_the_recipes_are_compared(prepared):
+    assert "grid '64': expected LONGITUDESxLATITUDES" in refused("prepare", "--run", str(prepared), "--grid", "64")
+
+
 def test_an_unknown_recipe_is_refused_with_the_known_names(directory):
     assert "gfs, gfs-1.5, planet" in refused("run", "plnaet")
     assert "cannot be read" in refused("run", "nowhere.yaml")

@@ -77,13 +77,17 @@ def prepare(
         overwrite: replace a store made from another recipe, finished or not.
 
     Raises:
-        UserError: if the source cannot be used, or the store was made from another recipe and ``overwrite`` is False.
+        UserError: if the source cannot be used, the simulated planet is given times, or the store was made from another recipe and
+            ``overwrite`` is False.
     """
     changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     changes |= {"data__start": start, "data__end": end}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
     data, path = resolved.data, directory / ANALYSIS
+    target, scratch = Grid.regular(data.grid), directory / ".unzipped"
+    if data.source == "planet" and (data.start or data.end or data.skip):
+        raise UserError("the simulated planet has no start, end or skip; its length is data.days")
     if recompute and not append:
         raise UserError("--recompute needs --append")
     finished = _finished(resolved, path) if append else None
@@ -92,7 +96,6 @@ def prepare(
         if not partial_of(path).exists():
             release(partial_of(path))  # an earlier run was killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
-    target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet":
         _require_memory(data, target, 4 * data.days)
     notes: list[str] = []
