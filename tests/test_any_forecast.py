@@ -164,7 +164,7 @@ def test_missing_truth_drops_the_pair_for_all_and_is_counted(scored, tmp_path):
     source[NAMES[0]].loc[{"time": lost, "latitude": 0}] = np.nan
     without = write(source.drop_sel(time=STARTS[4] + LEADS[1]), tmp_path / "truth.zarr")
     summary = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), without, tmp_path / "run")
-    assert summary.facts["dropped"].startswith("2 of 18 starts and lead times")
+    assert summary.facts["dropped"].startswith("2 of 18 initial and lead times")
     scores, whole = opened_scores(tmp_path / "run"), opened_scores(scored)
     assert scores["pairs"].values.tolist() == [6, 5, 5]
     kept = whole["crps_fair_by_start"].isel(time=slice(0, 5), prediction_timedelta=2).mean("time")

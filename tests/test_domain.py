@@ -197,7 +197,7 @@ def test_a_lost_chunk_stays_a_gap(truth, tmp_path):
             store[name][2, 1, :, :, 12:] = np.nan
             store[name][5] = np.nan
         summary = wsdcast.score_forecast(write(store, tmp_path / f"{number}.zarr"), truth, tmp_path / str(number))
-        assert summary.facts["dropped"].startswith("6 of 18 starts and lead times")
+        assert summary.facts["dropped"].startswith("6 of 18 initial and lead times")
         assert ("scored on" in summary.facts) is bool(number)
         crps = opened_scores(tmp_path / str(number))["crps_fair_by_start"].isel(forecast=0).sel(region="globe", variable="both")
         assert np.isnan(crps[[0, 5]]).all()

@@ -67,7 +67,7 @@ def test_a_baseline_without_values_is_left_out(tmp_path):
     _, whole = scored(truth_dataset(), tmp_path / "with")
     assert list(scores["forecast"].values) == ["model", "climatology", "climatological mean"]
     assert summary.facts["dropped"].startswith("5 of 18")  # a day after an initial time comes the next one
-    assert summary.facts["left out"] == scores.attrs["left_out"] == "persistence, missing at 13 of 13 starts and lead times"
+    assert summary.facts["left out"] == scores.attrs["left_out"] == "persistence, missing at 13 of 13 initial and lead times"
     ours, theirs = (one["crps_fair_by_start"].sel(forecast=["model", "climatological mean"]) for one in (scores, whole))
     np.testing.assert_array_equal(ours[:, :, :2], theirs[:, :, :2])
     np.testing.assert_array_equal(ours[:, 5], theirs[:, 5])
@@ -76,7 +76,7 @@ def test_a_baseline_without_values_is_left_out(tmp_path):
 def test_pairs_that_a_baseline_lacks_are_left_out_for_all(tmp_path):
     summary, scores = scored(truth_dataset().drop_sel(time=STARTS[2]), tmp_path)
     assert summary.facts["dropped"].startswith("4 of 18")  # one of them for want of truth: the start is 24 h after the one before
-    assert summary.facts["left out"] == "3 starts and lead times for want of persistence"
+    assert summary.facts["left out"] == "3 initial and lead times for want of persistence"
     assert scores["pairs"].values.tolist() == [5, 5, 4]
 
 
@@ -86,7 +86,7 @@ def test_without_any_past_there_is_no_climatology(tmp_path):
         true[name][:PAST, 3, 4] = np.nan
     summary, scores = scored(true, tmp_path)
     assert list(scores["forecast"].values) == ["model", "persistence"]
-    words = "climatology, missing at 18 of 18 starts and lead times; climatological mean, missing at 18 of 18 starts and lead times"
+    words = "climatology, missing at 18 of 18 initial and lead times; climatological mean, missing at 18 of 18 initial and lead times"
     assert summary.facts["left out"] == f"{words}; {PAST} of {PAST} past states, which have gaps"
 
 

@@ -33,11 +33,18 @@ def test_initial_times_are_those_asked_for(rolled_out, start, expected):
 def test_forecast_from_the_latest_state_has_no_truth(trained_run):
     summary = wsdcast.rollout(run=trained_run, start="latest")
     assert forecast_of(trained_run).sizes["time"] == 1
-    assert summary.facts["starts"] == "1, 2000-01-30T18 to 2000-01-30T18"
+    assert summary.facts["initial times"] == "2000-01-30T18"
     assert (trained_run / "forecast.gif").exists()
     assert "current: forecast.zarr" in wsdcast.rollout(run=trained_run, start="latest").facts
     with pytest.raises(UserError, match="no truth for any start and lead time of the forecast"):
         wsdcast.score(run=trained_run)
+
+
+def test_fewer_initial_times_than_asked_for_are_named(trained_run):
+    summary = wsdcast.rollout(run=trained_run, starts=500, days=0.25)
+    count = forecast_of(trained_run).sizes["time"]
+    assert summary.facts["initial times"].startswith(f"{count} of the 500 asked for (the test split has no more), 2000-01-")
+    assert f"{count} initial times x " in next(iter(summary.written.values()))
 
 
 def test_initial_times_seen_in_training_are_named(trained_run):

@@ -122,7 +122,7 @@ def _differences(summary: Summary) -> Table:
     table = Table(
         title=summary.facts.get("scores below", "u and v over the globe, m/s"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for name in ("lead", "score", "first", "second", "difference, 95 %", "p", "starts"):
+    for name in ("lead", "score", "first", "second", "difference, 95 %", "p", "initial\ntimes"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.scores:
         low, high = row["interval"]

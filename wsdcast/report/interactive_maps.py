@@ -150,8 +150,8 @@ def _maps(
 def _left_out(scores: xr.Dataset, chosen: Chosen, unit: float, of: Subject) -> str:
     """Return sentences that say which part of the forecast is not in the page, and how values are rounded."""
     parts = []
-    for name, axis in (("starts", chosen.starts), ("lead times", chosen.leads)):
-        whole = scores.sizes["time" if name == "starts" else "prediction_timedelta"]
+    for name, dimension, axis in (("initial times", "time", chosen.starts), ("lead times", "prediction_timedelta", chosen.leads)):
+        whole = scores.sizes[dimension]
         if axis.size < whole:
             parts.append(f"{axis.size} of {whole} {name}")
     if chosen.columns.size > 1 and (stride := chosen.columns[1] - chosen.columns[0]) > 1:

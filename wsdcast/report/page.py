@@ -71,8 +71,8 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
     return [
         "<h2>Scores by lead time</h2>",
         *_row(score_curves(scores, of), "scores"),
-        f"<p class=note>{what} weighted by area, all starts; bands and brackets hold 95 % of bootstrap "
-        "samples of the start dates. Fair CRPS does not depend on the number of members. Spread over skill should be 1.</p>",
+        f"<p class=note>{what} weighted by area, all initial times; bands and brackets hold 95 % of bootstrap "
+        "samples of the initial times. Fair CRPS does not depend on the number of members. Spread over skill should be 1.</p>",
         summary(scores, of),
         f"<details><summary>All lead times</summary>{by_lead(scores, of)}</details>",
         "<h2>Forecast and truth</h2>",

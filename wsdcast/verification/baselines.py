@@ -97,9 +97,9 @@ def too_poor(scored: Mapping[str, NDArray[np.bool_]], forecasts: Collection[str]
         if lacking := int((pairs & ~scored[name]).sum()):
             if 2 * lacking > pairs.sum():
                 poor.append(name)
-                words.append(f"{name}, missing at {lacking} of {pairs.sum()} starts and lead times")
+                words.append(f"{name}, missing at {lacking} of {pairs.sum()} initial and lead times")
             else:
-                words.append(f"{lacking} starts and lead times for want of {name}")
+                words.append(f"{lacking} initial and lead times for want of {name}")
     return poor, words
 
 

@@ -9,7 +9,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.times import times_between
-from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.recipe import Recipe, Rollout
 
 LATEST = "latest"
 
@@ -80,3 +80,12 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
                 f"{missing.size - 1} more times of the forecasts; hold them instead"
             )
     return np.searchsorted(record.times, begins)
+
+
+def in_words(begins: NDArray[np.datetime64], settings: Rollout) -> str:
+    """The initial times in words, and how many were asked for if the test split has fewer."""
+    first, last = (str(begins[end].astype("datetime64[h]")) for end in (0, -1))
+    ends = first if len(begins) == 1 else f"{first} to {last}"
+    if settings.start is None and len(begins) < settings.starts:
+        return f"{len(begins)} of the {settings.starts} asked for (the test split has no more), {ends}"
+    return first if len(begins) == 1 else f"{len(begins)}, {ends}"

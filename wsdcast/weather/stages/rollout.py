@@ -38,7 +38,7 @@ from wsdcast.verification.truth import truth_of
 from wsdcast.warmstart.prior import Moments, PriorOf
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.initial_states import write_states
-from wsdcast.weather.forecast.initial_times import starts_of
+from wsdcast.weather.forecast.initial_times import in_words, starts_of
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
@@ -146,7 +146,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
     summary = Summary("rollout")
     summary.facts = origin.facts | {
-        "starts": f"{len(starting)}, {_label(begins[0])} to {_label(begins[-1])}",
+        "initial times": in_words(begins, settings),
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
@@ -195,7 +195,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
                 title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"
                 store.close({"title": title, "wsdcast": json.dumps(stamp)} | credit)
         seconds = time.perf_counter() - begin
-        summary.written[str(path)] = f"{len(starting)} starts x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
+        count = f"{len(starting)} initial time{'s' * (len(starting) > 1)}"
+        summary.written[str(path)] = f"{count} x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
     animation = directory / ANIMATION
@@ -293,7 +294,3 @@ def _kept(settings: Rollout, scored: bool) -> str:
     if scored:
         fields = "scores"
     return f"{fields} x {len(settings.kept_leads)} leads"
-
-
-def _label(moment: np.datetime64) -> str:
-    return str(moment.astype("datetime64[h]"))

@@ -138,9 +138,9 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
     summary.facts = {
         "first": f"{first}: {pair[0]['forecast'].values[0]}",
         "second": f"{second}: {pair[1]['forecast'].values[0]}",
-        "starts in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
+        "initial times in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
         **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{in_words(of)}, {units_of(of)}"}),
-        "difference": "first - second, with 95 % of block bootstrap samples of the starts; below 0 the first is better",
+        "difference": "first - second, with 95 % of block bootstrap samples of the initial times; below 0 the first is better",
         "intervals": _blocks_of(*pair),
     }
     return summary

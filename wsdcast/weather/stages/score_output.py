@@ -40,10 +40,10 @@ def write_table_and_report(
     """Write the table for spreadsheets and the report page."""
     with complete(directory / SCORES_TABLE) as partial:
         as_table(scores).to_csv(partial, index=False, float_format="%.6g")
-    starts = [time_in_words(scores["time"].values[end]) for end in (0, -1)]
+    first, last = (time_in_words(scores["time"].values[end]) for end in (0, -1))
     facts |= {
         "grid": scores.attrs["grid"],
-        "starts": f"{scores.sizes['time']}, {starts[0]} to {starts[1]}",
+        "initial times": first if scores.sizes["time"] == 1 else f"{scores.sizes['time']}, {first} to {last}",
         "members": str(scores.attrs["members"]),
     }
     facts |= _scored_and_left_out(scores)
@@ -85,18 +85,20 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     """Return the summary of scores: what was written, the table for the terminal, and what was left out."""
     summary = Summary("score", scores=table(scores))
     summary.written = {
-        str(directory / SCORES): "statistics by start, metrics with intervals, by lead, variable and region",
+        str(directory / SCORES): "statistics by initial time, metrics with intervals, by lead, variable and region",
         str(directory / SCORES_TABLE): "the metrics, for spreadsheets",
     }
     summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
     pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
-    summary.facts = {"grid": scores.attrs["grid"], "starts": scores.sizes["time"], "members": scores.attrs["members"]}
+    times = scores["time"].values
+    count = times.size if times.size > 1 else time_in_words(times[0])
+    summary.facts = {"grid": scores.attrs["grid"], "initial times": count, "members": scores.attrs["members"]}
     if (headline := headline_of(scores)) != "both":
         summary.facts["scores below"] = f"{in_words(headline)}, {units_of(headline)}"
     if pairs < whole:
-        summary.facts["dropped"] = f"{whole - pairs} of {whole} starts and lead times: no truth, or fewer than two members left"
+        summary.facts["dropped"] = f"{whole - pairs} of {whole} initial and lead times: no truth, or fewer than two members left"
     if CLIMATOLOGY in scores["forecast"]:
-        summary.facts["climatology"] = "past states as members, the same for all starts: too few years for the same days of others"
+        summary.facts["climatology"] = "past states as members, the same for all initial times: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
     summary.facts["intervals"] = blocks_in_words(scores["time"].values, scores["prediction_timedelta"].values.max())
@@ -105,7 +107,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         return summary  # a part of the globe has no spectra
     summary.facts["power spectrum"] = (
         ", ".join(f"{name} {100 * value:.0f} %" for name, value in _pooled_deviation(scores).items())
-        + f": largest deviation from the truth's, starts, lead times{', u and v' * ('both' in headline)} averaged first"
+        + f": largest deviation from the truth's, initial times, lead times{', u and v' * ('both' in headline)} averaged first"
     )
     return summary
 
