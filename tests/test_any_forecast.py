@@ -246,8 +246,12 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     line = refuses(tmp_path / "a.zarr", "--truth", tmp_path / "words.txt", "--run", tmp_path / "run")
     assert line.count(str(tmp_path / "words.txt")) == 1
     assert "neither NetCDF nor GRIB" in line
-    assert "give its truth" in refuses(tmp_path / "a.zarr")
-    assert "no such file" in refuses(tmp_path / "nothing.zarr", "--truth", truth)
+    assert refuses(tmp_path / "a.zarr").endswith("a.zarr: give its truth with --truth SOURCE\n")
+    (tmp_path / "run/analysis.zarr").mkdir(parents=True)
+    line = refuses(tmp_path / "run")
+    assert f"its own record is the truth with wsdcast score --run {tmp_path / 'run'}; other analyses need --truth SOURCE" in line
+    line = refuses(tmp_path / "nothing.zarr", "--truth", truth)
+    assert f"{tmp_path / 'nothing.zarr'}: no such forecast; expected a store, or a run directory with a forecast.zarr" in line
 
 
 def test_scores_of_another_forecast_are_not_replaced(scored, truth, tmp_path):

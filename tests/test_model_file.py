@@ -259,6 +259,9 @@ def test_options_that_do_not_fit(trained, tmp_path):
     assert "has trained networks of its own" in refused("rollout", "--model", model, "--initial", source, "--run", trained / "run")
     assert "lacks 1 of 1 initial times" in refused("rollout", "--model", model, "--initial", source, "--start", "2030-01-01")
     assert "nothing can be scored" in refused("rollout", "--model", model, "--initial", source, "--score", "--run", tmp_path / "x")
+    assert "is a directory; `wsdcast export-model RUN FILE.wsd`" in refused("rollout", "--model", trained / "run", "--initial", source)
+    (tmp_path / "words.txt").write_text("no weather")
+    assert refused("forecast", "--model", model, "--initial", tmp_path / "words.txt").count("words.txt") == 1
     assert "ends in .wsd" in refused("export-model", trained / "run", tmp_path / "model.zip")
     assert "run `wsdcast prepare` first" in refused("export-model", tmp_path, tmp_path / "model.wsd")
 

@@ -11,6 +11,7 @@ from wsdcast.cli.command import command, with_overrides
 from wsdcast.cli.options import DebugOption, JsonOption, OverrideOption, OverwriteOption, RecipeOption, RunOption, SchedulerOption
 from wsdcast.cli.show import show
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import ANALYSIS
 
 
 @command
@@ -59,7 +60,7 @@ def score(
         show(score(with_overrides(recipe, override), run, **settings), json)
     elif len(forecasts) == 1:
         if truth is None or recipe is not None or override:
-            raise UserError(f"{forecasts[0]}: give its truth with --truth SOURCE, and no recipe")
+            raise UserError(f"{forecasts[0]}: {_what_is_missing(forecasts[0], recipe is not None or bool(override))}")
         show(score_forecast(forecasts[0], truth, run, **settings), json)
     elif len(forecasts) == 2:
         if any((recipe, override, run, truth, scheduler, workers, overwrite)):
@@ -67,3 +68,11 @@ def score(
         show(score_pair(*forecasts), json)
     else:
         raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")
+
+
+def _what_is_missing(forecast: str, with_recipe: bool) -> str:
+    """How a forecast is scored for which the truth is missing, or a recipe is given, in words."""
+    no_recipe = ", and no recipe" * with_recipe
+    if (Path(forecast) / ANALYSIS).is_dir():
+        return f"its own record is the truth with wsdcast score --run {forecast}; other analyses need --truth SOURCE{no_recipe}"
+    return f"give its truth with --truth SOURCE{no_recipe}"

@@ -123,6 +123,8 @@ def read_model(path: str | Path) -> ModelFile:
             entries = {info.filename: file.read(info) for info in file.infolist()}
     except FileNotFoundError:
         raise UserError(f"{path} is not there; `wsdcast export-model` writes a model file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a directory; `wsdcast export-model RUN FILE.wsd` writes a model file") from None
     except (OSError, zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read as a model file ({str(error) or type(error).__name__})") from None
     if not {SUMS, MODEL, MODEL_CARD, FIELDS} <= set(entries):

@@ -137,7 +137,7 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
             a lead time is not a whole number of hours.
     """
-    stores = addresses(url_of(address))
+    stores = _stores(address)
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
@@ -185,7 +185,7 @@ def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
     """
     channels, refused = dict[str, xr.DataArray](), dict[str, str]()
     with suppress(UserError):
-        (store, *_) = addresses(url_of(address))
+        (store, *_) = _stores(address)
         dataset = open_dataset(store)
         if in_grib := channels_named(dataset.attrs.get("other_variables", [])):
             dataset = open_dataset(store, (*DEFAULT, *in_grib))
@@ -200,6 +200,19 @@ def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
             refused[name] = f"{name} has no dimension {min(map(str, lacking))}"
     names = tuple(name for name in channels if name not in refused)
     return names or DEFAULT, {name: reason for name, reason in refused.items() if names or name not in DEFAULT}
+
+
+def _stores(address: Address) -> list[Address]:
+    """Return the addresses of the files or stores that a forecast's address stands for.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        return addresses(url_of(address))
+    except UserError:  # its message is about sources of analyses
+        expected = "expected a store, or a run directory with a forecast.zarr (wsdcast rollout writes it)"
+        raise UserError(f"{address}: no such forecast; {expected}") from None
 
 
 def url_of(address: Address) -> Address:

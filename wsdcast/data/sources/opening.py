@@ -292,7 +292,7 @@ def _magic(path: Path) -> bytes:
 
 def of_address(address: Address, message: object) -> str:
     """Return a message that begins with the address which it is about, once."""
-    return str(message) if str(message).startswith(str(address)) else f"{address}: {message}"
+    return str(message) if str(message).startswith((str(address), f"source '{address}'")) else f"{address}: {message}"
 
 
 def first_line(error: Exception) -> str:

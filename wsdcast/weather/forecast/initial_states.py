@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
+from wsdcast.data.sources.opening import of_address
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
@@ -48,7 +49,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
         files, facts = _fetched(source, recipe.rollout.start, names, model.past_states)
     record = open_record(files, scratch, channels=names)
     if record.problems:
-        raise UserError(f"{source}: {'; '.join(record.problems)}")
+        raise UserError(of_address(source, "; ".join(record.problems)))
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
     needed = np.isin(record.times, with_past(begins, model.past_states))
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
