@@ -119,6 +119,11 @@ def test_times_for_the_simulated_planet_are_refused(directory, option):
     assert not (directory / "runs").exists()
 
 
+def test_a_run_directory_that_is_a_file_is_named(directory):
+    (directory / "afile").write_text("mine")
+    assert "afile: is a file, not a directory" in refused("prepare", "--run", "afile")
+
+
 def test_a_wrong_grid_is_named_before_the_recipes_are_compared(prepared):
     assert "grid '64': expected LONGITUDESxLATITUDES" in refused("prepare", "--run", str(prepared), "--grid", "64")
 

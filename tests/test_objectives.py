@@ -356,7 +356,7 @@ def test_a_model_with_the_prior_persistence_travels(prepared, tmp_path):
 def test_networks_of_another_objective_do_not_stay(prepared, tmp_path):
     recipe, run = run_with(prepared, tmp_path, generator__objective="distil", **SMALL, **TUNED)
     flow = recipe.changed(generator__objective="flow", fine_tune__steps=0)
-    with pytest.raises(UserError, match=r"few-steps belongs to another recipe; choose another --run, or remove it with --overwrite"):
+    with pytest.raises(UserError, match=r"few-steps belongs to another recipe; remove it with --overwrite, or work in a copy"):
         wsdcast.train(flow, run)
     wsdcast.train(flow, run, overwrite=True)
     assert not (run / "few-steps").exists()

@@ -166,7 +166,7 @@ def test_a_missing_file_or_score_is_named(finished_run, tmp_path):
 def test_scores_of_another_forecast_are_not_drawn(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path / "run")
     wsdcast.rollout(run=tmp_path / "run", members=2, overwrite=True)
-    assert "run `wsdcast score --overwrite`" in refused("plot", "curves", "--run", str(tmp_path / "run"))
+    assert f"run `wsdcast score --run {tmp_path / 'run'} --overwrite`" in refused("plot", "curves", "--run", str(tmp_path / "run"))
 
 
 def test_statistics_alone_have_a_plume_and_no_maps(finished_run, tmp_path):

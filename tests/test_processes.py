@@ -299,7 +299,7 @@ def test_a_refusal_of_the_first_process_ends_both_with_its_line(trained_by_two, 
     done = two(tmp_path, "from wsdcast import cli\ncli.app(['train', '--recipe', 'other.yaml', '--run', 'run'])")
     assert time.monotonic() - begin < 60
     assert done.returncode != 0
-    line = "wsdcast: run/generator was made from another recipe (generator.steps: 12 there, 13 here); choose another --run, or replace it"
+    line = "wsdcast: run/generator was made from another recipe (generator.steps: 12 there, 13 here); replace it with --overwrite"
     assert line in done.stderr, done.stderr
     assert "UserError" not in done.stderr
     assert "RuntimeError" not in done.stderr

@@ -26,6 +26,9 @@ from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
 
+IN_A_COPY = "replace it with --overwrite, or work in a copy of the run directory (--run)"
+"""The ways on with an artefact of another recipe that is made from others in the run directory."""
+
 
 @dataclass
 class Summary:
@@ -139,6 +142,8 @@ def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bo
     difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source)
     if difference and not overwrite:
         choices = "choose another --run, or replace it with --overwrite"
+        if recipe.upstream(artefact) and not source:  # another directory lacks what it is made from
+            choices = IN_A_COPY
         if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, source)["hash"]:
             choices = f"add newer times with --append, {choices}"
         raise UserError(f"{directory / artefact} was made from {difference}; {choices}")
@@ -169,7 +174,8 @@ def require(recipe: Experiment, directory: Path, artefact: str, command: str) ->
     # Prepared data needs no comparison with its source files, which may no longer exist.
     source = "" if recipe.upstream(artefact) else stamp["inputs"]
     if difference := _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source):
-        raise UserError(f"{path} was made from {difference}; run `wsdcast {command} --overwrite` with this one, or choose another --run")
+        again = f"wsdcast {command} --run {directory} --overwrite"
+        raise UserError(f"{path} was made from {difference}; run `{again}` with this one, or choose another --run")
     return path
 
 
@@ -190,11 +196,15 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
         if before == now:
             continue
         if not isinstance(now, dict) or not isinstance(before, dict):
-            return f"another recipe ({section}: {before} there, {now} here)"
+            return f"another recipe ({section}: {_shown(before)} there, {_shown(now)} here)"
         for key in now:
             if before.get(key) != now[key]:
-                return f"another recipe ({section}.{key}: {before.get(key)} there, {now[key]} here)"
+                return f"another recipe ({section}.{key}: {_shown(before.get(key))} there, {_shown(now[key])} here)"
     return "another recipe (of another version of wsdcast)"
+
+
+def _shown(value: Any) -> Any:
+    return "nothing" if value is None else value
 
 
 def _upgraded(stamp: dict[str, Any], recipe: Experiment) -> Experiment | None:
@@ -254,8 +264,10 @@ def alone(directory: Path, command: str) -> Iterator[None]:
         command: the command that runs, for the error message.
 
     Raises:
-        UserError: if another process holds the lock.
+        UserError: if another process holds the lock, or the directory is a file.
     """
+    if directory.is_file():
+        raise UserError(f"{directory}: is a file, not a directory")
     directory.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield

@@ -10,7 +10,7 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current, require, resolve
+from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.recipes import Optimisation
@@ -115,7 +115,7 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
     for name in (FEW_STEPS, FINE_TUNED):
         if (directory / name).exists() and name not in recipe.networks:
             if not overwrite:
-                raise UserError(f"{directory / name} belongs to another recipe; choose another --run, or remove it with --overwrite")
+                raise UserError(f"{directory / name} belongs to another recipe; {IN_A_COPY.replace('replace', 'remove')}")
             shutil.rmtree(directory / name)
             if is_current(recipe, directory, GENERATOR, overwrite):
                 stamp = directory / GENERATOR / "stamp.json"
