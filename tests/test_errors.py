@@ -68,7 +68,7 @@ def test_a_record_too_short_to_split_is_refused(directory):
     ("text", "message"),
     [
         ("name: x\nmemebers: 3", "memebers: unknown key"),
-        ("name: x\nrollout: {member: 3}", "rollout.member: unknown key"),
+        ("name: x\nrollout: {member: 3}", "rollout.member: unknown key; did you mean rollout.members?"),
         ("name: x\nrollout: {members: many}", "rollout.members: input should be a valid integer"),
         ("name: x\nmoments: {widths: [10]}", "widths must be multiples of 4"),
         ("name: x\ngenerator: {rate: 0.1}", "generator.rate: is called learning_rate now"),

@@ -69,9 +69,11 @@ def test_keys_of_image_recipes_can_be_overridden():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("rollout.nef=4", "-o: rollout.nef: unknown key"),
+        ("rollout.nef=4", "-o: rollout.nef: unknown key; did you mean rollout.nfe?"),
         ("nfe=4", "-o: nfe: unknown key"),
-        ("rolout.nfe=4", "-o: rolout: unknown key"),
+        ("rolout.nfe=4", "-o: rolout: unknown key; did you mean rollout?"),
+        ("generator.times.maen=4", "-o: generator.times.maen: unknown key; did you mean generator.times.mean?"),
+        ("moments.widths=8", "-o: moments.widths: expected a list, not 8"),
         ("rollout.nfe.more=4", "-o rollout.nfe.more: unknown key"),
         ("generator.rate=0.1", "-o: generator.rate: is called learning_rate now"),
         ("rollout.nfe=many", "-o: rollout.nfe: input should be a valid integer"),

@@ -116,7 +116,7 @@ def test_the_commands_of_the_documentation_run(finished_run, tmp_path, monkeypat
         (["plume", "--at", "1"], "--at '1': expected LATITUDE,LONGITUDE in degrees"),
         (["plume", "--at", "north,1"], "expected LATITUDE,LONGITUDE in degrees"),
         (["maps", "--start", "1999-01-01"], "--start 1999-01-01: not in"),
-        (["maps", "--start", "soon"], "--start Invalid isoformat string: 'soon'"),
+        (["maps", "--start", "soon"], "--start 'soon': expected a time such as 2020-01-31T06"),
         (["maps", "--lead-time", "2d"], "--lead-time 48h: not in"),
         (["maps", "--lead-time", "7h"], "--lead-time '7h': expected a multiple of 6 h"),
     ],

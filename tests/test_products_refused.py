@@ -71,10 +71,10 @@ def test_a_place_outside_a_regional_store_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--thresholds", "a"], "--thresholds: could not convert"),
+        (["--thresholds", "a"], "--thresholds a: expected numbers of 0 or more, in m/s, such as 10.8,17.2"),
         (["--thresholds", "nan"], "--thresholds nan: expected numbers of 0 or more, in m/s"),
         (["--thresholds", ""], "--thresholds : expected numbers"),
-        (["--quantiles", "0.5,1.5"], "--quantiles 0.5,1.5: expected numbers from 0 to 1"),
+        (["--quantiles", "0.5,1.5"], "--quantiles 0.5,1.5: expected numbers from 0 to 1, such as 0.1,0.9"),
         (["--window", "7h"], "--window '7h': expected a multiple of 6 h"),
         (["--window", "10d"], "--window 240h: the forecast ends after 60 h"),
         (["--climate-quantiles", "0.9"], "--climate-quantiles needs a --climatology"),

@@ -59,13 +59,14 @@ def test_initial_times_seen_in_training_are_named(trained_run):
             "the record lacks 1 of 1 initial times or the states up to 6 h before them; the first is 1999-01-01T00, and the record is",
         ),
         ("--start 2000-01-01/2000-01-02/1d", "the record lacks 1 of 2 initial times or the states up to 6 h before them"),
-        ("--start 2000-01-02/2000-01-01/1d", "--start: '2000-01-02/2000-01-01/1d': the last time is before the first"),
-        ("--start tomorrow", "--start: Invalid isoformat string: 'tomorrow'"),
-        ("--start 2000-01-02/2000-01-03/5h", "--start: '5h': expected a multiple of 6 h"),
+        ("--start 2000-01-02/2000-01-01/1d", "--start '2000-01-02/2000-01-01/1d': the last time is before the first"),
+        ("--start tomorrow", "--start 'tomorrow': expected latest, a time such as 2020-01-31T06, or FIRST/LAST/INTERVAL"),
+        ("--start 2000-01-02/2000-01-03/5h", "--start '5h': expected a multiple of 6 h"),
         ("--start latest --starts 3", "--starts 3: the start times are already given"),
         ("--lead 5h", "--lead '5h': expected a multiple of 6 h, such as 12h or 10d"),
         ("--keep 24,30", "--keep: lead times are multiples of 6 h up to 24 h, not 24, 30"),
-        ("--keep some", "--keep: input should be 'all', 'statistics' or 'scores', not 'some'"),
+        ("--keep some", "--keep: expected all, statistics, or lead times in hours such as 24,72, not 'some'"),
+        ("--keep 24,more", "lead times in hours such as 24,72, not '24,more'"),
     ],
 )
 def test_impossible_times_are_refused_in_one_line(trained_run, options, message):

@@ -130,11 +130,11 @@ def in_order(option: str, values: Sequence[float | str], low: float, high: float
     """
     try:
         numbers = tuple(sorted({float(value) for value in values}))
-    except ValueError as error:
-        raise UserError(f"--{option}: {error}") from None
+    except ValueError:
+        numbers = ()
     if not numbers or not all(low <= number <= high and np.isfinite(number) for number in numbers):
-        bounds = f"from {low:g} to {high:g}" if np.isfinite(high) else f"of {low:g} or more, in m/s"
-        raise UserError(f"--{option} {','.join(map(str, values))}: expected numbers {bounds}, such as 0.1,0.9")
+        expected = f"from {low:g} to {high:g}, such as 0.1,0.9" if np.isfinite(high) else f"of {low:g} or more, in m/s, such as 10.8,17.2"
+        raise UserError(f"--{option} {','.join(map(str, values))}: expected numbers {expected}")
     return numbers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
@@ -23,8 +23,8 @@ from pydantic import (
 )
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import SAME_SOLVER, PathName
-from wsdcast.runs.old_names import NEW_NAMES
+from wsdcast.runs.mistakes import first_of_each, of_option, reason, types_in
+from wsdcast.runs.names import PathName
 
 
 def digest_of(value: Any) -> str:
@@ -41,18 +41,13 @@ class Section(BaseModel):
     @classmethod
     def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false where a number is expected. Pydantic would read them as 1 and 0."""
-        types = _types_in(cls.model_fields[str(info.field_name)].annotation)
+        types = types_in(cls.model_fields[str(info.field_name)].annotation)
         if bool not in types and types & {int, float}:
             several = isinstance(value, list | tuple | dict)
             for item in value.values() if isinstance(value, dict) else value if several else (value,):
                 if isinstance(item, bool):
                     raise ValueError(f"expected {'numbers' if several else 'a number'}, not {str(item).lower()}")
         return value
-
-
-def _types_in(annotation: Any) -> set[Any]:
-    """The plain types that an annotation names, at any depth."""
-    return {annotation} if isinstance(annotation, type) else set[Any]().union(*map(_types_in, get_args(annotation)))
 
 
 class Optimisation(Section):
@@ -179,7 +174,7 @@ class Experiment(Section):
         try:
             return self.model_validate(content)
         except ValidationError as error:
-            raise UserError("; ".join(f"{_option(item)}: {_reason(item)}" for item in _first_of_each(error))) from None
+            raise UserError("; ".join(map(of_option, first_of_each(error)))) from None
 
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""
@@ -248,7 +243,7 @@ def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {_reason(item)}" for item in error.errors())
+        problems = (f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {reason(item, kind)}" for item in error.errors())
         raise UserError(f"{where}: {'; '.join(problems)}") from None
 
 
@@ -262,27 +257,3 @@ def _shipped_directory() -> Path:
     package = Path(__file__).parents[1]  # wsdcast/
     inside = package / "pipelines"
     return inside if inside.is_dir() else package.parent / "pipelines"
-
-
-def _first_of_each(error: ValidationError) -> list[Any]:
-    """The first error of each key. Pydantic may report several for one key, for example for a wrong item of a list."""
-    first: dict[Any, Any] = {}
-    for item in error.errors():
-        first.setdefault(item["loc"][:2], item)
-    return list(first.values())
-
-
-def _option(item: Any) -> str:
-    """The command-line option of the key of an error; ``recipe`` if the error concerns several keys together."""
-    return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
-
-
-def _reason(item: Any) -> str:
-    """What is wrong with a key, in words."""
-    if item["type"] == "extra_forbidden":
-        new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
-        return f"is called {new} now" if new else "unknown key"
-    if same := SAME_SOLVER.get(str(item["input"])):
-        return f"the solver {item['input']} is gone; use {same}"
-    reason = str(item["msg"]).removeprefix("Value error, ")
-    return f"{reason[0].lower()}{reason[1:]}, not {item['input']!r}" if item["type"] != "value_error" else reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 STEP = timedelta(hours=6)
 
@@ -39,9 +40,28 @@ def times_between(text: str) -> list[datetime]:
         ValueError: if the text has another form, or LAST is before FIRST.
     """
     first, last, interval = parts if len(parts := text.split("/")) == 3 else (text, text, "6h")
-    begin, end, step = in_utc(datetime.fromisoformat(first)), in_utc(datetime.fromisoformat(last)), duration(interval)
+    try:
+        ends = datetime.fromisoformat(first), datetime.fromisoformat(last)
+    except ValueError:
+        raise ValueError(f"'{text}': expected latest, a time such as 2020-01-31T06, or FIRST/LAST/INTERVAL") from None
+    begin, end, step = in_utc(ends[0]), in_utc(ends[1]), duration(interval)
     if "/" in text and len(last) == len("2020-12-31"):
         end += timedelta(hours=23)
     if end < begin:
         raise ValueError(f"'{text}': the last time is before the first")
     return [begin + number * step for number in range((end - begin) // step + 1)]
+
+
+def all_or_lead_times(keep: Any) -> Any:
+    """Check that ``rollout.keep`` is one of its words or a list of numbers, and return it.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    several = isinstance(keep, list | tuple)
+    if several and all(isinstance(lead, int | float) or str(lead).isdigit() for lead in keep):
+        return keep
+    if keep not in ("all", "statistics", "scores"):
+        given = ",".join(map(str, keep)) if several else keep
+        raise ValueError(f"expected all, statistics, or lead times in hours such as 24,72, not {given!r}")
+    return keep

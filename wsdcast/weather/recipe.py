@@ -26,7 +26,7 @@ from wsdcast.runs.names import (
     SolverName,
 )
 from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
-from wsdcast.runs.times import in_utc, times_between
+from wsdcast.runs.times import all_or_lead_times, in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
@@ -143,6 +143,11 @@ class Rollout(Section):
         if isinstance(start, str) and start != "latest":
             times_between(start)
         return start
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _known(cls, keep: Any) -> Any:
+        return all_or_lead_times(keep)
 
     @field_validator("keep")
     @classmethod

@@ -190,8 +190,8 @@ def row_of(starts: NDArray[np.datetime64], start: str, forecast: str | Path) -> 
     """
     try:
         requested = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
-    except ValueError as error:
-        raise UserError(f"--start {error}") from None
+    except ValueError:
+        raise UserError(f"--start '{start}': expected a time such as 2020-01-31T06") from None
     row = int(np.abs(starts - requested).argmin())
     if starts[row] != requested:
         raise UserError(f"--start {start}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")

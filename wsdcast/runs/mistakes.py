@@ -1,0 +1,57 @@
+"""Mistakes in recipes and options, in words."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from wsdcast.runs.names import SAME_SOLVER
+from wsdcast.runs.old_names import NEW_NAMES
+
+
+def types_in(annotation: Any) -> set[Any]:
+    """The plain types that an annotation names, at any depth."""
+    return {annotation} if isinstance(annotation, type) else set[Any]().union(*map(types_in, get_args(annotation)))
+
+
+def first_of_each(error: ValidationError) -> list[Any]:
+    """The first error of each key. Pydantic may report several for one key, for example for a wrong item of a list."""
+    first: dict[Any, Any] = {}
+    for item in error.errors():
+        first.setdefault(item["loc"][:2], item)
+    return list(first.values())
+
+
+def _option(item: Any) -> str:
+    """The command-line option of the key of an error; ``recipe`` if the error concerns several keys together."""
+    return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
+
+
+def of_option(item: Any) -> str:
+    """An error of an option. One that begins with the value follows the option as in a command."""
+    words = reason(item)
+    return f"{_option(item)} {words}" if words.startswith("'") else f"{_option(item)}: {words}"
+
+
+def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
+    """What is wrong with a key, in words; of an unknown key of a recipe of this kind also which key was meant."""
+    if item["type"] == "extra_forbidden":
+        new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
+        return f"is called {new} now" if new else f"unknown key{_similar(item['loc'], kind)}"
+    if item["type"] == "tuple_type":
+        return f"expected a list, not {item['input']!r}"
+    if same := SAME_SOLVER.get(str(item["input"])):
+        return f"the solver {item['input']} is gone; use {same}"
+    words = str(item["msg"]).removeprefix("Value error, ")
+    return f"{words[0].lower()}{words[1:]}, not {item['input']!r}" if item["type"] != "value_error" else words
+
+
+def _similar(place: tuple[Any, ...], section: Any) -> str:
+    """A question for the key with the most similar name in the section of an unknown key; empty if there is none."""
+    for name in place[:-1]:
+        field = section.model_fields.get(name) if section else None
+        section = next((one for one in types_in(field.annotation) if issubclass(one, BaseModel)), None) if field else None
+    names = get_close_matches(str(place[-1]), section.model_fields, n=1) if section else []
+    return "".join(f"; did you mean {'.'.join(map(str, (*place[:-1], name)))}?" for name in names)
