@@ -17,7 +17,9 @@ def products(
     forecast: ForecastArgument,
     out: Annotated[
         Path | None,
-        typer.Option(help="File or store to write.", show_default="products.nc or products.zarr; with --at products.csv"),
+        typer.Option(
+            help="File or store to write.", show_default="products.nc or products.zarr in the current directory; with --at products.csv"
+        ),
     ] = None,
     to: Annotated[Literal["netcdf", "zarr"] | None, typer.Option(help="Format of fields.", show_default="netcdf")] = None,
     thresholds: ThresholdsOption = None,
