@@ -237,15 +237,16 @@ def _evaluated(
         sampler = moments_sampler_of(networks)
         inputs = [make_stamp(variant, place, MOMENTS_FORECAST)["inputs"]]
     for kind, (part, starts, leads) in kinds.items():
-        made_by = [variant.rollout.forcings, variant.score.headline, record.past_states, STUDIED]
-        digest = digest_of([*inputs, asdict(setting), noise, starts, leads, options.members, *made_by])
+        chosen, of_variant = record.starts(starts, max(leads) // 6, part), replace(record, past_states=variant.forcings.past_states)
+        # A longer record (`wsdcast prepare --append`) has other initial times, and all settings must share theirs.
+        made_by = [record.times[chosen].astype(str).tolist(), variant.rollout.forcings, variant.score.headline, STUDIED]
+        digest = digest_of([*inputs, asdict(setting), noise, leads, options.members, *made_by])
         path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
         if path.exists():
             with xr.open_dataset(path, decode_timedelta=True) as dataset:
                 yield kind, dataset.load()
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
-        chosen, of_variant = record.starts(starts, max(leads) // 6, part), replace(record, past_states=variant.forcings.past_states)
         arguments = of_variant, networks, sampler, chosen, leads, options.members, noise, label, None, draws
         dataset = evaluate(*arguments, variant.rollout.forcings == "prescribed", variant.score.headline)
         with complete(path) as file:
