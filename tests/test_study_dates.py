@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import six_hourly, wind_dataset
+from rollouts import loaded
 
 import wsdcast
+from wsdcast.study import evaluation
+from wsdcast.study.evaluation import evaluate
+from wsdcast.weather.forecast import running
+from wsdcast.weather.samplers import sampler_of
 
 RECIPE = """
 name: r
@@ -47,3 +52,25 @@ def test_settings_share_their_initial_times_after_the_record_has_grown(grown):
     with xr.open_dataset("run/study.nc") as studied, xr.open_dataset("fresh/study.nc") as fresh:
         assert studied["starts_6h"] == 4
         xr.testing.assert_identical(studied.drop_attrs(), fresh.drop_attrs())
+
+
+def test_groups_of_initial_times_have_the_statistics_of_all_at_once(rolled_out, monkeypatch):
+    """Five initial times of three members, in batches of six: memory is that of two initial times, and the bits are those of five."""
+    recipe, record, networks = loaded(rolled_out / "run")
+    sampler, starts = sampler_of(networks, recipe.rollout), record.starts(5, 2)
+    together: list[int] = []
+    ensembles = evaluation.ensembles
+
+    def counted(*arguments, **options):
+        together.append(len(arguments[3]))
+        return ensembles(*arguments, **options)
+
+    monkeypatch.setattr(evaluation, "ensembles", counted)
+    monkeypatch.setattr(running, "at_once", lambda batch, device: batch)  # as with one thread
+    in_groups = evaluate(record, networks, sampler, starts, (6, 12), 3, 0, batch=6)
+    assert together == [2, 2, 1]
+    together.clear()
+    monkeypatch.setattr(evaluation, "groups", lambda rows, *others: [rows])
+    at_once = evaluate(record, networks, sampler, starts, (6, 12), 3, 0, batch=6)
+    assert together == [5]
+    xr.testing.assert_identical(in_groups, at_once)

@@ -15,7 +15,7 @@ from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.metrics import GLOBE
 from wsdcast.verification.scoring import all_statistics
-from wsdcast.weather.forecast.running import ensembles
+from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range
 from wsdcast.weather.priors import Trained
 
@@ -42,6 +42,9 @@ def evaluate(
 ) -> xr.Dataset:
     """Run ensembles and return their statistics (:data:`STUDIED`) over the globe, by time, prediction_timedelta and variable.
 
+    The initial times are run in groups (:func:`wsdcast.weather.forecast.running.groups`), so memory does not grow with their number. On a
+    CPU the bits do not depend on the groups.
+
     Spectra have the further dimension ``wavenumber`` or ``degree``, rank histograms ``rank``, variogram scores ``lag``. What belongs to
     both components of a wind has no ``variable``. The variables are those of the headline: both components of a wind, or one variable.
 
@@ -63,26 +66,33 @@ def evaluate(
         headline: the recipe's ``score.headline``.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6
-    sampler = in_batches(sampler, batch or batch_size(points, devices.device()))
-    states = ensembles(record, networks.forcings, sampler, starts, members, steps, seed, draws, prescribed)
+    batch = batch or batch_size(points, devices.device())
+    sampler = in_batches(sampler, batch)
     variables = studied_variables(record.variables, headline)
     channels, ranges = [record.variables.index(name) for name in variables], allowed_ranges(record.variables)
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
-    for lead, winds in enumerate(track(states, label, steps), start=1):
-        runaway |= left_range(winds, ranges).any(axis=2)
+    all_groups, arguments = groups(np.arange(starts.size), members, batch, devices.device()), (members, steps, seed, draws, prescribed)
+    states = (
+        (rows, lead, winds)
+        for rows in all_groups
+        for lead, winds in enumerate(ensembles(record, networks.forcings, sampler, starts[rows], *arguments), start=1)
+    )
+    for rows, lead, winds in track(states, label, steps * len(all_groups)):
+        runaway[rows] |= left_range(winds, ranges).any(axis=2)
         if 6 * lead not in leads:
             continue
-        for datasets, start, wind, away in zip(parts, starts, winds, runaway, strict=True):
+        for row, wind in zip(rows.tolist(), winds, strict=True):
+            away = runaway[row]
             # Statistics of infinite values cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
             scored = wind[:, channels]
             scored = np.zeros_like(scored) if away.any() else scored
-            truth = record.states[start + lead][None, channels]
+            truth = record.states[starts[row] + lead][None, channels]
             scores = all_statistics(scored[:, None], truth, record.grid, None, variables)
             scores = scores[[name for name in STUDIED if name in scores]].sel(region=GLOBE, variable=list(variables), drop=True)
             if away.any():
                 scores = xr.full_like(scores, np.nan)
-            datasets.append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), away.mean()))))
+            parts[row].append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), away.mean()))))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
     ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in parts]
     return xr.concat(ensembles_statistics, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)
