@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
+import torch
 from conftest import TINY, new_run
 from torch import nn
 
 import wsdcast
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.states import PackedStates
+from wsdcast.data.variables import DEFAULT
 from wsdcast.images.stages import train as image_stage
-from wsdcast.nets.peak import peak_memory, training_memory
+from wsdcast.nets.peak import _Peak, peak_memory, training_memory
 from wsdcast.nets.unet import UNet
 from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
+from wsdcast.sampling.batches import in_batches
+from wsdcast.weather.forcings import Surroundings
+from wsdcast.weather.forecast.memory import fields_of_member
+from wsdcast.weather.forecast.running import ensembles
 
 
 def test_the_peak_of_a_chain_is_its_largest_pair_of_activations():
@@ -73,6 +83,33 @@ def test_a_rollout_that_cannot_fit_is_refused(prepared, tmp_path, full):
     expected = r"rolling out 6 members side by side at 16x8, 1 batches of 50 at a time, needs [\d.]+ MB of memory, but only 10 kB are free"
     assert re.fullmatch(expected, str(refused.value))
     assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("static", "solar_time", "variables"),
+    [(0, False, 0), (13, False, 0), (9, True, 0), (0, False, 13), (3, True, 6)],
+    ids=["none", "static", "time", "variables", "all"],
+)
+@pytest.mark.parametrize(("past_states", "draws"), [(1, 1), (3, 1), (1, 3)])
+def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_time, variables, past_states, draws):
+    """Whatever the forcings are. What other threads allocate is not counted: the noise of two steps, and the batches."""
+    grid, hours = Grid.regular("16x8"), 6 * np.arange(20).astype("timedelta64[h]")
+    times, ones = np.datetime64("2020-01-01", "ns") + hours, np.ones(2 + variables, dtype=np.float32)
+    states = PackedStates(np.zeros((20, ones.size, 8, 16), dtype=np.int16))
+    names = tuple(f"forcing {number}" for number in range(variables))
+    record = Analysis(
+        states, times, grid, 0 * ones, ones, times[5], times[10], variables=DEFAULT, forcing_variables=names, past_states=past_states
+    )
+    forcings = Surroundings(torch.zeros(static, 8, 16), torch.tensor(grid.longitude) if solar_time else None, variables)
+    sampler = in_batches(lambda context, noise: context[:, :2] + noise[:, :2], 4)
+    starts, members = np.arange(5, 9), 10
+    with _Peak([]) as peak:
+        for _ in ensembles(record, forcings, sampler, starts, members, 6, 0, draws):
+            pass
+    allocated = peak.largest / (starts.size * members * 4 * 8 * 16)
+    not_counted = 2 * (2 * draws + 1)
+    # Static fields alone are in the context only, and not repeated for each member.
+    assert allocated <= fields_of_member(record, forcings, draws) <= 1.1 * (allocated + not_counted) + static * (not solar_time)
 
 
 def test_a_training_on_images_that_cannot_fit_is_refused(inpainted, tmp_path, full):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import time
 from pathlib import Path
@@ -15,11 +14,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts
+from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import add_variables
 from wsdcast.data.variables import DEFAULT, variable
-from wsdcast.nets.peak import peak_memory
-from wsdcast.nets.unet import UNet
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
@@ -28,8 +25,8 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
-from wsdcast.runs.resources import require_memory, require_space
-from wsdcast.sampling.batches import at_once, batch_size, in_batches
+from wsdcast.runs.resources import require_space
+from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.sampling.threads import side_by_side
@@ -39,6 +36,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.initial_states import write_states
 from wsdcast.weather.forecast.initial_times import in_words, starts_of
+from wsdcast.weather.forecast.memory import require_memory_of_rollout
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
@@ -154,7 +152,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     }
     if seen := int((begins < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
-    processes.decided(lambda: _require_memory(networks.generator, record, starting, settings, batch))
+    asked = record, networks.forcings, starting, settings, batch, len(variables)
+    processes.decided(lambda: require_memory_of_rollout(networks.generator, *asked))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
@@ -227,27 +226,6 @@ def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
     (directory / ANIMATION).unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
     store.create()
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
-
-
-def _require_memory(generator: UNet, record: Analysis, starts: NDArray[np.intp], settings: Rollout, batch: int) -> None:
-    """Check before the rollout that the ensembles fit in memory. There is no check on a GPU, where torch fails in the first step.
-
-    Raises:
-        UserError: if they do not fit.
-    """
-    if devices.device().type != "cpu":
-        return
-    together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
-    # Each member has its context's states, the noise of this step and the next, the new state, its copy in units, and states that wait for
-    # writing.
-    waiting = 2 * LEADS_PER_CHUNK * len(_kept_variables(settings, record))
-    states = (3 + record.past_states + 2 * settings.draws) * len(record.variables)
-    fields = together * (states + waiting) * 4 * math.prod(record.grid.shape)
-    shapes = generator.input_shapes(*record.grid.shape)
-    at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
-    needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)
-    task = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
-    require_memory(needed, task)
 
 
 def _one_step(
