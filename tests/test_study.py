@@ -146,8 +146,9 @@ def test_all_priors_cost_the_same_to_train(studied):
         assert variant_of(recipe, record, (ratio, extra), prior)[0].generator.steps == recipe.generator.steps + extra
     for prior in ("warm", "features-only", "mean-only"):
         assert variant_of(recipe, record, (ratio, extra), prior)[0].generator.steps == recipe.generator.steps
-    joint = variant_of(recipe.changed(moments__folds=0, generator__moments="joint"), record, (ratio, extra), "warm")[0].generator.steps
-    assert joint == round((recipe.generator.steps + extra) / (1 + ratio))
+    both = recipe.changed(moments__folds=0, generator__moments="joint")
+    steps = {prior: variant_of(both, record, (ratio, extra), prior)[0].generator.steps for prior in ("warm", "standard")}
+    assert steps == {"warm": recipe.generator.steps, "standard": round(recipe.generator.steps * (1 + ratio))}
 
 
 def test_the_page_loads_nothing_and_shows_the_hash_of_the_recipe(studied, study):

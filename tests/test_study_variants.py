@@ -63,6 +63,43 @@ def test_variants_cost_as_much_as_the_recipe(prepared, recipe, name):
     assert (share == 0) == (name == "blurred")
 
 
+TRAININGS = {
+    "frozen": {},
+    "folds": {"moments__folds": 2},
+    "joint": {"generator__moments": "joint"},
+    "end-to-end": {"generator__moments": "end-to-end"},
+    "joint, distilled": {"generator__moments": "joint", "generator__objective": "distil", "few_steps__steps": 5},
+    "joint, fine-tuned": {"generator__moments": "joint", "fine_tune__steps": 5, "fine_tune__nfe": 2},
+    "distilled": {"generator__objective": "distil", "few_steps__steps": 5},
+    "crps": {"generator__objective": "crps"},
+}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_a_variant_that_is_the_recipe_itself_has_its_steps(prepared, recipe, training):
+    record = open_analysis(prepared / "run/analysis.zarr")
+    recipe = recipe.changed(**TRAININGS[training], study__variants={"same": {"generator.bnr": recipe.generator.bnr}})
+    cost = moments_cost(recipe, record)
+    for name in ("same", "warm", "features-only"):
+        assert variant_of(recipe, record, cost, name)[0].generator.steps == recipe.generator.steps
+
+
+@pytest.mark.parametrize("moments", ["joint", "end-to-end"])
+@pytest.mark.parametrize("prior", ["warm", "standard"])
+def test_steps_of_a_moments_network_that_is_not_trained_alone_cost_nothing(prepared, recipe, moments, prior):
+    """Trained with the generator, the moments network has the generator's steps. Each costs the generator's step and its share."""
+    record = open_analysis(prepared / "run/analysis.zarr")
+    variants = {"wide": {"generator.widths": [16, 16]}, "standard, wide": {"generator.prior": "standard", "generator.widths": [16, 16]}}
+    recipe = recipe.changed(generator__moments=moments, generator__prior=prior, study__variants=variants)
+    steps = []
+    for of_moments in (1, 40, 4000):
+        other = recipe.changed(moments__steps=of_moments)
+        cost = moments_cost(other, record)
+        steps.append([variant_of(other, record, cost, name)[0].generator.steps for name in ("warm", "standard", *variants)])
+    assert steps[0] == steps[1] == steps[2]
+    assert steps[0][:2] == [recipe.generator.steps, round(recipe.generator.steps * (1 + cost[0]))]
+
+
 @pytest.mark.parametrize("network", ["moments", "generator", "few_steps", "fine_tune"])
 def test_a_batch_larger_than_the_record_costs_only_its_samples(prepared, recipe, network):
     record = open_analysis(prepared / "run/analysis.zarr")

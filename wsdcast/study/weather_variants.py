@@ -21,7 +21,9 @@ from wsdcast.weather.recipe import Recipe
 def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: str) -> tuple[Recipe, float]:
     """The recipe with another prior, or a variant of ``study.variants``, at the total cost of training of the recipe itself.
 
-    A prior without a moments network is trained for more steps. The cost of a user's model (``given``) is not known and not counted.
+    A prior without a moments network is trained for more steps. The total includes such a network whatever the prior of the recipe itself,
+    trained before the generator or with it as ``generator.moments`` says. The cost of a user's model (``given``) is not known and not
+    counted.
 
     Args:
         recipe: the recipe of the study.
@@ -39,15 +41,33 @@ def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: 
     variant = overridden(recipe, recipe.study.variants.get(name, {"generator.prior": name}), {}, where)
     if variant.generator.prior == "given":
         return variant, 0.0
-    ratio, extra = moments_cost(variant, record)
-    ratio *= variant.generator.needs_moments_network
-    once, share = (float(extra), 0.0) if variant.generator.reads_frozen_moments else (0.0, ratio)
-    once = (once + steps_after_the_generator(variant, ratio, training_samples(variant, record))) / _members(variant)
+    own_cost = moments_cost(variant, record)
+    once, share = _other_networks(variant, record, own_cost)
+    once_of_recipe, share_of_recipe = _other_networks(_with_moments_network(recipe), record, cost)
+    total = once_of_recipe + recipe.generator.steps * (1 + share_of_recipe)
     relative = generator_operations(variant, record) / generator_operations(recipe, record)
-    after = steps_after_the_generator(recipe, cost[0], training_samples(recipe, record))
-    total = recipe.generator.steps + (cost[1] + after) / _members(recipe)
     steps = equal_cost_steps(total, relative, once, share, where)
-    return variant.changed(generator__steps=steps), ratio
+    return variant.changed(generator__steps=steps), own_cost[0] * variant.generator.needs_moments_network
+
+
+def _with_moments_network(recipe: Recipe) -> Recipe:
+    """The recipe, or if its prior has no moments network, the recipe with the prior ``warm``: a study has several priors and one budget."""
+    if recipe.generator.needs_moments_network:
+        return recipe
+    return recipe.model_copy(update={"generator": recipe.generator.model_copy(update={"prior": "warm"})})
+
+
+def _other_networks(recipe: Recipe, record: Analysis, cost: tuple[float, int]) -> tuple[float, float]:
+    """The cost of all networks but the generator: what they do once, and what they do in each of its steps; both in these steps.
+
+    Args:
+        recipe: the recipe.
+        record: the prepared data.
+        cost: of its moments network, from :func:`moments_cost`.
+    """
+    ratio = cost[0] * recipe.generator.needs_moments_network
+    once, share = (float(cost[1]), 0.0) if recipe.generator.reads_frozen_moments else (0.0, ratio)
+    return (once + steps_after_the_generator(recipe, ratio, training_samples(recipe, record))) / _members(recipe), share
 
 
 def training_samples(recipe: Recipe, record: Analysis) -> int:
