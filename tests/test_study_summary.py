@@ -7,8 +7,11 @@ import pytest
 import xarray as xr
 from made_studies import SHARES, made_settings
 
+from wsdcast.study.summary import smallest_sufficient
 from wsdcast.study.weather_summary import combine, saturation
 from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, p_value, resampled
+
+TOLERANCES = {"crps": 1.01, "deviation": 1.05}
 
 
 def test_bootstrap_weights_are_blocks_of_dates():
@@ -99,6 +102,34 @@ def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
     assert saturation(combine(made_settings(scores), SHARES)) == {"warm": 20}
     scores["warm", 10], scores["warm", 20] = (0.97, 1.3), (1.0, 1.1)
     assert saturation(combine(made_settings(scores), SHARES)) == {"warm": None}
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@pytest.mark.parametrize("diverged", [{0}, {3}, {0, 2}, {1, 2, 3}, {0, 1, 2, 3}])
+def test_settings_that_diverged_hide_no_saturation(diverged, wrong):
+    """The others saturate where they do without them; another prior is not touched."""
+    crps, deviation, numbers = np.array([1.02, 1.005, 1.0, 1.001]), np.array([0.3, 0.1, 0.1, 0.1]), np.array([2, 4, 6, 10])
+    lost = np.isin(np.arange(4), list(diverged))
+
+    def best(crps: np.ndarray, deviation: np.ndarray, chosen: np.ndarray, prior: str) -> xr.Dataset:
+        scores = {"crps": ("setting", crps[chosen]), "deviation": ("setting", deviation[chosen])}
+        return xr.Dataset(scores, coords={"prior": ("setting", [prior] * chosen.sum()), "nfe": ("setting", numbers[chosen])})
+
+    every = np.full(4, True)
+    with_wrong = best(np.where(lost, wrong, crps), np.where(lost, wrong, deviation), every, "warm")
+    found = smallest_sufficient(xr.concat([with_wrong, best(crps, deviation, every, "standard")], "setting"), TOLERANCES)
+    left = smallest_sufficient(best(crps, deviation, ~lost, "warm"), TOLERANCES)
+    assert found == {"warm": left.get("warm"), "standard": 4}
+    assert (found["warm"] is None) == lost.all()
+
+
+def test_without_a_validation_split_a_setting_that_diverged_hides_no_saturation():
+    settings = made_settings({("warm", 2): (1.0, 1.1), ("warm", 4): (1.0, 1.1)})
+    for _, datasets in settings:
+        del datasets["validation"]
+    diverged = settings[0][1]["one step"] = settings[0][1]["one step"].copy(deep=True)
+    diverged["runaway"][3] = 0.25
+    assert saturation(combine(settings, SHARES)) == {"warm": 4}
 
 
 def test_spectra_of_seeds_are_judged_one_by_one():

@@ -42,12 +42,14 @@ def smallest_sufficient(best: xr.Dataset, tolerances: Mapping[str, float]) -> di
 
     Args:
         best: the best settings of a study.
-        tolerances: a number is as good as any if each of these scores is within this factor of the lowest of the prior.
+        tolerances: a number is as good as any if each of these scores is within this factor of the lowest of the prior. Settings that
+            diverged have scores that are not finite. They are not enough, and no other setting is compared with them.
     """
     result: dict[str, int | None] = {}
     for (prior,), group in groups(best, ("prior",)).items():
         of_prior = best.isel(setting=group)
-        good = [of_prior[name].values <= factor * of_prior[name].values.min() for name, factor in tolerances.items()]
+        scores = {name: np.where(np.isfinite(of_prior[name]), of_prior[name], np.nan) for name in tolerances}
+        good = [values <= tolerances[name] * np.fmin.reduce(values) for name, values in scores.items()]
         enough = np.logical_and.reduce(good)
         result[prior] = int(of_prior["nfe"].values[enough].min()) if enough.any() else None
     return result
