@@ -8,6 +8,7 @@ import xarray as xr
 from made_studies import SHARES, made_settings
 
 from wsdcast.study.summary import smallest_sufficient
+from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import combine, saturation
 from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, p_value, resampled
 
@@ -157,3 +158,23 @@ def test_gains_over_the_first_prior_are_over_its_most_evaluations():
     study = combine(made_settings({("warm", 4): (0.8, 1.1), ("warm", 20): (0.75, 1.1), ("standard", 20): (1.0, 1.0)}), SHARES)
     np.testing.assert_allclose(study["crps_gain_first_6h"], [1 - 0.8 / 0.75, 0, 1 - 1 / 0.75], atol=1e-9)
     np.testing.assert_allclose(study["crps_gain_first_6h_interval"].isel(setting=2), [1 - 1 / 0.75] * 2, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [
+        (
+            {"warm": 0.5, "standard": 0, "persistence": 0, "given": 0, "features-only": 0.5, "wide, <b>": 0.125},
+            "the generator; a moments network adds 0.50 to warm, features-only; 0.12 to wide, &lt;b&gt;.<",
+        ),
+        ({"standard": 0, "persistence": 0}, "the generator; no prior here has a moments network.<"),
+    ],
+)
+def test_the_page_says_which_priors_a_moments_network_adds_to(shares, words, tmp_path):
+    study = combine(made_settings({(prior, nfe): (1.0, 1.1) for prior in shares for nfe in (2, 4)}), shares)
+    study["training_seconds"], study["seed"] = ("studied", [np.nan]), ("seed", [0])
+    study = study.assign_coords(studied=["warm"]).assign_attrs(
+        grid="16x8", members=3, recipe_hash="abc", chosen_on="nothing", reference="none", moments_share=0.5
+    )
+    write_study_page(tmp_path / "study.html", study, "made", "", {})
+    assert words in (tmp_path / "study.html").read_text()

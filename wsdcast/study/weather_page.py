@@ -49,8 +49,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
             "Each line shows the best solver, grid of flow times and warmth of a prior at each number of evaluations: the smallest "
             "deviation of the spectrum among the settings whose CRPS is within 1 % of the lowest. They were chosen on "
             f"{html.escape(study.attrs['chosen_on'])}; all scores in the figures are of the test split. Evaluations are those of the "
-            f"generator; the moments network adds {float(study.attrs['moments_share']):.2f} to every prior but the standard one and the "
-            "climatology."
+            f"generator; {html.escape(_moments_shares(study))}."
         ),
         note(f"All priors were trained at equal cost, counted in operations. The training times on this machine: {_training(study)}."),
         "<h2>Saturates at</h2>",
@@ -81,6 +80,16 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         parts += ["<h2>Solvers and grids of flow times</h2>", picture(by_solver(sampled, SCORES[:2]), "Scores by solver")]
     parts += ["<h2>All settings</h2>", _table(study)]
     write_page(path, f"Function evaluations: {name}", parts, recipe)
+
+
+def _moments_shares(study: xr.Dataset) -> str:
+    """What a moments network adds to the evaluations, by the priors and variants that have one, in words."""
+    priors: dict[str, dict[str, None]] = {}
+    for prior, nfe, cost in zip(study["prior"].values, study["nfe"].values, study["cost"].values, strict=True):
+        if nfe and cost > nfe:
+            priors.setdefault(f"{cost - nfe:.2f}", {})[str(prior)] = None
+    added = "; ".join(f"{share} to {', '.join(with_share)}" for share, with_share in priors.items())
+    return f"a moments network adds {added}" if added else "no prior here has a moments network"
 
 
 def _training(study: xr.Dataset) -> str:
