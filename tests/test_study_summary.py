@@ -88,6 +88,8 @@ def test_differences_on_the_same_dates_are_sharper_than_scores():
     assert warm["power_deviation_6h"].item() == pytest.approx(0.1)
     assert warm["power_deviation_sum_6h"].item() == pytest.approx(0.3)
     assert study["cost"].values.tolist() == [20, 4.5]
+    assert study.attrs["intervals"].startswith("one step: ")
+    assert " blocks of initial times" in study.attrs["intervals"]
 
 
 def test_saturation_is_the_smallest_number_that_is_as_good_as_any():

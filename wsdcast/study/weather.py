@@ -153,6 +153,7 @@ def study_nfe(
         "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
         "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
         "gain": f"over {study.attrs['reference']}",
+        "intervals": study.attrs["intervals"],
         "recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}",
         "time": f"{time.perf_counter() - begin:.0f} s",
     }

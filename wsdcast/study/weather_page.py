@@ -41,7 +41,8 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         note(
             f"{study.attrs['grid']} grid, {study.attrs['members']} members, {int(study['starts_6h'])} initial times of one step, training "
             f"seeds {', '.join(str(seed) for seed in study['seed'].values)}. Scores are means over seeds; bands and brackets hold 95 % of "
-            f"bootstrap samples of initial times. Recipe hash {study.attrs['recipe_hash']}; made by <code>wsdcast study nfe</code>."
+            f"bootstrap samples of initial times ({html.escape(study.attrs['intervals'])}). Recipe hash {study.attrs['recipe_hash']}; made "
+            "by <code>wsdcast study nfe</code>."
         ),
         "<h2>One step of 6 h, by number of evaluations</h2>",
         picture(by_evaluations(study, SCORES), "Scores against evaluations, best solver of each prior"),

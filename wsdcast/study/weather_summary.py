@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.steps import STEP
 from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.study.weather_page import diverged
-from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import metrics
 from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
@@ -73,10 +73,12 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
     study["best"] = ("setting", np.isin(np.arange(len(keys)), _chosen(study)), about)
     study.attrs["chosen_on"] = "the validation split" if validation is not None else "nothing: there is no validation split"
     study = study.merge(_all_gains(study, by_seed, draws, "_6h"))
+    study.attrs["intervals"] = f"one step: {blocks_in_words(one_step['time'].values, _longest_lead(one_step))}"
     if (forecasts := _stacked(parts, keys, "forecast")) is not None:
         by_seed, draws = _metrics(forecasts.mean("time")), _draws(forecasts)
         study = study.merge(_scores(forecasts, by_seed, draws, "", len(keys)))
         study = study.merge(_all_gains(study, by_seed, draws, ""))
+        study.attrs["intervals"] += f"; forecasts: {blocks_in_words(forecasts['time'].values, _longest_lead(forecasts))}"
     return study
 
 
@@ -122,9 +124,14 @@ def _metrics(mean: xr.Dataset) -> xr.Dataset:
 
 def _draws(sums: xr.Dataset) -> xr.Dataset:
     """Metrics of bootstrap samples, (draw, setting, seed, ...)."""
-    last = sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else STEP
+    weights = block_weights(sums["time"].values, _longest_lead(sums))
     sums = sums.drop_vars(["rank_histogram", "variogram_score"], errors="ignore")  # they have no intervals, and many values
-    return _metrics(resampled(sums, block_weights(sums["time"].values, last)))
+    return _metrics(resampled(sums, weights))
+
+
+def _longest_lead(sums: xr.Dataset) -> np.timedelta64:
+    """The longest lead time of statistics; one step if they have no dimension for it."""
+    return sums["prediction_timedelta"].values.max() if "prediction_timedelta" in sums.dims else STEP
 
 
 def _scores(sums: xr.Dataset, by_seed: xr.Dataset, draws: xr.Dataset | None, suffix: str, settings: int) -> xr.Dataset:

@@ -45,6 +45,7 @@ def write_table_and_report(
         "grid": scores.attrs["grid"],
         "initial times": first if scores.sizes["time"] == 1 else f"{scores.sizes['time']}, {first} to {last}",
         "members": str(scores.attrs["members"]),
+        "intervals": _blocks_of(scores),
     }
     facts |= _scored_and_left_out(scores)
     fields, grid = fields_of(sources), opened(sources)[1].grid
@@ -101,7 +102,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         summary.facts["climatology"] = "past states as members, the same for all initial times: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
-    summary.facts["intervals"] = blocks_in_words(scores["time"].values, scores["prediction_timedelta"].values.max())
+    summary.facts["intervals"] = _blocks_of(scores)
     summary.facts |= _scored_and_left_out(scores)
     if "scored_on" in scores.attrs:
         return summary  # a part of the globe has no spectra
@@ -110,6 +111,11 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         + f": largest deviation from the truth's, initial times, lead times{', u and v' * ('both' in headline)} averaged first"
     )
     return summary
+
+
+def _blocks_of(scores: xr.Dataset) -> str:
+    """In words: from how many blocks of initial times the intervals are."""
+    return blocks_in_words(scores["time"].values, scores["prediction_timedelta"].values.max())
 
 
 def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
