@@ -35,7 +35,13 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show where in the co
 
 SchedulerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A running dask scheduler, such as tcp://node:8786.")]
 MembersOption = Annotated[int | None, typer.Option(help="Ensemble size, 2 or more.", show_default="the recipe's: 50")]
-EvaluationsOption = Annotated[int | None, typer.Option(help="Network evaluations per sample.", show_default="the recipe's: 1")]
+EvaluationsOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Network evaluations per sample: 1 with a distilled network, an even number with the solver midpoint.",
+        show_default="the recipe's: 1",
+    ),
+]
 LeadOption = Annotated[
     str | None, typer.Option(metavar="LENGTH", help="Length of the forecast, such as 10d or 36h.", show_default="the recipe's: 3d")
 ]
