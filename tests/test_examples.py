@@ -324,3 +324,15 @@ def test_the_example_names_what_limits_a_rollout(tmp_path):
     assert ratios["as it is"] == 1
     assert len(ratios) == 7
     assert min(ratios.values()) > 0
+
+
+def test_intervals_of_few_blocks_are_too_narrow():
+    coverage = example("coverage_of_intervals").coverage
+    blocks, covered, small = coverage(12, 24, 240, 0, 1000)
+    assert blocks == 2
+    assert covered == pytest.approx(0.72, abs=0.04)
+    assert small == pytest.approx(0.27, abs=0.04)
+    blocks, covered, small = coverage(200, 120, 72, 0, 1000)
+    assert blocks == 200
+    assert covered == pytest.approx(0.95, abs=0.02)
+    assert small == pytest.approx(0.05, abs=0.02)
