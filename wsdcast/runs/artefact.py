@@ -26,8 +26,8 @@ from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
 
-IN_A_COPY = "replace it with --overwrite, or work in a copy of the run directory (--run)"
-"""The ways on with an artefact of another recipe that is made from others in the run directory."""
+IN_A_COPY = "work in a copy of the run directory (--run)"
+"""How an artefact of another recipe is kept that is made from others in the run directory, which another directory would lack."""
 
 
 @dataclass
@@ -142,8 +142,8 @@ def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bo
     difference = _difference(stamp, make_stamp(recipe, directory, artefact, source), recipe, artefact, source)
     if difference and not overwrite:
         choices = "choose another --run, or replace it with --overwrite"
-        if recipe.upstream(artefact) and not source:  # another directory lacks what it is made from
-            choices = IN_A_COPY
+        if recipe.upstream(artefact) and not source:
+            choices = f"replace it with --overwrite, or {IN_A_COPY}"
         if artefact == ANALYSIS and stamp["hash"] == make_stamp(recipe, directory, artefact, source)["hash"]:
             choices = f"add newer times with --append, {choices}"
         raise UserError(f"{directory / artefact} was made from {difference}; {choices}")

@@ -115,7 +115,7 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
     for name in (FEW_STEPS, FINE_TUNED):
         if (directory / name).exists() and name not in recipe.networks:
             if not overwrite:
-                raise UserError(f"{directory / name} belongs to another recipe; {IN_A_COPY.replace('replace', 'remove')}")
+                raise UserError(f"{directory / name} belongs to another recipe; remove it with --overwrite, or {IN_A_COPY}")
             shutil.rmtree(directory / name)
             if is_current(recipe, directory, GENERATOR, overwrite):
                 stamp = directory / GENERATOR / "stamp.json"
