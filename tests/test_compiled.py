@@ -12,7 +12,7 @@ from conftest import TINY
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.devices import compiled
-from wsdcast.sampling.acceleration import in_bfloat16
+from wsdcast.sampling.acceleration import ONE_KERNEL_FOR_NEIGHBOURS, in_bfloat16
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import load_recipe
@@ -62,7 +62,7 @@ def test_compiled_networks_train_and_roll_out(tmp_path, grid):
         np.stack(list(ensembles(record, eager_networks.forcings, sampler, starts, 3, 2, 0))) for sampler in (exact, halved)
     )
     for network in (eager_networks.generator, eager_networks.moments):
-        compiled(network)
+        compiled(network, ONE_KERNEL_FOR_NEIGHBOURS)
     compiled_result = np.stack(list(ensembles(record, eager_networks.forcings, exact, starts, 3, 2, 0)))
     compiled_halved = np.stack(list(ensembles(record, eager_networks.forcings, halved, starts, 3, 2, 0)))
     np.testing.assert_allclose(compiled_result, expected, atol=2e-4)  # m/s; also float32, but other kernels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -13,14 +14,18 @@ MOST_SHAPES = 64
 """The most input shapes for which one process compiles a network. A study needs many: it has many grids, batch sizes and precisions."""
 
 
-def compiled(network: nn.Module) -> None:
+def compiled(network: nn.Module, options: Mapping[str, int] | None = None) -> None:
     """Compile a network in place; a second call does nothing.
 
     Each input shape gets its own kernels, because kernels for dynamic shapes fail on a second grid.
+
+    Args:
+        network: the network.
+        options: settings of torch's compiler (``torch._inductor.config``) that are not its defaults.
     """
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_SHAPES)
     if network._compiled_call_impl is None:
-        network.compile(dynamic=False)
+        network.compile(dynamic=False, options=dict(options) if options else None)
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
