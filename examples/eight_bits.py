@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from wsdcast.bench.measure import paired
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs import devices
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.names import GENERATOR
 from wsdcast.study.evaluation import evaluate
 from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import sampler_of
-from wsdcast.weather.stages.rollout import resolve
 
 BATCH, CHANNELS, ROWS, COLUMNS = 50, 256, 124, 240
 LEADS = (6, 24, 72)

@@ -38,7 +38,8 @@ TRAINS += "inpaint_networks inpaint_scores inpaint_study missing peak pinned pla
 TRAINS += "study_choices tails training traps forecast_layouts odd_sources scores gpu_rehearsal development site wheel overrides "
 TRAINS += "path_runs starts study_variants model_file open_data products products_climatology products_places products_refused convert "
 TRAINS += "stations forecast_page todays_forecast inpaint_variants inpaint_stochastic other_ways_to_train objectives products_variables "
-TRAINS += "convert_variables forecast_page_variables 24_channels report_selector_browser past_states long_record noise_fields study_dates"
+TRAINS += "convert_variables forecast_page_variables 24_channels report_selector_browser past_states long_record noise_fields study_dates "
+TRAINS += "no_waiting"
 """Test files that train or roll out networks, or otherwise take more than a few seconds. ``make test-fast`` leaves them out."""
 
 

@@ -1,4 +1,4 @@
-"""Helpers of the tests: a linear regression that is trained in milliseconds."""
+"""Helpers of the tests: a linear regression that is trained in milliseconds, and small networks with the joint loss."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from wsdcast.nets.unet import UNet
+from wsdcast.training.batches import FlowBatch
 from wsdcast.training.loop import PendingStep, Step, read
 from wsdcast.training.state import Training
+from wsdcast.warmstart.flow import joint_loss
+from wsdcast.warmstart.moments import MomentsModel
+from wsdcast.warmstart.prior import InformedPrior
 
 X = torch.linspace(-1, 1, 64)[:, None]
+
+CHANNELS, GRID = 2, (8, 16)
 
 
 @dataclass(frozen=True)
@@ -51,3 +58,15 @@ def by_gradient(training: Training, rate: float = 0.1) -> Training:
     """Return the training with plain gradient descent. (AdamW's steps would not depend on the scale of the gradient.)"""
     training.optimiser = torch.optim.SGD(training.model.parameters(), lr=rate)
     return training
+
+
+def moments_network() -> MomentsModel:
+    return MomentsModel(UNet(2 * CHANNELS, 2 * CHANNELS, (8, 8)), CHANNELS)
+
+
+def generator_network() -> UNet:
+    return UNet(5 * CHANNELS, CHANNELS, (8, 8), scalars=2)
+
+
+def both_losses(model: nn.ModuleDict, batch: FlowBatch) -> torch.Tensor:
+    return joint_loss(model["generator"], model["moments"], InformedPrior, batch.context, batch.target, batch.draws, True, 0.5)

@@ -7,7 +7,10 @@ import importlib.util
 import json
 import math
 import re
+import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -336,3 +339,30 @@ def test_intervals_of_few_blocks_are_too_narrow():
     assert blocks == 200
     assert covered == pytest.approx(0.95, abs=0.02)
     assert small == pytest.approx(0.05, abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # torch's own, when its compiler is imported
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_can_be_imported(script, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)  # some use others
+    assert runpy.run_path(str(script))["__doc__"]
+
+
+def test_eight_bits_change_the_scores_of_a_forecast_little(run, monkeypatch, capsys):
+    script = example("eight_bits")
+    monkeypatch.setattr(script, "LEADS", (6, 12))
+    script.scores(run / "study/warm-0")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, lead] for name in ("float32", "int8", "fp8") for lead in ("6", "12")]
+    scores = np.array([numbers(line) for line in lines])[:, 0].reshape(3, 2)
+    assert (scores[2] != scores[0]).all()
+    np.testing.assert_allclose(scores[1:], [scores[0]] * 2, rtol=0.01)
+    values, scale = torch.tensor([-2.0, 0.51, 1.0]), torch.tensor(2.0)
+    torch.testing.assert_close(script.to_int8(values, scale), torch.tensor([-127, 32, 64]) * 2 / 127)
+    torch.testing.assert_close(script.to_fp8(values, scale), torch.tensor([-448, 112, 224]) * 2 / 448)  # 114.24 rounds to 112
+
+
+def test_kernels_are_counted_only_with_a_build_of_torch_for_cuda():
+    done = subprocess.run([sys.executable, EXAMPLES / "kernels_without_a_gpu.py"], capture_output=True, text=True)
+    expected = (0, "") if torch.version.cuda else (1, "this needs a build of torch for CUDA; a GPU is not needed\n")
+    assert (done.returncode, done.stderr) == expected

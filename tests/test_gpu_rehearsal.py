@@ -1,7 +1,7 @@
 """Tests of the code that differs on a GPU, without a GPU: on torch's ``meta`` device, which has shapes but no values.
 
 A CUDA graph cannot record operations that make the host wait: copies from and to the host, values read from tensors, and shapes that depend
-on values. :class:`test_no_waiting.NoWaiting` refuses them. ``meta`` itself refuses to mix devices. ``test_no_waiting.py`` does the same for
+on values. :class:`no_waiting.NoWaiting` refuses them. ``meta`` itself refuses to mix devices. ``test_no_waiting.py`` does the same for
 a training step.
 """
 
@@ -10,16 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
-from test_no_waiting import NoWaiting
+from no_waiting import NoWaiting
 from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
 from wsdcast.data.grid import Grid
 from wsdcast.runs import devices
-from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ
+from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PriorName
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
@@ -41,7 +42,7 @@ from wsdcast.weather.samplers import few_sampler
 
 META = torch.device("meta")
 GRID = (5, 8)
-PRIORS = ["warm", "standard", "climatology", "mean-only", "features-only", "unblended", "plain-blend", "persistence", "given"]
+PRIORS = get_args(PriorName)
 RECORDED = [name for name in evaluations.NAMES if name not in TORCHDIFFEQ]
 
 

@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_training import Settings, X, regression
-from test_no_waiting import CHANNELS, GRID, both_losses, generator_network, moments_network
+from small_training import CHANNELS, GRID, Settings, X, both_losses, generator_network, moments_network, regression
 from torch import nn
 
 import wsdcast
@@ -59,7 +58,7 @@ def gradients(name: str, settings: Settings) -> dict[str, torch.Tensor]:
     """Return the gradients of the first step and their norm, in double precision."""
     torch.manual_seed(0)
     if name == "joint":
-        model: nn.Module = nn.ModuleDict({"moments": moments_network(0.0), "generator": generator_network(dropout=0.0)})
+        model: nn.Module = nn.ModuleDict({"moments": moments_network(), "generator": generator_network()})
         for network in (model["moments"].network, model["generator"]):
             nn.init.normal_(network.last.weight, std=0.1)
     else:
