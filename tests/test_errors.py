@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from wsdcast.cli import app
 from wsdcast.runs import artefact
+from wsdcast.runs.errors import first_line
 from wsdcast.weather.recipe import load_recipe
 
 
@@ -26,6 +27,13 @@ def trained(prepared, tmp_path_factory) -> Path:
     run = new_run(prepared, tmp_path_factory.mktemp("trained"))
     assert invoke("train", "--run", str(run))[0] == 0
     return run
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("first\nsecond"), "first"), (EOFError(), "EOFError"), (OSError("\n below \n"), "below")]
+)
+def test_an_error_has_a_first_line_also_without_a_message(error, line):
+    assert first_line(error) == line
 
 
 @pytest.fixture

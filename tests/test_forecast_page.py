@@ -24,7 +24,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.report import shown_products
 from wsdcast.report.forecast_page import write_forecast_page
-from wsdcast.report.product_maps import _in_words
+from wsdcast.report.product_maps import _threshold_in_words
 from wsdcast.report.shown_products import packed, read_products
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.thresholds import THRESHOLDS
@@ -172,7 +172,7 @@ def test_the_page_has_less_than_5_mb(kind, whole, tmp_path):
     [(10.8, "10.8 m/s (Beaufort 6)"), (32.7, "32.7 m/s (Beaufort 12)"), (15.0, "15 m/s"), (0.3, "0.3 m/s (Beaufort 1)")],
 )
 def test_thresholds_in_words(threshold, words):
-    assert _in_words(threshold) == words
+    assert _threshold_in_words(threshold) == words
 
 
 # The command.

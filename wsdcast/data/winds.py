@@ -61,7 +61,7 @@ NAMES = {"wind_speed": "wind speed", "both": "wind", "vector": "wind vector"}
 """What the names of a :class:`Wind` have in the place of ``u_component_of_wind``, and the same in words."""
 
 
-def in_words(name: str) -> str:
+def name_in_words(name: str) -> str:
     """Return a channel, or a name of a :class:`Wind`, in words, such as ``10 metre wind`` for ``both``."""
     for word, text in NAMES.items():
         if word in name:
@@ -80,4 +80,4 @@ def array_attributes(name: str) -> dict[str, Any]:
     if "wind_speed" not in name:
         return attributes(name)
     of_component = attributes(name.replace("wind_speed", "u_component_of_wind"))
-    return of_component | {"standard_name": "wind_speed", "long_name": in_words(name)}
+    return of_component | {"standard_name": "wind_speed", "long_name": name_in_words(name)}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 FEATURES = 128
 """Number of features of the classifier."""
@@ -116,7 +116,7 @@ def inception(weights: Path, checksum: str = CHECKSUM) -> Callable[[Tensor], Ten
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError) as error:  # RuntimeError comes from a torchvision that was built for another torch
         raise UserError(
-            f"Inception features need torch-fidelity, which cannot be imported ({str(error).splitlines()[0]}): pip install 'wsdcast[fid]',"
+            f"Inception features need torch-fidelity, which cannot be imported ({first_line(error)}): pip install 'wsdcast[fid]',"
             " with a torchvision for this torch"
         ) from None
     try:
@@ -132,7 +132,7 @@ def inception(weights: Path, checksum: str = CHECKSUM) -> Callable[[Tensor], Ten
         safe.seek(0)
         network = FeatureExtractorInceptionV3("inception", ["2048"], safe)
     except Exception as error:
-        raise UserError(f"Inception weights {weights}: not those of Inception v3 ({str(error).splitlines()[0]})") from None
+        raise UserError(f"Inception weights {weights}: not those of Inception v3 ({first_line(error)})") from None
 
     @torch.inference_mode()
     def features(images: Tensor) -> Tensor:

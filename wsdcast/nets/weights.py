@@ -12,7 +12,7 @@ from safetensors.torch import load, load_file, save_file
 from torch import nn
 
 from wsdcast.runs import devices
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 WEIGHTS = "weights"
 """The name of a network's weights file, without its suffix."""
@@ -64,7 +64,7 @@ def loaded(model: Model, file: Path, content: bytes | None = None) -> Model:
     try:
         model.load_state_dict(load_file(file) if content is None else load(content))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise UserError(f"{file}: cannot be read as the weights of this recipe ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{file}: cannot be read as the weights of this recipe ({first_line(error)})") from None
     return to_device(model.eval().requires_grad_(False))
 
 

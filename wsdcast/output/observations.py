@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wsdcast.output.places import Places
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 UNITS = {
     **dict.fromkeys(("m/s", "m s-1", "m s**-1", "ms-1", "mps"), 1.0),
@@ -102,7 +102,7 @@ def _read(path: Path) -> pd.DataFrame:
     except ImportError:
         raise UserError(f"--stations {path}: Parquet needs `pip install 'wsdcast[parquet]'`; CSV does not") from None
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of parsing are ValueErrors too
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise UserError(f"--stations {path}: cannot be read ({reason})") from None
 
 

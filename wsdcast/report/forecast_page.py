@@ -10,7 +10,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.maps import Lines
-from wsdcast.report.panels import in_words
+from wsdcast.report.panels import time_in_words
 from wsdcast.report.product_maps import ProductMaps, product_maps
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Field
@@ -65,14 +65,14 @@ def write_forecast_page(
         roundings.append(_rounding(of_subject, maps.unit, regridded=regridded))
         contents.append(_about(of_subject, maps, roundings[-1]))
     header = {
-        "valid": f"{in_words(start + leads[0])} to {in_words(start + leads[-1])}",
+        "valid": f"{time_in_words(start + leads[0])} to {time_in_words(start + leads[-1])}",
         "members": str(forecast.members),
         "grid": grid.name,
     }
     header |= {name: facts[name] for name in IN_HEADER if name in facts}
     others = {name: fact for name, fact in facts.items() if name not in IN_HEADER}
     wind_alone = [of_subject.subject for of_subject in products] == [WIND]
-    heading = f"{'Wind forecast' if wind_alone else 'Forecast'} from {in_words(start)}"
+    heading = f"{'Wind forecast' if wind_alone else 'Forecast'} from {time_in_words(start)}"
     parts: list[Part] = [
         f"<header><h1>{heading}</h1>{facts_list(header)}</header>",
         *one_of([of_subject.subject.label for of_subject in products], contents),

@@ -18,7 +18,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
-from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, in_words, lead_slider
+from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, choose, read_shown, unit_of, units_of
 from wsdcast.report.subjects import Subject
@@ -87,7 +87,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     """Return the maps and plumes of one subject."""
     base = 0.0 if of.is_wind else min(map(base_of, (values.plumes, *(values.maps[name] for name in values.maps if name != "spread"))))
     times, lead_times = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
-    starts, first = [in_words(time) for time in times], lead_times.size // 2
+    starts, first = [time_in_words(time) for time in times], lead_times.size // 2
     start = Select(
         title="Start",
         options=[(str(number), name) for number, name in enumerate(starts)],
@@ -112,7 +112,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
-    valid = [f"truth, {in_words(time + step)}" for time in times for step in lead_times]
+    valid = [f"truth, {time_in_words(time + step)}" for time in times for step in lead_times]
     maps[0].title.text, plume.title.text = valid[first], f"{places[point]}, from {starts[0]}"
 
     shared = {"start": start, "lead": lead, "days": days_of(lead_times).tolist()}

@@ -142,7 +142,7 @@ def days_of(leads: NDArray[np.timedelta64]) -> NDArray[np.float64]:
     return leads / np.timedelta64(1, "D")
 
 
-def in_words(time: np.datetime64) -> str:
+def time_in_words(time: np.datetime64) -> str:
     """Return a time as text, ``2001-12-21 06 UTC``, with minutes if they are not 0."""
     text = str(time.astype("datetime64[m]")).replace("T", " ")
     return f"{text.removesuffix(':00')} UTC"

@@ -18,7 +18,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest, plume_panel
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import Lines
-from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, in_words, lead_slider
+from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, unit_of
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
@@ -100,16 +100,16 @@ def product_maps(
     images, with_values = products.images, np.flatnonzero(products.members > 1)
     days, first = days_of(leads), int(with_values[with_values.size // 2])
     words = [
-        f"{lead}, valid {in_words(start + step)}" + (f", {members} members left" if members < forecast.members else "")
+        f"{lead}, valid {time_in_words(start + step)}" + (f", {members} members left" if members < forecast.members else "")
         for lead, step, members in zip(in_hours(leads), leads, products.members, strict=True)
     ]
     lead = lead_slider(words, first)
     threshold, titles = None, ["median of the members"]
     shown_at_first = {"median": images[MEDIAN_AT - len(QUANTILES)], "spread": images[len(products.thresholds)]}
     if products.thresholds:
-        options = [(str(number), _in_words(limit)) for number, limit in enumerate(products.thresholds)]
+        options = [(str(number), _threshold_in_words(limit)) for number, limit in enumerate(products.thresholds)]
         threshold = Select(title="Threshold", options=options, value="0", width=200, styles=WIDGET, name="threshold")
-        titles = [f"probability above {_in_words(limit)}" for limit in products.thresholds]
+        titles = [f"probability above {_threshold_in_words(limit)}" for limit in products.thresholds]
         shown_at_first = {"probability": images[0]} | shown_at_first
     shown = ColumnDataSource({name: [image[first]] for name, image in shown_at_first.items()}, name="maps")
     styles = _styles(products, titles[0])
@@ -119,7 +119,7 @@ def product_maps(
         initial_unit = max(smallest, unit_of(at_initial, products.base))
         shown.data["initial"] = [as_bytes(at_initial[::-1], initial_unit, products.base)]
         styles["initial"] = replace(
-            styles["median"], title=f"initial analysis, {in_words(start)}", label="initial analysis", unit=initial_unit
+            styles["median"], title=f"initial analysis, {time_in_words(start)}", label="initial analysis", unit=initial_unit
         )
     maps = map_panels(shown, styles, grid, products.rows, products.columns, lines)
 
@@ -167,7 +167,7 @@ def _styles(products: Products, title: str) -> dict[str, MapStyle]:
     return styles
 
 
-def _in_words(threshold: float) -> str:
+def _threshold_in_words(threshold: float) -> str:
     """Return a threshold as text, with its number on the Beaufort scale if one begins there."""
     beaufort = f" (Beaufort {BEAUFORT.index(threshold) + 1})" if threshold in BEAUFORT else ""
     return f"{threshold:g} m/s{beaufort}"

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.mistakes import first_of_each, of_option, reason, types_in
 from wsdcast.runs.names import PathName
 
@@ -213,7 +213,7 @@ def load(recipe: str | Path, kind: type[Kind]) -> Kind:
     except RecursionError:
         raise UserError(f"recipe {path}: cannot be read (its values are nested too deeply)") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"recipe {path}: cannot be read ({str(error).splitlines()[0]})") from None
+        raise UserError(f"recipe {path}: cannot be read ({first_line(error)})") from None
     if twice:
         raise UserError(f"recipe {path}: {twice} is there twice")
     if not isinstance(content, dict):

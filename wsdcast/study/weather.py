@@ -36,7 +36,7 @@ from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
-from wsdcast.training.predictions import checked, in_words
+from wsdcast.training.predictions import checked, errors_in_words
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.priors import Trained, trained
@@ -139,7 +139,7 @@ def study_nfe(
         labels = {"train": "training", "test": "test"}
         for (split, label), (error, standardised) in zip(labels.items(), np.mean(list(quality.values()), axis=0), strict=True):
             study.attrs |= {f"moments_error_{split}": error, f"moments_standardised_error_{split}": standardised}
-            summary.facts[f"moments, {label} split"] = in_words(error, standardised)
+            summary.facts[f"moments, {label} split"] = errors_in_words(error, standardised)
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
     with complete(directory / STUDY) as file:
         study.to_netcdf(file)

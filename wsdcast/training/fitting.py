@@ -23,6 +23,7 @@ except ImportError:  # not on Windows
 import torch
 from torch import Tensor, nn
 
+from wsdcast.nets.weights import Model
 from wsdcast.runs import processes
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import StoppedError, UserError
@@ -30,7 +31,6 @@ from wsdcast.runs.progress import note, track
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints
 from wsdcast.training.loop import Batch, BatchOf, PendingStep, Step, fit, read, samples_per_step
-from wsdcast.training.state import Network as Model
 from wsdcast.training.state import Training
 
 STEPS_PER_READ = {"cpu": 1, "cuda": 20}

@@ -15,8 +15,9 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wsdcast.nets.weights import Model
 from wsdcast.runs.errors import UserError
-from wsdcast.training.state import Network, Training, rank_and_world_size
+from wsdcast.training.state import Training, rank_and_world_size
 
 Batch = TypeVar("Batch")
 
@@ -111,9 +112,9 @@ class Step:
 
 
 def fit(
-    training: Training[Network],
+    training: Training[Model],
     batch_of: BatchOf[Batch],
-    loss_of: Callable[[Network, Batch], Tensor],
+    loss_of: Callable[[Model, Batch], Tensor],
     samples: int,
     settings: Settings,
     seed: int,
@@ -217,7 +218,7 @@ def read(steps: Sequence[PendingStep]) -> list[Step]:
 class _LossModel(nn.Module):
     """The loss as the forward pass of one module, because DistributedDataParallel wraps modules. A model may hold several networks."""
 
-    def __init__(self, model: Network, loss_of: Callable[[Network, Batch], Tensor]) -> None:
+    def __init__(self, model: Model, loss_of: Callable[[Model, Batch], Tensor]) -> None:
         super().__init__()
         self.model, self.loss_of = model, loss_of
 

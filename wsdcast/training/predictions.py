@@ -123,7 +123,7 @@ def checked(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float,
     return error.square().mean().sqrt().item(), standardised.square().mean().sqrt().item()
 
 
-def in_words(error: float, standardised: float) -> str:
+def errors_in_words(error: float, standardised: float) -> str:
     """The result of :func:`checked` in words, for a summary."""
     return f"error {error:.3f} std of the wind; (x - mean) / std has std {standardised:.2f}"
 

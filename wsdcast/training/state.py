@@ -8,15 +8,15 @@ from typing import Generic, TypeVar
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
-Network = TypeVar("Network", bound=nn.Module)
+from wsdcast.nets.weights import Model
 
 Value = TypeVar("Value")
 
 
 @dataclass
-class Training(Generic[Network]):
+class Training(Generic[Model]):
     """All that changes during training.
 
     Attributes:
@@ -27,14 +27,14 @@ class Training(Generic[Network]):
         step: number of steps that are done.
     """
 
-    model: Network
-    averaged: Network
+    model: Model
+    averaged: Model
     optimiser: torch.optim.Optimizer
     random: torch.Generator
     step: int = 0
 
     @classmethod
-    def of(cls, model: Network, random: torch.Generator) -> Training[Network]:
+    def of(cls, model: Model, random: torch.Generator) -> Training[Model]:
         """The state before the first step.
 
         From here on each process draws its own dropout masks. Those of the first process are the ones it would draw alone.

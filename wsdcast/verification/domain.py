@@ -48,7 +48,7 @@ def domain_of(forecast: StoredForecast, truth: Truth) -> Inside | None:
     return inside if inside.any() else None
 
 
-def in_words(grid: Grid, inside: Inside) -> tuple[float, str]:
+def domain_in_words(grid: Grid, inside: Inside) -> tuple[float, str]:
     """Return the share of the globe's area that is scored, and a line that says so and names regions and scores that are missing."""
     share = float((grid.area_weights[:, None] * inside).mean())
     on_grid, scored = (np.isfinite(region_weights(grid, points).sum(axis=(1, 2))) for points in (None, inside))

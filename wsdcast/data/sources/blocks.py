@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import Fields, fields_of, select, values_of
 from wsdcast.data.sources.naming import words
-from wsdcast.data.sources.opening import Address, first_line, open_dataset
+from wsdcast.data.sources.opening import Address, open_dataset
 from wsdcast.data.variables import DEFAULT, physical_range, variable
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.progress import note
 
 STRONGEST_WIND = physical_range(DEFAULT[0])[1]

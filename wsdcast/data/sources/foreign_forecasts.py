@@ -18,9 +18,9 @@ from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_convent
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.grib_names import channels_named
 from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
-from wsdcast.data.sources.opening import Address, addresses, first_line, of_address, open_dataset
+from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 Region = tuple[NDArray[np.intp], NDArray[np.intp]]
 

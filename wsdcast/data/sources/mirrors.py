@@ -19,9 +19,9 @@ from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.layout import fields_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
-from wsdcast.data.sources.opening import REMOTE, first_line, open_dataset
+from wsdcast.data.sources.opening import REMOTE, open_dataset
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 Store = HTTPStore | LocalStore
 Mirror = tuple[str, Store]

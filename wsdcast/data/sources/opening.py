@@ -26,7 +26,7 @@ from wsdcast.data.sources.grib import open_grib
 from wsdcast.data.sources.naming import is_named
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 BUILT_IN = {
     "wb2": "gs://weatherbench2/datasets/era5/1959-2023_01_10-6h-240x121_equiangular_with_poles_conservative.zarr",
@@ -293,8 +293,3 @@ def _magic(path: Path) -> bytes:
 def of_address(address: Address, message: object) -> str:
     """Return a message that begins with the address which it is about, once."""
     return str(message) if str(message).startswith((str(address), f"source '{address}'")) else f"{address}: {message}"
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the name of its type if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

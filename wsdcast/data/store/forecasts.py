@@ -17,7 +17,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import winds_of
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import FORECAST
 from wsdcast.runs.times import in_utc
 from wsdcast.runs.unfinished import mark, marked
@@ -149,7 +149,7 @@ def loaded(fields: xr.Dataset, path: Path) -> xr.Dataset:
     try:
         return fields.load()
     except (RuntimeError, ValueError) as error:  # of a decompressor, or of a chunk whose size is wrong
-        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); forecast again with rollout --overwrite") from None
+        raise UserError(f"{path}: damaged ({first_line(error)}); forecast again with rollout --overwrite") from None
 
 
 def store_of(forecast: str | Path) -> str:

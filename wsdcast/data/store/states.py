@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.store.zarr_store import WIND_PACKING, Packing, arrays_of, packing_of
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -114,4 +114,4 @@ def _decoding(array: Any) -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"{Path(array.store.root) / array.path}: damaged ({str(error).splitlines()[0]}); prepare the store again") from None
+        raise UserError(f"{Path(array.store.root) / array.path}: damaged ({first_line(error)}); prepare the store again") from None

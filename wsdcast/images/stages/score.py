@@ -23,7 +23,7 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.score_page import write_score_page
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.progress import track
 from wsdcast.sampling.priors import moments_alone
@@ -106,7 +106,7 @@ def _samples(path: Path) -> NDArray[np.uint8]:
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as samples ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{path}: cannot be read as samples ({first_line(error)})") from None
 
 
 def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: FixedContexts) -> dict[str, tuple[NDArray[np.uint8], int]]:

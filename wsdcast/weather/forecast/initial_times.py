@@ -82,7 +82,7 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
     return np.searchsorted(record.times, begins)
 
 
-def in_words(begins: NDArray[np.datetime64], settings: Rollout) -> str:
+def initial_times_in_words(begins: NDArray[np.datetime64], settings: Rollout) -> str:
     """The initial times in words, and how many were asked for if the test split has fewer."""
     first, last = (str(begins[end].astype("datetime64[h]")) for end in (0, -1))
     ends = first if len(begins) == 1 else f"{first} to {last}"

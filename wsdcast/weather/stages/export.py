@@ -11,7 +11,7 @@ import xarray as xr
 
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.variables import DEFAULT, variable
-from wsdcast.data.winds import in_words, units_of
+from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.runs.artefact import Summary, complete, is_current, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, FORECAST, SCORES
@@ -102,7 +102,7 @@ def _scores(directory: Path) -> str:
         crps = scores["crps_fair"].sel(variable=headline, region=GLOBE).isel(forecast=0)
         leads = crps["prediction_timedelta"].values // np.timedelta64(1, "h")
         values = ", ".join(f"{crps.values[leads == lead][0]:.3f} at {lead} h" for lead in SCORED_LEADS if lead in leads)
-        return values if headline == "both" else f"{in_words(headline)} in {units_of(headline)}: {values}"
+        return values if headline == "both" else f"{name_in_words(headline)} in {units_of(headline)}: {values}"
 
 
 def _why_no_scores(directory: Path) -> str:

@@ -17,7 +17,7 @@ from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import write_forecast_page
-from wsdcast.report.panels import in_words
+from wsdcast.report.panels import time_in_words
 from wsdcast.report.shown_fields import Field
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
@@ -75,7 +75,7 @@ def forecast_page(
         }
         rounding = write_forecast_page(partial, store, row=row, **shown)
     summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
-    summary.facts = {"start": in_words(store.times[row]), "members": store.members, "grid": store.grid.name, "rounding": rounding}
+    summary.facts = {"start": time_in_words(store.times[row]), "members": store.members, "grid": store.grid.name, "rounding": rounding}
     if refused:
         summary.facts["not read"] = "; ".join(refused.values())
     summary.facts["initial analysis"] = "none" if states is None else "shown"
@@ -120,7 +120,7 @@ def _initial(
     time, names = store.times[row], [str(name) for name in store.wind.data_vars]
     if given is not None:
         if (states := _state(str(given), time, names)) is None:
-            raise UserError(f"--initial {given}: has no state at the initial time {in_words(time)}")
+            raise UserError(f"--initial {given}: has no state at the initial time {time_in_words(time)}")
         return states
     for path in [directory / name for name in (INITIAL_STATES, ANALYSIS)] if directory else []:
         if path.exists():

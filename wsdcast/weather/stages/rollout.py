@@ -35,7 +35,7 @@ from wsdcast.verification.truth import truth_of
 from wsdcast.warmstart.prior import Moments, PriorOf
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.initial_states import write_states
-from wsdcast.weather.forecast.initial_times import in_words, starts_of
+from wsdcast.weather.forecast.initial_times import initial_times_in_words, starts_of
 from wsdcast.weather.forecast.memory import require_memory_of_rollout
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
@@ -144,7 +144,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
     summary = Summary("rollout")
     summary.facts = origin.facts | {
-        "initial times": in_words(begins, settings),
+        "initial times": initial_times_in_words(begins, settings),
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import SPEED
-from wsdcast.data.winds import in_words, units_of, winds_of
+from wsdcast.data.winds import name_in_words, units_of, winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
@@ -139,7 +139,7 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "first": f"{first}: {pair[0]['forecast'].values[0]}",
         "second": f"{second}: {pair[1]['forecast'].values[0]}",
         "initial times in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
-        **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{in_words(of)}, {units_of(of)}"}),
+        **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{name_in_words(of)}, {units_of(of)}"}),
         "difference": "first - second, with 95 % of block bootstrap samples of the initial times; below 0 the first is better",
         "intervals": _blocks_of(*pair),
     }

@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import SCORES
 from wsdcast.verification.alignment import require_aligned
-from wsdcast.verification.domain import in_words
+from wsdcast.verification.domain import domain_in_words
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, write_scores, write_table_and_report
@@ -74,7 +74,7 @@ def score_forecast(
         if (finer := opened(sources)[1].regridded_from) is not None:
             scores.attrs["truth_regridded"] = f"conservatively, from {finer.name} to {fields.grid.name}"
         if inside is not None:
-            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = in_words(fields.grid, inside)
+            scores.attrs["share_of_globe"], scores.attrs["scored_on"] = domain_in_words(fields.grid, inside)
         write_scores(directory, scores)
         write_table_and_report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
     return summary_of(directory, scores)

@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.data.variables import DEFAULT
-from wsdcast.data.winds import in_words, units_of
+from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.report.page import write_report
-from wsdcast.report.panels import in_words as time_in_words
+from wsdcast.report.panels import time_in_words
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
@@ -95,7 +95,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     count = times.size if times.size > 1 else time_in_words(times[0])
     summary.facts = {"grid": scores.attrs["grid"], "initial times": count, "members": scores.attrs["members"]}
     if (headline := headline_of(scores)) != "both":
-        summary.facts["scores below"] = f"{in_words(headline)}, {units_of(headline)}"
+        summary.facts["scores below"] = f"{name_in_words(headline)}, {units_of(headline)}"
     if pairs < whole:
         summary.facts["dropped"] = f"{whole - pairs} of {whole} initial and lead times: no truth, or fewer than two members left"
     if CLIMATOLOGY in scores["forecast"]:

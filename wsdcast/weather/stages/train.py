@@ -17,7 +17,7 @@ from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
-from wsdcast.training.predictions import checked, in_words, read_predictions
+from wsdcast.training.predictions import checked, errors_in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.climate import change_std
@@ -89,7 +89,7 @@ def train(
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
         for split, label in ((samples, "training"), (validation_samples, "validation")):
             if len(split):
-                summary.facts[f"moments, {label} split"] = in_words(*checked(trained_moments, split, area_weights(record)))
+                summary.facts[f"moments, {label} split"] = errors_in_words(*checked(trained_moments, split, area_weights(record)))
         predict_moments(stage)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
         prior_of = lambda indices, _: make_prior(*predicted_moments(indices))  # noqa: E731
