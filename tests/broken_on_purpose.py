@@ -38,7 +38,7 @@ BREAKS = [
         "solvers",
     ),
     ("warmstart/dpm.py", "integrals = [-math.expm1(-length)]", "integrals = [math.expm1(length)]", "solvers"),
-    ("warmstart/moments.py", ".clamp(MINIMUM_STD, self.maximum_std)", ".clamp(0, self.maximum_std)", "priors method inpaint_networks"),
+    ("warmstart/moments.py", "std = std.clamp(MINIMUM_STD, self.maximum_std)\n", "\n", "priors method inpaint_networks"),
     ("nets/sphere.py", "half = x.shape[-1] // 2\n", "half = x.shape[-1] // 2 + 1\n", "unet"),
     ("nets/unet.py", "hidden = hidden * (1 + scale) + shift", "hidden = hidden * scale + shift", "unet training"),
     ("training/loop.py", "/ (step_size / size)", "", "training"),

@@ -12,7 +12,7 @@ import torch
 from conftest import TINY
 from typer.testing import CliRunner
 
-from wsdcast.bench import prepare, score, train
+from wsdcast.bench import prepare, rollout, score, train
 from wsdcast.bench.rollout import the_usual_way
 from wsdcast.bench.synthetic import networks_of, record_of
 from wsdcast.cli import app
@@ -57,6 +57,7 @@ def test_bench_prepare(small):
 def tiny(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(train, "RECORD", 60)
     monkeypatch.setattr(train, "STEPS", 2)
+    monkeypatch.setitem(rollout.ROWS, "cpu", 256)
     (tmp_path / "tiny.yaml").write_text(TINY)
     return tmp_path / "tiny.yaml"
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from broken_on_purpose import BREAKS
 
 ROOT = Path(__file__).parents[1]
 # Stands in for python3: `-m venv` makes an environment whose programs write down how they are called.
@@ -99,3 +100,8 @@ def test_mistakes_are_found_before_a_commit(tmp_path):
     assert failed('"""A module."""\n\nx   =   1\n') == ["ruff format"]
     assert module.read_text() == '"""A module."""\n\nx = 1\n'
     assert failed('"""A module."""\n\nx = unknown\n') == ["ruff check", "mypy"]
+
+
+@pytest.mark.parametrize(("file", "before"), [(file, before) for file, before, _, _ in BREAKS])
+def test_what_is_broken_on_purpose_is_still_there(file, before):
+    assert (ROOT / "wsdcast" / file).read_text().count(before) == 1

@@ -44,6 +44,8 @@ LONG = 10.0
 """A rollout that takes more seconds than this is measured once, not :data:`ROUNDS` times."""
 USUAL_MEMBERS = 2
 """Number of members that are run the usual way. The time of all members is estimated from their time."""
+ROWS = {"cuda": 8192, "cpu": 2048}
+"""Rows of the square matrices whose product is timed, by kind of device."""
 
 
 @torch.inference_mode()
@@ -201,9 +203,9 @@ def _from_first_input(network: torch.nn.Module, other_inputs: list[Tensor], x: T
 
 def _matrix_rate() -> float:
     """Return the operations per second of a product of large matrices, in the precision of a rollout."""
-    on_gpu = devices.device().type == "cuda"
-    size = 8192 if on_gpu else 2048
-    matrix = torch.randn(size, size, device=devices.device(), dtype=torch.bfloat16 if on_gpu else torch.float32)
+    device = devices.device()
+    size = ROWS[device.type]
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16 if device.type == "cuda" else torch.float32)
 
     def product() -> None:
         matrix @ matrix
