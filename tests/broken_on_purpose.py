@@ -38,7 +38,7 @@ BREAKS = [
         "solvers",
     ),
     ("warmstart/dpm.py", "integrals = [-math.expm1(-length)]", "integrals = [math.expm1(length)]", "solvers"),
-    ("warmstart/moments.py", "std = std.clamp(MINIMUM_STD, self.maximum_std)\n", "\n", "priors method inpaint_networks"),
+    ("warmstart/moments.py", "std = std.clamp(MINIMUM_STD, self.maximum_std)\n", "\n", "starts"),
     ("nets/sphere.py", "half = x.shape[-1] // 2\n", "half = x.shape[-1] // 2 + 1\n", "unet"),
     ("nets/unet.py", "hidden = hidden * (1 + scale) + shift", "hidden = hidden * scale + shift", "unet training"),
     ("training/loop.py", "/ (step_size / size)", "", "training"),
@@ -58,7 +58,7 @@ BREAKS = [
         "scores",
     ),
     ("verification/kernels.py", "circle[column + lag] - circle[column]", "circle[column] - circle[column]", "scores"),
-    ("verification/bootstrap.py", "chosen), 1 / count)", "chosen), 1 / length)", "scores study"),
+    ("verification/bootstrap.py", "chosen), 1 / count)", "chosen), 1 / length)", "study_summary"),
     (
         "data/grid.py",
         "area = -np.diff(np.sin(np.deg2rad(self.latitude_bounds)))",
