@@ -47,6 +47,9 @@ __version__ = metadata.version("wsdcast")
 # that it waits for, and a step of training takes several times as long (docs/training.md). The library of threads reads this when torch is
 # loaded, which nothing above does.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Without this cuBLAS is not deterministic. torch reads it once, at the first product of matrices on a GPU. If it were set later,
+# `rollout(deterministic=True)` would end in an error in a process that has used the GPU before.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 _MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products": "output.products", "convert": "output.convert"} | {
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "forecast_page", "plot")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -58,8 +57,10 @@ def in_bfloat16(sampler: Sampler) -> Sampler:
 
 
 def exactly(sampler: Sampler) -> Sampler:
-    """Return the sampler in full float32, without TensorFloat-32, and with deterministic algorithms. Each call restores torch's flags."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it; torch raises an error without it
+    """Return the sampler in full float32, without TensorFloat-32, and with deterministic algorithms. Each call restores torch's flags.
+
+    cuBLAS is deterministic only with ``CUBLAS_WORKSPACE_CONFIG``, which importing :mod:`wsdcast` sets.
+    """
 
     def deterministic(context: Tensor, noise: Tensor) -> Tensor:
         with deterministic_algorithms():
