@@ -7,12 +7,14 @@ import pytest
 import torch
 from rollouts import loaded
 
+import wsdcast
 from wsdcast.sampling.acceleration import in_bfloat16
 from wsdcast.warmstart import evaluations
 from wsdcast.weather import samplers as sampling
 from wsdcast.weather.forecast.initial_times import starts_of
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.stages import rollout as rollout_stage
 
 
 def test_half_precision_changes_little(rolled_out):
@@ -56,3 +58,27 @@ def test_the_network_is_one_graph_for_the_compiler(rolled_out):
     inputs = torch.randn(4, 10, 8, 16), torch.full((1,), 0.3), torch.ones(1)
     with torch.inference_mode():
         torch.testing.assert_close(compiled(*inputs), parts.generator(*inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_a_few_evaluations_in_float32_do_not_make_kernels_anew(rolled_out):
+    """The Gaussians that scores compare with are evaluated one by one in float32. For that the compiler took longer than the networks."""
+    recipe, record, networks = loaded(rolled_out / "run")
+    made = []
+    networks.moments.compile(dynamic=False, backend=lambda graph, _: made.append(graph) or graph.forward)
+    fields = rollout_stage._one_step(networks, record, starts_of(recipe, record), record.variables)
+    assert fields["10m_u_component_of_wind_std"].shape == (4, *record.grid.shape)
+    assert not made
+
+
+def test_a_deterministic_rollout_is_deterministic_to_its_last_field(trained_run, monkeypatch):
+    """The Gaussians that scores compare with are part of it. On a GPU they had TensorFloat-32."""
+    flags, one_step = [], rollout_stage._one_step
+
+    def seen(*arguments):
+        flags.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32))
+        return one_step(*arguments)
+
+    monkeypatch.setattr(rollout_stage, "_one_step", seen)
+    wsdcast.rollout(run=trained_run, starts=1, days=0.25, deterministic=True)
+    assert flags == [(True, False)]
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, 
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
+from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.verification.truth import truth_of
-from wsdcast.warmstart.prior import Moments, PriorOf
-from wsdcast.weather.forcings import Surroundings
+from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import write_states
 from wsdcast.weather.forecast.initial_times import initial_times_in_words, starts_of
 from wsdcast.weather.forecast.memory import require_memory_of_rollout
@@ -41,6 +42,7 @@ from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
+from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import draws_of, few_in_words, moments_sampler_of, sampler_of
 
@@ -185,7 +187,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             if processes.is_first():
                 summary.facts |= stopped(store, artefact) | clipped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
-                    add_variables(partial, _one_step(moments_alone(networks.moments), record, networks.forcings, starting, variables))
+                    with deterministic_algorithms() if deterministic else nullcontext():
+                        add_variables(partial, _one_step(networks, record, starting, variables))
                 if origin.source:
                     (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                     with complete(directory / INITIAL_STATES) as states:
@@ -228,16 +231,14 @@ def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
 
-def _one_step(
-    prior_of: PriorOf, record: Analysis, forcings: Surroundings, starts: NDArray[np.intp], variables: tuple[str, ...]
-) -> dict[str, xr.DataArray]:
+def _one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], variables: tuple[str, ...]) -> dict[str, xr.DataArray]:
     """The predicted mean and standard deviation 6 h after each initial time: the Gaussian from which its members are drawn."""
-    count = len(record.variables)
+    count, prior_of = len(record.variables), moments_alone(devices.uncompiled(networks.moments))
     offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
-        around = forcings.at(record.times[start : start + 1])
+        around = networks.forcings.at(record.times[start : start + 1])
         prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], around, states[:1, count:]], dim=1))
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return mean * scale + offset, std * scale
