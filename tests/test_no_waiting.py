@@ -21,8 +21,9 @@ from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
 from wsdcast.images.data import store as image_store
+from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import train as image_training
-from wsdcast.runs import devices
+from wsdcast.runs import devices, recipes
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
@@ -178,8 +179,31 @@ def test_derivatives_in_forward_mode_wait(tmp_path):
         begin("few_steps", {"generator__objective": "mean-flow", "few_steps__begin": "scratch"}, tmp_path, META)
 
 
+FROZEN = {
+    "distil": ["UNet"],
+    "distil, joint": ["UNet", "MomentsModel"],
+    "fine-tuned flow": ["MomentsModel"],
+    "shortcut": [],
+}
+"""The frozen networks that a step of a training evaluates."""
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_frozen_networks_have_compiled_kernels_too(name, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **_: compiled.append(network))
+    which, changes = TRAININGS[name]
+    with walking(META):
+        begin(which, changes | {f"{section}__compile": True for section in ("few_steps", "fine_tune")}, tmp_path, META)
+    assert [type(network).__name__ for network in compiled] == FROZEN[name]
+    assert not any(parameter.requires_grad for network in compiled for parameter in network.parameters())
+
+
 @pytest.mark.parametrize(("network", "prior"), [("moments", "warm"), ("generator", "warm"), ("generator", "climatology")])
-def test_no_step_waits_on_images(network, prior, inpainted):
+def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **_: compiled.append(type(network).__name__))
+
     def walk(recipe, settings, path, model, random, batch_of, samples, shapes, loss_of, *_):
         if path.name == network:
             take_two(Training.of(model.to(META), random), batch_of, loss_of, samples, settings, META)
@@ -189,8 +213,10 @@ def test_no_step_waits_on_images(network, prior, inpainted):
         patch.setattr(image_training, "_seed", lambda *_: OnMeta())
         patch.setattr(image_training, "is_current", lambda *_: False)
         patch.setattr(image_training, "load_network", lambda network, _: network.to(META).eval())
+        recipe = recipes.load(inpainted / "tiny.yaml", ImageRecipe).changed(generator__compile=True)
         with pytest.raises(Walked):
-            image_training.train(inpainted / "tiny.yaml", inpainted / "run", prior=prior)
+            image_training.train(recipe, inpainted / "run", prior=prior)
+    assert compiled == ["ImageMoments"] * (network == "generator" and prior == "warm")  # each batch of the generator has new moments
 
 
 @pytest.mark.parametrize("wait", [Tensor.item, bool, Tensor.tolist, torch.nonzero, lambda x: x[x > 0], lambda x: x.to("cpu")])

@@ -17,6 +17,7 @@ from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import WEIGHTS, Model, load_network, save_networks, size_in_words, to_device
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.devices import compiled
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.recipes import Network
 from wsdcast.runs.resources import require_memory
@@ -68,6 +69,8 @@ def train(
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)
         network = load_network(moments_model(resolved.moments, images.shape[0]), directory / MOMENTS)
+        if resolved.generator.compile:
+            compiled(network)  # it predicts the moments of every batch of the generator
         prior_of = warm_start(network, prior_maker(resolved.generator.prior))
     else:
         prior_of = warm_start(fixed_moments_of(resolved, images))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
+from wsdcast.runs.devices import compiled
 from wsdcast.runs.names import FEW_STEPS
 from wsdcast.training.batches import FlowBatch, flow_batches_of, pairs_of
 from wsdcast.training.state import Training
@@ -37,6 +38,10 @@ def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
     if stage.is_current(FEW_STEPS):
         return
     flow = trained(recipe, stage.directory, stage.record, stage.given, recipe.networks[: recipe.networks.index(FEW_STEPS)])
+    # Frozen networks are evaluated in each step too: four evaluations of the teacher take longer than the training of the student.
+    for frozen, is_used in ((flow.generator, objective == "distil"), (flow.moments, prior_of is None)):
+        if settings.compile and is_used and isinstance(frozen, nn.Module):
+            compiled(frozen)
     seed_torch(recipe, FEW_STEPS)
     of_network = recipe.generator
     if objective == "distil":

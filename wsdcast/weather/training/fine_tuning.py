@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
+from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FINE_TUNED
 from wsdcast.sampling.priors import prior_maker
@@ -49,6 +50,8 @@ def fine_tune(stage: Stage) -> None:
     make_prior, moments = prior_maker(recipe.generator.prior), networks.moments
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
+    if settings.compile and isinstance(moments, nn.Module):
+        compiled(moments)  # it is evaluated as often as the network in training
     seed_torch(recipe, FINE_TUNED)
     network, random = copy.deepcopy(last).requires_grad_(True), random_of(recipe, FINE_TUNED)
     for module in network.modules():
