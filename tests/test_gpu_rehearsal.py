@@ -22,13 +22,19 @@ from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
 from wsdcast.data.grid import Grid
-from wsdcast.runs import devices
+from wsdcast.images import drawing
+from wsdcast.images.data.store import open_images
+from wsdcast.images.networks import trained as trained_on_images
+from wsdcast.images.recipe import ImageRecipe
+from wsdcast.runs import devices, recipes
 from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PriorName
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
+from wsdcast.study import images as study_of_images
+from wsdcast.study.images_summary import Setting
 from wsdcast.warmstart import evaluations, times
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
@@ -181,6 +187,18 @@ def test_batches_on_a_gpu_hold_no_padding(members, largest, sizes):
     with refused():
         state = in_batches(sampler, largest)(*(torch.empty(members, channels, 2, 4, device=META) for channels in (4, 2)))
     assert (batch_sizes, state.shape) == (sizes, (members, 2, 2, 4))
+
+
+@pytest.mark.parametrize("solver", ["", "euler"])
+def test_all_samples_of_a_study_of_images_are_drawn_with_acceleration(solver, inpainted, tmp_path, monkeypatch):
+    """Those of the moments alone, which have no solver, were drawn eager in float32."""
+    recipe, run = recipes.load(inpainted / "tiny.yaml", ImageRecipe), inpainted / "run"
+    images, accelerated = open_images(run / "images"), []
+    monkeypatch.setattr(drawing, "accelerated", lambda sampler, networks, **_: accelerated.append(list(networks)) or sampler)
+    setting = Setting("curve", "warm" if solver else "moments", solver, "uniform", 1.0, 0.25, 2 if solver else 0)
+    networks = trained_on_images(recipe, run, images)
+    study_of_images._evaluated(recipe, tmp_path, run, images, networks, setting, "test", {})
+    assert accelerated == [[networks.generator, networks.moments] if solver else [networks.moments]]
 
 
 class FakeGraph:

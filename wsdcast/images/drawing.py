@@ -21,7 +21,8 @@ from wsdcast.runs.progress import track
 from wsdcast.sampling import batches
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import at_once, in_batches
-from wsdcast.sampling.samplers import Sampler, generator_sampler
+from wsdcast.sampling.priors import moments_alone
+from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.evaluations import draws as draws_of
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
@@ -73,6 +74,11 @@ def sampler_of(
     times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
     sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum), networks.path)
     return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
+
+
+def moments_sampler_of(networks: Trained) -> Sampler:
+    """Return the sampler of the moments alone, a baseline; on a GPU it is accelerated."""
+    return accelerated(moments_sampler(moments_alone(networks.moments)), [networks.moments])
 
 
 def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform", path: PathName = "straight") -> list[int]:

@@ -21,7 +21,7 @@ from wsdcast.images.classifier import Extract, extractors
 from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import Images, open_images
 from wsdcast.images.data.store import Part as PartOfImages
-from wsdcast.images.drawing import SHOWN, draw_samples, same_noise_samples, sampler_of, warmth_for
+from wsdcast.images.drawing import SHOWN, draw_samples, moments_sampler_of, same_noise_samples, sampler_of, warmth_for
 from wsdcast.images.evaluation import Diverged, described, floors, floors_of, references, statistics_by_context
 from wsdcast.images.memory import require_study
 from wsdcast.images.networks import Trained, trained
@@ -42,8 +42,6 @@ from wsdcast.runs.names import (
     WITHOUT_NETWORK,
 )
 from wsdcast.runs.recipes import digest_of
-from wsdcast.sampling.priors import moments_alone
-from wsdcast.sampling.samplers import moments_sampler
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
@@ -227,7 +225,7 @@ def _evaluated(
     sampler = (
         sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth, ends, momentum)
         if setting.solver
-        else moments_sampler(moments_alone(networks.moments))
+        else moments_sampler_of(networks)
     )
     label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible, {part}"
     samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged, draws(setting.solver, setting.nfe))))
