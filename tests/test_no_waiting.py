@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import TINY
@@ -20,15 +21,18 @@ from no_waiting import NoWaiting
 from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
+from wsdcast.images import classifier
 from wsdcast.images.data import store as image_store
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import train as image_training
 from wsdcast.runs import devices, recipes
+from wsdcast.runs.artefact import Summary
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather import forcings, samples
+from wsdcast.weather.forecast import running
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.priors import assembled, fixed_or_given
 from wsdcast.weather.recipe import load_recipe
@@ -217,6 +221,35 @@ def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
         with pytest.raises(Walked):
             image_training.train(recipe, inpainted / "run", prior=prior)
     assert compiled == ["ImageMoments"] * (network == "generator" and prior == "warm")  # each batch of the generator has new moments
+
+
+def test_no_step_of_the_classifier_of_images_waits(inpainted, tmp_path):
+    def walk(training, batch_of, loss_of, samples, settings, *_, **__):
+        take_two(training, batch_of, loss_of, samples, settings, META)
+
+    recipe, images = recipes.load(inpainted / "tiny.yaml", ImageRecipe), image_store.open_images(inpainted / "run/images")
+    with walking(META) as patch:
+        patch.setattr(classifier, "fitted", walk)
+        patch.setattr(classifier, "sent", sent, raising=False)
+        patch.setattr(classifier, "make_stamp", lambda *_: {"hash": "", "inputs": {}})
+        with pytest.raises(Walked):
+            classifier.extractors(recipe, tmp_path, images, None, Summary("inpaint score"), False)
+
+
+@pytest.mark.parametrize("prescribed", [False, True])
+def test_no_lead_time_of_a_rollout_waits(prescribed, monkeypatch):
+    """The host waits for a state only when it has begun the next one. Both are left out here, with the copies of the initial states."""
+    recipe = load_recipe("planet").changed(data__grid="16x8", **INPUTS)
+    record = record_of(recipe, 60)
+    around = forcings.surroundings(record, recipe.forcings, META)
+    for module in (running, forcings):
+        monkeypatch.setattr(module, "sent", sent)
+    monkeypatch.setattr(devices, "device", lambda: META)
+    monkeypatch.setattr(running, "_finished", lambda copy, _: np.zeros(copy.shape, np.float32))
+    leads = running.ensembles(record, around, lambda context, noise: context[:, :2] + noise, np.array([4, 9]), 3, 4, 0, 1, prescribed)
+    next(leads)
+    with NoWaiting("meta"):
+        assert [lead.shape for lead in leads] == [(2, 3, 2, 8, 16)] * 3
 
 
 @pytest.mark.parametrize("wait", [Tensor.item, bool, Tensor.tolist, torch.nonzero, lambda x: x[x > 0], lambda x: x.to("cpu")])

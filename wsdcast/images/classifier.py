@@ -18,6 +18,7 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, to_device
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, is_current, make_stamp
+from wsdcast.runs.devices import sent
 from wsdcast.runs.names import CLASSIFIER
 from wsdcast.training.fitting import fitted
 from wsdcast.training.loop import BatchOf
@@ -129,7 +130,7 @@ def _labelled(images: Images, labels: Labels, chosen: Tensor, random: torch.Gene
     else:
         side = min(batch.shape[2:])  # only a square keeps its shape when it is turned
         batch, target = turned(batch[..., :side, :side], random)
-    return Labelled(batch.to(devices.device()), target.to(devices.device()))
+    return Labelled(sent(batch, devices.device()), sent(target, devices.device()))
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ def ensembles(
         fixed = forcings.at(times + step * STEP)
         if not forcings.variables:
             return fixed
-        fields = first[0] if not prescribed else torch.from_numpy(record.normalise(record.states[starts + step])).to(device)
+        fields = first[0] if not prescribed else sent(torch.from_numpy(record.normalise(record.states[starts + step])), device)
         return torch.cat([fixed, fields[:, count:].repeat_interleave(members, dim=0)], dim=1)
 
     step_forcings = (forcings_at(step) for step in range(steps))
