@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,29 @@ def test_a_deterministic_rollout_is_deterministic_to_its_last_field(trained_run,
     wsdcast.rollout(run=trained_run, starts=1, days=0.25, deterministic=True)
     assert flags == [(True, False)]
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_the_first_sampler_is_let_go_before_the_second_begins(trained_run, monkeypatch):
+    """On a GPU a sampler has a CUDA graph, which keeps the memory of all its evaluations."""
+    alive, moments_sampler_of, first_calls = [], rollout_stage.moments_sampler_of, []
+
+    class Held:
+        def __init__(self, sampler):
+            self.sampler = sampler
+
+        def __call__(self, context, noise):
+            return self.sampler(context, noise)
+
+    def of_moments(*arguments, **options):
+        held = Held(moments_sampler_of(*arguments, **options))
+        alive.append(weakref.ref(held))
+        return held
+
+    def of_flow(*arguments, **options):
+        sampler = sampler_of(*arguments, **options)
+        return lambda context, noise: first_calls.append(alive[0]() is None) or sampler(context, noise)
+
+    monkeypatch.setattr(rollout_stage, "moments_sampler_of", of_moments)
+    monkeypatch.setattr(rollout_stage, "sampler_of", of_flow)
+    wsdcast.rollout(run=trained_run, starts=1, days=0.25)
+    assert set(first_calls) == {True}

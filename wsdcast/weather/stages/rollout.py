@@ -164,8 +164,9 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
-    for artefact, sampler in samplers.items():
-        path = directory / artefact
+    for artefact in list(samplers):
+        # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
+        path, sampler = directory / artefact, samplers.pop(artefact)
         if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite, origin.source)):  # noqa: B023
             summary.facts[f"current: {artefact}"] = str(path)
             continue
