@@ -267,3 +267,13 @@ def test_deterministic_runs_set_the_flags_of_torch_and_restore_them(monkeypatch)
     with pytest.raises(ZeroDivisionError):
         acceleration.accelerated(lambda context, noise: 1 / 0, [], deterministic=True)(torch.ones(1), torch.ones(1))
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_flag_that_only_warns_is_restored_too():
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        with acceleration.deterministic_algorithms():
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

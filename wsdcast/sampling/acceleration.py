@@ -73,13 +73,14 @@ def exactly(sampler: Sampler) -> Sampler:
 def deterministic_algorithms() -> Iterator[None]:
     """Set torch's flags within the block so that results have the same bits every time."""
     deterministic, precision = torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         torch.use_deterministic_algorithms(True)
         torch.set_float32_matmul_precision("highest")
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
             torch.set_float32_matmul_precision(precision)
 
 
