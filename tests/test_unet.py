@@ -197,6 +197,16 @@ def test_attention_is_a_weighted_mean_of_values(random):
         torch.testing.assert_close(attention(x), x + output.reshape(x.shape))
 
 
+def test_attention_asks_for_what_fused_kernels_take(random, monkeypatch):
+    """They take (batch, head, point, channel) with adjacent channels. For anything else torch stores the points-by-points matrix."""
+    asked = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *qkv: asked.extend(qkv) or fused(*qkv))
+    attention = Attention(8).to(memory_format=torch.channels_last)  # as networks are on every device
+    attention(torch.randn(2, 8, 3, 5, generator=random).to(memory_format=torch.channels_last))
+    assert [(x.shape, x.stride(3)) for x in asked] == [((2, 1, 15, 8), 1)] * 3
+
+
 def parts(convolution: torch.nn.Conv2d) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return weights and biases of query, key and value."""
     return list(zip(convolution.weight.chunk(3), convolution.bias.chunk(3), strict=True))
