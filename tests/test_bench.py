@@ -19,7 +19,7 @@ from wsdcast.cli import app
 from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.variables import DEFAULT
-from wsdcast.sampling.batches import in_batches
+from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of
@@ -76,6 +76,8 @@ def test_bench_rollout(tiny):
     # One of three evaluations, without embeddings and with fewer channels.
     assert 0.2 < figures["moments network's share of operations"] < 0.35
     assert 0 < figures["share of a matrix product's rate"] < 1
+    slots = batch_size(16 * 8, torch.device("cpu"))  # on a CPU repetitions of members fill the batch
+    assert figures["share of padding"] == pytest.approx(1 - 4 / slots)
 
 
 @pytest.mark.parametrize(
