@@ -123,7 +123,7 @@ def same_noise(context: Values, truth: Image, samples: Mapping[str, Mapping[int,
 def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Mapping[Place, str], left: Mapping[Place, str]) -> Figure:
     """Draw images at their places, with text above and below them, and vertical text left of one column.
 
-    The figure has one axis for each image, in the order of ``images``.
+    The figure has one axis, whose units are pixels of the figure from the upper left corner. It shows the images in their order.
     """
     height, width = next(iter(images.values())).shape[:2]
     rows, columns = (max(place[axis] for place in images) + 1 for axis in (0, 1))
@@ -147,11 +147,11 @@ def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Ma
         y, x = corner(place)
         figure.text((x + right) / total[1], 1 - (y + down) / total[0], text, ha=how.pop("ha", "center"), **how)
 
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, total[1]), ylim=(total[0], 0), autoscale_on=False)
+    axis.set_axis_off()
     for place, image in images.items():
         y, x = corner(place)
-        axis = figure.add_axes((x / total[1], 1 - (y + cell[0]) / total[0], cell[1] / total[1], cell[0] / total[0]))
-        axis.imshow(image, interpolation="nearest", aspect="auto")
-        axis.set_axis_off()
+        axis.imshow(image, interpolation="nearest", aspect="auto", extent=(x, x + cell[1], y + cell[0], y))
     for place, text in above.items():
         write(place, -3, cell[1] / 2, text, va="bottom")
     for place, text in below.items():

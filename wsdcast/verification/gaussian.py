@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import properscoring
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -27,6 +26,8 @@ def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
     With z = (y - mean) / std it is std (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)). Where std is 0 it is the absolute error. The shapes of
     the arguments must broadcast.
     """
+    import properscoring  # not before it is needed: importing it compiles functions for a second
+
     with np.errstate(divide="ignore", invalid="ignore"):
         score = properscoring.crps_gaussian(truth, mean, std)
     return np.where(std == 0, np.abs(truth - mean), score)

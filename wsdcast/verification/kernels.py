@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-import properscoring
 import scipy.fft
 from numpy.typing import NDArray
 
@@ -246,6 +245,8 @@ def brier_score(ensemble: Field, truth: Field, threshold: float) -> tuple[Field,
 
     p is the share of members above the threshold. o is 1 where the truth is above it, else 0.
     """
+    import properscoring  # not before it is needed: importing it compiles functions for a second
+
     probability, observed = (ensemble > threshold).mean(axis=0), (truth > threshold).astype(float)
     return properscoring.brier_score(observed, probability), probability, observed
 
