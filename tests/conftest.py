@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from typer.main import get_command
 
 import wsdcast  # imported first, because it sets how torch's threads wait
 from wsdcast.data.planet.source import Planet
@@ -62,6 +64,14 @@ def remembered_weather() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Planet, "run", run)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def remembered_commands() -> Iterator[None]:
+    """Make the commands from their functions once, and not anew whenever a test runs one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("typer.testing._get_command", cache(get_command))
         yield
 
 
