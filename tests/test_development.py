@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from broken_on_purpose import BREAKS
+from conftest import TRAINS
 
 ROOT = Path(__file__).parents[1]
 # Stands in for python3: `-m venv` makes an environment whose programs write down how they are called.
@@ -100,6 +101,10 @@ def test_mistakes_are_found_before_a_commit(tmp_path):
     assert failed('"""A module."""\n\nx   =   1\n') == ["ruff format"]
     assert module.read_text() == '"""A module."""\n\nx = 1\n'
     assert failed('"""A module."""\n\nx = unknown\n') == ["ruff check", "mypy"]
+
+
+def test_the_files_that_take_long_exist_and_are_named_once():
+    assert sorted(TRAINS.split()) == sorted({name for name in TRAINS.split() if (ROOT / f"tests/test_{name}.py").exists()})
 
 
 @pytest.mark.parametrize(("file", "before"), [(file, before) for file, before, _, _ in BREAKS])
