@@ -17,6 +17,7 @@ from typing import get_args
 
 import pytest
 import torch
+from image_runs import copy_of
 from no_waiting import NoWaiting
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from wsdcast.images import drawing
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import trained as trained_on_images
 from wsdcast.images.recipe import ImageRecipe
+from wsdcast.images.stages.sample import sample as sample_images
 from wsdcast.runs import devices, recipes
 from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PriorName
 from wsdcast.sampling import acceleration
@@ -199,6 +201,25 @@ def test_all_samples_of_a_study_of_images_are_drawn_with_acceleration(solver, in
     networks = trained_on_images(recipe, run, images)
     study_of_images._evaluated(recipe, tmp_path, run, images, networks, setting, "test", {})
     assert accelerated == [[networks.generator, networks.moments] if solver else [networks.moments]]
+
+
+def test_pictures_of_images_need_no_kernels_of_their_own(inpainted, tmp_path, monkeypatch):
+    """Pictures, tails and the calibrated warmth evaluate the networks in other batches than the samples. Kernels were made for each."""
+    batches = set()
+
+    def counted(graph, inputs):
+        batches.update(len(values) for values in inputs if isinstance(values, Tensor) and values.shape[2:] == (16, 16))
+        return graph.forward
+
+    def compiling(sampler, networks, **_):
+        for network in networks:
+            network.compile(dynamic=False, backend=counted)
+        return sampler
+
+    monkeypatch.setattr(drawing, "accelerated", compiling)
+    run = copy_of(inpainted, tmp_path / "run", "moments", "generator")
+    sample_images(inpainted / "tiny.yaml", run, warmth="calibrated")
+    assert batches == {drawing.batch_size(16 * 16, torch.device("cpu"))}
 
 
 class FakeGraph:

@@ -103,7 +103,8 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
         return calibrated_warmth(networks.prior_of(context), unseen.target(positions), context[:, -1:] != 1)
 
     # One thread computes it: all samples depend on the warmth, and they must not depend on the number of threads.
-    return side_by_side(calibrated, [context], devices.device())[0]
+    with devices.eagerly():
+        return side_by_side(calibrated, [context], devices.device())[0]
 
 
 @torch.inference_mode()
@@ -149,7 +150,8 @@ def same_noise_samples(
     context = contexts.context(positions)
     for nfe in possible(solver_name, numbers, grid_in_time, networks.path.name):
         sampler = in_batches(sampler_of(networks, solver_name, grid_in_time, nfe, warmth), SHOWN)
-        drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, draws_of(solver_name, nfe))[:, 0]))
+        with devices.eagerly():
+            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, draws_of(solver_name, nfe))[:, 0]))
     return drawn
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-
-Result = TypeVar("Result")
 
 MOST_SHAPES = 64
 """The most input shapes for which one process compiles a network. A study needs many: it has many grids, batch sizes and precisions."""
@@ -31,12 +28,12 @@ def compiled(network: nn.Module, options: Mapping[str, int] | None = None) -> No
         network.compile(dynamic=False, options=dict(options) if options else None)
 
 
-def uncompiled(network: Callable[..., Result]) -> Callable[..., Result]:
-    """The network without the kernels of :func:`compiled`, for a few evaluations in another precision or batch size.
+def eagerly() -> AbstractContextManager[object]:
+    """A context in which networks run without the kernels of :func:`compiled`, for a few evaluations in another precision or batch size.
 
-    Kernels are made anew for these, which takes longer than the evaluations. A function that is not a module is returned as it is.
+    New kernels would be made for these, which takes longer than the evaluations.
     """
-    return network.forward if isinstance(network, nn.Module) else network
+    return torch.compiler.set_stance("force_eager")
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

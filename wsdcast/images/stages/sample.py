@@ -96,8 +96,9 @@ def sample(
         ):
             in_file[:] = drawn
         file.flush()
-        tails, normalised = _tails(networks, contexts)
-        pictures = _pictures(networks, contexts, file, settings, warmth)
+        with devices.eagerly():
+            tails, normalised = _tails(networks, contexts)
+            pictures = _pictures(networks, contexts, file, settings, warmth)
         pictures |= {"tails": tails_figure(tails, "hidden values"), "targets": _targets(normalised)}
         for name, figure in pictures.items():
             figure.savefig(partial / f"{name}.png")

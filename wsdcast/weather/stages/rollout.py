@@ -234,7 +234,7 @@ def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
 
 def _one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], variables: tuple[str, ...]) -> dict[str, xr.DataArray]:
     """The predicted mean and standard deviation 6 h after each initial time: the Gaussian from which its members are drawn."""
-    count, prior_of = len(record.variables), moments_alone(devices.uncompiled(networks.moments))
+    count, prior_of = len(record.variables), moments_alone(networks.moments)
     offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
 
     def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -244,7 +244,8 @@ def _one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], var
         mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
         return mean * scale + offset, std * scale
 
-    fields_by_start = side_by_side(fields_of, starts, devices.device())
+    with devices.eagerly():
+        fields_by_start = side_by_side(fields_of, starts, devices.device())
     return {
         f"{name}_{moment}": xr.DataArray(
             np.stack([fields[number][record.variables.index(name)] for fields in fields_by_start]),
