@@ -11,7 +11,7 @@
 #     images      the study on CIFAR-10 with the paper's networks; IMAGES names the archive or an npz
 #
 # It needs no internet. `weather` needs the analyses of pipelines/gfs-1.5.yaml in wind/*.nc or in the files that WIND names; or GFS names a run
-# directory that `wsdcast prepare --recipe gfs-1.5` wrote. STEPS and SEEDS make the studies shorter or longer.
+# directory that `wsdcast prepare --recipe gfs-1.5` wrote. SEEDS makes the study of weather longer, STEPS that of images.
 set -eu
 part=${1:?usage: sh examples/on_a_gpu.sh PART OUT}
 out=${2:?usage: sh examples/on_a_gpu.sh PART OUT}
@@ -40,10 +40,10 @@ train)
     wsdcast bench train --recipe era5 --json
     say "training, planet"
     wsdcast bench train --recipe planet --json
-    say "from the CPU to the GPU and back: each stops after some seconds"
+    say "from the CPU to the GPU and back: each stops after some seconds, which must be enough to import everything on a cold machine"
     wsdcast prepare --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" > "$out/prepare.txt"
     for visible in "" 0 ""; do
-        CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM "${SECONDS_EACH:-12}" \
+        CUDA_VISIBLE_DEVICES=$visible timeout --signal TERM "${SECONDS_EACH:-30}" \
             wsdcast train --recipe "$here/on_a_gpu.yaml" --run "$out/tiny" 2>&1 | grep -E "goes on|continues|stopped" || true
     done
     ;;
