@@ -24,9 +24,11 @@ from torch import Tensor
 from wsdcast.bench.synthetic import record_of
 from wsdcast.data.grid import Grid
 from wsdcast.images import drawing
+from wsdcast.images.contexts import fixed_contexts
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import trained as trained_on_images
 from wsdcast.images.recipe import ImageRecipe
+from wsdcast.images.stages import score as image_scores
 from wsdcast.images.stages.sample import sample as sample_images
 from wsdcast.runs import devices, recipes
 from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PriorName
@@ -201,6 +203,15 @@ def test_all_samples_of_a_study_of_images_are_drawn_with_acceleration(solver, in
     networks = trained_on_images(recipe, run, images)
     study_of_images._evaluated(recipe, tmp_path, run, images, networks, setting, "test", {})
     assert accelerated == [[networks.generator, networks.moments] if solver else [networks.moments]]
+
+
+def test_the_baseline_of_sampled_images_is_drawn_with_acceleration(inpainted, monkeypatch):
+    images, accelerated = open_images(inpainted / "run/images"), []
+    monkeypatch.setattr(drawing, "accelerated", lambda sampler, networks, **_: accelerated.append(list(networks)) or sampler)
+    recipe = recipes.load(inpainted / "tiny.yaml", ImageRecipe)
+    contexts = fixed_contexts(images, "test", recipe.task, count=2)
+    assert list(image_scores._baselines(recipe, inpainted / "run", images, contexts)) == ["moments alone", "other images"]
+    assert len(accelerated) == 1
 
 
 def test_pictures_of_images_need_no_kernels_of_their_own(inpainted, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsdcast.images.classifier import extractors
 from wsdcast.images.contexts import FixedContexts, fixed_contexts
 from wsdcast.images.data.store import Images, open_images
-from wsdcast.images.drawing import draw_samples
+from wsdcast.images.drawing import draw_samples, moments_sampler_of
 from wsdcast.images.evaluation import Diverged, bounds, described, floors, floors_of, references, scored, statistics_by_context
 from wsdcast.images.memory import require_scoring
 from wsdcast.images.networks import trained
@@ -26,8 +26,6 @@ from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_sta
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.progress import track
-from wsdcast.sampling.priors import moments_alone
-from wsdcast.sampling.samplers import moments_sampler
 
 Row = dict[str, Any]
 OURS, OTHERS = "generator", "other images"
@@ -113,7 +111,7 @@ def _baselines(recipe: ImageRecipe, directory: Path, images: Images, contexts: F
     """Return for each baseline its samples for the same contexts, (context, sample, row, column, channel), and how many diverged."""
     baselines, samples, diverged = {}, recipe.sample.samples, Diverged()
     if recipe.generator.needs_moments_network:
-        sampler = moments_sampler(moments_alone(trained(recipe, directory, images).moments))
+        sampler = moments_sampler_of(trained(recipe, directory, images))
         drawn = np.stack(list(draw_samples(contexts, sampler, samples, MOMENTS_ALONE, diverged)))
         baselines[MOMENTS_ALONE] = drawn, diverged.count
     return baselines | {OTHERS: (_random_images(images, contexts, samples), 0)}
