@@ -99,7 +99,8 @@ def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, ro
         assert list(ours.values()) == pytest.approx(list(theirs.values()), rel=1e-6)
     fields, statistics_alone = (xr.load_dataset(run / "scores.nc", decode_timedelta=True) for run in (trained_run, rolled_out / "run"))
     assert list(fields["forecast"].values[:2]) == ["wsdcast", "moments alone"]
-    xr.testing.assert_allclose(fields, statistics_alone, rtol=1e-5, atol=1e-7)
+    # A bias or a skill can be near zero, where the rounding of fields of 10 m/s in float32 is all that is left.
+    xr.testing.assert_allclose(fields, statistics_alone, rtol=1e-5, atol=5e-6)
 
 
 @pytest.mark.parametrize("change", [{"start": "latest"}, {"keep": "statistics"}], ids=str)
