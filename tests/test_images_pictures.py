@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,20 @@ def test_a_long_process_is_drawn_at_evenly_spaced_states(random, mask):
     np.testing.assert_array_equal(shown, states[:: 100 // (MOST_STATES - 1)])
     np.testing.assert_array_equal(shown[0], states[0])
     np.testing.assert_array_equal(shown[-1], states[-1])
+
+
+@pytest.mark.parametrize("states", [2, 3, 21])
+@pytest.mark.parametrize("size", [8, 32])
+def test_no_text_of_the_sampling_process_covers_another(random, states, size):
+    truth = random.integers(0, 256, (size, size, 3), dtype=np.uint8)
+    values, ones = np.zeros((states, 3, size, size)), np.ones((3, size, size))
+    context = np.concatenate([as_data(truth), np.ones((1, size, size))])
+    figure = sampling_process(context, truth, ones, ones, values, values, np.linspace(0, 1, states))
+    canvas = FigureCanvasAgg(figure)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.texts]
+    width, height = canvas.get_width_height()
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height for box in boxes)
 
 
 def test_samples_of_the_same_noise_stand_in_the_row_of_their_prior(random, mask):

@@ -49,7 +49,7 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
     shown = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STATES)).round().astype(int))
     first, last = 2, 2.15 + len(shown)
     white = float(std.max())
-    scales = f"normalised values from -{NORMALISED_LIMIT:g} to {NORMALISED_LIMIT:g}, data from -1 to 1"
+    scales = f"normalised values from -{NORMALISED_LIMIT:g} to {NORMALISED_LIMIT:g},\ndata from -1 to 1;\nvalues beyond are clipped"
     images: dict[Place, Image] = {
         (0.5, 0): _of_context(context),
         (0, 1): _of_values(mean),
@@ -64,7 +64,7 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
     above[0, first] = f"flow time\n{above[0, first]}"
     below = {
         (1.0, 1.0): f"standard deviation,\nblack 0, white {white:.2g}",
-        (1, first + (len(shown) - 1) / 2): f"{scales}; values beyond are clipped",
+        (1, first + (len(shown) - 1) / 2): scales,
     }
     return _mosaic(images, above, below, {(0, first): "normalised\nspace", (1, first): "data\nspace"})
 
