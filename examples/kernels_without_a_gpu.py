@@ -9,7 +9,9 @@ The convolutions, which torch leaves to cuDNN, are counted apart.
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -44,8 +46,11 @@ H200 = SimpleNamespace(
 )
 
 
-class Counted(Exception):  # noqa: N818
-    """Carries the bytes of convolutions and of all other kernels out of the compiler, which would go on to compile them."""
+class Counted(BaseException):
+    """Carries the bytes of convolutions and of all other kernels out of the compiler, which would go on to compile them.
+
+    It is no ``Exception``, because torch would report an error and wrap it in another one.
+    """
 
 
 def count(lowered: graph.GraphLowering) -> None:
@@ -73,13 +78,15 @@ def kernels_of(network: nn.Module, inputs: list[tuple[int, ...]], options: dict[
             traced = make_fx(evaluate, decomposition_table=select_decomp_table())(*arguments)
         joint_graph.joint_graph_passes(traced)
         try:
-            with config.patch(force_disable_caches=True, **options):
+            # torch leaves its caches behind when its compiler is stopped.
+            with (
+                tempfile.TemporaryDirectory() as caches,
+                patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=caches),
+                config.patch(force_disable_caches=True, **options),
+            ):
                 compile_fx.compile_fx_inner(traced, arguments)
-        except Exception as error:
-            counted = error.__cause__ or error.__context__ or error
-            if isinstance(counted, Counted):
-                return counted.args
-            raise
+        except Counted as counted:
+            return counted.args
     raise AssertionError("the compiler counted nothing")
 
 
