@@ -233,6 +233,17 @@ def test_pictures_of_images_need_no_kernels_of_their_own(inpainted, tmp_path, mo
     assert batches == {drawing.batch_size(16 * 16, torch.device("cpu"))}
 
 
+def test_samplers_compile_so_that_one_kernel_looks_up_neighbours(monkeypatch):
+    """A second sampler of the same network takes the kernels of the first. A user's function has none."""
+    compiled = []
+    monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)  # so that it is restored
+    monkeypatch.setattr(torch, "compile", lambda call, **options: compiled.append(options) or call)
+    for network in [torch.nn.Identity()] * 2 + [abs]:
+        acceleration.accelerated(lambda context, noise: noise, [network], recorded=False)
+    assert compiled == [{"dynamic": False, "options": {"realize_reads_threshold": 32, "realize_opcount_threshold": 1000}}]
+
+
 class FakeGraph:
     """A stand-in for a CUDA graph on the CPU. It runs its function again on the recorded memory."""
 
@@ -285,14 +296,18 @@ def test_deterministic_runs_set_the_flags_of_torch_and_restore_them(monkeypatch)
     monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-    inside = []
+    inside, precision = [], torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
 
     def sampler(context: Tensor, noise: Tensor) -> Tensor:
         inside.append((cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()))
+        assert torch.get_float32_matmul_precision() == "highest"
         return noise
 
     exact = acceleration.accelerated(sampler, [], deterministic=True)
     exact(torch.ones(1), torch.ones(1))
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision(precision)
     assert inside == [(False, True, False, True)]
     assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
     assert not torch.are_deterministic_algorithms_enabled()

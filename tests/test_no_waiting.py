@@ -192,14 +192,16 @@ FROZEN = {
 """The frozen networks that a step of a training evaluates."""
 
 
+@pytest.mark.parametrize("compile_too", [True, False])
 @pytest.mark.parametrize("name", FROZEN)
-def test_frozen_networks_have_compiled_kernels_too(name, tmp_path, monkeypatch):
+def test_frozen_networks_have_compiled_kernels_too(name, compile_too, tmp_path, monkeypatch):
+    """They have them where the recipe asks for compiled kernels, and not otherwise."""
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **_: compiled.append(network))
     which, changes = TRAININGS[name]
     with walking(META):
-        begin(which, changes | {f"{section}__compile": True for section in ("few_steps", "fine_tune")}, tmp_path, META)
-    assert [type(network).__name__ for network in compiled] == FROZEN[name]
+        begin(which, changes | {f"{section}__compile": compile_too for section in ("few_steps", "fine_tune")}, tmp_path, META)
+    assert [type(network).__name__ for network in compiled] == (FROZEN[name] if compile_too else [])
     assert not any(parameter.requires_grad for network in compiled for parameter in network.parameters())
 
 
@@ -230,7 +232,7 @@ def test_no_step_of_the_classifier_of_images_waits(inpainted, tmp_path):
     recipe, images = recipes.load(inpainted / "tiny.yaml", ImageRecipe), image_store.open_images(inpainted / "run/images")
     with walking(META) as patch:
         patch.setattr(classifier, "fitted", walk)
-        patch.setattr(classifier, "sent", sent, raising=False)
+        patch.setattr(classifier, "sent", sent)
         patch.setattr(classifier, "make_stamp", lambda *_: {"hash": "", "inputs": {}})
         with pytest.raises(Walked):
             classifier.extractors(recipe, tmp_path, images, None, Summary("inpaint score"), False)

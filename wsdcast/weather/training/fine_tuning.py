@@ -51,7 +51,7 @@ def fine_tune(stage: Stage) -> None:
     # The prior of a later step depends on the states before it, so that gradients go through the moments too. Their network stays frozen.
     networks = replace(networks, prior_of=lambda context: make_prior(*moments(context)))
     if settings.compile and isinstance(moments, nn.Module):
-        compiled(moments)  # it is evaluated as often as the network in training
+        compiled(moments)  # it is evaluated in each step of a rollout, as the network in training is
     seed_torch(recipe, FINE_TUNED)
     network, random = copy.deepcopy(last).requires_grad_(True), random_of(recipe, FINE_TUNED)
     for module in network.modules():
