@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import xarray as xr
+from conftest import TINY, six_hourly, wind_dataset
 from rollouts import forecast_of, loaded
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
+from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import FORECAST
+from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.weather.forecast.initial_times import starts_of, without_latest
 
 
@@ -81,3 +88,43 @@ def test_lead_is_the_length_of_the_forecast(trained_run):
     done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--lead", "1.5d", "--starts", "1"], catch_exceptions=False)
     assert done.exit_code == 0
     assert forecast_of(trained_run).sizes["prediction_timedelta"] == 6
+
+
+@pytest.fixture
+def growing(tmp_path, monkeypatch) -> Path:
+    """Return a run directory with trained networks, whose record becomes ten days longer with ``--append``. The test split does, too."""
+    monkeypatch.chdir(tmp_path)
+    wind = wind_dataset(six_hourly("2020-01-01", 160), np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0))
+    for name, part in {"first": slice(0, 120), "second": slice(120, 160)}.items():
+        wind.isel(time=part).to_netcdf(f"{name}.nc")
+    Path("tiny.yaml").write_text(TINY.replace("grid: 16x8, days: 30", "grid: 16x8, source: first.nc").replace("starts: 2", "starts: 4"))
+    wsdcast.prepare("tiny.yaml", "run")
+    wsdcast.train(run="run")
+    return Path("run")
+
+
+@pytest.mark.parametrize("unfinished", [None, ScoredForecasts, Forecasts])
+def test_a_record_that_grows_does_not_mix_initial_times(growing, unfinished, monkeypatch):
+    """Rows of an unfinished forecast were kept and named after other initial times, and the moments' scores were of other ones, too."""
+    monkeypatch.setattr("wsdcast.weather.stages.rollout.groups", lambda starts, *_, **__: np.split(starts, starts.size))
+    if unfinished:
+        write = unfinished.write
+        with monkeypatch.context() as patch:
+            patch.setattr(unfinished, "write", lambda self, row, *fields: write(self, row, *fields) or 1 / (2 - row))  # stops in row 2
+            with pytest.raises(ZeroDivisionError):
+                wsdcast.rollout(run=growing)
+    else:
+        wsdcast.rollout(run=growing)
+        shutil.rmtree(growing / MOMENTS_FORECAST)
+    wsdcast.prepare(run=growing, source="second.nc", append=True)
+    with pytest.raises(UserError, match=r"has other initial times: the record is longer now; .* with --overwrite"):
+        wsdcast.rollout(run=growing)
+    wsdcast.rollout(run=growing, overwrite=True)
+    anew = shutil.copytree(growing, Path("anew"))
+    for artefact in (FORECAST, MOMENTS_FORECAST):
+        shutil.rmtree(anew / artefact)
+    wsdcast.rollout(run=anew)
+    for artefact in (FORECAST, MOMENTS_FORECAST):
+        xr.testing.assert_identical(forecast_of(growing, artefact), forecast_of(anew, artefact))
+    assert len(wsdcast.score(run=growing).scores)
+    assert "current: forecast.zarr" in wsdcast.rollout(run=growing).facts

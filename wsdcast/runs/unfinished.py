@@ -19,6 +19,9 @@ except ImportError:  # not on Windows
 
 from wsdcast.runs.errors import UserError
 
+CLAIM = "claim.json"
+"""Name of the claim among the marks."""
+
 
 def marks_of(partial: Path) -> Path:
     """The directory that holds the claim and the marks of an unfinished artefact."""
@@ -37,7 +40,7 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
         UserError: if the artefact is made from something else and ``overwrite`` is False.
     """
     text = json.dumps(content, indent=1, default=str)
-    path = marks_of(partial) / "claim.json"
+    path = marks_of(partial) / CLAIM
     if not partial.exists():  # marks remain if a run was killed after it renamed its artefact and before it removed them
         release(partial)
     if path.exists() and path.read_text() != text:
@@ -53,6 +56,16 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
 def release(partial: Path) -> None:
     """Remove the claim and the marks of an artefact that is finished or discarded."""
     shutil.rmtree(marks_of(partial), ignore_errors=True)
+
+
+def begin_anew(partial: Path) -> None:
+    """Remove the content and the marks of an unfinished artefact. Its claim stays."""
+    claimed = (marks_of(partial) / CLAIM).read_text()
+    release(partial)
+    shutil.rmtree(partial, ignore_errors=True)
+    for directory in (partial, marks_of(partial)):
+        directory.mkdir()
+    (marks_of(partial) / CLAIM).write_text(claimed)
 
 
 def mark(partial: Path, part: str, text: str) -> None:

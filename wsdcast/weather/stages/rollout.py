@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
-from wsdcast.data.store.zarr_store import add_variables
+from wsdcast.data.store.zarr_store import add_variables, open_store
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp
+from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, is_current, make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
@@ -164,10 +164,11 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
+    current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, begins, overwrite)])
     for artefact in list(samplers):
         # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
         path, sampler = directory / artefact, samplers.pop(artefact)
-        if processes.decided(lambda: is_current(resolved, directory, artefact, overwrite, origin.source)):  # noqa: B023
+        if artefact in current:
             summary.facts[f"current: {artefact}"] = str(path)
             continue
         stamp = make_stamp(resolved, directory, artefact, origin.source)
@@ -176,7 +177,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid, variables)
             scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
             store = ScoredForecasts(*layout, truth_of(record, variables)) if scored else Forecasts(*layout)
-            missing = processes.decided(lambda: _begin(store, directory))  # noqa: B023
+            missing = processes.decided(lambda: _begin(store, directory, overwrite))  # noqa: B023
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
@@ -220,13 +221,30 @@ def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
         shutil.rmtree(directory / MOMENTS_FORECAST, ignore_errors=True)
 
 
-def _begin(store: Forecasts, directory: Path) -> NDArray[np.intp]:
+def _is_current(origin: Origin, artefact: str, begins: NDArray[np.datetime64], overwrite: bool) -> bool:
+    """Whether an artefact is there, is of this recipe and has these initial times.
+
+    Raises:
+        UserError: if it is of another recipe or has other initial times, and ``overwrite`` is False.
+    """
+    path = origin.directory / artefact
+    if not is_current(origin.recipe, origin.directory, artefact, overwrite, origin.source):
+        return False
+    with open_store(path) as store:
+        same = np.array_equal(store["time"].values, begins)
+    if not same and not overwrite:
+        raise UserError(f"{path} has other initial times: the record is longer now; replace it with --overwrite, or {IN_A_COPY}")
+    return same
+
+
+def _begin(store: Forecasts, directory: Path, overwrite: bool) -> NDArray[np.intp]:
     """Create a store or open an unfinished one, and return the rows of the initial times that are not written yet, (start,).
 
     Raises:
-        UserError: if the store does not fit on the disk.
+        UserError: if the store does not fit on the disk, or an unfinished one has other initial times and ``overwrite`` is False.
     """
     require_space(directory, store.bytes)
+    store.require_times(overwrite)
     (directory / ANIMATION).unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
     store.create()
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
