@@ -143,6 +143,7 @@ def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time
     assert "crps_fair: moments alone" not in summary.scores[0]
     assert "dropped" not in summary.facts
     assert "the record has more truth now than at the rollout" in summary.facts["moments alone"]
+    assert "the same `wsdcast rollout` as before makes it again" in summary.facts["moments alone"]
 
 
 def test_an_unfinished_rollout_of_an_older_version_is_finished(trained_run, rolled_out, monkeypatch):

@@ -299,6 +299,8 @@ def test_prescribed_forcings_must_be_in_the_record(run, parts):
     last = recipe.changed(rollout__start="latest", rollout__days=1.0, rollout__forcings="prescribed")
     with pytest.raises(UserError, match=f"the record lacks {SST} at .* and 2 more times"):
         starts_of(last, record)
+    with pytest.raises(UserError, match=r"at \S+; hold them instead"):
+        starts_of(last.changed(rollout__days=0.5), record)
     assert starts_of(last.changed(rollout__forcings="held"), record).tolist() == [record.times.size - 1]
 
 

@@ -53,7 +53,12 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
     needed = np.isin(record.times, with_past(begins, model.past_states))
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
-    return replace(model, states=_states(record, model, recipe), times=record.times), facts
+    try:
+        states = _states(record, model, recipe)
+    except UserError as error:
+        problem, skip, _ = str(error).partition("; --skip")  # an option of `wsdcast prepare` alone
+        raise UserError(f"{problem}; choose other initial times (rollout --start)" if skip else problem) from None
+    return replace(model, states=states, times=record.times), facts
 
 
 def _fetched(system: str, start: str | None, names: tuple[str, ...], past_states: int) -> tuple[list[Path], dict[str, str]]:

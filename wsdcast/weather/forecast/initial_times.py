@@ -74,10 +74,10 @@ def starts_of(recipe: Recipe, record: Analysis) -> NDArray[np.intp]:
     if record.forcing_variables and settings.forcings == "prescribed":
         steps = begins[:, None] + STEP * np.arange(settings.steps)
         if (missing := steps[~np.isin(steps, record.times)]).size:
-            first = missing[0].astype("datetime64[h]")
+            more = f" and {missing.size - 1} more times of the forecasts" if missing.size > 1 else ""
             raise UserError(
-                f"rollout.forcings: prescribed, but the record lacks {', '.join(record.forcing_variables)} at {first} and "
-                f"{missing.size - 1} more times of the forecasts; hold them instead"
+                f"rollout.forcings: prescribed, but the record lacks {', '.join(record.forcing_variables)} at "
+                f"{missing[0].astype('datetime64[h]')}{more}; hold them instead"
             )
     return np.searchsorted(record.times, begins)
 

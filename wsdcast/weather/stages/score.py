@@ -163,5 +163,6 @@ def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], forecast: P
     if not moments.exists():
         return f"not scored: {moments} is not there; `wsdcast rollout` writes it where the record has truth"
     if is_scored(moments) and not is_scored(forecast) and lacks_truth(moments, recorded):
-        return f"not scored: the record has more truth now than at the rollout; remove {moments}, and `wsdcast rollout` makes it again"
+        again = f"remove {moments}, and the same `wsdcast rollout` as before makes it again"
+        return f"not scored: the record has more truth now than at the rollout; {again}"
     return ""
