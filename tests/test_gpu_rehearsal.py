@@ -244,6 +244,11 @@ def test_samplers_compile_so_that_one_kernel_looks_up_neighbours(monkeypatch):
     assert compiled == [{"dynamic": False, "options": {"realize_reads_threshold": 32, "realize_opcount_threshold": 1000}}]
 
 
+def test_a_rollout_without_compiled_networks_does_not_wait_for_the_import_of_the_compiler(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    assert isinstance(devices.eagerly(), nullcontext)
+
+
 class FakeGraph:
     """A stand-in for a CUDA graph on the CPU. It runs its function again on the recorded memory."""
 

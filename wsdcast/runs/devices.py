@@ -31,9 +31,10 @@ def compiled(network: nn.Module, options: Mapping[str, int] | None = None) -> No
 def eagerly() -> AbstractContextManager[object]:
     """A context in which networks run without the kernels of :func:`compiled`, for a few evaluations in another precision or batch size.
 
-    New kernels would be made for these, which takes longer than the evaluations.
+    New kernels would be made for these, which takes longer than the evaluations. If torch's compiler is not imported yet, no network has
+    kernels, and importing it would take a second.
     """
-    return torch.compiler.set_stance("force_eager")
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
