@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import math
 import os
 import subprocess
@@ -216,7 +217,15 @@ def test_recomputed_activations_give_the_same_gradients():
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-def test_checkpoints_keep_the_newest_and_the_best(tmp_path):
+@pytest.mark.parametrize("linked", [True, False])
+def test_checkpoints_keep_the_newest_and_the_best(linked, tmp_path, monkeypatch):
+    """They do so without hard links too, which some file systems do not have."""
+
+    def refuse(*_: Path) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    if not linked:
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
     for step, best in ((10, False), (20, True), (30, False), (40, False)):
         checkpoints.save(tmp_path / "c", step, {"x": torch.tensor(step)}, {"step": step}, 2, best)
     assert {path.name for path in (tmp_path / "c").iterdir()} == {

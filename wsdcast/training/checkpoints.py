@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
     partial.replace(path)
     if best:
         # A second hard link to the same file. It stays when the link named after the step is removed.
-        partial.hardlink_to(path)
+        try:
+            partial.hardlink_to(path)
+        except OSError:  # the file system has no hard links
+            shutil.copyfile(path, partial)
         partial.replace(directory / BEST)
     for old in _by_step(directory)[:-keep]:
         old.unlink()
