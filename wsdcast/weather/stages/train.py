@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, errors_in_words, read_predictions
-from wsdcast.warmstart.crps import MEMBERS
+from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
@@ -69,6 +70,7 @@ def train(
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
     summary = Summary("train", facts={"training samples": len(samples)})
     require_samples(len(samples), f"{path}: has ")
+    _require_noise(resolved, samples)
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
@@ -102,6 +104,18 @@ def train(
     if FINE_TUNED in resolved.networks:
         fine_tune(stage)
     return summary
+
+
+def _require_noise(recipe: Recipe, samples: Samples) -> None:
+    """Check that a generator of the objective ``crps`` gets as many random numbers as it reads. It has those of a state.
+
+    Raises:
+        UserError: if it does not.
+    """
+    numbers = math.prod(samples.shape)
+    if recipe.generator.objective == "crps" and recipe.crps.noise == "numbers" and numbers < NOISE_NUMBERS:
+        grid = recipe.data.grid
+        raise UserError(f"data.grid {grid}: the objective crps needs states of at least {NOISE_NUMBERS} numbers, and these have {numbers}")
 
 
 def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
