@@ -127,8 +127,9 @@ def test_scores_without_the_moments_alone_say_so_and_include_them_once_they_exis
     assert "moments alone" not in summary.facts
 
 
-def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time(trained_run, monkeypatch):
-    """The record was made longer after the rollout."""
+@pytest.mark.parametrize("keep", ["all", "scores"])
+def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time(keep, trained_run, monkeypatch):
+    """The record was made longer after the rollout. If scores alone are kept, the forecast lacks the truth too, and this is said."""
     whole_truth = stage.truth_of
 
     def shorter(record, *variables):
@@ -137,8 +138,12 @@ def test_moments_alone_scored_with_less_truth_are_left_out_and_cost_no_lead_time
 
     with monkeypatch.context() as patched:
         patched.setattr(stage, "truth_of", shorter)
-        wsdcast.rollout(run=trained_run)
+        wsdcast.rollout(run=trained_run, keep=keep)
     summary = wsdcast.score(run=trained_run)
+    assert ("truth added since the rollout" in summary.facts) == (keep == "scores")
+    if keep == "scores":
+        assert summary.facts["dropped"].startswith("1 of 16 initial and lead times")
+        return
     assert [row["lead_hours"] for row in summary.scores] == [6, 12, 18, 24]
     assert "crps_fair: moments alone" not in summary.scores[0]
     assert "dropped" not in summary.facts

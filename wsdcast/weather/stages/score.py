@@ -107,6 +107,8 @@ def score(
         write_table_and_report(directory, scores, sources, resolved.name, facts, text, resolved.data.source != "planet")
     summary = summary_of(directory, scores)
     summary.facts["evaluations"] = f"{resolved.rollout.nfe} per sample"
+    if OURS in streamed and lacks_truth(forecasts[OURS], recorded):
+        summary.facts["truth added since the rollout"] = "not used (rollout.keep is scores); the same `wsdcast rollout --overwrite` does"
     if without_moments:
         summary.facts[MOMENTS_ALONE] = without_moments
     return summary
