@@ -165,6 +165,14 @@ def test_a_record_without_enough_samples_is_refused(prepared, tmp_path):
     # 96 states of the training split, each sample with 93 of them: what is outside of a fold shares states with it.
     options = ("-o", "forcings.past_states=91", "-o", "moments.folds=2")
     assert "moments.folds 2: a network would have 0 training samples" in refused("train", "--run", str(run), *options)
+
+
+def test_more_folds_than_samples_are_refused(prepared, tmp_path):
+    """Most of the networks would have nothing to predict."""
+    run = new_run(prepared, tmp_path)
+    line = refused("train", "--recipe", str(tmp_path / "tiny.yaml"), "--run", str(run), "-o", "moments.folds=1000")
+    assert "moments.folds 1000: there are only 94 training samples" in line
+    assert not (run / "moments").exists()
     assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
 
 

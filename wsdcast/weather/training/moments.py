@@ -13,6 +13,7 @@ from wsdcast.data.store.analysis import Analysis
 from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, size_in_words, to_device
 from wsdcast.runs import processes
 from wsdcast.runs.artefact import is_current, make_stamp
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS, PREDICTIONS
 from wsdcast.runs.resources import require_space
 from wsdcast.training.batches import Pairs, pairs_of
@@ -30,7 +31,11 @@ from wsdcast.weather.weights import moments_weights
 
 
 def train_moments(stage: Stage) -> None:
-    """Train h_phi, and for each fold a network that does not see the fold's samples, unless current networks are stored."""
+    """Train h_phi, and for each fold a network that does not see the fold's samples, unless current networks are stored.
+
+    Raises:
+        UserError: if there are more folds than samples, or a fold leaves none to train on.
+    """
     recipe, directory, record, samples = stage.recipe, stage.directory, stage.record, stage.samples
     if stage.is_current(MOMENTS):
         return
@@ -40,6 +45,8 @@ def train_moments(stage: Stage) -> None:
     def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
         return negative_log_likelihood(network, *batch, of_channels)
 
+    if recipe.moments.folds > len(samples):
+        raise UserError(f"moments.folds {recipe.moments.folds}: there are only {len(samples)} training samples")
     folds_by_name = _folds(recipe, samples)
     samples_by_name = {WEIGHTS: samples, **{name: samples.subset(outside) for name, (outside, _) in folds_by_name.items()}}
     for network_samples in samples_by_name.values():
