@@ -23,6 +23,7 @@ from wsdcast.bench.measure import paired
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import resolve
+from wsdcast.runs.errors import first_line
 from wsdcast.runs.names import GENERATOR
 from wsdcast.study.evaluation import evaluate
 from wsdcast.weather.priors import trained
@@ -106,7 +107,7 @@ def speed() -> None:
             torch.cuda.synchronize()
             (seconds,) = paired(lambda way=way: (way(), torch.cuda.synchronize()), rounds=10)
         except RuntimeError as error:
-            print(f"{name}: not in this torch ({str(error).splitlines()[0]})")
+            print(f"{name}: not in this torch ({first_line(error)})")
             continue
         print(f"{name}: {1e3 * seconds:.2f} ms, {1e-12 * operations / seconds:.0f} TFLOP/s if all operations were in it", flush=True)
 

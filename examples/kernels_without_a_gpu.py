@@ -61,8 +61,15 @@ def count(lowered: graph.GraphLowering) -> None:
     raise Counted(of_convolutions, total - of_convolutions)
 
 
-def kernels_of(network: nn.Module, inputs: list[tuple[int, ...]], options: dict[str, int]) -> tuple[float, float]:
-    """Return the bytes that one evaluation moves, in convolutions and in all other kernels."""
+def kernels_of(network: nn.Module, inputs: list[tuple[int, ...]], options: dict[str, int], looked_up: bool) -> tuple[float, float]:
+    """Return the bytes that one evaluation moves, in convolutions and in all other kernels.
+
+    Args:
+        network: the network.
+        inputs: shapes of its inputs.
+        options: options of torch's compiler.
+        looked_up: whether the neighbours on the sphere are looked up, as :func:`wsdcast.nets.sphere.pad` does for a compiler, or copied.
+    """
     with fake_tensor.FakeTensorMode(), torch.no_grad():
         tensors = {name: torch.empty(tensor.shape, device="cuda") for name, tensor in network.state_dict(keep_vars=True).items()}
         tensors |= {name: torch.empty(tensor.shape, device="cuda") for name, tensor in network.named_buffers()}
@@ -74,7 +81,7 @@ def kernels_of(network: nn.Module, inputs: list[tuple[int, ...]], options: dict[
             return output if isinstance(output, tuple) else (output,)
 
         arguments = [*tensors.values(), *(torch.empty(shape, device="cuda") for shape in inputs)]
-        with patch.object(torch.compiler, "is_compiling", lambda: True):
+        with patch.object(torch.compiler, "is_compiling", lambda: looked_up):
             traced = make_fx(evaluate, decomposition_table=select_decomp_table())(*arguments)
         joint_graph.joint_graph_passes(traced)
         try:
@@ -118,8 +125,9 @@ def main(name: str) -> None:
     pretend()
     for label, network in {"generator": generator, "moments network": moments}.items():
         inputs = [(MEMBERS if len(shape) > 1 else 1, *shape[1:]) for shape in shapes[label]]
-        for how, options in {"torch's defaults": {}, "wsdcast's options": ONE_KERNEL_FOR_NEIGHBOURS}.items():
-            convolutions, others = kernels_of(network.eval().requires_grad_(False), inputs, options)
+        ways = {"neighbours copied": ({}, False), "looked up": ({}, True), "looked up, with the options": (ONE_KERNEL_FOR_NEIGHBOURS, True)}
+        for how, (options, looked_up) in ways.items():
+            convolutions, others = kernels_of(network.eval().requires_grad_(False), inputs, options, looked_up)
             text = f"convolutions {1e-9 * convolutions:.0f} GB, other kernels {1e-9 * others:.0f} GB"
             print(f"{label}, {MEMBERS} samples, {how}: {text}", flush=True)
 

@@ -15,6 +15,7 @@ from commands import invoke, refused
 from conftest import TINY, new_run, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
+import wsdcast
 from wsdcast.cli import app
 from wsdcast.runs import artefact
 from wsdcast.runs.errors import first_line
@@ -367,3 +368,12 @@ def test_stamps_are_json_with_the_recipe(trained):
     stamp = json.loads((trained / "generator/stamp.json").read_text())
     assert stamp["recipe"]["name"] == "tiny"
     assert len(stamp["hash"]) == len(stamp["id"]) == 16
+
+
+def test_a_state_with_fewer_numbers_than_the_noise_of_the_objective_crps_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("r.yaml").write_text(TINY.replace("grid: 16x8", "grid: 4x3").replace("generator: {", "generator: {objective: crps, "))
+    wsdcast.prepare("r.yaml", "run")
+    line = refused("train", "--run", "run")
+    assert "data.grid 4x3: the objective crps needs states of at least 32 numbers, and these have 24" in line
+    assert not Path("run/moments").exists()

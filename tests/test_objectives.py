@@ -11,7 +11,7 @@ import pytest
 import torch
 import xarray as xr
 from commands import refused
-from conftest import TINY, new_run
+from conftest import new_run
 from safetensors.torch import load_file
 from test_path_runs import run_with
 
@@ -391,12 +391,3 @@ def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
         line = refused("train", "--run", str(run), "-o", option)
         assert "the store does not have the size of the change in 6 h of 10m_u_component_of_wind, 10m_v_component_of_wind; prepare" in line
         assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
-
-
-def test_a_state_with_fewer_numbers_than_the_noise_of_the_objective_crps_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("r.yaml").write_text(TINY.replace("grid: 16x8", "grid: 4x3").replace("generator: {", "generator: {objective: crps, "))
-    wsdcast.prepare("r.yaml", "run")
-    line = refused("train", "--run", "run")
-    assert "data.grid 4x3: the objective crps needs states of at least 32 numbers, and these have 24" in line
-    assert not Path("run/moments").exists()

@@ -147,7 +147,7 @@ def _mosaic(images: Mapping[Place, Image], above: Mapping[Place, str], below: Ma
         y, x = corner(place)
         figure.text((x + right) / total[1], 1 - (y + down) / total[0], text, ha=how.pop("ha", "center"), **how)
 
-    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, total[1]), ylim=(total[0], 0), autoscale_on=False)
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, total[1]), ylim=(total[0], 0))
     axis.set_axis_off()
     for place, image in images.items():
         y, x = corner(place)
