@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import zarr
 from conftest import six_hourly, wind_dataset, wind_of
 
 import wsdcast
-from wsdcast.data.sources.blocks import repeated_extreme
+from wsdcast.data.sources.blocks import BadValuesError, repeated_extreme
 from wsdcast.data.sources.classic_netcdf import required_size
 from wsdcast.data.sources.layout import order_of
 from wsdcast.data.sources.opening import open_dataset
@@ -232,6 +233,11 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
     wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run", skip=["2020-01-02T18"], overwrite=True)
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as opened:
         np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, 7))
+
+
+def test_the_error_of_a_bad_value_passes_between_processes():
+    error = pickle.loads(pickle.dumps(BadValuesError("a.nc: missing", np.datetime64("2020-01-02T18", "ns"))))
+    assert (str(error), error.time) == ("a.nc: missing", np.datetime64("2020-01-02T18"))
 
 
 @pytest.mark.parametrize("year", [1, 2300])

@@ -19,6 +19,7 @@ from PIL import Image
 
 import wsdcast
 from wsdcast.data.store.zarr_store import open_store
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FigureName
 from wsdcast.weather.stages.plot import OF_SCORES
 
@@ -127,6 +128,11 @@ def test_mistakes_end_in_one_line(finished_run, tmp_path, monkeypatch, arguments
     assert message in refused("plot", *arguments, "--run", str(finished_run))
     assert not list(tmp_path.iterdir())
     assert {path.name for path in finished_run.iterdir()} == before
+
+
+def test_an_unknown_figure_is_named_with_the_known_ones(finished_run):
+    with pytest.raises(UserError, match=r"figure 'curve': expected curves, regions, .*, animation"):
+        wsdcast.plot("curve", run=finished_run)
 
 
 def test_a_directory_is_not_replaced(finished_run, tmp_path):

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,14 @@ def test_mistakes_end_in_one_line(forecast, tmp_path, monkeypatch, arguments, me
     written(Path("places.csv"))
     assert message in refused("products", forecast, *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
+
+
+def test_unknown_formats_are_named_with_the_known_ones(forecast, tmp_path):
+    with pytest.raises(UserError, match=r"format 'csv': expected netcdf, zarr, grib2$"):
+        wsdcast.convert(forecast, "csv", tmp_path / "a.csv")
+    with pytest.raises(UserError, match=r"format 'grib2': expected netcdf, zarr$"):
+        wsdcast.products(forecast, tmp_path / "a.grib2", to="grib2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_climatology_of_open_data_is_refused(forecast, tmp_path):

@@ -73,6 +73,8 @@ def products(
     """
     if at is not None and (to or region):
         raise UserError(f"--{'to' if to else 'region'} does not go with --at, which writes a table of places")
+    if to is not None and to not in OUT:
+        raise UserError(f"format '{to}': expected {', '.join(OUT)}")
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
     if at is not None and is_same(out or OUT_AT, at):

@@ -69,8 +69,10 @@ def targets(path: Path, to: Format, times: NDArray[np.datetime64], overwrite: bo
     """Return the paths that are written: of NetCDF one for each initial time, with that time in its name if there are several.
 
     Raises:
-        UserError: if the suffix is not one of the format, or if a path exists and ``overwrite`` is False.
+        UserError: if there is no such format, the suffix is not one of the format, or a path exists and ``overwrite`` is False.
     """
+    if to not in SUFFIXES:
+        raise UserError(f"format '{to}': expected {', '.join(SUFFIXES)}")
     if path.suffix.lower() not in SUFFIXES[to]:
         raise UserError(f"--out {path}: {to} needs a name that ends in {' or '.join(SUFFIXES[to])}")
     paths = [path]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,6 +20,21 @@ from wsdcast.runs.progress import note
 
 STRONGEST_WIND = physical_range(DEFAULT[0])[1]
 """In m/s, at 10 m."""
+
+
+class BadValuesError(UserError):
+    """Values of a source that are missing or cannot be.
+
+    Attributes:
+        time: the first time that has them.
+    """
+
+    def __init__(self, message: str, time: np.datetime64) -> None:
+        super().__init__(message, time)  # both, because a worker of a cluster sends the error to its client
+        self.time = time
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -57,8 +73,8 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
     Values of a variable that does not exist everywhere, such as the temperature of the sea surface, are NaN where it does not.
 
     Raises:
-        UserError: if values cannot be read, are missing, or are outside of the range of the variable. The message names the file, the
-            channel and the time.
+        UserError: if values cannot be read. The message names the file, the channel and the time.
+        BadValuesError: if values are missing or are outside of the range of the variable. The message names the same.
     """
     together: dict[tuple[str, ...], list[Reading]] = {}
     for reading in block.readings:
@@ -109,10 +125,10 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
     ):
         if bad.any():
             step = int(np.argmax(bad))
-            raise UserError(
+            raise BadValuesError(
                 f"{address}: {problem} ({least[step]:g} to {most[step]:g} {units}) in {words(channel)} at {label(times[step])}"
-                + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else "")
-                + f"; --skip {label(times[step])} leaves that time out"
+                + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
+                times[step],
             )
     if odd := repeated_extreme(values):
         _note_once(address, channel, *odd)
@@ -142,6 +158,15 @@ def _note_once(address: Address, channel: str, value: float, count: int) -> None
     units = "m/s" if variable(channel).units == "m s-1" else variable(channel).units
     where = f"{address}: {count} points of {words(channel)}, read together, have {value:g} {units}, far from all others"
     note(f"{where}: perhaps a fill value that is not declared")
+
+
+@contextmanager
+def with_skip() -> Iterator[None]:
+    """Add to a :class:`BadValuesError` that ``wsdcast prepare`` can leave its time out."""
+    try:
+        yield
+    except BadValuesError as error:
+        raise UserError(f"{error}; --skip {label(error.time)} leaves that time out") from None
 
 
 def close_all() -> None:

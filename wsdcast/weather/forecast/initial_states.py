@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import label
+from wsdcast.data.sources.blocks import BadValuesError, label
 from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import of_address
@@ -55,9 +55,8 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
     try:
         states = _states(record, model, recipe)
-    except UserError as error:
-        problem, skip, _ = str(error).partition("; --skip")  # an option of `wsdcast prepare` alone
-        raise UserError(f"{problem}; choose other initial times (rollout --start)" if skip else problem) from None
+    except BadValuesError as error:
+        raise UserError(f"{error}; choose other initial times with --start") from None
     return replace(model, states=states, times=record.times), facts
 
 

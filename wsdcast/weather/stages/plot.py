@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -65,7 +66,8 @@ def plot(
         at: latitude and longitude of the plume, degrees.
 
     Raises:
-        UserError: if an artefact that the figure needs is missing, an option does not go with it, or its format cannot be written.
+        UserError: if there is no such figure, an artefact that it needs is missing, an option does not go with it, or its format cannot be
+            written.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     if resolved.rollout.solver == "auto" and figure not in OF_NETWORKS:
@@ -112,8 +114,10 @@ def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
     """Check the format and the options of a figure before anything is read.
 
     Raises:
-        UserError: if the figure cannot be written in this format, does not take an option, or lacks one.
+        UserError: if there is no such figure, it cannot be written in this format, does not take an option, or lacks one.
     """
+    if figure not in get_args(FigureName):
+        raise UserError(f"figure '{figure}': expected {', '.join(get_args(FigureName))}")
     formats = animation.FORMATS if figure == "animation" else style.FORMATS
     if path.suffix.lower() not in formats:
         raise UserError(f"--out {path}: {figure} can be written as {', '.join(formats)}, not as '{path.suffix}'")

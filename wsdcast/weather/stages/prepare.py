@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation, simulation
-from wsdcast.data.sources.blocks import close_all
+from wsdcast.data.sources.blocks import close_all, with_skip
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import fingerprint, is_remote
@@ -99,7 +99,7 @@ def prepare(
     if data.source == "planet":
         _require_memory(data, target, 4 * data.days)
     notes: list[str] = []
-    with alone(directory, "prepare"):
+    with alone(directory, "prepare"), with_skip():
         try:
             origin = (
                 simulation(data.days, data.planet_seed, data.stirring, target, data.channels.all)
