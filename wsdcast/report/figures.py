@@ -11,11 +11,11 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
 from wsdcast.report.maps import forecast_maps
-from wsdcast.report.style import BASELINES, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks
+from wsdcast.report.style import BASELINES, LEADING_DIGITS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks, set_ticks
 from wsdcast.report.subjects import WIND, Subject, components_of, subject
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.metrics import headline_of, variables_of
@@ -233,9 +233,7 @@ def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, look: dict[str, dict[s
 def _label_logarithmic(scale: Axis) -> None:
     """Label a logarithmic axis with round numbers, and with more of them if it covers less than a decade."""
     low, high = scale.get_view_interval()
-    scale.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 5, 7)))
-    scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    scale.set_minor_locator(NullLocator())
+    set_ticks(scale, LogLocator(subs=(1, 2, 5) if high > 10 * low else LEADING_DIGITS))
 
 
 def _legend_below(figure: Figure, axis: Axes, text: str = "{}") -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, Locator, NullLocator
 
 from wsdcast.runs.names import MOMENTS_ALONE
 
@@ -17,6 +19,8 @@ matplotlib.use("Agg")
 
 WIDTH = 7.2
 """Width in inches, for both columns of a page."""
+LEADING_DIGITS = (1, 1.5, 2, 3, 5, 7)
+"""First digits of the ticks of a logarithmic axis that covers little more than a decade."""
 DPI = 300
 FORMATS = (".png", ".pdf", ".svg")
 
@@ -93,6 +97,13 @@ def looks(forecasts: Iterable[str]) -> dict[str, dict[str, Any]]:
         colour, style = FORECASTS.get(name) or ((next(spare), "spare") if result else FORECASTS["wsdcast"])
         result[name] = {"color": colour, "linestyle": LINE_STYLES[style]}
     return result
+
+
+def set_ticks(axis: Axis, locator: Locator) -> None:
+    """Use few ticks with plain numbers."""
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def save(figure: Figure, path: Path) -> None:

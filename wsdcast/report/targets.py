@@ -8,10 +8,11 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsdcast.report.style import BLUE, GREY, LOOK, VERMILION
+from wsdcast.report.style import BLUE, GREY, LOOK, VERMILION, set_ticks
 from wsdcast.warmstart.paths import Multiply, blur
 
 RATIOS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -56,6 +57,7 @@ def targets_figure(data: Tensor, multiply: Multiply, power: Power, wavenumbers: 
             shown = np.where(powers[name] > 0, powers[name], np.nan)
             axis.plot(wavenumbers, shown, color=colour, linestyle=style, label=name)
         axis.set(title=f"blur-to-noise ratio {ratio:g}", xlabel=label, xscale="log", yscale="log")
+        set_ticks(axis.xaxis, LogLocator(subs=(1, 2, 5)))  # also where a coarse grid has less than a decade of wavenumbers
     largest = power(data).max()
     axes[0].set(ylabel=f"power, noise level {NOISE_LEVEL:g}")
     if largest > 0:  # images of one colour have no power

@@ -10,12 +10,11 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FormatStrFormatter, Locator, LogLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 
 from wsdcast.images.score_page import LABELS as IMAGE_LABELS
-from wsdcast.report.style import LOOK, PRIORS
+from wsdcast.report.style import LEADING_DIGITS, LOOK, PRIORS, set_ticks
 from wsdcast.runs.names import MOMENTS_ALONE
 
 
@@ -43,8 +42,6 @@ SCORES = {
 }
 MAIN_PRIORS = ("standard", "warm")
 EVALUATIONS = (2, 3, 4, 6, 8, 12, 20, 30, 50, 100)
-LEADING_DIGITS = (1, 1.5, 2, 3, 5, 7)
-"""First digits of the ticks of a logarithmic axis."""
 WIDTH = 9.8
 """Inches; a page shows it without scaling."""
 SPARE_COLOURS = tuple(matplotlib.colormaps["tab20"].colors[1::2])  # type: ignore[attr-defined]
@@ -165,13 +162,6 @@ def is_positive(study: xr.Dataset, score: str) -> bool:
     """Whether a logarithmic axis can show the score."""
     values = study[score].values[np.isfinite(study[score].values)]
     return bool(values.size and (values > 0).all())
-
-
-def set_ticks(axis: Axis, locator: Locator) -> None:
-    """Use few ticks with plain numbers."""
-    axis.set_major_locator(locator)
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FormatStrFormatter("%g"))
 
 
 def _panels(scores: Sequence[str]) -> tuple[Figure, list[Axes]]:

@@ -10,8 +10,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 
-from wsdcast.report.style import LOOK
-from wsdcast.study.figures import LEADING_DIGITS, SCORES, WIDTH, draw_legend, draw_line, is_positive, look_of, priors_of, set_ticks
+from wsdcast.report.style import LEADING_DIGITS, LOOK, set_ticks
+from wsdcast.study.figures import SCORES, WIDTH, draw_legend, draw_line, is_positive, look_of, priors_of
 
 PERCENT = (1, 2, 5, 10, 20, 50, 90)
 
