@@ -21,6 +21,8 @@ from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of
 from wsdcast.data.sources.opening import REMOTE, open_dataset
 
 TIME = np.datetime64("2026-06-02T06", "ns")
+OTHER = 280 + np.arange(ROWS * COLUMNS, dtype=float).reshape(ROWS, COLUMNS) / 10
+"""The field beside the wind, the same at all times."""
 STEP = np.timedelta64(6, "h")
 
 
@@ -95,7 +97,7 @@ def publish(root: Path, system: str, time: np.datetime64, *, shared: bool = Fals
     when: dict[str, Any] = {"packingType": "grid_ccsds"} if system == "ifs" else {}
     when |= {"dataDate": int(day[:8]), "dataTime": int(clock[:2]) * 100}
     u, v = (message(field, shortName=name, **when) for name, field in zip(("10u", "10v"), wind_at(valid or time), strict=True))
-    other = message(np.full((ROWS, COLUMNS), 280.0), shortName="2t", **when)
+    other = message(OTHER, shortName="2t", **when)
     if system == "ifs":
         parts = {"2d": other, "10u": u, "2t": other, "10v": v, "sp": other}
     elif shared:

@@ -12,7 +12,7 @@ import xarray as xr
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.sources.foreign_forecasts import channels_of
+from wsdcast.data.sources.foreign_forecasts import readable_channels
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT, VARIABLES, short_name
 from wsdcast.data.winds import array_attributes
@@ -183,7 +183,7 @@ def test_a_variable_that_cannot_be_read_is_left_out_and_named(tmp_path):
 def test_all_variables_of_grib_are_found(forecast, tmp_path):
     pytest.importorskip("eccodes")
     wsdcast.convert(forecast, "grib2", tmp_path / "f.grib2")
-    assert set(channels_of(str(tmp_path / "f.grib2"))[0]) == set(SCALES)
+    assert set(readable_channels(str(tmp_path / "f.grib2"))[0]) == set(SCALES)
 
 
 def test_names_of_quantities_can_be_told_apart():

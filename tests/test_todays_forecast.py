@@ -20,12 +20,14 @@ from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.store.zarr_store import SCALE, VARIABLES
+from wsdcast.data.variables import DEFAULT, attributes
 from wsdcast.runs.errors import UserError
 
 pytest.importorskip("eccodes")
 
 from grib_messages import COLUMNS, ROWS
 from open_data_mirror import (
+    OTHER,
     mirror_fixture,  # noqa: F401  (the tests take it by the name mirror)
     publish,
     wind_at,
@@ -176,3 +178,20 @@ def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path
     wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T18", run=tmp_path / "late")
     with pytest.raises(UserError, match="no truth for any start"):
         wsdcast.score_forecast(str(tmp_path / "late"), "gfs")
+
+
+def test_verification_fetches_all_variables_that_the_system_has(published, tmp_path):
+    """The temperature of the system is the same at all times; the forecast is a quarter of a degree too warm, and has a cloud cover too."""
+    axes = ("time", "number", "prediction_timedelta", "latitude", "longitude")
+    leads = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+    coordinates = (np.array(["2026-06-02T06"], "datetime64[ns]"), np.arange(3), leads, SOURCE.latitude, SOURCE.longitude)
+    wind = np.stack([wind_at(coordinates[0][0] + lead) for lead in leads])[:, :, None].repeat(3, axis=2)
+    fields = {name: (axes, wind[:, channel].swapaxes(0, 1)[None], attributes(name)) for channel, name in enumerate(DEFAULT)}
+    fields["2m_temperature"] = (axes, np.broadcast_to(OTHER + 0.25, (1, 3, 2, ROWS, COLUMNS)), attributes("2m_temperature"))
+    fields["total_cloud_cover"] = (axes, np.full((1, 3, 2, ROWS, COLUMNS), 0.5), attributes("total_cloud_cover"))
+    xr.Dataset(fields, dict(zip(axes, coordinates, strict=True))).to_zarr(tmp_path / "model.zarr", zarr_format=2)
+    wsdcast.score_forecast(str(tmp_path / "model.zarr"), "ifs", tmp_path / "run")
+    with xr.open_dataset(tmp_path / "run/scores.nc", decode_timedelta=True) as scores:
+        bias = scores["bias"].isel(forecast=0).sel(region="globe")
+        np.testing.assert_allclose(bias.sel(variable="2m_temperature"), [0.25, 0.25], atol=1e-4)
+        assert "total_cloud_cover" not in scores["variable"].values

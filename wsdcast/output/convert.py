@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import channels_of
+from wsdcast.data.sources.foreign_forecasts import readable_channels
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES
 from wsdcast.data.variables import DEFAULT, attributes
@@ -58,7 +58,7 @@ def open_all(forecast: str | Path, region: Box | None) -> tuple[Fields, dict[str
         UserError: as :func:`wsdcast.output.fields.open_fields`.
     """
     address = store_of(forecast)
-    variables, refused = channels_of(address)
+    variables, refused = readable_channels(address)
     return open_fields(address, region, variables), {"not read": "; ".join(refused.values())} if refused else {}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import cached_fields
+from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import file_lock
+from wsdcast.data.sources.foreign_forecasts import open_with_all
 from wsdcast.data.sources.layout import select, values_of
-from wsdcast.data.sources.opening import of_address
+from wsdcast.data.sources.opening import addresses, of_address, unpacked
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
@@ -105,6 +107,24 @@ def open_truth(source: str, scratch: Path, first: np.datetime64, variables: tupl
         return np.stack([_channel(record, name, positions) for name in record.channels], axis=1)
 
     return Truth(record.times, record.grid, read, past, variables=variables)
+
+
+def channels_of_truth(source: str, scratch: Path, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the ``wanted`` channels that a source of analyses has. What cannot be opened is named by :func:`open_truth`.
+
+    Args:
+        source, scratch: as for :func:`open_truth`.
+        wanted: names of channels. Files are opened until all are found.
+    """
+    found = set[str]()
+    with suppress(UserError):
+        for outer in addresses(source):
+            for address in unpacked(outer, scratch):
+                with suppress(UserError), open_with_all(address) as dataset:
+                    found |= set(channels_in(dataset))
+                if found >= set(wanted):
+                    return tuple(wanted)
+    return tuple(name for name in wanted if name in found)
 
 
 def on_grid(truth: Truth, grid: Grid) -> Truth:

@@ -177,7 +177,7 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
     return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
 
 
-def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
+def readable_channels(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the channels of a store of forecasts that can be read together, and by name of the others why they cannot.
 
     A channel cannot be read if it has other units than its variable, or lacks a dimension that others have. If there is no channel, or the
@@ -186,9 +186,7 @@ def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
     channels, refused = dict[str, xr.DataArray](), dict[str, str]()
     with suppress(UserError):
         (store, *_) = _stores(address)
-        dataset = open_dataset(store)
-        if in_grib := channels_named(dataset.attrs.get("other_variables", [])):
-            dataset = open_dataset(store, (*DEFAULT, *in_grib))
+        dataset = open_with_all(store)
         for name in channels_in(dataset):
             try:
                 channels[name] = to_conventions(dataset, part=True, variables=(name,))[name]
@@ -200,6 +198,17 @@ def channels_of(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
             refused[name] = f"{name} has no dimension {min(map(str, lacking))}"
     names = tuple(name for name in channels if name not in refused)
     return names or DEFAULT, {name: reason for name, reason in refused.items() if names or name not in DEFAULT}
+
+
+def open_with_all(address: Address) -> xr.Dataset:
+    """Open one file or store with all channels that it has, lazily. A GRIB file is otherwise opened with some channels alone.
+
+    Raises:
+        UserError: as :func:`wsdcast.data.sources.opening.open_dataset`.
+    """
+    dataset = open_dataset(address)
+    in_grib = channels_named(dataset.attrs.get("other_variables", []))
+    return open_dataset(address, (*DEFAULT, *in_grib)) if in_grib else dataset
 
 
 def _stores(address: Address) -> list[Address]:

@@ -83,7 +83,7 @@ def open_grib(path: str, names: Sequence[str] = DEFAULT) -> xr.Dataset:
     varying = [message for message in messages if message.name not in STATIC]
     grid = grid_of(path, [points[message.grid] for message in varying or messages])
     if grid is None:
-        return xr.Dataset()
+        return xr.Dataset(attrs={"other_variables": list(others)})
     dataset = _variables(path, varying, points) if varying else xr.Dataset()
     for name, variable in dataset.data_vars.items():
         variable.attrs = _attributes([message for message in varying if message.name == name])

@@ -107,13 +107,18 @@ def paths_of(system: str, time: np.datetime64) -> tuple[str, str]:
     return f"{path}.grib2", f"{path}.index"
 
 
+def is_offered(system: str, name: str) -> bool:
+    """Return whether a system's open data have a channel."""
+    return split(name)[0] in FIELDS[system]
+
+
 def require_offered(system: str, names: Sequence[str]) -> None:
     """Check that a system's open data have some channels.
 
     Raises:
         UserError: if they lack one; the message names the variables that they have.
     """
-    if lacking := [name for name in names if split(name)[0] not in FIELDS[system]]:
+    if lacking := [name for name in names if not is_offered(system, name)]:
         raise UserError(f"{system}: its open data have no {', '.join(lacking)}; they have {', '.join(FIELDS[system])}")
 
 

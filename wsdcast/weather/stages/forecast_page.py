@@ -12,7 +12,7 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import channels_in, to_conventions
-from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, channels_of, open_forecast
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.report.coastlines import coastlines_of
@@ -55,7 +55,7 @@ def forecast_page(
     path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory")
-    variables, refused = channels_of(address)
+    variables, refused = readable_channels(address)
     store = open_forecast(address, variables=variables)
     row = 0 if start is None else row_of(store.times, start, address)
     attributes = open_dataset(addresses(address)[0]).attrs

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.sources.foreign_forecasts import open_forecast, url_of
+from wsdcast.data.sources.foreign_forecasts import open_forecast, readable_channels
 from wsdcast.data.sources.open_data import fetch_existing
-from wsdcast.data.sources.open_data_layouts import SYSTEMS
-from wsdcast.data.sources.opening import addresses, open_dataset
+from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import store_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.artefact import Summary
@@ -23,6 +21,7 @@ from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.domain import domain_in_words
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
+from wsdcast.verification.truth import channels_of_truth
 from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, write_scores, write_table_and_report
 
 
@@ -37,13 +36,13 @@ def score_forecast(
 ) -> Summary:
     """Score a forecast of any origin, and write ``RUN/scores.nc``, ``RUN/scores.csv`` and ``RUN/report.html``.
 
-    All variables that both the forecast and the truth have are scored.
+    All variables that both the forecast and the truth have are scored. The summary names those of the forecast that cannot be read.
 
     Args:
         forecast: path or URL of a store of forecasts, in the layout of WeatherBench 2 or a similar one; the name of a public one,
             ``wb2:ifs_ens``, ``wb2:gencast`` or ``wb2:neuralgcm_ens``; or a run directory with one.
         truth: path, glob or URL of analyses, or the name of a public store, on the same grid or on a finer one. Of ``gfs`` and ``ifs`` the
-            analyses at the valid times are fetched.
+            analyses at the valid times are fetched, with all variables that they have in common with the forecast.
         run: directory for the scores; default ``runs/<name of the store>``, or the run directory of the forecast.
         scheduler, workers: as for :func:`score`.
         overwrite: replace scores of another forecast.
@@ -61,8 +60,12 @@ def score_forecast(
             if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
                 raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
-        files = _fetched(truth, forecast, Path(scratch)) if truth in SYSTEMS else truth
-        variables = _common(forecast, files)
+        of_forecast, refused = readable_channels(forecast)
+        files = _fetched(truth, forecast, of_forecast, Path(scratch)) if truth in SYSTEMS else truth
+        variables = channels_of_truth(files, Path(scratch), of_forecast)
+        if not variables or len(set(DEFAULT) & set(variables)) == 1:
+            # One component of a wind without the other is a mistake. What is wrong is named when the sources are opened.
+            variables = DEFAULT
         sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
         fields = opened(sources)[0][name]
         require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
@@ -77,38 +80,25 @@ def score_forecast(
             scores.attrs["share_of_globe"], scores.attrs["scored_on"] = domain_in_words(fields.grid, inside)
         write_scores(directory, scores)
         write_table_and_report(directory, scores, sources, name, {"forecast": forecast, "truth": truth}, "", on_earth=True)
-    return summary_of(directory, scores)
+    summary = summary_of(directory, scores)
+    if refused:
+        summary.facts["not scored"] = "; ".join(refused.values())
+    return summary
 
 
-def _common(forecast: str, truth: str) -> tuple[str, ...]:
-    """The variables that both the forecast and the truth have, in the order of the forecast; the 10 m wind if there is none.
+def _fetched(system: str, forecast: str, channels: Sequence[str], scratch: Path) -> str:
+    """Fetch the analyses at the initial and valid times of a forecast that exist already, with those of its channels that are offered.
 
-    What is wrong with a source is found when it is opened to be scored.
-    """
-    with suppress(UserError), open_dataset(addresses(url_of(forecast))[0]) as dataset:
-        of_forecast = channels_in(dataset)
-        of_truth: set[str] = set()
-        for address in addresses(truth):
-            with suppress(UserError), open_dataset(address) as analyses:
-                of_truth |= set(channels_in(analyses))
-            if of_truth >= set(of_forecast):
-                break
-        common = tuple(name for name in of_forecast if name in of_truth)
-        # One component of a wind without the other is a mistake, which is named when both are opened.
-        return common if common and len(set(DEFAULT) & set(common)) != 1 else DEFAULT
-    return DEFAULT
-
-
-def _fetched(system: str, forecast: str, scratch: Path) -> str:
-    """Fetch the analyses at the initial and valid times of a forecast that exist already. Returns a directory that has their files.
+    Returns a directory that has their files.
 
     Raises:
         UserError: if they cannot be fetched.
     """
-    stored = open_forecast(forecast)
+    stored = open_forecast(forecast, variables=channels)
     valid = np.unique(np.concatenate([stored.times, (stored.times[:, None] + stored.leads).ravel()]))
     directory = scratch / system
     directory.mkdir()
-    for path in fetch_existing(system, valid[valid == valid.astype("datetime64[6h]")]):
+    offered = [name for name in channels if is_offered(system, name)] or DEFAULT
+    for path in fetch_existing(system, valid[valid == valid.astype("datetime64[6h]")], offered):
         (directory / path.name).symlink_to(path)
     return str(directory)
