@@ -11,6 +11,7 @@ import commands
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.ndimage import gaussian_filter
 from servers import serve
 from typer.testing import CliRunner
 
@@ -185,11 +186,18 @@ def test_missing_members_are_left_out_where_they_are_missing(truth, tmp_path):
     assert np.isfinite(with_gap["rank_histogram_by_start"].sel(region="globe", variable=[*NAMES])[1, 0, :, :5]).all()
 
 
+def row_means(store: xr.Dataset) -> xr.Dataset:
+    """Each row takes the mean of itself and the one before it; the first stays."""
+    return (store + store.shift(latitude=1).fillna(store)) / 2
+
+
 WRONG = {
     "upside down": lambda store: store.assign_coords(latitude=store.latitude.values[::-1]),
     "rolled by 180 degrees": lambda store: store.roll(longitude=12, roll_coords=False),
     "rolled by 15 degrees of longitude to the east": lambda store: store.roll(longitude=1, roll_coords=False),
     "half a cell too far": lambda store: (store + store.roll(longitude=1, roll_coords=False)) / 2,
+    "half a cell too far north": lambda store: row_means(store.isel(latitude=slice(None, None, -1))).isel(latitude=slice(None, None, -1)),
+    "half a cell too far south": lambda store: row_means(store),
     "in knots": lambda store: store / 0.514444,
     "in km/h": lambda store: store * 3.6,
     "u and v in each other's place": lambda store: store.rename({NAMES[0]: NAMES[1], NAMES[1]: NAMES[0]}),
@@ -220,6 +228,18 @@ def test_bad_forecasts_are_scored_as_worse_and_not_refused(truth, tmp_path):
         assert "dropped" not in summary.facts
         for bad, better in zip(summary.scores, good, strict=True):
             assert bad[f"crps_fair: {number}"] > better["crps_fair: good"]
+
+
+@pytest.mark.parametrize("noise", [0.5, 1, 2, 4, 8, 16])
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_is_not_taken_for_a_mistake(noise, seed):
+    """Each change takes out some of the noise: a shift by half a cell is a mean of two rows, and smaller units shrink it."""
+    grid, random = Grid.regular("32x17"), np.random.default_rng(seed)
+    waves = gaussian_filter(random.standard_normal((40, 2, *grid.shape)), (1, 0, 2, 2), mode=("wrap", "wrap", "nearest", "wrap"))
+    waves *= 6 / waves.std()
+    starts, leads = np.array([8, 14, 20, 26])[:, None], np.array([1, 2])
+    forecast = waves[starts + leads] + noise * random.standard_normal((4, 2, 2, *grid.shape))
+    assert misalignment(forecast, lambda hours: waves[starts + leads + hours // 6], (6, 12), grid) is None
 
 
 def test_alignment_is_not_judged_without_truth():

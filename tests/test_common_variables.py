@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 
 import numpy as np
 import pytest
 import xarray as xr
-from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, opened_scores, truth_dataset, write
+from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, opened_scores, refuses, truth_dataset, write
 
 import wsdcast
 from wsdcast.data.variables import attributes
@@ -86,3 +87,35 @@ def test_a_variable_that_cannot_be_read_is_named_and_the_others_are_scored(sourc
     summary = wsdcast.score_forecast(store, sources["truth.nc"], tmp_path / "run")
     assert reason in summary.facts["not scored"]
     assert T2M not in opened_scores(tmp_path / "run")["variable"].values
+
+
+LAND = GRID.longitude < 40
+
+
+@pytest.mark.parametrize("masked", [[SST], [*NAMES]])
+def test_variables_of_another_part_of_the_globe_do_not_change_the_scores_of_others(masked, tmp_path):
+    """The variables with the largest part are scored, as they are scored alone; the others are named."""
+    forecast, truth = (with_temperature(dataset, SST) for dataset in (forecast_dataset(), truth_dataset()))
+    forecast = forecast.assign({name: forecast[name].where(~LAND) for name in masked})
+    source = write(truth, tmp_path / "truth.zarr")
+    whole = [name for name in (*NAMES, SST) if name not in masked]
+    summary = wsdcast.score_forecast(write(forecast, tmp_path / "model.zarr"), source, tmp_path / "run")
+    wsdcast.score_forecast(write(forecast[whole], tmp_path / "part/model.zarr"), source, tmp_path / "alone")
+    xr.testing.assert_identical(*(opened_scores(tmp_path / name).drop_attrs() for name in ("run", "alone")))
+    for name in masked:
+        assert f"{name} has values on {100 * (1 - LAND.mean()):.3g} % of the globe, others on 100 %" in summary.facts["not scored"]
+    assert "scored on" not in summary.facts
+
+
+def test_a_variable_without_units_must_fit_its_truth(sources, forecast, tmp_path):
+    """Many stores have no units. A temperature in kelvins is scored, one in degrees Celsius is not."""
+    for number, offset in enumerate((0, 273.15)):
+        store = forecast.assign({T2M: forecast[T2M] - offset})
+        for name in store.data_vars:
+            store[name].attrs = {}
+        write(store, tmp_path / f"{number}.zarr")
+    wsdcast.score_forecast(str(tmp_path / "0.zarr"), sources["truth.nc"], tmp_path / "run")
+    assert T2M in opened_scores(tmp_path / "run")["variable"].values
+    line = refuses(tmp_path / "1.zarr", "--truth", sources["truth.nc"], "--run", tmp_path / "other")
+    assert re.search(r"2m_temperature has no units, and its mean of 1\d\.\d does not fit the truth's 28\d K; bring it to K", line), line
+    assert not (tmp_path / "other").exists()

@@ -14,15 +14,22 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.variables import variable
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.domain import Inside, defined, domain_of, spread
+from wsdcast.verification.domain import Inside, spread
 from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]
 
 CLOSER = 0.7
 """A change is taken to be right if it reduces the mean squared error to less than this share."""
+SURE = 0.3
+"""Share of the error of no wind below which the error in other units must be. Smaller units shrink the noise of a forecast too: one whose
+noise is as strong as the wind gets to 0.5."""
+NONSENSE = 10
+"""A variable has other units than the truth if its mean squared error is this many times the truth's variance. A forecast without skill
+that has the truth's mean and variance gets to 2."""
 UNITS = {"knots": 0.514444, "km/h": 1 / 3.6, "miles per hour": 0.44704, "cm/s": 0.01}
 """Size of each unit in m/s."""
 HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
@@ -53,36 +60,38 @@ def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[in
     def error(field: Field, reference: Field) -> float:
         return float((weights * (field - reference) ** 2).mean())
 
-    between = (first[..., :-1, :] + first[..., 1:, :]) / 2
-    mistakes_of_wind = {
-        "has u and v in each other's place": error(first[:, :, ::-1], true),
-        "has the opposite sign": error(-first, true),
-        **{f"is in {unit}, not m/s": error(first * size, true) for unit, size in UNITS.items()},
-    }
-    errors_after = {
-        "is upside down: its latitudes run the other way": error(first[..., ::-1, :], true),
-        **(mistakes_of_wind if of_wind else {}),
-        **_rolled(first, true, grid),
-        **{
-            f"is half a cell too far {direction}": error(_shifted(first, cells), true)
-            for direction, cells in (("east", -0.5), ("west", 0.5))
-        },
-        "is half a cell too far north": error(np.concatenate([first[..., :1, :], between], axis=-2), true),
-        "is half a cell too far south": error(np.concatenate([between, first[..., -1:, :]], axis=-2), true),
-    }
-    # A change must also be clearly better than a forecast of no wind at all.
-    allowed = CLOSER * min(error(first, true), error(np.zeros_like(true), true))
+    def errors_below(bound: float, corrected: dict[str, Field]) -> dict[str, float]:
+        errors = {mistake: error(field, true) for mistake, field in corrected.items()}
+        return {mistake: value for mistake, value in errors.items() if value < bound}
+
+    without_wind = error(np.zeros_like(true), true)
     # A forecast that hardly changes from its initial state is bad, but not misplaced. It does get closer to the truth if it is moved along
     # with the weather, or labelled with an earlier time. So a change counts only if its error is below the error of the last lead time
     # against the truth at the initial time.
     initial = truth(-leads[-1])[known, -1]
-    stays = error(first[:, -1], initial) if np.isfinite(initial).all() else np.inf
-    errors_after = {name: value for name, value in errors_after.items() if value < stays}
-    errors_after |= _at_other_times(first, truth, known, leads, stays, error)
-    if not errors_after:
-        return None
-    best = min(errors_after, key=lambda name: errors_after[name])
-    return best if errors_after[best] < allowed else None
+    of_initial = error(first[:, -1], initial) if np.isfinite(initial).all() else np.inf
+    # A mean of two rows has less noise, wherever it stands. So it must be better than a mean of three rows, which has less still.
+    north = np.concatenate([first[..., :1, :], (first[..., :-1, :] + first[..., 1:, :]) / 2], axis=-2)
+    south = np.concatenate([(first[..., :-1, :] + first[..., 1:, :]) / 2, first[..., -1:, :]], axis=-2)
+    of_smoothed = error((north + south) / 2, true)
+
+    errors = errors_below(of_initial, {"is upside down: its latitudes run the other way": first[..., ::-1, :]})
+    errors |= errors_below(
+        of_initial, {"is half a cell too far east": _shifted(first, -0.5), "is half a cell too far west": _shifted(first, 0.5)}
+    )
+    errors |= errors_below(
+        min(of_initial, CLOSER * of_smoothed), {"is half a cell too far north": north, "is half a cell too far south": south}
+    )
+    errors |= {mistake: value for mistake, value in _rolled(first, true, grid).items() if value < of_initial}
+    if of_wind:
+        errors |= errors_below(of_initial, {"has u and v in each other's place": first[:, :, ::-1], "has the opposite sign": -first})
+        in_other_units = {f"is in {unit}, not m/s": first * size for unit, size in UNITS.items()}
+        errors |= errors_below(min(of_initial, SURE * without_wind), in_other_units)
+    errors |= _at_other_times(first, truth, known, leads, of_initial, error)
+    # A change must also be clearly better than a forecast of no wind at all.
+    allowed = CLOSER * min(error(first, true), without_wind)
+    best = min(errors, key=lambda mistake: errors[mistake], default=None)
+    return best if best is not None and errors[best] < allowed else None
 
 
 def _rolled(forecast: Field, truth: Field, grid: Grid) -> dict[str, float]:
@@ -113,7 +122,7 @@ def _at_other_times(
     truth: Callable[[int], Field],
     known: NDArray[np.bool_],
     leads: tuple[int, ...],
-    stays: float,
+    of_initial: float,
     error: Callable[[Field, Field], float],
 ) -> dict[str, float]:
     """Return the errors against the truth of earlier and later times.
@@ -123,13 +132,13 @@ def _at_other_times(
     errors = {}
     for hours in HOURS:
         then = truth(hours)[known]
-        if hours != -leads[-1] and np.isfinite(then).all() and error(forecast[:, -1], then[:, -1]) < stays:
+        if hours != -leads[-1] and np.isfinite(then).all() and error(forecast[:, -1], then[:, -1]) < of_initial:
             name = f"verifies {abs(hours)} h {'after' if hours > 0 else 'before'} the times that it is labelled with"
             errors[name] = error(forecast, then)
     return errors
 
 
-def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Inside | None:
+def require_aligned(forecast: StoredForecast, truth: Truth, source: str, scored: NDArray[np.bool_], inside: Inside | None) -> None:
     """Refuse a forecast that fits the truth much better after one of the changes of :func:`misalignment`.
 
     The first wind of :func:`wsdcast.data.winds.winds_of` is compared; without a wind all variables, each in units of its own deviation.
@@ -137,36 +146,50 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str) -> Insi
     Args:
         forecast, truth: on the same grid.
         source: name of the truth, for the message.
-
-    Returns:
-        The points where both have values, (latitude, longitude), None if that is everywhere: :func:`domain_of`.
+        scored: which channels are scored, (channel,).
+        inside: the points where both have values of these channels, (latitude, longitude); None if that is everywhere or nowhere.
 
     Raises:
-        UserError: if it does; the message says what is wrong.
+        UserError: if it does, or a variable without units does not fit the truth's; the message says what is wrong.
     """
     rows, leads = spread(forecast.times.size), forecast.leads[:2]
     mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
     valid = forecast.times[rows][:, None] + leads
-    everywhere = (defined(mean) & defined(truth.at(valid.ravel()))).all()
-    inside = None if everywhere else domain_of(forecast, truth)
-
-    winds = winds_of(truth.variables)
-    channels = [truth.variables.index(name) for name in winds[0][:2]] if winds else list(range(len(truth.variables)))
-    centre, scale = _climate(truth.at(valid.ravel())) if not winds else (0, 1)
+    _require_units(forecast, truth, mean, truth.at(valid.ravel()).reshape(mean.shape), np.flatnonzero(scored))
+    names = [name for name, is_scored in zip(truth.variables, scored, strict=True) if is_scored]
+    winds = winds_of(names)
+    channels = [truth.variables.index(name) for name in (winds[0][:2] if winds else names)]
+    centre, scale = _climate(truth.at(valid.ravel())[:, channels]) if not winds else (0, 1)
 
     def within(fields: Field) -> Field:
-        scaled = (fields - centre) / scale if not winds else fields[:, :, channels]
+        scaled = (fields[:, :, channels] - centre) / scale
         return scaled if inside is None else np.where(inside, scaled, 0)
 
-    def at(hours: int) -> Field:
+    def truth_later_by(hours: int) -> Field:
         return within(truth.at((valid + np.timedelta64(hours, "h")).ravel()).reshape(mean.shape))
 
     hours = tuple(int(lead / np.timedelta64(1, "h")) for lead in leads)
-    if wrong := misalignment(within(mean), at, hours, truth.grid, of_wind=bool(winds)):
+    if wrong := misalignment(within(mean), truth_later_by, hours, truth.grid, of_wind=bool(winds)):
         raise UserError(
             f"{forecast.name} {wrong}: its first lead times fit the truth {source} much better without this mistake; correct it first"
         )
-    return inside
+
+
+def _require_units(forecast: StoredForecast, truth: Truth, mean: Field, true: Field, channels: NDArray[np.intp]) -> None:
+    """Check that each of the ``channels`` that does not state its units has values like those of the truth.
+
+    Raises:
+        UserError: if one has not.
+    """
+    for channel in channels:
+        name, known = truth.variables[channel], np.isfinite(mean[:, :, channel] + true[:, :, channel])
+        if "units" in forecast.wind[name].attrs or not known.any():
+            continue
+        ours, theirs = mean[:, :, channel][known], true[:, :, channel][known]
+        if ((ours - theirs) ** 2).mean() > NONSENSE * theirs.var():
+            units = variable(name).units
+            means = f"its mean of {ours.mean():.3g} does not fit the truth's {theirs.mean():.3g} {units}"
+            raise UserError(f"{forecast.name}: {name} has no units, and {means}; bring it to {units} first")
 
 
 def _climate(fields: Field) -> tuple[Field, Field]:

@@ -5,11 +5,14 @@ Points that are masked, or outside a region, are not gaps. They are left out of 
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.winds import winds_of
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
 
@@ -21,9 +24,9 @@ POSITIONS_READ = 4
 
 
 def defined(fields: Field) -> Inside:
-    """Return at which points any of the fields (..., channel, latitude, longitude) has both components, (latitude, longitude)."""
-    has_values = np.isfinite(fields).all(axis=-3)
-    return np.asarray(np.any(has_values, axis=tuple(range(has_values.ndim - 2))))
+    """Return at which points any of the fields (..., channel, latitude, longitude) has values, (channel, latitude, longitude)."""
+    has_values = np.isfinite(fields)
+    return np.asarray(np.any(has_values, axis=tuple(range(has_values.ndim - 3))))
 
 
 def spread(count: int) -> NDArray[np.intp]:
@@ -31,21 +34,40 @@ def spread(count: int) -> NDArray[np.intp]:
     return np.unique(np.linspace(0, count - 1, min(POSITIONS_READ, count)).round().astype(int))
 
 
-def domain_of(forecast: StoredForecast, truth: Truth) -> Inside | None:
-    """Return the points with values in both the forecast and the truth, bool (latitude, longitude); None if that is everywhere or nowhere.
+def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
+    """Return at which points both the forecast and the truth have values, bool (channel, latitude, longitude).
 
-    A few initial times and lead times are read. A point counts if any of them, and any member, has values there. So a chunk that is missing
-    at one initial time does not change the domain, and is treated as a gap.
+    Both components of a wind have the points at which both have values. A few initial times and lead times are read. A point counts if any
+    of them, and any member, has values there. So a chunk that is missing at one initial time does not change the domain, and is treated as
+    a gap.
     """
-    of_forecast, of_truth = np.zeros((2, *truth.grid.shape), dtype=bool)
-    for row in spread(forecast.times.size):
-        for lead in spread(forecast.leads.size):
-            of_forecast |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
-            of_truth |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
-            if of_forecast.all() and of_truth.all():
-                return None
-    inside = of_forecast & of_truth
-    return inside if inside.any() else None
+    of_forecast, of_truth = np.zeros((2, len(truth.variables), *truth.grid.shape), dtype=bool)
+    for row, lead in product(spread(forecast.times.size), spread(forecast.leads.size)):
+        of_forecast |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
+        of_truth |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
+        if of_forecast.all() and of_truth.all():
+            break
+    domains = of_forecast & of_truth
+    for wind in winds_of(truth.variables):
+        u, v = truth.variables.index(wind.u), truth.variables.index(wind.v)
+        domains[u] = domains[v] = domains[u] & domains[v]
+    return domains
+
+
+def largest_domain(domains: Inside, grid: Grid) -> tuple[Inside | None, NDArray[np.bool_]]:
+    """Return the largest of the domains, and which channels have it.
+
+    Args:
+        domains: points with values, (channel, latitude, longitude).
+        grid: of the domains.
+
+    Returns:
+        The points, (latitude, longitude), None if these are all or none; and whether each channel has this domain, (channel,).
+    """
+    shares = (domains * grid.area_weights[:, None]).mean(axis=(1, 2))
+    largest = domains[int(np.argmax(shares))]
+    have_it = (domains == largest).all(axis=(1, 2))
+    return (largest if largest.any() and not largest.all() else None), have_it
 
 
 def domain_in_words(grid: Grid, inside: Inside) -> tuple[float, str]:

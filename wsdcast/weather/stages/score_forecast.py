@@ -18,7 +18,7 @@ from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import SCORES
 from wsdcast.verification.alignment import require_aligned
-from wsdcast.verification.domain import domain_in_words
+from wsdcast.verification.domain import domain_in_words, domains_of, largest_domain
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.truth import channels_of_truth
@@ -69,8 +69,15 @@ def score_forecast(
         sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
         fields = opened(sources)[0][name]
         require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
-        inside = require_aligned(fields, opened(sources)[1], truth)
+        domains = domains_of(fields, opened(sources)[1])
+        inside, scored = largest_domain(domains, fields.grid)
+        require_aligned(fields, opened(sources)[1], truth, scored, inside)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
+        shares = 100 * (domains * fields.grid.area_weights[:, None]).mean(axis=(1, 2))
+        for channel in np.flatnonzero(~scored):
+            where = f"has values on {shares[channel]:.3g} % of the globe, others on {shares.max():.3g} %"
+            refused[variables[channel]] = f"{variables[channel]} {where}; score it alone, in a store of its own"
+        variables = tuple(name for name in variables if name not in refused)
         sources = Sources(((name, forecast),), files, fields.times.min(), scratch, domain, variables)
         scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
