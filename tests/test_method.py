@@ -71,6 +71,31 @@ def test_untrained_moments_are_persistence_of_the_state_now(random):
     assert torch.allclose(std, torch.tensor(math.log1p(math.exp(-1.5))))
 
 
+@pytest.mark.parametrize(("raw", "passes"), [(0.0, (True, True)), (3.0, (True, False)), (-8.0, (False, True))])
+def test_a_std_beyond_a_bound_can_come_back(raw, passes):
+    """Inside the bounds both directions have a gradient. Beyond one, only the direction back has: to a smaller std, or to a larger one."""
+    raws = torch.full((1, 1, 2), raw, requires_grad=True)
+    model = MomentsModel(lambda context: torch.cat([torch.zeros(1, 1, 2), raws], dim=1), 1)
+    for direction, has_gradient in zip((1, -1), passes, strict=True):
+        (gradient,) = torch.autograd.grad(direction * model(torch.zeros(1, 1, 2))[1].sum(), raws)
+        expected = torch.sigmoid(raws - 1.5) * direction if has_gradient else torch.zeros_like(raws)
+        torch.testing.assert_close(gradient, expected)
+
+
+def test_a_std_that_began_above_its_bound_becomes_the_error():
+    """While the errors are larger than the bound, the std stays there. When they are smaller, it follows them."""
+    raws, random = torch.zeros(1, 1, 1, requires_grad=True), torch.Generator().manual_seed(0)
+    model = MomentsModel(lambda context: torch.cat([0 * context, raws.expand_as(context)], dim=1), 1, maximum_std=0.3)
+    optimiser = torch.optim.Adam([raws], lr=0.05)
+    for size, expected in ((1.0, 0.3), (0.1, 0.1)):
+        for _ in range(200):
+            optimiser.zero_grad()
+            context = torch.zeros(4, 1, 512)
+            negative_log_likelihood(model, context, size * torch.randn(context.shape, generator=random)).backward()
+            optimiser.step()
+        assert model(context)[1].max().item() == pytest.approx(expected, rel=0.05)
+
+
 @pytest.mark.parametrize(("raw", "expected"), [(-50.0, MINIMUM_STD), (50.0, MAXIMUM_STD)])
 def test_predicted_std_is_clipped(raw, expected):
     _, std = MomentsModel(lambda context: torch.full((1, 2, 1, 1), raw), channels=1)(torch.zeros(1, 1, 1, 1))

@@ -9,7 +9,7 @@ The paper predicts the standard deviation at each point. Other methods start fro
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,27 @@ Std = Literal["point", "channel", "change"] | float
 def _positive(raw: Tensor) -> Tensor:
     """Return a positive number for each raw one. The shift makes an untrained std 0.2 instead of 0.7, nearer to the error after 6 h."""
     return F.softplus(raw - 1.5)
+
+
+class _Bounded(torch.autograd.Function):
+    """``clamp``, whose gradient is zero only if it leads further beyond the bound.
+
+    The gradient of torch's is zero wherever a value is beyond a bound. A std that passed the upper bound while the mean was still wrong
+    would stay there when the mean is right.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, lowest: float, highest: float) -> Tensor:
+        ctx.save_for_backward(values)
+        ctx.bounds = lowest, highest
+        return values.clamp(lowest, highest)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (values,), (lowest, highest) = ctx.saved_tensors, ctx.bounds
+        # An optimiser goes against the gradient.
+        leads_out = ((values > highest) & (gradient < 0)) | ((values < lowest) & (gradient > 0))
+        return gradient.masked_fill(leads_out, 0.0), None, None
 
 
 class MomentsModel(nn.Module):
@@ -77,9 +98,9 @@ class MomentsModel(nn.Module):
         change, *raw = self.network(context).to(context.dtype).split(self.channels, dim=1)
         mean = change + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
-        # The factor was measured with the bounds, and what it scales keeps them.
-        std = self._unbounded_std(change, *raw).clamp(MINIMUM_STD, self.maximum_std) * calibration
-        std = std.clamp(MINIMUM_STD, self.maximum_std)
+        std = _Bounded.apply(self._unbounded_std(change, *raw), MINIMUM_STD, self.maximum_std)
+        # The factor was measured on bounded numbers, so it comes after the bounds. Its product is bounded again.
+        std = (std * calibration).clamp(MINIMUM_STD, self.maximum_std)
         return mean, std
 
     def _unbounded_std(self, change: Tensor, *raw: Tensor) -> Tensor:
