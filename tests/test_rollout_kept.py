@@ -81,7 +81,7 @@ def test_scores_computed_during_the_rollout_equal_those_of_its_fields(trained_ru
 
 def with_fields_of_moments(monkeypatch) -> None:
     """Let the rollout store the fields of the moments model alone, as older versions did."""
-    monkeypatch.setattr(stage, "ScoredForecasts", lambda *layout: Forecasts(*layout[:-1]))
+    monkeypatch.setattr(stage, "ScoredForecasts", lambda truth, **layout: Forecasts(**layout))
 
 
 @pytest.mark.slow

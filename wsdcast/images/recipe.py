@@ -130,7 +130,7 @@ class Sampling(Section):
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="solver of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
-    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of the log-snr grid; one step each leads to it and away from it")
+    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")
     momentum: float = Field(1.0, gt=0, le=1, description="momentum of ab2, ab3 and ab4; 1 means none")
     warmth: Warmth | Literal["calibrated"] = Field(1.0, description="w of Eq. 4, or calibrated on validation images")
     seed: int = Field(0, ge=0, description="seed of masks and noise")

@@ -74,20 +74,20 @@ def evaluate(
     runaway = np.zeros((starts.size, members), dtype=bool)
     all_groups, arguments = groups(np.arange(starts.size), members, batch, devices.device()), (members, steps, seed, draws, prescribed)
     states = (
-        (rows, lead, winds)
+        (rows, step, winds)
         for rows in all_groups
-        for lead, winds in enumerate(ensembles(record, networks.forcings, sampler, starts[rows], *arguments), start=1)
+        for step, winds in enumerate(ensembles(record, networks.forcings, sampler, starts[rows], *arguments), start=1)
     )
-    for rows, lead, winds in track(states, label, steps * len(all_groups)):
+    for rows, step, winds in track(states, label, steps * len(all_groups)):
         runaway[rows] |= left_range(winds, ranges).any(axis=2)
-        if 6 * lead not in leads:
+        if 6 * step not in leads:
             continue
         for row, wind in zip(rows.tolist(), winds, strict=True):
             away = runaway[row]
             # Statistics of infinite values cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
             scored = wind[:, channels]
             scored = np.zeros_like(scored) if away.any() else scored
-            truth = record.states[starts[row] + lead][None, channels]
+            truth = record.states[starts[row] + step][None, channels]
             scores = all_statistics(scored[:, None], truth, record.grid, None, variables)
             scores = scores[[name for name in STUDIED if name in scores]].sel(region=GLOBE, variable=list(variables), drop=True)
             if away.any():

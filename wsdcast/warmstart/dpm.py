@@ -44,9 +44,9 @@ def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, 
     history: list[tuple[float, Tensor]] = []  # lambda and the estimate of the data, newest first
     for start, end in pairwise(times.tolist()):
         estimate = x + (1 - start) * velocity(x, x.new_full((), start))
-        history = [(_log_snr(start), estimate), *history][:order]
+        history = [(_half_log_snr(start), estimate), *history][:order]
         usable = [entry for entry in history if math.isfinite(entry[0])] if end < 1 and start > 0 else history[:1]
-        weights = _weights([log_snr for log_snr, _ in usable], start, end)
+        weights = _weights([half_log_snr for half_log_snr, _ in usable], start, end)
         x = (1 - end) / (1 - start) * x + combine(weights, [data for _, data in usable])
         watch(x)
     return x
@@ -55,28 +55,28 @@ def dpm_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, 
 dpm2, dpm3 = partial(dpm_solver, 2), partial(dpm_solver, 3)
 
 
-def _log_snr(t: float) -> float:
+def _half_log_snr(t: float) -> float:
     """Return lambda at time t, infinite at 0 and 1."""
     return math.log(t / (1 - t)) if 0 < t < 1 else math.copysign(math.inf, t - 0.5)
 
 
-def _weights(log_snrs: Sequence[float], start: float, end: float) -> list[float]:
+def _weights(half_log_snrs: Sequence[float], start: float, end: float) -> list[float]:
     """Return the weights of the data estimates in a step from time ``start`` to ``end``.
 
     Their weighted sum is the second term of the step above, with D replaced by the polynomial through the estimates.
 
     Args:
-        log_snrs: lambda at each estimate, the newest, at ``start``, first. A single value may be infinite; it is not used.
+        half_log_snrs: lambda at each estimate, the newest, at ``start``, first. A single value may be infinite; it is not used.
         start, end: flow times.
     """
-    if len(log_snrs) == 1:
+    if len(half_log_snrs) == 1:
         return [end - start * (1 - end) / (1 - start)]
-    length = _log_snr(end) - log_snrs[0]  # h
+    length = _half_log_snr(end) - half_log_snrs[0]  # h
     # Integrals of exp(r - h) r^k / k! from 0 to h, each from the one before it by integration by parts.
     integrals = [-math.expm1(-length)]
-    for power in range(1, len(log_snrs)):
+    for power in range(1, len(half_log_snrs)):
         integrals.append(length**power / math.factorial(power) - integrals[-1])
-    powers = np.arange(len(log_snrs))
+    powers = np.arange(len(half_log_snrs))
     factorials = np.array([math.factorial(power) for power in powers])
-    taylor = (np.array(log_snrs) - log_snrs[0])[None, :] ** powers[:, None] / factorials[:, None]
+    taylor = (np.array(half_log_snrs) - half_log_snrs[0])[None, :] ** powers[:, None] / factorials[:, None]
     return list(end * np.linalg.solve(taylor, np.array(integrals)))

@@ -120,7 +120,7 @@ class Rollout(Section):
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="or auto: solver and grid by the recipe's study, else by a table")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
-    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of the log-snr grid; one more step on either side")
+    log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")
     momentum: float = Field(1.0, gt=0, le=1, description="momentum of the solvers ab2, ab3, ab4; 1: none")
     starts: PositiveInt = Field(12, description="number of initial times, spread evenly over the test split")
     start: str | None = Field(None, description="initial times instead of starts: latest, a time, or FIRST/LAST/INTERVAL; UTC")

@@ -136,26 +136,26 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
 
     variables = _kept_variables(settings, record)
-    starting = starts_of(resolved, record)
-    begins = record.times[starting]
+    starts = starts_of(resolved, record)
+    initial_times = record.times[starts]
     # The initial states of one forecast of a model file are no truth for another.
     has_truth = not origin.source and bool(
-        np.isin(begins[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
+        np.isin(initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
     )
     if settings.keep == "scores" and not has_truth:
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
     summary = Summary("rollout")
     summary.facts = origin.facts | {
-        "initial times": initial_times_in_words(begins, settings),
+        "initial times": initial_times_in_words(initial_times, settings),
         "members": settings.members,
         "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
         "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
         "solver": few_in_words(networks, settings.nfe) or f"{settings.solver}, {settings.grid_in_time} times",
     }
-    if seen := int((begins < record.validation_from).sum()):
+    if seen := int((initial_times < record.validation_from).sum()):
         summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
-    asked = record, networks.forcings, starting, settings, batch, len(variables)
-    processes.decided(lambda: require_memory_of_rollout(networks.generator, *asked))
+    generator, forcings = networks.generator, networks.forcings
+    processes.decided(lambda: require_memory_of_rollout(generator, record, forcings, starts, settings, batch, len(variables)))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
@@ -164,7 +164,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
-    current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, begins, overwrite)])
+    current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, initial_times, overwrite)])
     for artefact in list(samplers):
         # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
         path, sampler = directory / artefact, samplers.pop(artefact)
@@ -174,15 +174,16 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         stamp = make_stamp(resolved, directory, artefact, origin.source)
         begin = time.perf_counter()
         with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
-            layout = (partial, begins, settings.members, settings.kept_leads, settings.keep == "statistics", record.grid, variables)
+            layout: dict[str, Any] = {"path": partial, "times": initial_times, "leads": settings.kept_leads, "grid": record.grid}
+            layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
             scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
-            store = ScoredForecasts(*layout, truth_of(record, variables)) if scored else Forecasts(*layout)
+            store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
             missing = processes.decided(lambda: _begin(store, directory, overwrite))  # noqa: B023
             all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
             own_groups = all_groups[processes.number() :: processes.count()]
             sampler = in_batches(sampler, batch)
             draws = draws_of(networks, settings) if artefact == FORECAST else 1
-            steps = run_and_write(store, record, networks.forcings, sampler, starting, own_groups, settings, draws)
+            steps = run_and_write(store, record, networks.forcings, sampler, starts, own_groups, settings, draws)
             for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
                 pass
             processes.wait()
@@ -190,7 +191,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
                 summary.facts |= stopped(store, artefact) | clipped(store, artefact)
                 if artefact == MOMENTS_FORECAST:
                     with deterministic_algorithms() if deterministic else nullcontext():
-                        add_variables(partial, _one_step(networks, record, starting, variables))
+                        add_variables(partial, _one_step(networks, record, starts, variables))
                 if origin.source:
                     (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                     with complete(directory / INITIAL_STATES) as states:
@@ -199,7 +200,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
                 title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"
                 store.close({"title": title, "wsdcast": json.dumps(stamp)} | credit)
         seconds = time.perf_counter() - begin
-        count = f"{len(starting)} initial time{'s' * (len(starting) > 1)}"
+        count = f"{len(starts)} initial time{'s' * (len(starts) > 1)}"
         summary.written[str(path)] = f"{count} x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
         samples = missing.size * settings.steps * settings.members
         summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
@@ -221,7 +222,7 @@ def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
         shutil.rmtree(directory / MOMENTS_FORECAST, ignore_errors=True)
 
 
-def _is_current(origin: Origin, artefact: str, begins: NDArray[np.datetime64], overwrite: bool) -> bool:
+def _is_current(origin: Origin, artefact: str, initial_times: NDArray[np.datetime64], overwrite: bool) -> bool:
     """Whether an artefact is there, is of this recipe and has these initial times.
 
     Raises:
@@ -231,7 +232,7 @@ def _is_current(origin: Origin, artefact: str, begins: NDArray[np.datetime64], o
     if not is_current(origin.recipe, origin.directory, artefact, overwrite, origin.source):
         return False
     with open_store(path) as store:
-        same = np.array_equal(store["time"].values, begins)
+        same = np.array_equal(store["time"].values, initial_times)
     if not same and not overwrite:
         raise UserError(f"{path} has other initial times: the record is longer now; replace it with --overwrite, or {IN_A_COPY}")
     return same
