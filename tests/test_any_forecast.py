@@ -95,6 +95,12 @@ def scored(truth, tmp_path_factory) -> Path:
     return directory / "run"
 
 
+def test_paths_may_be_path_objects(scored, truth, tmp_path):
+    wsdcast.score_forecast(scored.parent / "model.zarr", Path(truth), tmp_path / "run")
+    xr.testing.assert_identical(*(opened_scores(run).drop_attrs() for run in (tmp_path / "run", scored)))
+    assert not (scored.parent / "model.zarr/scores.nc").exists()
+
+
 refuses = partial(commands.refused, "score")
 
 

@@ -292,7 +292,7 @@ def test_a_bad_initial_state_is_named_without_options_of_other_commands(trained,
     wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
     wind["u10"][-1, 3, 4] = np.nan
     wind.to_netcdf(tmp_path / "wind.nc")
-    settings = {"model": trained / "tiny.wsd", "initial": str(tmp_path / "wind.nc"), "run": tmp_path / "run"}
+    settings = {"model": trained / "tiny.wsd", "initial": tmp_path / "wind.nc", "run": tmp_path / "run"}
     with pytest.raises(UserError, match=r"missing or infinite .* at 2001-05-01T18:00; choose other initial times with --start$"):
         wsdcast.rollout(**settings)
     assert wsdcast.rollout(**settings, start="2001-05-01T12").written

@@ -229,8 +229,9 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
     dataset.u10[7, 1, 2] = 262
     dataset.to_netcdf(tmp_path / "a.nc")
     with pytest.raises(UserError, match=r"262 m/s.* in 10 m wind u at 2020-01-02T18:00; --skip 2020-01-02T18:00 leaves that time out"):
-        wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run")
-    wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run", skip=["2020-01-02T18"], overwrite=True)
+        wsdcast.prepare(source=tmp_path / "a.nc", grid="12x7", run=tmp_path / "run")
+    assert wsdcast.check(tmp_path / "a.nc").problems
+    wsdcast.prepare(source=tmp_path / "a.nc", grid="12x7", run=tmp_path / "run", skip=["2020-01-02T18"], overwrite=True)
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as opened:
         np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, 7))
 

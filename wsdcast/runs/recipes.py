@@ -163,6 +163,8 @@ class Experiment(Section):
     def changed(self, **changes: Any) -> Self:
         """A copy with changed keys, given as ``section__key=value`` or ``key=value``. A value of None leaves the key as it is.
 
+        Paths may be :class:`Path`; a recipe has their text.
+
         Raises:
             UserError: if a value is not allowed.
         """
@@ -170,7 +172,7 @@ class Experiment(Section):
         for name, value in changes.items():
             if value is not None:
                 *section, key = name.split("__")
-                (content[section[0]] if section else content)[key] = value
+                (content[section[0]] if section else content)[key] = str(value) if isinstance(value, Path) else value
         try:
             return self.model_validate(content)
         except ValidationError as error:

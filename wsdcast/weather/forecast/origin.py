@@ -69,7 +69,11 @@ def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, chang
 
 
 def of_model(
-    model: str | Path, initial: str | None, recipe: str | Path | Overridden | None, run: str | Path | None, changes: Mapping[str, Any]
+    model: str | Path,
+    initial: str | Path | None,
+    recipe: str | Path | Overridden | None,
+    run: str | Path | None,
+    changes: Mapping[str, Any],
 ) -> Origin:
     """The networks of a model file, and initial states from a source of analyses.
 
@@ -87,6 +91,7 @@ def of_model(
     file = read_model(model)
     if initial is None:
         raise UserError(f"--model {model}: give the source of the initial states with --initial")
+    initial = str(initial)
     if changes.get("rollout__starts") is not None:
         raise UserError("--starts chooses initial times of a test split; with --model give them with --start")
     if isinstance(recipe, str | Path) or (recipe is not None and recipe.recipe is not None):

@@ -36,7 +36,7 @@ PACKED_SHARE = 0.9
 
 
 def check(
-    source: str,
+    source: str | Path,
     recipe: str | Path | None = None,
     run: str | Path | None = None,
     *,
@@ -58,6 +58,7 @@ def check(
     Raises:
         UserError: if the source does not exist, or is ``planet``.
     """
+    source = str(source)
     period: dict[str, Any] = {"data__start": start, "data__end": end, "data__skip": skip}
     resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, **period)
     data, target = resolved.data, Grid.regular(resolved.data.grid)

@@ -25,7 +25,7 @@ DAYS = 5.0
 
 def forecast(
     model: str | Path,
-    initial: str,
+    initial: str | Path,
     run: str | Path | None = None,
     *,
     recipe: Overridden | None = None,

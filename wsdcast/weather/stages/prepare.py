@@ -42,7 +42,7 @@ def prepare(
     recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
-    source: str | None = None,
+    source: str | Path | None = None,
     grid: str | None = None,
     method: str | None = None,
     start: str | None = None,

@@ -64,7 +64,7 @@ def rollout(
     variables: list[str] | None = None,
     deterministic: bool = False,
     model: str | Path | None = None,
-    initial: str | None = None,
+    initial: str | Path | None = None,
     moments: Moments | None = None,
     overwrite: bool = False,
 ) -> Summary:

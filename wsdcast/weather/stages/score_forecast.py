@@ -26,8 +26,8 @@ from wsdcast.weather.stages.score_output import require_scoring_memory, summary_
 
 
 def score_forecast(
-    forecast: str,
-    truth: str,
+    forecast: str | Path,
+    truth: str | Path,
     run: str | Path | None = None,
     *,
     scheduler: str | None = None,
@@ -51,6 +51,7 @@ def score_forecast(
         UserError: if the forecast or the truth cannot be read, they are on different grids or do not fit together, or memory cannot hold
             what is scored at the same time.
     """
+    forecast, truth = str(forecast), str(truth)
     if store_of(forecast) != forecast:
         run, forecast = run or forecast, store_of(forecast)
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
