@@ -56,7 +56,7 @@ from wsdcast.weather.samplers import few_sampler
 META = torch.device("meta")
 GRID = (5, 8)
 PRIORS = get_args(PriorName)
-RECORDED = [name for name in evaluations.NAMES if name not in TORCHDIFFEQ]
+RECORDED = [name for name in evaluations.ALL_SOLVERS if name not in TORCHDIFFEQ]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ
+from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, GridName, SolverName
 from wsdcast.warmstart import times
 from wsdcast.warmstart.dpm import _weights, dpm_solver
-from wsdcast.warmstart.evaluations import GRIDS, NAMES, SOLVERS, Counted, evaluations, grid, solver, steps_for
+from wsdcast.warmstart.evaluations import ALL_SOLVERS, GRIDS, SOLVERS, Counted, evaluations, grid, solver, steps_for
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
 
 MEAN, STD = 0.8, 0.3
@@ -198,7 +199,12 @@ def test_time_grids_follow_their_formula():
     np.testing.assert_allclose(times.edm(5)[1:-1], [1 / (1 + s) for s in sigma])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
+def test_every_name_of_a_solver_or_grid_is_one():
+    assert {"auto", *ALL_SOLVERS} == set(get_args(SolverName))
+    assert set(GRIDS) == set(get_args(GridName))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in STOCHASTIC])
 def test_watched_states_are_those_of_the_solver(name):
     """The state at each time is what the solver returns if it gets only the times up to that one."""
     solve = solver(name)
@@ -211,7 +217,7 @@ def test_watched_states_are_those_of_the_solver(name):
         torch.testing.assert_close(state, solve(velocity, noise(), grid_[: number + 1]), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
+@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in STOCHASTIC])
 def test_solvers_make_as_many_evaluations_as_they_claim(name):
     for steps in (1, 2, 3, 7):
         counted = Counted(velocity)

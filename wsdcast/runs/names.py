@@ -22,7 +22,7 @@ ImagePriorName = Literal[SharedPriorName, "class-climatology"]
 """The same for images."""
 
 GridName = Literal["uniform", "quadratic", "log-snr", "edm", "sgmse"]
-"""Flow times between which a solver steps. Each is a function of :mod:`wsdcast.warmstart.times`, with ``_`` for ``-``."""
+"""Flow times between which a solver steps (:data:`wsdcast.warmstart.evaluations.GRIDS`)."""
 
 SolverName = Literal[
     "auto",
@@ -41,8 +41,7 @@ SolverName = Literal[
     "sde1",
     "sde2",
 ]
-"""Solvers; ``auto`` chooses one with its grid. The others are functions of :mod:`wsdcast.warmstart.solvers` or
-:mod:`wsdcast.warmstart.dpm` of the same name, :data:`STOCHASTIC` or :data:`TORCHDIFFEQ`."""
+"""Solvers (:data:`wsdcast.warmstart.evaluations.ALL_SOLVERS`); ``auto`` chooses one with its grid."""
 
 TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 """Fixed-step methods that are left to that library, for equal steps. Implicit ones make one correction, so that their cost is known."""
@@ -51,7 +50,7 @@ SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "
 """Solvers that are gone, and the solver to use instead: the same one, or for ``dpm3-v3`` the one without its statistics."""
 
 STOCHASTIC: tuple[SolverName, ...] = ("sde1", "sde2")
-"""Solvers that draw new noise at every step: functions of :mod:`wsdcast.warmstart.stochastic`."""
+"""Solvers that draw new noise at every step."""
 
 PathName = Literal["straight", "blur-noise", "blur"]
 """Paths from noise to data (docs/method.md)."""

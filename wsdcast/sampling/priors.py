@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 from wsdcast.runs.names import WITHOUT_NETWORK, ImagePriorName, PriorName
-from wsdcast.warmstart import prior as priors
-from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import (
+    InformedPrior,
+    MakePrior,
+    Moments,
+    PriorOf,
+    features_only,
+    mean_only,
+    plain_blend,
+    unblended,
+    warm_start,
+)
+
+WITH_NETWORK: dict[str, MakePrior] = {
+    "warm": InformedPrior,
+    "features-only": features_only,
+    "mean-only": mean_only,
+    "unblended": unblended,
+    "plain-blend": plain_blend,
+}
+"""What the priors make of the moments that a network predicts."""
 
 
 def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
     """Return the function that makes a prior of this name from predicted moments.
 
-    The warm start, and every prior without a moments network, uses the moments as they are and blends them by Eq. 4. Every other prior
-    has a function in :mod:`wsdcast.warmstart.prior` with its name, with ``_`` for ``-``.
+    The warm start, and every prior without a moments network, uses the moments as they are and blends them by Eq. 4.
 
     Raises:
-        ValueError: if no prior has this name.
+        KeyError: if no prior has this name.
     """
-    if prior not in (*get_args(PriorName), *get_args(ImagePriorName)):
-        raise ValueError(f"no prior is called '{prior}'")
-    if prior == "warm" or prior in WITHOUT_NETWORK:
-        return InformedPrior
-    return getattr(priors, prior.replace("-", "_"))
+    return InformedPrior if prior in WITHOUT_NETWORK else WITH_NETWORK[prior]
 
 
 def moments_alone(moments: Moments) -> PriorOf:

@@ -5,42 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, GridName, PathName, SolverName
+from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PathName
 from wsdcast.warmstart import dpm, solvers, stochastic, times
 from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, adams_bashforth, unwatched
 
-NAMES = tuple(name for name in get_args(SolverName) if name != "auto")
+ADAMS_BASHFORTH = {"ab2": 2, "ab3": 3, "ab4": 4}
+"""The methods that have a momentum, and their orders."""
+
 SOLVERS: dict[str, WatchableSolver] = {
-    name: getattr(solvers, name, None) or getattr(dpm, name) for name in NAMES if name not in (*TORCHDIFFEQ, *STOCHASTIC)
+    "euler": solvers.euler,
+    "midpoint": solvers.midpoint,
+    "heun2": solvers.heun2,
+    "heun3": solvers.heun3,
+    "rk4": solvers.rk4,
+    **{name: partial(adams_bashforth, order) for name, order in ADAMS_BASHFORTH.items()},
+    "dpm2": dpm.dpm2,
+    "dpm3": dpm.dpm3,
 }
-GRIDS: dict[str, Callable[[int], Tensor]] = {name: getattr(times, name.replace("-", "_")) for name in get_args(GridName)}
-
-
-def solver(name: str, momentum: float = 1.0) -> WatchableSolver:
-    """Return the solver with this name.
-
-    Args:
-        name: one of :data:`NAMES`.
-        momentum: the momentum of an Adams-Bashforth method; it must be 1 for other solvers.
-
-    Raises:
-        UserError: if no solver has this name, or if a solver without momentum is given one.
-    """
-    if momentum != 1 and not name.startswith("ab"):
-        raise UserError(f"solver {name} has no momentum; ab2, ab3 and ab4 have")
-    if name in TORCHDIFFEQ:
-        return partial(_torchdiffeq, name)
-    if name in STOCHASTIC:
-        return getattr(stochastic, name)
-    if name not in SOLVERS:
-        raise UserError(f"solver '{name}': expected one of {', '.join(NAMES)}")
-    return SOLVERS[name] if momentum == 1 else partial(adams_bashforth, int(name[2:]), momentum=momentum)
+"""The deterministic solvers of this package, by name."""
 
 
 def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
@@ -53,6 +40,38 @@ def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, 
     for state in states:
         watch(state)
     return states[-1]
+
+
+ALL_SOLVERS = SOLVERS | {name: partial(_torchdiffeq, name) for name in TORCHDIFFEQ} | stochastic.SOLVERS
+"""All solvers, by name."""
+
+GRIDS: dict[str, Callable[[int], Tensor]] = {
+    "uniform": times.uniform,
+    "quadratic": times.quadratic,
+    "log-snr": times.log_snr,
+    "edm": times.edm,
+    "sgmse": times.sgmse,
+}
+"""The grids of flow times, by name."""
+
+
+def solver(name: str, momentum: float = 1.0) -> WatchableSolver:
+    """Return the solver with this name.
+
+    Args:
+        name: one of :data:`ALL_SOLVERS`.
+        momentum: the momentum of an Adams-Bashforth method; it must be 1 for other solvers.
+
+    Raises:
+        UserError: if no solver has this name, or if a solver without momentum is given one.
+    """
+    if name not in ALL_SOLVERS:
+        raise UserError(f"solver '{name}': expected one of {', '.join(ALL_SOLVERS)}")
+    if momentum == 1:
+        return ALL_SOLVERS[name]
+    if name not in ADAMS_BASHFORTH:
+        raise UserError(f"solver {name} has no momentum; {', '.join(ADAMS_BASHFORTH)} have")
+    return partial(adams_bashforth, ADAMS_BASHFORTH[name], momentum=momentum)
 
 
 def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:

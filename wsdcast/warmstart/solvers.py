@@ -13,7 +13,6 @@ Each solver is one function, ``solve(velocity, noise, times) -> sample``. There 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -140,9 +139,6 @@ def adams_bashforth(
                 x = x + (1 - momentum) / momentum * combine(_quadrature(past_times[: len(differences)], start, end), differences)
         watch(x)
     return x
-
-
-ab2, ab3, ab4 = (partial(adams_bashforth, order) for order in (2, 3, 4))
 
 
 def _step(tableau: Tableau, velocity: Velocity, x: Tensor, start: float, end: float, slope: Tensor) -> Tensor:

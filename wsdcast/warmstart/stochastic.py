@@ -17,7 +17,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from wsdcast.warmstart.solvers import Velocity, Watch, unwatched
+from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, unwatched
 
 
 def sde1(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
@@ -34,6 +34,9 @@ def sde2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unw
     return _solve(2, velocity, noise, times, watch)
 
 
+SOLVERS: dict[str, WatchableSolver] = {"sde1": sde1, "sde2": sde2}
+
+
 def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: Watch) -> Tensor:
     steps = times.numel() - 1
     x, *draws = noise.chunk(steps, dim=1)
@@ -41,7 +44,7 @@ def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: 
     before: tuple[float, Tensor] | None = None
     for step, (t, u) in enumerate(pairwise(times.tolist())):
         data = x + (1 - t) * velocity(x, x.new_full((), t))
-        kept = ((1 - u) * t / ((1 - t) * u)) ** 2  # q above, exp(-2 h) for a step h of the log ratio
+        q = ((1 - u) * t / ((1 - t) * u)) ** 2  # exp(-2 h) for a step h of the log ratio
         ratio = math.log(t / (1 - t)) if t > 0 else -math.inf
         estimate = data
         if order == 2 and before is not None and u < 1 and math.isfinite(before[0]):
@@ -52,6 +55,6 @@ def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: 
         r = (1 - u) ** 2 * t / ((1 - t) ** 2 * u)
         x = r * x + (u - r * t) * estimate
         if u < 1:
-            x = x + (1 - u) * math.sqrt(1 - kept) * draws[step]
+            x = x + (1 - u) * math.sqrt(1 - q) * draws[step]
         watch(x)
     return x
