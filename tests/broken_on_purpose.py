@@ -71,7 +71,7 @@ BREAKS = [
         "right, right - 1)\n    return csr_array((np.ones",
         "grid_and_regrid",
     ),
-    ("data/sources/layout.py", "np.clip(latitude, -90, 90)", "np.clip(latitude, -89, 89)", "odd_sources traps"),
+    ("data/sources/space.py", "np.clip(latitude, -90, 90)", "np.clip(latitude, -89, 89)", "odd_sources traps"),
     ("images/data/tasks.py", "return masked(images, ~hidden)", "return masked(images, hidden)", "tasks"),
     ("weather/samplers.py", "good = crps <= CRPS_TOLERANCE", "good = crps >= CRPS_TOLERANCE", "study_choices"),
 ]

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 import wsdcast  # imported first, because it sets how torch's threads wait
 from wsdcast.data.planet.source import Planet
-from wsdcast.data.sources.layout import fields_of
+from wsdcast.data.sources.layout import Stored, fields_of
 from wsdcast.data.variables import DEFAULT
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -157,9 +157,9 @@ def inpainted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def wind_of(dataset: xr.Dataset) -> xr.Dataset:
+def wind_of(dataset: xr.Dataset) -> dict[str, Stored]:
     """Return the components of the 10 m wind as sources are read: u and v, (time, latitude, longitude)."""
-    return xr.Dataset({"uv"[DEFAULT.index(name)]: array for (name,), array in fields_of(dataset, DEFAULT).items()})
+    return {"uv"[DEFAULT.index(name)]: stored for (name,), stored in fields_of(dataset, DEFAULT).items()}
 
 
 def wind_dataset(times: np.ndarray, latitudes: np.ndarray, longitudes: np.ndarray, seed: int = 0) -> xr.Dataset:

@@ -16,9 +16,10 @@ from grib_messages import COLUMNS, ROWS, message, sharing
 from servers import Files, serve
 
 from wsdcast.data.sources import open_data
-from wsdcast.data.sources.layout import order_of, values_of
+from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of
 from wsdcast.data.sources.opening import REMOTE, open_dataset
+from wsdcast.data.sources.space import order_of
 
 TIME = np.datetime64("2026-06-02T06", "ns")
 OTHER = 280 + np.arange(ROWS * COLUMNS, dtype=float).reshape(ROWS, COLUMNS) / 10
@@ -72,8 +73,8 @@ def mirror_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def read(path: Path) -> np.ndarray:
     with open_dataset(str(path)) as dataset:
         wind = wind_of(dataset)
-        rows = order_of(wind.u)[0]
-        assert rows.size == wind.sizes["latitude"]
+        rows = order_of(wind["u"].array)[0]
+        assert rows.size == wind["u"].array.sizes["latitude"]
         return np.concatenate([values_of(wind[name], np.array([0])) for name in "uv"])
 
 

@@ -12,9 +12,10 @@ import xarray as xr
 from conftest import wind_of
 
 import wsdcast
-from wsdcast.data.sources.layout import order_of, values_of
+from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.sources.space import order_of
 from wsdcast.runs.errors import UserError
 
 eccodes = pytest.importorskip("eccodes")
@@ -39,8 +40,8 @@ def scanned(axes: tuple[np.ndarray, np.ndarray], columns_first: int, alternate: 
 
 
 def read(path: Path) -> tuple[Any, np.ndarray]:
-    u = wind_of(open_dataset(str(path))).u
-    return order_of(u)[2], values_of(u, np.array([0]))[0]
+    u = wind_of(open_dataset(str(path)))["u"]
+    return order_of(u.array)[2], values_of(u, np.array([0]))[0]
 
 
 MODES = [mode for mode in itertools.product((1, 2), (0, 1), (0, 1), (0, 1), (0, 1)) if mode[0] == 2 or not mode[4]]
@@ -114,7 +115,7 @@ def test_one_component_that_lacks_a_time_is_named(tmp_path):
 def test_both_editions_in_one_file_are_read(tmp_path):
     (tmp_path / "wind").write_bytes(b"".join(series([0, 6], edition=1) + series([12, 18], edition=2)))
     assert not problems(tmp_path / "wind")
-    u = wind_of(open_dataset(str(tmp_path / "wind"))).u
+    u = wind_of(open_dataset(str(tmp_path / "wind")))["u"]
     np.testing.assert_allclose(values_of(u, np.arange(4))[:, 0, 0], [0, 6, 12, 18], atol=1e-4)
 
 
@@ -134,9 +135,9 @@ def test_fields_that_share_a_message_are_read(tmp_path):
     field = np.arange(COLUMNS * ROWS) / 10.0
     parts = [message(field), message(-field, shortName="10v")]
     (tmp_path / "wind").write_bytes(sharing(*parts))
-    dataset = wind_of(open_dataset(str(tmp_path / "wind")))
-    np.testing.assert_allclose(values_of(dataset.u, np.array([0])).ravel(), field, atol=1e-4)
-    np.testing.assert_allclose(values_of(dataset.v, np.array([0])).ravel(), -field, atol=1e-4)
+    read = wind_of(open_dataset(str(tmp_path / "wind")))
+    np.testing.assert_allclose(values_of(read["u"], np.array([0])).ravel(), field, atol=1e-4)
+    np.testing.assert_allclose(values_of(read["v"], np.array([0])).ravel(), -field, atol=1e-4)
 
 
 def test_points_without_a_value_are_missing(tmp_path):
@@ -178,7 +179,7 @@ def test_the_order_of_points_may_change_within_a_file(tmp_path):
         dataTime=600,
     )
     (tmp_path / "wind").write_bytes(message(scanned(axes, 0, 0)) + upward)
-    first, second = values_of(wind_of(open_dataset(str(tmp_path / "wind"))).u, np.arange(2))
+    first, second = values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.arange(2))
     np.testing.assert_allclose(first, second, atol=1e-4)
 
 

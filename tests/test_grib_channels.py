@@ -99,9 +99,9 @@ def test_real_grib_has_pressure_and_temperature():
     names = (*DEFAULT, "mean_sea_level_pressure")
     fields = fields_of(open_dataset(path, names), names)
     assert set(fields) == {(name,) for name in names}
-    pressure = fields[("mean_sea_level_pressure",)].values
+    pressure = fields[("mean_sea_level_pressure",)].array.values
     assert 93000 < pressure.min() < pressure.max() < 106000
     path = str(SHARED / "formats/era5_grib1_10u10v2tmsl_i10fg_southamerica_1step.grib")
     dataset = open_dataset(path, ("2m_temperature",))
-    temperature = fields_of(dataset, ("2m_temperature",))[("2m_temperature",)].values
+    temperature = fields_of(dataset, ("2m_temperature",))[("2m_temperature",)].array.values
     assert 230 < temperature.min() < temperature.max() < 320

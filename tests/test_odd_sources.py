@@ -16,12 +16,12 @@ import zarr
 from conftest import six_hourly, wind_dataset, wind_of
 
 import wsdcast
-from wsdcast.data.sources.blocks import BadValuesError, repeated_extreme
+from wsdcast.data.sources.blocks import BadValuesError, read_block, repeated_extreme
 from wsdcast.data.sources.classic_netcdf import required_size
-from wsdcast.data.sources.layout import order_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.sources.space import order_of
 from wsdcast.data.sources.units import is_metres_per_second
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
@@ -221,7 +221,22 @@ def test_a_zarr_store_in_a_zip_is_read(tmp_path, inner):
             if path.is_file():
                 archive.write(path, inner + str(path.relative_to(tmp_path / "wind.zarr")))
     assert not looked_at(tmp_path / "a.zip").problems
-    np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a.zip"))).u, wind().u10)
+    np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a.zip")))["u"].array, wind().u10)
+
+
+@pytest.mark.parametrize("name", ["chunk", "tile", "lead_hours", "conversion", "can_be_constant"])
+def test_attributes_of_a_file_say_nothing_of_how_it_is_read(tmp_path, name):
+    """Variables may have attributes of any name. Those of a static field were once taken for our own."""
+    dataset = wind()
+    dataset["lsm"] = dataset.u10[0].drop_vars("time") / 20
+    for array in dataset.values():
+        array.attrs = {"units": "1" if array.name == "lsm" else "m s-1", name: "none"}
+    dataset.to_netcdf(tmp_path / "a.nc")
+    record = looked_at(tmp_path / "a.nc")
+    assert (record.problems, record.notes) == ([], [])
+    np.testing.assert_array_equal(record.static["land_sea_mask"], dataset.lsm)
+    (block,) = record.blocks()
+    np.testing.assert_array_equal(dict(read_block(block))["10m_u_component_of_wind"], dataset.u10)
 
 
 def test_a_time_that_is_skipped_is_a_gap(tmp_path):
@@ -275,7 +290,7 @@ def test_an_icechunk_repository_is_read(tmp_path):
     wind().to_zarr(session.store, consolidated=False)
     session.commit("wind")
     assert not looked_at(tmp_path / "a").problems
-    np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a"))).u, wind().u10)
+    np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a")))["u"].array, wind().u10)
 
 
 def test_an_icechunk_repository_without_its_package_is_one_line(tmp_path, monkeypatch):

@@ -12,9 +12,11 @@ import xarray as xr
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset, wind_of
 
 from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.sources.space import order_of
 from wsdcast.runs.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
@@ -265,12 +267,9 @@ def test_a_real_file_of_two_versions_is_merged(tmp_path):
     one, other = renamed.u10.sel(expver=1), renamed.u10.sel(expver=5)
     assert one.isnull().any()
     assert other.isnull().any()
-    from wsdcast.data.sources.layout import values_of
-
-    field = wind_of(renamed).u
-    globe = field.isel(latitude=slice(0, 4), longitude=slice(0, 4))
+    globe = renamed.isel(latitude=slice(0, 4), longitude=slice(0, 4))
     globe = globe.assign_coords(latitude=[80.0, 30.0, -30.0, -80.0], longitude=[0.0, 90.0, 180.0, 270.0])
-    values = values_of(globe, np.arange(514))
+    values = values_of(wind_of(globe)["u"], np.arange(514))
     expected = one.fillna(other).isel(latitude=slice(0, 4), longitude=slice(0, 4)).values
     np.testing.assert_array_equal(values, expected.astype(np.float32))
     assert np.isfinite(values).all()
@@ -287,10 +286,8 @@ def test_real_grib_is_the_wind_of_its_converted_twin(tmp_path):
         values = eccodes.codes_get_values(message).reshape(181, 360)
         assert eccodes.codes_get(message, "shortName") == "10u"
         eccodes.codes_release(message)
-    from wsdcast.data.sources.layout import order_of, values_of
-
-    wind = wind_of(open_dataset(str(path))).u
-    assert order_of(wind)[2].name == "360x181"
+    wind = wind_of(open_dataset(str(path)))["u"]
+    assert order_of(wind.array)[2].name == "360x181"
     np.testing.assert_allclose(values_of(wind, np.array([0]))[0], values, atol=1e-5)
     assert not list(tmp_path.glob("*.idx"))
     assert not list(path.parent.glob("*.idx"))

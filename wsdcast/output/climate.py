@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.layout import ROUNDING
+from wsdcast.data.sources.space import ROUNDING
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.output.ensemble import Field, speed_of
 from wsdcast.output.fields import Fields

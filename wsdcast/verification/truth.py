@@ -149,13 +149,13 @@ def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
         piece: Any = record.pieces[number]
         rows = np.flatnonzero(pieces == number)
         with file_lock(piece.address):
-            array = select(cached_fields(piece.address, piece.state, record.channels), (name,))
+            stored = select(cached_fields(piece.address, piece.state, record.channels), (name,))
             try:
-                values[rows] = values_of(array, indices[rows])
+                values[rows] = values_of(stored, indices[rows])
             except ValueError:  # chunks are missing: read each time by itself, to get those that exist
                 for row in rows:
                     with suppress(ValueError):
-                        values[row] = values_of(array, indices[[row]])[0]
+                        values[row] = values_of(stored, indices[[row]])[0]
     constant = values.min(axis=(1, 2)) == values.max(axis=(1, 2))  # for a missing chunk, some stores return their fill value
     values[constant] = np.nan
     return values

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.layout import space_of
+from wsdcast.data.sources.space import space_of
 from wsdcast.runs.errors import UserError
 
 NAMES = {

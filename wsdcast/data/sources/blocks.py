@@ -98,10 +98,10 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 def _read(reading: Reading) -> NDArray[np.float32]:
     """Return the values of a reading, (channel, time, latitude, longitude)."""
     with file_lock(reading.address):
-        array = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
-        times = array["time"].values[reading.indices]
+        stored = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
+        times = stored.array["time"].values[reading.indices]
         try:
-            values = values_of(array, reading.indices)
+            values = values_of(stored, reading.indices)
         except MemoryError:
             raise
         except Exception as error:  # formats and servers cause errors of many types

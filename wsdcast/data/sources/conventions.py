@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
-from wsdcast.data.sources.layout import axes_of, space_of
 from wsdcast.data.sources.naming import Found, find, levels_of
+from wsdcast.data.sources.space import axes_of, space_of
 from wsdcast.data.sources.units import SAME, conversion, is_metres_per_second
 from wsdcast.data.variables import DEFAULT, SPEED, VARIABLES, variable
 from wsdcast.runs.errors import UserError

@@ -17,8 +17,9 @@ from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.grib_names import channels_named
-from wsdcast.data.sources.layout import ROUNDING, dates_of, to_the_second
+from wsdcast.data.sources.layout import dates_of, to_the_second
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset
+from wsdcast.data.sources.space import ROUNDING
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 

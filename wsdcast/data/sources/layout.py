@@ -6,15 +6,16 @@ Variables and dimensions are recognised by their names and attributes, never by 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.grid import Grid
 from wsdcast.data.sources.naming import Found, find, levels_of
-from wsdcast.data.sources.units import SAME, conversion
+from wsdcast.data.sources.space import SPACE_NAMES, order_of, space_of
+from wsdcast.data.sources.units import SAME, Conversion, conversion
 from wsdcast.data.variables import variable
 from wsdcast.runs.errors import UserError
 
@@ -36,19 +37,33 @@ STATIC_UNITS = {
 }
 TIME_NAMES = ("valid_time", "time", "date", "datetime")
 """``valid_time`` comes first: in a file with both, ``time`` is the initial time of a forecast."""
-SPACE_NAMES = {"latitude": ("latitude", "lat"), "longitude": ("longitude", "lon")}
-COMPASS = {
-    "latitude": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
-    "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
-}
-"""Units that mark a latitude or a longitude of any name (CF conventions, sections 4.1 and 4.2)."""
 CHANNEL = "channel"
 """Name of the dimension of channels that one variable has on its levels."""
-ROUNDING = 0.01
-"""Degrees by which coordinates may be off, because a file may keep two decimals of them. A twentieth of a step is a further limit."""
 
 
-Fields = dict[tuple[str, ...], xr.DataArray]
+@dataclass(frozen=True)
+class Stored:
+    """A variable of a source, lazily, and what :func:`values_of` needs to know to read it.
+
+    Attributes:
+        array: ([expver, channel,] time, latitude, longitude). The order along each dimension is that of the source, but final ERA5 is the
+            first ``expver``.
+        chunk: number of times in one chunk of the source.
+        tile: number of latitudes and of longitudes in one chunk of the source.
+        lead_hours: its largest lead time in hours; 0 for analyses.
+        conversion: brings its values to our units.
+        can_be_constant: whether the same value may be in a whole chunk.
+    """
+
+    array: xr.DataArray
+    chunk: int
+    tile: tuple[int, int]
+    lead_hours: float
+    conversion: Conversion
+    can_be_constant: bool
+
+
+Fields = dict[tuple[str, ...], Stored]
 """Channels that are stored in one variable and can be read together, with that variable."""
 
 
@@ -56,11 +71,8 @@ def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
     """Return the channels of a dataset that are among ``names``, lazily.
 
     The dimensions are (time, latitude, longitude). If a variable has several of the channels on its levels, ``channel`` comes first, in the
-    order of the key. The order along each other dimension is that of the source. Other dimensions of length one are dropped. The dimension
-    ``expver``, along which a file can hold ERA5 and its preliminary version, is kept as the first one, and :func:`values_of` merges it.
-    Each variable has further attributes: ``chunk`` is the number of times in one chunk of the source, ``tile`` the number of latitudes and
-    longitudes in one chunk, ``lead_hours`` the largest lead time (0 for analyses), ``conversion`` how :func:`values_of` brings it to the
-    units of :data:`wsdcast.data.variables.VARIABLES`, and ``can_be_constant`` whether the same value may be in a whole chunk.
+    order of the key. Other dimensions of length one are dropped. The dimension ``expver``, along which a file can hold ERA5 and its
+    preliminary version, is kept as the first one, and :func:`values_of` merges it.
 
     Raises:
         UserError: if the units are unknown or not those of the variable, if a coordinate is missing, or if there is another dimension.
@@ -77,23 +89,22 @@ def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
         if dimension is not None:
             array = array.isel({dimension: [found.position for _, found in channels] if others else channels[0][1].position})
             array = array.drop_vars([dimension], errors="ignore").rename({dimension: CHANNEL} if others else {})
-        can_be_constant = entry.non_negative or entry.absent is not None
-        attributes = {"conversion": units, "can_be_constant": can_be_constant}
-        fields[tuple(name for name, _ in channels)] = _three_dimensional(array).assign_attrs(attributes)
+        fields[tuple(name for name, _ in channels)] = _stored(array, units, entry.non_negative or entry.absent is not None)
     return fields
 
 
-def select(fields: Fields, names: tuple[str, ...]) -> xr.DataArray:
+def select(fields: Fields, names: tuple[str, ...]) -> Stored:
     """Return the variable of some channels of one key of :func:`fields_of`, without ``channel`` if it is one."""
     key = next(key for key in fields if names[0] in key)
     if len(key) == 1 or names == key:
         return fields[key]
     positions = [key.index(name) for name in names]
-    return fields[key].isel({CHANNEL: positions if len(positions) > 1 else positions[0]})
+    stored = fields[key]
+    return replace(stored, array=stored.array.isel({CHANNEL: positions if len(positions) > 1 else positions[0]}))
 
 
-def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Return the static fields that a dataset has, lazily, each (time, latitude, longitude): the names are in :data:`STATIC_NAMES`."""
+def static_of(dataset: xr.Dataset) -> dict[str, Stored]:
+    """Return the static fields that a dataset has, each (time, latitude, longitude). Their names are in :data:`STATIC_NAMES`."""
     fields = {}
     for name, known in STATIC_NAMES.items():
         array = next((dataset[alias] for alias in known if alias in dataset.data_vars), None)
@@ -102,67 +113,40 @@ def static_of(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
             if not any(str(name).lower() in TIME_NAMES for name in array.coords):
                 array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
-                fields[name] = _three_dimensional(array)
+                fields[name] = _stored(array, SAME, can_be_constant=False)
             except UserError:
                 continue  # a variable with other dimensions is not a static field
     return fields
 
 
-def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], Grid]:
-    """Return indices that order latitudes from north to south and longitudes from 0 eastward, and the grid in that order.
+def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return the values at chosen times of a variable, ([channel,] time, latitude, longitude), in our units.
+
+    Latitudes go from north to south and longitudes from 0 eastward. If the variable has several versions (``expver``), each value is that
+    of final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing.
 
     Raises:
         UserError: if the coordinates are not a regular grid of the whole globe.
-    """
-    rows, columns, latitude, longitude = axes_of(array)
-    return rows, columns, Grid(latitude, longitude)
-
-
-def axes_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """Return what :func:`order_of` returns, but for any part of the globe: indices, then latitudes and longitudes in that order."""
-    latitude, longitude = (array[name].values.astype(np.float64) for name in ("latitude", "longitude"))
-    latitude = np.where(np.abs(latitude) <= 90 + ROUNDING, np.clip(latitude, -90, 90), latitude)
-    rows, longitude = np.argsort(-latitude), longitude % 360
-    longitude[360 - longitude < 1e-6] = 0.0  # -1e-11 % 360 is almost 360
-    # Many files repeat the first column as the last one. It is taken once.
-    _, columns = np.unique(longitude.round(6), return_index=True)
-    return rows, columns, latitude[rows], _equal_steps(longitude[columns])
-
-
-def _equal_steps(longitude: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return longitudes in exact equal steps round the circle if they only differ from these by rounding; else return them unchanged."""
-    exact = longitude[0] + 360 / longitude.size * np.arange(longitude.size)
-    return exact if 1e-6 < np.abs(longitude - exact).max() <= min(ROUNDING, 18 / longitude.size) else longitude
-
-
-def values_of(array: xr.DataArray, indices: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return the values at chosen times of an array from :func:`fields_of` or :func:`static_of`, ([channel,] time, latitude,
-    longitude).
-
-    Latitudes go from north to south and longitudes from 0 eastward. If the array has several versions (``expver``), each value is that of
-    final ERA5 (expver 1), or that of the preliminary ERA5T (expver 5) where ERA5 is missing.
-
-    Raises:
         ValueError: if a chunk that covers only a part of the globe has the same value everywhere.
     """
-    strides, chunk = np.diff(indices), array.attrs["chunk"]
+    strides = np.diff(indices)
     usual = int(np.median(strides)) if strides.size else 1
-    runs = np.split(indices, np.flatnonzero((strides <= 0) | (strides > max(usual, chunk))) + 1)
-    values = np.concatenate([_run(array, run, chunk) for run in runs], axis=-3)
-    if "expver" in array.dims:
+    runs = np.split(indices, np.flatnonzero((strides <= 0) | (strides > max(usual, stored.chunk))) + 1)
+    values = np.concatenate([_run(stored, run) for run in runs], axis=-3)
+    if "expver" in stored.array.dims:
         merged = values[0]
         for version in values[1:]:
             merged = np.where(np.isnan(merged), version, merged)
         values = merged
-    if not array.attrs.get("can_be_constant"):
-        _refuse_lost_chunks(values.reshape(-1, *values.shape[-2:]), array.attrs["tile"])
-    rows, columns, _ = order_of(array)
+    if not stored.can_be_constant:
+        _refuse_lost_chunks(values.reshape(-1, *values.shape[-2:]), stored.tile)
+    rows, columns, _ = order_of(stored.array)
     if np.any(np.diff(rows) != 1):
         values = values[..., rows, :]
     if columns.size != values.shape[-1] or np.any(np.diff(columns) != 1):
         values = values[..., columns]
-    factor, shift = array.attrs.get("conversion", SAME)
-    return (values if (factor, shift) == SAME else values * factor + shift).astype(np.float32, copy=False)
+    factor, shift = stored.conversion
+    return (values if stored.conversion == SAME else values * factor + shift).astype(np.float32, copy=False)
 
 
 def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> None:
@@ -180,36 +164,14 @@ def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> 
                 raise ValueError("a chunk has one value throughout, as where it is missing")
 
 
-def _run(array: xr.DataArray, indices: NDArray[np.intp], chunk: int) -> NDArray[np.floating]:
+def _run(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.floating]:
     """Return the values at ``indices``, which rise without a large step, in one read."""
     first, last, strides = int(indices[0]), int(indices[-1]) + 1, np.diff(indices)
-    if strides.size and (strides == strides[0]).all() and chunk < strides[0]:
-        return array.isel(time=slice(first, last, int(strides[0]))).values
+    if strides.size and (strides == strides[0]).all() and stored.chunk < strides[0]:
+        return stored.array.isel(time=slice(first, last, int(strides[0]))).values
     # The times of one chunk are unpacked together anyway, and NetCDF is slow at reading a list of indices.
-    values = array.isel(time=slice(first, last)).values
+    values = stored.array.isel(time=slice(first, last)).values
     return values if values.shape[-3] == indices.size else values[..., indices - first, :, :]
-
-
-def space_of(array: xr.DataArray) -> dict[Hashable, str]:
-    """Return the array's own names of latitude and longitude, in this order, each with the standard name as its value.
-
-    Raises:
-        UserError: if one of them is missing or is not a dimension.
-    """
-    names: dict[Hashable, str] = {}
-    for standard, known in SPACE_NAMES.items():
-        candidates = [name for name in array.coords if str(name).lower() in known or _is_compass(array[name], standard)]
-        if not candidates:
-            raise UserError(f"{array.name} has no coordinate '{standard}'")
-        if array[candidates[0]].dims != (candidates[0],):
-            raise UserError(f"{array.name} is on no regular grid: '{candidates[0]}' is not one of its dimensions")
-        names[candidates[0]] = standard
-    return names
-
-
-def _is_compass(coordinate: xr.DataArray, standard: str) -> bool:
-    units = str(coordinate.attrs.get("units", "")).strip().lower()
-    return coordinate.attrs.get("standard_name") == standard or units in COMPASS[standard]
 
 
 def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
@@ -232,36 +194,75 @@ def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
     return (times.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
 
 
-def _three_dimensional(array: xr.DataArray) -> xr.DataArray:
-    """Return the same values with only the dimensions ([expver, channel,] time, latitude, longitude)."""
-    chunk_sizes, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
+def _stored(array: xr.DataArray, units: Conversion, can_be_constant: bool) -> Stored:
+    """Return a variable with only the dimensions ([expver, channel,] time, latitude, longitude).
+
+    Raises:
+        UserError: if it has no time, latitude or longitude, if its times are no dates, or if it has another dimension.
+    """
+    sizes, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
     array = array.rename({name: standard for name, standard in space.items() if name != standard})
     array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
-    times = [name for known in TIME_NAMES for name in array.coords if str(name).lower() == known]
-    if not times:
-        raise UserError(f"{array.name} has no coordinate 'time'")
-    time, (dimension, *further) = times[0], [*array[times[0]].dims, None]
-    lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0)
-    if dimension is None:
-        array = array.expand_dims(time)
-    elif dimension != time and not further[:-1]:
-        array = array.swap_dims({dimension: time})
-    extra = [str(name) for name in array.dims if name not in (time, "expver", CHANNEL, *SPACE_NAMES)]
-    if extra:
+    time = _time_of(array)
+    along = next(iter(array[time].dims), time)
+    array = _final_first(_along_time(array, time))
+    _require_known(array, time)
+    dates_of(array[time], array.name)
+    kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
+    kept = kept.rename({time: "time"} if time != "time" else {})
+    rows, columns = (int(sizes.get(name, array.sizes[standard])) for name, standard in space.items())
+    return Stored(
+        kept.transpose(*(name for name in ("expver", CHANNEL) if name in kept.dims), "time", *SPACE_NAMES),
+        # The number of times in one chunk is stored under the name that the dimension had in the source.
+        chunk=next((int(sizes[name]) for name in ("time", time, along) if name in sizes), 1),
+        tile=(rows, columns),
+        lead_hours=_lead_hours(array),
+        conversion=units,
+        can_be_constant=can_be_constant,
+    )
+
+
+def _time_of(array: xr.DataArray) -> Hashable:
+    """Return the name of the coordinate that has the times of the values.
+
+    Raises:
+        UserError: if there is none.
+    """
+    for known in TIME_NAMES:
+        for name in array.coords:
+            if str(name).lower() == known:
+                return name
+    raise UserError(f"{array.name} has no coordinate 'time'")
+
+
+def _along_time(array: xr.DataArray, time: Hashable) -> xr.DataArray:
+    """Return the array with ``time`` as a dimension: as a new one, or in place of the one along which the times are."""
+    dimensions = array[time].dims
+    if not dimensions:
+        return array.expand_dims(time)
+    return array.swap_dims({dimensions[0]: time}) if len(dimensions) == 1 and dimensions[0] != time else array
+
+
+def _final_first(array: xr.DataArray) -> xr.DataArray:
+    """Return the array with final ERA5, whose version is 1, 01 or 0001, as the first ``expver``, if it has this dimension."""
+    if "expver" not in array.dims:
+        return array
+    final = [str(version).lstrip("0") == "1" for version in array["expver"].values]
+    return array.isel(expver=np.argsort(np.logical_not(final), kind="stable"))
+
+
+def _require_known(array: xr.DataArray, time: Hashable) -> None:
+    """Check that an array has no dimension besides those of :class:`Stored`.
+
+    Raises:
+        UserError: if it has one.
+    """
+    if extra := [str(name) for name in array.dims if name not in (time, "expver", CHANNEL, *SPACE_NAMES)]:
         sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
         raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")
-    dates_of(array[time], array.name)
-    # Version 1, 01 or 0001 is final ERA5. It is put first.
-    final = [str(version).lstrip("0") == "1" for version in array["expver"].values] if "expver" in array.dims else None
-    kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
-    kept = kept.rename({time: "time"}) if time != "time" else kept
-    # The number of times in one chunk is stored under the name that the dimension had in the source.
-    chunk = next((int(chunk_sizes[name]) for name in ("time", time, dimension) if name in chunk_sizes), 1)
-    hours = np.asarray(lead) / np.timedelta64(1, "h") if np.issubdtype(np.asarray(lead).dtype, np.timedelta64) else np.zeros(1)
-    dimensions: tuple[str, ...] = ("time", "latitude", "longitude")
-    if CHANNEL in array.dims:
-        dimensions = (CHANNEL, *dimensions)
-    if final is not None:
-        kept, dimensions = kept.isel(expver=np.argsort(np.logical_not(final), kind="stable")), ("expver", *dimensions)
-    tile = tuple(int(chunk_sizes.get(name, array.sizes[standard])) for name, standard in space.items())
-    return kept.transpose(*dimensions).assign_attrs(chunk=chunk, tile=tile, lead_hours=float(np.max(hours)))
+
+
+def _lead_hours(array: xr.DataArray) -> float:
+    """Return the largest lead time of an array in hours; 0 if it has none."""
+    lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0)
+    return float(np.max(lead / np.timedelta64(1, "h"))) if np.issubdtype(lead.dtype, np.timedelta64) else 0.0

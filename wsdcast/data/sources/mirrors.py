@@ -147,9 +147,9 @@ def _require_fields(path: Path, names: Sequence[str], time: np.datetime64) -> No
         try:
             with open_dataset(str(path), names) as dataset:
                 parts = [
-                    (name, moment, int(field.attrs["lead_hours"]))
+                    (name, moment, int(field.lead_hours))
                     for (name,), field in fields_of(dataset, names).items()
-                    for moment in field["time"].values
+                    for moment in field.array["time"].values
                 ]
         except UserError as error:
             raise ValueError(f"its messages cannot be decoded ({error})") from None

@@ -13,11 +13,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.layout import fields_of, order_of, static_of, to_the_second, values_of
+from wsdcast.data.sources.layout import fields_of, static_of, to_the_second, values_of
 from wsdcast.data.sources.naming import contents, known_names
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
+from wsdcast.data.sources.space import order_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 
@@ -94,9 +95,9 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
     with open_dataset(address, record.channels) as dataset:
         first, _ = valid = _valid(dataset)
         try:
-            for name, array in static_of(dataset).items():
-                chosen = int(np.argmax(array["time"].values >= first))
-                static.append(_Static(address, name, order_of(array)[2], values_of(array, np.array([chosen]))[0]))
+            for name, stored in static_of(dataset).items():
+                chosen = int(np.argmax(stored.array["time"].values >= first))
+                static.append(_Static(address, name, order_of(stored.array)[2], values_of(stored, np.array([chosen]))[0]))
         except UserError as error:
             record.notes.append(f"{address}: its static fields are left out ({error})")
         except Exception as error:  # damaged files cause errors of many types
@@ -111,22 +112,23 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
         record.without_any.append(f"{address}: {_what(record)}; looked for {looked_for} among {_first_of(contents(dataset))}")
         return
     record.contents += [name for name in contents(dataset) if name not in record.contents]
-    times = to_the_second(next(iter(fields.values()))["time"].values)
-    chunks = {name: array.attrs["chunk"] for names, array in fields.items() for name in names}
+    times = to_the_second(next(iter(fields.values())).array["time"].values)
+    chunks = {name: stored.chunk for names, stored in fields.items() for name in names}
     record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
-    for names, array in fields.items():
+    for names, stored in fields.items():
+        array = stored.array
         if over := re.search(r"time\d*: *(mean|maximum|minimum|sum)", str(array.attrs.get("cell_methods", ""))):
             what = f"10 m wind {array.name}" if names[0] in DEFAULT else array.name
             value = "wind" if names[0] in DEFAULT else "value"
             remark = f"{what} is the {over[1]} over an interval (cell_methods), not the {value} at its time"
             record.notes += [remark] if remark not in record.notes else []
-    if max(array.attrs["lead_hours"] for array in fields.values()):
+    if max(stored.lead_hours for stored in fields.values()):
         record.forecasts.append(str(address))
     if np.isnat(times).any():
         raise UserError(f"{np.isnat(times).sum()} of its {times.size} times are missing")
     record.misfits.append(address)  # removed below if its grid fits
-    for array in fields.values():
-        grid = order_of(array)[2]
+    for stored in fields.values():
+        grid = order_of(stored.array)[2]
         rows = -np.diff(grid.latitude)
         if rows.max() > 1.6 * np.median(rows):
             gap = int(np.argmax(rows))
