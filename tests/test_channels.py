@@ -112,9 +112,46 @@ def test_levels_without_units_are_pascals_if_they_are_large(values, expected):
     assert levels_of(array)[1].tolist() == expected
 
 
-def test_model_levels_are_no_pressure_levels():
-    array = xr.DataArray(np.zeros(2), {"level": ("level", [500, 850], {"units": "1"})}, ("level",))
+@pytest.mark.parametrize("values", [[98, 99], [500.0, 850.0]])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"units": "1"},
+        {"units": "level"},
+        {"long_name": "model_level_number"},
+        {"long_name": "ModelLevel"},
+        {"standard_name": "model_level_number"},
+        {"standard_name": "model_level_number", "units": "1"},
+        {"standard_name": "model_layers"},
+        {"standard_name": "height"},
+        {"long_name": "hybrid level at midpoints (1000*(A+B))", "units": "hPa"},  # of CESM
+        {"standard_name": "atmosphere_hybrid_sigma_pressure_coordinate"},
+        {"standard_name": "atmosphere_hybrid_sigma_pressure_coordinate", "units": "hPa"},
+        {"standard_name": "atmosphere_ln_pressure_coordinate", "units": "Pa"},
+        {"long_name": "sigma levels", "units": ""},
+    ],
+)
+def test_levels_of_a_model_are_no_pressure_levels(attributes, values):
+    array = xr.DataArray(np.zeros(2), {"level": ("level", values, attributes)}, ("level",), name="t")
     assert levels_of(array) is None
+    assert find(xr.Dataset({"t": array}), f"temperature@{values[0]:g}") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("level", {}),
+        ("level", {"long_name": "pressure_level", "units": "millibars"}),  # of the old Climate Data Store
+        ("isobaricInhPa", {"long_name": "pressure", "standard_name": "air_pressure", "units": "hPa"}),  # of cfgrib
+        ("p", {"standard_name": "air_pressure", "units": "mbar"}),
+        ("lev", {"long_name": "vertical level", "standard_name": "PLE_level", "units": "hPa"}),  # of MERRA-2
+        ("level", {"long_name": "Level", "positive": "down", "units": "millibar"}),  # of NCEP's reanalysis
+    ],
+)
+def test_pressure_levels_are_known_whatever_else_is_said_of_them(name, attributes):
+    array = xr.DataArray(np.zeros(2), {name: (name, [500.0, 850.0], attributes)}, (name,), name="t")
+    assert levels_of(array)[1].tolist() == [500, 850]
+    assert find(xr.Dataset({"t": array}), "temperature@850").position == 1
 
 
 def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -14,10 +15,13 @@ from wsdcast.runs.errors import UserError
 
 HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
 LEVEL_NAMES = ("level", "isobaricinhpa", "isobaricinpa", "pressure_level", "plev", "lev", "levelist", "isobaric", "pressure", "pres")
-"""Names of pressure levels, in lower case. They count only if their units, if there are any, are those of a pressure."""
+"""Names of pressure levels, in lower case. They count only if their attributes, as far as there are any, are those of a pressure."""
 PASCALS = {"pa": 1.0, "pascal": 1.0, "pascals": 1.0, **dict.fromkeys(("hpa", "mb", "mbar", "millibar", "millibars"), 100.0)}
 HIGHEST_LEVEL = 1100.0
 """In hPa. Levels without units are in Pa if one of them is larger."""
+OF_A_MODEL = re.compile(r"model[\s_]*(le?v|layer)|hybrid|sigma|^atmosphere_", re.IGNORECASE)
+"""Standard and long names of levels that follow the ground. Some files give them units of a pressure. ``atmosphere_`` begins the standard
+names of CF's appendix D."""
 FURTHER_STANDARD_NAMES = {"geopotential": ("geopotential_height",), "mean_sea_level_pressure": ("air_pressure_at_sea_level",)}
 """Standard names that a variable may have besides the one in the table. Units say which of them it is."""
 BARE_LEVELS = (200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
@@ -69,13 +73,23 @@ def levels_of(array: xr.DataArray) -> tuple[Hashable | None, NDArray[np.float64]
     for name in sorted(array.coords, key=lambda name: name not in array.dims):
         coordinate = array.coords[name]
         units = str(coordinate.attrs.get("units", "")).strip().lower()
-        called = str(name).lower() in LEVEL_NAMES or coordinate.attrs.get("standard_name") == "air_pressure"
-        if not called or coordinate.ndim > 1 or (units and units not in PASCALS) or not np.issubdtype(coordinate.dtype, np.number):
+        if coordinate.ndim > 1 or not np.issubdtype(coordinate.dtype, np.number) or not _is_pressure(coordinate, units):
             continue
         values = np.atleast_1d(coordinate.values).astype(np.float64)
         in_pascals = PASCALS[units] == 1 if units else bool(values.max() > HIGHEST_LEVEL)
         return (coordinate.dims[0] if coordinate.ndim else None), values / 100 if in_pascals else values
     return None
+
+
+def _is_pressure(coordinate: xr.DataArray, units: str) -> bool:
+    """Return whether a coordinate has values of the air's pressure, by its name, its attributes and its units in lower case."""
+    standard = str(coordinate.attrs.get("standard_name", ""))
+    if any(OF_A_MODEL.search(text) for text in (standard, str(coordinate.attrs.get("long_name", "")))):
+        return False
+    if standard == "air_pressure":
+        return not units or units in PASCALS
+    # Some files have standard names that are not CF's, so units of a pressure count for more.
+    return str(coordinate.name).lower() in LEVEL_NAMES and (units in PASCALS if units else not standard)
 
 
 def _on_level(dataset: xr.Dataset, base: str, level: int) -> Iterator[Found]:
