@@ -154,6 +154,42 @@ def test_pressure_levels_are_known_whatever_else_is_said_of_them(name, attribute
     assert find(xr.Dataset({"t": array}), "temperature@850").position == 1
 
 
+def upper_wind(**methods: str | None) -> xr.Dataset:
+    """Variables that are all the eastward wind at 500 hPa by their standard name, with these cell methods."""
+    dataset = xr.Dataset(coords={"plev": ("plev", [50000.0], {"units": "Pa"})})
+    for name, method in methods.items():
+        known = {} if method is None else {"cell_methods": method}
+        dataset[name] = ("plev", np.zeros(1), {"standard_name": "eastward_wind", "units": "m s-1", **known})
+    return dataset
+
+
+def test_the_variable_on_a_level_is_no_spread_and_the_only_one():
+    """At the surface the same holds (tests/test_odd_sources.py, tests/test_record.py)."""
+    name = "u_component_of_wind@500"
+    assert find(upper_wind(U_std="realization: standard_deviation", U_mean="realization: mean"), name).array.name == "U_mean"
+    assert find(upper_wind(other=None, U="time: point"), name).array.name == "U"  # its name is more certain than its attributes
+    with pytest.raises(UserError, match=r"^U is a variance \(cell_methods\), not u_component_of_wind@500$"):
+        find(upper_wind(U="time: variance"), name)
+    with pytest.raises(UserError, match=r"^several variables are eastward_wind at 500 hPa: U_a, U_b$"):
+        find(upper_wind(U_a=None, U_b=None, U_std="time: standard_deviation"), name)
+
+
+def test_the_variable_at_the_surface_is_no_spread():
+    pressure = {"standard_name": "surface_air_pressure", "units": "Pa"}
+    dataset = xr.Dataset({"a": ((), 0.0, pressure | {"cell_methods": "time: range"}), "b": ((), 1.0, pressure)})
+    assert find(dataset, "surface_pressure").array.name == "b"
+    with pytest.raises(UserError, match=r"^a is a range \(cell_methods\), not surface_pressure$"):
+        find(dataset[["a"]], "surface_pressure")
+
+
+def test_geopotential_counts_before_its_height():
+    """Both are the channel, and units say which one is read. The other order of the file gives the same."""
+    dataset = upper_wind(height=None, phi=None)
+    dataset["height"].attrs["standard_name"], dataset["phi"].attrs["standard_name"] = "geopotential_height", "geopotential"
+    assert find(dataset, "geopotential@500").array.name == "phi"
+    assert find(dataset[["height"]], "geopotential@500").array.name == "height"
+
+
 def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
     dataset = xr.Dataset({"u10": ((), 0.0), "u500": ((), 0.0)})
     assert find(dataset, "u_component_of_wind@10") is None

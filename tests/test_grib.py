@@ -169,6 +169,30 @@ def test_two_grids_in_one_source_are_refused(tmp_path):
         open_dataset(str(tmp_path / "wind"))
 
 
+@pytest.mark.parametrize(
+    ("edition", "keys"),
+    [
+        *((2, {"productDefinitionTemplateNumber": 2, "derivedForecast": kind}) for kind in (2, 3, 4, 5, 7)),
+        (2, {"setLocalDefinition": 1, "type": "es"}),
+        (1, {"setLocalDefinition": 1, "type": "es"}),
+    ],
+)
+def test_the_spread_of_an_ensemble_is_no_wind(tmp_path, edition, keys):
+    field = np.arange(COLUMNS * ROWS) / 10.0
+    spread = b"".join(message(field, edition, **keys, shortName=name) for name in ("10u", "10v"))
+    (tmp_path / "wind").write_bytes(spread)
+    found = problems(tmp_path / "wind")
+    assert found.endswith("has no 10 m wind; looked for 10m_u_component_of_wind or u10 or 10u among 10u (spread), 10v (spread)")
+    (tmp_path / "wind").write_bytes(spread + message(field + 1) + message(field + 1, shortName="10v"))
+    np.testing.assert_allclose(values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.array([0])).ravel(), field + 1, atol=1e-4)
+
+
+def test_the_mean_of_an_ensemble_is_wind(tmp_path):
+    field, keys = np.arange(COLUMNS * ROWS) / 10.0, {"productDefinitionTemplateNumber": 2, "derivedForecast": 0}
+    (tmp_path / "wind").write_bytes(message(field, **keys) + message(field, **keys, shortName="10v"))
+    np.testing.assert_allclose(values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.array([0])).ravel(), field, atol=1e-4)
+
+
 def test_the_order_of_points_may_change_within_a_file(tmp_path):
     axes = np.linspace(90, -90, ROWS), 45.0 * np.arange(COLUMNS)
     upward = message(

@@ -142,13 +142,50 @@ def test_monthly_means_by_hour_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("methods", "noted"), [("time: mean", True), ("area: mean time: maximum", True), ("area: mean time: point", False)]
+    ("methods", "noted"),
+    [
+        ("time: mean", True),
+        ("area: mean time: maximum", True),
+        ("time: latitude: mean", True),
+        ("time: median", True),
+        ("area: mean time: point", False),
+        ("time: point area: mean", False),
+        ("realization: mean", False),
+    ],
 )
 def test_values_of_an_interval_are_noted(tmp_path, methods, noted):
     dataset = wind()
     dataset.u10.attrs["cell_methods"] = methods
     dataset.to_netcdf(tmp_path / "a.nc")
     assert bool([note for note in looked_at(tmp_path / "a.nc").notes if "over an interval" in note]) is noted
+
+
+@pytest.mark.parametrize(
+    ("methods", "word"),
+    [
+        ("time: standard_deviation", "standard deviation"),
+        ("realization: standard_deviation", "standard deviation"),
+        ("area: variance", "variance"),
+        ("time: latitude: range (interval: 1 hour)", "range"),
+        ("time: maximum within days time: range over days", "range"),
+        ("time: root_mean_square", "root mean square"),
+        ("time: mean_absolute_value", "mean absolute value"),
+        ("time: sd", "sd"),  # a step type of ecCodes
+    ],
+)
+def test_a_spread_is_refused_by_name(tmp_path, methods, word):
+    dataset = wind()
+    dataset.u10.attrs["cell_methods"] = methods
+    dataset.to_netcdf(tmp_path / "a.nc")
+    (problem,) = looked_at(tmp_path / "a.nc").problems
+    assert problem.endswith(f"a.nc: u10 is a {word} (cell_methods), not 10 m wind u")
+
+
+def test_a_comment_of_cell_methods_is_no_method(tmp_path):
+    dataset = wind()
+    dataset.u10.attrs["cell_methods"] = "area: mean (interval: 1 km comment: standard_deviation: see u10_std)"
+    dataset.to_netcdf(tmp_path / "a.nc")
+    assert (looked_at(tmp_path / "a.nc").problems, looked_at(tmp_path / "a.nc").notes) == ([], [])
 
 
 def test_repeated_extremes_far_from_other_values_are_named():

@@ -20,17 +20,11 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from wsdcast.data.sources.grib_names import WIND, names_of
+from wsdcast.data.sources.grib_names import STATIC, WIND, name_of, names_of
 from wsdcast.data.sources.grib_points import Points, grid_of, points_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
-LEVELS = {"isobaricInhPa": 1, "isobaricInPa": 100}
-"""Types of pressure levels, and their units in 1 hPa."""
-SURFACES = ("surface", "heightAboveGround", "meanSea", "entireAtmosphere", "atmosphere", "atmosphereSingleLayer", "nominalTop")
-"""Types of level of the variables that have no levels."""
-STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
-"""Short names of the static fields of the surface."""
 MISSING = 1e30
 """The number that ecCodes is told to put in place of missing values. No field has it."""
 
@@ -110,7 +104,7 @@ def _messages(path: str, wanted: set[str], points: dict[str, Points | str], othe
     for handle in _handles(path):
         offset = int(eccodes.codes_get_message_offset(handle))
         end = offset + int(eccodes.codes_get(handle, "totalLength"))
-        name, position = _name(handle), (offset, fields[offset])
+        name, position = name_of(handle), (offset, fields[offset])
         fields[offset] += 1
         if name not in wanted and name not in STATIC:
             others[name] = None
@@ -126,22 +120,6 @@ def _messages(path: str, wanted: set[str], points: dict[str, Points | str], othe
         yield Message(name, units, position, initial, valid - initial, member, kind, grid)
     if end < size and b"GRIB" in _bytes_from(path, end):
         raise EOFError(f"its last message, from byte {end} on, is incomplete")
-
-
-def _name(handle: int) -> str:
-    """Return the name of a field's variable, as in :class:`Message`, or one with its type of level if no variable is called so."""
-    import eccodes
-
-    short = str(eccodes.codes_get(handle, "shortName"))
-    if short in WIND:
-        return WIND[short]
-    level = str(eccodes.codes_get(handle, "typeOfLevel"))
-    if short in ("u", "v") and level == "heightAboveGround" and eccodes.codes_get(handle, "level", int) == 100:
-        return f"100{short}"  # the name that ecCodes gives to ECMWF's messages alone
-    if level in LEVELS:
-        return f"{short}_{eccodes.codes_get(handle, 'level', int) / LEVELS[level]:g}hpa"
-    is_surface = level == "surface" if short in STATIC else level in SURFACES
-    return short if is_surface else f"{short} ({level})"
 
 
 def _handles(path: str, offset: int = 0) -> Iterator[int]:

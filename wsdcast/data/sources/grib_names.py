@@ -8,6 +8,12 @@ from wsdcast.data.variables import VARIABLES, split
 
 WIND = {"10u": "u10", "10v": "v10"}
 """Short names of the 10 m wind in ecCodes, and the names of the variables here. Other variables keep their short names."""
+LEVELS = {"isobaricInhPa": 1, "isobaricInPa": 100}
+"""Types of pressure levels, and their units in 1 hPa."""
+SURFACES = ("surface", "heightAboveGround", "meanSea", "entireAtmosphere", "atmosphere", "atmosphereSingleLayer", "nominalTop")
+"""Types of level of the variables that have no levels."""
+STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
+"""Short names of the static fields of the surface."""
 
 
 def names_of(names: Sequence[str]) -> set[str]:
@@ -27,3 +33,32 @@ def channels_named(names: Sequence[str]) -> tuple[str, ...]:
     pressure_levels = [level for level in levels if level.isdecimal()]
     channels += [f"{name}@{level}" for name, entry in VARIABLES.items() if entry.kind == "pressure" for level in pressure_levels]
     return tuple(name for name in channels if not names_of([name]).isdisjoint(names))
+
+
+def name_of(handle: int) -> str:
+    """Return the name of a field's variable, as in :class:`wsdcast.data.sources.grib.Message`.
+
+    A name with the type of level, or with the word spread, is that of no variable.
+    """
+    import eccodes
+
+    short = str(eccodes.codes_get(handle, "shortName"))
+    if _is_spread(handle):
+        return f"{short} (spread)"
+    if short in WIND:
+        return WIND[short]
+    level = str(eccodes.codes_get(handle, "typeOfLevel"))
+    if short in ("u", "v") and level == "heightAboveGround" and eccodes.codes_get(handle, "level", int) == 100:
+        return f"100{short}"  # the name that ecCodes gives to ECMWF's messages alone
+    if level in LEVELS:
+        return f"{short}_{eccodes.codes_get(handle, 'level', int) / LEVELS[level]:g}hpa"
+    is_surface = level == "surface" if short in STATIC else level in SURFACES
+    return short if is_surface else f"{short} ({level})"
+
+
+def _is_spread(handle: int) -> bool:
+    """Return whether a field is a standard deviation, a range or the like of an ensemble (WMO, GRIB 2, code table 4.7)."""
+    import eccodes
+
+    derived = eccodes.codes_is_defined(handle, "derivedForecast") and eccodes.codes_get(handle, "derivedForecast", int)
+    return derived in (2, 3, 4, 5, 7) or eccodes.codes_get(handle, "dataType") == "es"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,10 @@ FURTHER_STANDARD_NAMES = {"geopotential": ("geopotential_height",), "mean_sea_le
 """Standard names that a variable may have besides the one in the table. Units say which of them it is."""
 BARE_LEVELS = (200, 250, 300, 400, 500, 600, 700, 850, 925, 1000)
 """Levels in hPa that names such as ``t850`` may have without a unit. Smaller numbers may be heights in m, as in ``u80`` and ``T2``."""
+SPREAD = re.compile(
+    r":\s*(standard_deviation|std\w*|sd|variance|range|spread|root_mean_square|rms|sum_of_squares|\w+_absolute_value|cov\w*|diff\w*|ratio)\b"
+)
+"""CF's cell methods, and ecCodes' types of step, that make something else of values than a value of the same variable."""
 SURFACE_NAMES = {known for entry in VARIABLES.values() if entry.kind == "surface" for known in entry.names}
 
 
@@ -47,13 +51,29 @@ def find(dataset: xr.Dataset, name: str) -> Found | None:
     """Return where a channel is in a dataset, or None if it is not there.
 
     Raises:
-        UserError: if a variable of that name is at another height, or if several variables have the attributes.
+        UserError: if a variable of that name is at another height, if several variables have the attributes, or if there is only a spread
+            of the variable, such as its standard deviation.
     """
+    spreads = {key: spread for key, array in dataset.data_vars.items() if (spread := spread_of(array))}
+    found = _find(dataset.drop_vars(spreads), name)
+    if found is None and spreads and (other := _find(dataset[list(spreads)], name)) is not None:
+        raise UserError(f"{other.array.name} is a {spreads[other.array.name]} (cell_methods), not {words(name)}")
+    return found
+
+
+def _find(dataset: xr.Dataset, name: str) -> Found | None:
     base, level = split(name)
     if level is not None:
         return next(_on_level(dataset, base, level), None)
     array = _at_surface(dataset, base)
     return None if array is None else Found(array)
+
+
+def spread_of(array: xr.DataArray) -> str:
+    """Return in words which spread of values an array is by its attribute ``cell_methods``; "" if it has values of a variable."""
+    methods = re.sub(r"\(.*?\)", "", str(array.attrs.get("cell_methods", "")))  # what is in brackets is a comment
+    found = SPREAD.search(methods.lower())
+    return found[1].replace("_", " ") if found else ""
 
 
 def contents(dataset: xr.Dataset) -> list[str]:
@@ -93,27 +113,42 @@ def _is_pressure(coordinate: xr.DataArray, units: str) -> bool:
 
 
 def _on_level(dataset: xr.Dataset, base: str, level: int) -> Iterator[Found]:
-    """Yield the places of a variable on a pressure level, the most certain first."""
+    """Yield the places of a variable on a pressure level, the most certain first: names are more certain than attributes.
+
+    Raises:
+        UserError: if several variables have the attributes.
+    """
     names = {str(name).lower(): name for name in dataset.data_vars}
     called = (base, *VARIABLES[base].names)
     if f"{base}@{level}" in names:
         yield Found(dataset[names[f"{base}@{level}"]])
-    standard_names = {VARIABLES[base].standard_name, *FURTHER_STANDARD_NAMES.get(base, ())}
-    standard = [name for name in dataset.data_vars if dataset[name].attrs.get("standard_name") in standard_names]
-    for name in [*(names[known] for known in called if known in names), *standard]:
-        if (levels := levels_of(dataset[name])) is not None:
-            same = np.isclose(levels[1], level, rtol=0, atol=1e-3)
-            if same.any():
-                yield Found(dataset[name], levels[0], int(np.argmax(same)))
+    yield from _with_level((dataset[names[known]] for known in called if known in names), level)
     for known in called:
         bare = (f"{known}{level}",) if level in BARE_LEVELS else ()
         for spelled in (*bare, f"{known}_{level}", *(f"{known}_{level}{unit}" for unit in ("hpa", "mb")), f"{known}{level}hpa"):
             if spelled in names and spelled not in SURFACE_NAMES:
                 yield Found(dataset[names[spelled]])
+    for standard, arrays in _by_standard_name(dataset, base):
+        found = list(_with_level(arrays, level))
+        _require_one([place.array for place in found], f"{standard} at {level} hPa")
+        yield from found
+
+
+def _with_level(arrays: Iterable[xr.DataArray], level: int) -> Iterator[Found]:
+    """Yield the places of a level in hPa in those of the arrays that have it."""
+    for array in arrays:
+        if (levels := levels_of(array)) is not None:
+            same = np.isclose(levels[1], level, rtol=0, atol=1e-3)
+            if same.any():
+                yield Found(array, levels[0], int(np.argmax(same)))
 
 
 def _at_surface(dataset: xr.Dataset, base: str) -> xr.DataArray | None:
-    """Return a variable that has no levels, recognised by its name or attributes, or None if it is not there."""
+    """Return a variable that has no levels, recognised by its name or attributes, or None if it is not there.
+
+    Raises:
+        UserError: if it is at another height, or if several variables have the attributes.
+    """
     names, entry = {str(name).lower(): name for name in dataset.data_vars}, VARIABLES[base]
     for known in (base, *entry.names):
         if known in names:
@@ -122,16 +157,28 @@ def _at_surface(dataset: xr.Dataset, base: str) -> xr.DataArray | None:
             if entry.height is not None and heights and heights[0] != entry.height:
                 raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not {entry.height:g} m")
             return array
-    standard_names = {entry.standard_name, *FURTHER_STANDARD_NAMES.get(base, ())}
-    arrays = [dataset[name] for name in dataset.data_vars if dataset[name].attrs.get("standard_name") in standard_names]
-    where = ""
-    if entry.height is not None:
-        arrays = [_at_height(array, entry.height) for array in arrays]
-        arrays = [array for array in arrays if any(_is_height(array, name, entry.height) for name in array.coords)]
-        where = f" at {entry.height:g} m"
+    for standard, arrays in _by_standard_name(dataset, base):
+        where = ""
+        if entry.height is not None:
+            arrays = [_at_height(array, entry.height) for array in arrays]
+            arrays = [array for array in arrays if any(_is_height(array, name, entry.height) for name in array.coords)]
+            where = f" at {entry.height:g} m"
+        _require_one(arrays, f"{standard}{where}")
+        if arrays:
+            return arrays[0]
+    return None
+
+
+def _by_standard_name(dataset: xr.Dataset, base: str) -> Iterator[tuple[str, list[xr.DataArray]]]:
+    """Yield each standard name of a variable, that of the table first, and the arrays of a dataset that have it."""
+    for standard in (VARIABLES[base].standard_name, *FURTHER_STANDARD_NAMES.get(base, ())):
+        yield standard, [array for array in dataset.data_vars.values() if array.attrs.get("standard_name") == standard]
+
+
+def _require_one(arrays: Sequence[xr.DataArray], what: str) -> None:
+    """Raise a :class:`UserError` if there are several arrays."""
     if len(arrays) > 1:
-        raise UserError(f"several variables are {entry.standard_name}{where}: {', '.join(str(array.name) for array in arrays)}")
-    return arrays[0] if arrays else None
+        raise UserError(f"several variables are {what}: {', '.join(str(array.name) for array in arrays)}")
 
 
 def _at_height(array: xr.DataArray, height: float | None) -> xr.DataArray:

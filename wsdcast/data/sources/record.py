@@ -22,6 +22,9 @@ from wsdcast.data.sources.space import order_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 
+OVER_AN_INTERVAL = re.compile(r"time\d*: *(?:\w+: *)*(mean|maximum|minimum|sum|median|mode|mid_range)\b")
+"""CF's cell methods that make one value of those of an interval."""
+
 
 def open_record(
     source: Address | Sequence[Path],
@@ -117,7 +120,7 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
     record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
     for names, stored in fields.items():
         array = stored.array
-        if over := re.search(r"time\d*: *(mean|maximum|minimum|sum)", str(array.attrs.get("cell_methods", ""))):
+        if over := OVER_AN_INTERVAL.search(str(array.attrs.get("cell_methods", ""))):
             what = f"10 m wind {array.name}" if names[0] in DEFAULT else array.name
             value = "wind" if names[0] in DEFAULT else "value"
             remark = f"{what} is the {over[1]} over an interval (cell_methods), not the {value} at its time"
