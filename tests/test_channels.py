@@ -209,6 +209,10 @@ def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
         ("knots", "m s-1", 5.14444),
         ("g kg**-1", "kg kg-1", 0.01),
         ("(0 - 1)", "1", 10),
+        ("~", "1", 10),
+        ("Numeric", "1", 10),
+        ("radians", "radians", 10),
+        ("degrees", "radians", 0.174533),
         ("%", "1", 0.1),
         ("mm", "m", 0.01),
         ("J m**-2", "J m-2", 10),
@@ -220,7 +224,7 @@ def test_ten_of_a_unit(units, expected, value):
 
 
 @pytest.mark.parametrize(
-    ("units", "expected"), [("", "K"), ("m", "K"), ("degF", "K"), ("km/h", "m s-1"), ("W m-2", "J m-2"), ("%", "kg kg-1")]
+    ("units", "expected"), [("", "K"), ("m", "K"), ("degF", "K"), ("km/h", "m s-1"), ("W m-2", "J m-2"), ("%", "kg kg-1"), ("", "radians")]
 )
 def test_units_that_leave_a_doubt_are_refused(units, expected):
     with pytest.raises(UserError, match=f"x has units '{units}'; expected {expected}"):

@@ -187,6 +187,19 @@ def test_the_spread_of_an_ensemble_is_no_wind(tmp_path, edition, keys):
     np.testing.assert_allclose(values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.array([0])).ravel(), field + 1, atol=1e-4)
 
 
+def test_static_fields_of_grib_have_their_units(tmp_path):
+    mask = np.random.default_rng(1).random((ROWS, COLUMNS))
+    names = {"lsm": "land_sea_mask", "z": "geopotential_at_surface", "sdor": "standard_deviation_of_orography"}
+    names |= {"slor": "slope_of_sub_gridscale_orography", "isor": "anisotropy_of_sub_gridscale_orography"}
+    names |= {"anor": "angle_of_sub_gridscale_orography"}
+    for edition in (1, 2):
+        (tmp_path / "wind").write_bytes(b"".join([*series([0, 6]), *(message(mask, edition, shortName=name) for name in names)]))
+        static = open_record(str(tmp_path / "wind"), tmp_path / "scratch").static
+        assert list(static) == list(names.values())
+        for field in static.values():
+            np.testing.assert_allclose(field, mask, atol=1e-5)
+
+
 def test_the_mean_of_an_ensemble_is_wind(tmp_path):
     field, keys = np.arange(COLUMNS * ROWS) / 10.0, {"productDefinitionTemplateNumber": 2, "derivedForecast": 0}
     (tmp_path / "wind").write_bytes(message(field, **keys) + message(field, **keys, shortName="10v"))

@@ -18,6 +18,7 @@ from conftest import six_hourly, wind_dataset, wind_of
 import wsdcast
 from wsdcast.data.sources.blocks import BadValuesError, read_block, repeated_extreme
 from wsdcast.data.sources.classic_netcdf import required_size
+from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
@@ -274,6 +275,56 @@ def test_attributes_of_a_file_say_nothing_of_how_it_is_read(tmp_path, name):
     np.testing.assert_array_equal(record.static["land_sea_mask"], dataset.lsm)
     (block,) = record.blocks()
     np.testing.assert_array_equal(dict(read_block(block))["10m_u_component_of_wind"], dataset.u10)
+
+
+STATIC = {  # name in the file, units, factor
+    "land_sea_mask": [("lsm", "%", 0.01), ("land_sea_mask", "(0 - 1)", 1), ("lsm", None, 1)],  # CF: no units are those of a number
+    "geopotential_at_surface": [("z", "m", 9.80665), ("z", "m2 s-2", 1)],
+    "standard_deviation_of_orography": [("sdor", "mm", 1e-3)],
+    "angle_of_sub_gridscale_orography": [("anor", "degrees", np.pi / 180), ("anor", "radians", 1)],
+    "slope_of_sub_gridscale_orography": [("slor", "~", 1)],
+}
+
+
+@pytest.mark.parametrize(("ours", "name", "units", "factor"), [(ours, *row) for ours, rows in STATIC.items() for row in rows])
+def test_static_fields_are_converted(tmp_path, ours, name, units, factor):
+    dataset = wind()
+    field = 10 * np.random.default_rng(1).random((7, 12))
+    dataset[name] = (("latitude", "longitude"), field, {} if units is None else {"units": units})
+    dataset.to_netcdf(tmp_path / "a.nc")
+    np.testing.assert_allclose(looked_at(tmp_path / "a.nc").static[ours], factor * field, rtol=1e-6)
+    wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run")
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
+        np.testing.assert_allclose(store[ours], factor * field, rtol=1e-6)
+        assert store[ours].attrs["units"] == STATIC_UNITS[ours]
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "expected"), [("z", "ft", "m2 s-2"), ("z", "", "m2 s-2"), ("lsm", "m", "1"), ("anor", "", "radians")]
+)
+def test_a_static_field_in_unknown_units_is_left_out_with_a_note(tmp_path, name, units, expected):
+    dataset = wind()
+    dataset[name] = dataset["sdor"] = dataset.u10[0].drop_vars("time").assign_attrs(units=units)
+    dataset["sdor"].attrs["units"] = "m"
+    dataset.to_netcdf(tmp_path / "a.nc")
+    record = looked_at(tmp_path / "a.nc")
+    assert (record.problems, list(record.static)) == ([], ["standard_deviation_of_orography"])
+    assert record.notes == [f"static field {name} has units '{units}'; expected {expected}; it is left out"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_static_field_has_chunks_of_one_value_but_none_that_is_absent(tmp_path):
+    """A part of the globe may be sea throughout. An absent chunk is missing, and a field with missing values is not stored."""
+    dataset = wind().chunk(time=8)
+    land = np.zeros((7, 12))
+    land[:, :6] = np.random.default_rng(1).random((7, 6))
+    dataset["lsm"] = xr.DataArray(land, dims=("latitude", "longitude")).chunk(longitude=6)
+    dataset.to_zarr(tmp_path / "a.zarr", zarr_format=3, encoding={"lsm": {"fill_value": -1.0}})
+    record = looked_at(tmp_path / "a.zarr")
+    assert record.problems == []
+    np.testing.assert_allclose(record.static["land_sea_mask"], land, rtol=1e-6)
+    (tmp_path / "a.zarr/lsm/c/0/1").unlink()
+    assert np.isnan(looked_at(tmp_path / "a.zarr").static["land_sea_mask"][:, 6:]).all()
 
 
 def test_a_time_that_is_skipped_is_a_gap(tmp_path):

@@ -86,6 +86,7 @@ def open_grib(path: str, names: Sequence[str] = DEFAULT) -> xr.Dataset:
             own = points[message.grid]
             if message.name == name and isinstance(own, Points) and own.equal(grid):
                 dataset[name] = _variable(path, [], np.array(message, dtype=object), points)
+                dataset[name].attrs["units"] = message.units
                 break
     dataset.attrs["other_variables"] = list(others)
     return dataset.assign_coords(latitude=grid.latitude, longitude=grid.longitude)

@@ -103,9 +103,12 @@ def select(fields: Fields, names: tuple[str, ...]) -> Stored:
     return replace(stored, array=stored.array.isel({CHANNEL: positions if len(positions) > 1 else positions[0]}))
 
 
-def static_of(dataset: xr.Dataset) -> dict[str, Stored]:
-    """Return the static fields that a dataset has, each (time, latitude, longitude). Their names are in :data:`STATIC_NAMES`."""
-    fields = {}
+def static_of(dataset: xr.Dataset) -> tuple[dict[str, Stored], list[str]]:
+    """Return the static fields that a dataset has, each (time, latitude, longitude), and notes about those whose units are unknown.
+
+    Their names are in :data:`STATIC_NAMES` and their units in :data:`STATIC_UNITS`.
+    """
+    fields, notes = dict[str, Stored](), list[str]()
     for name, known in STATIC_NAMES.items():
         array = next((dataset[alias] for alias in known if alias in dataset.data_vars), None)
         # `z` is also the geopotential on pressure levels, which is not static.
@@ -113,10 +116,16 @@ def static_of(dataset: xr.Dataset) -> dict[str, Stored]:
             if not any(str(name).lower() in TIME_NAMES for name in array.coords):
                 array = array.expand_dims(time=np.zeros(1, dtype="datetime64[ns]"))
             try:
-                fields[name] = _stored(array, SAME, can_be_constant=False)
+                stored = _stored(array, SAME, can_be_constant=True)  # a part of the globe may be sea
             except UserError:
                 continue  # a variable with other dimensions is not a static field
-    return fields
+            try:
+                # A variable without units is a number (CF conventions, section 3.1).
+                units = str(array.attrs.get("units", "1" if STATIC_UNITS[name] == "1" else ""))
+                fields[name] = replace(stored, conversion=conversion(units, STATIC_UNITS[name], array.name))
+            except UserError as error:
+                notes.append(f"static field {error}; it is left out")
+    return fields, notes
 
 
 def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:

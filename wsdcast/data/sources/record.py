@@ -98,7 +98,9 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
     with open_dataset(address, record.channels) as dataset:
         first, _ = valid = _valid(dataset)
         try:
-            for name, stored in static_of(dataset).items():
+            fields, notes = static_of(dataset)
+            record.notes += [note for note in notes if note not in record.notes]
+            for name, stored in fields.items():
                 chosen = int(np.argmax(stored.array["time"].values >= first))
                 static.append(_Static(address, name, order_of(stored.array)[2], values_of(stored, np.array([chosen]))[0]))
         except UserError as error:

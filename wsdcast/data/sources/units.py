@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -41,9 +42,16 @@ CONVERSIONS: dict[str, dict[str, Conversion]] = {
     "kg m-2": dict.fromkeys(("kgm-2", "kg/m2", "mm"), SAME),  # 1 kg of water on 1 m2 is 1 mm deep
     "m": {"m": SAME, **dict.fromkeys(("mm", "kgm-2", "kg/m2"), Conversion(1e-3))},
     "J m-2": dict.fromkeys(("jm-2", "j/m2"), SAME),
-    "1": {**dict.fromkeys(("1", "0-1", "fraction", "proportion"), SAME), **dict.fromkeys(("%", "percent"), Conversion(0.01))},
+    "1": {
+        **dict.fromkeys(("1", "0-1", "fraction", "proportion", "~", "numeric", "dimensionless"), SAME),
+        **dict.fromkeys(("%", "percent"), Conversion(0.01)),
+    },
+    "radians": {
+        **dict.fromkeys(("radians", "radian", "rad"), SAME),
+        **dict.fromkeys(("degrees", "degree", "deg"), Conversion(math.pi / 180)),
+    },
 }
-"""For each unit of :data:`wsdcast.data.variables.VARIABLES`, the units that are read, without spaces and in lower case."""
+"""For each unit that we have, the units that are read, without spaces and in lower case."""
 
 
 def conversion(units: str, expected: str, what: object) -> Conversion:
@@ -51,7 +59,7 @@ def conversion(units: str, expected: str, what: object) -> Conversion:
 
     Args:
         units: the units that the source states.
-        expected: units in :data:`wsdcast.data.variables.VARIABLES`.
+        expected: units here, a key of :data:`CONVERSIONS`.
         what: the variable, which begins the error message.
 
     Raises:

@@ -35,7 +35,8 @@ class Analysis:
         grid: grid of the states.
         mean, std: mean and standard deviation of each channel over the training split, (channel,), area-weighted.
         validation_from, test_from: first times of the validation and of the test split. Everything before is for training.
-        static: the static fields that the source had, (latitude, longitude), in the units of the source.
+        static: the static fields that the source had, (latitude, longitude), in the units of
+            :data:`wsdcast.data.sources.layout.STATIC_UNITS`.
         variables: names of the channels that are forecast, in order.
         forcing_variables: names of the further channels, which are read and not forecast. They come after the others.
         difference_std: root mean square difference of states 6 h apart in the training split, (channel,), area-weighted; None if not known.
