@@ -25,6 +25,7 @@ from wsdcast.data.sources.file_lock import file_lock, is_file
 from wsdcast.data.sources.grib import open_grib
 from wsdcast.data.sources.naming import is_named
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
+from wsdcast.data.sources.valid_range import with_invalid_missing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 
@@ -149,7 +150,7 @@ def open_dataset(address: Address, names: Sequence[str] = DEFAULT) -> xr.Dataset
         UserError: if the file or store cannot be read, or if this needs a package that is not installed.
     """
     with file_lock(address):
-        return _open(address, names)
+        return with_invalid_missing(_open(address, names), address)
 
 
 def _open(address: Address, names: Sequence[str]) -> xr.Dataset:
