@@ -18,6 +18,7 @@ from conftest import six_hourly, wind_dataset, wind_of
 import wsdcast
 from wsdcast.data.sources.blocks import BadValuesError, read_block, repeated_extreme
 from wsdcast.data.sources.classic_netcdf import required_size
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.pieces import Record
@@ -235,6 +236,39 @@ def test_coordinates_are_known_by_their_units(tmp_path):
     dataset["g0_lat_1"].attrs["units"], dataset["x"].attrs["units"] = "degrees_north", "degreesE"
     dataset.to_netcdf(tmp_path / "a.nc")
     assert looked_at(tmp_path / "a.nc").grid.name == "12x7"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize(
+    ("axis", "units", "expected"),
+    [
+        ("longitude", "degrees_west", "degrees_east"),
+        ("longitude", "Degree_W", "degrees_east"),
+        ("longitude", "degreesW", "degrees_east"),
+        ("latitude", "degrees_south", "degrees_north"),
+        ("latitude", "degree_S", "degrees_north"),
+    ],
+)
+def test_degrees_west_and_south_are_refused(tmp_path, axis, units, expected, renamed):
+    """CF knows neither, and some files have east and north under these units. The map would be a mirror image without a word."""
+    name = "x" if renamed else axis
+    dataset = wind().rename({axis: name} if renamed else {})
+    dataset[name].attrs["units"] = units
+    dataset.to_netcdf(tmp_path / "a.nc")
+    assert looked_at(tmp_path / "a.nc").problems == [f"{tmp_path / 'a.nc'}: {name} has units '{units}'; expected {expected}"]
+    forecast = dataset.isel(time=slice(1, 4)).rename(time="prediction_timedelta")
+    forecast["prediction_timedelta"] = np.timedelta64(6, "h") * np.arange(1, 4)
+    forecast.expand_dims(time=six_hourly("2020-01-01", 1)).to_netcdf(tmp_path / "f.nc")
+    with pytest.raises(UserError, match=f"{name} has units '{units}'; expected {expected}"):
+        open_forecast(str(tmp_path / "f.nc"))
+
+
+@pytest.mark.parametrize("units", ["degrees", "degree", "degrees_north", ""])
+def test_other_units_of_latitude_are_read_as_degrees_north(tmp_path, units):
+    dataset = wind()
+    dataset["latitude"].attrs["units"] = units
+    dataset.to_netcdf(tmp_path / "a.nc")
+    assert looked_at(tmp_path / "a.nc").problems == []
 
 
 def test_variables_that_cannot_be_decoded_are_left_out_unless_they_are_wind(tmp_path):

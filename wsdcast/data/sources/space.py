@@ -17,6 +17,11 @@ COMPASS = {
     "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
 }
 """Units that mark a latitude or a longitude of any name (CF conventions, sections 4.1 and 4.2)."""
+BACKWARD = {
+    "latitude": {"degrees_south", "degree_south", "degrees_s", "degree_s", "degreess"},
+    "longitude": {"degrees_west", "degree_west", "degrees_w", "degree_w", "degreesw", "degreew"},
+}
+"""Units that mark one that grows the other way. CF knows none of them, and there are files in which the values grow as usual."""
 ROUNDING = 0.01
 """Degrees by which coordinates may be off, because a file may keep two decimals of them. A twentieth of a step is a further limit."""
 
@@ -25,7 +30,7 @@ def space_of(array: xr.DataArray) -> dict[Hashable, str]:
     """Return the array's own names of latitude and longitude, in this order, each with the standard name as its value.
 
     Raises:
-        UserError: if one of them is missing or is not a dimension.
+        UserError: if one of them is missing, is not a dimension, or is in degrees west or south.
     """
     names: dict[Hashable, str] = {}
     for standard, known in SPACE_NAMES.items():
@@ -34,13 +39,19 @@ def space_of(array: xr.DataArray) -> dict[Hashable, str]:
             raise UserError(f"{array.name} has no coordinate '{standard}'")
         if array[candidates[0]].dims != (candidates[0],):
             raise UserError(f"{array.name} is on no regular grid: '{candidates[0]}' is not one of its dimensions")
+        if _units(array[candidates[0]]) in BACKWARD[standard]:
+            expected = {"latitude": "degrees_north", "longitude": "degrees_east"}[standard]
+            raise UserError(f"{candidates[0]} has units '{array[candidates[0]].attrs['units']}'; expected {expected}")
         names[candidates[0]] = standard
     return names
 
 
 def _is_compass(coordinate: xr.DataArray, standard: str) -> bool:
-    units = str(coordinate.attrs.get("units", "")).strip().lower()
-    return coordinate.attrs.get("standard_name") == standard or units in COMPASS[standard]
+    return coordinate.attrs.get("standard_name") == standard or _units(coordinate) in COMPASS[standard] | BACKWARD[standard]
+
+
+def _units(coordinate: xr.DataArray) -> str:
+    return str(coordinate.attrs.get("units", "")).strip().lower()
 
 
 def order_of(array: xr.Dataset | xr.DataArray) -> tuple[NDArray[np.intp], NDArray[np.intp], Grid]:
