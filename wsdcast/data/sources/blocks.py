@@ -14,12 +14,9 @@ from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import Fields, fields_of, select, values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, open_dataset
-from wsdcast.data.variables import DEFAULT, physical_range, variable
+from wsdcast.data.variables import physical_range, variable
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.progress import note
-
-STRONGEST_WIND = physical_range(DEFAULT[0])[1]
-"""In m/s, at 10 m."""
 
 
 class BadValuesError(UserError):
