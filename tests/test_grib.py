@@ -157,7 +157,7 @@ def test_a_constant_field_is_read(tmp_path):
 @pytest.mark.parametrize("sample", ["reduced_gg_sfc", "polar_stereographic_sfc"])
 def test_other_grids_are_refused(tmp_path, sample):
     (tmp_path / "wind").write_bytes(message(None, 2, sample))
-    with pytest.raises(UserError, match="wind: its 10 m wind is on no regular grid"):
+    with pytest.raises(UserError, match="wind: its fields are on no regular grid"):
         open_dataset(str(tmp_path / "wind"))
 
 
@@ -165,7 +165,7 @@ def test_two_grids_in_one_source_are_refused(tmp_path):
     shifted = {"longitudeOfFirstGridPointInDegrees": 22.5, "longitudeOfLastGridPointInDegrees": 337.5}
     other = message(np.zeros(COLUMNS * ROWS), dataTime=600, **shifted)
     (tmp_path / "wind").write_bytes(message(np.zeros(COLUMNS * ROWS)) + other)
-    with pytest.raises(UserError, match="is on several grids"):
+    with pytest.raises(UserError, match="wind: its fields are on several grids"):
         open_dataset(str(tmp_path / "wind"))
 
 

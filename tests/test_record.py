@@ -192,7 +192,8 @@ def test_missing_files_and_damaged_archives_are_refused(tmp_path):
     assert "wind.zip: cannot be unpacked" in problem
     with zipfile.ZipFile(tmp_path / "empty.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
-    assert open_record(str(tmp_path / "empty.zip"), tmp_path / "scratch").problems == [f"{tmp_path}/empty.zip: has no file of wind in it"]
+    record = open_record(str(tmp_path / "empty.zip"), tmp_path / "scratch")
+    assert record.problems == [f"{tmp_path}/empty.zip: has no NetCDF or GRIB file in it"]
 
 
 def test_grib_without_its_package_says_what_to_install(tmp_path, monkeypatch):

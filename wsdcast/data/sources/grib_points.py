@@ -82,7 +82,7 @@ def grid_of(path: str, grids: list[Points | str]) -> Points | None:
     """
     for grid in grids:
         if isinstance(grid, str):
-            raise UserError(f"{path}: its 10 m wind is {grid}")
+            raise UserError(f"{path}: its fields are {grid}")
         if not grid.equal(grids[0]):  # type: ignore[arg-type]
-            raise UserError(f"{path}: its 10 m wind is on several grids")
+            raise UserError(f"{path}: its fields are on several grids")
     return grids[0] if grids else None  # type: ignore[return-value]

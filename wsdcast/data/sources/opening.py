@@ -1,4 +1,4 @@
-"""Opens sources of wind: NetCDF, GRIB, zipped downloads, and Zarr stores on disk, in a bucket or behind a web server."""
+"""Opens sources: NetCDF, GRIB, zipped downloads, and Zarr stores on disk, in a bucket or behind a web server."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     The unpacked files get the archive's time of change. A zip archive that holds a Zarr store is not unpacked.
 
     Raises:
-        UserError: if the archive is damaged or has no file of wind.
+        UserError: if the archive is damaged or has no file of a known format.
     """
     if not isinstance(address, str) or is_remote(address) or not _magic(Path(address)).startswith(b"PK\x03\x04"):
         return [address]
@@ -114,7 +114,7 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be unpacked ({first_line(error)})") from None
     if not files:
-        raise UserError(f"{path}: has no file of wind in it")
+        raise UserError(f"{path}: has no NetCDF or GRIB file in it")
     return files
 
 
@@ -179,7 +179,7 @@ def _open(address: Address, names: Sequence[str]) -> xr.Dataset:
         with Dataset(address) as file:
             if groups := ", ".join(file.groups):
                 raise UserError(
-                    f"{address}: its variables are in groups ({groups}), which are not read; write the one with the wind to a file"
+                    f"{address}: its variables are in groups ({groups}), which are not read; write the one with the fields to a file"
                 )
     return dataset
 
