@@ -12,8 +12,8 @@ from wsdcast.data.variables import (
     attributes,
     is_wind_pair,
     long_name,
+    name_and_level,
     physical_range,
-    split,
     variable,
     wind_pairs,
 )
@@ -34,7 +34,7 @@ def channels():
     ],
 )
 def test_a_channel_is_a_variable_and_a_level(name, parts):
-    assert split(name) == parts
+    assert name_and_level(name) == parts
     assert variable(name) is VARIABLES[parts[0]]
 
 
@@ -52,7 +52,7 @@ def test_a_channel_is_a_variable_and_a_level(name, parts):
 )
 def test_names_that_are_no_channel_are_refused(name, message):
     with pytest.raises(UserError, match=message):
-        split(name)
+        name_and_level(name)
 
 
 def test_every_variable_has_a_range_that_agrees_with_its_sign_and_its_absence():

@@ -118,7 +118,7 @@ PAIRS = (DEFAULT, ("100m_u_component_of_wind", "100m_v_component_of_wind"))
 """The eastward and the northward wind at the same height."""
 
 
-def split(name: str) -> tuple[str, int | None]:
+def name_and_level(name: str) -> tuple[str, int | None]:
     """Return the variable of a channel and its level in hPa; None for a variable that has no levels.
 
     Raises:
@@ -140,9 +140,9 @@ def variable(name: str) -> Variable:
     """Return what is known of the variable of a channel.
 
     Raises:
-        UserError: as :func:`split`.
+        UserError: as :func:`name_and_level`.
     """
-    return VARIABLES[split(name)[0]]
+    return VARIABLES[name_and_level(name)[0]]
 
 
 def physical_range(name: str) -> tuple[float, float]:
@@ -151,7 +151,7 @@ def physical_range(name: str) -> tuple[float, float]:
     The range of a geopotential follows from the hypsometric equation, with a mean temperature of the air between the level and the sea of
     190 to 315 K, and a pressure at sea level of 870 to 1090 hPa.
     """
-    base, level = split(name)
+    base, level = name_and_level(name)
     if base == "geopotential" and level is not None:
         bounds = [287.05 * kelvin * math.log(pressure / level) for kelvin in (190, 315) for pressure in (870, 1090)]
         return min(bounds), max(bounds)
@@ -160,7 +160,7 @@ def physical_range(name: str) -> tuple[float, float]:
 
 def long_name(name: str) -> str:
     """Return the name of a channel in words, such as ``10 metre eastward wind`` and ``geopotential at 500 hPa``."""
-    base, level = split(name)
+    base, level = name_and_level(name)
     entry = VARIABLES[base]
     words = f"{entry.height:g} metre {entry.standard_name}" if entry.height is not None else base
     return words.replace("_", " ") + ("" if level is None else f" at {level} hPa")
@@ -171,13 +171,13 @@ def short_name(name: str) -> str:
 
     CF wants names of letters, digits and underscores that begin with a letter.
     """
-    base, level = split(name)
+    base, level = name_and_level(name)
     return next(iter(VARIABLES[base].names), base) + ("" if level is None else f"_{level}")
 
 
 def attributes(name: str) -> dict[str, Any]:
     """Return the CF attributes of a channel's array; on a pressure level also ``pressure_level``, in hPa."""
-    entry, (_, level) = variable(name), split(name)
+    entry, (_, level) = variable(name), name_and_level(name)
     levels = {} if level is None else {"pressure_level": level}
     return {"standard_name": entry.standard_name, "long_name": long_name(name), "units": entry.units, **levels}
 
@@ -186,7 +186,7 @@ def wind_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
     """Return the channels that are the eastward and the northward wind at one height or level, in the order of the eastward ones."""
     pairs = []
     for name in names:
-        base, level = split(name)
+        base, level = name_and_level(name)
         partner = f"v_component_of_wind@{level}" if base == "u_component_of_wind" else dict(PAIRS).get(base)
         if partner is not None and partner in names:
             pairs.append((name, partner))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
-from wsdcast.data.variables import split, variable
+from wsdcast.data.variables import name_and_level, variable
 from wsdcast.output.fields import Fields
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
@@ -130,7 +130,7 @@ def _message(template: int, name: str, hours: int, field: NDArray[np.float32]) -
     """Return one message of a channel at a lead time in hours. Points without a value are marked in a bitmap."""
     import eccodes
 
-    level = split(name)[1]
+    level = name_and_level(name)[1]
     handle = eccodes.codes_clone(template)
     try:
         if level is not None:

@@ -25,7 +25,7 @@ from torch import nn
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.variables import split
+from wsdcast.data.variables import name_and_level
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MODEL_CARD
@@ -172,6 +172,6 @@ def _require_known(path: Path, names: tuple[str, ...]) -> None:
     """
     try:
         for name in names:
-            split(name)
+            name_and_level(name)
     except UserError as error:
         raise UserError(f"{path}: a model of {', '.join(names)}; {error}") from None

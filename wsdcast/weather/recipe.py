@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from wsdcast.data.store.zarr_store import Channels
-from wsdcast.data.variables import DEFAULT, split
+from wsdcast.data.variables import DEFAULT, name_and_level
 from wsdcast.runs.names import (
     ANALYSIS,
     FEW_STEPS,
@@ -59,7 +59,7 @@ class Data(Section):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
-            split(name)
+            name_and_level(name)
         return names
 
     @field_validator("start", "end", "validation_from", "test_from", mode="before")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.data.variables import split
+from wsdcast.data.variables import name_and_level
 from wsdcast.data.winds import winds_of
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
@@ -51,7 +51,7 @@ def channel_weights(factors: Mapping[str, float], record: Analysis, by_differenc
         UserError: if ``factors`` names a channel that is not forecast.
     """
     names = record.variables
-    bases, levels = zip(*map(split, names), strict=True)
+    bases, levels = zip(*map(name_and_level, names), strict=True)
     if unknown := [name for name in factors if name not in (*names, *bases)]:
         raise UserError(f"training.weights: {unknown[0]} is not forecast, only {', '.join(names)}")
     weights = np.ones(len(names))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsdcast.data.variables import VARIABLES, split
+from wsdcast.data.variables import VARIABLES, name_and_level
 
 WIND = {"10u": "u10", "10v": "v10"}
 """Short names of the 10 m wind in ecCodes, and the names of the variables here. Other variables keep their short names."""
@@ -20,8 +20,8 @@ def names_of(names: Sequence[str]) -> set[str]:
     """Return the names that the variables of channels have here, as in :class:`wsdcast.data.sources.grib.Message`."""
     wanted = set()
     for name in names:
-        level = split(name)[1]
-        for short in VARIABLES[split(name)[0]].grib:
+        level = name_and_level(name)[1]
+        for short in VARIABLES[name_and_level(name)[0]].grib:
             wanted.add(WIND.get(short, short) if level is None else f"{short}_{level}hpa")
     return wanted
 

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.variables import DEFAULT, VARIABLES, split, variable
+from wsdcast.data.variables import DEFAULT, VARIABLES, name_and_level, variable
 from wsdcast.runs.errors import UserError
 
 HEIGHT_NAMES = ("height", "heightaboveground", "height_above_ground", "altitude")
@@ -62,7 +62,7 @@ def find(dataset: xr.Dataset, name: str) -> Found | None:
 
 
 def _find(dataset: xr.Dataset, name: str) -> Found | None:
-    base, level = split(name)
+    base, level = name_and_level(name)
     if level is not None:
         return next(_on_level(dataset, base, level), None)
     array = _at_surface(dataset, base)
@@ -197,7 +197,7 @@ def _is_height(array: xr.DataArray, name: object, height: float) -> bool:
 
 def is_named(name: str, channels: Sequence[str]) -> bool:
     """Return whether a variable of this name is one of the channels, whatever its levels are."""
-    return any(name.lower() in (channel, split(channel)[0], *variable(channel).names) for channel in channels)
+    return any(name.lower() in (channel, name_and_level(channel)[0], *variable(channel).names) for channel in channels)
 
 
 def words(name: str) -> str:
@@ -207,5 +207,5 @@ def words(name: str) -> str:
 
 def known_names(name: str) -> str:
     """Return the names under which a channel is looked for, the first three of them."""
-    base, level = split(name)
+    base, level = name_and_level(name)
     return " or ".join((base, *VARIABLES[base].names)[:3]) + (f" at {level} hPa" if level else "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from wsdcast.data.variables import DEFAULT, split
+from wsdcast.data.variables import DEFAULT, name_and_level
 from wsdcast.runs.errors import UserError
 
 SYSTEMS = ("gfs", "ifs")
@@ -109,7 +109,7 @@ def paths_of(system: str, time: np.datetime64) -> tuple[str, str]:
 
 def is_offered(system: str, name: str) -> bool:
     """Return whether a system's open data have a channel."""
-    return split(name)[0] in FIELDS[system]
+    return name_and_level(name)[0] in FIELDS[system]
 
 
 def require_offered(system: str, names: Sequence[str]) -> None:
@@ -143,7 +143,7 @@ def ranges_of(system: str, index: bytes, names: Sequence[str] = DEFAULT) -> list
 
 def _key(system: str, name: str) -> Key:
     """Return how the index of a system names a channel."""
-    (base, level), fields = split(name), FIELDS[system]
+    (base, level), fields = name_and_level(name), FIELDS[system]
     if level is None:
         return fields[base]
     return (fields[base][0], f"{level} mb" if system == "gfs" else str(level))
