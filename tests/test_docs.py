@@ -144,15 +144,35 @@ def test_links_and_named_tests_exist(page):
         assert f"def {name}(" in tests, f"{page.name} names {name}"
 
 
-@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda path: path.name)
-def test_commands_in_blocks_have_the_options_that_they_show(page):
+def commands_in(page: Path) -> list[str]:
+    """Return what follows ``wsdcast`` in the commands of a page's blocks, also under srun, torchrun and cron."""
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     text = "\n".join(block for language, block in blocks if language in ("", "sh")).replace("\\\n", "")
-    for line in re.findall(r"^(?:srun )?wsdcast (.*)$", re.sub(r"\$\(.*?\)", "DATE", text), re.MULTILINE):
+    lines = re.findall(r"^(?:srun |torchrun .* -- |.*/bin/)?wsdcast (.*)$", re.sub(r"\$\(.*?\)", "DATE", text), re.MULTILINE)
+    return [line.partition(" >")[0] for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES_OF_DOCS, ids=lambda path: path.name)
+def test_commands_in_blocks_have_the_options_that_they_show(page):
+    for line in commands_in(page):
         command, arguments = get_command(app), shlex.split(line, comments=True)
         while hasattr(command, "commands"):
             command = command.commands[arguments.pop(0)]
         command.make_context("wsdcast", arguments)
+
+
+def test_the_commands_in_blocks_are_found(tmp_path):
+    """A page may have no command, so the test above would pass if none were found."""
+    lines = [
+        "wsdcast train --run a",
+        "srun wsdcast score \\\n  --run a",
+        "torchrun -m -- wsdcast train",
+        "1 2 * * * cd a && b/bin/wsdcast train >> log",
+    ]
+    (tmp_path / "a.md").write_text("```sh\n" + "\n".join(lines) + "\n```\n```python\nwsdcast x\n```\nwsdcast y\n")
+    assert commands_in(tmp_path / "a.md") == ["train --run a", "score   --run a", "train", "train"]
+    assert len(commands_in(ROOT / "README.md")) > 10
+    assert sum(len(commands_in(page)) for page in PAGES_OF_DOCS) > 60
 
 
 def test_names_are_in_the_files_where_contributing_says():
