@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.runs.errors import UserError
@@ -106,6 +107,54 @@ def test_other_layouts_hold_the_same_forecast(layouts, layout, tmp_path):
     for row in range(starts.size):
         expected = np.stack([plain()[name].values[row] for name in VARIABLES], axis=-3)
         np.testing.assert_array_equal(forecast.read(row), expected)
+
+
+TWO_STARTS, SPAN = ("a", STARTS[:2]), ("b", LEADS)
+BOTH = (("a", "b"), STARTS[:2, None] + LEADS)
+OTHER = ("a", np.array(["1999-01-01", "1999-01-02"], "datetime64[ns]"))  # a time that is none of the forecast
+ALONG = ("b", STARTS[0] + LEADS)
+
+# Coordinates; the initial and the lead times that they mean, None for none. Dimensions are a and b.
+MEANINGS = {
+    "time alone": ({"time": TWO_STARTS}, STARTS[:2], None),
+    "time called valid by its standard name alone": ({"time": (*TWO_STARTS, {"standard_name": "time"})}, STARTS[:2], None),
+    "time is the initial time": ({"time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
+    "time is the initial time, valid times follow": ({"time": TWO_STARTS, "step": SPAN, "valid_time": BOTH}, STARTS[:2], LEADS),
+    "time is the initial time, lead times follow": ({"time": TWO_STARTS, "valid_time": BOTH}, STARTS[:2], LEADS),
+    "time is the valid time of one forecast": ({"time": ALONG, "step": SPAN}, STARTS[0], LEADS),
+    "time is the valid time": ({"time": BOTH, "init_time": TWO_STARTS}, STARTS[:2], LEADS),
+    "time is the valid time by its standard name": (
+        {"time": (*BOTH, {"standard_name": "time"}), "init_time": TWO_STARTS},
+        STARTS[:2],
+        LEADS,
+    ),
+    "time is the valid time of one start": ({"time": ALONG, "init_time": ((), STARTS[0])}, STARTS[0], LEADS),
+    "time is valid, and all three are there": ({"time": BOTH, "init_time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
+    "time is the initial time by its standard name": (
+        {"time": (*TWO_STARTS, {"standard_name": "forecast_reference_time"}), "valid_time": BOTH},
+        STARTS[:2],
+        LEADS,
+    ),
+    "time is the lead time": ({"time": SPAN, "init_time": TWO_STARTS}, STARTS[:2], LEADS),
+    "time is the lead time, initial times follow": ({"time": SPAN, "datetime": BOTH}, STARTS[:2], LEADS),
+    "time is none: initial times follow": ({"time": OTHER, "valid_time": BOTH, "step": SPAN}, STARTS[:2], LEADS),
+    "time is none: lead times follow": ({"time": OTHER, "init_time": TWO_STARTS, "valid_time": BOTH}, STARTS[:2], LEADS),
+    "time is no lead time": ({"time": ("b", LEADS + HOUR), "init_time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
+    "no time": ({"init_time": TWO_STARTS, "step": SPAN}, STARTS[:2], LEADS),
+}
+
+
+@pytest.mark.parametrize("case", MEANINGS)
+def test_what_time_means(case):
+    coordinates, starts, leads = MEANINGS[case]
+    space = {"latitude": GRID.latitude, "longitude": GRID.longitude}
+    shape = (2, LEADS.size, *GRID.shape)
+    known = with_forecast_axes(xr.DataArray(np.zeros(shape), coordinates | space, ("a", "b", *space), name="u10"))
+    for name, expected in (("time", starts), ("prediction_timedelta", leads)):
+        if expected is None:
+            assert name not in known.coords
+        else:
+            np.testing.assert_array_equal(known[name].values, expected)
 
 
 REFUSED = {

@@ -29,8 +29,7 @@ NAMES = {
     "prediction_timedelta": ("prediction_timedelta", "lead_time", "forecast_period", "forecast_lead_time", "leadtime", "step", "lead"),
     "valid_time": ("valid_time", "validtime", "verification_time", "datetime"),
 }
-"""Known names of each axis, in lower case. ``time`` is not among them because it has several meanings. It is the lead time if its values
-are differences of time (GraphCast), the valid time if the initial time has another name, and otherwise the initial time."""
+"""Known names of each axis, in lower case. ``time`` is not among them because it has several meanings (:func:`_times_of`)."""
 STANDARD_NAMES = {
     "time": "forecast_reference_time",
     "number": "realization",
@@ -84,30 +83,46 @@ def with_forecast_axes(array: xr.DataArray) -> xr.DataArray:
 def _times_of(array: xr.DataArray) -> tuple[xr.DataArray | None, xr.DataArray | None]:
     """Return initial and lead time. Each is None if the array neither has it nor implies it.
 
+    What a coordinate ``time`` is follows from the others, unless its standard name says that it is the initial time:
+
+    =====================  ============  ==========  =========  ==================================================================
+    ``time`` holds         initial time  valid time  lead time  ``time`` is
+    =====================  ============  ==========  =========  ==================================================================
+    differences of time    any           any         none       the lead time
+    differences of time    any           any         one        not used
+    times                  none          none        none       the initial time
+    times                  none          none        one        the initial time, or the valid time if both vary together
+    times                  none          one         none       the initial time
+    times                  none          one         one        not used: the initial time is the valid time less the lead time
+    times                  one           none        any        the valid time
+    times                  one           one         any        not used
+    =====================  ============  ==========  =========  ==================================================================
+
     Raises:
         UserError: if the array has only a valid time, or if two dimensions can be the same axis.
     """
     start, lead, valid = (_coordinate(array, role) for role in ("time", "prediction_timedelta", "valid_time"))
-    plain = next((array.coords[name] for name in array.coords if str(name).lower() == "time"), None)
-    if plain is not None and _has(plain, np.timedelta64):
-        lead = plain if lead is None else lead
-    elif plain is not None and start is None and (valid is None or valid.name == plain.name or lead is None):
-        start, valid = plain, None if valid is None or valid.name == plain.name else valid
-    elif plain is not None and start is not None and plain.name != start.name and valid is None:
-        valid = plain
+    time = next((array.coords[name] for name in array.coords if str(name).lower() == "time"), None)
+    if valid is not None and time is not None and valid.name == time.name:
+        valid = None  # its standard name is ``time``, which says no more than its name
+    if time is not None and _has(time, np.timedelta64):
+        lead = time if lead is None else lead
+    elif time is not None and start is None and (valid is None or lead is None):
+        start = time
+    elif time is not None and start is not None and start.name != time.name and valid is None:
+        valid = time
     lead = None if lead is None else _as_differences(lead)
     valid = valid if valid is not None and _has(valid, np.datetime64) else None
+    if start is None and lead is None and valid is not None:
+        raise UserError(f"{array.name} is stored by valid time alone ('{valid.name}'); store it by initial time and lead time")
     if start is None and lead is not None and valid is not None:
         return valid - lead, lead
     if lead is None and start is not None and valid is not None and _has(start, np.datetime64):
         return start, valid - start
-    if start is None and lead is None and valid is not None:
-        raise UserError(f"{array.name} is stored by valid time alone ('{valid.name}'); store it by initial time and lead time")
     if start is not None and lead is not None and start.name == "time" and _has(start, np.datetime64) and _has(lead, np.timedelta64):
-        # If `time` and the lead time vary together, `time` is the valid time of one forecast.
         shared = {*start.dims} & {*lead.dims}
         if shared and not any(_constant(one, name) for one in (start, lead) for name in shared):
-            start = start - lead
+            return start - lead, lead  # `time` and the lead time vary together: it is the valid time of one forecast
     return start, lead
 
 
