@@ -163,13 +163,63 @@ def test_members_that_were_stopped_are_left_out(tmp_path):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
 
 
-def test_parquet_is_read_like_csv(forecast, tmp_path):
+def test_parquet_is_read_like_csv(tmp_path):
     pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     frame = table()
-    frame.assign(time=pd.to_datetime(frame["time"])).to_parquet(tmp_path / "stations.parquet")
-    ours, theirs = read_observations(tmp_path / "stations.parquet"), read_observations(tmp_path / written(frame, tmp_path / "stations.csv"))
-    np.testing.assert_array_equal(ours.times, theirs.times)
-    np.testing.assert_allclose(ours.values["v"], theirs.values["v"], rtol=1e-12)
+    frame.loc[[1, 4], ["u", "v"]] = np.nan
+    frame.loc[2, "v"] = np.nan
+    typed = frame.assign(time=pd.to_datetime(frame["time"]))
+    theirs = read_observations(tmp_path / written(frame, tmp_path / "stations.csv"))
+    assert theirs.missing == 3
+    nullable = typed.astype({"u": "Float64", "v": "Float64", "latitude": "Float64", "station": "string", "units": "category"})
+    for parquet in (typed, nullable, typed.astype({"u": object, "v": object}).where(typed.notna(), None)):
+        parquet.to_parquet(tmp_path / "stations.parquet")
+        ours = read_observations(tmp_path / "stations.parquet")
+        assert (ours.stations.name, ours.missing) == (theirs.stations.name, theirs.missing)
+        np.testing.assert_array_equal(ours.times, theirs.times)
+        for name in ("u", "v", "speed"):
+            np.testing.assert_allclose(ours.values[name], theirs.values[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("time", "row 2 has no time that can be read: , date line, "),
+        ("latitude", "row 2 has no position on the globe"),
+        ("units", "row 2 has unknown units"),
+        ("station", "row 2 has no station"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_row_needs_all_but_its_wind(tmp_path, column, message, kind):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    frame = table(components=False)
+    frame = frame.assign(time=pd.to_datetime(frame["time"]))
+    frame.loc[1, column] = None
+    frame.to_parquet(tmp_path / "stations.parquet") if kind == "parquet" else frame.to_csv(tmp_path / "stations.csv", index=False)
+    with pytest.raises(UserError, match=message):
+        read_observations(tmp_path / f"stations.{kind}")
+
+
+@pytest.mark.parametrize("code", [999.9, 9999, 1e20, np.inf, -9999, -999.9, -np.inf])
+@pytest.mark.parametrize("column", ["speed", "u", "v"])
+def test_codes_of_missing_values_are_no_wind(tmp_path, code, column):
+    frame = table(components=column != "speed")
+    frame.loc[1, column] = code
+    with pytest.raises(UserError, match=r"row 2 has no (speed|u and v) that can be read, or a speed outside of 0 to 120 m/s"):
+        read_observations(tmp_path / written(frame, tmp_path / "stations.csv"))
+
+
+def test_the_range_of_wind_is_that_in_metres_per_second(tmp_path):
+    frame = table(components=False).assign(speed=200.0, units="knots")
+    values = read_observations(tmp_path / written(frame, tmp_path / "stations.csv")).values["speed"]
+    np.testing.assert_allclose(values[np.isfinite(values)], 200 * 1852 / 3600)
+    with pytest.raises(UserError, match="row 1 has no speed"):
+        read_observations(tmp_path / written(frame.assign(units="m/s"), tmp_path / "stations.csv"))
+    frame = table().assign(u=-119.0, v=119.0)  # each can be, both together cannot
+    with pytest.raises(UserError, match="row 1 has no u and v that can be read, or a speed outside"):
+        read_observations(tmp_path / written(frame, tmp_path / "stations.csv"))
 
 
 def without(column: str):
@@ -180,13 +230,14 @@ def without(column: str):
     ("change", "message"),
     [
         (without("units"), "has no column units"),
+        (lambda frame: frame.assign(Time=frame["time"]), "has the column 'time' twice"),
         (without("latitude"), "has no column latitude"),
         (without("speed"), "has no column speed"),
         (lambda frame: frame.iloc[:0], "has no row"),
         (lambda frame: frame.assign(units="furlongs"), "row 1 has unknown units"),
         (lambda frame: frame.assign(time="yesterday"), "row 1 has no time that can be read"),
         (lambda frame: frame.assign(latitude=91), "row 1 has no position on the globe"),
-        (lambda frame: frame.assign(speed=-1.0), "row 1 has no speed that can be read, or a negative speed"),
+        (lambda frame: frame.assign(speed=-1.0), "row 1 has no speed that can be read, or a speed outside of 0 to 120 m/s"),
         (lambda frame: frame.assign(speed="calm"), "row 1 has no speed that can be read"),
         (lambda frame: frame.assign(speed=""), "has no value"),
         (lambda frame: pd.concat([frame, frame.iloc[:1]]), "has two observations at"),

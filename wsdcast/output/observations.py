@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsdcast.data.variables import SPEED, physical_range
 from wsdcast.output.places import Places
 from wsdcast.runs.errors import UserError, first_line
 
@@ -46,11 +47,14 @@ def read_observations(path: Path) -> Observations:
     without a value are counted.
 
     Raises:
-        UserError: if the file cannot be read, lacks a column, has a value that is no time, number or known unit, a position that is not on
-            the globe, a station at two positions, or two observations of one station at one time.
+        UserError: if the file cannot be read, lacks a column, has a value that is no time, number or known unit, a row that lacks one of
+            them or its station, a speed outside of the physical range, a position that is not on the globe, a station at two positions,
+            or two observations of one station at one time.
     """
     table = _read(path)
     table.columns = [str(name).strip().lower() for name in table.columns]
+    if not table.columns.is_unique:
+        raise UserError(f"--stations {path}: has the column '{table.columns[table.columns.duplicated()][0]}' twice")
     wind = ("u", "v") if {"u", "v"} <= set(table.columns) else ("speed",)
     if lacking := [name for name in (*SHARED, *wind) if name not in table.columns]:
         raise UserError(f"--stations {path}: has no column {', '.join(lacking)}; expected {', '.join(SHARED)}, and speed or u and v")
@@ -58,30 +62,31 @@ def read_observations(path: Path) -> Observations:
         raise UserError(f"--stations {path}: has no row")
     times = pd.to_datetime(table["time"], utc=True, errors="coerce", format="ISO8601").dt.tz_localize(None)
     latitude, longitude = (pd.to_numeric(table[name], errors="coerce") for name in ("latitude", "longitude"))
-    texts = table[list(wind)].astype(str).apply(lambda column: column.str.strip())
-    numbers = table[list(wind)].apply(pd.to_numeric, errors="coerce")
-    units = table["units"].astype(str).str.strip().str.lower()
-    empty = texts.isin(["", "nan", "None", "<NA>", "NA"])
-    speed = numbers if wind == ("u", "v") else numbers.where(numbers >= 0)
+    units = table["units"].str.lower()
+    values = table[list(wind)].apply(pd.to_numeric, errors="coerce").mul(units.map(UNITS), axis=0)  # m s-1
+    empty = table[list(wind)].apply(lambda column: column.str.lower().isin(["", "nan", "none", "<na>", "na"]))
+    speed = np.hypot(values["u"].fillna(0), values["v"].fillna(0)) if wind == ("u", "v") else values["speed"]
+    low, high = physical_range(SPEED)
+    label = next((name for name in ("station", "name") if name in table.columns), None)
+    position = latitude.map("{:g}".format) + "," + longitude.map("{:g}".format)
+    station = position if label is None else table[label]
     for wrong, reason in (
         (times.isna(), "has no time that can be read"),
         (~((latitude.abs() <= 90) & (longitude >= -180) & (longitude <= 360)), "has no position on the globe"),
         (~units.isin(list(UNITS)), f"has unknown units; known are {', '.join(UNITS)}"),
-        ((speed.isna() & ~empty).any(axis=1), f"has no {' and '.join(wind)} that can be read, or a negative speed"),
+        (station == "", f"has no {label}"),
+        (
+            (values.isna() & ~empty).any(axis=1) | (speed < low) | (speed > high),
+            f"has no {' and '.join(wind)} that can be read, or a speed outside of {low:g} to {high:g} m/s; leave a missing one empty",
+        ),
     ):
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise UserError(f"--stations {path}: row {row + 1} {reason}: {', '.join(table.iloc[row].astype(str))}")
-    present = numbers.notna().all(axis=1)
+            raise UserError(f"--stations {path}: row {row + 1} {reason}: {', '.join(table.iloc[row])}")
+    present = values.notna().all(axis=1)
     if not present.any():
         raise UserError(f"--stations {path}: has no value")
-    label = next((name for name in ("station", "name") if name in table.columns), None)
-    position = latitude.map("{:g}".format) + "," + longitude.map("{:g}".format)
-    frame = pd.DataFrame({"time": times, "latitude": latitude, "longitude": longitude, "position": position})
-    frame["station"] = position if label is None else table[label].astype(str).str.strip()
-    frame[list(wind)] = numbers.mul(units.map(UNITS), axis=0)
-    if wind == ("u", "v"):
-        frame["speed"] = np.hypot(frame["u"], frame["v"])
+    frame = values.assign(speed=speed, time=times, latitude=latitude, longitude=longitude, position=position, station=station)
     frame = frame[present]
     _require_one_each(frame, path)
     stations = frame.drop_duplicates("station").sort_values("station")
@@ -95,10 +100,18 @@ def read_observations(path: Path) -> Observations:
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Return the cells as text without spaces around them, empty where Parquet has a missing value.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
     try:
         if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path, engine="pyarrow")
-        return pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+            table = pd.read_parquet(path, engine="pyarrow").astype(object)
+            table = table.where(table.notna(), "")
+        else:
+            table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+        return table.astype(str).apply(lambda column: column.str.strip())
     except ImportError:
         raise UserError(f"--stations {path}: Parquet needs `pip install 'wsdcast[parquet]'`; CSV does not") from None
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of parsing are ValueErrors too
