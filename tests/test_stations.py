@@ -163,6 +163,37 @@ def test_members_that_were_stopped_are_left_out(tmp_path):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
 
 
+@pytest.mark.parametrize("with_dimension", [True, False])
+def test_a_deterministic_forecast_scores_its_absolute_error(tmp_path, with_dimension):
+    dataset = forecast_dataset()
+    path = write(dataset.isel(number=[0]) if with_dimension else dataset.isel(number=0, drop=True), tmp_path / "one.zarr")
+    frame = table()
+    wsdcast.score_stations(path, written(frame, tmp_path / "stations.csv"), tmp_path / "run")
+    scores = xr.open_dataset(tmp_path / "run/station_scores.nc", decode_timedelta=True).load()
+    errors: dict[tuple[str, int], list] = {}
+    for row, start in enumerate(np.asarray(STARTS)):
+        for lead, length in enumerate(np.asarray(LEADS)):
+            for _, observed in frame[frame["time"] == str(start + length)[:16]].iterrows():
+                error = at_station(row, lead, STATIONS[observed["station"]])["u"][0] - observed["u"]
+                for station in (observed["station"], "all stations"):
+                    errors.setdefault((station, lead), []).append(error)
+    assert errors
+    for (station, lead), values in errors.items():
+        at = scores.sel(variable="u", station=station).isel(prediction_timedelta=lead)
+        assert float(at["crps_fair"]) == pytest.approx(np.abs(values).mean(), rel=1e-4)
+        assert float(at["rmse"]) == pytest.approx(np.sqrt(np.mean(np.square(values))), rel=1e-4)
+        assert np.isnan(at["spread"])
+        assert np.isnan(at["spread_skill"])
+
+
+@pytest.mark.parametrize(("members", "left", "needed"), [(1, 0, "its member"), (2, 1, "two members")])
+def test_a_forecast_without_values_where_there_are_observations_is_named(tmp_path, members, left, needed):
+    dataset = forecast_dataset(members)
+    path = write(dataset.where(dataset["number"] < left), tmp_path / "nothing.zarr")
+    with pytest.raises(UserError, match=f"nothing.zarr has no values of {needed} at a station and time of an observation"):
+        wsdcast.score_stations(path, written(table(), tmp_path / "stations.csv"), tmp_path / "run")
+
+
 def test_parquet_is_read_like_csv(tmp_path):
     pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     frame = table()

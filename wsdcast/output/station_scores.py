@@ -49,7 +49,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
 
     Raises:
         UserError: if the forecast or the table cannot be read, a station lies outside the forecast's grid, no observation is at a valid
-            time, or there are scores already.
+            time, the forecast has no values there, or there are scores already.
     """
     if store_of(forecast) != str(forecast):
         run, forecast = run or forecast, store_of(forecast)
@@ -61,11 +61,14 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     for target in targets:
         if target.exists() and not overwrite:
             raise UserError(f"{target} is there already; choose another --run, or replace it with --overwrite")
+    if not np.isin(fields.times[:, None] + fields.leads, observed.times).any():
+        ends = " to ".join(str(moment.astype("datetime64[h]")) for moment in observed.times[[0, -1]])
+        raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
     sums = _sums(fields, observed)
     pairs = int(sums["pairs"].sum())
     if not pairs:
-        ends = " to ".join(str(moment.astype("datetime64[h]")) for moment in observed.times[[0, -1]])
-        raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
+        members = "its member" if fields.wind.sizes["number"] == 1 else "two members"
+        raise UserError(f"--stations {stations}: {fields.name} has no values of {members} at a station and time of an observation")
     scores = scores_of(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}
     with complete(targets[0]) as partial:
@@ -110,7 +113,7 @@ def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
                     values = members[name][:, step]
                     left = values[np.isfinite(values).any(axis=1)]  # without members that were stopped
                     truth = observed.values[name][at[0]]
-                    used = np.isfinite(truth) & np.isfinite(left).all(axis=0) & (len(left) > 1)
+                    used = np.isfinite(truth) & np.isfinite(left).all(axis=0) & (len(left) >= min(2, len(values)))
                     if not used.any():
                         continue
                     pair = ranked(left[:, used].astype(np.float64), truth[used])
@@ -144,9 +147,10 @@ def scores_of(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
 
     Returns:
         ``pairs``, ``crps_fair``, ``bias``, ``rmse``, ``spread`` (m s-1) and ``spread_skill`` (variable, station, prediction_timedelta), NaN
-        without pairs; ``forecasts`` (their number) and ``observed_frequency`` (station, prediction_timedelta, threshold, probability).
+        without pairs, the last two also of a deterministic forecast; ``forecasts`` (their number) and ``observed_frequency``
+        (station, prediction_timedelta, threshold, probability).
     """
-    together = sums.sum("station").expand_dims(station=[ALL])
+    together = sums.sum("station", skipna=False).expand_dims(station=[ALL])
     sums = xr.concat([sums, together], dim="station")
     pairs = sums["pairs"].where(sums["pairs"] > 0)
     mean = {name: sums[name] / pairs for name in STATISTICS}
