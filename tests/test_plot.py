@@ -119,7 +119,8 @@ def test_the_commands_of_the_documentation_run(finished_run, tmp_path, monkeypat
         (["maps", "--start", "1999-01-01"], "--start 1999-01-01: not in"),
         (["maps", "--start", "soon"], "--start 'soon': expected a time such as 2020-01-31T06"),
         (["maps", "--lead-time", "2d"], "--lead-time 48h: not in"),
-        (["maps", "--lead-time", "7h"], "--lead-time '7h': expected a multiple of 6 h"),
+        (["maps", "--lead-time", "7h"], "--lead-time 7h: not in"),
+        (["maps", "--lead-time", "7.5h"], "--lead-time '7.5h': expected a multiple of 1 h"),
     ],
 )
 def test_mistakes_end_in_one_line(finished_run, tmp_path, monkeypatch, arguments, message):

@@ -17,8 +17,10 @@ from random_forecast import (
     speed_of,
     their_store,
 )
+from typer.testing import CliRunner
 
 import wsdcast
+from wsdcast.cli import app
 from wsdcast.data.store.zarr_store import VARIABLES
 from wsdcast.output import fields
 from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of
@@ -105,6 +107,22 @@ def test_windows_of_uneven_lead_times(tmp_path):
             kept = highest[np.isfinite(highest).all(axis=(1, 2))]
             np.testing.assert_allclose(products["window_probability"][lead, 0], (kept > 10.8).mean(axis=0))
             assert products["window_members"][lead] == len(kept)
+
+
+@pytest.mark.parametrize(("step", "window", "hours"), [(1, "2h", 2), (1, "7h", 7), (3, "3h", 3), (3, "0.125d", 3), (3, "9h", 9)])
+def test_a_window_is_any_whole_number_of_hours(tmp_path, step, window, hours):
+    leads = (HOUR * step * np.arange(1, 10)).astype("timedelta64[ns]")
+    store = made(leads=leads).isel(time=[0])
+    store.to_zarr(tmp_path / "f.zarr", zarr_format=2)
+    result = CliRunner().invoke(app, ["products", str(tmp_path / "f.zarr"), "--out", str(tmp_path / "p.nc"), "--window", window])
+    assert result.exit_code == 0, result.stderr
+    members, length = speed_of(store).values[0], hours // step
+    with xr.open_dataset(tmp_path / "p.nc", decode_timedelta=True) as products:
+        assert np.isnan(products["window_probability"][: length - 1]).all()
+        for lead in range(length - 1, leads.size):
+            highest = members[:, lead - length + 1 : lead + 1].max(axis=1)
+            kept = highest[np.isfinite(highest).all(axis=(1, 2))]
+            np.testing.assert_allclose(products["window_probability"][lead, 0], (kept > 10.8).mean(axis=0))
 
 
 def test_a_probability_of_the_maximum_is_never_below_that_of_its_last_lead_time(forecast, tmp_path):

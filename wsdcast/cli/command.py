@@ -60,18 +60,31 @@ def with_overrides(recipe: str | None, overrides: list[str] | None) -> Any:
     return Overridden(recipe, parsed(overrides))
 
 
-def in_days(length: str, option: str = "--lead") -> float:
-    """Parse the value of an option that takes a length of time, such as 10d or 36h: the length in days.
+def in_days(length: str) -> float:
+    """Parse the value of ``--lead``, the length of a forecast that is made, such as 10d or 36h: the length in days.
 
     Raises:
         UserError: if the value has another form, or is not a multiple of 6 h.
     """
+    return _in_hours(length, "--lead", 6) / 24
+
+
+def in_hours(length: str, option: str) -> int:
+    """Parse the value of an option about a forecast that is there, of any lead times, such as 3h or 10d: the length in hours.
+
+    Raises:
+        UserError: if the value has another form, or is not a whole number of hours.
+    """
+    return _in_hours(length, option, 1)
+
+
+def _in_hours(length: str, option: str, step: int) -> int:
     from datetime import timedelta
 
     from wsdcast.runs.times import duration
 
     try:
-        return duration(length) / timedelta(days=1)
+        return duration(length, timedelta(hours=step)) // timedelta(hours=1)
     except ValueError as error:
         raise UserError(f"{option} {error}") from None
 

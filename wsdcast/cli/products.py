@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from wsdcast.cli.command import bounds, command, in_days, lists
+from wsdcast.cli.command import bounds, command, in_hours, lists
 from wsdcast.cli.options import LIST, DebugOption, ForecastArgument, JsonOption, RegionOption, ReplaceOption, ThresholdsOption
 from wsdcast.cli.show import show
 
@@ -27,7 +27,7 @@ def products(
         str | None, typer.Option(metavar=LIST, help="Quantiles of the members.", show_default="0.1,0.25,0.5,0.75,0.9")
     ] = None,
     window: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Also the maximum over windows of this length, such as 24h.", show_default=False)
+        str | None, typer.Option(metavar="LENGTH", help="Also the maximum over windows of this length, as 3h or 24h.", show_default=False)
     ] = None,
     climatology: Annotated[
         str | None,
@@ -51,7 +51,7 @@ def products(
         forecast,
         out,
         to=to,
-        window_hours=None if window is None else 24 * in_days(window, "--window"),
+        window_hours=None if window is None else in_hours(window, "--window"),
         climatology=climatology,
         at=at,
         region=None if region is None else bounds(region),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli.command import command, coordinates, in_days, items, with_overrides
+from wsdcast.cli.command import command, coordinates, in_days, in_hours, items, with_overrides
 from wsdcast.cli.options import (
     DebugOption,
     EvaluationsOption,
@@ -239,7 +239,7 @@ def plot(
     from wsdcast.weather.stages.plot import plot
 
     place = None if at is None else coordinates(at)
-    hours = None if lead_time is None else 24 * in_days(lead_time, "--lead-time")
+    hours = None if lead_time is None else in_hours(lead_time, "--lead-time")
     show(plot(figure, with_overrides(recipe, override), run, out=out, start=start, lead_hours=hours, at=place), json)
 
 

@@ -20,16 +20,16 @@ def in_utc(time: datetime) -> datetime:
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
-def duration(text: str) -> timedelta:
+def duration(text: str, step: timedelta = STEP) -> timedelta:
     """Parse a duration such as ``12h``, ``10d`` or ``2.5d``.
 
     Raises:
-        ValueError: if the text has another form, or the duration is zero or not a multiple of 6 h.
+        ValueError: if the text has another form, or the duration is zero or not a multiple of ``step``.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)", text.strip())
     length = timedelta(hours=float(match[1]) * {"h": 1, "d": 24}[match[2]]) if match else timedelta()
-    if not length or length % STEP:
-        raise ValueError(f"'{text}': expected a multiple of 6 h, such as 12h or 10d")
+    if not length or length % step:
+        raise ValueError(f"'{text}': expected a multiple of {step / timedelta(hours=1):g} h, such as 12h or 10d")
     return length
 
 
