@@ -28,6 +28,7 @@ from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.building import build, finish
 from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 from wsdcast.runs.unfinished import claim, marks_of
 
@@ -134,7 +135,7 @@ def _preparation(years: float, target: Grid) -> dict[str, Any]:
     finally:
         close_all()
         shutil.rmtree(directory)
-    shown = np.unique(np.linspace(0, len(curve) - 1, 12).round().astype(int))
+    shown = evenly_spread(len(curve), 12)
     return {
         "record": f"{steps} steps of {SOURCE}, {8e-9 * 1440 * 721 * steps:.0f} GB of float32, to {marks} shards of {size / 1e9:.2f} GB",
         "bare read of the source, s": read_seconds,

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsdcast.report.style import LOOK
+from wsdcast.runs.positions import evenly_spread
 
 Values = NDArray[np.floating]
 """Floating-point values, with channels before height and width; data lie in [-1, 1]."""
@@ -46,7 +47,7 @@ def sampling_process(context: Values, truth: Image, mean: Values, std: Values, n
         normalised, states: states from noise to sample in normalised space and in data space, (step + 1, channel, height, width).
         times: flow time from 0 to 1, (step + 1,).
     """
-    shown = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STATES)).round().astype(int))
+    shown = evenly_spread(len(times), MOST_STATES)
     first, last = 2, 2.15 + len(shown)
     white = float(std.max())
     scales = f"normalised values from -{NORMALISED_LIMIT:g} to {NORMALISED_LIMIT:g},\ndata from -1 to 1;\nvalues beyond are clipped"

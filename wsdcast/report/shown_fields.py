@@ -16,6 +16,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.report.subjects import WIND, Subject
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 
 Field = NDArray[np.floating]
@@ -84,7 +85,7 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int = 1) -> Chosen:
         else:
             kept_starts -= 1
     chosen_leads = np.arange(leads)[::-1][:: -(-leads // kept_leads)][::-1]  # equally spaced, and the last one is among them
-    chosen_starts = np.linspace(0, starts - 1, min(starts, pairs // chosen_leads.size)).round().astype(int)
+    chosen_starts = evenly_spread(starts, pairs // chosen_leads.size)
     points = int(share * PLUME_BYTES) // (len(PLUME) * chosen_starts.size * chosen_leads.size)
     stride = 1
     while np.prod([axis.size for axis in every(stride, grid.shape)]) > points:

@@ -17,7 +17,8 @@ from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.variables import variable
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.domain import Inside, spread
+from wsdcast.runs.positions import evenly_spread
+from wsdcast.verification.domain import POSITIONS_READ, Inside
 from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]
@@ -152,7 +153,7 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str, scored:
     Raises:
         UserError: if it does, or a variable without units does not fit the truth's; the message says what is wrong.
     """
-    rows, leads = spread(forecast.times.size), forecast.leads[:2]
+    rows, leads = evenly_spread(forecast.times.size, POSITIONS_READ), forecast.leads[:2]
     mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
     valid = forecast.times[rows][:, None] + leads
     _require_units(forecast, truth, mean, truth.at(valid.ravel()).reshape(mean.shape), np.flatnonzero(scored))

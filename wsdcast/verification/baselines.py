@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.verification.truth import Truth
 
 PERSISTENCE, CLIMATOLOGY, CLIMATOLOGICAL_MEAN = "persistence", "climatology", "climatological mean"
@@ -24,7 +25,7 @@ Field = NDArray[np.floating]
 
 def past_states(truth: Truth) -> Indices:
     """Return the climatology of a short record: positions of at most 50 states, evenly spread over the past, (member,)."""
-    return _evenly(truth.past, CLIMATOLOGY_MEMBERS)
+    return truth.past[evenly_spread(truth.past.size, CLIMATOLOGY_MEMBERS)]
 
 
 def other_years(truth: Truth, valid_times: Times) -> Indices | None:
@@ -61,7 +62,7 @@ def other_years(truth: Truth, valid_times: Times) -> Indices | None:
     if (usable.any(axis=-1).sum(axis=-1) < YEARS).any():
         return None
     members = min(CLIMATOLOGY_MEMBERS, int(usable.sum(axis=(1, 2)).min()))
-    chosen = [_evenly(row[mask], members) for row, mask in zip(states, usable, strict=True)]
+    chosen = [row[mask][evenly_spread(int(mask.sum()), members)] for row, mask in zip(states, usable, strict=True)]
     return np.stack(chosen).reshape(*valid_times.shape, members)
 
 
@@ -101,8 +102,3 @@ def too_poor(scored: Mapping[str, NDArray[np.bool_]], forecasts: Collection[str]
             else:
                 words.append(f"{lacking} initial and lead times for want of {name}")
     return poor, words
-
-
-def _evenly(values: Indices, count: int) -> Indices:
-    """Return at most ``count`` of the values, evenly chosen from the first to the last."""
-    return values[np.unique(np.linspace(0, values.size - 1, min(count, values.size)).round().astype(int))]

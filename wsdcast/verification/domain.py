@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.winds import winds_of
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.truth import Truth
 
@@ -29,11 +30,6 @@ def defined(fields: Field) -> Inside:
     return np.asarray(np.any(has_values, axis=tuple(range(has_values.ndim - 3))))
 
 
-def spread(count: int) -> NDArray[np.intp]:
-    """Return at most :data:`POSITIONS_READ` positions, evenly spread from 0 to ``count - 1``."""
-    return np.unique(np.linspace(0, count - 1, min(POSITIONS_READ, count)).round().astype(int))
-
-
 def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
     """Return at which points both the forecast and the truth have values, bool (channel, latitude, longitude).
 
@@ -42,7 +38,7 @@ def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
     a gap.
     """
     of_forecast, of_truth = np.zeros((2, len(truth.variables), *truth.grid.shape), dtype=bool)
-    for row, lead in product(spread(forecast.times.size), spread(forecast.leads.size)):
+    for row, lead in product(evenly_spread(forecast.times.size, POSITIONS_READ), evenly_spread(forecast.leads.size, POSITIONS_READ)):
         of_forecast |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
         of_truth |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
         if of_forecast.all() and of_truth.all():

@@ -19,6 +19,7 @@ from wsdcast.data.store.states import PackedStates, StoredStates, packed_size, r
 from wsdcast.data.store.zarr_store import channels_of, open_store, packing_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.resources import require_space
 from wsdcast.runs.unfinished import one_at_a_time
 
@@ -90,7 +91,7 @@ class Analysis:
         possible = self.now(part, steps)
         if not possible.size:
             raise UserError(f"no initial time in the {part} split has {steps * 6} h of gap-free truth after it; shorten the forecast")
-        return possible[np.unique(np.linspace(0, possible.size - 1, min(count, possible.size)).round().astype(int))]
+        return possible[evenly_spread(possible.size, count)]
 
 
 def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: int = 1) -> Analysis:

@@ -25,6 +25,7 @@ from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
 from wsdcast.weather.recipe import Data, Recipe
@@ -134,7 +135,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
     blocks = [block for block in record.blocks() if not any(reading.address in record.misfits for reading in block.readings)]
     if not blocks:
         return
-    sample = [blocks[index] for index in np.unique(np.linspace(0, len(blocks) - 1, SAMPLED_BLOCKS).round().astype(int))]
+    sample = [blocks[index] for index in evenly_spread(len(blocks), SAMPLED_BLOCKS)]
     least, most = dict.fromkeys(record.channels, np.inf), dict.fromkeys(record.channels, -np.inf)
     seconds, steps = 0.0, 0
     for block in track([*sample, *_last_steps(record)], "reading samples", len(sample) + len(record.pieces)):
