@@ -206,7 +206,11 @@ def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
         ("m**2 s**-2", "m2 s-2", 10),
         ("gpm", "m2 s-2", 98.0665),
         ("dam", "m2 s-2", 980.665),
-        ("knots", "m s-1", 5.14444),
+        ("knots", "m s-1", 18520 / 3600),
+        ("km/h", "m s-1", 10 / 3.6),
+        ("km h-1", "m s-1", 10 / 3.6),
+        ("mph", "m s-1", 16093.44 / 3600),
+        ("cm/s", "m s-1", 0.1),
         ("g kg**-1", "kg kg-1", 0.01),
         ("(0 - 1)", "1", 10),
         ("~", "1", 10),
@@ -224,7 +228,7 @@ def test_ten_of_a_unit(units, expected, value):
 
 
 @pytest.mark.parametrize(
-    ("units", "expected"), [("", "K"), ("m", "K"), ("degF", "K"), ("km/h", "m s-1"), ("W m-2", "J m-2"), ("%", "kg kg-1"), ("", "radians")]
+    ("units", "expected"), [("", "K"), ("m", "K"), ("degF", "K"), ("m/min", "m s-1"), ("W m-2", "J m-2"), ("%", "kg kg-1"), ("", "radians")]
 )
 def test_units_that_leave_a_doubt_are_refused(units, expected):
     with pytest.raises(UserError, match=f"x has units '{units}'; expected {expected}"):

@@ -97,7 +97,7 @@ def numbered(dataset: xr.Dataset) -> xr.Dataset:
 FAULTS = {
     "has no 10 m wind; looked for": lambda ds: ds.rename(u10="u100", v10="v100"),
     "has no 10 m wind v; looked for": lambda ds: ds.rename(v10="v100"),
-    "u10 has units 'km/h'; expected m s-1": lambda ds: with_units(ds, "km/h"),
+    "u10 has units 'm/min'; expected m s-1": lambda ds: with_units(ds, "m/min"),
     "u10 has units ''; expected m s-1": lambda ds: with_units(ds, ""),
     "not a global grid": lambda ds: ds.isel(longitude=slice(0, 4)),
     "leave out a pole": lambda ds: ds.isel(latitude=slice(0, 4)),
@@ -126,14 +126,14 @@ def test_unusable_sources_are_refused_by_name(tmp_path, wind, message):
 
 
 def test_all_problems_are_listed_at_once(tmp_path, wind):
-    with_units(wind, "km/h").to_netcdf(tmp_path / "a.nc")
+    with_units(wind, "m/min").to_netcdf(tmp_path / "a.nc")
     wind.isel(longitude=slice(0, 4)).to_netcdf(tmp_path / "b.nc")
     wind.isel(time=[0, 0]).to_netcdf(tmp_path / "c.nc")
     (tmp_path / "d.nc").write_bytes(b"CDF\x05 and then nothing that makes sense")
     (tmp_path / "e.grib").write_bytes(b"")
     problems = open_record(str(tmp_path), tmp_path).problems
     expected = [
-        "units 'km/h'",
+        "units 'm/min'",
         "not a global grid",
         "cannot be read as NetCDF",
         "neither NetCDF nor GRIB",

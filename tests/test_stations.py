@@ -147,6 +147,22 @@ def test_units_positions_and_offsets_of_time_do_not_matter(forecast, tmp_path):
     xr.testing.assert_allclose(ours.drop_vars("longitude").drop_attrs(), theirs.drop_vars("longitude").drop_attrs(), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("units", "metres"),
+    [
+        *((spelling, 1) for spelling in ("m/s", "m s-1", "m s**-1", "ms-1", "mps", "meter/second", "metres per second", "M S^-1")),
+        *((spelling, 1852 / 3600) for spelling in ("kt", "KTS", "kn", "knot", "knots")),
+        *((spelling, 1 / 3.6) for spelling in ("km/h", "kmh", "kph", "km h-1")),
+        *((spelling, 1609.344 / 3600) for spelling in ("mph", "mi/h")),
+        ("cm/s", 0.01),
+    ],
+)
+def test_spellings_of_units(tmp_path, units, metres):
+    frame = table(components=False).assign(speed=30.0, units=units)
+    values = read_observations(tmp_path / written(frame, tmp_path / "stations.csv")).values["speed"]
+    np.testing.assert_allclose(values, 30 * metres, rtol=1e-12)
+
+
 def test_members_that_were_stopped_are_left_out(tmp_path):
     dataset = forecast_dataset()
     stopped = dataset.where(

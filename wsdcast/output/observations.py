@@ -9,17 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wsdcast.data.sources.units import size_of_speed
 from wsdcast.data.variables import SPEED, physical_range
 from wsdcast.output.places import Places
 from wsdcast.runs.errors import UserError, first_line
 
-UNITS = {
-    **dict.fromkeys(("m/s", "m s-1", "m s**-1", "ms-1", "mps"), 1.0),
-    **dict.fromkeys(("kt", "kts", "knot", "knots"), 1852 / 3600),
-    **dict.fromkeys(("km/h", "kmh", "kph"), 1 / 3.6),
-    **dict.fromkeys(("mph", "mi/h"), 0.44704),
-}
-"""Size of each unit in m/s: of a nautical mile (1852 m) and a statute mile (1609.344 m) in an hour."""
+UNITS = "m/s, knots, km/h, mph and cm/s"
 SHARED = ("time", "latitude", "longitude", "units")
 
 
@@ -62,8 +57,8 @@ def read_observations(path: Path) -> Observations:
         raise UserError(f"--stations {path}: has no row")
     times = pd.to_datetime(table["time"], utc=True, errors="coerce", format="ISO8601").dt.tz_localize(None)
     latitude, longitude = (pd.to_numeric(table[name], errors="coerce") for name in ("latitude", "longitude"))
-    units = table["units"].str.lower()
-    values = table[list(wind)].apply(pd.to_numeric, errors="coerce").mul(units.map(UNITS), axis=0)  # m s-1
+    sizes = table["units"].map({units: size_of_speed(units) for units in table["units"].unique()}).astype(np.float64)
+    values = table[list(wind)].apply(pd.to_numeric, errors="coerce").mul(sizes, axis=0)  # m s-1
     empty = table[list(wind)].apply(lambda column: column.str.lower().isin(["", "nan", "none", "<na>", "na"]))
     speed = np.hypot(values["u"].fillna(0), values["v"].fillna(0)) if wind == ("u", "v") else values["speed"]
     low, high = physical_range(SPEED)
@@ -73,7 +68,7 @@ def read_observations(path: Path) -> Observations:
     for wrong, reason in (
         (times.isna(), "has no time that can be read"),
         (~((latitude.abs() <= 90) & (longitude >= -180) & (longitude <= 360)), "has no position on the globe"),
-        (~units.isin(list(UNITS)), f"has unknown units; known are {', '.join(UNITS)}"),
+        (sizes.isna(), f"has unknown units; known are {UNITS}"),
         (station == "", f"has no {label}"),
         (
             (values.isna() & ~empty).any(axis=1) | (speed < low) | (speed > high),

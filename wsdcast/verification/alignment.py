@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
+from wsdcast.data.sources.units import SPEEDS
 from wsdcast.data.variables import variable
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
@@ -31,7 +32,7 @@ noise is as strong as the wind gets to 0.5."""
 NONSENSE = 10
 """A variable has other units than the truth if its mean squared error is this many times the truth's variance. A forecast without skill
 that has the truth's mean and variance gets to 2."""
-UNITS = {"knots": 0.514444, "km/h": 1 / 3.6, "miles per hour": 0.44704, "cm/s": 0.01}
+UNITS = {"knots": SPEEDS["knots"], "km/h": SPEEDS["km/h"], "miles per hour": SPEEDS["mph"], "cm/s": SPEEDS["cm/s"]}
 """Size of each unit in m/s."""
 HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
 """Shifts of the valid time that are tried."""

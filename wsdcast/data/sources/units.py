@@ -20,8 +20,17 @@ class Conversion(NamedTuple):
 SAME = Conversion()
 CELSIUS = Conversion(1, 273.15)
 
+SPEEDS = {
+    **dict.fromkeys(("ms-1", "m/s", "mpers", "mps"), 1.0),
+    **dict.fromkeys(("kt", "kts", "kn", "knot", "knots"), 1852 / 3600),
+    **dict.fromkeys(("km/h", "kmh", "kmh-1", "kph"), 1 / 3.6),
+    **dict.fromkeys(("mph", "mi/h"), 0.44704),
+    **dict.fromkeys(("cm/s", "cms-1"), 0.01),
+}
+"""Size of each unit of speed in m s-1, by its spelling as in :data:`CONVERSIONS`. A nautical mile is 1852 m, a statute mile 1609.344 m."""
+
 CONVERSIONS: dict[str, dict[str, Conversion]] = {
-    "m s-1": {"m s-1": SAME, **dict.fromkeys(("kt", "kts", "kn", "knot", "knots"), Conversion(1852 / 3600))},
+    "m s-1": {units: Conversion(size) for units, size in SPEEDS.items()},
     "K": {
         **dict.fromkeys(("k", "kelvin", "kelvins", "degk", "degreek"), SAME),
         **dict.fromkeys(("degc", "c", "celsius", "degreec", "degreesc", "degreecelsius", "degreescelsius", "\u00b0c"), CELSIUS),
@@ -65,16 +74,19 @@ def conversion(units: str, expected: str, what: object) -> Conversion:
     Raises:
         UserError: if the units are missing or cannot be converted without doubt.
     """
-    units = units.strip()
-    text = "m s-1" if is_metres_per_second(units) else _plain(units)
-    if (known := CONVERSIONS[expected].get(text)) is None:
-        raise UserError(f"{what} has units '{units}'; expected {expected}")
+    if (known := CONVERSIONS[expected].get(_plain(units))) is None:
+        raise UserError(f"{what} has units '{units.strip()}'; expected {expected}")
     return known
 
 
 def is_metres_per_second(units: str) -> bool:
     """Return whether a unit is m s-1 in any spelling, such as ``m/s``, ``m s**-1``, ``meter/second`` or ``m s^{-1}``."""
-    return _plain(units) in ("ms-1", "m/s", "mpers")
+    return size_of_speed(units) == 1
+
+
+def size_of_speed(units: str) -> float | None:
+    """Return the size of a unit of speed in m s-1; None if the unit is not known."""
+    return SPEEDS.get(_plain(units))
 
 
 def _plain(units: str) -> str:
