@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.quantities import quantities_of
 from wsdcast.verification.members import remaining, share_above
+from wsdcast.verification.thresholds import BEAUFORT
 
 Field = NDArray[np.floating]
 
-CALM = 0.3
-"""Wind speed in m/s below which a wind has no direction. Beaufort 1 begins there (WMO-No. 306, vol. I.1, part A, section E)."""
+CALM = BEAUFORT[0]
+"""Wind speed in m/s below which a wind has no direction."""
 SECTORS = 8
 """Number of sectors of direction. The first one is centred on north."""
 

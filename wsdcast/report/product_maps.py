@@ -22,9 +22,8 @@ from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slid
 from wsdcast.report.plume import place as place_in_words
 from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, unit_of
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
+from wsdcast.verification.thresholds import BEAUFORT
 
-BEAUFORT = (0.3, 1.6, 3.4, 5.5, 8.0, 10.8, 13.9, 17.2, 20.8, 24.5, 28.5, 32.7)
-"""Wind speeds in m/s at which Beaufort 1 to 12 begin (WMO-No. 306, vol. I.1, part A, section E)."""
 PROBABILITY = interp_palette(["#ffffff", *YlOrRd9[::-1]], 256)
 MEDIAN_AT = QUANTILES.index(0.5)
 SHOW_MAPS = f"""{UNPACK}

@@ -2,5 +2,7 @@
 
 from __future__ import annotations
 
-THRESHOLDS = (10.8, 17.2, 24.5)
-"""Wind speeds in m/s at which Beaufort 6, 8 and 10 begin (WMO-No. 306, Manual on Codes, volume I.1, part A, section E)."""
+BEAUFORT = (0.3, 1.6, 3.4, 5.5, 8.0, 10.8, 13.9, 17.2, 20.8, 24.5, 28.5, 32.7)
+"""Wind speeds in m/s at which Beaufort 1 to 12 begin (WMO-No. 306, Manual on Codes, volume I.1, part A, section E)."""
+THRESHOLDS = (BEAUFORT[5], BEAUFORT[7], BEAUFORT[9])
+"""Wind speeds in m/s at which Beaufort 6, 8 and 10 begin."""
