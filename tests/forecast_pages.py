@@ -10,7 +10,7 @@ from report_pages import GRID
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.forecast_page import write_forecast_page
 
@@ -35,7 +35,7 @@ def forecast_of(wind: np.ndarray, grid: Grid = GRID, leads: np.ndarray = LEADS) 
     """Return wind (member, lead, channel, latitude, longitude) as a forecast with one initial time."""
     coordinates = {"time": [START], "number": np.arange(len(wind)), "prediction_timedelta": leads}
     coordinates |= {"latitude": grid.latitude, "longitude": grid.longitude}
-    fields = {name: (tuple(coordinates), wind[None, :, :, channel], {"units": "m s-1"}) for channel, name in enumerate(VARIABLES)}
+    fields = {name: (tuple(coordinates), wind[None, :, :, channel], {"units": "m s-1"}) for channel, name in enumerate(DEFAULT)}
     return StoredForecast("somebody's", np.array([START]), leads, len(wind), grid, xr.Dataset(fields, coordinates))
 
 

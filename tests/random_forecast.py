@@ -10,7 +10,7 @@ import xarray as xr
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 
 GRID = Grid.regular("16x9")
 HOUR = np.timedelta64(1, "h")
@@ -24,7 +24,7 @@ def made(grid: Grid = GRID, leads: np.ndarray = LEADS, members: int = 5) -> xr.D
     values = np.random.default_rng(0).normal(0, 9, (2, STARTS.size, members, leads.size, *grid.shape)).astype(np.float32)
     values[:, 0, 1, 4:], values[:, 1, 3] = np.nan, np.nan
     coordinates = dict(zip(AXES, (STARTS, np.arange(members), leads, grid.latitude, grid.longitude), strict=True))
-    return xr.Dataset({name: (AXES, field) for name, field in zip(VARIABLES, values, strict=True)}, coordinates)
+    return xr.Dataset({name: (AXES, field) for name, field in zip(DEFAULT, values, strict=True)}, coordinates)
 
 
 def their_store(directory: Path) -> str:
@@ -44,7 +44,12 @@ def prepared_with_forecast(directory: Path) -> Path:
 
 
 def speed_of(store: xr.Dataset) -> xr.DataArray:
-    return np.hypot(store[VARIABLES[0]], store[VARIABLES[1]])
+    return np.hypot(store[DEFAULT[0]], store[DEFAULT[1]])
+
+
+def read_wind(dataset: xr.Dataset) -> np.ndarray:
+    """Both components, (..., channel, latitude, longitude), of a dataset whose last dimensions are latitude and longitude."""
+    return np.stack([dataset[name].values for name in DEFAULT], axis=-3)
 
 
 def share_above(speed: xr.DataArray, threshold: object) -> xr.DataArray:

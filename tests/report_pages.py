@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES
+from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report.page import write_report
 from wsdcast.verification.metrics import BOTH, PROBABILITIES, VECTOR
 from wsdcast.verification.regions import REGIONS
@@ -39,7 +39,7 @@ def random_scores(
     axes = {
         "forecast": list(names),
         "prediction_timedelta": np.timedelta64(6, "h").astype("timedelta64[ns]") * np.arange(1, leads + 1),
-        "variable": [*VARIABLES, SPEED, BOTH, VECTOR, *further],
+        "variable": [*DEFAULT, SPEED, BOTH, VECTOR, *further],
         "region": list(REGIONS),
         "rank": np.arange(members + 1),
         "wavenumber": np.arange(grid.longitude.size // 2 + 1),

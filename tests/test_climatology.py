@@ -11,7 +11,7 @@ import wsdcast
 from wsdcast.data import climatology
 from wsdcast.data.store import shards
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 
 
 @pytest.fixture(scope="module", params=[512, 16])
@@ -39,7 +39,7 @@ def training(store) -> xr.Dataset:
 
 def test_mean_std_and_std_of_the_change_in_six_hours(store, training):
     weights = xr.DataArray(open_analysis(store).grid.area_weights, dims="latitude")
-    for name in VARIABLES:
+    for name in DEFAULT:
         wind = training[name]
         with xr.open_zarr(store) as dataset:
             stored = dataset.attrs["normalisation"][name]
@@ -53,7 +53,7 @@ def test_mean_std_and_std_of_the_change_in_six_hours(store, training):
 
 def test_climatology_is_the_mean_by_month_and_hour(store, training):
     with xr.open_zarr(store) as dataset:
-        for name in VARIABLES:
+        for name in DEFAULT:
             stored = dataset[f"{name}_climatology"].load()
             assert stored.dims == ("month", "hour", "latitude", "longitude")
             for month in range(1, 13):
@@ -66,6 +66,6 @@ def test_months_that_training_lacks_are_missing(tmp_path):
     wind_dataset(six_hourly("2020-01-01", 100), np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)).to_netcdf(tmp_path / "wind.nc")
     wsdcast.prepare(source=str(tmp_path / "wind.nc"), grid="8x4", run=tmp_path / "run")
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as dataset:
-        present = np.isfinite(dataset[f"{VARIABLES[0]}_climatology"]).all(dim=("latitude", "longitude")).values
+        present = np.isfinite(dataset[f"{DEFAULT[0]}_climatology"]).all(dim=("latitude", "longitude")).values
     assert present[0].all()
     assert not present[1:].any()

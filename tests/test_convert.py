@@ -20,7 +20,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import open_forecast
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.output.fields import open_fields
 from wsdcast.output.grib2 import BITS
 
@@ -37,7 +37,7 @@ needs_cdo = pytest.mark.skipif(shutil.which("cdo") is None, reason="cdo is not i
 
 def made() -> xr.Dataset:
     coordinates = dict(zip(AXES, (STARTS, np.array([1, 2, 3]), LEADS, GRID.latitude, GRID.longitude), strict=True))
-    store = xr.Dataset({name: (AXES, field) for name, field in zip(VARIABLES, WIND, strict=True)}, coordinates)
+    store = xr.Dataset({name: (AXES, field) for name, field in zip(DEFAULT, WIND, strict=True)}, coordinates)
     return store.assign_attrs(attribution="made up", other="not kept")
 
 
@@ -57,14 +57,14 @@ def test_zarr_is_our_layout(forecast, tmp_path):
     summary = wsdcast.convert(forecast, "zarr", tmp_path / "o.zarr")
     assert summary.written == {str(tmp_path / "o.zarr"): "members, zarr"}
     group = zarr.open_group(tmp_path / "o.zarr", mode="r")
-    for name in VARIABLES:
+    for name in DEFAULT:
         assert group[name].metadata.dimension_names == AXES
         assert group[name].chunks == (1, 3, 8, *GRID.shape)
     with xr.open_zarr(tmp_path / "o.zarr", decode_timedelta=True, chunks=None) as stored:
         xr.testing.assert_equal(stored, made())
         assert stored.attrs["attribution"] == "made up"
         assert "other" not in stored.attrs
-        assert stored[VARIABLES[0]].attrs == {
+        assert stored[DEFAULT[0]].attrs == {
             "standard_name": "eastward_wind",
             "long_name": "10 metre eastward wind",
             "units": "m s-1",
@@ -191,7 +191,7 @@ def test_cfgrib_finds_the_same_forecast_in_grib(forecast, tmp_path):
 
 def test_masked_points_are_missing_in_grib(tmp_path):
     store = made().isel(time=[0], number=[0])
-    for name in VARIABLES:
+    for name in DEFAULT:
         store[name][..., 2, 3] = np.nan
     store.to_zarr(tmp_path / "f.zarr", zarr_format=2)
     wsdcast.convert(str(tmp_path / "f.zarr"), "grib2", tmp_path / "o.grib2")

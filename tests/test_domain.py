@@ -16,8 +16,10 @@ from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.foreign_forecasts import open_forecast
+from wsdcast.data.variables import DEFAULT
 from wsdcast.report.page import write_report
-from wsdcast.report.shown_fields import choose, read_speeds
+from wsdcast.report.shown_fields import choose, read_shown
+from wsdcast.report.subjects import WIND
 from wsdcast.verification.metrics import LAGS, PROBABILITIES, THRESHOLDS
 from wsdcast.verification.regions import REGIONS
 from wsdcast.verification.scoring import statistics_of
@@ -301,7 +303,8 @@ def test_maps_show_the_members_of_a_part():
     row, column = np.argwhere(~LAND)[3]
     members[1, 1, 0, row, column] = np.nan
     chosen = choose(1, 2, GRID)
-    maps = read_speeds(lambda start: (members, true), chosen).maps
+    (shown,) = read_shown(lambda start: (members, true), chosen, (WIND,), DEFAULT)
+    maps = shown.maps
     speeds = np.hypot(members[[0, 2, 3], :, 0], members[[0, 2, 3], :, 1])
     np.testing.assert_allclose(maps["mean"], speeds.mean(axis=0), rtol=1e-5)
     assert np.isnan(maps["mean"][:, LAND]).all()

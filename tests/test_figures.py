@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from random_forecast import read_wind
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics
-from wsdcast.data.store.zarr_store import SPEED, VARIABLES, open_store, read_wind
+from wsdcast.data.store.zarr_store import open_store
+from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.plume import nearest, place
@@ -61,7 +63,7 @@ def test_skill_by_region_shows_the_scores(scores):
 def test_rank_histograms_show_the_scores(scores):
     ours = scores["rank_histogram"].sel(forecast="wsdcast", region="globe", rank=range(4))
     for axis, lead in zip(figures.rank_histograms(scores).axes, (0, 2, 3), strict=True):
-        for line, variable in zip(axis.lines, (*VARIABLES, SPEED), strict=False):
+        for line, variable in zip(axis.lines, (*DEFAULT, SPEED), strict=False):
             np.testing.assert_allclose(line.get_ydata(), 4 * ours.isel(prediction_timedelta=lead).sel(variable=variable))
         assert axis.get_title() == f"{6 * (lead + 1)} h"
 
@@ -159,7 +161,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
             np.testing.assert_allclose(edge, [truth[0], *np.quantile(speeds, end, axis=0)], rtol=1e-6)
     # A store of quantiles instead of members gives the same plume.
     axes = ("statistic", "prediction_timedelta", "latitude", "longitude")
-    kept = dict(zip((*VARIABLES, SPEED), statistics(members).transpose(2, 0, 1, 3, 4), strict=True))
+    kept = dict(zip((*DEFAULT, SPEED), statistics(members).transpose(2, 0, 1, 3, 4), strict=True))
     reduced = xr.Dataset({name: (axes, field) for name, field in kept.items()}, coords={**first.coords, "statistic": list(STATISTICS)})
     other = _plume(reduced, record, 10.0, 43.0, finished_run)[0].axes[0]
     np.testing.assert_allclose(other.lines[0].get_ydata(), median.get_ydata(), rtol=1e-6)
@@ -171,12 +173,12 @@ def test_a_plume_leaves_out_stopped_members_and_its_truth_ends_with_the_record(f
     with open_store(finished_run / "forecast.zarr") as store:
         last = store.isel(time=-1).load()
     last = last.assign_coords(time=record.times[-3])
-    for name in VARIABLES:
+    for name in DEFAULT:
         last[name][1, 2:] = np.nan
     median, true = _plume(last, record, 0.0, 0.0, finished_run)[0].axes[0].lines
     assert np.isfinite(median.get_ydata()).all()
     assert np.isfinite(true.get_ydata()).tolist() == [True, True, True, False, False]
-    for name in VARIABLES:
+    for name in DEFAULT:
         last[name][:] = np.nan
     with pytest.raises(UserError, match="left the physical range"):
         _plume(last, record, 0.0, 0.0, finished_run)

@@ -12,7 +12,7 @@ import xarray as xr
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.foreign_forecasts import open_forecast
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 GRID = Grid.regular("8x4")
@@ -27,7 +27,7 @@ def plain() -> xr.Dataset:
     fields = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     names = ("time", "number", "prediction_timedelta", "latitude", "longitude")
     coordinates = {"time": STARTS, "number": [0, 1], "prediction_timedelta": LEADS, "latitude": GRID.latitude, "longitude": GRID.longitude}
-    return xr.Dataset({name: (names, field) for name, field in zip(VARIABLES, fields, strict=True)}, coordinates)
+    return xr.Dataset({name: (names, field) for name, field in zip(DEFAULT, fields, strict=True)}, coordinates)
 
 
 def numbered(unit: str, size: np.timedelta64, dtype: str = "int64") -> Callable[[xr.Dataset], xr.Dataset]:
@@ -105,7 +105,7 @@ def test_other_layouts_hold_the_same_forecast(layouts, layout, tmp_path):
     np.testing.assert_array_equal(forecast.times, starts)
     np.testing.assert_array_equal(forecast.leads, LEADS)
     for row in range(starts.size):
-        expected = np.stack([plain()[name].values[row] for name in VARIABLES], axis=-3)
+        expected = np.stack([plain()[name].values[row] for name in DEFAULT], axis=-3)
         np.testing.assert_array_equal(forecast.read(row), expected)
 
 

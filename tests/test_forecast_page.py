@@ -21,7 +21,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.report import shown_products
 from wsdcast.report.forecast_page import write_forecast_page
 from wsdcast.report.product_maps import _threshold_in_words
@@ -199,7 +199,7 @@ def states(path: Path, times: list[str], grid: Grid = GRID, **attributes: str) -
     """Write initial states, of each time another one."""
     values = wind_of(7, len(times), grid)[0]
     coordinates = {"time": np.array(times, "datetime64[ns]"), "latitude": grid.latitude, "longitude": grid.longitude}
-    wind = {name: (tuple(coordinates), values[:, channel], {"units": "m s-1"}) for channel, name in enumerate(VARIABLES)}
+    wind = {name: (tuple(coordinates), values[:, channel], {"units": "m s-1"}) for channel, name in enumerate(DEFAULT)}
     xr.Dataset(wind, coordinates, attributes).to_netcdf(path)
     return path
 
@@ -258,7 +258,7 @@ def test_the_page_of_a_run_has_its_own_analysis_and_model_card(rolled_out, tmp_p
         xr.open_zarr(rolled_out / "run/forecast.zarr", decode_timedelta=True) as forecast,
     ):
         state = analysis.sel(time=forecast["time"].values[0])
-        speed = np.hypot(*(state[name].values for name in VARIABLES))
+        speed = np.hypot(*(state[name].values for name in DEFAULT))
     initial = embedded(page)["maps"][0]["data"]["initial"][0][::-1] * units(page)["initial"]
     np.testing.assert_allclose(initial, speed, atol=0.501 * units(page)["initial"])
     assert "<pre class=card># tiny" in page

@@ -20,7 +20,8 @@ from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.zarr_store import SCALE, VARIABLES
+from wsdcast.data.store.zarr_store import SCALE
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.model_file import FORMAT, MODEL, SUMS, read_model
@@ -41,7 +42,7 @@ def trained(tmp_path_factory) -> Path:
 
 
 def forecast_of(run: Path) -> xr.Dataset:
-    return xr.open_zarr(run / "forecast.zarr", decode_timedelta=True).load()[list(VARIABLES)]
+    return xr.open_zarr(run / "forecast.zarr", decode_timedelta=True).load()[list(DEFAULT)]
 
 
 def changed_entry(source: Path, target: Path, name: str, change) -> Path:
@@ -65,7 +66,7 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     record = trained / "run/analysis.zarr"
     shutil.copytree(record, tmp_path / "analyses.zarr")
     if start is None:  # a source that ends at this time
-        times = xr.open_zarr(record, chunks=None).sel(time=slice("2000-01-20", "2000-01-29T12"))[list(VARIABLES)]
+        times = xr.open_zarr(record, chunks=None).sel(time=slice("2000-01-20", "2000-01-29T12"))[list(DEFAULT)]
         shutil.rmtree(tmp_path / "analyses.zarr")
         times.drop_encoding().to_zarr(tmp_path / "analyses.zarr", consolidated=False)
     summary = wsdcast.rollout(
@@ -76,7 +77,7 @@ def test_a_forecast_from_the_file_has_the_bits_of_the_run(trained, tmp_path, sta
     assert not (tmp_path / "run/moments_forecast.zarr").exists()
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(record, chunks=None) as analyses:
         assert [str(time)[:13] for time in states["time"].values] == ["2000-01-29T06", "2000-01-29T12"]
-        for name in VARIABLES:
+        for name in DEFAULT:
             np.testing.assert_allclose(states[name].values, analyses[name].sel(time=states["time"]).values, rtol=1e-6)
     assert (tmp_path / "run/forecast.gif").exists()
 
@@ -226,7 +227,7 @@ def test_a_digest_that_does_not_agree_is_refused(trained, tmp_path):
     ("values", "message"),
     [
         ({"format": FORMAT + 1}, "written by a newer version"),
-        ({"variables": [*VARIABLES, "2m_temperature"]}, "a model of .*2m_temperature"),
+        ({"variables": [*DEFAULT, "2m_temperature"]}, "a model of .*2m_temperature"),
         ({"recipe": {"name": "tiny", "generator": {"unknown": 1}}}, "unknown"),
         ({"recipe": []}, "not a model file that this version can read"),
         ({"format": "new"}, "not a model file that this version can read"),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from conftest import six_hourly
+from random_forecast import read_wind
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import to_conventions
-from wsdcast.data.store.zarr_store import read_wind
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics, kinetic_energy_statistics
 from wsdcast.verification.metrics import joint_statistics, metrics, statistics, with_both

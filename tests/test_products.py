@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.output import fields
 from wsdcast.output.ensemble import Choice, most_likely_direction, products_of, quantiles_of
 from wsdcast.runs.errors import UserError
@@ -36,7 +36,7 @@ def forecast(tmp_path_factory) -> str:
 def expected_of(store: xr.Dataset, thresholds: list[float], quantiles: list[float], steps: int) -> dict[str, xr.DataArray]:
     """The products, written out with xarray, which leaves missing members out by itself."""
     speed, expected = speed_of(store), {}
-    for name, members in (("u", store[VARIABLES[0]]), ("v", store[VARIABLES[1]]), ("speed", speed)):
+    for name, members in (("u", store[DEFAULT[0]]), ("v", store[DEFAULT[1]]), ("speed", speed)):
         expected[f"{name}_mean"] = members.mean("number")
         expected[f"{name}_spread"] = members.std("number", ddof=1)
         expected[f"{name}_quantile"] = members.quantile(quantiles, "number")
@@ -47,7 +47,7 @@ def expected_of(store: xr.Dataset, thresholds: list[float], quantiles: list[floa
     ended = xr.where(np.arange(store.sizes["prediction_timedelta"]) >= steps - 1, 1.0, np.nan)
     counted = highest.notnull().all(["latitude", "longitude"]).sum("number")
     expected["window_members"] = counted * xr.DataArray(ended, dims="prediction_timedelta")
-    from_degrees = (270 - np.rad2deg(np.arctan2(store[VARIABLES[1]], store[VARIABLES[0]]))) % 360
+    from_degrees = (270 - np.rad2deg(np.arctan2(store[DEFAULT[1]], store[DEFAULT[0]]))) % 360
     off = [abs((from_degrees - centre + 180) % 360 - 180) for centre in range(0, 360, 45)]
     counts = xr.concat([((degrees < 22.5) & (speed >= 0.3)).sum("number") for degrees in off], dim="sector")
     expected["direction"] = 45.0 * counts.argmax("sector")

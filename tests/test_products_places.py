@@ -25,7 +25,7 @@ import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.output import plumes, tables
 from wsdcast.output.ensemble import most_likely_direction
 from wsdcast.output.places import Places, interpolation
@@ -102,13 +102,13 @@ def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast,
         (only,) = chosen["value"]
         return only
 
-    assert value("u", "mean") == pytest.approx(float(at_fiji[VARIABLES[0]].mean("number")[row]), rel=1e-5)
-    assert value("v", "spread") == pytest.approx(float(at_fiji[VARIABLES[1]].std("number", ddof=1)[row]), rel=1e-5)
+    assert value("u", "mean") == pytest.approx(float(at_fiji[DEFAULT[0]].mean("number")[row]), rel=1e-5)
+    assert value("v", "spread") == pytest.approx(float(at_fiji[DEFAULT[1]].std("number", ddof=1)[row]), rel=1e-5)
     assert value("speed", "quantile", level=0.25) == pytest.approx(float(speed.quantile(0.25, "number")[row]), rel=1e-5)
     assert value("speed", "probability", threshold=10.8) == pytest.approx(float(share_above(speed, 10.8)[row]))
     highest = speed.rolling(prediction_timedelta=2).max()
     assert value("speed", "probability of maximum", threshold=10.8) == pytest.approx(float(share_above(highest, 10.8)[row]))
-    wind = np.stack([at_fiji[name][row].values for name in VARIABLES], axis=1)
+    wind = np.stack([at_fiji[name][row].values for name in DEFAULT], axis=1)
     direction, share = most_likely_direction(wind[np.isfinite(wind[:, 0])])
     assert value("direction", "mode") == direction
     assert value("direction", "share of mode") == pytest.approx(float(share))

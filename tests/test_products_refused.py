@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 
@@ -60,7 +60,7 @@ def test_a_place_outside_a_regional_store_is_one_line(tmp_path):
     wsdcast.products(str(tmp_path / "part.zarr"), tmp_path / "in-part.csv", at=inside)
     table = pd.read_csv(tmp_path / "in-part.csv")
     first = table[(table["statistic"] == "mean") & (table["variable"] == "u")]["value"].iloc[0]
-    corners = made()[VARIABLES[0]][0, :, 0].sel(latitude=[22.5, 0], longitude=[337.5, 0]).mean(["number", "longitude"])
+    corners = made()[DEFAULT[0]][0, :, 0].sel(latitude=[22.5, 0], longitude=[337.5, 0]).mean(["number", "longitude"])
     assert first == pytest.approx(float(corners[0] * 10 / 22.5 + corners[1] * 12.5 / 22.5), rel=1e-5)
     for place in ("10,23", "46,0", "-30,0", "0,180"):
         outside = written(tmp_path / "out.csv", f"name,latitude,longitude\nA,10,0\nFar,{place}\n")

@@ -12,7 +12,7 @@ from report_pages import FACTS, GRID, NAMES, embedded, random_fields, random_sco
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.data.store.zarr_store import SPEED
+from wsdcast.data.variables import SPEED
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of, units_of
 from wsdcast.verification.metrics import BOTH

@@ -18,7 +18,7 @@ from conftest import TINY, six_hourly, wind_dataset
 import wsdcast
 from wsdcast.data.store import building, shards
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
@@ -186,7 +186,7 @@ def test_newer_months_are_appended(months):
     np.testing.assert_array_equal(record.times, months.time.values)
     whole = prepare("whole")
     np.testing.assert_array_equal(record.states[:], open_analysis(whole).states[:])
-    full = {f"{name}/c/{shard}/0/0" for name in VARIABLES for shard in range(250 // 16)}
+    full = {f"{name}/c/{shard}/0/0" for name in DEFAULT for shard in range(250 // 16)}
     assert all((store / name).read_bytes() == before[name] for name in full)
     assert (store / "10m_u_component_of_wind/c/3/0/0").stat().st_ino == inode  # linked, not copied
     after = json.loads((store / "zarr.json").read_text())["attributes"]

@@ -17,7 +17,7 @@ from rollouts import forecast_of, loaded
 import wsdcast
 from wsdcast.data.store import analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.artefact import alone, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
@@ -39,13 +39,13 @@ def test_members_do_not_depend_on_the_others_in_their_batch(rolled_out, referenc
     for first in range(0, 4, at_once):
         subset = starts[first : first + at_once]
         members_by_time = np.stack(list(ensembles(record, parts.forcings, sampler, subset, members, 4, 0)), axis=2)
-        expected = np.stack([reference_forecast[name].sel(time=record.times[subset]).values[:, :members] for name in VARIABLES], axis=3)
+        expected = np.stack([reference_forecast[name].sel(time=record.times[subset]).values[:, :members] for name in DEFAULT], axis=3)
         np.testing.assert_array_equal(members_by_time, expected)
 
 
 def test_a_larger_ensemble_begins_with_the_same_members(trained_run, reference_forecast):
     wsdcast.rollout(run=trained_run, members=8, starts=4)
-    xr.testing.assert_equal(forecast_of(trained_run)[list(VARIABLES)].isel(number=slice(0, 5)), reference_forecast[list(VARIABLES)])
+    xr.testing.assert_equal(forecast_of(trained_run)[list(DEFAULT)].isel(number=slice(0, 5)), reference_forecast[list(DEFAULT)])
 
 
 def test_groups_fill_batches(monkeypatch):
@@ -173,7 +173,7 @@ def test_a_member_that_leaves_the_physical_range_is_stopped_alone(trained_run, r
     stopped = forecast[STOPPED].values
     assert stopped[1, 2] == np.timedelta64(12, "h")
     assert np.isnat(stopped).sum() == 19
-    for name in VARIABLES:
+    for name in DEFAULT:
         values, expected = forecast[name].values, reference_forecast[name].values.copy()
         expected[1, 2, 1:] = np.nan
         np.testing.assert_array_equal(values, expected)
@@ -190,7 +190,7 @@ def test_rollouts_and_figures_do_not_read_the_whole_record(trained_run, referenc
     monkeypatch.setattr(analysis, "read_packed", refuse)
     if stage == "rollout":
         wsdcast.rollout(run=trained_run)
-        xr.testing.assert_equal(forecast_of(trained_run)[list(VARIABLES)], reference_forecast[list(VARIABLES)])
+        xr.testing.assert_equal(forecast_of(trained_run)[list(DEFAULT)], reference_forecast[list(DEFAULT)])
     else:
         wsdcast.plot(stage, run=rolled_out / "run", out=trained_run / "drawn.png", at=(10.0, 20.0) if stage == "plume" else None)
         assert (trained_run / "drawn.png").exists()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, statistics
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
 from wsdcast.verification import streamed
@@ -27,7 +27,7 @@ def test_a_rollout_can_keep_some_lead_times(trained_run, reference_forecast):
     done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--keep", "24,12"], catch_exceptions=False)
     assert done.exit_code == 0
     hours = np.array([12, 24]) * np.timedelta64(1, "h")
-    xr.testing.assert_equal(forecast_of(trained_run)[list(VARIABLES)], reference_forecast[list(VARIABLES)].sel(prediction_timedelta=hours))
+    xr.testing.assert_equal(forecast_of(trained_run)[list(DEFAULT)], reference_forecast[list(DEFAULT)].sel(prediction_timedelta=hours))
     rows = wsdcast.score(run=trained_run).scores
     assert [row["lead_hours"] for row in rows] == [12, 24]
     by_lead = (trained_run / "report.html").read_text().split("All lead times")[1].split("</table>")[0]
@@ -38,8 +38,8 @@ def test_a_rollout_can_keep_statistics_of_the_members(trained_run, reference_for
     summary = wsdcast.rollout(run=trained_run, keep="statistics")
     forecast = forecast_of(trained_run)
     assert list(forecast["statistic"].values) == list(STATISTICS)
-    members = {name: reference_forecast[name] for name in VARIABLES}
-    members["10m_wind_speed"] = np.hypot(*(reference_forecast[name] for name in VARIABLES))
+    members = {name: reference_forecast[name] for name in DEFAULT}
+    members["10m_wind_speed"] = np.hypot(*(reference_forecast[name] for name in DEFAULT))
     for name, values in members.items():
         np.testing.assert_allclose(forecast[name].sel(statistic="mean"), values.mean("number"), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(forecast[name].sel(statistic="std"), values.std("number", ddof=1), rtol=1e-4, atol=1e-4)
@@ -67,7 +67,7 @@ def test_scores_computed_during_the_rollout_equal_those_of_its_fields(trained_ru
             wsdcast.rollout(run=trained_run, keep="scores")
     done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--score"], catch_exceptions=False)
     assert done.exit_code == 0
-    assert not set(VARIABLES) & set(forecast_of(trained_run))
+    assert not set(DEFAULT) & set(forecast_of(trained_run))
     assert not (trained_run / "forecast.gif").exists()
     assert not list(trained_run.rglob("parts"))
     rows = wsdcast.score(run=trained_run).scores
@@ -90,8 +90,8 @@ def test_statistics_of_the_moments_alone_score_like_their_fields(trained_run, ro
     with monkeypatch.context() as patched:
         with_fields_of_moments(patched)
         wsdcast.rollout(run=trained_run)
-    assert set(VARIABLES) <= set(forecast_of(trained_run, MOMENTS_FORECAST))
-    assert not set(VARIABLES) & set(forecast_of(rolled_out / "run", MOMENTS_FORECAST))
+    assert set(DEFAULT) <= set(forecast_of(trained_run, MOMENTS_FORECAST))
+    assert not set(DEFAULT) & set(forecast_of(rolled_out / "run", MOMENTS_FORECAST))
     rows = [wsdcast.score(run=run, overwrite=True).scores for run in (trained_run, rolled_out / "run")]
     assert "crps_fair: moments alone" in rows[0][0]
     for ours, theirs in zip(*rows, strict=True):

@@ -10,7 +10,7 @@ import scoringrules
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.verification.intervals import with_intervals
 from wsdcast.verification.kernels import (
     brier_score,
@@ -126,7 +126,7 @@ def test_pole_rows_do_not_count(random):
 
 def of_globe(parts: list[xr.Dataset]) -> xr.Dataset:
     """Return the global statistics of u and v, (time, ...)."""
-    return xr.concat(parts, dim="time").sel(region="globe", variable=list(VARIABLES))
+    return xr.concat(parts, dim="time").sel(region="globe", variable=list(DEFAULT))
 
 
 def test_a_perfect_ensemble_has_spread_equal_to_skill_and_the_right_spectrum(random):

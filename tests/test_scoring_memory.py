@@ -15,8 +15,9 @@ from test_any_forecast import forecast_dataset, refuses, truth_dataset, write
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import open_forecast
-from wsdcast.data.store.zarr_store import VARIABLES
-from wsdcast.report.shown_fields import choose, read_speeds
+from wsdcast.data.variables import DEFAULT
+from wsdcast.report.shown_fields import choose, read_shown
+from wsdcast.report.subjects import WIND
 from wsdcast.runs import resources
 from wsdcast.verification import kinetic_energy, memory
 from wsdcast.verification.intervals import scores_of
@@ -49,12 +50,12 @@ def stores(directory: Path, grid: Grid, members: int, leads: int, dtype: str, ch
     shape = (3, members, leads, *grid.shape)
     names = ("time", "member", "lead_time", "latitude", "longitude")
     axes = {"time": begin + 24 * HOUR * np.arange(3), "member": np.arange(members), "lead_time": 6 * HOUR * np.arange(1, leads + 1)}
-    forecast = xr.Dataset({name: (names, random.normal(0, 8, shape).astype(dtype)) for name in VARIABLES}, axes | space)
-    forecast.to_zarr(directory / "model.zarr", zarr_format=2, encoding={name: {"chunks": chunks} for name in VARIABLES})
+    forecast = xr.Dataset({name: (names, random.normal(0, 8, shape).astype(dtype)) for name in DEFAULT}, axes | space)
+    forecast.to_zarr(directory / "model.zarr", zarr_format=2, encoding={name: {"chunks": chunks} for name in DEFAULT})
     times = begin + 6 * HOUR * np.arange(-past, 12 + leads)
     shape = (times.size, *grid.shape)
-    true = {name: (("time", "latitude", "longitude"), random.normal(0, 8, shape).astype("f4"), {"units": "m/s"}) for name in VARIABLES}
-    encoding = {name: {"chunks": (1, *grid.shape)} for name in VARIABLES}
+    true = {name: (("time", "latitude", "longitude"), random.normal(0, 8, shape).astype("f4"), {"units": "m/s"}) for name in DEFAULT}
+    encoding = {name: {"chunks": (1, *grid.shape)} for name in DEFAULT}
     xr.Dataset(true, {"time": times} | space).to_zarr(directory / "truth.zarr", zarr_format=2, encoding=encoding)
     return Sources((("model", str(directory / "model.zarr")),), str(directory / "truth.zarr"), begin, str(directory / "scratch"))
 
@@ -93,7 +94,7 @@ def test_scoring_an_initial_time_takes_the_estimated_memory(name, tmp_path):
     )
     fields: Any = fields_of(sources)
     with peak() as taken:
-        read_speeds(fields, choose(3, leads, truth.grid))
+        read_shown(fields, choose(3, leads, truth.grid), (WIND,), DEFAULT)
         measured = taken()
     assert measured - PYTHON_BYTES <= memory.reporting(forecast) <= LARGEST_RATIO * measured, (
         measured / 1e6,

@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.weather.recipe import load_recipe
@@ -70,8 +70,8 @@ def test_the_commands_write_their_artefacts_and_nothing_else(finished):
 
 def test_prepared_store_is_plain_xarray(finished, record):
     with xr.open_zarr(finished / "runs/tiny/analysis.zarr") as dataset:
-        climatology = {f"{name}_climatology" for name in VARIABLES}
-        assert set(dataset.data_vars) == {*VARIABLES, *climatology, "land_sea_mask", "geopotential_at_surface"}
+        climatology = {f"{name}_climatology" for name in DEFAULT}
+        assert set(dataset.data_vars) == {*DEFAULT, *climatology, "land_sea_mask", "geopotential_at_surface"}
         wind = dataset["10m_u_component_of_wind"]
         assert wind.dims == ("time", "latitude", "longitude")
         assert wind.attrs["standard_name"] == "eastward_wind"
@@ -112,7 +112,7 @@ def test_scores_are_those_of_the_files(finished, record):
         scores = []
         for start in range(2):
             now = int(np.flatnonzero(record.times == forecast.time.values[start])[0])
-            for channel, name in enumerate(VARIABLES):
+            for channel, name in enumerate(DEFAULT):
                 crps = fair_crps(ranked(forecast[name].values[start, :, lead], record.states[now + 1 + lead, channel]))
                 scores.append((crps * record.grid.area_weights[:, None]).mean())
         assert row["lead_hours"] == 6 * (lead + 1)
@@ -127,15 +127,15 @@ def test_scores_are_those_of_the_files(finished, record):
 def test_the_moments_network_is_scored_in_closed_form_too(finished, record):
     """The CRPS of the Gaussian is the limit for very many members, and three members give it to within some per cent."""
     with xr.open_dataset(finished / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
-        gaussian = scores["crps_gaussian"].sel(region="globe", variable=VARIABLES[0], forecast="moments alone").values
+        gaussian = scores["crps_gaussian"].sel(region="globe", variable=DEFAULT[0], forecast="moments alone").values
         assert np.isnan(scores["crps_gaussian"].sel(forecast="wsdcast")).all()
-        members = scores["crps_fair"].sel(region="globe", variable=VARIABLES[0], forecast="moments alone").values
+        members = scores["crps_fair"].sel(region="globe", variable=DEFAULT[0], forecast="moments alone").values
     assert np.isnan(gaussian[1])
     assert gaussian[0] == pytest.approx(members[0], rel=0.1)
     with xr.open_zarr(finished / "runs/tiny/moments_forecast.zarr", decode_timedelta=True) as forecast:
         expected = []
         for row, time in enumerate(forecast.time.values):
-            mean, std = (forecast[f"{VARIABLES[0]}_{moment}"].values[row] for moment in ("mean", "std"))
+            mean, std = (forecast[f"{DEFAULT[0]}_{moment}"].values[row] for moment in ("mean", "std"))
             true = record.states[np.flatnonzero(record.times == time)[0] + 1, 0]
             expected.append((scoringrules.crps_normal(true, mean, std) * record.grid.area_weights[:, None]).mean())
     assert gaussian[0] == pytest.approx(np.mean(expected), rel=1e-5)

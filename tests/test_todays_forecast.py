@@ -19,7 +19,7 @@ import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.store.zarr_store import SCALE, VARIABLES
+from wsdcast.data.store.zarr_store import SCALE
 from wsdcast.data.variables import DEFAULT, attributes
 from wsdcast.runs.errors import UserError
 
@@ -69,7 +69,7 @@ def test_the_newest_cycle_is_the_initial_time(model, published, tmp_path, system
         for number, time in enumerate(states["time"].values):
             target = wsdcast.weather.model_file.read_model(model).record.grid
             expected = regrid(np.asarray(wind_at(time), np.float32), SOURCE, target)
-            for channel, name in enumerate(VARIABLES):
+            for channel, name in enumerate(DEFAULT):
                 np.testing.assert_allclose(states[name][number], expected[channel], atol=SCALE / 2 + 1e-4)
 
 
@@ -115,7 +115,7 @@ def test_one_command_writes_everything(model, published, tmp_path):
     assert {path.name for path in run.iterdir()} == files | {"places.csv", "places-Zurich.png", "places-Fiji.png"}
     assert (run / "model-card.md").read_text() == wsdcast.weather.model_file.read_model(model).card
     forecast = xr.open_zarr(run / "forecast.zarr", decode_timedelta=True).load().isel(time=0)
-    speed = np.hypot(*(forecast[name] for name in VARIABLES))
+    speed = np.hypot(*(forecast[name] for name in DEFAULT))
     with xr.open_dataset(run / "products.nc", decode_timedelta=True) as products:
         probability = products["speed_probability"].squeeze().transpose("threshold", ...)
         for threshold, field in zip((5, 10.8), probability.values, strict=True):

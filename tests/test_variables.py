@@ -10,7 +10,6 @@ from wsdcast.data.variables import (
     DEFAULT,
     VARIABLES,
     attributes,
-    is_wind_pair,
     long_name,
     name_and_level,
     physical_range,
@@ -97,11 +96,6 @@ def test_pairs_of_wind_components():
     assert wind_pairs(DEFAULT) == [DEFAULT]
     assert wind_pairs((upper[1], "2m_temperature", upper[0], *DEFAULT)) == [upper, DEFAULT]
     assert wind_pairs(("u_component_of_wind@250", "v_component_of_wind@850")) == []
-    assert is_wind_pair(DEFAULT)
-    assert is_wind_pair(upper)
-    assert not is_wind_pair(DEFAULT[::-1])
-    assert not is_wind_pair((*DEFAULT, *upper))
-    assert not is_wind_pair(("2m_temperature",))
 
 
 def test_the_page_lists_every_variable_with_its_range():

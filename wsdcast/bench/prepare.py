@@ -27,7 +27,7 @@ from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.building import build, finish
-from wsdcast.data.store.zarr_store import VARIABLES
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 from wsdcast.runs.unfinished import claim, marks_of
@@ -46,7 +46,7 @@ class Generated(MemoryStore):
 
     async def get(self, key: str, prototype: BufferPrototype | None = None, byte_range: Any = None) -> Buffer | None:
         """Return the generated chunk of a step, or another entry of the store, such as metadata, from memory."""
-        if "/c/" in key and key.split("/")[0] in VARIABLES:
+        if "/c/" in key and key.split("/")[0] in DEFAULT:
             step = int(key.split("/c/")[1].split("/")[0])
             return (prototype or default_buffer_prototype()).buffer.from_bytes(self.chunks[step % KINDS])
         return await super().get(key, prototype, byte_range)
@@ -169,7 +169,7 @@ def _generated(steps: int) -> Generated:
     coordinates = {"time": times, "latitude": grid.latitude, "longitude": grid.longitude}
     xr.Dataset(coords=coordinates).to_zarr(store, zarr_format=3, consolidated=False)
     group = zarr.open_group(store, mode="r+")
-    for name in VARIABLES:
+    for name in DEFAULT:
         group.create_array(
             name,
             shape=(steps, *grid.shape),

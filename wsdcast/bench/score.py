@@ -15,7 +15,8 @@ import xarray as xr
 from wsdcast.bench.measure import Benchmark, memory_curve, paired
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, Forecasts, Written
-from wsdcast.data.store.zarr_store import VARIABLES, open_store, read_wind
+from wsdcast.data.store.zarr_store import open_store
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
@@ -38,7 +39,7 @@ def bench_score() -> Benchmark:
     truth = 8 * random.standard_normal((len(leads), 2, *grid.shape), dtype=np.float32)
     with tempfile.TemporaryDirectory(prefix="wsdcast-bench-") as directory:
         store = Forecasts(
-            Path(directory) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid, VARIABLES
+            Path(directory) / "forecast.zarr", np.array(["2020-01-01"], "datetime64[ns]"), MEMBERS, leads, False, grid, DEFAULT
         )
         store.create()
         store.write(0, 0, wind)
@@ -48,7 +49,7 @@ def bench_score() -> Benchmark:
 
         def read() -> Any:
             with open_store(store.path) as dataset:
-                return read_wind(dataset.isel(time=0))
+                return np.stack([dataset[name].isel(time=0).values for name in DEFAULT], axis=-3)
 
         def score_marginals() -> None:
             statistics(read(), truth, grid)

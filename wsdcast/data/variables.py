@@ -191,8 +191,3 @@ def wind_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
         if partner is not None and partner in names:
             pairs.append((name, partner))
     return pairs
-
-
-def is_wind_pair(names: Sequence[str]) -> bool:
-    """Return whether the channels are the two components of one wind, the eastward one first, and nothing else."""
-    return wind_pairs(names) == [tuple(names)]

@@ -21,7 +21,6 @@ from wsdcast.verification.bootstrap import BOUNDS
 
 CONTEXTS_PER_PART = 256
 """Contexts whose statistics are computed at a time."""
-DISTANCES = ("classifier_distance", "fid")
 SCORES = ("crps", "crps_standard", "psnr", "psnr_whole", "rmse", "spread_skill", "diversity", "consistency", "power_deviation")
 """Metrics of :mod:`wsdcast.images.scores` that tables show; some need at least two samples per context."""
 NOT_DEFINED = "fair CRPS, spread/skill and diversity"

@@ -14,15 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from wsdcast.report.maps import forecast_maps
 from wsdcast.report.style import BASELINES, LEADING_DIGITS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks, set_ticks
 from wsdcast.report.subjects import WIND, Subject, components_of, subject
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.metrics import headline_of, variables_of
 
 Field = NDArray[np.floating]
-
-__all__ = ["forecast_maps", "hours", "rank_histograms", "region_skill", "reliability", "score_curves", "some_leads", "spectrum_ratios"]
 
 METRICS = {
     "crps_fair": ("fair CRPS", "m/s"),

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.data.variables import DEFAULT
-from wsdcast.report.subjects import WIND, Subject
+from wsdcast.report.subjects import Subject
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 
@@ -119,11 +118,6 @@ def read_shown(fields: Fields, chosen: Chosen, subjects: Sequence[Subject], name
         del members, truth  # frees their memory before the next initial time is read
     stacked = ({name: np.stack(field) for name, field in of_subject.items()} for of_subject in maps)
     return [Shown(*shown) for shown in zip(stacked, plumes, strict=True)]
-
-
-def read_speeds(fields: Fields, chosen: Chosen) -> Shown:
-    """Return the chosen speeds of wind whose two components are the channels. The arguments are those of :func:`read_shown`."""
-    return read_shown(fields, chosen, (WIND,), DEFAULT)[0]
 
 
 def _plume_shape(chosen: Chosen) -> tuple[int, ...]:

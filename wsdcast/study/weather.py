@@ -125,7 +125,7 @@ def study_nfe(
             of_variant.append(Setting(MOMENTS_ALONE, seed))
         for setting in of_variant:
             rolled_out = prior in (*options.priors, *options.variants) and (setting.nfe in options.rollout_nfe or not setting.solver)
-            parts[setting] = dict(_evaluated(variant, place, record, networks, moments, setting, rolled_out))
+            parts[setting] = dict(_evaluated(variant, place, record, networks, setting, rolled_out))
     study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], shares)
     study["training_seconds"] = ("studied", [float(np.mean(of_prior)) for of_prior in seconds.values()], {"units": "s"})
     study = study.assign_coords(studied=list(seconds))
@@ -208,7 +208,7 @@ def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: I
 
 
 def _evaluated(
-    variant: Recipe, place: Path, record: Analysis, networks: Trained, moments: Moments | None, setting: Setting, rolled_out: bool
+    variant: Recipe, place: Path, record: Analysis, networks: Trained, setting: Setting, rolled_out: bool
 ) -> Iterator[tuple[str, xr.Dataset]]:
     """Yield the statistics of a setting by kind: one step on the test split, one step on the validation split, forecasts if ``rolled_out``.
 

@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.variables import DEFAULT, variable
-from wsdcast.data.variables import SPEED as SPEED
+from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import array_attributes
-
-VARIABLES = DEFAULT
-"""The channels of a recipe that names none: the two components of the 10 m wind."""
-
-STANDARD_NAMES = {name: variable(name).standard_name for name in (*VARIABLES, SPEED)}
-"""CF standard name of each variable of the wind."""
 
 SCALE = 0.005
 """Unit of packed wind in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
@@ -68,7 +61,7 @@ def create_store(
     grid: Grid,
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None = None,
-    variables: Sequence[str] = VARIABLES,
+    variables: Sequence[str] = DEFAULT,
     packing: Packing = WIND_PACKING,
 ) -> list[zarr.Array[Any]]:
     """Create an empty store of fields and return the array of each variable, to be filled.
@@ -172,7 +165,7 @@ class Channels(NamedTuple):
         forcings: further channels, which are read and not forecast.
     """
 
-    state: tuple[str, ...] = VARIABLES
+    state: tuple[str, ...] = DEFAULT
     forcings: tuple[str, ...] = ()
 
     @property
@@ -194,7 +187,7 @@ def name_channels(path: Path, channels: Channels) -> None:
 def channels_of(path: Path) -> Channels:
     """Return the channels of a prepared store, also of one that is not complete yet."""
     attributes = zarr.open_group(path, mode="r", use_consolidated=False).attrs
-    stored: Any = [attributes.get(key, default) for key, default in (("variables", VARIABLES), ("forcing_variables", ()))]
+    stored: Any = [attributes.get(key, default) for key, default in (("variables", DEFAULT), ("forcing_variables", ()))]
     return Channels(*map(tuple, stored))
 
 
@@ -211,8 +204,3 @@ def arrays_of(path: Path) -> list[Any]:
     """Return the Zarr array of each channel of a prepared store."""
     group = zarr.open_group(path, mode="r", use_consolidated=False)
     return [group[name] for name in channels_of(path).all]
-
-
-def read_wind(dataset: xr.Dataset) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return both components, (..., channel, latitude, longitude), of a dataset whose last dimensions are latitude and longitude."""
-    return np.stack([dataset[name].values for name in VARIABLES], axis=-3)
