@@ -10,7 +10,7 @@ from random_forecast import read_wind
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics
+from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, statistics_over_members
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
@@ -161,7 +161,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
             np.testing.assert_allclose(edge, [truth[0], *np.quantile(speeds, end, axis=0)], rtol=1e-6)
     # A store of quantiles instead of members gives the same plume.
     axes = ("statistic", "prediction_timedelta", "latitude", "longitude")
-    kept = dict(zip((*DEFAULT, SPEED), statistics(members).transpose(2, 0, 1, 3, 4), strict=True))
+    kept = dict(zip((*DEFAULT, SPEED), statistics_over_members(members).transpose(2, 0, 1, 3, 4), strict=True))
     reduced = xr.Dataset({name: (axes, field) for name, field in kept.items()}, coords={**first.coords, "statistic": list(STATISTICS)})
     other = _plume(reduced, record, 10.0, 43.0, finished_run)[0].axes[0]
     np.testing.assert_allclose(other.lines[0].get_ydata(), median.get_ydata(), rtol=1e-6)

@@ -14,7 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import SPEED
 from wsdcast.report.coastlines import coastlines
-from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, choose, unit_of, units_of
+from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, byte_unit, byte_units, choose
 from wsdcast.verification.metrics import BOTH
 
 LIMIT = 5_000_000
@@ -107,12 +107,12 @@ def test_the_chosen_fields_fit_into_their_bytes(name, starts, leads):
 
 def test_speeds_are_stored_in_bytes_with_their_unit():
     speeds = np.array([0, 1.26, np.nan, 25.4, np.inf])
-    unit = unit_of(speeds)
+    unit = byte_unit(speeds)
     assert unit == pytest.approx(0.1)
     np.testing.assert_array_equal(as_bytes(speeds, unit), [0, 13, NONE, 254, NONE])
-    assert unit_of(np.array([np.nan])) == unit_of(np.zeros(3)) == 1
+    assert byte_unit(np.array([np.nan])) == byte_unit(np.zeros(3)) == 1
     maps = {"truth": np.full(2, np.nan), "mean": np.array([12.7, 3]), "spread": np.array([2.54, 1]), "member1": np.array([25.4, 2])}
-    assert units_of(maps) == pytest.approx({"truth": 0.1, "mean": 0.1, "member1": 0.1, "spread": 0.01})
+    assert byte_units(maps) == pytest.approx({"truth": 0.1, "mean": 0.1, "member1": 0.1, "spread": 0.01})
 
 
 def test_stopped_members_and_missing_truth_are_not_shown(tmp_path):

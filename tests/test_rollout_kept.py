@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, statistics
+from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, statistics_over_members
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
@@ -184,8 +184,8 @@ def test_scoring_in_the_rollout_needs_truth(trained_run):
 def test_statistics_leave_out_stopped_members():
     wind = np.random.default_rng(0).normal(size=(4, 2, 2, 2, 3)).astype(np.float32)
     wind[1, 1] = np.nan
-    result = statistics(wind)
+    result = statistics_over_members(wind)
     np.testing.assert_allclose(result[0, 1, :2], wind[[0, 2, 3], 1].mean(axis=0), rtol=1e-5)
     wind[2:, 1] = np.nan
-    assert np.isnan(statistics(wind)[:, 1]).all()
-    assert np.isfinite(statistics(wind)[:, 0]).all()
+    assert np.isnan(statistics_over_members(wind)[:, 1]).all()
+    assert np.isfinite(statistics_over_members(wind)[:, 0]).all()

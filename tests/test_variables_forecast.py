@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, statistics
+from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, statistics_over_members
 from wsdcast.data.variables import DEFAULT, physical_range
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
@@ -120,7 +120,7 @@ def test_a_store_has_an_array_for_each_variable(run):
 def test_the_statistics_of_a_variable_are_those_of_its_own_values(parts):
     """Mean and std of each channel, and of the speed of the one wind, which comes last."""
     fields = np.random.default_rng(0).normal(size=(4, 2, 5, 3, 6)).astype(np.float32)
-    result = statistics(fields, STATE)
+    result = statistics_over_members(fields, STATE)
     assert result.shape == (7, 2, 6, 3, 6)
     np.testing.assert_allclose(result[0, :, :5], fields.mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(result[1, :, 5], np.hypot(fields[:, :, 1], fields[:, :, 3]).std(axis=0, ddof=1), rtol=1e-5)

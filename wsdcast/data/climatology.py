@@ -45,7 +45,7 @@ class Statistics:
         }
 
 
-def statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid) -> Statistics:
+def training_statistics(path: Path, times: NDArray[np.datetime64], training: NDArray[np.bool_], grid: Grid) -> Statistics:
     """Compute the statistics of the training split of a prepared store in one pass.
 
     :data:`STEPS` times are in memory at a time. Sums are in double precision.

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
-from wsdcast.output.ensemble import CALM, SECTORS, Choice, Field, exceeding, products_of, speed_of, wind_of
+from wsdcast.output.ensemble import CALM, SECTORS, Choice, Field, exceeding, products_of, speed_of, wind_in
 from wsdcast.output.quantities import quantities_of, split_product
 from wsdcast.verification.members import remaining
 
@@ -46,7 +46,7 @@ def blocks_of(
             if choice.window is not None:
                 # The memory of lead times that have left the window is freed before the next is added.
                 recent = [(earlier, speed) for earlier, speed in recent if earlier > lead - choice.window]
-                speed = speed_of(wind_of(fields[:, number], choice))
+                speed = speed_of(wind_in(fields[:, number], choice))
                 speed[~remaining(fields[:, number])] = np.nan  # a member that lacks any variable is left out as a whole
                 recent.append((lead, speed))
                 products |= _of_window([speed for _, speed in recent], choice, ends=lead >= choice.window)

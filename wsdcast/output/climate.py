@@ -48,7 +48,7 @@ def _is_prepared(path: Path) -> bool:
         return False
 
 
-def on_grid(climatology: Truth, quantiles: tuple[float, ...], fields: Fields) -> NDArray[np.float32]:
+def thresholds_on_grid(climatology: Truth, quantiles: tuple[float, ...], fields: Fields) -> NDArray[np.float32]:
     """Return wind speeds at quantiles of a climatology at the grid points of forecasts, (quantile, latitude, longitude), m s-1.
 
     Raises:
@@ -63,11 +63,11 @@ def on_grid(climatology: Truth, quantiles: tuple[float, ...], fields: Fields) ->
     parts = []
     for first in range(0, rows.size, rows_at_once):
         index = (..., rows[first : first + rows_at_once, None], columns)
-        parts.append(quantiles_of(climatology, quantiles, itemgetter(index)))
+        parts.append(quantiles_over_time(climatology, quantiles, itemgetter(index)))
     return np.concatenate(parts, axis=1)
 
 
-def quantiles_of(climatology: Truth, quantiles: tuple[float, ...], pick: Callable[[Field], Field]) -> NDArray[np.float32]:
+def quantiles_over_time(climatology: Truth, quantiles: tuple[float, ...], pick: Callable[[Field], Field]) -> NDArray[np.float32]:
     """Return the quantiles of wind speed over all states of a climatology, (quantile, *space), m s-1.
 
     States without any value are left out. A point that misses a value in another state has NaN.

@@ -46,7 +46,7 @@ class Choice:
         return set(DEFAULT) <= set(self.variables)
 
 
-def wind_of(fields: Field, choice: Choice) -> Field:
+def wind_in(fields: Field, choice: Choice) -> Field:
     """Return the 10 m wind (member, 2, *space) of fields (member, channel, *space)."""
     return fields[:, [choice.variables.index(name) for name in DEFAULT]]
 
@@ -81,7 +81,7 @@ def products_of(fields: Field, choice: Choice) -> dict[str, Field]:
         products[f"{name}_spread"] = members.std(axis=0, ddof=1, dtype=np.float64) if count > 1 else np.full(members.shape[1:], np.nan)
         products[f"{name}_quantile"] = quantiles_of(members, choice.quantiles)
     if choice.has_wind:
-        wind = wind_of(fields, choice)
+        wind = wind_in(fields, choice)
         products |= exceeding(speed_of(wind), choice, "speed")
         products["direction"], products["direction_share"] = most_likely_direction(wind)
     return {name: values.astype(np.float32) for name, values in products.items()}

@@ -147,7 +147,7 @@ def _on_grid(
     constants = {}
     if climatology is not None:
         shares = choice.climate_quantiles
-        choice = _with_climate(choice, climatology, fields, summary, lambda states: climate.on_grid(states, shares, fields))
+        choice = _with_climate(choice, climatology, fields, summary, lambda states: climate.thresholds_on_grid(states, shares, fields))
         attributes = attributes_of("climate_threshold", choice) | {"comment": summary.facts["climatology"]}
         dimensions = ("climate_quantile", "latitude", "longitude")
         constants["climate_threshold"] = xr.DataArray(choice.climate, dims=dimensions, attrs=attributes)
@@ -177,7 +177,7 @@ def _at_places(
 
         def of_climate(states: Truth) -> Field:
             on_its_grid = interpolation(states.grid.latitude, states.grid.longitude, places, climatology)
-            return climate.quantiles_of(states, choice.climate_quantiles, on_its_grid)
+            return climate.quantiles_over_time(states, choice.climate_quantiles, on_its_grid)
 
         choice = _with_climate(choice, climatology, fields, summary, of_climate)
         coordinates = {"climate_quantile": list(choice.climate_quantiles), "place": np.arange(len(places.name))}

@@ -69,7 +69,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     if not pairs:
         members = "its member" if fields.wind.sizes["number"] == 1 else "two members"
         raise UserError(f"--stations {stations}: {fields.name} has no values of {members} at a station and time of an observation")
-    scores = scores_of(sums, observed)
+    scores = station_metrics(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}
     with complete(targets[0]) as partial:
         scores.to_netcdf(partial)
@@ -138,7 +138,7 @@ def _count(counts: NDArray[np.float64], members: NDArray[np.floating], truth: ND
         counts[stations, number, bins, 1] += truth[used] > threshold
 
 
-def scores_of(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
+def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
     """Return the scores by station and, as a further station :data:`ALL`, of all pairs together.
 
     Args:

@@ -36,7 +36,7 @@ place.properties.data.change.emit()  // also where the place is the same, so tha
 """
 
 
-def nearest(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
+def nearest_known(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
     """Return row and column of the known point that is nearest to :data:`PLACE`, by the sum of both distances in degrees.
 
     Without a known point all points count.

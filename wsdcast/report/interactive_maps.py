@@ -15,12 +15,12 @@ from bokeh.palettes import Magma256, Viridis256
 from bokeh.plotting import figure as Panel
 
 from wsdcast.data.grid import Grid
-from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest, plume_panel
+from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
-from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, choose, read_shown, unit_of, units_of
+from wsdcast.report.shown_fields import PLUME, Chosen, Field, Fields, Shown, as_bytes, base_of, byte_unit, byte_units, choose, read_shown
 from wsdcast.report.subjects import Subject
 
 SHOW_MAPS = """
@@ -65,7 +65,7 @@ class Maps:
     left_out: str
 
 
-def forecast_maps(
+def interactive_maps(
     scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool, subjects: Sequence[Subject], names: Sequence[str]
 ) -> list[Maps]:
     """Return the maps and plumes of each subject of the first forecast in ``scores``.
@@ -101,11 +101,11 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
 
     points = grid.latitude[chosen.plume_rows], grid.longitude[chosen.plume_columns]
     known = np.any(np.isfinite(values.plumes[..., 1:, :]), axis=(0, 3, 4))
-    row, column = nearest(*points, known)
+    row, column = nearest_known(*points, known)
     point = row * points[1].size + column
     place = ColumnDataSource({"x": [points[1][column]], "y": [points[0][row]], "point": [point]}, name="place")
     maps, shown, library = _maps(values.maps, grid, chosen, first, on_earth, of, base)
-    unit = unit_of(values.plumes, base)
+    unit = byte_unit(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": leads}, name="plume")
     plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, of.digits_of(unit), of.is_wind)
@@ -125,7 +125,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
     choose_on(maps, place, *points)
-    left_out = _left_out(scores, chosen, units_of(values.maps, base)["truth"], of)
+    left_out = _left_out(scores, chosen, byte_units(values.maps, base)["truth"], of)
     return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | MEDIAN), left_out)
 
 
@@ -133,7 +133,7 @@ def _maps(
     maps: dict[str, Field], grid: Grid, chosen: Chosen, first: int, on_earth: bool, of: Subject, base: float
 ) -> tuple[list[Panel], ColumnDataSource, ColumnDataSource]:
     """Return the panels, the data that they show, and the data of all maps; fields are bytes, by name."""
-    units, bases = units_of(maps, base), {name: 0.0 if name == "spread" else base for name in maps}
+    units, bases = byte_units(maps, base), {name: 0.0 if name == "spread" else base for name in maps}
     images = {name: list(as_bytes(field[:, ::-1], units[name], bases[name])) for name, field in maps.items()}
     library = ColumnDataSource(images, name="library")
     shown = ColumnDataSource({name: [images[first]] for name, images in library.data.items()}, name="maps")

@@ -12,7 +12,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.variables import SPEED
 from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.figures import headline
-from wsdcast.report.interactive_maps import Maps, forecast_maps
+from wsdcast.report.interactive_maps import Maps, interactive_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
@@ -49,7 +49,7 @@ def write_report(
     names = variables_of(scores)
     first = headline(scores)
     subjects = [first, *(each for each in subjects_of(names) if each != first)]
-    maps = [None] * len(subjects) if fields is None else forecast_maps(scores, grid, fields, on_earth, subjects, names)
+    maps = [None] * len(subjects) if fields is None else interactive_maps(scores, grid, fields, on_earth, subjects, names)
     parts: list[Part] = [f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>"]
     contents = [_about(scores, of, of_maps) for of, of_maps in zip(subjects, maps, strict=True)]
     parts += one_of([of.label for of in subjects], contents)

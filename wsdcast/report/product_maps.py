@@ -15,12 +15,12 @@ from bokeh.palettes import Magma256, Viridis256, YlOrRd9, interp_palette
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.forecasts import QUANTILES
-from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest, plume_panel
+from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.maps import Lines
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
 from wsdcast.report.plume import place as place_in_words
-from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, unit_of
+from wsdcast.report.shown_fields import NONE, PLUME, Field, as_bytes, base_of, byte_unit
 from wsdcast.report.shown_products import SMALLEST_UNIT, UNPACK, Products, packed
 from wsdcast.verification.thresholds import BEAUFORT
 
@@ -115,7 +115,7 @@ def product_maps(
     unit = styles["median"].unit
     if at_initial is not None:
         smallest = SMALLEST_UNIT["quantiles"] if of.is_wind else 0.0
-        initial_unit = max(smallest, unit_of(at_initial, products.base))
+        initial_unit = max(smallest, byte_unit(at_initial, products.base))
         shown.data["initial"] = [as_bytes(at_initial[::-1], initial_unit, products.base)]
         styles["initial"] = replace(
             styles["median"], title=f"initial analysis, {time_in_words(start)}", label="initial analysis", unit=initial_unit
@@ -123,7 +123,7 @@ def product_maps(
     maps = map_panels(shown, styles, grid, products.rows, products.columns, lines)
 
     latitude, longitude = grid.latitude[products.rows[::-1]], grid.longitude[products.columns]
-    at_row, at_column = nearest(latitude, longitude, np.isfinite(products.quantiles[0, first, ::-1]))
+    at_row, at_column = nearest_known(latitude, longitude, np.isfinite(products.quantiles[0, first, ::-1]))
     north, east, point = latitude[at_row], longitude[at_column], at_row * longitude.size + at_column
     place = ColumnDataSource({"x": [east], "y": [north], "point": [point]}, name="place")
     here = f"{north:.6g}, {(east + 180) % 360 - 180:.6g}"

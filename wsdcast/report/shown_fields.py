@@ -161,16 +161,16 @@ def base_of(values: Field) -> float:
     return float(finite.min()) if finite.size else 0.0
 
 
-def unit_of(values: Field, base: float = 0.0) -> float:
+def byte_unit(values: Field, base: float = 0.0) -> float:
     """Return what one step of a byte stands for, such that the largest value is the largest byte below :data:`NONE`."""
     finite = values[np.isfinite(values)]
     return (float(finite.max(initial=base)) - base) / (NONE - 1) or 1.0
 
 
-def units_of(maps: dict[str, Field], base: float = 0.0) -> dict[str, float]:
+def byte_units(maps: dict[str, Field], base: float = 0.0) -> dict[str, float]:
     """Return the unit of each map: one for all values, which begin at ``base``, another for the spread, which begins at 0."""
-    unit = unit_of(np.stack([field for name, field in maps.items() if name != "spread"]), base)
-    return {name: unit_of(field) if name == "spread" else unit for name, field in maps.items()}
+    unit = byte_unit(np.stack([field for name, field in maps.items() if name != "spread"]), base)
+    return {name: byte_unit(field) if name == "spread" else unit for name, field in maps.items()}
 
 
 def as_bytes(values: Field, unit: float, base: float = 0.0) -> NDArray[np.uint8]:

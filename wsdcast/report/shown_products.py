@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, QUANTILES
-from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, every, unit_of
+from wsdcast.report.shown_fields import MOST_SHARES, Field, as_bytes, base_of, byte_unit, every
 from wsdcast.report.subjects import WIND, Subject, subjects_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
@@ -57,7 +57,7 @@ class Products:
     @property
     def units(self) -> dict[str, float]:
         """Values of one step of a byte: 1 % of probabilities, and in the units of the subject those of quantiles and spread."""
-        units = {"quantiles": unit_of(self.quantiles, self.base), "spread": unit_of(self.spread)}
+        units = {"quantiles": byte_unit(self.quantiles, self.base), "spread": byte_unit(self.spread)}
         if self.subject.is_wind:
             units = {name: max(SMALLEST_UNIT[name], unit) for name, unit in units.items()}
         return {"probabilities": 1.0} | units

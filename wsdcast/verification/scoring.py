@@ -36,7 +36,7 @@ from wsdcast.verification.baselines import (
 from wsdcast.verification.domain import Inside
 from wsdcast.verification.kinetic_energy import kinetic_energy_statistics
 from wsdcast.verification.metrics import joint_statistics, scored_pairs, statistics
-from wsdcast.verification.truth import Truth, on_grid, open_truth
+from wsdcast.verification.truth import Truth, open_truth, truth_on_grid
 
 LEADS_AT_ONCE = 8
 """Number of lead times that are scored together."""
@@ -136,7 +136,7 @@ class Sources:
 def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     """Return the forecasts by name, and the truth. Their fields are read when they are used.
 
-    A truth on a finer grid is brought to the grid of the first forecast (:func:`wsdcast.verification.truth.on_grid`).
+    A truth on a finer grid is brought to the grid of the first forecast (:func:`wsdcast.verification.truth.truth_on_grid`).
 
     Raises:
         UserError: if one of them cannot be used, or they are on different grids and the truth's is not finer.
@@ -145,7 +145,7 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
     forecasts = {name: open_forecast(address, truth.grid, sources.variables) for name, address in sources.forecasts}
     for forecast in list(forecasts.values())[:1]:
         finer = all(theirs > ours for theirs, ours in zip(truth.grid.shape, forecast.grid.shape, strict=True))
-        truth = on_grid(truth, forecast.grid) if finer else truth
+        truth = truth_on_grid(truth, forecast.grid) if finer else truth
     for forecast in forecasts.values():
         if not forecast.grid.is_close(truth.grid):
             raise UserError(

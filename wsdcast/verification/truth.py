@@ -42,7 +42,7 @@ class Truth:
         grid: grid of the fields.
         read: function from positions (n,) in ``times`` to fields (n, channel, latitude, longitude), NaN where they are missing.
         past: positions in ``times`` of the states that a climatology may use. None of them is scored.
-        regridded_from: the finer grid that the fields are brought from (:func:`on_grid`), if they are.
+        regridded_from: the finer grid that the fields are brought from (:func:`truth_on_grid`), if they are.
         variables: names of the channels.
     """
 
@@ -127,7 +127,7 @@ def channels_of_truth(source: str, scratch: Path, wanted: Sequence[str]) -> tupl
     return tuple(name for name in wanted if name in found)
 
 
-def on_grid(truth: Truth, grid: Grid) -> Truth:
+def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
     """Return the truth on a coarser grid: each state is regridded conservatively when it is read, as ``wsdcast prepare`` does."""
 
     def read(positions: NDArray[np.intp]) -> Field:

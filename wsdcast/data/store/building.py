@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from wsdcast.data.climatology import statistics
+from wsdcast.data.climatology import training_statistics
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method, regrid
@@ -187,7 +187,7 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         for name, field in _static(origin, target).items():
             variables[name] = xr.DataArray(field, dims=("latitude", "longitude"), attrs={"units": STATIC_UNITS[name]})
     if "normalisation" not in attributes:
-        computed = statistics(partial, times, times < np.datetime64(attributes["validation_from"]), target)
+        computed = training_statistics(partial, times, times < np.datetime64(attributes["validation_from"]), target)
         attributes = attributes | {"normalisation": computed.scalars}
         variables |= computed.variables()
     add_variables(partial, variables)

@@ -118,7 +118,7 @@ class Forecasts:
             first: index of the first lead time, a multiple of :data:`LEADS_PER_CHUNK`.
             fields: (member, lead, channel, latitude, longitude) in the units of the channels, NaN after a member was stopped.
         """
-        values = statistics(fields, self.variables) if self.reduced else fields
+        values = statistics_over_members(fields, self.variables) if self.reduced else fields
         group = zarr.open_group(self.path, mode="r+", use_consolidated=False)
         for channel, name in enumerate(self.arrays):
             array: Any = group[name]
@@ -178,7 +178,7 @@ def store_of(forecast: str | Path) -> str:
     return str(inside if inside.is_dir() else forecast)
 
 
-def statistics(fields: Fields, variables: tuple[str, ...] = DEFAULT) -> Fields:
+def statistics_over_members(fields: Fields, variables: tuple[str, ...] = DEFAULT) -> Fields:
     """Return mean, standard deviation and quantiles of channels and of wind speeds over the members that were not stopped.
 
     The fields are (member, lead, channel, latitude, longitude), the result (statistic, lead, channel and speed, latitude, longitude). It is
