@@ -53,8 +53,8 @@ BREAKS = [
     ),
     (
         "verification/kernels.py",
-        "squared_error(ensemble, truth) - variance(ensemble) / ensemble.members",
-        "squared_error(ensemble, truth) + variance(ensemble) / ensemble.members",
+        "squared_error(ensemble) - variance(ensemble) / ensemble.members",
+        "squared_error(ensemble) + variance(ensemble) / ensemble.members",
         "scores",
     ),
     ("verification/kernels.py", "circle[column + lag] - circle[column]", "circle[column] - circle[column]", "scores"),

@@ -14,12 +14,12 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.verification.intervals import with_intervals
 from wsdcast.verification.kernels import (
     brier_score,
-    debiased_squared_error,
     energy_scores,
     fair_crps,
     ranked,
     ranks,
     sorting_network,
+    squared_error_debiased,
     standard_crps,
     variance,
     variogram_score,
@@ -64,7 +64,7 @@ def test_fair_crps_does_not_depend_on_the_number_of_members(random):
 def test_one_member_scores_its_absolute_error(random):
     one, truth = random.standard_normal((1, 7)), random.standard_normal(7)
     np.testing.assert_allclose(fair_crps(ranked(one, truth)), np.abs(one[0] - truth))
-    for undefined in (debiased_squared_error(ranked(one, truth), truth), variance(ranked(one, truth))):
+    for undefined in (squared_error_debiased(ranked(one, truth)), variance(ranked(one, truth))):
         assert np.isnan(undefined).all()
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from wsdcast.images.data.resampling import context_weights
 from wsdcast.verification.bootstrap import DRAWS
-from wsdcast.verification.kernels import debiased_squared_error, fair_crps, ranked, squared_error, standard_crps, variance
+from wsdcast.verification.kernels import fair_crps, ranked, squared_error, squared_error_debiased, standard_crps, variance
 
 Real = NDArray[np.floating]
 Bytes = NDArray[np.uint8]
@@ -69,14 +69,14 @@ def sample_statistics(samples: Bytes, truth: Bytes, hidden: NDArray[np.bool_]) -
 def _statistics(samples: Bytes, truth: Bytes, hidden: NDArray[np.bool_]) -> xr.Dataset:
     ensemble, true = samples.astype(np.float32) / RANGE, truth.astype(np.float32) / RANGE
     ranks = ranked(np.ascontiguousarray(ensemble.swapaxes(0, 1)), true)
-    error = squared_error(ranks, true)
+    error = squared_error(ranks)
     everywhere = np.ones_like(hidden)
     if ranks.members == 1:
         statistics = {"crps_standard": _mean(standard_crps(ranks), hidden)}
     else:
         statistics = {
             "crps": _mean(fair_crps(ranks), hidden),
-            "squared_error_debiased": _mean(debiased_squared_error(ranks, true), hidden),
+            "squared_error_debiased": _mean(squared_error_debiased(ranks), hidden),
             "variance": _mean(variance(ranks), hidden),
             "diversity": _diversity(ensemble, hidden),
         }

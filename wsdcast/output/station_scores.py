@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,12 @@ from wsdcast.output.places import INTERPOLATION, interpolation
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
-from wsdcast.verification.kernels import Ranked, bias, debiased_squared_error, fair_crps, ranked, squared_error, variance
-from wsdcast.verification.metrics import PROBABILITIES
+from wsdcast.verification.kernels import ranked
+from wsdcast.verification.metrics import POINT_STATISTICS, PROBABILITIES
 from wsdcast.verification.thresholds import THRESHOLDS
 
 SCORES, TABLE = "station_scores.nc", "station_scores.csv"
 LEAD = "prediction_timedelta"
-STATISTICS: dict[str, Callable[[Ranked, NDArray[np.float64]], NDArray[np.floating]]] = {
-    "crps_fair": lambda members, _: fair_crps(members),
-    "bias": bias,
-    "squared_error": squared_error,
-    "debiased_squared_error": debiased_squared_error,
-    "variance": lambda members, _: variance(members),
-}
-"""Statistics of members and observations, (pair,), by name. Each is averaged over pairs."""
 ALL = "all stations"
 
 
@@ -96,7 +87,7 @@ def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
     stations, leads = len(observed.stations.name), fields.leads.size
     names = tuple(observed.values)
     to_stations = interpolation(fields.latitude, fields.longitude, observed.stations, fields.name)
-    total = {name: np.zeros((len(names), stations, leads)) for name in ("pairs", *STATISTICS)}
+    total = {name: np.zeros((len(names), stations, leads)) for name in ("pairs", *POINT_STATISTICS)}
     reliability = np.zeros((stations, leads, len(THRESHOLDS), PROBABILITIES.size, 2))
     for row in track(range(fields.times.size), "scoring", fields.times.size):
         for first in range(0, leads, LEADS_PER_CHUNK):
@@ -118,8 +109,8 @@ def _sums(fields: Fields, observed: Observations) -> xr.Dataset:
                         continue
                     pair = ranked(left[:, used].astype(np.float64), truth[used])
                     total["pairs"][number, used, first + step] += 1
-                    for statistic, function in STATISTICS.items():
-                        total[statistic][number, used, first + step] += function(pair, truth[used])
+                    for statistic, function in POINT_STATISTICS.items():
+                        total[statistic][number, used, first + step] += function(pair)
                     if name == "speed":
                         _count(reliability[:, first + step], left, truth, used)
     dimensions = ("variable", "station", LEAD)
@@ -153,8 +144,8 @@ def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
     together = sums.sum("station", skipna=False).expand_dims(station=[ALL])
     sums = xr.concat([sums, together], dim="station")
     pairs = sums["pairs"].where(sums["pairs"] > 0)
-    mean = {name: sums[name] / pairs for name in STATISTICS}
-    spread, skill = (mean[name].clip(min=0) ** 0.5 for name in ("variance", "debiased_squared_error"))
+    mean = {name: sums[name] / pairs for name in POINT_STATISTICS}
+    spread, skill = (mean[name].clip(min=0) ** 0.5 for name in ("variance", "squared_error_debiased"))
     counts = sums["reliability"].sel(of="pairs", drop=True)
     scores = xr.Dataset(
         {

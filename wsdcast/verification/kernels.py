@@ -31,10 +31,11 @@ POINTS_PER_PRODUCT = 1024
 
 
 class Ranked(NamedTuple):
-    """Sums over the members X at every point, from which the scores below are computed. X_(i) are the sorted members, y is the truth.
+    """Sums over the members X at every point, from which the scores below are computed. X_(i) are the sorted members.
 
     Attributes:
         members: number of members M.
+        truth: the truth y.
         error: mean |X - y|.
         difference: sum_i (2 i - M - 1) X_(i), half the sum of |X - X'| over all pairs.
         mean: mean of the members.
@@ -44,6 +45,7 @@ class Ranked(NamedTuple):
     """
 
     members: int
+    truth: Field
     error: Field
     difference: Field
     mean: Field
@@ -58,7 +60,7 @@ def ranked(ensemble: Field, truth: Field) -> Ranked:
     with NUMBA_LOCK:
         sums, counts = _ranked(ensemble.reshape(members, -1), truth.reshape(-1), sorting_network(members))
     fields = (field.reshape(truth.shape) for field in (*sums, *counts))
-    return Ranked(members, *fields)
+    return Ranked(members, truth, *fields)
 
 
 def sorting_network(count: int) -> NDArray[np.intp]:
@@ -136,19 +138,19 @@ def variance(ensemble: Ranked) -> Field:
     return ensemble.squares / (ensemble.members - 1) if ensemble.members > 1 else np.full_like(ensemble.squares, np.nan)
 
 
-def squared_error(ensemble: Ranked, truth: Field) -> Field:
+def squared_error(ensemble: Ranked) -> Field:
     """Return the squared error of the ensemble mean, (mean - y)^2."""
-    return (ensemble.mean - truth) ** 2
+    return (ensemble.mean - ensemble.truth) ** 2
 
 
-def debiased_squared_error(ensemble: Ranked, truth: Field) -> Field:
+def squared_error_debiased(ensemble: Ranked) -> Field:
     """Return (mean - y)^2 - variance / M, the squared error without the part that is due to the finite number of members."""
-    return squared_error(ensemble, truth) - variance(ensemble) / ensemble.members
+    return squared_error(ensemble) - variance(ensemble) / ensemble.members
 
 
-def bias(ensemble: Ranked, truth: Field) -> Field:
+def bias(ensemble: Ranked) -> Field:
     """Return the error of the ensemble mean, mean - y."""
-    return ensemble.mean - truth
+    return ensemble.mean - ensemble.truth
 
 
 def ranks(ensemble: Ranked) -> NDArray[np.intp]:

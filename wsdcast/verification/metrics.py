@@ -35,12 +35,12 @@ from wsdcast.verification.kernels import (
     Ranked,
     bias,
     brier_score,
-    debiased_squared_error,
     energy_scores,
     fair_crps,
     ranked,
     ranks,
     squared_error,
+    squared_error_debiased,
     standard_crps,
     variance,
     variogram_score,
@@ -61,12 +61,12 @@ PROBABILITIES = np.linspace(0, 1, 11)
 LAGS = (1, 4)
 """Distances of the pairs of points of the variogram score, in columns of the grid."""
 
-POINT_STATISTICS: dict[str, Callable[[Ranked, Field], Field]] = {
-    "crps_fair": lambda ensemble, truth: fair_crps(ensemble),
-    "crps_standard": lambda ensemble, truth: standard_crps(ensemble),
+POINT_STATISTICS: dict[str, Callable[[Ranked], Field]] = {
+    "crps_fair": fair_crps,
+    "crps_standard": standard_crps,
     "squared_error": squared_error,
-    "squared_error_debiased": debiased_squared_error,
-    "variance": lambda ensemble, truth: variance(ensemble),
+    "squared_error_debiased": squared_error_debiased,
+    "variance": variance,
     "bias": bias,
 }
 """Statistics that treat each point by itself, and their formulas. :func:`statistics` averages them over regions."""
@@ -123,7 +123,7 @@ def statistics(
     for lead in range(shape[0]):
         members, true = with_speeds(ensemble[:, lead], variables), with_speeds(truth[lead], variables)
         members_ranked = ranked(members, true)
-        fields = np.stack([formula(members_ranked, true) for formula in POINT_STATISTICS.values()])
+        fields = np.stack([formula(members_ranked) for formula in POINT_STATISTICS.values()])
         means[:, lead] = fields.reshape(len(POINT_STATISTICS), shape[1], -1) @ weights.T
         for channel, rank in enumerate(ranks(members_ranked).reshape(shape[1], -1)):
             for region, weight in enumerate(weights):
