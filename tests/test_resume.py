@@ -84,7 +84,7 @@ def test_a_prepare_killed_just_before_the_end_continues(months, monkeypatch):
     """If all shards are written but not the statistics, no wind is read again."""
     expected = bytes_of(prepare("whole"))
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.data.store.building.statistics", lambda *arguments: 1 / 0)
+        patch.setattr("wsdcast.data.store.building.training_statistics", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare("run")
     (Path("run") / ".analysis.partial.zarr/10m_u_component_of_wind/c/3/0/0.1234.partial").write_bytes(b"half a shard")
@@ -131,7 +131,7 @@ def test_marks_without_a_store_are_ignored(months, monkeypatch):
 
 def test_an_unfinished_store_of_another_recipe_is_not_lost(months, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("wsdcast.data.store.building.statistics", lambda *arguments: 1 / 0)
+        patch.setattr("wsdcast.data.store.building.training_statistics", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             prepare("run")
     marks = names_in("run/.analysis.partial.marks")
