@@ -16,6 +16,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import SCALE
+from wsdcast.runs.errors import UserError
 from wsdcast.weather.recipe import load_recipe
 
 
@@ -75,6 +76,20 @@ def test_files_are_regridded_joined_and_keep_their_gap(tmp_path, monkeypatch, ga
     ordered = wind.assign_coords(longitude=wind.longitude % 360).sortby("longitude").isel(latitude=slice(None, None, -1))
     expected = regrid(ordered.v10.values, Grid.regular("24x13"), Grid.regular("12x7"))
     np.testing.assert_allclose(record.states[:, 1], expected, atol=SCALE / 2 + 1e-5)
+
+
+def test_without_a_recipe_it_is_that_of_the_store(tmp_path):
+    """The same command is current, and a changed key changes nothing else: a record of files does not become a simulated planet."""
+    wind_dataset(six_hourly("2020-01-01", 40), np.linspace(90, -90, 7), np.arange(0, 360, 30.0)).to_netcdf(tmp_path / "wind.nc")
+    run = tmp_path / "run"
+    wsdcast.prepare(source=tmp_path / "wind.nc", grid="8x4", run=run)
+    assert not wsdcast.prepare(run=run).written
+    with pytest.raises(UserError, match=r"data.method: conservative there, bilinear here"):
+        wsdcast.prepare(run=run, method="bilinear")
+    summary = wsdcast.prepare(run=run, start="2020-01-02", overwrite=True)
+    assert summary.facts["source"] == str(tmp_path / "wind.nc")
+    assert open_analysis(run / "analysis.zarr").times.size == 36
+    assert wsdcast.check(tmp_path / "wind.nc", run=run).facts["already there"]
 
 
 def test_recipe_times_may_name_a_zone(tmp_path):

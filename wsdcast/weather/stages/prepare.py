@@ -60,7 +60,7 @@ def prepare(
     again.
 
     Args:
-        recipe: path or name of a recipe; default ``planet``, or with ``append`` that of the store.
+        recipe: path or name of a recipe; default: that of the store that is there already, else ``planet``.
         run: run directory; default ``runs/<recipe name>``.
         source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; ``gfs`` or ``ifs``; a URL of a Zarr store; a file, directory or glob; default
             from the recipe.
@@ -83,7 +83,7 @@ def prepare(
     changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     changes |= {"data__start": start, "data__end": end}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
-    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS if append else None, **changes)
+    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **changes)
     data, path = resolved.data, directory / ANALYSIS
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet" and (data.start or data.end or data.skip):
