@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
@@ -236,6 +237,23 @@ def test_bad_forecasts_are_scored_as_worse_and_not_refused(truth, tmp_path):
             assert bad[f"crps_fair: {number}"] > better["crps_fair: good"]
 
 
+@pytest.mark.parametrize("behind", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_slow_forecast_is_not_taken_for_a_misplaced_one(behind, mixed):
+    """It is so many hours behind in 6 h; or, as from a network that was trained too little, a mean of the truth now and 6 h before."""
+    leads = LEADS[:2]
+
+    def at(start: np.datetime64, hours: float) -> np.ndarray:
+        return weather(np.array([start + np.timedelta64(round(3600 * hours), "s")]))[0].astype(float)
+
+    def truth(hours: float) -> np.ndarray:
+        return np.stack([[at(start, float(lead / np.timedelta64(1, "h")) + hours) for lead in leads] for start in STARTS])
+
+    slow = np.stack([[at(start, (6 - behind) * number) for number in (1, 2)] for start in STARTS])
+    forecast = behind / 10 * truth(-6) + (1 - behind / 10) * truth(0) if mixed else slow
+    assert misalignment(forecast, truth, (6, 12), GRID) is None
+
+
 @pytest.mark.parametrize("noise", [0.5, 1, 2, 4, 8, 16])
 @pytest.mark.parametrize("seed", range(4))
 def test_noise_is_not_taken_for_a_mistake(noise, seed):
@@ -278,6 +296,16 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     assert f"its own record is the truth with wsdcast score --run {tmp_path / 'run'}; other analyses need --truth SOURCE" in line
     line = refuses(tmp_path / "nothing.zarr", "--truth", truth)
     assert f"{tmp_path / 'nothing.zarr'}: no such forecast; expected a store, or a run directory with a forecast.zarr" in line
+
+
+@pytest.mark.parametrize("name", ["persistence", "climatology", "climatological mean", "moments alone"])
+def test_a_store_that_is_called_like_a_baseline_keeps_its_own_scores(name, scored, truth, tmp_path):
+    shutil.copytree(scored.parent / "model.zarr", tmp_path / f"{name}.zarr")
+    summary = wsdcast.score_forecast(tmp_path / f"{name}.zarr", truth, tmp_path / "run")
+    ours, theirs = opened_scores(tmp_path / "run"), opened_scores(scored)
+    assert ours["forecast"].values.tolist() == [f"{name} (store)", *theirs["forecast"].values[1:]]
+    xr.testing.assert_identical(*(scores.drop_vars("forecast").drop_attrs() for scores in (ours, theirs)))
+    assert f"crps_fair: {name} (store)" in summary.scores[0]
 
 
 def test_scores_of_another_forecast_are_not_replaced(scored, truth, tmp_path):

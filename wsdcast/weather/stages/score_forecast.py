@@ -14,9 +14,10 @@ from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import store_of
 from wsdcast.data.variables import DEFAULT
+from wsdcast.report.style import BASELINES
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import SCORES
+from wsdcast.runs.names import MOMENTS_ALONE, SCORES
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.domain import domain_in_words, domains_of, largest_domain
 from wsdcast.verification.intervals import scores_of
@@ -56,6 +57,7 @@ def score_forecast(
         run, forecast = run or forecast, store_of(forecast)
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
     directory = Path(run) if run is not None else Path("runs") / name
+    name = f"{name} (store)" if name in (*BASELINES, MOMENTS_ALONE) else name
     if (directory / SCORES).exists() and not overwrite:
         with xr.open_dataset(directory / SCORES) as stored:
             if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
