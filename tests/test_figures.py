@@ -18,6 +18,7 @@ from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.plume import nearest, place
 from wsdcast.report.style import looks
 from wsdcast.runs.errors import UserError
+from wsdcast.verification.truth import truth_of
 from wsdcast.weather.stages.plot import OF_SCORES, _plume
 
 
@@ -142,7 +143,9 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
     record = open_analysis(finished_run / "analysis.zarr")
     with open_store(finished_run / "forecast.zarr") as store:
         first = store.isel(time=0)
-        figure, point = _plume(first, record, 10.0, 43.0, finished_run)  # grid points at 11.25 N, 33.75 N, ... and 22.5 E, 45 E, ...
+        figure, point = _plume(
+            first, truth_of(record), 10.0, 43.0, finished_run
+        )  # grid points at 11.25 N, 33.75 N, ... and 22.5 E, 45 E, ...
         members = read_wind(first)
         start = first["time"].values
     assert point.startswith("11.25°N 45°E, 259 km from")
@@ -163,7 +166,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
     axes = ("statistic", "prediction_timedelta", "latitude", "longitude")
     kept = dict(zip((*DEFAULT, SPEED), statistics_over_members(members).transpose(2, 0, 1, 3, 4), strict=True))
     reduced = xr.Dataset({name: (axes, field) for name, field in kept.items()}, coords={**first.coords, "statistic": list(STATISTICS)})
-    other = _plume(reduced, record, 10.0, 43.0, finished_run)[0].axes[0]
+    other = _plume(reduced, truth_of(record), 10.0, 43.0, finished_run)[0].axes[0]
     np.testing.assert_allclose(other.lines[0].get_ydata(), median.get_ydata(), rtol=1e-6)
     np.testing.assert_allclose(band(other, 0), band(axis, 0), rtol=1e-6)
 
@@ -175,13 +178,13 @@ def test_a_plume_leaves_out_stopped_members_and_its_truth_ends_with_the_record(f
     last = last.assign_coords(time=record.times[-3])
     for name in DEFAULT:
         last[name][1, 2:] = np.nan
-    median, true = _plume(last, record, 0.0, 0.0, finished_run)[0].axes[0].lines
+    median, true = _plume(last, truth_of(record), 0.0, 0.0, finished_run)[0].axes[0].lines
     assert np.isfinite(median.get_ydata()).all()
     assert np.isfinite(true.get_ydata()).tolist() == [True, True, True, False, False]
     for name in DEFAULT:
         last[name][:] = np.nan
     with pytest.raises(UserError, match="left the physical range"):
-        _plume(last, record, 0.0, 0.0, finished_run)
+        _plume(last, truth_of(record), 0.0, 0.0, finished_run)
 
 
 @pytest.mark.parametrize(("name", "edges"), [("24x12", (-90, 90)), ("25x13", (-97.5, 97.5))])

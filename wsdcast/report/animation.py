@@ -11,7 +11,6 @@ from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
 
 from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report.maps import Lines, draw_map
@@ -19,6 +18,7 @@ from wsdcast.report.style import LOOK
 from wsdcast.report.subjects import subject
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
+from wsdcast.verification.truth import Truth
 
 MEMBERS = 3
 FORMATS = (".gif", ".mp4")
@@ -38,14 +38,14 @@ def require_writer(path: Path) -> None:
 
 
 @matplotlib.rc_context(LOOK)
-def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: Lines = (), headline: str | None = None) -> None:
+def animate(forecast: Path, truth: Truth, path: Path, row: int = 0, lines: Lines = (), headline: str | None = None) -> None:
     """Write a GIF or MP4 by lead time for one initial time: the first members, and the truth if it is complete.
 
     It shows the headline; by default that is the speed of the 10 m wind, or else the first variable.
 
     Args:
         forecast: path of a store with members.
-        record: the prepared record, for the state at the initial time and for the truth.
+        truth: has the states at the initial times, and those at the valid times that are known.
         path: file to write; its suffix is one of :data:`FORMATS`.
         row: position of the initial time in the store.
         lines: coastlines.
@@ -56,24 +56,22 @@ def animate(forecast: Path, record: Analysis, path: Path, row: int = 0, lines: L
     """
     with open_store(forecast) as store:
         kept = channels_in(store)
-        shown = subject([name for name in record.variables if name in kept], headline)
+        shown = subject([name for name in truth.variables if name in kept], headline)
         first = loaded(store[list(shown.channels)].isel(time=row, number=slice(0, MEMBERS)), forecast)
         members = shown.in_dataset(first)
         start, leads = first["time"].values, first["prediction_timedelta"].values
-    now = np.flatnonzero(record.times == start)[0]
-    first_state = shown.of(record.states[now : now + 1], record.variables)
+    first_state = shown.of(truth.at(start[None]), truth.variables)
     panels = {f"member {number}": np.concatenate([first_state, member]) for number, member in enumerate(members)}
-    true = np.flatnonzero(np.isin(record.times, start + leads))
-    if true.size == leads.size:
-        panels = {"truth": np.concatenate([first_state, shown.of(record.states[true], record.variables)])} | panels
+    true = shown.of(truth.at(start + leads), truth.variables)
+    if np.isfinite(true).all():
+        panels = {"truth": np.concatenate([first_state, true])} | panels
 
     low, top = (0.0 if shown.is_wind else float(np.quantile(first_state, 0.005))), float(np.quantile(first_state, 0.995))
     hours = [0, *(leads // np.timedelta64(1, "h"))]
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     images = [
-        draw_map(axis, panel[0], record.grid, name, low, top, lines=lines)
-        for axis, (name, panel) in zip(axes, panels.items(), strict=False)
+        draw_map(axis, panel[0], truth.grid, name, low, top, lines=lines) for axis, (name, panel) in zip(axes, panels.items(), strict=False)
     ]
     for axis in axes[len(panels) :]:
         axis.axis("off")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.forecasts import QUANTILES, loaded, row_of
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report import animation, figures, style
@@ -20,9 +20,10 @@ from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.maps import Lines, forecast_maps
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
-from wsdcast.runs.artefact import Summary, complete, require, resolve
+from wsdcast.runs.artefact import Summary, complete, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST, SCORES, FigureName
+from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
+from wsdcast.verification.truth import Truth, open_truth, truth_of
 from wsdcast.weather.recipe import Recipe
 
 OF_NETWORKS: tuple[FigureName, ...] = ("tails", "targets")
@@ -86,24 +87,23 @@ def plot(
         with complete(path) as partial:
             style.save(drawn, partial)
     else:
-        forecast = require(resolved, directory, FORECAST, "rollout")
-        record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False)
+        forecast, truth = _forecast_and_truth(resolved, directory)
         lines = coastlines_of(resolved.data.source)
         with open_store(forecast) as store:
             row = 0 if start is None else row_of(store["time"].values, start, forecast)
             summary.facts["start"] = _hour(store["time"].values[row])
             if not (kept := channels_in(store)):
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
-            shown = subject([name for name in record.variables if name in kept], resolved.score.headline)
+            shown = subject([name for name in truth.variables if name in kept], resolved.score.headline)
             if figure != "plume" and "number" not in store[shown.channels[0]].dims:
                 raise UserError(f"{forecast}: has only statistics over members (rollout.keep); {figure} needs the members")
             if figure == "maps":
-                drawn = _maps(store.isel(time=row), record, shown, lead_hours, forecast, lines)
+                drawn = _maps(store.isel(time=row), truth, shown, lead_hours, forecast, lines)
             elif figure == "plume" and at is not None:
-                drawn, summary.facts["grid point"] = _plume(store.isel(time=row), record, *at, forecast, shown)
+                drawn, summary.facts["grid point"] = _plume(store.isel(time=row), truth, *at, forecast, shown)
         with complete(path) as partial:
             if figure == "animation":
-                animation.animate(forecast, record, partial, row, lines, resolved.score.headline)
+                animation.animate(forecast, truth, partial, row, lines, resolved.score.headline)
             else:
                 style.save(drawn, partial)
     summary.written[str(path)] = figure
@@ -132,6 +132,21 @@ def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
         raise UserError("plume: of which place? --at LATITUDE,LONGITUDE, such as --at 52.5,13.4")
 
 
+def _forecast_and_truth(recipe: Recipe, directory: Path) -> tuple[Path, Truth]:
+    """The store of forecasts in a run directory, and what is known of the truth: the record, or only the initial states of a model file.
+
+    Raises:
+        UserError: if one of them is missing, or the forecast was made from another recipe or from inputs that were replaced since.
+    """
+    forecast, states = directory / FORECAST, directory / INITIAL_STATES
+    if states.exists() and not (directory / ANALYSIS).exists() and read_stamp(forecast) is not None:
+        with open_store(forecast) as store:
+            return forecast, open_truth(str(states), directory, store["time"].values.min(), channels_in(store))
+    forecast = require(recipe, directory, FORECAST, "rollout")
+    record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), whole=False)
+    return forecast, truth_of(record, record.variables)
+
+
 def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Dataset:
     """The scores, with the metrics that a figure needs.
 
@@ -139,11 +154,13 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
         UserError: if there are no scores, they belong to another forecast than the one in the run directory, or a metric is missing.
     """
     path = directory / SCORES
-    # Scores without a forecast next to them were moved, or are those of another model's forecast. There is nothing to compare them with.
-    if (directory / FORECAST).exists() or not path.exists():
+    if not path.exists():
         require(recipe, directory, SCORES, "score")
     with xr.open_dataset(path, decode_timedelta=True) as dataset:
         scores = dataset.load()
+    # Scores without a forecast next to them were moved, and those against another truth have no stamp: nothing to compare them with.
+    if (directory / FORECAST).exists() and "forecast" not in scores.attrs:
+        require(recipe, directory, SCORES, "score")
     if missing := [name for name in needed if name not in scores or "region" not in scores.dims]:
         raise UserError(f"{path}: has no {missing[0]} by region; run `wsdcast score` again")
     judged = scores.sel(forecast=figures.judged(scores))
@@ -192,7 +209,7 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     return tails_figure(tails, "wind in units of its std")
 
 
-def _maps(forecast: xr.Dataset, record: Analysis, shown: Subject, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
+def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
     """Maps of the forecast of one initial time at one lead time.
 
     Raises:
@@ -205,17 +222,15 @@ def _maps(forecast: xr.Dataset, record: Analysis, shown: Subject, lead_hours: fl
     at_lead = loaded(forecast[list(shown.channels)].isel(prediction_timedelta=number), path)
     start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
     title = f"{shown.label}, {_hour(start)} + {leads[number]:g} h"
-    known = np.flatnonzero(record.times == valid)
-    channels = [record.variables.index(name) for name in shown.channels]
-    truth = record.states[known[0]][channels] if known.size else None
+    channels = [truth.variables.index(name) for name in shown.channels]
+    (true,) = truth.at(valid[None])[:, channels]
     label = f"{'wind speed' if shown.is_wind else shown.label} ({shown.units})"
     members = _not_stopped(np.stack([at_lead[name].values for name in shown.channels], axis=-3), path, start)
-    return forecast_maps(members, truth, record.grid, title, lines, label, shown.is_wind, lambda fields: shown.of(fields, shown.channels))
+    known = true if np.isfinite(true).all() else None
+    return forecast_maps(members, known, truth.grid, title, lines, label, shown.is_wind, lambda fields: shown.of(fields, shown.channels))
 
 
-def _plume(
-    forecast: xr.Dataset, record: Analysis, latitude: float, longitude: float, path: Path, shown: Subject = WIND
-) -> tuple[Figure, str]:
+def _plume(forecast: xr.Dataset, truth: Truth, latitude: float, longitude: float, path: Path, shown: Subject = WIND) -> tuple[Figure, str]:
     """The plume of the forecast of one initial time at the grid point nearest to a place, and that grid point in words.
 
     Raises:
@@ -223,7 +238,7 @@ def _plume(
     """
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
         raise UserError(f"--at {latitude:g},{longitude:g}: expected a latitude from -90 to 90 and a longitude from -180 to 360")
-    row, column, distance = nearest(record.grid, latitude, longitude)
+    row, column, distance = nearest(truth.grid, latitude, longitude)
     stored = [name for name in dict.fromkeys((*shown.channels, shown.speed)) if name in forecast]
     at_point = loaded(forecast[stored].isel(latitude=[row], longitude=[column]), path)
     if "number" in at_point[shown.channels[0]].dims:
@@ -232,14 +247,12 @@ def _plume(
     else:
         bands = at_point[shown.speed].sel(statistic=[f"quantile {share:g}" for share in QUANTILES]).values[..., 0, 0]
     leads = np.concatenate([[np.timedelta64(0, "ns")], at_point["prediction_timedelta"].values])
-    times = at_point["time"].values + leads
-    truth, known = np.full(leads.size, np.nan), np.isin(times, record.times)
-    truth[known] = shown.of(record.states[np.searchsorted(record.times, times[known])], record.variables)[:, row, column]
-    bands = np.concatenate([np.full((len(QUANTILES), 1), truth[0]), bands], axis=1)  # all members start from the analysis
-    where = place(record.grid.latitude[row], record.grid.longitude[column])
+    true = shown.of(truth.at(at_point["time"].values + leads), truth.variables)[:, row, column]
+    bands = np.concatenate([np.full((len(QUANTILES), 1), true[0]), bands], axis=1)  # all members start from the analysis
+    where = place(truth.grid.latitude[row], truth.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
     title = f"grid point {where}, from {_hour(at_point['time'].values)}"
-    return plume(bands, truth, leads, title, f"{shown.label} ({shown.units})", shown.is_wind), point
+    return plume(bands, true, leads, title, f"{shown.label} ({shown.units})", shown.is_wind), point
 
 
 def _not_stopped(members: NDArray[np.float32], path: Path, start: NDArray[np.datetime64]) -> NDArray[np.float32]:

@@ -207,7 +207,8 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     animation = directory / ANIMATION
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
-            animate(directory / FORECAST, record, partial, 0, coastlines_of(resolved.data.source), resolved.score.headline)
+            truth, lines = truth_of(record, record.variables), coastlines_of(resolved.data.source)
+            animate(directory / FORECAST, truth, partial, 0, lines, resolved.score.headline)
         summary.written[str(animation)] = f"{'truth and ' * has_truth}members from the first initial time"
     return summary
 
