@@ -25,7 +25,7 @@ from wsdcast.images.stages.train import train
 from wsdcast.runs.names import STOCHASTIC
 from wsdcast.sampling.batches import in_batches
 from wsdcast.training import checkpoints
-from wsdcast.warmstart.evaluations import NAMES, solver
+from wsdcast.warmstart.evaluations import ALL_SOLVERS, solver
 from wsdcast.warmstart.flow import sample as algorithm_2
 from wsdcast.warmstart.flow import velocity_of
 from wsdcast.warmstart.moments import MINIMUM_STD, negative_log_likelihood
@@ -168,7 +168,7 @@ def test_a_stored_sample_is_the_result_of_algorithm_2(inpainted, images, network
     assert np.abs(expected.astype(int) - samples[4, 2]).max() <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in STOCHASTIC])
+@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in STOCHASTIC])
 def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, index = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
     nfe = possible(name, [12, 11])[0]
