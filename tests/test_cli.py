@@ -53,6 +53,16 @@ def test_an_unknown_option_ends_with_exit_code_2():
     assert CliRunner().invoke(app, ["rollout", "--memebrs", "3"]).exit_code == 2
 
 
+def test_ctrl_c_is_one_line(monkeypatch):
+    def interrupted(*arguments, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", interrupted)
+    result = CliRunner().invoke(app, ["prepare"])
+    assert result.exit_code == 130
+    assert result.stderr == "wsdcast: interrupted; what is complete stays, and the same command does the rest\n"
+
+
 def test_progress_is_shown_only_on_a_terminal():
     script = "from wsdcast.runs.progress import track; print(sum(track(range(5), 'adding up', 5)))"
     silent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,8 @@ app = typer.Typer(
 def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
     """Register a command.
 
-    An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. With ``--debug`` it is raised.
+    An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. After Ctrl-C it is 130, as in
+    shells. With ``--debug`` the error is raised.
     """
 
     @group.command(function.__name__.strip("_").replace("_", "-"))
@@ -36,6 +38,9 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
                 raise
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
             raise typer.Exit(getattr(error, "code", 2)) from None
+        except KeyboardInterrupt:
+            print("wsdcast: interrupted; what is complete stays, and the same command does the rest", file=sys.stderr)
+            raise typer.Exit(128 + signal.SIGINT) from None
 
     return guarded
 
