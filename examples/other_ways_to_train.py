@@ -56,9 +56,9 @@ from wsdcast.warmstart.paths import STRAIGHT, Multiply
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.networks import generator_model
-from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.trained import Trained, trained
 
 WAYS = ("as it is", "immiscible noise", "easy to hard", "shortest path")
 PRIORS, SEEDS, STARTS, MEMBERS = ("warm", "standard"), (0, 1, 2), 48, 8

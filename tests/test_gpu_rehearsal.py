@@ -49,9 +49,10 @@ from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.noise_fields import noise_fields
-from wsdcast.weather.priors import FewEvaluations, Trained, fixed_or_given
+from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.trained import FewEvaluations, Trained
 
 META = torch.device("meta")
 GRID = (5, 8)

@@ -34,8 +34,9 @@ from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather import forcings, samples
 from wsdcast.weather.forecast import running
 from wsdcast.weather.networks import moments_model
-from wsdcast.weather.priors import assembled, fixed_or_given
+from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.trained import assembled
 from wsdcast.weather.training import few_steps, fine_tuning, generator, moments
 from wsdcast.weather.training.stage import Stage
 

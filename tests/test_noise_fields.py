@@ -27,10 +27,10 @@ from wsdcast.weather.model_file import read_model
 from wsdcast.weather.network_sections import Generator
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.noise_fields import FIELDS, noise_fields, spectra_of
-from wsdcast.weather.priors import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
 
 FIELDS_OF_CRPS = {"generator__objective": "crps", "crps__noise": "fields"}
 

@@ -27,10 +27,10 @@ from wsdcast.warmstart.few_steps import shortcut_loss
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.training import few_steps, fine_tuning
 from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
 

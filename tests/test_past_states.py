@@ -20,9 +20,9 @@ from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.forecast.initial_times import initial_times, with_past
 from wsdcast.weather.network_sections import Forcings
 from wsdcast.weather.networks import context_channels
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.trained import trained
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
 
 NUMBERS = (0, 1, 3)

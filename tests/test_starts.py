@@ -30,8 +30,8 @@ from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_l
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.network_sections import Moments
 from wsdcast.weather.networks import moments_model
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.trained import trained
 
 STDS: list[Std] = ["channel", "change", 0.3]
 

@@ -29,10 +29,10 @@ from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import moments_model
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of, without_auto
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.trained import trained
 
 RECIPE = """
 name: tiny

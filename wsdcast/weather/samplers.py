@@ -16,8 +16,8 @@ from wsdcast.sampling.samplers import Sampler, direct_sampler, few_steps_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.objective_sections import KNOW_STEP
-from wsdcast.weather.priors import FewEvaluations, Trained
 from wsdcast.weather.recipe import Recipe, Rollout
+from wsdcast.weather.trained import FewEvaluations, Trained
 
 CRPS_TOLERANCE = 1.01
 """Settings whose CRPS is within this factor of the lowest count as equally good."""

@@ -182,8 +182,8 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     from wsdcast.training.predictions import BATCH, CHECKED
     from wsdcast.warmstart.tails import tails_of
     from wsdcast.weather.harmonic_transform import spherical_transform
-    from wsdcast.weather.priors import trained
     from wsdcast.weather.samples import samples_of
+    from wsdcast.weather.trained import trained
 
     record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)

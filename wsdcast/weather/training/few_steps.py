@@ -20,8 +20,8 @@ from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.networks import generator_model
-from wsdcast.weather.priors import FewEvaluations, Trained, trained
 from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.trained import FewEvaluations, Trained, trained
 from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
 
