@@ -145,7 +145,7 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
     stage = Stage(recipe, directory, record, *parts)
     make_prior, from_context = prior_maker(recipe.generator.prior), None
     if recipe.generator.reads_frozen_moments:
-        from_context = warm_start(moments_model(recipe.moments, *stage.sizes).to(device), make_prior)
+        from_context = warm_start(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
     elif not recipe.generator.needs_moments_network:
         from_context = warm_start(fixed_or_given(recipe, record, None), make_prior)
     prior_of = (lambda _, context: from_context(context)) if from_context else None

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from commands import refused
 from scipy.special import eval_legendre
+from small_training import WIND
 from test_ensemble import with_threads
 from test_path_runs import run_with
 from torch import Tensor
@@ -103,7 +104,7 @@ def planet_sampler() -> Sampler:
     """Return a sampler with the planet recipe's sizes, whose weights are random where they begin at zero."""
     recipe, grid = load_recipe("planet").changed(**FIELDS_OF_CRPS), Grid.regular("64x32")
     torch.manual_seed(0)
-    moments, generator = moments_model(recipe.moments, False), generator_model(recipe.generator, False, noise="fields")
+    moments, generator = moments_model(recipe.moments, WIND), generator_model(recipe.generator, WIND, noise="fields")
     for parameter in (*moments.parameters(), *generator.parameters()):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -129,13 +130,13 @@ def test_a_member_has_the_same_bits_in_every_batching(planet_sampler):
 
 def test_fields_are_inputs_and_numbers_stay_conditions():
     settings = Generator(widths=(8, 8), objective="crps")
-    assert generator_model(settings, False).input_shapes(8, 16) == ((1, 8, 8, 16), (1, 32))
-    network = generator_model(settings, False, noise="fields")
+    assert generator_model(settings, WIND).input_shapes(8, 16) == ((1, 8, 8, 16), (1, 32))
+    network = generator_model(settings, WIND, noise="fields")
     assert network.input_shapes(8, 16) == ((1, 8 + FIELDS, 8, 16),)
     assert not any("modulation" in name or "embedding" in name for name in network.state_dict())
     # Other objectives have the noisy state, and no other noise.
     flow = Generator(widths=(8, 8))
-    assert generator_model(flow, False, noise="fields").input_shapes(8, 16) == generator_model(flow, False).input_shapes(8, 16)
+    assert generator_model(flow, WIND, noise="fields").input_shapes(8, 16) == generator_model(flow, WIND).input_shapes(8, 16)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import xarray as xr
 from commands import refused
 from conftest import new_run
 from safetensors.torch import load_file
+from small_training import WIND
 from test_path_runs import run_with
 
 import wsdcast
@@ -272,10 +273,10 @@ def studied(flow) -> Recipe:
 
 def computed_cost(recipe: Recipe, record) -> float:
     """Return the floating-point operations of a whole training, written out."""
-    generator = generator_model(recipe.generator, False, noise=recipe.crps.noise)
-    few = generator_model(recipe.generator, False, few_steps=True)
+    generator = generator_model(recipe.generator, WIND, noise=recipe.crps.noise)
+    few = generator_model(recipe.generator, WIND, few_steps=True)
     of_generator, of_few = (operations(net, *map(torch.zeros, net.input_shapes(8, 16))) for net in (generator, few))
-    of_moments = operations(moments_model(recipe.moments, False), torch.zeros(1, 4, 8, 16)) * recipe.generator.needs_moments_network
+    of_moments = operations(moments_model(recipe.moments, WIND), torch.zeros(1, 4, 8, 16)) * recipe.generator.needs_moments_network
     total = recipe.generator.steps * recipe.generator.batch * 3 * of_generator * (2 if recipe.generator.objective == "crps" else 1)
     total += (3 * recipe.moments.steps * recipe.moments.batch + record.now("train").size) * of_moments
     samples = recipe.few_steps.steps * recipe.few_steps.batch

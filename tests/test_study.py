@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run
+from small_training import WIND
 from typer.testing import CliRunner
 
 import wsdcast
@@ -281,7 +282,7 @@ def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path,
     assert trained_on == [outside.tolist() for outside, _ in parts]
     (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
     for number, (_, inside) in enumerate(parts):
-        network = load_network(moments_model(recipe.moments, False), run / "moments", f"fold-{number}")
+        network = load_network(moments_model(recipe.moments, WIND), run / "moments", f"fold-{number}")
         np.testing.assert_allclose(predicted[inside], predict(network, samples, inside), atol=1e-5)
     # The std was scaled so that the standardised errors of the predictions are 1 in each channel. Dropout would change that.
     truth = record.normalise(record.states[:])[record.now("train") + 1]

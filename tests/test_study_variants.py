@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run
+from small_training import WIND
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
@@ -40,14 +41,14 @@ def computed_cost(recipe, record) -> float:
 
     A step costs three evaluations for each of its samples. The moments network also predicts the training samples.
     """
-    generator = generator_model(recipe.generator, False)
+    generator = generator_model(recipe.generator, WIND)
     inputs = torch.zeros(1, generator.first.in_channels, 8, 16), torch.zeros(1), torch.zeros(1)
     total = 3 * recipe.generator.steps * recipe.generator.batch * operations(generator, *inputs)
     if recipe.generator.needs_moments_network:
         visits = 3 * recipe.moments.steps * recipe.moments.batch + record.now("train").size
         if recipe.generator.moments == "joint":
             visits = 3 * recipe.generator.steps * recipe.generator.batch
-        total += visits * operations(moments_model(recipe.moments, False), torch.zeros(1, 4, 8, 16))
+        total += visits * operations(moments_model(recipe.moments, WIND), torch.zeros(1, 4, 8, 16))
     return total
 
 

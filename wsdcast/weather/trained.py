@@ -20,7 +20,7 @@ from wsdcast.warmstart.paths import STRAIGHT, Path
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.harmonic_transform import weather_path
-from wsdcast.weather.networks import generator_model, moments_model, sizes_of
+from wsdcast.weather.networks import Sizes, generator_model, moments_model, sizes_of
 from wsdcast.weather.noise_fields import NoiseFields, noise_fields_of
 from wsdcast.weather.objective_sections import FROM_FLOW, ObjectiveName
 from wsdcast.weather.priors import fixed_or_given
@@ -96,9 +96,9 @@ def assembled(
     """
     forcings = surroundings(record, recipe.forcings, devices.device())
     sizes = sizes_of(record, forcings)
-    generator = generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
+    generator = generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
     if recipe.generator.needs_moments_network:
-        network = moments_model(recipe.moments, *sizes)
+        network = moments_model(recipe.moments, sizes)
         if recipe.generator.reads_frozen_moments:
             load(generator, GENERATOR)
             load(network, MOMENTS)
@@ -114,7 +114,7 @@ def assembled(
 
 
 def few_evaluations(
-    recipe: Recipe, generator: UNet, sizes: tuple[bool, int, int, int], load: Callable[[nn.Module, str], object], names: Collection[str]
+    recipe: Recipe, generator: UNet, sizes: Sizes, load: Callable[[nn.Module, str], object], names: Collection[str]
 ) -> dict[int, FewEvaluations]:
     """Make the networks of few evaluations and load their weights.
 
@@ -132,7 +132,7 @@ def few_evaluations(
         few[1] = FewEvaluations(generator, objective)
     for name, numbers in ((FEW_STEPS, recipe.few_numbers), (FINE_TUNED, (recipe.fine_tune.nfe,))):
         if name in recipe.networks and name in names:
-            network = generator_model(recipe.generator, *sizes, few_steps=objective in FROM_FLOW, noise=recipe.crps.noise)
+            network = generator_model(recipe.generator, sizes, few_steps=objective in FROM_FLOW, noise=recipe.crps.noise)
             load(network, name)
             few |= dict.fromkeys(numbers, FewEvaluations(network, objective))
     return few

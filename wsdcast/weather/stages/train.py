@@ -23,7 +23,7 @@ from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
-from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
+from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
@@ -155,7 +155,7 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     if devices.device().type != "cpu":
         return
     sizes = sizes_of(record, samples.forcings)
-    generator = generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
+    generator = generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
     inputs = generator.input_shapes(*record.grid.shape)
     together = recipe.generator.batch * (MEMBERS if recipe.generator.objective == "crps" else 1)
     needed = training_memory(generator, together, recipe.generator.precision == "bf16", *inputs)
@@ -170,9 +170,9 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
             needed_later = training_memory(generator, evaluations, optimisation.precision == "bf16", *inputs)
             require_memory(needed_later, f"training {artefact} with {evaluations} evaluations in each batch at {record.grid.name}")
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, *sizes), recipe.moments
+        moments, settings = moments_model(recipe.moments, sizes), recipe.moments
         own = recipe.generator if recipe.generator.moments != "frozen" else settings
-        context = (1, context_channels(*sizes[1:]), *record.grid.shape)
+        context = (1, sizes.context, *record.grid.shape)
         needed_by_moments = training_memory(moments, own.batch, own.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments

@@ -121,7 +121,7 @@ def predict_moments(stage: Stage) -> None:
 
 def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
     """An untrained h_phi on the device."""
-    return to_device(moments_model(recipe.moments, *sizes_of(record, samples.forcings)))
+    return to_device(moments_model(recipe.moments, sizes_of(record, samples.forcings)))
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:

@@ -21,7 +21,7 @@ from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import InformedPrior, Moments
-from wsdcast.weather.networks import sizes_of
+from wsdcast.weather.networks import Sizes, sizes_of
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 
@@ -56,7 +56,7 @@ class Stage:
     summary: Summary = field(default_factory=lambda: Summary("train"))
 
     @property
-    def sizes(self) -> tuple[bool, int, int, int]:
+    def sizes(self) -> Sizes:
         """What networks are made for (:func:`wsdcast.weather.networks.sizes_of`)."""
         return sizes_of(self.record, self.samples.forcings)
 
