@@ -6,6 +6,7 @@ import copy
 import errno
 import math
 import os
+import signal
 import subprocess
 import sys
 from itertools import islice
@@ -19,8 +20,10 @@ from small_training import Settings, X, begun, by_gradient, each, points, regres
 from torch import nn
 
 from wsdcast.nets.unet import UNet
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import StoppedError, UserError
+from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints, loop
+from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 
@@ -215,6 +218,43 @@ def test_recomputed_activations_give_the_same_gradients():
         (network(torch.ones(2, 3, 8, 16)) ** 2).sum().backward()
         gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize(("step", "during"), [(7, "step"), (10, "step"), (10, "validation"), (20, "step"), (20, "validation")])
+def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, step, during):
+    """Steps 10 and 20 end with a validation, and 20 is the last. A signal during a validation is not lost either."""
+    settings, log, signals = Optimisation(steps=20, batch=8, learning_rate=0.05), TrainingLog(validate_every=5), list[int]()
+
+    def trained(directory: Path, stopped: bool) -> Fitted:
+        training = begun()
+
+        def stop_at(done: int, where: str) -> None:
+            if stopped and done == step and where == during and not signals:
+                signals.append(signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            stop_at(training.step + 1, "step")
+            return regression(model, x)
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            stop_at(training.step, "validation")
+            return {"loss": regression(model, X).item()}
+
+        return fitted(training, points, loss_of, 64, settings, log, directory, "line", seed=0, validate=validate)
+
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    whole = trained(undisturbed, False)
+    assert [row["step"] for row in whole.history.validations] == [5, 10, 15, 20]
+    with pytest.raises(StoppedError, match=f"training line was stopped at step {step}; the same command goes on from there"):
+        trained(stopped, True)
+    assert max(path.name for path in (stopped / "checkpoints/line").glob("step-*")) == f"step-{step:09d}.safetensors"
+    resumed = trained(stopped, True)
+    assert resumed.history.validations == whole.history.validations
+    assert (stopped / "line-validations.csv").read_text() == (undisturbed / "line-validations.csv").read_text()
+    assert [row[:4] for row in resumed.history.losses] == [row[:4] for row in whole.history.losses]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
 
 
 @pytest.mark.parametrize("linked", [True, False])

@@ -173,16 +173,8 @@ def fitted(
                 loss = done.loss
                 log_value("loss", loss, done.number)
             pending.clear()
-            if signal_number := processes.highest(signals[0] if signals else 0):
-                save_checkpoint(best=False)
-                processes.wait()  # torchrun ends the other processes as soon as one ends, so the checkpoint must be complete
-                raise StoppedError(
-                    f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
-                )
-            if not validation_due:
-                continue
             best = False
-            if validate:
+            if validation_due and validate:
                 scores = validate(training.averaged)
                 history.validations.append({"step": training.step, **scores})
                 first_score = next(iter(scores.values()))
@@ -193,7 +185,16 @@ def fitted(
                     note(f"{name}, step {training.step}, validation: {scores_text}")
                 for score, value in scores.items():
                     log_value(score, value, training.step)
-            save_checkpoint(best)
+            if validation_due:
+                save_checkpoint(best)
+            # Only now: a training that goes on from this step does not validate it again.
+            if signal_number := processes.highest(signals[0] if signals else 0):
+                if not validation_due:
+                    save_checkpoint(best)
+                processes.wait()  # torchrun ends the other processes as soon as one ends, so the checkpoint must be complete
+                raise StoppedError(
+                    f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
+                )
     if processes.is_first():
         history.write(directory, name)
     return Fitted(training.averaged, history, settings, of_step)
