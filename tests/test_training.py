@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import errno
+import json
 import math
 import os
 import signal
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from small_training import Settings, X, begun, by_gradient, each, points, regression
 from torch import nn
 
@@ -257,23 +257,10 @@ def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, st
         assert torch.equal(value, resumed.network.state_dict()[name])
 
 
-@pytest.mark.parametrize("linked", [True, False])
-def test_checkpoints_keep_the_newest_and_the_best(linked, tmp_path, monkeypatch):
-    """They do so without hard links too, which some file systems do not have."""
-
-    def refuse(*_: Path) -> None:
-        raise OSError(errno.EOPNOTSUPP, "not supported")
-
-    if not linked:
-        monkeypatch.setattr(Path, "hardlink_to", refuse)
-    for step, best in ((10, False), (20, True), (30, False), (40, False)):
-        checkpoints.save(tmp_path / "c", step, {"x": torch.tensor(step)}, {"step": step}, 2, best)
-    assert {path.name for path in (tmp_path / "c").iterdir()} == {
-        "step-000000030.safetensors",
-        "step-000000040.safetensors",
-        "best.safetensors",
-    }
-    assert load_file(tmp_path / "c/best.safetensors")["x"] == 20
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    for step in (10, 20, 30, 40):
+        checkpoints.save(tmp_path / "c", step, {"x": torch.tensor(step)}, {"step": step}, 2)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["step-000000030.safetensors", "step-000000040.safetensors"]
     tensors, about = checkpoints.newest(tmp_path / "c")
     assert (tensors["x"], about) == (40, {"step": 40})
     # One checkpoint is damaged and one is half-written, by a process that was killed. The newest good one is read.
@@ -281,6 +268,19 @@ def test_checkpoints_keep_the_newest_and_the_best(linked, tmp_path, monkeypatch)
     (tmp_path / "c/step-000000050.partial").write_bytes(b"half")
     assert checkpoints.newest(tmp_path / "c")[1] == {"step": 30}
     assert checkpoints.newest(tmp_path / "nothing") is None
+
+
+def test_a_training_goes_on_from_a_checkpoint_of_an_older_version(tmp_path):
+    """Those stored the lowest score too, and kept the checkpoint that had it."""
+    settings = Optimisation(steps=6, batch=8)
+    half = begun()
+    list(fit(half, points, regression, 64, Optimisation(steps=3, batch=8, schedule="constant"), 0))
+    about = {"losses": [], "validations": [], "best": 0.5, "seconds": 1.0}
+    for name in ("step-000000003", "best"):
+        (tmp_path / "checkpoints/line").mkdir(parents=True, exist_ok=True)
+        save_file(half.tensors(), tmp_path / f"checkpoints/line/{name}.safetensors", metadata={"about": json.dumps(about)})
+    history = fitted(begun(), points, regression, 64, settings, TrainingLog(), tmp_path, "line", seed=0).history
+    assert [row[0] for row in history.losses] == [3, 4, 5]
 
 
 TWO_PROCESSES = """

@@ -86,9 +86,7 @@ def test_every_validation_is_kept_and_printed(run, recipe, capsys):
     assert losses[0] == ",".join(Step.__dataclass_fields__)
     assert len(losses) == 41
     names = sorted(path.name for path in (run / "generator/checkpoints/generator").iterdir())
-    assert names[-2:] == ["step-000000030.safetensors", "step-000000040.safetensors"]
-    best = rows[int(np.argmin([row[1] for row in rows]))][0]
-    assert load_file(run / "generator/checkpoints/generator/best.safetensors")["step"] == best
+    assert names == ["step-000000030.safetensors", "step-000000040.safetensors"]
 
 
 @pytest.mark.filterwarnings("ignore")  # warnings of tensorboard and protobuf about their own code

@@ -135,7 +135,7 @@ class TrainingLog(Section):
     """Validation, checkpoints and logs of training. The trained networks do not depend on this section."""
 
     validate_every: PositiveInt = Field(500, description="steps between validations, each with a checkpoint")
-    keep_checkpoints: PositiveInt = Field(2, description="checkpoints that are kept, in addition to the best")
+    keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints that are kept")
     tensorboard: bool = Field(False, description="whether to log for TensorBoard")
 
 

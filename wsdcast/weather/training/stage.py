@@ -91,7 +91,7 @@ class Stage:
             batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
             samples: number of training samples.
             directory: for checkpoints and logs.
-            scores: of the averaged network on the validation split, if the record has one; the first decides which checkpoint is best.
+            scores: of the averaged network on the validation split, if the record has one.
         """
         validate = scores if len(self.validation_samples) else None
         name, seed, log = label.replace(", ", "-"), self.recipe.seed, self.recipe.training
