@@ -270,6 +270,17 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     assert checkpoints.newest(tmp_path / "nothing") is None
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_checkpoint_of_a_later_step_does_not_count_as_one_that_is_kept(tmp_path, keep):
+    """Whoever goes on before it saves the next checkpoint before it too."""
+    for step in (200, 300):
+        checkpoints.save(tmp_path, step, {"step": torch.tensor(step)}, {}, 2)
+    (tmp_path / "step-000000300.safetensors").write_bytes(b"damaged")
+    checkpoints.save(tmp_path, 250, {"step": torch.tensor(250)}, {}, keep)
+    assert checkpoints.newest(tmp_path)[0]["step"] == 250
+    assert sorted(int(path.stem[5:]) for path in tmp_path.iterdir()) == [200, 250][-keep:]
+
+
 def test_a_training_goes_on_from_a_checkpoint_of_an_older_version(tmp_path):
     """Those stored the lowest score too, and kept the checkpoint that had it."""
     settings = Optimisation(steps=6, batch=8)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str, Any], keep: int) -> None:
-    """Write the checkpoint of a step, and keep the newest ``keep``.
+    """Write the checkpoint of a step, and keep the newest ``keep`` up to this step.
 
     Args:
         directory: directory of one network's checkpoints.
@@ -36,8 +36,10 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
-    for old in _by_step(directory)[:-keep]:
-        old.unlink()
+    earlier = [other for other in _by_step(directory) if other <= path]
+    for other in _by_step(directory):
+        if other not in earlier[-keep:]:  # old, or of a later step: then it is damaged, because the training went on before it
+            other.unlink()
 
 
 def newest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
