@@ -13,7 +13,7 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.old_names import with_new_names
+from wsdcast.runs.old_names import NEW_NAMES, with_new_names
 from wsdcast.study.weather_variants import generator_operations, moments_cost, training_samples, variant_of
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -171,7 +171,10 @@ def test_what_a_variant_must_not_change_is_refused(prepared, recipe, variants, w
     assert "\n" not in str(error.value)
 
 
-def test_stored_recipes_keep_names_and_keys_of_variants(recipe):
-    """A stamp of an older version is read with its keys renamed. Dots in the names of variants and in the keys that they change stay."""
-    content = recipe.changed(study__variants={"warm, bnr 0.5": {"generator.path": "blur-noise"}}).dump()
+@pytest.mark.parametrize("name", ["warm, bnr 0.5", *NEW_NAMES, "rank", "solver", "solvers"])
+def test_stored_recipes_keep_names_and_keys_of_variants(recipe, name):
+    """A stamp of an older version is read with its keys renamed. Names of variants stay, and the keys that they change."""
+    variants = {name: {"generator.path": "blur-noise", "generator.bnr": 1.0}}
+    content = recipe.changed(study__variants=variants).dump()
     assert with_new_names(content) == content
+    assert with_new_names({"study": {"solvers": ["dpm1"], "variants": variants}}) == {"study": {"solvers": ["euler"], "variants": variants}}
