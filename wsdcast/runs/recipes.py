@@ -54,9 +54,9 @@ class Optimisation(Section):
     """How a network is trained (appendix B of the paper)."""
 
     steps: PositiveInt = Field(1500, description="optimiser steps")
-    batch: PositiveInt = Field(8, description="samples per step")
+    batch: PositiveInt = Field(8, description="samples per batch and process")
     learning_rate: PositiveFloat = Field(2e-3, description="the highest learning rate of the schedule")
-    accumulate: PositiveInt = Field(1, description="batches whose gradients are summed up before a step")
+    accumulate: PositiveInt = Field(1, description="batches of a step; it follows the mean over their samples")
     warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from zero")
     schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="schedule of the learning rate")
     gradient_clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")

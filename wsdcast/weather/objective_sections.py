@@ -63,7 +63,7 @@ class FineTune(Optimisation):
     """Training on the CRPS of short rollouts, the last stage of training."""
 
     steps: NonNegativeInt = Field(0, description="optimiser steps; 0: no fine-tuning")
-    batch: PositiveInt = Field(4, description="samples per step, each with two members")
+    batch: PositiveInt = Field(4, description="samples per batch and process, each with two members")
     learning_rate: PositiveFloat = Field(1e-4, description="the highest learning rate of the schedule")
     schedule: Literal["constant", "half-cosine", "cosine"] = Field("cosine", description="schedule of the learning rate")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")
