@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,11 @@ from wsdcast.warmstart.few_steps import shortcut_loss
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
+from wsdcast.weather.objective_sections import FewSteps
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.stages import train as train_stage
 from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.training import few_steps, fine_tuning
 from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
@@ -253,6 +256,28 @@ def test_a_training_of_few_evaluations_that_was_stopped_goes_on_to_the_same_bits
         assert all(torch.equal(value, expected[key]) for key, value in weights(run, name).items())
 
 
+def test_small_batches_have_a_sample_for_steps_too(prepared, tmp_path, monkeypatch):
+    """A rounded share of 0.875 is all of a batch of up to four samples, so no step was trained there."""
+    assert [FewSteps().flow_samples(batch) for batch in (1, 2, 3, 4, 5, 8, 12, 16)] == [1, 1, 2, 3, 4, 7, 10, 14]
+    chosen: list[int] = []
+
+    def recorded(*arguments: Any) -> torch.Tensor:
+        chosen.append(arguments[-1])
+        return shortcut_loss(*arguments)
+
+    monkeypatch.setattr(few_steps, "shortcut_loss", recorded)
+    run_with(prepared, tmp_path, generator__objective="shortcut", **SMALL | {"few_steps__batch": 2, "few_steps__flow_share": 0.875})
+    assert chosen == [1, 1, 1]
+
+
+@pytest.mark.parametrize("objective", ["shortcut", "mean-flow"])
+def test_a_record_with_batches_of_one_sample_is_refused_before_training(prepared, tmp_path, monkeypatch, objective):
+    monkeypatch.setattr(train_stage, "samples_of", lambda *arguments: [of.subset(torch.arange(1)) for of in samples_of(*arguments)])
+    with pytest.raises(UserError, match=f"objective {objective} needs batches of 2 samples or more, and each process has one"):
+        run_with(prepared, tmp_path, generator__objective=objective)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["analysis.zarr"]
+
+
 VARIANTS = {
     "distilled": {"generator.objective": "distil", "few_steps.steps": 20},
     "shortcut": {"generator.objective": "shortcut", "few_steps.steps": 20, "generator.prior": "standard"},
@@ -330,7 +355,9 @@ def test_what_objectives_do_not_allow_is_refused(prepared):
     assert "the objective crps has no flow" in line("generator.objective=crps", "generator.moments=joint")
     assert "the midpoint rule makes an even number" in line("few_steps.teacher_nfe=3")
     assert "few_steps.flow_share" in line("few_steps.flow_share=0.5")
-    assert "few_steps.batch 4: all samples are for flow matching" in line("generator.objective=shortcut", "few_steps.batch=4")
+    for objective in ("shortcut", "mean-flow"):
+        of_one = line(f"generator.objective={objective}", "few_steps.batch=1")
+        assert f"few_steps.batch 1: the objective {objective} needs 2 samples or more, one of them for steps" in of_one
     for other in (
         "few_steps.precision=bf16",
         "few_steps.compile=true",

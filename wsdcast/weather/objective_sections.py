@@ -38,8 +38,8 @@ class FewSteps(Optimisation):
     )
 
     def flow_samples(self, batch: int) -> int:
-        """The number of samples of a batch that are for flow matching, if the objective has such a share."""
-        return round(self.flow_share * batch)
+        """The number of samples of a batch that are for flow matching, if the objective has such a share: not all, unless there is one."""
+        return min(round(self.flow_share * batch), max(1, batch - 1))
 
     @field_validator("teacher_nfe")
     @classmethod

@@ -24,6 +24,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
+from wsdcast.weather.objective_sections import KNOW_STEP
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples, samples_of
@@ -71,6 +72,7 @@ def train(
     summary = Summary("train", facts={"training samples": len(samples)})
     require_samples(len(samples), f"{path}: has ")
     _require_noise(resolved, samples)
+    _require_steps(resolved, len(samples))
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
@@ -116,6 +118,16 @@ def _require_noise(recipe: Recipe, samples: Samples) -> None:
     if recipe.generator.objective == "crps" and recipe.crps.noise == "numbers" and numbers < NOISE_NUMBERS:
         grid = recipe.data.grid
         raise UserError(f"data.grid {grid}: the objective crps needs states of at least {NOISE_NUMBERS} numbers, and these have {numbers}")
+
+
+def _require_steps(recipe: Recipe, samples: int) -> None:
+    """Check that a network that knows the length of its step has batches with samples for steps beside those for flow matching.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if recipe.generator.objective in KNOW_STEP and samples < 2 * processes.count():
+        raise UserError(f"the objective {recipe.generator.objective} needs batches of 2 samples or more, and each process has one")
 
 
 def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
