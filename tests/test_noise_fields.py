@@ -27,7 +27,7 @@ from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.network_sections import Generator
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.noise_fields import FIELDS, noise_fields, spectra_of
+from wsdcast.weather.noise_fields import FIELDS, noise_fields, noise_fields_of, spectra_of
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import samples_of
@@ -137,6 +137,22 @@ def test_fields_are_inputs_and_numbers_stay_conditions():
     # Other objectives have the noisy state, and no other noise.
     flow = Generator(widths=(8, 8))
     assert generator_model(flow, WIND, noise="fields").input_shapes(8, 16) == generator_model(flow, WIND).input_shapes(8, 16)
+
+
+@pytest.mark.parametrize("objective", ["flow", "distil", "crps"])
+@pytest.mark.parametrize("tuning", [0, 2])
+def test_only_the_objective_crps_reads_the_noise(prepared, objective, tuning):
+    """With others no fields are built and the key makes nothing stale. The loss of ensembles is that of fine-tuning too."""
+    record, recipe = open_analysis(prepared / "run/analysis.zarr"), load_recipe(prepared / "tiny.yaml")
+    recipe = recipe.changed(generator__objective=objective, fine_tune__steps=tuning)
+    of_fields, of_loss = recipe.changed(crps__noise="fields"), recipe.changed(crps__alpha=1.0)
+    assert noise_fields_of(recipe, record) is None
+    assert (noise_fields_of(of_fields, record) is not None) == (objective == "crps")
+    for artefact in (*recipe.networks, "forecast.zarr", "scores.nc"):
+        on_ensembles = artefact not in ("moments", "generator", "few-steps") and tuning > 0
+        has_loss = on_ensembles or (objective == "crps" and artefact != "moments")
+        assert (of_loss.parts(artefact) != recipe.parts(artefact)) == has_loss, artefact
+        assert (of_fields.parts(artefact) != recipe.parts(artefact)) == (objective == "crps" and artefact != "moments"), artefact
 
 
 @pytest.fixture(scope="module")

@@ -264,6 +264,8 @@ class Recipe(Experiment):
             sections += ("few_steps",)
         if (direct and artefact == GENERATOR) or ((direct or self.fine_tune.steps) and artefact in (FINE_TUNED, *FORECASTS)):
             sections += ("crps",)
+            if not direct:
+                whole["crps"]["noise"] = "numbers"  # only a generator of the objective crps reads it
         if self.fine_tune.steps and artefact in (FINE_TUNED, *FORECASTS):
             sections += ("fine_tune",)
         parts = {section: whole[section] for section in sections}
