@@ -20,7 +20,7 @@ from test_path_runs import run_with
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
-from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
@@ -142,6 +142,19 @@ def test_the_flow_is_not_trained_again_for_another_objective(prepared, tmp_path,
     changed = recipe.changed(generator__objective="distil", **SMALL)
     assert make_stamp(changed, run, "forecast.zarr")["inputs"] == json.loads((run / "few-steps/stamp.json").read_text())["id"]
     assert make_stamp(recipe, run, "forecast.zarr")["inputs"] == json.loads((run / "generator/stamp.json").read_text())["id"]
+
+
+def test_a_refusal_names_a_key_that_the_network_depends_on(flow, tmp_path):
+    """What is trained after the flow, and noise that it does not read, are no differences."""
+    recipe = flow[0].changed(generator__objective="distil", fine_tune__steps=3, crps__noise="fields")
+    for artefact, change, words in (
+        ("generator", {"generator__moments_weight": 2.0}, r"generator\.moments_weight: 1\.0 there, 2\.0 here"),
+        ("fine-tuned", {"crps__noise": "numbers", "fine_tune__steps": 4}, r"fine_tune\.steps: 3 there, 4 here"),
+    ):
+        (tmp_path / artefact).mkdir()
+        (tmp_path / artefact / "stamp.json").write_text(json.dumps(make_stamp(recipe, tmp_path, artefact)))
+        with pytest.raises(UserError, match=words):
+            is_current(recipe.changed(**change), tmp_path, artefact, False)
 
 
 @pytest.mark.parametrize("prior", ["warm", "persistence"])

@@ -190,7 +190,7 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
         if source and recipe.upstream(artefact):
             changed = "the model file or the initial states"
         return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
-    content = upgraded.dump() if upgraded else stored["recipe"]
+    content = upgraded.dump() | upgraded.parts(artefact) if upgraded else stored["recipe"]
     for section, now in recipe.parts(artefact).items():
         before = content.get(section)
         if before == now:
