@@ -19,8 +19,10 @@ from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
 from wsdcast.runs import recipes as experiment
+from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR
+from wsdcast.runs.unfinished import claim
 from wsdcast.study.images import inpaint_study
 
 STAGES = ("prepare", "train", "sample", "score")
@@ -79,6 +81,11 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
     train(inpainted / "tiny.yaml", run, prior="standard")
     assert not (run / "moments").exists()
     with pytest.raises(UserError, match=r"generator.prior: standard there, warm here"):
+        train(inpainted / "tiny.yaml", run)
+    assert not (run / "moments").exists()
+    claim(run / ".generator.partial", {key: read_stamp(run / "generator")[key] for key in ("hash", "inputs")}, False)
+    (run / "generator").rename(run / ".generator.partial")
+    with pytest.raises(UserError, match=r"\.generator\.partial is unfinished and of another recipe"):
         train(inpainted / "tiny.yaml", run)
     assert not (run / "moments").exists()
     assert "warm" in json.loads((inpainted / "run/generator/stamp.json").read_text())["recipe"]["generator"]["prior"]

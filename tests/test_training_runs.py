@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,9 @@ from conftest import new_run
 from safetensors.torch import load_file
 
 import wsdcast
-from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.artefact import make_stamp, read_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.unfinished import marks_of
+from wsdcast.runs.unfinished import claim, marks_of
 from wsdcast.training import fitting
 from wsdcast.training.loop import Step, read
 from wsdcast.warmstart.flow import training_loss
@@ -201,6 +202,61 @@ def test_an_unfinished_training_of_another_recipe_is_not_touched(run, recipe):
     wsdcast.train(recipe, run, overwrite=True)
     assert not claim.parent.exists()
     assert not (run / ".generator.partial").exists()
+
+
+CHAIN = {"generator__objective": "distil", "few_steps__steps": 2, "few_steps__batch": 2}
+CHAIN |= {"fine_tune__steps": 2, "fine_tune__batch": 2, "fine_tune__rollout": [1]}
+
+
+@pytest.fixture(scope="module")
+def chain(prepared, tmp_path_factory) -> Path:
+    """Return the run directory of a recipe with all networks that there are."""
+    run = new_run(prepared, tmp_path_factory.mktemp("chain"), RECIPE)
+    wsdcast.train(load_recipe(run.parent / "tiny.yaml").changed(**CHAIN), run)
+    return run
+
+
+def artefacts(run: Path) -> dict[str, int]:
+    """Return when each artefact of a run directory was written, or what of it is unfinished."""
+    return {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "words"),
+    [
+        (["generator"], {"generator__prior": "mean-only"}, r"run/generator was made from another recipe \(generator.prior: warm there"),
+        (["few-steps"], {"few_steps__steps": 3}, r"run/few-steps was made from another recipe \(few_steps.steps: 2 there, 3 here"),
+        (["moments", "fine-tuned"], {"fine_tune__nfe": 1, "crps__alpha": 1.0}, r"run/fine-tuned was made from another recipe \(crps.alpha"),
+        ([".generator.partial"], {"generator__prior": "mean-only"}, r"\.generator\.partial is unfinished and of another recipe"),
+        ([".fine-tuned.partial"], {"fine_tune__steps": 3}, r"\.fine-tuned\.partial is unfinished and of another recipe"),
+    ],
+)
+def test_a_network_of_another_recipe_is_refused_before_any_is_trained(chain, run, recipe, kept, changes, words):
+    for name in kept:
+        finished = name.removeprefix(".").removesuffix(".partial")
+        if finished != name:
+            claim(run / name, {key: read_stamp(chain / finished)[key] for key in ("hash", "inputs")}, False)
+        shutil.copytree(chain / finished, run / name)
+    before = artefacts(run)
+    with pytest.raises(UserError, match=words):
+        wsdcast.train(recipe.changed(**CHAIN | changes), run)
+    assert artefacts(run) == before
+
+
+def test_later_networks_of_the_same_recipe_stay_where_an_earlier_one_is_trained_again(chain, run, recipe):
+    for name in ("few-steps", "fine-tuned"):
+        shutil.copytree(chain / name, run / name)
+    summary = wsdcast.train(recipe.changed(**CHAIN), run)
+    assert [Path(path).name for path in summary.written] == ["moments", "predictions", "generator"]
+    assert same_weights(run, chain)
+
+
+def test_predictions_of_another_recipe_are_replaced(chain, run, recipe):
+    """They are made anew from the moments network, and no work of the user is lost with them."""
+    shutil.copytree(chain / "predictions", run / "predictions")
+    wsdcast.train(recipe.changed(moments__steps=3, generator__steps=2), run)
+    expected = make_stamp(recipe.changed(moments__steps=3), run, "predictions")["id"]
+    assert read_stamp(run / "predictions")["id"] == expected != read_stamp(chain / "predictions")["id"]
 
 
 @pytest.mark.slow

@@ -64,7 +64,8 @@ def train(
     devices.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})
-    # Checked first: a generator of another recipe is refused before the moments network is trained.
+    names = (*(MOMENTS,) * resolved.generator.needs_moments_network, GENERATOR)
+    processes.decided(lambda: processes.require_same(resolved, directory, names, overwrite))
     current = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)

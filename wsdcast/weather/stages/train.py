@@ -76,7 +76,9 @@ def train(
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
-    processes.decided(lambda: _require_space(stage))  # like the next errors, it is found before the first training
+    # All of the user's mistakes are found before the first training.
+    processes.decided(lambda: processes.require_same(resolved, directory, resolved.networks, overwrite))
+    processes.decided(lambda: _require_space(stage))
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
         samples_of_rollouts(stage)
