@@ -222,7 +222,7 @@ def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
         patch.setattr(image_training, "load_network", lambda network, _: network.to(META).eval())
         recipe = recipes.load(inpainted / "tiny.yaml", ImageRecipe).changed(generator__compile=True)
         with pytest.raises(Walked):
-            image_training.train(recipe, inpainted / "run", prior=prior)
+            image_training.train(recipe, inpainted / "run", prior=prior, overwrite=True)
     assert compiled == ["ImageMoments"] * (network == "generator" and prior == "warm")  # each batch of the generator has new moments
 
 
