@@ -197,7 +197,19 @@ def test_a_forecast_from_its_model_file_has_the_bits_of_the_run(tuned, tmp_path)
 
 def test_another_noise_is_another_generator(tuned):
     _, run = tuned
-    line = refused("train", "--run", str(run), "-o", "generator.objective=crps", "-o", "generator.steps=20", "-o", "fine_tune.steps=3")
+    line = refused(
+        "train",
+        "--run",
+        str(run),
+        "-o",
+        "generator.objective=crps",
+        "-o",
+        "generator.steps=20",
+        "-o",
+        "fine_tune.steps=3",
+        "-o",
+        "rollout.nfe=1",
+    )
     assert "another recipe (crps.noise: fields there, numbers here)" in line
     unknown = refused("train", "--run", str(run), "-o", "crps.noise=waves")
     assert "crps.noise" in unknown

@@ -22,6 +22,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.recipes import shipped_recipes
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
@@ -30,8 +31,8 @@ from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.objective_sections import FewSteps
-from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import few_sampler, sampler_of
+from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.samplers import few_sampler, require_rollout, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.stages import train as train_stage
 from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
@@ -127,7 +128,7 @@ def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
     with xr.open_zarr(flow[1] / "forecast.zarr") as forecast:
         assert np.array_equal(forecast["10m_u_component_of_wind"].values, forecasts[4])
     assert np.abs(forecasts[4] - forecasts[1]).max() > 0.1
-    assert "warmth 0.5: the network for nfe 1 was trained at full warmth only" in refused(
+    assert "warmth 0.5: the network for nfe 1 is trained at full warmth only" in refused(
         "rollout", "--run", str(run), "--nfe", "1", "--warmth", "0.5"
     )
 
@@ -421,6 +422,63 @@ def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
     assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"generator.objective": "crps"}, "rollout.nfe 2: a generator of the objective crps makes one evaluation; set it to 1"),
+        ({"rollout.nfe": 3}, "rollout.nfe 3: the solver midpoint cannot make this number of evaluations"),
+        ({"rollout.nfe": 1}, "rollout.nfe 1: the solver midpoint cannot make this number of evaluations"),
+        (
+            {"rollout.nfe": 4, "generator.objective": "distil", "rollout.solver": "rk4", "rollout.momentum": 0.5},
+            "rollout.solver rk4 has no",
+        ),
+        ({"rollout.solver": "sde2", "generator.path": "blur"}, "rollout.solver sde2: works on the straight path only"),
+        ({"rollout.grid_in_time": "sgmse", "generator.path": "blur"}, "rollout.grid_in_time sgmse: begins with noise"),
+        (
+            {"rollout.solver": "explicit_adams", "rollout.grid_in_time": "edm", "rollout.nfe": 4},
+            "rollout.solver explicit_adams: assumes equal steps",
+        ),
+        ({"rollout.momentum": 0.5}, "rollout.solver midpoint has no momentum"),
+        (
+            {"rollout.warmth": 0.5, "rollout.nfe": 1, "generator.objective": "distil"},
+            "rollout.warmth 0.5: the network for nfe 1 is trained",
+        ),
+        ({"rollout.warmth": 0.5, "fine_tune.steps": 2, "fine_tune.nfe": 2}, "rollout.warmth 0.5: the network for nfe 2 is trained"),
+    ],
+    ids=str,
+)
+def test_a_recipe_whose_own_rollout_is_impossible_is_refused_before_anything_is_made(prepared, tmp_path, changes, words):
+    """It was trained to the end, and then refused by the rollout."""
+    options = [word for key, value in changes.items() for word in ("-o", f"{key}={value}")]
+    assert words in refused("run", prepared / "tiny.yaml", "--run", tmp_path / "nothing", *options)
+    assert not (tmp_path / "nothing").exists()
+    run = new_run(prepared, tmp_path)
+    assert words in refused("train", "--run", run, *options)
+    assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator__objective": "crps", "rollout__nfe": 1, "rollout__solver": "ab2", "rollout__grid_in_time": "edm"},
+        {"generator__objective": "distil", "rollout__nfe": 1},
+        {"generator__objective": "distil", "few_steps__nfe": 3, "rollout__nfe": 3},
+        {"generator__objective": "shortcut", "rollout__nfe": 8, "rollout__solver": "rk4"},
+        {"fine_tune__steps": 2, "fine_tune__nfe": 3, "rollout__nfe": 3},
+        {"rollout__solver": "auto", "rollout__nfe": 7, "rollout__momentum": 0.5, "generator__path": "blur"},
+        {"rollout__solver": "ab2", "rollout__nfe": 7, "rollout__momentum": 0.5, "rollout__warmth": 0.5},
+    ],
+    ids=str,
+)
+def test_a_possible_rollout_is_none_that_is_refused(prepared, changes):
+    require_rollout(load_recipe(prepared / "tiny.yaml").changed(**changes))
+
+
+@pytest.mark.parametrize("name", shipped_recipes(Recipe))
+def test_shipped_recipes_can_be_rolled_out(name):
+    require_rollout(load_recipe(name))
+
+
 def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
     """Stores of early versions lack it. The loss was NaN, with advice to lower the learning rate."""
     run = new_run(prepared, tmp_path)
@@ -429,6 +487,6 @@ def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
         del statistics["difference_std"]
     (run / "analysis.zarr/zarr.json").write_text(json.dumps(metadata))
     for option in ("generator.prior=persistence", "generator.objective=crps", "fine_tune.steps=1"):
-        line = refused("train", "--run", str(run), "-o", option)
+        line = refused("train", "--run", str(run), "-o", option, "-o", "rollout.solver=auto", "-o", "rollout.nfe=1")
         assert "the store does not have the size of the change in 6 h of 10m_u_component_of_wind, 10m_v_component_of_wind; prepare" in line
         assert [path.name for path in run.iterdir()] == ["analysis.zarr"]

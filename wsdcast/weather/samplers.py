@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import xarray as xr
 
 from wsdcast.runs.artefact import read_stamp, require
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STUDY, TORCHDIFFEQ
+from wsdcast.runs.names import STUDY, TORCHDIFFEQ, PathName
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, direct_sampler, few_steps_sampler, generator_sampler, moments_sampler
@@ -35,20 +36,52 @@ def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = Fa
         UserError: if the solver cannot take exactly ``nfe`` evaluations, or cannot use this grid, or a network of few evaluations is asked
             for another warmth than 1.
     """
+    direct = any(few.objective == "crps" for few in networks.few.values())
+    _require_possible(settings, networks.few, direct, networks.path.name)
     if few := networks.few.get(settings.nfe):
-        if settings.warmth != 1:
-            raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} was trained at full warmth only")
         sampler = few_sampler(networks, few, settings.nfe)
         return accelerated(sampler, [few.network, networks.moments], recorded=networks.ours, deterministic=deterministic)
-    if any(few.objective == "crps" for few in networks.few.values()):
-        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; use --nfe 1")
-    require_possible(settings.solver, settings.grid_in_time, settings.nfe, networks.path.name)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum)
     sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve, networks.path)
     # torchdiffeq's methods read the error on the host, and a user's model may read something there too. A CUDA graph cannot record that.
     recorded = networks.ours and settings.solver not in TORCHDIFFEQ
     return accelerated(sampler, [networks.generator, networks.moments], recorded=recorded, deterministic=deterministic)
+
+
+def require_rollout(recipe: Recipe) -> None:
+    """Check that the networks of a recipe can make its own rollout, before they are trained. The solver ``auto`` is chosen later.
+
+    Raises:
+        UserError: as :func:`sampler_of`; the message begins with a key of the recipe.
+    """
+    few = (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
+    try:
+        _require_possible(recipe.rollout, few, recipe.generator.objective == "crps", recipe.generator.followed_path)
+    except UserError as error:
+        raise UserError(f"rollout.{error}") from None
+
+
+def _require_possible(settings: Rollout, few: Collection[int], direct: bool, path: PathName) -> None:
+    """Check that the networks of few evaluations, or else the flow, can make samples with the settings of a recipe.
+
+    Args:
+        settings: the rollout section.
+        few: the numbers of evaluations of the networks of few evaluations.
+        direct: whether there is no flow.
+        path: the path of the flow.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    if settings.nfe in few:
+        if settings.warmth != 1:
+            raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} is trained at full warmth only")
+    elif direct:
+        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; set it to 1")
+    elif settings.solver != "auto":
+        require_possible(settings.solver, settings.grid_in_time, settings.nfe, path)
+        solver(settings.solver, settings.momentum)
 
 
 def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:

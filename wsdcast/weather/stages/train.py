@@ -27,6 +27,7 @@ from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.objective_sections import KNOW_STEP
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.few_steps import train_few_steps
 from wsdcast.weather.training.fine_tuning import fine_tune, samples_of_rollouts
@@ -50,7 +51,8 @@ def train(
     checkpoint; on a CPU the result has the same bits. If torchrun started several processes, they train together.
 
     Args:
-        recipe: path or name of a recipe; default: the one of the prepared store.
+        recipe: path or name of a recipe; default: the one of the prepared store. A recipe object is trained whether or not its own rollout
+            is possible.
         run: run directory; default ``runs/<recipe name>``.
         prior: where flow matching starts, and what the generator reads of the moments; default from the recipe.
         moments: your own model for the prior ``given``: ``moments(context) -> (mean, std)``, as in
@@ -58,12 +60,14 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, there are fewer training samples
-            than processes, or training diverges.
+        UserError: if nothing is prepared, the networks cannot make the recipe's own rollout, the store or an unfinished training belongs to
+            another recipe, there are fewer training samples than processes, or training diverges.
         StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
+    if not isinstance(recipe, Recipe):  # a study trains such, and samples with settings of its own
+        require_rollout(resolved)
     path = require(resolved, directory, ANALYSIS, "prepare")
     record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()
