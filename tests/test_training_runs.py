@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -67,6 +68,7 @@ def test_the_summary_counts_the_samples_of_a_step(run, recipe):
     facts = wsdcast.train(recipe.changed(**changes), run).facts
     assert facts["training samples"] == 94
     assert facts["moments loss"].endswith("mean of the last tenth of 6 steps of 94 samples")
+    assert re.fullmatch(r"error \d\.\d{3} std of the data; \(x - mean\) / std has std \d+\.\d\d", facts["moments, training split"])
     assert facts["generator loss"].endswith("mean of the last tenth of 47 steps of 6 samples")
     assert facts["predictions save"].endswith("because training visits a sample 3 times")
 

@@ -205,8 +205,8 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     with torch.inference_mode():
         batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in chosen.split(BATCH))
         tails = tails_of(batches)
-    summary.facts |= {f"wind, {name}": str(of) for name, of in tails.items()}
-    return tails_figure(tails, "wind in units of its std")
+    summary.facts |= {f"states, {name}": str(of) for name, of in tails.items()}
+    return tails_figure(tails, "states in units of their std")
 
 
 def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float | None, path: Path, lines: Lines) -> Figure:
