@@ -85,7 +85,7 @@ BREAKS = [
     ),
     ("data/sources/space.py", "np.clip(latitude, -90, 90)", "np.clip(latitude, -89, 89)", "odd_sources traps"),
     ("images/data/tasks.py", "return masked(images, ~hidden)", "return masked(images, hidden)", "tasks"),
-    ("weather/samplers.py", "good = crps <= CRPS_TOLERANCE", "good = crps >= CRPS_TOLERANCE", "study_choices"),
+    ("weather/solver_choice.py", "good = crps <= CRPS_TOLERANCE", "good = crps >= CRPS_TOLERANCE", "study_choices"),
 ]
 
 

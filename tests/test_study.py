@@ -31,8 +31,9 @@ from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.samplers import sampler_of, without_auto
+from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.solver_choice import without_auto
 from wsdcast.weather.trained import trained
 
 RECIPE = """

@@ -72,7 +72,7 @@ def plot(
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     if resolved.rollout.solver == "auto" and figure not in OF_NETWORKS:
-        from wsdcast.weather.samplers import without_auto
+        from wsdcast.weather.solver_choice import without_auto
 
         resolved = without_auto(resolved, directory)
     path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
