@@ -271,7 +271,7 @@ def test_the_list_of_places_is_not_replaced_by_the_table(trained, tmp_path):
     (tmp_path / "places.csv").write_text("name,latitude,longitude\nNome,64.5,-165.4\n")
     arguments = ["--model", trained / "tiny.wsd", "--initial", trained / "run/analysis.zarr", "--run", tmp_path]
     line = refused("forecast", *arguments, "--at", tmp_path / "places.csv", "--overwrite")
-    assert "places.csv: would be replaced by the table places.csv of --run; give the list another name" in line
+    assert "places.csv, which this command reads; choose another --run" in line
     assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
 
 

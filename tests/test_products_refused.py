@@ -89,7 +89,7 @@ def test_a_place_outside_a_regional_store_is_one_line(tmp_path):
         (["--at", "places.csv", "--to", "zarr"], "--to does not go with --at"),
         (["--at", "places.csv", "--region", "1,2,3,4"], "--region does not go with --at"),
         (["--at", "nowhere.csv"], "--at nowhere.csv: cannot be read as CSV (No such file or directory)"),
-        (["--at", "places.csv", "--out", "./places.csv", "--overwrite"], "--out places.csv: is the list of places of --at; choose another"),
+        (["--at", "places.csv", "--out", "./places.csv", "--overwrite"], "--out places.csv: is places.csv, which this command reads"),
         (["--at", "places.csv", "--out", "p.xlsx"], "--out p.xlsx: a table of places is written as .csv or .parquet, not as '.xlsx'"),
     ],
 )

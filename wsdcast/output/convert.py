@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import readable_channels
+from wsdcast.data.sources.foreign_forecasts import readable_channels, url_of
+from wsdcast.data.sources.opening import addresses
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES
 from wsdcast.data.variables import DEFAULT, attributes
@@ -29,11 +30,11 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
         overwrite: replace what is there.
 
     Raises:
-        UserError: if the forecast cannot be read, no point lies in the region, ``out`` is there already, or the format cannot hold the
-            forecast.
+        UserError: if the forecast cannot be read, no point lies in the region, ``out`` is there already or is the forecast, or the format
+            cannot hold it.
     """
     fields, refused = open_all(forecast, region)
-    paths = targets(Path(out), to, fields.times, overwrite)
+    paths = targets(Path(out), to, fields.times, addresses(url_of(fields.name)), overwrite)
     fields.require_memory()
     summary = Summary("convert", facts=facts_of(fields) | refused)
     if to == "grib2":

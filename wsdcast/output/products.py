@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
+from wsdcast.data.sources.foreign_forecasts import url_of
+from wsdcast.data.sources.opening import addresses
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import climate, tables
@@ -69,7 +71,7 @@ def products(
 
     Raises:
         UserError: if the forecast, the climatology or the places cannot be read, the options do not go together or need a 10 m wind that
-            the forecast does not have, or ``out`` is there already or is the list of places.
+            the forecast does not have, or ``out`` is there already or is what is read.
     """
     if at is not None and (to or region):
         raise UserError(f"--{'to' if to else 'region'} does not go with --at, which writes a table of places")
@@ -77,8 +79,6 @@ def products(
         raise UserError(f"format '{to}': expected {', '.join(OUT)}")
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
-    if at is not None and is_same(out or OUT_AT, at):
-        raise UserError(f"--out {out or OUT_AT}: is the list of places of --at; choose another name")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
     thresholds = None if thresholds is None else in_order("thresholds", thresholds, 0, np.inf)
     choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", quantiles, 0, 1), window)
@@ -95,10 +95,15 @@ def products(
     fields.require_memory(window)
     summary = Summary("products", facts=facts_of(fields) | refused)
     source = None if climatology is None else str(climatology)
+    inputs = [*addresses(url_of(fields.name)), *(addresses(source) if source else ()), *(() if at is None else (at,))]
     if places is None:
-        _on_grid(fields, choice, source, Path(out or OUT[to or "netcdf"]), to or "netcdf", overwrite, summary)
+        paths = targets(Path(out or OUT[to or "netcdf"]), to or "netcdf", fields.times, inputs, overwrite)
+        _on_grid(fields, choice, source, paths, to or "netcdf", summary)
     else:
-        _at_places(fields, choice, source, Path(out or OUT_AT), places, overwrite, summary)
+        paths = [Path(out or OUT_AT), *plume_paths(Path(out or OUT_AT), places.name)]
+        tables.check(paths[0])
+        require_new(paths, inputs, overwrite)
+        _at_places(fields, choice, source, paths, places, summary)
     if not choice.has_wind:
         return summary
     summary.facts["thresholds"] = f"{', '.join(f'{threshold:g}' for threshold in choice.thresholds)} m/s"
@@ -106,11 +111,6 @@ def products(
         summary.facts["thresholds"] += ", where Beaufort 6, 8 and 10 begin (WMO-No. 306)"
     summary.facts["direction"] = f"the sector of eight with most members; calm below {CALM} m/s"
     return summary
-
-
-def is_same(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths are the same file, there or not."""
-    return Path(one).resolve() == Path(other).resolve()
 
 
 def require_no_wind(forecast: str, options: Mapping[str, object]) -> None:
@@ -141,9 +141,8 @@ def in_order(option: str, values: Sequence[float | str], low: float, high: float
 
 
 def _on_grid(
-    fields: Fields, choice: Choice, climatology: str | None, out: Path, to: Literal["netcdf", "zarr"], overwrite: bool, summary: Summary
+    fields: Fields, choice: Choice, climatology: str | None, paths: list[Path], to: Literal["netcdf", "zarr"], summary: Summary
 ) -> None:
-    paths = targets(out, to, fields.times, overwrite)
     constants = {}
     if climatology is not None:
         shares = choice.climate_quantiles
@@ -165,12 +164,8 @@ def _on_grid(
     _note_left_out(fields, counts, summary)
 
 
-def _at_places(
-    fields: Fields, choice: Choice, climatology: str | None, out: Path, places: Places, overwrite: bool, summary: Summary
-) -> None:
-    tables.check(out)
-    pictures = plume_paths(out, places.name)
-    require_new([out, *pictures], overwrite)
+def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: list[Path], places: Places, summary: Summary) -> None:
+    out, *pictures = paths
     to_places = interpolation(fields.latitude, fields.longitude, places, fields.name)
     speeds = None
     if climatology is not None:

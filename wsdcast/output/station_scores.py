@@ -10,6 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS
+from wsdcast.data.sources.foreign_forecasts import url_of
+from wsdcast.data.sources.opening import addresses
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
@@ -17,6 +19,7 @@ from wsdcast.output.observations import Observations, read_observations
 from wsdcast.output.places import INTERPOLATION, interpolation
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
 from wsdcast.verification.kernels import ranked
 from wsdcast.verification.metrics import POINT_STATISTICS, PROBABILITIES
@@ -40,7 +43,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
 
     Raises:
         UserError: if the forecast or the table cannot be read, a station lies outside the forecast's grid, no observation is at a valid
-            time, the forecast has no values there, or there are scores already.
+            time, the forecast has no values there, or there are scores already or one of the inputs in their place.
     """
     if store_of(forecast) != str(forecast):
         run, forecast = run or forecast, store_of(forecast)
@@ -49,6 +52,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     fields = open_fields(str(forecast))
     fields.require_memory()
     targets = [directory / SCORES, directory / TABLE]
+    require_no_input(targets, [*addresses(url_of(str(forecast))), stations], "", "another --run")
     for target in targets:
         if target.exists() and not overwrite:
             raise UserError(f"{target} is there already; choose another --run, or replace it with --overwrite")

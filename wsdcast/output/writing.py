@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from wsdcast.data.variables import VARIABLES, short_name
 from wsdcast.output.blocks import LEAD
 from wsdcast.runs.artefact import complete
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
 
 Format = Literal["netcdf", "zarr", "grib2"]
@@ -65,11 +66,11 @@ class Contents:
     attributes: dict[str, Any]
 
 
-def targets(path: Path, to: Format, times: NDArray[np.datetime64], overwrite: bool) -> list[Path]:
+def targets(path: Path, to: Format, times: NDArray[np.datetime64], inputs: Sequence[object], overwrite: bool) -> list[Path]:
     """Return the paths that are written: of NetCDF one for each initial time, with that time in its name if there are several.
 
     Raises:
-        UserError: if there is no such format, the suffix is not one of the format, or a path exists and ``overwrite`` is False.
+        UserError: if there is no such format, the suffix is not one of the format, or as :func:`require_new`.
     """
     if to not in SUFFIXES:
         raise UserError(f"format '{to}': expected {', '.join(SUFFIXES)}")
@@ -80,16 +81,18 @@ def targets(path: Path, to: Format, times: NDArray[np.datetime64], overwrite: bo
         unit = "h" if (times == times.astype("datetime64[h]")).all() else "m"
         labels = [str(time).replace(":", "") for time in times.astype(f"datetime64[{unit}]")]
         paths = [path.with_name(f"{path.stem}-{label}{path.suffix}") for label in labels]
-    require_new(paths, overwrite)
+    require_new(paths, inputs, overwrite)
     return paths
 
 
-def require_new(paths: list[Path], overwrite: bool) -> None:
+def require_new(paths: list[Path], inputs: Sequence[object], overwrite: bool) -> None:
     """Check that nothing is replaced that should not be.
 
     Raises:
-        UserError: if a path exists and ``overwrite`` is False, or if it is another kind of thing than what is written.
+        UserError: if a path is one of the ``inputs`` (:func:`wsdcast.runs.inputs.require_no_input`), if it exists and ``overwrite`` is
+            False, or if it is another kind of thing than what is written.
     """
+    require_no_input(paths, inputs)
     for path in paths:
         if path.is_dir() and path.suffix != ".zarr":
             raise UserError(f"--out {path}: is a directory")

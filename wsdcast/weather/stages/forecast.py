@@ -8,10 +8,10 @@ from pathlib import Path
 
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
-from wsdcast.output.products import in_order, is_same, products, require_no_wind
+from wsdcast.output.products import in_order, products, require_no_wind
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.verification.thresholds import THRESHOLDS
@@ -71,8 +71,8 @@ def forecast(
         read_places(Path(at))  # a mistake in this file shows before the forecast is made
     changes = {"members": members, "nfe": nfe, "start": start, "days": DAYS if days is None else days, "seed": seed, "keep": "all"}
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
-    if at is not None and is_same(at, origin.directory / PLACES):
-        raise UserError(f"--at {at}: would be replaced by the table {PLACES} of --run; give the list another name or choose another --run")
+    if at is not None:
+        require_no_input([origin.directory / PLACES], [at], "", "another --run")
     if not set(DEFAULT) <= set(origin.recipe.rollout.variables or origin.record.variables):
         require_no_wind("this forecast", {"thresholds": thresholds})
     yield roll_out(origin, overwrite=overwrite)

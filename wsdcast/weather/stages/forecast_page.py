@@ -12,7 +12,7 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import channels_in, to_conventions
-from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels, url_of
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.report.coastlines import coastlines_of
@@ -21,6 +21,7 @@ from wsdcast.report.panels import time_in_words
 from wsdcast.report.shown_fields import Field
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
 from wsdcast.verification.thresholds import THRESHOLDS
 
@@ -48,7 +49,8 @@ def forecast_page(
         thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
 
     Raises:
-        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, or the forecast has no members.
+        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, or
+            ``out`` is what is read.
     """
     address = store_of(forecast)
     directory = None if is_remote(address) else Path(address).parent
@@ -56,6 +58,8 @@ def forecast_page(
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory")
     variables, refused = readable_channels(address)
+    beside = [directory / name for name in (MODEL_CARD, INITIAL_STATES, ANALYSIS)] if directory else []
+    require_no_input([path], [*addresses(url_of(address)), *beside, *(addresses(str(initial)) if initial else ())])
     store = open_forecast(address, variables=variables)
     row = 0 if start is None else row_of(store.times, start, address)
     attributes = open_dataset(addresses(address)[0]).attrs

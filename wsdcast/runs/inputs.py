@@ -1,0 +1,32 @@
+"""What a command reads is not replaced by what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from wsdcast.runs.errors import UserError
+
+
+def require_no_input(written: Iterable[Path], read: Iterable[object], option: str = "--out ", instead: str = "another name") -> None:
+    """Check that no file or directory that a command writes is one that it reads, lies in one, or holds one.
+
+    Args:
+        written: paths, there or not.
+        read: paths of files and stores; URLs and the like are no paths that are written.
+        option: what stands before the path in the message.
+        instead: what the message advises to choose.
+
+    Raises:
+        UserError: if one is.
+    """
+    inputs = [Path(str(given)) for given in read]
+    for out in written:
+        for given in inputs:
+            if relation := _relation(out.resolve(), given.resolve()):
+                raise UserError(f"{option}{out}: {relation} {given}, which this command reads; choose {instead}")
+
+
+def _relation(out: Path, given: Path) -> str:
+    """How an output relates to an input, in words; empty if it does not."""
+    return "is" if out == given else "lies in" if given in out.parents else "holds" if out in given.parents else ""
