@@ -131,6 +131,33 @@ def test_mistakes_end_in_one_line(finished_run, tmp_path, monkeypatch, arguments
     assert {path.name for path in finished_run.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("figure", "arguments", "message"),
+    [
+        ("plume", {"at": "52.5,13.4"}, "--at '52.5,13.4': expected latitude and longitude in degrees, such as (52.5, 13.4)"),
+        ("plume", {"at": "52"}, "--at '52': expected latitude"),
+        ("plume", {"at": (52.5,)}, "--at (52.5,): expected latitude"),
+        ("plume", {"at": 52.5}, "--at 52.5: expected latitude"),
+        ("plume", {"at": (52.5, None)}, "--at (52.5, None): expected latitude"),
+        ("plume", {"at": (91, 0)}, "--at 91,0: expected a latitude from -90 to 90"),
+        ("maps", {"lead_hours": "3d"}, "--lead-time '3d': expected a number of hours"),
+        ("maps", {"start": 2001}, "--start '2001': expected a time such as 2020-01-31T06"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(finished_run, tmp_path, figure, arguments, message):
+    with pytest.raises(UserError) as error:
+        wsdcast.plot(figure, run=finished_run, out=tmp_path / "a.png", **arguments)
+    assert str(error.value).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_initial_time_may_be_a_time_of_numpy(finished_run, tmp_path):
+    with open_store(finished_run / "forecast.zarr") as store:
+        second = store["time"].values[1]
+    summary = wsdcast.plot("maps", run=finished_run, out=tmp_path / "a.png", start=second)
+    assert summary.facts["start"] == str(second.astype("datetime64[h]"))
+
+
 def test_an_unknown_figure_is_named_with_the_known_ones(finished_run):
     with pytest.raises(UserError, match=r"figure 'curve': expected curves, regions, .*, animation"):
         wsdcast.plot("curve", run=finished_run)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from commands import refused
 from random_forecast import (
     made,
@@ -98,6 +100,48 @@ def test_mistakes_end_in_one_line(forecast, tmp_path, monkeypatch, arguments, me
     written(Path("places.csv"))
     assert message in refused("products", forecast, *arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"thresholds": "5,10"}, "--thresholds '5,10': expected a list of numbers of 0 or more, in m/s, such as 10.8,17.2"),
+        ({"thresholds": 5}, "--thresholds 5: expected a list of numbers of 0 or more"),
+        ({"thresholds": [5, None]}, "--thresholds 5,None: expected numbers of 0 or more"),
+        ({"quantiles": 0.5}, "--quantiles 0.5: expected a list of numbers from 0 to 1"),
+        ({"quantiles": "0.5"}, "--quantiles '0.5': expected a list of numbers from 0 to 1"),
+        ({"climatology": "c.nc", "climate_quantiles": 0.9}, "--climate-quantiles 0.9: expected a list of numbers from 0 to 1"),
+        ({"at": [("B", 52, 13)]}, "--at: expected the path of a file, not list"),
+        ({"at": pd.DataFrame({"name": ["B"]})}, "--at: expected the path of a file, not DataFrame"),
+        ({"window_hours": "24h"}, "--window '24h': expected a number of hours above 0"),
+        ({"window_hours": 0}, "--window 0: expected a number of hours above 0"),
+        ({"window_hours": np.inf}, "--window inf: expected a number of hours above 0"),
+        ({"region": "0,30,40,72"}, "--region '0,30,40,72': expected W,S,E,N in degrees"),
+        ({"region": (0, 30)}, "--region (0, 30): expected W,S,E,N in degrees"),
+        ({"region": 5}, "--region 5: expected W,S,E,N in degrees"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named_in_one_line(forecast, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        wsdcast.products(forecast, **arguments)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("function", [wsdcast.products, wsdcast.forecast_page])
+def test_thresholds_of_a_wrong_type_are_named_by_every_function(forecast, tmp_path, function):
+    with pytest.raises(UserError, match=r"^--thresholds '5,10': expected a list of numbers of 0 or more"):
+        function(forecast, tmp_path / "out", thresholds="5,10")
+
+
+def test_lists_of_numbers_may_be_arrays(prepared, tmp_path):
+    arrays = {"thresholds": np.array([10, 5]), "quantiles": np.array([0.5, 0.1]), "climate_quantiles": np.array([0.9, 0.5])}
+    wsdcast.products(prepared / "f.zarr", tmp_path / "p.zarr", to="zarr", climatology=prepared / "run/analysis.zarr", **arrays)
+    with xr.open_zarr(tmp_path / "p.zarr", consolidated=False) as stored:
+        found = [stored[name].values.tolist() for name in ("threshold", "quantile", "climate_quantile")]
+        assert found == [[5, 10], [0.1, 0.5], [0.5, 0.9]]
 
 
 def test_unknown_formats_are_named_with_the_known_ones(forecast, tmp_path):

@@ -36,6 +36,11 @@ def table(components: bool = True, seed: int = 0) -> pd.DataFrame:
     return frame.assign(u=u, v=v) if components else frame.assign(speed=np.hypot(u, v))
 
 
+def test_a_table_in_the_place_of_its_file_is_refused(forecast):
+    with pytest.raises(UserError, match=r"^--stations: expected the path of a file, not DataFrame$"):
+        wsdcast.score_stations(forecast, table())
+
+
 def written(frame: pd.DataFrame, path) -> str:
     frame.to_csv(path, index=False)
     return str(path)

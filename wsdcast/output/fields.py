@@ -122,7 +122,7 @@ def open_fields(address: str, region: Box | None = None, variables: Sequence[str
         degrees = first + distance[columns]
         if not rows.size or not columns.size:
             raise UserError(
-                f"--region {','.join(f'{bound:g}' for bound in region)}: no grid point of {address} lies in it; the store covers "
+                f"--region {_in_words((west, south, east, north))}: no grid point of {address} lies in it; the store covers "
                 f"latitudes {latitude[-1]:g} to {latitude[0]:g} and has {longitude.size} longitudes"
             )
     wind = wind.isel(latitude=as_slice(rows), longitude=as_slice(columns)).assign_coords(longitude=degrees.round(9))
@@ -149,11 +149,16 @@ def _without_jump(longitude: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDA
 
 
 def _checked(region: Box) -> Box:
-    west, south, east, north = region
+    expected = "expected W,S,E,N in degrees, with latitudes from south to north within -90 and 90 and longitudes within -180 and 360"
+    try:
+        west, south, east, north = map(float, region)
+    except (TypeError, ValueError):
+        raise UserError(f"--region {region!r}: {expected}") from None
     inside = -180 <= west <= 360 and -180 <= east <= 360 and -90 <= south <= north <= 90
     if not inside:  # also if one is NaN
-        raise UserError(
-            f"--region {','.join(f'{bound:g}' for bound in region)}: expected W,S,E,N in degrees, with latitudes from south to north "
-            "within -90 and 90 and longitudes within -180 and 360"
-        )
-    return region
+        raise UserError(f"--region {_in_words((west, south, east, north))}: {expected}")
+    return west, south, east, north
+
+
+def _in_words(region: Box) -> str:
+    return ",".join(f"{bound:g}" for bound in region)

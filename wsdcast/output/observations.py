@@ -13,6 +13,7 @@ from wsdcast.data.sources.units import size_of_speed
 from wsdcast.data.variables import SPEED, physical_range
 from wsdcast.output.places import Places
 from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.inputs import file_given
 
 UNITS = "m/s, knots, km/h, mph and cm/s"
 SHARED = ("time", "latitude", "longitude", "units")
@@ -35,7 +36,7 @@ class Observations:
     missing: int
 
 
-def read_observations(path: Path) -> Observations:
+def read_observations(path: str | Path) -> Observations:
     """Read a CSV or Parquet table with the columns time (UTC), latitude, longitude, units, and speed or u and v.
 
     A station is a value of the column ``station`` or ``name`` if the table has one, else a position. Other columns are ignored. Rows
@@ -46,6 +47,7 @@ def read_observations(path: Path) -> Observations:
             them or its station, a speed outside of the physical range, a position that is not on the globe, a station at two positions,
             or two observations of one station at one time.
     """
+    path = file_given(path, "--stations")
     table = _read(path)
     table.columns = [str(name).strip().lower() for name in table.columns]
     if not table.columns.is_unique:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.output.ensemble import Field
 from wsdcast.output.fields import circles_the_globe
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import file_given
 
 COLUMNS = ("name", "latitude", "longitude")
 INTERPOLATION = "bilinear in u and v from the four grid points around each place; speed and direction from these"
@@ -36,12 +37,13 @@ class Places:
     longitude: NDArray[np.float64]
 
 
-def read_places(path: Path) -> Places:
+def read_places(path: str | Path) -> Places:
     """Read places from a CSV file with the columns name, latitude and longitude (degrees). Other columns are ignored.
 
     Raises:
         UserError: if the file cannot be read, lacks a column or a value, has no place or one name twice, or if a place is not on the globe.
     """
+    path = file_given(path, "--at")
     try:
         table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors too

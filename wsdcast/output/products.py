@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -70,8 +71,8 @@ def products(
         overwrite: replace what is there.
 
     Raises:
-        UserError: if the forecast, the climatology or the places cannot be read, the options do not go together or need a 10 m wind that
-            the forecast does not have, or ``out`` is there already or is what is read.
+        UserError: if the forecast, the climatology or the places cannot be read, an argument is of a wrong type, the options do not go
+            together or need a 10 m wind that the forecast does not have, or ``out`` is there already or is what is read.
     """
     if at is not None and (to or region):
         raise UserError(f"--{'to' if to else 'region'} does not go with --at, which writes a table of places")
@@ -79,12 +80,15 @@ def products(
         raise UserError(f"format '{to}': expected {', '.join(OUT)}")
     if climate_quantiles is not None and climatology is None:
         raise UserError("--climate-quantiles needs a --climatology")
+    if window_hours is not None and not (isinstance(window_hours, Real) and 0 < window_hours < np.inf):
+        raise UserError(f"--window {window_hours!r}: expected a number of hours above 0")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
     thresholds = None if thresholds is None else in_order("thresholds", thresholds, 0, np.inf)
     choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", quantiles, 0, 1), window)
     if climatology is not None:
-        choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles or CLIMATE_QUANTILES, 0, 1))
-    places = None if at is None else read_places(Path(at))
+        climate_quantiles = CLIMATE_QUANTILES if climate_quantiles is None else climate_quantiles
+        choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles, 0, 1))
+    places = None if at is None else read_places(at)
     fields, refused = open_all(forecast, region)
     choice = replace(choice, variables=fields.variables)
     if not choice.has_wind:
@@ -128,15 +132,17 @@ def in_order(option: str, values: Sequence[float | str], low: float, high: float
     """Return the values of an option in increasing order, each once.
 
     Raises:
-        UserError: if there is none, or one is not a number between ``low`` and ``high``.
+        UserError: if they are no list, if there is none, or if one is not a number between ``low`` and ``high``.
     """
+    is_list = isinstance(values, Iterable) and not isinstance(values, str)
     try:
-        numbers = tuple(sorted({float(value) for value in values}))
-    except ValueError:
+        numbers = tuple(sorted({float(value) for value in values})) if is_list else ()
+    except (TypeError, ValueError):
         numbers = ()
     if not numbers or not all(low <= number <= high and np.isfinite(number) for number in numbers):
+        given = f"{','.join(map(str, values))}: expected" if is_list else f"{values!r}: expected a list of"
         expected = f"from {low:g} to {high:g}, such as 0.1,0.9" if np.isfinite(high) else f"of {low:g} or more, in m/s, such as 10.8,17.2"
-        raise UserError(f"--{option} {','.join(map(str, values))}: expected numbers {expected}")
+        raise UserError(f"--{option} {given} numbers {expected}")
     return numbers
 
 

@@ -48,7 +48,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     if store_of(forecast) != str(forecast):
         run, forecast = run or forecast, store_of(forecast)
     directory = Path(run) if run is not None else Path("runs") / str(forecast).rstrip("/").split("/")[-1].removesuffix(".zarr")
-    observed = read_observations(Path(stations))
+    observed = read_observations(stations)
     fields = open_fields(str(forecast))
     fields.require_memory()
     targets = [directory / SCORES, directory / TABLE]

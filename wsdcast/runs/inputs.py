@@ -1,4 +1,4 @@
-"""What a command reads is not replaced by what it writes."""
+"""What a command reads: it is a path, and is not replaced by what the command writes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wsdcast.runs.errors import UserError
+
+
+def file_given(given: object, option: str) -> Path:
+    """Return the path of a file that an option names.
+
+    Raises:
+        UserError: if it is no path. From Python, it may be a table.
+    """
+    if not isinstance(given, str | Path):
+        raise UserError(f"{option}: expected the path of a file, not {type(given).__name__}")
+    return Path(given)
 
 
 def require_no_input(written: Iterable[Path], read: Iterable[object], option: str = "--out ", instead: str = "another name") -> None:

@@ -209,7 +209,7 @@ def row_of(starts: NDArray[np.datetime64], start: str, forecast: str | Path) -> 
         UserError: if ``start`` is not a time, or not one of ``starts``.
     """
     try:
-        requested = np.datetime64(in_utc(datetime.fromisoformat(start)), "ns")
+        requested = np.datetime64(in_utc(datetime.fromisoformat(str(start))), "ns")
     except ValueError:
         raise UserError(f"--start '{start}': expected a time such as 2020-01-31T06") from None
     row = int(np.abs(starts - requested).argmin())

@@ -68,7 +68,7 @@ def forecast(
     devices.keep_freed_memory()
     limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds, 0, math.inf)
     if at is not None:
-        read_places(Path(at))  # a mistake in this file shows before the forecast is made
+        read_places(at)  # a mistake in this file shows before the forecast is made
     changes = {"members": members, "nfe": nfe, "start": start, "days": DAYS if days is None else days, "seed": seed, "keep": "all"}
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
     if at is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from wsdcast.data.sources.conventions import channels_in, to_conventions
 from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels, url_of
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
+from wsdcast.output.products import in_order
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.forecast_page import write_forecast_page
 from wsdcast.report.panels import time_in_words
@@ -49,18 +51,19 @@ def forecast_page(
         thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is shown; default: where Beaufort 6, 8 and 10 begin.
 
     Raises:
-        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, or
-            ``out`` is what is read.
+        UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, a
+            threshold is no number of 0 or more, or ``out`` is what is read.
     """
+    thresholds = in_order("thresholds", thresholds, 0, math.inf)
     address = store_of(forecast)
     directory = None if is_remote(address) else Path(address).parent
     path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory")
     variables, refused = readable_channels(address)
+    store = open_forecast(address, variables=variables)
     beside = [directory / name for name in (MODEL_CARD, INITIAL_STATES, ANALYSIS)] if directory else []
     require_no_input([path], [*addresses(url_of(address)), *beside, *(addresses(str(initial)) if initial else ())])
-    store = open_forecast(address, variables=variables)
     row = 0 if start is None else row_of(store.times, start, address)
     attributes = open_dataset(addresses(address)[0]).attrs
     recipe = _recipe(attributes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Real
 from pathlib import Path
 from typing import get_args
 
@@ -76,6 +77,7 @@ def plot(
 
         resolved = without_auto(resolved, directory)
     path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
+    at = None if at is None else _place_of(at)
     _check(figure, path, {"start": start, "lead-time": lead_hours, "at": at})
     summary = Summary("plot")
     if figure in OF_SCORES or figure in OF_NETWORKS:
@@ -114,7 +116,8 @@ def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
     """Check the format and the options of a figure before anything is read.
 
     Raises:
-        UserError: if there is no such figure, it cannot be written in this format, does not take an option, or lacks one.
+        UserError: if there is no such figure, it cannot be written in this format, does not take an option, lacks one, or one is of a wrong
+            type.
     """
     if figure not in get_args(FigureName):
         raise UserError(f"figure '{figure}': expected {', '.join(get_args(FigureName))}")
@@ -130,6 +133,21 @@ def _check(figure: FigureName, path: Path, options: dict[str, object]) -> None:
             raise UserError(f"--{option} does not go with {figure}")
     if figure == "plume" and options["at"] is None:
         raise UserError("plume: of which place? --at LATITUDE,LONGITUDE, such as --at 52.5,13.4")
+    if not isinstance(options["lead-time"], Real | None):
+        raise UserError(f"--lead-time {options['lead-time']!r}: expected a number of hours")
+
+
+def _place_of(at: Iterable[float]) -> tuple[float, float]:
+    """Latitude and longitude.
+
+    Raises:
+        UserError: if they are not two numbers.
+    """
+    try:
+        latitude, longitude = map(float, () if isinstance(at, str) else at)
+    except (TypeError, ValueError):
+        raise UserError(f"--at {at!r}: expected latitude and longitude in degrees, such as (52.5, 13.4)") from None
+    return latitude, longitude
 
 
 def _forecast_and_truth(recipe: Recipe, directory: Path) -> tuple[Path, Truth]:
