@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.runs import artefact
-from wsdcast.runs.errors import first_line
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.weather.recipe import load_recipe
 
 
@@ -115,6 +115,22 @@ def test_mistakes_in_recipes_are_named(directory, text, message):
     line = refused("run", "r.yaml")
     assert message in line
     assert "r.yaml" in line
+
+
+@pytest.mark.parametrize("recipe", [{"name": "x"}, ["planet"], 5])
+def test_a_recipe_of_a_wrong_type_is_not_taken_for_the_default(directory, recipe):
+    with pytest.raises(UserError, match=f"^recipe: expected a path or the name of a shipped one, not {type(recipe).__name__}$"):
+        wsdcast.train(recipe, directory / "run")
+
+
+@pytest.mark.parametrize("function", [wsdcast.score, wsdcast.train, wsdcast.prepare])
+def test_a_run_directory_in_the_place_of_the_recipe_is_named(directory, function):
+    (directory / "runs/tiny").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"^recipe 'runs/tiny': is a directory; a run directory is given as --run, from Python as run=$"):
+        function("runs/tiny")
+    assert "recipe 'runs/tiny': is a directory" in refused("run", "runs/tiny")
+    assert "recipe 'runs/tiny/': is a directory" in refused("plot", "curves", "--recipe", "runs/tiny/")
+    assert not list((directory / "runs/tiny").iterdir())
 
 
 def test_skipped_times_may_be_dates(directory):

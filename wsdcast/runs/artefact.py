@@ -70,7 +70,7 @@ def resolve(
     values: Mapping[str, Any] = {}
     if isinstance(recipe, Overridden):
         values, recipe = recipe.values, recipe.recipe
-    result = recipe if isinstance(recipe, kind) else load(recipe if isinstance(recipe, str | Path) else kind.DEFAULT, kind)
+    result = recipe if isinstance(recipe, kind) else load(kind.DEFAULT if recipe is None else recipe, kind)
     directory = Path(run) if run is not None else Path("runs") / str(values.get("name", result.name))
     if recipe is None and upstream is not None:
         for artefact in kind.CHAIN[: kind.CHAIN.index(upstream) + 1]:

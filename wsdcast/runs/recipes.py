@@ -193,7 +193,7 @@ class Experiment(Section):
 Kind = TypeVar("Kind", bound=Experiment)
 
 
-def load(recipe: str | Path, kind: type[Kind]) -> Kind:
+def load(recipe: object, kind: type[Kind]) -> Kind:
     """Read a recipe.
 
     Args:
@@ -203,10 +203,14 @@ def load(recipe: str | Path, kind: type[Kind]) -> Kind:
     Raises:
         UserError: if there is no such recipe, or it has unknown keys or values that are not allowed.
     """
+    if not isinstance(recipe, str | Path):
+        raise UserError(f"recipe: expected a path or the name of a shipped one, not {type(recipe).__name__}")
     path = Path(recipe)
     if path.suffix not in (".yaml", ".yml"):
         shipped = _shipped_directory() / kind.FOLDER / f"{recipe}.yaml"
         if not shipped.is_file():
+            if path.is_dir():
+                raise UserError(f"recipe '{recipe}': is a directory; a run directory is given as --run, from Python as run=")
             raise UserError(f"recipe '{recipe}': neither a .yaml file nor one of the shipped: {', '.join(shipped_recipes(kind))}")
         path = shipped
     try:
