@@ -91,7 +91,7 @@ def test_keys_of_image_recipes_can_be_overridden():
         ("moments.widths=[10]", "-o: moments: widths must be multiples of 4"),
         ("rollout.nfe", "-o rollout.nfe: expected KEY=VALUE"),
         ("=4", "-o =4: expected KEY=VALUE"),
-        ("moments.widths=[8", "-o moments.widths=[8: the value cannot be read"),
+        ("moments.widths=[8", "the value cannot be read (line 1: while parsing a flow sequence, expected ',' or ']'"),
         ("data.start=2020-13-01", "-o data.start=2020-13-01: the value cannot be read"),
         ("rollout={nfe: 4}", "-o rollout: a section; name one of its keys, such as rollout.members"),
         ("generator.times=1", "-o generator.times: a section; name one of its keys, such as generator.times.kind"),

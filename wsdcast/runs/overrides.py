@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.recipes import Kind, checked
+from wsdcast.runs.errors import UserError
+from wsdcast.runs.recipes import Kind, checked, unreadable
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
         except RecursionError:
             raise UserError(f"-o {key}: the value cannot be read (it is nested too deeply)") from None
         except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
-            raise UserError(f"-o {override}: the value cannot be read ({first_line(error)})") from None
+            raise UserError(f"-o {override}: the value cannot be read ({unreadable(error)})") from None
     return values
 
 

@@ -219,12 +219,19 @@ def load(recipe: object, kind: type[Kind]) -> Kind:
     except RecursionError:
         raise UserError(f"recipe {path}: cannot be read (its values are nested too deeply)") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"recipe {path}: cannot be read ({first_line(error)})") from None
+        raise UserError(f"recipe {path}: cannot be read ({unreadable(error)})") from None
     if twice:
         raise UserError(f"recipe {path}: {twice} is there twice")
     if not isinstance(content, dict):
         raise UserError(f"recipe {path}: expected keys and values")
     return checked(content, f"recipe {path}", kind)
+
+
+def unreadable(error: Exception) -> str:
+    """What is wrong with YAML that cannot be read, in words, with the line if the parser says it."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, (error.context, error.problem)))}"
+    return first_line(error)
 
 
 def _repeated_key(node: yaml.Node | None) -> str | None:
