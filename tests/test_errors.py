@@ -111,6 +111,9 @@ def test_a_record_too_short_to_split_is_refused(directory):
         ("name: x\ndata: {start: 2001}", "data.start: expected a time such as 2020-01-01 or 2020-01-01T18, not 2001"),
         ("name: x\ndata: {end: '20010203'}", "data.end: expected a time such as"),
         ("name: x\ndata: {skip: 2020-01-01}", "data.skip: expected a list of times, not 2020-01-01"),
+        ("name: x\nstudy: {nfe: [2], rollout_nfe: [2, 4, 8]}", "study.rollout_nfe: 4, 8 not in nfe"),
+        ("name: x\nstudy: {nfe: [4, 2]}", "study.rollout_nfe: 20 not in nfe"),
+        ("name: x\nstudy: {nfe: [0]}", "study.nfe.0: input should be greater than 0, not 0"),
         ("name: x\ndata: {skip: [5]}", "data.skip: Invalid isoformat string: '5'"),
     ],
 )

@@ -183,7 +183,7 @@ def test_the_command_takes_lists_and_refuses_impossible_ones(copy, monkeypatch):
         ("--warmths", "2", "less than or equal to 1"),
         ("--nfe", "", "at least 1"),
         ("--nfe", "3", "nothing to study: nfe 3: the solver midpoint cannot"),
-        ("--rollout-nfe", "8", "rollout_nfe: 8 not in nfe"),
+        ("--rollout-nfe", "8", "wsdcast: --rollout-nfe: 8 not in nfe\n"),
         ("--solvers", "auto", "name the solvers"),
         ("--leads", "6,6000", "no initial time in the test split"),
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from wsdcast.runs.names import GridName, PriorName, SolverName
 from wsdcast.runs.recipes import Section
@@ -28,7 +28,7 @@ class Study(Section):
         description="more generators, scored like priors: a name, and recipe keys with values, such as generator.path: blur-noise",
     )
     nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="numbers of evaluations of one step")
-    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), description="numbers of evaluations of rollouts")
+    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), validate_default=True, description="numbers of evaluations of rollouts")
     solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="solvers, each with each grid")
     grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1)
     warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="warmths of the priors that are blended")
@@ -49,11 +49,12 @@ class Study(Section):
             raise ValueError("auto is what a study is for; name the solvers")
         return solvers
 
-    @model_validator(mode="after")
-    def _rolled_out_are_also_one_step(self) -> Study:
-        if missing := set(self.rollout_nfe) - set(self.nfe):
-            raise ValueError(f"rollout_nfe: {', '.join(map(str, sorted(missing)))} not in nfe")
-        return self
+    @field_validator("rollout_nfe")
+    @classmethod
+    def _rolled_out_are_also_one_step(cls, rollout_nfe: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        if missing := set(rollout_nfe) - set(info.data.get("nfe", rollout_nfe)):
+            raise ValueError(f"{', '.join(map(str, sorted(missing)))} not in nfe")
+        return rollout_nfe
 
     @field_validator("leads")
     @classmethod
