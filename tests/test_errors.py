@@ -192,7 +192,7 @@ def test_an_artefact_of_another_recipe_is_refused_and_kept(trained, directory):
         ("--nfe", "1", "nfe 1: the solver midpoint cannot make this number of evaluations; the nearest possible number is 2"),
         ("--nfe", "7", "nearest possible number is 6"),
         ("--starts", "0", "--starts: input should be greater than 0"),
-        ("--lead", "-1", "--lead '-1': expected a multiple of 6 h, such as 12h or 10d"),
+        ("--lead", "-1", "--lead '-1': expected a positive multiple of 6 h, such as 12h or 10d"),
         ("--lead", "300d", "no initial time in the test split has 7200 h of gap-free truth after it; shorten the forecast"),
     ],
 )

@@ -93,7 +93,7 @@ def test_an_absent_chunk_inside_a_shard_is_missing(tmp_path):
 def test_a_record_with_an_absent_chunk_is_refused_and_named(tmp_path):
     wind().chunk(time=8, longitude=6).to_zarr(tmp_path / "a.zarr", encoding={name: {"fill_value": 0.0} for name in ("u10", "v10")})
     (tmp_path / "a.zarr/v10/c/2/0/1").unlink()
-    with pytest.raises(UserError, match=r"missing or infinite values .* in 10 m wind v at 2020-01-05T00:00"):
+    with pytest.raises(UserError, match=r"missing or infinite values in 10 m wind v at 2020-01-05T00:00"):
         wsdcast.prepare(source=str(tmp_path / "a.zarr"), grid="12x7", run=tmp_path / "run")
 
 

@@ -120,7 +120,9 @@ def test_the_commands_of_the_documentation_run(finished_run, tmp_path, monkeypat
         (["maps", "--start", "soon"], "--start 'soon': expected a time such as 2020-01-31T06"),
         (["maps", "--lead-time", "2d"], "--lead-time 48h: not in"),
         (["maps", "--lead-time", "7h"], "--lead-time 7h: not in"),
-        (["maps", "--lead-time", "7.5h"], "--lead-time '7.5h': expected a multiple of 1 h"),
+        (["maps", "--lead-time", "0h"], "--lead-time '0h': expected a positive multiple of 1 h"),
+        (["maps", "--lead-time=-6h"], "--lead-time '-6h': expected a positive multiple of 1 h"),
+        (["maps", "--lead-time", "7.5h"], "--lead-time '7.5h': expected a positive multiple of 1 h"),
     ],
 )
 def test_mistakes_end_in_one_line(finished_run, tmp_path, monkeypatch, arguments, message):

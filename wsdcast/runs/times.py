@@ -29,7 +29,7 @@ def duration(text: str, step: timedelta = STEP) -> timedelta:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)", text.strip())
     length = timedelta(hours=float(match[1]) * {"h": 1, "d": 24}[match[2]]) if match else timedelta()
     if not length or length % step:
-        raise ValueError(f"'{text}': expected a multiple of {step / timedelta(hours=1):g} h, such as 12h or 10d")
+        raise ValueError(f"'{text}': expected a positive multiple of {step / timedelta(hours=1):g} h, such as 12h or 10d")
     return length
 
 

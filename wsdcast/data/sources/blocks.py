@@ -122,8 +122,9 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
     ):
         if bad.any():
             step = int(np.argmax(bad))
+            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {units})"
             raise BadValuesError(
-                f"{address}: {problem} ({least[step]:g} to {most[step]:g} {units}) in {words(channel)} at {label(times[step])}"
+                f"{address}: {problem}{extent} in {words(channel)} at {label(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
                 times[step],
             )

@@ -90,8 +90,9 @@ def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
     """Return notes about times at other hours and times out of order."""
     notes = []
     if not synoptic.all():
-        hours = ", ".join(sorted({str(time)[11:16] for time in times[~synoptic]})[:6])
-        notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({hours}) and left out")
+        hours = sorted({str(time)[11:16] for time in times[~synoptic]})
+        more = f" and {len(hours) - 6} more" if len(hours) > 6 else ""
+        notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({', '.join(hours[:6])}{more}) and left out")
     if np.any(np.diff(times) < np.timedelta64(0)):
         notes.append("times are not in order; they are sorted")
     return notes
