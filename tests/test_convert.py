@@ -284,6 +284,10 @@ refused = partial(commands.refused, "convert")
         (["--to", "netcdf", "--out", "o.grib2"], "--out o.grib2: netcdf needs a name that ends in .nc or .nc4"),
         (["--to", "grib2", "--out", "o.nc"], "--out o.nc: grib2 needs a name that ends in .grib2"),
         (["--to", "zarr", "--out", "o.zarr", "--region", "1,1,3,3"], "--region 1,1,3,3: no grid point of"),
+        *(
+            (["--to", "zarr", "--out", "o.zarr", f"--region={region}"], f"--region {region}: its west and east are one meridian")
+            for region in ("0,30,0,72", "0,0,0,0", "180,-90,-180,90", "360,-90,0,90")
+        ),
         (["--to", "zarr", "--out", "o.zarr", "--region", "a"], "--region 'a': expected W,S,E,N"),
         (["--to", "zarr", "--out", "o.zarr", "--region", "-181,1,3,3"], "--region -181,1,3,3: expected W,S,E,N in degrees"),
         (["--to", "zarr", "--out", "o.zarr", "--region", "nan,1,3,3"], "expected W,S,E,N in degrees"),
@@ -316,7 +320,7 @@ def test_nothing_is_replaced_unasked(forecast, tmp_path):
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert not (tmp_path / "o.zarr/mine").exists()
     (tmp_path / "o.nc").mkdir()
-    wsdcast.convert(forecast, "zarr", tmp_path / "one.zarr", region=(0, 0, 0, 0))
+    wsdcast.convert(forecast, "zarr", tmp_path / "one.zarr", region=(-1, 0, 1, 0))
     assert "o.grib2: is a directory" in refused(forecast, "--to", "grib2", "--out", _directory(tmp_path / "o.grib2"), "--overwrite")
 
 

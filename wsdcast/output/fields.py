@@ -157,6 +157,9 @@ def _checked(region: Box) -> Box:
     inside = -180 <= west <= 360 and -180 <= east <= 360 and -90 <= south <= north <= 90
     if not inside:  # also if one is NaN
         raise UserError(f"--region {_in_words((west, south, east, north))}: {expected}")
+    if east - west in (-360, 0):  # who means all longitudes would get one
+        all_of_them = f"all longitudes are -180,{south:g},180,{north:g}"
+        raise UserError(f"--region {_in_words((west, south, east, north))}: its west and east are one meridian; {all_of_them}")
     return west, south, east, north
 
 
