@@ -275,6 +275,15 @@ def test_the_list_of_places_is_not_replaced_by_the_table(trained, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["places.csv"]
 
 
+@pytest.mark.parametrize("option", ["--start", "-o"])
+def test_today_has_one_initial_time(trained, tmp_path, option):
+    start = "2001-05-01/2001-05-02/6h"
+    arguments = ["--model", trained / "tiny.wsd", "--initial", "nowhere.nc", "--run", tmp_path / "run"]
+    line = refused("forecast", *arguments, option, start if option == "--start" else f"rollout.start={start}")
+    assert f"--start {start}: expected one initial time; `wsdcast rollout --model` takes several" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_source_without_wind_is_refused(trained, tmp_path):
     wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
     wind[["u10"]].rename(u10="t2m").to_netcdf(tmp_path / "temperature.nc")

@@ -11,6 +11,7 @@ from wsdcast.output.places import read_places
 from wsdcast.output.products import in_order, products, require_no_wind
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
@@ -61,11 +62,14 @@ def forecast(
         The summary of each step.
 
     Raises:
-        UserError: as :func:`wsdcast.rollout`, :func:`wsdcast.products` and :func:`wsdcast.forecast_page` do, and if ``at`` is the file
-            ``RUN/places.csv``, which would be replaced.
+        UserError: as :func:`wsdcast.rollout`, :func:`wsdcast.products` and :func:`wsdcast.forecast_page` do, if ``start`` is several
+            times, and if ``at`` is the file ``RUN/places.csv``, which would be replaced.
     """
     processes.join()
     devices.keep_freed_memory()
+    for given in (start, recipe and recipe.values.get("rollout.start")):
+        if "/" in str(given):  # products and the page are of one initial time
+            raise UserError(f"--start {given}: expected one initial time; `wsdcast rollout --model` takes several")
     limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds, 0, math.inf)
     if at is not None:
         read_places(at)  # a mistake in this file shows before the forecast is made
