@@ -342,6 +342,21 @@ def test_two_forecasts_compared(scored, truth, tmp_path):
     assert json.loads(done.stdout)["scores"] == rows
 
 
+@pytest.mark.parametrize("less", [3e-7, 1e-4])
+def test_a_difference_below_rounding_is_none(truth, tmp_path, less):
+    """Errors that are all smaller by a share: of 3e-7, as float32 rounds fields, it means nothing; of 1e-4 it is significant."""
+    true = np.stack([weather(start + LEADS) for start in STARTS])
+    for name, share in (("a", 0), ("b", less)):
+        store = forecast_dataset().astype(np.float64)
+        for channel, field in enumerate(store.data_vars.values()):
+            field -= share * (field - true[:, None, :, channel])
+        wsdcast.score_forecast(write(store, tmp_path / f"{name}.zarr"), truth, tmp_path / name)
+    for row in wsdcast.score_pair(tmp_path / "a", tmp_path / "b").scores:
+        assert row["difference"] == pytest.approx(less * row["first"], rel=0.5, abs=1e-8)
+        assert (row["p"] == 1) == (less < 1e-6)
+        assert (row["p"] < 0.05) == (less > 1e-6)
+
+
 def test_comparisons_that_would_mean_nothing_are_refused(scored, tmp_path):
     other = truth_dataset()
     for name in NAMES:
