@@ -14,6 +14,7 @@ from wsdcast.report.page import write_report
 from wsdcast.runs.artefact import Summary
 from wsdcast.weather.stages import score_output
 
+LAND = xr.DataArray(np.add.outer(np.arange(GRID.shape[0]), np.arange(GRID.shape[1])) % 3 > 0, dims=("latitude", "longitude"))
 PAST = 48
 """Number of states of the truth before the first initial time."""
 
@@ -88,6 +89,27 @@ def test_without_any_past_there_is_no_climatology(tmp_path):
     assert list(scores["forecast"].values) == ["model", "persistence"]
     words = "climatology, missing at 18 of 18 initial and lead times; climatological mean, missing at 18 of 18 initial and lead times"
     assert summary.facts["left out"] == f"{words}; {PAST} of {PAST} past states, which have gaps"
+
+
+def test_missing_members_are_counted_and_leave_no_rank_histogram(tmp_path):
+    """One member lacks a value at one pair, another at two; at a fourth pair one member alone is left, which has no scores."""
+    store = forecast_dataset()
+    for pair, members in (((0, 0), [1]), ((2, 1), [3]), ((2, 2), [3]), ((4, 0), [0, 1, 2])):
+        for name in NAMES:
+            store[name][pair[0], members, pair[1], 3, 4] = np.nan
+    summary, scores = scored(truth_dataset(), tmp_path, store)
+    assert summary.facts["dropped"].startswith("1 of 18")
+    assert summary.facts["missing members"] == "at 3 of 17 initial and lead times, which have no rank histogram"
+    ranks = scores["rank_histogram_by_start"].sel(forecast="model", variable=NAMES[0], region="globe")
+    without = ranks.isnull().all("rank").values
+    assert sorted(map(tuple, np.argwhere(without).tolist())) == [(0, 0), (2, 1), (2, 2), (4, 0)]
+    np.testing.assert_allclose(ranks.mean("time"), scores["rank_histogram"].sel(forecast="model", variable=NAMES[0], region="globe"))
+
+
+@pytest.mark.parametrize("change", [lambda store: store, lambda store: store.where(LAND), lambda store: store.isel(number=[0])])
+def test_complete_masked_and_deterministic_forecasts_miss_no_member(tmp_path, change):
+    summary, _ = scored(truth_dataset(), tmp_path, change(forecast_dataset()))
+    assert "missing members" not in summary.facts
 
 
 def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):

@@ -119,9 +119,17 @@ def _blocks_of(scores: xr.Dataset) -> str:
 
 
 def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
-    """In words: the part of the globe that was scored, if not all of it, what was left out, and how the truth was regridded, if it was."""
+    """In words: the part of the globe that was scored, what was left out, how the truth was regridded, and missing members; each if any."""
     names = ("scored_on", "left_out", "truth_regridded")
-    return {name.replace("_", " "): scores.attrs[name] for name in names if name in scores.attrs}
+    facts = {name.replace("_", " "): scores.attrs[name] for name in names if name in scores.attrs}
+    of_members = scores.sel(region=GLOBE, forecast=_with_members(scores))
+    has_ranks, has_scores = (
+        of_members[f"{name}{BY_START}"].notnull().any(axes)
+        for name, axes in (("rank_histogram", ["variable", "rank"]), ("crps_fair", "variable"))
+    )
+    if missing := int((has_scores & ~has_ranks).any("forecast").sum()):
+        facts["missing members"] = f"at {missing} of {int(scores['pairs'].sum())} initial and lead times, which have no rank histogram"
+    return facts
 
 
 def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
