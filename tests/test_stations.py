@@ -233,6 +233,30 @@ def test_parquet_is_read_like_csv(tmp_path):
             np.testing.assert_allclose(ours.values[name], theirs.values[name], rtol=1e-12)
 
 
+@pytest.mark.parametrize("index", [["time"], ["time", "station"], ["Time"]])
+def test_columns_of_parquet_may_be_its_index(tmp_path, index):
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    frame = table().assign(time=lambda frame: pd.to_datetime(frame["time"]))
+    frame.to_parquet(tmp_path / "columns.parquet")
+    frame.rename(columns={"time": index[0]}).set_index(index).to_parquet(tmp_path / "index.parquet")
+    ours, theirs = (read_observations(tmp_path / f"{name}.parquet") for name in ("index", "columns"))
+    np.testing.assert_array_equal(ours.times, theirs.times)
+    np.testing.assert_array_equal(ours.values["speed"], theirs.values["speed"])
+    assert ours.stations.name == theirs.stations.name
+
+
+def test_stations_without_a_name_are_positions_to_the_last_digit(tmp_path):
+    """A metre is 1e-5 degrees, and a longitude above 100 has three digits before the point."""
+    close = pd.DataFrame(
+        {"time": "2020-02-01T06", "latitude": 47.123456, "longitude": [123.456781, 123.456789], "units": "m/s", "speed": [3, 5]}
+    )
+    observed = read_observations(written(close, tmp_path / "close.csv"))
+    assert observed.stations.name == ("47.123456,123.456781", "47.123456,123.456789")
+    assert observed.values["speed"].tolist() == [[3, 5]]
+    jitter = close.assign(station="A", time=["2020-02-01T06", "2020-02-01T12"])  # a station with a name is where it is to a metre
+    assert read_observations(written(jitter, tmp_path / "jitter.csv")).values["speed"].tolist() == [[3], [5]]
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [

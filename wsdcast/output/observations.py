@@ -65,8 +65,8 @@ def read_observations(path: str | Path) -> Observations:
     speed = np.hypot(values["u"].fillna(0), values["v"].fillna(0)) if wind == ("u", "v") else values["speed"]
     low, high = physical_range(SPEED)
     label = next((name for name in ("station", "name") if name in table.columns), None)
-    position = latitude.map("{:g}".format) + "," + longitude.map("{:g}".format)
-    station = position if label is None else table[label]
+    position, whole_position = (latitude.map(digits.format) + "," + longitude.map(digits.format) for digits in ("{:g}", "{:.10g}"))
+    station = whole_position if label is None else table[label]
     for wrong, reason in (
         (times.isna(), "has no time that can be read"),
         (~((latitude.abs() <= 90) & (longitude >= -180) & (longitude <= 360)), "has no position on the globe"),
@@ -104,7 +104,10 @@ def _read(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path, engine="pyarrow").astype(object)
+            table = pd.read_parquet(path, engine="pyarrow")
+            if any(table.index.names):  # the times, for example
+                table = table.reset_index()
+            table = table.astype(object)
             table = table.where(table.notna(), "")
         else:
             table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
