@@ -170,19 +170,21 @@ def test_two_grids_in_one_source_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("edition", "keys"),
+    ("edition", "keys", "word"),
     [
-        *((2, {"productDefinitionTemplateNumber": 2, "derivedForecast": kind}) for kind in (2, 3, 4, 5, 7)),
-        (2, {"setLocalDefinition": 1, "type": "es"}),
-        (1, {"setLocalDefinition": 1, "type": "es"}),
+        *((2, {"productDefinitionTemplateNumber": 2, "derivedForecast": kind}, "spread") for kind in (2, 3, 4, 5, 7, 10)),
+        (2, {"productDefinitionTemplateNumber": 2, "derivedForecast": 8}, "minimum of members"),
+        (2, {"productDefinitionTemplateNumber": 2, "derivedForecast": 9}, "maximum of members"),
+        (2, {"setLocalDefinition": 1, "type": "es"}, "spread"),
+        (1, {"setLocalDefinition": 1, "type": "es"}, "spread"),
     ],
 )
-def test_the_spread_of_an_ensemble_is_no_wind(tmp_path, edition, keys):
+def test_the_spread_or_an_extreme_of_an_ensemble_is_no_wind(tmp_path, edition, keys, word):
     field = np.arange(COLUMNS * ROWS) / 10.0
     spread = b"".join(message(field, edition, **keys, shortName=name) for name in ("10u", "10v"))
     (tmp_path / "wind").write_bytes(spread)
     found = problems(tmp_path / "wind")
-    assert found.endswith("has no 10 m wind; looked for 10m_u_component_of_wind or u10 or 10u among 10u (spread), 10v (spread)")
+    assert found.endswith(f"has no 10 m wind; looked for 10m_u_component_of_wind or u10 or 10u among 10u ({word}), 10v ({word})")
     (tmp_path / "wind").write_bytes(spread + message(field + 1) + message(field + 1, shortName="10v"))
     np.testing.assert_allclose(values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.array([0])).ravel(), field + 1, atol=1e-4)
 
@@ -200,8 +202,9 @@ def test_static_fields_of_grib_have_their_units(tmp_path):
             np.testing.assert_allclose(field, mask, atol=1e-5)
 
 
-def test_the_mean_of_an_ensemble_is_wind(tmp_path):
-    field, keys = np.arange(COLUMNS * ROWS) / 10.0, {"productDefinitionTemplateNumber": 2, "derivedForecast": 0}
+@pytest.mark.parametrize("kind", [0, 1, 6])
+def test_the_mean_of_an_ensemble_is_wind(tmp_path, kind):
+    field, keys = np.arange(COLUMNS * ROWS) / 10.0, {"productDefinitionTemplateNumber": 2, "derivedForecast": kind}
     (tmp_path / "wind").write_bytes(message(field, **keys) + message(field, **keys, shortName="10v"))
     np.testing.assert_allclose(values_of(wind_of(open_dataset(str(tmp_path / "wind")))["u"], np.array([0])).ravel(), field, atol=1e-4)
 

@@ -153,6 +153,8 @@ def test_monthly_means_by_hour_are_refused(tmp_path):
         ("area: mean time: point", False),
         ("time: point area: mean", False),
         ("realization: mean", False),
+        ("realization: mean time: maximum", True),
+        ("realization: median", False),
     ],
 )
 def test_values_of_an_interval_are_noted(tmp_path, methods, noted):
@@ -173,6 +175,10 @@ def test_values_of_an_interval_are_noted(tmp_path, methods, noted):
         ("time: root_mean_square", "root mean square"),
         ("time: mean_absolute_value", "mean absolute value"),
         ("time: sd", "sd"),  # a step type of ecCodes
+        ("realization: maximum", "maximum of members"),
+        ("time: point ensemble_member: minimum (comment: of 50)", "minimum of members"),
+        ("time: realization: maximum", "maximum of members"),
+        ("Number: Max", "max of members"),
     ],
 )
 def test_a_spread_is_refused_by_name(tmp_path, methods, word):

@@ -38,13 +38,13 @@ def channels_named(names: Sequence[str]) -> tuple[str, ...]:
 def name_of(handle: int) -> str:
     """Return the name of a field's variable, as in :class:`wsdcast.data.sources.grib.Message`.
 
-    A name with the type of level, or with the word spread, is that of no variable.
+    A name with the type of level, or with a statistic of members, is that of no variable.
     """
     import eccodes
 
     short = str(eccodes.codes_get(handle, "shortName"))
-    if _is_spread(handle):
-        return f"{short} (spread)"
+    if statistic := _statistic_of_members(handle):
+        return f"{short} ({statistic})"
     if short in WIND:
         return WIND[short]
     level = str(eccodes.codes_get(handle, "typeOfLevel"))
@@ -56,9 +56,11 @@ def name_of(handle: int) -> str:
     return short if is_surface else f"{short} ({level})"
 
 
-def _is_spread(handle: int) -> bool:
-    """Return whether a field is a standard deviation, a range or the like of an ensemble (WMO, GRIB 2, code table 4.7)."""
+def _statistic_of_members(handle: int) -> str:
+    """Return which statistic of an ensemble other than its mean a field is (WMO, GRIB 2, code table 4.7); "" if it is none."""
     import eccodes
 
     derived = eccodes.codes_is_defined(handle, "derivedForecast") and eccodes.codes_get(handle, "derivedForecast", int)
-    return derived in (2, 3, 4, 5, 7) or eccodes.codes_get(handle, "dataType") == "es"
+    if derived in (2, 3, 4, 5, 7, 10) or eccodes.codes_get(handle, "dataType") == "es":
+        return "spread"
+    return {8: "minimum of members", 9: "maximum of members"}.get(derived, "")

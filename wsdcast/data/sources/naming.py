@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.data.sources.axes import NAMES
 from wsdcast.data.variables import DEFAULT, VARIABLES, name_and_level, variable
 from wsdcast.runs.errors import UserError
 
@@ -30,6 +31,8 @@ SPREAD = re.compile(
     r":\s*(standard_deviation|std\w*|sd|variance|range|spread|root_mean_square|rms|sum_of_squares|\w+_absolute_value|cov\w*|diff\w*|ratio)\b"
 )
 """CF's cell methods, and ecCodes' types of step, that make something else of values than a value of the same variable."""
+EXTREME_OF_MEMBERS = re.compile(rf"\b(?:{'|'.join(NAMES['number'])})\s*:\s*(?:\w+\s*:\s*)*(max\w*|min\w*)\b")
+"""Cell methods of the largest or smallest member at each point, which together are no state."""
 SURFACE_NAMES = {known for entry in VARIABLES.values() if entry.kind == "surface" for known in entry.names}
 
 
@@ -52,7 +55,7 @@ def find(dataset: xr.Dataset, name: str) -> Found | None:
 
     Raises:
         UserError: if a variable of that name is at another height, if several variables have the attributes, or if there is only a spread
-            of the variable, such as its standard deviation.
+            of the variable, such as its standard deviation, or an extreme of members.
     """
     spreads = {key: spread for key, array in dataset.data_vars.items() if (spread := spread_of(array))}
     found = _find(dataset.drop_vars(spreads), name)
@@ -70,8 +73,10 @@ def _find(dataset: xr.Dataset, name: str) -> Found | None:
 
 
 def spread_of(array: xr.DataArray) -> str:
-    """Return in words which spread of values an array is by its attribute ``cell_methods``; "" if it has values of a variable."""
+    """Return in words which spread of values or extreme of members an array is by its ``cell_methods``; "" if it is neither."""
     methods = re.sub(r"\(.*?\)", "", str(array.attrs.get("cell_methods", "")))  # what is in brackets is a comment
+    if extreme := EXTREME_OF_MEMBERS.search(methods.lower()):
+        return f"{extreme[1]} of members"
     found = SPREAD.search(methods.lower())
     return found[1].replace("_", " ") if found else ""
 
