@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,14 @@ def test_without_a_recipe_it_is_that_of_the_store(tmp_path):
     assert summary.facts["source"] == str(tmp_path / "wind.nc")
     assert open_analysis(run / "analysis.zarr").times.size == 36
     assert wsdcast.check(tmp_path / "wind.nc", run=run).facts["already there"]
+
+
+def test_a_store_is_not_replaced_by_what_is_made_of_it(prepared, tmp_path):
+    shutil.copytree(prepared / "run/analysis.zarr", tmp_path / "run/analysis.zarr")
+    for source in (tmp_path / "run/analysis.zarr", tmp_path / "run"):
+        with pytest.raises(UserError, match=r"analysis.zarr: is .*analysis.zarr, which this command reads; choose another --run"):
+            wsdcast.prepare("planet", tmp_path / "run", source=source, grid="8x4", overwrite=True)
+    assert open_analysis(tmp_path / "run/analysis.zarr").grid == open_analysis(prepared / "run/analysis.zarr").grid
 
 
 def test_recipe_times_may_name_a_zone(tmp_path):

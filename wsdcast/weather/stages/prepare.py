@@ -16,7 +16,7 @@ from wsdcast.data.planet.simulation import Simulation, simulation
 from wsdcast.data.sources.blocks import close_all, with_skip
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
-from wsdcast.data.sources.opening import fingerprint, is_remote
+from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
@@ -29,6 +29,7 @@ from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
@@ -77,8 +78,8 @@ def prepare(
         overwrite: replace a store made from another recipe, finished or not.
 
     Raises:
-        UserError: if the source cannot be used, the simulated planet is given times, or the store was made from another recipe and
-            ``overwrite`` is False.
+        UserError: if the source cannot be used or is the store itself, the simulated planet is given times, or the store was made from
+            another recipe and ``overwrite`` is False.
     """
     changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     changes |= {"data__start": start, "data__end": end}
@@ -88,6 +89,8 @@ def prepare(
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet" and (data.start or data.end or data.skip):
         raise UserError("the simulated planet has no start, end or skip; its length is data.days")
+    if data.source not in ("planet", *SYSTEMS):
+        require_no_input([path], addresses(data.source), "", "another --run")
     if recompute and not append:
         raise UserError("--recompute needs --append")
     finished = _finished(resolved, path) if append else None
