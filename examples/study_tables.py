@@ -55,7 +55,8 @@ def tables(study: xr.Dataset) -> Iterator[str]:
         "spectrum": ("power_deviation_6h", 3, 1),
         "gain, % ": ("power_deviation_gain_6h", 0, 100),
     }
-    yield f"One step of 6 h, {int(study['starts_6h'])} initial times of {study.attrs['members']} members. Gain: over {study.attrs['reference']};"
+    size = f"{int(study['starts_6h'])} initial times of {study.attrs['members']} members"
+    yield f"One step of 6 h, {size}. Gain: over {study.attrs['reference']};"
     yield "over features-only: with as many evaluations."
     yield ""
     yield from table(
