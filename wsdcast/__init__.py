@@ -1,4 +1,4 @@
-"""Warm-start diffusion for weather ensembles: the four stages as functions, each with the defaults of its command."""
+"""Warm-start diffusion for weather ensembles: the commands of the weather model as functions, with the same defaults."""
 
 from __future__ import annotations
 
