@@ -29,8 +29,8 @@ from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.metrics import metrics
 from wsdcast.warmstart.evaluations import steps_for
 from wsdcast.warmstart.times import uniform
-from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.trained import Trained, trained
 
 STARTS, MEMBERS, LEADS = 12, 8, (6, 24, 72, 120)
 MEAN_EVALUATIONS = (4, 6)

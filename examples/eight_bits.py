@@ -26,9 +26,9 @@ from wsdcast.runs.artefact import resolve
 from wsdcast.runs.errors import first_line
 from wsdcast.runs.names import GENERATOR
 from wsdcast.study.evaluation import evaluate
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.trained import trained
 
 BATCH, CHANNELS, ROWS, COLUMNS = 50, 256, 124, 240
 LEADS = (6, 24, 72)

@@ -120,7 +120,7 @@ def main(name: str) -> None:
     recipe = load_recipe(name)
     record = record_of(recipe, 30)
     sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
-    generator, moments = generator_model(recipe.generator, *sizes), moments_model(recipe.moments, *sizes)
+    generator, moments = generator_model(recipe.generator, sizes), moments_model(recipe.moments, sizes)
     shapes = {"generator": generator.input_shapes(*record.grid.shape), "moments network": moments.network.input_shapes(*record.grid.shape)}
     pretend()
     for label, network in {"generator": generator, "moments network": moments}.items():

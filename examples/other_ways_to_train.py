@@ -55,10 +55,10 @@ from wsdcast.warmstart.flow import training_loss
 from wsdcast.warmstart.paths import STRAIGHT, Multiply
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.harmonic_transform import spherical_transform
-from wsdcast.weather.networks import generator_model
-from wsdcast.weather.priors import Trained, trained
+from wsdcast.weather.networks import generator_model, sizes_of
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.trained import Trained, trained
 
 WAYS = ("as it is", "immiscible noise", "easy to hard", "shortest path")
 PRIORS, SEEDS, STARTS, MEMBERS = ("warm", "standard"), (0, 1, 2), 48, 8
@@ -193,7 +193,7 @@ class Experiment:
     def untrained(self) -> nn.Module:
         """The generator with its first weights."""
         torch.manual_seed(2 * self.recipe.seed + 1)
-        return generator_model(self.recipe.generator, self.record.grid.includes_poles, self.networks.forcings.channels)
+        return generator_model(self.recipe.generator, sizes_of(self.record, self.networks.forcings))
 
     def path(self, way: str) -> paths.Path:
         """The path of a way to train."""

@@ -1,4 +1,4 @@
-"""Break the code in twenty places, one after another, and see which test falls each time: ``python tests/broken_on_purpose.py``.
+"""Break the code in many places, one after another, and see which test falls each time: ``python tests/broken_on_purpose.py``.
 
 Each break is a slip that somebody might make: a sign, a factor, an off-by-one, a swapped axis, a forgotten mask. It is made in a copy of
 the checkout, and the tests of that part are run until the first one fails. A break that no test sees is printed as SURVIVED.
@@ -41,6 +41,18 @@ BREAKS = [
     ("warmstart/moments.py", "(std * calibration).clamp(MINIMUM_STD, self.maximum_std)\n", "std * calibration\n", "starts"),
     ("nets/sphere.py", "half = x.shape[-1] // 2\n", "half = x.shape[-1] // 2 + 1\n", "unet"),
     ("nets/unet.py", "hidden = hidden * (1 + scale) + shift", "hidden = hidden * scale + shift", "unet training"),
+    ("weather/training/generator.py", "draws, path, weight, of_channels)", "draws, path, weight, None)", "training_runs"),
+    ("weather/training/generator.py", "batch.target, batch.draws, path, weight", "batch.target, batch.draws, path, None", "training_runs"),
+    (
+        "weather/training/generator.py",
+        "generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)",
+        "moments_weights(recipe, stage.record), generator_weights(recipe, stage.record)",
+        "training_runs",
+    ),
+    ("weather/training/moments.py", "(network, *batch, of_channels)", "(network, *batch)", "training_runs"),
+    ("weather/training/few_steps.py", "weights = weights * of_channels", "pass", "training_runs"),
+    ("weather/training/losses.py", "scale = scale / of_channels", "pass", "training_runs"),
+    ("weather/training/losses.py", "recipe.crps.alpha", "1.0", "training_runs"),
     ("training/loop.py", "/ (step_size / size)", "", "training"),
     ("training/loop.py", "training.step) / (10 + training.step)", "training.step) / (1 + training.step)", "training"),
     ("sampling/batches.py", "torch.cat(parts)[:members]", "torch.cat(parts)[-members:]", "ensemble"),
@@ -73,7 +85,7 @@ BREAKS = [
     ),
     ("data/sources/space.py", "np.clip(latitude, -90, 90)", "np.clip(latitude, -89, 89)", "odd_sources traps"),
     ("images/data/tasks.py", "return masked(images, ~hidden)", "return masked(images, hidden)", "tasks"),
-    ("weather/samplers.py", "good = crps <= CRPS_TOLERANCE", "good = crps >= CRPS_TOLERANCE", "study_choices"),
+    ("weather/solver_choice.py", "good = crps <= CRPS_TOLERANCE", "good = crps >= CRPS_TOLERANCE", "study_choices"),
 ]
 
 

@@ -8,8 +8,8 @@ import xarray as xr
 
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.runs.names import FORECAST
-from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.trained import Trained, trained
 
 
 def forecast_of(run: Path, artefact: str = FORECAST) -> xr.Dataset:

@@ -15,10 +15,14 @@ from wsdcast.training.state import Training
 from wsdcast.warmstart.flow import joint_loss
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.weather.networks import Sizes
 
 X = torch.linspace(-1, 1, 64)[:, None]
 
 CHANNELS, GRID = 2, (8, 16)
+
+WIND = Sizes(includes_poles=False, forcings=0, channels=2, past_states=1)
+"""Of networks for wind alone, on a grid without rows at the poles."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def test_the_module_runs_and_prints_the_version():
     assert done.stdout == result.stdout
 
 
+def test_python_completes_the_functions_of_the_package():
+    assert {*wsdcast.__all__, "__version__"} <= set(dir(wsdcast))
+    assert all(callable(getattr(wsdcast, name)) for name in wsdcast.__all__)
+
+
 def test_the_shell_completes_commands():
     """As bash asks for it once ``wsdcast --install-completion`` was run."""
     environment = os.environ | {"_WSDCAST_COMPLETE": "complete_bash", "COMP_WORDS": "wsdcast ro", "COMP_CWORD": "1"}

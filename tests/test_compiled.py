@@ -14,9 +14,9 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs.devices import compiled
 from wsdcast.sampling.acceleration import ONE_KERNEL_FOR_NEIGHBOURS, in_bfloat16
 from wsdcast.weather.forecast.running import ensembles
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import sampler_of
+from wsdcast.weather.trained import trained
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,6 +10,7 @@ from threading import Barrier, BrokenBarrierError, Thread, current_thread
 import numpy as np
 import pytest
 import torch
+from small_training import WIND
 
 from wsdcast.sampling import threads as side_by_side_module
 from wsdcast.sampling.batches import at_once, batch_size, in_batches
@@ -34,7 +35,7 @@ def random_sampler(moments: Moments, generator: Generator):
     """Return a sampler whose networks have random weights instead of zeros, as after training."""
     random = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    parts = [moments_model(moments, False), generator_model(generator, False)]
+    parts = [moments_model(moments, WIND), generator_model(generator, WIND)]
     for part in parts:
         part.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         for parameter in part.parameters():
@@ -173,7 +174,7 @@ def test_batch_sizes_fall_with_the_number_of_grid_points():
 
 def test_a_solver_with_a_wrong_number_of_evaluations_is_refused(context):
     moments, generator = Moments(widths=(8, 12)), Generator(widths=(8, 12))
-    prior_of, network = warm_start(moments_model(moments, False)), generator_model(generator, False)
+    prior_of, network = warm_start(moments_model(moments, WIND)), generator_model(generator, WIND)
     noise = next(member_noise(0, START, 1, 1, SHAPE))
     with torch.inference_mode():
         generator_sampler(network, prior_of, 3, 1.0, uniform(3), euler)(context, noise)
@@ -231,5 +232,5 @@ def test_untrained_model_forecasts_persistence_of_the_state_now():
     nothing, passed = Surroundings(torch.empty(0, *SHAPE[1:])), torch.zeros(5, 2)
     scale, mean, std = torch.full((2, 1, 1), 0.005), torch.ones(2, 1, 1), torch.full((2, 1, 1), 5.0)
     samples = Samples(packed, scale, mean, std, torch.tensor([3, 1]), passed, nothing, variables=2, past_states=1)
-    predicted, _ = moments_model(Moments(widths=(8, 12)), False)(samples.context(torch.tensor([0, 1])))
+    predicted, _ = moments_model(Moments(widths=(8, 12)), WIND)(samples.context(torch.tensor([0, 1])))
     torch.testing.assert_close(predicted, (packed[[3, 1]] * 0.005 - 1) / 5)

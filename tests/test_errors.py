@@ -372,7 +372,9 @@ def test_stamps_are_json_with_the_recipe(trained):
 
 def test_a_state_with_fewer_numbers_than_the_noise_of_the_objective_crps_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("r.yaml").write_text(TINY.replace("grid: 16x8", "grid: 4x3").replace("generator: {", "generator: {objective: crps, "))
+    Path("r.yaml").write_text(
+        TINY.replace("grid: 16x8", "grid: 4x3").replace("generator: {", "generator: {objective: crps, ").replace("nfe: 2", "nfe: 1")
+    )
     wsdcast.prepare("r.yaml", "run")
     line = refused("train", "--run", "run")
     assert "data.grid 4x3: the objective crps needs states of at least 32 numbers, and these have 24" in line

@@ -19,6 +19,7 @@ import pytest
 import torch
 from image_runs import copy_of
 from no_waiting import NoWaiting
+from small_training import WIND
 from torch import Tensor
 
 from wsdcast.bench.synthetic import record_of
@@ -49,13 +50,15 @@ from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.network_sections import Generator, Moments
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.noise_fields import noise_fields
-from wsdcast.weather.priors import FewEvaluations, Trained, fixed_or_given
+from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.trained import FewEvaluations, Trained
 
 META = torch.device("meta")
 GRID = (5, 8)
 PRIORS = get_args(PriorName)
+WITH_POLES = WIND._replace(includes_poles=True)
 RECORDED = [name for name in evaluations.ALL_SOLVERS if name not in TORCHDIFFEQ]
 
 
@@ -68,7 +71,7 @@ def refused() -> Iterator[None]:
 def parts_of(prior: str) -> tuple[MomentsFunction, torch.nn.Module]:
     """Return the moments function and the generator of a prior, on ``meta``."""
     moments, generator = Moments(widths=(8,)), Generator(widths=(8,), attention=(0,))
-    network = moments_model(moments, True).eval().to(META)
+    network = moments_model(moments, WITH_POLES).eval().to(META)
     moments_of: MomentsFunction = network
     if prior in ("standard", "climatology", "persistence", "given"):
         recipe = load_recipe("planet").changed(data__grid=f"{GRID[1]}x{GRID[0]}", generator__prior=prior)
@@ -76,7 +79,7 @@ def parts_of(prior: str) -> tuple[MomentsFunction, torch.nn.Module]:
             patch.setattr(devices, "device", lambda: META)
             given = lambda context: (context[:, :2], context[:, 2:4].exp())  # noqa: E731
             moments_of = fixed_or_given(recipe, record_of(recipe, 30), given)
-    return moments_of, generator_model(generator, True).eval().to(META)
+    return moments_of, generator_model(generator, WITH_POLES).eval().to(META)
 
 
 class Halved(torch.nn.Module):
@@ -150,7 +153,7 @@ def test_the_generator_can_be_recorded(prior, precision):
 @pytest.mark.parametrize("prior", ["warm", "persistence"])
 def test_samplers_of_one_evaluation_can_be_recorded(prior, objective, noise):
     settings = Generator(widths=(8,), objective=objective)
-    few = FewEvaluations(generator_model(settings, True, few_steps=True, noise=noise).eval().to(META), objective)
+    few = FewEvaluations(generator_model(settings, WITH_POLES, few_steps=True, noise=noise).eval().to(META), objective)
     moments, generator = parts_of(prior)
     fields = noise_fields(Grid.regular(f"{GRID[1]}x{GRID[0]}"), 2, META) if noise == "fields" else None
     start = warm_start(moments, prior_maker(prior)), Surroundings(torch.empty(0, *GRID, device=META))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -19,8 +20,10 @@ from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
 from wsdcast.runs import recipes as experiment
+from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR
+from wsdcast.runs.unfinished import claim
 from wsdcast.study.images import inpaint_study
 
 STAGES = ("prepare", "train", "sample", "score")
@@ -74,11 +77,36 @@ def test_artefacts_of_another_recipe_are_refused_and_kept(inpainted, tmp_path):
         assert checksums(inpainted / "run") == before
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sample.nfe": 3}, "sample.nfe 3: the solver midpoint cannot make this number"),
+        ({"sample.momentum": 0.5}, "sample.solver midpoint has no momentum"),
+        ({"sample.solver": "sde1", "generator.path": "blur"}, "sample.solver sde1: works on the straight path only"),
+        ({"sample.grid_in_time": "sgmse", "generator.path": "blur"}, "sample.grid_in_time sgmse: begins with noise"),
+    ],
+    ids=str,
+)
+def test_a_recipe_whose_own_samples_are_impossible_is_refused_before_anything_is_made(inpainted, tmp_path, changes, words):
+    """It was trained to the end, and then refused by the stage that samples."""
+    run, options = tmp_path / "run", [word for key, value in changes.items() for word in ("-o", f"{key}={value}")]
+    assert words in refused("inpaint", "run", inpainted / "tiny.yaml", "--run", run, *options)
+    assert not run.exists()
+    shutil.copytree(inpainted / "run/images", run / "images")
+    assert words in refused("inpaint", "train", "--recipe", inpainted / "tiny.yaml", "--run", run, *options)
+    assert [path.name for path in run.iterdir()] == ["images"]
+
+
 def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_path):
     run = copy_of(inpainted, tmp_path / "run")
     train(inpainted / "tiny.yaml", run, prior="standard")
     assert not (run / "moments").exists()
     with pytest.raises(UserError, match=r"generator.prior: standard there, warm here"):
+        train(inpainted / "tiny.yaml", run)
+    assert not (run / "moments").exists()
+    claim(run / ".generator.partial", {key: read_stamp(run / "generator")[key] for key in ("hash", "inputs")}, False)
+    (run / "generator").rename(run / ".generator.partial")
+    with pytest.raises(UserError, match=r"\.generator\.partial is unfinished and of another recipe"):
         train(inpainted / "tiny.yaml", run)
     assert not (run / "moments").exists()
     assert "warm" in json.loads((inpainted / "run/generator/stamp.json").read_text())["recipe"]["generator"]["prior"]

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import interpolate
@@ -188,6 +189,21 @@ def test_calibrated_warmth_of_wide_and_narrow_numbers():
     assert squares[0.0] > 1
     assert squares[1.0] > 1
     assert calibrated_warmth(prior, error[None]) == pytest.approx(largest, abs=1 / 1024)
+
+
+def test_calibrated_warmth_needs_a_value_that_counts_and_stops_at_full_warmth():
+    class Watched(InformedPrior):
+        def blended(self, warmth: torch.Tensor) -> InformedPrior:
+            tried.append(warmth.item())
+            return super().blended(warmth)
+
+    tried: list[float] = []
+    prior = Watched(torch.zeros(1, 2), torch.full((1, 2), 0.5))
+    assert calibrated_warmth(prior, torch.full((1, 2), 0.1)) == 1.0
+    assert tried == [1.0]
+    for target, counted in ((torch.ones(1, 2), torch.zeros(1, 1, dtype=torch.bool)), (torch.ones(0, 2), None)):
+        with pytest.raises(UserError, match="the warmth cannot be calibrated: no value counts"):
+            calibrated_warmth(prior, target, counted)
 
 
 def test_calibrated_warmth_is_the_widest_prior_if_none_is_wide_enough():

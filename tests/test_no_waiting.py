@@ -34,8 +34,9 @@ from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather import forcings, samples
 from wsdcast.weather.forecast import running
 from wsdcast.weather.networks import moments_model
-from wsdcast.weather.priors import assembled, fixed_or_given
+from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.trained import assembled
 from wsdcast.weather.training import few_steps, fine_tuning, generator, moments
 from wsdcast.weather.training.stage import Stage
 
@@ -144,7 +145,7 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
     stage = Stage(recipe, directory, record, *parts)
     make_prior, from_context = prior_maker(recipe.generator.prior), None
     if recipe.generator.reads_frozen_moments:
-        from_context = warm_start(moments_model(recipe.moments, *stage.sizes).to(device), make_prior)
+        from_context = warm_start(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
     elif not recipe.generator.needs_moments_network:
         from_context = warm_start(fixed_or_given(recipe, record, None), make_prior)
     prior_of = (lambda _, context: from_context(context)) if from_context else None
@@ -221,7 +222,7 @@ def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
         patch.setattr(image_training, "load_network", lambda network, _: network.to(META).eval())
         recipe = recipes.load(inpainted / "tiny.yaml", ImageRecipe).changed(generator__compile=True)
         with pytest.raises(Walked):
-            image_training.train(recipe, inpainted / "run", prior=prior)
+            image_training.train(recipe, inpainted / "run", prior=prior, overwrite=True)
     assert compiled == ["ImageMoments"] * (network == "generator" and prior == "warm")  # each batch of the generator has new moments
 
 

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from commands import refused
 from scipy.special import eval_legendre
+from small_training import WIND
 from test_ensemble import with_threads
 from test_path_runs import run_with
 from torch import Tensor
@@ -26,11 +27,11 @@ from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.network_sections import Generator
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.noise_fields import FIELDS, noise_fields, spectra_of
-from wsdcast.weather.priors import FewEvaluations, Trained, assembled, trained
+from wsdcast.weather.noise_fields import FIELDS, noise_fields, noise_fields_of, spectra_of
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
 
 FIELDS_OF_CRPS = {"generator__objective": "crps", "crps__noise": "fields"}
 
@@ -103,7 +104,7 @@ def planet_sampler() -> Sampler:
     """Return a sampler with the planet recipe's sizes, whose weights are random where they begin at zero."""
     recipe, grid = load_recipe("planet").changed(**FIELDS_OF_CRPS), Grid.regular("64x32")
     torch.manual_seed(0)
-    moments, generator = moments_model(recipe.moments, False), generator_model(recipe.generator, False, noise="fields")
+    moments, generator = moments_model(recipe.moments, WIND), generator_model(recipe.generator, WIND, noise="fields")
     for parameter in (*moments.parameters(), *generator.parameters()):
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -129,13 +130,29 @@ def test_a_member_has_the_same_bits_in_every_batching(planet_sampler):
 
 def test_fields_are_inputs_and_numbers_stay_conditions():
     settings = Generator(widths=(8, 8), objective="crps")
-    assert generator_model(settings, False).input_shapes(8, 16) == ((1, 8, 8, 16), (1, 32))
-    network = generator_model(settings, False, noise="fields")
+    assert generator_model(settings, WIND).input_shapes(8, 16) == ((1, 8, 8, 16), (1, 32))
+    network = generator_model(settings, WIND, noise="fields")
     assert network.input_shapes(8, 16) == ((1, 8 + FIELDS, 8, 16),)
     assert not any("modulation" in name or "embedding" in name for name in network.state_dict())
     # Other objectives have the noisy state, and no other noise.
     flow = Generator(widths=(8, 8))
-    assert generator_model(flow, False, noise="fields").input_shapes(8, 16) == generator_model(flow, False).input_shapes(8, 16)
+    assert generator_model(flow, WIND, noise="fields").input_shapes(8, 16) == generator_model(flow, WIND).input_shapes(8, 16)
+
+
+@pytest.mark.parametrize("objective", ["flow", "distil", "crps"])
+@pytest.mark.parametrize("tuning", [0, 2])
+def test_only_the_objective_crps_reads_the_noise(prepared, objective, tuning):
+    """With others no fields are built and the key makes nothing stale. The loss of ensembles is that of fine-tuning too."""
+    record, recipe = open_analysis(prepared / "run/analysis.zarr"), load_recipe(prepared / "tiny.yaml")
+    recipe = recipe.changed(generator__objective=objective, fine_tune__steps=tuning)
+    of_fields, of_loss = recipe.changed(crps__noise="fields"), recipe.changed(crps__alpha=1.0)
+    assert noise_fields_of(recipe, record) is None
+    assert (noise_fields_of(of_fields, record) is not None) == (objective == "crps")
+    for artefact in (*recipe.networks, "forecast.zarr", "scores.nc"):
+        on_ensembles = artefact not in ("moments", "generator", "few-steps") and tuning > 0
+        has_loss = on_ensembles or (objective == "crps" and artefact != "moments")
+        assert (of_loss.parts(artefact) != recipe.parts(artefact)) == has_loss, artefact
+        assert (of_fields.parts(artefact) != recipe.parts(artefact)) == (objective == "crps" and artefact != "moments"), artefact
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +197,19 @@ def test_a_forecast_from_its_model_file_has_the_bits_of_the_run(tuned, tmp_path)
 
 def test_another_noise_is_another_generator(tuned):
     _, run = tuned
-    line = refused("train", "--run", str(run), "-o", "generator.objective=crps", "-o", "generator.steps=20", "-o", "fine_tune.steps=3")
+    line = refused(
+        "train",
+        "--run",
+        str(run),
+        "-o",
+        "generator.objective=crps",
+        "-o",
+        "generator.steps=20",
+        "-o",
+        "fine_tune.steps=3",
+        "-o",
+        "rollout.nfe=1",
+    )
     assert "another recipe (crps.noise: fields there, numbers here)" in line
     unknown = refused("train", "--run", str(run), "-o", "crps.noise=waves")
     assert "crps.noise" in unknown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ import xarray as xr
 from commands import refused
 from conftest import new_run
 from safetensors.torch import load_file
+from small_training import WIND
 from test_path_runs import run_with
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
-from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.recipes import shipped_recipes
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
@@ -27,10 +30,12 @@ from wsdcast.warmstart.few_steps import shortcut_loss
 from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
-from wsdcast.weather.priors import FewEvaluations, Trained, assembled, trained
-from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import few_sampler, sampler_of
+from wsdcast.weather.objective_sections import FewSteps
+from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.samplers import few_sampler, require_rollout, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.stages import train as train_stage
+from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
 from wsdcast.weather.training import few_steps, fine_tuning
 from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
 
@@ -123,7 +128,7 @@ def test_the_forecast_of_the_flow_does_not_change(prepared, tmp_path, flow):
     with xr.open_zarr(flow[1] / "forecast.zarr") as forecast:
         assert np.array_equal(forecast["10m_u_component_of_wind"].values, forecasts[4])
     assert np.abs(forecasts[4] - forecasts[1]).max() > 0.1
-    assert "warmth 0.5: the network for nfe 1 was trained at full warmth only" in refused(
+    assert "warmth 0.5: the network for nfe 1 is trained at full warmth only" in refused(
         "rollout", "--run", str(run), "--nfe", "1", "--warmth", "0.5"
     )
 
@@ -138,6 +143,19 @@ def test_the_flow_is_not_trained_again_for_another_objective(prepared, tmp_path,
     changed = recipe.changed(generator__objective="distil", **SMALL)
     assert make_stamp(changed, run, "forecast.zarr")["inputs"] == json.loads((run / "few-steps/stamp.json").read_text())["id"]
     assert make_stamp(recipe, run, "forecast.zarr")["inputs"] == json.loads((run / "generator/stamp.json").read_text())["id"]
+
+
+def test_a_refusal_names_a_key_that_the_network_depends_on(flow, tmp_path):
+    """What is trained after the flow, and noise that it does not read, are no differences."""
+    recipe = flow[0].changed(generator__objective="distil", fine_tune__steps=3, crps__noise="fields")
+    for artefact, change, words in (
+        ("generator", {"generator__moments_weight": 2.0}, r"generator\.moments_weight: 1\.0 there, 2\.0 here"),
+        ("fine-tuned", {"crps__noise": "numbers", "fine_tune__steps": 4}, r"fine_tune\.steps: 3 there, 4 here"),
+    ):
+        (tmp_path / artefact).mkdir()
+        (tmp_path / artefact / "stamp.json").write_text(json.dumps(make_stamp(recipe, tmp_path, artefact)))
+        with pytest.raises(UserError, match=words):
+            is_current(recipe.changed(**change), tmp_path, artefact, False)
 
 
 @pytest.mark.parametrize("prior", ["warm", "persistence"])
@@ -252,6 +270,28 @@ def test_a_training_of_few_evaluations_that_was_stopped_goes_on_to_the_same_bits
         assert all(torch.equal(value, expected[key]) for key, value in weights(run, name).items())
 
 
+def test_small_batches_have_a_sample_for_steps_too(prepared, tmp_path, monkeypatch):
+    """A rounded share of 0.875 is all of a batch of up to four samples, so no step was trained there."""
+    assert [FewSteps().flow_samples(batch) for batch in (1, 2, 3, 4, 5, 8, 12, 16)] == [1, 1, 2, 3, 4, 7, 10, 14]
+    chosen: list[int] = []
+
+    def recorded(*arguments: Any) -> torch.Tensor:
+        chosen.append(arguments[-1])
+        return shortcut_loss(*arguments)
+
+    monkeypatch.setattr(few_steps, "shortcut_loss", recorded)
+    run_with(prepared, tmp_path, generator__objective="shortcut", **SMALL | {"few_steps__batch": 2, "few_steps__flow_share": 0.875})
+    assert chosen == [1, 1, 1]
+
+
+@pytest.mark.parametrize("objective", ["shortcut", "mean-flow"])
+def test_a_record_with_batches_of_one_sample_is_refused_before_training(prepared, tmp_path, monkeypatch, objective):
+    monkeypatch.setattr(train_stage, "samples_of", lambda *arguments: [of.subset(torch.arange(1)) for of in samples_of(*arguments)])
+    with pytest.raises(UserError, match=f"objective {objective} needs batches of 2 samples or more, and each process has one"):
+        run_with(prepared, tmp_path, generator__objective=objective)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["analysis.zarr"]
+
+
 VARIANTS = {
     "distilled": {"generator.objective": "distil", "few_steps.steps": 20},
     "shortcut": {"generator.objective": "shortcut", "few_steps.steps": 20, "generator.prior": "standard"},
@@ -272,10 +312,10 @@ def studied(flow) -> Recipe:
 
 def computed_cost(recipe: Recipe, record) -> float:
     """Return the floating-point operations of a whole training, written out."""
-    generator = generator_model(recipe.generator, False, noise=recipe.crps.noise)
-    few = generator_model(recipe.generator, False, few_steps=True)
+    generator = generator_model(recipe.generator, WIND, noise=recipe.crps.noise)
+    few = generator_model(recipe.generator, WIND, few_steps=True)
     of_generator, of_few = (operations(net, *map(torch.zeros, net.input_shapes(8, 16))) for net in (generator, few))
-    of_moments = operations(moments_model(recipe.moments, False), torch.zeros(1, 4, 8, 16)) * recipe.generator.needs_moments_network
+    of_moments = operations(moments_model(recipe.moments, WIND), torch.zeros(1, 4, 8, 16)) * recipe.generator.needs_moments_network
     total = recipe.generator.steps * recipe.generator.batch * 3 * of_generator * (2 if recipe.generator.objective == "crps" else 1)
     total += (3 * recipe.moments.steps * recipe.moments.batch + record.now("train").size) * of_moments
     samples = recipe.few_steps.steps * recipe.few_steps.batch
@@ -329,7 +369,9 @@ def test_what_objectives_do_not_allow_is_refused(prepared):
     assert "the objective crps has no flow" in line("generator.objective=crps", "generator.moments=joint")
     assert "the midpoint rule makes an even number" in line("few_steps.teacher_nfe=3")
     assert "few_steps.flow_share" in line("few_steps.flow_share=0.5")
-    assert "few_steps.batch 4: all samples are for flow matching" in line("generator.objective=shortcut", "few_steps.batch=4")
+    for objective in ("shortcut", "mean-flow"):
+        of_one = line(f"generator.objective={objective}", "few_steps.batch=1")
+        assert f"few_steps.batch 1: the objective {objective} needs 2 samples or more, one of them for steps" in of_one
     for other in (
         "few_steps.precision=bf16",
         "few_steps.compile=true",
@@ -380,6 +422,63 @@ def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
     assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"generator.objective": "crps"}, "rollout.nfe 2: a generator of the objective crps makes one evaluation; set it to 1"),
+        ({"rollout.nfe": 3}, "rollout.nfe 3: the solver midpoint cannot make this number of evaluations"),
+        ({"rollout.nfe": 1}, "rollout.nfe 1: the solver midpoint cannot make this number of evaluations"),
+        (
+            {"rollout.nfe": 4, "generator.objective": "distil", "rollout.solver": "rk4", "rollout.momentum": 0.5},
+            "rollout.solver rk4 has no",
+        ),
+        ({"rollout.solver": "sde2", "generator.path": "blur"}, "rollout.solver sde2: works on the straight path only"),
+        ({"rollout.grid_in_time": "sgmse", "generator.path": "blur"}, "rollout.grid_in_time sgmse: begins with noise"),
+        (
+            {"rollout.solver": "explicit_adams", "rollout.grid_in_time": "edm", "rollout.nfe": 4},
+            "rollout.solver explicit_adams: assumes equal steps",
+        ),
+        ({"rollout.momentum": 0.5}, "rollout.solver midpoint has no momentum"),
+        (
+            {"rollout.warmth": 0.5, "rollout.nfe": 1, "generator.objective": "distil"},
+            "rollout.warmth 0.5: the network for nfe 1 is trained",
+        ),
+        ({"rollout.warmth": 0.5, "fine_tune.steps": 2, "fine_tune.nfe": 2}, "rollout.warmth 0.5: the network for nfe 2 is trained"),
+    ],
+    ids=str,
+)
+def test_a_recipe_whose_own_rollout_is_impossible_is_refused_before_anything_is_made(prepared, tmp_path, changes, words):
+    """It was trained to the end, and then refused by the rollout."""
+    options = [word for key, value in changes.items() for word in ("-o", f"{key}={value}")]
+    assert words in refused("run", prepared / "tiny.yaml", "--run", tmp_path / "nothing", *options)
+    assert not (tmp_path / "nothing").exists()
+    run = new_run(prepared, tmp_path)
+    assert words in refused("train", "--run", run, *options)
+    assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generator__objective": "crps", "rollout__nfe": 1, "rollout__solver": "ab2", "rollout__grid_in_time": "edm"},
+        {"generator__objective": "distil", "rollout__nfe": 1},
+        {"generator__objective": "distil", "few_steps__nfe": 3, "rollout__nfe": 3},
+        {"generator__objective": "shortcut", "rollout__nfe": 8, "rollout__solver": "rk4"},
+        {"fine_tune__steps": 2, "fine_tune__nfe": 3, "rollout__nfe": 3},
+        {"rollout__solver": "auto", "rollout__nfe": 7, "rollout__momentum": 0.5, "generator__path": "blur"},
+        {"rollout__solver": "ab2", "rollout__nfe": 7, "rollout__momentum": 0.5, "rollout__warmth": 0.5},
+    ],
+    ids=str,
+)
+def test_a_possible_rollout_is_none_that_is_refused(prepared, changes):
+    require_rollout(load_recipe(prepared / "tiny.yaml").changed(**changes))
+
+
+@pytest.mark.parametrize("name", shipped_recipes(Recipe))
+def test_shipped_recipes_can_be_rolled_out(name):
+    require_rollout(load_recipe(name))
+
+
 def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
     """Stores of early versions lack it. The loss was NaN, with advice to lower the learning rate."""
     run = new_run(prepared, tmp_path)
@@ -388,6 +487,6 @@ def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
         del statistics["difference_std"]
     (run / "analysis.zarr/zarr.json").write_text(json.dumps(metadata))
     for option in ("generator.prior=persistence", "generator.objective=crps", "fine_tune.steps=1"):
-        line = refused("train", "--run", str(run), "-o", option)
+        line = refused("train", "--run", str(run), "-o", option, "-o", "rollout.solver=auto", "-o", "rollout.nfe=1")
         assert "the store does not have the size of the change in 6 h of 10m_u_component_of_wind, 10m_v_component_of_wind; prepare" in line
         assert [path.name for path in run.iterdir()] == ["analysis.zarr"]

@@ -19,10 +19,10 @@ from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.autoregression import forecast
 from wsdcast.weather.forecast.initial_times import initial_times, with_past
 from wsdcast.weather.network_sections import Forcings
-from wsdcast.weather.networks import context_channels
-from wsdcast.weather.priors import trained
+from wsdcast.weather.networks import Sizes
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.trained import trained
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
 
 NUMBERS = (0, 1, 3)
@@ -55,7 +55,7 @@ def test_a_context_has_the_states_from_the_last_to_the_first(record, number):
         now = int(samples.now[sample])
         expected = torch.cat([states[now - steps] for steps in range(number + 1)])
         assert torch.equal(samples.context(torch.tensor([sample]))[0], expected)
-    assert samples.context(torch.tensor([0])).shape[1] == context_channels(0, 2, number) == 2 * (1 + number)
+    assert samples.context(torch.tensor([0])).shape[1] == Sizes(True, 0, 2, number).context == 2 * (1 + number)
 
 
 @pytest.mark.parametrize("weights", [[1.5], [1.0, 1.0], [0.5, 0.0, -1.0, 2.0]])

@@ -18,10 +18,10 @@ import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.weather.forecast.noise import member_noise
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.samples import samples_of
+from wsdcast.weather.trained import trained
 
 
 def run_with(prepared: Path, directory: Path, **changes) -> tuple[Recipe, Path]:

@@ -11,6 +11,7 @@ import torch
 from conftest import six_hourly
 from scipy.special import logit
 from scipy.stats import kstest, norm
+from small_training import WIND
 from torch import nn
 
 from wsdcast.data.grid import Grid
@@ -174,7 +175,7 @@ def test_the_flow_starts_from_the_moments_of_a_given_model():
 
 def test_moments_have_the_precision_of_the_context_under_autocast():
     torch.manual_seed(0)
-    model = moments_model(Moments(widths=(8, 8)), False)
+    model = moments_model(Moments(widths=(8, 8)), WIND)
     nn.init.normal_(model.network.last.weight)
     context = torch.randn(3, 4, 8, 16)
     exact = model(context)
@@ -191,7 +192,7 @@ def test_a_step_in_bf16(joint):
     losses, gradients = {}, {}
     for precision in (torch.float32, torch.bfloat16):
         torch.manual_seed(0)
-        moments, generator = moments_model(Moments(widths=(8, 8)), False), generator_model(Generator(widths=(8, 8)), False)
+        moments, generator = moments_model(Moments(widths=(8, 8)), WIND), generator_model(Generator(widths=(8, 8)), WIND)
         for network in (generator, moments.network):
             nn.init.normal_(network.last.weight, std=0.1)
         context, target = torch.randn(4, 4, 8, 16), torch.randn(4, 2, 8, 16)

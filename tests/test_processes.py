@@ -222,6 +222,7 @@ def prepared(tmp_path_factory) -> Path:
 
 LATE = """
 import time
+from wsdcast.runs import processes
 from wsdcast.weather.stages import rollout, train
 from wsdcast.weather.training import moments, stage
 from wsdcast.data.store.forecasts import Forecasts
@@ -230,7 +231,7 @@ def never(*_):
     raise AssertionError("only the first looks")
 
 if rank:
-    for module in (train, moments, stage, rollout):
+    for module in (train, moments, stage, rollout, processes):
         module.is_current = never
     Forecasts.create = Forecasts.written = never
     for module, name in ((moments, "folds"), (moments, "make_stamp"), (stage, "make_stamp"), (rollout, "make_stamp")):

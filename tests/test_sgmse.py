@@ -96,7 +96,7 @@ def test_the_noise_of_later_steps_stays_as_it_is(solve):
 
 
 def test_a_path_without_noise_has_no_such_start():
-    with pytest.raises(UserError, match="times sgmse: begin with noise, which the path blur does not have"):
+    with pytest.raises(UserError, match="grid_in_time sgmse: begins with noise, which the path blur does not have"):
         require_possible("midpoint", "sgmse", 4, "blur")
     require_possible("midpoint", "sgmse", 4, "blur-noise")
     torch.testing.assert_close(grid("sgmse", 5), sgmse(5))

@@ -13,6 +13,7 @@ from conftest import new_run
 from image_runs import RECIPE as IMAGES
 from image_runs import copy_of
 from safetensors.torch import load_file
+from small_training import WIND
 from torch import nn
 
 import wsdcast
@@ -30,8 +31,8 @@ from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std, negative_l
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.network_sections import Moments
 from wsdcast.weather.networks import moments_model
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.trained import trained
 
 STDS: list[Std] = ["channel", "change", 0.3]
 
@@ -182,7 +183,7 @@ def test_a_scaled_std_stays_within_the_bounds(std, raw, factor, expected):
 @pytest.mark.parametrize("std", ["point", *STDS])
 def test_the_network_has_no_outputs_that_are_not_used(std):
     wind, images = (
-        moments_model(Moments(widths=(8, 8), std=std), False),
+        moments_model(Moments(widths=(8, 8), std=std), WIND),
         image_moments_model(ImageMomentsNetwork(widths=(8, 8), std=std), 3),
     )
     fields, learned = (2, 0) if std == "point" else (1, {"channel": 1, "change": 2}.get(std, 0))
@@ -198,7 +199,7 @@ def test_the_network_has_no_outputs_that_are_not_used(std):
 
 @pytest.mark.parametrize("std", STDS)
 def test_the_moments_have_the_precision_of_the_context(std):
-    model = moments_model(Moments(widths=(8, 8), std=std), False)
+    model = moments_model(Moments(widths=(8, 8), std=std), WIND)
     nn.init.normal_(model.network.last.weight)
     context = torch.randn(3, 4, 8, 16, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):

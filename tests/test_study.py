@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run
+from small_training import WIND
 from typer.testing import CliRunner
 
 import wsdcast
@@ -29,10 +30,11 @@ from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.forcings import surroundings
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.networks import moments_model
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.samplers import sampler_of, without_auto
+from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.samples import Samples, samples_of
+from wsdcast.weather.solver_choice import without_auto
+from wsdcast.weather.trained import trained
 
 RECIPE = """
 name: tiny
@@ -281,7 +283,7 @@ def test_folds_predict_samples_that_they_were_not_trained_on(prepared, tmp_path,
     assert trained_on == [outside.tolist() for outside, _ in parts]
     (samples,) = samples_of(record, surroundings(record, recipe.forcings, torch.device("cpu")), "train")
     for number, (_, inside) in enumerate(parts):
-        network = load_network(moments_model(recipe.moments, False), run / "moments", f"fold-{number}")
+        network = load_network(moments_model(recipe.moments, WIND), run / "moments", f"fold-{number}")
         np.testing.assert_allclose(predicted[inside], predict(network, samples, inside), atol=1e-5)
     # The std was scaled so that the standardised errors of the predictions are 1 in each channel. Dropout would change that.
     truth = record.normalise(record.states[:])[record.now("train") + 1]

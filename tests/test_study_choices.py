@@ -17,9 +17,9 @@ from wsdcast.runs.artefact import resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.weather_summary import combine, rows, saturation
-from wsdcast.weather.priors import trained
 from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.samplers import best_of, without_auto
+from wsdcast.weather.solver_choice import best_of, without_auto
+from wsdcast.weather.trained import trained
 
 
 def studied(solver: str, test: Scores, validation: Scores) -> list:

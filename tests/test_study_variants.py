@@ -7,12 +7,13 @@ import pytest
 import torch
 import xarray as xr
 from conftest import new_run
+from small_training import WIND
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.old_names import with_new_names
+from wsdcast.runs.old_names import NEW_NAMES, with_new_names
 from wsdcast.study.weather_variants import generator_operations, moments_cost, training_samples, variant_of
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -40,14 +41,14 @@ def computed_cost(recipe, record) -> float:
 
     A step costs three evaluations for each of its samples. The moments network also predicts the training samples.
     """
-    generator = generator_model(recipe.generator, False)
+    generator = generator_model(recipe.generator, WIND)
     inputs = torch.zeros(1, generator.first.in_channels, 8, 16), torch.zeros(1), torch.zeros(1)
     total = 3 * recipe.generator.steps * recipe.generator.batch * operations(generator, *inputs)
     if recipe.generator.needs_moments_network:
         visits = 3 * recipe.moments.steps * recipe.moments.batch + record.now("train").size
         if recipe.generator.moments == "joint":
             visits = 3 * recipe.generator.steps * recipe.generator.batch
-        total += visits * operations(moments_model(recipe.moments, False), torch.zeros(1, 4, 8, 16))
+        total += visits * operations(moments_model(recipe.moments, WIND), torch.zeros(1, 4, 8, 16))
     return total
 
 
@@ -170,7 +171,10 @@ def test_what_a_variant_must_not_change_is_refused(prepared, recipe, variants, w
     assert "\n" not in str(error.value)
 
 
-def test_stored_recipes_keep_names_and_keys_of_variants(recipe):
-    """A stamp of an older version is read with its keys renamed. Dots in the names of variants and in the keys that they change stay."""
-    content = recipe.changed(study__variants={"warm, bnr 0.5": {"generator.path": "blur-noise"}}).dump()
+@pytest.mark.parametrize("name", ["warm, bnr 0.5", *NEW_NAMES, "rank", "solver", "solvers"])
+def test_stored_recipes_keep_names_and_keys_of_variants(recipe, name):
+    """A stamp of an older version is read with its keys renamed. Names of variants stay, and the keys that they change."""
+    variants = {name: {"generator.path": "blur-noise", "generator.bnr": 1.0}}
+    content = recipe.changed(study__variants=variants).dump()
     assert with_new_names(content) == content
+    assert with_new_names({"study": {"solvers": ["dpm1"], "variants": variants}}) == {"study": {"solvers": ["euler"], "variants": variants}}

@@ -113,5 +113,5 @@ def test_tails_of_wind_are_drawn_with_their_kurtosis(prepared, tmp_path):
     assert (run / "tails.png").exists()
     wsdcast.plot("targets", run=run)
     assert (run / "targets.png").exists()
-    assert list(summary.facts) == ["wind, as they are", *(f"wind, w = {warmth:g}" for warmth in WARMTHS)]
+    assert list(summary.facts) == ["states, as they are", *(f"states, w = {warmth:g}" for warmth in WARMTHS)]
     assert all(text.startswith("kurtosis ") for text in summary.facts.values())

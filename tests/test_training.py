@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-import errno
+import json
 import math
 import os
+import signal
 import subprocess
 import sys
 from itertools import islice
@@ -14,13 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from small_training import Settings, X, begun, by_gradient, each, points, regression
 from torch import nn
 
 from wsdcast.nets.unet import UNet
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import StoppedError, UserError
+from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints, loop
+from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 
@@ -217,23 +220,47 @@ def test_recomputed_activations_give_the_same_gradients():
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize("linked", [True, False])
-def test_checkpoints_keep_the_newest_and_the_best(linked, tmp_path, monkeypatch):
-    """They do so without hard links too, which some file systems do not have."""
+@pytest.mark.parametrize(("step", "during"), [(7, "step"), (10, "step"), (10, "validation"), (20, "step"), (20, "validation")])
+def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, step, during):
+    """Steps 10 and 20 end with a validation, and 20 is the last. A signal during a validation is not lost either."""
+    settings, log, signals = Optimisation(steps=20, batch=8, learning_rate=0.05), TrainingLog(validate_every=5), list[int]()
 
-    def refuse(*_: Path) -> None:
-        raise OSError(errno.EOPNOTSUPP, "not supported")
+    def trained(directory: Path, stopped: bool) -> Fitted:
+        training = begun()
 
-    if not linked:
-        monkeypatch.setattr(Path, "hardlink_to", refuse)
-    for step, best in ((10, False), (20, True), (30, False), (40, False)):
-        checkpoints.save(tmp_path / "c", step, {"x": torch.tensor(step)}, {"step": step}, 2, best)
-    assert {path.name for path in (tmp_path / "c").iterdir()} == {
-        "step-000000030.safetensors",
-        "step-000000040.safetensors",
-        "best.safetensors",
-    }
-    assert load_file(tmp_path / "c/best.safetensors")["x"] == 20
+        def stop_at(done: int, where: str) -> None:
+            if stopped and done == step and where == during and not signals:
+                signals.append(signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+            stop_at(training.step + 1, "step")
+            return regression(model, x)
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            stop_at(training.step, "validation")
+            return {"loss": regression(model, X).item()}
+
+        return fitted(training, points, loss_of, 64, settings, log, directory, "line", seed=0, validate=validate)
+
+    undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
+    whole = trained(undisturbed, False)
+    assert [row["step"] for row in whole.history.validations] == [5, 10, 15, 20]
+    with pytest.raises(StoppedError, match=f"training line was stopped at step {step}; the same command goes on from there"):
+        trained(stopped, True)
+    assert max(path.name for path in (stopped / "checkpoints/line").glob("step-*")) == f"step-{step:09d}.safetensors"
+    resumed = trained(stopped, True)
+    assert resumed.history.validations == whole.history.validations
+    assert (stopped / "line-validations.csv").read_text() == (undisturbed / "line-validations.csv").read_text()
+    assert [row[:4] for row in resumed.history.losses] == [row[:4] for row in whole.history.losses]
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name])
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    for step in (10, 20, 30, 40):
+        checkpoints.save(tmp_path / "c", step, {"x": torch.tensor(step)}, {"step": step}, 2)
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["step-000000030.safetensors", "step-000000040.safetensors"]
     tensors, about = checkpoints.newest(tmp_path / "c")
     assert (tensors["x"], about) == (40, {"step": 40})
     # One checkpoint is damaged and one is half-written, by a process that was killed. The newest good one is read.
@@ -241,6 +268,30 @@ def test_checkpoints_keep_the_newest_and_the_best(linked, tmp_path, monkeypatch)
     (tmp_path / "c/step-000000050.partial").write_bytes(b"half")
     assert checkpoints.newest(tmp_path / "c")[1] == {"step": 30}
     assert checkpoints.newest(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_damaged_checkpoint_of_a_later_step_does_not_count_as_one_that_is_kept(tmp_path, keep):
+    """Whoever goes on before it saves the next checkpoint before it too."""
+    for step in (200, 300):
+        checkpoints.save(tmp_path, step, {"step": torch.tensor(step)}, {}, 2)
+    (tmp_path / "step-000000300.safetensors").write_bytes(b"damaged")
+    checkpoints.save(tmp_path, 250, {"step": torch.tensor(250)}, {}, keep)
+    assert checkpoints.newest(tmp_path)[0]["step"] == 250
+    assert sorted(int(path.stem[5:]) for path in tmp_path.iterdir()) == [200, 250][-keep:]
+
+
+def test_a_training_goes_on_from_a_checkpoint_of_an_older_version(tmp_path):
+    """Those stored the lowest score too, and kept the checkpoint that had it."""
+    settings = Optimisation(steps=6, batch=8)
+    half = begun()
+    list(fit(half, points, regression, 64, Optimisation(steps=3, batch=8, schedule="constant"), 0))
+    about = {"losses": [], "validations": [], "best": 0.5, "seconds": 1.0}
+    for name in ("step-000000003", "best"):
+        (tmp_path / "checkpoints/line").mkdir(parents=True, exist_ok=True)
+        save_file(half.tensors(), tmp_path / f"checkpoints/line/{name}.safetensors", metadata={"about": json.dumps(about)})
+    history = fitted(begun(), points, regression, 64, settings, TrainingLog(), tmp_path, "line", seed=0).history
+    assert [row[0] for row in history.losses] == [3, 4, 5]
 
 
 TWO_PROCESSES = """

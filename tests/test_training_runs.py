@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +19,13 @@ import pytest
 import torch
 import yaml
 from conftest import new_run
+from made_records import with_five_variables
 from safetensors.torch import load_file
 
 import wsdcast
-from wsdcast.runs.artefact import make_stamp
+from wsdcast.runs.artefact import make_stamp, read_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.unfinished import marks_of
+from wsdcast.runs.unfinished import claim, marks_of
 from wsdcast.training import fitting
 from wsdcast.training.loop import Step, read
 from wsdcast.warmstart.flow import training_loss
@@ -66,6 +71,7 @@ def test_the_summary_counts_the_samples_of_a_step(run, recipe):
     facts = wsdcast.train(recipe.changed(**changes), run).facts
     assert facts["training samples"] == 94
     assert facts["moments loss"].endswith("mean of the last tenth of 6 steps of 94 samples")
+    assert re.fullmatch(r"error \d\.\d{3} std of the data; \(x - mean\) / std has std \d+\.\d\d", facts["moments, training split"])
     assert facts["generator loss"].endswith("mean of the last tenth of 47 steps of 6 samples")
     assert facts["predictions save"].endswith("because training visits a sample 3 times")
 
@@ -86,9 +92,7 @@ def test_every_validation_is_kept_and_printed(run, recipe, capsys):
     assert losses[0] == ",".join(Step.__dataclass_fields__)
     assert len(losses) == 41
     names = sorted(path.name for path in (run / "generator/checkpoints/generator").iterdir())
-    assert names[-2:] == ["step-000000030.safetensors", "step-000000040.safetensors"]
-    best = rows[int(np.argmin([row[1] for row in rows]))][0]
-    assert load_file(run / "generator/checkpoints/generator/best.safetensors")["step"] == best
+    assert names == ["step-000000030.safetensors", "step-000000040.safetensors"]
 
 
 @pytest.mark.filterwarnings("ignore")  # warnings of tensorboard and protobuf about their own code
@@ -205,6 +209,61 @@ def test_an_unfinished_training_of_another_recipe_is_not_touched(run, recipe):
     assert not (run / ".generator.partial").exists()
 
 
+CHAIN = {"generator__objective": "distil", "few_steps__steps": 2, "few_steps__batch": 2}
+CHAIN |= {"fine_tune__steps": 2, "fine_tune__batch": 2, "fine_tune__rollout": (1,)}
+
+
+@pytest.fixture(scope="module")
+def chain(prepared, tmp_path_factory) -> Path:
+    """Return the run directory of a recipe with all networks that there are."""
+    run = new_run(prepared, tmp_path_factory.mktemp("chain"), RECIPE)
+    wsdcast.train(load_recipe(run.parent / "tiny.yaml").changed(**CHAIN), run)
+    return run
+
+
+def artefacts(run: Path) -> dict[str, int]:
+    """Return when each artefact of a run directory was written, or what of it is unfinished."""
+    return {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("kept", "changes", "words"),
+    [
+        (["generator"], {"generator__prior": "mean-only"}, r"run/generator was made from another recipe \(generator.prior: warm there"),
+        (["few-steps"], {"few_steps__steps": 3}, r"run/few-steps was made from another recipe \(few_steps.steps: 2 there, 3 here"),
+        (["moments", "fine-tuned"], {"fine_tune__nfe": 1, "crps__alpha": 1.0}, r"run/fine-tuned was made from another recipe \(crps.alpha"),
+        ([".generator.partial"], {"generator__prior": "mean-only"}, r"\.generator\.partial is unfinished and of another recipe"),
+        ([".fine-tuned.partial"], {"fine_tune__steps": 3}, r"\.fine-tuned\.partial is unfinished and of another recipe"),
+    ],
+)
+def test_a_network_of_another_recipe_is_refused_before_any_is_trained(chain, run, recipe, kept, changes, words):
+    for name in kept:
+        finished = name.removeprefix(".").removesuffix(".partial")
+        if finished != name:
+            claim(run / name, {key: read_stamp(chain / finished)[key] for key in ("hash", "inputs")}, False)
+        shutil.copytree(chain / finished, run / name)
+    before = artefacts(run)
+    with pytest.raises(UserError, match=words):
+        wsdcast.train(recipe.changed(**CHAIN | changes), run)
+    assert artefacts(run) == before
+
+
+def test_later_networks_of_the_same_recipe_stay_where_an_earlier_one_is_trained_again(chain, run, recipe):
+    for name in ("few-steps", "fine-tuned"):
+        shutil.copytree(chain / name, run / name)
+    summary = wsdcast.train(recipe.changed(**CHAIN), run)
+    assert [Path(path).name for path in summary.written] == ["moments", "predictions", "generator"]
+    assert same_weights(run, chain)
+
+
+def test_predictions_of_another_recipe_are_replaced(chain, run, recipe):
+    """They are made anew from the moments network, and no work of the user is lost with them."""
+    shutil.copytree(chain / "predictions", run / "predictions")
+    wsdcast.train(recipe.changed(moments__steps=3, generator__steps=2), run)
+    expected = make_stamp(recipe.changed(moments__steps=3), run, "predictions")["id"]
+    assert read_stamp(run / "predictions")["id"] == expected != read_stamp(chain / "predictions")["id"]
+
+
 @pytest.mark.slow
 def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, recipe, tmp_path):
     recipe = recipe.changed(moments__dropout=0.0, generator__dropout=0.0)
@@ -229,26 +288,79 @@ def test_torchrun_trains_what_one_process_does_with_twice_the_batch(prepared, re
         np.testing.assert_allclose(two, one, rtol=2e-2)
 
 
+WEIGHTS = {"training__weights": {"10m_u_component_of_wind": 3.0}}
+JOINT, CRPS = {"generator__moments": "joint"}, {"generator__objective": "crps", "crps__noise": "fields"}
+# With such a weight the loss of the moments is nothing beside that of the flow, or everything.
+FLOW_ALONE, LIKELIHOOD_ALONE = JOINT | {"generator__moments_weight": 1e-9}, JOINT | {"generator__moments_weight": 1e9}
+
+
+def first_losses(run: Path, network: str) -> np.ndarray:
+    return np.loadtxt(run / network / f"{network}-losses.csv", delimiter=",", skiprows=1)[:, 1]
+
+
+@pytest.fixture(scope="module")
+def begun_runs(prepared, tmp_path_factory) -> Callable[..., tuple[Recipe, Path]]:
+    """Return a function that trains the first steps of a recipe with changes, once. Its run directory must not be changed."""
+
+    @cache
+    def begun_run(**changes) -> tuple[Recipe, Path]:
+        run = new_run(prepared, tmp_path_factory.mktemp("begun"), RECIPE)
+        recipe = load_recipe(run.parent / "tiny.yaml").changed(moments__steps=2, generator__steps=3, **changes)
+        wsdcast.train(recipe, run)
+        return recipe, run
+
+    return begun_run
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("network", "base", "change"),
     [
-        {"generator__times": {"kind": "uniform"}},
-        {"generator__times": {"mean": 1.2, "scale": 1.2}},
-        {"generator__attention": [1]},
-        {"generator__moments": "joint"},
-        {"generator__moments": "joint", "generator__moments_weight": 0.01},
+        ("moments", {}, WEIGHTS),
+        ("generator", {}, WEIGHTS),
+        ("generator", {}, {"generator__loss_weight": "edm"}),
+        ("generator", {}, {"generator__times": {"kind": "uniform"}}),
+        ("generator", {}, {"generator__times": {"mean": 1.2, "scale": 1.2}}),
+        ("generator", {}, {"generator__attention": [1]}),
+        ("generator", {}, JOINT),
+        ("generator", JOINT, {"generator__moments_weight": 0.01}),
+        ("generator", FLOW_ALONE, WEIGHTS),
+        ("generator", FLOW_ALONE, {"generator__loss_weight": "edm"}),
+        ("generator", LIKELIHOOD_ALONE, WEIGHTS),
+        *(("generator", CRPS, change) for change in (WEIGHTS, {"crps__alpha": 0.5}, {"crps__spectral_weight": 0.2})),
+        ("few-steps", CHAIN, WEIGHTS),
+        *(("fine-tuned", CHAIN, change) for change in (WEIGHTS, {"crps__alpha": 0.5}, {"crps__spectral_weight": 0.2})),
     ],
     ids=str,
 )
-def test_keys_of_the_recipe_reach_the_first_steps(prepared, recipe, tmp_path, changes):
-    """Each change of the recipe gives other losses than the default within the first steps."""
+def test_keys_of_the_recipe_reach_the_first_steps(begun_runs, tmp_path, network, base, change):
+    """Each gives other losses of the network, though all that is trained before it stays."""
+    recipe, begun = begun_runs(**base)
+    run = Path(shutil.copytree(begun, tmp_path / "run"))
+    changed, position = recipe.changed(**change), recipe.networks.index(network)
+    for name in recipe.networks[position:]:
+        shutil.rmtree(run / name)
+    for name in (*recipe.networks[:position], *["predictions"] * (position > 0)):
+        (run / name / "stamp.json").write_text(json.dumps(make_stamp(changed, run, name)))
+    written = {Path(path).name for path in wsdcast.train(changed, run).written}
+    assert network in written
+    assert not written & {*recipe.networks[:position]}
+    # After the first step of joint training the prior differs too, however small the weight of the moments' loss is.
+    compared = slice(1) if "generator__moments" in base else slice(None)
+    assert not np.allclose(first_losses(run, network)[compared], first_losses(begun, network)[compared], rtol=1e-4)
+    if "generator__attention" in change:
+        assert any("attention" in name for name in load_file(run / "generator/weights.safetensors"))
+
+
+@pytest.mark.parametrize(("base", "has_it"), [(FLOW_ALONE, True), (LIKELIHOOD_ALONE, False)])
+def test_in_joint_training_each_loss_has_the_weights_of_its_own_network(prepared, recipe, tmp_path, base, has_it):
+    """The change in 6 h divides the errors of the flow with the prior mean-only, and not those of a likelihood with a predicted std."""
     losses = []
-    for part in ({}, {key: value for key, value in changes.items() if key != "generator__moments_weight"}, changes):
-        run = new_run(prepared, tmp_path / str(len(losses)), RECIPE)
-        wsdcast.train(recipe.changed(moments__steps=1, generator__steps=3, **part), run)
-        losses.append(np.loadtxt(run / "generator/generator-losses.csv", delimiter=",", skiprows=1)[:, 1])
-    default, without_weight, changed = losses
-    assert not np.allclose(changed, default, rtol=1e-4)
-    assert ("generator__moments_weight" in changes) == (not np.allclose(changed, without_weight, rtol=1e-4))
-    attends = any("attention" in name for name in load_file(run / "generator/weights.safetensors"))
-    assert attends == ("generator__attention" in changes)
+    for factor in (1, 3):
+        run = new_run(prepared, tmp_path / str(factor), RECIPE)
+        with_five_variables(run / "analysis.zarr")
+        metadata = json.loads((run / "analysis.zarr/zarr.json").read_text())
+        metadata["attributes"]["normalisation"]["2m_temperature"]["difference_std"] *= factor
+        (run / "analysis.zarr/zarr.json").write_text(json.dumps(metadata))
+        wsdcast.train(recipe.changed(generator__steps=2, generator__prior="mean-only", **base), run)
+        losses.append(first_losses(run, "generator"))
+    assert (not np.allclose(*losses, rtol=1e-4)) == has_it

@@ -1,4 +1,4 @@
-"""Warm-start diffusion for weather ensembles: the commands of the weather model as functions, with the same defaults."""
+"""Warm-start diffusion for weather ensembles: the stages and what follows them as functions, with the defaults of their commands."""
 
 from __future__ import annotations
 
@@ -63,3 +63,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"wsdcast.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'wsdcast' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -35,9 +35,9 @@ from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
-from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_sampler, sampler_of
+from wsdcast.weather.trained import Trained
 
 ROUNDS = 3
 LONG = 10.0

@@ -16,8 +16,8 @@ from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
 from wsdcast.warmstart.moments import MomentsModel
-from wsdcast.weather.priors import Trained, assembled
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.trained import Trained, assembled
 
 
 def record_of(recipe: Recipe, steps: int) -> Analysis:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsdcast.images.contexts import FixedContexts
 from wsdcast.images.networks import Trained
+from wsdcast.images.recipe import ImageRecipe
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PathName
@@ -74,6 +75,20 @@ def sampler_of(
     times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
     sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum), networks.path)
     return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
+
+
+def require_own_samples(recipe: ImageRecipe) -> None:
+    """Check that a generator of a recipe can make the recipe's own samples, before it is trained.
+
+    Raises:
+        UserError: as :func:`sampler_of`; the message begins with a key of the recipe.
+    """
+    settings = recipe.sample
+    try:
+        require_possible(settings.solver, settings.grid_in_time, settings.nfe, recipe.generator.followed_path)
+        solver(settings.solver, settings.momentum)
+    except UserError as error:
+        raise UserError(f"sample.{error}") from None
 
 
 def moments_sampler_of(networks: Trained) -> Sampler:

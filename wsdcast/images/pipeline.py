@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from wsdcast.images.drawing import require_own_samples
+from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages.prepare import prepare
 from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.images.stages.train import train
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.artefact import Summary, resolve
 
 
 def run(recipe: str | Path = "made", run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
@@ -21,7 +23,8 @@ def run(recipe: str | Path = "made", run: str | Path | None = None, *, overwrite
         overwrite: replace artefacts made from another recipe.
 
     Raises:
-        UserError: as the stages do.
+        UserError: as the stages do, and before anything is made if the generator cannot make the recipe's own samples.
     """
+    require_own_samples(resolve(recipe, run, ImageRecipe)[0])  # before hours of preparing and training
     for stage in (prepare, train, sample, score):
         yield stage(recipe, run, overwrite=overwrite)

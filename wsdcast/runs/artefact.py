@@ -84,14 +84,14 @@ def make_stamp(recipe: Experiment, directory: Path, artefact: str, source: str =
 
     Args:
         recipe: the recipe in force.
-        directory: the run directory, which holds the artefacts that this one is made from.
+        directory: the run directory, which holds the artefacts that this one is made from. One that is missing counts as made now.
         artefact: name of the artefact.
         source: identifies what the artefact is made from if no artefact of the run directory does: the source files of a prepared record,
             or the model file and the initial states of a forecast.
     """
-    stamps = [stamp for name in recipe.upstream(artefact) if (stamp := read_stamp(directory / name))]
     inputs = source
-    if stamps:
+    if not source and (upstream := recipe.upstream(artefact)):
+        stamps = [read_stamp(directory / name) or make_stamp(recipe, directory, name) for name in upstream]
         inputs = stamps[0]["id"] if len(stamps) == 1 else digest_of([stamp["id"] for stamp in stamps])
     digest = digest_of(recipe.parts(artefact))
     return {"recipe": recipe.dump(), "hash": digest, "inputs": inputs, "id": digest_of([digest, inputs])}
@@ -190,7 +190,7 @@ def _difference(stored: dict[str, Any], current: dict[str, Any], recipe: Experim
         if source and recipe.upstream(artefact):
             changed = "the model file or the initial states"
         return "" if stored["inputs"] == current["inputs"] else f"other inputs ({changed} changed since)"
-    content = upgraded.dump() if upgraded else stored["recipe"]
+    content = upgraded.dump() | upgraded.parts(artefact) if upgraded else stored["recipe"]
     for section, now in recipe.parts(artefact).items():
         before = content.get(section)
         if before == now:

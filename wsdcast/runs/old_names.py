@@ -28,11 +28,13 @@ def with_new_names(content: dict[str, Any], section: str = "") -> dict[str, Any]
     for key, value in content.items():
         if GONE.get(f"{section}.{key}", object()) == value:
             continue
+        if (section, key) == ("study", "variants"):  # names that users gave, and keys of this version
+            renamed[key] = value
+            continue
         new = NEW_NAMES.get(f"{section}.{key}") or (NEW_NAMES.get(key) if section or isinstance(value, dict) else None)
         if key == "solver":
             value = SAME_SOLVER.get(value, value)
         elif key == "solvers":
             value = list(dict.fromkeys(SAME_SOLVER.get(solver, solver) for solver in value))
-        # A key of this version keeps its dots: names of variants have them, and the keys that variants change.
         renamed[new.rpartition(".")[2] if new else key] = with_new_names(value, key) if isinstance(value, dict) else value
     return renamed

@@ -54,9 +54,9 @@ class Optimisation(Section):
     """How a network is trained (appendix B of the paper)."""
 
     steps: PositiveInt = Field(1500, description="optimiser steps")
-    batch: PositiveInt = Field(8, description="samples per step")
+    batch: PositiveInt = Field(8, description="samples per batch and process")
     learning_rate: PositiveFloat = Field(2e-3, description="the highest learning rate of the schedule")
-    accumulate: PositiveInt = Field(1, description="batches whose gradients are summed up before a step")
+    accumulate: PositiveInt = Field(1, description="batches of a step; it follows the mean over their samples")
     warmup_steps: int = Field(0, ge=0, description="steps in which the learning rate rises from zero")
     schedule: Literal["constant", "half-cosine", "cosine"] = Field("half-cosine", description="schedule of the learning rate")
     gradient_clip: PositiveFloat = Field(3.0, description="largest norm of the gradient")
@@ -135,7 +135,7 @@ class TrainingLog(Section):
     """Validation, checkpoints and logs of training. The trained networks do not depend on this section."""
 
     validate_every: PositiveInt = Field(500, description="steps between validations, each with a checkpoint")
-    keep_checkpoints: PositiveInt = Field(2, description="checkpoints that are kept, in addition to the best")
+    keep_checkpoints: PositiveInt = Field(2, description="newest checkpoints that are kept")
     tensorboard: bool = Field(False, description="whether to log for TensorBoard")
 
 

@@ -39,18 +39,32 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
     Raises:
         UserError: if the artefact is made from something else and ``overwrite`` is False.
     """
-    text = json.dumps(content, indent=1, default=str)
-    path = marks_of(partial) / CLAIM
+    text, path = _text(content), marks_of(partial) / CLAIM
     if not partial.exists():  # marks remain if a run was killed after it renamed its artefact and before it removed them
         release(partial)
+    if not overwrite:
+        require_same_claim(partial, content)
     if path.exists() and path.read_text() != text:
-        if not overwrite:
-            raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
         release(partial)
     if not path.exists():
         shutil.rmtree(partial, ignore_errors=True)
     marks_of(partial).mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
+    """Check that an unfinished artefact is claimed with the same content, if there is one.
+
+    Raises:
+        UserError: if it is made from something else.
+    """
+    path = marks_of(partial) / CLAIM
+    if partial.exists() and path.exists() and path.read_text() != _text(content):
+        raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, default=str)
 
 
 def release(partial: Path) -> None:

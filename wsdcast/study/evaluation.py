@@ -17,7 +17,7 @@ from wsdcast.verification.metrics import GLOBE
 from wsdcast.verification.scoring import all_statistics
 from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range
-from wsdcast.weather.priors import Trained
+from wsdcast.weather.trained import Trained
 
 OF_POINTS = ("crps_fair", "crps_standard", "squared_error", "squared_error_debiased", "variance", "rank_histogram", "variogram_score")
 SPECTRA = ("power", "power_truth")

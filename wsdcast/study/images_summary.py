@@ -16,7 +16,7 @@ from wsdcast.runs.progress import track
 from wsdcast.study.images_page import diverged
 from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.verification.bootstrap import BOUNDS
-from wsdcast.weather.samplers import CRPS_TOLERANCE
+from wsdcast.weather.solver_choice import CRPS_TOLERANCE
 
 COMPARED = ("classifier_distance", "fid", "crps", "crps_standard")
 """Scores that are compared pairwise between priors."""

@@ -39,11 +39,11 @@ from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.training.predictions import checked, errors_in_words
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
-from wsdcast.weather.priors import Trained, trained
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import draws_of, moments_sampler_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
+from wsdcast.weather.trained import Trained, trained
 
 BLENDED = ("warm", "plain-blend", "climatology", "persistence", "given")
 """Priors whose samples depend on the warmth."""

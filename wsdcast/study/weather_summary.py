@@ -15,7 +15,7 @@ from wsdcast.study.weather_page import diverged
 from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import metrics
-from wsdcast.weather.samplers import CRPS_TOLERANCE, best_of
+from wsdcast.weather.solver_choice import CRPS_TOLERANCE, best_of
 
 KEY = ("prior", "solver", "grid_in_time", "warmth", "nfe")
 """The fields of a setting, without the training seed."""

@@ -14,7 +14,7 @@ from wsdcast.training.loop import require_samples, samples_per_step
 from wsdcast.warmstart.crps import MEMBERS
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.weather.forcings import surroundings
-from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
+from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.recipe import Recipe
 
 
@@ -144,5 +144,5 @@ def _networks(recipe: Recipe, record: Analysis) -> tuple[MomentsModel, UNet, tup
     """The untrained networks, and the shape of one context."""
     record = _with_past_states(record, recipe)
     sizes = sizes_of(record, surroundings(record, recipe.forcings, torch.device("cpu")))
-    moments, generator = moments_model(recipe.moments, *sizes), generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
-    return moments, generator, (1, context_channels(*sizes[1:]), *record.grid.shape)
+    moments, generator = moments_model(recipe.moments, sizes), generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
+    return moments, generator, (1, sizes.context, *record.grid.shape)

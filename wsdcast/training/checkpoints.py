@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-BEST = "best.safetensors"
 
-
-def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str, Any], keep: int, best: bool) -> None:
-    """Write the checkpoint of a step. Remove older ones except the newest ``keep`` and the best.
+def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str, Any], keep: int) -> None:
+    """Write the checkpoint of a step, and keep the newest ``keep`` up to this step.
 
     Args:
         directory: directory of one network's checkpoints.
@@ -24,7 +21,6 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
         tensors: tensors by name.
         about: plain values, stored as JSON in the same file.
         keep: number of checkpoints to keep, at least 1.
-        best: whether this checkpoint is better than all before.
 
     Raises:
         OSError: if the checkpoint cannot be written; older ones stay.
@@ -40,15 +36,10 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
-    if best:
-        # A second hard link to the same file. It stays when the link named after the step is removed.
-        try:
-            partial.hardlink_to(path)
-        except OSError:  # the file system has no hard links
-            shutil.copyfile(path, partial)
-        partial.replace(directory / BEST)
-    for old in _by_step(directory)[:-keep]:
-        old.unlink()
+    earlier = [other for other in _by_step(directory) if other <= path]
+    for other in _by_step(directory):
+        if other not in earlier[-keep:]:  # old, or of a later step: then it is damaged, because the training went on before it
+            other.unlink()
 
 
 def newest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -47,13 +47,11 @@ class History:
     Attributes:
         losses: one row for each step, or for several: the number of the last step, then means of the other attributes of :class:`Step`.
         validations: one row for each validation: the step, then scores by name.
-        best: the lowest value so far of the first score.
         seconds: duration, including the parts before a stop.
     """
 
     losses: list[list[float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
-    best: float = math.inf
     seconds: float = 0.0
 
     def write(self, directory: Path, name: str) -> None:
@@ -117,8 +115,7 @@ def fitted(
         directory: directory for checkpoints and logs.
         name: name of the network.
         seed: seed of the order of samples.
-        validate: returns scores of the averaged network; the first score decides which checkpoint is the best, and lower is better. None if
-            there is nothing to validate on.
+        validate: returns scores of the averaged network by name. None if there is nothing to validate on.
 
     Raises:
         UserError: if a loss is not finite; the last checkpoint stays.
@@ -129,6 +126,7 @@ def fitted(
     if checkpoint := processes.decided(lambda: checkpoints.newest(checkpoint_directory)):
         tensors, about = checkpoint
         training.restore(tensors)
+        about.pop("best", None)  # the lowest score, which older versions stored
         history = History(**about)
         note(f"{name}: goes on at step {training.step} of {settings.steps}")
     first_step, started, seconds_before = training.step, time.perf_counter(), history.seconds
@@ -144,13 +142,13 @@ def fitted(
         history.losses.append([row_steps[-1].number, *means])
         row_steps.clear()
 
-    def save_checkpoint(best: bool) -> None:
+    def save_checkpoint() -> None:
         if row_steps:
             write_row()
         history.seconds = seconds_before + time.perf_counter() - started
         tensors = training.tensors()
         if processes.is_first():
-            checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints, best)
+            checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints)
 
     def progress_text(step: PendingStep) -> str:
         speed = (training.step - first_step) * of_step / (time.perf_counter() - started)
@@ -173,27 +171,24 @@ def fitted(
                 loss = done.loss
                 log_value("loss", loss, done.number)
             pending.clear()
-            if signal_number := processes.highest(signals[0] if signals else 0):
-                save_checkpoint(best=False)
-                processes.wait()  # torchrun ends the other processes as soon as one ends, so the checkpoint must be complete
-                raise StoppedError(
-                    f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
-                )
-            if not validation_due:
-                continue
-            best = False
-            if validate:
+            if validation_due and validate:
                 scores = validate(training.averaged)
                 history.validations.append({"step": training.step, **scores})
-                first_score = next(iter(scores.values()))
-                best = first_score < history.best
-                history.best = min(history.best, first_score)
                 if processes.is_first():
                     scores_text = ", ".join(f"{score} {value:.4f}" for score, value in scores.items())
                     note(f"{name}, step {training.step}, validation: {scores_text}")
                 for score, value in scores.items():
                     log_value(score, value, training.step)
-            save_checkpoint(best)
+            if validation_due:
+                save_checkpoint()
+            # Only now: a training that goes on from this step does not validate it again.
+            if signal_number := processes.highest(signals[0] if signals else 0):
+                if not validation_due:
+                    save_checkpoint()
+                processes.wait()  # torchrun ends the other processes as soon as one ends, so the checkpoint must be complete
+                raise StoppedError(
+                    f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
+                )
     if processes.is_first():
         history.write(directory, name)
     return Fitted(training.averaged, history, settings, of_step)

@@ -42,7 +42,7 @@ class Settings(Protocol):
 
     @property
     def accumulate(self) -> int:
-        """Batches whose gradients are summed up before an optimiser step."""
+        """Batches of an optimiser step, which follows the gradient of the mean loss over their samples."""
 
     @property
     def learning_rate(self) -> float:

@@ -125,7 +125,7 @@ def checked(moments: Moments, samples: Samples, weights: Tensor) -> tuple[float,
 
 def errors_in_words(error: float, standardised: float) -> str:
     """The result of :func:`checked` in words, for a summary."""
-    return f"error {error:.3f} std of the wind; (x - mean) / std has std {standardised:.2f}"
+    return f"error {error:.3f} std of the data; (x - mean) / std has std {standardised:.2f}"
 
 
 def _batches(predictors: Predictors) -> list[tuple[Moments, Tensor]]:

@@ -129,6 +129,6 @@ def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = 
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":
         raise UserError(f"solver {solver}: assumes equal steps; use it with uniform times, not {grid_in_time}")
     if grid_in_time == "sgmse" and path == "blur":
-        raise UserError("times sgmse: begin with noise, which the path blur does not have")
+        raise UserError("grid_in_time sgmse: begins with noise, which the path blur does not have")
     if solver in STOCHASTIC and path != "straight":
         raise UserError(f"solver {solver}: works on the straight path only, not on the path {path}")

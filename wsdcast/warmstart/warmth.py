@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.prior import InformedPrior
 
 STEPS, BISECTIONS = 32, 5
@@ -28,7 +29,12 @@ def calibrated_warmth(prior: InformedPrior, target: Tensor, counted: Tensor | No
 
     Returns:
         w, to 1/1024.
+
+    Raises:
+        UserError: if no value counts.
     """
+    if not (target.numel() if counted is None else counted.any()):
+        raise UserError("the warmth cannot be calibrated: no value counts")
 
     def mean_square(warmth: float) -> float:
         squares = prior.blended(target.new_full((1,), warmth)).normalise(target).square()
@@ -41,7 +47,9 @@ def calibrated_warmth(prior: InformedPrior, target: Tensor, counted: Tensor | No
             break
     else:
         return min(tried, key=tried.__getitem__)
-    low, high = step / STEPS, min(1.0, (step + 1) / STEPS)
+    if step == STEPS:
+        return 1.0
+    low, high = step / STEPS, (step + 1) / STEPS
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_square(middle) <= 1 else (low, middle)

@@ -34,8 +34,8 @@ NoiseFields = Callable[[Tensor], Tensor]
 
 
 def noise_fields_of(recipe: Recipe, record: Analysis) -> NoiseFields | None:
-    """The noise fields that the generator of a recipe reads; None if it reads numbers."""
-    if recipe.crps.noise == "numbers":
+    """The noise fields that the generator of a recipe reads; None if it reads none: only that of the objective ``crps`` may."""
+    if recipe.generator.objective != "crps" or recipe.crps.noise == "numbers":
         return None
     return noise_fields(record.grid, len(record.variables), devices.device())
 

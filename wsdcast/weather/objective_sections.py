@@ -38,8 +38,8 @@ class FewSteps(Optimisation):
     )
 
     def flow_samples(self, batch: int) -> int:
-        """The number of samples of a batch that are for flow matching, if the objective has such a share."""
-        return round(self.flow_share * batch)
+        """The number of samples of a batch that are for flow matching, if the objective has such a share: not all, unless there is one."""
+        return min(round(self.flow_share * batch), max(1, batch - 1))
 
     @field_validator("teacher_nfe")
     @classmethod
@@ -63,7 +63,7 @@ class FineTune(Optimisation):
     """Training on the CRPS of short rollouts, the last stage of training."""
 
     steps: NonNegativeInt = Field(0, description="optimiser steps; 0: no fine-tuning")
-    batch: PositiveInt = Field(4, description="samples per step, each with two members")
+    batch: PositiveInt = Field(4, description="samples per batch and process, each with two members")
     learning_rate: PositiveFloat = Field(1e-4, description="the highest learning rate of the schedule")
     schedule: Literal["constant", "half-cosine", "cosine"] = Field("cosine", description="schedule of the learning rate")
     ema_decay: float = Field(0.99, ge=0, lt=1, description="decay per step of the averaged weights (EMA)")

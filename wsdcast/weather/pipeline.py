@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.artefact import Summary, resolve
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.stages.prepare import prepare
 from wsdcast.weather.stages.rollout import rollout
 from wsdcast.weather.stages.score import score
@@ -26,7 +28,8 @@ def run(recipe: str | Path, run: str | Path | None = None, *, overwrite: bool = 
         The summary of each stage.
 
     Raises:
-        UserError: as the stages do.
+        UserError: as the stages do, and before anything is made if the networks cannot make the recipe's own rollout.
     """
+    require_rollout(resolve(recipe, run, Recipe)[0])  # before hours of preparing and training
     for stage in (prepare, train, rollout, score):
         yield stage(recipe, run, overwrite=overwrite)

@@ -227,8 +227,8 @@ class Recipe(Experiment):
     @model_validator(mode="after")
     def _few_steps_trainable(self) -> Recipe:
         few, generator = self.few_steps, self.generator
-        if generator.objective in KNOW_STEP and few.flow_samples(few.batch) == few.batch:
-            raise ValueError(f"few_steps.batch {few.batch}: all samples are for flow matching with a flow_share of {few.flow_share:g}")
+        if generator.objective in KNOW_STEP and few.batch == 1:
+            raise ValueError(f"few_steps.batch 1: the objective {generator.objective} needs 2 samples or more, one of them for steps")
         others = few.precision == "bf16" or few.compile or generator.attention or generator.activation_checkpointing
         if generator.objective == "mean-flow" and others:
             raise ValueError("the objective mean-flow works without bf16, compile, attention and activation_checkpointing only")
@@ -264,6 +264,8 @@ class Recipe(Experiment):
             sections += ("few_steps",)
         if (direct and artefact == GENERATOR) or ((direct or self.fine_tune.steps) and artefact in (FINE_TUNED, *FORECASTS)):
             sections += ("crps",)
+            if not direct:
+                whole["crps"]["noise"] = "numbers"  # only a generator of the objective crps reads it
         if self.fine_tune.steps and artefact in (FINE_TUNED, *FORECASTS):
             sections += ("fine_tune",)
         parts = {section: whole[section] for section in sections}

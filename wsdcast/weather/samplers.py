@@ -1,26 +1,19 @@
-"""Samplers with the solver and the grid of flow times that a recipe names, or that the recipe's own study found best."""
+"""Samplers with the solver and the grid of flow times that a recipe names."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Collection
 
-import numpy as np
-import xarray as xr
-
-from wsdcast.runs.artefact import read_stamp, require
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STUDY, TORCHDIFFEQ
+from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, direct_sampler, few_steps_sampler, generator_sampler, moments_sampler
 from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.objective_sections import KNOW_STEP
-from wsdcast.weather.priors import FewEvaluations, Trained
 from wsdcast.weather.recipe import Recipe, Rollout
-
-CRPS_TOLERANCE = 1.01
-"""Settings whose CRPS is within this factor of the lowest count as equally good."""
+from wsdcast.weather.trained import FewEvaluations, Trained
 
 
 def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = False) -> Sampler:
@@ -35,20 +28,52 @@ def sampler_of(networks: Trained, settings: Rollout, *, deterministic: bool = Fa
         UserError: if the solver cannot take exactly ``nfe`` evaluations, or cannot use this grid, or a network of few evaluations is asked
             for another warmth than 1.
     """
+    direct = any(few.objective == "crps" for few in networks.few.values())
+    _require_possible(settings, networks.few, direct, networks.path.name)
     if few := networks.few.get(settings.nfe):
-        if settings.warmth != 1:
-            raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} was trained at full warmth only")
         sampler = few_sampler(networks, few, settings.nfe)
         return accelerated(sampler, [few.network, networks.moments], recorded=networks.ours, deterministic=deterministic)
-    if any(few.objective == "crps" for few in networks.few.values()):
-        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; use --nfe 1")
-    require_possible(settings.solver, settings.grid_in_time, settings.nfe, networks.path.name)
     times = grid(settings.grid_in_time, steps_for(settings.solver, settings.nfe), settings.log_snr_ends)
     solve = solver(settings.solver, settings.momentum)
     sampler = generator_sampler(networks.generator, networks.prior_of, settings.nfe, settings.warmth, times, solve, networks.path)
     # torchdiffeq's methods read the error on the host, and a user's model may read something there too. A CUDA graph cannot record that.
     recorded = networks.ours and settings.solver not in TORCHDIFFEQ
     return accelerated(sampler, [networks.generator, networks.moments], recorded=recorded, deterministic=deterministic)
+
+
+def require_rollout(recipe: Recipe) -> None:
+    """Check that the networks of a recipe can make its own rollout, before they are trained. The solver ``auto`` is chosen later.
+
+    Raises:
+        UserError: as :func:`sampler_of`; the message begins with a key of the recipe.
+    """
+    few = (*recipe.few_numbers, *(recipe.fine_tune.nfe,) * bool(recipe.fine_tune.steps))
+    try:
+        _require_possible(recipe.rollout, few, recipe.generator.objective == "crps", recipe.generator.followed_path)
+    except UserError as error:
+        raise UserError(f"rollout.{error}") from None
+
+
+def _require_possible(settings: Rollout, few: Collection[int], direct: bool, path: PathName) -> None:
+    """Check that the networks of few evaluations, or else the flow, can make samples with the settings of a recipe.
+
+    Args:
+        settings: the rollout section.
+        few: the numbers of evaluations of the networks of few evaluations.
+        direct: whether there is no flow.
+        path: the path of the flow.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    if settings.nfe in few:
+        if settings.warmth != 1:
+            raise UserError(f"warmth {settings.warmth:g}: the network for nfe {settings.nfe} is trained at full warmth only")
+    elif direct:
+        raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; set it to 1")
+    elif settings.solver != "auto":
+        require_possible(settings.solver, settings.grid_in_time, settings.nfe, path)
+        solver(settings.solver, settings.momentum)
 
 
 def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
@@ -90,47 +115,3 @@ def moments_sampler_of(networks: Trained, *, deterministic: bool = False) -> Sam
     """The sampler of the moments model alone, a baseline without spatial structure. On a GPU it is accelerated."""
     sampler = moments_sampler(moments_alone(networks.moments))
     return accelerated(sampler, [networks.moments], recorded=networks.ours, deterministic=deterministic)
-
-
-def without_auto(recipe: Recipe, directory: Path) -> Recipe:
-    """The recipe with the solver ``auto`` replaced by a solver and a grid of flow times.
-
-    If the recipe's own study has this prior, warmth and number of evaluations, the choice is the best setting of the study by its scores
-    on the validation split. Otherwise it is that of docs/method.md: the midpoint rule for an even number of evaluations, Adams-Bashforth of
-    second order for an odd one, both on uniform times.
-
-    Raises:
-        UserError: if the study has no scores on the validation split, or all its settings diverged there.
-    """
-    if recipe.rollout.solver != "auto":
-        return recipe
-    settings = recipe.rollout
-    name, times = ("midpoint" if settings.nfe % 2 == 0 else "ab2"), "uniform"
-    if read_stamp(directory / STUDY) is not None:
-        with xr.open_dataset(require(recipe, directory, STUDY, "study nfe")) as study:
-            matches = (study["prior"] == recipe.generator.prior) & (study["nfe"] == settings.nfe) & (study["warmth"] == settings.warmth)
-            candidates = study.isel(setting=matches.values)
-            if candidates.sizes["setting"]:
-                if "crps_6h_validation" not in candidates:
-                    raise UserError(
-                        f"{directory / STUDY} has no scores on the validation split, by which --solver auto chooses; run "
-                        "`wsdcast study nfe` again if the record has such a split (no network is trained again), or name a solver"
-                    )
-                position = best_of(candidates)
-                if position is None:
-                    raise UserError(f"{directory / STUDY}: all settings with {settings.nfe} evaluations diverged; name a solver")
-                best = candidates.isel(setting=position)
-                name, times = str(best["solver"].item()), str(best["grid_in_time"].item())
-    return recipe.changed(rollout__solver=name, rollout__grid_in_time=times)
-
-
-def best_of(study: xr.Dataset) -> int | None:
-    """Position of the best setting, by its scores of one step on the validation split; None if all settings diverged there.
-
-    Among the settings whose CRPS is within 1 % of the lowest, the best has the smallest deviation of the power spectrum.
-    """
-    crps, deviation = (study[f"{name}_6h_validation"].values for name in ("crps", "power_deviation"))
-    if not np.isfinite(crps).any():
-        return None
-    good = crps <= CRPS_TOLERANCE * np.nanmin(crps)
-    return int(np.where(good, np.nan_to_num(deviation, nan=np.finfo(float).max), np.inf).argmin())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wsdcast.images.contexts import FixedContexts, fixed_contexts, training_pairs
 from wsdcast.images.data.store import Images, open_images
+from wsdcast.images.drawing import require_own_samples
 from wsdcast.images.networks import fixed_moments_of, generator_model, image_path, moments_model
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.peak import training_memory
@@ -48,23 +49,27 @@ def train(
     continues from its last checkpoint; on a CPU the result is the same bit for bit. Under torchrun all processes train together.
 
     Args:
-        recipe: path or name of a recipe; default: the one of the prepared images.
+        recipe: path or name of a recipe; default: the one of the prepared images. A recipe object is trained whether or not its own samples
+            are possible.
         run: run directory; default ``runs/<recipe name>``.
         prior: the prior that flow matching starts from, and whose features the generator reads; default: the recipe's.
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if no images are prepared, the images do not fit the task, an unfinished training belongs to another recipe, or training
-            diverges.
+        UserError: if no images are prepared, the generator cannot make the recipe's own samples, the images do not fit the task, an
+            unfinished training belongs to another recipe, or training diverges.
         StoppedError: if SIGTERM or SIGINT arrives.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, generator__prior=prior)
+    if not isinstance(recipe, ImageRecipe):  # a study trains such, and samples with settings of its own
+        require_own_samples(resolved)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     devices.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})
-    # Checked first: a generator of another recipe is refused before the moments network is trained.
+    names = (*(MOMENTS,) * resolved.generator.needs_moments_network, GENERATOR)
+    processes.decided(lambda: processes.require_same(resolved, directory, names, overwrite))
     current = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)

@@ -20,9 +20,9 @@ from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.forecast.initial_times import LATEST, without_latest
 from wsdcast.weather.model_file import read_model
-from wsdcast.weather.priors import Trained, assembled, trained
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import without_auto
+from wsdcast.weather.solver_choice import without_auto
+from wsdcast.weather.trained import Trained, assembled, trained
 
 
 @dataclass(frozen=True)

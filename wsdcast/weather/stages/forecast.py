@@ -67,10 +67,10 @@ def forecast(
     """
     processes.join()
     devices.keep_freed_memory()
-    limits = in_order("thresholds", thresholds or THRESHOLDS, 0, math.inf)
+    limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds, 0, math.inf)
     if at is not None:
         read_places(Path(at))  # a mistake in this file shows before the forecast is made
-    changes = {"members": members, "nfe": nfe, "start": start, "days": days or DAYS, "seed": seed, "keep": "all"}
+    changes = {"members": members, "nfe": nfe, "start": start, "days": DAYS if days is None else days, "seed": seed, "keep": "all"}
     origin = of_model(model, initial, recipe, run, {f"rollout__{key}": value for key, value in changes.items()})
     if at is not None and is_same(at, origin.directory / PLACES):
         raise UserError(f"--at {at}: would be replaced by the table {PLACES} of --run; give the list another name or choose another --run")

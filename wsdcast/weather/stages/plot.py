@@ -71,7 +71,7 @@ def plot(
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
     if resolved.rollout.solver == "auto" and figure not in OF_NETWORKS:
-        from wsdcast.weather.samplers import without_auto
+        from wsdcast.weather.solver_choice import without_auto
 
         resolved = without_auto(resolved, directory)
     path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
@@ -181,8 +181,8 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     from wsdcast.training.predictions import BATCH, CHECKED
     from wsdcast.warmstart.tails import tails_of
     from wsdcast.weather.harmonic_transform import spherical_transform
-    from wsdcast.weather.priors import trained
     from wsdcast.weather.samples import samples_of
+    from wsdcast.weather.trained import trained
 
     record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
@@ -204,8 +204,8 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     with torch.inference_mode():
         batches = ((networks.prior_of(samples.context(batch)), samples.target(batch), None) for batch in chosen.split(BATCH))
         tails = tails_of(batches)
-    summary.facts |= {f"wind, {name}": str(of) for name, of in tails.items()}
-    return tails_figure(tails, "wind in units of its std")
+    summary.facts |= {f"states, {name}": str(of) for name, of in tails.items()}
+    return tails_figure(tails, "states in units of their std")
 
 
 def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float | None, path: Path, lines: Lines) -> Figure:

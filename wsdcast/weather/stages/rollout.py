@@ -42,9 +42,9 @@ from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
-from wsdcast.weather.priors import Trained
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import draws_of, few_in_words, moments_sampler_of, sampler_of
+from wsdcast.weather.trained import Trained
 
 
 def rollout(

@@ -26,7 +26,7 @@ from wsdcast.verification.metrics import ABOUT, headline_of, variables_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import without_auto
+from wsdcast.weather.solver_choice import without_auto
 from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, with_headline, write_scores, write_table_and_report
 
 OURS = "wsdcast"

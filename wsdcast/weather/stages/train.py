@@ -23,9 +23,11 @@ from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
 from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
-from wsdcast.weather.networks import context_channels, generator_model, moments_model, sizes_of
+from wsdcast.weather.networks import generator_model, moments_model, sizes_of
+from wsdcast.weather.objective_sections import KNOW_STEP
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.few_steps import train_few_steps
 from wsdcast.weather.training.fine_tuning import fine_tune, samples_of_rollouts
@@ -49,7 +51,8 @@ def train(
     result has the same bits. If torchrun started several processes, they train together.
 
     Args:
-        recipe: path or name of a recipe; default: the one of the prepared store.
+        recipe: path or name of a recipe; default: the one of the prepared store. A recipe object is trained whether or not its own rollout
+            is possible.
         run: run directory; default ``runs/<recipe name>``.
         prior: where flow matching starts, and what the generator reads of the moments; default from the recipe.
         moments: your own model for the prior ``given``: ``moments(context) -> (mean, std)``, as in
@@ -57,12 +60,14 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, there are fewer training samples
-            than processes, or training diverges.
+        UserError: if nothing is prepared, the networks cannot make the recipe's own rollout, the store or an unfinished training belongs to
+            another recipe, there are fewer training samples than processes, or training diverges.
         StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
+    if not isinstance(recipe, Recipe):  # a study trains such, and samples with settings of its own
+        require_rollout(resolved)
     path = require(resolved, directory, ANALYSIS, "prepare")
     record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()
@@ -71,10 +76,13 @@ def train(
     summary = Summary("train", facts={"training samples": len(samples)})
     require_samples(len(samples), f"{path}: has ")
     _require_noise(resolved, samples)
+    _require_steps(resolved, len(samples))
     processes.decided(lambda: _require_memory(resolved, record, samples))
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
-    processes.decided(lambda: _require_space(stage))  # like the next errors, it is found before the first training
+    # All of the user's mistakes are found before the first training.
+    processes.decided(lambda: processes.require_same(resolved, directory, resolved.networks, overwrite))
+    processes.decided(lambda: _require_space(stage))
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
         samples_of_rollouts(stage)
@@ -118,6 +126,16 @@ def _require_noise(recipe: Recipe, samples: Samples) -> None:
         raise UserError(f"data.grid {grid}: the objective crps needs states of at least {NOISE_NUMBERS} numbers, and these have {numbers}")
 
 
+def _require_steps(recipe: Recipe, samples: int) -> None:
+    """Check that a network that knows the length of its step has batches with samples for steps beside those for flow matching.
+
+    Raises:
+        UserError: if it has not.
+    """
+    if recipe.generator.objective in KNOW_STEP and samples < 2 * processes.count():
+        raise UserError(f"the objective {recipe.generator.objective} needs batches of 2 samples or more, and each process has one")
+
+
 def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
     """Remove networks that the recipe does not have. A rollout would otherwise take them for the last ones that were trained.
 
@@ -155,7 +173,7 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
     if devices.device().type != "cpu":
         return
     sizes = sizes_of(record, samples.forcings)
-    generator = generator_model(recipe.generator, *sizes, noise=recipe.crps.noise)
+    generator = generator_model(recipe.generator, sizes, noise=recipe.crps.noise)
     inputs = generator.input_shapes(*record.grid.shape)
     together = recipe.generator.batch * (MEMBERS if recipe.generator.objective == "crps" else 1)
     needed = training_memory(generator, together, recipe.generator.precision == "bf16", *inputs)
@@ -170,9 +188,9 @@ def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
             needed_later = training_memory(generator, evaluations, optimisation.precision == "bf16", *inputs)
             require_memory(needed_later, f"training {artefact} with {evaluations} evaluations in each batch at {record.grid.name}")
     if recipe.generator.needs_moments_network:
-        moments, settings = moments_model(recipe.moments, *sizes), recipe.moments
+        moments, settings = moments_model(recipe.moments, sizes), recipe.moments
         own = recipe.generator if recipe.generator.moments != "frozen" else settings
-        context = (1, context_channels(*sizes[1:]), *record.grid.shape)
+        context = (1, sizes.context, *record.grid.shape)
         needed_by_moments = training_memory(moments, own.batch, own.precision == "bf16", context)
         if recipe.generator.moments != "frozen":
             needed += needed_by_moments

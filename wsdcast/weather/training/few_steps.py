@@ -20,8 +20,8 @@ from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.networks import generator_model
-from wsdcast.weather.priors import FewEvaluations, Trained, trained
 from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.trained import FewEvaluations, Trained, trained
 from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
 
@@ -48,7 +48,7 @@ def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
         # Every noise gives the student another sample, so it does not overfit as a flow does. Dropout would only add to its error: on GFS
         # wind the loss is 0.0056 with the flow's dropout of 0.1, and 0.0033 without.
         of_network = of_network.model_copy(update={"dropout": 0.0})
-    network, random = generator_model(of_network, *stage.sizes, few_steps=True), random_of(recipe, FEW_STEPS)
+    network, random = generator_model(of_network, stage.sizes, few_steps=True), random_of(recipe, FEW_STEPS)
     if settings.begin == "flow":
         network.load_state_dict(network.state_dict() | flow.generator.state_dict())
     # torch's derivative of GroupNorm in forward mode does not take channels last.

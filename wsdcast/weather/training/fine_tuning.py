@@ -17,9 +17,9 @@ from wsdcast.sampling.samplers import Sampler
 from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores
 from wsdcast.weather.forcings import area_weights
-from wsdcast.weather.priors import FewEvaluations, trained
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.samples import Samples
+from wsdcast.weather.trained import FewEvaluations, trained
 from wsdcast.weather.training.losses import loss_of_ensembles
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
 from wsdcast.weather.training.stage import Stage, random_of, seed_torch

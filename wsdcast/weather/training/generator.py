@@ -71,7 +71,7 @@ def _train_both(stage: Stage) -> None:
     of_channels = generator_weights(recipe, stage.record), moments_weights(recipe, stage.record)
     seed_torch(recipe, GENERATOR)
     generator, random = _untrained(stage), random_of(recipe, GENERATOR)
-    moments = moments_model(recipe.moments, *stage.sizes)
+    moments = moments_model(recipe.moments, stage.sizes)
     networks = nn.ModuleDict({"moments": moments, "generator": generator})
 
     def loss_of(networks: nn.ModuleDict, batch: FlowBatch) -> Tensor:
@@ -110,4 +110,4 @@ def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf
 
 
 def _untrained(stage: Stage) -> UNet:
-    return generator_model(stage.recipe.generator, *stage.sizes, noise=stage.recipe.crps.noise)
+    return generator_model(stage.recipe.generator, stage.sizes, noise=stage.recipe.crps.noise)

@@ -96,7 +96,7 @@ def predict_moments(stage: Stage) -> None:
     then about as large as on new samples, at no cost (docs/results/gfs.md).
     """
     recipe, directory, record, samples, summary = stage.recipe, stage.directory, stage.record, stage.samples, stage.summary
-    if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, stage.overwrite)):
+    if processes.decided(lambda: is_current(recipe, directory, PREDICTIONS, True)):  # others are replaced: they can be made again
         return
     seed_torch(recipe, MOMENTS)
     folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
@@ -121,7 +121,7 @@ def predict_moments(stage: Stage) -> None:
 
 def untrained_moments(recipe: Recipe, record: Analysis, samples: Samples) -> MomentsModel:
     """An untrained h_phi on the device."""
-    return to_device(moments_model(recipe.moments, *sizes_of(record, samples.forcings)))
+    return to_device(moments_model(recipe.moments, sizes_of(record, samples.forcings)))
 
 
 def _folds(recipe: Recipe, samples: Samples) -> dict[str, tuple[Tensor, Tensor]]:

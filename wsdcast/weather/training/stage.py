@@ -21,7 +21,7 @@ from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import InformedPrior, Moments
-from wsdcast.weather.networks import sizes_of
+from wsdcast.weather.networks import Sizes, sizes_of
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 
@@ -56,7 +56,7 @@ class Stage:
     summary: Summary = field(default_factory=lambda: Summary("train"))
 
     @property
-    def sizes(self) -> tuple[bool, int, int, int]:
+    def sizes(self) -> Sizes:
         """What networks are made for (:func:`wsdcast.weather.networks.sizes_of`)."""
         return sizes_of(self.record, self.samples.forcings)
 
@@ -91,7 +91,7 @@ class Stage:
             batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
             samples: number of training samples.
             directory: for checkpoints and logs.
-            scores: of the averaged network on the validation split, if the record has one; the first decides which checkpoint is best.
+            scores: of the averaged network on the validation split, if the record has one.
         """
         validate = scores if len(self.validation_samples) else None
         name, seed, log = label.replace(", ", "-"), self.recipe.seed, self.recipe.training
