@@ -55,7 +55,8 @@ def tables(study: xr.Dataset) -> Iterator[str]:
         "spectrum": ("power_deviation_6h", 3, 1),
         "gain, % ": ("power_deviation_gain_6h", 0, 100),
     }
-    yield f"One step of 6 h, {int(study['starts_6h'])} starts of {study.attrs['members']} members. Gain: over {study.attrs['reference']};"
+    size = f"{int(study['starts_6h'])} initial times of {study.attrs['members']} members"
+    yield f"One step of 6 h, {size}. Gain: over {study.attrs['reference']};"
     yield "over features-only: with as many evaluations."
     yield ""
     yield from table(
@@ -72,7 +73,7 @@ def tables(study: xr.Dataset) -> Iterator[str]:
     labels = [f"{lead / np.timedelta64(1, 'h'):g} h" for lead in leads]
     by_lead_time = [[setting.sel(prediction_timedelta=lead) for lead in leads] for setting in settings]
     for title, score, digits, factor in (
-        (f"Forecasts, {int(study['starts']) if 'starts' in study else 0} starts, fair CRPS in m/s:", "crps", 3, 1.0),
+        (f"Forecasts, {int(study['starts']) if 'starts' in study else 0} initial times, fair CRPS in m/s:", "crps", 3, 1.0),
         ("Forecasts, mean deviation of the spectrum:", "power_deviation", 3, 1.0),
         (f"Forecasts, gain in CRPS over {study.attrs['reference']}, in percent:", "crps_gain", 1, 100.0),
         ("Forecasts, gain in the deviation of the spectrum over the same, in percent:", "power_deviation_gain", 0, 100.0),

@@ -1,4 +1,4 @@
-"""The commands of a trained model that travels: write it to a file, and forecast from it."""
+"""The commands ``wsdcast export-model``, which writes a trained model to one file, and ``wsdcast forecast``, which forecasts with it."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def prepare(
     json: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Bring the recipe's variables, by default 10 m wind, to one grid and steps of 6 h. A run that was stopped continues there."""
+    """Bring the recipe's variables, by default 10 m wind, to one grid and steps of 6 h. A stopped run continues where it stopped."""
     how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else skip.split(",")}
     if check is not None:
         from wsdcast.weather.stages.check import check as check_source
@@ -174,7 +174,7 @@ def rollout(
     ] = None,
     initial: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="With --model: analyses with the wind at the initial times and before, as for prepare."),
+        typer.Option(metavar="SOURCE", help="With --model: analyses of its variables at the initial times and before, as for prepare."),
     ] = None,
     overwrite: OverwriteOption = False,
     json: JsonOption = False,

@@ -1,1 +1,1 @@
-"""Sources of wind, grids, regridding, the simulated planet and the prepared store."""
+"""Variables, sources, grids, regridding, the simulated planet and the prepared store."""

@@ -1,4 +1,4 @@
-"""Spherical harmonics on any latitudes. The simulated planet uses them.
+"""Spherical harmonics on any latitudes, for the simulated planet, kinetic energy, blurred paths and random fields.
 
 A real field is ``f(longitude, latitude) = sum over |m| <= l <= T of c[m, l] P[m, l](latitude) exp(i m longitude)``; only m >= 0 is
 stored. The associated Legendre functions P have no Condon-Shortley sign and are scaled so that each has mean square 1 over the sphere.

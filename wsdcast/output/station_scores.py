@@ -33,7 +33,8 @@ ALL = "all stations"
 def score_stations(forecast: str | Path, stations: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
     """Score a forecast of any origin against observations, and write ``RUN/station_scores.nc`` and ``RUN/station_scores.csv``.
 
-    The wind is interpolated bilinearly to each station. An observation is used at the valid times that it has, not interpolated in time.
+    The wind is interpolated bilinearly to each station. An observation counts at a valid time of the forecast; there is no interpolation in
+    time.
 
     Args:
         forecast: path or URL of a store of forecasts, in any layout that :func:`wsdcast.score_forecast` reads; or a run directory with one.

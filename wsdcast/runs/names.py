@@ -16,7 +16,7 @@ IMAGES, CLASSIFIER, SAMPLES = "images", "classifier", "samples"
 
 SharedPriorName = Literal["warm", "standard", "features-only", "mean-only", "unblended", "plain-blend", "climatology"]
 PriorName = Literal[SharedPriorName, "persistence", "given"]
-"""Where flow matching starts, and what the generator is told (docs/method.md)."""
+"""Where flow matching starts, and what the generator reads of the moments (docs/method.md)."""
 
 ImagePriorName = Literal[SharedPriorName, "class-climatology"]
 """The same for images."""

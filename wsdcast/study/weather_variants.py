@@ -1,4 +1,4 @@
-"""The generators of a weather study: one for each prior and training seed, all at the same cost."""
+"""The generators of a weather study: one for each prior or variant and training seed, all at the same cost."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from wsdcast.weather.stages.train import train
 def run(recipe: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
     """Prepare, train, roll out and score a recipe. Artefacts that are current are not made again.
 
+    Each stage runs when the iterator is asked for its summary.
+
     Args:
         recipe: path or name of a recipe.
         run: run directory; default ``runs/<recipe name>``.

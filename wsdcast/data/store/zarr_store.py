@@ -1,4 +1,4 @@
-"""Zarr stores of wind that xarray and WeatherBench 2 can read: created empty, filled block by block, closed with attributes."""
+"""Zarr stores that xarray and WeatherBench 2 can read: created empty, filled block by block, closed with attributes."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ def forecast(
 
     ``RUN/forecast.zarr`` has the members, ``RUN/products.nc`` mean, spread, quantiles, probabilities and direction, ``RUN/places.csv`` the
     same at places, and ``RUN/forecast.html`` is a page to look at. A forecast that was stopped continues, with the same bytes in the end.
+    Each step runs when the iterator is asked for its summary.
 
     Args:
         model: a model file, from :func:`wsdcast.export_model`.

@@ -57,8 +57,7 @@ def plot(
 
     Args:
         figure: ``curves``, ``regions``, ``ranks``, ``reliability`` and ``spectra`` show the scores. ``tails`` and ``targets`` show the
-            trained networks.
-            ``maps``, ``plume`` and ``animation`` show one forecast.
+            trained networks. ``maps``, ``plume`` and ``animation`` show one forecast.
         recipe: path or name of a recipe; default: the one of the forecast.
         run: run directory; default ``runs/<recipe name>``.
         out: file to write. Its suffix gives the format: png, pdf or svg; gif or mp4 for the animation. Default ``RUN/<figure>.png`` or

@@ -115,13 +115,13 @@ def score(
 
 
 def score_pair(first: str | Path, second: str | Path) -> Summary:
-    """Compare the scores of two forecasts of the same dates, each given by its run directory or its ``scores.nc``.
+    """Compare the scores of two forecasts of the same initial times, each given by its run directory or its ``scores.nc``.
 
     Returns:
         A summary whose scores are the rows of :func:`wsdcast.verification.comparison.compare`.
 
     Raises:
-        UserError: if one has no scores, they have no dates in common, or they were scored against different truth.
+        UserError: if one has no scores, they have no initial times in common, or they were scored against different truth.
     """
     pair: list[xr.Dataset] = []
     for given in map(Path, (first, second)):

@@ -47,8 +47,8 @@ def train(
     """Train the moments model and write ``RUN/moments``, then train the generator and write ``RUN/generator``.
 
     If the recipe trains both networks at the same time, both are in ``RUN/generator``. Its objective may add a network of few evaluations,
-    ``RUN/few-steps``, and fine-tuning adds ``RUN/fine-tuned``. A training that was stopped continues from its last
-    checkpoint; on a CPU the result has the same bits. If torchrun started several processes, they train together.
+    ``RUN/few-steps``, and fine-tuning adds ``RUN/fine-tuned``. A training that was stopped continues from its last checkpoint; on a CPU the
+    result has the same bits. If torchrun started several processes, they train together.
 
     Args:
         recipe: path or name of a recipe; default: the one of the prepared store. A recipe object is trained whether or not its own rollout
