@@ -285,7 +285,7 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     assert "units 'K'" in refuses(write(in_kelvin, tmp_path / "d.zarr"), "--truth", truth, "--run", tmp_path / "run")
     late = forecast_dataset().assign_coords(time=STARTS + np.timedelta64(999, "D"))
     line = refuses(write(late, tmp_path / "e.zarr"), "--truth", truth, "--run", tmp_path / "run")
-    assert "no truth for any start" in line
+    assert "no truth for any initial time" in line
     (tmp_path / "words.txt").write_text("no weather")
     line = refuses(tmp_path / "a.zarr", "--truth", tmp_path / "words.txt", "--run", tmp_path / "run")
     assert line.count(str(tmp_path / "words.txt")) == 1

@@ -230,7 +230,7 @@ def test_the_command_finds_what_lies_next_to_the_store(tmp_path):
     assert result.exit_code == 0, result.output
     summary = json.loads(result.stdout)
     assert list(summary["written"]) == [str(tmp_path / "forecast.html")]
-    assert summary["facts"]["start"] == "2026-11-28 00 UTC"
+    assert summary["facts"]["initial time"] == "2026-11-28 00 UTC"
     page = (tmp_path / "forecast.html").read_text()
     facts = {"source": "analyses of ifs", "cycle": "the newest", "model": "mine.wsd", "sha256 of the model": "0123"}
     facts |= {"license": "CC-BY-4.0", "attribution": "of ECMWF", "evaluations": "10 of the network per sample"}

@@ -119,10 +119,10 @@ def test_a_forecast_or_truth_that_leaves_no_pairs_is_named(tmp_path):
         patchy[NAMES[0]][:, number, :, 3, number] = np.nan
     source = write(truth_dataset(), tmp_path / "truth.zarr")
     line = refuses(write(patchy, tmp_path / "model.zarr"), "--truth", source, "--run", tmp_path / "run")
-    assert "model has no start and lead time with two members" in line
+    assert "model has no initial time and lead time with two members" in line
     early = write(truth_dataset().isel(time=slice(0, PAST)), tmp_path / "early.zarr")
     line = refuses(write(forecast_dataset(), tmp_path / "whole.zarr"), "--truth", early, "--run", tmp_path / "run")
-    assert "early.zarr has no truth for any start" in line
+    assert "early.zarr has no truth for any initial time" in line
 
 
 def test_the_page_says_what_was_left_out(tmp_path, monkeypatch):

@@ -157,7 +157,7 @@ def test_the_initial_time_may_be_a_time_of_numpy(finished_run, tmp_path):
     with open_store(finished_run / "forecast.zarr") as store:
         second = store["time"].values[1]
     summary = wsdcast.plot("maps", run=finished_run, out=tmp_path / "a.png", start=second)
-    assert summary.facts["start"] == str(second.astype("datetime64[h]"))
+    assert summary.facts["initial time"] == str(second.astype("datetime64[h]"))
 
 
 def test_an_unknown_figure_is_named_with_the_known_ones(finished_run):

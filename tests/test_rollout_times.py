@@ -43,7 +43,7 @@ def test_forecast_from_the_latest_state_has_no_truth(trained_run):
     assert summary.facts["initial times"] == "2000-01-30T18"
     assert (trained_run / "forecast.gif").exists()
     assert "current: forecast.zarr" in wsdcast.rollout(run=trained_run, start="latest").facts
-    with pytest.raises(UserError, match="no truth for any start and lead time of the forecast"):
+    with pytest.raises(UserError, match="no truth for any initial time and lead time of the forecast"):
         wsdcast.score(run=trained_run)
 
 

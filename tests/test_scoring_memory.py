@@ -123,7 +123,7 @@ def test_summing_takes_the_estimated_memory(grid, members, starts, leads):
     ("free", "words"),
     [
         (100_000, "scoring 4 members at 24x13, 3 lead times at a time needs"),
-        (20_000_000, "summing up the statistics of 6 starts and 3 lead times needs"),
+        (20_000_000, "summing up the statistics of 6 initial times and 3 lead times needs"),
     ],
 )
 def test_scores_that_do_not_fit_are_refused_before_any_work(free, words, tmp_path, monkeypatch):

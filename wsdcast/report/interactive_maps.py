@@ -89,7 +89,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     times, lead_times = scores["time"].values[chosen.starts], scores["prediction_timedelta"].values[chosen.leads]
     starts, first = [time_in_words(time) for time in times], lead_times.size // 2
     start = Select(
-        title="Start",
+        title="Initial time",
         options=[(str(number), name) for number, name in enumerate(starts)],
         value="0",
         width=190,

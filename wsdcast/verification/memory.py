@@ -44,7 +44,7 @@ def needs(
     bytes_of_statistics = summing(*sizes, truth.grid, sources.variables)
     return [
         (scoring(sources, times, leads) * (workers or 1), one_start),
-        (bytes_of_statistics, f"summing up the statistics of {times.size} starts and {leads.size} lead times"),
+        (bytes_of_statistics, f"summing up the statistics of {times.size} initial times and {leads.size} lead times"),
         *((reporting(forecast), f"the report of {ensemble} and {leads.size} lead times") for forecast in list(forecasts.values())[:1]),
     ]
 

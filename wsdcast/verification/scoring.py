@@ -258,10 +258,12 @@ def statistics_by_start(
     scored = {name: part["crps_fair"].isel(variable=0, region=0).notnull().values for name, part in whole.items()}
     if not np.all([scored[name] for name in forecasts], axis=0).any():
         if not any(has.any() for has in scored.values()):
-            raise UserError(f"{sources.truth} has no truth for any start and lead time of the forecast")
+            raise UserError(f"{sources.truth} has no truth for any initial time and lead time of the forecast")
         empty = [name for name in forecasts if not scored[name].any()]
         lacking = f"{', '.join(empty)} has" if empty else "the forecasts together have"
-        raise UserError(f"{lacking} no start and lead time with two members that have values at all points at which the forecast has any")
+        raise UserError(
+            f"{lacking} no initial time and lead time with two members that have values at all points at which the forecast has any"
+        )
     poor, left_out = too_poor(scored, forecasts)
     if gaps:
         left_out.append(f"{len(gaps)} of {np.unique(states).size} past states, which have gaps")

@@ -82,7 +82,12 @@ def forecast_page(
         }
         rounding = write_forecast_page(partial, store, row=row, **shown)
     summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
-    summary.facts = {"start": time_in_words(store.times[row]), "members": store.members, "grid": store.grid.name, "rounding": rounding}
+    summary.facts = {
+        "initial time": time_in_words(store.times[row]),
+        "members": store.members,
+        "grid": store.grid.name,
+        "rounding": rounding,
+    }
     if refused:
         summary.facts["not read"] = "; ".join(refused.values())
     summary.facts["initial analysis"] = "none" if states is None else "shown"

@@ -92,7 +92,7 @@ def plot(
         lines = coastlines_of(resolved.data.source)
         with open_store(forecast) as store:
             row = 0 if start is None else row_of(store["time"].values, start, forecast)
-            summary.facts["start"] = _hour(store["time"].values[row])
+            summary.facts["initial time"] = _hour(store["time"].values[row])
             if not (kept := channels_in(store)):
                 raise UserError(f"{forecast}: has scores and no fields (rollout --score); {figure} needs fields")
             shown = subject([name for name in truth.variables if name in kept], resolved.score.headline)

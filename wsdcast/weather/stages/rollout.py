@@ -270,7 +270,7 @@ def _one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], var
         f"{name}_{moment}": xr.DataArray(
             np.stack([fields[number][record.variables.index(name)] for fields in fields_by_start]),
             dims=("time", "latitude", "longitude"),
-            attrs={"units": variable(name).units, "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the start"},
+            attrs={"units": variable(name).units, "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the initial time"},
         )
         for name in variables
         for number, moment in enumerate(("mean", "std"))
