@@ -10,7 +10,7 @@ import xarray as xr
 
 import wsdcast
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.foreign_forecasts import open_wind, readable_channels
+from wsdcast.data.sources.foreign_forecasts import open_channels, readable_channels
 from wsdcast.data.variables import SPEED, VARIABLES, physical_range, short_name
 from wsdcast.data.winds import array_attributes
 from wsdcast.runs.errors import UserError
@@ -65,7 +65,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 def test_every_variable_is_the_same_when_it_is_read_back(store, tmp_path, name):
     wsdcast.convert(store.attrs["path"], {"o.nc": "netcdf", "o.zarr": "zarr"}[name], tmp_path / name)
     assert set(readable_channels(str(tmp_path / name))[0]) == set(NAMES)
-    back = open_wind(str(tmp_path / name), part=False, variables=NAMES)
+    back = open_channels(str(tmp_path / name), part=False, variables=NAMES)
     for channel in NAMES:
         np.testing.assert_array_equal(back[channel], store[channel], err_msg=channel)
     if name == "o.nc":
@@ -105,7 +105,7 @@ def test_we_read_what_we_write_in_grib(store, tmp_path):
     names, refused = readable_channels(str(tmp_path / "o.grib2"))
     assert set(names) == set(NAMES) - set(FACTORS)
     assert refused == {"total_cloud_cover": "tcc has units '%'; expected 1"}
-    back = open_wind(str(tmp_path / "o.grib2"), part=False, variables=names)
+    back = open_channels(str(tmp_path / "o.grib2"), part=False, variables=names)
     for channel in names:
         span = float(store[channel].max() - store[channel].min())
         np.testing.assert_allclose(back[channel], store[channel], atol=span / 2**15, rtol=1e-6, err_msg=channel)

@@ -190,7 +190,7 @@ def coast(page: str) -> list:
 
 def stored(directory: Path, wind: np.ndarray, **attributes: Any) -> Path:
     """Write a store of forecasts."""
-    store = forecast_of(wind).wind.assign_attrs(attributes)
+    store = forecast_of(wind).channels.assign_attrs(attributes)
     store.to_zarr(directory / "forecast.zarr", zarr_format=2, consolidated=True)
     return directory / "forecast.zarr"
 
@@ -288,7 +288,7 @@ def test_an_initial_analysis_on_another_grid_is_shown_at_the_nearest_points(tmp_
 
 
 def test_any_initial_time_of_a_store_can_be_chosen(tmp_path):
-    first, second = (forecast_of(wind_of(seed)).wind for seed in (1, 2))
+    first, second = (forecast_of(wind_of(seed)).channels for seed in (1, 2))
     both = xr.concat([first, second.assign_coords(time=second["time"] + np.timedelta64(12, "h"))], "time")
     both.to_zarr(tmp_path / "other.zarr", zarr_format=2, consolidated=True)
     wsdcast.forecast_page(tmp_path / "other.zarr", start="2026-11-28T12")
@@ -306,9 +306,9 @@ def test_mistakes_are_one_line(tmp_path):
     assert "no state at the initial time 2026-11-28 00 UTC" in refused(forecast, "--initial", states(tmp_path / "old.nc", ["2000-01-01"]))
     assert "is a directory" in refused(forecast, "--out", tmp_path)
     assert "has one member" in refused(stored(tmp_path / "one", wind_of()[:1]))
-    statistics = forecast_of(wind_of()).wind.rename(number="statistic")
+    statistics = forecast_of(wind_of()).channels.rename(number="statistic")
     statistics.to_zarr(tmp_path / "statistics.zarr", zarr_format=2, consolidated=True)
     assert "only statistics over members" in refused(tmp_path / "statistics.zarr")
-    forecast_of(wind_of()).wind.isel(longitude=slice(3, 9)).to_zarr(tmp_path / "part.zarr", zarr_format=2, consolidated=True)
+    forecast_of(wind_of()).channels.isel(longitude=slice(3, 9)).to_zarr(tmp_path / "part.zarr", zarr_format=2, consolidated=True)
     assert "not a global grid" in refused(tmp_path / "part.zarr")
     assert not list(tmp_path.rglob("*.html"))

@@ -124,8 +124,8 @@ def test_many_variables_share_the_room(tmp_path, monkeypatch):
 
 def test_the_command_shows_what_the_initial_states_have(tmp_path):
     forecast = forecast_of(fields())
-    forecast.wind.to_zarr(tmp_path / "forecast.zarr", zarr_format=2, consolidated=True)
-    state = forecast.wind[["2m_temperature", *DEFAULT]].isel(number=0, prediction_timedelta=0, drop=True)
+    forecast.channels.to_zarr(tmp_path / "forecast.zarr", zarr_format=2, consolidated=True)
+    state = forecast.channels[["2m_temperature", *DEFAULT]].isel(number=0, prediction_timedelta=0, drop=True)
     state.to_netcdf(tmp_path / "initial_states.nc")
     summary = wsdcast.forecast_page(tmp_path)
     assert summary.facts["initial analysis"] == "shown"

@@ -372,7 +372,7 @@ def test_both_layers_of_the_planet_pass_through_all_stages_and_a_model_file(tmp_
 @pytest.mark.parametrize("name", ["out.nc", "out.zarr", "out.grib2"])
 def test_a_forecast_is_converted_with_all_of_its_variables(run, tmp_path, name):
     """What is read back from each format is what the store has, to the packing of GRIB."""
-    from wsdcast.data.sources.foreign_forecasts import open_wind
+    from wsdcast.data.sources.foreign_forecasts import open_channels
     from wsdcast.output.convert import convert
 
     to = {"out.nc": "netcdf", "out.zarr": "zarr", "out.grib2": "grib2"}[name]
@@ -382,7 +382,7 @@ def test_a_forecast_is_converted_with_all_of_its_variables(run, tmp_path, name):
     convert(run, to, tmp_path / name)  # type: ignore[arg-type]
     written = sorted(tmp_path.glob("out*"))[0]
     names = sorted(STATE)
-    back = open_wind(str(written), part=True, variables=names)
+    back = open_channels(str(written), part=True, variables=names)
     for channel in names:
         expected = forecast[channel].isel(time=slice(0, back.sizes["time"]))
         step = float(expected.max() - expected.min()) / 2**15 if to == "grib2" else 0

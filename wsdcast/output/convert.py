@@ -71,7 +71,7 @@ def facts_of(fields: Fields) -> dict[str, Any]:
         "forecast": fields.name,
         "grid": fields.extent,
         "initial times": ends[0] if fields.times.size == 1 else f"{fields.times.size}, {ends[0]} to {ends[1]}",
-        "members": fields.wind.sizes["number"],
+        "members": fields.channels.sizes["number"],
         "lead times": f"{hours.size}, {hours[0]} to {hours[-1]} h",
     }
 
@@ -83,7 +83,7 @@ def title_of(fields: Fields) -> str:
 
 def origin_of(fields: Fields, title: str) -> dict[str, Any]:
     """Return the attributes of a file made from a forecast."""
-    return {"title": title, "forecast": fields.name, **fields.wind.attrs}
+    return {"title": title, "forecast": fields.name, **fields.channels.attrs}
 
 
 def space_of(fields: Fields) -> dict[str, Any]:
@@ -96,10 +96,10 @@ def _contents(fields: Fields) -> Contents:
 
     def blocks(row: int) -> Blocks:
         for first in range(0, fields.leads.size, LEADS_PER_CHUNK):
-            wind = fields.read(row, slice(first, first + LEADS_PER_CHUNK)).transpose(1, 0, 2, 3, 4)
+            values = fields.read(row, slice(first, first + LEADS_PER_CHUNK)).transpose(1, 0, 2, 3, 4)
             arrays = {}
             for channel, name in enumerate(fields.variables):
-                arrays[name] = xr.DataArray(wind[:, :, channel], dims=dimensions, attrs=attributes(name))
+                arrays[name] = xr.DataArray(values[:, :, channel], dims=dimensions, attrs=attributes(name))
             yield first, xr.Dataset(arrays)
 
     coordinates = {"number": ("number", fields.numbers, REALIZATION | TIME_ATTRIBUTES["number"])} | space_of(fields)

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import as_slice
-from wsdcast.data.sources.foreign_forecasts import open_wind, read_members
+from wsdcast.data.sources.foreign_forecasts import open_channels, read_members
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
@@ -32,42 +32,42 @@ class Fields:
 
     Attributes:
         name: name of the store in messages.
-        wind: (time, number, prediction_timedelta, latitude, longitude), lazily. Latitudes fall. Longitudes rise without a jump, so those of
-            a region across Greenwich or the date line may be below 0 or above 180.
+        channels: (time, number, prediction_timedelta, latitude, longitude), lazily. Latitudes fall. Longitudes rise without a jump, so
+            those of a region across Greenwich or the date line may be below 0 or above 180.
     """
 
     name: str
-    wind: xr.Dataset
+    channels: xr.Dataset
 
     @property
     def times(self) -> NDArray[np.datetime64]:
         """Initial times, (time,), increasing."""
-        return self.wind["time"].values
+        return self.channels["time"].values
 
     @property
     def leads(self) -> NDArray[np.timedelta64]:
         """Lead times, (lead,), increasing."""
-        return self.wind["prediction_timedelta"].values
+        return self.channels["prediction_timedelta"].values
 
     @property
     def latitude(self) -> NDArray[np.float64]:
         """Degrees north, (latitude,)."""
-        return self.wind["latitude"].values
+        return self.channels["latitude"].values
 
     @property
     def longitude(self) -> NDArray[np.float64]:
         """Degrees east, (longitude,)."""
-        return self.wind["longitude"].values
+        return self.channels["longitude"].values
 
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the channels."""
-        return tuple(map(str, self.wind.data_vars))
+        return tuple(map(str, self.channels.data_vars))
 
     @property
     def numbers(self) -> NDArray[np.integer]:
         """Number of each member, (member,): that of the store if it is a whole number, else its position."""
-        labels = self.wind["number"].values  # xarray counts positions if there is no coordinate
+        labels = self.channels["number"].values  # xarray counts positions if there is no coordinate
         return labels if np.issubdtype(labels.dtype, np.integer) else np.arange(labels.size)
 
     @property
@@ -82,7 +82,7 @@ class Fields:
         Raises:
             UserError: if these values cannot be read.
         """
-        return read_members(self.wind, self.name, row, leads)
+        return read_members(self.channels, self.name, row, leads)
 
     def require_memory(self, window: np.timedelta64 | None = None) -> None:
         """Check that memory can hold the lead times that are read together, and the speeds of a window.
@@ -90,10 +90,10 @@ class Fields:
         Raises:
             UserError: if it cannot.
         """
-        speeds = 4 * self.wind.sizes["number"] * self.latitude.size * self.longitude.size
+        speeds = 4 * self.channels.sizes["number"] * self.latitude.size * self.longitude.size
         ends = np.arange(1, self.leads.size + 1)
         in_window = 0 if window is None else int((ends - np.searchsorted(self.leads, self.leads - window, side="right")).max())
-        needed = (COPIES * len(self.wind.data_vars) * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * speeds
+        needed = (COPIES * len(self.channels.data_vars) * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * speeds
         require_memory(needed, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
 
 
@@ -108,8 +108,8 @@ def open_fields(address: str, region: Box | None = None, variables: Sequence[str
     Raises:
         UserError: if the store cannot be read, or if no grid point lies in the region.
     """
-    wind = open_wind(address, part=True, variables=variables)
-    latitude, longitude = (wind[name].values for name in ("latitude", "longitude"))
+    channels = open_channels(address, part=True, variables=variables)
+    latitude, longitude = (channels[name].values for name in ("latitude", "longitude"))
     rows, columns, degrees = np.arange(latitude.size), *_without_jump(longitude)
     if region is not None:
         west, south, east, north = _checked(region)
@@ -125,8 +125,8 @@ def open_fields(address: str, region: Box | None = None, variables: Sequence[str
                 f"--region {_in_words((west, south, east, north))}: no grid point of {address} lies in it; the store covers "
                 f"latitudes {latitude[-1]:g} to {latitude[0]:g} and has {longitude.size} longitudes"
             )
-    wind = wind.isel(latitude=as_slice(rows), longitude=as_slice(columns)).assign_coords(longitude=degrees.round(9))
-    return Fields(str(address), wind)
+    channels = channels.isel(latitude=as_slice(rows), longitude=as_slice(columns)).assign_coords(longitude=degrees.round(9))
+    return Fields(str(address), channels)
 
 
 def circles_the_globe(longitude: NDArray[np.float64]) -> bool:

@@ -50,7 +50,7 @@ def check(fields: Fields) -> None:
     for name in SUMMED.keys() & {*fields.variables}:
         if fields.leads.min() < np.timedelta64(SUMMED[name], "h"):
             raise UserError(f"{fields.name}: {name} goes over {SUMMED[name]} h, more than its first lead time; write NetCDF or Zarr")
-    count = fields.wind.sizes["number"]
+    count = fields.channels.sizes["number"]
     if count >= MOST_MEMBERS:
         raise UserError(f"{fields.name}: has {count} members; GRIB 2 counts at most {MOST_MEMBERS - 1}; write NetCDF or Zarr")
 
@@ -75,14 +75,14 @@ def write_grib(path: Path, fields: Fields) -> int:
                     eccodes.codes_set(template, key, value)
                 for first in range(0, fields.leads.size, LEADS_PER_CHUNK):
                     leads = fields.leads[first : first + LEADS_PER_CHUNK]
-                    wind = fields.read(row, slice(first, first + leads.size))
+                    values = fields.read(row, slice(first, first + leads.size))
                     for position, lead in enumerate(leads):
                         hours = int(lead / np.timedelta64(1, "h"))
                         eccodes.codes_set(template, "forecastTime", hours)
                         for member, number in enumerate(numbers):
                             eccodes.codes_set(template, "perturbationNumber", int(number))
                             for channel, name in enumerate(fields.variables):
-                                field = wind[member, position, channel]
+                                field = values[member, position, channel]
                                 if np.isfinite(field).any():
                                     file.write(_message(template, name, hours, field))
                                 else:
@@ -103,7 +103,7 @@ def _keys_of_all(fields: Fields) -> dict[str, Any]:
         "productDefinitionTemplateNumber": 1,  # individual ensemble forecast at a point in time
         "typeOfGeneratingProcess": 4,  # ensemble forecast
         "typeOfEnsembleForecast": 255,  # members are equal; none is a control
-        "numberOfForecastsInEnsemble": fields.wind.sizes["number"],
+        "numberOfForecastsInEnsemble": fields.channels.sizes["number"],
         "indicatorOfUnitOfTimeRange": 1,  # hours
         "Ni": longitude.size,
         "Nj": latitude.size,

@@ -233,7 +233,7 @@ def _note_left_out(fields: Fields, counts: list[Field], summary: Summary) -> Non
         counts: number of members that remain at each initial and lead time.
         summary: gets the fact.
     """
-    remaining, members = np.concatenate(counts), fields.wind.sizes["number"]
+    remaining, members = np.concatenate(counts), fields.channels.sizes["number"]
     if (remaining < members).any():
         summary.facts["left out"] = (
             f"{int((members - remaining).sum())} of {members * remaining.size} members and lead times without values, at "

@@ -63,7 +63,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     sums = _sums(fields, observed)
     pairs = int(sums["pairs"].sum())
     if not pairs:
-        members = "its member" if fields.wind.sizes["number"] == 1 else "two members"
+        members = "its member" if fields.channels.sizes["number"] == 1 else "two members"
         raise UserError(f"--stations {stations}: {fields.name} has no values of {members} at a station and time of an observation")
     scores = station_metrics(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}

@@ -188,7 +188,7 @@ def _require_units(forecast: StoredForecast, truth: Truth, mean: Field, true: Fi
     """
     for channel in channels:
         name, known = truth.variables[channel], np.isfinite(mean[:, :, channel] + true[:, :, channel])
-        if "units" in forecast.wind[name].attrs or not known.any():
+        if "units" in forecast.channels[name].attrs or not known.any():
             continue
         ours, theirs = mean[:, :, channel][known], true[:, :, channel][known]
         if ((ours - theirs) ** 2).mean() > NONSENSE * theirs.var():

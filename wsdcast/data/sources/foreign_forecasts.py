@@ -47,7 +47,7 @@ class StoredForecast:
         leads: lead times, (lead,), increasing.
         members: number of members of each ensemble; 1 for a forecast without members.
         grid: grid of the fields that :meth:`read` returns.
-        wind: the channels that are read, in the package's layout, lazily.
+        channels: the channels that are read, in the package's layout, lazily.
         region: rows and columns of the grid that the store covers; None if it covers the whole grid.
     """
 
@@ -56,7 +56,7 @@ class StoredForecast:
     leads: NDArray[np.timedelta64]
     members: int
     grid: Grid
-    wind: xr.Dataset
+    channels: xr.Dataset
     region: Region | None = None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
@@ -69,7 +69,7 @@ class StoredForecast:
         Raises:
             UserError: if these values cannot be read.
         """
-        fields = read_members(self.wind, self.name, start, leads)
+        fields = read_members(self.channels, self.name, start, leads)
         if self.region is None:
             return fields
         whole = np.full((*fields.shape[:-2], *self.grid.shape), np.nan, dtype=np.float32)
@@ -77,11 +77,11 @@ class StoredForecast:
         return whole
 
 
-def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
+def read_members(channels: xr.Dataset, name: str, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
     """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 
     Args:
-        wind: forecasts that :func:`open_wind` returned, or a part of them.
+        channels: forecasts that :func:`open_channels` returned, or a part of them.
         name: name of the forecasts in messages.
         start: index of the initial time.
         leads: which lead times are read.
@@ -91,12 +91,12 @@ def read_members(wind: xr.Dataset, name: str, start: int, leads: slice = slice(N
     """
     try:
         with file_lock(name):
-            chosen = wind.isel(time=start, prediction_timedelta=leads)
+            chosen = channels.isel(time=start, prediction_timedelta=leads)
             return np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
     except MemoryError:
         raise
     except Exception as error:  # formats and servers cause errors of many types
-        when = wind["time"].values[start].astype("datetime64[h]")
+        when = channels["time"].values[start].astype("datetime64[h]")
         raise UserError(f"{name}: the forecast from {when} cannot be read ({first_line(error)})") from None
 
 
@@ -112,18 +112,18 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
         variables: the channels that are read; default: the 10 m wind.
 
     Raises:
-        UserError: if :func:`open_wind` raises it, or if the forecast covers a part of the globe that is not on ``truth_grid``.
+        UserError: if :func:`open_channels` raises it, or if the forecast covers a part of the globe that is not on ``truth_grid``.
     """
-    wind = open_wind(address, part=truth_grid is not None, variables=variables)
+    channels = open_channels(address, part=truth_grid is not None, variables=variables)
     try:
-        grid, region = _grid_and_region(truth_grid, *(wind[name].values for name in ("latitude", "longitude")))
+        grid, region = _grid_and_region(truth_grid, *(channels[name].values for name in ("latitude", "longitude")))
     except UserError as error:
         raise UserError(f"{address}: {error}") from None
-    times, leads = wind["time"].values, wind["prediction_timedelta"].values
-    return StoredForecast(str(address), times, leads, wind.sizes["number"], grid, wind, region)
+    times, leads = channels["time"].values, channels["prediction_timedelta"].values
+    return StoredForecast(str(address), times, leads, channels.sizes["number"], grid, channels, region)
 
 
-def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
+def open_channels(address: Address, part: bool, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
     """Return channels of a store of forecasts in the layout of our own stores, lazily; by default the 10 m wind.
 
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
@@ -147,42 +147,42 @@ def open_wind(address: Address, part: bool, variables: Sequence[str] = DEFAULT) 
             raise UserError("has the statistics of scores and no fields; `wsdcast score --run RUN` computes the metrics from them")
         if "statistic" in dataset.dims:
             raise UserError("has only statistics over members (rollout --keep statistics); the members are needed")
-        wind = to_conventions(dataset, part=part, variables=variables)
+        channels = to_conventions(dataset, part=part, variables=variables)
     except UserError as error:
         raise UserError(of_address(address, error)) from None
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
-        if name not in wind.coords:
-            raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, wind.coords))}")
-    missing = [name for name in DIMENSIONS if name not in wind.dims]
-    wind = wind.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
-    times, leads = dates_of(wind["time"], address), wind["prediction_timedelta"].values
+        if name not in channels.coords:
+            raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, channels.coords))}")
+    missing = [name for name in DIMENSIONS if name not in channels.dims]
+    channels = channels.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
+    times, leads = dates_of(channels["time"], address), channels["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times have the type {leads.dtype} and no units of time, such as hours")
     times, leads = to_the_second(times), to_the_second(leads)
     for name, values in (
         ("initial times", times),
         ("lead times", leads),
-        ("members", wind.coords["number"].values if "number" in wind.coords else None),
+        ("members", channels.coords["number"].values if "number" in channels.coords else None),
     ):
         if values is not None:
             _require_once(values, f"{address}: {name}")
     if (leads % np.timedelta64(1, "h") != np.timedelta64(0)).any():
         raise UserError(f"{address}: its lead times are not all whole hours")
-    wind = wind.assign_coords(time=times, prediction_timedelta=leads)
-    wind = _sorted(wind, "time", times)
-    wind = _sorted(wind, "prediction_timedelta", leads)
+    channels = channels.assign_coords(time=times, prediction_timedelta=leads)
+    channels = _sorted(channels, "time", times)
+    channels = _sorted(channels, "prediction_timedelta", leads)
     # At a lead time of 0 the field is the analysis from which the forecast starts, not a forecast.
     later = slice(int((leads <= np.timedelta64(0)).sum()), None)
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
-    return wind.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
+    return channels.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})
 
 
 def readable_channels(address: Address) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the channels of a store of forecasts that can be read together, and by name of the others why they cannot.
 
     A channel cannot be read if it has other units than its variable, or lacks a dimension that others have. If there is no channel, or the
-    store cannot be opened, the 10 m wind is returned, so that :func:`open_wind` says what is wrong.
+    store cannot be opened, the 10 m wind is returned, so that :func:`open_channels` says what is wrong.
     """
     channels, refused = dict[str, xr.DataArray](), dict[str, str]()
     with suppress(UserError):
@@ -269,7 +269,7 @@ def _label(value: Any) -> str:
     return f"{value / np.timedelta64(1, 'h'):g} h" if isinstance(value, np.timedelta64) else str(value)
 
 
-def _sorted(wind: xr.Dataset, dimension: str, values: NDArray[Any]) -> xr.Dataset:
+def _sorted(channels: xr.Dataset, dimension: str, values: NDArray[Any]) -> xr.Dataset:
     """Sort a dataset by a coordinate. If it is sorted it is returned unchanged, because slices are read faster than lists of indices."""
     order = np.argsort(values)
-    return wind if (np.diff(order) == 1).all() else wind.isel({dimension: order})
+    return channels if (np.diff(order) == 1).all() else channels.isel({dimension: order})
