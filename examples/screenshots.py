@@ -24,19 +24,19 @@ def main(report: Path, out: Path) -> None:
         page = browser.new_page(viewport={"width": WIDTH, "height": 1000}, device_scale_factor=1.25)
         page.goto(report.resolve().as_uri())
         page.wait_for_function("window.Bokeh && Bokeh.documents.length == 1 && Bokeh.documents[0].is_idle")
-        top, maps = page.locator("table").first.bounding_box(), page.locator("section").bounding_box()
-        assert top is not None
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({"width": WIDTH, "height": height})  # all of the page is in view, so nothing scrolls
+        page.wait_for_function("Bokeh.documents[0].is_idle")
+        table, maps = page.locator("table").first.bounding_box(), page.locator("section").bounding_box()
+        assert table is not None
         assert maps is not None
-        page.screenshot(path=out / "scores.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": top["y"]})
-
-        page.set_viewport_size({"width": WIDTH, "height": int(maps["height"]) + 60})
-        page.evaluate("document.querySelector('section').scrollIntoView()")
-        plume = page.locator(".bk-Figure").nth(page.locator("section .bk-Figure").count() + 2).bounding_box()
+        page.screenshot(path=out / "scores.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": table["y"]})
+        plume = page.locator("section .bk-Figure").last.bounding_box()
         assert plume is not None
-        page.mouse.move(plume["x"] + 0.72 * plume["width"] - 3, plume["y"] + 0.4 * plume["height"])
-        page.mouse.move(plume["x"] + 0.72 * plume["width"], plume["y"] + 0.4 * plume["height"])
+        page.mouse.move(plume["x"] + 0.9 * plume["width"] - 3, plume["y"] + 0.3 * plume["height"])
+        page.mouse.move(plume["x"] + 0.9 * plume["width"], plume["y"] + 0.3 * plume["height"])
         page.wait_for_timeout(500)
-        page.screenshot(path=out / "report.png")
+        page.screenshot(path=out / "report.png", clip={"x": 0, "y": maps["y"], "width": WIDTH, "height": maps["height"]})
         browser.close()
 
 
