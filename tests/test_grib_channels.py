@@ -93,6 +93,21 @@ def test_a_variable_that_lacks_a_time_is_missing_there(tmp_path):
     assert np.isfinite(temperature[1:]).all()
 
 
+@pytest.mark.parametrize("centre", [7, 34, 74, 98])
+def test_wind_in_grib_1_of_every_centre_is_read(tmp_path, centre):
+    expected = field(1, 0, 8)
+    level = {"indicatorOfTypeOfLevel": 105, "level": 10}
+    numbers = {98: (128, 165, 166)}.get(centre, (2, 33, 34))  # of the table of parameters, and of u and v in it
+    content = []
+    for number in numbers[1:]:
+        keys = {"shortName": "10u", "centre": centre, "table2Version": numbers[0], "indicatorOfParameter": number, **level}
+        content.append(message(expected, edition=1, **keys))
+    (tmp_path / "a.grib").write_bytes(b"".join(content))
+    dataset = open_dataset(str(tmp_path / "a.grib"))
+    np.testing.assert_allclose(dataset.u10.squeeze(), expected, atol=1e-4)
+    np.testing.assert_allclose(dataset.v10.squeeze(), expected, atol=1e-4)
+
+
 @needs_shared
 def test_real_grib_has_pressure_and_temperature():
     path = str(SHARED / "formats/era5_grib1_10u10v_msl_iceland_hourly_72steps.grib")

@@ -61,6 +61,8 @@ def _statistic_of_members(handle: int) -> str:
     import eccodes
 
     derived = eccodes.codes_is_defined(handle, "derivedForecast") and eccodes.codes_get(handle, "derivedForecast", int)
-    if derived in (2, 3, 4, 5, 7, 10) or eccodes.codes_get(handle, "dataType") == "es":
+    # In GRIB 1 ecCodes knows the type of data of ECMWF's messages alone.
+    kind = eccodes.codes_is_defined(handle, "dataType") and eccodes.codes_get(handle, "dataType")
+    if derived in (2, 3, 4, 5, 7, 10) or kind == "es":
         return "spread"
     return {8: "minimum of members", 9: "maximum of members"}.get(derived, "")
