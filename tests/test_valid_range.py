@@ -16,16 +16,23 @@ from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.layout import fields_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.variables import DEFAULT
+from wsdcast.runs import progress
 from wsdcast.runs.errors import UserError
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0, 360, 30.0)
-SHORT, FLOAT, DOUBLE = np.int16, np.float32, np.float64
+SHORT, LONG, FLOAT, DOUBLE = np.int16, np.int64, np.float32, np.float64
 SCALE = {"scale_factor": 0.1, "add_offset": 1.0}
 
 
-def written(path: Path, kind: str, stored: Any, attributes: dict[str, Any]) -> xr.DataArray:
-    """A variable of these stored values along time, read back from a NetCDF file or a Zarr store."""
-    values = np.repeat(np.array(stored, dtype=kind)[:, None, None], 3, axis=1)
+@pytest.fixture(autouse=True)
+def _no_notes_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "NOTED", set())
+
+
+def written(path: Path, kind: str, stored: Any, attributes: dict[str, Any], usual: Any = 0) -> xr.DataArray:
+    """A variable of these stored values along time at the first longitude, read back from a NetCDF file or a Zarr store."""
+    values = np.full((len(stored), 3, 4), usual, dtype=kind)
+    values[:, :, 0] = np.array(stored, dtype=kind)[:, None]
     dataset = xr.Dataset({"u10": (("time", "latitude", "longitude"), values, attributes)})
     if path.suffix == ".nc":
         dataset.to_netcdf(path)
@@ -42,17 +49,19 @@ def written(path: Path, kind: str, stored: Any, attributes: dict[str, Any]) -> x
         ("f4", [-61, -60, 0, 60, 61], {"valid_range": np.array([-60, 60], FLOAT)}, [np.nan, -60, 0, 60, np.nan]),
         ("f4", [-61, 0, 61], {"valid_min": FLOAT(-60)}, [np.nan, 0, 61]),
         ("f4", [-61, 0, 61], {"valid_max": FLOAT(60)}, [-61, 0, np.nan]),
-        ("f4", [-61, 0, 61], {"valid_min": DOUBLE(-60), "valid_max": np.int32(60)}, [np.nan, 0, np.nan]),
+        ("f4", [-61, 0, 61], {"valid_min": DOUBLE(-60), "valid_max": FLOAT(60)}, [np.nan, 0, np.nan]),
         ("f4", [0.05, 0.1, 0.3, 0.35], {"valid_range": np.array([0.1, 0.3], DOUBLE)}, [np.nan, 0.1, 0.3, np.nan]),
         ("f4", [-999, 0, 61], {"valid_max": FLOAT(60), "_FillValue": FLOAT(-999)}, [np.nan, 0, np.nan]),
         ("i2", [-61, 0, 61], {"valid_range": np.array([-60, 60], SHORT)}, [np.nan, 0, np.nan]),
-        # Packed: limits of an integer type are packed values, those of another type are values.
-        ("i2", [-5, 0, 7, 100, 101], {**SCALE, "valid_range": np.array([0, 100], SHORT)}, [np.nan, 1, 1.7, 11, np.nan]),
+        # Packed data, with limits in the units of the variable.
         ("i2", [-5, 0, 7, 100, 101], {**SCALE, "valid_range": np.array([1, 11], FLOAT)}, [np.nan, 1, 1.7, 11, np.nan]),
-        ("i2", [-5, 0, 7], {"scale_factor": -0.1, "valid_range": np.array([0, 100], SHORT)}, [np.nan, 0, -0.7]),
+        ("i2", [-5, 0, 7, 100, 101], {**SCALE, "valid_range": np.array([1, 11], LONG)}, [np.nan, 1, 1.7, 11, np.nan]),
+        ("i2", [-5, 0, 7, 100, 101], {**SCALE, "valid_min": np.int32(1), "valid_max": DOUBLE(11)}, [np.nan, 1, 1.7, 11, np.nan]),
         ("i2", [-5, 0, 7], {"scale_factor": -0.1, "valid_min": np.array(-0.5, FLOAT)}, [0.5, 0, np.nan]),
-        ("f4", [-5, 0, 7], {**SCALE, "valid_min": FLOAT(0)}, [np.nan, 1, 1.7]),
-        ("i2", [-5, 0, 7], {**SCALE, "valid_min": SHORT(0), "_FillValue": SHORT(7)}, [np.nan, 1, np.nan]),
+        ("i2", [-5, 0, 7], {**SCALE, "valid_min": LONG(1), "_FillValue": SHORT(7)}, [np.nan, 1, np.nan]),
+        # Integer limits of floats are left over from packed data.
+        ("f4", [-61, 0, 61], {"valid_range": np.array([-60, 60], SHORT)}, [-61, 0, 61]),
+        ("f4", [-61, 0, 61], {"valid_min": DOUBLE(-60), "valid_max": np.int32(60)}, [np.nan, 0, 61]),
         # What is no range says nothing.
         ("f4", [-61, 0, 61], {"valid_range": "-60 to 60"}, [-61, 0, 61]),
         ("f4", [-61, 0, 61], {"valid_range": FLOAT(60)}, [-61, 0, 61]),
@@ -61,18 +70,51 @@ def written(path: Path, kind: str, stored: Any, attributes: dict[str, Any]) -> x
     ],
 )
 def test_values_outside_of_the_valid_range_are_missing(tmp_path, capsys, suffix, kind, stored, attributes, expected):
-    array = written(tmp_path / f"a{suffix}", kind, stored, attributes)
-    assert array.shape == (len(stored), 3, 1)
+    array = written(tmp_path / f"a{suffix}", kind, stored, attributes, stored[2] if stored[0] == 0.05 else 0)
+    assert array.shape == (len(stored), 3, 4)
     np.testing.assert_allclose(array.values[:, 2, 0], expected, rtol=1e-6)
     np.testing.assert_allclose(array.isel(latitude=1)[[0, 2], 0].values, np.array(expected)[[0, 2]], rtol=1e-6)
     outside = np.isnan(expected).sum() > ("_FillValue" in attributes)
     assert ("values of u10 outside of its valid range" in capsys.readouterr().err) == outside
 
 
+@pytest.mark.parametrize(
+    ("kind", "stored", "attributes", "expected"),
+    [
+        ("i2", [-5, 0, 7, 100, 101], {**SCALE, "valid_range": np.array([0, 100], SHORT)}, [np.nan, 1, 1.7, 11, np.nan]),
+        ("i2", [-5, 0, 7], {"scale_factor": -0.1, "valid_range": np.array([0, 100], SHORT)}, [np.nan, 0, -0.7]),
+        ("f4", [-5, 0, 7], {**SCALE, "valid_min": FLOAT(0)}, [np.nan, 1, 1.7]),
+        (">i2", [-5, 0, 7], {**SCALE, "valid_min": SHORT(0), "_FillValue": SHORT(7)}, [np.nan, 1, np.nan]),
+    ],
+)
+def test_limits_of_the_type_of_packed_data_are_packed(tmp_path, kind, stored, attributes, expected):
+    array = written(tmp_path / "a.nc", kind, stored, attributes)
+    np.testing.assert_allclose(array.values[:, 2, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["i2", "f4"])
+def test_a_range_outside_of_which_most_values_are_is_not_used(tmp_path, capsys, kind):
+    """One that is left over from other packing, as xarray writes it after arithmetic."""
+    limits = np.array([1, 100], kind)
+    array = written(tmp_path / "a.nc", kind, [0, 1, 50, 100, 101], {"valid_range": limits})
+    assert array.values[:, 1, 0].tolist() == [0, 1, 50, 100, 101]
+    assert array[0, 0, 0].item() == 0
+    about = "more than half of u10 is outside of its valid range (valid_range, valid_min, valid_max), which is not used"
+    assert capsys.readouterr().err == f"{tmp_path / 'a.nc'}: {about}\n"
+
+
+def test_a_note_comes_once_for_many_files(tmp_path, capsys):
+    for number in range(3):
+        array = written(tmp_path / f"{number}.nc", "f4", [61, 0, 0], {"valid_max": FLOAT(60)})
+        assert np.isnan(array[0, 0].values).tolist() == [True, False, False, False]
+        assert np.isnan(array[0, 0, 0].item())
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_unsigned_bytes_have_unsigned_limits(tmp_path):
     """Classic NetCDF has only signed bytes, so -90 stands for 166."""
     attributes = {"_Unsigned": "true", "valid_min": np.int8(2), "valid_max": np.int8(-90), "scale_factor": 0.5}
-    array = written(tmp_path / "a.nc", "i1", [1, 2, 100, -90, -89], attributes)
+    array = written(tmp_path / "a.nc", "i1", [1, 2, 100, -90, -89], attributes, 2)
     np.testing.assert_allclose(array.values[:, 0, 0], [np.nan, 1, 50, 83, np.nan])
 
 

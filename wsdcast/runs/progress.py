@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -15,10 +14,15 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-@cache
-def note_once(text: str) -> None:
-    """Print a line as :func:`note` does, but only once per process."""
-    note(text)
+NOTED = set[str]()
+"""What :func:`note_once` has printed."""
+
+
+def note_once(text: str, about: str = "") -> None:
+    """Print a line as :func:`note` does, but only once per process; with ``about``, only the first line about that."""
+    if (about or text) not in NOTED:
+        NOTED.add(about or text)
+        note(text)
 
 
 def track(
