@@ -16,9 +16,11 @@ from upper_air import channel, weatherbench
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
+from wsdcast.data.sources import naming
 from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.layout import fields_of, values_of
-from wsdcast.data.sources.naming import find, levels_of
+from wsdcast.data.sources.naming import Finder, Found, levels_of
 from wsdcast.data.sources.opening import BUILT_IN
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.sources.units import conversion
@@ -40,6 +42,10 @@ def expected(weather, tmp_path_factory) -> np.ndarray:
     ordered = weather.isel(latitude=slice(None, None, -1)).transpose("time", "level", "latitude", "longitude")
     fields = [ordered[name.split("@")[0]].sel(level=int(name.split("@")[1])) if "@" in name else ordered[name] for name in CHANNELS]
     return regrid(np.stack([field.values for field in fields], axis=1), GRID, Grid.regular("6x4"))
+
+
+def find(dataset: xr.Dataset, name: str) -> Found | None:
+    return Finder(dataset).find(name)
 
 
 def recipe_of(path: Path, **data: object) -> Path:
@@ -161,6 +167,14 @@ def upper_wind(**methods: str | None) -> xr.Dataset:
         known = {} if method is None else {"cell_methods": method}
         dataset[name] = ("plev", np.zeros(1), {"standard_name": "eastward_wind", "units": "m s-1", **known})
     return dataset
+
+
+def test_a_dataset_is_gone_through_once_for_all_channels(monkeypatch):
+    """Stores such as ARCO have hundreds of variables, and hundreds of channels are looked for."""
+    looked_at = []
+    monkeypatch.setattr(naming, "spread_of", lambda array: looked_at.append(array.name) or "")
+    assert channels_in(upper_wind(u=None, b=None)) == ("u_component_of_wind@500",)
+    assert looked_at == ["u", "b"]
 
 
 def test_the_variable_on_a_level_is_no_spread_and_the_only_one():

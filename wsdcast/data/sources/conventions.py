@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
-from wsdcast.data.sources.naming import Found, find, levels_of
+from wsdcast.data.sources.naming import Finder, Found, levels_of
 from wsdcast.data.sources.space import axes_of, space_of
 from wsdcast.data.sources.units import SAME, conversion, is_metres_per_second
 from wsdcast.data.variables import DEFAULT, SPEED, VARIABLES, variable
@@ -44,9 +44,9 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequen
         UserError: if a channel is missing or has other units than its variable, if the grid is not regular or not global (see ``part``), if
             initial and lead time do not vary along one dimension each, or if there is another dimension.
     """
-    channels = {}
+    channels, finder = {}, Finder(dataset)
     for name in variables:
-        if (found := find(dataset, name)) is None:
+        if (found := finder.find(name)) is None:
             raise UserError(f"has no {name}")
         expected = variable(name).units
         units = str(found.array.attrs.get("units", expected)).strip()  # many forecasts do not state their units
@@ -65,12 +65,13 @@ def channels_in(dataset: xr.Dataset) -> tuple[str, ...]:
     on_levels = [name for name, entry in VARIABLES.items() if entry.kind == "pressure"]
     names += [f"{name}@{level:g}" for name in on_levels for level in sorted(levels) if level.is_integer()]
     names += [name for name in map(str, dataset.data_vars) if name.partition("@")[0] in on_levels and "@" in name and name not in names]
-    return tuple(name for name in names if _has(dataset, name))
+    finder = Finder(dataset)
+    return tuple(name for name in names if _has(finder, name))
 
 
-def _has(dataset: xr.Dataset, name: str) -> bool:
+def _has(finder: Finder, name: str) -> bool:
     with suppress(UserError):  # several variables may have its attributes
-        return find(dataset, name) is not None
+        return finder.find(name) is not None
     return False
 
 

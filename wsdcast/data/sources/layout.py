@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.naming import Found, find, levels_of
+from wsdcast.data.sources.naming import Finder, Found, levels_of
 from wsdcast.data.sources.space import SPACE_NAMES, order_of, space_of
 from wsdcast.data.sources.units import SAME, Conversion, conversion
 from wsdcast.data.variables import variable
@@ -78,8 +78,9 @@ def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
         UserError: if the units are unknown or not those of the variable, if a coordinate is missing, or if there is another dimension.
     """
     stored: dict[Hashable, list[tuple[str, Found]]] = {}
+    finder = Finder(dataset)
     for name in names:
-        if (found := find(dataset, name)) is not None:
+        if (found := finder.find(name)) is not None:
             stored.setdefault(name if found.dimension is None else (found.array.name, found.dimension), []).append((name, found))
     fields: Fields = {}
     for channels in stored.values():

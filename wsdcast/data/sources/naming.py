@@ -50,25 +50,44 @@ class Found(NamedTuple):
     position: int = 0
 
 
-def find(dataset: xr.Dataset, name: str) -> Found | None:
-    """Return where a channel is in a dataset, or None if it is not there.
+class Finder:
+    """Finds channels in a dataset. It goes through the dataset's variables once, because stores with hundreds of them are large."""
 
-    Raises:
-        UserError: if a variable of that name is at another height, if several variables have the attributes, or if there is only a spread
-            of the variable, such as its standard deviation, or an extreme of members.
-    """
-    spreads = {key: spread for key, array in dataset.data_vars.items() if (spread := spread_of(array))}
-    found = _find(dataset.drop_vars(spreads), name)
-    if found is None and spreads and (other := _find(dataset[list(spreads)], name)) is not None:
-        raise UserError(f"{other.array.name} is a {spreads[other.array.name]} (cell_methods), not {words(name)}")
-    return found
+    def __init__(self, dataset: xr.Dataset) -> None:
+        arrays = list(dataset.data_vars.values())
+        self._spreads = {array.name: spread for array in arrays if (spread := spread_of(array))}
+        self._states = _Arrays(array for array in arrays if array.name not in self._spreads)
+        self._others = _Arrays(array for array in arrays if array.name in self._spreads)
+
+    def find(self, name: str) -> Found | None:
+        """Return where a channel is in the dataset, or None if it is not there.
+
+        Raises:
+            UserError: if a variable of that name is at another height, if several variables have the attributes, or if there is only a
+                spread of the variable, such as its standard deviation, or an extreme of members.
+        """
+        found = _find(self._states, name)
+        if found is None and (other := _find(self._others, name)) is not None:
+            raise UserError(f"{other.array.name} is a {self._spreads[other.array.name]} (cell_methods), not {words(name)}")
+        return found
 
 
-def _find(dataset: xr.Dataset, name: str) -> Found | None:
+class _Arrays:
+    """Variables by their names in lower case, and by their standard names."""
+
+    def __init__(self, arrays: Iterable[xr.DataArray]) -> None:
+        self.named: dict[str, xr.DataArray] = {}
+        self.standard: dict[str, list[xr.DataArray]] = {}
+        for array in arrays:
+            self.named[str(array.name).lower()] = array
+            self.standard.setdefault(str(array.attrs.get("standard_name")), []).append(array)
+
+
+def _find(arrays: _Arrays, name: str) -> Found | None:
     base, level = name_and_level(name)
     if level is not None:
-        return next(_on_level(dataset, base, level), None)
-    array = _at_surface(dataset, base)
+        return next(_on_level(arrays, base, level), None)
+    array = _at_surface(arrays, base)
     return None if array is None else Found(array)
 
 
@@ -117,24 +136,24 @@ def _is_pressure(coordinate: xr.DataArray, units: str) -> bool:
     return str(coordinate.name).lower() in LEVEL_NAMES and (units in PASCALS if units else not standard)
 
 
-def _on_level(dataset: xr.Dataset, base: str, level: int) -> Iterator[Found]:
+def _on_level(arrays: _Arrays, base: str, level: int) -> Iterator[Found]:
     """Yield the places of a variable on a pressure level, the most certain first: names are more certain than attributes.
 
     Raises:
         UserError: if several variables have the attributes.
     """
-    names = {str(name).lower(): name for name in dataset.data_vars}
+    names = arrays.named
     called = (base, *VARIABLES[base].names)
     if f"{base}@{level}" in names:
-        yield Found(dataset[names[f"{base}@{level}"]])
-    yield from _with_level((dataset[names[known]] for known in called if known in names), level)
+        yield Found(names[f"{base}@{level}"])
+    yield from _with_level((names[known] for known in called if known in names), level)
     for known in called:
         bare = (f"{known}{level}",) if level in BARE_LEVELS else ()
         for spelled in (*bare, f"{known}_{level}", *(f"{known}_{level}{unit}" for unit in ("hpa", "mb")), f"{known}{level}hpa"):
             if spelled in names and spelled not in SURFACE_NAMES:
-                yield Found(dataset[names[spelled]])
-    for standard, arrays in _by_standard_name(dataset, base):
-        found = list(_with_level(arrays, level))
+                yield Found(names[spelled])
+    for standard, same in _by_standard_name(arrays, base):
+        found = list(_with_level(same, level))
         _require_one([place.array for place in found], f"{standard} at {level} hPa")
         yield from found
 
@@ -148,36 +167,36 @@ def _with_level(arrays: Iterable[xr.DataArray], level: int) -> Iterator[Found]:
                 yield Found(array, levels[0], int(np.argmax(same)))
 
 
-def _at_surface(dataset: xr.Dataset, base: str) -> xr.DataArray | None:
+def _at_surface(arrays: _Arrays, base: str) -> xr.DataArray | None:
     """Return a variable that has no levels, recognised by its name or attributes, or None if it is not there.
 
     Raises:
         UserError: if it is at another height, or if several variables have the attributes.
     """
-    names, entry = {str(name).lower(): name for name in dataset.data_vars}, VARIABLES[base]
+    entry = VARIABLES[base]
     for known in (base, *entry.names):
-        if known in names:
-            array = _at_height(dataset[names[known]], entry.height)
+        if known in arrays.named:
+            array = _at_height(arrays.named[known], entry.height)
             heights = [array[name].item() for name in array.coords if str(name).lower() in HEIGHT_NAMES and array[name].size == 1]
             if entry.height is not None and heights and heights[0] != entry.height:
                 raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not {entry.height:g} m")
             return array
-    for standard, arrays in _by_standard_name(dataset, base):
+    for standard, same in _by_standard_name(arrays, base):
         where = ""
         if entry.height is not None:
-            arrays = [_at_height(array, entry.height) for array in arrays]
-            arrays = [array for array in arrays if any(_is_height(array, name, entry.height) for name in array.coords)]
+            same = [_at_height(array, entry.height) for array in same]
+            same = [array for array in same if any(_is_height(array, name, entry.height) for name in array.coords)]
             where = f" at {entry.height:g} m"
-        _require_one(arrays, f"{standard}{where}")
-        if arrays:
-            return arrays[0]
+        _require_one(same, f"{standard}{where}")
+        if same:
+            return same[0]
     return None
 
 
-def _by_standard_name(dataset: xr.Dataset, base: str) -> Iterator[tuple[str, list[xr.DataArray]]]:
-    """Yield each standard name of a variable, that of the table first, and the arrays of a dataset that have it."""
+def _by_standard_name(arrays: _Arrays, base: str) -> Iterator[tuple[str, list[xr.DataArray]]]:
+    """Yield each standard name of a variable, that of the table first, and the arrays that have it."""
     for standard in (VARIABLES[base].standard_name, *FURTHER_STANDARD_NAMES.get(base, ())):
-        yield standard, [array for array in dataset.data_vars.values() if array.attrs.get("standard_name") == standard]
+        yield standard, arrays.standard.get(standard, [])
 
 
 def _require_one(arrays: Sequence[xr.DataArray], what: str) -> None:
