@@ -142,7 +142,7 @@ def test_fields_are_inputs_and_numbers_stay_conditions():
 @pytest.mark.parametrize("objective", ["flow", "distil", "crps"])
 @pytest.mark.parametrize("tuning", [0, 2])
 def test_only_the_objective_crps_reads_the_noise(prepared, objective, tuning):
-    """With others no fields are built and the key makes nothing stale. The loss of ensembles is that of fine-tuning too."""
+    """With others no fields are built. The loss of ensembles is that of fine-tuning too."""
     record, recipe = open_analysis(prepared / "run/analysis.zarr"), load_recipe(prepared / "tiny.yaml")
     recipe = recipe.changed(generator__objective=objective, fine_tune__steps=tuning)
     of_fields, of_loss = recipe.changed(crps__noise="fields"), recipe.changed(crps__alpha=1.0)
@@ -152,7 +152,6 @@ def test_only_the_objective_crps_reads_the_noise(prepared, objective, tuning):
         on_ensembles = artefact not in ("moments", "generator", "few-steps") and tuning > 0
         has_loss = on_ensembles or (objective == "crps" and artefact != "moments")
         assert (of_loss.parts(artefact) != recipe.parts(artefact)) == has_loss, artefact
-        assert (of_fields.parts(artefact) != recipe.parts(artefact)) == (objective == "crps" and artefact != "moments"), artefact
 
 
 @pytest.fixture(scope="module")

@@ -85,8 +85,7 @@ def require_own_samples(recipe: ImageRecipe) -> None:
     """
     settings = recipe.sample
     try:
-        require_possible(settings.solver, settings.grid_in_time, settings.nfe, recipe.generator.followed_path)
-        solver(settings.solver, settings.momentum)
+        require_possible(settings.solver, settings.grid_in_time, settings.nfe, recipe.generator.followed_path, settings.momentum)
     except UserError as error:
         raise UserError(f"sample.{error}") from None
 

@@ -31,7 +31,7 @@ def require_no_input(written: Iterable[Path], read: Iterable[object], option: st
     Raises:
         UserError: if one is.
     """
-    inputs = [Path(str(given)) for given in read]
+    inputs = [Path(str(given)) for given in read if "://" not in str(given)]
     for out in written:
         for given in inputs:
             if relation := _relation(out.resolve(), given.resolve()):

@@ -100,7 +100,7 @@ def decided(decide: Callable[[], Decision]) -> Decision:
     return decision
 
 
-def require_same(recipe: Experiment, directory: Path, artefacts: Iterable[str], overwrite: bool) -> None:
+def require_same_recipe(recipe: Experiment, directory: Path, artefacts: Iterable[str], overwrite: bool) -> None:
     """Check that those artefacts of a run directory which are there, finished or not, are made from this recipe, or may be replaced.
 
     A stage that makes several calls this before it makes the first.

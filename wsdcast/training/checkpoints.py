@@ -40,15 +40,20 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
     for other in _by_step(directory):
         if other not in earlier[-keep:]:  # old, or of a later step: then it is damaged, because the training went on before it
             other.unlink()
+    (directory / "best.safetensors").unlink(missing_ok=True)  # of an older version, and read by none
 
 
 def newest(directory: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the ``tensors`` and ``about`` of the newest checkpoint that can be read; None if there is none."""
+    """Return the ``tensors`` and ``about`` of the newest checkpoint that is not damaged; None if there is none.
+
+    Raises:
+        OSError: if one cannot be read for another reason.
+    """
     for path in reversed(_by_step(directory)):
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError):
             continue  # a damaged file: try the one before it
     return None
 

@@ -172,6 +172,8 @@ def fitted(
                 log_value("loss", loss, done.number)
             pending.clear()
             if validation_due and validate:
+                if processes.highest(signals[0] if signals else 0):
+                    save_checkpoint()  # the process may be killed before the validation is done
                 scores = validate(training.averaged)
                 history.validations.append({"step": training.step, **scores})
                 if processes.is_first():

@@ -69,9 +69,13 @@ def solver(name: str, momentum: float = 1.0) -> WatchableSolver:
         raise UserError(f"solver '{name}': expected one of {', '.join(ALL_SOLVERS)}")
     if momentum == 1:
         return ALL_SOLVERS[name]
+    _require_momentum(name)
+    return partial(adams_bashforth, ADAMS_BASHFORTH[name], momentum=momentum)
+
+
+def _require_momentum(name: str) -> None:
     if name not in ADAMS_BASHFORTH:
         raise UserError(f"solver {name} has no momentum; {', '.join(ADAMS_BASHFORTH)} have")
-    return partial(adams_bashforth, ADAMS_BASHFORTH[name], momentum=momentum)
 
 
 def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:
@@ -118,13 +122,15 @@ class Counted:
         return self.velocity(x, t)
 
 
-def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = "straight") -> None:
-    """Check that a solver can make ``nfe`` evaluations on a grid, along a path.
+def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = "straight", momentum: float = 1.0) -> None:
+    """Check that a solver can make ``nfe`` evaluations on a grid, along a path, with a momentum.
 
     Raises:
         UserError: if the solver cannot make exactly ``nfe`` evaluations, if it assumes equal steps and the steps of the grid
-            differ, if it assumes the straight path, or if the grid begins with noise and the path has none.
+            differ, if it assumes the straight path, if the grid begins with noise and the path has none, or if it has no momentum.
     """
+    if momentum != 1:
+        _require_momentum(solver)
     steps_for(solver, nfe)
     if solver in TORCHDIFFEQ and grid_in_time != "uniform":
         raise UserError(f"solver {solver}: assumes equal steps; use it with uniform times, not {grid_in_time}")

@@ -48,11 +48,17 @@ class _Bounded(torch.autograd.Function):
     would stay there when the mean is right.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor, lowest: float, highest: float) -> Tensor:
-        ctx.save_for_backward(values)
-        ctx.bounds = lowest, highest
+    def forward(values: Tensor, lowest: float, highest: float) -> Tensor:
         return values.clamp(lowest, highest)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        """Keep what the gradient needs."""
+        values, *ctx.bounds = inputs
+        ctx.save_for_backward(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

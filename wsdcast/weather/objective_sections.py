@@ -21,6 +21,10 @@ NoiseInput = Literal["numbers", "fields"]
 """How noise enters a generator of the objective ``crps``: as numbers in the modulation, or as fields in the input."""
 
 
+LEAST_BATCH = 4
+"""The smallest batch with a sample for steps and three quarters for flow matching, the least share with which shortcuts do not collapse."""
+
+
 class FewSteps(Optimisation):
     """The network of few evaluations that ``generator.objective`` trains from the flow, and how."""
 

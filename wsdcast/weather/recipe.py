@@ -30,7 +30,7 @@ from wsdcast.runs.times import all_or_lead_times, in_utc, times_between
 from wsdcast.warmstart.evaluations import draws
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
-from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, Crps, FewSteps, FineTune
+from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, LEAST_BATCH, Crps, FewSteps, FineTune
 from wsdcast.weather.study_section import Study
 
 
@@ -227,8 +227,8 @@ class Recipe(Experiment):
     @model_validator(mode="after")
     def _few_steps_trainable(self) -> Recipe:
         few, generator = self.few_steps, self.generator
-        if generator.objective in KNOW_STEP and few.batch == 1:
-            raise ValueError(f"few_steps.batch 1: the objective {generator.objective} needs 2 samples or more, one of them for steps")
+        if generator.objective in KNOW_STEP and few.batch < LEAST_BATCH:
+            raise ValueError(f"few_steps.batch {few.batch}: the objective {generator.objective} needs {LEAST_BATCH} samples or more")
         others = few.precision == "bf16" or few.compile or generator.attention or generator.activation_checkpointing
         if generator.objective == "mean-flow" and others:
             raise ValueError("the objective mean-flow works without bf16, compile, attention and activation_checkpointing only")
@@ -264,8 +264,6 @@ class Recipe(Experiment):
             sections += ("few_steps",)
         if (direct and artefact == GENERATOR) or ((direct or self.fine_tune.steps) and artefact in (FINE_TUNED, *FORECASTS)):
             sections += ("crps",)
-            if not direct:
-                whole["crps"]["noise"] = "numbers"  # only a generator of the objective crps reads it
         if self.fine_tune.steps and artefact in (FINE_TUNED, *FORECASTS):
             sections += ("fine_tune",)
         parts = {section: whole[section] for section in sections}

@@ -72,8 +72,7 @@ def _require_possible(settings: Rollout, few: Collection[int], direct: bool, pat
     elif direct:
         raise UserError(f"nfe {settings.nfe}: a generator of the objective crps makes one evaluation; set it to 1")
     elif settings.solver != "auto":
-        require_possible(settings.solver, settings.grid_in_time, settings.nfe, path)
-        solver(settings.solver, settings.momentum)
+        require_possible(settings.solver, settings.grid_in_time, settings.nfe, path, settings.momentum)
 
 
 def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:

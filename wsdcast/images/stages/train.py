@@ -19,6 +19,7 @@ from wsdcast.nets.weights import WEIGHTS, Model, load_network, save_networks, si
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.devices import compiled
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.recipes import Network
 from wsdcast.runs.resources import require_memory
@@ -49,27 +50,28 @@ def train(
     continues from its last checkpoint; on a CPU the result is the same bit for bit. Under torchrun all processes train together.
 
     Args:
-        recipe: path or name of a recipe; default: the one of the prepared images. A recipe object is trained whether or not its own samples
-            are possible.
+        recipe: path or name of a recipe; default: the one of the prepared images.
         run: run directory; default ``runs/<recipe name>``.
         prior: the prior that flow matching starts from, and whose features the generator reads; default: the recipe's.
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if no images are prepared, the generator cannot make the recipe's own samples, the images do not fit the task, an
-            unfinished training belongs to another recipe, or training diverges.
+        UserError: if no images are prepared, the images do not fit the task, an unfinished training belongs to another recipe, or training
+            diverges.
         StoppedError: if SIGTERM or SIGINT arrives.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, generator__prior=prior)
-    if not isinstance(recipe, ImageRecipe):  # a study trains such, and samples with settings of its own
-        require_own_samples(resolved)
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     devices.keep_freed_memory()
     unseen = fixed_contexts(images, "validation", resolved.task)
     summary = Summary("inpaint train", facts={"training images": images.count("train")})
-    names = (*(MOMENTS,) * resolved.generator.needs_moments_network, GENERATOR)
-    processes.decided(lambda: processes.require_same(resolved, directory, names, overwrite))
+    try:
+        require_own_samples(resolved)
+    except UserError as error:  # this generator needs options of the command that samples
+        summary.facts["own samples"] = f"impossible: {error}"
+    networks = [MOMENTS, GENERATOR] if resolved.generator.needs_moments_network else [GENERATOR]
+    processes.decided(lambda: processes.require_same_recipe(resolved, directory, networks, overwrite))
     current = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)

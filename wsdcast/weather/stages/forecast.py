@@ -68,7 +68,7 @@ def forecast(
     """
     processes.join()
     devices.keep_freed_memory()
-    for given in (start, recipe and recipe.values.get("rollout.start")):
+    for given in (start, recipe.values.get("rollout.start") if isinstance(recipe, Overridden) else None):
         if "/" in str(given):  # products and the page are of one initial time
             raise UserError(f"--start {given}: expected one initial time; `wsdcast rollout --model` takes several")
     limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds, 0, math.inf)

@@ -24,7 +24,7 @@ from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
-from wsdcast.weather.objective_sections import KNOW_STEP
+from wsdcast.weather.objective_sections import KNOW_STEP, LEAST_BATCH
 from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import require_rollout
@@ -51,8 +51,7 @@ def train(
     result has the same bits. If torchrun started several processes, they train together.
 
     Args:
-        recipe: path or name of a recipe; default: the one of the prepared store. A recipe object is trained whether or not its own rollout
-            is possible.
+        recipe: path or name of a recipe; default: the one of the prepared store.
         run: run directory; default ``runs/<recipe name>``.
         prior: where flow matching starts, and what the generator reads of the moments; default from the recipe.
         moments: your own model for the prior ``given``: ``moments(context) -> (mean, std)``, as in
@@ -60,20 +59,22 @@ def train(
         overwrite: replace networks made from another recipe.
 
     Raises:
-        UserError: if nothing is prepared, the networks cannot make the recipe's own rollout, the store or an unfinished training belongs to
-            another recipe, there are fewer training samples than processes, or training diverges.
+        UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, there are fewer training samples
+            than processes, or training diverges.
         StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
-    if not isinstance(recipe, Recipe):  # a study trains such, and samples with settings of its own
-        require_rollout(resolved)
     path = require(resolved, directory, ANALYSIS, "prepare")
     record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()
     forcings = surroundings(record, resolved.forcings, devices.device())
     samples, validation_samples = samples_of(record, forcings, "train", "validation")
     summary = Summary("train", facts={"training samples": len(samples)})
+    try:
+        require_rollout(resolved)
+    except UserError as error:  # these networks need options of the command that rolls out
+        summary.facts["own rollout"] = f"impossible: {error}"
     require_samples(len(samples), f"{path}: has ")
     _require_noise(resolved, samples)
     _require_steps(resolved, len(samples))
@@ -81,7 +82,7 @@ def train(
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
     # All of the user's mistakes are found before the first training.
-    processes.decided(lambda: processes.require_same(resolved, directory, resolved.networks, overwrite))
+    processes.decided(lambda: processes.require_same_recipe(resolved, directory, resolved.networks, overwrite))
     processes.decided(lambda: _require_space(stage))
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
@@ -132,8 +133,9 @@ def _require_steps(recipe: Recipe, samples: int) -> None:
     Raises:
         UserError: if it has not.
     """
-    if recipe.generator.objective in KNOW_STEP and samples < 2 * processes.count():
-        raise UserError(f"the objective {recipe.generator.objective} needs batches of 2 samples or more, and each process has one")
+    if recipe.generator.objective in KNOW_STEP and samples < LEAST_BATCH * processes.count():
+        each = f"the objective {recipe.generator.objective} needs {LEAST_BATCH} training samples for each process"
+        raise UserError(f"{each}, and there are {samples} for {processes.count()}")
 
 
 def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
