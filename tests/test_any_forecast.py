@@ -237,8 +237,7 @@ def test_bad_forecasts_are_scored_as_worse_and_not_refused(truth, tmp_path):
             assert bad[f"crps_fair: {number}"] > better["crps_fair: good"]
 
 
-@pytest.mark.parametrize("behind", [1, 2, 3, 5, 6])
-@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("behind", "mixed"), [(1, False), (2, False), (3, False), (5, False), (6, False), (1, True), (3, True), (5, True)])
 def test_a_slow_forecast_is_not_taken_for_a_misplaced_one(behind, mixed):
     """It is so many hours behind in 6 h; or, as from a network that was trained too little, a mean of the truth now and 6 h before."""
     leads = LEADS[:2]
@@ -252,6 +251,31 @@ def test_a_slow_forecast_is_not_taken_for_a_misplaced_one(behind, mixed):
     slow = np.stack([[at(start, (6 - behind) * number) for number in (1, 2)] for start in STARTS])
     forecast = behind / 10 * truth(-6) + (1 - behind / 10) * truth(0) if mixed else slow
     assert misalignment(forecast, truth, (6, 12), GRID) is None
+
+
+MISTAKES = {
+    "upside down": lambda fields: fields[..., ::-1, :],
+    "in knots": lambda fields: fields / 0.514444,
+    "in km/h": lambda fields: fields * 3.6,
+    "u and v in each other's place": lambda fields: fields[:, :, ::-1],
+    "opposite sign": lambda fields: -fields,
+    "rolled by 180 degrees": lambda fields: np.roll(fields, 12, axis=-1),
+}
+
+
+@pytest.mark.parametrize("wrong", MISTAKES)
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_gross_mistakes_of_poor_forecasts_are_named_too(wrong, share):
+    """The error of the forecast has this share of the variance of the truth; that of a good one has 0.2 after three days."""
+    leads = LEADS[:2]
+
+    def truth(hours: float) -> np.ndarray:
+        return np.stack([weather(start + leads + np.timedelta64(hours, "h")) for start in STARTS]).astype(float)
+
+    error = weather(STARTS + np.timedelta64(999, "D"))[:, None]  # has the waves of the truth
+    forecast = np.sqrt(1 - share) * truth(0) + np.sqrt(share) * error
+    assert misalignment(forecast, truth, (6, 12), GRID) is None
+    assert wrong in str(misalignment(MISTAKES[wrong](forecast), truth, (6, 12), GRID))
 
 
 @pytest.mark.parametrize("noise", [0.5, 1, 2, 4, 8, 16])

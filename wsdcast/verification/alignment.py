@@ -7,7 +7,8 @@ that mistake.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,13 @@ Field = NDArray[np.floating]
 
 CLOSER = 0.7
 """A change is taken to be right if it reduces the mean squared error to less than this share."""
-SURE = 0.15
-"""Without its mistake, a forecast must have less than this share of the error that the mistake gives to the truth itself, at each lead
-time. Mistakes in time and place resemble a forecast that moves the weather too slowly: one that is 3 h behind after 6 h gets to 0.2.
-Smaller units resemble noise. The error of a good forecast of 6 h is at most 0.1 of the change in that time."""
+GROSS, SCALED, NEAR = 0.5, 0.3, 0.22
+"""Without its mistake, a forecast must have less than this share of the error that the mistake gives to the truth itself, and of that of
+no wind, at each lead time. The share is small for mistakes that a bad forecast resembles. Noise resembles wind in larger units: noise as
+strong as the wind gets to 0.5 (``SCALED``). Weather that moves too slowly resembles a shift by a few cells or hours: a forecast that is
+3 h behind after 6 h gets to 0.25 (``NEAR``)."""
+FEW_CELLS = 2
+"""Weather moves by about so many cells of 1.5 degrees in 6 h."""
 NONSENSE = 10
 """A variable has other units than the truth if its mean squared error is this many times the truth's variance. A forecast without skill
 that has the truth's mean and variance gets to 2."""
@@ -64,57 +68,73 @@ def misalignment(forecast: Field, truth: Callable[[int], Field], leads: tuple[in
         """Mean squared errors by lead time."""
         return np.asarray((weights * (field - reference) ** 2).mean(axis=(0, 2, 3, 4)))
 
-    candidates = _moved(first, true, grid) | (_of_wind(first, true) if of_wind else {})
-    for hours in HOURS:
-        then = truth(hours)[known]
-        if hours != -leads[-1] and np.isfinite(then).all():
-            name = f"verifies {abs(hours)} h {'after' if hours > 0 else 'before'} the times that it is labelled with"
-            candidates[name] = first, then, then
+    def candidates() -> Iterator[Candidate]:
+        yield from _moved(first, true, grid)
+        if of_wind:
+            yield from _of_wind(first, true)
+        for hours in HOURS:
+            then = truth(hours)[known]
+            if hours != -leads[-1] and np.isfinite(then).all():
+                name = f"verifies {abs(hours)} h {'after' if hours > 0 else 'before'} the times that it is labelled with"
+                yield Candidate(name, first, then, then, NEAR)
+
     as_it_is, without_wind = errors(first, true).mean(), errors(np.zeros_like(true), true)
     # A forecast that hardly changes from its initial state is bad, but not misplaced. It does get closer to the truth if it is moved along
     # with the weather, or labelled with an earlier time.
     initial = truth(-leads[-1])[known, -1]
     of_initial = errors(first[:, -1:], initial[:, None]).mean() if np.isfinite(initial).all() else np.inf
 
-    best, least = None, CLOSER * min(as_it_is, without_wind.mean())
-    for name, (corrected, reference, mistaken) in candidates.items():
+    best, least = None, min(of_initial, CLOSER * as_it_is, CLOSER * without_wind.mean())
+    for name, corrected, reference, mistaken, share in candidates():
         after = errors(corrected, reference)
-        sure = (after < SURE * np.minimum(errors(mistaken, true), without_wind if "not m/s" in name else np.inf)).all()
-        if sure and after.mean() < min(least, of_initial):
+        if after.mean() < least and (after < share * np.minimum(errors(mistaken, true), without_wind)).all():
             best, least = name, after.mean()
     return best
 
 
-Candidate = tuple[Field, Field, Field]
-"""What shows a mistake: the forecast without it, the truth that this must fit, and what the mistake makes of the truth."""
+class Candidate(NamedTuple):
+    """What shows a mistake.
+
+    Attributes:
+        name: of the mistake, in words that follow on 'the forecast'.
+        corrected: the forecast without it.
+        reference: what this must fit.
+        mistaken: what the mistake makes of the truth.
+        share: one of :data:`GROSS`, :data:`SCALED` and :data:`NEAR`.
+    """
+
+    name: str
+    corrected: Field
+    reference: Field
+    mistaken: Field
+    share: float
 
 
-def _moved(first: Field, true: Field, grid: Grid) -> dict[str, Candidate]:
-    """Return the mistakes of place, by name."""
+def _moved(first: Field, true: Field, grid: Grid) -> Iterator[Candidate]:
+    """Yield the mistakes of place."""
+    yield Candidate("is upside down: its latitudes run the other way", first[..., ::-1, :], true, true[..., ::-1, :], GROSS)
     shift = _best_roll(first, true, grid)
     degrees = 360 / grid.longitude.size * shift
-    smoothed = _halfway(_halfway(true, to_north=True), to_north=False)
-    return {
-        "is upside down: its latitudes run the other way": (first[..., ::-1, :], true, true[..., ::-1, :]),
-        f"is rolled by {abs(degrees):g} degrees of longitude to the {'east' if degrees > 0 else 'west'}": (
-            np.roll(first, -shift, axis=-1),
-            true,
-            np.roll(true, shift, axis=-1),
-        ),
-        "is half a cell too far east": (_shifted(first, -0.5), true, _shifted(true, 0.5)),
-        "is half a cell too far west": (_shifted(first, 0.5), true, _shifted(true, -0.5)),
-        # Moving back and forth smooths a field, so the truth that must fit is smoothed too.
-        "is half a cell too far north": (_halfway(first, to_north=False), smoothed, _halfway(true, to_north=True)),
-        "is half a cell too far south": (_halfway(first, to_north=True), smoothed, _halfway(true, to_north=False)),
-    }
+    name = f"is rolled by {abs(degrees):g} degrees of longitude to the {'east' if degrees > 0 else 'west'}"
+    share = NEAR if abs(shift) <= FEW_CELLS else GROSS
+    yield Candidate(name, np.roll(first, -shift, axis=-1), true, np.roll(true, shift, axis=-1), share)
+    yield Candidate("is half a cell too far east", _shifted(first, -0.5), true, _shifted(true, 0.5), NEAR)
+    yield Candidate("is half a cell too far west", _shifted(first, 0.5), true, _shifted(true, -0.5), NEAR)
+    # Moving back and forth smooths a field, so the truth that must fit is smoothed too.
+    north, south = (_halfway(true, to_north=to_north) for to_north in (True, False))
+    smoothed = _halfway(north, to_north=False)
+    yield Candidate("is half a cell too far north", _halfway(first, to_north=False), smoothed, north, NEAR)
+    yield Candidate("is half a cell too far south", _halfway(first, to_north=True), smoothed, south, NEAR)
 
 
-def _of_wind(first: Field, true: Field) -> dict[str, Candidate]:
-    """Return the mistakes of units, sign and order of u and v, by name."""
-    return {
-        "has u and v in each other's place": (first[:, :, ::-1], true, true[:, :, ::-1]),
-        "has the opposite sign": (-first, true, -true),
-    } | {f"is in {unit}, not m/s": (first * size, true, true / size) for unit, size in UNITS.items()}
+def _of_wind(first: Field, true: Field) -> Iterator[Candidate]:
+    """Yield the mistakes of units, sign and order of u and v."""
+    yield Candidate("has u and v in each other's place", first[:, :, ::-1], true, true[:, :, ::-1], GROSS)
+    yield Candidate("has the opposite sign", -first, true, -true, GROSS)
+    # The size of the wind decides which unit. By the error alone, miles per hour may fit better than knots, because they shrink the error.
+    ratio = np.sqrt(np.square(true).mean() / max(np.square(first).mean(), np.finfo(float).tiny))
+    unit = min(UNITS, key=lambda name: abs(np.log(UNITS[name] / ratio)))
+    yield Candidate(f"is in {unit}, not m/s", first * UNITS[unit], true, true / UNITS[unit], SCALED)
 
 
 def _best_roll(forecast: Field, truth: Field, grid: Grid) -> int:
