@@ -92,19 +92,32 @@ def test_a_variable_that_cannot_be_read_is_named_and_the_others_are_scored(sourc
 LAND = GRID.longitude < 40
 
 
-@pytest.mark.parametrize("masked", [[SST], [*NAMES]])
-def test_variables_of_another_part_of_the_globe_do_not_change_the_scores_of_others(masked, tmp_path):
-    """The variables with the largest part are scored, as they are scored alone; the others are named."""
-    forecast, truth = (with_temperature(dataset, SST) for dataset in (forecast_dataset(), truth_dataset()))
-    forecast = forecast.assign({name: forecast[name].where(~LAND) for name in masked})
-    source = write(truth, tmp_path / "truth.zarr")
-    whole = [name for name in (*NAMES, SST) if name not in masked]
-    summary = wsdcast.score_forecast(write(forecast, tmp_path / "model.zarr"), source, tmp_path / "run")
-    wsdcast.score_forecast(write(forecast[whole], tmp_path / "part/model.zarr"), source, tmp_path / "alone")
-    xr.testing.assert_identical(*(opened_scores(tmp_path / name).drop_attrs() for name in ("run", "alone")))
-    for name in masked:
-        assert f"{name} has values on {100 * (1 - LAND.mean()):.3g} % of the globe, others on 100 %" in summary.facts["not scored"]
-    assert "scored on" not in summary.facts
+def scored_on(tmp_path, name: str, forecast: xr.Dataset) -> tuple[xr.Dataset, dict]:
+    truth = tmp_path / "truth.zarr"
+    if not truth.exists():
+        write(with_temperature(truth_dataset(), SST), truth)
+    summary = wsdcast.score_forecast(write(forecast, tmp_path / name / "model.zarr"), truth, tmp_path / name)
+    return opened_scores(tmp_path / name).drop_attrs(), summary.facts
+
+
+def test_a_variable_of_a_smaller_part_of_the_globe_does_not_change_the_scores_of_the_wind(tmp_path):
+    forecast = with_temperature(forecast_dataset(), SST)
+    scores, facts = scored_on(tmp_path, "all", forecast.assign({SST: forecast[SST].where(~LAND)}))
+    xr.testing.assert_identical(scores, scored_on(tmp_path, "wind", forecast[[*NAMES]])[0])
+    share = 100 * (1 - LAND.mean())
+    assert f"{SST} has values on {share:.3g} % of the globe, others on 100 %" in facts["not scored"]
+    assert "scored on" not in facts
+
+
+@pytest.mark.parametrize("masked", [LAND, np.abs(GRID.latitude)[:, None] > 89, (GRID.longitude == 30) & (GRID.latitude[:, None] == 15)])
+def test_wind_decides_where_others_are_scored(masked, tmp_path):
+    """Others that have more points, or lack a few, are scored where all have values."""
+    forecast = with_temperature(forecast_dataset(), SST)
+    outside = xr.DataArray(np.broadcast_to(masked, GRID.shape), dims=("latitude", "longitude"))
+    scores, facts = scored_on(tmp_path, "wind", forecast.assign({name: forecast[name].where(~outside) for name in NAMES}))
+    xr.testing.assert_identical(scores, scored_on(tmp_path, "both", forecast.where(~outside))[0])
+    assert "not scored" not in facts
+    assert "scored on" in facts
 
 
 def test_a_variable_without_units_must_fit_its_truth(sources, forecast, tmp_path):

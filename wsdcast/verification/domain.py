@@ -5,6 +5,7 @@ Points that are masked, or outside a region, are not gaps. They are left out of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -22,6 +23,8 @@ Inside = NDArray[np.bool_]
 
 POSITIONS_READ = 4
 """Number of initial times, and of lead times of each, that are read to see where a forecast has values."""
+NEARLY = 0.9
+"""Share of the scored part of the globe that a channel must have. Some variables lack the poles, or a few cells."""
 
 
 def defined(fields: Field) -> Inside:
@@ -50,20 +53,27 @@ def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
     return domains
 
 
-def largest_domain(domains: Inside, grid: Grid) -> tuple[Inside | None, NDArray[np.bool_]]:
-    """Return the largest of the domains, and which channels have it.
+def scored_domain(domains: Inside, variables: Sequence[str], grid: Grid) -> tuple[Inside | None, NDArray[np.bool_]]:
+    """Return the part of the globe that is scored, and which channels are scored on it.
+
+    It is that of the first wind, or else the largest. A channel that lacks more than a tenth of it, such as the temperature of the sea
+    surface, is not scored. The others are scored where all of them have values.
 
     Args:
         domains: points with values, (channel, latitude, longitude).
+        variables: names of the channels.
         grid: of the domains.
 
     Returns:
-        The points, (latitude, longitude), None if these are all or none; and whether each channel has this domain, (channel,).
+        The points, (latitude, longitude), None if these are all or none; and whether each channel is scored, (channel,).
     """
-    shares = (domains * grid.area_weights[:, None]).mean(axis=(1, 2))
-    largest = domains[int(np.argmax(shares))]
-    have_it = (domains == largest).all(axis=(1, 2))
-    return (largest if largest.any() and not largest.all() else None), have_it
+    areas = (domains * grid.area_weights[:, None]).sum(axis=(1, 2))
+    winds = winds_of(variables)
+    reference = variables.index(winds[0].u) if winds else int(np.argmax(areas))
+    common = (domains & domains[reference]) * grid.area_weights[:, None]
+    scored = common.sum(axis=(1, 2)) >= NEARLY * areas[reference]
+    inside = domains[scored].all(axis=0)
+    return (inside if inside.any() and not inside.all() else None), scored
 
 
 def domain_in_words(grid: Grid, inside: Inside) -> tuple[float, str]:

@@ -19,7 +19,7 @@ from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, SCORES
 from wsdcast.verification.alignment import require_aligned
-from wsdcast.verification.domain import domain_in_words, domains_of, largest_domain
+from wsdcast.verification.domain import domain_in_words, domains_of, scored_domain
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.truth import channels_of_truth
@@ -73,7 +73,7 @@ def score_forecast(
         fields = opened(sources)[0][name]
         require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
         domains = domains_of(fields, opened(sources)[1])
-        inside, scored = largest_domain(domains, fields.grid)
+        inside, scored = scored_domain(domains, variables, fields.grid)
         require_aligned(fields, opened(sources)[1], truth, scored, inside)
         domain = b"" if inside is None else np.packbits(inside).tobytes()
         shares = 100 * (domains * fields.grid.area_weights[:, None]).mean(axis=(1, 2))
