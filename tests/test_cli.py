@@ -65,7 +65,7 @@ def test_ctrl_c_is_one_line(monkeypatch):
     monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", interrupted)
     result = CliRunner().invoke(app, ["prepare"])
     assert result.exit_code == 130
-    assert result.stderr == "wsdcast: interrupted; what is complete stays, and the same command does the rest\n"
+    assert result.stderr == "wsdcast: interrupted\n"
 
 
 def test_progress_is_shown_only_on_a_terminal():

@@ -321,7 +321,7 @@ STATIC = {  # name in the file, units, factor
     "land_sea_mask": [("lsm", "%", 0.01), ("land_sea_mask", "(0 - 1)", 1), ("lsm", None, 1)],  # CF: no units are those of a number
     "geopotential_at_surface": [("z", "m", 9.80665), ("z", "m2 s-2", 1)],
     "standard_deviation_of_orography": [("sdor", "mm", 1e-3)],
-    "angle_of_sub_gridscale_orography": [("anor", "degrees", np.pi / 180), ("anor", "radians", 1)],
+    "angle_of_sub_gridscale_orography": [("anor", "degrees", np.pi / 180), ("anor", "radians", 1), ("anor", "1", 1)],
     "slope_of_sub_gridscale_orography": [("slor", "~", 1)],
 }
 

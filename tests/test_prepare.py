@@ -90,7 +90,11 @@ def test_without_a_recipe_it_is_that_of_the_store(tmp_path):
     summary = wsdcast.prepare(run=run, start="2020-01-02", overwrite=True)
     assert summary.facts["source"] == str(tmp_path / "wind.nc")
     assert open_analysis(run / "analysis.zarr").times.size == 36
-    assert wsdcast.check(tmp_path / "wind.nc", run=run).facts["already there"]
+    # Another source gets nothing of what was chosen for the record before it.
+    later = wind_dataset(six_hourly("2021-01-01", 40), np.linspace(90, -90, 7), np.arange(0, 360, 30.0))
+    later.to_netcdf(tmp_path / "later.nc")
+    wsdcast.prepare(source=tmp_path / "later.nc", grid="8x4", run=run, overwrite=True)
+    np.testing.assert_array_equal(open_analysis(run / "analysis.zarr").times, later.time)
 
 
 def test_a_store_is_not_replaced_by_what_is_made_of_it(prepared, tmp_path):

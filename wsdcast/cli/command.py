@@ -39,7 +39,9 @@ def command(function: Callable[..., None], group: typer.Typer = app) -> Callable
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
             raise typer.Exit(getattr(error, "code", 2)) from None
         except KeyboardInterrupt:
-            print("wsdcast: interrupted; what is complete stays, and the same command does the rest", file=sys.stderr)
+            if arguments["debug"]:
+                raise
+            print("wsdcast: interrupted", file=sys.stderr)
             raise typer.Exit(128 + signal.SIGINT) from None
 
     return guarded

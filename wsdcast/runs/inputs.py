@@ -31,13 +31,11 @@ def require_no_input(written: Iterable[Path], read: Iterable[object], option: st
     Raises:
         UserError: if one is.
     """
-    inputs = [Path(str(given)) for given in read if "://" not in str(given)]
+    inputs = {Path(str(given)).resolve(): given for given in read if "://" not in str(given)}
+    around = {parent: given for path, given in inputs.items() for parent in path.parents}
     for out in written:
-        for given in inputs:
-            if relation := _relation(out.resolve(), given.resolve()):
+        path = out.resolve()
+        inside = next((inputs[parent] for parent in path.parents if parent in inputs), None)
+        for relation, given in (("is", inputs.get(path)), ("lies in", inside), ("holds", around.get(path))):
+            if given is not None:
                 raise UserError(f"{option}{out}: {relation} {given}, which this command reads; choose {instead}")
-
-
-def _relation(out: Path, given: Path) -> str:
-    """How an output relates to an input, in words; empty if it does not."""
-    return "is" if out == given else "lies in" if given in out.parents else "holds" if out in given.parents else ""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.sources.units import SPEEDS
-from wsdcast.data.variables import variable
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.positions import evenly_spread
@@ -34,9 +33,6 @@ strong as the wind gets to 0.5 (``SCALED``). Weather that moves too slowly resem
 3 h behind after 6 h gets to 0.25 (``NEAR``)."""
 FEW_CELLS = 2
 """Weather moves by about so many cells of 1.5 degrees in 6 h."""
-NONSENSE = 10
-"""A variable has other units than the truth if its mean squared error is this many times the truth's variance. A forecast without skill
-that has the truth's mean and variance gets to 2."""
 UNITS = {"knots": SPEEDS["knots"], "km/h": SPEEDS["km/h"], "miles per hour": SPEEDS["mph"], "cm/s": SPEEDS["cm/s"]}
 """Size of each unit in m/s."""
 HOURS = (-24, -18, -12, -6, 6, 12, 18, 24)
@@ -175,12 +171,11 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str, scored:
         inside: the points where both have values of these channels, (latitude, longitude); None if that is everywhere or nowhere.
 
     Raises:
-        UserError: if it does, or a variable without units does not fit the truth's; the message says what is wrong.
+        UserError: if it does; the message says what is wrong.
     """
     rows, leads = evenly_spread(forecast.times.size, POSITIONS_READ), forecast.leads[:2]
     mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
     valid = forecast.times[rows][:, None] + leads
-    _require_units(forecast, truth, mean, truth.at(valid.ravel()).reshape(mean.shape), np.flatnonzero(scored))
     names = [name for name, is_scored in zip(truth.variables, scored, strict=True) if is_scored]
     winds = winds_of(names)
     channels = [truth.variables.index(name) for name in (winds[0][:2] if winds else names)]
@@ -198,23 +193,6 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str, scored:
         raise UserError(
             f"{forecast.name} {wrong}: its first lead times fit the truth {source} much better without this mistake; correct it first"
         )
-
-
-def _require_units(forecast: StoredForecast, truth: Truth, mean: Field, true: Field, channels: NDArray[np.intp]) -> None:
-    """Check that each of the ``channels`` that does not state its units has values like those of the truth.
-
-    Raises:
-        UserError: if one has not.
-    """
-    for channel in channels:
-        name, known = truth.variables[channel], np.isfinite(mean[:, :, channel] + true[:, :, channel])
-        if "units" in forecast.channels[name].attrs or not known.any():
-            continue
-        ours, theirs = mean[:, :, channel][known], true[:, :, channel][known]
-        if ((ours - theirs) ** 2).mean() > NONSENSE * theirs.var():
-            units = variable(name).units
-            means = f"its mean of {ours.mean():.3g} does not fit the truth's {theirs.mean():.3g} {units}"
-            raise UserError(f"{forecast.name}: {name} has no units, and {means}; bring it to {units} first")
 
 
 def _climate(fields: Field) -> tuple[Field, Field]:

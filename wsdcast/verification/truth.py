@@ -16,9 +16,8 @@ from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import cached_fields
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.foreign_forecasts import open_with_all
 from wsdcast.data.sources.layout import select, values_of
-from wsdcast.data.sources.opening import addresses, of_address, unpacked
+from wsdcast.data.sources.opening import addresses, of_address, open_dataset, unpacked
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
@@ -120,7 +119,7 @@ def channels_of_truth(source: str, scratch: Path, wanted: Sequence[str]) -> tupl
     with suppress(UserError):
         for outer in addresses(source):
             for address in unpacked(outer, scratch):
-                with suppress(UserError), open_with_all(address) as dataset:
+                with suppress(UserError), open_dataset(address, wanted) as dataset:
                     found |= set(channels_in(dataset))
                 if found >= set(wanted):
                     return tuple(wanted)

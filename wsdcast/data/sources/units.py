@@ -56,7 +56,7 @@ CONVERSIONS: dict[str, dict[str, Conversion]] = {
         **dict.fromkeys(("%", "percent"), Conversion(0.01)),
     },
     "radians": {
-        **dict.fromkeys(("radians", "radian", "rad"), SAME),
+        **dict.fromkeys(("radians", "radian", "rad", "1"), SAME),
         **dict.fromkeys(("degrees", "degree", "deg"), Conversion(math.pi / 180)),
     },
 }

@@ -61,7 +61,7 @@ def check(
     """
     source = str(source)
     period: dict[str, Any] = {"data__start": start, "data__end": end, "data__skip": skip}
-    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, data__source=source, data__grid=grid, data__method=method, **period)
+    resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, **period)
     data, target = resolved.data, Grid.regular(resolved.data.grid)
     if source == "planet":
         raise UserError("the simulated planet needs no check")

@@ -31,6 +31,7 @@ from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_sta
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_memory, require_space
 from wsdcast.runs.unfinished import claim, release
@@ -40,7 +41,7 @@ Times = NDArray[np.datetime64]
 
 
 def prepare(
-    recipe: str | Path | Recipe | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     source: str | Path | None = None,
@@ -61,7 +62,7 @@ def prepare(
     again.
 
     Args:
-        recipe: path or name of a recipe; default: that of the store that is there already, else ``planet``.
+        recipe: path or name of a recipe; default: that of the store that is there already, if no other source is given; else ``planet``.
         run: run directory; default ``runs/<recipe name>``.
         source: ``planet``; ``wb2``, ``wb2-0.25`` or ``arco``; ``gfs`` or ``ifs``; a URL of a Zarr store; a file, directory or glob; default
             from the recipe.
@@ -84,7 +85,9 @@ def prepare(
     changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     changes |= {"data__start": start, "data__end": end}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
-    resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **changes)
+    # What was chosen for the record so far, such as its period, is not meant for another source.
+    new_source = source is not None or (isinstance(recipe, Overridden) and "data.source" in recipe.values)
+    resolved, directory = resolve(recipe, run, Recipe, None if new_source and not append else ANALYSIS, **changes)
     data, path = resolved.data, directory / ANALYSIS
     target, scratch = Grid.regular(data.grid), directory / ".unzipped"
     if data.source == "planet" and (data.start or data.end or data.skip):

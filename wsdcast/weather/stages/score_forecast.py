@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import open_forecast, readable_channels
+from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast, readable_channels
 from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import store_of
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.report.style import BASELINES
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
@@ -70,6 +71,12 @@ def score_forecast(
             # One component of a wind without the other is a mistake. What is wrong is named when the sources are opened.
             variables = DEFAULT
         sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
+        if odd := in_other_units(opened(sources)[0][name]):
+            refused |= odd
+            variables = tuple(channel for channel in variables if channel not in odd)
+            if not variables:
+                raise UserError(f"{forecast}: {'; '.join(odd.values())}")
+            sources = replace(sources, variables=variables)
         fields = opened(sources)[0][name]
         require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
         domains = domains_of(fields, opened(sources)[1])
@@ -94,6 +101,23 @@ def score_forecast(
     if refused:
         summary.facts["not scored"] = "; ".join(refused.values())
     return summary
+
+
+def in_other_units(forecast: StoredForecast) -> dict[str, str]:
+    """Return by name the channels without units whose first values cannot be in our units, and why, in words.
+
+    Many stores have no units. A wind is left to :func:`wsdcast.verification.alignment.misalignment`, which knows in which units it is.
+    """
+    first, reasons = forecast.read(0, slice(0, 1)), dict[str, str]()
+    for channel, (name, array) in enumerate(forecast.channels.items()):
+        values = first[:, :, channel][np.isfinite(first[:, :, channel])]
+        lowest, highest = physical_range(str(name))
+        if "units" in array.attrs or "component_of_wind" in str(name) or not values.size:
+            continue
+        if values.min() < lowest or values.max() > highest:
+            extremes = f"values from {values.min():.4g} to {values.max():.4g}"
+            reasons[str(name)] = f"{name} has no units, and {extremes}, which are not in {variable(str(name)).units}"
+    return reasons
 
 
 def _fetched(system: str, forecast: str, channels: Sequence[str], scratch: Path) -> str:
