@@ -20,7 +20,7 @@ from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, SCORES
 from wsdcast.verification.alignment import require_aligned
-from wsdcast.verification.domain import domain_in_words, domains_of, scored_domain
+from wsdcast.verification.domain import Inside, domain_in_words, domains_of, scored_domain
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.truth import channels_of_truth
@@ -64,34 +64,11 @@ def score_forecast(
             if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
                 raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
-        of_forecast, refused = readable_channels(forecast)
-        files = _fetched(truth, forecast, of_forecast, Path(scratch)) if truth in SYSTEMS else truth
-        variables = channels_of_truth(files, Path(scratch), of_forecast)
-        if not variables or len(set(DEFAULT) & set(variables)) == 1:
-            # One component of a wind without the other is a mistake. What is wrong is named when the sources are opened.
-            variables = DEFAULT
-        sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
-        if odd := in_other_units(opened(sources)[0][name]):
-            refused |= odd
-            variables = tuple(channel for channel in variables if channel not in odd)
-            if not variables:
-                raise UserError(f"{forecast}: {'; '.join(odd.values())}")
-            sources = replace(sources, variables=variables)
-        fields = opened(sources)[0][name]
-        require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
-        domains = domains_of(fields, opened(sources)[1])
-        inside, scored = scored_domain(domains, variables, fields.grid)
-        require_aligned(fields, opened(sources)[1], truth, scored, inside)
-        domain = b"" if inside is None else np.packbits(inside).tobytes()
-        shares = 100 * (domains * fields.grid.area_weights[:, None]).mean(axis=(1, 2))
-        for channel in np.flatnonzero(~scored):
-            where = f"has values on {shares[channel]:.3g} % of the globe, others on {shares.max():.3g} %"
-            refused[variables[channel]] = f"{variables[channel]} {where}; score it alone, in a store of its own"
-        variables = tuple(name for name in variables if name not in refused)
-        sources = Sources(((name, forecast),), files, fields.times.min(), scratch, domain, variables)
+        sources, inside, refused = _chosen(name, forecast, truth, scratch, workers)
+        fields, true = opened(sources)[0][name], opened(sources)[1]
         scores = scores_of(statistics_by_start(sources, fields.times, fields.leads, {}, scheduler, workers))
         scores.attrs |= {"grid": fields.grid.name, "members": fields.members, "forecast": forecast, "truth": truth}
-        if (finer := opened(sources)[1].regridded_from) is not None:
+        if (finer := true.regridded_from) is not None:
             scores.attrs["truth_regridded"] = f"conservatively, from {finer.name} to {fields.grid.name}"
         if inside is not None:
             scores.attrs["share_of_globe"], scores.attrs["scored_on"] = domain_in_words(fields.grid, inside)
@@ -101,6 +78,47 @@ def score_forecast(
     if refused:
         summary.facts["not scored"] = "; ".join(refused.values())
     return summary
+
+
+def _chosen(name: str, forecast: str, truth: str, scratch: str, workers: int | None) -> tuple[Sources, Inside | None, dict[str, str]]:
+    """Choose what is scored, and check that it fits together before the scores are computed.
+
+    Args:
+        name: name of the forecast among the scores.
+        forecast, truth, workers: as for :func:`score_forecast`.
+        scratch: directory for files that are fetched and unpacked.
+
+    Returns:
+        The sources with the variables and the points that are scored, these points, and the reasons why variables are not scored, by name.
+
+    Raises:
+        UserError: as :func:`score_forecast`.
+    """
+    of_forecast, refused = readable_channels(forecast)
+    files = _fetched(truth, forecast, of_forecast, Path(scratch)) if truth in SYSTEMS else truth
+    variables = channels_of_truth(files, Path(scratch), of_forecast)
+    if not variables or len(set(DEFAULT) & set(variables)) == 1:
+        # One component of a wind without the other is a mistake. What is wrong is named when the sources are opened.
+        variables = DEFAULT
+    sources = Sources(((name, forecast),), files, np.datetime64("1678-01-01"), scratch, variables=variables)
+    if odd := in_other_units(opened(sources)[0][name]):
+        refused |= odd
+        variables = tuple(channel for channel in variables if channel not in odd)
+        if not variables:
+            raise UserError(f"{forecast}: {'; '.join(odd.values())}")
+        sources = replace(sources, variables=variables)
+    fields, true = opened(sources)[0][name], opened(sources)[1]
+    require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
+    domains = domains_of(fields, true)
+    inside, scored = scored_domain(domains, variables, fields.grid)
+    require_aligned(fields, true, truth, scored, inside)
+    shares = 100 * (domains * fields.grid.area_weights[:, None]).mean(axis=(1, 2))
+    for channel in np.flatnonzero(~scored):
+        where = f"has values on {shares[channel]:.3g} % of the globe, others on {shares.max():.3g} %"
+        refused[variables[channel]] = f"{variables[channel]} {where}; score it alone, in a store of its own"
+    kept = tuple(variables[channel] for channel in np.flatnonzero(scored))
+    domain = b"" if inside is None else np.packbits(inside).tobytes()
+    return replace(sources, past_until=fields.times.min(), domain=domain, variables=kept), inside, refused
 
 
 def in_other_units(forecast: StoredForecast) -> dict[str, str]:
