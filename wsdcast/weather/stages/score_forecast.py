@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast, readable_channels
+from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast, read_members, readable_channels
 from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import store_of
@@ -122,19 +122,19 @@ def _chosen(name: str, forecast: str, truth: str, scratch: str, workers: int | N
 
 
 def in_other_units(forecast: StoredForecast) -> dict[str, str]:
-    """Return by name the channels without units whose first values cannot be in our units, and why, in words.
+    """Return by name the channels without units whose values cannot be in our units, and why, in words. One field of each is read.
 
     Many stores have no units. A wind is left to :func:`wsdcast.verification.alignment.misalignment`, which knows in which units it is.
     """
-    first, reasons = forecast.read(0, slice(0, 1)), dict[str, str]()
-    for channel, (name, array) in enumerate(forecast.channels.items()):
-        values = first[:, :, channel][np.isfinite(first[:, :, channel])]
-        lowest, highest = physical_range(str(name))
-        if "units" in array.attrs or "component_of_wind" in str(name) or not values.size:
+    reasons = dict[str, str]()
+    for name in map(str, forecast.channels):
+        if "units" in forecast.channels[name].attrs or "component_of_wind" in name:
             continue
-        if values.min() < lowest or values.max() > highest:
+        field = read_members(forecast.channels[[name]].isel(number=[0]), forecast.name, 0, slice(0, 1))
+        values, (lowest, highest) = field[np.isfinite(field)], physical_range(name)
+        if values.size and (values.min() < lowest or values.max() > highest):
             extremes = f"values from {values.min():.4g} to {values.max():.4g}"
-            reasons[str(name)] = f"{name} has no units, and {extremes}, which are not in {variable(str(name)).units}"
+            reasons[name] = f"{name} has no units, and {extremes}, which are not in {variable(name).units}"
     return reasons
 
 
