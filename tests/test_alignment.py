@@ -1,0 +1,105 @@
+"""Whether a forecast stands where it should: mistakes are named, and poor forecasts are not taken for mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.ndimage import gaussian_filter
+from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, refuses, truth_dataset, weather, write
+
+from wsdcast.data.grid import Grid
+from wsdcast.verification.alignment import misalignment
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory) -> str:
+    return write(truth_dataset(), tmp_path_factory.mktemp("truth") / "truth.zarr")
+
+
+def row_means(store: xr.Dataset) -> xr.Dataset:
+    """Each row takes the mean of itself and the one before it; the first stays."""
+    return (store + store.shift(latitude=1).fillna(store)) / 2
+
+
+WRONG = {
+    "upside down": lambda store: store.assign_coords(latitude=store.latitude.values[::-1]),
+    "rolled by 180 degrees": lambda store: store.roll(longitude=12, roll_coords=False),
+    "rolled by 15 degrees of longitude to the east": lambda store: store.roll(longitude=1, roll_coords=False),
+    "half a cell too far": lambda store: (store + store.roll(longitude=1, roll_coords=False)) / 2,
+    "half a cell too far north": lambda store: row_means(store.isel(latitude=slice(None, None, -1))).isel(latitude=slice(None, None, -1)),
+    "half a cell too far south": lambda store: row_means(store),
+    "in knots": lambda store: store / 0.514444,
+    "in km/h": lambda store: store * 3.6,
+    "u and v in each other's place": lambda store: store.rename({NAMES[0]: NAMES[1], NAMES[1]: NAMES[0]}),
+    "opposite sign": lambda store: -store,
+    "6 h after": lambda store: store.assign_coords(time=store.time - np.timedelta64(6, "h")),
+    "24 h before": lambda store: store.assign_coords(time=store.time + np.timedelta64(24, "h")),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_misaligned_forecasts_are_refused_by_name(wrong, truth, tmp_path):
+    store = write(WRONG[wrong](forecast_dataset(noise=0.3)), tmp_path / "model.zarr")
+    message = refuses(store, "--truth", truth, "--run", tmp_path / "run")
+    assert wrong in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("behind", "mixed"), [(1, False), (2, False), (3, False), (5, False), (6, False), (1, True), (3, True), (5, True)])
+def test_a_slow_forecast_is_not_taken_for_a_misplaced_one(behind, mixed):
+    """It is so many hours behind in 6 h; or, as from a network that was trained too little, a mean of the truth now and 6 h before."""
+    leads = LEADS[:2]
+
+    def at(start: np.datetime64, hours: float) -> np.ndarray:
+        return weather(np.array([start + np.timedelta64(round(3600 * hours), "s")]))[0].astype(float)
+
+    def truth(hours: float) -> np.ndarray:
+        return np.stack([[at(start, float(lead / np.timedelta64(1, "h")) + hours) for lead in leads] for start in STARTS])
+
+    slow = np.stack([[at(start, (6 - behind) * number) for number in (1, 2)] for start in STARTS])
+    forecast = behind / 10 * truth(-6) + (1 - behind / 10) * truth(0) if mixed else slow
+    assert misalignment(forecast, truth, (6, 12), GRID) is None
+
+
+MISTAKES = {
+    "upside down": lambda fields: fields[..., ::-1, :],
+    "in knots": lambda fields: fields / 0.514444,
+    "in km/h": lambda fields: fields * 3.6,
+    "u and v in each other's place": lambda fields: fields[:, :, ::-1],
+    "opposite sign": lambda fields: -fields,
+    "rolled by 180 degrees": lambda fields: np.roll(fields, 12, axis=-1),
+}
+
+
+@pytest.mark.parametrize("wrong", MISTAKES)
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
+def test_gross_mistakes_of_poor_forecasts_are_named_too(wrong, share):
+    """The error of the forecast has this share of the variance of the truth; that of a good one has 0.2 after three days."""
+    leads = LEADS[:2]
+
+    def truth(hours: float) -> np.ndarray:
+        return np.stack([weather(start + leads + np.timedelta64(hours, "h")) for start in STARTS]).astype(float)
+
+    error = weather(STARTS + np.timedelta64(999, "D"))[:, None]  # has the waves of the truth
+    forecast = np.sqrt(1 - share) * truth(0) + np.sqrt(share) * error
+    assert misalignment(forecast, truth, (6, 12), GRID) is None
+    assert wrong in str(misalignment(MISTAKES[wrong](forecast), truth, (6, 12), GRID))
+
+
+@pytest.mark.parametrize("noise", [0.5, 1, 2, 4, 8, 16])
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_is_not_taken_for_a_mistake(noise, seed):
+    """Each change takes out some of the noise: a shift by half a cell is a mean of two rows, and smaller units shrink it."""
+    grid, random = Grid.regular("32x17"), np.random.default_rng(seed)
+    waves = gaussian_filter(random.standard_normal((40, 2, *grid.shape)), (1, 0, 2, 2), mode=("wrap", "wrap", "nearest", "wrap"))
+    waves *= 6 / waves.std()
+    starts, leads = np.array([8, 14, 20, 26])[:, None], np.array([1, 2])
+    forecast = waves[starts + leads] + noise * random.standard_normal((4, 2, 2, *grid.shape))
+    assert misalignment(forecast, lambda hours: waves[starts + leads + hours // 6], (6, 12), grid) is None
+
+
+def test_alignment_is_not_judged_without_truth():
+    fields = weather(STARTS)[:, None]
+    assert misalignment(fields[..., ::-1, :], lambda hours: np.full(fields.shape, np.nan), (6,), GRID) is None
+    assert "upside down" in str(misalignment(fields[..., ::-1, :], lambda hours: fields, (6,), GRID))
