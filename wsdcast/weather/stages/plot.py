@@ -26,6 +26,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
 from wsdcast.verification.truth import Truth, open_truth, truth_of
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.solver_choice import without_auto
 
 OF_NETWORKS: tuple[FigureName, ...] = ("tails", "targets")
 """Figures of the trained networks and the test split."""
@@ -71,9 +72,7 @@ def plot(
             written.
     """
     resolved, directory = resolve(recipe, run, Recipe, FORECAST)
-    if resolved.rollout.solver == "auto" and figure not in OF_NETWORKS:
-        from wsdcast.weather.solver_choice import without_auto
-
+    if figure not in OF_NETWORKS:
         resolved = without_auto(resolved, directory)
     path = Path(out) if out is not None else directory / f"{figure}.{'gif' if figure == 'animation' else 'png'}"
     at = None if at is None else _place_of(at)
