@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from wsdcast.report.style import BASELINES, LEADING_DIGITS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks, set_ticks
+from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks, set_ticks
 from wsdcast.report.subjects import WIND, Subject, components_of, subject
+from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.metrics import headline_of, variables_of
 

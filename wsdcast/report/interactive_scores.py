@@ -27,8 +27,9 @@ from wsdcast.report.panels import (
     panel,
     say_all,
 )
-from wsdcast.report.style import BASELINES, THRESHOLDS, Look
+from wsdcast.report.style import THRESHOLDS, Look
 from wsdcast.report.subjects import WIND, Subject, components_of
+from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.spectra import wavelength_of_wavenumber
 
 EQUATOR = float(wavelength_of_wavenumber(1))

@@ -82,8 +82,6 @@ LINE_STYLES: dict[str, Any] = {
     "spare": (0, (4, 1, 1, 1)),
 }
 """Names of the line styles in matplotlib."""
-BASELINES = ("persistence", "climatology", "probabilistic climatology", "climatological mean")
-"""Names of the baselines that consist of states of the record."""
 
 
 def looks(forecasts: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,8 @@ from wsdcast.verification.truth import Truth
 
 PERSISTENCE, CLIMATOLOGY, CLIMATOLOGICAL_MEAN = "persistence", "climatology", "climatological mean"
 PROBABILISTIC_CLIMATOLOGY = "probabilistic climatology"
+BASELINES = (PERSISTENCE, CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, CLIMATOLOGICAL_MEAN)
+"""Names of the baselines that consist of states of the record."""
 CLIMATOLOGY_MEMBERS = 50
 WINDOW = 5
 """Largest distance in days from the same day of another year at which a state is used for that day."""

@@ -15,11 +15,11 @@ from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import store_of
 from wsdcast.data.variables import DEFAULT, physical_range, variable
-from wsdcast.report.style import BASELINES
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, SCORES
 from wsdcast.verification.alignment import require_aligned
+from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.domain import Inside, domain_in_words, domains_of, scored_domain
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
