@@ -4,28 +4,33 @@
 
 Simulates three planets that differ in their stirring, and runs `wsdcast study nfe` on each, with a small recipe and three seeds. Draws
 OUT/where.png, together with the results of other studies, such as that of pipelines/gfs.yaml, and prints its values as a table. The
-horizontal axis is the moments network's error on test data, in units of the wind's standard deviation. The range of ERA5, 0.10 to 0.15, is
-an estimate: this network was not trained on forty years. Continues where it was stopped.
+winds are in the order of the moments network's error on test data, in units of the wind's standard deviation. Continues where it was
+stopped.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import wsdcast
-from wsdcast.report.style import PRIORS
+from wsdcast.report.style import BLUE, GREEN, LOOK, ORANGE, PURPLE
+from wsdcast.study.figures import draw_legend
 from wsdcast.weather.recipe import Recipe, load_recipe
 
 STIRRINGS = (0.05, 0.35, 0.7)
 EVALUATIONS = (2, 4, 10, 20)
+COLOURS = (ORANGE, GREEN, BLUE, PURPLE)
 
 
 def recipe_of(stirring: float) -> Recipe:
@@ -61,6 +66,49 @@ def gains(study: xr.Dataset, over: str) -> Iterator[tuple[int, list[NDArray[np.f
             yield nfe, [100 * np.array([setting[name].item(), *setting[f"{name}_interval"].values]) for name in names]
 
 
+class Gain(NamedTuple):
+    """The gain of the warm start over another prior with as many evaluations, for one wind.
+
+    Attributes:
+        wind: name of the wind.
+        error: of the moments network on test data, in standard deviations of the wind.
+        over: the other prior.
+        nfe: number of evaluations.
+        crps, spectrum: gains in CRPS and in the deviation of the spectrum, (mean, low, high) in percent.
+    """
+
+    wind: str
+    error: float
+    over: str
+    nfe: int
+    crps: Sequence[float]
+    spectrum: Sequence[float]
+
+
+@matplotlib.rc_context(LOOK)
+def draw(gains: Sequence[Gain]) -> Figure:
+    """Draw all gains: a column of panels for each other prior, and in each panel the winds, the most certain first."""
+    winds = sorted({gain.wind: gain.error for gain in gains}.items(), key=itemgetter(1))
+    figure = Figure(figsize=(9.8, 6), layout="constrained")
+    axes = figure.subplots(2, len(OVER), sharex=True, sharey="row")
+    for gain in gains:
+        number = EVALUATIONS.index(gain.nfe)
+        x = [wind for wind, _ in winds].index(gain.wind) + 0.15 * (number - (len(EVALUATIONS) - 1) / 2)
+        look = {"color": COLOURS[number], "label": f"{gain.nfe} evaluations"}
+        for axis, (mean, low, high) in zip(axes[:, list(OVER).index(gain.over)], (gain.crps, gain.spectrum), strict=True):
+            axis.errorbar(x, mean, [[mean - low], [high - mean]], fmt=".", markersize=8, **look)
+    for axis in axes.flat:
+        axis.axhline(0, color="black", linewidth=0.8)
+    for column, over in zip(axes.T, OVER, strict=True):
+        column[0].set_title(f"warm start over {over}")
+        column[1].set_xticks(range(len(winds)), [f"{wind}\n{error:.3f}" for wind, error in winds])
+        column[1].set_xlabel("wind, and error of the moments network (std of the wind)")
+    for axis, score in zip(axes[:, 0], ("CRPS", "deviation of the spectrum"), strict=True):
+        axis.set_ylabel(f"gain in {score} (%)")
+    draw_legend(figure, len(EVALUATIONS))
+    return figure
+
+
 def main(out: Path, others: list[Path]) -> None:
     """Run the studies that are missing, draw the figure and print the table."""
     studies = {}
@@ -70,38 +118,18 @@ def main(out: Path, others: list[Path]) -> None:
         wsdcast.study_nfe(recipe, out / recipe.name)
         studies[f"planet, {stirring:g}"] = out / recipe.name / "study.nc"
     studies |= {json.loads(xr.open_dataset(path).attrs["wsdcast"])["recipe"]["name"]: path for path in others}
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    axes = figure.subplots(2, 2, sharex=True)
     print("| wind | moments' error | over | evaluations | gain in CRPS, % | gain in spectrum, % | recipe hash |")
     print("|---|---|---|---|---|---|---|")
+    drawn = []
     for name, path in studies.items():
         with xr.open_dataset(path) as study:
             error, digest = study.attrs["moments_error_test"], study.attrs["recipe_hash"]
-            for column, over in enumerate(OVER):
+            for over in OVER:
                 for nfe, pair in gains(study, over):
                     cells = " | ".join(f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in pair)
                     print(f"| {name} | {error:.3f} | {over} | {nfe} | {cells} | {digest} |")
-                    number = EVALUATIONS.index(nfe)
-                    for row, (mean, low, high) in enumerate(pair):
-                        # The points lie side by side, with few evaluations on the left.
-                        x = error * (1 + 0.03 * (number - 1.5))
-                        shade = 0.3 + 0.7 * number / (len(EVALUATIONS) - 1)
-                        label = f"{nfe} evaluations"
-                        axes[row, column].plot(x, mean, "o", color=PRIORS[over], alpha=shade, label=label)
-                        axes[row, column].vlines(x, low, high, color=PRIORS[over], alpha=shade)
-                axes[0, column].annotate(name, (error, 0), rotation=90, fontsize=8, va="bottom", ha="right", color="0.4")
-    for (row, column), axis in np.ndenumerate(axes):
-        axis.axhline(0, color="black", linewidth=0.8)
-        axis.axvspan(0.10, 0.15, color="black", alpha=0.06)
-        axis.set(xscale="log", ylabel=("gain in CRPS (%)", "gain in deviation of spectrum (%)")[row])
-        axis.grid(alpha=0.3)
-        if row == 0:
-            axis.set_title(f"warm start over {('standard prior', 'features-only')[column]}; grey: ERA5, estimated")
-        else:
-            axis.set_xlabel("moments network's error on test data (std of the wind)")
-    handles = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-    axes[0, 0].legend(handles.values(), handles.keys(), fontsize=8)
-    figure.savefig(out / "where.png", dpi=110)
+                    drawn.append(Gain(name, error, over, nfe, *pair))
+    draw(drawn).savefig(out / "where.png", dpi=100)
 
 
 if __name__ == "__main__":
