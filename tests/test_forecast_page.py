@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.foreign_forecasts import PUBLIC
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.report import shown_products
@@ -312,3 +313,15 @@ def test_mistakes_are_one_line(tmp_path):
     forecast_of(wind_of()).channels.isel(longitude=slice(3, 9)).to_zarr(tmp_path / "part.zarr", zarr_format=2, consolidated=True)
     assert "not a global grid" in refused(tmp_path / "part.zarr")
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_a_public_forecast_has_nothing_to_do_with_the_working_directory(tmp_path, monkeypatch):
+    store = stored(tmp_path / "far", wind_of(), license="CC-BY-4.0")
+    monkeypatch.setitem(PUBLIC, "wb2:made", store.as_uri())
+    monkeypatch.chdir(tmp_path)
+    Path("model-card.md").write_text("# of another forecast")
+    states(Path("initial_states.nc"), ["2026-11-28"])
+    summary = wsdcast.forecast_page("wb2:made")
+    assert list(summary.written) == ["forecast.html"]
+    assert summary.facts["initial analysis"] == summary.facts["model card"] == "none"
+    assert "<dt>license</dt><dd>CC-BY-4.0</dd>" in Path("forecast.html").read_text()

@@ -138,7 +138,7 @@ def open_channels(address: Address, part: bool, variables: Sequence[str] = DEFAU
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
             a lead time is not a whole number of hours.
     """
-    stores = _stores(address)
+    stores = stores_of(address)
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
@@ -186,7 +186,7 @@ def readable_channels(address: Address) -> tuple[tuple[str, ...], dict[str, str]
     """
     channels, refused = dict[str, xr.DataArray](), dict[str, str]()
     with suppress(UserError):
-        (store, *_) = _stores(address)
+        (store, *_) = stores_of(address)
         dataset = open_with_all(store)
         for name in channels_in(dataset):
             try:
@@ -212,22 +212,17 @@ def open_with_all(address: Address) -> xr.Dataset:
     return open_dataset(address, (*DEFAULT, *in_grib)) if in_grib else dataset
 
 
-def _stores(address: Address) -> list[Address]:
-    """Return the addresses of the files or stores that a forecast's address stands for.
+def stores_of(address: Address) -> list[Address]:
+    """Return the addresses of the files or stores that the address of a forecast, or the name of a public one, stands for.
 
     Raises:
         UserError: if there is none.
     """
     try:
-        return addresses(url_of(address))
+        return addresses(PUBLIC.get(address, address) if isinstance(address, str) else address)
     except UserError:  # its message is about sources of analyses
         expected = "expected a store, or a run directory with a forecast.zarr (wsdcast rollout writes it)"
         raise UserError(f"{address}: no such forecast; {expected}") from None
-
-
-def url_of(address: Address) -> Address:
-    """Return the URL of a public forecast that is given by its name (:data:`PUBLIC`); any other address as it is."""
-    return PUBLIC.get(address, address) if isinstance(address, str) else address
 
 
 def _grid_and_region(truth_grid: Grid | None, latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> tuple[Grid, Region | None]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import channels_in, to_conventions
-from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels, url_of
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels, stores_of
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.output.products import in_order
@@ -56,16 +56,17 @@ def forecast_page(
     """
     thresholds = in_order("thresholds", thresholds, 0, math.inf)
     address = store_of(forecast)
-    directory = None if is_remote(address) else Path(address).parent
+    files = stores_of(address)
+    directory = None if is_remote(files[0]) else Path(address).parent
     path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
     if path.is_dir():
         raise UserError(f"--out {path}: is a directory")
     variables, refused = readable_channels(address)
     store = open_forecast(address, variables=variables)
     beside = [directory / name for name in (MODEL_CARD, INITIAL_STATES, ANALYSIS)] if directory else []
-    require_no_input([path], [*addresses(url_of(address)), *beside, *(addresses(str(initial)) if initial else ())])
+    require_no_input([path], [*files, *beside, *(addresses(str(initial)) if initial else ())])
     row = 0 if start is None else row_of(store.times, start, address)
-    attributes = open_dataset(addresses(address)[0]).attrs
+    attributes = open_dataset(files[0]).attrs
     recipe = _recipe(attributes)
     states, grid, origin = _initial(store, row, directory, initial)
     facts = _facts(recipe, attributes, origin)
