@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import torch
 import xarray as xr
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -21,12 +22,19 @@ from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.maps import Lines, forecast_maps
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
+from wsdcast.report.tails import tails_figure
+from wsdcast.report.targets import targets_figure
 from wsdcast.runs.artefact import Summary, complete, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
+from wsdcast.training.predictions import BATCH, CHECKED
 from wsdcast.verification.truth import Truth, open_truth, truth_of
+from wsdcast.warmstart.tails import tails_of
+from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samples import samples_of
 from wsdcast.weather.solver_choice import without_auto
+from wsdcast.weather.trained import trained
 
 OF_NETWORKS: tuple[FigureName, ...] = ("tails", "targets")
 """Figures of the trained networks and the test split."""
@@ -78,14 +86,11 @@ def plot(
     at = None if at is None else _place_of(at)
     _check(figure, path, {"start": start, "lead-time": lead_hours, "at": at})
     summary = Summary("plot")
-    if figure in OF_SCORES or figure in OF_NETWORKS:
-        if figure in OF_NETWORKS:
-            drawn = _of_networks(figure, resolved, directory, summary)
-        else:
-            draw, needed = OF_SCORES[figure]
-            drawn = draw(_scores(resolved, directory, needed))
-        with complete(path) as partial:
-            style.save(drawn, partial)
+    if figure in OF_NETWORKS:
+        drawn = _of_networks(figure, resolved, directory, summary)
+    elif figure in OF_SCORES:
+        draw, needed = OF_SCORES[figure]
+        drawn = draw(_scores(resolved, directory, needed))
     else:
         forecast, truth = _forecast_and_truth(resolved, directory)
         lines = coastlines_of(resolved.data.source)
@@ -101,11 +106,11 @@ def plot(
                 drawn = _maps(store.isel(time=row), truth, shown, lead_hours, forecast, lines)
             elif figure == "plume" and at is not None:
                 drawn, summary.facts["grid point"] = _plume(store.isel(time=row), truth, *at, forecast, shown)
-        with complete(path) as partial:
-            if figure == "animation":
-                animation.animate(forecast, truth, partial, row, lines, resolved.score.headline)
-            else:
-                style.save(drawn, partial)
+    with complete(path) as partial:
+        if figure == "animation":
+            animation.animate(forecast, truth, partial, row, lines, resolved.score.headline)
+        else:
+            style.save(drawn, partial)
     summary.written[str(path)] = figure
     return summary
 
@@ -191,16 +196,6 @@ def _of_networks(figure: str, recipe: Recipe, directory: Path, summary: Summary)
     Raises:
         UserError: if no networks are trained, or the test split has no sample.
     """
-    import torch  # not at the top, because the import takes seconds
-
-    from wsdcast.report.tails import tails_figure
-    from wsdcast.report.targets import targets_figure
-    from wsdcast.training.predictions import BATCH, CHECKED
-    from wsdcast.warmstart.tails import tails_of
-    from wsdcast.weather.harmonic_transform import spherical_transform
-    from wsdcast.weather.samples import samples_of
-    from wsdcast.weather.trained import trained
-
     record = open_analysis(require(recipe, directory, ANALYSIS, "prepare"), past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
     (samples,) = samples_of(record, networks.forcings, "test")
