@@ -10,7 +10,7 @@ from conftest import six_hourly
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.store.zarr_store import WIND_PACKING, Packing, pack
+from wsdcast.data.store.zarr_store import WIND_PACKING, Packing
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.samples import samples_of
 
@@ -32,11 +32,11 @@ def test_rounding_is_at_most_half_a_unit_of_each_channel(values):
 
 
 def test_values_out_of_reach_become_the_nearest_integer():
-    assert pack(np.float32([1000, -1000, 163])).tolist() == [32767, -32768, 32600]
+    assert WIND_PACKING.pack(np.float32([1000, -1000, 163])).tolist() == [32767, -32768, 32600]
 
 
 def test_packed_wind_has_the_bits_of_the_product(values):
-    integers = pack(values[:, 0])
+    integers = WIND_PACKING.pack(values[:, 0])
     np.testing.assert_array_equal(WIND_PACKING.unpack(integers), integers * np.float32(0.005))
 
 

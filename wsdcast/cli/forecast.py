@@ -20,7 +20,6 @@ from wsdcast.cli.options import (
     ThresholdsOption,
 )
 from wsdcast.cli.show import show
-from wsdcast.runs.overrides import Overridden
 
 
 @command
@@ -65,12 +64,11 @@ def forecast(
     """Today's forecast in one directory: forecast.zarr, products.nc, places.csv and the page forecast.html."""
     from wsdcast.weather.stages.forecast import forecast
 
-    changes = with_overrides(None, override)
     for summary in forecast(
         model,
         initial,
         run,
-        recipe=changes if isinstance(changes, Overridden) else None,
+        recipe=with_overrides(None, override),
         members=members,
         nfe=nfe,
         start=start,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis
@@ -19,14 +22,13 @@ def climatology(record: Analysis) -> tuple[Tensor, Tensor]:
 
     Sums are in double precision. Only :data:`STATES_IN_MEMORY` states are in memory at a time.
     """
-    indices = np.flatnonzero(record.part("train"))
-    total, squares = np.zeros((2, *record.states.shape[1:]))
-    for first in range(0, indices.size, STATES_IN_MEMORY):
-        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]]).astype(np.float64)
+    count, (total, squares) = record.part("train").sum(), np.zeros((2, *record.states.shape[1:]))
+    for single in _training_states(record):
+        states = single.astype(np.float64)
         total += states.sum(axis=0)
         squares += (states**2).sum(axis=0)
-    mean = total / indices.size
-    std = np.sqrt(np.maximum(squares / indices.size - mean**2, MINIMUM_STD**2))
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, MINIMUM_STD**2))
     forecast = slice(len(record.variables))
     return torch.from_numpy(mean[forecast].astype(np.float32)), torch.from_numpy(std[forecast].astype(np.float32))
 
@@ -50,10 +52,15 @@ def zonal_amplitude(record: Analysis) -> Tensor:
     Returns:
         (variable, wavenumber), for orthonormal waves.
     """
-    indices = np.flatnonzero(record.part("train"))
     weights = record.grid.area_weights[:, None]
     total = np.zeros((record.states.shape[1], record.grid.shape[1] // 2 + 1))
-    for first in range(0, indices.size, STATES_IN_MEMORY):
-        states = record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]])
+    for states in _training_states(record):
         total += (weights * np.abs(np.fft.rfft(states, norm="ortho")) ** 2).mean(axis=2).sum(axis=0)
-    return torch.from_numpy(np.sqrt(total / indices.size)[: len(record.variables)].astype(np.float32))
+    return torch.from_numpy(np.sqrt(total / record.part("train").sum())[: len(record.variables)].astype(np.float32))
+
+
+def _training_states(record: Analysis) -> Iterator[NDArray[np.float32]]:
+    """Yield the normalised states of the training split, at most :data:`STATES_IN_MEMORY` at a time."""
+    indices = np.flatnonzero(record.part("train"))
+    for first in range(0, indices.size, STATES_IN_MEMORY):
+        yield record.normalise(record.states[indices[first : first + STATES_IN_MEMORY]])

@@ -14,7 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.harmonics import Complex, SphericalHarmonics
 from wsdcast.data.planet.source import LOWER, UPPER, Planet, PlanetSettings
 from wsdcast.data.steps import STEP
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, GRAVITY
 from wsdcast.runs.errors import UserError
 
 EPOCH = np.datetime64("2000-01-01", "ns")
@@ -82,7 +82,7 @@ def simulation(days: int, seed: int, stirring: float, grid: Grid, channels: Sequ
     planet, points = _planet(seed, stirring, grid)
     with threadpool_limits(limits=1):
         land, mountains = (points.synthesis(planet.harmonics.analysis(field)).T for field in (planet.land, planet.mountains))
-    static = {"land_sea_mask": np.clip(land, 0, 1), "geopotential_at_surface": 9.80665 * LAYER_DEPTH * mountains}
+    static = {"land_sea_mask": np.clip(land, 0, 1), "geopotential_at_surface": GRAVITY * LAYER_DEPTH * mountains}
     times = EPOCH + STEP * np.arange(days * 4)
     return Simulation(times, {name: field.astype(np.float32) for name, field in static.items()}, grid, seed, stirring, tuple(channels))
 

@@ -114,7 +114,6 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
     known = values if variable(channel).absent is None else np.where(np.isnan(values), np.nanmean(values), values)
     least, most = known.min(axis=(1, 2)), known.max(axis=(1, 2))
     lowest, highest = physical_range(channel)
-    units = "m/s" if variable(channel).units == "m s-1" else variable(channel).units
     for bad, problem in (
         (~np.isfinite(least) | ~np.isfinite(most), "missing or infinite values"),
         ((least < lowest) | (most > highest), "absurd values"),
@@ -122,7 +121,7 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
     ):
         if bad.any():
             step = int(np.argmax(bad))
-            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {units})"
+            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {_units(channel)})"
             raise BadValuesError(
                 f"{address}: {problem}{extent} in {words(channel)} at {label(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
@@ -151,10 +150,14 @@ def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
     return None
 
 
+def _units(channel: str) -> str:
+    """Return the units of a channel as messages name them."""
+    return variable(channel).units.replace("m s-1", "m/s")
+
+
 @lru_cache(maxsize=1024)
 def _note_once(address: Address, channel: str, value: float, count: int) -> None:
-    units = "m/s" if variable(channel).units == "m s-1" else variable(channel).units
-    where = f"{address}: {count} points of {words(channel)}, read together, have {value:g} {units}, far from all others"
+    where = f"{address}: {count} points of {words(channel)}, read together, have {value:g} {_units(channel)}, far from all others"
     note(f"{where}: perhaps a fill value that is not declared")
 
 

@@ -17,7 +17,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.naming import Finder, Found, levels_of
 from wsdcast.data.sources.space import axes_of, space_of
-from wsdcast.data.sources.units import SAME, conversion, is_metres_per_second
+from wsdcast.data.sources.units import SAME, conversion
 from wsdcast.data.variables import DEFAULT, SPEED, VARIABLES, variable
 from wsdcast.runs.errors import UserError
 
@@ -50,8 +50,7 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequen
             raise UserError(f"has no {name}")
         expected = variable(name).units
         units = str(found.array.attrs.get("units", expected)).strip()  # many forecasts do not state their units
-        same = is_metres_per_second(units) if expected == "m s-1" else conversion(units, expected, name) == SAME
-        if not same:
+        if conversion(units, expected, found.array.name) != SAME:
             raise UserError(f"{found.array.name} has units '{units}'; expected {expected}")
         channels[name] = _in_order(_at_level(found), part)
     return xr.Dataset(channels)

@@ -84,13 +84,13 @@ def fields_of(dataset: xr.Dataset, names: Sequence[str]) -> Fields:
             stored.setdefault(name if found.dimension is None else (found.array.name, found.dimension), []).append((name, found))
     fields: Fields = {}
     for channels in stored.values():
-        (name, (array, dimension, _)), *others = channels = sorted(channels, key=lambda channel: channel[1].position)
-        entry = variable(name)
+        keys, places = zip(*sorted(channels, key=lambda channel: channel[1].position), strict=True)
+        (array, dimension, _), entry = places[0], variable(keys[0])
         units = conversion(str(array.attrs.get("units", "")), entry.units, array.name)
         if dimension is not None:
-            array = array.isel({dimension: [found.position for _, found in channels] if others else channels[0][1].position})
-            array = array.drop_vars([dimension], errors="ignore").rename({dimension: CHANNEL} if others else {})
-        fields[tuple(name for name, _ in channels)] = _stored(array, units, entry.non_negative or entry.absent is not None)
+            array = array.isel({dimension: [found.position for found in places]})
+            array = array.drop_vars([dimension], errors="ignore").rename({dimension: CHANNEL})
+        fields[keys] = _stored(array, units, entry.non_negative or entry.absent is not None)
     return fields
 
 

@@ -163,8 +163,8 @@ def fetch_period(
     try:
         return fetch(system, period[~gaps], names), notes
     except MissingError as error:
-        names = ",".join(str(time.astype("datetime64[h]")) for time in error.times) if len(error.times) <= SHOWN else "TIMES"
-        raise MissingError(f"{error}; --skip {names} leaves a gap instead", error.times) from None
+        absent = ",".join(str(time.astype("datetime64[h]")) for time in error.times) if len(error.times) <= SHOWN else "TIMES"
+        raise MissingError(f"{error}; --skip {absent} leaves a gap instead", error.times) from None
 
 
 def _six_hourly(time: datetime) -> np.datetime64:
@@ -196,8 +196,8 @@ def _cache(system: str) -> Path:
 
 def _obtain(mirrors: list[Mirror], cache: Path, system: str, names: Sequence[str], time: np.datetime64) -> Path | str:
     """Return the file of an analysis in the cache, fetched if it is not there, or the reasons why no mirror has it."""
-    others = "" if names == DEFAULT else f"-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]}"
-    path = cache / f"{system}-{label(time)[:13]}{others}.grib2"
+    suffix = "" if names == DEFAULT else f"-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]}"
+    path = cache / f"{system}-{label(time)[:13]}{suffix}.grib2"
     if path.is_file() and are_messages(path.read_bytes()):
         return path
     return ask(mirrors, f"{system}: the analysis of {label(time)}", partial(download, path, system, names, time))

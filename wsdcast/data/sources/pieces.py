@@ -75,11 +75,9 @@ class Record:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def after(self, moment: np.datetime64) -> Record:
-        """Return the record of all times after ``moment``."""
-        later = self.times > moment
-        places = {channel: places[later] for channel, places in self.places.items()}
-        return replace(self, times=self.times[later], places=places)
+    def at(self, chosen: NDArray[np.bool_]) -> Record:
+        """Return the record of some of its times: those that are ``chosen``, (time,)."""
+        return replace(self, times=self.times[chosen], places={channel: places[chosen] for channel, places in self.places.items()})
 
     def blocks(self) -> Iterator[Block]:
         """Yield all times in blocks that share no chunk of the source, so that each chunk is read once. Too large blocks are split."""

@@ -79,11 +79,6 @@ def conversion(units: str, expected: str, what: object) -> Conversion:
     return known
 
 
-def is_metres_per_second(units: str) -> bool:
-    """Return whether a unit is m s-1 in any spelling, such as ``m/s``, ``m s**-1``, ``meter/second`` or ``m s^{-1}``."""
-    return size_of_speed(units) == 1
-
-
 def size_of_speed(units: str) -> float | None:
     """Return the size of a unit of speed in m s-1; None if the unit is not known."""
     return SPEEDS.get(_plain(units))

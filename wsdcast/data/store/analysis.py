@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import STATIC_NAMES
 from wsdcast.data.steps import STEP
-from wsdcast.data.store.states import PackedStates, StoredStates, packed_size, read_packed, stored_states
-from wsdcast.data.store.zarr_store import channels_of, open_store, packing_of
+from wsdcast.data.store.states import PackedStates, StoredStates, read_packed
+from wsdcast.data.store.zarr_store import arrays_of, channels_of, open_store, packing_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.positions import evenly_spread
@@ -115,7 +115,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
             channels = channels_of(path)
             _require_files(path, channels.all)
             return Analysis(
-                states=_read_states(path, copies) if whole else stored_states(path),
+                states=_read_states(path, copies) if whole else StoredStates(tuple(arrays_of(path)), packing_of(path)),
                 times=dataset["time"].values.astype("datetime64[ns]"),
                 grid=Grid(dataset["latitude"].values, dataset["longitude"].values),
                 mean=np.array([normalisation[name]["mean"] for name in channels.all], dtype=np.float32),
@@ -154,7 +154,7 @@ def _read_states(path: Path, copies: int) -> PackedStates:
     Raises:
         UserError: if the disk has no room for the file.
     """
-    size = packed_size(path)
+    size = sum(2 * array.size for array in arrays_of(path))  # bytes of int16
     if copies * size < psutil.virtual_memory().available / 2:
         return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"

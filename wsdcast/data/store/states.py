@@ -70,16 +70,6 @@ class StoredStates:
         return (first[0], len(self.arrays), *first[1:])
 
 
-def stored_states(path: Path) -> StoredStates:
-    """Open the states of a packed store, to be read one by one."""
-    return StoredStates(tuple(arrays_of(path)), packing_of(path))
-
-
-def packed_size(path: Path) -> int:
-    """Return the bytes that the packed states of a store take in memory."""
-    return sum(2 * array.size for array in arrays_of(path))
-
-
 def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = None) -> PackedStates:
     """Read the states of a packed store.
 

@@ -35,7 +35,9 @@ class Packing(NamedTuple):
 
     def pack(self, states: NDArray[np.float32]) -> NDArray[np.int16]:
         """Convert values (..., channel, latitude, longitude) to integers. Values out of their reach become the nearest integer."""
-        return pack(states, *self._per_channel())
+        (scale, offset), limits = self._per_channel(), np.iinfo(np.int16)
+        integers = np.rint(((states - offset) if offset.any() else states) / scale)
+        return np.clip(integers, limits.min, limits.max, out=integers).astype(np.int16)
 
     def unpack(self, integers: NDArray[np.int16]) -> NDArray[np.float32]:
         """Convert integers (..., channel, latitude, longitude) to values."""
@@ -146,15 +148,6 @@ def close_store(path: Path, attributes: dict[str, Any]) -> None:
 def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
     """Open a store as a lazy dataset without dask. A store that is not closed yet needs ``consolidated=False``."""
     return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
-
-
-def pack(
-    values: NDArray[np.float32], scale: NDArray[np.float32] = WIND_PACKING.scale, offset: NDArray[np.float32] = WIND_PACKING.offset
-) -> NDArray[np.int16]:
-    """Convert values to integers in units of ``scale``, which broadcasts, above ``offset``. Default: wind in m s-1."""
-    limits = np.iinfo(np.int16)
-    integers = np.rint(((values - offset) if offset.any() else values) / scale)
-    return np.clip(integers, limits.min, limits.max, out=integers).astype(np.int16)
 
 
 class Channels(NamedTuple):

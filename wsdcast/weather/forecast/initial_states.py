@@ -51,8 +51,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     if record.problems:
         raise UserError(of_address(source, "; ".join(record.problems)))
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
-    needed = np.isin(record.times, with_past(begins, model.past_states))
-    record = replace(record, times=record.times[needed], places={name: places[needed] for name, places in record.places.items()})
+    record = record.at(np.isin(record.times, with_past(begins, model.past_states)))
     try:
         states = _states(record, model, recipe)
     except BadValuesError as error:

@@ -73,15 +73,9 @@ def forecast_page(
     card = "" if directory is None else _card(directory)
     lines = coastlines_of(recipe["data"]["source"] if recipe else "")
     with complete(path) as partial:
-        shown: dict[str, Any] = {
-            "initial": states,
-            "initial_grid": grid,
-            "facts": facts,
-            "card": card,
-            "lines": lines,
-            "thresholds": thresholds,
-        }
-        rounding = write_forecast_page(partial, store, row=row, **shown)
+        rounding = write_forecast_page(
+            partial, store, row=row, initial=states, initial_grid=grid, facts=facts, card=card, lines=lines, thresholds=thresholds
+        )
     summary = Summary("forecast-page", written={str(path): f"maps and plumes, {path.stat().st_size / 1e6:.1f} MB"})
     summary.facts = {
         "initial time": time_in_words(store.times[row]),

@@ -200,7 +200,7 @@ def _finished(recipe: Recipe, path: Path) -> Finished:
 def _newer(origin: Record | Simulation, finished: Finished, notes: list[str]) -> Record:
     """The part of a record that is later than a finished store. Notes say how many times are appended and left out."""
     assert isinstance(origin, Record)
-    newer = origin.after(finished.times[-1])
+    newer = origin.at(origin.times > finished.times[-1])
     between = np.setdiff1d(origin.times, np.concatenate([finished.times, newer.times])).size
     if between:
         notes.append(f"{between} times that the store lacks are earlier than its end and left out; --overwrite prepares all anew")
