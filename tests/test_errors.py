@@ -109,12 +109,12 @@ def test_a_record_too_short_to_split_is_refused(directory):
         ("name: x\nrollout: {nfe: 2}\nrollout: {members: 4}", "rollout is there twice"),
         ("name: x\nrollout: {nfe: 2, nfe: 4}", "nfe is there twice"),
         ("name: x\ndata: {start: 2001}", "data.start: expected a time such as 2020-01-01 or 2020-01-01T18, not 2001"),
-        ("name: x\ndata: {end: '20010203'}", "data.end: expected a time such as"),
-        ("name: x\ndata: {skip: 2020-01-01}", "data.skip: expected a list of times, not 2020-01-01"),
+        ("name: x\ndata: {end: '2001-02'}", "data.end: expected a time such as"),
+        ("name: x\ndata: {skip: 2020-01-01}", "data.skip: expected a list, not 2020-01-01"),
         ("name: x\nstudy: {nfe: [2], rollout_nfe: [2, 4, 8]}", "study.rollout_nfe: 4, 8 not in nfe"),
         ("name: x\nstudy: {nfe: [4, 2]}", "study.rollout_nfe: 20 not in nfe"),
         ("name: x\nstudy: {nfe: [0]}", "study.nfe.0: input should be greater than 0, not 0"),
-        ("name: x\ndata: {skip: [5]}", "data.skip: Invalid isoformat string: '5'"),
+        ("name: x\ndata: {skip: [5]}", "data.skip.0: expected a time such as 2020-01-01 or 2020-01-01T18, not 5"),
     ],
 )
 def test_mistakes_in_recipes_are_named(directory, text, message):
@@ -140,9 +140,14 @@ def test_a_run_directory_in_the_place_of_the_recipe_is_named(directory, function
     assert not list((directory / "runs/tiny").iterdir())
 
 
-def test_skipped_times_may_be_dates(directory):
-    (directory / "r.yaml").write_text("name: x\ndata: {skip: [2020-01-02, 2020-01-01T18:00:00+02:00]}")
-    assert load_recipe("r.yaml").data.skip == (datetime(2020, 1, 1, 16), datetime(2020, 1, 2))
+@pytest.mark.parametrize("skipped", ["2020-01-02, 2020-01-01T18:00:00+02:00", "'20200102', '2020-01-01T18+02:00'"])
+@pytest.mark.parametrize("end", ["2020-01-03", "'2020-01-03'", "'20200103'"])
+def test_times_may_be_dates_or_end_with_the_hour(directory, skipped, end):
+    (directory / "r.yaml").write_text(f"name: x\ndata: {{skip: [{skipped}], end: {end}}}")
+    data = load_recipe("r.yaml").data
+    assert data.skip == (datetime(2020, 1, 1, 16), datetime(2020, 1, 2))
+    assert data.end is not None
+    assert data.end.replace(microsecond=0) == datetime(2020, 1, 3, 23, 59, 59)
 
 
 @pytest.mark.parametrize("option", ["--start 2001-01-01", "--end 2001-02-03", "--skip 2001-01-01"])

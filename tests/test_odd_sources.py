@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from commands import invoke
 from conftest import six_hourly, wind_dataset, wind_of
 
 import wsdcast
@@ -374,9 +375,10 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
     with pytest.raises(UserError, match=r"262 m/s.* in 10 m wind u at 2020-01-02T18:00; --skip 2020-01-02T18:00 leaves that time out"):
         wsdcast.prepare(source=tmp_path / "a.nc", grid="12x7", run=tmp_path / "run")
     assert wsdcast.check(tmp_path / "a.nc").problems
-    wsdcast.prepare(source=tmp_path / "a.nc", grid="12x7", run=tmp_path / "run", skip=["2020-01-02T18"], overwrite=True)
+    command = f"prepare --source {tmp_path / 'a.nc'} --grid 12x7 --run {tmp_path / 'run'} --overwrite --skip"
+    assert invoke(*command.split(), "2020-01-02T18, 2020-01-03") == (0, "")
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as opened:
-        np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, 7))
+        np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, [7, 8]))
 
 
 def test_the_error_of_a_bad_value_passes_between_processes():

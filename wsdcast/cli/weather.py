@@ -79,7 +79,7 @@ def prepare(
     debug: DebugOption = False,
 ) -> None:
     """Bring the recipe's variables, by default 10 m wind, to one grid and steps of 6 h. A stopped run continues where it stopped."""
-    how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else skip.split(",")}
+    how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else items(skip)}
     if check is not None:
         from wsdcast.weather.stages.check import check as check_source
 

@@ -41,7 +41,7 @@ def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
         new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
         return f"is called {new} now" if new else f"unknown key{_similar(item['loc'], kind)}"
     if item["type"] == "tuple_type":
-        return f"expected a list, not {item['input']!r}"
+        return f"expected a list, not {item['input']}"
     if same := SAME_SOLVER.get(str(item["input"])):
         return f"the solver {item['input']} is gone; use {same}"
     words = str(item["msg"]).removeprefix("Value error, ")

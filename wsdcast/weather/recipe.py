@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from wsdcast.data.store.zarr_store import Channels
 from wsdcast.data.variables import DEFAULT, name_and_level
@@ -34,6 +34,20 @@ from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, LEAST_BATCH
 from wsdcast.weather.study_section import Study
 
 
+def _time(value: Any) -> date:
+    """A time from its text. Pydantic itself would read a number as seconds since 1970, and no time that ends with the hour."""
+    if isinstance(value, date):  # YAML reads an unquoted time as a date or datetime
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"expected a time such as 2020-01-01 or 2020-01-01T18, not {value!r}") from None
+
+
+Time = Annotated[datetime, BeforeValidator(_time), AfterValidator(in_utc)]
+"""A time in UTC, without a time zone."""
+
+
 class Data(Section):
     """The record: its source, variables, grid, times and splits."""
 
@@ -42,18 +56,18 @@ class Data(Section):
     forcings: tuple[str, ...] = Field((), description="further variables that the networks read and do not forecast")
     grid: str = Field("64x32", description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles")
     method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="regridding method; no effect on the planet")
-    start: datetime | None = Field(None, description="first time to take, UTC; default: the first of the source")
-    end: datetime | None = Field(None, description="last time to take, UTC; default: the last of the source")
-    skip: tuple[datetime, ...] = Field((), description="times of a source to leave out, UTC; they become gaps")
+    start: Time | None = Field(None, description="first time to take, UTC; default: the first of the source")
+    end: Time | None = Field(None, description="last time to take, UTC; default: the last of the source")
+    skip: tuple[Time, ...] = Field((), description="times of a source to leave out, UTC; they become gaps")
     days: PositiveInt = Field(800, description="length of the simulated record; no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
     stirring: float = Field(
         0.35, ge=0, le=5, description="random wind that keeps the planet's next state uncertain, m/s per root of an hour"
     )
-    validation_from: datetime | None = Field(
+    validation_from: Time | None = Field(
         None, description="begin of the validation split, UTC; default: the last fifth of the record without the test split"
     )
-    test_from: datetime | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
+    test_from: Time | None = Field(None, description="begin of the test split, UTC; default: the last tenth of the record")
 
     @field_validator("variables", "forcings")
     @classmethod
@@ -62,32 +76,17 @@ class Data(Section):
             name_and_level(name)
         return names
 
-    @field_validator("start", "end", "validation_from", "test_from", mode="before")
+    @field_validator("skip")
     @classmethod
-    def _of_the_hour(cls, time: Any) -> Any:
-        """A time may end with its hour, as 2020-01-01T18. A number is no time: pydantic would count seconds since 1970."""
-        if isinstance(time, int | float) or (isinstance(time, str) and time.lstrip("+-").replace(".", "").isdigit()):
-            raise ValueError(f"expected a time such as 2020-01-01 or 2020-01-01T18, not {time}")
-        return f"{time}:00" if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d[T ]\d\d", time) else time
-
-    @field_validator("start", "end", "validation_from", "test_from")
-    @classmethod
-    def _in_utc(cls, time: datetime | None) -> datetime | None:
-        return in_utc(time) if time is not None else None
-
-    @field_validator("skip", mode="before")
-    @classmethod
-    def _skipped_in_utc(cls, times: Any) -> Any:
-        if not isinstance(times, list | tuple):
-            raise ValueError(f"expected a list of times, not {times}")
-        return sorted(in_utc(datetime.fromisoformat(str(time))) for time in times)  # YAML reads a time as a date or datetime
+    def _sorted(cls, times: tuple[datetime, ...]) -> tuple[datetime, ...]:
+        return tuple(sorted(times))
 
     @field_validator("end", mode="before")
     @classmethod
     def _to_the_end_of_the_day(cls, time: Any) -> Any:
         """A date without a time includes all of that day."""
-        if isinstance(time, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", time):
-            return f"{time}T23:59:59"
+        with suppress(TypeError, ValueError):
+            return f"{date.fromisoformat(time)}T23:59:59"
         return datetime.combine(time, datetime.max.time()) if type(time) is date else time
 
     @property
