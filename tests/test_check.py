@@ -6,20 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 from wsdcast.cli import app
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
-
-
-@pytest.fixture
-def directory(tmp_path, monkeypatch) -> Path:
-    """Return an empty directory, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def check(*arguments: str) -> tuple[int, dict]:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,7 @@ from typer.testing import CliRunner
 import wsdcast
 from wsdcast.cli import app
 from wsdcast.runs import artefact
-from wsdcast.runs.errors import UserError, first_line
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.runs.errors import first_line
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +33,6 @@ def trained(prepared, tmp_path_factory) -> Path:
 )
 def test_an_error_has_a_first_line_also_without_a_message(error, line):
     assert first_line(error) == line
-
-
-@pytest.fixture
-def directory(tmp_path, monkeypatch) -> Path:
-    """Return an empty directory, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,101 +64,14 @@ def test_a_record_too_short_to_split_is_refused(directory):
     assert "a record of 5 steps is too short" in refused("prepare", "--source", "wind.nc", "--grid", "8x4")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name: x\nmemebers: 3", "memebers: unknown key"),
-        ("name: x\nrollout: {member: 3}", "rollout.member: unknown key; did you mean rollout.members?"),
-        ("name: x\nrollout: {members: many}", "rollout.members: input should be a valid integer"),
-        ("name: x\nmoments: {widths: [10]}", "widths must be multiples of 4"),
-        ("name: x\ngenerator: {rate: 0.1}", "generator.rate: is called learning_rate now"),
-        (
-            "name: x\nmoments: {average: 0.1, clip: 1.0}",
-            "moments.average: is called ema_decay now; moments.clip: is called gradient_clip now",
-        ),
-        ("name: x\nmoments: {recompute: true}", "moments.recompute: is called activation_checkpointing now"),
-        ("name: x\nmoments: {warm_up: 1}", "moments.warm_up: is called warmup_steps now"),
-        ("name: x\ntraining: {every: 3, keep: 1}", "training.every: is called training.validate_every now"),
-        ("name: x\ncontext: {solar_time: true}", "context: is called forcings now"),
-        ("name: x\nrollout: {solver: fixed_adams}", "rollout.solver: the solver fixed_adams is gone; use implicit_adams"),
-        ("name: x\nstudy: {solvers: [ab2, dpm1]}", "study.solvers.1: the solver dpm1 is gone; use euler"),
-        ("name: x\nrollout: {solver: [ab2]}", "rollout.solver: input should be 'auto'"),
-        ("name: x\ndata: {validation_from: 2020-01-01}", "validation_from needs a test_from"),
-        ("data: {days: 3}", "name: field required"),
-        ("just text", "expected keys and values"),
-        ("name: x\ndata: {test_from: 2020-13-01}", "cannot be read"),
-        ("name: x\ndata: {test_from: 3000-01-01}", "out of the range"),
-        ("name: x\nrollout: {days: .inf}", "rollout.days: input should be a finite number"),
-        ("name: ..", "name: string should match pattern"),
-        ("a: [", "cannot be read (line 1: while parsing a flow node, expected the node content, but found '<stream end>')"),
-        ("name: x\nrollout: {members: 3\nmoments: {steps: 4}\n", "cannot be read (line 3: while parsing a flow mapping, expected ',' or "),
-        ("name: x\nrollout:\n\tnfe: 4\n", "(line 3: while scanning for the next token, found character '\\t' that cannot start any token)"),
-        ("name: x\n---\nname: y\n", "(line 2: expected a single document in the stream, but found another document)"),
-        ("name: x\ndata: *unknown\n", "(line 2: found undefined alias 'unknown')"),
-        ("name: x\nrollout: {nfe: true}", "rollout.nfe: expected a number, not true"),
-        pytest.param("a: " + "[" * 3000 + "]" * 3000, "cannot be read (its values are nested too deeply)", id="deep"),
-        ("name: x\nrollout: {nfe: 2}\nrollout: {members: 4}", "rollout is there twice"),
-        ("name: x\nrollout: {nfe: 2, nfe: 4}", "nfe is there twice"),
-        ("name: x\ndata: {start: 2001}", "data.start: expected a time such as 2020-01-01 or 2020-01-01T18, not 2001"),
-        ("name: x\ndata: {end: '2001-02'}", "data.end: expected a time such as"),
-        ("name: x\ndata: {skip: 2020-01-01}", "data.skip: expected a list, not 2020-01-01"),
-        ("name: x\nstudy: {nfe: [2], rollout_nfe: [2, 4, 8]}", "study.rollout_nfe: 4, 8 not in nfe"),
-        ("name: x\nstudy: {nfe: [4, 2]}", "study.rollout_nfe: 20 not in nfe"),
-        ("name: x\nstudy: {nfe: [0]}", "study.nfe.0: input should be greater than 0, not 0"),
-        ("name: x\ndata: {skip: [5]}", "data.skip.0: expected a time such as 2020-01-01 or 2020-01-01T18, not 5"),
-    ],
-)
-def test_mistakes_in_recipes_are_named(directory, text, message):
-    (directory / "r.yaml").write_text(text)
-    line = refused("run", "r.yaml")
-    assert message in line
-    assert "r.yaml" in line
-
-
-@pytest.mark.parametrize("recipe", [{"name": "x"}, ["planet"], 5])
-def test_a_recipe_of_a_wrong_type_is_not_taken_for_the_default(directory, recipe):
-    with pytest.raises(UserError, match=f"^recipe: expected a path or the name of a shipped one, not {type(recipe).__name__}$"):
-        wsdcast.train(recipe, directory / "run")
-
-
-@pytest.mark.parametrize("function", [wsdcast.score, wsdcast.train, wsdcast.prepare])
-def test_a_run_directory_in_the_place_of_the_recipe_is_named(directory, function):
-    (directory / "runs/tiny").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"^recipe 'runs/tiny': is a directory; a run directory is given as --run, from Python as run=$"):
-        function("runs/tiny")
-    assert "recipe 'runs/tiny': is a directory" in refused("run", "runs/tiny")
-    assert "recipe 'runs/tiny/': is a directory" in refused("plot", "curves", "--recipe", "runs/tiny/")
-    assert not list((directory / "runs/tiny").iterdir())
-
-
-@pytest.mark.parametrize("skipped", ["2020-01-02, 2020-01-01T18:00:00+02:00", "'20200102', '2020-01-01T18+02:00'"])
-@pytest.mark.parametrize("end", ["2020-01-03", "'2020-01-03'", "'20200103'"])
-def test_times_may_be_dates_or_end_with_the_hour(directory, skipped, end):
-    (directory / "r.yaml").write_text(f"name: x\ndata: {{skip: [{skipped}], end: {end}}}")
-    data = load_recipe("r.yaml").data
-    assert data.skip == (datetime(2020, 1, 1, 16), datetime(2020, 1, 2))
-    assert data.end is not None
-    assert data.end.replace(microsecond=0) == datetime(2020, 1, 3, 23, 59, 59)
-
-
 @pytest.mark.parametrize("option", ["--start 2001-01-01", "--end 2001-02-03", "--skip 2001-01-01"])
 def test_times_for_the_simulated_planet_are_refused(directory, option):
     assert "the simulated planet has no start, end or skip; its length is data.days" in refused("prepare", *option.split())
     assert not (directory / "runs").exists()
 
 
-def test_a_run_directory_that_is_a_file_is_named(directory):
-    (directory / "afile").write_text("mine")
-    assert "afile: is a file, not a directory" in refused("prepare", "--run", "afile")
-
-
 def test_a_wrong_grid_is_named_before_the_recipes_are_compared(prepared):
     assert "grid '64': expected LONGITUDESxLATITUDES" in refused("prepare", "--run", str(prepared), "--grid", "64")
-
-
-def test_an_unknown_recipe_is_refused_with_the_known_names(directory):
-    assert "gfs, gfs-1.5, planet" in refused("run", "plnaet")
-    assert "cannot be read" in refused("run", "nowhere.yaml")
 
 
 @pytest.mark.parametrize(("stage", "missing"), [("train", "analysis.zarr"), ("rollout", "analysis.zarr"), ("score", "analysis.zarr")])
@@ -261,25 +165,6 @@ def test_a_damaged_forecast_is_named(finished_run, tmp_path, store, array, comma
     assert "damaged (Zstd" in message or "cannot be read (Zstd" in message
 
 
-def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
-    (directory / "runs/planet/analysis.zarr").mkdir(parents=True)
-    (directory / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")
-    assert "not written by wsdcast; move it away" in refused("prepare")
-    assert (directory / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
-
-
-@pytest.mark.parametrize("stamp", ["[]", '{"recipe": 5, "hash": "", "inputs": "", "id": ""}'])
-def test_a_stamp_of_the_wrong_type_is_refused(directory, stamp):
-    (directory / "run/generator").mkdir(parents=True)
-    (directory / "run/generator/stamp.json").write_text(stamp)
-    assert "run/generator: in the place of an artefact, but not written by wsdcast" in refused("rollout", "--run", "run")
-
-
-def test_a_run_directory_below_a_file_is_refused(directory):
-    (directory / "file").write_text("")
-    assert "Not a directory" in refused("prepare", "--run", "file/run")
-
-
 def test_a_full_disk_is_noticed_before_the_work_begins(directory, monkeypatch):
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     (directory / "tiny.yaml").write_text(TINY)
@@ -355,41 +240,6 @@ def test_replaced_source_files_are_noticed(directory):
 def test_debug_raises_the_error_itself(directory):
     result = CliRunner().invoke(app, ["prepare", "--source", "nothing.nc", "--debug"])
     assert isinstance(result.exception, artefact.UserError)
-
-
-def write_half(path: Path, error: BaseException) -> None:
-    with artefact.complete(path) as partial:
-        partial.mkdir()
-        (partial / "half").write_text("")
-        raise error
-
-
-def test_an_interrupted_artefact_is_never_taken_for_a_complete_one(directory):
-    """After an interruption the final name does not exist, and the next run starts from the beginning."""
-    path = directory / "thing.zarr"
-    with pytest.raises(KeyboardInterrupt):
-        write_half(path, KeyboardInterrupt())
-    assert not list(directory.iterdir())
-    leftover = directory / ".thing.partial.zarr"  # as after kill -9
-    leftover.mkdir()
-    (leftover / "half").write_text("")
-    with artefact.complete(path) as partial:
-        assert not partial.exists()
-        partial.mkdir()
-        (partial / "whole").write_text("")
-    assert [item.name for item in path.iterdir()] == ["whole"]
-    with pytest.raises(OSError, match="broken"):
-        write_half(path, OSError("broken"))
-    assert [item.name for item in path.iterdir()] == ["whole"]  # the old one stays
-
-
-def test_the_old_artefact_is_restored_after_a_kill_between_the_two_renamings(directory):
-    """The old directory has its name again when the artefact is next written."""
-    (directory / ".thing.old.zarr").mkdir()
-    (directory / ".thing.old.zarr/whole").write_text("")
-    with pytest.raises(OSError, match="broken"):
-        write_half(directory / "thing.zarr", OSError("broken"))
-    assert [item.name for item in (directory / "thing.zarr").iterdir()] == ["whole"]
 
 
 def test_stamps_are_json_with_the_recipe(trained):

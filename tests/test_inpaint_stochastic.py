@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from commands import refused
 from image_runs import RECIPE, copy_of
-from test_errors import refused
 
 from wsdcast.images import memory
 from wsdcast.images.contexts import fixed_contexts

@@ -10,8 +10,8 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from commands import refused
 from image_runs import RECIPE
-from test_errors import refused
 
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import generator_model, moments_model, trained

@@ -1,140 +1,24 @@
-"""Sources that broke other tools: they are read, or their fault is named. Absent values count as missing."""
+"""Sources that broke other tools: they are read, or their fault is named."""
 
 from __future__ import annotations
 
 import json
 import pickle
-import struct
-from pathlib import Path
-from typing import Any
 
 import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from commands import invoke
-from conftest import six_hourly, wind_dataset, wind_of
+from conftest import wind_dataset, wind_of
+from small_sources import LATITUDES, LONGITUDES, looked_at, wind
 
 import wsdcast
 from wsdcast.data.sources.blocks import BadValuesError, read_block, repeated_extreme
-from wsdcast.data.sources.classic_netcdf import required_size
-from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import open_dataset
-from wsdcast.data.sources.pieces import Record
-from wsdcast.data.sources.record import open_record
-from wsdcast.data.sources.space import order_of
-from wsdcast.data.sources.units import size_of_speed
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
-
-LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0, 360, 30.0)
-
-
-def wind(count: int = 40) -> xr.Dataset:
-    return wind_dataset(six_hourly("2020-01-01", count), LATITUDES, LONGITUDES)
-
-
-def looked_at(path: Path) -> Record:
-    return open_record(str(path), path.parent / "scratch")
-
-
-def store(path: Path, version: int, kind: str, fill: Any, sharded: bool = False) -> np.ndarray:
-    """Wind in chunks of 4 times and half of the longitudes; values as they must be read back."""
-    values = np.random.default_rng(0).normal(0, 6, (8, 7, 12))
-    scale = {"scale_factor": 0.005} if kind == "i2" else {}
-    raw = np.round(values / 0.005).astype(kind) if scale else values.astype(kind)
-    group = zarr.open_group(path, mode="w", zarr_format=version)  # type: ignore[arg-type]
-    axes = {"time": 6 * np.arange(8), "latitude": LATITUDES, "longitude": LONGITUDES}
-
-    def array(name: str, data: np.ndarray, dimensions: tuple[str, ...], attributes: dict[str, Any], **how: Any) -> None:
-        how |= {"dimension_names": dimensions} if version == 3 else {}
-        attributes = attributes if version == 3 else {**attributes, "_ARRAY_DIMENSIONS": list(dimensions)}
-        array = group.create_array(name, shape=data.shape, dtype=data.dtype, attributes=attributes, **how)
-        array[:] = data
-
-    for name, axis in axes.items():
-        array(name, axis, (name,), {"units": "hours since 2020-01-01"} if name == "time" else {}, chunks=axis.shape)
-    how = {"chunks": (4, 7, 6), "fill_value": fill} | ({"shards": (8, 7, 12)} if sharded else {})
-    for name in ("u10", "v10"):
-        array(name, raw, tuple(axes), {"units": "m s-1", **scale}, **how)
-    zarr.consolidate_metadata(path)
-    return raw * scale.get("scale_factor", 1.0)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("fill", [0, np.nan, None, -32767])
-@pytest.mark.parametrize("kind", ["f4", "i2"])
-@pytest.mark.parametrize("version", [2, 3])
-def test_an_absent_chunk_is_missing_under_any_fill_value(tmp_path, version, kind, fill):
-    if kind == "i2" and fill is not None and np.isnan(fill):
-        fill = 7
-    values = store(tmp_path / "a.zarr", version, kind, fill)
-    (tmp_path / "a.zarr/u10" / ("c/1/0/1" if version == 3 else "1.0.1")).unlink()
-    opened = open_dataset(str(tmp_path / "a.zarr"))
-    absent = np.zeros(values.shape, dtype=bool)
-    absent[4:, :, 6:] = True
-    np.testing.assert_array_equal(np.isnan(opened.u10.values), absent)
-    np.testing.assert_allclose(opened.u10.values[~absent], values[~absent], rtol=1e-6)
-    np.testing.assert_allclose(opened.v10.values, values, rtol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_an_absent_chunk_inside_a_shard_is_missing(tmp_path):
-    values = store(tmp_path / "a.zarr", 3, "f4", 0.0, sharded=True)
-    array = zarr.open_group(tmp_path / "a.zarr", mode="r+")["u10"]
-    array[4:, :, 6:] = 0.0  # equal to the fill value: Zarr drops the chunk from its shard
-    opened = open_dataset(str(tmp_path / "a.zarr")).u10.values
-    assert np.isnan(opened[4:, :, 6:]).all()
-    np.testing.assert_allclose(opened[:4], values[:4], rtol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_record_with_an_absent_chunk_is_refused_and_named(tmp_path):
-    wind().chunk(time=8, longitude=6).to_zarr(tmp_path / "a.zarr", encoding={name: {"fill_value": 0.0} for name in ("u10", "v10")})
-    (tmp_path / "a.zarr/v10/c/2/0/1").unlink()
-    with pytest.raises(UserError, match=r"missing or infinite values in 10 m wind v at 2020-01-05T00:00"):
-        wsdcast.prepare(source=str(tmp_path / "a.zarr"), grid="12x7", run=tmp_path / "run")
-
-
-FORMATS = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA", "NETCDF4"]
-
-
-@pytest.mark.parametrize("unlimited", [True, False])
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_netcdf_file_that_is_cut_anywhere_is_refused(tmp_path, kind, unlimited):
-    path = tmp_path / "a.nc"
-    with netCDF4.Dataset(path, "w", format=kind) as file:
-        for name, axis in {"time": 6.0 * np.arange(8), "latitude": LATITUDES, "longitude": LONGITUDES}.items():
-            file.createDimension(name, None if unlimited and name == "time" else axis.size)
-            file.createVariable(name, "f8", (name,))[:] = axis
-        file["time"].units = "hours since 2020-01-01"
-        file.title = "odd"
-        for name in ("u10", "v10"):
-            file.createVariable(name, "i2", ("time", "latitude", "longitude"))[:] = 7
-            file[name].units = "m s-1"
-    whole = path.read_bytes()
-    if kind != "NETCDF4":
-        assert len(whole) - 3 <= required_size(str(path)) <= len(whole)
-    assert not looked_at(path).problems
-    for share in (0.02, 0.3, 0.6, 0.9, 0.995):
-        path.write_bytes(whole[: int(share * len(whole))])
-        assert looked_at(path).problems, share
-
-
-def test_the_size_of_a_lone_record_variable_is_not_padded(tmp_path):
-    with netCDF4.Dataset(tmp_path / "a.nc", "w", format="NETCDF3_CLASSIC") as file:
-        file.createDimension("time", None)
-        file.createVariable("a", "i1", ("time",))[:] = np.arange(5)
-    size = (tmp_path / "a.nc").stat().st_size
-    assert required_size(str(tmp_path / "a.nc")) in (size, size - 3)
-
-
-@pytest.mark.parametrize("content", [b"CDF\x01", b"CDF\x05" + b"\xff" * 40, b"CDF\x02" + struct.pack(">iii", 1, 10, 10**9)])
-def test_a_damaged_header_is_one_line(tmp_path, content):
-    (tmp_path / "a.nc").write_bytes(content)
-    assert "cannot be read as NetCDF" in looked_at(tmp_path / "a.nc").problems[0]
 
 
 def test_monthly_means_by_hour_are_refused(tmp_path):
@@ -207,75 +91,6 @@ def test_repeated_extremes_far_from_other_values_are_named():
     values[5, 2, 1] = 0.0  # one alone may be a storm
     assert repeated_extreme(values) is None
     assert repeated_extreme(np.zeros((1, 2, 2), dtype=np.float32)) is None
-
-
-@pytest.mark.parametrize("digits", [2, 3])
-@pytest.mark.parametrize("columns", [7, 12, 640, 1280])
-def test_rounded_longitudes_are_equal_steps(digits, columns):
-    exact = 360 / columns * np.arange(columns)
-    array = xr.DataArray(np.zeros((3, columns)), coords={"latitude": [90.004, 0, -90.00001], "longitude": exact.round(digits)})
-    grid = order_of(array)[2]
-    np.testing.assert_array_equal(grid.latitude, [90, 0, -90])
-    np.testing.assert_allclose(grid.longitude, exact, atol=1e-12 if np.abs(exact - exact.round(digits)).max() > 1e-6 else 1e-6)
-
-
-def test_longitudes_that_are_not_equal_steps_stay_refused():
-    array = xr.DataArray(np.zeros((3, 4)), coords={"latitude": [90.0, 0, -90], "longitude": [0, 90, 180.1, 270]})
-    with pytest.raises(UserError, match="not a global grid"):
-        order_of(array)
-
-
-SPELLINGS = "m s-1, m s**-1, m/s, M/S, m s^-1, m s^{-1}, m.s-1, m*s-1, m/sec, ms-1, meter/second, metres per second, m s\u207b\u00b9"
-
-
-@pytest.mark.parametrize("units", SPELLINGS.split(", "))
-def test_all_spellings_of_metres_per_second_are_accepted(units):
-    assert size_of_speed(units) == 1
-
-
-@pytest.mark.parametrize("units", ["", "knots", "km/h", "m", "s-1", "m s-2", "cm/s", "mm/s", "m/min", "km s-1", "1"])
-def test_other_units_are_refused(units):
-    assert size_of_speed(units) != 1
-
-
-def test_coordinates_are_known_by_their_units(tmp_path):
-    dataset = wind().rename(latitude="g0_lat_1", longitude="x")
-    dataset["g0_lat_1"].attrs["units"], dataset["x"].attrs["units"] = "degrees_north", "degreesE"
-    dataset.to_netcdf(tmp_path / "a.nc")
-    assert looked_at(tmp_path / "a.nc").grid.name == "12x7"  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("renamed", [False, True])
-@pytest.mark.parametrize(
-    ("axis", "units", "expected"),
-    [
-        ("longitude", "degrees_west", "degrees_east"),
-        ("longitude", "Degree_W", "degrees_east"),
-        ("longitude", "degreesW", "degrees_east"),
-        ("latitude", "degrees_south", "degrees_north"),
-        ("latitude", "degree_S", "degrees_north"),
-    ],
-)
-def test_degrees_west_and_south_are_refused(tmp_path, axis, units, expected, renamed):
-    """CF knows neither, and some files have east and north under these units. The map would be a mirror image without a word."""
-    name = "x" if renamed else axis
-    dataset = wind().rename({axis: name} if renamed else {})
-    dataset[name].attrs["units"] = units
-    dataset.to_netcdf(tmp_path / "a.nc")
-    assert looked_at(tmp_path / "a.nc").problems == [f"{tmp_path / 'a.nc'}: {name} has units '{units}'; expected {expected}"]
-    forecast = dataset.isel(time=slice(1, 4)).rename(time="prediction_timedelta")
-    forecast["prediction_timedelta"] = np.timedelta64(6, "h") * np.arange(1, 4)
-    forecast.expand_dims(time=six_hourly("2020-01-01", 1)).to_netcdf(tmp_path / "f.nc")
-    with pytest.raises(UserError, match=f"{name} has units '{units}'; expected {expected}"):
-        open_forecast(str(tmp_path / "f.nc"))
-
-
-@pytest.mark.parametrize("units", ["degrees", "degree", "degrees_north", ""])
-def test_other_units_of_latitude_are_read_as_degrees_north(tmp_path, units):
-    dataset = wind()
-    dataset["latitude"].attrs["units"] = units
-    dataset.to_netcdf(tmp_path / "a.nc")
-    assert looked_at(tmp_path / "a.nc").problems == []
 
 
 def test_variables_that_cannot_be_decoded_are_left_out_unless_they_are_wind(tmp_path):
@@ -351,21 +166,6 @@ def test_a_static_field_in_unknown_units_is_left_out_with_a_note(tmp_path, name,
     record = looked_at(tmp_path / "a.nc")
     assert (record.problems, list(record.static)) == ([], ["standard_deviation_of_orography"])
     assert record.notes == [f"static field {name} has units '{units}'; expected {expected}; it is left out"]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_static_field_has_chunks_of_one_value_but_none_that_is_absent(tmp_path):
-    """A part of the globe may be sea throughout. An absent chunk is missing, and a field with missing values is not stored."""
-    dataset = wind().chunk(time=8)
-    land = np.zeros((7, 12))
-    land[:, :6] = np.random.default_rng(1).random((7, 6))
-    dataset["lsm"] = xr.DataArray(land, dims=("latitude", "longitude")).chunk(longitude=6)
-    dataset.to_zarr(tmp_path / "a.zarr", zarr_format=3, encoding={"lsm": {"fill_value": -1.0}})
-    record = looked_at(tmp_path / "a.zarr")
-    assert record.problems == []
-    np.testing.assert_allclose(record.static["land_sea_mask"], land, rtol=1e-6)
-    (tmp_path / "a.zarr/lsm/c/0/1").unlink()
-    assert np.isnan(looked_at(tmp_path / "a.zarr").static["land_sea_mask"][:, 6:]).all()
 
 
 def test_a_time_that_is_skipped_is_a_gap(tmp_path):

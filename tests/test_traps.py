@@ -31,13 +31,6 @@ from wsdcast.weather.recipe import load_recipe
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
 
-@pytest.fixture
-def directory(tmp_path, monkeypatch) -> Path:
-    """Return an empty directory, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def wind(count: int = 40, start: str = "2020-01-01", seed: int = 0) -> xr.Dataset:
     return wind_dataset(six_hourly(start, count), LATITUDES, LONGITUDES, seed)
 

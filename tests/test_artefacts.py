@@ -1,0 +1,69 @@
+"""Artefacts are whole or not there, and what is not an artefact is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import refused
+
+from wsdcast.runs import artefact
+
+
+def test_a_run_directory_that_is_a_file_is_named(directory):
+    (directory / "afile").write_text("mine")
+    assert "afile: is a file, not a directory" in refused("prepare", "--run", "afile")
+
+
+def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
+    (directory / "runs/planet/analysis.zarr").mkdir(parents=True)
+    (directory / "runs/planet/analysis.zarr/precious.txt").write_text("keep me")
+    assert "not written by wsdcast; move it away" in refused("prepare")
+    assert (directory / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("stamp", ["[]", '{"recipe": 5, "hash": "", "inputs": "", "id": ""}'])
+def test_a_stamp_of_the_wrong_type_is_refused(directory, stamp):
+    (directory / "run/generator").mkdir(parents=True)
+    (directory / "run/generator/stamp.json").write_text(stamp)
+    assert "run/generator: in the place of an artefact, but not written by wsdcast" in refused("rollout", "--run", "run")
+
+
+def test_a_run_directory_below_a_file_is_refused(directory):
+    (directory / "file").write_text("")
+    assert "Not a directory" in refused("prepare", "--run", "file/run")
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with artefact.complete(path) as partial:
+        partial.mkdir()
+        (partial / "half").write_text("")
+        raise error
+
+
+def test_an_interrupted_artefact_is_never_taken_for_a_complete_one(directory):
+    """After an interruption the final name does not exist, and the next run starts from the beginning."""
+    path = directory / "thing.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        write_half(path, KeyboardInterrupt())
+    assert not list(directory.iterdir())
+    leftover = directory / ".thing.partial.zarr"  # as after kill -9
+    leftover.mkdir()
+    (leftover / "half").write_text("")
+    with artefact.complete(path) as partial:
+        assert not partial.exists()
+        partial.mkdir()
+        (partial / "whole").write_text("")
+    assert [item.name for item in path.iterdir()] == ["whole"]
+    with pytest.raises(OSError, match="broken"):
+        write_half(path, OSError("broken"))
+    assert [item.name for item in path.iterdir()] == ["whole"]  # the old one stays
+
+
+def test_the_old_artefact_is_restored_after_a_kill_between_the_two_renamings(directory):
+    """The old directory has its name again when the artefact is next written."""
+    (directory / ".thing.old.zarr").mkdir()
+    (directory / ".thing.old.zarr/whole").write_text("")
+    with pytest.raises(OSError, match="broken"):
+        write_half(directory / "thing.zarr", OSError("broken"))
+    assert [item.name for item in (directory / "thing.zarr").iterdir()] == ["whole"]

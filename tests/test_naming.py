@@ -1,0 +1,120 @@
+"""Which variable of a dataset a channel is: by name, pressure level, attributes and height."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from wsdcast.data.sources import naming
+from wsdcast.data.sources.conventions import channels_in
+from wsdcast.data.sources.naming import Finder, Found, levels_of
+from wsdcast.data.variables import DEFAULT
+from wsdcast.runs.errors import UserError
+
+
+def find(dataset: xr.Dataset, name: str) -> Found | None:
+    return Finder(dataset).find(name)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([500.0, 850.0], [500, 850]), ([50000.0, 85000.0], [500, 850])],
+)
+def test_levels_without_units_are_pascals_if_they_are_large(values, expected):
+    array = xr.DataArray(np.zeros(2), {"level": values}, ("level",))
+    assert levels_of(array)[0] == "level"
+    assert levels_of(array)[1].tolist() == expected
+
+
+@pytest.mark.parametrize("values", [[98, 99], [500.0, 850.0]])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"units": "1"},
+        {"units": "level"},
+        {"long_name": "model_level_number"},
+        {"long_name": "ModelLevel"},
+        {"standard_name": "model_level_number"},
+        {"standard_name": "model_level_number", "units": "1"},
+        {"standard_name": "model_layers"},
+        {"standard_name": "height"},
+        {"long_name": "hybrid level at midpoints (1000*(A+B))", "units": "hPa"},  # of CESM
+        {"standard_name": "atmosphere_hybrid_sigma_pressure_coordinate"},
+        {"standard_name": "atmosphere_hybrid_sigma_pressure_coordinate", "units": "hPa"},
+        {"standard_name": "atmosphere_ln_pressure_coordinate", "units": "Pa"},
+        {"long_name": "sigma levels", "units": ""},
+    ],
+)
+def test_levels_of_a_model_are_no_pressure_levels(attributes, values):
+    array = xr.DataArray(np.zeros(2), {"level": ("level", values, attributes)}, ("level",), name="t")
+    assert levels_of(array) is None
+    assert find(xr.Dataset({"t": array}), f"temperature@{values[0]:g}") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        ("level", {}),
+        ("level", {"long_name": "pressure_level", "units": "millibars"}),  # of the old Climate Data Store
+        ("isobaricInhPa", {"long_name": "pressure", "standard_name": "air_pressure", "units": "hPa"}),  # of cfgrib
+        ("p", {"standard_name": "air_pressure", "units": "mbar"}),
+        ("lev", {"long_name": "vertical level", "standard_name": "PLE_level", "units": "hPa"}),  # of MERRA-2
+        ("level", {"long_name": "Level", "positive": "down", "units": "millibar"}),  # of NCEP's reanalysis
+    ],
+)
+def test_pressure_levels_are_known_whatever_else_is_said_of_them(name, attributes):
+    array = xr.DataArray(np.zeros(2), {name: (name, [500.0, 850.0], attributes)}, (name,), name="t")
+    assert levels_of(array)[1].tolist() == [500, 850]
+    assert find(xr.Dataset({"t": array}), "temperature@850").position == 1
+
+
+def upper_wind(**methods: str | None) -> xr.Dataset:
+    """Variables that are all the eastward wind at 500 hPa by their standard name, with these cell methods."""
+    dataset = xr.Dataset(coords={"plev": ("plev", [50000.0], {"units": "Pa"})})
+    for name, method in methods.items():
+        known = {} if method is None else {"cell_methods": method}
+        dataset[name] = ("plev", np.zeros(1), {"standard_name": "eastward_wind", "units": "m s-1", **known})
+    return dataset
+
+
+def test_a_dataset_is_gone_through_once_for_all_channels(monkeypatch):
+    """Stores such as ARCO have hundreds of variables, and hundreds of channels are looked for."""
+    looked_at = []
+    monkeypatch.setattr(naming, "spread_of", lambda array: looked_at.append(array.name) or "")
+    assert channels_in(upper_wind(u=None, b=None)) == ("u_component_of_wind@500",)
+    assert looked_at == ["u", "b"]
+
+
+def test_the_variable_on_a_level_is_no_spread_and_the_only_one():
+    """At the surface the same holds (tests/test_odd_sources.py, tests/test_record.py)."""
+    name = "u_component_of_wind@500"
+    assert find(upper_wind(U_std="realization: standard_deviation", U_mean="realization: mean"), name).array.name == "U_mean"
+    assert find(upper_wind(other=None, U="time: point"), name).array.name == "U"  # its name is more certain than its attributes
+    with pytest.raises(UserError, match=r"^U is a variance \(cell_methods\), not u_component_of_wind@500$"):
+        find(upper_wind(U="time: variance"), name)
+    with pytest.raises(UserError, match=r"^several variables are eastward_wind at 500 hPa: U_a, U_b$"):
+        find(upper_wind(U_a=None, U_b=None, U_std="time: standard_deviation"), name)
+
+
+def test_the_variable_at_the_surface_is_no_spread():
+    pressure = {"standard_name": "surface_air_pressure", "units": "Pa"}
+    dataset = xr.Dataset({"a": ((), 0.0, pressure | {"cell_methods": "time: range"}), "b": ((), 1.0, pressure)})
+    assert find(dataset, "surface_pressure").array.name == "b"
+    with pytest.raises(UserError, match=r"^a is a range \(cell_methods\), not surface_pressure$"):
+        find(dataset[["a"]], "surface_pressure")
+
+
+def test_geopotential_counts_before_its_height():
+    """Both are the channel, and units say which one is read. The other order of the file gives the same."""
+    dataset = upper_wind(height=None, phi=None)
+    dataset["height"].attrs["standard_name"], dataset["phi"].attrs["standard_name"] = "geopotential_height", "geopotential"
+    assert find(dataset, "geopotential@500").array.name == "phi"
+    assert find(dataset[["height"]], "geopotential@500").array.name == "height"
+
+
+def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
+    dataset = xr.Dataset({"u10": ((), 0.0), "u500": ((), 0.0)})
+    assert find(dataset, "u_component_of_wind@10") is None
+    assert find(dataset, "u_component_of_wind@500").array.name == "u500"
+    assert find(dataset, DEFAULT[0]).array.name == "u10"
