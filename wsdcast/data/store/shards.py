@@ -29,7 +29,7 @@ from wsdcast.runs.resources import return_freed_memory
 from wsdcast.runs.unfinished import mark, marked
 
 CHUNK, SHARD = 8, 512
-"""Times in one chunk, which is read at once, and times in one shard, which is one file. docs/prepare.md has the measurements."""
+"""Times in one chunk, which is read at once, and times in one shard, which is one file. docs/results/prepare.md has the measurements."""
 SHARDS_PER_GRAPH = 4
 """Shards of two channels that are made at the same time. The number limits memory but gives a cluster enough work."""
 

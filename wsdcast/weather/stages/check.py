@@ -33,7 +33,7 @@ from wsdcast.weather.recipe import Data, Recipe
 SAMPLED_BLOCKS = 12
 """Number of blocks that are read whole and regridded, spread evenly over the record. In addition one step of every file is read."""
 PACKED_SHARE = 0.9
-"""Size of a compressed store divided by that of the same values as int16: 0.84 to 0.98 for real fields (docs/prepare.md)."""
+"""Size of a compressed store divided by that of the same values as int16: 0.84 to 0.98 for real fields (docs/results/prepare.md)."""
 
 
 def check(
