@@ -325,3 +325,13 @@ def test_a_public_forecast_has_nothing_to_do_with_the_working_directory(tmp_path
     assert list(summary.written) == ["forecast.html"]
     assert summary.facts["initial analysis"] == summary.facts["model card"] == "none"
     assert "<dt>license</dt><dd>CC-BY-4.0</dd>" in Path("forecast.html").read_text()
+
+
+def test_the_initial_analysis_may_be_in_any_of_several_files(tmp_path):
+    forecast = stored(tmp_path, wind_of())
+    (tmp_path / "analyses").mkdir()
+    states(tmp_path / "analyses/1.nc", ["2026-11-27"])
+    states(tmp_path / "analyses/2.nc", ["2026-11-27T18", "2026-11-28"])
+    assert wsdcast.forecast_page(forecast, initial=tmp_path / "analyses").facts["initial analysis"] == "shown"
+    initial = embedded(page := (tmp_path / "forecast.html").read_text())["maps"][0]["data"]["initial"][0][::-1] * units(page)["initial"]
+    np.testing.assert_allclose(initial, np.hypot(*wind_of(7, 2)[0, 1]), atol=0.501 * units(page)["initial"])

@@ -138,24 +138,25 @@ def _initial(
 
 
 def _state(address: str, time: np.datetime64, names: Sequence[str]) -> tuple[Field, Grid, dict[str, Any]] | None:
-    """The channels at a time, NaN if the file lacks them, their grid, and the attributes of the file; None if it lacks this time.
+    """The channels at a time, NaN if the file with it lacks them, their grid, and the attributes of the file; None if no file has it.
 
     Raises:
-        UserError: if it cannot be read, or has none of the channels.
+        UserError: if a file cannot be read, or has none of the channels.
     """
-    with open_dataset(addresses(address)[0], names) as dataset:
-        known = set(channels_in(dataset))
-        try:
-            fields = to_conventions(dataset, variables=[name for name in names if name in known] or names)
-        except UserError as error:
-            raise UserError(f"{address}: {error}") from None
-        if "time" not in fields.dims or not (fields["time"] == time).any():
-            return None
-        state = fields.isel(time=int(np.flatnonzero(fields["time"].values == time)[0]))
-        grid = Grid(fields["latitude"].values, fields["longitude"].values)
-        unknown = np.full(grid.shape, np.nan, np.float32)
-        channels = [state[name].values if name in state else unknown for name in names]
-        return np.stack(channels), grid, dict(dataset.attrs)
+    for file in addresses(address):
+        with open_dataset(file, names) as dataset:
+            known = set(channels_in(dataset))
+            try:
+                fields = to_conventions(dataset, variables=[name for name in names if name in known] or names)
+            except UserError as error:
+                raise UserError(f"{file}: {error}") from None
+            if "time" in fields.dims and time in fields["time"].values:
+                state = fields.isel(time=int(np.argmax(fields["time"].values == time)))
+                grid = Grid(fields["latitude"].values, fields["longitude"].values)
+                unknown = np.full(grid.shape, np.nan, np.float32)
+                channels = [state[name].values if name in state else unknown for name in names]
+                return np.stack(channels), grid, dict(dataset.attrs)
+    return None
 
 
 def _card(directory: Path) -> str:
