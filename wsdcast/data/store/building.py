@@ -49,7 +49,7 @@ from wsdcast.data.store.zarr_store import (
     packing_of,
 )
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.resources import return_freed_memory
+from wsdcast.runs.resources import require_memory, return_freed_memory
 
 Times = NDArray[np.datetime64]
 
@@ -74,13 +74,18 @@ class Finished:
         return self.dataset["time"].values.astype("datetime64[ns]")
 
 
-def memory_for(target: Grid, steps: int, channels: int) -> float:
-    """Return about how many bytes preparing ``steps`` times takes at its peak: float32 shards in work and their packed copies.
+def require_memory_to_build(target: Grid, steps: int, channels: Channels) -> None:
+    """Check that preparing ``steps`` times fits in memory: at the peak, float32 shards in work and their packed copies.
 
-    For 3,200 times of the planet at 240x121 that is 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
+    For 3,200 times of the planet at 240x121 these are 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
+
+    Raises:
+        UserError: if it does not fit.
     """
-    points = target.shape[0] * target.shape[1]
-    return min(steps, shards_per_graph(channels) * SHARD) * channels * points * 6.0
+    count, points = len(channels.all), target.shape[0] * target.shape[1]
+    what = "wind" if channels == DEFAULT_CHANNELS else f"{count} channels"
+    needed = min(steps, shards_per_graph(count) * SHARD) * count * points * 6.0
+    require_memory(needed, f"preparing {steps} steps of {what} on the grid {target.name}")
 
 
 def build(

@@ -19,7 +19,7 @@ from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import split
-from wsdcast.data.store.building import memory_for
+from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
@@ -27,7 +27,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
-from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.runs.resources import require_space
 from wsdcast.weather.recipe import Data, Recipe
 
 SAMPLED_BLOCKS = 12
@@ -89,9 +89,7 @@ def check(
                 summary.problems.append(str(error))
             try:
                 require_space(directory, 2 * size)
-                require_memory(
-                    memory_for(target, record.times.size, len(channels)), f"preparing {record.times.size} steps on the grid {target.name}"
-                )
+                require_memory_to_build(target, record.times.size, data.channels)
             except UserError as error:
                 summary.problems.append(str(error))
                 fits = False

@@ -21,7 +21,7 @@ from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import open_analysis, split
-from wsdcast.data.store.building import Finished, build, finish, memory_for
+from wsdcast.data.store.building import Finished, build, finish, require_memory_to_build
 from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest
@@ -33,7 +33,7 @@ from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
-from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.runs.resources import require_space
 from wsdcast.runs.unfinished import claim, release
 from wsdcast.weather.recipe import Data, Recipe
 
@@ -103,7 +103,7 @@ def prepare(
             release(partial_of(path))  # an earlier run was killed between the last two steps below
         return Summary("prepare", facts={"current": str(path)})
     if data.source == "planet":
-        _require_memory(data, target, 4 * data.days)
+        require_memory_to_build(target, 4 * data.days, data.channels)
     notes: list[str] = []
     with alone(directory, "prepare"), with_skip():
         try:
@@ -116,7 +116,7 @@ def prepare(
                 origin = _newer(origin, finished, notes)
                 if not origin.times.size and not recompute:
                     return Summary("prepare", facts={"current": f"{path}, nothing newer in {data.source}"})
-            _require_memory(data, target, origin.times.size)
+            require_memory_to_build(target, origin.times.size, data.channels)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
             require_space(directory, 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1])
@@ -134,17 +134,6 @@ def prepare(
             close_all()
             shutil.rmtree(scratch, ignore_errors=True)
     return _summary(resolved, path, notes)
-
-
-def _require_memory(data: Data, target: Grid, steps: int) -> None:
-    """Check that the preparation fits in memory before it starts.
-
-    Raises:
-        UserError: if it does not fit.
-    """
-    channels = data.channels
-    what = "wind" if channels.all == DEFAULT else f"{len(channels.all)} channels"
-    require_memory(memory_for(target, steps, len(channels.all)), f"preparing {steps} steps of {what} on the grid {target.name}")
 
 
 def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> Record:
