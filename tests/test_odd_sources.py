@@ -15,8 +15,8 @@ from small_sources import LATITUDES, LONGITUDES, looked_at, wind
 
 import wsdcast
 from wsdcast.data.sources.blocks import BadValuesError, read_block, repeated_extreme
-from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.variables import STATIC_FIELDS
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
 
@@ -152,7 +152,7 @@ def test_static_fields_are_converted(tmp_path, ours, name, units, factor):
     wsdcast.prepare(source=str(tmp_path / "a.nc"), grid="12x7", run=tmp_path / "run")
     with xr.open_zarr(tmp_path / "run/analysis.zarr") as store:
         np.testing.assert_allclose(store[ours], factor * field, rtol=1e-6)
-        assert store[ours].attrs["units"] == STATIC_UNITS[ours]
+        assert store[ours].attrs["units"] == STATIC_FIELDS[ours].units
 
 
 @pytest.mark.parametrize(

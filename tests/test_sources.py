@@ -14,8 +14,8 @@ from conftest import six_hourly, wind_dataset
 from servers import serve
 
 import wsdcast
-from wsdcast.data.sources.layout import STATIC_NAMES, STATIC_UNITS
 from wsdcast.data.sources.opening import BUILT_IN
+from wsdcast.data.variables import STATIC_FIELDS
 from wsdcast.runs.errors import UserError
 
 # Consolidated metadata are not yet in the text of the version 3 standard, but the public stores have them.
@@ -30,9 +30,9 @@ WB2_NAMES = {"u10": "10m_u_component_of_wind", "v10": "10m_v_component_of_wind"}
 def wind() -> xr.Dataset:
     """Return random wind and the static fields under the names of WeatherBench."""
     dataset = wind_dataset(TIMES, LATITUDES, LONGITUDES)
-    values = np.random.default_rng(1).random((len(STATIC_NAMES), 13, 24)).astype(np.float32)
-    for name, field in zip(STATIC_NAMES, values, strict=True):
-        dataset[name] = (("latitude", "longitude"), field, {"units": STATIC_UNITS[name]})
+    values = np.random.default_rng(1).random((len(STATIC_FIELDS), 13, 24)).astype(np.float32)
+    for name, field in zip(STATIC_FIELDS, values, strict=True):
+        dataset[name] = (("latitude", "longitude"), field, {"units": STATIC_FIELDS[name].units})
     return dataset
 
 
@@ -88,7 +88,7 @@ def save_versions(dataset: xr.Dataset, path: Path) -> None:
     final = dataset[["u10", "v10"]].where(dataset.time < TIMES[30])
     preliminary = dataset[["u10", "v10"]].where(dataset.time >= TIMES[30])
     both = xr.concat([preliminary, final], "expver").assign_coords(expver=[5, 1]).transpose("time", "expver", ...)
-    xr.merge([both, dataset[list(STATIC_NAMES)]]).to_netcdf(path)
+    xr.merge([both, dataset[list(STATIC_FIELDS)]]).to_netcdf(path)
 
 
 def save_many(dataset: xr.Dataset, path: Path) -> None:
@@ -97,13 +97,13 @@ def save_many(dataset: xr.Dataset, path: Path) -> None:
     for name, part in (("b", slice(0, 17)), ("a", slice(17, 40))):
         for component in ("u10", "v10"):
             dataset[[component]].isel(time=part).to_netcdf(path / f"{name}_{component}.nc")
-    dataset[list(STATIC_NAMES)].to_netcdf(path / "static.nc")
+    dataset[list(STATIC_FIELDS)].to_netcdf(path / "static.nc")
 
 
 def save_zip(dataset: xr.Dataset, path: Path) -> None:
     """Save as the new Climate Data Store does: a zip archive of one file per step type, without the suffix zip."""
     new = dataset.rename(time="valid_time").assign_coords(number=0, expver=("valid_time", ["0001"] * TIMES.size))
-    new[["u10", "v10", *STATIC_NAMES]].to_netcdf(path.with_suffix(".instant.nc"))
+    new[["u10", "v10", *STATIC_FIELDS]].to_netcdf(path.with_suffix(".instant.nc"))
     xr.Dataset({"tp": ("valid_time", np.zeros(3))}, {"valid_time": TIMES[:3]}).to_netcdf(path.with_suffix(".accum.nc"))
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(path.with_suffix(".instant.nc"), "data_stream-oper_stepType-instant.nc")
@@ -253,10 +253,10 @@ def test_static_fields_are_area_averages(expected, wind):
     from wsdcast.data.regrid import regrid
 
     with xr.open_zarr(expected) as store:
-        for name in STATIC_NAMES:
+        for name in STATIC_FIELDS:
             averages = regrid(wind[name].values, Grid(LATITUDES, LONGITUDES), Grid.regular("12x7"))
             np.testing.assert_array_equal(store[name].values, averages)
-            assert store[name].attrs["units"] == STATIC_UNITS[name]
+            assert store[name].attrs["units"] == STATIC_FIELDS[name].units
 
 
 @pytest.mark.parametrize("edition", [1, 2])

@@ -1,4 +1,4 @@
-"""The variables that can be forecast: their names, units and physical ranges.
+"""The variables that can be forecast: their names, units and physical ranges. The static fields: their names and units.
 
 A channel is a variable, or a variable on one pressure level. Its name is WeatherBench 2's, with the level in hPa after ``@``:
 ``2m_temperature``, ``geopotential@500``.
@@ -113,6 +113,29 @@ VARIABLES: dict[str, Variable] = {
     "specific_humidity": Variable("pressure", "kg kg-1", "specific_humidity", -1e-3, 0.05, ("q",), ("q", "spfh", "hus"), non_negative=True),
 }
 """The variables by their names in WeatherBench 2."""
+
+
+class StaticField(NamedTuple):
+    """What is known of a field that does not change.
+
+    Attributes:
+        short: its short name in GRIB, which NetCDF files have too.
+        units: its units here.
+    """
+
+    short: str
+    units: str
+
+
+STATIC_FIELDS = {
+    "land_sea_mask": StaticField("lsm", "1"),
+    "geopotential_at_surface": StaticField("z", "m2 s-2"),
+    "standard_deviation_of_orography": StaticField("sdor", "m"),
+    "slope_of_sub_gridscale_orography": StaticField("slor", "1"),
+    "anisotropy_of_sub_gridscale_orography": StaticField("isor", "1"),
+    "angle_of_sub_gridscale_orography": StaticField("anor", "radians"),
+}
+"""The static fields by their names in WeatherBench 2."""
 
 PAIRS = (DEFAULT, ("100m_u_component_of_wind", "100m_v_component_of_wind"))
 """The eastward and the northward wind at the same height."""

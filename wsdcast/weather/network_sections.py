@@ -11,7 +11,7 @@ from wsdcast.runs.names import WITHOUT_NETWORK, PriorName
 from wsdcast.runs.recipes import GeneratorNetwork, Section, TrainingLog
 from wsdcast.weather.objective_sections import KNOW_STEP, ObjectiveName
 
-StaticField = Literal[
+StaticName = Literal[
     "land_sea_mask",
     "geopotential_at_surface",
     "standard_deviation_of_orography",
@@ -25,7 +25,7 @@ class Forcings(Section):
     """Inputs of both networks in addition to the state now. Forcing variables are in ``data.forcings``."""
 
     past_states: NonNegativeInt = Field(1, description="states before the state now, 6 h apart: 1 for the state 6 h before")
-    static: tuple[StaticField, ...] = Field((), description="fields of the prepared store that do not change")
+    static: tuple[StaticName, ...] = Field((), description="fields of the prepared store that do not change")
     solar_time: bool = Field(False, description="mean solar time of day and time of year, as cosines and sines")
     latitude_longitude: bool = Field(False, description="latitude and longitude, as sines and cosines")
 

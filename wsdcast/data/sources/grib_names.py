@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsdcast.data.variables import VARIABLES, name_and_level
+from wsdcast.data.variables import STATIC_FIELDS, VARIABLES, name_and_level
 
 WIND = {"10u": "u10", "10v": "v10"}
 """Short names of the 10 m wind in ecCodes, and the names of the variables here. Other variables keep their short names."""
@@ -12,7 +12,7 @@ LEVELS = {"isobaricInhPa": 1, "isobaricInPa": 100}
 """Types of pressure levels, and their units in 1 hPa."""
 SURFACES = ("surface", "heightAboveGround", "meanSea", "entireAtmosphere", "atmosphere", "atmosphereSingleLayer", "nominalTop")
 """Types of level of the variables that have no levels."""
-STATIC = ("lsm", "z", "sdor", "slor", "isor", "anor")
+STATIC = tuple(field.short for field in STATIC_FIELDS.values())
 """Short names of the static fields of the surface."""
 
 

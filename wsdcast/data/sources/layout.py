@@ -16,25 +16,9 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.naming import Finder, Found, levels_of
 from wsdcast.data.sources.space import SPACE_NAMES, order_of, space_of
 from wsdcast.data.sources.units import SAME, Conversion, conversion
-from wsdcast.data.variables import variable
+from wsdcast.data.variables import STATIC_FIELDS, variable
 from wsdcast.runs.errors import UserError
 
-STATIC_NAMES = {
-    "land_sea_mask": ("land_sea_mask", "lsm"),
-    "geopotential_at_surface": ("geopotential_at_surface", "z"),
-    "standard_deviation_of_orography": ("standard_deviation_of_orography", "sdor"),
-    "slope_of_sub_gridscale_orography": ("slope_of_sub_gridscale_orography", "slor"),
-    "anisotropy_of_sub_gridscale_orography": ("anisotropy_of_sub_gridscale_orography", "isor"),
-    "angle_of_sub_gridscale_orography": ("angle_of_sub_gridscale_orography", "anor"),
-}
-STATIC_UNITS = {
-    "land_sea_mask": "1",
-    "geopotential_at_surface": "m2 s-2",
-    "standard_deviation_of_orography": "m",
-    "slope_of_sub_gridscale_orography": "1",
-    "anisotropy_of_sub_gridscale_orography": "1",
-    "angle_of_sub_gridscale_orography": "radians",
-}
 TIME_NAMES = ("valid_time", "time", "date", "datetime")
 """``valid_time`` comes first: in a file with both, ``time`` is the initial time of a forecast."""
 CHANNEL = "channel"
@@ -107,11 +91,11 @@ def select(fields: Fields, names: tuple[str, ...]) -> Stored:
 def static_of(dataset: xr.Dataset) -> tuple[dict[str, Stored], list[str]]:
     """Return the static fields that a dataset has, each (time, latitude, longitude), and notes about those whose units are unknown.
 
-    Their names are in :data:`STATIC_NAMES` and their units in :data:`STATIC_UNITS`.
+    Their names and units are those of :data:`wsdcast.data.variables.STATIC_FIELDS`.
     """
     fields, notes = dict[str, Stored](), list[str]()
-    for name, known in STATIC_NAMES.items():
-        array = next((dataset[alias] for alias in known if alias in dataset.data_vars), None)
+    for name, (short, expected) in STATIC_FIELDS.items():
+        array = next((dataset[alias] for alias in (name, short) if alias in dataset.data_vars), None)
         # `z` is also the geopotential on pressure levels, which is not static.
         if array is not None and levels_of(array) is None:
             if not any(str(name).lower() in TIME_NAMES for name in array.coords):
@@ -122,8 +106,8 @@ def static_of(dataset: xr.Dataset) -> tuple[dict[str, Stored], list[str]]:
                 continue  # a variable with other dimensions is not a static field
             try:
                 # A variable without units is a number (CF conventions, section 3.1).
-                units = str(array.attrs.get("units", "1" if STATIC_UNITS[name] == "1" else ""))
-                fields[name] = replace(stored, conversion=conversion(units, STATIC_UNITS[name], array.name))
+                units = str(array.attrs.get("units", "1" if expected == "1" else ""))
+                fields[name] = replace(stored, conversion=conversion(units, expected, array.name))
             except UserError as error:
                 notes.append(f"static field {error}; it is left out")
     return fields, notes

@@ -13,11 +13,10 @@ import zarr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.layout import STATIC_NAMES
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.states import PackedStates, StoredStates, read_packed
 from wsdcast.data.store.zarr_store import arrays_of, channels_of, open_store, packing_of
-from wsdcast.data.variables import DEFAULT
+from wsdcast.data.variables import DEFAULT, STATIC_FIELDS
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.resources import require_space
@@ -37,7 +36,7 @@ class Analysis:
         mean, std: mean and standard deviation of each channel over the training split, (channel,), area-weighted.
         validation_from, test_from: first times of the validation and of the test split. Everything before is for training.
         static: the static fields that the source had, (latitude, longitude), in the units of
-            :data:`wsdcast.data.sources.layout.STATIC_UNITS`.
+            :data:`wsdcast.data.variables.STATIC_FIELDS`.
         variables: names of the channels that are forecast, in order.
         forcing_variables: names of the further channels, which are read and not forecast. They come after the others.
         difference_std: root mean square difference of states 6 h apart in the training split, (channel,), area-weighted; None if not known.
@@ -122,7 +121,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
                 std=np.array([normalisation[name]["std"] for name in channels.all], dtype=np.float32),
                 validation_from=np.datetime64(dataset.attrs["validation_from"], "ns"),
                 test_from=np.datetime64(dataset.attrs["test_from"], "ns"),
-                static={name: dataset[name].values for name in STATIC_NAMES if name in dataset},
+                static={name: dataset[name].values for name in STATIC_FIELDS if name in dataset},
                 variables=channels.state,
                 forcing_variables=channels.forcings,
                 statistics_are_stale=stale,

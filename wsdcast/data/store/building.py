@@ -19,7 +19,6 @@ from wsdcast.data.climatology import training_statistics
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method, regrid
-from wsdcast.data.sources.layout import STATIC_UNITS
 from wsdcast.data.sources.opening import is_remote
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.store.packings import values_beyond
@@ -48,6 +47,7 @@ from wsdcast.data.store.zarr_store import (
     open_store,
     packing_of,
 )
+from wsdcast.data.variables import STATIC_FIELDS
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.resources import require_memory, return_freed_memory
 
@@ -190,7 +190,7 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         variables = {str(name): finished.dataset[name].load() for name in names}
     else:
         for name, field in _static(origin, target).items():
-            variables[name] = xr.DataArray(field, dims=("latitude", "longitude"), attrs={"units": STATIC_UNITS[name]})
+            variables[name] = xr.DataArray(field, dims=("latitude", "longitude"), attrs={"units": STATIC_FIELDS[name].units})
     if "normalisation" not in attributes:
         computed = training_statistics(partial, times, times < np.datetime64(attributes["validation_from"]), target)
         attributes = attributes | {"normalisation": computed.scalars}
