@@ -1,4 +1,4 @@
-"""The recipe of an experiment with wind: its sections, their keys, and the artefacts that depend on them."""
+"""The recipe of a weather experiment: its sections, their keys, and the artefacts that depend on them."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ FORECASTS = (FORECAST, SCORES, STUDY)
 
 
 class Recipe(Experiment):
-    """The recipe of one whole experiment with wind."""
+    """The recipe of one whole weather experiment."""
 
     DEFAULT = "planet"
     CHAIN = (ANALYSIS, GENERATOR, FEW_STEPS, FINE_TUNED, FORECAST)

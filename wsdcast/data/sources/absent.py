@@ -53,7 +53,7 @@ def _array(content: dict[str, Any]) -> dict[str, Any]:
     name = content.get("data_type", content.get("dtype"))
     try:
         kind: np.dtype[Any] = np.dtype(name)
-    except TypeError:  # a structured type or an extension is not wind
+    except TypeError:  # a structured type or an extension is no field
         return content
     if kind.kind == "f":
         return content | {"fill_value": "NaN"}

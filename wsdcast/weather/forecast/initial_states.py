@@ -32,7 +32,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
 
     Args:
         model: grid, normalisation, splits and static fields of the model.
-        recipe: ``data.method`` is how the wind is regridded, and ``rollout.start`` has the initial times; None is the latest.
+        recipe: ``data.method`` is how the states are regridded, and ``rollout.start`` has the initial times; None is the latest.
         source: any source that ``wsdcast prepare`` reads. Only the states that are needed are fetched and read.
         scratch: directory where zipped files are unpacked.
 

@@ -106,7 +106,7 @@ def check(
 
 
 def _describe(record: Record, summary: Summary) -> None:
-    """Add to the summary what is known of a record before its wind is read."""
+    """Add to the summary what is known of a record before its values are read."""
     times, facts = record.times, summary.facts
     if record.pieces:
         facts["files or stores"] = len(record.pieces)
@@ -128,7 +128,7 @@ def _describe(record: Record, summary: Summary) -> None:
 
 
 def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
-    """Read a sample of blocks and one step of every file. Add the range of the wind, problems and the time it takes to the summary."""
+    """Read a sample of blocks and one step of every file. Add the ranges of values, problems and the time it takes to the summary."""
     assert record.grid is not None
     blocks = [block for block in record.blocks() if not any(reading.address in record.misfits for reading in block.readings)]
     if not blocks:

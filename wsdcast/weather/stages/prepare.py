@@ -69,7 +69,7 @@ def prepare(
         grid: LONGITUDESxLATITUDES; default from the recipe.
         method: regridding method, ``conservative``, ``bilinear`` or ``nearest``; default from the recipe.
         start, end: first and last time to take, UTC; default from the recipe, else all times; ``gfs`` and ``ifs`` need a start.
-        skip: times of the source to leave out, UTC, such as one with a value that cannot be wind. They become gaps of the record.
+        skip: times of the source to leave out, UTC, such as one with a value that cannot be. They become gaps of the record.
         append: add the times of the source that are later than the last time of the finished store. Its splits and statistics stay as they
             are.
         recompute: with ``append``, split the longer record anew and recompute the statistics.

@@ -145,7 +145,7 @@ def _pooled_deviation(scores: xr.Dataset) -> dict[str, float]:
 
 
 def _with_members(scores: xr.Dataset) -> list[str]:
-    """Names of the forecasts whose fields are meant to look like wind: the first, which the report is about, and the moments alone."""
+    """Names of the forecasts whose fields are meant to look like weather: the first, which the report is about, and the moments alone."""
     names = [str(name) for name in scores["forecast"].values]
     return [name for name in names if name in (names[0], MOMENTS_ALONE)]
 
