@@ -86,7 +86,7 @@ class Data(Section):
     def _to_the_end_of_the_day(cls, time: Any) -> Any:
         """A date without a time includes all of that day."""
         with suppress(TypeError, ValueError):
-            return f"{date.fromisoformat(time)}T23:59:59"
+            time = date.fromisoformat(time)
         return datetime.combine(time, datetime.max.time()) if type(time) is date else time
 
     @property
