@@ -14,6 +14,7 @@ from wsdcast.sampling.acceleration import in_bfloat16
 from wsdcast.warmstart import evaluations
 from wsdcast.weather import samplers as sampling
 from wsdcast.weather.forecast.initial_times import starts_of
+from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.stages import rollout as rollout_stage
@@ -67,20 +68,20 @@ def test_a_few_evaluations_in_float32_do_not_make_kernels_anew(rolled_out):
     recipe, record, networks = loaded(rolled_out / "run")
     made = []
     networks.moments.compile(dynamic=False, backend=lambda graph, _: made.append(graph) or graph.forward)
-    fields = rollout_stage._one_step(networks, record, starts_of(recipe, record), record.variables)
+    fields = one_step(networks, record, starts_of(recipe, record), record.variables)
     assert fields["10m_u_component_of_wind_std"].shape == (4, *record.grid.shape)
     assert not made
 
 
 def test_a_deterministic_rollout_is_deterministic_to_its_last_field(trained_run, monkeypatch):
     """The Gaussians that scores compare with are part of it. On a GPU they had TensorFloat-32."""
-    flags, one_step = [], rollout_stage._one_step
+    flags = []
 
     def seen(*arguments):
         flags.append((torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32))
         return one_step(*arguments)
 
-    monkeypatch.setattr(rollout_stage, "_one_step", seen)
+    monkeypatch.setattr(rollout_stage, "one_step", seen)
     wsdcast.rollout(run=trained_run, starts=1, days=0.25, deterministic=True)
     assert flags == [(True, False)]
     assert not torch.are_deterministic_algorithms_enabled()

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import add_variables, open_store
-from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.variables import DEFAULT
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
@@ -29,22 +27,20 @@ from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
 from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.batches import batch_size, in_batches
-from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.sampling.threads import side_by_side
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.verification.truth import truth_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import write_states
 from wsdcast.weather.forecast.initial_times import initial_times_in_words, starts_of
 from wsdcast.weather.forecast.memory import require_memory_of_rollout
+from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
 from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import draws_of, few_in_words, moments_sampler_of, sampler_of
-from wsdcast.weather.trained import Trained
 
 
 def rollout(
@@ -144,16 +140,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     )
     if settings.keep == "scores" and not has_truth:
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
-    summary = Summary("rollout")
-    summary.facts = origin.facts | {
-        "initial times": initial_times_in_words(initial_times, settings),
-        "members": settings.members,
-        "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
-        "evaluations": f"{settings.nfe} of the generator, {int(resolved.generator.has_moments_model)} of the moments model per sample",
-        "solver": few_in_words(networks, settings.nfe) or f"{settings.solver}, {settings.grid_in_time} times",
-    }
-    if seen := int((initial_times < record.validation_from).sum()):
-        summary.facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
+    summary = Summary("rollout", facts=_facts(origin, initial_times))
     generator, forcings = networks.generator, networks.forcings
     processes.decided(lambda: require_memory_of_rollout(generator, record, forcings, starts, settings, batch, len(variables)))
     samplers: dict[str, Sampler] = {}
@@ -166,44 +153,13 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
     current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, initial_times, overwrite)])
     for artefact in list(samplers):
-        # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
-        path, sampler = directory / artefact, samplers.pop(artefact)
         if artefact in current:
-            summary.facts[f"current: {artefact}"] = str(path)
-            continue
-        stamp = make_stamp(resolved, directory, artefact, origin.source)
-        begin = time.perf_counter()
-        with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
-            layout: dict[str, Any] = {"path": partial, "times": initial_times, "leads": settings.kept_leads, "grid": record.grid}
-            layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
-            scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
-            store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
-            missing = processes.decided(lambda: _begin(store, directory, overwrite))  # noqa: B023
-            all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
-            own_groups = all_groups[processes.number() :: processes.count()]
-            sampler = in_batches(sampler, batch)
-            draws = draws_of(networks, settings) if artefact == FORECAST else 1
-            steps = run_and_write(store, record, networks.forcings, sampler, starts, own_groups, settings, draws)
-            for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
-                pass
-            processes.wait()
-            if processes.is_first():
-                summary.facts |= stopped(store, artefact) | clipped(store, artefact)
-                if artefact == MOMENTS_FORECAST:
-                    with deterministic_algorithms() if deterministic else nullcontext():
-                        add_variables(partial, _one_step(networks, record, starts, variables))
-                if origin.source:
-                    (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
-                    with complete(directory / INITIAL_STATES) as states:
-                        write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
-                credit = {name: origin.facts[name] for name in ("attribution",) if name in origin.facts}
-                title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"
-                store.close({"title": title, "wsdcast": json.dumps(stamp)} | credit)
-        seconds = time.perf_counter() - begin
-        count = f"{len(starts)} initial time{'s' * (len(starts) > 1)}"
-        summary.written[str(path)] = f"{count} x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
-        samples = missing.size * settings.steps * settings.members
-        summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
+            summary.facts[f"current: {artefact}"] = str(directory / artefact)
+            del samplers[artefact]
+        else:
+            # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
+            sampler = in_batches(samplers.pop(artefact), batch)
+            _write(origin, artefact, sampler, batch, starts, variables, summary, deterministic=deterministic, overwrite=overwrite)
     animation = directory / ANIMATION
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
@@ -211,6 +167,74 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
             animate(directory / FORECAST, truth, partial, 0, lines, resolved.score.headline)
         summary.written[str(animation)] = f"{'truth and ' * has_truth}members from the first initial time"
     return summary
+
+
+def _facts(origin: Origin, initial_times: NDArray[np.datetime64]) -> dict[str, Any]:
+    """What the summary of a rollout says before it begins."""
+    settings = origin.recipe.rollout
+    facts = origin.facts | {
+        "initial times": initial_times_in_words(initial_times, settings),
+        "members": settings.members,
+        "lead times": f"{settings.steps} of 6 h, to {settings.steps * 6} h",
+        "evaluations": f"{settings.nfe} of the generator, {int(origin.recipe.generator.has_moments_model)} of the moments model per sample",
+        "solver": few_in_words(origin.networks, settings.nfe) or f"{settings.solver}, {settings.grid_in_time} times",
+    }
+    if seen := int((initial_times < origin.record.validation_from).sum()):
+        facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
+    return facts
+
+
+def _write(
+    origin: Origin,
+    artefact: str,
+    sampler: Sampler,
+    batch: int,
+    starts: NDArray[np.intp],
+    variables: tuple[str, ...],
+    summary: Summary,
+    *,
+    deterministic: bool,
+    overwrite: bool,
+) -> None:
+    """Run the ensembles of a sampler, with ``batch`` members per evaluation, and write them as an artefact. Add to the summary.
+
+    Raises:
+        UserError: if the artefact does not fit on the disk, or an unfinished one is of another recipe or has other initial times and
+            ``overwrite`` is False.
+    """
+    directory, record, settings = origin.directory, origin.record, origin.recipe.rollout
+    path, stamp = directory / artefact, make_stamp(origin.recipe, directory, artefact, origin.source)
+    begin = time.perf_counter()
+    with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
+        layout: dict[str, Any] = {"path": partial, "times": record.times[starts], "leads": settings.kept_leads, "grid": record.grid}
+        layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
+        scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
+        store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
+        missing = processes.decided(lambda: _begin(store, directory, overwrite))
+        all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
+        own_groups = all_groups[processes.number() :: processes.count()]
+        draws = draws_of(origin.networks, settings) if artefact == FORECAST else 1
+        steps = run_and_write(store, record, origin.networks.forcings, sampler, starts, own_groups, settings, draws)
+        for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
+            pass
+        processes.wait()
+        if processes.is_first():
+            summary.facts |= stopped(store, artefact) | clipped(store, artefact)
+            if artefact == MOMENTS_FORECAST:
+                with deterministic_algorithms() if deterministic else nullcontext():
+                    add_variables(partial, one_step(origin.networks, record, starts, variables))
+            if origin.source:
+                (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
+                with complete(directory / INITIAL_STATES) as states:
+                    write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
+            credit = {name: origin.facts[name] for name in ("attribution",) if name in origin.facts}
+            title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"
+            store.close({"title": title, "wsdcast": json.dumps(stamp)} | credit)
+    seconds = time.perf_counter() - begin
+    count = f"{len(starts)} initial time{'s' * (len(starts) > 1)}"
+    summary.written[str(path)] = f"{count} x {_kept(settings, scored)}, {store.bytes / 1e6:.0f} MB"
+    samples = missing.size * settings.steps * settings.members
+    summary.facts[f"time: {artefact}"] = f"{seconds:.0f} s" + (f", {1e3 * seconds / samples:.2f} ms a sample" if samples else "")
 
 
 def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
@@ -252,31 +276,6 @@ def _begin(store: Forecasts, directory: Path, overwrite: bool) -> NDArray[np.int
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
 
-def _one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], variables: tuple[str, ...]) -> dict[str, xr.DataArray]:
-    """The predicted mean and standard deviation 6 h after each initial time: the Gaussian from which its members are drawn."""
-    count, prior_of = len(record.variables), moments_alone(networks.moments)
-    offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
-
-    def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
-        around = networks.forcings.at(record.times[start : start + 1])
-        prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], around, states[:1, count:]], dim=1))
-        mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
-        return mean * scale + offset, std * scale
-
-    with devices.eagerly():
-        fields_by_start = side_by_side(fields_of, starts, devices.device())
-    return {
-        f"{name}_{moment}": xr.DataArray(
-            np.stack([fields[number][record.variables.index(name)] for fields in fields_by_start]),
-            dims=("time", "latitude", "longitude"),
-            attrs={"units": variable(name).units, "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the initial time"},
-        )
-        for name in variables
-        for number, moment in enumerate(("mean", "std"))
-    }
-
-
 def _kept_variables(settings: Rollout, record: Analysis) -> tuple[str, ...]:
     """The variables that are stored, in the order of the record.
 
@@ -291,7 +290,5 @@ def _kept_variables(settings: Rollout, record: Analysis) -> tuple[str, ...]:
 
 
 def _kept(settings: Rollout, scored: bool) -> str:
-    fields = "statistics" if settings.keep == "statistics" else f"{settings.members} members"
-    if scored:
-        fields = "scores"
+    fields = "scores" if scored else "statistics" if settings.keep == "statistics" else f"{settings.members} members"
     return f"{fields} x {len(settings.kept_leads)} leads"

@@ -1,0 +1,50 @@
+"""The Gaussians that the moments model predicts for the first step of forecasts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.variables import variable
+from wsdcast.runs import devices
+from wsdcast.sampling.priors import moments_alone
+from wsdcast.sampling.threads import side_by_side
+from wsdcast.weather.trained import Trained
+
+
+def one_step(networks: Trained, record: Analysis, starts: NDArray[np.intp], variables: tuple[str, ...]) -> dict[str, xr.DataArray]:
+    """The predicted mean and standard deviation 6 h after each initial time: the Gaussian from which its members are drawn.
+
+    Args:
+        networks: the trained networks.
+        record: has the states at the initial times, and the past states that the networks read.
+        starts: indices of the initial times in the record, (start,).
+        variables: the variables that are returned.
+
+    Returns:
+        For each variable ``<name>_mean`` and ``<name>_std``, (time, latitude, longitude), in its units.
+    """
+    count, prior_of = len(record.variables), moments_alone(networks.moments)
+    offset, scale = record.mean[:count, None, None], record.std[:count, None, None]
+
+    def fields_of(start: np.intp) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        states = torch.from_numpy(record.normalise(record.states[start - record.past_states : start + 1])).to(devices.device()).flip(0)
+        around = networks.forcings.at(record.times[start : start + 1])
+        prior = prior_of(torch.cat([states[:, :count].flatten(0, 1)[None], around, states[:1, count:]], dim=1))
+        mean, std = (field[0].float().cpu().numpy() for field in (prior.mean, prior.std))
+        return mean * scale + offset, std * scale
+
+    with devices.eagerly():
+        fields_by_start = side_by_side(fields_of, starts, devices.device())
+    return {
+        f"{name}_{moment}": xr.DataArray(
+            np.stack([fields[number][record.variables.index(name)] for fields in fields_by_start]),
+            dims=("time", "latitude", "longitude"),
+            attrs={"units": variable(name).units, "long_name": f"{moment} of {name.replace('_', ' ')} 6 h after the initial time"},
+        )
+        for name in variables
+        for number, moment in enumerate(("mean", "std"))
+    }
