@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.nets.peak import peak_memory
-from wsdcast.nets.unet import UNet
 from wsdcast.runs import devices
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.batches import at_once
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.recipe import Rollout
+from wsdcast.weather.samplers import draws_of
+from wsdcast.weather.trained import Trained
 
 
 def fields_of_member(record: Analysis, forcings: Surroundings, draws: int) -> int:
@@ -37,14 +38,13 @@ def fields_of_member(record: Analysis, forcings: Surroundings, draws: int) -> in
 
 
 def require_memory_of_rollout(
-    generator: UNet, record: Analysis, forcings: Surroundings, starts: NDArray[np.intp], settings: Rollout, batch: int, kept: int
+    networks: Trained, record: Analysis, starts: NDArray[np.intp], settings: Rollout, batch: int, kept: int
 ) -> None:
     """Check before a rollout that its ensembles fit in memory. There is no check on a GPU, where torch fails in the first step.
 
     Args:
-        generator: the generator.
+        networks: the trained networks.
         record: the record, with the past states of the networks.
-        forcings: the forcings of the networks.
         starts: the initial times, (start,).
         settings: the rollout section of the recipe.
         batch: members per evaluation.
@@ -57,9 +57,10 @@ def require_memory_of_rollout(
         return
     together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
     waiting = 2 * LEADS_PER_CHUNK * kept  # states that wait for writing
-    fields = together * (fields_of_member(record, forcings, settings.draws) + waiting) * 4 * math.prod(record.grid.shape)
-    shapes = generator.input_shapes(*record.grid.shape)
+    of_member = fields_of_member(record, networks.forcings, draws_of(networks, settings))
+    fields = together * (of_member + waiting) * 4 * math.prod(record.grid.shape)
+    shapes = networks.generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)
-    needed = fields + at_a_time * peak_memory(generator, *shapes, training=False)
+    needed = fields + at_a_time * peak_memory(networks.generator, *shapes, training=False)
     task = f"rolling out {together} members side by side at {record.grid.name}, {at_a_time // batch} batches of {batch} at a time,"
     require_memory(needed, task)

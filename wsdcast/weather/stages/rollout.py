@@ -141,8 +141,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     if settings.keep == "scores" and not has_truth:
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
     summary = Summary("rollout", facts=_facts(origin, initial_times))
-    generator, forcings = networks.generator, networks.forcings
-    processes.decided(lambda: require_memory_of_rollout(generator, record, forcings, starts, settings, batch, len(variables)))
+    processes.decided(lambda: require_memory_of_rollout(networks, record, starts, settings, batch, len(variables)))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
