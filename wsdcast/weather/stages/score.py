@@ -66,16 +66,7 @@ def score(
         without_moments = _why_not_scored(directory / MOMENTS_FORECAST, recorded, forecast=forecasts[OURS])
         if not without_moments:
             forecasts[MOMENTS_ALONE] = require(resolved, directory, MOMENTS_FORECAST, "rollout")
-    scores = None
-    if is_current(resolved, directory, SCORES, overwrite):
-        with xr.open_dataset(directory / SCORES, decode_timedelta=True) as dataset:
-            # An older version stored fewer variables, and the moments alone may have come or gone since.
-            winds = winds_of(variables_of(dataset))
-            needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
-            needed |= {"wind"} if len(winds) > 1 else set()
-            same = needed <= set(dataset.variables) and (MOMENTS_ALONE in dataset["forecast"]) == (MOMENTS_ALONE in forecasts)
-            same &= dataset.attrs.get("record") == record
-            scores = dataset.load() if same else None
+    scores = _stored(directory / SCORES, record, MOMENTS_ALONE in forecasts) if is_current(resolved, directory, SCORES, overwrite) else None
     streamed = {name: read_scored(path) for name, path in forecasts.items() if is_scored(path)}
     with open_store(forecasts[OURS]) as store:
         times, leads = (store[name].values for name in ("time", "prediction_timedelta"))
@@ -112,6 +103,19 @@ def score(
     if without_moments:
         summary.facts[MOMENTS_ALONE] = without_moments
     return summary
+
+
+def _stored(path: Path, record: str, with_moments: bool) -> xr.Dataset | None:
+    """The scores of a file, if they are of this record and complete; else None.
+
+    An older version stored fewer variables, and the moments alone may have come or gone since.
+    """
+    with xr.open_dataset(path, decode_timedelta=True) as scores:
+        winds = winds_of(variables_of(scores))
+        needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
+        needed |= {"wind"} if len(winds) > 1 else set()
+        is_complete = needed <= set(scores.variables) and (MOMENTS_ALONE in scores["forecast"]) == with_moments
+        return scores.load() if is_complete and scores.attrs.get("record") == record else None
 
 
 def score_pair(first: str | Path, second: str | Path) -> Summary:
