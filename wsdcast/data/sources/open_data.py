@@ -20,7 +20,7 @@ from wsdcast.data.sources.mirrors import Mirror, are_messages, ask, download, lo
 from wsdcast.data.sources.open_data_layouts import ROOTS, require_offered, roots_of
 from wsdcast.data.steps import STEP
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.progress import track
 
 CONNECTIONS = 8
@@ -99,8 +99,7 @@ def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64], 
             pool.shutdown(cancel_futures=True)
     if missing := {time: result for time, result in zip(analyses, results, strict=True) if isinstance(result, str)}:
         (first, reasons), *others = missing.items()
-        more = f", nor can {', '.join(label(time) for time, _ in others[:SHOWN])}" if others else ""
-        more += f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        more = f", nor can {first_few((label(time) for time, _ in others), SHOWN)}" if others else ""
         raise MissingError(f"{system}: the analysis of {label(first)} cannot be fetched ({reasons}){more}", list(missing))
     return [path for path in results if isinstance(path, Path)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.sources.space import order_of
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.errors import UserError, first_few, first_line
 
 OVER_AN_INTERVAL = re.compile(r"time\d*: *(?:\w+: *)*(mean|maximum|minimum|sum|median|mode|mid_range)\b")
 """CF's cell methods that make one value of those of an interval."""
@@ -63,10 +63,10 @@ def open_record(
             record.problems.append(str(error))
     if record.pieces:
         if record.without_any:
-            files, what = _first_of(line.split(":")[0] for line in record.without_any), _what(record)
+            files, what = first_few(line.split(":")[0] for line in record.without_any), _what(record)
             record.notes.append(f"{len(record.without_any)} of its files have {what.replace('has ', '')} and are left out: {files}")
         if record.forecasts:
-            record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {_first_of(record.forecasts)}")
+            record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {first_few(record.forecasts)}")
         choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours)
     else:
         record.problems += record.without_any
@@ -114,7 +114,7 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
     fields = fields_of(dataset, record.channels)
     if not fields:
         looked_for = known_names(record.channels[0])
-        record.without_any.append(f"{address}: {_what(record)}; looked for {looked_for} among {_first_of(contents(dataset))}")
+        record.without_any.append(f"{address}: {_what(record)}; looked for {looked_for} among {first_few(contents(dataset)) or 'nothing'}")
         return
     record.contents += [name for name in contents(dataset) if name not in record.contents]
     times = to_the_second(next(iter(fields.values())).array["time"].values)
@@ -166,11 +166,3 @@ def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
 def _what(record: Record) -> str:
     """Return that a file has none of the channels, in words."""
     return "has no 10 m wind" if record.channels == DEFAULT else "has none of the variables"
-
-
-def _first_of(names: Iterable[str]) -> str:
-    """Return the first five names, and how many more there are."""
-    listed, most = list(names), 5
-    if not listed:
-        return "nothing"
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

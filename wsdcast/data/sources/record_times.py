@@ -13,6 +13,7 @@ from wsdcast.data.sources.naming import known_names, words
 from wsdcast.data.sources.pieces import Piece, Record, Times
 from wsdcast.data.steps import STEP
 from wsdcast.data.variables import DEFAULT
+from wsdcast.runs.errors import first_few
 
 
 def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:
@@ -91,8 +92,7 @@ def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
     notes = []
     if not synoptic.all():
         hours = sorted({str(time)[11:16] for time in times[~synoptic]})
-        more = f" and {len(hours) - 6} more" if len(hours) > 6 else ""
-        notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({', '.join(hours[:6])}{more}) and left out")
+        notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({first_few(hours, most=6)}) and left out")
     if np.any(np.diff(times) < np.timedelta64(0)):
         notes.append("times are not in order; they are sorted")
     return notes

@@ -23,7 +23,7 @@ from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
@@ -119,8 +119,7 @@ def _describe(record: Record, summary: Summary) -> None:
         facts["times"] = f"{times[0].astype('datetime64[h]')} to {times[-1].astype('datetime64[h]')}"
         facts["steps"] = f"{times.size} at 00, 06, 12 and 18 UTC, {gaps.size} gaps" + (f" with {missing} steps missing" if missing else "")
         if gaps.size:
-            shown = ", ".join(str((times[gap] + STEP).astype("datetime64[h]")) for gap in gaps[:5])
-            facts["gaps from"] = shown + (f" and {gaps.size - 5} more" if gaps.size > 5 else "")
+            facts["gaps from"] = first_few(str(time) for time in (times[gaps] + STEP).astype("datetime64[h]"))
     if record.static:
         facts["static fields"] = ", ".join(record.static)
     for number, note in enumerate(record.notes, start=1):
