@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import readable_channels, stores_of
+from wsdcast.data.sources.foreign_forecasts import addresses_of, readable_channels
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES
 from wsdcast.data.variables import DEFAULT, attributes
@@ -33,7 +33,7 @@ def convert(forecast: str | Path, to: Format, out: str | Path, *, region: Box | 
             cannot hold it.
     """
     fields, refused = open_all(forecast, region)
-    paths = targets(Path(out), to, fields.times, stores_of(fields.name), overwrite)
+    paths = targets(Path(out), to, fields.times, addresses_of(fields.name), overwrite)
     fields.require_memory()
     summary = Summary("convert", facts=facts_of(fields) | refused)
     if to == "grib2":

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import stores_of
+from wsdcast.data.sources.foreign_forecasts import addresses_of
 from wsdcast.data.sources.opening import addresses
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
@@ -99,7 +99,7 @@ def products(
     fields.require_memory(window)
     summary = Summary("products", facts=facts_of(fields) | refused)
     source = None if climatology is None else str(climatology)
-    inputs = [*stores_of(fields.name), *(addresses(source) if source else ()), *(() if at is None else (at,))]
+    inputs = [*addresses_of(fields.name), *(addresses(source) if source else ()), *(() if at is None else (at,))]
     if places is None:
         paths = targets(Path(out or OUT[to or "netcdf"]), to or "netcdf", fields.times, inputs, overwrite)
         _on_grid(fields, choice, source, paths, to or "netcdf", summary)

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS
-from wsdcast.data.sources.foreign_forecasts import stores_of
+from wsdcast.data.sources.foreign_forecasts import addresses_of
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
@@ -52,7 +52,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     fields = open_fields(str(forecast))
     fields.require_memory()
     targets = [directory / SCORES, directory / TABLE]
-    require_no_input(targets, [*stores_of(str(forecast)), stations], "", "another --run")
+    require_no_input(targets, [*addresses_of(str(forecast)), stations], "", "another --run")
     for target in targets:
         if target.exists() and not overwrite:
             raise UserError(f"{target} is there already; choose another --run, or replace it with --overwrite")

@@ -138,7 +138,7 @@ def open_channels(address: Address, part: bool, variables: Sequence[str] = DEFAU
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if
             a lead time is not a whole number of hours.
     """
-    stores = stores_of(address)
+    stores = addresses_of(address)
     if len(stores) > 1:
         raise UserError(f"{address}: {len(stores)} files; expected one store of forecasts")
     try:
@@ -186,7 +186,7 @@ def readable_channels(address: Address) -> tuple[tuple[str, ...], dict[str, str]
     """
     channels, refused = dict[str, xr.DataArray](), dict[str, str]()
     with suppress(UserError):
-        (store, *_) = stores_of(address)
+        (store, *_) = addresses_of(address)
         dataset = open_with_all(store)
         for name in channels_in(dataset):
             try:
@@ -212,7 +212,7 @@ def open_with_all(address: Address) -> xr.Dataset:
     return open_dataset(address, (*DEFAULT, *in_grib)) if in_grib else dataset
 
 
-def stores_of(address: Address) -> list[Address]:
+def addresses_of(address: Address) -> list[Address]:
     """Return the addresses of the files or stores that the address of a forecast, or the name of a public one, stands for.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import channels_in, to_conventions
-from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, open_forecast, readable_channels, stores_of
+from wsdcast.data.sources.foreign_forecasts import ORIGIN, StoredForecast, addresses_of, open_forecast, readable_channels
 from wsdcast.data.sources.opening import addresses, is_remote, open_dataset
 from wsdcast.data.store.forecasts import row_of, store_of
 from wsdcast.output.products import in_order
@@ -56,7 +56,7 @@ def forecast_page(
     """
     thresholds = in_order("thresholds", thresholds, 0, math.inf)
     address = store_of(forecast)
-    files = stores_of(address)
+    files = addresses_of(address)
     directory = None if is_remote(files[0]) else Path(address).parent
     path = (directory or Path()) / FORECAST_PAGE if out is None else Path(out)
     if path.is_dir():
