@@ -10,7 +10,7 @@ from made_studies import SHARES, made_settings
 from wsdcast.study.summary import smallest_sufficient
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import combine, saturation
-from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, p_value, resampled
+from wsdcast.verification.bootstrap import block_length, block_weights, blocks_in_words, interval, p_value, resampled
 
 TOLERANCES = {"crps": 1.01, "deviation": 1.05}
 
@@ -33,6 +33,19 @@ def test_blocks_are_longer_for_longer_forecasts():
         drawn = block_weights(times, np.timedelta64(lead, "h"), 300).values > 0
         lengths.append(np.mean(drawn.sum(axis=1) / np.maximum(1, (drawn & ~np.roll(drawn, 1, axis=1)).sum(axis=1))))
     assert lengths[1] > 1.8 * lengths[0]
+
+
+@pytest.mark.parametrize("lead", [6, 72, 240])
+def test_forecasts_with_a_common_valid_time_are_in_one_block(lead):
+    """Also if there are gaps between the initial times, such as those between the winters of some years."""
+    day, lead = np.timedelta64(24, "h"), np.timedelta64(lead, "h")
+    winter = np.datetime64("2015-12-01", "ns") + np.arange(90) * day
+    winters = np.concatenate([winter + year * 365 * day for year in range(4)])
+    in_reach = (np.timedelta64(48, "h") + lead) / day
+    assert block_length(winter, lead) == block_length(winters, lead) == np.ceil(in_reach)
+    mondays = winter[0] + np.arange(40) * 7 * day
+    twice = np.sort(np.concatenate([mondays, mondays + day / 2]))
+    assert block_length(twice, lead) == 2 * block_length(mondays, lead) == 2 * np.ceil(in_reach / 7)
 
 
 def test_bootstrap_interval_of_a_mean_is_that_of_its_standard_error():

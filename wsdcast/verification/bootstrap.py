@@ -24,7 +24,7 @@ def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = NO_LEAD,
     between scores of the same weather. A single initial time has no interval, so its weights are NaN.
 
     Args:
-        times: initial times, evenly spaced except for rounding.
+        times: initial times, increasing.
         lead: the longest lead time (:func:`block_length`).
         draws: number of bootstrap samples.
     """
@@ -38,12 +38,13 @@ def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = NO_LEAD,
 
 
 def block_length(times: NDArray[np.datetime64], lead: np.timedelta64) -> int:
-    """Return how many initial times a block has. It lasts :data:`BLOCK` plus the longest lead time, or half of the period if that is less.
+    """Return how many initial times a block has: as many as lie within :data:`BLOCK` plus the longest lead time, or half if that is fewer.
 
-    Forecasts with a common valid time belong in one block.
+    Forecasts with a common valid time belong in one block. Where the initial times are unevenly spaced, those that are closest together
+    count.
     """
-    spacing = (times[-1] - times[0]) / max(1, times.size - 1)
-    return int(np.clip(np.ceil((BLOCK + lead) / max(spacing, np.timedelta64(1, "s"))), 1, max(1, times.size // 2)))
+    within = np.searchsorted(times, times + (BLOCK + lead)) - np.arange(times.size)
+    return min(int(within.max()), max(1, times.size // 2))
 
 
 def blocks_in_words(times: NDArray[np.datetime64], lead: np.timedelta64) -> str:
