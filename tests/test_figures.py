@@ -18,6 +18,7 @@ from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.plume import nearest, place
 from wsdcast.report.style import looks
 from wsdcast.runs.errors import UserError
+from wsdcast.verification.bootstrap import BOUNDS, block_weights
 from wsdcast.verification.truth import truth_of
 from wsdcast.weather.stages.plot import OF_SCORES, _plume
 
@@ -93,6 +94,24 @@ def test_intervals_computed_for_a_figure_equal_those_of_the_scores(scores):
         interval = figures._interval(scores[["crps_fair_by_start"]], lead, lambda mean: mean["crps_fair_by_start"])
         expected = scores["crps_fair_interval"].isel(prediction_timedelta=lead)
         np.testing.assert_allclose(interval.transpose(*expected.dims), expected, rtol=1e-10)
+
+
+def test_an_initial_time_without_scores_has_no_part_in_the_bands(scores):
+    """Its truth or a member is missing at one lead time. Then the bands of all the others vanished."""
+    times = np.datetime64("2000-01-01", "ns") + np.arange(12) * np.timedelta64(5, "D")
+    lacking = scores.isel(time=np.arange(12) % scores.sizes["time"]).assign_coords(time=times).copy(deep=True)
+    for name in ("rank_histogram_by_start", "reliability_by_start", "power_by_start", "power_truth_by_start"):
+        lacking[name][{"time": 0, "prediction_timedelta": 0}] = np.nan
+    ranks = lacking["rank_histogram_by_start"].sel(forecast="wsdcast", region="globe", variable=DEFAULT[0], rank=range(4))
+    weights = block_weights(times, scores["prediction_timedelta"].values.max()).values[:, 1:]
+    drawn = weights @ ranks.isel(prediction_timedelta=0).transpose("time", "rank").values[1:] / weights.sum(axis=1, keepdims=True)
+    low, high = np.quantile(4 * drawn, BOUNDS, axis=0)
+    edges = band(figures.rank_histograms(lacking).axes[0], 0)
+    assert (edges[0].min(), edges[1].max()) == pytest.approx((low.min(), high.max()))
+    for draw in (figures.reliability, figures.spectrum_ratios):
+        drawn = draw(lacking).axes[0].collections[-1].get_paths()
+        assert len(drawn)
+        assert np.isfinite(drawn[0].vertices).all()
 
 
 def test_other_and_incomplete_scores_are_drawn(scores):

@@ -249,7 +249,9 @@ def _has_starts(scores: xr.Dataset, statistic: str) -> bool:
 def _interval(statistics: xr.Dataset, lead: int, metric: Callable[[xr.Dataset], xr.DataArray]) -> xr.DataArray:
     """Return the interval (bound, ...) of a metric at one lead time. It is computed like the intervals in ``scores.nc``."""
     weights = block_weights(statistics["time"].values, statistics["prediction_timedelta"].values.max())
-    return interval(metric(resampled(statistics.isel(prediction_timedelta=lead), weights)))
+    at_lead = statistics.isel(prediction_timedelta=lead)
+    known = at_lead.to_dataarray("statistic").notnull()
+    return interval(metric(resampled(at_lead, weights, known.any(set(known.dims) - {"time"}))))
 
 
 def _frequency(mean: xr.Dataset) -> xr.DataArray:
