@@ -20,6 +20,7 @@ from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.foreign_forecasts import open_forecast
+from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
@@ -177,6 +178,20 @@ def test_missing_truth_drops_the_pair_for_all_and_is_counted(scored, tmp_path):
     for name in ("model", "persistence"):
         np.testing.assert_allclose(scores["crps_fair"].isel(prediction_timedelta=2).sel(forecast=name), kept.sel(forecast=name), rtol=1e-6)
     assert np.isfinite(scores["crps_fair_interval"].sel(region="globe", variable="both")).all()
+
+
+def test_lead_times_without_scores_are_not_shown(scored, tmp_path):
+    """Such as every other lead time of a three-hourly forecast against six-hourly truth."""
+    scores = opened_scores(scored)
+    for name in ("crps_fair", "crps_fair_by_start"):
+        scores[name][{"prediction_timedelta": 0}] = np.nan
+    scores.to_netcdf(tmp_path / "fewer.nc")
+    np.testing.assert_array_equal(at_scored_leads(scores)["prediction_timedelta"], LEADS[1:])
+    assert [row["lead_hours"] for row in score_output.table(scores)] == [12, 24]
+    assert [row["lead_hours"] for row in wsdcast.score_pair(tmp_path / "fewer.nc", scored).scores[::3]] == [12, 24]
+    scores["crps_fair_by_start"] *= np.nan
+    scores.to_netcdf(tmp_path / "none.nc")
+    assert "no initial and lead time in common at which both have scores" in refuses(scored, tmp_path / "none.nc")
 
 
 def test_missing_members_are_left_out_where_they_are_missing(truth, tmp_path):

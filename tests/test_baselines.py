@@ -66,6 +66,16 @@ def test_climatology_members_are_the_same_time_of_other_training_years(years, st
         assert {moment.astype("datetime64[s]").item().hour for moment in years.times[chosen]} == {time.astype("datetime64[s]").item().hour}
 
 
+def test_valid_times_without_truth_do_not_change_the_climatology(years):
+    """A three-hourly forecast is scored each 6 h, against the climatology of these times. It was a plain one, since 03 UTC has no past."""
+    valid = np.datetime64("2017-03-04T03", "ns") + np.arange(8).reshape(2, 4) * np.timedelta64(3, "h")
+    name, states = climate_of(years, valid)
+    assert name == PROBABILISTIC_CLIMATOLOGY
+    np.testing.assert_array_equal(states[:, 1::2], other_years(years, valid[:, 1::2]))
+    assert set(states.ravel()) <= set(years.past)
+    assert climate_of(years, valid[:, ::2])[0] == CLIMATOLOGY  # nothing of this can be scored
+
+
 def test_climatology_members_of_a_date_are_those_listed():
     """Of three years the middle one is forecast. The first has a 29 February."""
     record = truth_of(six_hourly("2012-01-01", 4 * 1096), "2014-12-01")

@@ -49,6 +49,12 @@ def hours(at: xr.Dataset | xr.DataArray) -> int:
     return int(at["prediction_timedelta"].values / np.timedelta64(1, "h"))
 
 
+def at_scored_leads(scores: xr.Dataset) -> xr.Dataset:
+    """Return the scores at the lead times at which the judged forecast has any: those that have truth."""
+    known = scores["crps_fair"].sel(forecast=judged(scores)).notnull()
+    return scores.isel(prediction_timedelta=known.any(set(known.dims) - {"prediction_timedelta"}).values)
+
+
 def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
     """Return the positions of the first, a middle and the last lead time."""
     leads = scores.sizes["prediction_timedelta"]

@@ -11,7 +11,7 @@ import xarray as xr
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import SPEED
 from wsdcast.report.chosen_place import BANDS
-from wsdcast.report.figures import headline
+from wsdcast.report.figures import at_scored_leads, headline
 from wsdcast.report.interactive_maps import Maps, interactive_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
@@ -51,7 +51,8 @@ def write_report(
     subjects = [first, *(each for each in subjects_of(names) if each != first)]
     maps = [None] * len(subjects) if fields is None else interactive_maps(scores, grid, fields, on_earth, subjects, names)
     parts: list[Part] = [f"<header><h1>{html.escape(title)}</h1>{facts_list(facts)}</header>"]
-    contents = [_about(scores, of, of_maps) for of, of_maps in zip(subjects, maps, strict=True)]
+    scored = at_scored_leads(scores)
+    contents = [_about(scored, of, of_maps) for of, of_maps in zip(subjects, maps, strict=True)]
     parts += one_of([of.label for of in subjects], contents)
     if recipe:
         parts.append(f"<h2>Recipe</h2><pre class=recipe>{html.escape(recipe)}</pre>")

@@ -31,11 +31,10 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
             with the first forecast of ``second``.
 
     Returns:
-        One row for each lead time and metric: both scores, the difference ``first - second`` (below zero the first is better), its 95 %
-        interval, and p, the probability of a difference at least as large if the true difference is zero, 1 if they differ by rounding
-        alone (:data:`ROUNDING`). Interval and p come from block
-        bootstrap samples of the initial times, the same for both forecasts (:func:`block_weights`). They are NaN if fewer than two initial
-        times have both scores.
+        One row for each lead time with scores and each metric: both scores, the difference ``first - second`` (below zero the first is
+        better), its 95 % interval, and p, the probability of a difference at least as large if the true difference is zero, 1 if they
+        differ by rounding alone (:data:`ROUNDING`). Interval and p come from block bootstrap samples of the initial times, the same for
+        both forecasts (:func:`block_weights`). They are NaN if fewer than two initial times have both scores.
 
     Raises:
         UserError: if they have no initial time, no lead time or no variable in common, or were scored against different truth.
@@ -57,6 +56,8 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     _require_same_truth(ours, theirs)
     both = xr.concat([one.isel(forecast=0, drop=True) for one in (ours, theirs)], dim="which")
     scored = both["crps_fair"].notnull().all("which")
+    if not scored.any():
+        raise UserError("the two have no initial and lead time in common at which both have scores")
     scores = metrics(both.where(scored).mean("time"))
     drawn = metrics(resampled(both, block_weights(times, leads.max()), scored))
     rows = []
@@ -66,7 +67,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
         bounds = interval(draws)
         is_rounding = abs(difference) <= ROUNDING * abs(scores[name]).max("which")
         p_values = p_value(difference.where(~is_rounding, 0), draws)
-        for lead in leads:
+        for lead in leads[scored.any("time").values]:
             at = {"prediction_timedelta": lead}
             values = [float(value) for value in scores[name].sel(at)]
             rows.append(

@@ -158,11 +158,14 @@ def opened(sources: Sources) -> tuple[dict[str, StoredForecast], Truth]:
 def climate_of(truth: Truth, valid_times: NDArray[np.datetime64]) -> tuple[str, NDArray[np.intp]]:
     """Return the name of the climatology, and the positions of its states in the truth at all valid times, (time, lead, member).
 
-    With enough years it is the probabilistic climatology (:func:`other_years`), else the same past states at all times
-    (:func:`past_states`).
+    With enough years for the valid times that have truth it is the probabilistic climatology (:func:`other_years`), else the same past
+    states at all times (:func:`past_states`). At valid times without truth the states mean nothing.
     """
-    if (states := other_years(truth, valid_times)) is not None:
-        return PROBABILISTIC_CLIMATOLOGY, states
+    known = np.isin(valid_times, truth.times)
+    if known.any() and (states := other_years(truth, valid_times[known])) is not None:
+        of_all = np.full((*valid_times.shape, states.shape[-1]), states.flat[0])
+        of_all[known] = states
+        return PROBABILISTIC_CLIMATOLOGY, of_all
     states = past_states(truth)
     return CLIMATOLOGY, np.broadcast_to(states, (*valid_times.shape, states.size))
 

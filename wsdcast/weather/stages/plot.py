@@ -184,6 +184,7 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
         require(recipe, directory, SCORES, "score")
     if missing := [name for name in needed if name not in scores or "region" not in scores.dims]:
         raise UserError(f"{path}: has no {missing[0]} by region; run `wsdcast score` again")
+    scores = figures.at_scored_leads(scores)
     judged = scores.sel(forecast=figures.judged(scores))
     if not any(np.isfinite(judged[name]).any() for name in needed):
         raise UserError(f"{path}: {' and '.join(needed)} of {figures.judged(scores)} could not be computed")

@@ -10,6 +10,7 @@ import xarray as xr
 
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import name_in_words, units_of
+from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
 from wsdcast.report.panels import time_in_words
 from wsdcast.runs.artefact import Summary, complete
@@ -151,8 +152,8 @@ def _with_members(scores: xr.Dataset) -> list[str]:
 
 
 def table(scores: xr.Dataset) -> list[dict[str, Any]]:
-    """Rows for the terminal: one per lead time, of the headline (:func:`wsdcast.verification.metrics.headline_of`)."""
-    both = scores.sel(variable=headline_of(scores), region=GLOBE)
+    """Rows for the terminal: one per lead time with scores, of the headline (:func:`wsdcast.verification.metrics.headline_of`)."""
+    both = at_scored_leads(scores).sel(variable=headline_of(scores), region=GLOBE)
     first = both["forecast"].values[0]
     rows = []
     for lead in both["prediction_timedelta"].values:
