@@ -46,6 +46,15 @@ def test_misaligned_forecasts_are_refused_by_name(wrong, truth, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_misaligned_forecast_is_refused_by_the_lead_times_that_have_truth(tmp_path):
+    """Neither its first lead time, as of a three-hourly forecast, nor most of its initial times have truth. It was scored."""
+    store = forecast_dataset(noise=0.3).roll(longitude=12, roll_coords=False)
+    early = store.isel(prediction_timedelta=[0]).assign_coords(prediction_timedelta=LEADS[:1] // 2)
+    model = write(xr.concat([early, store], dim="prediction_timedelta"), tmp_path / "model.zarr")
+    truth = write(truth_dataset(STARTS[2] + np.arange(-20, 5) * np.timedelta64(6, "h")), tmp_path / "truth.zarr")
+    assert "rolled by 180 degrees" in refuses(model, "--truth", truth, "--run", tmp_path / "run")
+
+
 @pytest.mark.parametrize(("behind", "mixed"), [(1, False), (2, False), (3, False), (5, False), (6, False), (1, True), (3, True), (5, True)])
 def test_a_slow_forecast_is_not_taken_for_a_misplaced_one(behind, mixed):
     """It is so many hours behind in 6 h; or, as from a network that was trained too little, a mean of the truth now and 6 h before."""

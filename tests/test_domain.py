@@ -185,6 +185,16 @@ def test_a_masked_store_is_scored_where_both_have_values(which, truth, tmp_path)
     assert np.isnan(scores["power_ratio"]).all()
 
 
+def test_the_part_is_that_of_the_initial_times_with_truth(tmp_path):
+    """Only the second of six has truth, which was none of those that were read."""
+    past, valid = STARTS[0] - np.arange(20, 4, -1) * np.timedelta64(6, "h"), STARTS[1] + LEADS[:2]
+    truth = write(truth_dataset(np.concatenate([past, valid])), tmp_path / "truth.zarr")
+    wsdcast.score_forecast(write(forecast_dataset().where(~LAND), tmp_path / "model.zarr"), truth, tmp_path / "run")
+    scores = opened_scores(tmp_path / "run")
+    assert scores["pairs"].values.tolist() == [1, 1, 0]
+    assert scores.attrs["share_of_globe"] == pytest.approx(SHARE)
+
+
 def test_complete_stores_have_no_note_on_their_part(truth, tmp_path):
     summary = wsdcast.score_forecast(write(forecast_dataset(), tmp_path / "model.zarr"), truth, tmp_path / "run")
     assert "scored on" not in summary.facts

@@ -173,8 +173,16 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str, scored:
     Raises:
         UserError: if it does; the message says what is wrong.
     """
-    rows, leads = evenly_spread(forecast.times.size, POSITIONS_READ), forecast.leads[:2]
-    mean = np.stack([forecast.read(int(row), slice(0, leads.size)).mean(axis=0) for row in rows]).astype(np.float64)
+    has_truth = np.isin(forecast.times[:, None] + forecast.leads, truth.times)
+    if not has_truth.any():
+        return
+    # The initial time that has truth soonest shows which lead times are compared. Others may have none, or only later.
+    soonest = np.where(has_truth.any(axis=1), has_truth.argmax(axis=1), forecast.leads.size).argmin()
+    positions = np.flatnonzero(has_truth[soonest])[:2]
+    chosen, leads = slice(positions[0], positions[-1] + 1, max(1, np.ptp(positions))), forecast.leads[positions]
+    rows = np.flatnonzero(has_truth[:, positions].all(axis=1))
+    rows = rows[evenly_spread(rows.size, POSITIONS_READ)]
+    mean = np.stack([forecast.read(int(row), chosen).mean(axis=0) for row in rows]).astype(np.float64)
     valid = forecast.times[rows][:, None] + leads
     names = [name for name, is_scored in zip(truth.variables, scored, strict=True) if is_scored]
     winds = winds_of(names)

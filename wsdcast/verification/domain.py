@@ -36,12 +36,14 @@ def defined(fields: Field) -> Inside:
 def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
     """Return at which points both the forecast and the truth have values, bool (channel, latitude, longitude).
 
-    Both components of a wind have the points at which both have values. A few initial times and lead times are read. A point counts if any
-    of them, and any member, has values there. So a chunk that is missing at one initial time does not change the domain, and is treated as
-    a gap.
+    Both components of a wind have the points at which both have values. A few initial times and lead times with truth are read. A point
+    counts if any of them, and any member, has values there. So a chunk that is missing at one initial time does not change the domain, and
+    is treated as a gap.
     """
     of_forecast, of_truth = np.zeros((2, len(truth.variables), *truth.grid.shape), dtype=bool)
-    for row, lead in product(evenly_spread(forecast.times.size, POSITIONS_READ), evenly_spread(forecast.leads.size, POSITIONS_READ)):
+    has_truth = np.isin(forecast.times[:, None] + forecast.leads, truth.times)
+    positions = (np.flatnonzero(has_truth.any(axis=axis)) for axis in (1, 0))
+    for row, lead in product(*(each[evenly_spread(each.size, POSITIONS_READ)] for each in positions)):
         of_forecast |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
         of_truth |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
         if of_forecast.all() and of_truth.all():
