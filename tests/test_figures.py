@@ -15,6 +15,7 @@ from wsdcast.data.store.zarr_store import open_store
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.maps import draw_map, forecast_maps
+from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import nearest, place
 from wsdcast.report.style import looks
 from wsdcast.runs.errors import UserError
@@ -46,6 +47,28 @@ def test_curves_show_the_scores(scores):
             np.testing.assert_array_equal(line.get_ydata(), expected[metric])
             np.testing.assert_array_equal(line.get_xdata(), [0.25, 0.5, 0.75, 1])
             np.testing.assert_array_equal(band(axis, number), expected[f"{metric}_interval"].transpose("bound", ...))
+
+
+@pytest.mark.parametrize(("leads", "marked"), [(20, True), (60, False)])
+def test_markers_do_not_hide_the_style_of_a_line(scores, leads, marked):
+    many = scores.isel(prediction_timedelta=np.zeros(leads, dtype=int))
+    many["prediction_timedelta"] = np.arange(1, leads + 1) * np.timedelta64(6, "h").astype("timedelta64[ns]")
+    lines = [line for line in figures.score_curves(many).axes[0].lines if not line.get_label().startswith("_")]
+    assert {line.get_marker() == "o" for line in lines} == {marked}
+    on = panel("", "", "")
+    add_line(on, ("black", "dashed"), {"x": np.arange(leads), "y": np.arange(leads)})
+    assert len(on.renderers) == 1 + marked
+
+
+def test_legends_fit_into_the_figure(scores):
+    names = ["wsdcast", "moments alone", "persistence", "probabilistic climatology", "climatological mean"]
+    named = scores.assign_coords(forecast=names, reference=names[1:])
+    for draw, _ in OF_SCORES.values():
+        figure = draw(named)
+        figure.draw_without_rendering()
+        legend = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+        assert legend.y1 <= figure.axes[-1].get_tightbbox().y0
 
 
 def test_skill_by_region_shows_the_scores(scores):
@@ -169,7 +192,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
         start = first["time"].values
     assert point.startswith("11.25°N 45°E, 259 km from")
     axis = figure.axes[0]
-    assert axis.get_title() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]')}"
+    assert axis.get_title() == f"grid point 11.25°N 45°E, from {start.astype('datetime64[h]').item():%Y-%m-%d %H} UTC"
     row, column = np.flatnonzero(record.grid.latitude == 11.25)[0], np.flatnonzero(record.grid.longitude == 45)[0]
     speeds = np.hypot(members[:, :, 0, row, column], members[:, :, 1, row, column])
     now = np.flatnonzero(record.times == start)[0]

@@ -11,10 +11,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, THRESHOLDS, WIDTH, looks, set_ticks
+from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, MARKED, THRESHOLDS, WIDTH, looks, set_ticks
 from wsdcast.report.subjects import WIND, Subject, components_of, subject
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
@@ -153,6 +153,7 @@ def rank_histograms(scores: xr.Dataset) -> Figure:
                 axis.fill_between(histogram["rank"], low, high, step="mid", color=colour, **SHADE)
         axis.axhline(1, **PERFECT)
         axis.set(xlabel="members below the truth")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("frequency (flat: 1)")
     axes[0].set_ylim(bottom=0)  # after all panels are drawn, since they share the axis
     _legend_below(figure, axes[0])
@@ -228,7 +229,7 @@ def _by_lead(axis: Axes, scores: xr.Dataset, metric: str, look: dict[str, dict[s
         line = scores.sel({dimension: name})
         if not line[metric].notnull().any():
             continue
-        axis.plot(days, line[metric], **look[name], marker="o", label=name)
+        axis.plot(days, line[metric], **look[name], marker="o" if days.size <= MARKED else None, label=name)
         if f"{metric}_interval" in line:
             low, high = line[f"{metric}_interval"].transpose("bound", ...).values
             axis.fill_between(days, low, high, color=look[name]["color"], **SHADE)
@@ -241,10 +242,14 @@ def _label_logarithmic(scale: Axis) -> None:
 
 
 def _legend_below(figure: Figure, axis: Axes, text: str = "{}") -> None:
-    """Add one legend for all panels, below them."""
+    """Add one legend for all panels, below them, in as many columns as fit."""
     handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, [text.format(label) for label in labels], loc="outside lower center", ncols=len(handles))
+    labels = [text.format(label) for label in labels]
+    for columns in range(len(handles), 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _has_starts(scores: xr.Dataset, statistic: str) -> bool:

@@ -14,7 +14,7 @@ from bokeh.models import CategoricalSlider, ColumnDataSource, GlyphRenderer, Hov
 from bokeh.plotting import figure as Panel  # a class, in spite of its name
 from numpy.typing import NDArray
 
-from wsdcast.report.style import FORECASTS, ORANGE, PURPLE, SKY, Look
+from wsdcast.report.style import FORECASTS, MARKED, ORANGE, PURPLE, SKY, Look
 
 FONT = "system-ui, sans-serif"
 INK, FAINT = "#1f2937", "#e5e7eb"
@@ -96,7 +96,8 @@ def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
     source = ColumnDataSource(data)
     if "low" in data and np.isfinite(data["low"]).any():
         on.varea("x", "low", "high", source=source, fill_color=colour, fill_alpha=0.15)
-    on.scatter("x", "y", source=source, color=colour, size=4)
+    if len(data["x"]) <= MARKED:
+        on.scatter("x", "y", source=source, color=colour, size=4)
     return on.line("x", "y", source=source, line_color=colour, line_dash=dash, line_width=2)
 
 
@@ -142,7 +143,7 @@ def days_of(leads: NDArray[np.timedelta64]) -> NDArray[np.float64]:
     return leads / np.timedelta64(1, "D")
 
 
-def time_in_words(time: np.datetime64) -> str:
+def time_in_words(time: np.datetime64 | NDArray[np.datetime64]) -> str:
     """Return a time as text, ``2001-12-21 06 UTC``, with minutes if they are not 0."""
     text = str(time.astype("datetime64[m]")).replace("T", " ")
     return f"{text.removesuffix(':00')} UTC"

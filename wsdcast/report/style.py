@@ -19,6 +19,8 @@ matplotlib.use("Agg")
 
 WIDTH = 7.2
 """Width in inches, for both columns of a page."""
+MARKED = 20
+"""Number of points up to which a line has markers. More of them would hide whether it is dashed or dotted."""
 LEADING_DIGITS = (1, 1.5, 2, 3, 5, 7)
 """First digits of the ticks of a logarithmic axis that covers little more than a decade."""
 DPI = 300

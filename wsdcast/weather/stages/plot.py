@@ -20,6 +20,7 @@ from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report import animation, figures, style
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.report.maps import Lines, forecast_maps
+from wsdcast.report.panels import time_in_words
 from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.report.tails import tails_figure
@@ -233,7 +234,7 @@ def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float 
         raise UserError(f"--lead-time {lead_hours:g}h: not in {path}, whose nearest lead time is {leads[number]:g} h")
     at_lead = loaded(forecast[list(shown.channels)].isel(prediction_timedelta=number), path)
     start, valid = at_lead["time"].values, at_lead["time"].values + at_lead["prediction_timedelta"].values
-    title = f"{shown.label}, {_hour(start)} + {leads[number]:g} h"
+    title = f"{shown.label}, {time_in_words(start)} + {leads[number]:g} h"
     channels = [truth.variables.index(name) for name in shown.channels]
     (true,) = truth.at(valid[None])[:, channels]
     label = f"{'wind speed' if shown.is_wind else shown.label} ({shown.units})"
@@ -263,7 +264,7 @@ def _plume(forecast: xr.Dataset, truth: Truth, latitude: float, longitude: float
     bands = np.concatenate([np.full((len(QUANTILES), 1), true[0]), bands], axis=1)  # all members start from the analysis
     where = place(truth.grid.latitude[row], truth.grid.longitude[column])
     point = f"{where}, {distance:.0f} km from {place(latitude, longitude)}"
-    title = f"grid point {where}, from {_hour(at_point['time'].values)}"
+    title = f"grid point {where}, from {time_in_words(at_point['time'].values)}"
     return plume(bands, true, leads, title, f"{shown.label} ({shown.units})", shown.is_wind), point
 
 
