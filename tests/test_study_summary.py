@@ -7,7 +7,9 @@ import pytest
 import xarray as xr
 from made_studies import SHARES, made_settings
 
+from wsdcast.study.figures import by_evaluations
 from wsdcast.study.summary import smallest_sufficient
+from wsdcast.study.weather_figures import by_lead
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import combine, saturation
 from wsdcast.verification.bootstrap import block_length, block_weights, blocks_in_words, interval, p_value, resampled
@@ -167,6 +169,20 @@ def test_each_setting_is_compared_with_the_best_of_the_other_prior():
     assert study["power_deviation_gain_6h"].item() == pytest.approx(0.5)
     assert study["power_deviation_gain_features_6h"].item() == pytest.approx(0.5)
     assert study["crps_gain_first_6h"].item() == pytest.approx(0.1)
+
+
+def test_figures_name_one_evaluation_and_their_legends_hide_nothing():
+    settings = made_settings({("standard", 1): (1.0, 1.0), ("warm", 1): (0.95, 1.1), ("warm", 4): (0.9, 1.1)})
+    leads = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+    for _, datasets in settings:
+        later = datasets["one step"].isel(prediction_timedelta=[0, 0]).assign_coords(prediction_timedelta=leads)
+        datasets["forecast"] = later
+    study = combine(settings, SHARES)
+    assert list(by_evaluations(study, ("crps_6h",)).axes[0].get_xticks()[:3]) == [1, 2, 3]
+    figure = by_lead(study)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert axis.get_legend().get_window_extent().y1 < axis.bbox.y0
 
 
 def test_gains_over_the_first_prior_are_over_its_most_evaluations():

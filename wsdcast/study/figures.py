@@ -41,7 +41,7 @@ SCORES = {
     for name, label in IMAGE_LABELS.items()
 }
 MAIN_PRIORS = ("standard", "warm")
-EVALUATIONS = (2, 3, 4, 6, 8, 12, 20, 30, 50, 100)
+EVALUATIONS = (1, 2, 3, 4, 6, 8, 12, 20, 30, 50, 100)
 WIDTH = 9.8
 """Inches; a page shows it without scaling."""
 SPARE_COLOURS = tuple(matplotlib.colormaps["tab20"].colors[1::2])  # type: ignore[attr-defined]

@@ -39,13 +39,14 @@ def by_lead(study: xr.Dataset) -> Figure:
             axis.vlines(at, low, high, **line)
         if curves.sizes["setting"]:
             last = curves.isel(setting=-1)
-            axes[0].plot(days, last["crps"], color=look_of(prior)["color"], marker=".", label=f"{prior}, {last['nfe'].item()}")
+            axes[0].plot(days, last["crps"], marker=".", label=f"{prior}, {last['nfe'].item()}", **look_of(prior))
         if name == "crps_gain":
             axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=prior, xlabel="lead time (days)", ylabel=label if axis is axes[1] else None)
-        axis.legend()
     axes[0].set(title="most evaluations", xlabel="lead time (days)", ylabel=of_crps)
-    axes[0].legend()
+    for axis in axes:
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below the panel, where it hides nothing
+    figure.draw_without_rendering()  # the layout needs a first pass to make room for legends outside of the panels
     return figure
 
 
