@@ -17,7 +17,6 @@ from wsdcast.verification.kernels import (
     energy_scores,
     fair_crps,
     ranked,
-    ranks,
     sorting_network,
     squared_error_debiased,
     standard_crps,
@@ -189,12 +188,18 @@ def test_float32_is_precise_enough(random):
 
 
 def test_ties_count_for_each_rank_equally(random):
-    """If all members equal the truth, all ranks are equally likely. Without ties the rank is the number of members below the truth."""
-    ensemble, truth = np.zeros((3, 40_000)), np.zeros(40_000)
-    shares = np.bincount(ranks(ranked(ensemble, truth))) / 40_000
-    np.testing.assert_allclose(shares, 0.25, atol=0.01)
-    ensemble, truth = random.standard_normal((5, 100)), random.standard_normal(100)
-    np.testing.assert_array_equal(ranks(ranked(ensemble, truth)), (ensemble < truth).sum(axis=0))
+    """As a mean over all orders of those that are equal, in the smallest region too. Drawn ranks were the same at all times there."""
+    grid = Grid.regular("24x13")
+    ensemble, truth = random.integers(0, 3, (4, 1, 2, *grid.shape)), random.integers(0, 3, (1, 2, *grid.shape))
+    ours = statistics(ensemble.astype(float), truth.astype(float), grid)["rank_histogram"].isel(prediction_timedelta=0)
+    weights, expected = region_weights(grid), np.zeros((2, len(REGIONS), 5))
+    for channel, row, column in np.ndindex(2, *grid.shape):
+        members, true = ensemble[:, 0, channel, row, column], truth[0, channel, row, column]
+        possible = np.arange((members < true).sum(), (members <= true).sum() + 1)
+        expected[channel][:, possible] += weights[:, row, column, None] / possible.size
+    np.testing.assert_allclose(ours.isel(variable=slice(0, 2)), expected, atol=1e-12)
+    calm = statistics(np.zeros((4, 1, 2, *grid.shape)), np.zeros((1, 2, *grid.shape)), grid)["rank_histogram"]
+    np.testing.assert_allclose(calm, 0.2)
 
 
 def test_rank_histogram_of_a_perfect_ensemble_is_flat_and_that_of_a_narrow_one_is_not(random):

@@ -153,9 +153,24 @@ def bias(ensemble: Ranked) -> Field:
     return ensemble.mean - ensemble.truth
 
 
-def ranks(ensemble: Ranked) -> NDArray[np.intp]:
-    """Return the number of members below the truth. If members equal the truth, its rank among them is random (seed 0)."""
-    return ensemble.below + np.random.default_rng(0).integers(0, ensemble.equal + 1)
+def rank_shares(ensemble: Ranked, weights: Field) -> Field:
+    """Return the share of each region in which so many members are below the truth, (channel, region, rank).
+
+    Where members equal the truth, each rank that it may have among them gets the same part of the area.
+
+    Args:
+        ensemble: of fields (channel, latitude, longitude).
+        weights: (region, latitude, longitude), with sum 1 over each region.
+    """
+    regions, count = weights.reshape(len(weights), -1), ensemble.members + 1
+    shares = np.empty((len(ensemble.below), len(regions), count))
+    for channel, region in np.ndindex(shares.shape[:2]):
+        below, equal, weight = ensemble.below[channel].ravel(), ensemble.equal[channel].ravel(), regions[region]
+        (tied,) = np.nonzero(equal)
+        first, after, each = below[tied], (below + equal + 1)[tied], (weight / (equal + 1))[tied]
+        of_ties = np.cumsum(np.bincount(first, each, count + 1) - np.bincount(after, each, count + 1))
+        shares[channel, region] = np.bincount(below, weight * (equal == 0), count) + of_ties[:-1]
+    return shares
 
 
 def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:

@@ -37,8 +37,8 @@ from wsdcast.verification.kernels import (
     brier_score,
     energy_scores,
     fair_crps,
+    rank_shares,
     ranked,
-    ranks,
     squared_error,
     squared_error_debiased,
     standard_crps,
@@ -125,9 +125,7 @@ def statistics(
         members_ranked = ranked(members, true)
         fields = np.stack([formula(members_ranked) for formula in POINT_STATISTICS.values()])
         means[:, lead] = fields.reshape(len(POINT_STATISTICS), shape[1], -1) @ weights.T
-        for channel, rank in enumerate(ranks(members_ranked).reshape(shape[1], -1)):
-            for region, weight in enumerate(weights):
-                histogram[lead, channel, region] = np.bincount(rank, weights=weight, minlength=ensemble.shape[0] + 1)
+        histogram[lead] = rank_shares(members_ranked, weights.reshape(-1, *grid.shape))
         if inside is None:
             # The mean spectrum of the members, never the spectrum of their mean, which is smooth.
             power[lead], power_truth[lead] = zonal_power(members, grid).mean(axis=0), zonal_power(true, grid)
