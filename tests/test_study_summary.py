@@ -183,6 +183,7 @@ def test_figures_name_one_evaluation_and_their_legends_hide_nothing():
     figure.draw_without_rendering()
     for axis in figure.axes:
         assert axis.get_legend().get_window_extent().y1 < axis.bbox.y0
+    assert [line.get_linestyle() for line in figure.axes[0].lines] == [":", "-"]  # told apart in print without colours
 
 
 def test_gains_over_the_first_prior_are_over_its_most_evaluations():

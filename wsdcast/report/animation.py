@@ -14,6 +14,7 @@ from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.forecasts import loaded
 from wsdcast.data.store.zarr_store import open_store
 from wsdcast.report.maps import Lines, draw_map
+from wsdcast.report.panels import time_in_words
 from wsdcast.report.style import LOOK
 from wsdcast.report.subjects import subject
 from wsdcast.runs.errors import UserError
@@ -77,7 +78,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int = 0, lines: Lines
         axis.axis("off")
     label = "wind speed (m/s)" if shown.label == "10 m wind speed" else f"{shown.label} ({shown.units})"
     figure.colorbar(images[0], ax=list(axes), label=label, shrink=0.8, extend="max" if shown.is_wind else "both")
-    title = figure.suptitle(f"{start.astype('datetime64[h]')} + {hours[-1]} h")
+    title = figure.suptitle(f"{time_in_words(start)} + {hours[-1]} h")
     figure.draw_without_rendering()  # fixes the layout for the longest title
     figure.set_layout_engine("none")
 
@@ -88,7 +89,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int = 0, lines: Lines
             for lead in track(range(leads.size + 1), "drawing the animation", leads.size + 1):
                 for image, panel in zip(images, panels.values(), strict=True):
                     image.set_data(panel[lead])
-                title.set_text(f"{start.astype('datetime64[h]')} + {hours[lead]} h")
+                title.set_text(f"{time_in_words(start)} + {hours[lead]} h")
                 writer.grab_frame()
     except subprocess.CalledProcessError as error:
         raise UserError(f"{path}: ffmpeg cannot write it (exit code {error.returncode}); write a .gif instead") from None

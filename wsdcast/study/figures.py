@@ -121,10 +121,10 @@ def solvers_of(study: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def look_of(prior: str) -> dict[str, Any]:
-    """Colour and style of the line of a prior: solid for the main priors, dashed for the others."""
+    """Colour and style of the line of a prior: solid for the warm start, dotted for the standard prior, dashed for the others."""
     main = prior in MAIN_PRIORS
     colour = PRIORS.get(prior) or SPARE_COLOURS[crc32(prior.encode()) % len(SPARE_COLOURS)]
-    return {"color": colour, "linestyle": "-" if main else "--", "zorder": 2.2 if main else 2}
+    return {"color": colour, "linestyle": {"warm": "-", "standard": ":"}.get(prior, "--"), "zorder": 2.2 if main else 2}
 
 
 def draw_line(axis: Axes, settings: xr.Dataset, along: str, score: str, **look: Any) -> None:

@@ -44,8 +44,8 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe: str
             picture(by_evaluations(curves, main), "Distances and CRPS against evaluations, best solver and warmth of each prior"),
             note(
                 "Each line shows the best solver, grid of flow times and warmth of a prior at each number of evaluations, chosen on "
-                f"{chosen_on}. The cost includes the moments network for the priors that use it. Solid: the warm start and standard flow "
-                "matching; dashed: ablations."
+                f"{chosen_on}. The cost includes the moments network for the priors that use it. Solid: the warm start; dotted: "
+                "standard flow matching; dashed: ablations."
             ),
             _half(study),
             saturation_table(saturates),
