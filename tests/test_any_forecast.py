@@ -275,7 +275,9 @@ def test_a_cluster_gives_the_same(scored, truth, tmp_path):
 def test_two_forecasts_compared(scored, truth, tmp_path):
     store = write(forecast_dataset(noise=1.2, seed=1).isel(time=slice(1, 6)), tmp_path / "worse.zarr")
     wsdcast.score_forecast(store, truth, tmp_path / "worse")
-    rows = wsdcast.score_pair(scored, tmp_path / "worse").scores
+    compared = wsdcast.score_pair(scored, tmp_path / "worse")
+    assert "members" not in compared.facts
+    rows = compared.scores
     first, second = opened_scores(scored), opened_scores(tmp_path / "worse")
     row = next(row for row in rows if row["metric"] == "crps_fair" and row["lead_hours"] == 12)
     kept = {"variable": "both", "region": "globe", "prediction_timedelta": np.timedelta64(12, "h")}
@@ -289,6 +291,13 @@ def test_two_forecasts_compared(scored, truth, tmp_path):
     assert all(row["difference"] == 0 and row["p"] == 1 and row["interval"] == [0, 0] for row in same)
     done = CliRunner().invoke(app, ["score", str(scored), str(tmp_path / "worse"), "--json"])
     assert json.loads(done.stdout)["scores"] == rows
+
+
+def test_ensembles_of_different_size_are_named_where_they_are_compared(scored, truth, tmp_path):
+    store = forecast_dataset(members=3)
+    wsdcast.score_forecast(write(store, tmp_path / "smaller.zarr"), truth, tmp_path / "smaller")
+    said = wsdcast.score_pair(scored, tmp_path / "smaller").facts["members"]
+    assert said == "4 and 3: the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
 
 
 @pytest.mark.parametrize("less", [3e-7, 1e-4])

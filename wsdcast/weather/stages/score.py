@@ -149,6 +149,10 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "difference": "first - second, with 95 % of block bootstrap samples of the initial times; below 0 the first is better",
         "intervals": _blocks_of(*pair),
     }
+    sizes = [int(scores.attrs["members"]) for scores in pair]
+    if sizes[0] != sizes[1]:
+        advice = "the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
+        summary.facts["members"] = f"{sizes[0]} and {sizes[1]}: {advice}"
     return summary
 
 
