@@ -80,17 +80,28 @@ def test_order_of_every_solver(name, expected, grid_of):
     assert order(SOLVERS[name], grid_of, 400 if name.startswith("dpm") else 80) == pytest.approx(expected, abs=0.15)
 
 
+def order_on_another_equation(solve, steps: int) -> float:
+    """Return the order on dx/dt = x cos(t), whose solution is exp(sin t)."""
+
+    def error(steps: int) -> float:
+        x = solve(lambda x, t: x * torch.cos(t), torch.ones(1, dtype=torch.float64), times.uniform(steps))
+        return abs(x.item() - math.exp(math.sin(1.0)))
+
+    return math.log2(error(steps) / error(2 * steps))
+
+
 @pytest.mark.parametrize(
     ("name", "expected"), [("euler", 1), ("midpoint", 2), ("heun2", 2), ("heun3", 3), ("rk4", 4), ("ab2", 2), ("ab4", 4)]
 )
 def test_order_on_another_equation(name, expected):
-    """On dx/dt = x cos(t), whose solution is exp(sin t)."""
+    assert order_on_another_equation(SOLVERS[name], 128) == pytest.approx(expected, abs=0.15)
 
-    def error(steps: int) -> float:
-        x = SOLVERS[name](lambda x, t: x * torch.cos(t), torch.ones(1, dtype=torch.float64), times.uniform(steps))
-        return abs(x.item() - math.exp(math.sin(1.0)))
 
-    assert math.log2(error(128) / error(256)) == pytest.approx(expected, abs=0.15)
+@pytest.mark.parametrize("momentum", [0.4, 0.8])
+@pytest.mark.parametrize("name", ["ab2", "ab3", "ab4"])
+def test_the_heavy_ball_is_of_second_order(name, momentum):
+    """Its authors give k - 1 + momentum."""
+    assert order_on_another_equation(solver(name, momentum), 400) == pytest.approx(2, abs=0.1)
 
 
 def test_third_order_integrates_a_quadratic_exactly():

@@ -105,8 +105,9 @@ def adams_bashforth(
     The first ``order`` - 2 steps are Runge-Kutta steps of order ``order`` - 1, the lowest that does not reduce the order of the whole:
     none for order 2, one midpoint step for order 3, and two steps of Heun's third-order method for order 4.
 
-    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023). Its order is ``order`` - 1 + b, and it is more
-    stable with large steps. It keeps a running average of the velocity,
+    With ``momentum`` b < 1 it is the generalised heavy ball of Wizadwongsa et al. (2023), which is more stable with large steps. Its order
+    is 2 whatever ``order`` and b: the average begins with the first velocity, so its first differences are too small. It keeps a running
+    average of the velocity,
 
         m_n = (1 - b) m_{n-1} + b velocity(x_n),    so    velocity(x_n) = m_n + (1 - b) / b (m_n - m_{n-1}),
 
