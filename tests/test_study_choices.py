@@ -18,6 +18,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.weather_summary import combine, rows, saturation
 from wsdcast.weather.recipe import Recipe, load_recipe
+from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.solver_choice import best_of, without_auto
 from wsdcast.weather.trained import trained
 
@@ -108,6 +109,15 @@ def test_diverging_members_spoil_no_other_initial_time(run, kind):
     assert np.isfinite(both["crps_fair"].isel(prediction_timedelta=0)).all()
     assert np.isnan(both["crps_fair"].isel(time=1, prediction_timedelta=1)).all()
     np.testing.assert_array_equal(both["runaway"].isel(variable=0), [[0, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(("nfe", "momentum"), [(4, 1.0), (5, 0.5)])
+def test_auto_takes_a_momentum_only_for_a_solver_that_has_one(nfe, momentum, tmp_path):
+    """As a study does, whose solvers share one momentum. The midpoint rule was refused for it."""
+    recipe = load_recipe("planet").changed(rollout__solver="auto", rollout__nfe=nfe, rollout__momentum=0.5)
+    chosen = without_auto(recipe, tmp_path)
+    assert chosen.rollout.momentum == momentum
+    require_rollout(chosen)
 
 
 def test_auto_does_not_choose_by_a_study_without_a_validation_split(run):

@@ -46,7 +46,7 @@ from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
 from wsdcast.study.images_variants import moments_cost, named_variant, variant_of
-from wsdcast.warmstart.evaluations import draws
+from wsdcast.warmstart.evaluations import draws, momentum_of
 
 SAME_NOISE = "same_noise.png"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
@@ -213,7 +213,7 @@ def _evaluated(
     origin = [stamp and stamp["id"] for stamp in (read_stamp(directory / CLASSIFIER), read_stamp(place / GENERATOR))]
     asked = [variant.task.model_dump(mode="json"), part, count, options.samples, sorted(extract)]
     ends = variant.sample.log_snr_ends if setting.grid_in_time == "log-snr" else None
-    momentum = variant.sample.momentum if setting.solver.startswith("ab") else 1.0
+    momentum = momentum_of(setting.solver, variant.sample.momentum)
     special = [ends, momentum] if ends or momentum != 1 else []
     about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked, *special])
     path = place / f"{'validation-' * (part == 'validation')}{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"

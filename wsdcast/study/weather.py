@@ -37,6 +37,7 @@ from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.training.predictions import checked, errors_in_words
+from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.recipe import Recipe
@@ -222,8 +223,7 @@ def _evaluated(
         kinds["forecast"] = ("test", options.rollout_starts, options.leads)
     draws = 1
     if setting.solver:
-        # Only Adams-Bashforth methods have a momentum.
-        momentum = variant.rollout.momentum if setting.solver.startswith("ab") else 1.0
+        momentum = momentum_of(setting.solver, variant.rollout.momentum)
         sampled = variant.changed(
             rollout__solver=setting.solver,
             rollout__grid_in_time=setting.grid_in_time,

@@ -73,6 +73,11 @@ def solver(name: str, momentum: float = 1.0) -> WatchableSolver:
     return partial(adams_bashforth, ADAMS_BASHFORTH[name], momentum=momentum)
 
 
+def momentum_of(name: str, momentum: float) -> float:
+    """Return the momentum with which a solver is used: 1, which is none, if it has no momentum."""
+    return momentum if name in ADAMS_BASHFORTH else 1.0
+
+
 def _require_momentum(name: str) -> None:
     if name not in ADAMS_BASHFORTH:
         raise UserError(f"solver {name} has no momentum; {', '.join(ADAMS_BASHFORTH)} have")

@@ -10,6 +10,7 @@ import xarray as xr
 from wsdcast.runs.artefact import read_stamp, require
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import STUDY
+from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.weather.recipe import Recipe
 
 CRPS_TOLERANCE = 1.01
@@ -17,7 +18,7 @@ CRPS_TOLERANCE = 1.01
 
 
 def without_auto(recipe: Recipe, directory: Path) -> Recipe:
-    """The recipe with the solver ``auto`` replaced by a solver and a grid of flow times.
+    """The recipe with the solver ``auto`` replaced by a solver and a grid of flow times; without momentum if the solver has none.
 
     If the recipe's own study has this prior, warmth and number of evaluations, the choice is the best setting of the study by its scores
     on the validation split. Otherwise it is that of docs/method.md: the midpoint rule for an even number of evaluations, Adams-Bashforth of
@@ -45,7 +46,7 @@ def without_auto(recipe: Recipe, directory: Path) -> Recipe:
                     raise UserError(f"{directory / STUDY}: all settings with {settings.nfe} evaluations diverged; name a solver")
                 best = candidates.isel(setting=position)
                 name, times = str(best["solver"].item()), str(best["grid_in_time"].item())
-    return recipe.changed(rollout__solver=name, rollout__grid_in_time=times)
+    return recipe.changed(rollout__solver=name, rollout__grid_in_time=times, rollout__momentum=momentum_of(name, recipe.rollout.momentum))
 
 
 def best_of(study: xr.Dataset) -> int | None:
