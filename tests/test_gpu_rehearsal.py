@@ -32,7 +32,7 @@ from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import score as image_scores
 from wsdcast.images.stages.sample import sample as sample_images
 from wsdcast.runs import devices, recipes
-from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PriorName
+from wsdcast.runs.names import TORCHDIFFEQ, PriorName
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
 from wsdcast.sampling.batches import in_batches
@@ -40,7 +40,7 @@ from wsdcast.sampling.priors import prior_maker
 from wsdcast.sampling.samplers import generator_sampler, moments_sampler
 from wsdcast.study import images as study_of_images
 from wsdcast.study.images_summary import Setting
-from wsdcast.warmstart import evaluations, times
+from wsdcast.warmstart import evaluations, stochastic, times
 from wsdcast.warmstart.moments import MomentsModel
 from wsdcast.warmstart.paths import STRAIGHT, Path, path_of
 from wsdcast.warmstart.prior import Moments as MomentsFunction
@@ -126,7 +126,7 @@ def test_every_sampler_can_be_recorded(prior, solver, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("solver", [name for name in RECORDED if name not in STOCHASTIC])
+@pytest.mark.parametrize("solver", [name for name in RECORDED if name not in stochastic.SOLVERS])
 @pytest.mark.parametrize("path", ["blur-noise", "blur"])
 def test_every_path_can_be_recorded(path, solver, precision):
     grid = Grid.regular(f"{GRID[1]}x{GRID[0]}")

@@ -22,9 +22,9 @@ from wsdcast.images.networks import fixed_moments_of, moments_model, trained
 from wsdcast.images.recipe import ImageMomentsNetwork, Task
 from wsdcast.images.stages.sample import _process, sample
 from wsdcast.images.stages.train import train
-from wsdcast.runs.names import STOCHASTIC
 from wsdcast.sampling.batches import in_batches
 from wsdcast.training import checkpoints
+from wsdcast.warmstart import stochastic
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, solver
 from wsdcast.warmstart.flow import sample as algorithm_2
 from wsdcast.warmstart.flow import velocity_of
@@ -168,7 +168,7 @@ def test_a_stored_sample_is_the_result_of_algorithm_2(inpainted, images, network
     assert np.abs(expected.astype(int) - samples[4, 2]).max() <= 1
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in STOCHASTIC])
+@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in stochastic.SOLVERS])
 def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, index = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
     nfe = possible(name, [12, 11])[0]

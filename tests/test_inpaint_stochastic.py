@@ -18,7 +18,7 @@ from wsdcast.images.networks import trained
 from wsdcast.images.stages.sample import _process, sample
 from wsdcast.images.stages.train import train
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STOCHASTIC
+from wsdcast.warmstart import stochastic
 from wsdcast.warmstart.flow import sample as algorithm_2
 from wsdcast.warmstart.stochastic import sde2
 from wsdcast.warmstart.times import uniform
@@ -46,7 +46,7 @@ def test_a_draw_depends_on_seed_image_sample_and_number_alone(images):
     torch.testing.assert_close(draws.std(dim=1), torch.ones(5), atol=0.1, rtol=0)
 
 
-@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize("name", stochastic.SOLVERS)
 def test_samples_do_not_depend_on_batches_or_threads(images, networks, name):
     contexts, few = (fixed_contexts(images, "test", RECIPE.task, count=count) for count in (20, 7))
     sampler = sampler_of(networks, name, "uniform", 3, 1.0)

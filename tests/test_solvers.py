@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, GridName, SolverName
-from wsdcast.warmstart import times
+from wsdcast.runs.names import TORCHDIFFEQ, GridName, SolverName
+from wsdcast.warmstart import stochastic, times
 from wsdcast.warmstart.dpm import _weights, dpm_solver
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, GRIDS, SOLVERS, Counted, evaluations, grid, solver, steps_for
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
@@ -215,7 +215,7 @@ def test_every_name_of_a_solver_or_grid_is_one():
     assert set(GRIDS) == set(get_args(GridName))
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in STOCHASTIC])
+@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in stochastic.SOLVERS])
 def test_watched_states_are_those_of_the_solver(name):
     """The state at each time is what the solver returns if it gets only the times up to that one."""
     solve = solver(name)
@@ -228,7 +228,7 @@ def test_watched_states_are_those_of_the_solver(name):
         torch.testing.assert_close(state, solve(velocity, noise(), grid_[: number + 1]), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in STOCHASTIC])
+@pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in stochastic.SOLVERS])
 def test_solvers_make_as_many_evaluations_as_they_claim(name):
     for steps in (1, 2, 3, 7):
         counted = Counted(velocity)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STOCHASTIC
+from wsdcast.warmstart import stochastic
 from wsdcast.warmstart import times as grids
 from wsdcast.warmstart.evaluations import Counted, draws, evaluations, require_possible, solver, steps_for
 from wsdcast.warmstart.stochastic import sde1, sde2
@@ -105,7 +105,7 @@ def test_the_interpolant_of_chen_et_al_has_their_foellmer_diffusion(tau):
         assert variance * (beta(tau + step) / u) ** 2 / step == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize("name", stochastic.SOLVERS)
 def test_a_step_costs_one_evaluation_and_shows_its_state(name):
     for steps in (1, 3, 6):
         counted, states = Counted(exact), []
@@ -118,7 +118,7 @@ def test_a_step_costs_one_evaluation_and_shows_its_state(name):
 
 
 @pytest.mark.parametrize("path", ["blur-noise", "blur"])
-@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize("name", stochastic.SOLVERS)
 def test_other_paths_are_refused(name, path):
     with pytest.raises(UserError, match=f"solver {name}: works on the straight path only, not on the path {path}"):
         require_possible(name, "uniform", 4, path)

@@ -49,9 +49,6 @@ TORCHDIFFEQ: tuple[SolverName, ...] = ("explicit_adams", "implicit_adams")
 SAME_SOLVER: dict[str, SolverName] = {"fixed_adams": "implicit_adams", "dpm1": "euler", "dpm3-v3": "dpm3"}
 """Solvers that are gone, and the solver to use instead: the same one, or for ``dpm3-v3`` the one without its statistics."""
 
-STOCHASTIC: tuple[SolverName, ...] = ("sde1", "sde2")
-"""Solvers that draw new noise at every step."""
-
 PathName = Literal["straight", "blur-noise", "blur"]
 """Paths from noise to data (docs/method.md)."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import STOCHASTIC, TORCHDIFFEQ, PathName
+from wsdcast.runs.names import TORCHDIFFEQ, PathName
 from wsdcast.warmstart import dpm, solvers, stochastic, times
 from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, adams_bashforth, unwatched
 
@@ -90,7 +90,7 @@ def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None)
 
 def draws(name: str, steps: int) -> int:
     """The number of noise fields of one sample: one for the start, and for stochastic solvers one for each step but the last."""
-    return steps if name in STOCHASTIC else 1
+    return steps if name in stochastic.SOLVERS else 1
 
 
 @cache
@@ -141,5 +141,5 @@ def require_possible(solver: str, grid_in_time: str, nfe: int, path: PathName = 
         raise UserError(f"solver {solver}: assumes equal steps; use it with uniform times, not {grid_in_time}")
     if grid_in_time == "sgmse" and path == "blur":
         raise UserError("grid_in_time sgmse: begins with noise, which the path blur does not have")
-    if solver in STOCHASTIC and path != "straight":
+    if solver in stochastic.SOLVERS and path != "straight":
         raise UserError(f"solver {solver}: works on the straight path only, not on the path {path}")
