@@ -22,7 +22,7 @@ from wsdcast.runs import recipes as experiment
 from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR
-from wsdcast.runs.unfinished import claim
+from wsdcast.runs.unfinished import claim, claim_of
 from wsdcast.study.images import inpaint_study
 
 STAGES = ("prepare", "train", "sample", "score")
@@ -108,7 +108,7 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
     with pytest.raises(UserError, match=r"generator.prior: standard there, warm here"):
         train(inpainted / "tiny.yaml", run)
     assert not (run / "moments").exists()
-    claim(run / ".generator.partial", {key: read_stamp(run / "generator")[key] for key in ("hash", "inputs")}, False)
+    claim(run / ".generator.partial", claim_of(read_stamp(run / "generator")), False)
     (run / "generator").rename(run / ".generator.partial")
     with pytest.raises(UserError, match=r"\.generator\.partial is unfinished and of another recipe"):
         train(inpainted / "tiny.yaml", run)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 import wsdcast
 from wsdcast.runs.artefact import make_stamp, read_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.unfinished import claim, marks_of
+from wsdcast.runs.unfinished import claim, claim_of, marks_of
 from wsdcast.training import fitting
 from wsdcast.training.loop import Step, read
 from wsdcast.warmstart.flow import training_loss
@@ -240,7 +240,7 @@ def test_a_network_of_another_recipe_is_refused_before_any_is_trained(chain, run
     for name in kept:
         finished = name.removeprefix(".").removesuffix(".partial")
         if finished != name:
-            claim(run / name, {key: read_stamp(chain / finished)[key] for key in ("hash", "inputs")}, False)
+            claim(run / name, claim_of(read_stamp(chain / finished)), False)
         shutil.copytree(chain / finished, run / name)
     before = artefacts(run)
     with pytest.raises(UserError, match=words):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from wsdcast.runs.artefact import alone, complete, is_current, make_stamp, partial_of
+from wsdcast.runs.artefact import alone, complete, partial_of
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.recipes import Experiment
-from wsdcast.runs.unfinished import claim, release, require_same_claim
+from wsdcast.runs.unfinished import claim, claim_of, release
 
 TIMEOUT = timedelta(hours=6)
 """How long a process waits for the others. It is long because one process alone reads a large record or closes a large forecast. If a
@@ -100,23 +99,6 @@ def decided(decide: Callable[[], Decision]) -> Decision:
     return decision
 
 
-def require_same_recipe(recipe: Experiment, directory: Path, artefacts: Iterable[str], overwrite: bool) -> None:
-    """Check that those artefacts of a run directory which are there, finished or not, are made from this recipe, or may be replaced.
-
-    A stage that makes several calls this before it makes the first.
-
-    Raises:
-        UserError: if one is not, and ``overwrite`` is False.
-    """
-    for name in () if overwrite else artefacts:
-        if not is_current(recipe, directory, name, overwrite):
-            require_same_claim(partial_of(directory / name), _claim(make_stamp(recipe, directory, name)))
-
-
-def _claim(stamp: dict[str, Any]) -> dict[str, Any]:
-    return {key: stamp[key] for key in ("hash", "inputs")}
-
-
 @contextmanager
 def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, command: str) -> Iterator[Path]:
     """The directory of an unfinished artefact. All processes write to it, and the first one completes it when the block ends.
@@ -138,7 +120,7 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, comma
 
         def begin() -> None:
             claimed.enter_context(alone(path.parent, command))
-            claim(partial, _claim(stamp), overwrite)
+            claim(partial, claim_of(stamp), overwrite)
             claimed.push(lambda kind, *_: release(partial) if kind is None else None)
             claimed.enter_context(complete(path, resumable=True))
             partial.mkdir(exist_ok=True)

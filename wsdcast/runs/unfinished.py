@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
+from wsdcast.runs.artefact import is_current, make_stamp, partial_of
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.recipes import Experiment
 
 CLAIM = "claim.json"
 """Name of the claim among the marks."""
@@ -61,6 +63,24 @@ def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
     path = marks_of(partial) / CLAIM
     if partial.exists() and path.exists() and path.read_text() != _text(content):
         raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
+
+
+def claim_of(stamp: dict[str, Any]) -> dict[str, Any]:
+    """The content of the claim of an artefact that will get this stamp."""
+    return {key: stamp[key] for key in ("hash", "inputs")}
+
+
+def require_same_recipe(recipe: Experiment, directory: Path, artefacts: Iterable[str], overwrite: bool) -> None:
+    """Check that those artefacts of a run directory which are there, finished or not, are made from this recipe, or may be replaced.
+
+    A stage that makes several calls this before it makes the first.
+
+    Raises:
+        UserError: if one is not, and ``overwrite`` is False.
+    """
+    for name in () if overwrite else artefacts:
+        if not is_current(recipe, directory, name, overwrite):
+            require_same_claim(partial_of(directory / name), claim_of(make_stamp(recipe, directory, name)))
 
 
 def _text(content: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
 from wsdcast.runs.recipes import Network
 from wsdcast.runs.resources import require_memory
+from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
 from wsdcast.training.fitting import fitted
@@ -71,7 +72,7 @@ def train(
     except UserError as error:  # this generator needs options of the command that samples
         summary.facts["own samples"] = f"impossible: {error}"
     networks = [MOMENTS, GENERATOR] if resolved.generator.needs_moments_network else [GENERATOR]
-    processes.decided(lambda: processes.require_same_recipe(resolved, directory, networks, overwrite))
+    processes.decided(lambda: require_same_recipe(resolved, directory, networks, overwrite))
     current = processes.decided(lambda: is_current(resolved, directory, GENERATOR, overwrite))
     if resolved.generator.needs_moments_network:
         _moments(resolved, directory, images, unseen, overwrite, summary)

@@ -16,6 +16,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory
+from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, errors_in_words, read_predictions
@@ -82,7 +83,7 @@ def train(
     stage = Stage(resolved, directory, record, samples, validation_samples, moments, overwrite, summary)
 
     # All of the user's mistakes are found before the first training.
-    processes.decided(lambda: processes.require_same_recipe(resolved, directory, resolved.networks, overwrite))
+    processes.decided(lambda: require_same_recipe(resolved, directory, resolved.networks, overwrite))
     processes.decided(lambda: _require_space(stage))
     processes.decided(lambda: _remove_others(resolved, directory, overwrite))
     if FINE_TUNED in resolved.networks:
