@@ -38,7 +38,7 @@ from wsdcast.weather.priors import fixed_or_given
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.trained import assembled
 from wsdcast.weather.training import few_steps, fine_tuning, generator, moments
-from wsdcast.weather.training.stage import Stage
+from wsdcast.weather.training.stage import Priors, Stage
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 DROPOUT = {"moments__dropout": 0.1, "generator__dropout": 0.1}
@@ -148,11 +148,11 @@ def begin(which: str, changes: dict[str, Any], directory: Path, device: torch.de
         from_context = warm_start(moments_model(recipe.moments, stage.sizes).to(device), make_prior)
     elif not recipe.generator.needs_moments_network:
         from_context = warm_start(fixed_or_given(recipe, record, None), make_prior)
-    prior_of = (lambda _, context: from_context(context)) if from_context else None
+    priors = Priors(lambda _, context: from_context(context), from_context) if from_context else None
     trainings = {
         "moments": lambda: moments.train_moments(stage),
-        "generator": lambda: generator.train_generator(stage, prior_of, from_context),
-        "few_steps": lambda: few_steps.train_few_steps(stage, prior_of),
+        "generator": lambda: generator.train_generator(stage, priors),
+        "few_steps": lambda: few_steps.train_few_steps(stage, priors),
         "fine_tuning": lambda: fine_tuning.fine_tune(stage),
     }
     with pytest.raises(Walked):

@@ -21,7 +21,7 @@ from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
 from wsdcast.training.predictions import checked, errors_in_words, read_predictions
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
-from wsdcast.warmstart.prior import Moments, PriorOf, warm_start
+from wsdcast.warmstart.prior import Moments, warm_start
 from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
@@ -34,7 +34,7 @@ from wsdcast.weather.training.few_steps import train_few_steps
 from wsdcast.weather.training.fine_tuning import fine_tune, samples_of_rollouts
 from wsdcast.weather.training.generator import train_generator
 from wsdcast.weather.training.moments import predict_moments, require_space_for_predictions, train_moments, untrained_moments
-from wsdcast.weather.training.stage import PriorOfSamples, Stage
+from wsdcast.weather.training.stage import Priors, Stage
 
 
 def train(
@@ -91,26 +91,24 @@ def train(
     if FINE_TUNED in resolved.networks or resolved.generator.objective == "crps":
         change_std(record)
 
-    prior_of: PriorOfSamples | None = None
-    from_context: PriorOf | None = None
+    priors: Priors | None = None
     make_prior = prior_maker(resolved.generator.prior)
     if resolved.generator.reads_frozen_moments:
         train_moments(stage)
         trained_moments = load_network(untrained_moments(resolved, record, samples), directory / MOMENTS)
-        from_context = warm_start(trained_moments, make_prior)
         # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
         for split, label in ((samples, "training"), (validation_samples, "validation")):
             if len(split):
                 summary.facts[f"moments, {label} split"] = errors_in_words(*checked(trained_moments, split, area_weights(record)))
         predict_moments(stage)
         predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
-        prior_of = lambda indices, _: make_prior(*predicted_moments(indices))  # noqa: E731
+        priors = Priors(lambda indices, _: make_prior(*predicted_moments(indices)), warm_start(trained_moments, make_prior))
     elif not resolved.generator.needs_moments_network:
-        fixed = from_context = warm_start(fixed_or_given(resolved, record, moments), make_prior)
-        prior_of = lambda _, context: fixed(context)  # noqa: E731
-    train_generator(stage, prior_of, from_context)
+        fixed = warm_start(fixed_or_given(resolved, record, moments), make_prior)
+        priors = Priors(lambda _, context: fixed(context), fixed)
+    train_generator(stage, priors)
     if FEW_STEPS in resolved.networks:
-        train_few_steps(stage, prior_of)
+        train_few_steps(stage, priors)
     if FINE_TUNED in resolved.networks:
         fine_tune(stage)
     return summary

@@ -22,24 +22,23 @@ from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.networks import generator_model
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.trained import FewEvaluations, Trained, trained
-from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
+from wsdcast.weather.training.stage import Priors, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights
 
 
-def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
+def train_few_steps(stage: Stage, priors: Priors | None) -> None:
     """Train the network of few evaluations from the flow, and write ``RUN/few-steps``, unless it is current.
 
     Args:
         stage: recipe and data.
-        prior_of: gives the priors of training samples; None if the moments network was trained with the generator. Then it predicts the
-            moments of each batch.
+        priors: None if the moments network was trained with the generator. Then it predicts the moments of each batch.
     """
     recipe, settings, objective = stage.recipe, stage.recipe.few_steps, stage.recipe.generator.objective
     if stage.is_current(FEW_STEPS):
         return
     flow = trained(recipe, stage.directory, stage.record, stage.given, recipe.networks[: recipe.networks.index(FEW_STEPS)])
     # Frozen networks are evaluated in each step too: four evaluations of the teacher take longer than the training of the student.
-    for frozen, is_used in ((flow.generator, objective == "distil"), (flow.moments, prior_of is None)):
+    for frozen, is_used in ((flow.generator, objective == "distil"), (flow.moments, priors is None)):
         if settings.compile and is_used and isinstance(frozen, nn.Module):
             compiled(frozen)
     seed_torch(recipe, FEW_STEPS)
@@ -53,7 +52,7 @@ def train_few_steps(stage: Stage, prior_of: PriorOfSamples | None) -> None:
         network.load_state_dict(network.state_dict() | flow.generator.state_dict())
     # torch's derivative of GroupNorm in forward mode does not take channels last.
     training = Training.of(to_device(network, settings.channels_last and objective != "mean-flow"), random)
-    prior_of = prior_of or (lambda _, context: flow.prior_of(context))
+    prior_of = priors.of_samples if priors else lambda _, context: flow.prior_of(context)
     flow_batches = flow_batches_of(pairs_of(stage.samples), stage.samples.shape, random, prior_of, recipe.generator.times)
 
     def scores(network: UNet) -> dict[str, float]:

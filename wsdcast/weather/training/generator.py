@@ -15,35 +15,34 @@ from wsdcast.training.state import Training
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.crps import direct_sample
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, joint_loss, training_loss
-from wsdcast.warmstart.prior import PriorOf, warm_start
+from wsdcast.warmstart.prior import warm_start
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.harmonic_transform import weather_path
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.noise_fields import noise_fields_of
 from wsdcast.weather.training.losses import loss_of_ensembles
-from wsdcast.weather.training.stage import PriorOfSamples, Stage, random_of, seed_torch
+from wsdcast.weather.training.stage import Priors, Stage, random_of, seed_torch
 from wsdcast.weather.weights import generator_weights, moments_weights
 
 
-def train_generator(stage: Stage, prior_of: PriorOfSamples | None, from_context: PriorOf | None) -> None:
+def train_generator(stage: Stage, priors: Priors | None) -> None:
     """Train p'_theta as the recipe's objective says, unless it is current.
 
     Args:
         stage: recipe and data.
-        prior_of: gives the priors of training samples; None if the moments network is trained at the same time.
-        from_context: gives the prior of any context; None too in that case.
+        priors: None if the moments network is trained at the same time.
     """
     if stage.is_current(GENERATOR):
         return
-    if prior_of is None or from_context is None:
+    if priors is None:
         _train_both(stage)
     elif stage.recipe.generator.objective == "crps":
-        _train_on_crps(stage, prior_of, from_context)
+        _train_on_crps(stage, priors)
     else:
-        _train_flow(stage, prior_of, from_context)
+        _train_flow(stage, priors)
 
 
-def _train_flow(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf) -> None:
+def _train_flow(stage: Stage, priors: Priors) -> None:
     """Train the generator by flow matching (Algorithm 1)."""
     settings, samples = stage.recipe.generator, stage.samples
     path, weight = weather_path(settings, stage.record.grid), LOSS_WEIGHTS[settings.loss_weight]
@@ -56,10 +55,10 @@ def _train_flow(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf) -
         return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight, of_channels)
 
     def scores(network: UNet) -> dict[str, float]:
-        return flow_scores(network, from_context, stage.validation_samples, path)
+        return flow_scores(network, priors.of_context, stage.validation_samples, path)
 
     training = Training.of(to_device(network, settings.channels_last), random)
-    batches = flow_batches_of(pairs_of(samples), samples.shape, random, prior_of, settings.times)
+    batches = flow_batches_of(pairs_of(samples), samples.shape, random, priors.of_samples, settings.times)
     stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
 
 
@@ -88,7 +87,7 @@ def _train_both(stage: Stage) -> None:
     stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
 
 
-def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf) -> None:
+def _train_on_crps(stage: Stage, priors: Priors) -> None:
     """Train the generator on the CRPS of two members, without a flow (:mod:`wsdcast.warmstart.crps`)."""
     settings, samples = stage.recipe.generator, stage.samples
     seed_torch(stage.recipe, GENERATOR)
@@ -102,10 +101,11 @@ def _train_on_crps(stage: Stage, prior_of: PriorOfSamples, from_context: PriorOf
         return loss(members.unflatten(0, batch.noise.shape[:2]), batch.target)
 
     def scores(network: UNet) -> dict[str, float]:
-        return ensemble_scores(direct_sampler(network, from_context, noise_fields), stage.validation_samples, area_weights(stage.record))
+        sampler = direct_sampler(network, priors.of_context, noise_fields)
+        return ensemble_scores(sampler, stage.validation_samples, area_weights(stage.record))
 
     training = Training.of(to_device(network, settings.channels_last), random)
-    batches = ensemble_batches_of(pairs_of(samples), samples.shape, random, prior_of)
+    batches = ensemble_batches_of(pairs_of(samples), samples.shape, random, priors.of_samples)
     stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,16 +21,25 @@ from wsdcast.runs.recipes import Optimisation
 from wsdcast.training.fitting import Fitted, fitted
 from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.state import Training
-from wsdcast.warmstart.prior import InformedPrior, Moments
+from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf
 from wsdcast.weather.networks import Sizes, sizes_of
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import Samples
 
-PriorOfSamples = Callable[[Tensor, Tensor], InformedPrior]
-"""``prior_of(indices, context)`` returns the prior of training samples (batch,) with this context (batch, channel, latitude, longitude)."""
-
 NETWORKS = (MOMENTS, GENERATOR, FEW_STEPS, FINE_TUNED)
 """The trained networks. The place of each is part of its random seeds."""
+
+
+class Priors(NamedTuple):
+    """The priors of a generator whose moments are not trained with it. A context is (batch, channel, latitude, longitude).
+
+    Attributes:
+        of_samples: ``of_samples(indices, context)`` returns the prior of training samples (batch,), which may be stored.
+        of_context: returns the prior of any context.
+    """
+
+    of_samples: Callable[[Tensor, Tensor], InformedPrior]
+    of_context: PriorOf
 
 
 @dataclass(frozen=True)
