@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -14,33 +13,32 @@ from wsdcast.cli import app
 
 SCRIPT = Path(__file__).parents[1] / "examples/on_a_gpu.sh"
 
-RECORD = """#!/usr/bin/env python3
-import json, os, pathlib, sys
-with open(os.environ["RECORDED"], "a") as file:
-    print(json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES"), *sys.argv]), file=file)
-if sys.argv[1:2] == ["rollout"]:
-    run = pathlib.Path(sys.argv[sys.argv.index("--run") + 1])
-    for name in ("forecast.zarr", "moments_forecast.zarr", "scores.nc"):
-        (run / name).mkdir(parents=True, exist_ok=True)
+RECORD = """#!/bin/sh
+{ printf '%s' "${CUDA_VISIBLE_DEVICES-all}"; printf '\\t%s' "$0" "$@"; echo; } >> "$RECORDED"
+exit $CODE
 """
+PARTS = {"rollout": 5, "members": 10, "train": 2, "move": 4, "images": 2, "weather": 6}
+"""The number of commands of each part."""
 
 
-def recorded(part: str, directory: Path) -> list[list[str]]:
-    """Return the commands of one part: the GPUs that each may see, the program, and its arguments. None of them runs."""
-    (directory / "bin").mkdir()
-    for program in ("wsdcast", "nvidia-smi"):
+def recorded(directory: Path, *parts: str, code: int = 0) -> list[list[str]]:
+    """Return the commands of some parts: the GPUs that each may see, and its arguments. None of them runs; each ends with ``code``."""
+    (directory / "bin").mkdir(parents=True)
+    for program in ("wsdcast", "python3", "nvidia-smi"):
         (directory / "bin" / program).write_text(RECORD)
         (directory / "bin" / program).chmod(0o755)
-    environment = os.environ | {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "RECORDED": str(directory / "recorded")}
-    done = subprocess.run(["sh", str(SCRIPT), part, str(directory / "out")], capture_output=True, text=True, env=environment, cwd=directory)
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "RECORDED": str(directory / "recorded"), "CODE": str(code)}
+    done = subprocess.run(["sh", str(SCRIPT), "out", *parts], capture_output=True, text=True, env=environment, cwd=directory)
     assert done.returncode == 0, done.stderr
-    commands = [json.loads(line) for line in (directory / "recorded").read_text().splitlines()]
-    return [[visible, Path(program).name, *arguments] for visible, program, *arguments in commands]
+    commands = [line.split("\t") for line in (directory / "recorded").read_text().splitlines()]
+    assert done.stdout.count(f"ended with {code}") == (len(commands) - 1 if code else 0)
+    return [[visible, *arguments] for visible, program, *arguments in commands if Path(program).name == "wsdcast"]
 
 
-@pytest.mark.parametrize(("part", "count"), [("rollout", 5), ("train", 6), ("weather", 6), ("images", 2)])
+@pytest.mark.parametrize(("part", "count"), PARTS.items())
 def test_the_commands_of_each_part_can_be_read(part, count, tmp_path):
-    commands = [arguments for _, program, *arguments in recorded(part, tmp_path) if program == "wsdcast"]
+    commands = [arguments for _, *arguments in recorded(tmp_path, part)]
     assert len(commands) == count
     for arguments in commands:
         command = typer.main.get_command(app)
@@ -51,6 +49,23 @@ def test_the_commands_of_each_part_can_be_read(part, count, tmp_path):
             pass
 
 
+def test_a_command_that_fails_does_not_keep_the_next_ones_from_running(tmp_path):
+    parts = [part for part in PARTS if part != "move"]  # its trainings are stopped, so how they end says nothing
+    commands = recorded(tmp_path / "well", *parts)
+    assert len(commands) == sum(PARTS[part] for part in parts)
+    assert recorded(tmp_path / "badly", *parts, code=3) == commands
+
+
+def test_all_parts_run_if_none_is_named(tmp_path):
+    assert recorded(tmp_path / "all") == recorded(tmp_path / "named", *PARTS)
+
+
 def test_a_training_moves_from_the_cpu_to_the_gpu_and_back(tmp_path):
-    devices = [visible for visible, program, *arguments in recorded("train", tmp_path) if program == "wsdcast" and arguments[0] == "train"]
-    assert devices == ["", "0", ""]
+    assert [visible for visible, stage, *_ in recorded(tmp_path, "move") if stage == "train"] == ["", "0", ""]
+
+
+def test_the_same_members_are_made_on_the_gpu_and_on_the_cpu(tmp_path):
+    commands = [command for command in recorded(tmp_path, "members") if command[1] == "rollout"]
+    assert [(visible, "--deterministic" in arguments) for visible, *arguments in commands] == [
+        ("0", False), ("0", True), ("0", True), ("", False)
+    ]  # fmt: skip

@@ -27,6 +27,7 @@ from wsdcast.nets.weights import operations
 from wsdcast.runs import devices
 from wsdcast.runs.artefact import resolve
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.progress import note
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
@@ -87,6 +88,7 @@ def bench_rollout(
     begin = time.perf_counter()
     the_usual_way(record, networks, settings, USUAL_MEMBERS)
     usual = (time.perf_counter() - begin) * settings.members / USUAL_MEMBERS
+    note(f"the usual way: {usual:.1f} s")
     generator_operations, moments_operations = (
         operations(network, *inputs_of(network, 1, record.grid)) if network else 0 for network in (generator, moments)
     )
@@ -119,10 +121,14 @@ def bench_rollout(
         return evaluate
 
     try:
+        begin = time.perf_counter()
         rollout(1)  # compiles the networks
+        note(f"the first lead time, in which a GPU compiles kernels: {time.perf_counter() - begin:.1f} s")
         begin = time.perf_counter()
         rollout(1)
-        rounds = ROUNDS if (time.perf_counter() - begin) * settings.steps < LONG else 1
+        expected = (time.perf_counter() - begin) * settings.steps
+        note(f"the rollout, by its next lead time: {expected:.1f} s")
+        rounds = ROUNDS if expected < LONG else 1
         networks_alone = [alone(generator, settings.nfe), *([alone(moments, 1)] if moments else [])]
         for evaluate_alone in networks_alone:
             evaluate_alone(1)  # records a CUDA graph on a GPU
