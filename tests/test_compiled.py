@@ -11,6 +11,7 @@ from conftest import TINY
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
+from wsdcast.nets.sphere import gathered
 from wsdcast.runs.devices import compiled
 from wsdcast.sampling.acceleration import ONE_KERNEL_FOR_NEIGHBOURS, in_bfloat16
 from wsdcast.weather.forecast.running import ensembles
@@ -23,6 +24,18 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
     pytest.mark.filterwarnings("ignore"),  # warnings of the compiler about its own code
 ]
+
+
+@pytest.mark.parametrize("options", [None, ONE_KERNEL_FOR_NEIGHBOURS])
+def test_one_kernel_normalises_in_groups_and_looks_up_neighbours(options):
+    """The compiler of torch 2.13 failed on this wherever it made one kernel of both, as it does for a GPU."""
+
+    def evaluate(x):
+        return gathered((2 * x).reshape(2, 4, 4, 128).square().reshape(2, 16, 8, 16))
+
+    x = torch.randn(2, 16, 8, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(torch.compile(evaluate, dynamic=False, options=options)(x), evaluate(x))
 
 
 def weights_after(recipe, directory, name):

@@ -65,9 +65,10 @@ def gathered(x: Tensor) -> Tensor:
     """
     rows, columns = x.shape[-2:]
     row = torch.arange(-1, rows + 1, device=x.device)
-    beyond = (row < 0) | (row >= rows)
-    column = torch.arange(-1, columns + 1, device=x.device)[None, :] + (columns // 2) * beyond[:, None]
-    return x[..., row.clamp(0, rows - 1)[:, None], column % columns]
+    north, south = 1 * (row < 0), 1 * (row >= rows)
+    column = torch.arange(-1, columns + 1, device=x.device)[None, :] + (columns // 2) * (north + south)[:, None]
+    # Rows are not clamped: the compiler of torch 2.13 fails on a maximum in the index of a kernel that also normalises in groups.
+    return x[..., (row + north - south)[:, None], column % columns]
 
 
 def pad(x: Tensor) -> Tensor:
