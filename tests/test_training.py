@@ -20,6 +20,7 @@ from small_training import Settings, X, begun, by_gradient, each, points, regres
 from torch import nn
 
 from wsdcast.nets.unet import UNet
+from wsdcast.nets.weights import save_networks
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints, loop
@@ -268,6 +269,16 @@ def test_the_newest_checkpoints_are_kept(tmp_path):
     (tmp_path / "c/step-000000050.partial").write_bytes(b"half")
     assert checkpoints.newest(tmp_path / "c")[1] == {"step": 30}
     assert checkpoints.newest(tmp_path / "nothing") is None
+
+
+def test_others_may_read_weights_as_any_other_file(tmp_path):
+    """safetensors itself writes files that only their owner can read. A group that shares a run directory could not use its networks."""
+    (tmp_path / "plain").touch()
+    checkpoints.save(tmp_path, 1, {"x": torch.zeros(2)}, {}, 2)
+    save_networks({"weights": torch.nn.Linear(2, 2)}, tmp_path, {})
+    assert {path.name: path.stat().st_mode for path in tmp_path.iterdir()} == dict.fromkeys(
+        ["plain", "step-000000001.safetensors", "weights.safetensors", "stamp.json"], (tmp_path / "plain").stat().st_mode
+    )
 
 
 @pytest.mark.parametrize("keep", [1, 2])

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import safetensors
 import torch
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import load, load_file
+from safetensors.torch import save as serialised
 from torch import nn
 
 from wsdcast.runs import devices
@@ -43,10 +44,8 @@ def save_networks(networks: dict[str, nn.Module], path: Path, stamp: dict[str, A
     """
     for name, network in networks.items():
         weights = {key: tensor.cpu().contiguous() for key, tensor in network.state_dict().items()}
-        try:
-            save_file(weights, path / f"{name}.safetensors")
-        except safetensors.SafetensorError as error:
-            raise OSError(f"{path}: weights cannot be written ({error})") from None
+        # Not by save_file: only the owner could read its file, whatever the umask.
+        (path / f"{name}.safetensors").write_bytes(serialised(weights))
     (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
 
 

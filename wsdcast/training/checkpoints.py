@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 
@@ -29,12 +29,13 @@ def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str
     path = directory / f"step-{step:09d}.safetensors"
     partial = path.with_suffix(".partial")
     try:
-        save_file(tensors, partial, metadata={"about": json.dumps(about)})
-    except safetensors.SafetensorError as error:
+        with partial.open("wb") as file:  # not by save_file: only the owner could read its file, whatever the umask
+            file.write(serialised(tensors, {"about": json.dumps(about)}))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OSError(f"{directory}: a checkpoint cannot be written ({error})") from None
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+        raise OSError(f"{directory}: a checkpoint cannot be written ({error.strerror})") from None
     partial.replace(path)
     earlier = [other for other in _by_step(directory) if other <= path]
     for other in _by_step(directory):
