@@ -169,9 +169,9 @@ def _station_scores(summary: Summary) -> Table:
 
 IMAGE_SCORES = {
     "fid": ("FID", 2),
-    "classifier_distance": ("classifier\ndistance", 3),
+    "classifier_distance": ("clas-\nsifier\ndistance", 3),
     "crps": ("CRPS", 4),
-    "crps_standard": ("CRPS of\none", 4),
+    "crps_standard": ("CRPS\nof one", 4),
     "psnr": ("PSNR", 1),
     "spread_skill": ("spread/\nskill", 2),
     "diversity": ("diver-\nsity", 3),
@@ -184,7 +184,7 @@ IMAGE_SCORES = {
 def _image_scores(summary: Summary) -> Table:
     """The table of scores of images: one row per ensemble, or for a study the best setting of each prior and number of evaluations."""
     title = "Units: the images' range, 0 to 1; PSNR in dB; hidden pixels. The classifier distance is not FID."
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     rows = [row for row in summary.scores if row.get("kind", "curve") == "curve" and row.get("best", True)]
     table.add_column("", no_wrap=True)
     columns = summary.scores[0]
