@@ -70,7 +70,8 @@ def test_keys_of_image_recipes_can_be_overridden():
     ("override", "message"),
     [
         ("rollout.nef=4", "-o: rollout.nef: unknown key; did you mean rollout.nfe?"),
-        ("nfe=4", "-o: nfe: unknown key"),
+        ("nfe=4", "-o: nfe: unknown key; did you mean few_steps.nfe or fine_tune.nfe or rollout.nfe or study.nfe?"),
+        ("generator.members=4", "-o: generator.members: unknown key; did you mean rollout.members or study.members?"),
         ("rolout.nfe=4", "-o: rolout: unknown key; did you mean rollout?"),
         ("generator.times.maen=4", "-o: generator.times.maen: unknown key; did you mean generator.times.mean?"),
         ("moments.widths=8", "-o: moments.widths: expected a list, not 8"),

@@ -48,10 +48,22 @@ def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
     return f"{words[0].lower()}{words[1:]}, not {item['input']!r}" if item["type"] != "value_error" else words
 
 
-def _similar(place: tuple[Any, ...], section: Any) -> str:
-    """A question for the key with the most similar name in the section of an unknown key; empty if there is none."""
-    for name in place[:-1]:
-        field = section.model_fields.get(name) if section else None
-        section = next((one for one in types_in(field.annotation) if issubclass(one, BaseModel)), None) if field else None
-    names = get_close_matches(str(place[-1]), section.model_fields, n=1) if section else []
-    return "".join(f"; did you mean {'.'.join(map(str, (*place[:-1], name)))}?" for name in names)
+def _similar(place: tuple[Any, ...], kind: type[BaseModel] | None) -> str:
+    """A question for the key that was meant instead of an unknown one; empty if none is known.
+
+    It is the key with the most similar name in the same section, or else one with this very name in other sections.
+    """
+    *sections, name = place
+    section = kind
+    for part in sections:
+        section = _section(section, part)
+    found = [(*sections, similar) for similar in get_close_matches(str(name), section.model_fields, n=1)] if section else []
+    if kind and not found:
+        found = [(part, name) for part in kind.model_fields if (other := _section(kind, part)) and name in other.model_fields]
+    return f"; did you mean {' or '.join('.'.join(map(str, one)) for one in found)}?" if found else ""
+
+
+def _section(kind: type[BaseModel] | None, name: Any) -> type[BaseModel] | None:
+    """The class of a section of a recipe of this kind; None if the name is not that of a section."""
+    field = kind.model_fields.get(name) if kind else None
+    return next((one for one in types_in(field.annotation) if issubclass(one, BaseModel)), None) if field else None
