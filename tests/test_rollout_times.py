@@ -69,7 +69,7 @@ def test_initial_times_seen_in_training_are_named(trained_run):
         ("--start 2000-01-02/2000-01-01/1d", "--start '2000-01-02/2000-01-01/1d': the last time is before the first"),
         ("--start tomorrow", "--start 'tomorrow': expected latest, a time such as 2020-01-31T06, or FIRST/LAST/INTERVAL"),
         ("--start 2000-01-02/2000-01-03/5h", "--start '5h': expected a positive multiple of 6 h"),
-        ("--start latest --starts 3", "--starts 3: the start times are already given"),
+        ("--start latest --starts 3", "--starts 3: the initial times are already given"),
         ("--lead 5h", "--lead '5h': expected a positive multiple of 6 h, such as 12h or 10d"),
         ("--keep 24,30", "--keep: lead times are multiples of 6 h up to 24 h, not 24, 30"),
         ("--keep some", "--keep: expected all, statistics, or lead times in hours such as 24,72, not 'some'"),

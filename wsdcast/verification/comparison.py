@@ -43,7 +43,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     times = np.intersect1d(first["time"].values, second["time"].values)
     leads = np.intersect1d(first["prediction_timedelta"].values, second["prediction_timedelta"].values)
     if not times.size or not leads.size:
-        raise UserError(f"the two have no {'lead' if times.size else 'start'} time in common")
+        raise UserError(f"the two have no {'lead' if times.size else 'initial'} time in common")
     wind = wind_of(variable, variables_of(first))
     names = [name for name in COMPARED_STATISTICS if name in first and name in second and (wind or name != "energy_score")]
     of_headline = {"variable": variable} if wind is None else {"variable": variable, "wind": wind.vector}

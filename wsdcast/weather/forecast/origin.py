@@ -61,7 +61,7 @@ def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, chang
     """
     resolved, directory = resolve(recipe, run, Recipe, FINE_TUNED, **changes)
     if changes.get("rollout__starts") is not None and resolved.rollout.start is not None:
-        raise UserError(f"--starts {changes['rollout__starts']}: the start times are already given, {resolved.rollout.start}")
+        raise UserError(f"--starts {changes['rollout__starts']}: the initial times are already given, {resolved.rollout.start}")
     resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False, past_states=resolved.forcings.past_states)
     resolved = without_latest(resolved, record)
