@@ -26,4 +26,6 @@ def main(forecast: str, truth: str, run: str | None = None) -> list[dict[str, fl
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Compare layouts of a prepared store: write fields at 1.5 degrees, read parts of them, and load them all, in each layout.
 
-    python examples/store_layouts.py '../shared/data/wind/*.nc'    # one channel of real wind
+    python examples/store_layouts.py 'wind/*.nc'    # one channel of real wind
     python examples/store_layouts.py 2 24                          # simulated fields of 2 and of 24 channels
 
 Prints a Markdown table. Files are read from the page cache, so it measures the work of the processor.
