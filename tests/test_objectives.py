@@ -342,11 +342,16 @@ def test_a_study_compares_objectives(prepared, studied, tmp_path):
     quick = {name: changes | {"few_steps.steps": 2} for name, changes in VARIANTS.items()}
     quick["tuned"] |= {"fine_tune.steps": 2}
     recipe = studied.changed(generator__steps=30, moments__steps=4, fine_tune__batch=2, study__variants=quick)
-    wsdcast.study_nfe(recipe, run)
+    summary = wsdcast.study_nfe(recipe, run)
     with xr.open_dataset(run / "study.nc", decode_timedelta=True) as study:
         study.load()
     names, numbers, solvers = (study[name].values.tolist() for name in ("prior", "nfe", "solver"))
     rows = dict(zip(zip(names, numbers, strict=True), solvers, strict=True))
+    # Names and numbers whose "euler" is no solver of the flow are told apart.
+    others = ["shortcut 1, 2", "mean flow 1, 2", *(f"{name} 1" for name in VARIANTS if name not in ("shortcut", "mean flow"))]
+    assert sorted(study.attrs["not_by_the_flow"].split("; ")) == sorted(others)
+    assert study.attrs["not_by_the_flow"] in summary.facts["not by the flow"]
+    assert f"whose solver is called euler: {study.attrs['not_by_the_flow']}." in (run / "study.html").read_text()
     assert rows == {
         ("warm", 2): "midpoint",
         ("moments alone", 0): "",

@@ -111,6 +111,7 @@ def study_nfe(
     variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
     shares = {MOMENTS_ALONE: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     settings = {name: _settings(variant, name, summary) for name, (variant, _) in by_name.items()}
+    of_few = {name: ", ".join(map(str, few)) for name, (variant, _) in by_name.items() if (few := _not_by_the_flow(variant))}
     _require_initial_times(record, options.leads, settings.values())
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
     quality: dict[int, list[tuple[float, float]]] = {}
@@ -136,6 +137,10 @@ def study_nfe(
         study.attrs |= {"variable": of.label, "units": of.units}
         summary.facts["scores below"] = f"{of.label}, {of.units}"
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": resolved.digest()}
+    if of_few:
+        study.attrs["not_by_the_flow"] = "; ".join(f"{name} {few}" for name, few in of_few.items())
+        words = "made by networks of few evaluations, whose solver is called euler"
+        summary.facts["not by the flow"] = f"{study.attrs['not_by_the_flow']}: {words}"
     if quality:
         labels = {"train": "training", "test": "test"}
         for (split, label), (error, standardised) in zip(labels.items(), np.mean(list(quality.values()), axis=0), strict=True):
@@ -174,9 +179,9 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
         UserError: if a solver can make none of the numbers of evaluations, or a generator of the CRPS cannot make any.
     """
     options = variant.study
+    few = _not_by_the_flow(variant)
     # Networks of few evaluations make steps of Euler's method, whatever the solver of the flow.
-    few = set(variant.few_numbers) | ({variant.fine_tune.nfe} if variant.fine_tune.steps else set())
-    settings = [Setting(name, 0, "euler", "uniform", 1.0, nfe) for nfe in options.nfe if nfe in few]
+    settings = [Setting(name, 0, "euler", "uniform", 1.0, nfe) for nfe in few]
     if variant.generator.objective == "crps":
         if not settings:
             raise UserError(f"{name}: the objective crps makes one evaluation, which is not among study.nfe")
@@ -190,6 +195,12 @@ def _settings(variant: Recipe, name: str, summary: Summary) -> list[Setting]:
         warmths = options.warmths if variant.generator.prior in BLENDED else (1.0,)
         settings += [Setting(name, 0, solver, grid, warmth, nfe) for (solver, grid, nfe), warmth in product(possible, warmths)]
     return settings
+
+
+def _not_by_the_flow(variant: Recipe) -> list[int]:
+    """The studied numbers of evaluations that a network of few evaluations or a fine-tuned one makes."""
+    made = {*variant.few_numbers, *(variant.fine_tune.nfe,) * bool(variant.fine_tune.steps)}
+    return [nfe for nfe in variant.study.nfe if nfe in made]
 
 
 def _require_initial_times(record: Analysis, leads: tuple[int, ...], settings: Iterable[list[Setting]]) -> None:

@@ -113,10 +113,13 @@ def _table(study: xr.Dataset) -> str:
         ("gain %", score("power_deviation_gain_6h", 0, 100)),
         ("diverged", diverged),
     ]
+    of_few = html.escape(study.attrs.get("not_by_the_flow", ""))
     return settings_table(study, columns) + note(
         f"Bold: best of its prior and evaluations, chosen on {html.escape(study.attrs['chosen_on'])}. Gain: over "
         f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. Diverged: members that were not finite "
         "or outside the physical range by then, of wind 120 m/s. A setting with such members has no score."
+        + f" Not made by the flow but by networks of few evaluations, whose solver is called euler: {of_few}."
+        * bool(of_few)
     )
 
 
