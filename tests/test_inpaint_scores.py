@@ -133,7 +133,7 @@ def test_greyscale_images_without_labels_are_scored(tmp_path, few_pictures):
     for stage in (prepare, train, sample):
         stage(recipe, run)
     summary = score(run=run)
-    assert "right on validation images, of quarter turns, as there are no labels" in summary.written[str(run / "classifier")]
+    assert "right on validation images, of quarter turns, as no labels tell images apart" in summary.written[str(run / "classifier")]
     assert np.load(run / "samples/samples.npy").shape == (4, 3, 16, 12, 1)  # a tenth of forty are held out
     assert {row["scored"] for row in summary.scores} == {"generator", "moments alone", "other images"}
     page = (run / "report.html").read_text()
@@ -220,6 +220,20 @@ def test_the_error_rate_is_the_share_of_wrong_labels(images):
     turns = [_error_rate(always(kind), images, None) for kind in range(4)]
     assert sum(turns) == pytest.approx(3)  # each image was turned in one of four ways
     assert max(turns) < 1
+
+
+def test_a_single_label_is_no_label(inpainted, tmp_path):
+    """A classifier of one class is right without training, and the distance would be by features of random weights."""
+    weights = []
+    for label in (3, None):
+        run = copy_of(inpainted, tmp_path / f"run-{label}")
+        labels = np.load(run / "images/labels.npy")
+        np.save(run / "images/labels.npy", np.full_like(labels, 3))
+        if label is None:
+            (run / "images/labels.npy").unlink()
+        extractors(RECIPE, run, open_images(run / "images"), None, Summary(""), False)
+        weights.append((run / "classifier/weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 def test_labels_may_be_any_numbers(inpainted, tmp_path):

@@ -81,10 +81,12 @@ def statistics_of(extract: Extract, images: NDArray[np.uint8]) -> FeatureStatist
 def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summary: Summary, overwrite: bool) -> Classifier:
     """Train the classifier into the run directory unless its weights are current; return an untrained network of its shape."""
     channels = images.shape[0]
-    # Labels can be any whole numbers; classes are counted from 0.
-    classes, labels = (np.arange(QUARTER_TURNS), None) if images.labels is None else np.unique(images.labels, return_inverse=True)
+    count, labels = QUARTER_TURNS, None
+    # Labels can be any whole numbers; classes are counted from 0. From a single label nothing is learnt.
+    if images.labels is not None and (kinds := np.unique(images.labels)).size > 1:
+        count, labels = kinds.size, np.searchsorted(kinds, images.labels)
     torch.manual_seed(0)
-    network = Classifier(channels, classes.size)
+    network = Classifier(channels, count)
     if is_current(recipe, directory, CLASSIFIER, overwrite):
         return network
     random = torch.Generator().manual_seed(0)
@@ -105,9 +107,9 @@ def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summa
         )
         save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
     error = done.history.validations[-1]["error rate"]
-    target = "of the labels" if labels is not None else "of quarter turns, as there are no labels"
+    target = "of the labels" if labels is not None else "of quarter turns, as no labels tell images apart"
     summary.written[str(directory / CLASSIFIER)] = f"{100 * (1 - error):.1f} % right on validation images, {target}"
-    return Classifier(channels, classes.size)
+    return Classifier(channels, count)
 
 
 def _batches(images: Images, labels: Labels, random: torch.Generator) -> BatchOf[Labelled]:
