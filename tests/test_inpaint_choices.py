@@ -25,7 +25,7 @@ from wsdcast.images.networks import trained
 from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
 from wsdcast.study.images import inpaint_study
-from wsdcast.study.images_summary import Part, Setting, combine, rows, saturation
+from wsdcast.study.images_summary import Part, Setting, combine, halves, rows, saturation
 
 FEATURES = np.random.default_rng(0).normal(size=(6, 2, 4))
 REFERENCE = {"classifier_distance": FeatureStatistics.of(FEATURES)}
@@ -83,6 +83,21 @@ def test_a_setting_that_diverged_is_never_chosen(tmp_path):
         alone = combine([bad], SHARES, REFERENCE)
         assert not alone["best"].any()
         assert saturation(alone) == {}
+
+
+def test_the_comparison_with_the_standard_prior_is_of_the_first_solver_alone(tmp_path):
+    """The midpoint rule cannot make one evaluation. So there is no comparison where only another solver can."""
+    standard = replace(WARM, prior="standard")
+    asked = [(WARM, "midpoint", 2), (WARM, "dpm3", 1), (standard, "midpoint", 2), (standard, "midpoint", 4), (standard, "dpm3", 4)]
+    distances = [1.0, 2.0, 4.0, 8.0, 16.0]
+    parts = [
+        part(tmp_path, replace(setting, solver=solver, nfe=nfe), distance, distance)
+        for (setting, solver, nfe), distance in zip(asked, distances, strict=True)
+    ]
+    study = combine(parts, {"warm": 0.5, "standard": 0.0}, REFERENCE)
+    assert study["standard_nfe"].values.tolist() == [4]
+    assert study["classifier_distance_difference"].item() == pytest.approx(1.0 - 8.0)
+    assert list(halves(study)) == ["warm 2 (midpoint, w = 1) less standard 4"]
 
 
 def broken(sampler, calls: list[int], index: int):

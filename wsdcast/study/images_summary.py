@@ -90,7 +90,10 @@ def combine(parts: list[Part], shares: Mapping[str, float], reference: Mapping[s
         return min(stable, key=lambda index: validation[index].get(CHOSEN_BY, {"value": np.inf})["value"], default=None)
 
     best = best_settings(curves, best_of)
-    compared = {key: group[0] for key, group in curves.items()}
+    compared: dict[tuple[str, int], int] = {}  # the recipe's own warmth comes first among those of a solver
+    for index, setting in enumerate(settings):
+        if (setting.kind, setting.solver, setting.grid_in_time) == ("curve", settings[0].solver, settings[0].grid_in_time):
+            compared.setdefault((setting.prior, setting.nfe), index)
     with_intervals = sorted({*best, *compared.values()})
     for index in track(with_intervals, "intervals of distances", len(with_intervals)):
         reported[index] = scored([xr.load_dataset(part.reported) for part in by_setting[settings[index]]], reference, DRAWS)
