@@ -118,7 +118,9 @@ def test_an_impossible_grid_is_refused(directory):
 def test_damaged_weights_are_refused(trained, directory):
     shutil.copytree(trained, directory / "run")
     (directory / "run/generator/weights.safetensors").write_bytes(b"not weights")
-    assert "weights.safetensors: cannot be read as the weights of this recipe" in refused("rollout", "--run", "run")
+    line = refused("rollout", "--run", "run")
+    assert "weights.safetensors: cannot be read as the weights of this recipe" in line
+    assert line.endswith("; move run/generator away to have it made again\n")
 
 
 @pytest.mark.parametrize(

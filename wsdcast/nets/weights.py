@@ -63,7 +63,8 @@ def loaded(model: Model, file: Path, content: bytes | None = None) -> Model:
     try:
         model.load_state_dict(load_file(file) if content is None else load(content))
     except (OSError, safetensors.SafetensorError, RuntimeError) as error:
-        raise UserError(f"{file}: cannot be read as the weights of this recipe ({first_line(error)})") from None
+        remedy = f"; move {file.parent} away to have it made again" if content is None else ""
+        raise UserError(f"{file}: cannot be read as the weights of this recipe ({first_line(error)}){remedy}") from None
     return to_device(model.eval().requires_grad_(False))
 
 
