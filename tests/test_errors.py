@@ -123,6 +123,24 @@ def test_damaged_weights_are_refused(trained, directory):
     assert line.endswith("; move run/generator away to have it made again\n")
 
 
+def test_damaged_predictions_are_refused(trained, directory):
+    """Of a large record they take hundreds of gigabytes, so somebody removes the file, or a copy ends early."""
+    shutil.copytree(trained, directory / "run")
+    shutil.rmtree(directory / "run/generator")
+    file = directory / "run/predictions/moments.npy"
+    whole = file.read_bytes()
+    for content in (whole[:9000], whole[:6], b"", None):
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+        line = refused("train", "--run", "run")
+        assert line.startswith("wsdcast: run/predictions: cannot be read as predicted moments (")
+        assert line.endswith("; move it away to have it made again\n")
+    file.parent.rename(directory / "away")
+    assert invoke("train", "--run", "run")[0] == 0
+    assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("damage", "message"), [("missing", "c/0/0/0 is missing"), ("truncated", "analysis.zarr/10m_v_component_of_wind: damaged (")]
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wsdcast.runs import processes
 from wsdcast.runs.devices import sent
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.progress import track
 from wsdcast.training.batches import Samples
 from wsdcast.warmstart.prior import Moments
@@ -81,8 +82,15 @@ def read_predictions(path: Path, device: torch.device) -> Callable[[Tensor], tup
     """Return a function from indices of samples (batch,) to their moments, each (batch, channel, latitude, longitude).
 
     Each call reads what it needs from the disk.
+
+    Raises:
+        UserError: if the file is missing or damaged.
     """
-    array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
+    try:
+        array: NDArray[np.float32] = np.load(path / "moments.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        reason = f"{path}: cannot be read as predicted moments ({first_line(error)})"
+        raise UserError(f"{reason}; move it away to have it made again") from None
 
     def moments(indices: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = sent(torch.from_numpy(array[indices.numpy()]), device).unbind(dim=1)
