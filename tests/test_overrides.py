@@ -96,7 +96,7 @@ def test_keys_of_image_recipes_can_be_overridden():
         ("data.start=2020-13-01", "-o data.start=2020-13-01: the value cannot be read"),
         ("rollout={nfe: 4}", "-o rollout: a section; name one of its keys, such as rollout.members"),
         ("generator.times=1", "-o generator.times: a section; name one of its keys, such as generator.times.kind"),
-        ("name=../elsewhere", "-o: name: string should match pattern"),
+        ("name=../elsewhere", "-o: name: '../elsewhere': expected letters, digits, _, - and ."),
         (".nfe=4", "-o .nfe: unknown key"),
         ("rollout.=4", "-o rollout.: unknown key"),
         ("rollout..nfe=4", "-o rollout..nfe: unknown key"),

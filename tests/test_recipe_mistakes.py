@@ -37,7 +37,7 @@ from wsdcast.weather.recipe import load_recipe
         ("name: x\ndata: {test_from: 2020-13-01}", "cannot be read"),
         ("name: x\ndata: {test_from: 3000-01-01}", "out of the range"),
         ("name: x\nrollout: {days: .inf}", "rollout.days: input should be a finite number"),
-        ("name: ..", "name: string should match pattern"),
+        ("name: ..", "name: '..': expected letters, digits, _, - and . without spaces"),
         ("a: [", "cannot be read (line 1: while parsing a flow node, expected the node content, but found '<stream end>')"),
         ("name: x\nrollout: {members: 3\nmoments: {steps: 4}\n", "cannot be read (line 3: while parsing a flow mapping, expected ',' or "),
         ("name: x\nrollout:\n\tnfe: 4\n", "(line 3: while scanning for the next token, found character '\\t' that cannot start any token)"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -139,6 +140,12 @@ class TrainingLog(Section):
     tensorboard: bool = Field(False, description="whether to log for TensorBoard")
 
 
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"'{name}': expected letters, digits, _, - and . without spaces, not beginning with - or .")
+    return name
+
+
 class Experiment(Section):
     """A recipe: one whole experiment."""
 
@@ -149,7 +156,7 @@ class Experiment(Section):
     CHAIN: ClassVar[tuple[str, ...]]
     """Artefacts of the stages. Each is made from the one before it."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$", description="names the run directory runs/NAME")
+    name: Annotated[str, AfterValidator(_file_name)] = Field(description="names the run directory runs/NAME")
     seed: int = Field(0, ge=0, description="seed of training: initial weights, order of samples, noise")
 
     def parts(self, artefact: str) -> dict[str, Any]:
