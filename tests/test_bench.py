@@ -130,7 +130,7 @@ def test_bench_rollout_counts_no_moments_network_where_the_prior_has_none(tiny):
     line = ["bench", "rollout", "--recipe", str(tiny), "--members", "2", "--lead", "6h", "--nfe", "1", "--json"]
     line += ["-o", "generator.objective=crps", "-o", "generator.prior=persistence", "-o", "forcings.static=[land_sea_mask]"]
     result = json.loads(CliRunner().invoke(app, line, catch_exceptions=False).stdout)
-    assert result["limit"].startswith("1 evaluations of the generator for each sample")
+    assert result["limit"].startswith("1 evaluation of the generator for each sample")
     assert not any("moments" in name for name in result["figures"])
 
 

@@ -159,8 +159,8 @@ def bench_rollout(
     if device.type == "cuda":
         figures["peak memory of the GPU, GiB"] = torch.cuda.max_memory_allocated() / 2**30
     limit = (
-        f"{settings.nfe} evaluations of the generator{' and one of the moments network' * bool(moments)} for each sample, nothing else, "
-        f"in batches of {max(sizes)}, on a CPU one on each core"
+        f"{settings.nfe} evaluation{'s' * (settings.nfe > 1)} of the generator{' and one of the moments network' * bool(moments)} "
+        f"for each sample, nothing else, in batches of {max(sizes)}, on a CPU one on each core"
     )
     return Benchmark("rollout", limit, ours / limit_seconds, {"the usual way": usual / limit_seconds}, figures)
 
