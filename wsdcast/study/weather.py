@@ -137,8 +137,8 @@ def study_nfe(
         study.attrs |= {"variable": of.label, "units": of.units}
         summary.facts["scores below"] = f"{of.label}, {of.units}"
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": resolved.digest()}
+    study.attrs["not_by_the_flow"] = "; ".join(f"{name} {few}" for name, few in of_few.items())
     if of_few:
-        study.attrs["not_by_the_flow"] = "; ".join(f"{name} {few}" for name, few in of_few.items())
         words = "made by networks of few evaluations, whose solver is called euler"
         summary.facts["not by the flow"] = f"{study.attrs['not_by_the_flow']}: {words}"
     if quality:
