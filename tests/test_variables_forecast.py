@@ -115,6 +115,18 @@ def test_a_store_has_an_array_for_each_variable(run):
     assert forecast.attrs["title"] == "ensemble forecast"
 
 
+def test_a_model_file_forecasts_every_variable_with_the_bits_of_the_run(run, tmp_path):
+    """Pressure and humidity differ by seven orders of magnitude, so no packing of one variable can hold the others."""
+    of_run = forecast_of(run).isel(time=[0])
+    start = str(of_run["time"].values[0].astype("datetime64[h]"))
+    wsdcast.export_model(run, tmp_path / "model.wsd")
+    wsdcast.rollout(model=tmp_path / "model.wsd", initial=run / "analysis.zarr", run=tmp_path / "run", start=start)
+    xr.testing.assert_equal(forecast_of(tmp_path / "run")[list(STATE)], of_run[list(STATE)])
+    with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(run / "analysis.zarr", chunks=None) as analyses:
+        for name in (*STATE, SST):
+            np.testing.assert_allclose(states[name], analyses[name].sel(time=states["time"]), rtol=1e-6, atol=1e-6)
+
+
 def test_the_statistics_of_a_variable_are_those_of_its_own_values(parts):
     """Mean and std of each channel, and of the speed of the one wind, which comes last."""
     fields = np.random.default_rng(0).normal(size=(4, 2, 5, 3, 6)).astype(np.float32)

@@ -25,7 +25,8 @@ from torch import nn
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.variables import name_and_level
+from wsdcast.data.store.zarr_store import WIND_PACKING, Packing
+from wsdcast.data.variables import DEFAULT, name_and_level
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MODEL_CARD
@@ -48,7 +49,7 @@ class ModelFile:
         recipe: the recipe that the model was trained with.
         card: the model card, in Markdown.
         facts: version, data, period and training of the model, as in ``model.json``.
-        record: a record without states: the grid, normalisation, splits and static fields of the model.
+        record: a record without states: the grid, normalisation, packing, splits and static fields of the model.
         weights: the content of the weights file of each artefact.
     """
 
@@ -90,6 +91,8 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
         assert record.difference_std is not None
         fields["difference_std"] = record.difference_std
     fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
+    if record.variables + record.forcing_variables != DEFAULT:
+        fields |= {name: np.broadcast_to(values, record.mean.shape) for name, values in record.states.packing._asdict().items()}
     model = {
         "format": FORMAT,
         "variables": list(record.variables),
@@ -137,13 +140,15 @@ def read_model(path: str | Path) -> ModelFile:
         if model["format"] > FORMAT:
             raise UserError(f"{path}: written by a newer version of wsdcast (format {model['format']}, here {FORMAT}); update wsdcast")
         variables, further = tuple(model["variables"]), tuple(model.get("forcing_variables", ()))
-        _require_known(path, (*variables, *further))
+        names = (*variables, *further)
+        _require_known(path, names)
         fields = load_arrays(entries[FIELDS])
-        if fields["mean"].size != len(variables) + len(further):
-            raise UserError(f"{path}: a model of {', '.join((*variables, *further))}, with means of {fields['mean'].size} variables")
+        if fields["mean"].size != len(names):
+            raise UserError(f"{path}: a model of {', '.join(names)}, with means of {fields['mean'].size} variables")
+        packing = WIND_PACKING if names == DEFAULT else Packing(fields.pop("scale"), fields.pop("offset"))
         recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(
-            states=PackedStates(np.empty((0, len(variables) + len(further), fields["latitude"].size, fields["longitude"].size), np.int16)),
+            states=PackedStates(np.empty((0, len(names), fields["latitude"].size, fields["longitude"].size), np.int16), packing),
             times=np.empty(0, "datetime64[ns]"),
             grid=Grid(fields.pop("latitude"), fields.pop("longitude")),
             mean=fields.pop("mean"),
