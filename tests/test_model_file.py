@@ -118,6 +118,27 @@ def test_other_initial_states_are_another_forecast(trained, tmp_path):
     assert (forecast_of(tmp_path / "run") != before).all().to_array().all()
 
 
+@pytest.mark.parametrize("kind", ["forecasts", "means", "analyses"])
+def test_what_is_odd_about_the_initial_states_is_said(trained, tmp_path, kind):
+    wind = wind_dataset(six_hourly("2001-05-01", 4), np.linspace(80, -80, 9), np.arange(0, 360, 20.0))
+    if kind == "forecasts":
+        initial = wind["time"].values - np.timedelta64(6, "h")
+        wind = wind.assign_coords(valid_time=("time", wind["time"].values), step=np.timedelta64(6, "h"), time=initial)
+    elif kind == "means":
+        for name in ("u10", "v10"):
+            wind[name].attrs["cell_methods"] = "time: mean"
+    wind.to_netcdf(tmp_path / "wind.nc")
+    summary = wsdcast.rollout(model=trained / "tiny.wsd", initial=tmp_path / "wind.nc", run=tmp_path / "run", members=2, days=0.25)
+    said = {
+        "forecasts": f"1 of its files are forecasts, not analyses: {tmp_path / 'wind.nc'}",
+        "means": "10 m wind u10 is the mean over an interval (cell_methods), not the wind at its time; "
+        "10 m wind v10 is the mean over an interval (cell_methods), not the wind at its time",
+    }
+    assert summary.facts.get("notes") == said.get(kind)
+    with xr.open_dataset(tmp_path / "run/initial_states.nc") as states:
+        assert states.attrs.get("notes") == said.get(kind)
+
+
 def test_initial_states_are_regridded_as_prepare_does(trained, tmp_path):
     times, latitude, longitude = six_hourly("2001-05-01", 5), np.linspace(90, -90, 19), np.arange(0, 360, 10.0)
     wind = wind_dataset(times, latitude, longitude)

@@ -127,6 +127,18 @@ def test_a_model_file_forecasts_every_variable_with_the_bits_of_the_run(run, tmp
             np.testing.assert_allclose(states[name], analyses[name].sel(time=states["time"]), rtol=1e-6, atol=1e-6)
 
 
+def test_initial_values_that_the_packing_of_the_record_cannot_hold_are_counted(run, tmp_path):
+    record = open_analysis(run / "analysis.zarr")
+    highest = float(record.states[:].max(axis=(0, 2, 3))[STATE.index("geopotential@500")])
+    with xr.open_zarr(run / "analysis.zarr", chunks=None) as analyses:
+        states = analyses[[*STATE, SST]].isel(time=slice(0, 2)).load().drop_encoding().drop_attrs(deep=False)
+    states["geopotential@500"][1, 3, :5] = highest + 2000
+    states.to_netcdf(tmp_path / "high.nc")
+    wsdcast.export_model(run, tmp_path / "model.wsd")
+    summary = wsdcast.rollout(model=tmp_path / "model.wsd", initial=tmp_path / "high.nc", run=tmp_path / "run")
+    assert summary.facts["notes"].startswith("geopotential@500: 5 values far beyond those of the model's record")
+
+
 def test_the_statistics_of_a_variable_are_those_of_its_own_values(parts):
     """Mean and std of each channel, and of the speed of the one wind, which comes last."""
     fields = np.random.default_rng(0).normal(size=(4, 2, 5, 3, 6)).astype(np.float32)

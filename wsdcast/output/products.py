@@ -211,7 +211,7 @@ def _with_climate(choice: Choice, source: str, fields: Fields, summary: Summary,
     """Return the choice with the speeds at quantiles of a climatology, which ``speeds`` computes from its states."""
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         states = climate.open_climatology(source, fields.times[0], Path(scratch))
-        summary.facts["climatology"] = f"{states.past.size} states of {source}"
+        summary.facts["climatology"] = "; ".join((f"{states.past.size} states of {source}", *states.notes))
         return replace(choice, climate=speeds(states))
 
 

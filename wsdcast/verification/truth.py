@@ -43,6 +43,7 @@ class Truth:
         past: positions in ``times`` of the states that a climatology may use. None of them is scored.
         regridded_from: the finer grid that the fields are brought from (:func:`truth_on_grid`), if they are.
         variables: names of the channels.
+        notes: what is odd about the source, for the user.
     """
 
     times: NDArray[np.datetime64]
@@ -51,6 +52,7 @@ class Truth:
     past: NDArray[np.intp]
     regridded_from: Grid | None = None
     variables: tuple[str, ...] = DEFAULT
+    notes: tuple[str, ...] = ()
 
     def at(self, times: NDArray[np.datetime64]) -> Field:
         """Return the fields at any times (n,), (n, channel, latitude, longitude); NaN at times that the truth does not have."""
@@ -105,7 +107,7 @@ def open_truth(source: str, scratch: Path, first: np.datetime64, variables: tupl
     def read(positions: NDArray[np.intp]) -> Field:
         return np.stack([_channel(record, name, positions) for name in record.channels], axis=1)
 
-    return Truth(record.times, record.grid, read, past, variables=variables)
+    return Truth(record.times, record.grid, read, past, variables=variables, notes=tuple(record.notes))
 
 
 def channels_of_truth(source: str, scratch: Path, wanted: Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation
@@ -54,12 +55,18 @@ def packing_for(origin: Record | Simulation, target: Grid, method: Method, finis
 
 def values_beyond(path: Path) -> dict[str, int]:
     """Return for each channel of a store how many of its values were beyond the reach of its packing. Channels without any are left out."""
-    names, limits = channels_of(path).all, np.iinfo(np.int16)
-    counts, first = np.zeros(len(names), dtype=int), 0
+    names = channels_of(path).all
+    counts, first = np.zeros(len(names), dtype=np.intp), 0
     while (integers := read_packed(path, slice(first, first + STEPS)).values).size:
-        counts += ((integers == limits.min) | (integers == limits.max)).sum(axis=(0, 2, 3))
+        counts += beyond_packing(integers)
         first += STEPS
     return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+
+
+def beyond_packing(integers: NDArray[np.int16]) -> NDArray[np.intp]:
+    """Return how many of the integers (time, channel, latitude, longitude) of each channel were beyond its reach, (channel,)."""
+    limits = np.iinfo(np.int16)
+    return ((integers == limits.min) | (integers == limits.max)).sum(axis=(0, 2, 3))
 
 
 def _sampled_units(record: Record, names: list[str], target: Grid, method: Method) -> dict[str, tuple[float, float]]:

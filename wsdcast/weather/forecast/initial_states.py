@@ -17,6 +17,7 @@ from wsdcast.data.sources.opening import of_address
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
+from wsdcast.data.store.packings import beyond_packing
 from wsdcast.data.store.shards import regridded
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.variables import DEFAULT, variable
@@ -56,6 +57,12 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
         states = _states(record, model, recipe)
     except BadValuesError as error:
         raise UserError(f"{error}; choose other initial times with --start") from None
+    if notes := record.notes + [
+        f"{name}: {count} values far beyond those of the model's record, taken as the highest or lowest that it can store"
+        for name, count in zip(names, beyond_packing(states.values).tolist(), strict=True)
+        if count
+    ]:
+        facts["notes"] = "; ".join(notes)
     return replace(model, states=states, times=record.times), facts
 
 

@@ -77,6 +77,8 @@ def score_forecast(
     summary = summary_of(directory, scores)
     if refused:
         summary.facts["not scored"] = "; ".join(refused.values())
+    if true.notes:
+        summary.facts["notes"] = "; ".join(true.notes)
     return summary
 
 
