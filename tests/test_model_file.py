@@ -105,6 +105,15 @@ def test_several_initial_times_and_a_second_call(trained, tmp_path):
         wsdcast.rollout(**settings, start="2000-01-29T06")
 
 
+def test_one_initial_time_has_one_directory_however_it_is_written(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"model": trained / "tiny.wsd", "initial": str(trained / "run/analysis.zarr"), "members": 2, "days": 0.25}
+    for start in ("2000-01-29T12", "2000-01-29 12:00", "2000-01-29T14:00+02:00"):
+        summary = wsdcast.rollout(**settings, start=start)
+    assert summary.facts["current: forecast.zarr"] == "runs/tiny-2000-01-29T12/forecast.zarr"
+    assert [path.name for path in Path("runs").iterdir()] == ["tiny-2000-01-29T12"]
+
+
 def test_other_initial_states_are_another_forecast(trained, tmp_path):
     times = six_hourly("2001-05-01", 4)
     wind_dataset(times, np.linspace(80, -80, 9), np.arange(0, 360, 20.0)).to_netcdf(tmp_path / "a.nc")

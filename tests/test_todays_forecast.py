@@ -79,6 +79,8 @@ def test_a_given_time_and_one_that_no_mirror_has(model, published, tmp_path):
     np.testing.assert_array_equal(forecast["time"], np.array(["2026-06-02T06"], "datetime64[ns]"))
     with pytest.raises(UserError, match=r"gfs: the analysis of 2026-06-01T12.* cannot be fetched"):
         wsdcast.rollout(model=model, initial="gfs", start="2026-06-01T18", run=tmp_path / "other")
+    with pytest.raises(UserError, match=r"^--start 2026-06-02T03: gfs has analyses of 00, 06, 12 and 18 UTC$"):
+        wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T03", run=tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 

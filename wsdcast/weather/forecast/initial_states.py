@@ -76,6 +76,8 @@ def _fetched(system: str, start: str | None, names: tuple[str, ...], past_states
         facts["cycle"] = f"{label(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
+        if (begins != begins.astype("datetime64[6h]")).any():
+            raise UserError(f"--start {start}: {system} has analyses of 00, 06, 12 and 18 UTC")
     return fetch(system, np.unique(with_past(begins, past_states)), names), facts | {"attribution": ATTRIBUTION[system]}
 
 
