@@ -114,6 +114,22 @@ def test_one_initial_time_has_one_directory_however_it_is_written(trained, tmp_p
     assert [path.name for path in Path("runs").iterdir()] == ["tiny-2000-01-29T12"]
 
 
+def test_a_second_forecast_in_the_same_directory_waits_for_the_products_of_the_first(trained, tmp_path):
+    """Both would write products.nc, and the one that is ready first would give its name to the half-written file of the other."""
+
+    def forecast():
+        return wsdcast.forecast(trained / "tiny.wsd", trained / "run/analysis.zarr", tmp_path / "run", members=2, days=0.25)
+
+    first = forecast()
+    assert [next(first).stage for _ in range(2)] == ["rollout", "products"]
+    (tmp_path / "run/products.nc").write_bytes(b"of the first")
+    with pytest.raises(UserError, match=r"another `wsdcast \w+` is at work in"):
+        list(forecast())
+    assert (tmp_path / "run/products.nc").read_bytes() == b"of the first"
+    assert [summary.stage for summary in first] == ["forecast-page"]
+    assert [summary.stage for summary in forecast()] == ["rollout", "products", "forecast-page"]
+
+
 def test_other_initial_states_are_another_forecast(trained, tmp_path):
     times = six_hourly("2001-05-01", 4)
     wind_dataset(times, np.linspace(80, -80, 9), np.arange(0, 360, 20.0)).to_netcdf(tmp_path / "a.nc")

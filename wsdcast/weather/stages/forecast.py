@@ -10,7 +10,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
 from wsdcast.output.products import in_order, products, require_no_wind
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.artefact import Summary, alone
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
@@ -64,7 +64,7 @@ def forecast(
 
     Raises:
         UserError: as :func:`wsdcast.rollout`, :func:`wsdcast.products` and :func:`wsdcast.forecast_page` do, if ``start`` is several
-            times, and if ``at`` is the file ``RUN/places.csv``, which would be replaced.
+            times, if ``at`` is the file ``RUN/places.csv``, which would be replaced, and if another process is at work in ``run``.
     """
     processes.join()
     devices.keep_freed_memory()
@@ -84,8 +84,9 @@ def forecast(
     if not processes.is_first():
         return
     store, directory = origin.directory / FORECAST, origin.directory
-    # Products are made from the forecast in this directory alone, so they may replace older ones.
-    yield products(store, directory / PRODUCTS, thresholds=thresholds, overwrite=True)
-    if at is not None:
-        yield products(store, directory / PLACES, thresholds=thresholds, at=at, overwrite=True)
-    yield forecast_page(directory, thresholds=limits)
+    with alone(directory, "forecast"):
+        # Products are made from the forecast in this directory alone, so they may replace older ones.
+        yield products(store, directory / PRODUCTS, thresholds=thresholds, overwrite=True)
+        if at is not None:
+            yield products(store, directory / PLACES, thresholds=thresholds, at=at, overwrite=True)
+        yield forecast_page(directory, thresholds=limits)
