@@ -13,6 +13,7 @@ from conftest import TINY, new_run
 
 import wsdcast
 from wsdcast.data.store.analysis import Analysis, open_analysis
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.study.weather_variants import moments_cost, variant_of
 from wsdcast.weather.forcings import surroundings
@@ -98,7 +99,10 @@ def test_forecasts_begin_from_the_contexts_of_training(prepared, tmp_path, numbe
         field = stored["10m_u_component_of_wind_mean"].sel(time=start).values.squeeze()
     np.testing.assert_allclose(field, mean * record.std[0] + record.mean[0], atol=1e-4)
     wsdcast.export_model(run, tmp_path / "tiny.wsd")
-    wsdcast.rollout(model=tmp_path / "tiny.wsd", initial=str(run / "analysis.zarr"), run=tmp_path / "other", start=start)
+    with xr.open_zarr(run / "analysis.zarr", chunks=None) as analyses:
+        needed = analyses[list(DEFAULT)].sel(time=np.datetime64(start) - np.timedelta64(6, "h") * np.arange(number + 1)[::-1])
+        needed.drop_encoding().to_zarr(tmp_path / "needed.zarr", consolidated=False)
+    wsdcast.rollout(model=tmp_path / "tiny.wsd", initial=tmp_path / "needed.zarr", run=tmp_path / "other")
     with xr.open_zarr(tmp_path / "other/forecast.zarr") as other, xr.open_zarr(run / "forecast.zarr") as own:
         name = "10m_v_component_of_wind"
         np.testing.assert_array_equal(other[name].values, own[name].values)

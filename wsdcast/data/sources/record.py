@@ -34,6 +34,7 @@ def open_record(
     skip: Sequence[datetime] = (),
     all_hours: bool = False,
     channels: Sequence[str] = DEFAULT,
+    in_a_row: int = 2,
 ) -> Record:
     """Inspect all files or stores of a source without reading their values.
 
@@ -44,6 +45,7 @@ def open_record(
         skip: times to leave out, UTC.
         all_hours: whether times at other hours than 00, 06, 12 and 18 UTC are kept. Scoring forecasts needs them.
         channels: names of the channels (:mod:`wsdcast.data.variables`).
+        in_a_row: number of states in a row, 6 h apart, that are needed. If it is above 1 and no state follows another, this is a problem.
 
     Returns:
         The record. If it has problems, only these may be used.
@@ -67,7 +69,7 @@ def open_record(
             record.notes.append(f"{len(record.without_any)} of its files have {what.replace('has ', '')} and are left out: {files}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {first_few(record.forecasts)}")
-        choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours)
+        choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours, in_a_row)
     else:
         record.problems += record.without_any
     for field in static:

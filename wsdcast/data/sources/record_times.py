@@ -16,7 +16,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import first_few
 
 
-def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool) -> None:
+def choose_times(record: Record, start: datetime | None, end: datetime | None, skip: Times, all_hours: bool, in_a_row: int) -> None:
     """Set the times and places of a record: the selected times of all pieces, in order. Add problems and notes about them."""
     times_of: dict[str, Times] = {}
     pieces_of = {channel: [index for index, piece in enumerate(record.pieces) if channel in piece.chunks] for channel in record.channels}
@@ -50,7 +50,7 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         )
     elif not all_hours and _one_day_a_month(record.times):
         record.problems.append("its times are some hours of one day a month: means of a month by hour of day, no six-hourly record")
-    elif not all_hours and not np.any(np.diff(record.times) == STEP):
+    elif not all_hours and in_a_row > 1 and not np.any(np.diff(record.times) == STEP):
         record.problems.append(f"none of its {record.times.size} times at 00, 06, 12 or 18 UTC is followed by one 6 h later")
 
 

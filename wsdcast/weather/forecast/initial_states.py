@@ -48,7 +48,7 @@ def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) 
     facts = {"initial states": source}
     if source in SYSTEMS:
         files, facts = _fetched(source, recipe.rollout.start, names, model.past_states)
-    record = open_record(files, scratch, channels=names)
+    record = open_record(files, scratch, channels=names, in_a_row=1 + model.past_states)
     if record.problems:
         raise UserError(of_address(source, "; ".join(record.problems)))
     begins = initial_times(record.times, recipe.rollout.start or LATEST, source, model.past_states)
