@@ -188,7 +188,7 @@ def test_verification_fetches_the_analyses_that_exist(model, published, tmp_path
     for options in ({"figure": "maps"}, {"figure": "plume", "at": (47.4, 8.5)}, {"figure": "animation"}, {"figure": "curves"}):
         assert wsdcast.plot(run=tmp_path / "run", **options).written
     wsdcast.rollout(model=model, initial="gfs", start="2026-06-02T18", run=tmp_path / "late")
-    with pytest.raises(UserError, match="no truth for any initial time"):
+    with pytest.raises(UserError, match=r"^gfs has no truth for any initial time"):
         wsdcast.score_forecast(str(tmp_path / "late"), "gfs")
 
 

@@ -261,7 +261,8 @@ def statistics_by_start(
     scored = {name: part["crps_fair"].isel(variable=0, region=0).notnull().values for name, part in whole.items()}
     if not np.all([scored[name] for name in forecasts], axis=0).any():
         if not any(has.any() for has in scored.values()):
-            raise UserError(f"{sources.truth} has no truth for any initial time and lead time of the forecast")
+            source = sources.truth.removeprefix(f"{sources.scratch}/")  # that of open data is a directory of what was fetched
+            raise UserError(f"{source} has no truth for any initial time and lead time of the forecast")
         empty = [name for name in forecasts if not scored[name].any()]
         lacking = f"{', '.join(empty)} has" if empty else "the forecasts together have"
         raise UserError(
