@@ -360,3 +360,9 @@ def test_moments_that_are_no_network_do_not_travel(trained, tmp_path, prior):
     wsdcast.train(trained / "tiny.yaml", tmp_path / "run", prior=prior)
     with pytest.raises(UserError, match="cannot travel"):
         wsdcast.export_model(tmp_path / "run", tmp_path / "model.wsd")
+
+
+def test_the_planet_has_states_only_once_it_is_prepared(trained, tmp_path):
+    """The message was that planet is no source, and none of planet, wb2, …"""
+    with pytest.raises(UserError, match=r"^source 'planet': simulated; prepare a record of it and name its analysis.zarr$"):
+        wsdcast.rollout(model=trained / "tiny.wsd", initial="planet", run=tmp_path / "run")

@@ -67,6 +67,8 @@ def addresses(source: Address | Sequence[Path]) -> list[Address]:
         return [str(path) for path in source] if isinstance(source, Sequence) else [source]
     if source in SYSTEMS:
         raise UserError(f"source '{source}': fetched only where the times are known; prepare a record of it and name its analysis.zarr")
+    if source == "planet":
+        raise UserError("source 'planet': simulated; prepare a record of it and name its analysis.zarr")
     if is_remote(source):
         return [BUILT_IN.get(source, source)]
     path = Path(os.path.expanduser(source))  # noqa: PTH111, whose alternative raises if there is no such user
