@@ -8,6 +8,8 @@ import pytest
 from commands import refused
 
 from wsdcast.runs import artefact
+from wsdcast.runs.names import ANALYSIS, FORECAST
+from wsdcast.weather.recipe import Recipe
 
 
 def test_a_run_directory_that_is_a_file_is_named(directory):
@@ -67,3 +69,19 @@ def test_the_old_artefact_is_restored_after_a_kill_between_the_two_renamings(dir
     with pytest.raises(OSError, match="broken"):
         write_half(directory / "thing.zarr", OSError("broken"))
     assert [item.name for item in (directory / "thing.zarr").iterdir()] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "earlier"),
+    [
+        (ANALYSIS, "data", {"end": "2020-01-03T23:59:59"}),
+        (ANALYSIS, "data", {"end": "2020-01-03T23:59:59.999999"}),
+        (FORECAST, "rollout", {"start": "2020-01-03"}),
+        (FORECAST, "rollout", {"start": "2020-01-03 00:00"}),
+    ],
+)
+def test_an_artefact_stays_current_whose_times_an_earlier_version_stored_in_another_spelling(directory, name, section, earlier):
+    recipe = Recipe(name="x", data={"end": "2020-01-03"}, rollout={"start": "2020-01-03T00"})
+    stamp = artefact.make_stamp(recipe, directory, name) | {"hash": "of the earlier spelling"}
+    stamp["recipe"][section] |= earlier
+    assert artefact.is_of(stamp, recipe, directory, name)

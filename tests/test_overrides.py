@@ -36,7 +36,7 @@ def of_recipe(*overrides: str, recipe: str | None = "planet", kind: type = Recip
         ("moments.widths=[8, 8]", ("moments", "widths"), [8, 8]),
         ("generator.compile=true", ("generator", "compile"), True),
         ("data.source=a=b.nc", ("data", "source"), "a=b.nc"),
-        ("data.end=2020-01-31", ("data", "end"), "2020-01-31T23:59:59.999999"),
+        ("data.end=2020-01-31", ("data", "end"), "2020-01-31T23:59:59"),
         ("rollout.keep=[6, 24]", ("rollout", "keep"), [6, 24]),
         ("rollout.start=2020-01-01/2020-02-01/12h", ("rollout", "start"), "2020-01-01/2020-02-01/12h"),
     ],

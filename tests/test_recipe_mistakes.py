@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
+import numpy as np
 import pytest
 from commands import refused
 
 import wsdcast
 from wsdcast.runs.errors import UserError
-from wsdcast.weather.recipe import load_recipe
+from wsdcast.weather.recipe import Data, Rollout, load_recipe
 
 
 @pytest.mark.parametrize(
@@ -80,12 +81,32 @@ def test_a_run_directory_in_the_place_of_the_recipe_is_named(directory, function
 
 
 @pytest.mark.parametrize("skipped", ["2020-01-02, 2020-01-01T18:00:00+02:00", "'20200102', '2020-01-01T18+02:00'"])
-@pytest.mark.parametrize("end", ["2020-01-03", "'2020-01-03'", "'20200103'"])
+@pytest.mark.parametrize("end", ["2020-01-03", "'2020-01-03'", "'20200103'", "2020-01-03T23:59:59", "'2020-01-03T23:59:59.999999'"])
 def test_times_may_be_dates_or_end_with_the_hour(directory, skipped, end):
     (directory / "r.yaml").write_text(f"name: x\ndata: {{skip: [{skipped}], end: {end}}}")
     data = load_recipe("r.yaml").data
     assert data.skip == (datetime(2020, 1, 1, 16), datetime(2020, 1, 2))
-    assert data.end == datetime.combine(datetime(2020, 1, 3), datetime.max.time())
+    assert data.end == datetime(2020, 1, 3, 23, 59, 59)
+
+
+@pytest.mark.parametrize("kind", ["h", "s", "ns"])
+def test_times_to_leave_out_may_be_those_of_numpy(kind):
+    times = np.array(["2020-01-02T06", "2020-01-01"], f"datetime64[{kind}]")
+    assert Data(skip=list(times)).skip == (datetime(2020, 1, 1), datetime(2020, 1, 2, 6))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        *[(text, "2020-01-03T00") for text in ("2020-01-03", "2020-01-03 00:00", "2020-01-03T02:00:00+02:00", date(2020, 1, 3))],
+        ("2020-01-03T06:30", "2020-01-03T06:30"),
+        ("2020-01-03T06:00:05", "2020-01-03T06:00:05"),
+        ("latest", "latest"),
+        ("2020-01-03/2020-01-04/12h", "2020-01-03/2020-01-04/12h"),
+    ],
+)
+def test_one_initial_time_has_one_spelling(given, kept):
+    assert Rollout(start=given).start == kept
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_names(directory):

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from wsdcast.data.store.zarr_store import Channels
 from wsdcast.data.variables import DEFAULT, name_and_level
@@ -34,17 +34,19 @@ from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, LEAST_BATCH
 from wsdcast.weather.study_section import Study
 
 
-def _time(value: Any) -> date:
-    """A time from its text. Pydantic itself would read a number as seconds since 1970, and no time that ends with the hour."""
-    if isinstance(value, date):  # YAML reads an unquoted time as a date or datetime
-        return value
+def _time(value: Any) -> datetime:
+    """A time from its text. Pydantic itself would read a number as seconds since 1970, and no time that ends with the hour.
+
+    Fractions of a second are dropped: the times of a record have none, and earlier versions stored the end of a day with and without.
+    """
     try:
-        return datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        time = datetime.fromisoformat(str(value))  # YAML reads an unquoted time as a date or datetime
+    except ValueError:
         raise ValueError(f"expected a time such as 2020-01-01 or 2020-01-01T18, not {value!r}") from None
+    return in_utc(time.replace(microsecond=0))
 
 
-Time = Annotated[datetime, BeforeValidator(_time), AfterValidator(in_utc)]
+Time = Annotated[datetime, BeforeValidator(_time)]
 """A time in UTC, without a time zone."""
 
 
@@ -140,7 +142,8 @@ class Rollout(Section):
         if isinstance(start, date):  # YAML reads an unquoted time as a date or datetime
             start = start.isoformat()
         if isinstance(start, str) and start != "latest":
-            times_between(start)
+            first = times_between(start)[0].isoformat()
+            return start if "/" in start else first.removesuffix(":00").removesuffix(":00")  # one spelling of one time
         return start
 
     @field_validator("keep", mode="before")

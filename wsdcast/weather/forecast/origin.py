@@ -18,7 +18,7 @@ from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import digest_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
-from wsdcast.weather.forecast.initial_times import without_latest
+from wsdcast.weather.forecast.initial_times import LATEST, without_latest
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.solver_choice import without_auto
@@ -108,7 +108,7 @@ def of_model(
         finally:
             close_all()
     start = resolved.rollout.start
-    if start is None or "/" not in start:  # one initial time, in one spelling
+    if start is None or start == LATEST:
         start = str(record.times[-1].astype("datetime64[h]"))
         resolved = resolved.changed(rollout__start=start)
     directory = Path(run) if run is not None else Path("runs") / f"{file.path.stem}-{start.replace('/', '-')}"
