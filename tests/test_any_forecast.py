@@ -247,7 +247,8 @@ def test_other_grids_and_other_stores_are_refused(truth, tmp_path):
     line = refuses(tmp_path / "a.zarr", "--truth", tmp_path / "words.txt", "--run", tmp_path / "run")
     assert line.count(str(tmp_path / "words.txt")) == 1
     assert "neither NetCDF nor GRIB" in line
-    assert refuses(tmp_path / "a.zarr").endswith("a.zarr: give its truth with --truth SOURCE\n")
+    for name in (tmp_path / "a.zarr", tmp_path / "?.zarr", "wb2:gencast", "gs://bucket/a.zarr"):
+        assert refuses(name).endswith(f"{name}: give its truth with --truth SOURCE\n")
     assert "planet: no such forecast; a run directory is given as --run, a recipe as --recipe" in refuses("planet")
     (tmp_path / "run/analysis.zarr").mkdir(parents=True)
     line = refuses(tmp_path / "run")

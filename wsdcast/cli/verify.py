@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,7 +74,7 @@ def score(
 def _what_is_missing(forecast: str, with_recipe: bool) -> str:
     """How a forecast is scored for which the truth is missing, or a recipe is given, in words."""
     no_recipe = ", and no recipe" * with_recipe
-    if not (with_recipe or "://" in forecast or Path(forecast).exists()):
+    if not (with_recipe or ":" in forecast or Path(forecast).exists() or glob(forecast)):  # a colon is in URLs and public names
         return "no such forecast; a run directory is given as --run, a recipe as --recipe"
     if (Path(forecast) / ANALYSIS).is_dir():
         return f"its own record is the truth with wsdcast score --run {forecast}; other analyses need --truth SOURCE{no_recipe}"
