@@ -8,7 +8,7 @@ import xarray as xr
 
 from wsdcast.data.sources import naming
 from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.sources.naming import Finder, Found, levels_of
+from wsdcast.data.sources.naming import Finder, Found, contents, levels_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
@@ -118,3 +118,28 @@ def test_u10_is_the_wind_at_ten_metres_not_at_ten_hectopascals():
     assert find(dataset, "u_component_of_wind@10") is None
     assert find(dataset, "u_component_of_wind@500").array.name == "u500"
     assert find(dataset, DEFAULT[0]).array.name == "u10"
+
+
+@pytest.mark.parametrize("order", [("t", "u", "a", "t2m"), ("t2m", "a", "u", "t")])
+def test_a_variable_has_the_levels_and_heights_that_it_names_and_no_others(order):
+    """As Iris and CF write them: xarray gives each scalar coordinate to all variables, also to those that do not name it."""
+    level, height = {"standard_name": "air_pressure", "units": "hPa"}, {"standard_name": "height", "units": "m"}
+    scalars = {"pressure": (500.0, level), "pressure_0": (850.0, level), "height": (10.0, height), "height_0": (2.0, height)}
+    raw = xr.Dataset({name: ((), value, attributes) for name, (value, attributes) in scalars.items()})
+    named = {"t": "pressure", "u": "pressure_0", "a": "height", "t2m": "height_0"}
+    for name in order:
+        raw[name] = ("x", np.zeros(2), {"coordinates": named[name]})
+    raw["a"].attrs["standard_name"], raw["msl"] = "eastward_wind", ("x", np.zeros(2))
+    dataset = xr.decode_cf(raw)
+    assert channels_in(dataset) == (
+        "10m_u_component_of_wind",
+        "2m_temperature",
+        "mean_sea_level_pressure",
+        "temperature@500",
+        "u_component_of_wind@850",
+    )
+    assert {"t at 500 hPa", "u at 850 hPa", "msl"} < {*contents(dataset)}
+    raw["t2m"].attrs["coordinates"] = "height"
+    wrong = xr.decode_cf(raw)
+    with pytest.raises(UserError, match="t2m is at a height of 10 m, not 2 m"):
+        find(wrong, "2m_temperature")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.axes import with_forecast_axes
-from wsdcast.data.sources.naming import Finder, Found, levels_of
+from wsdcast.data.sources.naming import Finder, Found, levels_of, variables_of
 from wsdcast.data.sources.space import axes_of, space_of
 from wsdcast.data.sources.units import SAME, conversion
 from wsdcast.data.variables import DEFAULT, SPEED, VARIABLES, variable
@@ -58,7 +58,7 @@ def to_conventions(dataset: xr.Dataset, *, part: bool = False, variables: Sequen
 
 def channels_in(dataset: xr.Dataset) -> tuple[str, ...]:
     """Return the names of all channels that :func:`to_conventions` finds in a dataset; a variable on levels has one for each level."""
-    levels = {float(level) for array in dataset.values() if (found := levels_of(array)) for level in found[1]}
+    levels = {float(level) for array in variables_of(dataset) if (found := levels_of(array)) for level in found[1]}
     levels |= {float(named[1]) for name in dataset.data_vars if (named := LEVEL_IN_NAME.fullmatch(str(name)))}
     names = [name for name, entry in VARIABLES.items() if entry.kind == "surface" and name != SPEED]
     on_levels = [name for name, entry in VARIABLES.items() if entry.kind == "pressure"]

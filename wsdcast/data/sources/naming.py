@@ -54,7 +54,7 @@ class Finder:
     """Finds channels in a dataset. It goes through the dataset's variables once, because stores with hundreds of them are large."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
-        arrays = list(dataset.data_vars.values())
+        arrays = variables_of(dataset)
         self._spreads = {array.name: spread for array in arrays if (spread := spread_of(array))}
         self._states = _Arrays(array for array in arrays if array.name not in self._spreads)
         self._others = _Arrays(array for array in arrays if array.name in self._spreads)
@@ -70,6 +70,20 @@ class Finder:
         if found is None and (other := _find(self._others, name)) is not None:
             raise UserError(f"{other.array.name} is a {self._spreads[other.array.name]} (cell_methods), not {words(name)}")
         return found
+
+
+def variables_of(dataset: xr.Dataset) -> list[xr.DataArray]:
+    """Return the variables of a dataset, each without the scalar coordinates that only others name in CF's attribute ``coordinates``.
+
+    xarray gives every scalar coordinate to all variables. So each would have the height and the pressure level of all others too.
+    """
+    arrays = list(dataset.data_vars.values())
+    named = [set(str(array.encoding.get("coordinates", "")).split()) for array in arrays]
+    by_any = set().union(*named)
+    return [
+        array.drop_vars([name for name in array.coords if array[name].ndim == 0 and name in by_any - own])
+        for array, own in zip(arrays, named, strict=True)
+    ]
 
 
 class _Arrays:
@@ -103,9 +117,9 @@ def spread_of(array: xr.DataArray) -> str:
 def contents(dataset: xr.Dataset) -> list[str]:
     """Return what a dataset holds, in words: its variables and their pressure levels."""
     listed = []
-    for name, array in dataset.data_vars.items():
+    for array in variables_of(dataset):
         levels = levels_of(array)
-        listed.append(str(name) if levels is None else f"{name} at {'/'.join(f'{level:g}' for level in levels[1])} hPa")
+        listed.append(str(array.name) if levels is None else f"{array.name} at {'/'.join(f'{level:g}' for level in levels[1])} hPa")
     return listed + list(dataset.attrs.get("other_variables", []))
 
 
@@ -177,7 +191,7 @@ def _at_surface(arrays: _Arrays, base: str) -> xr.DataArray | None:
     for known in (base, *entry.names):
         if known in arrays.named:
             array = _at_height(arrays.named[known], entry.height)
-            heights = [array[name].item() for name in array.coords if str(name).lower() in HEIGHT_NAMES and array[name].size == 1]
+            heights = [array[name].item() for name in array.coords if _is_height(array, name)]
             if entry.height is not None and heights and heights[0] != entry.height:
                 raise UserError(f"{array.name} is at a height of {heights[0]:g} m, not {entry.height:g} m")
             return array
@@ -185,7 +199,7 @@ def _at_surface(arrays: _Arrays, base: str) -> xr.DataArray | None:
         where = ""
         if entry.height is not None:
             same = [_at_height(array, entry.height) for array in same]
-            same = [array for array in same if any(_is_height(array, name, entry.height) for name in array.coords)]
+            same = [array for array in same if any(_is_height(array, name) and array[name] == entry.height for name in array.coords)]
             where = f" at {entry.height:g} m"
         _require_one(same, f"{standard}{where}")
         if same:
@@ -213,10 +227,10 @@ def _at_height(array: xr.DataArray, height: float | None) -> xr.DataArray:
     return array
 
 
-def _is_height(array: xr.DataArray, name: object, height: float) -> bool:
-    coordinate = array.coords[name]
-    is_height = str(name).lower() in HEIGHT_NAMES or coordinate.attrs.get("standard_name") == "height"
-    return is_height and coordinate.size == 1 and coordinate.item() == height
+def _is_height(array: xr.DataArray, name: Hashable) -> bool:
+    """Return whether a coordinate is the one height of an array."""
+    is_height = str(name).lower() in HEIGHT_NAMES or array[name].attrs.get("standard_name") == "height"
+    return is_height and array[name].size == 1
 
 
 def is_named(name: str, channels: Sequence[str]) -> bool:
