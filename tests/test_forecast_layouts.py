@@ -60,6 +60,10 @@ LAYOUTS = {
     ),
     "hours": numbered("hours", HOUR),
     "h": numbered("h", HOUR),
+    "h and valid times": lambda store: numbered("h", HOUR)(store.assign_coords(valid_time=VALID)).rename(init="time"),
+    "hour as floats and valid times": lambda store: numbered("hour", HOUR, "float32")(store.assign_coords(valid_time=VALID)).drop_vars(
+        "init"
+    ),
     "days": numbered("days", 24 * HOUR, "float32"),
     "minutes": numbered("minutes", np.timedelta64(1, "m"), "int32"),
     "by standard name": lambda store: (

@@ -116,13 +116,13 @@ def _times_of(array: xr.DataArray) -> tuple[xr.DataArray | None, xr.DataArray | 
     if start is None and lead is None and valid is not None:
         raise UserError(f"{array.name} is stored by valid time alone ('{valid.name}'); store it by initial time and lead time")
     if start is None and lead is not None and valid is not None:
-        return valid - lead, lead
+        return _less(valid, lead), lead
     if lead is None and start is not None and valid is not None and _has(start, np.datetime64):
-        return start, valid - start
+        return start, _less(valid, start)
     if start is not None and lead is not None and start.name == "time" and _has(start, np.datetime64) and _has(lead, np.timedelta64):
         shared = {*start.dims} & {*lead.dims}
         if shared and not any(_constant(one, name) for one in (start, lead) for name in shared):
-            return start - lead, lead  # `time` and the lead time vary together: it is the valid time of one forecast
+            return _less(start, lead), lead  # `time` and the lead time vary together: it is the valid time of one forecast
     return start, lead
 
 
@@ -159,6 +159,11 @@ def _as_differences(lead: xr.DataArray) -> xr.DataArray:
         return lead
     seconds = np.rint(lead.values.astype(np.float64) * size).astype("timedelta64[s]").astype("timedelta64[ns]")
     return lead.copy(data=seconds) if lead.name not in lead.dims else lead.assign_coords({lead.name: (lead.dims, seconds)})[lead.name]
+
+
+def _less(one: xr.DataArray, other: xr.DataArray) -> xr.DataArray:
+    """Return ``one`` less ``other`` by position. Their labels may differ: one may still have lead times as numbers."""
+    return xr.DataArray(one.variable - other.variable)
 
 
 def _constant(coordinate: xr.DataArray, dimension: Hashable) -> bool:
