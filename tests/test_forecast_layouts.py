@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -181,3 +182,10 @@ def test_unclear_forecasts_are_refused_in_one_line(message, tmp_path):
         open_forecast(written(REFUSED[message](plain()), tmp_path))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_forecast_in_a_zip_archive_is_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        archive.write(written(plain(), tmp_path), "model.nc")
+    with pytest.raises(UserError, match=r"model\.zip: a zip archive in which no Zarr store is found; unpack it and name one of its files$"):
+        open_forecast(str(tmp_path / "model.zip"))

@@ -162,6 +162,8 @@ def _open(address: Address, names: Sequence[str]) -> xr.Dataset:
     if magic.startswith(b"GRIB"):
         return open_grib(address, names)
     if magic.startswith(b"PK\x03\x04"):
+        if _zarr_in_zip(Path(address)) is None:
+            raise UserError(f"{address}: a zip archive in which no Zarr store is found; unpack it and name one of its files")
         return _open_zarr(address, names)
     if magic.lstrip().startswith(b"{"):
         raise UserError(f"{address}: a JSON file without data; {KERCHUNK}")
