@@ -128,6 +128,18 @@ def test_a_member_has_the_same_bits_in_every_batching(planet_sampler):
         assert torch.equal(states, expected[first:members]), (members, threads, first)
 
 
+@pytest.mark.parametrize("name", ["8x4", "12x6", "16x8", "16x9", "32x16", "64x32"])
+def test_fields_have_the_same_bits_at_every_position_in_a_batch(name):
+    """The last bits of a product of matrices may depend on the row that a member has in it."""
+    grid, random = Grid.regular(name), torch.Generator().manual_seed(0)
+    size, fields = batch_size(grid.latitude.size * grid.longitude.size, torch.device("cpu")), noise_fields(grid, 2)
+    noise = torch.randn(size, 2, *grid.shape, generator=random)
+    expected = with_threads(1, partial(fields, noise))
+    for _ in range(3):
+        order = torch.randperm(size, generator=random)
+        assert torch.equal(with_threads(1, partial(fields, noise[order])), expected[order])
+
+
 def test_fields_are_inputs_and_numbers_stay_conditions():
     settings = Generator(widths=(8, 8), objective="crps")
     assert generator_model(settings, WIND).input_shapes(8, 16) == ((1, 8, 8, 16), (1, 32))

@@ -58,11 +58,9 @@ def noise_fields(grid: Grid, channels: int, device: torch.device | None = None, 
     for spectrum in spectra:
         size = spectrum.size
         std = np.sqrt(spectrum / (2 * np.arange(size) + 1))  # of each coefficient
-        cosines = legendre[:size, :, :size] * std
-        cosines[1:] *= np.sqrt(0.5)  # irfft adds each order above 0 twice
-        sines = cosines.copy()
-        sines[0] = 0
-        tables.append(torch.from_numpy(np.stack([cosines, sines])).to(device, dtype))
+        table = legendre[:size, :, :size] * std
+        table[1:] *= np.sqrt(0.5)  # irfft adds each order above 0 twice
+        tables.append(torch.from_numpy(table).to(device, dtype))
 
     def fields(noise: Tensor) -> Tensor:
         first, drawn, numbers = 0, [], noise.flatten(1)
@@ -71,10 +69,12 @@ def noise_fields(grid: Grid, channels: int, device: torch.device | None = None, 
                 size = table.shape[-1]
                 square = numbers[:, first : first + size**2].unflatten(1, (size, size))
                 first += size**2
-                # Order m and degree l >= m. The numbers of the sines are the other triangle of the square.
-                coefficients = torch.stack([square, square.mT.roll(1, -2)])
-                orders = torch.einsum("pmyl,pbml->pbym", table.to(noise), coefficients)
-                drawn.append(torch.fft.irfft(torch.complex(*orders), n=columns, norm="forward"))
+                # Order m and degree l >= m. The numbers of the sines are the other triangle of the square; order 0 has none.
+                sines = square.mT.roll(1, -2)
+                sines[:, 0] = 0
+                # In this layout a member has the same bits at every position in a batch, as in spherical_transform.
+                orders = torch.einsum("myl,bmlp->bymp", table.to(noise), torch.stack([square, sines], dim=-1))
+                drawn.append(torch.fft.irfft(torch.view_as_complex(orders.contiguous()), n=columns, norm="forward"))
         return torch.stack(drawn, dim=1)
 
     return fields
