@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_any_forecast
 import xarray as xr
 from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, opened_scores, refuses, truth_dataset, weather, write
 from typer.testing import CliRunner
@@ -193,6 +194,17 @@ def test_the_part_is_that_of_the_initial_times_with_truth(tmp_path):
     scores = opened_scores(tmp_path / "run")
     assert scores["pairs"].values.tolist() == [1, 1, 0]
     assert scores.attrs["share_of_globe"] == pytest.approx(SHARE)
+
+
+def test_the_part_is_found_where_each_second_valid_time_has_truth(tmp_path, monkeypatch):
+    """Of initial times and lead times each 6 h, and truth of 00 and 12 UTC, those that were read had no truth together."""
+    steps = np.arange(7) * np.timedelta64(6, "h")
+    monkeypatch.setattr(test_any_forecast, "STARTS", STARTS[0] + steps)
+    monkeypatch.setattr(test_any_forecast, "LEADS", LEADS[0] + steps)
+    true = truth_dataset().isel(time=slice(None, None, 2)).where(~LAND)
+    model = write(forecast_dataset(), tmp_path / "model.zarr")
+    wsdcast.score_forecast(model, write(true, tmp_path / "truth.zarr"), tmp_path / "run")
+    assert opened_scores(tmp_path / "run").attrs["share_of_globe"] == pytest.approx(SHARE)
 
 
 def test_complete_stores_have_no_note_on_their_part(truth, tmp_path):

@@ -18,8 +18,7 @@ from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.sources.units import SPEEDS
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.positions import evenly_spread
-from wsdcast.verification.domain import POSITIONS_READ, Inside
+from wsdcast.verification.domain import Inside, a_few
 from wsdcast.verification.truth import Truth
 
 Field = NDArray[np.floating]
@@ -180,8 +179,7 @@ def require_aligned(forecast: StoredForecast, truth: Truth, source: str, scored:
     soonest = np.where(has_truth.any(axis=1), has_truth.argmax(axis=1), forecast.leads.size).argmin()
     positions = np.flatnonzero(has_truth[soonest])[:2]
     chosen, leads = slice(positions[0], positions[-1] + 1, max(1, np.ptp(positions))), forecast.leads[positions]
-    rows = np.flatnonzero(has_truth[:, positions].all(axis=1))
-    rows = rows[evenly_spread(rows.size, POSITIONS_READ)]
+    rows = a_few(has_truth[:, positions].all(axis=1))
     mean = np.stack([forecast.read(int(row), chosen).mean(axis=0) for row in rows]).astype(np.float64)
     valid = forecast.times[rows][:, None] + leads
     names = [name for name, is_scored in zip(truth.variables, scored, strict=True) if is_scored]

@@ -6,10 +6,9 @@ Points that are masked, or outside a region, are not gaps. They are left out of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
@@ -36,14 +35,14 @@ def defined(fields: Field) -> Inside:
 def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
     """Return at which points both the forecast and the truth have values, bool (channel, latitude, longitude).
 
-    Both components of a wind have the points at which both have values. A few initial times and lead times with truth are read. A point
-    counts if any of them, and any member, has values there. So a chunk that is missing at one initial time does not change the domain, and
-    is treated as a gap.
+    Both components of a wind have the points at which both have values. A few initial times with truth, and a few lead times with truth of
+    each, are read. A point counts if any of them, and any member, has values there. So a chunk that is missing at one initial time does not
+    change the domain, and is treated as a gap.
     """
     of_forecast, of_truth = np.zeros((2, len(truth.variables), *truth.grid.shape), dtype=bool)
     has_truth = np.isin(forecast.times[:, None] + forecast.leads, truth.times)
-    positions = (np.flatnonzero(has_truth.any(axis=axis)) for axis in (1, 0))
-    for row, lead in product(*(each[evenly_spread(each.size, POSITIONS_READ)] for each in positions)):
+    pairs = [(row, lead) for row in a_few(has_truth.any(axis=1)) for lead in a_few(has_truth[row])]
+    for row, lead in pairs:
         of_forecast |= defined(forecast.read(int(row), slice(int(lead), int(lead) + 1)))
         of_truth |= defined(truth.at(forecast.times[row] + forecast.leads[[lead]]))
         if of_forecast.all() and of_truth.all():
@@ -53,6 +52,12 @@ def domains_of(forecast: StoredForecast, truth: Truth) -> Inside:
         u, v = truth.variables.index(wind.u), truth.variables.index(wind.v)
         domains[u] = domains[v] = domains[u] & domains[v]
     return domains
+
+
+def a_few(chosen: ArrayLike) -> NDArray[np.intp]:
+    """Return at most :data:`POSITIONS_READ` of the positions at which ``chosen`` (position,) is True, evenly spread."""
+    positions = np.flatnonzero(chosen)
+    return positions[evenly_spread(positions.size, POSITIONS_READ)]
 
 
 def scored_domain(domains: Inside, variables: Sequence[str], grid: Grid) -> tuple[Inside | None, NDArray[np.bool_]]:
