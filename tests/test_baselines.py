@@ -9,8 +9,9 @@ import pytest
 from conftest import six_hourly
 
 from wsdcast.data.grid import Grid
+from wsdcast.verification import memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, other_years, past_states
-from wsdcast.verification.scoring import climate_of
+from wsdcast.verification.scoring import Sources, climate_of
 from wsdcast.verification.truth import Truth
 
 GRID = Grid.regular("4x2")
@@ -74,6 +75,14 @@ def test_valid_times_without_truth_do_not_change_the_climatology(years):
     np.testing.assert_array_equal(states[:, 1::2], other_years(years, valid[:, 1::2]))
     assert set(states.ravel()) <= set(years.past)
     assert climate_of(years, valid[:, ::2])[0] == CLIMATOLOGY  # nothing of this can be scored
+
+
+def test_the_memory_of_scoring_is_that_of_the_initial_times_with_truth(years, monkeypatch):
+    """If the first had none, it was that of a plain climatology, whose few states are the same at all times."""
+    monkeypatch.setattr(memory, "opened", lambda _: ({}, years))
+    sources, leads = Sources((), "", years.times[0], ""), np.arange(6, 30, 6) * np.timedelta64(1, "h")
+    times = np.array(["2016-08-01", "2030-01-01"], "datetime64[ns]")
+    assert memory.scoring(sources, times[::-1], leads) == memory.scoring(sources, times[:1], leads)
 
 
 def test_climatology_members_of_a_date_are_those_listed():

@@ -72,7 +72,9 @@ def scoring(sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.t
     """Return the peak bytes of scoring one initial time (:func:`wsdcast.verification.scoring.score_start`)."""
     forecasts, truth = opened(sources)
     points, together = math.prod(truth.grid.shape), min(LEADS_AT_ONCE, leads.size)
-    states = climate_of(truth, times[:1, None] + leads[:together])[1]
+    valid = times[:, None] + leads
+    known = valid[np.isin(valid, truth.times)]  # of initial times without truth the states say nothing about the others
+    states = climate_of(truth, known[:together])[1]
     field = 4 * len(sources.variables) * points
     climate, past = field * together * states.shape[-1], field * np.unique(states).size
     held, peak = 0.0, 0.0
