@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -20,8 +22,11 @@ from wsdcast.report.plume import nearest, place
 from wsdcast.report.style import looks
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import BOUNDS, block_weights
+from wsdcast.verification.intervals import BY_START, with_intervals
+from wsdcast.verification.metrics import POINT_STATISTICS, metrics
 from wsdcast.verification.truth import truth_of
 from wsdcast.weather.stages.plot import OF_SCORES, _plume
+from wsdcast.weather.stages.score_output import summary_of
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,23 @@ def test_an_initial_time_without_scores_has_no_part_in_the_bands(scores):
         drawn = draw(lacking).axes[0].collections[-1].get_paths()
         assert len(drawn)
         assert np.isfinite(drawn[0].vertices).all()
+
+
+def test_a_lead_time_without_scores_does_not_make_blocks_longer(scores):
+    """The bands of figures, which do not show it, were from shorter blocks than the intervals of the same scores."""
+    times = np.datetime64("2000-01-01", "ns") + np.arange(12) * np.timedelta64(5, "D")
+    many = scores.isel(time=np.arange(12) % scores.sizes["time"]).assign_coords(time=times)
+    longer = many.reindex(prediction_timedelta=[*many["prediction_timedelta"].values, np.timedelta64(240, "h")])
+    longer["pairs"] = longer["pairs"].fillna(0)
+    facts, intervals = [], []
+    for each in (many, longer):
+        facts.append(summary_of(Path(), each).facts["intervals"])
+        statistics = each[[f"{name}{BY_START}" for name in POINT_STATISTICS]]
+        statistics = statistics.rename({name: name.removesuffix(BY_START) for name in statistics})
+        computed = with_intervals(metrics(statistics.mean("time")), statistics, [])
+        intervals.append(figures.at_scored_leads(computed)["crps_fair_interval"])
+    assert facts[0] == facts[1]
+    xr.testing.assert_equal(*intervals)
 
 
 def test_other_and_incomplete_scores_are_drawn(scores):

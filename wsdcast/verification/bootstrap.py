@@ -25,7 +25,7 @@ def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = NO_LEAD,
 
     Args:
         times: initial times, increasing.
-        lead: the longest lead time (:func:`block_length`).
+        lead: the longest lead time with scores (:func:`longest_lead`, :func:`block_length`).
         draws: number of bootstrap samples.
     """
     count, length = times.size, block_length(times, lead)
@@ -45,6 +45,17 @@ def block_length(times: NDArray[np.datetime64], lead: np.timedelta64) -> int:
     """
     within = np.searchsorted(times, times + (BLOCK + lead)) - np.arange(times.size)
     return min(int(within.max()), max(1, times.size // 2))
+
+
+def longest_lead(scored: xr.DataArray) -> np.timedelta64:
+    """Return the longest lead time with scores; 0 h if there is none.
+
+    Args:
+        scored: whether, or at how many initial times, there are scores, with the dimension ``prediction_timedelta``.
+    """
+    known = scored.any([dimension for dimension in scored.dims if dimension != "prediction_timedelta"])
+    longest: np.timedelta64 = scored["prediction_timedelta"].values[known.values].max(initial=NO_LEAD)
+    return longest
 
 
 def blocks_in_words(times: NDArray[np.datetime64], lead: np.timedelta64) -> str:

@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.data.winds import wind_of
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.bootstrap import block_weights, interval, p_value, resampled
+from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, p_value, resampled
 from wsdcast.verification.metrics import GLOBE, headline_of, metrics, variables_of
 
 COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
@@ -59,7 +59,7 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     if not scored.any():
         raise UserError("the two have no initial and lead time in common at which both have scores")
     scores = metrics(both.where(scored).mean("time"))
-    drawn = metrics(resampled(both, block_weights(times, leads.max()), scored))
+    drawn = metrics(resampled(both, block_weights(times, longest_lead(scored)), scored))
     rows = []
     for name in (name for name in COMPARED_METRICS if name in scores):
         difference = scores[name].isel(which=0) - scores[name].isel(which=1)

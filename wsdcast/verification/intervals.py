@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.data.winds import units_of, winds_of
-from wsdcast.verification.bootstrap import block_weights, interval, resampled
+from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import (
     ABOUT,
@@ -73,8 +73,9 @@ def with_intervals(scores: xr.Dataset, statistics: xr.Dataset, references: Seque
         statistics: (forecast, time, prediction_timedelta, ...).
         references: names of the forecasts over which skill is computed.
     """
-    weights = block_weights(statistics["time"].values, statistics["prediction_timedelta"].values.max())
-    drawn = metrics(resampled(statistics[[name for name in WITH_INTERVALS if name in statistics]], weights, scored_pairs(statistics)))
+    scored = scored_pairs(statistics)
+    weights = block_weights(statistics["time"].values, longest_lead(scored))
+    drawn = metrics(resampled(statistics[[name for name in WITH_INTERVALS if name in statistics]], weights, scored))
     result = scores.merge(xr.Dataset({f"{name}_interval": interval(values) for name, values in drawn.data_vars.items()}))
     if references:
         dimension = xr.IndexVariable("reference", list(references))

@@ -141,25 +141,20 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         if not names:
             raise UserError(f"{path}: has no statistics by start; it is of an older version, score again")
     summary = Summary("compare", scores=compare(pair[0], pair[1]))
+    times = np.intersect1d(pair[0]["time"].values, pair[1]["time"].values)
     summary.facts = {
         "first": f"{first}: {pair[0]['forecast'].values[0]}",
         "second": f"{second}: {pair[1]['forecast'].values[0]}",
-        "initial times in common": int(np.intersect1d(pair[0]["time"].values, pair[1]["time"].values).size),
+        "initial times in common": times.size,
         **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{name_in_words(of)}, {units_of(of)}"}),
         "difference": "first - second, with 95 % of block bootstrap samples of the initial times; below 0 the first is better",
-        "intervals": _blocks_of(*pair),
+        "intervals": blocks_in_words(times, np.timedelta64(max(row["lead_hours"] for row in summary.scores), "h")),
     }
     sizes = [int(scores.attrs["members"]) for scores in pair]
     if sizes[0] != sizes[1]:
         advice = "the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
         summary.facts["members"] = f"{sizes[0]} and {sizes[1]}: {advice}"
     return summary
-
-
-def _blocks_of(first: xr.Dataset, second: xr.Dataset) -> str:
-    """In words how many blocks of initial times the intervals of a comparison are from."""
-    times, leads = (np.intersect1d(first[axis].values, second[axis].values) for axis in ("time", "prediction_timedelta"))
-    return blocks_in_words(times, leads.max())
 
 
 def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], forecast: Path) -> str:

@@ -18,7 +18,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
-from wsdcast.verification.bootstrap import blocks_in_words
+from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
 from wsdcast.verification.intervals import BY_START, as_table
 from wsdcast.verification.memory import needs
 from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
@@ -116,7 +116,7 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
 
 def _blocks_of(scores: xr.Dataset) -> str:
     """In words: from how many blocks of initial times the intervals are."""
-    return blocks_in_words(scores["time"].values, scores["prediction_timedelta"].values.max())
+    return blocks_in_words(scores["time"].values, longest_lead(scores["pairs"]))
 
 
 def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
