@@ -105,7 +105,7 @@ def draw(gains: Sequence[Gain]) -> Figure:
         column[1].set_xlabel("wind, and error of the moments network (std of the wind)")
     for axis, score in zip(axes[:, 0], ("CRPS", "deviation of the spectrum"), strict=True):
         axis.set_ylabel(f"gain in {score} (%)")
-    draw_legend(figure, len(EVALUATIONS))
+    draw_legend(figure)
     return figure
 
 

@@ -184,6 +184,25 @@ def test_figures_name_one_evaluation_and_their_legends_hide_nothing():
     for axis in figure.axes:
         assert axis.get_legend().get_window_extent().y1 < axis.bbox.y0
     assert [line.get_linestyle() for line in figure.axes[0].lines] == [":", "-"]  # told apart in print without colours
+    labels = [text.get_text() for axis in figure.axes[1:] for text in axis.get_legend().get_texts()]
+    assert labels == ["1 evaluation", "1 evaluation", "4 evaluations"]
+
+
+def test_the_legends_of_many_variants_fit():
+    names = ["standard", "warm", *(f"a variant with a long name, {number}" for number in range(9))]
+    settings = made_settings({(name, 4): (1.0, 1.0) for name in names})
+    leads = np.array([6, 12], "timedelta64[h]").astype("timedelta64[ns]")
+    for _, datasets in settings:
+        datasets["forecast"] = datasets["one step"].isel(prediction_timedelta=[0, 0]).assign_coords(prediction_timedelta=leads)
+    study = combine(settings, dict.fromkeys(names, 0.0))
+    figure = by_evaluations(study, ("crps_6h",))
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    for axis in (by_leads := by_lead(study)).axes:
+        legend = axis.get_legend().get_window_extent()
+        assert by_leads.bbox.y0 <= legend.y0
+        assert legend.y1 <= axis.xaxis.get_tightbbox().y0
 
 
 def test_gains_over_the_first_prior_are_over_its_most_evaluations():

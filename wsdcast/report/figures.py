@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, MARKED, THRESHOLDS, WIDTH, looks, set_ticks
+from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, MARKED, THRESHOLDS, WIDTH, legend_below, looks, set_ticks
 from wsdcast.report.subjects import WIND, Subject, components_of, subject
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
@@ -242,14 +242,9 @@ def _label_logarithmic(scale: Axis) -> None:
 
 
 def _legend_below(figure: Figure, axis: Axes, text: str = "{}") -> None:
-    """Add one legend for all panels, below them, in as many columns as fit."""
+    """Add one legend for all panels, below them."""
     handles, labels = axis.get_legend_handles_labels()
-    labels = [text.format(label) for label in labels]
-    for columns in range(len(handles), 0, -1):
-        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
-        legend.remove()
+    legend_below(figure, {text.format(label): handle for handle, label in zip(handles, labels, strict=True)})
 
 
 def _has_starts(scores: xr.Dataset, statistic: str) -> bool:

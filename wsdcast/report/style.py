@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,15 @@ def looks(forecasts: Iterable[str]) -> dict[str, dict[str, Any]]:
         colour, style = FORECASTS.get(name) or ((next(spare), "spare") if result else FORECASTS["wsdcast"])
         result[name] = {"color": colour, "linestyle": LINE_STYLES[style]}
     return result
+
+
+def legend_below(figure: Figure, named: Mapping[str, Any]) -> None:
+    """Add a legend of named lines and points below all panels, in as many columns as fit."""
+    for columns in range(len(named), 0, -1):
+        legend = figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, handlelength=3)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def set_ticks(axis: Axis, locator: Locator) -> None:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator
 
 from wsdcast.images.score_page import LABELS as IMAGE_LABELS
-from wsdcast.report.style import LEADING_DIGITS, LOOK, PRIORS, set_ticks
+from wsdcast.report.style import LEADING_DIGITS, LOOK, PRIORS, legend_below, set_ticks
 from wsdcast.runs.names import MOMENTS_ALONE
 
 
@@ -70,7 +70,7 @@ def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
         for value in alone[score].values[:1]:
             axis.axhline(value, color="black", linestyle="-.", linewidth=0.8, label=MOMENTS_ALONE)
         finish(axis, curves, score, "cost of a sample in evaluations")
-    draw_legend(figure, 7)
+    draw_legend(figure)
     return figure
 
 
@@ -100,7 +100,7 @@ def by_solver(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
             axis.scatter(best["nfe"], best[score], s=60, facecolors="none", edgecolors="black", label="best", zorder=3)
             finish(axis, curves, score, "evaluations")
             axis.set(title=prior, ylabel=label_of(score, curves) if axis is row[0] else None)
-    draw_legend(figure, 5)
+    draw_legend(figure)
     return figure
 
 
@@ -152,10 +152,9 @@ def finish(axis: Axes, settings: xr.Dataset, score: str, x_label: str) -> None:
         axis.axhline(perfect, color="black", linewidth=0.8, zorder=1)
 
 
-def draw_legend(figure: Figure, columns: int) -> None:
+def draw_legend(figure: Figure) -> None:
     """Name all lines once, below the panels."""
-    named = {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns)
+    legend_below(figure, {label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)})
 
 
 def is_positive(study: xr.Dataset, score: str) -> bool:

@@ -50,7 +50,7 @@ def by_visible_share(sensitivity: xr.Dataset, scores: Sequence[str], *, relative
                 axis.set_yscale("log")
                 set_ticks(axis.yaxis, LogLocator(subs=LEADING_DIGITS))
         row[0].set_ylabel(SCORES[score].label + (" / standard's" if relative else ""))
-    draw_legend(figure, 5)
+    draw_legend(figure)
     return figure
 
 

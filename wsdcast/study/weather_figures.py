@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.transforms import offset_copy
 
 from wsdcast.report.style import LOOK
 from wsdcast.study.figures import best_of_prior, look_of, priors_of
@@ -35,7 +36,8 @@ def by_lead(study: xr.Dataset) -> Figure:
             low, high = factor * curve[f"{name}_interval"].transpose("bound", "prediction_timedelta").values
             at = days + 0.06 * (number - (curves.sizes["setting"] - 1) / 2)  # side by side
             line = {"color": look_of(prior)["color"], "alpha": shade}
-            axis.plot(at, factor * curve[name], marker=".", label=f"{curve['nfe'].item()} evaluations", **line)
+            nfe = curve["nfe"].item()
+            axis.plot(at, factor * curve[name], marker=".", label=f"{nfe} evaluation{'s' * (nfe > 1)}", **line)
             axis.vlines(at, low, high, **line)
         if curves.sizes["setting"]:
             last = curves.isel(setting=-1)
@@ -45,7 +47,8 @@ def by_lead(study: xr.Dataset) -> Figure:
         axis.set(title=prior, xlabel="lead time (days)", ylabel=label if axis is axes[1] else None)
     axes[0].set(title="most evaluations", xlabel="lead time (days)", ylabel=of_crps)
     for axis in axes:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below the panel, where it hides nothing
+        below = offset_copy(axis.transAxes, figure, y=-30, units="points")  # where it hides nothing, however high the panels are
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below)
     figure.draw_without_rendering()  # the layout needs a first pass to make room for legends outside of the panels
     return figure
 
