@@ -81,7 +81,7 @@ for part; do
         done
         ;;
     precision)
-        measure "eight bits" python3 "$here/eight_bits.py" ${RUN:-}
+        measure "eight bits" python3 "$here/eight_bits.py" ${RUN:+"$RUN"}
         ;;
     images)
         sed "s/steps: 40000/steps: ${STEPS:-2000}/; s/steps: 100000/steps: ${STEPS:-2000}/; s/steps: 10000/steps: 3000/" \
@@ -90,9 +90,10 @@ for part; do
         measure "its study" wsdcast inpaint study --run "$out/cifar10" --seeds 0 --nfe 2,4,10,20,50
         ;;
     weather)
-        [ -d "${GFS:-}" ] && cp -r "$GFS" "$out/gfs" ||
+        [ -d "${GFS:-}" ] && mkdir -p "$out/gfs" && cp -r "$GFS/." "$out/gfs" ||
             measure "GFS wind" wsdcast prepare --recipe gfs-1.5 --source "${WIND:-wind/*.nc}" --run "$out/gfs"
         measure "its study" wsdcast study nfe --run "$out/gfs" --seeds "${SEEDS:-0}" --json
+        rm -rf "$out/gfs-exact"
         cp -r "$out/gfs/study/warm-0" "$out/gfs-exact"
         forecast "$out/gfs/study/warm-0" "${CUDA_VISIBLE_DEVICES-0}"
         forecast "$out/gfs-exact" "${CUDA_VISIBLE_DEVICES-0}" --deterministic

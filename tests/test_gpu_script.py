@@ -23,7 +23,7 @@ PARTS = {"rollout": 5, "members": 10, "train": 2, "move": 4, "images": 2, "weath
 
 def recorded(directory: Path, *parts: str, code: int = 0) -> list[list[str]]:
     """Return the commands of some parts: the GPUs that each may see, and its arguments. None of them runs; each ends with ``code``."""
-    (directory / "bin").mkdir(parents=True)
+    (directory / "bin").mkdir(parents=True, exist_ok=True)
     for program in ("wsdcast", "python3", "nvidia-smi"):
         (directory / "bin" / program).write_text(RECORD)
         (directory / "bin" / program).chmod(0o755)
@@ -69,3 +69,18 @@ def test_the_same_members_are_made_on_the_gpu_and_on_the_cpu(tmp_path):
     assert [(visible, "--deterministic" in arguments) for visible, *arguments in commands] == [
         ("0", False), ("0", True), ("0", True), ("", False)
     ]  # fmt: skip
+
+
+def test_a_second_try_has_the_networks_of_a_study_that_its_limit_stopped_before(tmp_path, monkeypatch):
+    """They were copied into the copy of the first try. Paths have spaces."""
+    for name in ("GFS", "RUN"):
+        (tmp_path / f"my {name}").mkdir()
+        monkeypatch.setenv(name, str(tmp_path / f"my {name}"))
+    network = tmp_path / "out/gfs/study/warm-0/network"
+    for number in (1, 2):
+        network.parent.mkdir(parents=True, exist_ok=True)
+        network.write_text(str(number))
+        recorded(tmp_path, "weather", "precision")
+        assert (tmp_path / "out/gfs-exact/network").read_text() == str(number)
+    assert (tmp_path / "recorded").read_text().endswith(f"eight_bits.py\t{tmp_path}/my RUN\n")
+    assert [path.name for path in (tmp_path / "out/gfs").iterdir()] == ["study"]
