@@ -8,7 +8,7 @@ import xarray as xr
 
 from wsdcast.data.sources import naming
 from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.sources.naming import Finder, Found, contents, levels_of
+from wsdcast.data.sources.naming import Finder, Found, contents, levels_of, variables_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
@@ -143,3 +143,9 @@ def test_a_variable_has_the_levels_and_heights_that_it_names_and_no_others(order
     wrong = xr.decode_cf(raw)
     with pytest.raises(UserError, match="t2m is at a height of 10 m, not 2 m"):
         find(wrong, "2m_temperature")
+
+
+def test_a_single_time_is_that_of_all_variables_even_if_one_alone_names_it():
+    raw = xr.Dataset({"u10": ("x", np.zeros(2), {"coordinates": "time"}), "v10": ("x", np.zeros(2))})
+    raw["time"] = ((), 6, {"units": "hours since 2000-01-01"})
+    assert [list(array.coords) for array in variables_of(xr.decode_cf(raw))] == [["time"], ["time"]]

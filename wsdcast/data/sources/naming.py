@@ -73,17 +73,16 @@ class Finder:
 
 
 def variables_of(dataset: xr.Dataset) -> list[xr.DataArray]:
-    """Return the variables of a dataset, each without the scalar coordinates that only others name in CF's attribute ``coordinates``.
+    """Return the variables of a dataset, each without the scalar numbers that only others name in CF's attribute ``coordinates``.
 
-    xarray gives every scalar coordinate to all variables. So each would have the height and the pressure level of all others too.
+    xarray gives every scalar coordinate to all variables. So each would have the height and the pressure level of all others too. A single
+    time is no number and stays: it is that of the file.
     """
     arrays = list(dataset.data_vars.values())
     named = [set(str(array.encoding.get("coordinates", "")).split()) for array in arrays]
-    by_any = set().union(*named)
-    return [
-        array.drop_vars([name for name in array.coords if array[name].ndim == 0 and name in by_any - own])
-        for array, own in zip(arrays, named, strict=True)
-    ]
+    numbers = {str(name) for name, array in dataset.coords.items() if array.ndim == 0 and array.dtype.kind in "iuf"}
+    of_some = numbers & set().union(*named)
+    return [array.drop_vars((of_some - own) & set(array.coords)) for array, own in zip(arrays, named, strict=True)]
 
 
 class _Arrays:
