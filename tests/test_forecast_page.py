@@ -305,6 +305,7 @@ def test_mistakes_are_one_line(tmp_path):
     forecast = stored(tmp_path, wind_of())
     assert "no such forecast" in refused(tmp_path / "nothing.zarr")
     assert "no state at the initial time 2026-11-28 00 UTC" in refused(forecast, "--initial", states(tmp_path / "old.nc", ["2000-01-01"]))
+    assert "number, prediction_timedelta; expected analyses" in refused(forecast, "--initial", forecast)
     assert "is a directory" in refused(forecast, "--out", tmp_path)
     assert "has one member" in refused(stored(tmp_path / "one", wind_of()[:1]))
     statistics = forecast_of(wind_of()).channels.rename(number="statistic")

@@ -137,7 +137,7 @@ def test_no_moments_are_trained_for_a_generator_that_is_refused(inpainted, tmp_p
         (("study", "--solvers", "auto"), "--solvers: auto works for wind only"),
         (("study", "--solvers", "best"), "--solvers: input should be 'auto', 'euler'"),
         (("study", "--priors", "warmer"), "--priors: input should be 'warm', 'standard'"),
-        (("study", "--priors", ""), "--priors: tuple should have at least 1 item"),
+        (("study", "--priors", ""), "--priors: expected at least one value"),
         (("study", "--nfe", "3"), "nothing to study: nfe 3: the solver midpoint cannot make this number of evaluations"),
         (("study", "--warmths", "2"), "--warmths: input should be less than or equal to 1"),
         (("score", "--inception-weights", "nowhere.pth"), "Inception "),

@@ -191,12 +191,12 @@ def test_a_missing_file_or_score_is_named(finished_run, tmp_path):
     alone.mkdir()
     shutil.copy(finished_run / "scores.nc", alone)
     assert invoke("plot", "curves", "--run", str(alone))[0] == 0
-    for name, message in ((None, "has no rank_histogram by region; run `wsdcast score` again"), (np.nan, "could not be computed")):
+    for name, message in ((None, "has no rank_histogram\n"), (np.nan, "could not be computed")):
         changed = scores.drop_vars("rank_histogram") if name is None else scores.assign(rank_histogram=name * scores["rank_histogram"])
         changed.to_netcdf(alone / "scores.nc")
         assert message in refused("plot", "ranks", "--run", str(alone))
     scores.isel(region=0, drop=True).to_netcdf(alone / "scores.nc")  # as an older version wrote them
-    assert "by region; run `wsdcast score` again" in refused("plot", "curves", "--run", str(alone))
+    assert "by region; it is of an older version, run `wsdcast score` again" in refused("plot", "curves", "--run", str(alone))
 
 
 def test_scores_of_another_forecast_are_not_drawn(finished_run, tmp_path):

@@ -50,6 +50,7 @@ from wsdcast.weather.recipe import Data, Rollout, load_recipe
         ("name: x\nrollout: {nfe: 2, nfe: 4}", "nfe is there twice"),
         ("name: x\ndata: {start: 2001}", "data.start: expected a time such as 2020-01-01 or 2020-01-01T18, not 2001"),
         ("name: x\ndata: {end: '2001-02'}", "data.end: expected a time such as"),
+        ("name: x\nrollout: {variables: []}", "rollout.variables: expected at least one value"),
         ("name: x\ndata: {skip: 2020-01-01}", "data.skip: expected a list, not 2020-01-01"),
         ("name: x\nstudy: {nfe: [2], rollout_nfe: [2, 4, 8]}", "study.rollout_nfe: 4, 8 not in nfe"),
         ("name: x\nstudy: {nfe: [4, 2]}", "study.rollout_nfe: 20 not in nfe"),

@@ -42,6 +42,8 @@ def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
         return f"is called {new} now" if new else f"unknown key{_similar(item['loc'], kind)}"
     if item["type"] == "tuple_type":
         return f"expected a list, not {item['input']}"
+    if item["type"] == "too_short":
+        return "expected at least one value"
     if same := SAME_SOLVER.get(str(item["input"])):
         return f"the solver {item['input']} is gone; use {same}"
     words = str(item["msg"]).removeprefix("Value error, ")

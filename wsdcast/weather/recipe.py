@@ -129,7 +129,7 @@ class Rollout(Section):
     keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
         "all", description="what is stored of the forecast; or lead times in hours"
     )
-    variables: tuple[str, ...] | None = Field(None, description="the variables that are stored; default: all of data.variables")
+    variables: tuple[str, ...] | None = Field(None, min_length=1, description="variables that are stored; default: all of data.variables")
     forcings: Literal["held", "prescribed"] = Field(
         "held", description="forcing variables in a forecast: as at the initial time, or as the record has them"
     )

@@ -152,6 +152,8 @@ def _state(address: str, time: np.datetime64, names: Sequence[str]) -> tuple[Fie
                 raise UserError(f"{file}: {error}") from None
             if "time" in fields.dims and time in fields["time"].values:
                 state = fields.isel(time=int(np.argmax(fields["time"].values == time)))
+                if further := sorted(set(map(str, state.dims)) - {"latitude", "longitude"}):
+                    raise UserError(f"{file}: has the dimensions {', '.join(further)}; expected analyses")
                 grid = Grid(fields["latitude"].values, fields["longitude"].values)
                 unknown = np.full(grid.shape, np.nan, np.float32)
                 channels = [state[name].values if name in state else unknown for name in names]

@@ -183,8 +183,10 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     # Scores without a forecast next to them were moved, and those against another truth have no stamp: nothing to compare them with.
     if (directory / FORECAST).exists() and "forecast" not in scores.attrs:
         require(recipe, directory, SCORES, "score")
-    if missing := [name for name in needed if name not in scores or "region" not in scores.dims]:
-        raise UserError(f"{path}: has no {missing[0]} by region; run `wsdcast score` again")
+    if "region" not in scores.dims:
+        raise UserError(f"{path}: has no scores by region; it is of an older version, run `wsdcast score` again")
+    if missing := [name for name in needed if name not in scores]:
+        raise UserError(f"{path}: has no {missing[0]}")
     scores = figures.at_scored_leads(scores)
     judged = scores.sel(forecast=figures.judged(scores))
     if not any(np.isfinite(judged[name]).any() for name in needed):
