@@ -326,7 +326,7 @@ def test_the_figures_show_the_scores(study, curves):
     assert {label: line.get_linestyle() for label, line in lines.items() if not label.startswith("_")} == {
         "features-only": "--",
         "<i>mine</i>": "--",
-        "standard": "-",
+        "standard": ":",
         "warm": "-",
         "9 held-out images": ":",
     }

@@ -181,7 +181,7 @@ def test_the_command_takes_lists_and_refuses_impossible_ones(copy, monkeypatch):
         ("--priors", "warmer", "--priors: input should be 'warm', 'standard', "),
         ("--leads", "7", "multiples of 6"),
         ("--warmths", "2", "less than or equal to 1"),
-        ("--nfe", "", "at least 1"),
+        ("--nfe", "", "at least one value"),
         ("--nfe", "3", "nothing to study: nfe 3: the solver midpoint cannot"),
         ("--rollout-nfe", "8", "wsdcast: --rollout-nfe: 8 not in nfe\n"),
         ("--solvers", "auto", "name the solvers"),

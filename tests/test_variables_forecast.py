@@ -254,6 +254,7 @@ def test_the_table_has_all_variables_with_units(run):
     assert set(table[table["metric"] == "energy_score"]["variable"]) == {"vector"}
 
 
+@pytest.mark.slow
 def test_the_headline_is_that_of_the_recipe(run, tmp_path):
     """Without one it is the 10 m wind."""
     scores = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
