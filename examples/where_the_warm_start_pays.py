@@ -96,7 +96,8 @@ def draw(gains: Sequence[Gain]) -> Figure:
         x = [wind for wind, _ in winds].index(gain.wind) + 0.15 * (number - (len(EVALUATIONS) - 1) / 2)
         look = {"color": COLOURS[number], "label": f"{gain.nfe} evaluations"}
         for axis, (mean, low, high) in zip(axes[:, list(OVER).index(gain.over)], (gain.crps, gain.spectrum), strict=True):
-            axis.errorbar(x, mean, [[mean - low], [high - mean]], fmt=".", markersize=8, **look)
+            axis.plot(x, mean, ".", markersize=8, **look)
+            axis.vlines(x, low, high, color=COLOURS[number])
     for axis in axes.flat:
         axis.axhline(0, color="black", linewidth=0.8)
     for column, over in zip(axes.T, OVER, strict=True):
