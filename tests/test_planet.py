@@ -167,6 +167,7 @@ def test_a_planet_that_is_stirred_too_much_is_refused():
         list(simulation(2, 0, 5.0, Grid.regular("16x8")).blocks(4))
 
 
+@pytest.mark.slow
 def test_the_upper_layer_is_offered_as_wind_at_250_hectopascals():
     """The lower layer keeps its bits, the order is that of the names, and the jets lie above."""
     grid, upper = Grid.regular("16x8"), ("u_component_of_wind@250", "v_component_of_wind@250")
