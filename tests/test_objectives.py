@@ -22,7 +22,6 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.recipes import shipped_recipes
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.study.weather_variants import generator_operations, moments_cost, variant_of
 from wsdcast.warmstart.crps import MEMBERS, NOISE_NUMBERS
@@ -31,8 +30,8 @@ from wsdcast.weather.climate import zonal_amplitude
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.objective_sections import FewSteps
-from wsdcast.weather.recipe import Recipe, load_recipe
-from wsdcast.weather.samplers import few_sampler, require_rollout, sampler_of
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.samplers import few_sampler, sampler_of
 from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.stages import train as train_stage
 from wsdcast.weather.trained import FewEvaluations, Trained, assembled, trained
@@ -425,68 +424,6 @@ def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
     _, run = run_with(prepared, tmp_path, generator__moments="joint", **TUNED | {"fine_tune__nfe": 2})
     summary = wsdcast.rollout(run=run, nfe=2)
     assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"generator.objective": "crps"}, "rollout.nfe 2: a generator of the objective crps makes one evaluation; set it to 1"),
-        ({"rollout.nfe": 3}, "rollout.nfe 3: the solver midpoint cannot make this number of evaluations"),
-        ({"rollout.nfe": 1}, "rollout.nfe 1: the solver midpoint cannot make this number of evaluations"),
-        (
-            {"rollout.nfe": 4, "generator.objective": "distil", "rollout.solver": "rk4", "rollout.momentum": 0.5},
-            "rollout.solver rk4 has no",
-        ),
-        ({"rollout.solver": "sde2", "generator.path": "blur"}, "rollout.solver sde2: works on the straight path only"),
-        ({"rollout.grid_in_time": "sgmse", "generator.path": "blur"}, "rollout.grid_in_time sgmse: begins with noise"),
-        (
-            {"rollout.solver": "explicit_adams", "rollout.grid_in_time": "edm", "rollout.nfe": 4},
-            "rollout.solver explicit_adams: assumes equal steps",
-        ),
-        ({"rollout.momentum": 0.5}, "rollout.solver midpoint has no momentum"),
-        (
-            {"rollout.warmth": 0.5, "rollout.nfe": 1, "generator.objective": "distil"},
-            "rollout.warmth 0.5: the network for nfe 1 is trained",
-        ),
-        ({"rollout.warmth": 0.5, "fine_tune.steps": 2, "fine_tune.nfe": 2}, "rollout.warmth 0.5: the network for nfe 2 is trained"),
-    ],
-    ids=str,
-)
-def test_a_recipe_whose_own_rollout_is_impossible_is_refused_before_anything_is_made(prepared, tmp_path, changes, words):
-    """It was trained to the end, and then refused by the rollout."""
-    options = [word for key, value in changes.items() for word in ("-o", f"{key}={value}")]
-    assert words in refused("run", prepared / "tiny.yaml", "--run", tmp_path / "nothing", *options)
-    assert not (tmp_path / "nothing").exists()
-
-
-def test_train_says_that_the_own_rollout_is_impossible(prepared, tmp_path):
-    """Options of the rollout may make it possible, so the networks are trained."""
-    recipe, run = run_with(prepared, tmp_path, generator__objective="crps", **SMALL)
-    summary = wsdcast.train(recipe, run)
-    assert not summary.written
-    assert summary.facts["own rollout"] == "impossible: rollout.nfe 4: a generator of the objective crps makes one evaluation; set it to 1"
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"generator__objective": "crps", "rollout__nfe": 1, "rollout__solver": "ab2", "rollout__grid_in_time": "edm"},
-        {"generator__objective": "distil", "rollout__nfe": 1},
-        {"generator__objective": "distil", "few_steps__nfe": 3, "rollout__nfe": 3},
-        {"generator__objective": "shortcut", "rollout__nfe": 8, "rollout__solver": "rk4"},
-        {"fine_tune__steps": 2, "fine_tune__nfe": 3, "rollout__nfe": 3},
-        {"rollout__solver": "auto", "rollout__nfe": 7, "rollout__momentum": 0.5, "generator__path": "blur"},
-        {"rollout__solver": "ab2", "rollout__nfe": 7, "rollout__momentum": 0.5, "rollout__warmth": 0.5},
-    ],
-    ids=str,
-)
-def test_a_possible_rollout_is_none_that_is_refused(prepared, changes):
-    require_rollout(load_recipe(prepared / "tiny.yaml").changed(**changes))
-
-
-@pytest.mark.parametrize("name", shipped_recipes(Recipe))
-def test_shipped_recipes_can_be_rolled_out(name):
-    require_rollout(load_recipe(name))
 
 
 def test_a_store_without_the_change_in_6_h_is_refused(prepared, tmp_path):
