@@ -100,3 +100,17 @@ def test_waiting_threads_sleep_unless_the_user_sets_another_policy(entry, of_use
     # If torch uses GNU's OpenMP library, that library prints the policy that it understood.
     for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr):
         assert (turns == "0") == (expected == "PASSIVE")
+
+
+def test_a_study_shows_the_crps_of_one_lead_time_in_each_row(capsys):
+    """A setting without a score there, because a member diverged, had that of an earlier lead time."""
+    row = {"nfe": 1, "best": True, "solver": "euler", "grid": "uniform", "warmth": 1.0, "crps_6h": 0.55}
+    row |= {"crps_gain_6h": 0.031, "spread_skill_6h": 0.97, "power_deviation_6h": 0.015, "crps_72h_rolled": 3.2}
+    rows = [row | {"prior": "warm", "crps_120h_rolled": 3.7}, row | {"prior": "end-to-end moments", "solver": "midpoint", "nfe": 4}]
+    show(Summary("study nfe", scores=[*rows, {"prior": "moments alone", "nfe": 0, "crps_6h": 0.54}]), json=False)
+    printed = capsys.readouterr().out
+    assert "last: CRPS at 120 h" in printed.replace("\n", " ")
+    assert re.search(r"warm +1 +0\.5500 .* 3\.700", printed)
+    assert re.search(r"end-to-end moments +4 +0\.5500 .* diverged", printed)
+    assert "3.200" not in printed
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 from json import dumps
 from math import isfinite
@@ -89,12 +90,18 @@ def _digits(summary: Summary) -> str:
     return ".4g" if "scores below" in summary.facts else ".3f"
 
 
+ROLLED_CRPS = re.compile(r"crps_(\d+)h_rolled")
+"""The key of the CRPS of forecasts of several steps, with the lead time in hours."""
+
+
 def _settings(summary: Summary) -> Table:
     """The table of a study: the best setting of each prior and number of evaluations, and the moments alone. The page has all settings."""
-    title = f"6 h: fair CRPS {_of(summary)}, its gain, spread/skill, mean deviation of the spectrum; last: CRPS at the last lead time"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    leads = [int(found[1]) for row in summary.scores for name in row if (found := ROLLED_CRPS.fullmatch(name))]
+    last = f"; last: CRPS at {max(leads)} h" if leads else ""
+    title = f"6 h: fair CRPS {_of(summary)}, its gain, spread/skill, mean deviation of the spectrum{last}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("prior", no_wrap=True)
-    for name in ("nfe", "CRPS", "gain %", "s/s", "spectrum", "last"):
+    for name in ("nfe", "CRPS", "gain %", "s/s", "spectrum", *["last"] * bool(leads)):
         table.add_column(name, justify="right", no_wrap=True)
     several = len({(row["solver"], row["grid"], row["warmth"]) for row in summary.scores if row["nfe"]}) > 1
     if several:
@@ -102,11 +109,13 @@ def _settings(summary: Summary) -> Table:
     for row in summary.scores:
         if row["nfe"] and not row["best"]:
             continue
-        last = [value for name, value in row.items() if name.startswith("crps_") and "gain" not in name and name.endswith("h_rolled")]
+        rolled = {int(found[1]): value for name, value in row.items() if (found := ROLLED_CRPS.fullmatch(name))}
+        # Some member diverged by the last lead time if there are only earlier ones.
+        of_last = "" if not rolled else f"{rolled[max(leads)]:.3f}" if max(leads) in rolled else "diverged"
         gain = f"{100 * row['crps_gain_6h']:.1f}" if "crps_gain_6h" in row else ""
         digits = {"crps_6h": 4, "spread_skill_6h": 2, "power_deviation_6h": 3}
         crps, *others = (f"{row[name]:.{decimals}f}" if name in row else "" for name, decimals in digits.items())
-        cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, f"{last[-1]:.3f}" if last else ""]
+        cells = [row["prior"], str(row["nfe"] or ""), crps or "diverged", gain, *others, *[of_last] * bool(leads)]
         if several and row["nfe"]:
             warmth = f" {row['warmth']:g}" if row["warmth"] != 1 else ""
             cells.append(f"{row['solver']} {row['grid']}{warmth}")
