@@ -76,9 +76,11 @@ def remembered_commands() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of files that train, and begin with them: short files last keep two processes busy until the end."""
     for item in items:
         if item.path.stem.removeprefix("test_") in TRAINS.split():
             item.add_marker("trains")
+    items.sort(key=lambda item: item.get_closest_marker("trains") is None)
 
 
 @pytest.fixture
