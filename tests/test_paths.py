@@ -13,7 +13,9 @@ from wsdcast.data.harmonics import SphericalHarmonics
 from wsdcast.report.targets import target_powers
 from wsdcast.warmstart import times as grids
 from wsdcast.warmstart.evaluations import SOLVERS
-from wsdcast.warmstart.paths import Blur, BlurNoise, Straight, blur, cosine_transform
+from wsdcast.warmstart.flow import draw, edm_weight, training_loss
+from wsdcast.warmstart.paths import STRAIGHT, Blur, BlurNoise, Straight, blur, cosine_transform
+from wsdcast.warmstart.prior import InformedPrior
 from wsdcast.weather.harmonic_transform import spherical_transform
 
 IMAGE = (6, 5)
@@ -137,6 +139,26 @@ def test_targets_are_exact_up_to_the_end_of_the_path(geometry):
     x, target = BlurNoise(0.5, multiply).point(noise[:1].float(), data[:1].float().expand(4, *data.shape[1:]), t)
     torch.testing.assert_close(target[:, 2:].double(), expected / left, rtol=1e-4, atol=2e-6)
     torch.testing.assert_close(x[-1], data[0].float())
+
+
+@pytest.mark.parametrize("path", [STRAIGHT, BlurNoise(0.5, cosine_transform(*IMAGE))], ids=["straight", "blur-noise"])
+def test_the_loss_weighs_squared_errors_by_time_and_by_channel(path):
+    """The weight of a time is that of Karras et al. (2022) for the error of an estimate x + (1 - t) v of data of standard deviation 1."""
+    context, target, of_channels = field(IMAGE, 1), field(IMAGE, 2), torch.tensor([0.4, 1.6]).double()[:, None, None]
+    draws = draw(target.shape, torch.Generator().manual_seed(0))
+    prior = InformedPrior(field(IMAGE, 3), field(IMAGE, 4).exp())
+
+    def generator(x, t, warmth):
+        return x[:, : 2 * path.heads].sin()
+
+    x, predicted = path.point(draws.noise, prior.blended(draws.warmth).normalise(target), draws.t)
+    features = torch.cat([x, context], dim=1)[:, : 2 * path.heads]
+    errors = (1 - draws.t)[:, None, None, None, None] * (features.sin() - predicted).unflatten(1, (path.heads, 2))
+    sigma = (1 - draws.t) / draws.t
+    of_times = ((sigma**2 + 1) / sigma**2)[:, None, None, None, None]
+    expected = (of_times * of_channels * errors**2).sum(dim=1).mean()
+    loss = training_loss(generator, prior, context, target, draws, path, edm_weight, of_channels)
+    torch.testing.assert_close(loss, expected)
 
 
 def gaussian(path, power):
