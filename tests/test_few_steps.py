@@ -136,8 +136,12 @@ def test_mean_flow_of_the_exact_network_is_as_good_as_its_velocity():
     d = torch.cat([torch.zeros(16), steps.d[16:]])
     shrinks = (level(t + d) / level(t) - 1).reshape(-1, 1, 1, 1)  # d du/dx of the exact flow
     for error in (0.5, -1.0):
-        worse = mean_flow_loss(Exact(error), prior(), context(), target, drawn, steps, flow_samples=16)
-        torch.testing.assert_close(worse, (network(x, t, torch.ones(1)) - velocity + error * (1 - shrinks)).square().mean())
+        wrong = Exact(error)
+        loss = mean_flow_loss(wrong, prior(), context(), target, drawn, steps, flow_samples=16)
+        residual = network(x, t, torch.ones(1)) - velocity + error * (1 - shrinks)
+        torch.testing.assert_close(loss, residual.square().mean())
+        loss.backward()
+        torch.testing.assert_close(wrong.error.grad, 2 * residual.mean())  # that of u alone: du/dt has no gradient
 
 
 def test_one_step_of_the_exact_network_ends_where_many_steps_of_the_flow_end():
