@@ -47,7 +47,8 @@ def test_what_is_left_of_the_method_in_each_ablation(random):
     x, w = torch.randn(3, *SHAPE, generator=random), torch.tensor([0.3])
     warm = InformedPrior(mean, std)
     torch.testing.assert_close(prior_maker("mean-only")(mean, std).blended(w).normalise(x), x - mean)
-    torch.testing.assert_close(prior_maker("mean-only")(mean, std).features()[:, :2], mean)
+    torch.testing.assert_close(warm.features(), torch.cat([mean, std.log()], dim=1))
+    torch.testing.assert_close(prior_maker("mean-only")(mean, std).features(), torch.cat([mean, torch.zeros_like(std)], dim=1))
     only_told = prior_maker("features-only")(mean, std)
     torch.testing.assert_close(only_told.blended(w).normalise(x), x)
     torch.testing.assert_close(only_told.blended(w).features(), warm.features())  # not blended, for any warmth
