@@ -80,8 +80,11 @@ def test_waves_are_scored_as_written_out():
     amplitude = np.linspace(0.5, 2, 10).reshape(2, 5)
     crps = (np.abs(first - of_truth) + np.abs(second - of_truth)) / 2 - np.abs(first - second) / 2
     crps = np.mean(weights.numpy() * crps, axis=(0, 2))
-    expected = np.sum(crps / np.sqrt(amplitude)) / np.sum(np.sqrt(amplitude))
-    assert spectral_crps(members, truth, weights, torch.from_numpy(amplitude), alpha=1).item() == pytest.approx(expected, rel=1e-12)
+    for smallest in (0.5, 0.0):  # a wave without any power in the data counts as one of a millionth of the largest amplitude
+        amplitude[0, 0] = smallest
+        unit = np.sqrt(np.maximum(amplitude, 2e-6))
+        score = spectral_crps(members, truth, weights, torch.from_numpy(amplitude), alpha=1)
+        assert score.item() == pytest.approx(np.sum(crps / unit) / np.sum(unit), rel=1e-12)
 
 
 def test_waves_of_the_truth_score_zero_and_smooth_members_score_worse_than_draws():
@@ -96,7 +99,7 @@ def test_waves_of_the_truth_score_zero_and_smooth_members_score_worse_than_draws
         return torch.fft.irfft(waves, n=32, dim=-1, norm="ortho")
 
     truth = draws(256, 1, 4)
-    assert spectral_crps(torch.stack([truth, truth]), truth, weights, slope[None]).abs() < 1e-6
+    assert spectral_crps(torch.stack([truth, truth]), truth, weights, slope[None], alpha=1).abs() < 1e-6
     right = spectral_crps(draws(2, 256, 1, 4), truth, weights, slope[None], alpha=1)
     smoothed = spectral_crps(draws(2, 256, 1, 4, smooth=True), truth, weights, slope[None], alpha=1)
     assert smoothed > 1.2 * right

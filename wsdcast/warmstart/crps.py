@@ -47,7 +47,7 @@ def direct_sample(
     return prior.denormalise(result.to(noise.dtype))
 
 
-def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Tensor:
+def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float) -> Tensor:
     """Return the almost fair CRPS of an ensemble (Lang et al. 2024, arXiv 2412.15832, Eq. 4), of the shape of the truth.
 
         mean_m |x_m - y| - (1 - (1 - alpha) / M) / (2 M (M - 1)) sum_{m, n} |x_m - x_n|
@@ -66,7 +66,7 @@ def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float = 0.95) -> Ten
     return error - (1 - (1 - alpha) / count) / (2 * count * (count - 1)) * pairs
 
 
-def spectral_crps(members: Tensor, truth: Tensor, weights: Tensor, amplitude: Tensor, alpha: float = 0.95) -> Tensor:
+def spectral_crps(members: Tensor, truth: Tensor, weights: Tensor, amplitude: Tensor, alpha: float) -> Tensor:
     """Return the almost fair CRPS of zonal Fourier coefficients, each weighted with amplitude^-1/2, divided by the sum of amplitude^1/2.
 
     The CRPS of points hardly notices small scales, where amplitudes are small. Members then have noise or nothing there. The exponent is
