@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from torch import Tensor
 
 from wsdcast.training import validation
-from wsdcast.training.validation import ensemble_scores, flow_scores
+from wsdcast.training.predictions import checked, errors
+from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
 from wsdcast.warmstart.prior import InformedPrior
 
 COUNT = 40
@@ -51,3 +54,43 @@ def test_scores_of_large_fields_are_those_of_whole_batches_in_smaller_parts(monk
     torch.manual_seed(0)
     assert scores() == pytest.approx(whole, rel=1e-5)
     assert sizes == together
+
+
+WEIGHTS = torch.tensor([0.4, 1.0, 1.5, 1.1])[:, None]
+
+
+def root_mean_square(values: np.ndarray) -> np.ndarray:
+    """Over samples and area, by channel."""
+    return np.sqrt(np.mean(WEIGHTS.numpy() * values**2, axis=(0, 2, 3)))
+
+
+def test_scores_of_moments_are_those_written_out():
+    def moments(context: Tensor) -> tuple[Tensor, Tensor]:
+        return context[:, :2], context[:, 2:4].exp()
+
+    mean, std, target = *(values.numpy() for values in moments(CONTEXTS)), TARGETS.numpy()
+    error, standardised = root_mean_square(target - mean), root_mean_square((target - mean) / std)
+    # Two models, of which each predicts a part of the samples.
+    halves = [(moments, torch.arange(35)), (lambda context: moments(context), torch.arange(35, COUNT))]
+    np.testing.assert_allclose(errors(halves, Samples(), WEIGHTS), [error, standardised], rtol=1e-5)
+    of_all = [np.sqrt(np.mean(values**2)) for values in (error, standardised)]
+    assert checked(moments, Samples(), WEIGHTS) == pytest.approx(of_all, rel=1e-5)
+    scores = moments_scores(moments, Samples(), WEIGHTS)
+    expected = {"NLL": -norm.logpdf(target, mean, std).mean(), "std of (x - mean) / std": of_all[1], "error": of_all[0]}
+    assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def test_scores_of_ensembles_are_those_written_out():
+    drawn = []
+
+    def sampler(context: Tensor, noise: Tensor) -> Tensor:
+        drawn.append(context[:, :2] + noise)
+        return drawn[-1]
+
+    scores = ensemble_scores(sampler, Samples(), WEIGHTS)
+    first, second = (torch.cat(drawn[member::2]).numpy() for member in (0, 1))  # of each batch the first member, then the second
+    weights, truth = WEIGHTS.numpy(), TARGETS.numpy()
+    crps = (np.abs(first - truth) + np.abs(second - truth) - np.abs(first - second)) / 2
+    spread, skill = np.mean(weights * (first - second) ** 2 / 2), np.mean(weights * ((first + second) / 2 - truth) ** 2)
+    expected = {"CRPS": np.mean(weights * crps), "spread/skill": np.sqrt(1.5 * spread / skill)}
+    assert scores == pytest.approx(expected, rel=1e-5)
