@@ -104,6 +104,13 @@ def test_both_poles_have_the_second_row_beyond_them(rows, multiple):
     assert extended.shape[-2] % multiple == 0
 
 
+@pytest.mark.parametrize(("scalars", "noise", "given"), [(2, 0, 0), (2, 0, 1), (0, 3, 0), (0, 0, 1)])
+def test_a_network_needs_all_its_conditions_and_takes_no_others(scalars, noise, given):
+    """Without any, those with conditions ran as if they had none."""
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        UNet(1, 1, [8], scalars=scalars, noise=noise)(torch.zeros(1, 1, 4, 8), *[torch.zeros(1)] * given)
+
+
 def test_no_extension_where_none_is_needed():
     field = torch.randn(1, 1, 8, 16)
     extended, original = sphere.extend(field, 8, False)

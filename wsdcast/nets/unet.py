@@ -94,8 +94,12 @@ class UNet(nn.Module):
         """Return the output for x, (batch, in_channels, row, column).
 
         The conditions are the scalars, each (batch,), or (1,) if the batch shares it, and then the noise, (batch, noise).
+
+        Raises:
+            ValueError: if there are more or fewer conditions than the network was made for.
         """
-        condition = sum(embed(value) for embed, value in zip(self.embeddings, conditions, strict=True)) if conditions else None
+        embedded = [embed(value) for embed, value in zip(self.embeddings, conditions, strict=True)]
+        condition = sum(embedded) if embedded else None
         x, original = extend(x, self.multiple, self.includes_poles) if self.sphere else _extend_plane(x, self.multiple)
         x = self.first(x)
         skips = []
