@@ -94,3 +94,25 @@ def test_scores_of_ensembles_are_those_written_out():
     spread, skill = np.mean(weights * (first - second) ** 2 / 2), np.mean(weights * ((first + second) / 2 - truth) ** 2)
     expected = {"CRPS": np.mean(weights * crps), "spread/skill": np.sqrt(1.5 * spread / skill)}
     assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def test_scores_of_a_flow_are_its_losses_at_each_warmth():
+    evaluations = []
+
+    def generator(x: Tensor, t: Tensor, warmth: Tensor) -> Tensor:
+        evaluations.append((x[:, :2], t, warmth))
+        return x[:, :2].sin()
+
+    def prior_of(context: Tensor) -> InformedPrior:
+        return InformedPrior(context[:, :2], context[:, 2:4].exp())
+
+    scores = flow_scores(generator, prior_of, Samples())
+    squares: dict[str, list[Tensor]] = {}
+    for number, (x, t, warmth) in enumerate(evaluations):
+        batch = slice(0, 32) if number < 5 else slice(32, COUNT)
+        data = prior_of(CONTEXTS[batch]).blended(warmth).normalise(TARGETS[batch])
+        velocity = (data - x) / (1 - t)[:, None, None, None]
+        squares.setdefault(f"w = {warmth[0]:g}", []).append((x.sin() - velocity).square())
+    expected = {name: torch.cat(parts).mean().item() for name, parts in squares.items()}
+    assert list(expected) == ["w = 0", "w = 0.25", "w = 0.5", "w = 0.75", "w = 1"]
+    assert scores == pytest.approx({"flow loss": np.mean(list(expected.values())), **expected}, rel=1e-4)
