@@ -11,6 +11,7 @@ import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from wsdcast.nets.weights import save_networks
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints, loop
-from wsdcast.training.fitting import Fitted, fitted
+from wsdcast.training.fitting import Fitted, History, fitted
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 
@@ -137,6 +138,31 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
         torch.testing.assert_close(new, old - 0.1 * gradient)
 
 
+def test_waiting_is_the_share_of_the_time_in_which_batches_are_made(monkeypatch):
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(loop, "time", clock)
+
+    def batch_of(chosen: torch.Tensor, part: slice) -> torch.Tensor:
+        clock.now += 3
+        return points(chosen, part)
+
+    def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        clock.now += 1
+        return regression(model, x)
+
+    steps = list(islice(fit(begun(), batch_of, loss_of, 8, Settings(accumulate=2), 0), 3))
+    assert [step.waiting for step in read(steps)] == [0.75] * 3
+
+
+@pytest.mark.parametrize(("rows", "loss", "waiting"), [(20, "9.2500", "12.5"), (5, "2.0000", "10.0")])
+def test_a_summary_tells_the_last_losses_and_the_time(rows, loss, waiting):
+    history = History([[number, number / 2, 0.1, 1.0, 0.25 * (number % 2)] for number in range(rows)], seconds=12.4)
+    assert Fitted(nn.Linear(1, 1), history, Optimisation(steps=rows), 6).facts("moments") == {
+        "moments loss": f"{loss}, mean of the last tenth of {rows} steps of 6 samples",
+        "moments time": f"12 s, {waiting} % of it spent on making batches",
+    }
+
+
 def test_every_epoch_visits_every_sample_once_in_another_order():
     order = []
     for _ in fit(begun(), lambda chosen, _: order.append(chosen), lambda model, _: model.weight.sum(), 8, Settings(steps=8), 0):
@@ -239,6 +265,8 @@ def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, st
             return regression(model, x)
 
         def validate(model: nn.Module) -> dict[str, float]:
+            if signals and training.step == step:  # the process may be killed before the validation is done
+                assert (directory / f"checkpoints/line/step-{step:09d}.safetensors").exists()
             stop_at(training.step, "validation")
             return {"loss": regression(model, X).item()}
 
