@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -73,6 +74,28 @@ def test_every_step_but_the_last_has_its_own_noise(solve):
         changed = (solve(exact, other, grids.uniform(4)) - sample).abs().max()
         # The first step draws a new state. The initial noise acts only through the data estimate, which is constant at t = 0.
         assert (changed > 1e-3) == (draw > 0)
+
+
+@pytest.mark.parametrize(("solve", "order"), [(sde1, 1), (sde2, 2)])
+def test_steps_are_those_written_out(solve, order):
+    """Only the third of these four steps has an estimate before it at a finite log ratio and a finite one at its end."""
+    noise = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    times, ratio = [0.0, 0.3, 0.6, 0.8, 1.0], lambda t: math.log(t / (1 - t))
+
+    def data(x, t):
+        return torch.as_tensor(3 * t).sin() + 0.2 * x
+
+    x, before = noise[:, :1], torch.zeros(())
+    for step, (t, u) in enumerate(pairwise(times)):
+        now = estimate = data(x, t)
+        if (step, order) == (2, 2):
+            estimate = now + (now - before) * (ratio(u) - ratio(t)) / (ratio(t) - ratio(times[1])) / 2
+        q = ((1 - u) * t / ((1 - t) * u)) ** 2
+        r = q * u / t if t else 0.0
+        x, before = r * x + (u - r * t) * estimate, now
+        if u < 1:
+            x = x + (1 - u) * math.sqrt(1 - q) * noise[:, step + 1 : step + 2]
+    torch.testing.assert_close(solve(lambda x, t: (data(x, t) - x) / (1 - t), noise, torch.tensor(times, dtype=torch.float64)), x)
 
 
 def bridge_to_straight(tau):
