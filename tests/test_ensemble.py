@@ -169,6 +169,7 @@ def test_an_error_stops_all_workers_while_one_leaves_the_barrier(monkeypatch):
 def test_batch_sizes_fall_with_the_number_of_grid_points():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert [batch_size(points, cpu) for points in (128, 2048, 29_040, 1_038_240)] == [50, 25, 1, 1]
+    assert [batch_size(points, gpu) for points in (2048, 1_038_240)] == [976, 2]
     assert with_threads(3, lambda: (at_once(25, cpu), at_once(25, gpu))) == (75, 25)
 
 

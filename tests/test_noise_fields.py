@@ -76,6 +76,8 @@ def test_fields_reach_from_one_row_to_a_quarter_of_the_globe():
         assert spectrum.sum() == pytest.approx(1, rel=1e-12)
         assert 0.37 < spectrum @ eval_legendre(degree, at_length) < 0.48
     assert [spectrum.size - 1 for spectrum in spectra_of(Grid.regular("240x121"), 2)] == [117, 42, 10, 2]
+    for name in ("16x4", "8x16"):  # few rows, or few columns, have no degree above 3
+        assert [spectrum.size - 1 for spectrum in spectra_of(Grid.regular(name), 4)] == [3, 3, 3, 2]
 
 
 @pytest.mark.parametrize(("name", "highest"), [("64x32", 31), ("32x16", 15), ("16x8", 5), ("8x4", 1), ("4x2", 0)])
