@@ -53,6 +53,8 @@ BREAKS = [
     ("weather/training/few_steps.py", "weights = weights * of_channels", "pass", "training_runs"),
     ("weather/training/losses.py", "scale = scale / of_channels", "pass", "training_runs"),
     ("weather/training/losses.py", "recipe.crps.alpha", "1.0", "training_runs"),
+    ("warmstart/flow.py", "weight(draws.t).sqrt()", "weight(draws.t)", "paths"),
+    ("training/predictions.py", "std = predicted[:, 1]", "std = predicted[:, 0]", "validation"),
     ("training/loop.py", "/ (step_size / size)", "", "training"),
     ("training/loop.py", "training.step) / (10 + training.step)", "training.step) / (1 + training.step)", "training"),
     ("sampling/batches.py", "torch.cat(parts)[:members]", "torch.cat(parts)[-members:]", "ensemble"),
