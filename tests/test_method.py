@@ -215,10 +215,11 @@ def test_calibrated_warmth_is_the_widest_prior_if_none_is_wide_enough():
 def test_calibrated_warmth_is_where_the_blended_std_is_the_error(error, warmth):
     """With std 0.1, the std of Eq. 4 is 1 - w^2 while 1 - w is larger than 0.1, and 0.1 w + 1 - w beyond w = 0.9."""
     prior = InformedPrior(torch.zeros(4, 2, 3, 3), torch.full((4, 2, 3, 3), 0.1))
-    calibrated = calibrated_warmth(prior, torch.full((4, 2, 3, 3), error))
+    target = torch.full((4, 2, 3, 3), error)
+    calibrated = calibrated_warmth(prior, target)
     assert calibrated == pytest.approx(warmth, abs=1 / 1024)
     # Known pixels, which have no error, do not count.
     counted = torch.zeros(4, 1, 3, 3, dtype=torch.bool)
     counted[:, :, 0] = True
-    assert calibrated_warmth(prior, torch.full((4, 2, 3, 3), error) * counted, counted) == calibrated
-    assert error == 3 or prior.blended(torch.tensor([calibrated])).normalise(torch.tensor(error)).max() <= 1 + 1e-5
+    assert calibrated_warmth(prior, target * counted, counted) == calibrated
+    assert error == 3 or prior.blended(torch.tensor([calibrated])).normalise(target).max() <= 1 + 1e-5

@@ -55,8 +55,14 @@ class Ranked(NamedTuple):
 
 
 def ranked(ensemble: Field, truth: Field) -> Ranked:
-    """Return all that CRPS, variance, error of the mean and rank need. The members of each point are sorted only once."""
+    """Return all that CRPS, variance, error of the mean and rank need. The members of each point are sorted only once.
+
+    Raises:
+        ValueError: if the truth has not the shape of a member.
+    """
     members = ensemble.shape[0]
+    if ensemble.shape[1:] != truth.shape:
+        raise ValueError(f"the truth has the shape {truth.shape}, and a member {ensemble.shape[1:]}; the members' dimension comes first")
     with NUMBA_LOCK:
         sums, counts = _ranked(ensemble.reshape(members, -1), truth.reshape(-1), sorting_network(members))
     fields = (field.reshape(truth.shape) for field in (*sums, *counts))

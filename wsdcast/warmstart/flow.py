@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, per_sample
+from wsdcast.warmstart.prior import InformedPrior, MakePrior, Moments, PriorOf, of_shape, per_sample
 from wsdcast.warmstart.solvers import Solver, Velocity
 from wsdcast.warmstart.times import DrawTimes, draw_logit_normal
 
@@ -99,16 +99,19 @@ def training_loss(
         draws: from :func:`draw`.
         path: the path from noise to data. The error is that of all fields that the generator predicts on it, added up.
         weight: the weight of each time; default: 1.
-        channel_weights: the weights of the channels, (channel, 1, 1); default: 1.
+        channel_weights: the weights of the channels, (channel, 1, ...), with a 1 for each dimension of space; default: 1.
+
+    Raises:
+        ValueError: if target, noise or the generator's output has a wrong shape.
     """
     prior = prior.blended(draws.warmth)
-    x, predicted = path.point(draws.noise, prior.normalise(target), draws.t)
-    output = generator(generator_input(x, context, prior), draws.t, draws.warmth)
+    x, predicted = path.point(of_shape("noise", draws.noise, target), prior.normalise(target), draws.t)
+    output = of_shape("output of the generator", generator(generator_input(x, context, prior), draws.t, draws.warmth), predicted)
     if weight is not None:
         root = per_sample(weight(draws.t).sqrt(), output)
         output, predicted = root * output, root * predicted
     if channel_weights is not None:
-        root = channel_weights.sqrt().repeat(path.heads, 1, 1)
+        root = torch.cat([channel_weights.sqrt()] * path.heads)
         output, predicted = root * output, root * predicted
     return path.heads * nn.functional.mse_loss(output, predicted)
 
@@ -141,7 +144,7 @@ def joint_loss(
         make_prior: makes the generator's prior from the moments.
         end_to_end: whether the loss of Algorithm 1 trains the mean too.
         moments_weight: the factor of the moments' own loss.
-        moments_channel_weights: the weights of the channels in the moments' own loss, (channel, 1, 1); default: 1.
+        moments_channel_weights: the weights of the channels in the moments' own loss, (channel, 1, ...); default: 1.
     """
     mean, std = moments(context)
     likelihood = InformedPrior(mean, std).log_prob(target, moments_channel_weights).mean() / target[0].numel()
@@ -193,7 +196,8 @@ def start_of(path: Path, noise: Tensor, prior: InformedPrior, times: Tensor) -> 
         times: flow times, (steps + 1,).
     """
     channels = prior.mean.shape[1]
-    return torch.cat([(1 - times[0].item()) * path.start(noise[:, :channels]), noise[:, channels:]], dim=1)
+    first = of_shape("noise", noise[:, :channels], prior.mean)
+    return torch.cat([(1 - times[0].item()) * path.start(first), noise[:, channels:]], dim=1)
 
 
 def velocity_of(
@@ -216,6 +220,7 @@ def velocity_of(
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         t = t.reshape(1)
-        return path.velocity(generator(generator_input(x, context, prior), t, warmth, *length).to(x.dtype), x, t)
+        output = generator(generator_input(x, context, prior), t, warmth, *length).to(x.dtype)
+        return of_shape("velocity of the generator", path.velocity(output, x, t), x)
 
     return velocity

@@ -99,9 +99,17 @@ class MomentsModel(nn.Module):
         self.register_buffer("calibration", torch.ones(channels))
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, each (batch, channels, ...)."""
+        """Return mean and standard deviation, each (batch, channels, ...).
+
+        Raises:
+            ValueError: if the network's output has a wrong shape.
+        """
         # The result has the precision of the context even if the network computes in bfloat16.
-        change, *raw = self.network(context).to(context.dtype).split(self.channels, dim=1)
+        output = self.network(context).to(context.dtype)
+        expected = len(context), (2 if self.std == "point" else 1) * self.channels, *context.shape[2:]
+        if output.shape != expected:
+            raise ValueError(f"output of the moments network: shape {tuple(output.shape)} instead of {expected}")
+        change, *raw = output.split(self.channels, dim=1)
         mean = change + context[:, : self.channels]
         calibration = self.calibration.reshape(-1, *(1,) * (mean.dim() - 2))
         std = _Bounded.apply(self._unbounded_std(change, *raw), MINIMUM_STD, self.maximum_std)
@@ -128,6 +136,6 @@ def negative_log_likelihood(moments: Moments, context: Tensor, target: Tensor, w
     Args:
         moments: h_phi.
         context, target: (batch, channel, ...).
-        weights: of the channels, (channel, 1, 1); default: all are 1.
+        weights: of the channels, (channel, 1, ...), with a 1 for each dimension of space; default: all are 1.
     """
     return -InformedPrior(*moments(context)).log_prob(target, weights).mean() / target[0].numel()

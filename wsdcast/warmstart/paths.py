@@ -20,7 +20,7 @@ from wsdcast.runs.names import PathName
 from wsdcast.warmstart.prior import per_sample
 
 Multiply = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
-"""``multiply(x, factor)`` returns V factor(Lambda) V' x for x of shape (batch, channel, row, column).
+"""``multiply(x, factor)`` returns V factor(Lambda) V' x for x of shape (batch, channel, ...).
 
 V holds the eigenvectors of minus the Laplacian, and Lambda its eigenvalues. ``factor`` takes Lambda, of any shape S, and returns factors of
 shape (batch, *S) or (1, *S).

@@ -64,12 +64,20 @@ class InformedPrior:
     blend: Blend = warmth_blending
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Return (x - mean) / std, the data in normalised space (Eq. 2)."""
-        return (x - self.mean) / self.std
+        """Return (x - mean) / std, the data in normalised space (Eq. 2).
+
+        Raises:
+            ValueError: if x has not the shape of the mean.
+        """
+        return (of_shape("data", x, self.mean) - self.mean) / self.std
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """Return x std + mean, a point of normalised space in the units of the data (Eq. 3)."""
-        return x * self.std + self.mean
+        """Return x std + mean, a point of normalised space in the units of the data (Eq. 3).
+
+        Raises:
+            ValueError: if x has not the shape of the mean.
+        """
+        return of_shape("sample", x, self.mean) * self.std + self.mean
 
     def sample(self, noise: Tensor) -> Tensor:
         """Return the draw from the prior that belongs to standard normal ``noise``."""
@@ -80,7 +88,7 @@ class InformedPrior:
 
         Args:
             x: the samples, (batch, channel, ...).
-            weights: factors of the channels' logarithms, (channel, 1, 1); default: 1.
+            weights: factors of the channels' logarithms, (channel, 1, ...); default: 1.
         """
         density = -0.5 * self.normalise(x) ** 2 - self.std.log() - 0.5 * math.log(2 * math.pi)
         if weights is not None:
@@ -111,6 +119,17 @@ class InformedPrior:
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
     """Return one value per sample, (batch,) or (1,), in a shape that broadcasts against x (batch, ...)."""
     return values.reshape(-1, *(1,) * (x.dim() - 1))
+
+
+def of_shape(what: str, x: Tensor, like: Tensor) -> Tensor:
+    """Return x, named ``what``, if it has the shape of ``like``: torch would broadcast many other shapes, without a word.
+
+    Raises:
+        ValueError: if it has another shape.
+    """
+    if x.shape != like.shape:
+        raise ValueError(f"{what}: shape {tuple(x.shape)} instead of {tuple(like.shape)}")
+    return x
 
 
 Moments = Callable[[Tensor], tuple[Tensor, Tensor]]
