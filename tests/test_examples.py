@@ -286,6 +286,16 @@ def test_the_ridge_regression_is_that_of_least_squares(quick):
     np.testing.assert_allclose(std[at], np.broadcast_to((y - x @ weights).std(axis=0, ddof=1), y.shape), rtol=1e-3)
 
 
+def test_own_network():
+    """The warm start is near the perfect ensemble with two evaluations, and N(0, 1) needs more."""
+    scores = example("own_network").main(batches=1000)
+    perfect = scores["perfect ensemble"]
+    for name in ("warm start", "warm start, blur"):
+        assert perfect * 0.98 < scores[f"{name}, NFE 2"] < perfect * 1.05
+    assert scores["N(0, 1), NFE 2"] > perfect * 1.1
+    assert scores["N(0, 1), NFE 20"] < scores["N(0, 1), NFE 2"] - 0.05 * perfect
+
+
 def test_new_solver(capsys):
     script = example("new_solver")
     columns = script.main()
