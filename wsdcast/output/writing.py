@@ -75,7 +75,7 @@ def targets(path: Path, to: Format, times: NDArray[np.datetime64], inputs: Seque
     if to not in SUFFIXES:
         raise UserError(f"format '{to}': expected {', '.join(SUFFIXES)}")
     if path.suffix.lower() not in SUFFIXES[to]:
-        raise UserError(f"--out {path}: {to} needs a name that ends in {' or '.join(SUFFIXES[to])}")
+        raise UserError(f"--out {path}: {to} needs a name that ends in {' or '.join(SUFFIXES[to])}; --to chooses another format")
     paths = [path]
     if to == "netcdf" and times.size > 1:
         unit = "h" if (times == times.astype("datetime64[h]")).all() else "m"
