@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
+from wsdcast.cli.options import DebugOption, JsonOption
+from wsdcast.cli.show import show
 from wsdcast.runs.errors import UserError
 
 app = typer.Typer(
@@ -21,30 +24,46 @@ app = typer.Typer(
 )
 
 
-def command(function: Callable[..., None], group: typer.Typer = app) -> Callable[..., None]:
-    """Register a command.
+def command(
+    function: Callable[..., object], group: typer.Typer = app, print_result: Callable[[Any, bool], None] = show
+) -> Callable[..., object]:
+    """Register a command, with ``--json`` and ``--debug`` after its own options.
 
     An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. After Ctrl-C it is 130, as in
     shells. With ``--debug`` the error is raised.
+
+    Args:
+        function: what the command does. It returns its result, or yields several, each printed before the next is made.
+        group: the group of commands that this one belongs to.
+        print_result: prints a result, as JSON if its second argument is True.
     """
 
-    @group.command(function.__name__.strip("_").replace("_", "-"))
     @functools.wraps(function)
-    def guarded(**arguments: Any) -> None:
+    def guarded(*, json: bool, debug: bool, **arguments: Any) -> None:
         try:
-            function(**arguments)
+            results = function(**arguments)
+            for result in results if isinstance(results, Iterator) else (results,):
+                print_result(result, json)
         except (UserError, OSError) as error:
-            if arguments["debug"]:
+            if debug:
                 raise
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
             raise typer.Exit(getattr(error, "code", 2)) from None
         except KeyboardInterrupt:
-            if arguments["debug"]:
+            if debug:
                 raise
             print("wsdcast: interrupted", file=sys.stderr)
             raise typer.Exit(128 + signal.SIGINT) from None
 
-    return guarded
+    # Typer makes the options from the signature.
+    signature = inspect.signature(function, eval_str=True)
+    further = (
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+        for name, option in (("json", JsonOption), ("debug", DebugOption))
+    )
+    guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *further])  # type: ignore[attr-defined]
+    group.command(function.__name__.strip("_").replace("_", "-"))(guarded)
+    return function
 
 
 def _one_line(error: Exception) -> str:
@@ -120,13 +139,3 @@ def bounds(region: str) -> tuple[float, float, float, float]:
     except ValueError:
         raise UserError(f"--region '{region}': expected W,S,E,N in degrees, such as -25,30,45,72") from None
     return west, south, east, north
-
-
-def items(text: str) -> list[Any]:
-    """Parse the value of an option that takes a list A,B,..."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def lists(**texts: str | None) -> dict[str, Any]:
-    """Parse the values of several such options, by name. None stays None."""
-    return {name: None if text is None else items(text) for name, text in texts.items()}

@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
-from wsdcast.cli.command import command, in_days, items, with_overrides
+from wsdcast.cli.command import command, in_days, with_overrides
 from wsdcast.cli.options import (
-    DebugOption,
     EvaluationsOption,
-    JsonOption,
     MemberSeedOption,
     MembersOption,
     OverrideOption,
@@ -19,7 +17,6 @@ from wsdcast.cli.options import (
     ReplaceOption,
     ThresholdsOption,
 )
-from wsdcast.cli.show import show
 
 
 @command
@@ -27,13 +24,11 @@ def export_model(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run directory with a trained model.")],
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; its name ends in .wsd.")],
     overwrite: ReplaceOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Write a trained model to one file, for others to forecast with: weights, recipe, normalisation and a model card."""
     from wsdcast.weather.stages.export import export_model
 
-    show(export_model(run, out, overwrite=overwrite), json)
+    return export_model(run, out, overwrite=overwrite)
 
 
 @command
@@ -58,13 +53,11 @@ def forecast(
         Path | None, typer.Option(metavar="CSV", help="Places (name, latitude, longitude), for a table and plumes.", show_default=False)
     ] = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Today's forecast in one directory: forecast.zarr, products.nc, places.csv and the page forecast.html."""
     from wsdcast.weather.stages.forecast import forecast
 
-    for summary in forecast(
+    return forecast(
         model,
         initial,
         run,
@@ -74,8 +67,7 @@ def forecast(
         start=start,
         days=None if lead is None else in_days(lead),
         seed=seed,
-        thresholds=None if thresholds is None else items(thresholds),
+        thresholds=thresholds,
         at=at,
         overwrite=overwrite,
-    ):
-        show(summary, json)
+    )

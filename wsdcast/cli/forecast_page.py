@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from wsdcast.cli.command import command
-from wsdcast.cli.options import DebugOption, ForecastArgument, JsonOption
-from wsdcast.cli.show import show
+from wsdcast.cli.options import ForecastArgument
 
 
 @command
@@ -25,10 +24,8 @@ def forecast_page(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write.", show_default="forecast.html next to the store")] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Write a forecast as one page that opens offline: maps of median, spread and probability, and the ensemble at any place."""
     from wsdcast.weather.stages.forecast_page import forecast_page
 
-    show(forecast_page(forecast, out, start=start, initial=initial), json)
+    return forecast_page(forecast, out, start=start, initial=initial)

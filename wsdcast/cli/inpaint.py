@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli.command import app, command, lists, with_overrides
+from wsdcast.cli.command import app, command, with_overrides
 from wsdcast.cli.options import (
-    LIST,
-    DebugOption,
     GridInTimeOption,
-    JsonOption,
     OverrideOption,
     OverwriteOption,
     RecipeArgument,
     RunOption,
     SeedsOption,
+    listed,
 )
-from wsdcast.cli.show import show
 from wsdcast.runs.names import ImagePriorName, SolverName
 
 inpaint = typer.Typer(help="The method on images, as a second benchmark: the same stages, networks and solvers.", no_args_is_help=True)
@@ -70,14 +67,12 @@ def prepare(
     ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be used, and name them.")] = False,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Resize images, divide them into training, validation and held-out images, and store them in one memory-mapped file."""
     from wsdcast.images.stages.prepare import prepare
 
     changes = {"source": source, "test": test, "size": size, "crop": crop, "skip_bad": skip_bad or None}
-    show(prepare(with_overrides(recipe, override), run, overwrite=overwrite, **changes), json)
+    return prepare(with_overrides(recipe, override), run, overwrite=overwrite, **changes)
 
 
 @inpaint_command
@@ -90,13 +85,11 @@ def train(
         typer.Option(help="Where flow matching starts, and what the generator reads of the moments.", show_default="the recipe's: warm"),
     ] = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Train the moments network, then the generator. A training that was stopped continues from its last checkpoint."""
     from wsdcast.images.stages.train import train
 
-    show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
+    return train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite)
 
 
 @inpaint_command
@@ -124,14 +117,12 @@ def sample(
     ] = None,
     protocol: ProtocolOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Draw samples for held-out images, and pictures of them."""
     from wsdcast.images.stages.sample import sample
 
     changes = {"contexts": contexts, "samples": samples, "nfe": nfe, "solver": solver, "grid_in_time": grid_in_time, "warmth": warmth}
-    show(sample(with_overrides(recipe, override), run, visible=visible, overwrite=overwrite, seed=seed, protocol=protocol, **changes), json)
+    return sample(with_overrides(recipe, override), run, visible=visible, overwrite=overwrite, seed=seed, protocol=protocol, **changes)
 
 
 @inpaint_command
@@ -141,13 +132,11 @@ def score(
     run: RunOption = None,
     inception_weights: WeightsOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Score the samples and baselines: scores.nc, scores.csv, report.html."""
     from wsdcast.images.stages.score import score
 
-    show(score(with_overrides(recipe, override), run, inception_weights=inception_weights, overwrite=overwrite), json)
+    return score(with_overrides(recipe, override), run, inception_weights=inception_weights, overwrite=overwrite)
 
 
 @inpaint_command
@@ -163,46 +152,29 @@ def study(
             show_default="the recipe's: cost",
         ),
     ] = None,
-    priors: Annotated[
-        str | None,
-        typer.Option(metavar=LIST, help="Priors with every solver and visible share.", show_default="the recipe's: warm,standard"),
-    ] = None,
+    priors: Annotated[Any, listed("Priors with every solver and visible share.", "the recipe's: warm,standard")] = None,
     ablations: Annotated[
-        str | None,
-        typer.Option(
-            metavar=LIST,
-            help="Priors with the first solver and one visible share; '' for none.",
-            show_default="the recipe's: unblended, mean-only, features-only",
-        ),
+        Any, listed("Priors with the first solver and one visible share; '' for none.", "the recipe's: unblended, mean-only, features-only")
     ] = None,
-    nfe: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Numbers of evaluations.", show_default="the recipe's: 2,4,6,8,10,12,20,50,100")
-    ] = None,
-    solvers: Annotated[str | None, typer.Option(metavar=LIST, help="Solvers.", show_default="the recipe's: midpoint,dpm3")] = None,
-    grids_in_time: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Flow times of each solver, as for sample.", show_default="the recipe's: uniform")
-    ] = None,
-    visible: Annotated[
-        str | None,
-        typer.Option(metavar=LIST, help="Shares of visible pixels; '' for none.", show_default="the recipe's: 0.01,0.05,0.2,0.5,0.9"),
-    ] = None,
-    warmths: Annotated[
-        str | None,
-        typer.Option(metavar=LIST, help="w of Eq. 4, at every share and in the curves.", show_default="the recipe's: 0.5,0.9,1,calibrated"),
-    ] = None,
+    nfe: Annotated[Any, listed("Numbers of evaluations.", "the recipe's: 2,4,6,8,10,12,20,50,100")] = None,
+    solvers: Annotated[Any, listed("Solvers.", "the recipe's: midpoint,dpm3")] = None,
+    grids_in_time: Annotated[Any, listed("Flow times of each solver, as for sample.", "the recipe's: uniform")] = None,
+    visible: Annotated[Any, listed("Shares of visible pixels; '' for none.", "the recipe's: 0.01,0.05,0.2,0.5,0.9")] = None,
+    warmths: Annotated[Any, listed("w of Eq. 4, at every share and in the curves.", "the recipe's: 0.5,0.9,1,calibrated")] = None,
     contexts: Annotated[int | None, typer.Option(help="Held-out images.", show_default="the recipe's: 1000")] = None,
     samples: Annotated[int | None, typer.Option(help="Samples for each image.", show_default="the recipe's: 2")] = None,
     protocol: ProtocolOption = None,
     inception_weights: WeightsOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """How many evaluations are enough: priors, solvers and visible shares at equal cost of training: study.nc, study.html."""
     from wsdcast.study.images import inpaint_study
 
-    split = lists(
+    return inpaint_study(
+        with_overrides(recipe, override),
+        run,
         seeds=seeds,
+        budget=budget,
         priors=priors,
         ablations=ablations,
         nfe=nfe,
@@ -210,13 +182,11 @@ def study(
         grids_in_time=grids_in_time,
         visible=visible,
         warmths=warmths,
-    )
-    split |= {"contexts": contexts, "samples": samples, "budget": budget}
-    show(
-        inpaint_study(
-            with_overrides(recipe, override), run, inception_weights=inception_weights, protocol=protocol, overwrite=overwrite, **split
-        ),
-        json,
+        contexts=contexts,
+        samples=samples,
+        protocol=protocol,
+        inception_weights=inception_weights,
+        overwrite=overwrite,
     )
 
 
@@ -226,11 +196,8 @@ def run(
     override: OverrideOption = None,
     run: RunOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Prepare, train, sample and score a recipe. Artefacts that are current are not made again."""
     from wsdcast.images.pipeline import run as run_stages
 
-    for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):
-        show(summary, json)
+    return run_stages(with_overrides(recipe, override), run, overwrite=overwrite)

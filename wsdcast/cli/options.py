@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from wsdcast.runs.names import GridName
 
-LIST = "A,B,..."
-"""How the help shows the value of an option that takes a list."""
+
+def items(text: str) -> list[str]:
+    """Parse the value of an option that takes a list A,B,..."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def listed(help: str, default: str | None = None, metavar: str = "A,B,...") -> Any:
+    """An option that takes a list, for an annotation with Any: typer would let an option of the type list be repeated."""
+    return typer.Option(help=help, show_default=default or False, metavar=metavar, parser=items)
+
 
 RecipeArgument = Annotated[str, typer.Argument(help="Recipe: a .yaml file, or the name of a shipped one.")]
 RecipeOption = Annotated[
@@ -49,8 +57,5 @@ GridInTimeOption = Annotated[
     GridName | None, typer.Option(help="Flow times between which the solver steps.", show_default="the recipe's: uniform")
 ]
 MemberSeedOption = Annotated[int | None, typer.Option(help="Seed of the members' noise.", show_default="the recipe's: 0")]
-ThresholdsOption = Annotated[
-    str | None,
-    typer.Option(metavar=LIST, help="Speeds of the 10 m wind in m/s.", show_default="10.8,17.2,24.5, where Beaufort 6, 8, 10 begin"),
-]
-SeedsOption = Annotated[str | None, typer.Option(metavar=LIST, help="Seeds of training.", show_default="the recipe's: 0,1,2")]
+ThresholdsOption = Annotated[Any, listed("Speeds of the 10 m wind in m/s.", "10.8,17.2,24.5, where Beaufort 6, 8, 10 begin")]
+SeedsOption = Annotated[Any, listed("Seeds of training.", "the recipe's: 0,1,2")]

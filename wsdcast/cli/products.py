@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli.command import bounds, command, in_hours, lists
-from wsdcast.cli.options import LIST, DebugOption, ForecastArgument, JsonOption, RegionOption, ReplaceOption, ThresholdsOption
-from wsdcast.cli.show import show
+from wsdcast.cli.command import bounds, command, in_hours
+from wsdcast.cli.options import ForecastArgument, RegionOption, ReplaceOption, ThresholdsOption, listed
 
 
 @command
@@ -23,9 +22,7 @@ def products(
     ] = None,
     to: Annotated[Literal["netcdf", "zarr"] | None, typer.Option(help="Format of fields.", show_default="netcdf")] = None,
     thresholds: ThresholdsOption = None,
-    quantiles: Annotated[
-        str | None, typer.Option(metavar=LIST, help="Quantiles of the members.", show_default="0.1,0.25,0.5,0.75,0.9")
-    ] = None,
+    quantiles: Annotated[Any, listed("Quantiles of the members.", "0.1,0.25,0.5,0.75,0.9")] = None,
     window: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="Also the maximum over windows of this length, as 3h or 24h.", show_default=False)
     ] = None,
@@ -33,32 +30,31 @@ def products(
         str | None,
         typer.Option(metavar="SOURCE", help="Thresholds from quantiles of RUN/analysis.zarr, or of analyses that prepare reads."),
     ] = None,
-    climate_quantiles: Annotated[str | None, typer.Option(metavar=LIST, help="These quantiles.", show_default="0.95,0.99")] = None,
+    climate_quantiles: Annotated[Any, listed("These quantiles.", "0.95,0.99")] = None,
     at: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Places (name, latitude, longitude): write a table (.csv, .parquet) and plumes, no fields."),
     ] = None,
     region: RegionOption = None,
     overwrite: ReplaceOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Mean, spread, quantiles, and probabilities of strong wind of a forecast, on its grid or at places."""
+    from wsdcast.data.store.forecasts import QUANTILES
     from wsdcast.output.products import products
 
-    chosen = lists(thresholds=thresholds, quantiles=quantiles, climate_quantiles=climate_quantiles)
-    summary = products(
+    return products(
         forecast,
         out,
         to=to,
+        thresholds=thresholds,
+        quantiles=QUANTILES if quantiles is None else quantiles,
         window_hours=None if window is None else in_hours(window, "--window"),
         climatology=climatology,
+        climate_quantiles=climate_quantiles,
         at=at,
         region=None if region is None else bounds(region),
         overwrite=overwrite,
-        **{name: values for name, values in chosen.items() if values is not None},
     )
-    show(summary, json)
 
 
 @command
@@ -68,10 +64,8 @@ def convert(
     out: Annotated[Path, typer.Option(help="File or store to write; of NetCDF one for each initial time.")],
     region: RegionOption = None,
     overwrite: ReplaceOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Write the members of a forecast as NetCDF, Zarr or GRIB 2, all of them or those in a region."""
     from wsdcast.output.convert import convert
 
-    show(convert(forecast, to, out, region=None if region is None else bounds(region), overwrite=overwrite), json)
+    return convert(forecast, to, out, region=None if region is None else bounds(region), overwrite=overwrite)

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from wsdcast.cli.command import command, with_overrides
-from wsdcast.cli.options import DebugOption, JsonOption, OverrideOption, OverwriteOption, RecipeOption, RunOption, SchedulerOption
-from wsdcast.cli.show import show
+from wsdcast.cli.options import OverrideOption, OverwriteOption, RecipeOption, RunOption, SchedulerOption
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS
 
@@ -40,9 +39,7 @@ def score(
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="only this process")] = None,
     scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Score ensembles and baselines: scores.nc, scores.csv, report.html. With two names, compare their scores."""
     from wsdcast.weather.stages.score import score, score_pair
     from wsdcast.weather.stages.score_forecast import score_forecast
@@ -52,23 +49,21 @@ def score(
             raise UserError("--stations scores one FORECAST; of the other options only --run, --overwrite and --json go with it")
         from wsdcast.output.station_scores import score_stations
 
-        show(score_stations(forecasts[0], stations, run, overwrite=overwrite), json)  # type: ignore[index]
-        return
+        return score_stations(forecasts[0], stations, run, overwrite=overwrite)  # type: ignore[index]
     settings: dict[str, Any] = {"scheduler": scheduler, "workers": workers, "overwrite": overwrite}
     if not forecasts:
         if truth is not None:
             raise UserError("--truth needs a FORECAST that is scored against it")
-        show(score(with_overrides(recipe, override), run, **settings), json)
-    elif len(forecasts) == 1:
+        return score(with_overrides(recipe, override), run, **settings)
+    if len(forecasts) == 1:
         if truth is None or recipe is not None or override:
             raise UserError(f"{forecasts[0]}: {_what_is_missing(forecasts[0], recipe is not None or bool(override))}")
-        show(score_forecast(forecasts[0], truth, run, **settings), json)
-    elif len(forecasts) == 2:
+        return score_forecast(forecasts[0], truth, run, **settings)
+    if len(forecasts) == 2:
         if any((recipe, override, run, truth, scheduler, workers, overwrite)):
             raise UserError("two runs are compared by their stored scores; the only option of a comparison is --json")
-        show(score_pair(*forecasts), json)
-    else:
-        raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")
+        return score_pair(*forecasts)
+    raise UserError(f"{len(forecasts)} forecasts: one is scored, two are compared")
 
 
 def _what_is_missing(forecast: str, with_recipe: bool) -> str:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from wsdcast.cli.command import command, coordinates, in_days, in_hours, items, with_overrides
+from wsdcast.cli.command import command, coordinates, in_days, in_hours, with_overrides
 from wsdcast.cli.options import (
-    DebugOption,
     EvaluationsOption,
     GridInTimeOption,
-    JsonOption,
     LeadOption,
     MemberSeedOption,
     MembersOption,
@@ -22,8 +21,9 @@ from wsdcast.cli.options import (
     RecipeOption,
     RunOption,
     SchedulerOption,
+    items,
+    listed,
 )
-from wsdcast.cli.show import show
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FigureName, PriorName, SolverName
 
@@ -64,7 +64,7 @@ def prepare(
         typer.Option(metavar="SOURCE", help="Only check a source: list its problems and the size and time of its preparation."),
     ] = None,
     skip: Annotated[
-        str | None, typer.Option(metavar="TIMES", help="Times of the source to leave out, such as 2020-01-01T18, separated by commas; UTC.")
+        Any, listed("Times of the source to leave out, such as 2020-01-01T18, separated by commas; UTC.", metavar="TIMES")
     ] = None,
     append: Annotated[bool, typer.Option("--append", help="Add the source's later times to a finished store.")] = False,
     recompute: Annotated[
@@ -75,24 +75,22 @@ def prepare(
     ] = None,
     scheduler: SchedulerOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> Iterator[object]:
     """Bring the recipe's variables, by default 10 m wind, to one grid and steps of 6 h. A stopped run continues where it stopped."""
-    how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": None if skip is None else items(skip)}
+    how: dict[str, Any] = {"grid": grid, "method": method, "start": start, "end": end, "skip": skip}
     if check is not None:
         from wsdcast.weather.stages.check import check as check_source
 
         if source or append or recompute or workers or scheduler or overwrite:
             raise UserError("--check SOURCE can be used only with --recipe, -o, --run, --grid, --method, --start, --end and --skip")
         summary = check_source(check, with_overrides(recipe, override), run, **how)
-        show(summary, json)
+        yield summary
         if summary.problems:
             raise typer.Exit(2)
         return
     from wsdcast.weather.stages.prepare import prepare
 
-    summary = prepare(
+    yield prepare(
         with_overrides(recipe, override),
         run,
         source=source,
@@ -103,7 +101,6 @@ def prepare(
         workers=workers,
         overwrite=overwrite,
     )
-    show(summary, json)
 
 
 @command
@@ -116,13 +113,11 @@ def train(
         typer.Option(help="Where flow matching starts, and what the generator reads of the moments.", show_default="the recipe's: warm"),
     ] = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Train the moments network, then the generator. A training that was stopped continues from its last checkpoint."""
     from wsdcast.weather.stages.train import train
 
-    show(train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite), json)
+    return train(with_overrides(recipe, override), run, prior=prior, overwrite=overwrite)
 
 
 @command
@@ -151,10 +146,7 @@ def rollout(
             show_default="the recipe's: all",
         ),
     ] = None,
-    variables: Annotated[
-        str | None,
-        typer.Option(metavar="NAMES", help="Variables that are stored, separated by commas.", show_default="the recipe's: all"),
-    ] = None,
+    variables: Annotated[Any, listed("Variables that are stored, separated by commas.", "the recipe's: all", "NAMES")] = None,
     score: Annotated[
         bool, typer.Option("--score", help="Score members while they are computed, and store no fields; then run `wsdcast score`.")
     ] = False,
@@ -177,9 +169,7 @@ def rollout(
         typer.Option(metavar="SOURCE", help="With --model: analyses of its variables at the initial times and before, as for prepare."),
     ] = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Run ensembles autoregressively: forecast.zarr and an animation. A run that was stopped continues where it stopped."""
     from wsdcast.weather.stages.rollout import rollout
 
@@ -190,7 +180,7 @@ def rollout(
         kept = "scores"
     elif keep is not None and keep[:1].isdigit():
         kept = items(keep)
-    summary = rollout(
+    return rollout(
         with_overrides(recipe, override),
         run,
         members=members,
@@ -203,13 +193,12 @@ def rollout(
         solver=solver,
         grid_in_time=grid_in_time,
         warmth=warmth,
-        variables=None if variables is None else items(variables),
+        variables=variables,
         deterministic=deterministic,
         model=model,
         initial=initial,
         overwrite=overwrite,
     )
-    show(summary, json)
 
 
 @command
@@ -232,15 +221,13 @@ def plot(
     at: Annotated[
         str | None, typer.Option(metavar="LATITUDE,LONGITUDE", help="Place of the plume, degrees north and east.", show_default=False)
     ] = None,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Draw one figure for a paper or talk: of the scores, of the trained networks, or of one forecast."""
     from wsdcast.weather.stages.plot import plot
 
     place = None if at is None else coordinates(at)
     hours = None if lead_time is None else in_hours(lead_time, "--lead-time")
-    show(plot(figure, with_overrides(recipe, override), run, out=out, start=start, lead_hours=hours, at=place), json)
+    return plot(figure, with_overrides(recipe, override), run, out=out, start=start, lead_hours=hours, at=place)
 
 
 @command
@@ -249,11 +236,8 @@ def run(
     override: OverrideOption = None,
     run: RunOption = None,
     overwrite: OverwriteOption = False,
-    json: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
+) -> object:
     """Run all four stages of a recipe. Artefacts that are current are not made again."""
     from wsdcast.weather.pipeline import run as run_stages
 
-    for summary in run_stages(with_overrides(recipe, override), run, overwrite=overwrite):
-        show(summary, json)
+    return run_stages(with_overrides(recipe, override), run, overwrite=overwrite)
