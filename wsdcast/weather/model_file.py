@@ -161,6 +161,8 @@ def read_model(path: str | Path) -> ModelFile:
             forcing_variables=further,
             past_states=recipe.forcings.past_states,
         )
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a model file that this version can read ({type(error).__name__}: {error})") from None
     weights = {name.removesuffix(".safetensors"): content for name, content in entries.items() if name.endswith(".safetensors")}
