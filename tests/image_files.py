@@ -14,10 +14,11 @@ import pytest
 from conftest import SHARED
 from PIL import Image
 
-from wsdcast.images.data import cifar
+from wsdcast.images.data import cifar, store
 from wsdcast.images.data.decoding import decoded, survey
 from wsdcast.images.data.made import made_image
 from wsdcast.images.data.sources import Entry, open_source
+from wsdcast.images.recipe import ImageData
 
 CIFAR10 = SHARED / "cifar10"
 needs_cifar10 = pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not part of the repository; expected in ../shared/data")
@@ -41,6 +42,12 @@ def made_images(count: int, seed: int, size: int = 32) -> tuple[np.ndarray, np.n
     """Return the first synthetic images, (count, size, size, 3), and their kinds, (count,)."""
     images, kinds = zip(*(made_image(number, seed, size) for number in range(count)), strict=True)
     return np.stack(images), np.array(kinds)
+
+
+def prepare_images(out: Path, source: str | Path, test: Path | None = None, **options) -> dict[str, object]:
+    """Prepare images with these keys of the section ``data``. Values that a recipe refuses are allowed, such as few images to make."""
+    data = ImageData(source=str(source), test=None if test is None else str(test))
+    return store.prepare_images(out, data.model_copy(update=options))
 
 
 def encoded(image: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -10,10 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from image_files import encoded, most_memory, noise, tar_of, zip_of
+from image_files import encoded, most_memory, noise, prepare_images, tar_of, zip_of
 
 from wsdcast.images.data.archives import files_of
-from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.images.data.store import open_images
 from wsdcast.runs.errors import UserError
 
 

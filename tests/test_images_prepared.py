@@ -8,11 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, made_images, needs_cifar10, noise, tar_of
+from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, made_images, needs_cifar10, noise, prepare_images, tar_of
 
 from wsdcast.images.data.decoding import decoded
 from wsdcast.images.data.sources import Entry, Source
-from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.images.data.store import open_images
+from wsdcast.images.stages.prepare import prepare
 from wsdcast.runs.errors import UserError
 
 
@@ -96,10 +97,6 @@ def test_made_images_are_prepared(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"validation_share": 0}, "validation share is 0; it must be between 0 and 1"),
-        ({"test_share": 1.0}, "test share is 1.0"),
-        ({"size": 0}, "size is 0 pixels"),
-        ({"crop": -3}, "crop is -3 pixels"),
         ({"count": 2}, "2 usable images are too few"),
         ({"crop": 33}, "made: 32x32 pixels, smaller than the crop of 33"),
     ],
@@ -107,6 +104,21 @@ def test_made_images_are_prepared(tmp_path):
 def test_impossible_options_are_refused(tmp_path, options, reason):
     with pytest.raises(UserError, match=reason):
         prepare_images(tmp_path / "out", "made", **({"count": 10} | options))
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ({"validation_share": 0}, "--validation-share: .* greater than 0, not 0"),
+        ({"test_share": 1.0}, "--test-share: .* less than 1, not 1.0"),
+        ({"size": 1}, "--size: .* greater than or equal to 2, not 1"),
+        ({"crop": -3}, "--crop: .* greater than or equal to 2, not -3"),
+    ],
+)
+def test_impossible_keys_are_refused(tmp_path, option, reason):
+    with pytest.raises(UserError, match=reason):
+        prepare("made", tmp_path / "run", **option)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):

@@ -8,7 +8,20 @@ import tarfile
 
 import numpy as np
 import pytest
-from image_files import CIFAR10, as_set, cifar_members, encoded, folder_of, made_images, needs_cifar10, noise, read, tar_of, zip_of
+from image_files import (
+    CIFAR10,
+    as_set,
+    cifar_members,
+    encoded,
+    folder_of,
+    made_images,
+    needs_cifar10,
+    noise,
+    prepare_images,
+    read,
+    tar_of,
+    zip_of,
+)
 from PIL import Image
 from servers import serve
 
@@ -16,7 +29,7 @@ from wsdcast.images.data import cifar, decoding
 from wsdcast.images.data.decoding import decoded
 from wsdcast.images.data.made import KINDS
 from wsdcast.images.data.sources import open_source
-from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.images.data.store import open_images
 from wsdcast.runs.errors import UserError
 
 

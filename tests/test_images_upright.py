@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import noise
+from image_files import noise, prepare_images
 from PIL import ExifTags, Image
 
-from wsdcast.images.data.store import open_images, prepare_images
+from wsdcast.images.data.store import open_images
 from wsdcast.runs.errors import UserError
 
 SHOWN = {

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from commands import refused
-from image_files import most_memory
+from image_files import most_memory, prepare_images
 from image_runs import RECIPE, checksums, copy_of
 
 from wsdcast.images import memory
 from wsdcast.images.data.made import MEMORY, made_image
-from wsdcast.images.data.store import Images, open_images, prepare_images
+from wsdcast.images.data.store import Images, open_images
 from wsdcast.images.evaluation import DRAWS
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances
 from wsdcast.images.scores import VALUES_PER_PART, radial_power, sample_statistics

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsdcast.images.data.archives import shown
-from wsdcast.images.data.decoding import PROBLEMS_SHOWN, SMALLEST_SIDE, Shape, decoded, survey
+from wsdcast.images.data.decoding import PROBLEMS_SHOWN, Shape, decoded, survey
 from wsdcast.images.data.sources import Source, open_source
+from wsdcast.images.recipe import ImageData
 from wsdcast.runs.devices import sent
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import track
@@ -90,18 +91,7 @@ class Images:
         return chosen[:, :, None, None].expand(-1, *self.shape).contiguous()
 
 
-def prepare_images(
-    path: Path,
-    source: str | Path,
-    test: str | Path | None = None,
-    *,
-    size: int | None = None,
-    crop: int | None = None,
-    count: int = 6000,
-    validation_share: float = 0.1,
-    test_share: float = 0.1,
-    skip_bad: bool = False,
-) -> dict[str, Any]:
+def prepare_images(path: Path, data: ImageData) -> dict[str, Any]:
     """Write ``images.npy``, ``about.json`` and, if there are labels, ``labels.npy`` into a new directory.
 
     Images are sorted by a digest of their pixels. This order is as good as random, and it does not depend on file names or on the order of
@@ -109,14 +99,7 @@ def prepare_images(
 
     Args:
         path: the directory.
-        source: as for :func:`wsdcast.images.data.sources.open_source`.
-        test: a source of test images; default: the source's own test split, or ``test_share`` of the source.
-        size: pixels per side after resizing.
-        crop: pixels per side of the centre crop, before resizing.
-        count: number of images for ``made``.
-        validation_share: share of the images outside the test split that is used for validation.
-        test_share: share of all images that is used for testing, if the source has no test split of its own.
-        skip_bad: leave out images that cannot be used.
+        data: the recipe's section ``data``.
 
     Returns:
         Facts for the summary of the stage.
@@ -124,13 +107,8 @@ def prepare_images(
     Raises:
         UserError: if a source or an image cannot be used, there are too few images, or disk or memory cannot hold them.
     """
-    for name, share in (("validation", validation_share), ("test", test_share)):
-        if not 0 < share < 1:
-            raise UserError(f"the {name} share is {share}; it must be between 0 and 1")
-    for name, pixels in (("size", size), ("crop", crop)):
-        if pixels is not None and pixels < SMALLEST_SIDE:
-            raise UserError(f"the {name} is {pixels} pixels; it must be at least {SMALLEST_SIDE}")
-    sources = [open_source(source, count, size), *([open_source(test, count, size)] if test is not None else [])]
+    size, crop = data.size, data.crop
+    sources = [open_source(source, data.count, size) for source in (data.source, data.test) if source is not None]
     surveys = [survey(each, crop, size) for each in sources]
     total, shape = sum(number for number, _ in surveys), surveys[0][1]
     # Bytes to read or make one image, to crop and resize it, and for what is kept of each image in memory: digest, label and split.
@@ -143,26 +121,19 @@ def prepare_images(
     with raw.open("wb") as file:
         for image in track(_usable(sources, shape, crop, size, records), "decoding", total):
             file.write(image.tobytes())
-    if records.problems and not skip_bad:
+    if records.problems and not data.skip_bad:
         count_of = f"{' and '.join(each.name for each in sources)}: {len(records.problems)} of {total} images"
         raise UserError(f"{count_of} cannot be used: {_listed(records.problems, PROBLEMS_SHOWN)} (--skip-bad leaves them out)")
     digests, for_test = np.array(records.digests, np.uint64), np.array(records.for_test, bool)
-    if test is not None and not for_test.any():
+    if data.test is not None and not for_test.any():
         raise UserError(f"{sources[1].name}: none of its images can be used: {'; '.join(records.problems[-PROBLEMS_SHOWN:])}")
-    sizes, order = _divided(digests, for_test, validation_share, test_share)
+    sizes, order = _divided(digests, for_test, data.validation_share, data.test_share)
     _rearranged(raw, path / IMAGES, order, shape)
     raw.unlink()
     labels = np.array(records.labels, np.int64)[order] if records.labels and None not in records.labels else None
     if labels is not None:
         np.save(path / LABELS, labels)
-    about = {
-        "source": str(source),
-        "test": None if test is None else str(test),
-        "crop": crop,
-        "size": size,
-        "parts": sizes,
-        "skipped": records.problems,
-    }
+    about = {"source": data.source, "test": data.test, "crop": crop, "size": size, "parts": sizes, "skipped": records.problems}
     (path / ABOUT).write_text(json.dumps(about, indent=1))
     training, held_out = np.split(digests[order], [sizes["train"]])
     repeated = int(np.isin(held_out[-sizes["test"] :], training).sum())

@@ -38,8 +38,7 @@ def prepare(
         summary.facts["current"] = str(directory / IMAGES)
         return summary
     with alone(directory, "inpaint prepare"), complete(directory / IMAGES) as partial:
-        settings = data.model_dump(exclude={"source", "test"})
-        summary.facts |= prepare_images(partial, data.source, data.test, **settings)
+        summary.facts |= prepare_images(partial, data)
         (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, IMAGES, identity), indent=2))
     summary.written[str(directory / IMAGES)] = "images.npy, uint8, to be mapped into memory"
     return summary
