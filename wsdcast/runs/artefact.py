@@ -65,7 +65,8 @@ def resolve(
         changes: keys to change, as for :meth:`Experiment.changed`.
 
     Raises:
-        UserError: if there is no such recipe, or a key to change or its value is not allowed.
+        UserError: if there is no such recipe, a key to change or its value is not allowed, or another version of the package stored a
+            recipe with keys that this version does not know.
     """
     values: Mapping[str, Any] = {}
     if isinstance(recipe, Overridden):
@@ -75,7 +76,7 @@ def resolve(
     if recipe is None and upstream is not None:
         for artefact in kind.CHAIN[: kind.CHAIN.index(upstream) + 1]:
             if (stamp := read_stamp(directory / artefact)) is not None:
-                result = stored_recipe(stamp, directory / artefact, kind)
+                result = checked(stamp["recipe"], f"recipe of {directory / artefact}", kind)
     return overridden(result, values, changes), directory
 
 
@@ -118,15 +119,6 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         return {key: stamp[key] for key in ("recipe", "hash", "inputs", "id")} | {"recipe": with_new_names(stamp["recipe"])}
     except (OSError, KeyError, ValueError, TypeError, AttributeError):
         raise UserError(f"{path}: in the place of an artefact, but not written by wsdcast; move it away") from None
-
-
-def stored_recipe(stamp: dict[str, Any], path: Path, kind: type[Kind]) -> Kind:
-    """The recipe in a stamp.
-
-    Raises:
-        UserError: if another version of the package wrote keys that this version does not know.
-    """
-    return checked(stamp["recipe"], f"recipe of {path}", kind)
 
 
 def is_current(recipe: Experiment, directory: Path, artefact: str, overwrite: bool, source: str = "") -> bool:
