@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from wsdcast.report.panels import with_interval
 from wsdcast.report.shell import STYLE, picture
 from wsdcast.report.style import LOOK
 
@@ -79,7 +79,9 @@ def spectrum(power: xr.Dataset) -> Figure:
 def _table(rows: list[dict[str, Any]]) -> str:
     names = [name for name in LABELS if name in rows[0]]
     head = "".join(f"<th>{html.escape(LABELS[name])}</th>" for name in names)
-    cells = ["".join(f"<td>{score_cell(name, row[name], row[f'{name}_interval'])}</td>" for name in names) for row in rows]
+    cells = [
+        "".join(f"<td>{with_interval(row[name], f'.{DIGITS[name]}f', row[f'{name}_interval'])}</td>" for name in names) for row in rows
+    ]
     body = "".join(f"<tr><td>{html.escape(row['scored'])}</td>{of_row}</tr>" for row, of_row in zip(rows, cells, strict=True))
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
@@ -96,14 +98,6 @@ LABELS = {
     "spread_skill": "spread / skill",
 }
 """The label of each score, in the order of the page. A study may lack some of the scores."""
-
-
-def score_cell(score: str, value: float, interval: Sequence[float]) -> str:
-    """Return a score with its interval in brackets; without the interval if that is not finite, and empty if the score is not finite."""
-    if not np.isfinite(value):
-        return ""
-    brackets = " [{}, {}]".format(*(f"{bound:.{DIGITS[score]}f}" for bound in interval)) if np.isfinite(interval).all() else ""
-    return f"{value:.{DIGITS[score]}f}{brackets}"
 
 
 DIGITS = {

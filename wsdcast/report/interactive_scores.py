@@ -26,6 +26,7 @@ from wsdcast.report.panels import (
     metric_on_globe,
     panel,
     say_all,
+    with_interval,
 )
 from wsdcast.report.style import THRESHOLDS, Look
 from wsdcast.report.subjects import WIND, Subject, components_of
@@ -36,15 +37,6 @@ EQUATOR = float(wavelength_of_wavenumber(1))
 """Length of the equator in km."""
 WAVELENGTHS = [round(number * 10.0**power) for power in range(5) for number in (1, 2, 5)]
 """Positions of the ticks in km."""
-
-
-def with_interval(value: float, interval: Any, unit: str, digits: str = ".3f") -> str:
-    """Return a value with its interval as text, ``1.234 m/s [1.200, 1.300]``. Parts that are None or NaN are left out."""
-    if not np.isfinite(value):
-        return "-"
-    text = f"{value:{digits}} {unit}".strip()
-    low, high = (np.nan, np.nan) if interval is None else interval
-    return f"{text} [{low:{digits}}, {high:{digits}}]" if np.isfinite([low, high]).all() else text
 
 
 def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.floating] | None:
@@ -73,7 +65,7 @@ def score_curves(scores: xr.Dataset, of: Subject = WIND) -> Row:
             low, high = np.full((2, values.size), np.nan) if interval is None else interval
             curves.append(add_line(on, line, {"x": days_of(leads), "y": values, "low": low, "high": high}))
             cells = zip(said, values, low, high, strict=True)
-            said = [f"{text}\n{name}: {with_interval(value, bounds, unit, of.digits)}" for text, value, *bounds in cells]
+            said = [f"{text}\n{name}: {with_interval(value, of.digits, bounds, unit) or '-'}" for text, value, *bounds in cells]
         say_all(on, curves, said)
         on.y_range.start = 0
         if metric == "spread_skill":

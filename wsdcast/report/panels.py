@@ -149,6 +149,14 @@ def time_in_words(time: np.datetime64 | NDArray[np.datetime64]) -> str:
     return f"{text.removesuffix(':00')} UTC"
 
 
+def with_interval(value: float, digits: str, interval: Iterable[float] | None = None, unit: str = "") -> str:
+    """Return a value as text, with its unit and its interval, ``1.234 m/s [1.200, 1.300]``. Parts that are not known are left out."""
+    if not np.isfinite(value):
+        return ""
+    low, high = (np.nan, np.nan) if interval is None else interval
+    return f"{value:{digits}} {unit}".strip() + (f" [{low:{digits}}, {high:{digits}}]" if np.isfinite([low, high]).all() else "")
+
+
 def lead_slider(leads: Sequence[str], first: int) -> CategoricalSlider:
     """Return the slider of the lead time, named ``lead``.
 

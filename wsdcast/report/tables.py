@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.report.figures import METRICS, hours, some_leads, with_unit
-from wsdcast.report.interactive_scores import interval_of, with_interval
-from wsdcast.report.panels import metric_on_globe
+from wsdcast.report.interactive_scores import interval_of
+from wsdcast.report.panels import metric_on_globe, with_interval
 from wsdcast.report.subjects import WIND, Subject
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY
 from wsdcast.verification.metrics import GLOBE
@@ -29,7 +29,8 @@ def summary(scores: xr.Dataset, of: Subject = WIND) -> str:
             cells = []
             for name in names:
                 position = {axis: value for axis, value in {"forecast": name, **at}.items() if axis in field.dims}
-                cells.append(with_interval(float(field.sel(position)), interval_of(scores, metric, forecast=name, **at), "", of.digits))
+                interval = interval_of(scores, metric, forecast=name, **at)
+                cells.append(with_interval(float(field.sel(position)), of.digits, interval) or "-")
             name = "" if lead else with_unit(metric, of)  # only in the first of its rows
             rows.append([name, f"{hours(scores.isel(prediction_timedelta=lead))} h", *cells])
     return html_table(["", "lead", *names], rows, headed=True)
@@ -46,7 +47,7 @@ def by_lead(scores: xr.Dataset, of: Subject = WIND) -> str:
     rows = [
         [
             f"{hours(scores.isel(prediction_timedelta=lead))} h",
-            *(with_interval(column[lead], None, "", of.digits) for column in columns.values()),
+            *(with_interval(column[lead], of.digits) or "-" for column in columns.values()),
         ]
         for lead in range(scores.sizes["prediction_timedelta"])
     ]
@@ -87,7 +88,7 @@ def _skill(at: xr.Dataset, name: str) -> str:
         return ""
     skills = at.sel(reference=climatologies[0])
     value, interval = 100 * float(skills[skill]), 100 * skills[f"{skill}_interval"].values
-    return f"\n{with_interval(value, interval, '%', '.0f')}" if np.isfinite(value) else ""
+    return f"\n{with_interval(value, '.0f', interval, '%')}" if np.isfinite(value) else ""
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], headed: bool = False) -> str:

@@ -12,7 +12,7 @@ from wsdcast.images.score_page import DIGITS, LABELS
 from wsdcast.report.shell import picture
 from wsdcast.study.figures import by_evaluations, by_solver, solvers_of
 from wsdcast.study.images_figures import by_visible_share
-from wsdcast.study.page import note, number, of, saturation_table, score, settings_table, table, write_page
+from wsdcast.study.page import note, of, saturation_table, score, settings_table, table, write_page
 
 MAIN_SCORES = ("fid", "classifier_distance", "crps", "crps_standard")
 
@@ -104,7 +104,7 @@ def _table(study: xr.Dataset, scores: Sequence[str], chosen_on: str) -> str:
         ("warmth", lambda setting: f"{setting['warmth'].item():g}"),
         ("visible %", lambda setting: f"{100 * setting['visible'].item():g}"),
         ("evaluations", of("nfe")),
-        ("cost", lambda setting: number(setting["cost"].item(), 2)),
+        ("cost", score("cost", 2)),
         *((LABELS[name], score(name, DIGITS[name])) for name in scores),
         ("classifier distance, validation", score("classifier_distance_validation", DIGITS["classifier_distance"])),
         ("diverged", diverged),

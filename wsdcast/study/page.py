@@ -6,9 +6,9 @@ import html
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 
+from wsdcast.report.panels import with_interval
 from wsdcast.report.shell import STYLE
 
 Column = tuple[str, Callable[[xr.Dataset], str]]
@@ -58,23 +58,14 @@ def of(name: str) -> Callable[[xr.Dataset], str]:
     return lambda setting: str(setting[name].item())
 
 
-def number(value: float, digits: int, interval: Iterable[float] = ()) -> str:
-    """A number with its interval in brackets, as far as they are finite."""
-    if not np.isfinite(value):
-        return ""
-    bounds = list(interval)
-    brackets = f" [{', '.join(f'{bound:.{digits}f}' for bound in bounds)}]" if bounds and np.isfinite(bounds).all() else ""
-    return f"{value:.{digits}f}{brackets}"
-
-
 def score(name: str, digits: int, factor: float = 1) -> Callable[[xr.Dataset], str]:
     """The text of a score of a setting, with its interval, times ``factor``."""
 
     def text(setting: xr.Dataset) -> str:
         if name not in setting:
             return ""
-        interval = setting[f"{name}_interval"].values if f"{name}_interval" in setting else ()
-        return number(factor * setting[name].item(), digits, [factor * bound for bound in interval])
+        interval = factor * setting[f"{name}_interval"].values if f"{name}_interval" in setting else None
+        return with_interval(factor * setting[name].item(), f".{digits}f", interval)
 
     return text
 
