@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 import scoringrules
 import xarray as xr
+from numba.core.caching import CacheImpl
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import DEFAULT
 from wsdcast.verification.intervals import with_intervals
 from wsdcast.verification.kernels import (
     brier_score,
+    compiled,
     energy_scores,
     fair_crps,
     ranked,
@@ -357,3 +360,15 @@ def test_skill_has_narrower_intervals_than_the_scores(random):
     low, high = scores["crps_fair_interval"].sel(forecast="good").values
     assert low < scores["crps_fair"].sel(forecast="good").item() < high
     assert high - low > 0.1
+
+
+def test_machine_code_needs_no_directory_that_can_be_written_to(monkeypatch):
+    """Numba refuses to compile if it finds none: of a read-only package and a user without a home directory. No command could begin."""
+
+    def next_number(number):
+        return number + 1
+
+    monkeypatch.setattr(CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator"):
+        numba.njit(cache=True)(next_number)
+    assert compiled()(next_number)(1) == 2
