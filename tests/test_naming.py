@@ -8,6 +8,7 @@ import xarray as xr
 
 from wsdcast.data.sources import naming
 from wsdcast.data.sources.conventions import channels_in
+from wsdcast.data.sources.decoding import decoded
 from wsdcast.data.sources.naming import Finder, Found, contents, levels_of, variables_of
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
@@ -95,6 +96,31 @@ def test_the_variable_on_a_level_is_no_spread_and_the_only_one():
         find(upper_wind(U="time: variance"), name)
     with pytest.raises(UserError, match=r"^several variables are eastward_wind at 500 hPa: U_a, U_b$"):
         find(upper_wind(U_a=None, U_b=None, U_std="time: standard_deviation"), name)
+
+
+@pytest.mark.parametrize(
+    ("variable", "standard", "name", "own"),
+    [
+        ("u10", "northward_wind", DEFAULT[0], "eastward_wind"),
+        ("v10", "eastward_wind", DEFAULT[1], "northward_wind"),
+        ("u500", "northward_wind", "u_component_of_wind@500", "eastward_wind"),
+        ("t2m", "dew_point_temperature", "2m_temperature", "air_temperature"),
+    ],
+)
+def test_a_name_and_a_standard_name_that_disagree_are_refused(variable, standard, name, own):
+    """The name alone counted. A standard name of no variable here, or none, says nothing against the name."""
+    with pytest.raises(UserError, match=rf"^{variable} has the standard name {standard}, where that of .* is {own}$"):
+        find(xr.Dataset({variable: ((), 0.0, {"standard_name": standard})}), name)
+    for other in (own, "unknown", None):
+        assert find(xr.Dataset({variable: ((), 0.0, {"standard_name": other} if other else {})}), name).array.name == variable
+
+
+@pytest.mark.parametrize("unit", ["h", "hours", "hr", "min", "d"])
+@pytest.mark.parametrize(("zone", "shift"), [("+1:00", -60), ("+01:00", -60), ("-6:00", 360), ("-3:30", 210), ("-11:00", 660), ("", 0)])
+def test_times_with_a_time_zone_are_in_utc(unit, zone, shift):
+    """As CF 4.4 writes it, without a leading zero. After an abbreviated unit it was ignored."""
+    raw = xr.Dataset(coords={"time": ("time", [0, 6], {"units": f"{unit} since 2020-01-01 00:00:00 {zone}"})})
+    assert decoded(raw)["time"].values[0] == np.datetime64("2020-01-01T00:00") + np.timedelta64(shift, "m")
 
 
 def test_the_variable_at_the_surface_is_no_spread():

@@ -55,8 +55,8 @@ GRAVITY = 9.80665
 """In m s-2. Geopotential is gravity times geopotential height."""
 
 _U10, _V10 = (
-    ("u10", "10u", "u10m", "u_10m", "10m_u", "var_10u", "ugrd_10maboveground", "uas"),
-    ("v10", "10v", "v10m", "v_10m", "10m_v", "var_10v", "vgrd_10maboveground", "vas"),
+    ("u10", "10u", "u10m", "u_10m", "10m_u", "var_10u", "ugrd_10maboveground", "ugrd10m", "uas"),
+    ("v10", "10v", "v10m", "v_10m", "10m_v", "var_10v", "vgrd_10maboveground", "vgrd10m", "vas"),
 )
 
 VARIABLES: dict[str, Variable] = {

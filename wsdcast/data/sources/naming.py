@@ -63,13 +63,22 @@ class Finder:
         """Return where a channel is in the dataset, or None if it is not there.
 
         Raises:
-            UserError: if a variable of that name is at another height, if several variables have the attributes, or if there is only a
-                spread of the variable, such as its standard deviation, or an extreme of members.
+            UserError: if a variable of that name is at another height or has the standard name of another variable, if several variables
+                have the attributes, or if there is only a spread of the variable, such as its standard deviation, or an extreme of members.
         """
         found = _find(self._states, name)
         if found is None and (other := _find(self._others, name)) is not None:
             raise UserError(f"{other.array.name} is a {self._spreads[other.array.name]} (cell_methods), not {words(name)}")
+        if found is not None:
+            standard, own = found.array.attrs.get("standard_name"), standard_names_of(name_and_level(name)[0])
+            if standard not in own and any(standard in standard_names_of(other) for other in VARIABLES):
+                raise UserError(f"{found.array.name} has the standard name {standard}, where that of {words(name)} is {own[0]}")
         return found
+
+
+def standard_names_of(base: str) -> tuple[str, ...]:
+    """Return the standard names of a variable, that of the table first."""
+    return (VARIABLES[base].standard_name, *FURTHER_STANDARD_NAMES.get(base, ()))
 
 
 def variables_of(dataset: xr.Dataset) -> list[xr.DataArray]:
@@ -208,7 +217,7 @@ def _at_surface(arrays: _Arrays, base: str) -> xr.DataArray | None:
 
 def _by_standard_name(arrays: _Arrays, base: str) -> Iterator[tuple[str, list[xr.DataArray]]]:
     """Yield each standard name of a variable, that of the table first, and the arrays that have it."""
-    for standard in (VARIABLES[base].standard_name, *FURTHER_STANDARD_NAMES.get(base, ())):
+    for standard in standard_names_of(base):
         yield standard, arrays.standard.get(standard, [])
 
 

@@ -21,9 +21,9 @@ from zarr.storage import LocalStore, ObjectStore, StorePath, ZipStore
 
 from wsdcast.data.sources.absent import AbsentIsMissing
 from wsdcast.data.sources.classic_netcdf import require_whole
+from wsdcast.data.sources.decoding import decoded
 from wsdcast.data.sources.file_lock import file_lock, is_file
 from wsdcast.data.sources.grib import open_grib
-from wsdcast.data.sources.naming import is_named
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.valid_range import with_invalid_missing
 from wsdcast.data.variables import DEFAULT
@@ -186,29 +186,6 @@ def _open(address: Address, names: Sequence[str]) -> xr.Dataset:
                     f"{address}: its variables are in groups ({groups}), which are not read; write the one with the fields to a file"
                 )
     return dataset
-
-
-def decoded(raw: xr.Dataset, needed: Sequence[str] = DEFAULT) -> xr.Dataset:
-    """Return a dataset with the CF conventions applied. Variables that cannot be decoded are left out.
-
-    Raises:
-        ValueError: if a channel that is needed cannot be decoded, or if the dataset fails although each variable alone can be decoded.
-    """
-    try:
-        return xr.decode_cf(raw, decode_timedelta=True)
-    except Exception as error:  # wrong attributes cause errors of many types
-        problem = error
-    bad = []
-    for name in raw.data_vars:
-        try:
-            xr.decode_cf(raw[[name]], decode_timedelta=True)
-        except Exception as error:
-            if is_named(str(name), needed):
-                raise ValueError(f"{name}: {first_line(error)}") from None
-            bad.append(name)
-    if not bad:
-        raise ValueError(first_line(problem))
-    return xr.decode_cf(raw.drop_vars(bad), decode_timedelta=True)
 
 
 def _open_zarr(address: Address, names: Sequence[str]) -> xr.Dataset:
