@@ -19,7 +19,14 @@
 set -u
 out=${1:?usage: sh examples/on_a_gpu.sh OUT [PART ...]}
 shift
-[ $# -gt 0 ] || set -- rollout members train move precision images weather
+parts="rollout members train move precision images weather"
+[ $# -gt 0 ] || set -- $parts
+for part; do
+    case " $parts " in
+    *" $part "*) ;;
+    *) echo "no part $part; the parts are: $parts" >&2 && exit 2 ;;
+    esac
+done
 mkdir -p "$out"
 here=$(dirname "$0")
 
@@ -97,9 +104,6 @@ for part; do
         cp -r "$out/gfs/study/warm-0" "$out/gfs-exact"
         forecast "$out/gfs/study/warm-0" "${CUDA_VISIBLE_DEVICES-0}"
         forecast "$out/gfs-exact" "${CUDA_VISIBLE_DEVICES-0}" --deterministic
-        ;;
-    *)
-        say "no part $part"
         ;;
     esac
 done

@@ -56,6 +56,12 @@ def test_a_command_that_fails_does_not_keep_the_next_ones_from_running(tmp_path)
     assert recorded(tmp_path / "badly", *parts, code=3) == commands
 
 
+def test_an_unknown_part_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(AssertionError, match=r"no part sped; the parts are: rollout members"):
+        recorded(tmp_path, "rollout", "sped")
+    assert not (tmp_path / "recorded").exists()
+
+
 def test_all_parts_run_if_none_is_named(tmp_path):
     assert recorded(tmp_path / "all") == recorded(tmp_path / "named", *PARTS)
 
