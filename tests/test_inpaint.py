@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 from commands import invoke, refused
 from image_runs import RECIPE, checksums, copy_of, random_images
+from PIL import Image
 
 from wsdcast.images.data.store import open_images
 from wsdcast.images.networks import generator_model, moments_model
@@ -175,6 +177,16 @@ def test_stages_name_the_stage_to_run_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for stage, needed in (("train", "prepare"), ("sample", "prepare"), ("score", "prepare"), ("study", "prepare")):
         assert f"run `wsdcast inpaint {needed}` first" in refused("inpaint", stage, "--run", "nowhere")
+
+
+def test_a_source_that_holds_the_run_is_refused(tmp_path, monkeypatch):
+    """Pictures of the runs below it were images of the next preparation."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(20):
+        Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(f"{number}.png")
+    with pytest.raises(UserError, match=r"^runs/made/images: lies in \., which this command reads; choose another --run$"):
+        prepare(source=".")
+    assert not Path("runs").exists()
 
 
 def test_damaged_artefacts_are_named(inpainted, tmp_path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +19,9 @@ import wsdcast
 from wsdcast.data.store import analysis
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.artefact import alone, partial_of
+from wsdcast.runs.artefact import partial_of
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.locks import alone
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.sampling.batches import in_batches
@@ -121,7 +123,7 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_continued(trained_run, 
         wsdcast.rollout(run=trained_run)
     monkeypatch.undo()
     for change in ({"seed": 1}, {"members": 6}, {"nfe": 4}):
-        with pytest.raises(UserError, match=r"is unfinished and of another recipe; .*--overwrite"):
+        with pytest.raises(UserError, match=r"is unfinished and of another recipe or .*\(its own: 20\d\d-.*--overwrite"):
             wsdcast.rollout(run=trained_run, **change)
     wsdcast.rollout(run=trained_run, seed=1, overwrite=True)
     with pytest.raises(UserError, match=r"rollout.seed: 1 there, 2 here"):
@@ -129,9 +131,27 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_continued(trained_run, 
 
 
 def test_a_second_rollout_at_the_same_time_is_refused(trained_run):
-    with alone(trained_run, "rollout"), pytest.raises(UserError, match="another `wsdcast rollout` is at work in"):
+    with alone(trained_run), pytest.raises(UserError, match="another wsdcast command is at work in"):
         wsdcast.rollout(run=trained_run)
     assert not (trained_run / FORECAST).exists()
+
+
+def test_a_refusal_for_lack_of_disk_leaves_nothing_behind_and_keeps_what_was_begun(trained_run, monkeypatch):
+    """An empty store stayed, so that a forecast with another option was refused as well."""
+    before = set(trained_run.iterdir())
+    with monkeypatch.context() as patched:
+        patched.setattr("wsdcast.runs.resources.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+        with pytest.raises(UserError, match="but only 10 bytes are free"):
+            wsdcast.rollout(run=trained_run)
+    assert set(trained_run.iterdir()) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(Forecasts, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.rollout(run=trained_run)
+        patched.setattr("wsdcast.runs.resources.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+        with pytest.raises(UserError, match="but only 10 bytes are free"):
+            wsdcast.rollout(run=trained_run)
+    assert (marks_of(partial_of(trained_run / FORECAST)) / "claim.json").exists()
 
 
 @pytest.mark.slow

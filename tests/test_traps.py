@@ -24,8 +24,8 @@ from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.runs.artefact import alone
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.locks import alone
 from wsdcast.weather.recipe import load_recipe
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
@@ -86,7 +86,7 @@ def test_a_mistake_leaves_no_directory(directory):
 
 def test_a_second_prepare_at_the_same_time_is_refused(directory):
     wind(60).to_netcdf("wind.nc")
-    with alone(directory / "run", "prepare"), pytest.raises(UserError, match="another `wsdcast prepare` is at work in run"):
+    with alone(directory / "run"), pytest.raises(UserError, match="another wsdcast command is at work in run"):
         wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
     wsdcast.prepare(source="wind.nc", grid="8x4", run="run")
 

@@ -91,7 +91,7 @@ def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summa
         return network
     random = torch.Generator().manual_seed(0)
     settings, stamp = recipe.classifier, make_stamp(recipe, directory, CLASSIFIER)
-    with processes.completed_by_first(directory / CLASSIFIER, stamp, overwrite, "inpaint score") as partial:
+    with processes.completed_by_first(directory / CLASSIFIER, stamp, overwrite) as partial:
         training = Training.of(to_device(network, settings.channels_last), random)
         done = fitted(
             training,

@@ -6,21 +6,15 @@ An artefact takes its name only when it is complete. Its stamp says which recipe
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
-
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.locks import locked
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
@@ -213,8 +207,17 @@ def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
 
     An old artefact of that name stays until then. If the block fails, the temporary files are removed. If ``resumable``, they are kept and
     the next call continues with them.
+
+    Raises:
+        UserError: if another process is in such a block with the same path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock"), f"another wsdcast command writes {path}; wait for it, or choose another name"):
+        yield from _completed(path, resumable)
+
+
+def _completed(path: Path, resumable: bool) -> Iterator[Path]:
+    """What :func:`complete` does while no other process writes the artefact."""
     partial, old = partial_of(path), _old(path)
     recover(path)
     if not resumable:
@@ -245,38 +248,6 @@ def recover(path: Path) -> None:
 
 def _old(path: Path) -> Path:
     return path.with_name(f".{path.stem}.old{path.suffix}")
-
-
-@contextmanager
-def alone(directory: Path, command: str) -> Iterator[None]:
-    """Lock a run directory, so that no other run works in it at the same time. The system releases the lock of a process that ends.
-
-    Args:
-        directory: the run directory; it is created if needed.
-        command: the command that runs, for the error message.
-
-    Raises:
-        UserError: if another process holds the lock, or the directory is a file.
-    """
-    if directory.is_file():
-        raise UserError(f"{directory}: is a file, not a directory")
-    directory.mkdir(parents=True, exist_ok=True)
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another `wsdcast {command}` is at work in {directory}; wait for it, or choose another --run") from None
-        except OSError:  # the file system has no locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
-        with suppress(OSError):
-            directory.rmdir()  # this succeeds only if the directory is empty
 
 
 def partial_of(path: Path) -> Path:

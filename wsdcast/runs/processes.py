@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from wsdcast.runs.artefact import alone, complete, partial_of
+from wsdcast.runs.artefact import complete, partial_of
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.locks import alone
 from wsdcast.runs.unfinished import claim, claim_of, release
 
 TIMEOUT = timedelta(hours=6)
@@ -100,7 +101,7 @@ def decided(decide: Callable[[], Decision]) -> Decision:
 
 
 @contextmanager
-def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, command: str) -> Iterator[Path]:
+def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool) -> Iterator[Path]:
     """The directory of an unfinished artefact. All processes write to it, and the first one completes it when the block ends.
 
     If an earlier run left the artefact unfinished, its content is kept and the work continues.
@@ -109,7 +110,6 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, comma
         path: final path of the artefact. All processes wait until it exists.
         stamp: says what the artefact is made from.
         overwrite: discard an unfinished artefact that is made from something else.
-        command: the command that makes the artefact, for the error message.
 
     Raises:
         UserError: in all processes, if an unfinished artefact is made from something else and ``overwrite`` is False, or if another run is
@@ -119,7 +119,7 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, comma
     with ExitStack() as claimed:
 
         def begin() -> None:
-            claimed.enter_context(alone(path.parent, command))
+            claimed.enter_context(alone(path.parent))
             claim(partial, claim_of(stamp), overwrite)
             claimed.push(lambda kind, *_: release(partial) if kind is None else None)
             claimed.enter_context(complete(path, resumable=True))

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
 from wsdcast.runs.artefact import is_current, make_stamp, partial_of
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.recipes import Experiment
 
 CLAIM = "claim.json"
 """Name of the claim among the marks."""
+TIMES = "times"
+"""Name of the mark of an unfinished store of forecasts that holds its initial times."""
 
 
 def marks_of(partial: Path) -> Path:
@@ -62,7 +58,9 @@ def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
     """
     path = marks_of(partial) / CLAIM
     if partial.exists() and path.exists() and path.read_text() != _text(content):
-        raise UserError(f"{partial} is unfinished and of another recipe; finish it with that one, or discard it with --overwrite")
+        times = marked(partial, TIMES)
+        own = f" or from other initial times (its own: {first_few(times.split())})" if times else ""
+        raise UserError(f"{partial} is unfinished and of another recipe{own}; finish it with that one, or discard it with --overwrite")
 
 
 def claim_of(stamp: dict[str, Any]) -> dict[str, Any]:
@@ -114,16 +112,3 @@ def marked(partial: Path, part: str) -> str | None:
     """The text of a part's mark; None if the part is not complete."""
     path = marks_of(partial) / part
     return path.read_text() if path.exists() else None
-
-
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Lock the file ``path``: wait until no other process is in a block with the same file.
-
-    The file is created and not removed. The system releases the lock of a process that ends.
-    """
-    with path.open("a") as file:
-        if fcntl is not None:
-            with suppress(OSError):  # the file system has no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield

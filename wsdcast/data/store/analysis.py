@@ -18,9 +18,9 @@ from wsdcast.data.store.states import PackedStates, StoredStates, read_packed
 from wsdcast.data.store.zarr_store import arrays_of, channels_of, open_store, packing_of
 from wsdcast.data.variables import DEFAULT, STATIC_FIELDS
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.locks import one_at_a_time
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.resources import require_space
-from wsdcast.runs.unfinished import one_at_a_time
 
 Part = Literal["train", "validation", "test"]
 

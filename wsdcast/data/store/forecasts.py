@@ -20,7 +20,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import FORECAST
 from wsdcast.runs.times import in_utc
-from wsdcast.runs.unfinished import begin_anew, mark, marked
+from wsdcast.runs.unfinished import TIMES, begin_anew, mark, marked
 
 LEADS_PER_CHUNK = 8
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -30,9 +30,6 @@ STOPPED = "stopped_at"
 """Name of a variable (time, number): lead time in hours at which a member left the physical range, NaN if it did not."""
 CLIPPED = "clipped_share"
 """Attribute of an array of members: share of its values that were negative, which the variable cannot be, and were set to zero."""
-
-TIMES = "times"
-"""Name of the mark of an unfinished store that holds its initial times."""
 
 Fields = NDArray[np.float32]
 

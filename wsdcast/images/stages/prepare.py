@@ -8,7 +8,9 @@ from typing import Any
 
 from wsdcast.images.data.store import prepare_images
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, resolve
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, resolve
+from wsdcast.runs.inputs import require_no_input
+from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES
 from wsdcast.runs.recipes import digest_of
 
@@ -33,11 +35,13 @@ def prepare(
     """
     resolved, directory = resolve(recipe, run, ImageRecipe, IMAGES, **{f"data__{key}": value for key, value in changes.items()})
     data, summary = resolved.data, Summary("inpaint prepare")
+    # The pictures in a run directory would be images of its own source.
+    require_no_input([directory / IMAGES], [data.source, *filter(None, [data.test])], "", "another --run")
     identity = digest_of([_state(Path(source)) for source in (data.source, data.test) if source is not None])
     if is_current(resolved, directory, IMAGES, overwrite, identity):
         summary.facts["current"] = str(directory / IMAGES)
         return summary
-    with alone(directory, "inpaint prepare"), complete(directory / IMAGES) as partial:
+    with alone(directory), complete(directory / IMAGES) as partial:
         summary.facts |= prepare_images(partial, data)
         (partial / "stamp.json").write_text(json.dumps(make_stamp(resolved, directory, IMAGES, identity), indent=2))
     summary.written[str(directory / IMAGES)] = "images.npy, uint8, to be mapped into memory"

@@ -26,8 +26,9 @@ from wsdcast.images.scores import radial_power
 from wsdcast.report.tails import tails_figure
 from wsdcast.report.targets import targets_figure
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.locks import alone
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
 from wsdcast.runs.resources import require_space
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
@@ -88,7 +89,7 @@ def sample(
     shape = (len(contexts), settings.samples, *images.images.shape[1:])
     require_space(directory, int(np.prod(shape)))
     diverged = Diverged()
-    with alone(directory, "inpaint sample"), complete(directory / SAMPLES) as partial:
+    with alone(directory), complete(directory / SAMPLES) as partial:
         partial.mkdir()
         file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
         for in_file, drawn in zip(

@@ -22,8 +22,9 @@ from wsdcast.images.networks import trained
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.score_page import write_score_page
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
 from wsdcast.runs.progress import track
 
@@ -125,7 +126,7 @@ def _row(name: str, scores: dict[str, dict[str, Any]]) -> Row:
 
 def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list[Row], facts: dict[str, str]) -> None:
     """Write the table, the page and the statistics."""
-    with alone(directory, "inpaint score"):
+    with alone(directory):
         with complete(directory / SCORES_TABLE) as partial, partial.open("w", newline="") as file:
             table = [_cells(row) for row in rows]
             writer = csv.DictWriter(file, list(table[0]))

@@ -158,7 +158,7 @@ def _train(
         needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
         purpose = f"training the {path.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}"
         processes.decided(lambda: require_memory(needed, purpose))
-    with processes.completed_by_first(path, stamp, overwrite, "inpaint train") as partial:
+    with processes.completed_by_first(path, stamp, overwrite) as partial:
         training = Training.of(to_device(model, settings.channels_last), random)
         log, name = recipe.training, path.name
         done = fitted(training, batch_of, loss_of, samples, settings, log, partial, name, seed=recipe.seed, validate=validate)

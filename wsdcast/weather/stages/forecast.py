@@ -10,9 +10,10 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.output.places import read_places
 from wsdcast.output.products import in_order, products, require_no_wind
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, alone
+from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
+from wsdcast.runs.locks import alone
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.verification.thresholds import THRESHOLDS
@@ -84,7 +85,7 @@ def forecast(
     if not processes.is_first():
         return
     store, directory = origin.directory / FORECAST, origin.directory
-    with alone(directory, "forecast"):
+    with alone(directory):
         # Products are made from the forecast in this directory alone, so they may replace older ones.
         yield products(store, directory / PRODUCTS, thresholds=thresholds, overwrite=True)
         if at is not None:

@@ -27,9 +27,10 @@ from wsdcast.data.store.packings import packing_for
 from wsdcast.data.store.shards import digest
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, variable
-from wsdcast.runs.artefact import Summary, alone, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
+from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
+from wsdcast.runs.locks import alone
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
@@ -105,7 +106,7 @@ def prepare(
     if data.source == "planet":
         require_memory_to_build(target, 4 * data.days, data.channels)
     notes: list[str] = []
-    with alone(directory, "prepare"), with_skip():
+    with alone(directory), with_skip():
         try:
             origin = (
                 simulation(data.days, data.planet_seed, data.stirring, target, data.channels.all)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, 
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
+from wsdcast.runs.unfinished import release
 from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
@@ -204,7 +205,7 @@ def _write(
     directory, record, settings = origin.directory, origin.record, origin.recipe.rollout
     path, stamp = directory / artefact, make_stamp(origin.recipe, directory, artefact, origin.source)
     begin = time.perf_counter()
-    with processes.completed_by_first(path, stamp, overwrite, "rollout") as partial:
+    with processes.completed_by_first(path, stamp, overwrite) as partial:
         layout: dict[str, Any] = {"path": partial, "times": record.times[starts], "leads": settings.kept_leads, "grid": record.grid}
         layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
         scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
@@ -268,7 +269,13 @@ def _begin(store: Forecasts, directory: Path, overwrite: bool) -> NDArray[np.int
     Raises:
         UserError: if the store does not fit on the disk, or an unfinished one has other initial times and ``overwrite`` is False.
     """
-    require_space(directory, store.bytes)
+    try:
+        require_space(directory, store.bytes)
+    except UserError:
+        with suppress(OSError):  # of a store that has something in it, which is kept
+            store.path.rmdir()
+            release(store.path)
+        raise
     store.require_times(overwrite)
     (directory / ANIMATION).unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
     store.create()

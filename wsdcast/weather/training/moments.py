@@ -53,7 +53,7 @@ def train_moments(stage: Stage) -> None:
         require_samples(len(network_samples), f"moments.folds {recipe.moments.folds}: a network would have ")
     scores = partial(moments_scores, samples=stage.validation_samples, weights=area_weights(record))
     stamp, seconds = make_stamp(recipe, directory, MOMENTS), 0.0
-    with processes.completed_by_first(directory / MOMENTS, stamp, stage.overwrite, "train") as unfinished:
+    with processes.completed_by_first(directory / MOMENTS, stamp, stage.overwrite) as unfinished:
         networks: dict[str, MomentsModel] = {}
         for name, network_samples in samples_by_name.items():
             seed_torch(recipe, MOMENTS)
@@ -107,7 +107,7 @@ def predict_moments(stage: Stage) -> None:
         for name, (_, inside) in folds_by_name.items()
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
-    with processes.completed_by_first(directory / PREDICTIONS, stamp, True, "train") as unfinished:
+    with processes.completed_by_first(directory / PREDICTIONS, stamp, True) as unfinished:
         write_predictions(unfinished, predictors, samples, stamp)
     seconds = time.perf_counter() - begin
     visits_per_sample = recipe.generator.steps * samples_per_step(recipe.generator, len(samples)) / len(samples)

@@ -124,7 +124,7 @@ class Stage:
         For the networks after the generator the summary also says which share of the time of all training they took.
         """
         stamp = make_stamp(self.recipe, self.directory, artefact)
-        with processes.completed_by_first(self.directory / artefact, stamp, self.overwrite, "train") as unfinished:
+        with processes.completed_by_first(self.directory / artefact, stamp, self.overwrite) as unfinished:
             result = self.fit(artefact, settings, training, batch_of, loss_of, samples, unfinished, scores)
             if processes.is_first():
                 save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": result.history.seconds})
