@@ -256,6 +256,8 @@ def test_impossible_numbers_of_evaluations_are_refused(name, nfe, nearest):
 def test_names_and_options_that_do_not_exist_are_refused():
     with pytest.raises(UserError, match="expected one of euler, "):
         solver("magic")
+    with pytest.raises(UserError, match="expected one of uniform, "):
+        grid("magic", 4)
     with pytest.raises(UserError, match="midpoint has no momentum"):
         solver("midpoint", momentum=0.5)
 

@@ -84,7 +84,13 @@ def _require_momentum(name: str) -> None:
 
 
 def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None) -> Tensor:
-    """Return the times of the grid with this name, (steps + 1,). Only the grid ``log-snr`` uses ``log_snr_ends``."""
+    """Return the times of the grid with this name, (steps + 1,). Only the grid ``log-snr`` uses ``log_snr_ends``.
+
+    Raises:
+        UserError: if no grid has this name.
+    """
+    if name not in GRIDS:
+        raise UserError(f"grid_in_time '{name}': expected one of {', '.join(GRIDS)}")
     return times.log_snr(steps, log_snr_ends) if name == "log-snr" and log_snr_ends else GRIDS[name](steps)
 
 
