@@ -16,7 +16,6 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.verification.intervals import with_intervals
 from wsdcast.verification.kernels import (
     brier_score,
-    compiled,
     energy_scores,
     fair_crps,
     ranked,
@@ -27,6 +26,7 @@ from wsdcast.verification.kernels import (
     variogram_score,
     zonal_power,
 )
+from wsdcast.verification.machine_code import machine_code
 from wsdcast.verification.metrics import joint_statistics, metrics, scored_pairs, statistics, with_both
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.scoring import statistics_of
@@ -371,4 +371,4 @@ def test_machine_code_needs_no_directory_that_can_be_written_to(monkeypatch):
     monkeypatch.setattr(CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(next_number)
-    assert compiled()(next_number)(1) == 2
+    assert machine_code()(next_number)(1) == 2

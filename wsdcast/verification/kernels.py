@@ -7,9 +7,7 @@ members once for all of them.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -17,26 +15,9 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS, Grid
+from wsdcast.verification.machine_code import NUMBA_LOCK, machine_code
 
 Field = NDArray[np.floating]
-
-# With OpenMP, numba changes torch's number of threads. That changes the last bits of whatever the same process trains or forecasts later.
-# Numba's own threads ("workqueue") do not, but they serve only one caller at a time, hence the lock.
-numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-NUMBA_LOCK = threading.Lock()
-
-
-def compiled(parallel: bool = False) -> Callable[[Any], Any]:
-    """Decorate a function that numba compiles. Its machine code is kept on disk, if there is a directory for it that can be written to."""
-
-    def decorate(function: Any) -> Any:
-        try:
-            return numba.njit(parallel=parallel, cache=True, nogil=True)(function)
-        except RuntimeError:  # a package that is read-only, and a user without a home directory, as in containers
-            return numba.njit(parallel=parallel, nogil=True)(function)
-
-    return decorate
-
 
 POINTS_PER_BLOCK = 128
 """Number of points that a thread processes together. The members at these points fit into the first-level cache."""
@@ -104,7 +85,7 @@ def sorting_network(count: int) -> NDArray[np.intp]:
     return np.array(pairs, dtype=np.intp).reshape(-1, 2)
 
 
-@compiled(parallel=True)
+@machine_code(parallel=True)
 def _ranked(ensemble: Field, truth: Field, network: NDArray[np.intp]) -> tuple[Field, NDArray[np.intp]]:
     members, points = ensemble.shape
     sums, counts = np.zeros((4, points)), np.zeros((2, points), dtype=np.intp)
@@ -223,7 +204,7 @@ def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:
     return np.array([_energy_score(each) if cells.any() else np.nan for each, cells in zip(products, inside, strict=True)])
 
 
-@compiled()
+@machine_code()
 def _scaled_errors(ensemble: Field, truth: Field, scale: Field, points: NDArray[np.intp]) -> Field:
     """Return the errors at some points, each times the scale of its point, (member, channels x points)."""
     members, channels, count = ensemble.shape[0], ensemble.shape[1], points.size
@@ -260,7 +241,7 @@ def variogram_score(ensemble: Field, truth: Field, lag: int) -> Field:
     return ((of_truth - of_members) ** 2).reshape(truth.shape)
 
 
-@compiled(parallel=True)
+@machine_code(parallel=True)
 def _mean_variogram(ensemble: Field, lag: int) -> Field:
     """Return the mean of |X - X'|^(1/2) over members, (row, column), of members (member, row, column)."""
     members, rows, columns = ensemble.shape
