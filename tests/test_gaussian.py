@@ -46,7 +46,12 @@ def test_one_step_is_averaged_over_the_initial_times_that_all_forecasts_have():
         for number, name in enumerate(DEFAULT)
         for of, values in (("mean", mean), ("std", std))
     }
-    truth = SimpleNamespace(at=lambda times: true, grid=grid, variables=DEFAULT)
+
+    def at(valid: np.ndarray) -> np.ndarray:
+        np.testing.assert_array_equal(valid, times + np.timedelta64(6, "h"))
+        return true
+
+    truth = SimpleNamespace(at=at, grid=grid, variables=DEFAULT)
     scored = np.array([True, False, True])
     result = one_step_scores(xr.Dataset(fields, {"time": times}), truth, scored)
     expected = (gaussian_crps(mean, std, true)[scored].mean(axis=0) * grid.area_weights[:, None]).mean(axis=(1, 2))
