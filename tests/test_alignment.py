@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -81,19 +83,30 @@ MISTAKES = {
 }
 
 
+def of_share(share: float) -> tuple[np.ndarray, Callable[[float], np.ndarray]]:
+    """Return a forecast whose error has this share of the variance of the truth, and the truth as :func:`misalignment` takes it."""
+
+    def truth(hours: float) -> np.ndarray:
+        return np.stack([weather(start + LEADS[:2] + np.timedelta64(hours, "h")) for start in STARTS]).astype(float)
+
+    error = weather(STARTS + np.timedelta64(999, "D"))[:, None]  # has the waves of the truth
+    return np.sqrt(1 - share) * truth(0) + np.sqrt(share) * error, truth
+
+
 @pytest.mark.parametrize("wrong", MISTAKES)
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.2])
 def test_gross_mistakes_of_poor_forecasts_are_named_too(wrong, share):
-    """The error of the forecast has this share of the variance of the truth; that of a good one has 0.2 after three days."""
-    leads = LEADS[:2]
-
-    def truth(hours: float) -> np.ndarray:
-        return np.stack([weather(start + leads + np.timedelta64(hours, "h")) for start in STARTS]).astype(float)
-
-    error = weather(STARTS + np.timedelta64(999, "D"))[:, None]  # has the waves of the truth
-    forecast = np.sqrt(1 - share) * truth(0) + np.sqrt(share) * error
+    """A good forecast has an error of share 0.2 after three days."""
+    forecast, truth = of_share(share)
     assert misalignment(forecast, truth, (6, 12), GRID) is None
     assert wrong in str(misalignment(MISTAKES[wrong](forecast), truth, (6, 12), GRID))
+
+
+@pytest.mark.parametrize(("cells", "wrong"), [(6, "90 degrees of longitude to the east"), (-6, "90 degrees of longitude to the west")])
+def test_a_poor_forecast_far_from_its_place_is_named_on_either_side(cells, wrong):
+    """Weather does not move so far, so an error is allowed that would be too large for a shift by a cell or two."""
+    forecast, truth = of_share(0.3)
+    assert f"is rolled by {wrong}" in str(misalignment(np.roll(forecast, cells, axis=-1), truth, (6, 12), GRID))
 
 
 @pytest.mark.parametrize("noise", [0.5, 1, 2, 4, 8, 16])
