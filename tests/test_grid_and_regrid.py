@@ -47,6 +47,10 @@ def test_area_weights_are_exact_and_the_pole_counts():
         ([45.0, -45.0], [0.0, 90.0, 180.0], "not a global grid"),
         ([60.0, 50.0, 40.0], [0.0, 90.0, 180.0, 270.0], "leave out a pole"),
         ([45.0, -45.0], [0.0, 80.0, 180.0, 270.0], "equal steps"),
+        ([0.0], [0.0, 90.0, 180.0, 270.0], "at least two"),
+        ([90.5, 0.0, -90.5], [0.0, 90.0, 180.0, 270.0], "within 90 and -90"),
+        ([45.0, -45.0], [-0.5, 89.5, 179.5, 269.5], "within 0 and 360"),
+        ([45.0, -45.0], [90.0, 180.0, 270.0, 360.0], "within 0 and 360"),
     ],
 )
 def test_wrong_coordinates_are_refused(latitude, longitude, message):
