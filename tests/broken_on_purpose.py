@@ -74,6 +74,7 @@ BREAKS = [
     ("verification/kernels.py", "circle[column + lag] - circle[column]", "circle[column] - circle[column]", "scores"),
     ("verification/alignment.py", "NEAR if abs(shift) <= FEW_CELLS", "NEAR if shift <= FEW_CELLS", "alignment"),
     ("verification/gaussian.py", "truth.at(initial_times + STEP)", "truth.at(initial_times)", "gaussian"),
+    ("verification/bootstrap.py", ">= abs(difference)).sum", ">= difference).sum", "study_summary"),
     ("verification/bootstrap.py", "chosen), 1 / count)", "chosen), 1 / length)", "study_summary"),
     (
         "data/grid.py",

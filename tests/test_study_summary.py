@@ -74,7 +74,17 @@ def test_one_initial_time_has_no_interval_and_no_p(present):
 def test_p_counts_the_samples_that_deviate_as_much():
     draws = xr.DataArray([0.5, 1.0, 1.9, 2.5, -1.0], dims="draw")
     assert p_value(xr.DataArray(1.0), draws).item() == pytest.approx((2 + 1) / (5 + 1))  # 2.5 and -1 deviate from 1 by at least 1
+    assert p_value(xr.DataArray(-1.0), -draws).item() == p_value(xr.DataArray(1.0), draws).item()  # whichever forecast is the first
     assert p_value(xr.DataArray(0.0), draws).item() == 1
+
+
+def test_samples_are_means_over_the_initial_times_that_count():
+    """Those that do not count have values too, and other lead times have other initial times."""
+    weights = xr.DataArray([[0.5, 0.25, 0.25, 0], [0, 0.25, 0.25, 0.5]], dims=("draw", "time"))
+    scored = xr.DataArray([[True, True], [False, True], [True, False], [True, True]], dims=("time", "prediction_timedelta"))
+    values = xr.Dataset({"x": (("time", "prediction_timedelta"), [[1.0, 10], [2, 20], [3, 30], [4, 40]])})
+    expected = [[(2 * 1 + 3) / 3, (2 * 10 + 20) / 3], [(3 + 2 * 4) / 3, (20 + 2 * 40) / 3]]
+    np.testing.assert_allclose(resampled(values, weights, scored)["x"].transpose("draw", ...), expected)
 
 
 @pytest.mark.parametrize(
