@@ -58,7 +58,12 @@ def test_wrong_coordinates_are_refused(latitude, longitude, message):
         Grid(np.array(latitude), np.array(longitude))
 
 
-@pytest.mark.parametrize("name", ["64", "64x", "x32", "63x32", "64x32x2", "2x2"])
+def test_the_nearest_column_is_found_round_the_circle():
+    rows, columns = Grid.regular("8x5").nearest(np.array([80.0, -20.0, -90.0]), np.array([359.0, -50.0, 405.0]))
+    assert (rows.tolist(), columns.tolist()) == ([0, 2, 4], [0, 7, 1])
+
+
+@pytest.mark.parametrize("name", ["64", "64x", "x32", "63x32", "64x32x2", "2x2", "8x1"])
 def test_wrong_grid_names_are_refused(name):
     with pytest.raises(UserError, match="expected LONGITUDESxLATITUDES"):
         Grid.regular(name)
