@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
+from torch._inductor.decomposition import select_decomp_table
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.sphere import gathered
+from wsdcast.nets.unet import UNet
 from wsdcast.runs.devices import compiled
 from wsdcast.sampling.acceleration import ONE_KERNEL_FOR_NEIGHBOURS, in_bfloat16
 from wsdcast.weather.forecast.running import ensembles
@@ -36,6 +40,21 @@ def test_one_kernel_normalises_in_groups_and_looks_up_neighbours(options):
     x = torch.randn(2, 16, 8, 16)
     with torch.inference_mode():
         torch.testing.assert_close(torch.compile(evaluate, dynamic=False, options=options)(x), evaluate(x))
+
+
+@pytest.mark.parametrize("sphere", [True, False])
+def test_no_gradient_is_added_up_in_any_order(sphere):
+    """A kernel that adds to the same place from several threads gives other bits each time, and takes long in bfloat16."""
+    operations, network = set(), UNet(3, 2, (8, 8), scalars=1, sphere=sphere)
+
+    def seen(graph, inputs):
+        operations.update(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph.forward)
+
+    network.compile(dynamic=False, backend=aot_autograd(fw_compiler=seen, bw_compiler=seen, decompositions=select_decomp_table()))
+    network(torch.randn(2, 3, 8, 16), torch.rand(2)).square().mean().backward()
+    assert "aten.convolution_backward.default" in operations
+    assert not {name for name in operations if "index_put" in name or "scatter" in name}
 
 
 def weights_after(recipe, directory, name):

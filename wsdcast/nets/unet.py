@@ -112,7 +112,7 @@ class UNet(nn.Module):
         x = self._apply_block(self.middle, x, condition)
         for level, blocks in enumerate(self.up):
             if level > 0:
-                x = F.interpolate(x, scale_factor=2, mode="nearest")
+                x = _doubled(x)
             for block in blocks:  # type: ignore[attr-defined]
                 x = self._apply_block(block, torch.cat([x, skips.pop()], dim=1), condition)
         return self.last(F.silu(self.last_norm(x)))[..., original[0], original[1]]
@@ -216,6 +216,17 @@ def _zero(layer: Layer) -> Layer:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
+
+
+def _doubled(x: Tensor) -> Tensor:
+    """Repeat each row and each column of x, (batch, channel, row, column)."""
+    if not torch.compiler.is_compiling():
+        return F.interpolate(x, scale_factor=2, mode="nearest")
+    # A compiler turns F.interpolate into a look-up. Its gradient adds to the same place from several threads, in the precision of the
+    # features and in any order; a GPU older than H100 cannot do that with bfloat16 and sorts all positions instead.
+    batch, channels, rows, columns = x.shape
+    repeated = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    return repeated.reshape(batch, channels, 2 * rows, 2 * columns)
 
 
 def _extend_plane(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:
