@@ -68,6 +68,15 @@ def test_ctrl_c_is_one_line(monkeypatch):
     assert result.stderr == "wsdcast: interrupted\n"
 
 
+def test_a_gpu_without_enough_memory_is_one_line(monkeypatch):
+    def full(*arguments, **more):
+        raise sys.modules["torch"].OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", full)
+    result = CliRunner().invoke(app, ["prepare"])
+    assert (result.exit_code, result.stderr) == (2, "wsdcast: CUDA out of memory. Tried to allocate 2.00 GiB.\n")
+
+
 def test_progress_is_shown_only_on_a_terminal():
     script = "from wsdcast.runs.progress import track; print(sum(track(range(5), 'adding up', 5)))"
     silent = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

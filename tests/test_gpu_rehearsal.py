@@ -31,7 +31,8 @@ from wsdcast.images.networks import trained as trained_on_images
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages import score as image_scores
 from wsdcast.images.stages.sample import sample as sample_images
-from wsdcast.runs import devices, recipes
+from wsdcast.runs import devices, processes, recipes
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PriorName
 from wsdcast.sampling import acceleration
 from wsdcast.sampling.acceleration import as_graph
@@ -247,9 +248,41 @@ def test_samplers_compile_so_that_one_kernel_looks_up_neighbours(monkeypatch):
     assert compiled == [{"dynamic": False, "options": {"realize_reads_threshold": 32, "realize_opcount_threshold": 1000}}]
 
 
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_is_for_gpus_that_have_it(supported, monkeypatch):
+    """A T4, of 2018, would imitate it in every operation."""
+    monkeypatch.setattr(devices, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)  # so that it is restored
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported or including_emulation)
+    product = acceleration.accelerated(lambda context, noise: context @ noise, [], recorded=False)
+    assert product(torch.ones(2, 2), torch.ones(2, 2)).dtype == (torch.bfloat16 if supported else torch.float32)
+
+
 def test_a_rollout_without_compiled_networks_does_not_wait_for_the_import_of_the_compiler(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
     assert isinstance(devices.eagerly(), nullcontext)
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_each_process_has_a_gpu_of_its_own(gpus, monkeypatch):
+    """With fewer GPUs than processes torch ended in a traceback about an ordinal, in some of the processes."""
+    calls = []
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", torch)  # it takes a second to import
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, timeout, device_id: calls.append((backend, device_id)))
+    monkeypatch.setattr(processes.atexit, "register", lambda _: None)
+    if gpus == 1:
+        with pytest.raises(UserError, match="2 processes on this machine, but 1 GPU: torchrun --nproc-per-node 1"):
+            processes.join()
+        assert calls == []
+        return
+    processes.join()
+    second = torch.device("cuda", 1)
+    assert calls == ([second, ("nccl", second)] if gpus else [("gloo", None)])
 
 
 class FakeGraph:

@@ -44,7 +44,7 @@ def command(
             results = function(**arguments)
             for result in results if isinstance(results, Iterator) else (results,):
                 print_result(result, json)
-        except (UserError, OSError) as error:
+        except _of_users() as error:
             if debug:
                 raise
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
@@ -64,6 +64,11 @@ def command(
     guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *further])  # type: ignore[attr-defined]
     group.command(function.__name__.strip("_").replace("_", "-"))(guarded)
     return function
+
+
+def _of_users() -> tuple[type[Exception], ...]:
+    """The errors that a user can cause. One is torch's, for a GPU whose memory is full; if torch is not loaded, it cannot have occurred."""
+    return (UserError, OSError, *([sys.modules["torch"].OutOfMemoryError] if "torch" in sys.modules else []))
 
 
 def _one_line(error: Exception) -> str:

@@ -27,15 +27,24 @@ Decision = TypeVar("Decision")
 
 
 def join() -> None:
-    """Join the process group if torchrun started this process. A second call does nothing."""
+    """Join the process group if torchrun started this process. On GPUs each process takes one. A second call does nothing.
+
+    Raises:
+        UserError: if there are GPUs, but fewer than processes on this machine.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         # torch._dynamo imports modules that store the current process group as a default argument. An optimiser imports it. If that
         # happened after the group is made, they would keep the group and its threads alive until the interpreter ends, and a thread that
         # is still alive then aborts the process. So it is imported before.
         importlib.import_module("torch._dynamo")
+        device = None
         if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+            here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+            if here > gpus:
+                raise UserError(f"{here} processes on this machine, but {gpus} GPU{'s' * (gpus > 1)}: torchrun --nproc-per-node {gpus}")
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device else "gloo", timeout=TIMEOUT, device_id=device)
         atexit.register(dist.destroy_process_group)
 
 

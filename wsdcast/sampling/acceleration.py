@@ -39,10 +39,12 @@ def accelerated(sampler: Sampler, networks: Iterable[object], *, recorded: bool 
     for network in networks:
         if isinstance(network, nn.Module):
             compiled(network, ONE_KERNEL_FOR_NEIGHBOURS)
+    if torch.cuda.is_bf16_supported(including_emulation=False):  # GPUs before A100 imitate it, which takes longer than float32
+        sampler = in_bfloat16(sampler)
     if not recorded:
         note_once("this sampler runs without a CUDA graph, because its solver makes decisions on the host or it calls a user's model")
-        return in_bfloat16(sampler)
-    return as_graph(in_bfloat16(sampler))
+        return sampler
+    return as_graph(sampler)
 
 
 def in_bfloat16(sampler: Sampler) -> Sampler:
