@@ -14,6 +14,7 @@ from wsdcast.cli import app
 SCRIPT = Path(__file__).parents[1] / "examples/on_a_gpu.sh"
 
 RECORD = """#!/bin/sh
+[ "$TORCHINDUCTOR_CACHE_DIR" = "$PWD/out/kernels" ] || exit 9  # they outlive the machine
 { printf '%s' "${CUDA_VISIBLE_DEVICES-all}"; printf '\\t%s' "$0" "$@"; echo; } >> "$RECORDED"
 exit $CODE
 """
@@ -27,7 +28,7 @@ def recorded(directory: Path, *parts: str, code: int = 0) -> list[list[str]]:
     for program in ("wsdcast", "python3", "nvidia-smi"):
         (directory / "bin" / program).write_text(RECORD)
         (directory / "bin" / program).chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("CUDA_VISIBLE_DEVICES", "TORCHINDUCTOR_CACHE_DIR")}
     environment |= {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}", "RECORDED": str(directory / "recorded"), "CODE": str(code)}
     done = subprocess.run(["sh", str(SCRIPT), "out", *parts], capture_output=True, text=True, env=environment, cwd=directory)
     assert done.returncode == 0, done.stderr
