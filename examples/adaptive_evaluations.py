@@ -76,7 +76,7 @@ def compare(directory: Path) -> dict[tuple[int, str], list[float]]:
         counts: list[int] = []
         sampler = adaptive(networks, MEMBERS, weights, choose, counts)
         # One batch has all members of all initial times, so that no initial time is divided between batches.
-        sums = evaluate(record, networks, sampler, initial_times, LEADS, MEMBERS, 0, batch=initial_times.size * MEMBERS)
+        sums = evaluate(record, networks, sampler, initial_times, LEADS, members=MEMBERS, seed=0, batch=initial_times.size * MEMBERS)
         scores = metrics(sums.mean(["time", "variable"]))
         return [*scores["crps_fair"].values, float(scores["power_deviation_mean"].mean()), float(np.mean(counts))]
 

@@ -70,7 +70,7 @@ def scores(run: Path) -> None:
         if rounded:
             round_convolutions(networks.generator, rounded)
         initial_times = record.starts(12, LEADS[-1] // 6)
-        statistics = evaluate(record, networks, sampler, initial_times, LEADS, 20, 0, name).mean(["time", "variable"])
+        statistics = evaluate(record, networks, sampler, initial_times, LEADS, members=20, seed=0, label=name).mean(["time", "variable"])
         ratio = statistics["power"].isel(wavenumber=slice(1, None)) / statistics["power_truth"].isel(wavenumber=slice(1, None))
         deviation = np.abs(np.log(ratio)).mean("wavenumber")
         for hours, crps, spectrum in zip(LEADS, statistics["crps_fair"].values, deviation.values, strict=True):

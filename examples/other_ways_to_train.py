@@ -230,7 +230,9 @@ class Experiment:
         generator, path, result = self.generator(way), self.path(way), {}
         for nfe in EVALUATIONS:
             sampler = generator_sampler(generator, self.networks.prior_of, nfe, 1.0, uniform(steps_for("midpoint", nfe)), path=path)
-            sums = evaluate(self.record, self.networks, sampler, self.record.starts(STARTS, 1), (6,), MEMBERS, 0, f"{way}, {nfe}")
+            sums = evaluate(
+                self.record, self.networks, sampler, self.record.starts(STARTS, 1), (6,), members=MEMBERS, seed=0, label=f"{way}, {nfe}"
+            )
             scores = metrics(sums.mean(["time", "variable", "prediction_timedelta"]))
             result[nfe] = tuple(scores[name].item() for name in ("crps_fair", "power_deviation_mean", "spread_skill"))
         return result

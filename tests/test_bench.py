@@ -111,7 +111,7 @@ def test_the_plain_loop_of_the_bench_gives_the_same_forecast(tiny, path, prior, 
     sampler = in_batches(sampler_of(networks, recipe.rollout), 5)
     with torch.inference_mode():
         usual = the_usual_way(record, networks, recipe.rollout, 3)
-        ours = np.stack(list(ensembles(record, networks.forcings, sampler, np.array([1]), 3, 2, 0)), axis=2)[0]
+        ours = np.stack(list(ensembles(record, networks.forcings, sampler, np.array([1]), members=3, steps=2, seed=0)), axis=2)[0]
     np.testing.assert_allclose(ours, usual, rtol=1e-4, atol=1e-4)
     assert ours[:, 0].std(axis=0).mean() > (0.05 if path != "blur" else 0)  # m/s; the members differ
 

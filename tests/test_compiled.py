@@ -91,12 +91,13 @@ def test_compiled_networks_train_and_roll_out(tmp_path, grid):
         torch.nn.init.normal_(network.get_submodule("last" if network is eager_networks.generator else "network.last").weight, std=0.05)
     exact, halved = sampler_of(eager_networks, recipe.rollout), in_bfloat16(sampler_of(eager_networks, recipe.rollout))
     expected, halved_result = (
-        np.stack(list(ensembles(record, eager_networks.forcings, sampler, starts, 3, 2, 0))) for sampler in (exact, halved)
+        np.stack(list(ensembles(record, eager_networks.forcings, sampler, starts, members=3, steps=2, seed=0)))
+        for sampler in (exact, halved)
     )
     for network in (eager_networks.generator, eager_networks.moments):
         compiled(network, ONE_KERNEL_FOR_NEIGHBOURS)
-    compiled_result = np.stack(list(ensembles(record, eager_networks.forcings, exact, starts, 3, 2, 0)))
-    compiled_halved = np.stack(list(ensembles(record, eager_networks.forcings, halved, starts, 3, 2, 0)))
+    compiled_result = np.stack(list(ensembles(record, eager_networks.forcings, exact, starts, members=3, steps=2, seed=0)))
+    compiled_halved = np.stack(list(ensembles(record, eager_networks.forcings, halved, starts, members=3, steps=2, seed=0)))
     np.testing.assert_allclose(compiled_result, expected, atol=2e-4)  # m/s; also float32, but other kernels
     size = np.sqrt(np.mean((expected - expected.mean()) ** 2))
     assert np.sqrt(np.mean((compiled_halved - expected) ** 2)) < 0.02 * size

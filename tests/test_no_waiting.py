@@ -249,7 +249,8 @@ def test_no_lead_time_of_a_rollout_waits(prescribed, monkeypatch):
         monkeypatch.setattr(module, "sent", sent)
     monkeypatch.setattr(devices, "device", lambda: META)
     monkeypatch.setattr(running, "_finished", lambda copy, _: np.zeros(copy.shape, np.float32))
-    leads = running.ensembles(record, around, lambda context, noise: context[:, :2] + noise, np.array([4, 9]), 3, 4, 0, 1, prescribed)
+    sampler, starts = lambda context, noise: context[:, :2] + noise, np.array([4, 9])
+    leads = running.ensembles(record, around, sampler, starts, members=3, steps=4, seed=0, prescribed=prescribed)
     next(leads)
     with NoWaiting("meta"):
         assert [lead.shape for lead in leads] == [(2, 3, 2, 8, 16)] * 3

@@ -104,7 +104,7 @@ def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_tim
     sampler = in_batches(lambda context, noise: context[:, :2] + noise[:, :2], 4)
     starts, members = np.arange(5, 9), 10
     with _Peak([]) as peak:
-        for _ in ensembles(record, forcings, sampler, starts, members, 6, 0, draws):
+        for _ in ensembles(record, forcings, sampler, starts, members=members, steps=6, seed=0, draws=draws):
             pass
     allocated = peak.largest / (starts.size * members * 4 * 8 * 16)
     not_counted = 2 * (2 * draws + 1)

@@ -40,7 +40,7 @@ def test_members_do_not_depend_on_the_others_in_their_batch(rolled_out, referenc
     starts = starts_of(recipe, record)[::-1]  # in reversed order
     for first in range(0, 4, at_once):
         subset = starts[first : first + at_once]
-        members_by_time = np.stack(list(ensembles(record, parts.forcings, sampler, subset, members, 4, 0)), axis=2)
+        members_by_time = np.stack(list(ensembles(record, parts.forcings, sampler, subset, members=members, steps=4, seed=0)), axis=2)
         expected = np.stack([reference_forecast[name].sel(time=record.times[subset]).values[:, :members] for name in DEFAULT], axis=3)
         np.testing.assert_array_equal(members_by_time, expected)
 
@@ -222,8 +222,8 @@ def test_memory_does_not_grow_with_lead_times(trained_run, monkeypatch):
     alive: set[int] = set()
     most = []
 
-    def counted(*arguments):
-        for number, winds in enumerate(ensembles(*arguments)):
+    def counted(*arguments, **options):
+        for number, winds in enumerate(ensembles(*arguments, **options)):
             alive.add(number)
             weakref.finalize(winds, alive.discard, number)
             most.append(len(alive))

@@ -24,7 +24,10 @@ def test_half_precision_changes_little(rolled_out):
     recipe, record, parts = loaded(rolled_out / "run")
     sampler, starts = sampler_of(parts, recipe.rollout), starts_of(recipe, record)
     with torch.inference_mode():
-        exact, halved = (next(ensembles(record, parts.forcings, variant, starts, 5, 4, 0)) for variant in (sampler, in_bfloat16(sampler)))
+        exact, halved = (
+            next(ensembles(record, parts.forcings, variant, starts, members=5, steps=4, seed=0))
+            for variant in (sampler, in_bfloat16(sampler))
+        )
     assert halved.dtype == np.float32
     assert 0 < np.abs(exact - halved).max() < 0.2  # m/s
 
@@ -48,7 +51,7 @@ def test_states_and_velocities_stay_float32_where_networks_do_not(rolled_out, mo
     parts.generator.last.register_forward_hook(lambda *passed: inner.append(passed[-1].dtype))
     starts = starts_of(recipe, record)
     with torch.inference_mode():
-        next(ensembles(record, parts.forcings, in_bfloat16(sampling.sampler_of(parts, settings)), starts, 2, 1, 0))
+        next(ensembles(record, parts.forcings, in_bfloat16(sampling.sampler_of(parts, settings)), starts, members=2, steps=1, seed=0))
     assert {tensor.dtype for tensor in seen} == {torch.float32}
     assert set(inner) == {torch.bfloat16}
 

@@ -316,7 +316,7 @@ def test_evaluation_scores_the_lead_times_that_are_asked_for(studied):
     networks = trained(recipe, directory, record)
     sampler = sampler_of(networks, recipe.rollout)
     starts = record.starts(2, 3)
-    two_leads, all_leads = (evaluate(record, networks, sampler, starts, leads, 3, 0) for leads in ((12, 18), (6, 12, 18)))
+    two_leads, all_leads = (evaluate(record, networks, sampler, starts, leads, members=3, seed=0) for leads in ((12, 18), (6, 12, 18)))
     xr.testing.assert_allclose(two_leads, all_leads.isel(prediction_timedelta=[1, 2]))
 
 

@@ -103,8 +103,8 @@ def test_diverging_members_spoil_no_other_initial_time(run, kind):
             state[members:] = value
         return state
 
-    both = evaluate(record, networks, sampler, starts, (6, 12), members, 0, batch=2 * members)
-    alone = evaluate(record, networks, sampler, starts[:1], (6, 12), members, 0, batch=members)
+    both = evaluate(record, networks, sampler, starts, (6, 12), members=members, seed=0, batch=2 * members)
+    alone = evaluate(record, networks, sampler, starts[:1], (6, 12), members=members, seed=0, batch=members)
     xr.testing.assert_allclose(both.isel(time=[0]), alone)
     assert np.isfinite(both["crps_fair"].isel(prediction_timedelta=0)).all()
     assert np.isnan(both["crps_fair"].isel(time=1, prediction_timedelta=1)).all()

@@ -67,10 +67,10 @@ def test_groups_of_initial_times_have_the_statistics_of_all_at_once(rolled_out, 
 
     monkeypatch.setattr(evaluation, "ensembles", counted)
     monkeypatch.setattr(running, "at_once", lambda batch, device: batch)  # as with one thread
-    in_groups = evaluate(record, networks, sampler, starts, (6, 12), 3, 0, batch=6)
+    in_groups = evaluate(record, networks, sampler, starts, (6, 12), members=3, seed=0, batch=6)
     assert together == [2, 2, 1]
     together.clear()
     monkeypatch.setattr(evaluation, "groups", lambda rows, *others: [rows])
-    at_once = evaluate(record, networks, sampler, starts, (6, 12), 3, 0, batch=6)
+    at_once = evaluate(record, networks, sampler, starts, (6, 12), members=3, seed=0, batch=6)
     assert together == [5]
     xr.testing.assert_identical(in_groups, at_once)

@@ -83,7 +83,7 @@ def test_a_context_has_the_forcing_variables_last(parts):
 def test_forcing_variables_are_held_or_prescribed(parts, prescribed):
     _, record, networks = parts
     contexts: list[torch.Tensor] = []
-    list(ensembles(record, networks.forcings, captured(contexts), np.array([4, 9]), 2, 3, 0, prescribed=prescribed))
+    list(ensembles(record, networks.forcings, captured(contexts), np.array([4, 9]), members=2, steps=3, seed=0, prescribed=prescribed))
     states = record.normalise(record.states[:])
     for step, context in enumerate(contexts):
         at = np.repeat(np.array([4, 9]) + step * prescribed, 2)

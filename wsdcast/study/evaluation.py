@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
@@ -32,6 +34,7 @@ def evaluate(
     sampler: Sampler,
     starts: NDArray[np.intp],
     leads: tuple[int, ...],
+    *,
     members: int,
     seed: int,
     label: str = "forecasting",
@@ -72,12 +75,11 @@ def evaluate(
     channels, ranges = [record.variables.index(name) for name in variables], allowed_ranges(record.variables)
     parts: list[list[xr.Dataset]] = [[] for _ in starts]
     runaway = np.zeros((starts.size, members), dtype=bool)
-    all_groups, arguments = groups(np.arange(starts.size), members, batch, devices.device()), (members, steps, seed, draws, prescribed)
-    states = (
-        (rows, step, winds)
-        for rows in all_groups
-        for step, winds in enumerate(ensembles(record, networks.forcings, sampler, starts[rows], *arguments), start=1)
+    all_groups = groups(np.arange(starts.size), members, batch, devices.device())
+    run = partial(
+        ensembles, record, networks.forcings, sampler, members=members, steps=steps, seed=seed, draws=draws, prescribed=prescribed
     )
+    states = ((rows, step, winds) for rows in all_groups for step, winds in enumerate(run(starts[rows]), start=1))
     for rows, step, winds in track(states, label, steps * len(all_groups)):
         runaway[rows] |= left_range(winds, ranges).any(axis=2)
         if 6 * step not in leads:

@@ -259,8 +259,19 @@ def _evaluated(
                 yield kind, dataset.load()
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
-        arguments = of_variant, networks, sampler, chosen, leads, options.members, noise, label, None, draws
-        dataset = evaluate(*arguments, variant.rollout.forcings == "prescribed", variant.score.headline)
+        dataset = evaluate(
+            of_variant,
+            networks,
+            sampler,
+            chosen,
+            leads,
+            members=options.members,
+            seed=noise,
+            label=label,
+            draws=draws,
+            prescribed=variant.rollout.forcings == "prescribed",
+            headline=variant.score.headline,
+        )
         with complete(path) as file:
             dataset.to_netcdf(file)
         yield kind, dataset

@@ -30,6 +30,7 @@ def ensembles(
     forcings: Surroundings,
     sampler: Sampler,
     starts: NDArray[np.intp],
+    *,
     members: int,
     steps: int,
     seed: int,

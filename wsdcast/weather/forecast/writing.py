@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +51,25 @@ def run_and_write(
     """
     positions = {lead // 6: position for position, lead in enumerate(store.leads)}
     kept = [record.variables.index(name) for name in store.variables]
-    ranges, prescribed = allowed_ranges(record.variables), settings.forcings == "prescribed"
+    ranges = allowed_ranges(record.variables)
+    run = partial(
+        ensembles,
+        record,
+        forcings,
+        sampler,
+        members=settings.members,
+        steps=settings.steps,
+        seed=settings.seed,
+        draws=draws,
+        prescribed=settings.forcings == "prescribed",
+    )
     with in_background() as later:
         for rows in groups:
             stopped = np.zeros((rows.size, settings.members), dtype=np.intp)
             by = np.zeros_like(stopped)  # the number of the channel, counted from 1
             clipped = [dict[str, int]() for _ in rows]
             held: list[NDArray[np.float32]] = []
-            arguments = settings.members, settings.steps, settings.seed, draws, prescribed
-            for step, states in enumerate(ensembles(record, forcings, sampler, starts[rows], *arguments), start=1):
+            for step, states in enumerate(run(starts[rows]), start=1):
                 leaves = left_range(states, ranges)
                 first = leaves.any(axis=2) & (stopped == 0)
                 stopped[first] = 6 * step
