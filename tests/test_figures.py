@@ -20,6 +20,7 @@ from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.panels import add_line, panel
 from wsdcast.report.plume import nearest, place
 from wsdcast.report.style import looks
+from wsdcast.report.subjects import WIND
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import BOUNDS, block_weights
 from wsdcast.verification.intervals import BY_START, with_intervals
@@ -228,7 +229,7 @@ def test_a_plume_shows_the_quantiles_at_the_nearest_grid_point(finished_run):
             np.testing.assert_allclose(edge, [truth[0], *np.quantile(speeds, end, axis=0)], rtol=1e-6)
     # A store of quantiles instead of members gives the same plume.
     axes = ("statistic", "prediction_timedelta", "latitude", "longitude")
-    kept = dict(zip((*DEFAULT, SPEED), statistics_over_members(members).transpose(2, 0, 1, 3, 4), strict=True))
+    kept = dict(zip((*DEFAULT, SPEED), statistics_over_members(members, DEFAULT).transpose(2, 0, 1, 3, 4), strict=True))
     reduced = xr.Dataset({name: (axes, field) for name, field in kept.items()}, coords={**first.coords, "statistic": list(STATISTICS)})
     other = _plume(reduced, truth_of(record), 10.0, 43.0, finished_run)[0].axes[0]
     np.testing.assert_allclose(other.lines[0].get_ydata(), median.get_ydata(), rtol=1e-6)
@@ -268,13 +269,15 @@ def test_maps_show_truth_mean_spread_and_members():
     grid = Grid.regular("8x4")
     members, truth = np.random.default_rng(0).normal(0, 6, (2, 2, *grid.shape)), np.full((2, *grid.shape), 3.0)
     speeds = np.hypot(members[:, 0], members[:, 1])
-    shown = {axis.get_title(): axis.images[0].get_array() for axis in forecast_maps(members, truth, grid, "x").axes if axis.images}
+    shown = {
+        axis.get_title(): axis.images[0].get_array() for axis in forecast_maps(members, truth, grid, "x", (), WIND).axes if axis.images
+    }
     assert list(shown) == ["truth", "mean of the members", "spread of the members", "member 0", "member 1"]
     np.testing.assert_allclose(shown["truth"], np.sqrt(18))
     np.testing.assert_allclose(shown["mean of the members"], speeds.mean(axis=0))
     np.testing.assert_allclose(shown["spread of the members"], np.abs(speeds[0] - speeds[1]) / np.sqrt(2))
     np.testing.assert_allclose(shown["member 1"], speeds[1])
-    assert "truth" not in {axis.get_title() for axis in forecast_maps(members, None, grid, "x").axes}
+    assert "truth" not in {axis.get_title() for axis in forecast_maps(members, None, grid, "x", (), WIND).axes}
 
 
 def test_quantiles_of_the_plume_are_symmetric():

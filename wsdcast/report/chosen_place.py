@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsdcast.report.panels import INK, hover, panel
 from wsdcast.report.style import BLUE, VERMILION, Look
+from wsdcast.report.subjects import Subject
 
 PLACE = (50.0, 330.0)
 """Latitude and longitude of the place that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
@@ -77,17 +78,17 @@ def choose_on(
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
 
 
-def plume_panel(series: ColumnDataSource, label: str = "wind speed", units: str = "m/s", digits: int = 1, from_zero: bool = True) -> Panel:
+def plume_panel(series: ColumnDataSource, of: Subject, unit: float) -> Panel:
     """Return a figure of the ensemble at one place by lead time.
 
     Args:
         series: lead time in days ``x`` and in words ``lead``, quantiles ``q10``, ``q25``, ``q50``, ``q75``, ``q90``, and ``truth`` if there
             is one.
-        label, units: of the values.
-        digits: digits after the decimal point in tooltips.
-        from_zero: whether the vertical axis begins at zero.
+        of: what is shown. The vertical axis of a wind speed begins at zero.
+        unit: the values are multiples of this.
     """
-    on, number = panel(" ", "lead time (days)", f"{label} ({units})", height=300), "{0." + "0" * digits + "}" if digits else "{0}"
+    digits, units = of.digits_of(unit), of.units
+    on, number = panel(" ", "lead time (days)", f"{of.short_label} ({units})", height=300), "{0." + "0" * digits + "}" if digits else "{0}"
     for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
     median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
@@ -102,7 +103,7 @@ def plume_panel(series: ColumnDataSource, label: str = "wind speed", units: str 
         on.line("x", "truth", source=series, line_color=INK, line_width=2)
         on.scatter("x", "truth", source=series, color=INK, size=5)
         words.insert(1, ("truth", f"@truth{number} {units}"))
-    if from_zero:
+    if of.is_wind:
         on.y_range.start = 0
     hover(on, [median], words, mode="vline")
     return on

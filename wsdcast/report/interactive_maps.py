@@ -108,7 +108,7 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     unit = byte_unit(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": leads}, name="plume")
-    plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, of.digits_of(unit), of.is_wind)
+    plume = plume_panel(series, of, unit)
     now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]

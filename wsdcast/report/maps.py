@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -16,17 +16,13 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.report.style import LOOK, WIDTH
+from wsdcast.report.subjects import Subject
 
 X_TICKS = {0: "0°", 90: "90°E", 180: "180°", 270: "90°W"}
 Y_TICKS = {-60: "60°S", 0: "0°", 60: "60°N"}
 
 Lines = Sequence[NDArray[np.floating]]
 """Polylines of (longitude, latitude), each (point, 2), degrees, longitudes from 0 to 360."""
-
-
-def wind_speed(wind: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the wind speed (..., latitude, longitude) of wind (..., channel, latitude, longitude)."""
-    return np.hypot(wind[..., 0, :, :], wind[..., 1, :, :])
 
 
 def draw_map(
@@ -71,30 +67,26 @@ def forecast_maps(
     truth: NDArray[np.floating] | None,
     grid: Grid,
     title: str,
-    lines: Lines = (),
-    label: str = "wind speed (m/s)",
-    from_zero: bool = True,
-    shown_of: Callable[[NDArray[np.floating]], NDArray[np.floating]] = wind_speed,
+    lines: Lines,
+    of: Subject,
 ) -> Figure:
     """Draw the truth, the ensemble mean and three members, and the spread of the members, at one time.
 
     Args:
-        members: (member, channel, latitude, longitude).
+        members: the channels of the subject, (member, channel, latitude, longitude).
         truth: (channel, latitude, longitude), or None if it is not known yet.
         grid: of both.
         title: text above all maps.
         lines: coastlines.
-        label: label of the colour scale, with the unit in brackets.
-        from_zero: whether the colour scale begins at zero.
-        shown_of: from fields (..., channel, latitude, longitude) to what is shown, (..., latitude, longitude).
+        of: what is shown. The colour scale of a wind speed begins at zero.
     """
-    shown = shown_of(members)
+    shown = of.of(members, of.channels)
     mean, spread = shown.mean(axis=0), shown.std(axis=0, ddof=min(1, len(shown) - 1))
     fields = {"mean of the members": mean} | {f"member {number}": field for number, field in enumerate(shown[:3])}
     if truth is not None:
-        fields = {"truth": shown_of(truth)} | fields
+        fields = {"truth": of.of(truth, of.channels)} | fields
     scaled = next(iter(fields.values())) if truth is not None else shown
-    low, top = (0.0 if from_zero else float(np.quantile(scaled, 0.005))), float(np.quantile(scaled, 0.995))
+    low, top = (0.0 if of.is_wind else float(np.quantile(scaled, 0.005))), float(np.quantile(scaled, 0.995))
     figure = Figure(figsize=(WIDTH, 3.7), layout=ConstrainedLayoutEngine(h_pad=0.08, compress=True))
     axes = figure.subplots(2, 3)
     map_axes = [axes[0, 0], axes[0, 1], *axes[1]] if truth is not None else [axes[0, 1], *axes[1]]
@@ -108,7 +100,7 @@ def forecast_maps(
     ]
     spread_image = draw_map(axes[0, 2], spread, grid, "spread of the members", 0.0, float(spread.max()) or 1.0, "magma", lines)
     bar: dict[str, Any] = {"location": "bottom", "shrink": 0.8, "aspect": 30, "pad": 0.05}
-    figure.colorbar(images[0], ax=axes[:, :2], label=label, extend="max" if from_zero else "both", **bar)
-    figure.colorbar(spread_image, ax=axes[:, 2], label=f"spread {label[label.rindex('(') :]}", **bar | {"aspect": 15})
+    figure.colorbar(images[0], ax=axes[:, :2], label=f"{of.short_label} ({of.units})", extend="max" if of.is_wind else "both", **bar)
+    figure.colorbar(spread_image, ax=axes[:, 2], label=f"spread ({of.units})", **bar | {"aspect": 15})
     figure.suptitle(title, fontsize=8)
     return figure

@@ -132,7 +132,7 @@ def product_maps(
     values = images[-len(QUANTILES) :, :, at_row, at_column]
     at_place = np.where(values == NONE, np.nan, products.base + values * unit)
     series = ColumnDataSource(dict(zip(PLUME[1:], at_place, strict=True)) | {"x": days, "lead": words}, name="plume")
-    plume = plume_panel(series, "wind speed" if of.is_wind else of.label, of.units, of.digits_of(unit), of.is_wind)
+    plume = plume_panel(series, of, unit)
     plume.title.text = place_in_words(north, east)
     now = Span(location=days[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)

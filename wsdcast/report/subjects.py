@@ -45,6 +45,11 @@ class Subject(NamedTuple):
         """Whether it is a wind, of which the speed is shown."""
         return len(self.channels) == 2
 
+    @property
+    def short_label(self) -> str:
+        """The label without the height or level of a wind, for axes."""
+        return "wind speed" if self.is_wind else self.label
+
     def digits_of(self, unit: float) -> int:
         """Return the digits after the decimal point with which values that are multiples of a unit are shown."""
         return 1 if self.is_wind else int(np.clip(np.ceil(-np.log10(unit)), 0, 8))

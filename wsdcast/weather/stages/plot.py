@@ -239,10 +239,9 @@ def _maps(forecast: xr.Dataset, truth: Truth, shown: Subject, lead_hours: float 
     title = f"{shown.label}, {time_in_words(start)} + {leads[number]:g} h"
     channels = [truth.variables.index(name) for name in shown.channels]
     (true,) = truth.at(valid[None])[:, channels]
-    label = f"{'wind speed' if shown.is_wind else shown.label} ({shown.units})"
     members = _not_stopped(np.stack([at_lead[name].values for name in shown.channels], axis=-3), path, start)
     known = true if np.isfinite(true).all() else None
-    return forecast_maps(members, known, truth.grid, title, lines, label, shown.is_wind, lambda fields: shown.of(fields, shown.channels))
+    return forecast_maps(members, known, truth.grid, title, lines, shown)
 
 
 def _plume(forecast: xr.Dataset, truth: Truth, latitude: float, longitude: float, path: Path, shown: Subject = WIND) -> tuple[Figure, str]:
