@@ -80,7 +80,7 @@ def tar_of(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def read(path: Path, crop: int | None = None, size: int | None = None) -> tuple[list[Entry], list[np.ndarray | str]]:
-    source = open_source(path, 0)
+    source = open_source(path, 0, None)
     pairs = list(decoded(source, crop, size, survey(source, crop, size)[1], "most are"))
     return [entry for entry, _ in pairs], [image for _, image in pairs]
 

@@ -41,7 +41,7 @@ def with_five_variables(analysis: Path, state: tuple[str, ...] = STATE, forcings
     packing = Packing(((highest - lowest) / 64_000).astype(np.float32), ((highest + lowest) / 2).astype(np.float32))
     for name in DEFAULT:
         shutil.rmtree(analysis / name)
-    arrays = create_store(analysis, {"time": record.times}, record.grid, (8,), (64,), names, packing)
+    arrays = create_store(analysis, {"time": record.times}, record.grid, names, (8,), (64,), packing)
     packed = packing.pack(states)
     for number, array in enumerate(arrays):
         array[:] = packed[:, number]

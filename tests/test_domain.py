@@ -324,7 +324,7 @@ def test_maps_show_the_members_of_a_part():
     members = masked(members)
     row, column = np.argwhere(~LAND)[3]
     members[1, 1, 0, row, column] = np.nan
-    chosen = choose(1, 2, GRID)
+    chosen = choose(1, 2, GRID, 1)
     (shown,) = read_shown(lambda start: (members, true), chosen, (WIND,), DEFAULT)
     maps = shown.maps
     speeds = np.hypot(members[[0, 2, 3], :, 0], members[[0, 2, 3], :, 1])

@@ -91,7 +91,7 @@ def test_images_are_opened_one_at_a_time(tmp_path, kind, monkeypatch):
     members = {f"{number}.png": encoded(image) for number, image in enumerate(noise(40, 4, 4, 3))}
     folder = folder_of(tmp_path / "folder", noise(40, 4, 4, 3))
     path = {"folder": folder, "zip": zip_of(tmp_path / "a.zip", members), "tar.gz": tar_of(tmp_path / "a.tar.gz", members)}[kind]
-    source, opened = open_source(path, 0), []
+    source, opened = open_source(path, 0, None), []
     opening = Image.open
     monkeypatch.setattr(decoding.Image, "open", lambda *args, **options: (opened.append(1), opening(*args, **options))[1])
     images = decoded(source, None, None, (4, 4, 3), "most are")

@@ -185,7 +185,7 @@ def test_a_study_continues_after_a_setting_that_diverges(inpainted, tmp_path, mo
     reference = FeatureStatistics.of(features_of(extract, images.images[images.parts["train"]]))
     distance = frechet_distance(FeatureStatistics.of(features_of(extract, samples)), reference)
     assert by_setting["midpoint", 2]["classifier_distance_validation"] == pytest.approx(distance, rel=1e-5)
-    crps = statistics_by_context(samples, contexts, {})["crps"].mean().item()
+    crps = statistics_by_context(samples, contexts, {}, 0)["crps"].mean().item()
     assert by_setting["midpoint", 2]["crps_validation"] == pytest.approx(crps)
     assert summary.facts["chosen on"].startswith("6 contexts of validation images, by the classifier distance")
 

@@ -171,7 +171,7 @@ def test_a_stored_sample_is_the_result_of_algorithm_2(inpainted, images, network
 @pytest.mark.parametrize("name", [name for name in ALL_SOLVERS if name not in stochastic.SOLVERS])
 def test_the_states_of_the_process_are_those_of_the_solver(images, networks, name):
     contexts, index = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
-    nfe = possible(name, [12, 11])[0]
+    nfe = possible(name, [12, 11], "uniform", "straight")[0]
     settings = RECIPE.sample.model_copy(update={"solver": name, "nfe": nfe})
     context, noise = contexts.context(index), contexts.noise(index, 1)[0]
     with torch.inference_mode():

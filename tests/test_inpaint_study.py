@@ -106,7 +106,7 @@ def test_scores_are_means_over_the_seeds(studied, images, study):
         networks = trained(recipe, studied / f"run/study/warm-{seed}", images)
         contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
         samples = np.stack(list(draw_samples(contexts, sampler_of(networks, "dpm2", "uniform", 4, 1.0), 2)))
-        values.append(statistics_by_context(samples, contexts, {})["crps"].mean().item())
+        values.append(statistics_by_context(samples, contexts, {}, 0)["crps"].mean().item())
     chosen = (study["prior"] == "warm") & (study["solver"] == "dpm2") & (study["nfe"] == 4) & (study["warmth"] == 1)
     (row,) = np.flatnonzero(chosen)
     np.testing.assert_allclose(study["crps_by_seed"].values[row], values)
@@ -326,7 +326,7 @@ def test_impossible_numbers_of_evaluations_are_named(copy, without_page):
 
 
 def test_tasks_without_a_mask_have_no_visible_share():
-    settings = settings_of(RECIPE.changed(task__kind="denoise"), "warm")
+    settings = settings_of(RECIPE.changed(task__kind="denoise"), "warm", Summary("study"))
     assert {setting.kind for setting in settings} == {"curve"}
 
 
@@ -389,5 +389,5 @@ def test_a_study_takes_each_solver_on_each_time_grid(copy, images, without_page)
     for number, (solver, grid) in enumerate(pairs):
         sampler = sampler_of(networks, solver, grid, 4, 1.0, (-2.0, 4.0), 0.8 if solver == "ab2" else 1.0)
         samples = np.stack(list(draw_samples(contexts, sampler, 2)))
-        assert curve["crps"].values[number] == pytest.approx(statistics_by_context(samples, contexts, {})["crps"].mean().item())
+        assert curve["crps"].values[number] == pytest.approx(statistics_by_context(samples, contexts, {}, 0)["crps"].mean().item())
     assert np.unique(curve["crps"]).size == 4

@@ -18,6 +18,7 @@ from wsdcast.images.networks import generator_model, moments_model, trained
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.stages.prepare import prepare
 from wsdcast.nets.weights import operations
+from wsdcast.runs.artefact import Summary
 from wsdcast.study.images import inpaint_study, settings_of
 from wsdcast.study.images_variants import moments_cost, named_variant
 
@@ -87,7 +88,10 @@ def test_a_batch_larger_than_the_images_costs_only_the_images(images):
 def test_a_variant_is_in_the_curves_and_not_in_the_sensitivity(images):
     recipe = recipe_with(VARIANTS).changed(study__warmths=[0.5, "calibrated"], study__solvers=["midpoint", "dpm2"], study__nfe=[2])
     variants = {name: named_variant(recipe, images, moments_cost(recipe, images), name)[0] for name in ("warm, blurred", "blurred")}
-    found = {name: [dataclasses.astuple(setting) for setting in settings_of(variant, name)] for name, variant in variants.items()}
+    found = {
+        name: [dataclasses.astuple(setting) for setting in settings_of(variant, name, Summary("study"))]
+        for name, variant in variants.items()
+    }
     for name, warmths in (("warm, blurred", (1.0, 0.5)), ("blurred", (1.0,))):
         pairs = [(solver, warmth) for solver in ("midpoint", "dpm2") for warmth in warmths]
         assert found[name] == [("curve", name, solver, "uniform", warmth, 0.1, 2) for solver, warmth in pairs]

@@ -48,7 +48,7 @@ def lazily_made(recipe: Path, run: Path, validation_from: np.datetime64) -> int:
     loaded = load_recipe(recipe)
     names, store = loaded.data.channels.all, run / ANALYSIS
     packing = Packing(np.full(len(names), 0.1, np.float32), np.arange(len(names), dtype=np.float32))
-    create_store(store, {"time": TIMES}, GRID, (CHUNK,), (SHARD,), names, packing)
+    create_store(store, {"time": TIMES}, GRID, names, (CHUNK,), (SHARD,), packing)
     field = np.random.default_rng(0).uniform(0, 1, GRID.shape).astype(np.float32)
     add_variables(store, {name: xr.DataArray(field, dims=("latitude", "longitude")) for name in loaded.forcings.static})
     name_channels(store, Channels(names))  # after the static fields, with which xarray removes them

@@ -12,6 +12,7 @@ from wsdcast.data.sources import open_data
 from wsdcast.data.sources.mirrors import are_messages
 from wsdcast.data.sources.open_data import MissingError, fetch, newest
 from wsdcast.data.sources.open_data_layouts import ROOTS, SYSTEMS, paths_of, ranges_of, roots_of
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 pytest.importorskip("eccodes")
@@ -68,8 +69,8 @@ GFS_INDEX = b"""\
 
 def test_indices():
     """A message of GFS ends at the next other offset. The last one ends with the file."""
-    assert ranges_of("gfs", GFS_INDEX) == [(2500, 4100)]
-    assert ranges_of("gfs", b"1:0:d=2026060206:VGRD:10 m above ground:anl:\n2:70:d=2026060206:UGRD:10 m above ground:anl:\n") == [
+    assert ranges_of("gfs", GFS_INDEX, DEFAULT) == [(2500, 4100)]
+    assert ranges_of("gfs", b"1:0:d=2026060206:VGRD:10 m above ground:anl:\n2:70:d=2026060206:UGRD:10 m above ground:anl:\n", DEFAULT) == [
         (0, 70),
         (70, None),
     ]
@@ -82,11 +83,11 @@ def test_indices():
         analysis | {"param": "10v", "_offset": 3, "_length": 1, "type": "pf"},
     ]
     lines = [json.dumps(field).encode() for field in fields]
-    assert ranges_of("ifs", b"\n".join(lines)) == [(100, 170), (900, 980)]
+    assert ranges_of("ifs", b"\n".join(lines), DEFAULT) == [(100, 170), (900, 980)]
     with pytest.raises(ValueError, match="has no 10 m wind u"):
-        ranges_of("ifs", lines[0])
+        ranges_of("ifs", lines[0], DEFAULT)
     with pytest.raises(ValueError, match="has no 10 m wind u and v"):
-        ranges_of("gfs", GFS_INDEX[:43])
+        ranges_of("gfs", GFS_INDEX[:43], DEFAULT)
     for system, damaged in (
         ("ifs", lines[0][:-5]),
         ("ifs", b"[1]"),
@@ -96,7 +97,7 @@ def test_indices():
         ("gfs", b"\xff"),
     ):
         with pytest.raises(ValueError, match="its index cannot be read"):
-            ranges_of(system, damaged)
+            ranges_of(system, damaged, DEFAULT)
 
 
 @pytest.mark.parametrize(("system", "shared", "count"), [("gfs", False, 1), ("gfs", True, 1), ("ifs", False, 2)])

@@ -96,7 +96,8 @@ def test_stirring_has_the_amplitude_that_is_asked_for(precise, weather):
 def test_a_seed_gives_the_same_bits_on_any_number_of_threads():
     script = (
         "import hashlib\nfrom wsdcast.data.grid import Grid\nfrom wsdcast.data.planet.simulation import simulation\n"
-        "blocks = simulation(1, 0, 0.35, Grid.regular('64x32')).blocks(4)\n"
+        "from wsdcast.data.variables import DEFAULT\n"
+        "blocks = simulation(1, 0, 0.35, Grid.regular('64x32'), DEFAULT).blocks(4)\n"
         "print(hashlib.sha256(b''.join(block.tobytes() for block in blocks)).hexdigest())"
     )
     digests = set()
@@ -164,14 +165,14 @@ def test_the_simulation_is_stable_for_ten_years():
 def test_a_planet_that_is_stirred_too_much_is_refused():
     """Its winds overflow in the spin-up. Without the check they would be stored as zeros."""
     with pytest.raises(UserError, match=r"data.stirring 5: the planet's winds grow without bounds; it is stable up to about 0.7"):
-        list(simulation(2, 0, 5.0, Grid.regular("16x8")).blocks(4))
+        list(simulation(2, 0, 5.0, Grid.regular("16x8"), DEFAULT).blocks(4))
 
 
 @pytest.mark.slow
 def test_the_upper_layer_is_offered_as_wind_at_250_hectopascals():
     """The lower layer keeps its bits, the order is that of the names, and the jets lie above."""
     grid, upper = Grid.regular("16x8"), ("u_component_of_wind@250", "v_component_of_wind@250")
-    (lower,) = simulation(1, 0, 0.35, grid).blocks(4)
+    (lower,) = simulation(1, 0, 0.35, grid, DEFAULT).blocks(4)
     (both,) = simulation(1, 0, 0.35, grid, (*upper, *DEFAULT)).blocks(4)
     (turned,) = simulation(1, 0, 0.35, grid, (DEFAULT[1], upper[0])).blocks(4)
     np.testing.assert_array_equal(both[:, 2:], lower)

@@ -90,7 +90,7 @@ def test_the_page_stays_small_on_large_grids(name, starts, leads, tmp_path):
 )
 def test_the_chosen_fields_fit_into_their_bytes(name, starts, leads):
     grid = Grid.regular(name)
-    chosen = choose(starts, leads, grid)
+    chosen = choose(starts, leads, grid, 1)
     shown = chosen.starts.size * chosen.leads.size
     assert 6 * shown * (chosen.rows.size * chosen.columns.size + 80) <= 1_900_000
     assert 6 * shown * chosen.plume_rows.size * chosen.plume_columns.size <= 450_000
@@ -109,10 +109,10 @@ def test_speeds_are_stored_in_bytes_with_their_unit():
     speeds = np.array([0, 1.26, np.nan, 25.4, np.inf])
     unit = byte_unit(speeds)
     assert unit == pytest.approx(0.1)
-    np.testing.assert_array_equal(as_bytes(speeds, unit), [0, 13, NONE, 254, NONE])
+    np.testing.assert_array_equal(as_bytes(speeds, unit, 0.0), [0, 13, NONE, 254, NONE])
     assert byte_unit(np.array([np.nan])) == byte_unit(np.zeros(3)) == 1
     maps = {"truth": np.full(2, np.nan), "mean": np.array([12.7, 3]), "spread": np.array([2.54, 1]), "member1": np.array([25.4, 2])}
-    assert byte_units(maps) == pytest.approx({"truth": 0.1, "mean": 0.1, "member1": 0.1, "spread": 0.01})
+    assert byte_units(maps, 0.0) == pytest.approx({"truth": 0.1, "mean": 0.1, "member1": 0.1, "spread": 0.01})
 
 
 def test_stopped_members_and_missing_truth_are_not_shown(tmp_path):

@@ -184,8 +184,8 @@ def test_scoring_in_the_rollout_needs_truth(trained_run):
 def test_statistics_leave_out_stopped_members():
     wind = np.random.default_rng(0).normal(size=(4, 2, 2, 2, 3)).astype(np.float32)
     wind[1, 1] = np.nan
-    result = statistics_over_members(wind)
+    result = statistics_over_members(wind, DEFAULT)
     np.testing.assert_allclose(result[0, 1, :2], wind[[0, 2, 3], 1].mean(axis=0), rtol=1e-5)
     wind[2:, 1] = np.nan
-    assert np.isnan(statistics_over_members(wind)[:, 1]).all()
-    assert np.isfinite(statistics_over_members(wind)[:, 0]).all()
+    assert np.isnan(statistics_over_members(wind, DEFAULT)[:, 1]).all()
+    assert np.isfinite(statistics_over_members(wind, DEFAULT)[:, 0]).all()

@@ -94,7 +94,7 @@ def test_scoring_an_initial_time_takes_the_estimated_memory(name, tmp_path):
     )
     fields: Any = fields_of(sources)
     with peak() as taken:
-        read_shown(fields, choose(3, leads, truth.grid), (WIND,), DEFAULT)
+        read_shown(fields, choose(3, leads, truth.grid, 1), (WIND,), DEFAULT)
         measured = taken()
     assert measured - PYTHON_BYTES <= memory.reporting(forecast) <= LARGEST_RATIO * measured, (
         measured / 1e6,

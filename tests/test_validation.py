@@ -11,6 +11,7 @@ from torch import Tensor
 from wsdcast.training import validation
 from wsdcast.training.predictions import checked, errors
 from wsdcast.training.validation import ensemble_scores, flow_scores, moments_scores
+from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.warmstart.prior import InformedPrior
 
 COUNT = 40
@@ -43,7 +44,7 @@ def test_scores_of_large_fields_are_those_of_whole_batches_in_smaller_parts(monk
             sizes.add(len(x))
             return x[:, :2].sin()
 
-        flow = flow_scores(evaluated, lambda context: InformedPrior(context[:, :2], context[:, 2:4].exp()), Samples())
+        flow = flow_scores(evaluated, lambda context: InformedPrior(context[:, :2], context[:, 2:4].exp()), Samples(), STRAIGHT)
         return flow | ensemble_scores(lambda context, noise: evaluated(context + 1) + noise, Samples(), torch.rand(4, 1))
 
     sizes: set[int] = set()
@@ -106,7 +107,7 @@ def test_scores_of_a_flow_are_its_losses_at_each_warmth():
     def prior_of(context: Tensor) -> InformedPrior:
         return InformedPrior(context[:, :2], context[:, 2:4].exp())
 
-    scores = flow_scores(generator, prior_of, Samples())
+    scores = flow_scores(generator, prior_of, Samples(), STRAIGHT)
     squares: dict[str, list[Tensor]] = {}
     for number, (x, t, warmth) in enumerate(evaluations):
         batch = slice(0, 32) if number < 5 else slice(32, COUNT)

@@ -122,7 +122,7 @@ class _FromDisk(Dataset[tuple[Tensor, ...]]):
 
 def _loader(record: Analysis, path: Path, batch: int) -> DataLoader[tuple[Tensor, ...]]:
     """Write the record to a store at ``path``, and return a loader of its samples with two workers."""
-    arrays = create_store(path, {"time": record.times}, record.grid, (1,), variables=(*record.variables, *record.forcing_variables))
+    arrays = create_store(path, {"time": record.times}, record.grid, (*record.variables, *record.forcing_variables), (1,))
     for channel, array in enumerate(arrays):
         array[:] = record.states[:, channel]
     close_store(path, {})

@@ -76,8 +76,8 @@ class FixedContexts:
     images: Images
     chosen: NDArray[np.int64]
     make: ContextMaker
-    seed: int = 0
-    shows_class: bool = False
+    seed: int
+    shows_class: bool
 
     @property
     def shape(self) -> tuple[int, ...]:

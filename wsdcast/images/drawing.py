@@ -95,7 +95,7 @@ def moments_sampler_of(networks: Trained) -> Sampler:
     return accelerated(moments_sampler(moments_alone(networks.moments)), [networks.moments])
 
 
-def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str = "uniform", path: PathName = "straight") -> list[int]:
+def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str, path: PathName) -> list[int]:
     """Return those numbers of evaluations that a solver can use exactly; none if it cannot step on the grid or along the path."""
     usable = []
     for number in numbers:

@@ -40,9 +40,7 @@ class Diverged:
         self.count += int((~samples.isfinite()).flatten(1).any(dim=1).sum())
 
 
-def statistics_by_context(
-    samples: NDArray[np.uint8], contexts: FixedContexts, extract: Mapping[str, Extract], diverged: int = 0
-) -> xr.Dataset:
+def statistics_by_context(samples: NDArray[np.uint8], contexts: FixedContexts, extract: Mapping[str, Extract], diverged: int) -> xr.Dataset:
     """Return the statistics of :func:`wsdcast.images.scores.sample_statistics`, with the features of each sample.
 
     The features for the distance NAME are the variable ``NAME_features`` (context, sample, feature).

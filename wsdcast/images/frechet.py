@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.images.data.resampling import context_weights
-from wsdcast.verification.bootstrap import DRAWS
 
 Real = NDArray[np.floating]
 
@@ -65,7 +64,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     return _joined(a.mean - b.mean, np.trace(a.covariance) + np.trace(b.covariance), common)
 
 
-def drawn_distances(features: Real, reference: FeatureStatistics, draws: int = DRAWS) -> tuple[float, Real]:
+def drawn_distances(features: Real, reference: FeatureStatistics, draws: int) -> tuple[float, Real]:
     """Return the distance of samples to a reference set, and draws of it: the distances of bootstrap samples of contexts.
 
     All samples of a context are drawn together, because they are not independent. The reference set is not resampled. The same contexts

@@ -19,7 +19,7 @@ from wsdcast.runs import devices
 from wsdcast.runs.artefact import require
 from wsdcast.runs.names import GENERATOR, MOMENTS
 from wsdcast.sampling.priors import prior_maker
-from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, Std
+from wsdcast.warmstart.moments import MINIMUM_STD, MomentsModel, Std
 from wsdcast.warmstart.paths import STRAIGHT, Path, cosine_transform, path_of
 from wsdcast.warmstart.prior import Moments, PriorOf, fixed_moments, standard_moments, warm_start
 
@@ -39,9 +39,9 @@ class ImageMoments(MomentsModel):
         self,
         network: nn.Module,
         channels: int,
-        known_pixels: bool = True,
-        maximum_std: float = MAXIMUM_STD,
-        std: Std = "point",
+        known_pixels: bool,
+        maximum_std: float,
+        std: Std,
     ) -> None:
         super().__init__(network, channels, maximum_std=maximum_std, std=std)
         self.known_pixels = known_pixels

@@ -13,7 +13,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.images.data.resampling import context_weights
-from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kernels import fair_crps, ranked, squared_error, squared_error_debiased, standard_crps, variance
 
 Real = NDArray[np.floating]
@@ -170,7 +169,7 @@ def metrics(mean: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(scores)
 
 
-def drawn_metrics(statistics: xr.Dataset, draws: int = DRAWS) -> xr.Dataset:
+def drawn_metrics(statistics: xr.Dataset, draws: int) -> xr.Dataset:
     """Return the metrics of bootstrap samples of contexts, with dimension ``draw``.
 
     The same contexts are drawn for all statistics with the same number of contexts.

@@ -39,7 +39,7 @@ def require_writer(path: Path) -> None:
 
 
 @matplotlib.rc_context(LOOK)
-def animate(forecast: Path, truth: Truth, path: Path, row: int = 0, lines: Lines = (), headline: str | None = None) -> None:
+def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, headline: str | None) -> None:
     """Write a GIF or MP4 by lead time for one initial time: the first members, and the truth if it is complete.
 
     It shows the headline; by default that is the speed of the 10 m wind, or else the first variable.

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from wsdcast.report.style import LEADING_DIGITS, LINE_STYLES, LOOK, MARKED, THRESHOLDS, WIDTH, legend_below, looks, set_ticks
-from wsdcast.report.subjects import WIND, Subject, components_of, subject
+from wsdcast.report.subjects import Subject, components_of, subject
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.bootstrap import block_weights, interval, resampled
 from wsdcast.verification.metrics import headline_of, variables_of
@@ -61,13 +61,13 @@ def some_leads(scores: xr.DataArray | xr.Dataset) -> list[int]:
     return sorted({0, leads // 2, leads - 1})
 
 
-def unit_of(metric: str, of: Subject = WIND) -> str:
+def unit_of(metric: str, of: Subject) -> str:
     """Return the unit of one of :data:`METRICS` of a subject; empty if it has none."""
     unit = METRICS[metric][1]
     return of.units if unit and metric != "energy_score" else unit
 
 
-def with_unit(metric: str, of: Subject = WIND) -> str:
+def with_unit(metric: str, of: Subject) -> str:
     """Return the label of one of :data:`METRICS` of a subject with its unit."""
     unit = unit_of(metric, of)
     return f"{METRICS[metric][0]} ({unit})" if unit else METRICS[metric][0]

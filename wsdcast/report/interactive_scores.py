@@ -29,7 +29,7 @@ from wsdcast.report.panels import (
     with_interval,
 )
 from wsdcast.report.style import THRESHOLDS, Look
-from wsdcast.report.subjects import WIND, Subject, components_of
+from wsdcast.report.subjects import Subject, components_of
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.spectra import wavelength_of_wavenumber
 
@@ -47,7 +47,7 @@ def interval_of(scores: xr.Dataset, name: str, **where: Any) -> NDArray[np.float
     return scores[name].sel({axis: at for axis, at in where.items() if axis in scores[name].dims}).transpose("bound", ...).values
 
 
-def score_curves(scores: xr.Dataset, of: Subject = WIND) -> Row:
+def score_curves(scores: xr.Dataset, of: Subject) -> Row:
     """Draw fair CRPS, RMSE of the mean and spread/skill with intervals against lead time, for both components of a wind together."""
     lines, figures = lines_of(scores["forecast"].values), []
     for metric in CURVES:
@@ -74,7 +74,7 @@ def score_curves(scores: xr.Dataset, of: Subject = WIND) -> Row:
     return Row(figures, lines)
 
 
-def rank_histograms(scores: xr.Dataset, of: Subject = WIND) -> Row:
+def rank_histograms(scores: xr.Dataset, of: Subject) -> Row:
     """Draw rank histograms at the first, a middle and the last lead time; those of a wind are of u, v and speed."""
     components = components_of(of)
     lines = dict(components.values())
@@ -127,7 +127,7 @@ def reliability(scores: xr.Dataset) -> Row:
     return Row(figures, lines)
 
 
-def spectrum_ratios(scores: xr.Dataset, of: Subject = WIND) -> Row:
+def spectrum_ratios(scores: xr.Dataset, of: Subject) -> Row:
     """Draw the ratio of the members' zonal power to the truth's by wavelength.
 
     The first panel has curves at three lead times. Further panels have all lead times of each forecast as colours.

@@ -50,8 +50,8 @@ class MapStyle:
     palette: Sequence[str]
     unit: float
     top: float
-    symbol: str = "m/s"
-    digits: int = 1
+    symbol: str
+    digits: int
     coast: str = "white"
     base: float = 0.0
 

@@ -62,7 +62,7 @@ class Shown:
     plumes: Field
 
 
-def choose(starts: int, leads: int, grid: Grid, subjects: int = 1) -> Chosen:
+def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     """Return the positions that fit in the page.
 
     A map has a regular subset of at most about :data:`MAP_POINTS` points. If not all maps fit, initial times and lead times are left out
@@ -167,12 +167,12 @@ def byte_unit(values: Field, base: float = 0.0) -> float:
     return (float(finite.max(initial=base)) - base) / (NONE - 1) or 1.0
 
 
-def byte_units(maps: dict[str, Field], base: float = 0.0) -> dict[str, float]:
+def byte_units(maps: dict[str, Field], base: float) -> dict[str, float]:
     """Return the unit of each map: one for all values, which begin at ``base``, another for the spread, which begins at 0."""
     unit = byte_unit(np.stack([field for name, field in maps.items() if name != "spread"]), base)
     return {name: byte_unit(field) if name == "spread" else unit for name, field in maps.items()}
 
 
-def as_bytes(values: Field, unit: float, base: float = 0.0) -> NDArray[np.uint8]:
+def as_bytes(values: Field, unit: float, base: float) -> NDArray[np.uint8]:
     """Return values as multiples of a unit above a base, and :data:`NONE` where they are not known."""
     return np.where(np.isfinite(values), np.rint((np.nan_to_num(values, posinf=base, neginf=base) - base) / unit), NONE).astype(np.uint8)

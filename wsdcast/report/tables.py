@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from wsdcast.report.figures import METRICS, hours, some_leads, with_unit
 from wsdcast.report.interactive_scores import interval_of
 from wsdcast.report.panels import metric_on_globe, with_interval
-from wsdcast.report.subjects import WIND, Subject
+from wsdcast.report.subjects import Subject
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY
 from wsdcast.verification.metrics import GLOBE
 
 
-def summary(scores: xr.Dataset, of: Subject = WIND) -> str:
+def summary(scores: xr.Dataset, of: Subject) -> str:
     """Return a table of all metrics of a subject with intervals at the first, a middle and the last lead time; forecasts are columns."""
     names, leads = [str(name) for name in scores["forecast"].values], scores["prediction_timedelta"].values
     rows = []
@@ -36,7 +36,7 @@ def summary(scores: xr.Dataset, of: Subject = WIND) -> str:
     return html_table(["", "lead", *names], rows, headed=True)
 
 
-def by_lead(scores: xr.Dataset, of: Subject = WIND) -> str:
+def by_lead(scores: xr.Dataset, of: Subject) -> str:
     """Return a table of all lead times of a subject: CRPS of all forecasts, and further metrics of the first one."""
     columns: dict[str, NDArray[np.floating]] = {}
     for metric, label in (("crps_fair", "CRPS"), ("crps_standard", "standard CRPS"), ("rmse", "RMSE"), ("spread_skill", "spread / skill")):
@@ -54,7 +54,7 @@ def by_lead(scores: xr.Dataset, of: Subject = WIND) -> str:
     return html_table(["lead", *columns], rows)
 
 
-def regions(scores: xr.Dataset, of: Subject = WIND) -> str:
+def regions(scores: xr.Dataset, of: Subject) -> str:
     """Return a table of scores of a subject of the first forecast by region, with their skill over climatology.
 
     Columns are the first, a middle and the last lead time.

@@ -31,8 +31,8 @@ def combinations(
     solvers: Iterable[str],
     grids: Iterable[str],
     evaluations: Iterable[int],
-    summary: Summary | None = None,
-    path: PathName = "straight",
+    summary: Summary,
+    path: PathName,
 ) -> list[Combination]:
     """Return the combinations that can be sampled. The others are named in the summary.
 
@@ -50,15 +50,14 @@ def combinations(
         # Some solvers work on the straight path only. On another path the others are enough.
         if solver not in {combination[0] for combination in possible} and (path == "straight" or not possible):
             raise UserError(f"nothing to study: {reason}")
-    if summary is not None:
-        numbers: dict[str, list[str]] = {}
-        for (solver, grid, nfe), reason in refused.items():
-            name = f"left out: {solver}" + f", {grid}" * (grid != "uniform")
-            if reason.startswith("nfe"):
-                numbers.setdefault(name, []).append(str(nfe))
-            else:  # the whole solver, on this path or grid
-                summary.facts[name + f", {path}" * (path != "straight")] = reason
-        summary.facts |= {name: f"{', '.join(nfe)} evaluations, which it cannot make exactly" for name, nfe in numbers.items()}
+    numbers: dict[str, list[str]] = {}
+    for (solver, grid, nfe), reason in refused.items():
+        name = f"left out: {solver}" + f", {grid}" * (grid != "uniform")
+        if reason.startswith("nfe"):
+            numbers.setdefault(name, []).append(str(nfe))
+        else:  # the whole solver, on this path or grid
+            summary.facts[name + f", {path}" * (path != "straight")] = reason
+    summary.facts |= {name: f"{', '.join(nfe)} evaluations, which it cannot make exactly" for name, nfe in numbers.items()}
     return possible
 
 

@@ -157,7 +157,7 @@ def _networks(variant: ImageRecipe) -> tuple[str, ...]:
     return (GENERATOR, MOMENTS) if variant.generator.needs_moments_network else (GENERATOR,)
 
 
-def settings_of(variant: ImageRecipe, name: str, summary: Summary | None = None) -> list[Setting]:
+def settings_of(variant: ImageRecipe, name: str, summary: Summary) -> list[Setting]:
     """All settings of one prior or variant. Combinations that cannot be sampled are left out and named in the summary.
 
     Args:

@@ -102,7 +102,7 @@ def fitted(
     name: str,
     *,
     seed: int,
-    validate: Callable[[Model], dict[str, float]] | None = None,
+    validate: Callable[[Model], dict[str, float]] | None,
 ) -> Fitted[Model]:
     """Train a network from the beginning, or from its newest checkpoint if there is one.
 

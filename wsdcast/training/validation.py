@@ -13,7 +13,7 @@ from wsdcast.training.predictions import BATCH, errors
 from wsdcast.warmstart.crps import MEMBERS, almost_fair_crps
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import negative_log_likelihood
-from wsdcast.warmstart.paths import STRAIGHT, Path
+from wsdcast.warmstart.paths import Path
 from wsdcast.warmstart.prior import Moments, PriorOf
 
 WARMTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -46,7 +46,7 @@ def moments_scores(moments: Moments, samples: Samples, weights: Tensor) -> dict[
 
 
 @torch.inference_mode()
-def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples, path: Path = STRAIGHT) -> dict[str, float]:
+def flow_scores(generator: nn.Module, prior_of: PriorOf, samples: Samples, path: Path) -> dict[str, float]:
     """Losses of a generator: the mean over :data:`WARMTHS`, then the loss at each. Flow times and noise are the same in every call."""
     indices, sums = _validation_indices(samples), dict[float, Tensor]()
     for number, batch in enumerate(indices.split(BATCH)):

@@ -43,7 +43,7 @@ class Simulation:
     grid: Grid
     seed: int
     stirring: float
-    channels: tuple[str, ...] = DEFAULT
+    channels: tuple[str, ...]
 
     def blocks(self, size: int) -> Iterator[NDArray[np.float32]]:
         """Yield blocks of ``size`` consecutive times, each (time, channel, latitude, longitude) in m s-1. The last one may be shorter.
@@ -70,7 +70,7 @@ class Simulation:
         return np.stack([fields[name] for name in self.channels])
 
 
-def simulation(days: int, seed: int, stirring: float, grid: Grid, channels: Sequence[str] = DEFAULT) -> Simulation:
+def simulation(days: int, seed: int, stirring: float, grid: Grid, channels: Sequence[str]) -> Simulation:
     """Return a simulation of ``days`` days whose channels are read at the points of ``grid``.
 
     Raises:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import xarray as xr
 
 from wsdcast.data.sources.naming import is_named
-from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import first_line
 
 
-def decoded(raw: xr.Dataset, needed: Sequence[str] = DEFAULT) -> xr.Dataset:
+def decoded(raw: xr.Dataset, needed: Sequence[str]) -> xr.Dataset:
     """Return a dataset with the CF conventions applied. Variables that cannot be decoded are left out.
 
     Raises:

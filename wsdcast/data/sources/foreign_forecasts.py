@@ -57,7 +57,7 @@ class StoredForecast:
     members: int
     grid: Grid
     channels: xr.Dataset
-    region: Region | None = None
+    region: Region | None
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
         """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where the store has no value.
@@ -77,7 +77,7 @@ class StoredForecast:
         return whole
 
 
-def read_members(channels: xr.Dataset, name: str, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
+def read_members(channels: xr.Dataset, name: str, start: int, leads: slice) -> NDArray[np.float32]:
     """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 
     Args:
@@ -123,8 +123,8 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
     return StoredForecast(str(address), times, leads, channels.sizes["number"], grid, channels, region)
 
 
-def open_channels(address: Address, part: bool, variables: Sequence[str] = DEFAULT) -> xr.Dataset:
-    """Return channels of a store of forecasts in the layout of our own stores, lazily; by default the 10 m wind.
+def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.Dataset:
+    """Return channels of a store of forecasts in the layout of our own stores, lazily.
 
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
     times of 0 and below are left out. The attributes are those of the store that name its source and licence (:data:`ORIGIN`).

@@ -22,7 +22,6 @@ from xarray.core import indexing
 
 from wsdcast.data.sources.grib_names import STATIC, WIND, name_of, names_of
 from wsdcast.data.sources.grib_points import Points, grid_of, points_of
-from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
 MISSING = 1e30
@@ -54,7 +53,7 @@ class Message:
     grid: str
 
 
-def open_grib(path: str, names: Sequence[str] = DEFAULT) -> xr.Dataset:
+def open_grib(path: str, names: Sequence[str]) -> xr.Dataset:
     """Return some channels and the static fields of a GRIB file, lazily. What else it holds is in the attribute ``other_variables``.
 
     The dimensions of the variables are (time, number, step, latitude, longitude), without those of length one. There is a coordinate

@@ -104,7 +104,7 @@ def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64], 
     return [path for path in results if isinstance(path, Path)]
 
 
-def fetch_existing(system: str, times: NDArray[np.datetime64], names: Sequence[str] = DEFAULT) -> list[Path]:
+def fetch_existing(system: str, times: NDArray[np.datetime64], names: Sequence[str]) -> list[Path]:
     """Fetch the analyses at ``times`` that exist already, as :func:`fetch`. Later times and cycles that are not complete are left out.
 
     Raises:
@@ -123,15 +123,15 @@ def fetch_existing(system: str, times: NDArray[np.datetime64], names: Sequence[s
 def fetch_period(
     system: str,
     start: datetime | None,
-    end: datetime | None = None,
-    skip: Sequence[datetime] = (),
-    names: Sequence[str] = DEFAULT,
+    end: datetime | None,
+    skip: Sequence[datetime],
+    names: Sequence[str],
 ) -> tuple[list[Path], list[str]]:
     """Fetch all analyses of a period.
 
     Args:
         system: ``gfs`` or ``ifs``.
-        start, end: first and last time, UTC. Default of ``end``, and its bound: the newest complete cycle.
+        start, end: first and last time, UTC. If ``end`` is None or later than the newest complete cycle, that is the last one.
         skip: times to leave out, UTC.
         names: names of the channels.
 

@@ -122,7 +122,7 @@ def require_offered(system: str, names: Sequence[str]) -> None:
         raise UserError(f"{system}: its open data have no {', '.join(lacking)}; they have {', '.join(FIELDS[system])}")
 
 
-def ranges_of(system: str, index: bytes, names: Sequence[str] = DEFAULT) -> list[Range]:
+def ranges_of(system: str, index: bytes, names: Sequence[str]) -> list[Range]:
     """Return where the messages of some channels are in a GRIB file, by its index, in rising order. Two fields can share a message.
 
     Raises:

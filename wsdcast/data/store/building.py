@@ -115,7 +115,7 @@ def build(
     """
     times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
     offset = times.size - origin.times.size
-    create_store(partial, {"time": times}, target, (CHUNK,), (SHARD,), channels.all, packing)
+    create_store(partial, {"time": times}, target, channels.all, (CHUNK,), (SHARD,), packing)
     name_channels(partial, channels)
     marks = []
     for first in range(0, times.size, SHARD):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
-from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import FORECAST
@@ -94,7 +93,7 @@ class Forecasts:
         leads = (np.array(self.leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
         coordinates = {"time": self.times, **members, "prediction_timedelta": leads}
         chunks = (1, len(STATISTICS) if self.reduced else self.members, min(LEADS_PER_CHUNK, len(self.leads)))
-        create_store(self.path, coordinates, self.grid, chunks, variables=self.arrays)
+        create_store(self.path, coordinates, self.grid, self.arrays, chunks)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -175,7 +174,7 @@ def store_of(forecast: str | Path) -> str:
     return str(inside if inside.is_dir() else forecast)
 
 
-def statistics_over_members(fields: Fields, variables: tuple[str, ...] = DEFAULT) -> Fields:
+def statistics_over_members(fields: Fields, variables: tuple[str, ...]) -> Fields:
     """Return mean, standard deviation and quantiles of channels and of wind speeds over the members that were not stopped.
 
     The fields are (member, lead, channel, latitude, longitude), the result (statistic, lead, channel and speed, latitude, longitude). It is

@@ -27,7 +27,7 @@ STEPS = 64
 """Times whose integers are in memory at once when they are counted."""
 
 
-def packing_for(origin: Record | Simulation, target: Grid, method: Method, finished: Path | None = None) -> Packing:
+def packing_for(origin: Record | Simulation, target: Grid, method: Method, finished: Path | None) -> Packing:
     """Return the packing of the channels of a record or a simulation.
 
     The 10 m wind always has the unit :data:`wsdcast.data.store.zarr_store.SCALE`, and so has all wind of a simulation. Other channels get

@@ -98,8 +98,8 @@ def fill(
     method: Method,
     packing: Packing,
     marks: Sequence[str],
-    kept: Packed | None = None,
-    offset: int = 0,
+    kept: Packed | None,
+    offset: int,
     **scheduler: Any,
 ) -> Iterator[int]:
     """Read, regrid and write all shards that are missing. Yield the number of times written after each dask graph.

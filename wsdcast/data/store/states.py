@@ -51,7 +51,7 @@ class StoredStates:
     """
 
     arrays: tuple[Any, ...]
-    packing: Packing = WIND_PACKING
+    packing: Packing
 
     def __getitem__(self, steps: Any) -> NDArray[np.float32]:
         indices = np.arange(self.shape[0])[steps]

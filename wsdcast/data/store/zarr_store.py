@@ -61,9 +61,9 @@ def create_store(
     path: Path,
     coordinates: dict[str, Any],
     grid: Grid,
+    variables: Sequence[str],
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None = None,
-    variables: Sequence[str] = DEFAULT,
     packing: Packing = WIND_PACKING,
 ) -> list[zarr.Array[Any]]:
     """Create an empty store of fields and return the array of each variable, to be filled.
@@ -74,10 +74,10 @@ def create_store(
         path: path of the store.
         coordinates: values of the dimensions before latitude and longitude, in order. ``time`` must be one of them.
         grid: grid of the last two dimensions.
+        variables: names of the arrays.
         chunks: sizes of a chunk, which is read at once, along the dimensions before latitude and longitude. These two are never split.
         shards: sizes of a shard, which is one file; multiples of ``chunks``. With shards, values are packed as int16. Default:
             each chunk is a file of float32.
-        variables: names of the arrays.
         packing: how they are packed, if there are shards.
     """
     axes = {

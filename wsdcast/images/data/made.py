@@ -41,7 +41,7 @@ SHARES = np.cumsum(RADII**-3 * (1 + 2 * RADII) ** 2 * np.gradient(RADII))
 Real = NDArray[np.float64]
 
 
-def made_image(number: int, seed: int, size: int = 32) -> tuple[NDArray[np.uint8], int]:
+def made_image(number: int, seed: int, size: int) -> tuple[NDArray[np.uint8], int]:
     """Return an image of dead leaves and its kind.
 
     Args:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.verification.bootstrap import DRAWS
 
-
-def context_weights(contexts: int, draws: int = DRAWS) -> NDArray[np.float64]:
+def context_weights(contexts: int, draws: int) -> NDArray[np.float64]:
     """Return the weight of each context in bootstrap samples of the same size (Efron 1979), (draw, context). Each row has the sum 1."""
     return np.random.default_rng(0).multinomial(contexts, np.full(contexts, 1 / contexts), size=draws) / contexts

@@ -62,7 +62,7 @@ class Source:
     memory: float = 0.0
 
 
-def open_source(source: str | Path, count: int, size: int | None = None) -> Source:
+def open_source(source: str | Path, count: int, size: int | None) -> Source:
     """Open a source of images.
 
     Args:
