@@ -1,0 +1,100 @@
+"""Fine-tuning: what it trains, and the rollouts of its loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from runs_of_objectives import SMALL, TUNED, opened, training_samples, weights
+from test_path_runs import run_with
+
+import wsdcast
+from wsdcast.sampling.samplers import Sampler
+from wsdcast.warmstart.crps import MEMBERS
+from wsdcast.weather.model_file import read_model
+from wsdcast.weather.samplers import few_sampler
+from wsdcast.weather.trained import FewEvaluations, Trained, assembled
+from wsdcast.weather.training import fine_tuning
+from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
+
+
+@pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
+def test_fine_tuning_has_no_dropout(prepared, tmp_path, monkeypatch, objective):
+    """Members with masks of their own would differ more in training than in a forecast."""
+    networks = []
+
+    def recorded(trained: Trained, few: FewEvaluations, nfe: int) -> Sampler:
+        networks.append(few.network)
+        return few_sampler(trained, few, nfe)
+
+    monkeypatch.setattr(fine_tuning, "few_sampler", recorded)
+    run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL, **TUNED)
+    in_training = {module.p for network in networks[:1] for module in network.modules() if isinstance(module, torch.nn.Dropout)}
+    assert in_training == {0.0}
+
+
+@pytest.mark.parametrize("objective", ["flow", "distil", "crps"])
+def test_fine_tuning_trains_the_last_network_for_its_number_of_evaluations(prepared, tmp_path, objective):
+    nfe = 2 if objective == "flow" else 1
+    changes = SMALL | TUNED | {"fine_tune__nfe": nfe, "fine_tune__gradients": "all", "generator__objective": objective}
+    recipe, run = run_with(prepared, tmp_path, **changes)
+    before = weights(run, "few-steps" if objective == "distil" else "generator")
+    tuned = weights(run, "fine-tuned")
+    assert tuned.keys() == before.keys()
+    changed = max((tuned[name] - value).abs().max().item() for name, value in before.items())
+    assert 1e-6 < changed < 1e-2  # three steps at a learning rate of 1e-4
+    networks, *_ = opened(recipe, run)
+    for name, value in networks.few[nfe].network.state_dict().items():
+        assert torch.equal(value, tuned[name])
+    wsdcast.rollout(run=run, nfe=nfe)
+    wsdcast.export_model(run, tmp_path / "model.wsd")
+    file = read_model(tmp_path / "model.wsd")
+    travelled = assembled(file.recipe, file.record, file.load)
+    for name, value in travelled.few[nfe].network.state_dict().items():
+        assert torch.equal(value, tuned[name])
+
+
+def test_a_flow_trained_with_its_moments_can_be_fine_tuned(prepared, tmp_path):
+    _, run = run_with(prepared, tmp_path, generator__moments="joint", **TUNED | {"fine_tune__nfe": 2})
+    summary = wsdcast.rollout(run=run, nfe=2)
+    assert summary.facts["solver"] == "midpoint, uniform times, with the fine-tuned generator"
+
+
+def test_only_the_last_step_of_a_rollout_has_a_gradient_unless_all_have(prepared):
+    samples = training_samples(prepared)
+    random = torch.Generator().manual_seed(0)
+    batch = rollout_batches_of(samples.longer(3), lambda: 3, random)(torch.arange(2), slice(None))
+    factor = torch.ones((), requires_grad=True)
+    states: list[torch.Tensor] = []
+
+    def sampler(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        states.append(factor * context[:, :2] + noise)
+        return states[-1]
+
+    def loss(members: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        return (members - truth).mean()
+
+    of_last = rollout_loss(sampler, batch, loss, "last")
+    (gradient,) = torch.autograd.grad(of_last, factor)
+    # The last state is factor * (the state before) + noise, and the state before is a constant.
+    torch.testing.assert_close(gradient, states[1].mean())
+    truth = torch.stack(batch.truth)
+    torch.testing.assert_close(of_last, states[2].unflatten(0, (MEMBERS, -1)).mean() - truth[2].mean())
+    states.clear()
+    of_all = rollout_loss(sampler, batch, loss, "all")
+    torch.testing.assert_close(of_all, torch.stack(states).mean() - truth.mean())
+    (gradient,) = torch.autograd.grad(of_all, factor)
+    start, noise = batch.states[0].mean(), batch.noise.mean(dim=(1, 2, 3, 4, 5))
+    expected = (start + (2 * start + noise[0]) + (3 * start + 2 * noise[0] + noise[1])) / 3
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rollouts_have_the_truth_of_each_step_and_no_gap(prepared):
+    samples = training_samples(prepared)
+    gappy = samples.subset(torch.cat([torch.arange(5), torch.arange(6, 12)]))
+    assert [(gappy.longer(3).now - samples.now[0]).tolist()] == [[0, 1, 2, 6, 7, 8, 9]]
+    batch = rollout_batches_of(samples, lambda: 2, torch.Generator().manual_seed(0))(torch.tensor([4, 7]), slice(1, 2))
+    now = samples.now[7] + torch.arange(-1, 3)
+    states = samples.states(now)
+    for ours, expected in zip((*batch.states[::-1], *batch.truth), states, strict=True):
+        assert torch.equal(ours[0], expected)
+    assert batch.noise.shape == (2, MEMBERS, 1, 2, 8, 16)
