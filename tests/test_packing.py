@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from conftest import six_hourly
+from layouts_of_variables import made_weather
 
+import wsdcast
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.store import packings
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import WIND_PACKING, Packing
@@ -52,3 +57,18 @@ def test_training_samples_are_the_normalised_states(values):
     record = Analysis(PackedStates(PACKING.pack(values), PACKING), times, grid, mean, std, times[6], times[9])
     samples = samples_of(record, Surroundings(torch.zeros(0, 2, 4), None), "train")[0]
     np.testing.assert_allclose(samples.states(torch.arange(12)).numpy(), record.normalise(record.states[:]), atol=2e-5)
+
+
+@pytest.mark.parametrize("variables", [["2m_temperature"], ["2m_temperature", "mean_sea_level_pressure"]], ids=len)
+def test_values_far_beyond_the_sample_are_counted(variables, tmp_path, monkeypatch):
+    """A record of one variable also has a packing of its own, and was not searched for such values."""
+    weather = made_weather()
+    weather["2m_temperature"].values[:] = weather["2m_temperature"] / 10 + 252  # from about 275 to 285 K
+    weather["2m_temperature"][-1, 2, 3] = 325.0
+    weather[[*variables]].to_netcdf(tmp_path / "weather.nc")
+    monkeypatch.setattr(packings, "read_block", lambda block: ((name, fields[:20]) for name, fields in read_block(block)))
+    (tmp_path / "r.yaml").write_text(f"name: r\ndata: {{grid: 12x7, source: {tmp_path}/weather.nc, variables: {variables}}}\n")
+    summary = wsdcast.prepare(tmp_path / "r.yaml", tmp_path / "run")
+    with xr.open_zarr(tmp_path / "run/analysis.zarr") as record:
+        assert record.attrs["values_beyond_packing"] == {"2m_temperature": 1}
+    assert "2m_temperature: 1 far beyond the values of a sample" in str(summary)

@@ -21,7 +21,7 @@ from wsdcast.data.planet.simulation import Simulation
 from wsdcast.data.regrid import Method, regrid
 from wsdcast.data.sources.opening import is_remote
 from wsdcast.data.sources.pieces import Record
-from wsdcast.data.store.packings import values_beyond
+from wsdcast.data.store.packings import sampled_channels, values_beyond
 from wsdcast.data.store.shards import (
     CHUNK,
     SHARD,
@@ -45,7 +45,6 @@ from wsdcast.data.store.zarr_store import (
     create_store,
     name_channels,
     open_store,
-    packing_of,
 )
 from wsdcast.data.variables import STATIC_FIELDS
 from wsdcast.runs.errors import UserError
@@ -197,7 +196,7 @@ def finish(partial: Path, target: Grid, origin: Record | Simulation, finished: F
         variables |= computed.variables()
     add_variables(partial, variables)
     name_channels(partial, channels)  # xarray removed the names
-    if packing_of(partial).scale.ndim and (beyond := values_beyond(partial)):
+    if sampled_channels(origin) and (beyond := values_beyond(partial)):
         attributes = attributes | {"values_beyond_packing": beyond}
     close_store(partial, attributes)
 

@@ -45,12 +45,16 @@ def packing_for(origin: Record | Simulation, target: Grid, method: Method, finis
     """
     if finished is not None:
         return packing_of(finished)
-    sampled = [] if isinstance(origin, Simulation) else [name for name in origin.channels if name not in DEFAULT]
-    if isinstance(origin, Simulation) or not sampled:
+    if isinstance(origin, Simulation) or not (sampled := sampled_channels(origin)):
         return WIND_PACKING
     units = dict.fromkeys(DEFAULT, (SCALE, 0.0)) | _sampled_units(origin, sampled, target, method)
     scale, offset = np.array([units[name] for name in origin.channels], dtype=np.float32).T
     return Packing(scale, offset)
+
+
+def sampled_channels(origin: Record | Simulation) -> list[str]:
+    """Return the channels whose packing is chosen from a sample, so that values can be beyond its reach."""
+    return [] if isinstance(origin, Simulation) else [name for name in origin.channels if name not in DEFAULT]
 
 
 def values_beyond(path: Path) -> dict[str, int]:
