@@ -112,7 +112,7 @@ def walked(prior: str, solver: str, precision: str, generator: torch.nn.Module, 
     grid = times.log_snr(steps) if solver.startswith("dpm") else times.uniform(steps)
     nfe = evaluations.evaluations(solver, steps)
     sampler = generator_sampler(generator, warm_start(moments, prior_maker(prior)), nfe, 0.7, grid, evaluations.solver(solver), path)
-    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2 * evaluations.draws(solver, steps)))
+    context, noise = (torch.empty(3, channels, *GRID, device=META) for channels in (4, 2 * evaluations.count_noise(solver, steps)))
     with refused():
         return sampler(context, noise)
 

@@ -50,12 +50,12 @@ def test_a_draw_depends_on_seed_image_sample_and_number_alone(images):
 def test_samples_do_not_depend_on_batches_or_threads(images, networks, name):
     contexts, few = (fixed_contexts(images, "test", RECIPE.task, count=count) for count in (20, 7))
     sampler = sampler_of(networks, name, "uniform", 3, 1.0)
-    drawn = np.stack(list(draw_samples(contexts, sampler, 3, draws=3)))
-    np.testing.assert_array_equal(np.stack(list(draw_samples(few, sampler, 1, draws=3))), drawn[:7, :1])
+    drawn = np.stack(list(draw_samples(contexts, sampler, 3, noise_count=3)))
+    np.testing.assert_array_equal(np.stack(list(draw_samples(few, sampler, 1, noise_count=3))), drawn[:7, :1])
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(before + 1)
-        np.testing.assert_array_equal(np.stack(list(draw_samples(contexts, sampler, 3, draws=3))), drawn)
+        np.testing.assert_array_equal(np.stack(list(draw_samples(contexts, sampler, 3, noise_count=3))), drawn)
     finally:
         torch.set_num_threads(before)
 
@@ -83,7 +83,7 @@ def test_a_sample_is_what_algorithm_2_makes_with_the_noise_of_each_step(inpainte
 def test_on_times_that_begin_later_the_start_is_the_noise_of_the_path_there(images, networks, solver):
     settings = RECIPE.sample.model_copy(update={"solver": solver, "nfe": 4, "grid_in_time": "sgmse"})
     contexts, some = fixed_contexts(images, "test", RECIPE.task, count=2), torch.arange(1)
-    context, noise = contexts.context(some), contexts.noise(some, 1, settings.draws)[0]
+    context, noise = contexts.context(some), contexts.noise(some, 1, settings.noise_count)[0]
     normalised, states, times = _process(networks, context, noise, settings, 1.0)
     assert times[0] == pytest.approx(0.3645, abs=1e-4)
     np.testing.assert_allclose(normalised[0], (1 - times[0]) * noise[0, :3].numpy(), rtol=1e-6)
@@ -97,7 +97,7 @@ def test_the_memory_of_the_noise_is_counted(images, monkeypatch):
     monkeypatch.setattr(memory, "require_memory", lambda size, purpose: needed.append(size))
     require = partial(memory.require_sampling, RECIPE, images, 5)
     require()
-    require(draws=11)
+    require(noise_count=11)
     of_field = 4 * 3 * 16 * 16
     group = 50 * torch.get_num_threads()  # of five samples each, one after the other
     assert needed[1] - needed[0] == 2 * 10 * of_field * group

@@ -90,8 +90,8 @@ def test_a_rollout_that_cannot_fit_is_refused(prepared, tmp_path, full):
     [(0, False, 0), (13, False, 0), (9, True, 0), (0, False, 13), (3, True, 6)],
     ids=["none", "static", "time", "variables", "all"],
 )
-@pytest.mark.parametrize(("past_states", "draws"), [(1, 1), (3, 1), (1, 3)])
-def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_time, variables, past_states, draws):
+@pytest.mark.parametrize(("past_states", "noise_count"), [(1, 1), (3, 1), (1, 3)])
+def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_time, variables, past_states, noise_count):
     """Whatever the forcings are. What other threads allocate is not counted: the noise of two steps, and the batches."""
     grid, hours = Grid.regular("16x8"), 6 * np.arange(20).astype("timedelta64[h]")
     times, ones = np.datetime64("2020-01-01", "ns") + hours, np.ones(2 + variables, dtype=np.float32)
@@ -104,12 +104,12 @@ def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_tim
     sampler = in_batches(lambda context, noise: context[:, :2] + noise[:, :2], 4)
     starts, members = np.arange(5, 9), 10
     with _Peak([]) as peak:
-        for _ in ensembles(record, forcings, sampler, starts, members=members, steps=6, seed=0, draws=draws):
+        for _ in ensembles(record, forcings, sampler, starts, members=members, steps=6, seed=0, noise_count=noise_count):
             pass
     allocated = peak.largest / (starts.size * members * 4 * 8 * 16)
-    not_counted = 2 * (2 * draws + 1)
+    not_counted = 2 * (2 * noise_count + 1)
     # Static fields alone are in the context only, and not repeated for each member.
-    assert allocated <= fields_of_member(record, forcings, draws) <= 1.1 * (allocated + not_counted) + static * (not solar_time)
+    assert allocated <= fields_of_member(record, forcings, noise_count) <= 1.1 * (allocated + not_counted) + static * (not solar_time)
 
 
 def test_a_training_on_images_that_cannot_fit_is_refused(inpainted, tmp_path, full):

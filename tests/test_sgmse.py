@@ -57,7 +57,7 @@ class Exact(nn.Module):
 
 
 def sampled(noise: Tensor, times: Tensor, solve=midpoint) -> Tensor:
-    """Samples for noise (batch, draws, 1), by Algorithm 2 with the exact velocity."""
+    """Samples for noise (batch, noise_count, 1), by Algorithm 2 with the exact velocity."""
     one = torch.ones(len(noise), 1, 1, dtype=torch.float64)
     prior = InformedPrior(PREDICTED * one, SCALE * one)
     return sample(Exact(), lambda _: prior, one, noise, times, solve)

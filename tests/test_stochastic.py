@@ -11,7 +11,7 @@ import torch
 from wsdcast.runs.errors import UserError
 from wsdcast.warmstart import stochastic
 from wsdcast.warmstart import times as grids
-from wsdcast.warmstart.evaluations import Counted, draws, evaluations, require_possible, solver, steps_for
+from wsdcast.warmstart.evaluations import Counted, count_noise, evaluations, require_possible, solver, steps_for
 from wsdcast.warmstart.stochastic import sde1, sde2
 
 MEAN, STD = 0.7, 0.4
@@ -132,7 +132,7 @@ def test_the_interpolant_of_chen_et_al_has_their_foellmer_diffusion(tau):
 def test_a_step_costs_one_evaluation_and_shows_its_state(name):
     for steps in (1, 3, 6):
         counted, states = Counted(exact), []
-        noise = torch.randn(2, draws(name, steps), 3, generator=torch.Generator().manual_seed(0)).double()
+        noise = torch.randn(2, count_noise(name, steps), 3, generator=torch.Generator().manual_seed(0)).double()
         last = solver(name)(counted, noise, grids.uniform(steps), watch=states.append)
         assert counted.calls == evaluations(name, steps) == steps_for(name, steps) == steps
         assert len(states) == steps + 1

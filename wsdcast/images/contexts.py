@@ -98,14 +98,14 @@ class FixedContexts:
         pairs = zip(shown, indices.tolist(), strict=True)
         return torch.cat([self.make(image[None], _source(self.seed, index)) for image, index in pairs]).to(devices.device())
 
-    def noise(self, positions: Tensor, samples: int, draws: int = 1) -> Tensor:
-        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, draws * channel, row, column).
+    def noise(self, positions: Tensor, samples: int, noise_count: int = 1) -> Tensor:
+        """Return standard normal noise for ``samples`` samples of each context, (batch, sample, noise_count * channel, row, column).
 
         The noise of sample m of image n depends only on (seed, n, m), and its draw d only on (seed, n, m, d).
         """
         images, (channels, *sides) = self.chosen[positions.numpy()].tolist(), self.shape
         seeds = ([self.seed, image, sample] for image, sample in product(images, range(samples)))
-        noise = seeded_noise(seeds, (draws * channels, *sides))
+        noise = seeded_noise(seeds, (noise_count * channels, *sides))
         return noise.unflatten(0, (len(images), samples)).to(devices.device())
 
 

@@ -25,8 +25,7 @@ from wsdcast.sampling.batches import at_once, in_batches
 from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
-from wsdcast.warmstart.evaluations import draws as draws_of
-from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
+from wsdcast.warmstart.evaluations import count_noise, grid, require_possible, solver, steps_for
 from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
 
@@ -123,7 +122,7 @@ def warmth_for(warmth: float | Literal["calibrated"], networks: Trained, unseen:
 
 @torch.inference_mode()
 def draw_samples(
-    contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched, draws: int = 1
+    contexts: FixedContexts, sampler: Sampler, samples: int, label: str = "sampling", watch: Watch = unwatched, noise_count: int = 1
 ) -> Iterator[Bytes]:
     """Yield the samples of each context as bytes, (sample, row, column, channel).
 
@@ -133,7 +132,7 @@ def draw_samples(
         samples: number of samples per context.
         label: of the progress bar.
         watch: is called with each batch of samples before they become bytes, (batch, channel, row, column).
-        draws: noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`).
+        noise_count: number of noise fields of a sample (:func:`wsdcast.warmstart.evaluations.count_noise`).
     """
     rows, columns = contexts.shape[1:]
     size = batch_size(rows * columns, devices.device())
@@ -146,7 +145,7 @@ def draw_samples(
     sampler = in_batches(sampler, size)
     for chosen in track(groups, label, len(groups)):
         context = contexts.context(chosen).repeat_interleave(samples, dim=0)
-        noise = contexts.noise(chosen, samples, draws).flatten(0, 1)
+        noise = contexts.noise(chosen, samples, noise_count).flatten(0, 1)
         watch(drawn := sampler(context, noise))
         yield from as_images(drawn).reshape(chosen.numel(), samples, rows, columns, -1)
 
@@ -165,7 +164,7 @@ def same_noise_samples(
     for nfe in possible(solver_name, numbers, grid_in_time, networks.path.name):
         sampler = in_batches(sampler_of(networks, solver_name, grid_in_time, nfe, warmth), SHOWN)
         with devices.eagerly():
-            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, draws_of(solver_name, nfe))[:, 0]))
+            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, count_noise(solver_name, nfe))[:, 0]))
     return drawn
 
 

@@ -20,7 +20,7 @@ from wsdcast.nets.peak import peak_memory
 from wsdcast.runs import devices
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.batches import at_once
-from wsdcast.warmstart.evaluations import draws as draws_of
+from wsdcast.warmstart.evaluations import count_noise
 
 COUNTS = {"classifier_distance": FEATURES, "fid": 2048}
 """Number of features of an image, for each distance."""
@@ -33,7 +33,7 @@ FIELDS = 8
 
 
 def require_sampling(
-    recipe: ImageRecipe, images: Images, samples: int, *, draws: int = 1, calibrated: bool = False, kept: float = 0
+    recipe: ImageRecipe, images: Images, samples: int, *, noise_count: int = 1, calibrated: bool = False, kept: float = 0
 ) -> None:
     """Refuse to draw samples, or to calibrate a warmth, if memory cannot hold it.
 
@@ -41,7 +41,7 @@ def require_sampling(
         recipe: of the networks that draw the samples.
         images: that contexts are made from.
         samples: number of samples per context.
-        draws: noise fields of a sample.
+        noise_count: number of noise fields of a sample.
         calibrated: whether a warmth is calibrated first.
         kept: bytes that other data occupy meanwhile.
 
@@ -59,7 +59,8 @@ def require_sampling(
         capacity = at_once(size, devices.device())
         group = max(capacity, samples * capacity // math.gcd(capacity, samples))
         # The noise is there twice, as NumPy drew it and in the order of the batches.
-        needed += group * 4 * (FIELDS * (channels + 1) + 2 * (draws - 1) * channels) * rows * columns + capacity * max(of_one, of_moments)
+        fields = FIELDS * (channels + 1) + 2 * (noise_count - 1) * channels
+        needed += group * 4 * fields * rows * columns + capacity * max(of_one, of_moments)
         if calibrated:
             needed = max(needed, CALIBRATED_ON * of_moments)
     require_memory(needed, f"drawing {samples} samples of each context at {columns}x{rows}")
@@ -111,8 +112,8 @@ def require_study(recipe: ImageRecipe, images: Images, distances: Collection[str
     contexts = min(max(study.contexts, study.visible_contexts), max(images.count(part), images.count("validation")))
     drawn = of_samples(images, contexts, study.samples)
     # Twice: the samples of the single contexts, and the array that they are joined in.
-    draws = max(draws_of(solver, nfe) for solver in study.solvers for nfe in (*study.nfe, *study.ablation_nfe, *study.visible_nfe))
-    require_sampling(recipe, images, study.samples, draws=draws, calibrated="calibrated" in study.warmths, kept=2 * drawn)
+    noise_count = max(count_noise(solver, nfe) for solver in study.solvers for nfe in (*study.nfe, *study.ablation_nfe, *study.visible_nfe))
+    require_sampling(recipe, images, study.samples, noise_count=noise_count, calibrated="calibrated" in study.warmths, kept=2 * drawn)
     seeds = 4.0 * contexts * study.samples * (sum(COUNTS[name] for name in distances) + FEATURES) * len(study.seeds)
     needed = max(seeds, drawn) + of_scoring(images, contexts, study.samples, distances)
     require_memory(needed, f"a study of {contexts} contexts of {study.samples} samples each at {images.shape[2]}x{images.shape[1]}")

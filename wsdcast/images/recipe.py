@@ -23,7 +23,7 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Optimisation, Section, TrainingLog
 from wsdcast.runs.study_variants import Variants, comparable
-from wsdcast.warmstart.evaluations import draws
+from wsdcast.warmstart.evaluations import count_noise
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Warmth = Annotated[float, Field(ge=0, le=1)]
@@ -142,9 +142,9 @@ class Sampling(Section):
         return "train" if self.protocol == "paper" else "test"
 
     @property
-    def draws(self) -> int:
-        """Noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`)."""
-        return draws(self.solver, self.nfe)
+    def noise_count(self) -> int:
+        """Number of noise fields of a sample (:func:`wsdcast.warmstart.evaluations.count_noise`)."""
+        return count_noise(self.solver, self.nfe)
 
     @field_validator("solver")
     @classmethod

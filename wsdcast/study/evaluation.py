@@ -39,7 +39,7 @@ def evaluate(
     seed: int,
     label: str = "forecasting",
     batch: int | None = None,
-    draws: int = 1,
+    noise_count: int = 1,
     prescribed: bool = False,
     headline: str | None = None,
 ) -> xr.Dataset:
@@ -64,7 +64,7 @@ def evaluate(
         seed: seed of the members' noise.
         label: label of the progress bar.
         batch: samples per call of the sampler; default: the size that suits the device.
-        draws: noise fields of a sample.
+        noise_count: number of noise fields of a sample.
         prescribed: whether forcing variables are those of the record at each step.
         headline: the recipe's ``score.headline``.
     """
@@ -77,7 +77,15 @@ def evaluate(
     runaway = np.zeros((starts.size, members), dtype=bool)
     all_groups = groups(np.arange(starts.size), members, batch, devices.device())
     run = partial(
-        ensembles, record, networks.forcings, sampler, members=members, steps=steps, seed=seed, draws=draws, prescribed=prescribed
+        ensembles,
+        record,
+        networks.forcings,
+        sampler,
+        members=members,
+        steps=steps,
+        seed=seed,
+        noise_count=noise_count,
+        prescribed=prescribed,
     )
     states = ((rows, step, winds) for rows in all_groups for step, winds in enumerate(run(starts[rows]), start=1))
     for rows, step, winds in track(states, label, steps * len(all_groups)):

@@ -41,7 +41,7 @@ from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
 from wsdcast.weather.recipe import Recipe
-from wsdcast.weather.samplers import draws_of, moments_sampler_of, sampler_of
+from wsdcast.weather.samplers import moments_sampler_of, noise_count_of, sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages.train import train
 from wsdcast.weather.trained import Trained, trained
@@ -232,7 +232,7 @@ def _evaluated(
         kinds["validation"] = ("validation", options.starts, (6,))
     if rolled_out and options.leads[-1] > 6:
         kinds["forecast"] = ("test", options.rollout_starts, options.leads)
-    draws = 1
+    noise_count = 1
     if setting.solver:
         momentum = momentum_of(setting.solver, variant.rollout.momentum)
         sampled = variant.changed(
@@ -242,7 +242,7 @@ def _evaluated(
             rollout__nfe=setting.nfe,
             rollout__momentum=momentum,
         )
-        draws = draws_of(networks, sampled.rollout)
+        noise_count = noise_count_of(networks, sampled.rollout)
         sampler = sampler_of(networks, sampled.rollout)
         inputs: list[Any] = [make_stamp(sampled, place, FORECAST)["inputs"], sampled.rollout.log_snr_ends, momentum]
     else:
@@ -268,7 +268,7 @@ def _evaluated(
             members=options.members,
             seed=noise,
             label=label,
-            draws=draws,
+            noise_count=noise_count,
             prescribed=variant.rollout.forcings == "prescribed",
             headline=variant.score.headline,
         )

@@ -94,8 +94,8 @@ def grid(name: str, steps: int, log_snr_ends: tuple[float, float] | None = None)
     return times.log_snr(steps, log_snr_ends) if name == "log-snr" and log_snr_ends else GRIDS[name](steps)
 
 
-def draws(name: str, steps: int) -> int:
-    """The number of noise fields of one sample: one for the start, and for stochastic solvers one for each step but the last."""
+def count_noise(name: str, steps: int) -> int:
+    """Return the number of noise fields of one sample: one for the start, and for stochastic solvers one for each step but the last."""
     return steps if name in stochastic.SOLVERS else 1
 
 
@@ -103,7 +103,7 @@ def draws(name: str, steps: int) -> int:
 def evaluations(name: str, steps: int) -> int:
     """Return how often a solver evaluates the velocity in this number of steps, counted on a problem with one number."""
     counted = Counted(lambda x, t: 0 * x)
-    solver(name)(counted, torch.zeros(1, draws(name, steps)), times.uniform(steps))
+    solver(name)(counted, torch.zeros(1, count_noise(name, steps)), times.uniform(steps))
     return counted.calls
 
 

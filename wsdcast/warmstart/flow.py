@@ -54,8 +54,8 @@ class Draws(NamedTuple):
     Attributes:
         warmth: w, (batch,).
         t: flow time, (batch,).
-        noise: X'_T of the paper, standard normal, (batch, channel, ...). Stochastic solvers take several draws of it,
-            (batch, draws * channel, ...).
+        noise: X'_T of the paper, standard normal, (batch, channel, ...). Stochastic solvers take several such fields,
+            (batch, noise_count * channel, ...).
     """
 
     warmth: Tensor
@@ -191,7 +191,7 @@ def start_of(path: Path, noise: Tensor, prior: InformedPrior, times: Tensor) -> 
 
     Args:
         path: the path.
-        noise: standard normal noise, (batch, draws * channel, ...).
+        noise: standard normal noise, (batch, noise_count * channel, ...).
         prior: of which a sample has as many channels.
         times: flow times, (steps + 1,).
     """

@@ -1,7 +1,8 @@
 """Stochastic solvers: the same generator, with new noise at every step instead of a flow.
 
-Their ``noise`` is (batch, draws * channel, ...): the state at the first time, then the noise of each step but the last. With signal a = t,
-noise level s = 1 - t and the data estimate D = x + (1 - t) v, a step from t to u draws x_u from the Gaussian path's q(x_u | x_t, data = D)
+Their ``noise`` is (batch, noise_count * channel, ...): the state at the first time, then the noise of each step but the last. With signal
+a = t, noise level s = 1 - t and the data estimate D = x + (1 - t) v, a step from t to u draws x_u from the Gaussian path's
+q(x_u | x_t, data = D)
 
     x_u = r x_t + (a_u - r a_t) D + s_u sqrt(1 - q) z,    q = (s_u a_t / (s_t a_u))^2,    r = q a_u / a_t,
 
@@ -39,7 +40,7 @@ SOLVERS: dict[str, WatchableSolver] = {"sde1": sde1, "sde2": sde2}
 
 def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: Watch) -> Tensor:
     steps = times.numel() - 1
-    x, *draws = noise.chunk(steps, dim=1)
+    x, *later = noise.chunk(steps, dim=1)
     watch(x)
     before: tuple[float, Tensor] | None = None
     for step, (t, u) in enumerate(pairwise(times.tolist())):
@@ -55,6 +56,6 @@ def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: 
         r = (1 - u) ** 2 * t / ((1 - t) ** 2 * u)
         x = r * x + (u - r * t) * estimate
         if u < 1:
-            x = x + (1 - u) * math.sqrt(1 - q) * draws[step]
+            x = x + (1 - u) * math.sqrt(1 - q) * later[step]
         watch(x)
     return x

@@ -27,7 +27,7 @@ from wsdcast.runs.names import (
 )
 from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
 from wsdcast.runs.times import all_or_lead_times, in_utc, times_between
-from wsdcast.warmstart.evaluations import draws
+from wsdcast.warmstart.evaluations import count_noise
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
 from wsdcast.weather.objective_sections import FROM_FLOW, KNOW_STEP, LEAST_BATCH, Crps, FewSteps, FineTune
@@ -172,9 +172,9 @@ class Rollout(Section):
         return tuple(sorted(set(self.keep))) if isinstance(self.keep, tuple) else self.leads
 
     @property
-    def draws(self) -> int:
-        """Noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`)."""
-        return draws(self.solver, self.nfe)
+    def noise_count(self) -> int:
+        """Number of noise fields of a sample (:func:`wsdcast.warmstart.evaluations.count_noise`)."""
+        return count_noise(self.solver, self.nfe)
 
     @property
     def steps(self) -> int:

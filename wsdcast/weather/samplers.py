@@ -96,9 +96,9 @@ def _of_tuned_flow(nfe: int) -> str:
     return "euler" if nfe % 2 else "midpoint"
 
 
-def draws_of(networks: Trained, settings: Rollout) -> int:
+def noise_count_of(networks: Trained, settings: Rollout) -> int:
     """Noise fields of a sample. Networks of few evaluations need one, whatever the solver of the flow."""
-    return 1 if settings.nfe in networks.few else settings.draws
+    return 1 if settings.nfe in networks.few else settings.noise_count
 
 
 def few_in_words(networks: Trained, nfe: int) -> str:

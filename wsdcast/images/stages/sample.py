@@ -78,7 +78,7 @@ def sample(
     images = open_images(require(resolved, directory, IMAGES, "inpaint prepare"))
     networks, settings, summary = trained(resolved, directory, images), resolved.sample, Summary("inpaint sample")
     unseen = fixed_contexts(images, "validation", resolved.task)
-    require_sampling(resolved, images, settings.samples, draws=settings.draws, calibrated=settings.warmth == "calibrated")
+    require_sampling(resolved, images, settings.samples, noise_count=settings.noise_count, calibrated=settings.warmth == "calibrated")
     warmth = warmth_for(settings.warmth, networks, unseen)
     sampler = sampler_of(networks, settings.solver, settings.grid_in_time, settings.nfe, warmth, settings.log_snr_ends, settings.momentum)
     if is_current(resolved, directory, SAMPLES, overwrite):
@@ -93,7 +93,7 @@ def sample(
         partial.mkdir()
         file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
         for in_file, drawn in zip(
-            file, draw_samples(contexts, sampler, settings.samples, watch=diverged, draws=settings.draws), strict=True
+            file, draw_samples(contexts, sampler, settings.samples, watch=diverged, noise_count=settings.noise_count), strict=True
         ):
             in_file[:] = drawn
         file.flush()
@@ -126,7 +126,7 @@ def _pictures(
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
     subset = replace(contexts, chosen=contexts.chosen[:SHOWN])
     by_number = same_noise_samples(subset, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
-    normalised, states, times = _process(networks, context[:1], contexts.noise(positions[:1], 1, settings.draws)[0], settings, warmth)
+    normalised, states, times = _process(networks, context[:1], contexts.noise(positions[:1], 1, settings.noise_count)[0], settings, warmth)
     return {
         "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: positions.numel(), :COLUMNS]),
         "process": sampling_process(shown[0][0], truth[0], shown[1][0], shown[2][0], normalised, states, times),

@@ -16,11 +16,11 @@ from wsdcast.sampling.batches import at_once
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.recipe import Rollout
-from wsdcast.weather.samplers import draws_of
+from wsdcast.weather.samplers import noise_count_of
 from wsdcast.weather.trained import Trained
 
 
-def fields_of_member(record: Analysis, forcings: Surroundings, draws: int) -> int:
+def fields_of_member(record: Analysis, forcings: Surroundings, noise_count: int) -> int:
     """The most fields (latitude, longitude), float32, that one member of :func:`wsdcast.weather.forecast.running.ensembles` has at once.
 
     States: those at the initial time and before, which stay until the last is replaced, those that replaced the others, those in the
@@ -31,10 +31,10 @@ def fields_of_member(record: Analysis, forcings: Surroundings, draws: int) -> in
     Args:
         record: the record, with the past states of the networks.
         forcings: the forcings of the networks.
-        draws: noise fields of a sample.
+        noise_count: number of noise fields of a sample.
     """
     states = (1 + record.past_states) + record.past_states + (1 + record.past_states) + 2 + 2
-    return (states + 2 * draws) * len(record.variables) + (3 if forcings.variables else 2) * forcings.channels
+    return (states + 2 * noise_count) * len(record.variables) + (3 if forcings.variables else 2) * forcings.channels
 
 
 def require_memory_of_rollout(
@@ -57,7 +57,7 @@ def require_memory_of_rollout(
         return
     together = max(group.size for group in groups(starts, settings.members, batch, devices.device())) * settings.members
     waiting = 2 * LEADS_PER_CHUNK * kept  # states that wait for writing
-    of_member = fields_of_member(record, networks.forcings, draws_of(networks, settings))
+    of_member = fields_of_member(record, networks.forcings, noise_count_of(networks, settings))
     fields = together * (of_member + waiting) * 4 * math.prod(record.grid.shape)
     shapes = networks.generator.input_shapes(*record.grid.shape)
     at_a_time = min(at_once(batch, devices.device()), -(-together // batch) * batch)

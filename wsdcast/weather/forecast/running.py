@@ -34,7 +34,7 @@ def ensembles(
     members: int,
     steps: int,
     seed: int,
-    draws: int = 1,
+    noise_count: int = 1,
     prescribed: bool = False,
 ) -> Iterator[NDArray[np.float32]]:
     """Run ensembles from several initial times at once.
@@ -49,7 +49,7 @@ def ensembles(
         members: members of each ensemble.
         steps: number of lead times, 6 h apart.
         seed: seed of the members' noise.
-        draws: noise fields of a sample (:func:`wsdcast.warmstart.evaluations.draws`).
+        noise_count: number of noise fields of a sample (:func:`wsdcast.warmstart.evaluations.count_noise`).
         prescribed: whether forcing variables are those of the record at each step, which it must have. By default they stay as they are at
             the initial time.
 
@@ -58,7 +58,7 @@ def ensembles(
     """
     device, count = devices.device(), len(record.variables)
     shape = (count, *record.grid.shape)
-    noise_shape = (draws * shape[0], *shape[1:])
+    noise_shape = (noise_count * shape[0], *shape[1:])
     mean, std = (torch.from_numpy(values[:count]).to(device)[:, None, None] for values in (record.mean, record.std))
     states = np.stack([record.states[starts - steps_before] for steps_before in range(1 + record.past_states)])
     first = torch.from_numpy(record.normalise(states)).to(device)

@@ -29,7 +29,7 @@ def run_and_write(
     starts: NDArray[np.intp],
     groups: list[NDArray[np.intp]],
     settings: Rollout,
-    draws: int = 1,
+    noise_count: int = 1,
 ) -> Iterator[None]:
     """Run groups of initial times and write each block of lead times as soon as it is complete.
 
@@ -44,7 +44,7 @@ def run_and_write(
         starts: indices in the record of all initial times of the store.
         groups: positions in ``starts`` of the initial times that are run together.
         settings: the rollout section of the recipe.
-        draws: noise fields of a sample.
+        noise_count: number of noise fields of a sample.
 
     Yields:
         None, once for each initial time and lead time, to count the progress.
@@ -60,7 +60,7 @@ def run_and_write(
         members=settings.members,
         steps=settings.steps,
         seed=settings.seed,
-        draws=draws,
+        noise_count=noise_count,
         prescribed=settings.forcings == "prescribed",
     )
     with in_background() as later:

@@ -41,7 +41,7 @@ from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import groups
 from wsdcast.weather.forecast.writing import run_and_write
 from wsdcast.weather.recipe import Recipe, Rollout
-from wsdcast.weather.samplers import draws_of, few_in_words, moments_sampler_of, sampler_of
+from wsdcast.weather.samplers import few_in_words, moments_sampler_of, noise_count_of, sampler_of
 
 
 def rollout(
@@ -213,8 +213,8 @@ def _write(
         missing = processes.decided(lambda: _begin(store, directory, overwrite))
         all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
         own_groups = all_groups[processes.number() :: processes.count()]
-        draws = draws_of(origin.networks, settings) if artefact == FORECAST else 1
-        steps = run_and_write(store, record, origin.networks.forcings, sampler, starts, own_groups, settings, draws)
+        noise_count = noise_count_of(origin.networks, settings) if artefact == FORECAST else 1
+        steps = run_and_write(store, record, origin.networks.forcings, sampler, starts, own_groups, settings, noise_count)
         for _ in track(steps, f"rolling out {artefact.removesuffix('.zarr')}", settings.steps * sum(rows.size for rows in own_groups)):
             pass
         processes.wait()
