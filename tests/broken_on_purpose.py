@@ -29,7 +29,7 @@ BREAKS = [
         "return w * torch.minimum(std, 1 - w) + (1 - w)",
         "priors method",
     ),
-    ("warmstart/prior.py", "return x * self.std + self.mean", "return x * self.std - self.mean", "priors method"),
+    ("warmstart/prior.py", "* self.std + self.mean", "* self.std - self.mean", "priors method"),
     ("warmstart/paths.py", "(1 - shaped) * noise + shaped * blurred", "(1 - shaped) * noise + blurred", "paths"),
     (
         "warmstart/solvers.py",
