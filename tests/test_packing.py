@@ -15,7 +15,7 @@ from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.store import packings
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.store.zarr_store import WIND_PACKING, Packing
+from wsdcast.data.store.zarr_store import Packing, wind_packing
 from wsdcast.weather.forcings import Surroundings
 from wsdcast.weather.samples import samples_of
 
@@ -37,12 +37,12 @@ def test_rounding_is_at_most_half_a_unit_of_each_channel(values):
 
 
 def test_values_out_of_reach_become_the_nearest_integer():
-    assert WIND_PACKING.pack(np.float32([1000, -1000, 163])).tolist() == [32767, -32768, 32600]
+    assert wind_packing(1).pack(np.float32([[[1000, -1000, 163]]])).tolist() == [[[32767, -32768, 32600]]]
 
 
 def test_packed_wind_has_the_bits_of_the_product(values):
-    integers = WIND_PACKING.pack(values[:, 0])
-    np.testing.assert_array_equal(WIND_PACKING.unpack(integers), integers * np.float32(0.005))
+    integers = wind_packing(1).pack(values[:, 0])
+    np.testing.assert_array_equal(wind_packing(1).unpack(integers), integers * np.float32(0.005))
 
 
 @pytest.mark.parametrize("index", [3, slice(2, 9), [5, 1], np.s_[:, 1], np.s_[4, 0], np.s_[2:5, ::-1, 1], np.s_[[1, 2], [1, 0]]], ids=str)

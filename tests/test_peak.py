@@ -14,6 +14,7 @@ import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.zarr_store import wind_packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.images.stages import train as image_stage
 from wsdcast.nets.peak import _Peak, peak_memory, training_memory
@@ -95,7 +96,7 @@ def test_the_estimate_for_ensembles_is_near_what_they_allocate(static, solar_tim
     """Whatever the forcings are. What other threads allocate is not counted: the noise of two steps, and the batches."""
     grid, hours = Grid.regular("16x8"), 6 * np.arange(20).astype("timedelta64[h]")
     times, ones = np.datetime64("2020-01-01", "ns") + hours, np.ones(2 + variables, dtype=np.float32)
-    states = PackedStates(np.zeros((20, ones.size, 8, 16), dtype=np.int16))
+    states = PackedStates(np.zeros((20, ones.size, 8, 16), dtype=np.int16), wind_packing(ones.size))
     names = tuple(f"forcing {number}" for number in range(variables))
     record = Analysis(
         states, times, grid, 0 * ones, ones, times[5], times[10], variables=DEFAULT, forcing_variables=names, past_states=past_states

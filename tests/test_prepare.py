@@ -16,7 +16,7 @@ from wsdcast.data.regrid import regrid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.store.zarr_store import SCALE
+from wsdcast.data.store.zarr_store import SCALE, wind_packing
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.recipe import load_recipe
 
@@ -25,7 +25,7 @@ def record_of(times: np.ndarray, validation_from: str, test_from: str) -> Analys
     wind = np.zeros((times.size, 2, 2, 4), np.int16)
     ones = np.ones(2, np.float32)
     parts = np.datetime64(validation_from, "ns"), np.datetime64(test_from, "ns")
-    return Analysis(PackedStates(wind), times, Grid.regular("4x2"), ones, ones, *parts)
+    return Analysis(PackedStates(wind, wind_packing(2)), times, Grid.regular("4x2"), ones, ones, *parts)
 
 
 @pytest.fixture

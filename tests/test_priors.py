@@ -17,6 +17,7 @@ from torch import nn
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
+from wsdcast.data.store.zarr_store import wind_packing
 from wsdcast.runs.names import PriorName
 from wsdcast.runs.recipes import TrainingTimes
 from wsdcast.sampling.priors import prior_maker
@@ -221,7 +222,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
             read.append(len(states))
             return states
 
-    wind = Wind(random.integers(-4000, 4000, shape).astype(np.int16))
+    wind = Wind(random.integers(-4000, 4000, shape).astype(np.int16), wind_packing(2))
     wind.values[:, 0, 0, 0] = 300  # a point without variance
     times = six_hourly("2020-01-01", shape[0])
     mean, std = np.array([1, -2], np.float32), np.array([5, 6], np.float32)
@@ -229,7 +230,7 @@ def test_the_climatology_is_of_the_training_part_a_few_states_at_a_time():
     moments = climatology(record)
     assert max(read) == STATES_IN_MEMORY
     assert sum(read) == shape[0] - 20
-    states = record.normalise(PackedStates(wind.values[:-20])[:]).astype(np.float64)
+    states = record.normalise(PackedStates(wind.values[:-20], wind_packing(2))[:]).astype(np.float64)
     np.testing.assert_allclose(moments[0], states.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(moments[1], np.maximum(states.std(axis=0), MINIMUM_STD), rtol=1e-6)
     assert moments[1][0, 0, 0] == np.float32(MINIMUM_STD)

@@ -27,6 +27,7 @@ from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.building import build, finish
+from wsdcast.data.store.zarr_store import DEFAULT_CHANNELS, wind_packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
@@ -123,7 +124,8 @@ def _preparation(years: float, target: Grid) -> dict[str, Any]:
         claim(partial, {}, overwrite=False)
         with memory_curve() as curve:
             begin = time.perf_counter()
-            written = build(partial, target, "conservative", record, None, {"scheduler": "threads"})
+            packing = wind_packing(len(DEFAULT))
+            written = build(partial, target, "conservative", record, None, {"scheduler": "threads"}, DEFAULT_CHANNELS, packing)
             for _ in track((step for count in written for step in range(count)), "preparing", steps):
                 pass
             built = time.perf_counter() - begin

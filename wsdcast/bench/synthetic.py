@@ -11,7 +11,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.store.zarr_store import WIND_PACKING
+from wsdcast.data.store.zarr_store import wind_packing
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import to_device
 from wsdcast.runs import devices
@@ -28,12 +28,13 @@ def record_of(recipe: Recipe, steps: int) -> Analysis:
     grid, random = Grid.regular(recipe.data.grid), np.random.default_rng(0)
     channels = recipe.data.channels
     smooth = gaussian_filter(random.standard_normal((8, len(channels.all), *grid.shape)), (0, 0, 2, 2), mode="wrap")
-    wind = WIND_PACKING.pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
+    packing = wind_packing(len(channels.all))
+    wind = packing.pack((8 * smooth / smooth.std()).astype(np.float32))[np.arange(steps) % 8]
     times = np.datetime64("2020-01-01", "ns") + STEP * np.arange(steps)
     zero, eight = np.zeros(len(channels.all), np.float32), np.full(len(channels.all), 8, np.float32)
     splits = times[-steps // 5], times[-steps // 10]
     change = np.sqrt(2, dtype=np.float32) * eight  # successive states are independent
-    fixed = (PackedStates(wind), times, grid, zero, eight, *splits)
+    fixed = (PackedStates(wind, packing), times, grid, zero, eight, *splits)
     static = {str(name): np.zeros(grid.shape, np.float32) for name in recipe.forcings.static}
     past = recipe.forcings.past_states
     return Analysis(*fixed, static, channels.state, channels.forcings, difference_std=change, past_states=past)

@@ -22,7 +22,6 @@ from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import StoredStates
-from wsdcast.data.store.zarr_store import Packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 
@@ -75,8 +74,7 @@ def truth_of(analysis: Analysis, variables: tuple[str, ...] = DEFAULT) -> Truth:
         raise UserError(f"the prepared store has no {missing[0]}, only {', '.join(channels)}")
     chosen, states = [channels.index(name) for name in variables], analysis.states
     if isinstance(states, StoredStates):  # only these channels are read
-        packing = Packing(*(field if field.ndim == 0 else field[chosen] for field in states.packing))
-        states = StoredStates(tuple(states.arrays[channel] for channel in chosen), packing)
+        states = StoredStates(tuple(states.arrays[channel] for channel in chosen), states.packing.of(chosen))
         chosen = list(range(len(variables)))
 
     def read(positions: NDArray[np.intp]) -> Field:

@@ -25,7 +25,7 @@ from torch import nn
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import PackedStates
-from wsdcast.data.store.zarr_store import WIND_PACKING, Packing
+from wsdcast.data.store.zarr_store import Packing, wind_packing
 from wsdcast.data.variables import DEFAULT, name_and_level
 from wsdcast.nets.weights import WEIGHTS, loaded
 from wsdcast.runs.errors import UserError
@@ -92,7 +92,7 @@ def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, f
         fields["difference_std"] = record.difference_std
     fields |= {"mean": record.mean, "std": record.std} | {name: record.static[name] for name in recipe.forcings.static}
     if record.variables + record.forcing_variables != DEFAULT:
-        fields |= {name: np.broadcast_to(values, record.mean.shape) for name, values in record.states.packing._asdict().items()}
+        fields |= record.states.packing._asdict()
     model = {
         "format": FORMAT,
         "variables": list(record.variables),
@@ -145,7 +145,7 @@ def read_model(path: str | Path) -> ModelFile:
         fields = load_arrays(entries[FIELDS])
         if fields["mean"].size != len(names):
             raise UserError(f"{path}: a model of {', '.join(names)}, with means of {fields['mean'].size} variables")
-        packing = WIND_PACKING if names == DEFAULT else Packing(fields.pop("scale"), fields.pop("offset"))
+        packing = wind_packing(len(names)) if names == DEFAULT else Packing(fields.pop("scale"), fields.pop("offset"))
         recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(
             states=PackedStates(np.empty((0, len(names), fields["latitude"].size, fields["longitude"].size), np.int16), packing),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,7 +109,7 @@ def samples_of(record: Analysis, forcings: Surroundings, *parts: Part) -> list[S
         packed = torch.from_numpy(values)
     if device.type == "cuda" and values.nbytes < torch.cuda.mem_get_info(device)[0] * 2 / 3:
         packed = packed.to(device)
-    per_channel = (np.broadcast_to(packing.scale, record.mean.shape).copy(), record.mean - packing.offset, record.std)
+    per_channel = (packing.scale, record.mean - packing.offset, record.std)
     scale, mean, std = (torch.from_numpy(field).to(device)[:, None, None] for field in per_channel)
     elapsed = elapsed_fractions(record.times).to(device)
     fixed = packed, scale, mean, std

@@ -36,7 +36,6 @@ from wsdcast.data.store.shards import (
 )
 from wsdcast.data.store.zarr_store import (
     DEFAULT_CHANNELS,
-    WIND_PACKING,
     Channels,
     Packing,
     add_variables,
@@ -94,8 +93,8 @@ def build(
     origin: Record | Simulation,
     finished: Finished | None,
     how: dict[str, Any],
-    channels: Channels = DEFAULT_CHANNELS,
-    packing: Packing = WIND_PACKING,
+    channels: Channels,
+    packing: Packing,
 ) -> Iterator[int]:
     """Write all shards that an unfinished store lacks. Yield the number of times written in each round.
 

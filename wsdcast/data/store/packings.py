@@ -15,7 +15,7 @@ from wsdcast.data.sources.blocks import Block, read_block
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.store.shards import on_grid
 from wsdcast.data.store.states import read_packed
-from wsdcast.data.store.zarr_store import SCALE, WIND_PACKING, Packing, channels_of, packing_of
+from wsdcast.data.store.zarr_store import SCALE, Packing, channels_of, packing_of, wind_packing
 from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.runs.progress import track
 
@@ -46,7 +46,7 @@ def packing_for(origin: Record | Simulation, target: Grid, method: Method, finis
     if finished is not None:
         return packing_of(finished)
     if isinstance(origin, Simulation) or not (sampled := sampled_channels(origin)):
-        return WIND_PACKING
+        return wind_packing(len(origin.channels))
     units = dict.fromkeys(DEFAULT, (SCALE, 0.0)) | _sampled_units(origin, sampled, target, method)
     scale, offset = np.array([units[name] for name in origin.channels], dtype=np.float32).T
     return Packing(scale, offset)

@@ -150,7 +150,7 @@ def regridded(block: Block, names: Sequence[str], source: Grid, target: Grid, me
     out = np.empty((block.last - block.first, len(names), *target.shape), dtype=np.int16)
     for name, values in read_block(block):
         channel = names.index(name)
-        out[:, channel] = packing.of(channel).pack(on_grid(values, source, target, method, variable(name).absent))
+        out[:, channel] = packing.of([channel]).pack(on_grid(values, source, target, method, variable(name).absent))
     return out
 
 

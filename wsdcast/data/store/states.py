@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.store.zarr_store import WIND_PACKING, Packing, arrays_of, packing_of
+from wsdcast.data.store.zarr_store import Packing, arrays_of, packing_of
 from wsdcast.runs.errors import UserError, first_line
 
 
@@ -25,10 +25,10 @@ class PackedStates:
     """
 
     values: NDArray[np.int16]
-    packing: Packing = WIND_PACKING
+    packing: Packing
 
     def __getitem__(self, index: Any) -> NDArray[np.float32]:
-        if not isinstance(index, tuple) or self.packing.scale.ndim == 0:
+        if not isinstance(index, tuple):
             return self.packing.unpack(self.values[index])
         scale, offset = (np.broadcast_to(field[:, None, None], self.shape)[index] for field in self.packing)
         return self.values[index] * scale + offset
@@ -60,7 +60,7 @@ class StoredStates:
         states = np.empty((positions.size, *self.shape[1:]), np.float32)
         for channel, array in enumerate(self.arrays if positions.size else ()):
             with _decoding(array):
-                states[:, channel] = self.packing.of(channel).unpack(array.oindex[positions])
+                states[:, channel] = self.packing.of([channel]).unpack(array.oindex[positions])
         return states[inverse.reshape(indices.shape)]
 
     @property

@@ -26,7 +26,7 @@ class Packing(NamedTuple):
     """How channels are stored as int16: ``value = scale * integer + offset``.
 
     Attributes:
-        scale: unit of the integers, in the units of each channel, float32, (channel,), or a scalar if it is the same for all channels.
+        scale: unit of the integers, in the units of each channel, float32, (channel,).
         offset: value of the integer 0, in the same shape.
     """
 
@@ -35,26 +35,24 @@ class Packing(NamedTuple):
 
     def pack(self, states: NDArray[np.float32]) -> NDArray[np.int16]:
         """Convert values (..., channel, latitude, longitude) to integers. Values out of their reach become the nearest integer."""
-        (scale, offset), limits = self._per_channel(), np.iinfo(np.int16)
+        (scale, offset), limits = (field[:, None, None] for field in self), np.iinfo(np.int16)
         integers = np.rint(((states - offset) if offset.any() else states) / scale)
         return np.clip(integers, limits.min, limits.max, out=integers).astype(np.int16)
 
     def unpack(self, integers: NDArray[np.int16]) -> NDArray[np.float32]:
         """Convert integers (..., channel, latitude, longitude) to values."""
-        scale, offset = self._per_channel()
+        scale, offset = (field[:, None, None] for field in self)
         values = integers * scale
         return values + offset if offset.any() else values
 
-    def of(self, channel: int) -> Packing:
-        """Return the packing of one channel."""
-        return self if self.scale.ndim == 0 else Packing(self.scale[channel], self.offset[channel])
-
-    def _per_channel(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        return (self.scale, self.offset) if self.scale.ndim == 0 else (self.scale[:, None, None], self.offset[:, None, None])
+    def of(self, channels: Sequence[int]) -> Packing:
+        """Return the packing of some channels."""
+        return Packing(*(field[channels] for field in self))
 
 
-WIND_PACKING = Packing(np.array(SCALE, np.float32), np.array(0, np.float32))
-"""Packing of a record of the default channels."""
+def wind_packing(channels: int) -> Packing:
+    """Return the packing of this number of channels of wind."""
+    return Packing(np.full(channels, SCALE, np.float32), np.zeros(channels, np.float32))
 
 
 def create_store(
@@ -64,7 +62,7 @@ def create_store(
     variables: Sequence[str],
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None = None,
-    packing: Packing = WIND_PACKING,
+    packing: Packing | None = None,
 ) -> list[zarr.Array[Any]]:
     """Create an empty store of fields and return the array of each variable, to be filled.
 
@@ -78,7 +76,7 @@ def create_store(
         chunks: sizes of a chunk, which is read at once, along the dimensions before latitude and longitude. These two are never split.
         shards: sizes of a shard, which is one file; multiples of ``chunks``. With shards, values are packed as int16. Default:
             each chunk is a file of float32.
-        packing: how they are packed, if there are shards.
+        packing: how they are packed; needed with shards.
     """
     axes = {
         **{name: (name, values, TIME_ATTRIBUTES.get(name, {})) for name, values in coordinates.items()},
@@ -109,16 +107,16 @@ def create_store(
             shape=(*(len(values) for values in coordinates.values()), *grid.shape),
             chunks=(*chunks, *grid.shape),
             dimension_names=tuple(axes),
-            attributes=array_attributes(name) | (_packing_attributes(packing.of(channel)) if shards is not None else {}),
+            attributes=array_attributes(name) | (_packing_attributes(packing, channel) if packing is not None else {}),
             **packed,
         )
         for channel, name in enumerate(variables)
     ]
 
 
-def _packing_attributes(packing: Packing) -> dict[str, float]:
-    """Return the CF attributes of a packed array; ``packing`` is that of one channel. The shortest decimals are written."""
-    scale, offset = (float(str(np.float32(value))) for value in packing)
+def _packing_attributes(packing: Packing, channel: int) -> dict[str, float]:
+    """Return the CF attributes of the packed array of a channel. The shortest decimals are written."""
+    scale, offset = (float(str(field[channel])) for field in packing)
     return {"scale_factor": scale} | ({"add_offset": offset} if offset else {})
 
 
@@ -188,8 +186,6 @@ def packing_of(path: Path) -> Packing:
     """Return the packing of a prepared store, also of one that is not complete yet."""
     arrays = arrays_of(path)
     scale, offset = ([array.attrs.get(key, default) for array in arrays] for key, default in (("scale_factor", 1), ("add_offset", 0)))
-    if len({*zip(scale, offset, strict=True)}) == 1:
-        return Packing(np.array(scale[0], np.float32), np.array(offset[0], np.float32))
     return Packing(np.array(scale, np.float32), np.array(offset, np.float32))
 
 

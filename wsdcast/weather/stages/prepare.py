@@ -253,7 +253,7 @@ def _summary(recipe: Recipe, path: Path, notes: list[str]) -> Summary:
         for name, mean, std in zip(names, record.mean, record.std, strict=True):
             forcing = ", a forcing" if name in record.forcing_variables else ""
             facts[name] = f"{mean:.5g} \u00b1 {std:.3g} {variable(name).units}{forcing}"
-        rounding = np.broadcast_to(record.states.packing.scale, record.std.shape) / np.sqrt(12) / record.std
+        rounding = record.states.packing.scale / np.sqrt(12) / record.std
         facts["rounding"] = f"root mean square at most {rounding.max():.1g} of a standard deviation ({names[int(rounding.argmax())]})"
     with open_store(path) as dataset:
         for name, count in dataset.attrs.get("values_beyond_packing", {}).items():
