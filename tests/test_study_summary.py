@@ -67,15 +67,25 @@ def test_one_initial_time_has_no_interval_and_no_p(present):
     values = xr.Dataset({"x": ("time", np.ones(times.size))}, {"time": times})
     drawn = resampled(values, block_weights(times), scored)["x"]
     assert np.isnan(interval(drawn)).all()
-    assert np.isnan(p_value(xr.DataArray(1.0), drawn))
+    assert np.isnan(p_value(xr.DataArray(1.0), drawn, xr.DataArray(1.0)))
     assert np.isnan(interval(resampled(values.isel(time=[0]), block_weights(times[:1]))["x"])).all()
 
 
 def test_p_counts_the_samples_that_deviate_as_much():
-    draws = xr.DataArray([0.5, 1.0, 1.9, 2.5, -1.0], dims="draw")
-    assert p_value(xr.DataArray(1.0), draws).item() == pytest.approx((2 + 1) / (5 + 1))  # 2.5 and -1 deviate from 1 by at least 1
-    assert p_value(xr.DataArray(-1.0), -draws).item() == p_value(xr.DataArray(1.0), draws).item()  # whichever forecast is the first
-    assert p_value(xr.DataArray(0.0), draws).item() == 1
+    draws, many = xr.DataArray([0.5, 1.0, 1.9, 2.5, -1.0], dims="draw"), xr.DataArray(20.0)
+    assert p_value(xr.DataArray(1.0), draws, many).item() == pytest.approx((2 + 1) / (5 + 1))  # 2.5 and -1 deviate from 1 by at least 1
+    assert p_value(xr.DataArray(-1.0), -draws, many).item() == p_value(xr.DataArray(1.0), draws, many).item()  # whichever is the first
+    assert p_value(xr.DataArray(0.0), draws, many).item() == 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_p_of_few_blocks_is_at_least_that_of_equal_signs_by_chance(count):
+    """p was 0.001 from two initial times whose differences have the same sign, which is so in one of two cases by chance."""
+    times = np.datetime64("2020-01-01", "ns") + np.arange(count) * np.timedelta64(5, "D")
+    values = xr.Dataset({"x": ("time", np.linspace(0.8, 0.9, count))}, {"time": times})
+    draws = resampled(values, block_weights(times))["x"]
+    assert p_value(values["x"].mean(), draws, xr.DataArray(count)).item() == 0.5 ** (count - 1)
+    assert p_value(values["x"].mean(), draws, xr.DataArray(0.5)).item() == 1
 
 
 def test_samples_are_means_over_the_initial_times_that_count():
@@ -93,7 +103,8 @@ def test_samples_are_means_over_the_initial_times_that_count():
         (12, 72, 120, "4 blocks of initial times, which are few"),
         (21, 12, 120, "2.1 blocks of initial times, which are few"),
         (12, 24, 240, "2 blocks of initial times, which are few"),
-        (24, 120, 72, "24 blocks of initial times"),
+        (19, 120, 72, "19 blocks of initial times, which are few"),
+        (20, 120, 72, "20 blocks of initial times"),
         (1, 24, 6, "none: they need two initial times"),
     ],
 )

@@ -13,8 +13,8 @@ BLOCK = np.timedelta64(48, "h")
 NO_LEAD = np.timedelta64(0, "h")
 BOUNDS = (0.025, 0.975)
 """Quantiles at the ends of an interval."""
-ENOUGH = 10
-"""Blocks with which an interval holds the true mean in nine of ten cases; with two blocks in six to seven of ten (docs/scores.md)."""
+ENOUGH = 20
+"""Blocks from which on more of them hardly help an interval to hold the true mean: then their length matters alone (docs/scores.md)."""
 
 
 def block_weights(times: NDArray[np.datetime64], lead: np.timedelta64 = NO_LEAD, draws: int = DRAWS) -> xr.DataArray:
@@ -63,18 +63,25 @@ def blocks_in_words(times: NDArray[np.datetime64], lead: np.timedelta64) -> str:
     if times.size < 2:
         return "none: they need two initial times"
     blocks = times.size / block_length(times, lead)
-    few = f", which are few: with fewer than {ENOUGH} the intervals are too narrow" if blocks < ENOUGH else ""
+    few = ", which are few: the intervals are too narrow" if blocks < ENOUGH else ""
     return f"{blocks:.3g} blocks of initial times{few}"
 
 
-def p_value(difference: xr.DataArray, draws: xr.DataArray) -> xr.DataArray:
+def p_value(difference: xr.DataArray, draws: xr.DataArray, blocks: xr.DataArray) -> xr.DataArray:
     """Return the probability of a difference at least as large if the true difference is zero, from its bootstrap samples.
 
     It is (k + 1) / (n + 1), where k of the n samples deviate from ``difference`` by at least its size (Davison and Hinkley 1997, Eq. 4.11).
-    It is NaN if a sample is, because there are too few initial times.
+    But it is at least the probability that the differences of all blocks have the same sign by chance, 2 ^ (1 - blocks): no exact test of
+    so few blocks gives less. It is NaN if a sample is, because there are too few initial times.
+
+    Args:
+        difference: of scores.
+        draws: the same of bootstrap samples, with ``draw``.
+        blocks: how many blocks of initial times have scores.
     """
     larger = (abs(draws - difference) >= abs(difference)).sum("draw")
-    return ((larger + 1) / (draws.sizes["draw"] + 1)).where(draws.notnull().all("draw"))
+    p = ((larger + 1) / (draws.sizes["draw"] + 1)).clip((0.5 ** (blocks - 1)).clip(max=1))
+    return p.where(draws.notnull().all("draw"))
 
 
 def resampled(statistics: xr.Dataset, weights: xr.DataArray, scored: xr.DataArray | None = None) -> xr.Dataset:

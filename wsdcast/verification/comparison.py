@@ -9,7 +9,7 @@ import xarray as xr
 
 from wsdcast.data.winds import wind_of
 from wsdcast.runs.errors import UserError
-from wsdcast.verification.bootstrap import block_weights, interval, longest_lead, p_value, resampled
+from wsdcast.verification.bootstrap import block_length, block_weights, interval, longest_lead, p_value, resampled
 from wsdcast.verification.metrics import GLOBE, headline_of, metrics, variables_of
 
 COMPARED_METRICS = ("crps_fair", "rmse", "energy_score")
@@ -59,14 +59,16 @@ def compare(first: xr.Dataset, second: xr.Dataset) -> list[dict[str, Any]]:
     if not scored.any():
         raise UserError("the two have no initial and lead time in common at which both have scores")
     scores = metrics(both.where(scored).mean("time"))
-    drawn = metrics(resampled(both, block_weights(times, longest_lead(scored)), scored))
+    longest = longest_lead(scored)
+    blocks = scored.sum("time") / block_length(times, longest)
+    drawn = metrics(resampled(both, block_weights(times, longest), scored))
     rows = []
     for name in (name for name in COMPARED_METRICS if name in scores):
         difference = scores[name].isel(which=0) - scores[name].isel(which=1)
         draws = drawn[name].isel(which=0) - drawn[name].isel(which=1)
         bounds = interval(draws)
         is_rounding = abs(difference) <= ROUNDING * abs(scores[name]).max("which")
-        p_values = p_value(difference.where(~is_rounding, 0), draws)
+        p_values = p_value(difference.where(~is_rounding, 0), draws, blocks)
         for lead in leads[scored.any("time").values]:
             at = {"prediction_timedelta": lead}
             values = [float(value) for value in scores[name].sel(at)]
