@@ -116,11 +116,23 @@ def test_a_name_and_a_standard_name_that_disagree_are_refused(variable, standard
 
 
 @pytest.mark.parametrize("unit", ["h", "hours", "hr", "min", "d"])
-@pytest.mark.parametrize(("zone", "shift"), [("+1:00", -60), ("+01:00", -60), ("-6:00", 360), ("-3:30", 210), ("-11:00", 660), ("", 0)])
+@pytest.mark.parametrize(
+    ("zone", "shift"),
+    [
+        *(("+1:00", -60), ("+01:00", -60), ("-6:00", 360), ("-3:30", 210), ("-11:00", 660), (" -6:00 ", 360), ("", 0)),
+        *(("+1", -60), ("-6", 360), ("-06", 360), ("-11", 660), ("+100", -60), ("-330", 210), ("-1130", 690)),
+    ],
+)
 def test_times_with_a_time_zone_are_in_utc(unit, zone, shift):
-    """As CF 4.4 writes it, without a leading zero. After an abbreviated unit it was ignored."""
+    """As CF 4.4 writes it, without a leading zero, or as UDUNITS knows it. After an abbreviated unit it was ignored."""
     raw = xr.Dataset(coords={"time": ("time", [0, 6], {"units": f"{unit} since 2020-01-01 00:00:00 {zone}"})})
     assert decoded(raw, DEFAULT)["time"].values[0] == np.datetime64("2020-01-01T00:00") + np.timedelta64(shift, "m")
+
+
+@pytest.mark.parametrize("date", ["2020-1-6", "2020-1-6 0:0", "2020-1-6T0:0", "2020-01-06 00:00:00.5"])
+def test_a_date_is_no_time_zone(date):
+    raw = xr.Dataset(coords={"time": ("time", [0, 6], {"units": f"h since {date}"})})
+    assert decoded(raw)["time"].values.astype("datetime64[s]")[0] == np.datetime64("2020-01-06T00:00")
 
 
 def test_the_variable_at_the_surface_is_no_spread():

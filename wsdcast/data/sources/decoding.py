@@ -18,9 +18,9 @@ def decoded(raw: xr.Dataset, needed: Sequence[str]) -> xr.Dataset:
         ValueError: if a channel that is needed cannot be decoded, or if the dataset fails although each variable alone can be decoded.
     """
     for array in raw.variables.values():
-        if isinstance(units := array.attrs.get("units"), str):
-            # UDUNITS' +1:00 is +01:00. After h or another abbreviation, xarray knows only the latter, and ignores the former.
-            array.attrs["units"] = re.sub(r"( since .*\d\s*[+-])(?=\d:\d\d\s*$)", r"\g<1>0", units)
+        if isinstance(units := array.attrs.get("units"), str) and " since " in units:
+            # UDUNITS' +1:00, +1 and +100 are +01:00. After h or another abbreviation, xarray ignores a zone that has no leading zero.
+            array.attrs["units"] = re.sub(r"( since (?=.*:).*\d ?[+-])(?=\d(:?\d\d)?$)", r"\g<1>0", " ".join(units.split()))
     try:
         return xr.decode_cf(raw, decode_timedelta=True)
     except Exception as error:  # wrong attributes cause errors of many types
