@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wsdcast.runs import locks
 from wsdcast.runs.artefact import complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
@@ -33,3 +34,20 @@ def test_a_refusal_leaves_the_lock_to_whoever_holds_it(tmp_path):
             with pytest.raises(UserError, match="another wsdcast command is at work in"), alone(tmp_path / "run"):
                 raise AssertionError
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="needs the locks of Unix")
+@pytest.mark.parametrize("made_again", [False, True])
+def test_the_lock_of_a_directory_that_was_removed_meanwhile_is_none(made_again, tmp_path, monkeypatch):
+    """Between opening and locking, the process that had the lock could remove the directory. A third one then began beside the second."""
+    flock = locks.fcntl.flock
+
+    def removed_before(*arguments):
+        (tmp_path / "run").rename(tmp_path / "removed")
+        if made_again:
+            (tmp_path / "run").mkdir()
+        flock(*arguments)
+
+    monkeypatch.setattr(locks.fcntl, "flock", removed_before)
+    with pytest.raises(UserError, match="another wsdcast command is at work in"), alone(tmp_path / "run"):
+        raise AssertionError

@@ -41,7 +41,10 @@ def locked(directory: Path, refusal: str) -> Iterator[None]:
         if descriptor is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                # A process that has just ended its block may have removed the directory; then this lock keeps nobody out.
+                if not os.path.samestat(os.fstat(descriptor), directory.stat()):
+                    raise FileNotFoundError
+            except (BlockingIOError, FileNotFoundError):
                 raise UserError(refusal) from None
             except OSError:  # the file system has no locks
                 pass
