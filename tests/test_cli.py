@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -109,6 +110,15 @@ def test_waiting_threads_sleep_unless_the_user_sets_another_policy(entry, of_use
     # If torch uses GNU's OpenMP library, that library prints the policy that it understood.
     for turns in re.findall(r"GOMP_SPINCOUNT = '(\w+)'", done.stderr):
         assert (turns == "0") == (expected == "PASSIVE")
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_result_leaves_the_process_at_once(as_json, monkeypatch):
+    """Into a pipe or a file, the JSON of all stages came when the last had ended, and none if that was killed."""
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding="utf-8"))
+    show(Summary("prepare"), as_json)
+    assert b"prepare" in file.getvalue()
 
 
 def test_a_study_shows_the_crps_of_one_lead_time_in_each_row(capsys):

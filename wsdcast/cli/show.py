@@ -34,7 +34,7 @@ def show(summary: Summary, json: bool) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     if json:
-        print(dumps(_strict(asdict(summary)), indent=2, default=str))
+        print(dumps(_strict(asdict(summary)), indent=2, default=str), flush=True)
         return
     console = Console()
     table = Table(title=f"wsdcast {summary.stage}", title_justify="left", show_header=False, box=None, padding=(0, 1))
