@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 from commands import refused
 
 from wsdcast.runs import artefact
+from wsdcast.runs.artefact import complete, writing_netcdf
 from wsdcast.runs.names import ANALYSIS, FORECAST
+from wsdcast.runs.resources import new_mapped
 from wsdcast.weather.recipe import Recipe
 
 
@@ -85,3 +91,47 @@ def test_an_artefact_stays_current_whose_times_an_earlier_version_stored_in_anot
     stamp = artefact.make_stamp(recipe, directory, name) | {"hash": "of the earlier spelling"}
     stamp["recipe"][section] |= earlier
     assert artefact.is_of(stamp, recipe, directory, name)
+
+
+@pytest.fixture(name="full_disk")
+def full_disk_fixture() -> Iterator[None]:
+    """No file can grow beyond 1000 bytes, which is the same error as that of a full disk, but for its number."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_netcdf_file_that_the_disk_has_no_room_for_is_named(tmp_path, full_disk):
+    """The library raises a RuntimeError without a reason, which would be a traceback."""
+    path = tmp_path / "fields.nc"
+    fields = xr.Dataset({"u": ("x", np.zeros(1000))})
+    said = r"fields.nc: cannot be written \(.*; .* are free on the disk\)"
+    with pytest.raises(OSError, match=said), complete(path) as partial, writing_netcdf(path):
+        fields.to_netcdf(partial, engine="netcdf4")
+    assert not path.exists()
+    assert not partial.exists()
+
+
+def test_an_artefact_that_the_disk_has_no_room_for_is_named(tmp_path, full_disk):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="File too large") as raised, complete(path) as partial:
+        partial.write_bytes(bytes(2000))
+    assert raised.value.filename == str(path)
+    assert path.read_text() == "old"
+
+
+def test_an_error_that_is_not_the_disks_keeps_its_own_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, complete(tmp_path / "table.csv"):
+        (tmp_path / "source").read_bytes()
+    assert raised.value.filename == str(tmp_path / "source")
+
+
+def test_the_disk_reserves_all_bytes_of_a_mapped_file(tmp_path):
+    """If it did not and filled up before they are written, the process would end by a signal."""
+    array = new_mapped(tmp_path / "a.npy", np.float32, (1000, 250))
+    assert array.shape == (1000, 250)
+    assert array.dtype == np.float32
+    assert not array.any()
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 1_000_000

@@ -19,7 +19,7 @@ from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES, close_store
 from wsdcast.data.variables import VARIABLES, short_name
 from wsdcast.output.blocks import LEAD
-from wsdcast.runs.artefact import complete
+from wsdcast.runs.artefact import complete, writing_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
@@ -109,14 +109,18 @@ def write(paths: list[Path], to: Format, contents: Contents) -> None:
         return
     for row in rows:
         with complete(paths[row]) as partial:
-            try:
-                _write_netcdf(partial, contents, row)
-            except RuntimeError as error:  # the NetCDF library raises this for any failure of the disk
-                raise OSError(f"{paths[row]}: cannot be written ({error})") from None
+            _write_netcdf(partial, contents, row, paths[row])
 
 
-def _write_netcdf(path: Path, contents: Contents, row: int) -> None:
-    """Write one initial time by valid time. No variable has the attribute ``coordinates``, about which CDO warns; the whole file has it."""
+def _write_netcdf(path: Path, contents: Contents, row: int, final: Path) -> None:
+    """Write one initial time by valid time. No variable has the attribute ``coordinates``, about which CDO warns; the whole file has it.
+
+    Args:
+        path: file that is written.
+        contents: the fields.
+        row: index of the initial time.
+        final: name that the file gets later.
+    """
     start = np.datetime_as_string(contents.times[row], "s").replace("T", " ")
     since = {"units": f"hours since {start}", "calendar": "standard"}
     period = {"standard_name": "forecast_period", "long_name": "time since the initial time", "units": "hours"}
@@ -127,7 +131,7 @@ def _write_netcdf(path: Path, contents: Contents, row: int) -> None:
         block = block.rename({name: new for name, new in NETCDF_NAMES.items() if name in block.variables or name in block.dims})
         block = block.rename({name: short_name(str(name)) for name in block.data_vars if str(name).partition("@")[0] in VARIABLES})
         if first:
-            with netCDF4.Dataset(path, "a") as file:
+            with writing_netcdf(final), netCDF4.Dataset(path, "a") as file:
                 for name, values in {"time": hours, "forecast_period": hours, **block.data_vars}.items():
                     file[str(name)][chunk] = np.asarray(values)
             continue
@@ -146,7 +150,8 @@ def _write_netcdf(path: Path, contents: Contents, row: int) -> None:
             pieces = tuple(size if dimension in COMPASS else 1 for dimension, size in array.sizes.items())
             encoding[str(name)] = {"zlib": True, "complevel": 1, "shuffle": True, "chunksizes": pieces}
             array.encoding["coordinates"] = None
-        dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", unlimited_dims=["time"], encoding=encoding)
+        with writing_netcdf(final):
+            dataset.to_netcdf(path, engine="netcdf4", format="NETCDF4", unlimited_dims=["time"], encoding=encoding)
 
 
 def _write_zarr(path: Path, contents: Contents, rows: Iterator[int]) -> None:

@@ -5,6 +5,7 @@ An artefact takes its name only when it is complete. Its stamp says which recipe
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,12 @@ from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
+from wsdcast.runs.resources import in_bytes
 
 IN_A_COPY = "work in a copy of the run directory (--run)"
 """How an artefact of another recipe is kept that is made from others in the run directory, which another directory would lack."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk that is full, a quota that is used up and a file that is too large. Python often does not know of which file."""
 
 
 @dataclass
@@ -234,10 +238,29 @@ def _completed(path: Path, resumable: bool) -> Iterator[Path]:
                 old.replace(path)
             raise
         _remove(old)
-    except BaseException:
+    except BaseException as error:
         if not resumable:
             _remove(partial)
+        if isinstance(error, OSError) and error.errno in FULL and not error.filename:
+            error.filename = str(path)
         raise
+
+
+@contextmanager
+def writing_netcdf(path: Path) -> Iterator[None]:
+    """Say what cannot be written if the NetCDF library fails in this block, and how much of the disk is free.
+
+    The library reports a full disk by a RuntimeError without a reason or, of a new file, as a lack of permission.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        free = in_bytes(shutil.disk_usage(path.parent).free)
+        raise OSError(f"{path}: cannot be written ({reason}; {free} are free on the disk)") from None
 
 
 def recover(path: Path) -> None:

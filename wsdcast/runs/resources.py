@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import psutil
+from numpy.typing import DTypeLike
 
 from wsdcast.runs.errors import UserError
 
@@ -24,6 +27,21 @@ def require_space(directory: Path, size: float) -> None:
     free = shutil.disk_usage(existing).free
     if free < size:
         raise UserError(f"{directory}: needs {in_bytes(size)} on disk, but only {in_bytes(free)} are free")
+
+
+def new_mapped(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+    """Make a file (.npy) of an array that is mapped into memory. The disk reserves all of its bytes.
+
+    Else the process would end without a message if another one fills the disk before all is written.
+
+    Raises:
+        OSError: if the disk has no room for it.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def require_memory(needed: float, what: str) -> None:

@@ -15,6 +15,7 @@ from wsdcast.runs import processes
 from wsdcast.runs.devices import sent
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.progress import track
+from wsdcast.runs.resources import new_mapped
 from wsdcast.training.batches import Samples
 from wsdcast.warmstart.prior import Moments
 
@@ -67,7 +68,7 @@ def write_predictions(path: Path, predictors: Predictors, samples: Samples, stam
     """
     file, shape = path / "moments.npy", (len(samples), 2, *samples.shape)
     if processes.is_first():
-        np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=shape)
+        new_mapped(file, np.float32, shape)
         (path / "stamp.json").write_text(json.dumps(stamp, indent=2))
     processes.wait()
     array, seed = np.lib.format.open_memmap(file, mode="r+"), torch.initial_seed()

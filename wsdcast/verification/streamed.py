@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, STOPPED, Forecasts, loaded
 from wsdcast.data.store.zarr_store import open_store
+from wsdcast.runs.artefact import writing_netcdf
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import Truth
@@ -57,7 +58,8 @@ class ScoredForecasts(Forecasts):
         """Score some lead times of one initial time, and write the statistics. The arguments are those of :meth:`Forecasts.write`."""
         valid = self.times[row] + self._leads[first : first + fields.shape[1]]
         scored = statistics_of(fields, self.truth.at(valid), self.grid, None, self.variables)
-        scored.to_netcdf(self._part(row, first))
+        with writing_netcdf(self._part(row, first)):
+            scored.to_netcdf(self._part(row, first))
 
     def close(self, attributes: dict[str, Any]) -> None:
         """Join the statistics of all initial times in one store, and complete it as :meth:`Forecasts.close` does."""

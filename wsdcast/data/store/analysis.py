@@ -160,7 +160,7 @@ def _read_states(path: Path, copies: int) -> PackedStates:
     with one_at_a_time(mapped.with_suffix(".lock")):
         if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # the store is newer: it was replaced or appended to
             partial = mapped.with_suffix(".partial.npy")
-            require_space(path.parent, size)  # a mapped file that outgrows the disk would end the process without a message
+            require_space(path.parent, size)
             read_packed(path, mapped=partial)
             partial.replace(mapped)
     return PackedStates(np.load(mapped, mmap_mode="r"), packing_of(path))

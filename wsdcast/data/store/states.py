@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.store.zarr_store import Packing, arrays_of, packing_of
 from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.resources import new_mapped
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def read_packed(path: Path, steps: slice = slice(None), mapped: Path | None = No
     arrays = arrays_of(path)
     begin, end, _ = steps.indices(arrays[0].shape[0])
     shape = (end - begin, len(arrays), *arrays[0].shape[1:])
-    states = np.empty(shape, np.int16) if mapped is None else np.lib.format.open_memmap(mapped, "w+", np.int16, shape)
+    states = np.empty(shape, np.int16) if mapped is None else new_mapped(mapped, np.int16, shape)
     shard = arrays[0].shards[0]
     for first in range(begin, end, shard):  # times first, so that a mapped file is written from its beginning to its end
         last = min(end, first + shard)

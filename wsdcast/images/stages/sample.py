@@ -30,7 +30,7 @@ from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, req
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import GENERATOR, IMAGES, SAMPLES
-from wsdcast.runs.resources import require_space
+from wsdcast.runs.resources import new_mapped, require_space
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import start_of, velocity_of
 from wsdcast.warmstart.paths import cosine_transform
@@ -91,7 +91,7 @@ def sample(
     diverged = Diverged()
     with alone(directory), complete(directory / SAMPLES) as partial:
         partial.mkdir()
-        file = np.lib.format.open_memmap(partial / "samples.npy", mode="w+", dtype=np.uint8, shape=shape)
+        file = new_mapped(partial / "samples.npy", np.uint8, shape)
         for in_file, drawn in zip(
             file, draw_samples(contexts, sampler, settings.samples, watch=diverged, noise_count=settings.noise_count), strict=True
         ):
