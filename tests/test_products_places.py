@@ -28,7 +28,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import plumes, tables
 from wsdcast.output.ensemble import most_likely_direction
-from wsdcast.output.places import Places, interpolation
+from wsdcast.output.places import Places, interpolation, read_places
 from wsdcast.output.plumes import plume_paths
 
 
@@ -154,6 +154,14 @@ def test_plumes_are_of_the_last_initial_time_at_the_place(forecast, tmp_path, mo
         assert title.startswith(name)
         assert title.endswith("bilinear, from 2020-02-02T00")
     assert (tmp_path / "p-A.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_commas_at_the_ends_of_rows_shift_no_cell(tmp_path):
+    (tmp_path / "places.csv").write_text("name,latitude,longitude\nBerlin,52.5,13.4,\nNome,64.5,-165.4,\n")
+    places = read_places(tmp_path / "places.csv")
+    assert places.name == ("Berlin", "Nome")
+    np.testing.assert_array_equal(places.latitude, [52.5, 64.5])
+    np.testing.assert_array_equal(places.longitude, [13.4, -165.4])
 
 
 def test_names_of_figures_are_safe_and_differ():

@@ -41,6 +41,8 @@ def prepared(tmp_path_factory) -> Path:
         ("name,latitude,longitude\n", "has no place"),
         ("", "cannot be read as CSV"),
         ("name,latitude,longitude\nA,1,2\nA,3,4\n", "place 2, 'A' 3,4: occurs twice"),
+        ("name,latitude,longitude\nBerlin,52.5,13.4,34\n", "rows have more cells than there are columns"),  # the height
+        ("name,latitude,longitude\nBerlin,52,5,13,4\n", "rows have more cells than there are columns"),  # decimal commas
         ("name,latitude,longitude\nA,91,2\n", "place 1, 'A' 91,2: expected a latitude from -90 to 90"),
         ("name,latitude,longitude\nA,1,361\n", "a longitude from -180 to 360"),
         ("name,latitude,longitude\nA,north,2\n", "place 1, 'A' north,2: expected a latitude"),

@@ -318,7 +318,7 @@ def without(column: str):
         (lambda frame: frame.assign(speed=""), "has no value"),
         (lambda frame: pd.concat([frame, frame.iloc[:1]]), "has two observations at"),
         (lambda frame: frame.assign(station="one"), "station 'one' has 3 positions"),
-        (lambda frame: frame.assign(time="1990-01-01").drop_duplicates("station"), "no observation at a valid time"),
+        (lambda frame: frame.assign(time="1990-01-01T05:50").drop_duplicates("station"), "from 1990-01-01T05:50 to 1990-01-01T05:50"),
     ],
 )
 def test_a_wrong_table_is_one_line(forecast, tmp_path, change, message):
@@ -327,6 +327,21 @@ def test_a_wrong_table_is_one_line(forecast, tmp_path, change, message):
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(("more", "read"), [("", True), ("7", False)])
+def test_cells_beyond_the_columns_shift_no_others(tmp_path, more, read):
+    """Commas at the ends of rows do not matter. Values there are refused: pandas would take the first column for an index."""
+    rows = ["47,8,m/s,5,2020-02-01T06", "48,9,m/s,6,2020-02-01T06"]
+    lines = ["latitude,longitude,units,speed,time", *(f"{row},{more}" for row in rows)]
+    (tmp_path / "stations.csv").write_text("\n".join(lines))
+    if not read:
+        with pytest.raises(UserError, match="rows have more cells than there are columns"):
+            read_observations(tmp_path / "stations.csv")
+        return
+    observed = read_observations(tmp_path / "stations.csv")
+    np.testing.assert_array_equal(observed.stations.latitude, [47, 48])
+    np.testing.assert_array_equal(observed.values["speed"], [[5, 6]])
 
 
 def test_other_mistakes(forecast, tmp_path):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.sources.units import size_of_speed
 from wsdcast.data.variables import SPEED, physical_range
-from wsdcast.output.places import Places
+from wsdcast.output.places import Places, read_cells
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.inputs import file_given
 
@@ -110,7 +110,7 @@ def _read(path: Path) -> pd.DataFrame:
             table = table.astype(object)
             table = table.where(table.notna(), "")
         else:
-            table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+            table = read_cells(path)
         return table.astype(str).apply(lambda column: column.str.strip())
     except ImportError:
         raise UserError(f"--stations {path}: Parquet needs `pip install 'wsdcast[parquet]'`; CSV does not") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def read_places(path: str | Path) -> Places:
     """
     path = file_given(path, "--at")
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False)
+        table = read_cells(path)
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors too
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise UserError(f"--at {path}: cannot be read as CSV ({reason})") from None
@@ -68,6 +69,21 @@ def read_places(path: str | Path) -> Places:
             row = int(np.argmax(wrong))
             raise UserError(f"--at {path}: place {row + 1}, '{names[row]}' {table['latitude'][row]},{table['longitude'][row]}: {reason}")
     return Places(tuple(names), latitude, longitude)
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """Return the cells of a CSV file as text. Commas at the ends of all rows do not matter.
+
+    Raises:
+        OSError, ValueError: if it cannot be read, or if rows have more cells than there are columns, as with decimal commas. By default
+            pandas makes the first cells an index, so that the others are in the wrong columns.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, dtype=object, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False, index_col=False)
+        except pd.errors.ParserWarning:
+            raise ValueError("rows have more cells than there are columns") from None
 
 
 @dataclass(frozen=True)

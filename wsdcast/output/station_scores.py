@@ -57,7 +57,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         if target.exists() and not overwrite:
             raise UserError(f"{target} is there already; choose another --run, or replace it with --overwrite")
     if not np.isin(fields.times[:, None] + fields.leads, observed.times).any():
-        ends = " to ".join(str(moment.astype("datetime64[h]")) for moment in observed.times[[0, -1]])
+        ends = " to ".join(np.datetime_as_string(moment, "m") for moment in observed.times[[0, -1]])
         raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
     sums = _sums(fields, observed)
     pairs = int(sums["pairs"].sum())
