@@ -16,7 +16,7 @@ from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
 from wsdcast.output.observations import Observations, read_observations
 from wsdcast.output.places import INTERPOLATION, interpolation
-from wsdcast.runs.artefact import Summary, complete, writing_netcdf
+from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.progress import track
@@ -66,7 +66,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         raise UserError(f"--stations {stations}: {fields.name} has no values of {members} at a station and time of an observation")
     scores = station_metrics(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}
-    with complete(targets[0]) as partial, writing_netcdf(targets[0]):
+    with complete_netcdf(targets[0]) as partial:
         scores.to_netcdf(partial)
     with complete(targets[1]) as partial:
         table = scores.drop_dims(["threshold", "probability"]).to_dataframe().reset_index()

@@ -247,6 +247,13 @@ def _completed(path: Path, resumable: bool) -> Iterator[Path]:
 
 
 @contextmanager
+def complete_netcdf(path: Path) -> Iterator[Path]:
+    """As :func:`complete`, for one NetCDF file, with the errors of :func:`writing_netcdf`."""
+    with complete(path) as partial, writing_netcdf(path):
+        yield partial
+
+
+@contextmanager
 def writing_netcdf(path: Path) -> Iterator[None]:
     """Say what cannot be written if the NetCDF library fails in this block, and how much of the disk is free.
 

@@ -29,7 +29,7 @@ from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, read_stamp, require, resolve, writing_netcdf
+from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current, make_stamp, read_stamp, require, resolve
 from wsdcast.runs.names import (
     CALIBRATED,
     CLASSIFIER,
@@ -123,7 +123,7 @@ def inpaint_study(
     }
     study.attrs |= {f"floor_{name}": value for name, value in floor.items()}
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
-    with complete(directory / STUDY) as file, writing_netcdf(directory / STUDY):
+    with complete_netcdf(directory / STUDY) as file:
         study.to_netcdf(file)
     saturates = saturation(study)
     with complete(directory / STUDY_PAGE) as file:
@@ -230,7 +230,7 @@ def _evaluated(
     label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible, {part}"
     samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged, count_noise(setting.solver, setting.nfe))))
     dataset = statistics_by_context(samples, contexts, extract, diverged.count).assign_attrs(warmth=warmth)
-    with complete(path) as file, writing_netcdf(path):
+    with complete_netcdf(path) as file:
         dataset.to_netcdf(file)
     return path
 

@@ -19,7 +19,7 @@ import yaml
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, make_stamp, require, resolve, writing_netcdf
+from wsdcast.runs.artefact import Summary, complete, complete_netcdf, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import (
     ANALYSIS,
@@ -147,7 +147,7 @@ def study_nfe(
             study.attrs |= {f"moments_error_{split}": error, f"moments_standardised_error_{split}": standardised}
             summary.facts[f"moments, {label} split"] = errors_in_words(error, standardised)
     study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
-    with complete(directory / STUDY) as file, writing_netcdf(directory / STUDY):
+    with complete_netcdf(directory / STUDY) as file:
         study.to_netcdf(file)
     saturates = saturation(study)
     with complete(directory / STUDY_PAGE) as file:
@@ -272,6 +272,6 @@ def _evaluated(
             prescribed=variant.rollout.forcings == "prescribed",
             headline=variant.score.headline,
         )
-        with complete(path) as file, writing_netcdf(path):
+        with complete_netcdf(path) as file:
             dataset.to_netcdf(file)
         yield kind, dataset

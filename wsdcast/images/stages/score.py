@@ -22,7 +22,7 @@ from wsdcast.images.networks import trained
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.images.score_page import write_score_page
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, require, resolve, writing_netcdf
+from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import IMAGES, MOMENTS_ALONE, REPORT, SAMPLES, SCORES, SCORES_TABLE
@@ -136,7 +136,7 @@ def _write(recipe: ImageRecipe, directory: Path, dataset: xr.Dataset, rows: list
             text, power = yaml.safe_dump(recipe.dump(), sort_keys=False), dataset[["power", "power_truth"]].mean("context")
             write_score_page(partial, recipe.name, rows, power, facts, directory / SAMPLES, text)
         # Written last: if it exists, the other files exist too.
-        with complete(directory / SCORES) as partial, writing_netcdf(directory / SCORES):
+        with complete_netcdf(directory / SCORES) as partial:
             dataset.to_netcdf(partial)
 
 

@@ -19,7 +19,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, is_current, make_stamp, writing_netcdf
+from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, complete_netcdf, is_current, make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
@@ -225,7 +225,7 @@ def _write(
                     add_variables(partial, one_step(origin.networks, record, starts, variables))
             if origin.source:
                 (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
-                with complete(directory / INITIAL_STATES) as states, writing_netcdf(directory / INITIAL_STATES):
+                with complete_netcdf(directory / INITIAL_STATES) as states:
                     write_states(states, record, {name.replace(" ", "_"): text for name, text in origin.facts.items()})
             credit = {name: origin.facts[name] for name in ("attribution",) if name in origin.facts}
             title = "10 m wind ensemble forecast" if variables == DEFAULT else "ensemble forecast"

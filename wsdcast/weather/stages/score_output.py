@@ -13,7 +13,7 @@ from wsdcast.data.winds import name_in_words, units_of
 from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
 from wsdcast.report.panels import time_in_words
-from wsdcast.runs.artefact import Summary, complete, writing_netcdf
+from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory
@@ -76,7 +76,7 @@ def write_scores(directory: Path, scores: xr.Dataset) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    with complete(directory / SCORES) as partial, writing_netcdf(directory / SCORES):
+    with complete_netcdf(directory / SCORES) as partial:
         scores.to_netcdf(partial)
 
 
