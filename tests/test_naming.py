@@ -132,7 +132,7 @@ def test_times_with_a_time_zone_are_in_utc(unit, zone, shift):
 @pytest.mark.parametrize("date", ["2020-1-6", "2020-1-6 0:0", "2020-1-6T0:0", "2020-01-06 00:00:00.5"])
 def test_a_date_is_no_time_zone(date):
     raw = xr.Dataset(coords={"time": ("time", [0, 6], {"units": f"h since {date}"})})
-    assert decoded(raw)["time"].values.astype("datetime64[s]")[0] == np.datetime64("2020-01-06T00:00")
+    assert decoded(raw, DEFAULT)["time"].values.astype("datetime64[s]")[0] == np.datetime64("2020-01-06T00:00")
 
 
 def test_the_variable_at_the_surface_is_no_spread():

@@ -39,7 +39,6 @@ def products(
     overwrite: ReplaceOption = False,
 ) -> object:
     """Mean, spread, quantiles, and probabilities of strong wind of a forecast, on its grid or at places."""
-    from wsdcast.data.store.forecasts import QUANTILES
     from wsdcast.output.products import products
 
     return products(
@@ -47,7 +46,7 @@ def products(
         out,
         to=to,
         thresholds=thresholds,
-        quantiles=QUANTILES if quantiles is None else quantiles,
+        quantiles=quantiles,
         window_hours=None if window is None else in_hours(window, "--window"),
         climatology=climatology,
         climate_quantiles=climate_quantiles,

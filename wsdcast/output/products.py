@@ -42,7 +42,7 @@ def products(
     *,
     to: Literal["netcdf", "zarr"] | None = None,
     thresholds: Sequence[float] | None = None,
-    quantiles: Sequence[float] = QUANTILES,
+    quantiles: Sequence[float] | None = None,
     window_hours: float | None = None,
     climatology: str | Path | None = None,
     climate_quantiles: Sequence[float] | None = None,
@@ -61,7 +61,7 @@ def products(
             places, .csv or .parquet, gives its format.
         to: format of fields; default ``netcdf``.
         thresholds: 10 m wind speeds in m s-1 of which the probability of exceeding is computed; default: where Beaufort 6, 8 and 10 begin.
-        quantiles: of each variable and wind speed over the members.
+        quantiles: of each variable and wind speed over the members; default 0.1, 0.25, 0.5, 0.75 and 0.9.
         window_hours: length of a window. The probability that the maximum of 10 m wind speed over it exceeds the thresholds is added.
         climatology: an ``analysis.zarr``, or analyses that ``wsdcast prepare`` reads. Their quantiles at each point are thresholds too:
             those of the training split, or of all times before the first initial time.
@@ -84,7 +84,7 @@ def products(
         raise UserError(f"--window {window_hours!r}: expected a number of hours above 0")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
     thresholds = None if thresholds is None else in_order("thresholds", thresholds, 0, np.inf)
-    choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", quantiles, 0, 1), window)
+    choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", QUANTILES if quantiles is None else quantiles, 0, 1), window)
     if climatology is not None:
         climate_quantiles = CLIMATE_QUANTILES if climate_quantiles is None else climate_quantiles
         choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles, 0, 1))

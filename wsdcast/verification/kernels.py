@@ -60,8 +60,7 @@ def ranked(ensemble: Field, truth: Field) -> Ranked:
         raise ValueError(f"the truth has the shape {truth.shape}, and a member {ensemble.shape[1:]}; the members' dimension comes first")
     with NUMBA_LOCK:
         sums, counts = _ranked(ensemble.reshape(members, -1), truth.reshape(-1), sorting_network(members))
-    fields = (field.reshape(truth.shape) for field in (*sums, *counts))
-    return Ranked(members, truth, *fields)
+    return Ranked(members, truth, *(field.reshape(truth.shape) for field in (*sums, *counts)))
 
 
 def sorting_network(count: int) -> NDArray[np.intp]:
