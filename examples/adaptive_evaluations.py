@@ -22,8 +22,9 @@ from torch import Tensor
 
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import read_stamp, stored_recipe
+from wsdcast.runs.artefact import read_stamp
 from wsdcast.runs.names import GENERATOR
+from wsdcast.runs.recipes import checked
 from wsdcast.sampling.samplers import Sampler, generator_sampler
 from wsdcast.study.evaluation import evaluate
 from wsdcast.verification.metrics import metrics
@@ -66,7 +67,7 @@ def compare(directory: Path) -> dict[tuple[int, str], list[float]]:
     """Return scores and mean number of evaluations of one trained run, by constant number and way of choosing."""
     stamp = read_stamp(directory / GENERATOR)
     assert stamp is not None, f"{directory} has no generator"
-    recipe = stored_recipe(stamp, directory, Recipe)
+    recipe = checked(stamp["recipe"], str(directory), Recipe)
     record = open_analysis(directory / "analysis.zarr", past_states=recipe.forcings.past_states)
     networks = trained(recipe, directory, record)
     weights = torch.from_numpy(record.grid.area_weights / record.grid.area_weights.mean()).float()[:, None]
