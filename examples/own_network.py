@@ -22,8 +22,8 @@ from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.warmstart.evaluations import grid, solver, steps_for
 from wsdcast.warmstart.flow import draw, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
-from wsdcast.warmstart.paths import STRAIGHT, BlurNoise
-from wsdcast.warmstart.prior import standard_moments, warm_start
+from wsdcast.warmstart.paths import STRAIGHT, BlurNoise, Path
+from wsdcast.warmstart.prior import PriorOf, standard_moments, warm_start
 
 SENSORS, HIDDEN, BATCH, MEMBERS = 16, 128, 256, 50
 RING = 2 * torch.eye(SENSORS) - torch.eye(SENSORS).roll(1, 0) - torch.eye(SENSORS).roll(-1, 0)
@@ -69,6 +69,18 @@ def trained(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batche
     network.eval()
 
 
+def trained_generator(prior_of: PriorOf, path: Path, batches: int) -> nn.Module:
+    """Return a generator that starts from a prior and follows a path."""
+    # It reads the state, the context, and mean and log(std) of the prior: four channels.
+    generator, random = Network(4, path.heads, scalars=2), torch.Generator().manual_seed(3)
+
+    def loss(context: Tensor, target: Tensor) -> Tensor:
+        return training_loss(generator, prior_of(context), context, target, draw(tuple(target.shape), random), path)
+
+    trained(generator, loss, batches)
+    return generator
+
+
 def on_waves(x: Tensor, factor: Callable[[Tensor], Tensor]) -> Tensor:
     """Multiply the waves of the ring by factors of their eigenvalues: what a path that blurs has to know of your grid."""
     return (x @ WAVES * factor(EIGENVALUES)[:, None]) @ WAVES.T
@@ -87,13 +99,7 @@ def main(batches: int = 3000) -> dict[str, float]:
     scores = {"perfect ensemble": (std_of(now) * ROOT.square().sum(dim=1).sqrt() / math.sqrt(math.pi)).mean().item()}
     contexts, noise = now.repeat_interleave(MEMBERS, dim=0), torch.randn(200 * MEMBERS, 1, SENSORS)
     for name, prior_of, path in (("N(0, 1)", standard, STRAIGHT), ("warm start", warm, STRAIGHT), ("warm start, blur", warm, blur)):
-        # It reads the state, the context, and mean and log(std) of the prior: four channels.
-        generator, random = Network(4, path.heads, scalars=2), torch.Generator().manual_seed(3)
-
-        def loss(context: Tensor, target: Tensor) -> Tensor:
-            return training_loss(generator, prior_of(context), context, target, draw(tuple(target.shape), random), path)  # noqa: B023
-
-        trained(generator, loss, batches)
+        generator = trained_generator(prior_of, path, batches)
         for nfe in (2, 4, 20):
             times = grid("uniform", steps_for("midpoint", nfe))
             sampler = generator_sampler(generator, prior_of, nfe, 1.0, times, solver("midpoint"), path)

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from broken_on_purpose import BREAKS
 
 PACKAGE = Path(__file__).parents[1] / "wsdcast"
 
@@ -50,3 +51,10 @@ def test_every_part_is_listed_and_no_module_is_loose():
 def test_no_file_is_long():
     lengths = {path.relative_to(PACKAGE): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert not {path: length for path, length in lengths.items() if length > 300}
+
+
+def test_what_is_broken_on_purpose_is_in_the_code():
+    """A text that changed would be broken nowhere, without a word."""
+    for path, text, _, tests in BREAKS:
+        assert (PACKAGE / path).read_text().count(text) == 1, (path, text)
+        assert all((Path(__file__).parent / f"test_{name}.py").exists() for name in tests.split()), tests

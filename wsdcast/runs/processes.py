@@ -39,7 +39,7 @@ def join() -> None:
         importlib.import_module("torch._dynamo")
         device = None
         if torch.cuda.is_available():
-            here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+            here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
             if here > gpus:
                 raise UserError(f"{here} processes on this machine, but {gpus} GPU{'s' * (gpus > 1)}: torchrun --nproc-per-node {gpus}")
             device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
