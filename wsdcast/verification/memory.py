@@ -59,8 +59,8 @@ def reading(forecast: StoredForecast, leads: int) -> float:
         chunks = {dimension: array.encoding.get("preferred_chunks", sizes).get(dimension, size) for dimension, size in sizes.items()}
         values, stored = math.prod(sizes.values()), np.dtype(array.encoding.get("dtype", array.dtype)).itemsize
         touched = math.prod(math.ceil(sizes[dimension] / chunk) for dimension, chunk in chunks.items())
-        # Compressed bytes, decompressed bytes and a buffer between them.
-        unpacked = 3.1 * min(touched, CHUNKS_AT_ONCE) * stored * math.prod(chunks.values())
+        # Compressed and decompressed bytes. Those of the previous channel may not be freed yet.
+        unpacked = min(count, 2) * 2.05 * min(touched, CHUNKS_AT_ONCE) * stored * math.prod(chunks.values())
         raw = 0 if array.encoding.get("dtype", array.dtype) == array.dtype else values * stored
         each = values * array.dtype.itemsize
         placed = 4 * count * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
