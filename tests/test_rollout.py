@@ -151,7 +151,10 @@ def test_a_refusal_for_lack_of_disk_leaves_nothing_behind_and_keeps_what_was_beg
         patched.setattr("wsdcast.runs.resources.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
         with pytest.raises(UserError, match="but only 10 bytes are free"):
             wsdcast.rollout(run=trained_run)
-    assert (marks_of(partial_of(trained_run / FORECAST)) / "claim.json").exists()
+        assert (marks_of(partial_of(trained_run / FORECAST)) / "claim.json").exists()
+        (partial_of(trained_run / FORECAST) / "written").write_bytes(bytes(10**6))  # what is written needs no room again
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.rollout(run=trained_run)
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ from wsdcast.data.store.zarr_store import DEFAULT_CHANNELS, wind_packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
+from wsdcast.runs.resources import size_of
 from wsdcast.runs.unfinished import claim, marks_of
 
 SOURCE, TARGET = "1440x721", "240x121"
@@ -133,7 +134,7 @@ def _preparation(years: float, target: Grid) -> dict[str, Any]:
             finish(partial, target, record, None, attributes)
             finished = time.perf_counter() - begin
         marks = len(list(marks_of(partial).glob("[0-9]*")))
-        size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+        size = size_of(partial)
     finally:
         close_all()
         shutil.rmtree(directory)

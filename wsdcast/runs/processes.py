@@ -17,6 +17,7 @@ import torch.distributed as dist
 from wsdcast.runs.artefact import complete, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
+from wsdcast.runs.resources import require_space, size_of
 from wsdcast.runs.unfinished import claim, claim_of, release
 
 TIMEOUT = timedelta(hours=6)
@@ -110,7 +111,7 @@ def decided(decide: Callable[[], Decision]) -> Decision:
 
 
 @contextmanager
-def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool) -> Iterator[Path]:
+def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool, size: float = 0) -> Iterator[Path]:
     """The directory of an unfinished artefact. All processes write to it, and the first one completes it when the block ends.
 
     If an earlier run left the artefact unfinished, its content is kept and the work continues.
@@ -119,16 +120,18 @@ def completed_by_first(path: Path, stamp: dict[str, Any], overwrite: bool) -> It
         path: final path of the artefact. All processes wait until it exists.
         stamp: says what the artefact is made from.
         overwrite: discard an unfinished artefact that is made from something else.
+        size: bytes of the finished artefact, as far as they are known.
 
     Raises:
-        UserError: in all processes, if an unfinished artefact is made from something else and ``overwrite`` is False, or if another run is
-            at work in the run directory.
+        UserError: in all processes, if an unfinished artefact is made from something else and ``overwrite`` is False, if another run is at
+            work in the run directory, or if the disk lacks the room for what is not written yet.
     """
     partial = partial_of(path)
     with ExitStack() as claimed:
 
         def begin() -> None:
             claimed.enter_context(alone(path.parent))
+            require_space(path.parent, size - size_of(partial))
             claim(partial, claim_of(stamp), overwrite)
             claimed.push(lambda kind, *_: release(partial) if kind is None else None)
             claimed.enter_context(complete(path, resumable=True))

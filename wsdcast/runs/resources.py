@@ -29,6 +29,11 @@ def require_space(directory: Path, size: float) -> None:
         raise UserError(f"{directory}: needs {in_bytes(size)} on disk, but only {in_bytes(free)} are free")
 
 
+def size_of(path: Path) -> int:
+    """Bytes of all files of a directory; 0 if there is none."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def new_mapped(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:
     """Make a file (.npy) of an array that is mapped into memory. The disk reserves all of its bytes.
 

@@ -17,8 +17,6 @@ from wsdcast.runs.recipes import Experiment
 
 CLAIM = "claim.json"
 """Name of the claim among the marks."""
-TIMES = "times"
-"""Name of the mark of an unfinished store of forecasts that holds its initial times."""
 
 
 def marks_of(partial: Path) -> Path:
@@ -35,37 +33,39 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
         overwrite: discard an unfinished artefact that is made from something else.
 
     Raises:
-        UserError: if the artefact is made from something else and ``overwrite`` is False.
+        UserError: as :func:`require_same_claim`, if ``overwrite`` is False.
     """
-    text, path = _text(content), marks_of(partial) / CLAIM
-    if not partial.exists():  # marks remain if a run was killed after it renamed its artefact and before it removed them
-        release(partial)
     if not overwrite:
         require_same_claim(partial, content)
-    if path.exists() and path.read_text() != text:
+    # Marks remain without a partial if a run was killed after it renamed its artefact and before it removed them.
+    if not partial.exists() or _claimed_otherwise(partial, content):
         release(partial)
-    if not path.exists():
+    if marked(partial, CLAIM) is None:
         shutil.rmtree(partial, ignore_errors=True)
     marks_of(partial).mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    mark(partial, CLAIM, json.dumps(content, indent=1, default=str))
 
 
 def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
     """Check that an unfinished artefact is claimed with the same content, if there is one.
 
     Raises:
-        UserError: if it is made from something else.
+        UserError: if it is made from something else. The message names the lists of its claim.
     """
-    path = marks_of(partial) / CLAIM
-    if partial.exists() and path.exists() and path.read_text() != _text(content):
-        times = marked(partial, TIMES)
-        own = f" or from other initial times (its own: {first_few(times.split())})" if times else ""
+    if partial.exists() and (claimed := _claimed_otherwise(partial, content)):
+        own = "".join(f" or has other {key} (its own: {first_few(value)})" for key, value in claimed.items() if isinstance(value, list))
         raise UserError(f"{partial} is unfinished and of another recipe{own}; finish it with that one, or discard it with --overwrite")
 
 
+def _claimed_otherwise(partial: Path, content: dict[str, Any]) -> dict[str, Any] | None:
+    """The claim of an unfinished artefact if it differs in something that both have, else None. Older versions claimed less."""
+    claimed, own = json.loads(marked(partial, CLAIM) or "{}"), json.loads(json.dumps(content, default=str))
+    return claimed if any(claimed[key] != own[key] for key in claimed.keys() & own.keys()) else None
+
+
 def claim_of(stamp: dict[str, Any]) -> dict[str, Any]:
-    """The content of the claim of an artefact that will get this stamp."""
-    return {key: stamp[key] for key in ("hash", "inputs")}
+    """The content of the claim of an artefact that will get this stamp: all of it but the recipe and ``id``, which follow from the rest."""
+    return {key: value for key, value in stamp.items() if key not in ("recipe", "id")}
 
 
 def require_same_recipe(recipe: Experiment, directory: Path, artefacts: Iterable[str], overwrite: bool) -> None:
@@ -81,23 +81,9 @@ def require_same_recipe(recipe: Experiment, directory: Path, artefacts: Iterable
             require_same_claim(partial_of(directory / name), claim_of(make_stamp(recipe, directory, name)))
 
 
-def _text(content: dict[str, Any]) -> str:
-    return json.dumps(content, indent=1, default=str)
-
-
 def release(partial: Path) -> None:
     """Remove the claim and the marks of an artefact that is finished or discarded."""
     shutil.rmtree(marks_of(partial), ignore_errors=True)
-
-
-def begin_anew(partial: Path) -> None:
-    """Remove the content and the marks of an unfinished artefact. Its claim stays."""
-    claimed = (marks_of(partial) / CLAIM).read_text()
-    release(partial)
-    shutil.rmtree(partial, ignore_errors=True)
-    for directory in (partial, marks_of(partial)):
-        directory.mkdir()
-    (marks_of(partial) / CLAIM).write_text(claimed)
 
 
 def mark(partial: Path, part: str, text: str) -> None:

@@ -19,7 +19,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import FORECAST
 from wsdcast.runs.times import in_utc
-from wsdcast.runs.unfinished import TIMES, begin_anew, mark, marked
+from wsdcast.runs.unfinished import mark, marked
 
 LEADS_PER_CHUNK = 8
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -69,23 +69,6 @@ class Forecasts:
     reduced: bool
     grid: Grid
     variables: tuple[str, ...]
-
-    def require_times(self, overwrite: bool) -> None:
-        """Check that a store that was begun earlier has the same initial times. They change when the record grows.
-
-        Args:
-            overwrite: discard what was written for other initial times.
-
-        Raises:
-            UserError: if the initial times are others and ``overwrite`` is False.
-        """
-        times = " ".join(self.times.astype("datetime64[h]").astype(str))
-        if marked(self.path, TIMES) not in (times, None):
-            if not overwrite:
-                other = "has other initial times: the record is longer now"
-                raise UserError(f"{self.path} is unfinished and {other}; discard it with --overwrite")
-            begin_anew(self.path)
-        mark(self.path, TIMES, times)
 
     def create(self) -> None:
         """Write the metadata and coordinates. If the store exists, its fields stay."""

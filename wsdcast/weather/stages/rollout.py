@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,11 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.report.animation import animate
 from wsdcast.report.coastlines import coastlines_of
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, complete_netcdf, is_current, make_stamp
+from wsdcast.runs.artefact import IN_A_COPY, Summary, complete, complete_netcdf, is_current, make_stamp, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
-from wsdcast.runs.resources import require_space
-from wsdcast.runs.unfinished import release
 from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
@@ -205,12 +203,14 @@ def _write(
     directory, record, settings = origin.directory, origin.record, origin.recipe.rollout
     path, stamp = directory / artefact, make_stamp(origin.recipe, directory, artefact, origin.source)
     begin = time.perf_counter()
-    with processes.completed_by_first(path, stamp, overwrite) as partial:
-        layout: dict[str, Any] = {"path": partial, "times": record.times[starts], "leads": settings.kept_leads, "grid": record.grid}
-        layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
-        scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
-        store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
-        missing = processes.decided(lambda: _begin(store, directory, overwrite))
+    layout: dict[str, Any] = {"path": partial_of(path), "times": record.times[starts], "leads": settings.kept_leads, "grid": record.grid}
+    layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
+    scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
+    store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
+    # The initial times change when the record grows.
+    claimed = stamp | {"initial times": store.times.astype("datetime64[h]").astype(str).tolist()}
+    with processes.completed_by_first(path, claimed, overwrite, store.bytes):
+        missing = processes.decided(lambda: _begin(store, directory / ANIMATION))
         all_groups = groups(missing, settings.members, batch, devices.device(), alone=deterministic)
         own_groups = all_groups[processes.number() :: processes.count()]
         noise_count = noise_count_of(origin.networks, settings) if artefact == FORECAST else 1
@@ -222,7 +222,7 @@ def _write(
             summary.facts |= stopped(store, artefact) | clipped(store, artefact)
             if artefact == MOMENTS_FORECAST:
                 with deterministic_algorithms() if deterministic else nullcontext():
-                    add_variables(partial, one_step(origin.networks, record, starts, variables))
+                    add_variables(store.path, one_step(origin.networks, record, starts, variables))
             if origin.source:
                 (directory / MODEL_CARD).write_text(origin.card, encoding="utf-8")
                 with complete_netcdf(directory / INITIAL_STATES) as states:
@@ -263,21 +263,9 @@ def _is_current(origin: Origin, artefact: str, initial_times: NDArray[np.datetim
     return same
 
 
-def _begin(store: Forecasts, directory: Path, overwrite: bool) -> NDArray[np.intp]:
-    """Create a store or open an unfinished one, and return the rows of the initial times that are not written yet, (start,).
-
-    Raises:
-        UserError: if the store does not fit on the disk, or an unfinished one has other initial times and ``overwrite`` is False.
-    """
-    try:
-        require_space(directory, store.bytes)
-    except UserError:
-        with suppress(OSError):  # of a store that has something in it, which is kept
-            store.path.rmdir()
-            release(store.path)
-        raise
-    store.require_times(overwrite)
-    (directory / ANIMATION).unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
+def _begin(store: Forecasts, animation: Path) -> NDArray[np.intp]:
+    """Create a store or open an unfinished one, and return the rows of the initial times that are not written yet, (start,)."""
+    animation.unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
     store.create()
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
 
