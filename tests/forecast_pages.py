@@ -36,7 +36,7 @@ def forecast_of(wind: np.ndarray, grid: Grid = GRID, leads: np.ndarray = LEADS) 
     coordinates = {"time": [START], "number": np.arange(len(wind)), "prediction_timedelta": leads}
     coordinates |= {"latitude": grid.latitude, "longitude": grid.longitude}
     fields = {name: (tuple(coordinates), wind[None, :, :, channel], {"units": "m s-1"}) for channel, name in enumerate(DEFAULT)}
-    return StoredForecast("somebody's", np.array([START]), leads, len(wind), grid, xr.Dataset(fields, coordinates), None)
+    return StoredForecast("somebody's", xr.Dataset(fields, coordinates), grid, None)
 
 
 def written(path: Path, wind: np.ndarray | None = None) -> str:

@@ -112,6 +112,7 @@ def test_impossible_options_are_refused(trained, option, value, message):
 
 def test_an_impossible_grid_is_refused(directory):
     assert "grid '9x4': expected LONGITUDESxLATITUDES" in refused("prepare", "--grid", "9x4")
+    assert "grid '5.625': expected LONGITUDESxLATITUDES" in refused("prepare", "-o", "data.grid=5.625")
     assert "grid 'large': expected LONGITUDESxLATITUDES" in refused("prepare", "--grid", "large")
 
 

@@ -36,7 +36,7 @@ def forecast_of(channels: dict[str, np.ndarray]) -> StoredForecast:
     coordinates = {"time": [START], "number": np.arange(8), "prediction_timedelta": LEADS}
     coordinates |= {"latitude": GRID.latitude, "longitude": GRID.longitude}
     arrays = {name: (tuple(coordinates), values[None], array_attributes(name)) for name, values in channels.items()}
-    return StoredForecast("somebody's", np.array([START]), LEADS, 8, GRID, xr.Dataset(arrays, coordinates), None)
+    return StoredForecast("somebody's", xr.Dataset(arrays, coordinates), GRID, None)
 
 
 def shown(channels: dict[str, np.ndarray]) -> list[tuple[np.ndarray, str, int]]:

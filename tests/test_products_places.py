@@ -30,6 +30,7 @@ from wsdcast.output import plumes, tables
 from wsdcast.output.ensemble import most_likely_direction
 from wsdcast.output.places import Places, interpolation, read_places
 from wsdcast.output.plumes import plume_paths
+from wsdcast.report import style
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,22 @@ def test_plumes_are_of_the_last_initial_time_at_the_place(forecast, tmp_path, mo
         assert title.startswith(name)
         assert title.endswith("bilinear, from 2020-02-02T00")
     assert (tmp_path / "p-A.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plume_that_cannot_be_written_leaves_no_table(forecast, tmp_path, monkeypatch):
+    """The table and the plumes before it stayed, so that the same command was refused without --overwrite."""
+    places = written(tmp_path / "a.csv", "name,latitude,longitude\nA,22.5,45\nB,0,337.5\n")
+
+    def failing(figure, path, save=style.save):
+        if "B" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        save(figure, path)
+
+    monkeypatch.setattr(style, "save", failing)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        wsdcast.products(forecast, tmp_path / "p.csv", at=places)
+    assert {path for path in set(tmp_path.iterdir()) - before if not path.name.endswith(".lock")} == set()
 
 
 def test_commas_at_the_ends_of_rows_shift_no_cell(tmp_path):

@@ -70,7 +70,7 @@ def facts_of(fields: Fields) -> dict[str, Any]:
         "forecast": fields.name,
         "grid": fields.extent,
         "initial times": ends[0] if fields.times.size == 1 else f"{fields.times.size}, {ends[0]} to {ends[1]}",
-        "members": fields.channels.sizes["number"],
+        "members": fields.members,
         "lead times": f"{hours.size}, {hours[0]} to {hours[-1]} h",
     }
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import as_slice
-from wsdcast.data.sources.foreign_forecasts import open_channels, read_members
+from wsdcast.data.sources.foreign_forecasts import Members, open_channels
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.resources import require_memory
 
-Wind = NDArray[np.float32]
 Box = tuple[float, float, float, float]
 """West, south, east and north bound of a region, degrees."""
 
@@ -26,28 +23,11 @@ COPIES = 4
 """About how many times the fields of one block are in memory: as read, as speed, sorted for quantiles."""
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Forecasts on a grid.
+class Fields(Members):
+    """Forecasts on the grid of their store.
 
-    Attributes:
-        name: name of the store in messages.
-        channels: (time, number, prediction_timedelta, latitude, longitude), lazily. Latitudes fall. Longitudes rise without a jump, so
-            those of a region across Greenwich or the date line may be below 0 or above 180.
+    Latitudes fall. Longitudes rise without a jump, so those of a region across Greenwich or the date line may be below 0 or above 180.
     """
-
-    name: str
-    channels: xr.Dataset
-
-    @property
-    def times(self) -> NDArray[np.datetime64]:
-        """Initial times, (time,), increasing."""
-        return self.channels["time"].values
-
-    @property
-    def leads(self) -> NDArray[np.timedelta64]:
-        """Lead times, (lead,), increasing."""
-        return self.channels["prediction_timedelta"].values
 
     @property
     def latitude(self) -> NDArray[np.float64]:
@@ -76,24 +56,16 @@ class Fields:
         ends = [f"{axis[0]:g} to {axis[-1]:g}" for axis in (self.latitude, self.longitude)]
         return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
 
-    def read(self, row: int, leads: slice) -> Wind:
-        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
-
-        Raises:
-            UserError: if these values cannot be read.
-        """
-        return read_members(self.channels, self.name, row, leads)
-
     def require_memory(self, window: np.timedelta64 | None = None) -> None:
         """Check that memory can hold the lead times that are read together, and the speeds of a window.
 
         Raises:
             UserError: if it cannot.
         """
-        speeds = 4 * self.channels.sizes["number"] * self.latitude.size * self.longitude.size
+        speeds = 4 * self.members * self.latitude.size * self.longitude.size
         ends = np.arange(1, self.leads.size + 1)
         in_window = 0 if window is None else int((ends - np.searchsorted(self.leads, self.leads - window, side="right")).max())
-        needed = (COPIES * len(self.channels.data_vars) * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * speeds
+        needed = (COPIES * len(self.variables) * min(LEADS_PER_CHUNK, self.leads.size) + in_window) * speeds
         require_memory(needed, f"{self.name}: {LEADS_PER_CHUNK} lead times of all members")
 
 

@@ -20,7 +20,6 @@ from wsdcast.output.quantities import quantities_of
 from wsdcast.report import style
 from wsdcast.report.plume import meteogram, place, plume
 from wsdcast.report.subjects import subjects_of
-from wsdcast.runs.artefact import complete
 
 
 def plume_paths(table: Path, names: Sequence[str]) -> list[Path]:
@@ -61,5 +60,4 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
             figure = plume(bands[0][..., number], no_truth, fields.leads, title)
         else:
             figure = meteogram([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title)
-        with complete(path) as partial:
-            style.save(figure, partial)
+        style.save(figure, path)

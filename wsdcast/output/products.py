@@ -194,9 +194,13 @@ def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: l
                 yield fields.times[row], _described(block, choice).assign_coords(coordinates_of(choice) | coordinates)
 
     table = tables.table_of(blocks(), places, speeds)
-    with complete(out) as partial_table:
+    # If one of the files cannot be written, none is there.
+    with complete(out) as partial_table, TemporaryDirectory(prefix=".plumes-", dir=out.parent) as unfinished:
         tables.write_table(table, partial_table)
-    write_plumes(pictures, _read_at(fields, -1, to_places), fields, places)
+        drawn = [Path(unfinished) / picture.name for picture in pictures]
+        write_plumes(drawn, _read_at(fields, -1, to_places), fields, places)
+        for path, picture in zip(drawn, pictures, strict=True):
+            path.replace(picture)
     summary.written = {str(out): f"{_contents(choice)} at {len(places.name)} places"}
     summary.written |= {str(path): "plume" for path in pictures}
     summary.facts["interpolation"] = INTERPOLATION if fields.variables == DEFAULT else OF_ANY
@@ -233,7 +237,7 @@ def _note_left_out(fields: Fields, counts: list[Field], summary: Summary) -> Non
         counts: number of members that remain at each initial and lead time.
         summary: gets the fact.
     """
-    remaining, members = np.concatenate(counts), fields.channels.sizes["number"]
+    remaining, members = np.concatenate(counts), fields.members
     if (remaining < members).any():
         summary.facts["left out"] = (
             f"{int((members - remaining).sum())} of {members * remaining.size} members and lead times without values, at "

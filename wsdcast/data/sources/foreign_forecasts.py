@@ -38,29 +38,34 @@ PUBLIC = {
 
 
 @dataclass(frozen=True)
-class StoredForecast:
-    """A store of forecasts, opened lazily.
+class Members:
+    """Members of forecasts, opened lazily.
 
     Attributes:
         name: name of the store in messages.
-        times: initial times, (time,), increasing.
-        leads: lead times, (lead,), increasing.
-        members: number of members of each ensemble; 1 for a forecast without members.
-        grid: grid of the fields that :meth:`read` returns.
-        channels: the channels that are read, in the package's layout, lazily.
-        region: rows and columns of the grid that the store covers; None if it covers the whole grid.
+        channels: (time, number, prediction_timedelta, latitude, longitude), as :func:`open_channels` returns them, or a part of them.
     """
 
     name: str
-    times: NDArray[np.datetime64]
-    leads: NDArray[np.timedelta64]
-    members: int
-    grid: Grid
     channels: xr.Dataset
-    region: Region | None
+
+    @property
+    def times(self) -> NDArray[np.datetime64]:
+        """Initial times, (time,), increasing."""
+        return self.channels["time"].values
+
+    @property
+    def leads(self) -> NDArray[np.timedelta64]:
+        """Lead times, (lead,), increasing."""
+        return self.channels["prediction_timedelta"].values
+
+    @property
+    def members(self) -> int:
+        """Number of members of each ensemble; 1 for a forecast without members."""
+        return self.channels.sizes["number"]
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where the store has no value.
+        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 
         Args:
             start: index of the initial time.
@@ -69,35 +74,37 @@ class StoredForecast:
         Raises:
             UserError: if these values cannot be read.
         """
-        fields = read_members(self.channels, self.name, start, leads)
+        try:
+            with file_lock(self.name):
+                chosen = self.channels.isel(time=start, prediction_timedelta=leads)
+                return np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # formats and servers cause errors of many types
+            when = self.times[start].astype("datetime64[h]")
+            raise UserError(f"{self.name}: the forecast from {when} cannot be read ({first_line(error)})") from None
+
+
+@dataclass(frozen=True)
+class StoredForecast(Members):
+    """Forecasts that are read on a grid of the whole globe.
+
+    Attributes:
+        grid: the grid.
+        region: rows and columns of the grid that the store covers; None if it covers the whole grid. Elsewhere the fields are NaN.
+    """
+
+    grid: Grid
+    region: Region | None
+
+    def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
+        """As :meth:`Members.read`, on the whole grid."""
+        fields = super().read(start, leads)
         if self.region is None:
             return fields
         whole = np.full((*fields.shape[:-2], *self.grid.shape), np.nan, dtype=np.float32)
         whole[..., self.region[0][:, None], self.region[1]] = fields
         return whole
-
-
-def read_members(channels: xr.Dataset, name: str, start: int, leads: slice) -> NDArray[np.float32]:
-    """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
-
-    Args:
-        channels: forecasts that :func:`open_channels` returned, or a part of them.
-        name: name of the forecasts in messages.
-        start: index of the initial time.
-        leads: which lead times are read.
-
-    Raises:
-        UserError: if these values cannot be read.
-    """
-    try:
-        with file_lock(name):
-            chosen = channels.isel(time=start, prediction_timedelta=leads)
-            return np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
-    except MemoryError:
-        raise
-    except Exception as error:  # formats and servers cause errors of many types
-        when = channels["time"].values[start].astype("datetime64[h]")
-        raise UserError(f"{name}: the forecast from {when} cannot be read ({first_line(error)})") from None
 
 
 def open_forecast(address: Address, truth_grid: Grid | None = None, variables: Sequence[str] = DEFAULT) -> StoredForecast:
@@ -119,8 +126,7 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
         grid, region = _grid_and_region(truth_grid, *(channels[name].values for name in ("latitude", "longitude")))
     except UserError as error:
         raise UserError(f"{address}: {error}") from None
-    times, leads = channels["time"].values, channels["prediction_timedelta"].values
-    return StoredForecast(str(address), times, leads, channels.sizes["number"], grid, channels, region)
+    return StoredForecast(str(address), channels, grid, region)
 
 
 def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.Dataset:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import xarray as xr
 
-from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast, read_members, readable_channels
+from wsdcast.data.sources.foreign_forecasts import Members, StoredForecast, open_forecast, readable_channels
 from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
 from wsdcast.data.store.forecasts import store_of
@@ -132,7 +132,7 @@ def in_other_units(forecast: StoredForecast) -> dict[str, str]:
     for name in map(str, forecast.channels):
         if "units" in forecast.channels[name].attrs or "component_of_wind" in name:
             continue
-        field = read_members(forecast.channels[[name]].isel(number=[0]), forecast.name, 0, slice(0, 1))
+        field = Members(forecast.name, forecast.channels[[name]].isel(number=[0])).read(0, slice(0, 1))
         values, (lowest, highest) = field[np.isfinite(field)], physical_range(name)
         if values.size and (values.min() < lowest or values.max() > highest):
             extremes = f"values from {values.min():.4g} to {values.max():.4g}"
