@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from wsdcast.nets.unet import UNet
+from wsdcast.runs.recipes import Optimisation
 from wsdcast.training.batches import FlowBatch
 from wsdcast.training.loop import PendingStep, Step, read
 from wsdcast.training.state import Training
@@ -25,19 +25,14 @@ WIND = Sizes(includes_poles=False, forcings=0, channels=2, past_states=1)
 """Of networks for wind alone, on a grid without rows at the poles."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Optimisation):
     """Settings of a small training."""
 
     steps: int = 5
     batch: int = 2
-    accumulate: int = 1
     learning_rate: float = 0.1
-    warmup_steps: int = 0
-    schedule: str = "half-cosine"
     gradient_clip: float = 10.0
     ema_decay: float = 0.9
-    precision: str = "fp32"
 
 
 def begun(model: nn.Module | None = None) -> Training:

@@ -13,7 +13,7 @@ from torch import nn
 from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
-from wsdcast.warmstart.paths import interpolate
+from wsdcast.warmstart.paths import STRAIGHT
 from wsdcast.warmstart.prior import InformedPrior, plain_blending, standard_moments, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
@@ -117,7 +117,7 @@ def test_moments_loss_is_minimal_at_the_true_moments(random):
 def test_the_path_runs_from_noise_to_data_at_constant_velocity(random):
     noise, data = torch.randn(2, 3, 2, 4, 4, generator=random)
     t = torch.tensor([0.0, 0.25, 1.0])
-    x, velocity = interpolate(noise, data, t)
+    x, velocity = STRAIGHT.point(noise, data, t)
     torch.testing.assert_close(x[0], noise[0])
     torch.testing.assert_close(x[1], 0.75 * noise[1] + 0.25 * data[1])
     torch.testing.assert_close(x[2], data[2])

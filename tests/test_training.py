@@ -22,6 +22,7 @@ from torch import nn
 
 from wsdcast.nets.unet import UNet
 from wsdcast.nets.weights import save_networks
+from wsdcast.runs import processes
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints, loop
@@ -52,9 +53,11 @@ def test_average_follows_its_warm_up_once_per_optimiser_step():
 def test_a_process_without_a_sample_is_refused(monkeypatch):
     with pytest.raises(UserError, match=r"^0 training samples$"):
         next(fit(begun(), points, regression, 0, Settings(), 0))
-    monkeypatch.setattr(loop, "rank_and_world_size", lambda: (0, 3))
+    training = begun()
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    monkeypatch.setattr(processes, "number", lambda: 0)
     with pytest.raises(UserError, match=r"^2 training samples for 3 processes$"):
-        next(fit(begun(), points, regression, 2, Settings(), 0))
+        next(fit(training, points, regression, 2, Settings(), 0))
 
 
 @pytest.mark.parametrize("together", [1, 4, 5])

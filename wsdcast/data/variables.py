@@ -189,6 +189,11 @@ def long_name(name: str) -> str:
     return words.replace("_", " ") + ("" if level is None else f" at {level} hPa")
 
 
+def units_in_words(name: str) -> str:
+    """Return the units of a channel as messages and figures have them."""
+    return variable(name).units.replace("m s-1", "m/s")
+
+
 def short_name(name: str) -> str:
     """Return the name of a channel in NetCDF: its short name and its level, such as ``u10`` and ``z_500``.
 

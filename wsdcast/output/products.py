@@ -83,11 +83,11 @@ def products(
     if window_hours is not None and not (isinstance(window_hours, Real) and 0 < window_hours < np.inf):
         raise UserError(f"--window {window_hours!r}: expected a number of hours above 0")
     window = None if window_hours is None else np.timedelta64(round(window_hours * 3600), "s").astype("timedelta64[ns]")
-    thresholds = None if thresholds is None else in_order("thresholds", thresholds, 0, np.inf)
-    choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", QUANTILES if quantiles is None else quantiles, 0, 1), window)
+    thresholds = None if thresholds is None else in_order("thresholds", thresholds)
+    choice = Choice(thresholds or THRESHOLDS, in_order("quantiles", QUANTILES if quantiles is None else quantiles, 1), window)
     if climatology is not None:
         climate_quantiles = CLIMATE_QUANTILES if climate_quantiles is None else climate_quantiles
-        choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles, 0, 1))
+        choice = replace(choice, climate_quantiles=in_order("climate-quantiles", climate_quantiles, 1))
     places = None if at is None else read_places(at)
     fields, refused = open_all(forecast, region)
     choice = replace(choice, variables=fields.variables)
@@ -128,20 +128,20 @@ def require_no_wind(forecast: str, options: Mapping[str, object]) -> None:
             raise UserError(f"--{option} is about the 10 m wind, which {forecast} does not have")
 
 
-def in_order(option: str, values: Sequence[float | str], low: float, high: float) -> tuple[float, ...]:
+def in_order(option: str, values: Sequence[float | str], high: float = np.inf) -> tuple[float, ...]:
     """Return the values of an option in increasing order, each once.
 
     Raises:
-        UserError: if they are no list, if there is none, or if one is not a number between ``low`` and ``high``.
+        UserError: if they are no list, if there is none, or if one is not a number from 0 to ``high``.
     """
     is_list = isinstance(values, Iterable) and not isinstance(values, str)
     try:
         numbers = tuple(sorted({float(value) for value in values})) if is_list else ()
     except (TypeError, ValueError):
         numbers = ()
-    if not numbers or not all(low <= number <= high and np.isfinite(number) for number in numbers):
+    if not numbers or not all(0 <= number <= high and np.isfinite(number) for number in numbers):
         given = f"{','.join(map(str, values))}: expected" if is_list else f"{values!r}: expected a list of"
-        expected = f"from {low:g} to {high:g}, such as 0.1,0.9" if np.isfinite(high) else f"of {low:g} or more, in m/s, such as 10.8,17.2"
+        expected = "of 0 or more, in m/s, such as 10.8,17.2" if high == np.inf else f"from 0 to {high:g}, such as 0.1,0.9"
         raise UserError(f"--{option} {given} numbers {expected}")
     return numbers
 

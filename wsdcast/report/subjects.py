@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.variables import DEFAULT, long_name, variable
+from wsdcast.data.variables import DEFAULT, long_name, units_in_words
 from wsdcast.data.winds import winds_of
 from wsdcast.report.style import COMPONENTS, Look
 
@@ -71,7 +71,7 @@ def subjects_of(names: Sequence[str]) -> list[Subject]:
     of_winds = [Subject(wind.both, (wind.u, wind.v), _words(wind.u), "m/s", wind.speed, wind.vector) for wind in winds]
     components = {name for wind in winds for name in (wind.u, wind.v)}
     others = [name for name in names if name not in components]
-    return of_winds + [Subject(name, (name,), long_name(name), variable(name).units.replace("m s-1", "m/s"), name, name) for name in others]
+    return of_winds + [Subject(name, (name,), long_name(name), units_in_words(name), name, name) for name in others]
 
 
 def subject(names: Sequence[str], headline: str | None) -> Subject:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wsdcast.nets.weights import Model
+from wsdcast.runs import processes
 from wsdcast.runs.errors import UserError
-from wsdcast.training.state import Training, rank_and_world_size
+from wsdcast.runs.recipes import Optimisation
+from wsdcast.training.state import Training
 
 Batch = TypeVar("Batch")
 
@@ -27,46 +29,6 @@ BatchOf = Callable[[Tensor, slice], Batch]
 ``indices`` (sample,) are those of all processes, and ``indices[local]`` are those of this process. Random numbers are drawn for all
 ``indices``, so they do not depend on the number of processes.
 """
-
-
-class Settings(Protocol):
-    """How a network is trained. The sections of a recipe have these attributes."""
-
-    @property
-    def steps(self) -> int:
-        """Number of optimiser steps."""
-
-    @property
-    def batch(self) -> int:
-        """Batch size of one process."""
-
-    @property
-    def accumulate(self) -> int:
-        """Batches of an optimiser step, which follows the gradient of the mean loss over their samples."""
-
-    @property
-    def learning_rate(self) -> float:
-        """The highest learning rate of the schedule."""
-
-    @property
-    def warmup_steps(self) -> int:
-        """Steps in which the learning rate rises from zero."""
-
-    @property
-    def schedule(self) -> Literal["constant", "cosine", "half-cosine"]:
-        """Learning rate after the warmup: constant, a cosine that falls to zero, or constant for half of the steps and then a cosine."""
-
-    @property
-    def gradient_clip(self) -> float:
-        """Largest norm of the gradient."""
-
-    @property
-    def ema_decay(self) -> float:
-        """EMA decay of the averaged weights per step. After n steps it is at most (1 + n) / (10 + n)."""
-
-    @property
-    def precision(self) -> Literal["fp32", "bf16"]:
-        """Precision of the forward and backward passes. Weights and optimiser state are always fp32."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +78,7 @@ def fit(
     batch_of: BatchOf[Batch],
     loss_of: Callable[[Model, Batch], Tensor],
     samples: int,
-    settings: Settings,
+    settings: Optimisation,
     seed: int,
 ) -> Generator[PendingStep]:
     """Train to the last step, and yield after each step. The caller shows progress, writes checkpoints, and may stop early.
@@ -140,7 +102,7 @@ def fit(
         UserError: if there are fewer samples than processes.
     """
     require_samples(samples)
-    rank, world_size = rank_and_world_size()
+    rank, world_size = processes.number(), processes.count()
     step_size = samples_per_step(settings, samples) // world_size  # samples of one process in one step
     parameters = [parameter for parameter in training.model.parameters() if parameter.requires_grad]
     device = parameters[0].device
@@ -167,6 +129,7 @@ def fit(
             step_loss += loss.detach()
         gradient_norm = nn.utils.clip_grad_norm_(parameters, settings.gradient_clip)
         training.optimiser.step()
+        # In the first steps the average forgets faster, so that it does not keep the untrained weights.
         ema_decay = min(settings.ema_decay, (1 + training.step) / (10 + training.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(training.averaged.parameters()), list(training.model.parameters()), 1 - ema_decay)
@@ -180,15 +143,13 @@ def require_samples(samples: int, where: str = "") -> None:
     Raises:
         UserError: if not.
     """
-    _, world_size = rank_and_world_size()
-    if samples < world_size:
-        raise UserError(f"{where}{samples} training samples" + (f" for {world_size} processes" if world_size > 1 else ""))
+    if samples < processes.count():
+        raise UserError(f"{where}{samples} training samples" + (f" for {processes.count()} processes" if processes.count() > 1 else ""))
 
 
-def samples_per_step(settings: Settings, samples: int) -> int:
+def samples_per_step(settings: Optimisation, samples: int) -> int:
     """Number of samples in an optimiser step of all processes together, where ``samples`` is the number of all training samples."""
-    _, world_size = rank_and_world_size()
-    return min(settings.batch * settings.accumulate, samples // world_size) * world_size
+    return min(settings.batch * settings.accumulate, samples // processes.count()) * processes.count()
 
 
 def read(steps: Sequence[PendingStep]) -> list[Step]:
@@ -200,10 +161,9 @@ def read(steps: Sequence[PendingStep]) -> list[Step]:
         UserError: if a loss or a gradient is not finite, with the step and its samples; the weights are lost.
     """
     losses = torch.stack([step.loss for step in steps])
-    _, world_size = rank_and_world_size()
-    if world_size > 1:
+    if processes.count() > 1:
         torch.distributed.all_reduce(losses)
-        losses /= world_size
+        losses /= processes.count()
     # One copy to the host for all numbers.
     host_losses, host_norms = torch.stack([losses, torch.stack([step.gradient for step in steps])]).tolist()
     waiting = sum(step.batch_seconds for step in steps) / (time.perf_counter() - steps[0].started)
@@ -227,7 +187,7 @@ class _LossModel(nn.Module):
         return self.loss_of(self.model, batch)
 
 
-def _schedule(settings: Settings, step: int) -> float:
+def _schedule(settings: Optimisation, step: int) -> float:
     """The learning rate at a step, as a share of the highest."""
     if step < settings.warmup_steps:
         return (step + 1) / (settings.warmup_steps + 1)

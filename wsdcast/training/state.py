@@ -11,6 +11,7 @@ import torch.distributed
 from torch import Tensor
 
 from wsdcast.nets.weights import Model
+from wsdcast.runs import processes
 
 Value = TypeVar("Value")
 
@@ -39,8 +40,7 @@ class Training(Generic[Model]):
 
         From here on each process draws its own dropout masks. Those of the first process are the ones it would draw alone.
         """
-        rank, _ = rank_and_world_size()
-        if rank:
+        if rank := processes.number():
             torch.manual_seed(torch.initial_seed() + 104_729 * rank)
         optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), fused=True)
         return cls(model.train(), copy.deepcopy(model).eval().requires_grad_(False), optimiser, random)
@@ -52,8 +52,7 @@ class Training(Generic[Model]):
         states of their dropout, and those of all processes are included.
         """
         dropout_states = _gather(_dropout_state())
-        rank, _ = rank_and_world_size()
-        if rank:
+        if not processes.is_first():
             return {}
         state = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         state |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
@@ -70,7 +69,7 @@ class Training(Generic[Model]):
         Random states cannot be restored on another kind of device, nor for a process that did not exist when the state was stored. Such
         generators get a new seed, made of their first seed and the step, so that they do not repeat earlier draws.
         """
-        rank, _ = rank_and_world_size()
+        rank = processes.number()
         for part, network in (("model", self.model), ("averaged", self.averaged)):
             network.load_state_dict({name: state[f"{part}.{name}"] for name in network.state_dict()})
         parameters, optimiser_state = list(self.model.parameters()), dict[int, dict[str, Tensor]]()
@@ -114,15 +113,7 @@ def _key(name: str, rank: int) -> str:
 
 def _gather(value: Value) -> list[Value]:
     """Return the values of all processes, in every process."""
-    _, world_size = rank_and_world_size()
-    values = [value] * world_size
-    if world_size > 1:
+    values = [value] * processes.count()
+    if processes.count() > 1:
         torch.distributed.all_gather_object(values, value)
     return values
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """The number of this process, from 0, and the number of processes. Without torchrun these are 0 and 1."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1

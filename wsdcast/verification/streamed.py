@@ -56,7 +56,7 @@ class ScoredForecasts(Forecasts):
 
     def write(self, row: int, first: int, fields: NDArray[np.float32]) -> None:
         """Score some lead times of one initial time, and write the statistics. The arguments are those of :meth:`Forecasts.write`."""
-        valid = self.times[row] + self._leads[first : first + fields.shape[1]]
+        valid = self.times[row] + self.lead_times[first : first + fields.shape[1]]
         scored = statistics_of(fields, self.truth.at(valid), self.grid, None, self.variables)
         with writing_netcdf(self._part(row, first)):
             scored.to_netcdf(self._part(row, first))
@@ -67,14 +67,10 @@ class ScoredForecasts(Forecasts):
         for row in range(self.times.size):
             parts = [xr.load_dataset(self._part(row, first)) for first in range(0, len(self.leads), LEADS_PER_CHUNK)]
             starts.append(xr.concat(parts, dim="prediction_timedelta"))
-        whole = xr.concat(starts, dim="time").assign_coords(time=self.times, prediction_timedelta=self._leads)
+        whole = xr.concat(starts, dim="time").assign_coords(time=self.times, prediction_timedelta=self.lead_times)
         names = {name: whole[name].astype(object) for name in STRINGS if name in whole.coords}
         whole.assign_coords(names).to_zarr(self.path, mode="a", zarr_format=3, consolidated=False)
         super().close(attributes)
-
-    @property
-    def _leads(self) -> NDArray[np.timedelta64]:
-        return (np.array(self.leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
 
     @property
     def _parts(self) -> Path:

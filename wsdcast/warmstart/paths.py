@@ -27,12 +27,6 @@ shape (batch, *S) or (1, *S).
 """
 
 
-def interpolate(noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """The state at time t (batch,) of the straight path from noise to data, and its velocity; both of the shape of the data."""
-    t = per_sample(t, data)
-    return (1 - t) * noise + t * data, data - noise
-
-
 class Path(Protocol):
     """A path from noise to data, and what the generator predicts on it."""
 
@@ -66,7 +60,8 @@ class Straight:
 
     def point(self, noise: Tensor, data: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """As in :class:`Path`."""
-        return interpolate(noise, data, t)
+        t = per_sample(t, data)
+        return (1 - t) * noise + t * data, data - noise
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
         """As in :class:`Path`: the output itself."""

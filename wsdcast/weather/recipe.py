@@ -56,9 +56,7 @@ class Data(Section):
     source: str = Field("planet", description="'planet' to simulate one; wb2, wb2-0.25 or arco; gfs or ifs; a URL, file, directory or glob")
     variables: tuple[str, ...] = Field(DEFAULT, min_length=1, description="what is forecast: names of WeatherBench 2, as geopotential@500")
     forcings: tuple[str, ...] = Field((), description="further variables that the networks read and do not forecast")
-    grid: str = Field(
-        "64x32", coerce_numbers_to_str=True, description="LONGITUDESxLATITUDES; an odd number of latitudes includes the poles"
-    )
+    grid: str = Field("64x32", coerce_numbers_to_str=True, description="LONGITUDESxLATITUDES; an odd number of rows includes the poles")
     method: Literal["conservative", "bilinear", "nearest"] = Field("conservative", description="regridding method; no effect on the planet")
     start: Time | None = Field(None, description="first time to take, UTC; default: the first of the source")
     end: Time | None = Field(None, description="last time to take, UTC; default: the last of the source")

@@ -14,9 +14,9 @@ from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import Fields, fields_of, select, values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, open_dataset
-from wsdcast.data.variables import physical_range, variable
+from wsdcast.data.variables import physical_range, units_in_words, variable
 from wsdcast.runs.errors import UserError, first_line
-from wsdcast.runs.progress import note
+from wsdcast.runs.progress import note_once
 
 
 class BadValuesError(UserError):
@@ -121,14 +121,15 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
     ):
         if bad.any():
             step = int(np.argmax(bad))
-            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {_units(channel)})"
+            extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {units_in_words(channel)})"
             raise BadValuesError(
                 f"{address}: {problem}{extent} in {words(channel)} at {label(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
                 times[step],
             )
     if odd := repeated_extreme(values):
-        _note_once(address, channel, *odd)
+        where = f"{address}: {odd[1]} points of {words(channel)}, read together, have {odd[0]:g} {units_in_words(channel)}"
+        note_once(f"{where}, far from all others: perhaps a fill value that is not declared")
 
 
 DISTANCE_OF_FILL_VALUES = 0.2
@@ -148,17 +149,6 @@ def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
             if max(least - extreme, extreme - most) > DISTANCE_OF_FILL_VALUES * (most - least):
                 return float(extreme), count
     return None
-
-
-def _units(channel: str) -> str:
-    """Return the units of a channel as messages name them."""
-    return variable(channel).units.replace("m s-1", "m/s")
-
-
-@lru_cache(maxsize=1024)
-def _note_once(address: Address, channel: str, value: float, count: int) -> None:
-    where = f"{address}: {count} points of {words(channel)}, read together, have {value:g} {_units(channel)}, far from all others"
-    note(f"{where}: perhaps a fill value that is not declared")
 
 
 @contextmanager

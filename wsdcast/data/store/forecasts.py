@@ -73,10 +73,14 @@ class Forecasts:
     def create(self) -> None:
         """Write the metadata and coordinates. If the store exists, its fields stay."""
         members = {"statistic": np.array(STATISTICS, dtype=object)} if self.reduced else {"number": np.arange(self.members)}
-        leads = (np.array(self.leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
-        coordinates = {"time": self.times, **members, "prediction_timedelta": leads}
+        coordinates = {"time": self.times, **members, "prediction_timedelta": self.lead_times}
         chunks = (1, len(STATISTICS) if self.reduced else self.members, min(LEADS_PER_CHUNK, len(self.leads)))
         create_store(self.path, coordinates, self.grid, self.arrays, chunks)
+
+    @property
+    def lead_times(self) -> NDArray[np.timedelta64]:
+        """The lead times, (lead,)."""
+        return (np.array(self.leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
 
     @property
     def arrays(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from wsdcast.data.steps import STEP
 from wsdcast.data.store.analysis import split
 from wsdcast.data.store.building import require_memory_to_build
 from wsdcast.data.store.shards import SHARD, on_grid
-from wsdcast.data.variables import DEFAULT, variable
+from wsdcast.data.variables import DEFAULT, units_in_words, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.names import ANALYSIS
@@ -144,7 +144,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
                     most[name] = max(most[name], float(np.nanmax(values)))
                     if odd := repeated_extreme(values):
                         points = f"{odd[1]} points read together"
-                        summary.facts[f"note: {_short(name)}"] = f"{points} have {odd[0]:g} {_unit(name)}, far from all others"
+                        summary.facts[f"note: {_short(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
                     on_grid(values, record.grid, target, data.method, variable(name).absent)
         except UserError as error:
             summary.problems += [str(error)] if str(error) not in summary.problems else []
@@ -158,7 +158,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
         summary.facts["range"] = f"{ranges} m/s {sampled}"
     else:
         for name in (name for name in record.channels if np.isfinite(least[name])):
-            summary.facts[f"range of {name}"] = f"{least[name]:.5g} to {most[name]:.5g} {_unit(name)} {sampled}"
+            summary.facts[f"range of {name}"] = f"{least[name]:.5g} to {most[name]:.5g} {units_in_words(name)} {sampled}"
     if steps:
         total = seconds / steps * record.times.size
         if total < 120:
@@ -172,10 +172,6 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
 
 def _short(name: str) -> str:
     return "uv"[DEFAULT.index(name)] if name in DEFAULT else name
-
-
-def _unit(name: str) -> str:
-    return "m/s" if name in DEFAULT else variable(name).units
 
 
 def _last_steps(record: Record) -> list[Block]:

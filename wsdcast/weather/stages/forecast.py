@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def forecast(
     for given in (start, recipe.values.get("rollout.start") if isinstance(recipe, Overridden) else None):
         if "/" in str(given):  # products and the page are of one initial time
             raise UserError(f"--start {given}: expected one initial time; `wsdcast rollout --model` takes several")
-    limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds, 0, math.inf)
+    limits = in_order("thresholds", THRESHOLDS if thresholds is None else thresholds)
     if at is not None:
         read_places(at)  # a mistake in this file shows before the forecast is made
     changes = {"members": members, "nfe": nfe, "start": start, "days": DAYS if days is None else days, "seed": seed, "keep": "all"}

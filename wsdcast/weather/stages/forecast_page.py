@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,7 +53,7 @@ def forecast_page(
         UserError: if the forecast or the initial analysis cannot be read or lack the initial time, the forecast has no members, a
             threshold is no number of 0 or more, or ``out`` is what is read.
     """
-    thresholds = in_order("thresholds", thresholds, 0, math.inf)
+    thresholds = in_order("thresholds", thresholds)
     address = store_of(forecast)
     files = addresses_of(address)
     directory = None if is_remote(files[0]) else Path(address).parent
