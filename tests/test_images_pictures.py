@@ -237,7 +237,7 @@ def curves(study) -> xr.Dataset:
 
 def rows_of(page: str) -> list[list[str]]:
     rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page)
-    return [[html.unescape(cell) for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", row)] for row in rows]
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd]\b[^>]*>(.*?)</t[hd]>", row)] for row in rows]
 
 
 def test_the_page_has_every_setting_once_with_its_intervals(study, tmp_path: Path):

@@ -22,10 +22,10 @@ from wsdcast.runs.progress import track
 from wsdcast.sampling import batches
 from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import at_once, in_batches
-from wsdcast.sampling.priors import moments_alone
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
 from wsdcast.warmstart.evaluations import count_noise, grid, require_possible, solver, steps_for
+from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
 
@@ -91,7 +91,7 @@ def require_own_samples(recipe: ImageRecipe) -> None:
 
 def moments_sampler_of(networks: Trained) -> Sampler:
     """Return the sampler of the moments alone, a baseline; on a GPU it is accelerated."""
-    return accelerated(moments_sampler(moments_alone(networks.moments)), [networks.moments])
+    return accelerated(moments_sampler(warm_start(networks.moments)), [networks.moments])
 
 
 def possible(solver_name: str, numbers: Iterable[int], grid_in_time: str, path: PathName) -> list[int]:

@@ -13,8 +13,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from wsdcast.report.panels import with_interval
-from wsdcast.report.shell import STYLE, picture
+from wsdcast.report.shell import picture, write_plain_page
 from wsdcast.report.style import LOOK
+from wsdcast.report.tables import html_table
 
 CAPTIONS = {
     "grid": "Contexts, what the moments network predicts from them, samples, and the truth",
@@ -46,8 +47,10 @@ def write_score_page(
         recipe_text: text for the end of the page.
     """
     facts = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in about.items())
-    parts = [f"<h1>Images: {html.escape(name)}</h1><table>{facts}</table><h2>Scores</h2>{_table(rows)}"]
-    parts.append(f"<p class=note>{NOTE}</p>")
+    names = [name for name in LABELS if name in rows[0]]
+    cells = [[row["scored"], *(with_interval(row[name], f".{DIGITS[name]}f", row[f"{name}_interval"]) for name in names)] for row in rows]
+    scores = html_table(["", *(LABELS[name] for name in names)], cells)
+    parts = [f"<table>{facts}</table><h2>Scores</h2>{scores}<p class=note>{NOTE}</p>"]
     for kind, caption in CAPTIONS.items():
         if not (pictures / f"{kind}.png").exists():  # an earlier version drew fewer pictures
             continue
@@ -57,9 +60,7 @@ def write_score_page(
     if (power["power_truth"] > 0).any():
         spectrum_html = picture(spectrum(power), "Power of samples over power of true images, by wavenumber")
     parts.append(f"<h2>Spectrum</h2>{spectrum_html}")
-    parts.append(f"<h2>Recipe</h2><pre>{html.escape(recipe_text)}</pre>")
-    page = f"<!doctype html><html lang=en><head><meta charset=utf-8><title>wsdcast inpaint: {html.escape(name)}</title>"
-    path.write_text(f"{page}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>", encoding="utf-8")
+    write_plain_page(path, f"Images: {name}", parts, recipe_text)
 
 
 @matplotlib.rc_context(LOOK)
@@ -74,16 +75,6 @@ def spectrum(power: xr.Dataset) -> Figure:
     axes.set(xscale="log", yscale="log", xlabel="waves across the image", ylabel="power, samples / truth")
     axes.legend(fontsize=8)
     return figure
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    names = [name for name in LABELS if name in rows[0]]
-    head = "".join(f"<th>{html.escape(LABELS[name])}</th>" for name in names)
-    cells = [
-        "".join(f"<td>{with_interval(row[name], f'.{DIGITS[name]}f', row[f'{name}_interval'])}</td>" for name in names) for row in rows
-    ]
-    body = "".join(f"<tr><td>{html.escape(row['scored'])}</td>{of_row}</tr>" for row, of_row in zip(rows, cells, strict=True))
-    return f"<table><tr><th></th>{head}</tr>{body}</table>"
 
 
 LABELS = {

@@ -50,7 +50,7 @@ def check(fields: Fields) -> None:
     for name in SUMMED.keys() & {*fields.variables}:
         if fields.leads.min() < np.timedelta64(SUMMED[name], "h"):
             raise UserError(f"{fields.name}: {name} goes over {SUMMED[name]} h, more than its first lead time; write NetCDF or Zarr")
-    count = fields.channels.sizes["number"]
+    count = fields.members
     if count >= MOST_MEMBERS:
         raise UserError(f"{fields.name}: has {count} members; GRIB 2 counts at most {MOST_MEMBERS - 1}; write NetCDF or Zarr")
 
@@ -103,7 +103,7 @@ def _keys_of_all(fields: Fields) -> dict[str, Any]:
         "productDefinitionTemplateNumber": 1,  # individual ensemble forecast at a point in time
         "typeOfGeneratingProcess": 4,  # ensemble forecast
         "typeOfEnsembleForecast": 255,  # members are equal; none is a control
-        "numberOfForecastsInEnsemble": fields.channels.sizes["number"],
+        "numberOfForecastsInEnsemble": fields.members,
         "indicatorOfUnitOfTimeRange": 1,  # hours
         "Ni": longitude.size,
         "Nj": latitude.size,

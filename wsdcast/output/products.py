@@ -18,7 +18,7 @@ from wsdcast.data.sources.opening import addresses
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import climate, tables
-from wsdcast.output.blocks import attributes_of, blocks_of, coordinates_of
+from wsdcast.output.blocks import LEAD, attributes_of, blocks_of, coordinates_of
 from wsdcast.output.convert import facts_of, open_all, origin_of, space_of, title_of
 from wsdcast.output.ensemble import CALM, Choice, Field
 from wsdcast.output.fields import Box, Fields
@@ -189,8 +189,8 @@ def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: l
         for row in track(range(fields.times.size), "products", fields.times.size):
             for first, block in blocks_of(_read_at(fields, row, to_places), fields.leads, choice, ("place",)):
                 counts.append(block["members"].values)
-                leads = fields.leads[first : first + block.sizes["prediction_timedelta"]]
-                coordinates = {"prediction_timedelta": leads, "place": np.arange(len(places.name))}
+                leads = fields.leads[first : first + block.sizes[LEAD]]
+                coordinates = {LEAD: leads, "place": np.arange(len(places.name))}
                 yield fields.times[row], _described(block, choice).assign_coords(coordinates_of(choice) | coordinates)
 
     table = tables.table_of(blocks(), places, speeds)

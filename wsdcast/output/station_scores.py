@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import EARTH_RADIUS
 from wsdcast.data.sources.foreign_forecasts import addresses_of
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
+from wsdcast.output.blocks import LEAD
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
 from wsdcast.output.observations import Observations, read_observations
@@ -25,7 +26,6 @@ from wsdcast.verification.metrics import POINT_STATISTICS, PROBABILITIES
 from wsdcast.verification.thresholds import THRESHOLDS
 
 SCORES, TABLE = "station_scores.nc", "station_scores.csv"
-LEAD = "prediction_timedelta"
 ALL = "all stations"
 
 
@@ -62,7 +62,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     sums = _sums(fields, observed)
     pairs = int(sums["pairs"].sum())
     if not pairs:
-        members = "its member" if fields.channels.sizes["number"] == 1 else "two members"
+        members = "its member" if fields.members == 1 else "two members"
         raise UserError(f"--stations {stations}: {fields.name} has no values of {members} at a station and time of an observation")
     scores = station_metrics(sums, observed)
     scores.attrs |= {"title": "scores at stations", "forecast": str(forecast), "stations": str(stations), "interpolation": INTERPOLATION}

@@ -6,7 +6,7 @@ import base64
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bokeh.document import Document
@@ -91,6 +91,21 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render()
     page = f"<!doctype html><html lang=en><head>{head}</head><body>{body}{library}{script}</body></html>\n"
     path.write_text(page, encoding="utf-8")
+
+
+def write_plain_page(path: Path, title: str, parts: Iterable[str], recipe: str) -> None:
+    """Write a page without interactive figures.
+
+    Args:
+        path: HTML file to write.
+        title: of the page, as text.
+        parts: HTML of its sections.
+        recipe: text of the recipe, shown at the end.
+    """
+    style = f"{STYLE} .wide table {{ font-size: .8125rem; white-space: nowrap; }} .wide td, .wide th {{ padding: .15rem .4rem; }}"
+    head = f"<meta charset=utf-8><title>wsdcast: {html.escape(title)}</title><style>{style}</style>"
+    body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>"
+    path.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", encoding="utf-8")
 
 
 def one_of(labels: Sequence[str], contents: Sequence[Sequence[Part]]) -> list[Part]:

@@ -91,13 +91,14 @@ def _skill(at: xr.Dataset, name: str) -> str:
     return f"\n{with_interval(value, '.0f', interval, '%')}" if np.isfinite(value) else ""
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], headed: bool = False) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], headed: bool = False, bold: Sequence[bool] = ()) -> str:
     """Return a table as HTML. It scrolls horizontally if the page is narrower than the table.
 
     Args:
         head: names of the columns.
         rows: cells of each row.
         headed: whether the first cell of a row is the header of that row.
+        bold: whether each row is bold; default: none is.
     """
 
     def row(cells: Sequence[str]) -> str:
@@ -105,5 +106,6 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], headed: bool 
         return "".join(f"<{tag}>{html.escape(cell)}</{tag[:2]}>" for tag, cell in zip(tags, cells, strict=True))
 
     names = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{row(cells)}</tr>" for cells in rows)
+    weights = [" style=font-weight:600" * is_bold for is_bold in bold or [False] * len(rows)]
+    body = "".join(f"<tr{weight}>{row(cells)}</tr>" for weight, cells in zip(weights, rows, strict=True))
     return f"<div class=wide tabindex=0><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -3,17 +3,7 @@
 from __future__ import annotations
 
 from wsdcast.runs.names import WITHOUT_NETWORK, ImagePriorName, PriorName
-from wsdcast.warmstart.prior import (
-    InformedPrior,
-    MakePrior,
-    Moments,
-    PriorOf,
-    features_only,
-    mean_only,
-    plain_blend,
-    unblended,
-    warm_start,
-)
+from wsdcast.warmstart.prior import InformedPrior, MakePrior, features_only, mean_only, plain_blend, unblended
 
 WITH_NETWORK: dict[str, MakePrior] = {
     "warm": InformedPrior,
@@ -34,8 +24,3 @@ def prior_maker(prior: PriorName | ImagePriorName) -> MakePrior:
         KeyError: if no prior has this name.
     """
     return InformedPrior if prior in WITHOUT_NETWORK else WITH_NETWORK[prior]
-
-
-def moments_alone(moments: Moments) -> PriorOf:
-    """Return the predicted Gaussian itself as the prior, whichever prior the generator starts from."""
-    return warm_start(moments)

@@ -9,10 +9,11 @@ from pathlib import Path
 import xarray as xr
 
 from wsdcast.images.score_page import DIGITS, LABELS
-from wsdcast.report.shell import picture
+from wsdcast.report.shell import picture, write_plain_page
+from wsdcast.report.tables import html_table
 from wsdcast.study.figures import by_evaluations, by_solver, solvers_of
 from wsdcast.study.images_figures import by_visible_share
-from wsdcast.study.page import note, of, saturation_table, score, settings_table, table, write_page
+from wsdcast.study.page import note, of, saturation_table, score, settings_table
 
 MAIN_SCORES = ("fid", "classifier_distance", "crps", "crps_standard")
 
@@ -71,7 +72,7 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe: str
             note("The same, divided by the score of the standard prior: below 1 the warm start gains."),
         ]
     parts += ["<h2>All settings</h2>", _table(study, scores, chosen_on)]
-    write_page(path, f"Function evaluations on images: {name}", parts, recipe)
+    write_plain_page(path, f"Function evaluations on images: {name}", parts, recipe)
 
 
 def _floors(study: xr.Dataset, scores: Sequence[str]) -> str:
@@ -85,14 +86,15 @@ def _half(study: xr.Dataset) -> str:
     if not scores:
         return ""
     first = f"{study.attrs['compared']} (w = {study.attrs['compared_warmth']:g}), evaluations"
-    rows = [[first, "standard, evaluations", *(f"{LABELS[name]}{kind}" for name in scores for kind in (", difference", ", by seed"))]]
+    head = [first, "standard, evaluations", *(f"{LABELS[name]}{kind}" for name in scores for kind in (", difference", ", by seed"))]
+    rows = []
     for nfe in study["standard_nfe"].values:
         pair, row = study.sel(standard_nfe=nfe), [f"{nfe // 2}", f"{nfe}"]
         for name in scores:
             by_seed = ", ".join(f"{value:.{DIGITS[name]}f}" for value in pair[f"{name}_difference_by_seed"].values)
             row += [score(f"{name}_difference", DIGITS[name])(pair), by_seed]
         rows.append(row)
-    return table(rows) + note(
+    return html_table(head, rows) + note(
         "The first prior less the standard prior with twice as many evaluations, with the recipe's first solver and warmth, which were not "
         "chosen by any score. For distances and CRPS lower is better."
     )

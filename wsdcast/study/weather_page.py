@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from wsdcast.report.shell import picture
+from wsdcast.report.shell import picture, write_plain_page
 from wsdcast.study.figures import by_evaluations, by_solver, solvers_of
-from wsdcast.study.page import note, of, saturation_table, score, settings_table, write_page
+from wsdcast.study.page import note, of, saturation_table, score, settings_table
 from wsdcast.study.weather_figures import by_lead, rolled_out, spectra
 
 SCORES = ("crps_6h", "power_deviation_6h", "spread_skill_6h")
@@ -80,7 +80,7 @@ def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, satu
         sampled = study.isel(setting=(study["nfe"] > 0).values)
         parts += ["<h2>Solvers and grids of flow times</h2>", picture(by_solver(sampled, SCORES[:2]), "Scores by solver")]
     parts += ["<h2>All settings</h2>", _table(study)]
-    write_page(path, f"Function evaluations: {name}", parts, recipe)
+    write_plain_page(path, f"Function evaluations: {name}", parts, recipe)
 
 
 def _moments_shares(study: xr.Dataset) -> str:
