@@ -97,19 +97,15 @@ def in_days(length: str) -> float:
     Raises:
         UserError: if the value has another form, or is not a multiple of 6 h.
     """
-    return _in_hours(length, "--lead", 6) / 24
+    return in_hours(length, "--lead", 6) / 24
 
 
-def in_hours(length: str, option: str) -> int:
-    """Parse the value of an option about a forecast that is there, of any lead times, such as 3h or 10d: the length in hours.
+def in_hours(length: str, option: str, step: int = 1) -> int:
+    """Parse the value of an option that is a length, such as 3h or 10d: the length in hours.
 
     Raises:
-        UserError: if the value has another form, or is not a whole number of hours.
+        UserError: if the value has another form, or is not a multiple of ``step`` hours.
     """
-    return _in_hours(length, option, 1)
-
-
-def _in_hours(length: str, option: str, step: int) -> int:
     from datetime import timedelta
 
     from wsdcast.runs.times import duration

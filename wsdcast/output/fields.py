@@ -40,11 +40,6 @@ class Fields(Members):
         return self.channels["longitude"].values
 
     @property
-    def variables(self) -> tuple[str, ...]:
-        """Names of the channels."""
-        return tuple(map(str, self.channels.data_vars))
-
-    @property
     def numbers(self) -> NDArray[np.integer]:
         """Number of each member, (member,): that of the store if it is a whole number, else its position."""
         labels = self.channels["number"].values  # xarray counts positions if there is no coordinate

@@ -92,7 +92,7 @@ def product_maps(
     start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
     of, at_initial = products.subject, None
     if initial is not None:
-        state = of.of(initial[0], [str(name) for name in forecast.channels.data_vars])
+        state = of.of(initial[0], forecast.variables)
         if np.isfinite(state).any():
             at_initial = _at_points(state, initial[1], grid, products)
             products = products if of.is_wind else replace(products, base=min(products.base, base_of(at_initial)))

@@ -123,7 +123,7 @@ def read_products(forecast: StoredForecast, row: int, thresholds: Sequence[float
     """
     if forecast.members < 2:
         raise UserError(f"{forecast.name}: has one member; probabilities and quantiles need two or more")
-    leads, names = forecast.leads.size, [str(name) for name in forecast.channels.data_vars]
+    leads, names = forecast.leads.size, forecast.variables
     limits = {subject: tuple(thresholds) if subject == WIND else () for subject in subjects_of(names)}
     largest = LIBRARY_BYTES * min(len(limits), MOST_SHARES) / len(limits)
     at_once = min(leads, LEADS_PER_CHUNK)

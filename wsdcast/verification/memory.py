@@ -53,7 +53,7 @@ def reading(forecast: StoredForecast, leads: int) -> float:
     """Return the peak bytes of reading a number of lead times of one initial time: the channels, all together, and chunks."""
     read_sizes = {"time": 1, "prediction_timedelta": leads}
     needed = 0.0
-    count = len(forecast.channels.data_vars)
+    count = len(forecast.variables)
     for array in forecast.channels.values():
         sizes = {str(dimension): read_sizes.get(str(dimension), size) for dimension, size in array.sizes.items()}
         chunks = {dimension: array.encoding.get("preferred_chunks", sizes).get(dimension, size) for dimension, size in sizes.items()}
@@ -110,5 +110,5 @@ def reporting(forecast: StoredForecast) -> float:
 
     The previous initial time may not be freed yet, and counts too.
     """
-    of_one, leads = 4 * len(forecast.channels.data_vars) * math.prod(forecast.grid.shape), forecast.leads.size
+    of_one, leads = 4 * len(forecast.variables) * math.prod(forecast.grid.shape), forecast.leads.size
     return reading(forecast, leads) + of_one * leads * (forecast.members + 4) + 5 * of_one * forecast.members

@@ -13,8 +13,8 @@ cannot use a value of D at t = 0 or end at t = 1. So the first two steps and the
 possible in the third step, and so on.
 
 Published implementations of the third order drop a factor of 2 before the second derivative and converge at order 2. Integrating the
-polynomial itself converges at order 3 (``test_order_of_every_solver``). The paper's runs used DPM-Solver-v3 (Zheng
-et al. 2023) without statistics of the model, which is the same as :func:`dpm_solver` of order 3. Its statistics brought nothing
+polynomial itself converges at order 3 (``test_order_of_every_solver``). The paper's runs used DPM-Solver-v3 (Zheng et al. 2023)
+without statistics of the model, which is the same as :func:`dpm_solver` of order 3. Its statistics brought nothing
 (docs/results/solvers.md).
 """
 

@@ -4,10 +4,10 @@ Flow time t runs from 0 (noise) to 1 (data), as in Lipman et al. (2023); the pap
 
     x_t = (1 - t) noise + t data,    v = dx_t / dt = data - noise,
 
-or another of :mod:`wsdcast.warmstart.paths`. Here ``data`` is the target in normalised space (Eq. 2). The generator p'_theta predicts v, or
-what the other path has it predict. It is any network
-``generator(x, t, warmth)`` whose input x, (batch, channels, ...), has the channels of the state in normalised space, then those of the
-context, then the features of the blended prior. A network of :mod:`wsdcast.warmstart.few_steps` also takes the length of the step.
+or another of :mod:`wsdcast.warmstart.paths`. Here ``data`` is the target in normalised space (Eq. 2). The generator p'_theta predicts v; on
+another path, that path says what it predicts. It is any network ``generator(x, t, warmth)`` whose input x, (batch, channels, ...), has the
+channels of the state in normalised space, then those of the context, then the features of the blended prior. A network of
+:mod:`wsdcast.warmstart.few_steps` also takes the length of the step.
 """
 
 from __future__ import annotations

@@ -64,6 +64,11 @@ class Members:
         """Number of members of each ensemble; 1 for a forecast without members."""
         return self.channels.sizes["number"]
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the channels, in order."""
+        return tuple(map(str, self.channels.data_vars))
+
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
         """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
 

@@ -123,7 +123,7 @@ def _initial(
     Raises:
         UserError: if the user gave analyses that cannot be read or lack this time.
     """
-    time, names = store.times[row], [str(name) for name in store.channels.data_vars]
+    time, names = store.times[row], store.variables
     if given is not None:
         if (states := _state(str(given), time, names)) is None:
             raise UserError(f"--initial {given}: has no state at the initial time {time_in_words(time)}")

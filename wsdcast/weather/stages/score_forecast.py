@@ -129,7 +129,7 @@ def in_other_units(forecast: StoredForecast) -> dict[str, str]:
     Many stores have no units. A wind is left to :func:`wsdcast.verification.alignment.misalignment`, which knows in which units it is.
     """
     reasons = dict[str, str]()
-    for name in map(str, forecast.channels):
+    for name in forecast.variables:
         if "units" in forecast.channels[name].attrs or "component_of_wind" in name:
             continue
         field = Members(forecast.name, forecast.channels[[name]].isel(number=[0])).read(0, slice(0, 1))
