@@ -13,8 +13,10 @@ from commands import refused
 
 from wsdcast.runs import artefact
 from wsdcast.runs.artefact import complete, writing_netcdf
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST
 from wsdcast.runs.resources import new_mapped
+from wsdcast.runs.unfinished import claim
 from wsdcast.weather.recipe import Recipe
 
 
@@ -135,3 +137,19 @@ def test_the_disk_reserves_all_bytes_of_a_mapped_file(tmp_path):
     assert array.dtype == np.float32
     assert not array.any()
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 1_000_000
+
+
+def test_an_unfinished_artefact_goes_on_if_its_claim_agrees_in_what_it_says(tmp_path):
+    """Claims of older versions say less. The message names the lists of a claim that differs."""
+    partial, older = tmp_path / ".forecast.partial.zarr", {"hash": "a", "inputs": "b"}
+    claim(partial, older, overwrite=False)
+    partial.mkdir()
+    for times in (["2020-01-01T00"], ["2020-01-01T00"]):
+        claim(partial, older | {"initial times": times}, overwrite=False)
+        assert partial.exists()
+    for other in ({"initial times": ["2020-01-02T00"]}, {"hash": "c"}):
+        with pytest.raises(UserError, match=r"of another recipe or has other initial times \(its own: 2020-01-01T00\); finish it"):
+            claim(partial, older | other, overwrite=False)
+        assert partial.exists()
+    claim(partial, older | {"initial times": ["2020-01-02T00"]}, overwrite=True)
+    assert not partial.exists()

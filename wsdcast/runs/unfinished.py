@@ -64,7 +64,7 @@ def _claimed_otherwise(partial: Path, content: dict[str, Any]) -> dict[str, Any]
 
 
 def claim_of(stamp: dict[str, Any]) -> dict[str, Any]:
-    """The content of the claim of an artefact that will get this stamp: all of it but the recipe and ``id``, which follow from the rest."""
+    """The content of the claim of an artefact that will get this stamp: all of the stamp but ``id`` and the recipe."""
     return {key: value for key, value in stamp.items() if key not in ("recipe", "id")}
 
 
