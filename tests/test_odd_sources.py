@@ -15,7 +15,7 @@ from small_sources import LATITUDES, LONGITUDES, looked_at, wind
 
 import wsdcast
 from wsdcast.data.sources.blocks import BadValuesError, read_block, repeated_extreme
-from wsdcast.data.sources.opening import open_dataset
+from wsdcast.data.sources.opening import fingerprint, open_dataset
 from wsdcast.data.variables import STATIC_FIELDS
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.truth import open_truth
@@ -223,11 +223,24 @@ def test_an_icechunk_repository_is_read(tmp_path):
     np.testing.assert_array_equal(wind_of(open_dataset(str(tmp_path / "a")))["u"].array, wind().u10)
 
 
-def test_an_icechunk_repository_without_its_package_is_one_line(tmp_path, monkeypatch):
-    (tmp_path / "a/refs").mkdir(parents=True)
-    (tmp_path / "a/snapshots").mkdir()
+@pytest.mark.parametrize("root", ["refs/branch.main/ref.json", "repo"], ids=["format 1", "format 2"])
+def test_an_icechunk_repository_is_known_by_the_file_that_a_commit_replaces(tmp_path, monkeypatch, root):
+    """Without its package the message is one line."""
+    (tmp_path / "a/snapshots").mkdir(parents=True)
+    (tmp_path / "a" / root).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "a" / root).write_text("one commit")
+    before = fingerprint(str(tmp_path / "a"))
+    (tmp_path / "a" / root).write_text("two commits")
+    assert fingerprint(str(tmp_path / "a")) != before
     monkeypatch.setitem(__import__("sys").modules, "icechunk", None)
     assert "an Icechunk repository; `pip install 'wsdcast[icechunk]'` reads it" in looked_at(tmp_path / "a").problems[0]
+
+
+def test_an_icechunk_repository_without_a_commit_is_refused(tmp_path):
+    (tmp_path / "a/snapshots").mkdir(parents=True)
+    (tmp_path / "a/refs").mkdir()
+    assert fingerprint(str(tmp_path / "a"))
+    assert "cannot be opened as a Zarr store" in looked_at(tmp_path / "a").problems[0]
 
 
 def test_a_grid_that_no_memory_holds_is_refused_before_anything_is_made(tmp_path):

@@ -94,7 +94,7 @@ def elapsed_fractions(times: NDArray[np.datetime64]) -> Tensor:
     """The fractions of the day and of the year that have elapsed at ``times`` (UTC): (time, 2), double precision."""
     of_day = (times - times.astype("datetime64[D]")) / np.timedelta64(1, "D")
     year = times.astype("datetime64[Y]")
-    of_year = (times - year) / ((year + 1).astype(times.dtype) - year.astype(times.dtype))
+    of_year = (times - year) / ((year + np.timedelta64(1, "Y")).astype(times.dtype) - year.astype(times.dtype))
     return torch.from_numpy(np.stack([of_day, of_year], axis=1))
 
 

@@ -177,13 +177,13 @@ def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.
     ):
         if values is not None:
             _require_once(values, f"{address}: {name}")
-    if (leads % np.timedelta64(1, "h") != np.timedelta64(0)).any():
+    if (leads % np.timedelta64(1, "h") != np.timedelta64(0, "h")).any():
         raise UserError(f"{address}: its lead times are not all whole hours")
     channels = channels.assign_coords(time=times, prediction_timedelta=leads)
     channels = _sorted(channels, "time", times)
     channels = _sorted(channels, "prediction_timedelta", leads)
     # At a lead time of 0 the field is the analysis from which the forecast starts, not a forecast.
-    later = slice(int((leads <= np.timedelta64(0)).sum()), None)
+    later = slice(int((leads <= np.timedelta64(0, "h")).sum()), None)
     if leads[later].size == 0:
         raise UserError(f"{address}: has no lead time after 0 h")
     return channels.isel(prediction_timedelta=later).assign_attrs({name: dataset.attrs[name] for name in ORIGIN if name in dataset.attrs})

@@ -258,5 +258,5 @@ def _require_known(array: xr.DataArray, time: Hashable) -> None:
 
 def _lead_hours(array: xr.DataArray) -> float:
     """Return the largest lead time of an array in hours; 0 if it has none."""
-    lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0)
+    lead = array.coords["step"].values if "step" in array.coords else np.timedelta64(0, "h")
     return float(np.max(lead / np.timedelta64(1, "h"))) if np.issubdtype(lead.dtype, np.timedelta64) else 0.0

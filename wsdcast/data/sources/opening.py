@@ -47,6 +47,8 @@ REMOTE: dict[str, Any] = {
 KERCHUNK = "kerchunk's references to data elsewhere are not followed; open them in Python and write what they refer to as Zarr"
 ROOTS = ("zarr.json", ".zmetadata", ".zgroup")
 """Names of metadata files. A Zarr store has at least one of them at its root."""
+ICECHUNK = ("repo", "refs/branch.main/ref.json")
+"""The file of an Icechunk repository that a commit replaces, in its formats 2 and 1."""
 SUFFIXES = (".nc", ".nc4", ".netcdf", ".cdf", ".grib", ".grb", ".grib1", ".grb1", ".grib2", ".grb2", ".zip", ".zarr")
 
 
@@ -129,7 +131,7 @@ def state_of(address: Address) -> str:
         return str(address)
     path = Path(address).absolute()
     if path.is_dir():
-        path = next(path / name for name in (*ROOTS, "refs/branch.main/ref.json") if (path / name).exists())
+        path = next((path / name for name in (*ROOTS, *ICECHUNK) if (path / name).exists()), path)
     status = path.stat()
     return f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}"
 
@@ -243,7 +245,7 @@ def _is_zarr(path: Path) -> bool:
 
 
 def _is_icechunk(path: Path) -> bool:
-    return (path / "refs").is_dir() and (path / "snapshots").is_dir()
+    return (path / "snapshots").is_dir() and ((path / "refs").is_dir() or (path / "repo").is_file())
 
 
 def _zarr_in_zip(path: Path) -> str | None:

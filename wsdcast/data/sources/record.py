@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -160,8 +161,9 @@ def _valid(dataset: xr.Dataset) -> tuple[np.datetime64, np.datetime64]:
         if text is not None and not re.fullmatch(r"\d{4}(-\d\d(-\d\d([T ][\d:]+Z?)?)?)?", str(text)):
             raise UserError(f"its attribute valid_time_start or valid_time_stop is no date: {text}")
     first, last = (np.datetime64(str(text or default).removesuffix("Z")) for text, default in ((start, "1678-01-01"), (stop, "2262-01-01")))
-    if np.datetime_data(last.dtype)[0] in ("Y", "M", "D"):  # the whole year, month or day counts
-        return first.astype("datetime64[ns]"), (last + 1).astype("datetime64[ns]") - np.timedelta64(1, "ns")
+    unit: Any = np.datetime_data(last.dtype)[0]
+    if unit in ("Y", "M", "D"):  # the whole year, month or day counts
+        last = (last + np.timedelta64(1, unit)).astype("datetime64[ns]") - np.timedelta64(1, "ns")
     return first.astype("datetime64[ns]"), last.astype("datetime64[ns]")
 
 

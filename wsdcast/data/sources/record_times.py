@@ -34,7 +34,7 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
             record.notes += _oddities(times[selected], synoptic[selected])
         chosen = np.flatnonzero(selected & synoptic)
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
-        repeated = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0))
+        repeated = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0, "h"))
         if repeated.size:
             both = [str(record.pieces[piece[chosen[position]]].address) for position in (repeated[0], repeated[0] + 1)]
             where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
@@ -93,6 +93,6 @@ def _oddities(times: Times, synoptic: NDArray[np.bool_]) -> list[str]:
     if not synoptic.all():
         hours = sorted({str(time)[11:16] for time in times[~synoptic]})
         notes.append(f"{(~synoptic).sum()} of {times.size} times are at other hours ({first_few(hours, most=6)}) and left out")
-    if np.any(np.diff(times) < np.timedelta64(0)):
+    if np.any(np.diff(times) < np.timedelta64(0, "h")):
         notes.append("times are not in order; they are sorted")
     return notes
