@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Consolidated metadata")
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 13), np.arange(0.0, 360.0, 15.0)
 TIMES = six_hourly("2020-01-01", 40)
+HOUR = np.timedelta64(1, "h")
 WB2_NAMES = {"u10": "10m_u_component_of_wind", "v10": "10m_v_component_of_wind"}
 
 
@@ -136,7 +137,7 @@ LAYOUTS = {
             {name: xr.concat([ds[name] * 2, ds[name]], "height").assign_coords(height=[100.0, 10.0]) for name in WB2_NAMES}
         )
     ),
-    "hourly": lambda ds, path: ds.reindex(time=np.arange(TIMES[0], TIMES[-1] + 1, np.timedelta64(1, "h")), method="ffill").to_netcdf(
+    "hourly": lambda ds, path: ds.reindex(time=np.arange(TIMES[0], TIMES[-1] + HOUR, HOUR), method="ffill").to_netcdf(
         path, encoding={"u10": {"chunksizes": (24, 13, 24)}}
     ),
     "WeatherBench 2": save_weatherbench,
