@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.added_dimensions import with_dimensions
 from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.variables import DEFAULT
@@ -112,6 +113,38 @@ def test_other_layouts_hold_the_same_forecast(layouts, layout, tmp_path):
     for row in range(starts.size):
         expected = np.stack([plain()[name].values[row] for name in DEFAULT], axis=-3)
         np.testing.assert_array_equal(forecast.read(row), expected)
+
+
+LACKED = [(), ("number",), ("time",), ("time", "number"), ("number", "prediction_timedelta"), ("time", "number", "prediction_timedelta")]
+
+
+@pytest.mark.parametrize("lacked", LACKED, ids=" ".join)
+def test_a_forecast_is_not_read_when_it_is_opened(lacked, tmp_path):
+    plain().isel(dict.fromkeys(lacked, 0)).drop_vars("number").to_zarr(tmp_path / "model.zarr", consolidated=False)
+    for file in (tmp_path / "model.zarr").glob("10m_*/c/**/*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    forecast = open_forecast(str(tmp_path / "model.zarr"))
+    with pytest.raises(UserError, match="cannot be read"):
+        forecast.read(0)
+
+
+@pytest.mark.parametrize("lacked", LACKED, ids=" ".join)
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"time": 0, "prediction_timedelta": slice(0, 1)},
+        {"number": [0, 0], "prediction_timedelta": 0, "latitude": slice(None, None, -1)},
+        {"time": [0, 0, 0], "number": slice(1, None), "longitude": [3, 1]},
+        {"time": slice(None, None, -1), "number": 0, "prediction_timedelta": [0, 0]},
+    ],
+)
+def test_added_dimensions_are_those_of_expand_dims(lacked, chosen):
+    order = plain()[DEFAULT[0]].dims
+    without = plain().isel(dict.fromkeys(lacked, 0)).transpose("longitude", ...)
+    expected = without.expand_dims([name for name in order if name in lacked]).transpose(*order)
+    xr.testing.assert_identical(with_dimensions(without, order).isel(chosen), expected.isel(chosen))
 
 
 TWO_STARTS, SPAN = ("a", STARTS[:2]), ("b", LEADS)

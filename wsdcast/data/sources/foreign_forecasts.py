@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
+from wsdcast.data.sources.added_dimensions import with_dimensions
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
@@ -164,8 +165,7 @@ def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
         if name not in channels.coords:
             raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, channels.coords))}")
-    missing = [name for name in DIMENSIONS if name not in channels.dims]
-    channels = channels.expand_dims(missing).transpose(*DIMENSIONS, "latitude", "longitude")
+    channels = with_dimensions(channels, (*DIMENSIONS, "latitude", "longitude"))
     times, leads = dates_of(channels["time"], address), channels["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times have the type {leads.dtype} and no units of time, such as hours")
