@@ -103,7 +103,10 @@ def test_one_initial_time_keeps_the_name(forecast, tmp_path):
     wsdcast.convert(forecast, "netcdf", tmp_path / "o.nc")
     wsdcast.convert(str(tmp_path / "o-2020-02-02T06.nc"), "netcdf", tmp_path / "again.nc")
     assert (tmp_path / "again.nc").exists()
-    with xr.open_dataset(tmp_path / "again.nc", decode_timedelta=True) as again, xr.open_dataset(tmp_path / "o-2020-02-02T06.nc") as first:
+    with (
+        xr.open_dataset(tmp_path / "again.nc", decode_timedelta=True) as again,
+        xr.open_dataset(tmp_path / "o-2020-02-02T06.nc", decode_timedelta=True) as first,
+    ):
         np.testing.assert_array_equal(again["v10"], first["v10"])
 
 

@@ -134,7 +134,10 @@ LAYOUTS = {
     ),
     "one of two heights": to_netcdf(
         lambda ds: ds.assign(
-            {name: xr.concat([ds[name] * 2, ds[name]], "height").assign_coords(height=[100.0, 10.0]) for name in WB2_NAMES}
+            {
+                name: xr.concat([ds[name].copy(data=ds[name] * 2), ds[name]], "height").assign_coords(height=[100.0, 10.0])
+                for name in WB2_NAMES
+            }
         )
     ),
     "hourly": lambda ds, path: ds.reindex(time=np.arange(TIMES[0], TIMES[-1] + HOUR, HOUR), method="ffill").to_netcdf(
