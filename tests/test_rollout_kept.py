@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import xarray as xr
 from rollouts import forecast_of
+from test_resume import bytes_of
 from typer.testing import CliRunner
+from zarr.storage import LocalStore
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, statistics_over_members
+from wsdcast.data.grid import Grid
+from wsdcast.data.store.forecasts import QUANTILES, STATISTICS, Forecasts, Written, statistics_over_members
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.runs.unfinished import marks_of
 from wsdcast.verification import streamed
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.stages import rollout as stage
@@ -77,6 +82,56 @@ def test_scores_computed_during_the_rollout_equal_those_of_its_fields(trained_ru
     ours, theirs = (xr.load_dataset(run / "scores.nc", decode_timedelta=True) for run in (trained_run, rolled_out / "run"))
     for name in ("rank_histogram", "reliability", "energy_score", "power_ratio", "crps_fair_interval"):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("cut", ["time", "crps_fair", "region"])
+def test_a_store_of_scores_that_was_killed_while_it_was_completed_gets_the_same_bytes(cut, tmp_path, monkeypatch):
+    """The kill came between the shape of an array and its attributes: without the units of its time the store could not be read."""
+    leads, random = (6, 12), np.random.default_rng(0)
+    truth, fields = random.normal(size=(2, 2, 4, 8)), random.normal(size=(3, 2, 2, 4, 8)).astype(np.float32)
+    layout = {"times": np.array(["2020-01-01"], "datetime64[ns]"), "leads": leads, "members": 3, "grid": Grid.regular("8x4")}
+
+    def filled(name: str) -> streamed.ScoredForecasts:
+        path = tmp_path / f"{name}.zarr"
+        for directory in (path, marks_of(path)):
+            directory.mkdir()
+        kept = SimpleNamespace(at=lambda times: truth)
+        store = streamed.ScoredForecasts(path=path, reduced=False, variables=DEFAULT, truth=kept, **layout)
+        store.create()
+        store.write(0, 0, fields)
+        store.mark(0, Written([0, 0, 0], [""] * 3, {}))
+        return store
+
+    whole, killed = filled("whole"), filled("killed")
+    whole.close({})
+    set_value, calls = LocalStore.set, []
+
+    async def failing(self, key, value, *further):
+        calls.append(key)
+        if calls.count(f"{cut}/zarr.json") == 2:
+            raise OSError("killed")
+        await set_value(self, key, value, *further)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "set", failing)
+        with pytest.raises(OSError, match="killed"):
+            killed.close({})
+    (killed.path / "zarr.1234.partial").write_bytes(b"half of it")
+    killed.create()
+    killed.close({})
+    assert bytes_of(killed.path) == bytes_of(whole.path)
+
+
+def test_a_chunk_that_a_killed_rollout_left_half_written_is_removed(tmp_path):
+    layout = {"times": np.array(["2020-01-01"], "datetime64[ns]"), "leads": (6, 12), "members": 2, "grid": Grid.regular("8x4")}
+    store = Forecasts(path=tmp_path / "a.zarr", reduced=False, variables=DEFAULT, **layout)
+    store.create()
+    store.write(0, 0, np.ones((2, 2, 2, 4, 8), np.float32))
+    written = bytes_of(store.path)
+    for name in DEFAULT:
+        (store.path / name / "c/0/0/0/0/0.1234.partial").write_bytes(b"half a chunk")
+    store.create()
+    assert bytes_of(store.path) == written
 
 
 def with_fields_of_moments(monkeypatch) -> None:

@@ -37,16 +37,16 @@ class ScoredForecasts(Forecasts):
     truth: Truth
 
     def create(self) -> None:
-        """Make a directory for the parts. If there is one, its parts stay.
+        """Make a directory for the parts. If there is one, its parts stay, and only what :meth:`close` began is removed.
 
         An unfinished store without that directory is of an older version, which wrote fields. It is begun anew.
         """
+        shutil.rmtree(self.path)
+        self.path.mkdir()
         if self._parts.exists():
             return
         for row in range(self.times.size):
             (marks_of(self.path) / str(row)).unlink(missing_ok=True)
-        shutil.rmtree(self.path)
-        self.path.mkdir()
         self._parts.mkdir()
 
     @property

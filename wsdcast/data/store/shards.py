@@ -81,9 +81,7 @@ def link_shard(store: Path, names: Sequence[str], finished: Path, shard: int, di
 
 
 def remove_outdated(store: Path, names: Sequence[str], marks: Sequence[str]) -> None:
-    """Remove half-written files, and shards whose marks do not agree with ``marks``."""
-    for file in store.rglob("*.partial"):
-        file.unlink()
+    """Remove shards whose marks do not agree with ``marks``."""
     for name in names:
         for path in (store / name / "c").glob("*"):
             shard = int(path.name)

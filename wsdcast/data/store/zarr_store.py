@@ -66,7 +66,8 @@ def create_store(
 ) -> list[zarr.Array[Any]]:
     """Create an empty store of fields and return the array of each variable, to be filled.
 
-    If the store exists, its metadata and coordinates are written anew, and the values of its arrays stay.
+    If the store exists, its metadata and coordinates are written anew, and the values of its arrays stay. Files that a killed process left
+    half written are removed.
 
     Args:
         path: path of the store.
@@ -95,6 +96,8 @@ def create_store(
             shutil.rmtree(path / item.name, ignore_errors=True)
         item.replace(path / item.name)
     fresh.rmdir()
+    for half in path.rglob("*.partial"):
+        half.unlink()
     for name in variables:
         (path / name / "zarr.json").unlink(missing_ok=True)
     group = zarr.open_group(path, mode="r+")
