@@ -43,6 +43,9 @@ def prepared(tmp_path_factory) -> Path:
         ("name,latitude,longitude\nA,1,2\nA,3,4\n", "place 2, 'A' 3,4: occurs twice"),
         ("name,latitude,longitude\nBerlin,52.5,13.4,34\n", "rows have more cells than there are columns"),  # the height
         ("name,latitude,longitude\nBerlin,52,5,13,4\n", "rows have more cells than there are columns"),  # decimal commas
+        ("name;latitude;longitude\nBerlin;52,5;13,4\n", "expected commas between cells, and points in numbers, not 'name;lat"),
+        ("name\tlatitude\tlongitude\nBerlin\t52.5\t13.4\n", "expected commas between cells"),
+        ("name,latitude,longitude\nZürich,47.4,8.5\n", "its text is not UTF-8"),  # Latin-1
         ("name,latitude,longitude\nA,91,2\n", "place 1, 'A' 91,2: expected a latitude from -90 to 90"),
         ("name,latitude,longitude\nA,1,361\n", "a longitude from -180 to 360"),
         ("name,latitude,longitude\nA,north,2\n", "place 1, 'A' north,2: expected a latitude"),
@@ -51,7 +54,8 @@ def prepared(tmp_path_factory) -> Path:
     ],
 )
 def test_bad_files_of_places_are_one_line(forecast, tmp_path, text, message):
-    line = refused("products", forecast, "--at", written(tmp_path / "places.csv", text), "--out", tmp_path / "p.csv")
+    (tmp_path / "places.csv").write_text(text, encoding="latin-1")
+    line = refused("products", forecast, "--at", tmp_path / "places.csv", "--out", tmp_path / "p.csv")
     assert f"--at {tmp_path / 'places.csv'}: " in line
     assert message in line
     assert not (tmp_path / "p.csv").exists()

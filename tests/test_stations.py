@@ -257,6 +257,14 @@ def test_stations_without_a_name_are_positions_to_the_last_digit(tmp_path):
     assert read_observations(written(jitter, tmp_path / "jitter.csv")).values["speed"].tolist() == [[3], [5]]
 
 
+def test_a_longitude_is_the_same_after_a_full_circle(tmp_path):
+    """A station at 0 and 360 was refused for two positions."""
+    for west, east in ((0, 360), (-0.1, 359.9), (-180, 180), (-73.987654, 286.012346)):
+        rows = pd.DataFrame({"station": "A", "time": ["2020-02-01T06", "2020-02-01T12"], "latitude": 47, "longitude": [west, east]})
+        observed = read_observations(written(rows.assign(units="m/s", speed=[3, 5]), tmp_path / "a.csv"))
+        assert (observed.stations.longitude.tolist(), observed.values["speed"].tolist()) == ([west], [[3], [5]])
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [

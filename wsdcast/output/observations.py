@@ -65,7 +65,8 @@ def read_observations(path: str | Path) -> Observations:
     speed = np.hypot(values["u"].fillna(0), values["v"].fillna(0)) if wind == ("u", "v") else values["speed"]
     low, high = physical_range(SPEED)
     label = next((name for name in ("station", "name") if name in table.columns), None)
-    position, whole_position = (latitude.map(digits.format) + "," + longitude.map(digits.format) for digits in ("{:g}", "{:.10g}"))
+    position = latitude.map("{:g}".format) + "," + (longitude % 360).map("{:g}".format)
+    whole_position = latitude.map("{:.10g}".format) + "," + longitude.map("{:.10g}".format)
     station = whole_position if label is None else table[label]
     for wrong, reason in (
         (times.isna(), "has no time that can be read"),

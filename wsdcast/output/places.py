@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,15 +76,21 @@ def read_cells(path: Path) -> pd.DataFrame:
     """Return the cells of a CSV file as text. Commas at the ends of all rows do not matter.
 
     Raises:
-        OSError, ValueError: if it cannot be read, or if rows have more cells than there are columns, as with decimal commas. By default
-            pandas makes the first cells an index, so that the others are in the wrong columns.
+        OSError, ValueError: if it cannot be read, if its cells are not separated by commas, or if rows have more cells than there are
+            columns, as with decimal commas. By default pandas makes the first cells an index, so that the others are in the wrong columns.
     """
+    how: Any = {"dtype": object, "encoding": "utf-8-sig", "skipinitialspace": True, "keep_default_na": False, "index_col": False}
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            return pd.read_csv(path, dtype=object, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False, index_col=False)
+            header = str(pd.read_csv(path, nrows=0, **how).columns[0])
+            if ";" in header or "\t" in header:
+                raise ValueError(f"expected commas between cells, and points in numbers, not '{header}'")
+            return pd.read_csv(path, **how)
         except pd.errors.ParserWarning:
             raise ValueError("rows have more cells than there are columns") from None
+        except UnicodeDecodeError:
+            raise ValueError("its text is not UTF-8") from None
 
 
 @dataclass(frozen=True)
