@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -95,30 +96,35 @@ def test_an_artefact_stays_current_whose_times_an_earlier_version_stored_in_anot
     assert artefact.is_of(stamp, recipe, directory, name)
 
 
-@pytest.fixture(name="full_disk")
-def full_disk_fixture() -> Iterator[None]:
-    """No file can grow beyond 1000 bytes, which is the same error as that of a full disk, but for its number."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 1000 bytes, which is the same error as that of a full disk, but for its number.
+
+    It is no fixture, because pytest would end without a word if its own output goes to a file: it reports a test before its fixtures end.
+    """
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
-def test_a_netcdf_file_that_the_disk_has_no_room_for_is_named(tmp_path, full_disk):
+def test_a_netcdf_file_that_the_disk_has_no_room_for_is_named(tmp_path):
     """The library raises a RuntimeError without a reason, which would be a traceback."""
     path = tmp_path / "fields.nc"
     fields = xr.Dataset({"u": ("x", np.zeros(1000))})
     said = r"fields.nc: cannot be written \(.*; .* are free on the disk\)"
-    with pytest.raises(OSError, match=said), complete(path) as partial, writing_netcdf(path):
+    with full_disk(), pytest.raises(OSError, match=said), complete(path) as partial, writing_netcdf(path):
         fields.to_netcdf(partial, engine="netcdf4")
     assert not path.exists()
     assert not partial.exists()
 
 
-def test_an_artefact_that_the_disk_has_no_room_for_is_named(tmp_path, full_disk):
+def test_an_artefact_that_the_disk_has_no_room_for_is_named(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(OSError, match="File too large") as raised, complete(path) as partial:
+    with full_disk(), pytest.raises(OSError, match="File too large") as raised, complete(path) as partial:
         partial.write_bytes(bytes(2000))
     assert raised.value.filename == str(path)
     assert path.read_text() == "old"
