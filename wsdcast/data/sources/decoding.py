@@ -12,7 +12,7 @@ from wsdcast.runs.errors import first_line
 
 SINCE = re.compile(
     r"(?P<unit>\w+) since (?P<date>\d{8}|\d{1,4}(-\d\d?){0,2})([ T](?P<hour>\d\d?)(?P<rest>(:\d\d?){0,2}(\.\d*)?))?"
-    r" ?(Z|UTC|GMT|(?P<east>[+-]\d\d?)(:?(?P<minutes>\d\d))?)?",
+    r" ?(Z|UTC|GMT|(?P<sign>[+-])(?P<hours>\d\d?)(:?(?P<minutes>\d\d))?)?",
     re.IGNORECASE,
 )
 """Units of time that are read. UDUNITS' zones +1:00, +1 and +100 are +01:00."""
@@ -44,8 +44,8 @@ def decoded(raw: xr.Dataset, needed: Sequence[str]) -> xr.Dataset:
 def _decoded(raw: xr.Dataset) -> xr.Dataset:
     """Decode a dataset.
 
-    Units of time are brought to one form first: xarray takes zones with names for UTC, may exchange day and month, and after h or another
-    abbreviation knows only zones such as +01:00 that follow minutes.
+    xarray takes zones with names for UTC, may exchange day and month, and after h or another abbreviation knows only zones such as +01:00
+    that follow minutes. So units of time are checked, and zones brought to this form.
 
     Raises:
         Exception: of any type, if the dataset cannot be decoded.
@@ -55,7 +55,8 @@ def _decoded(raw: xr.Dataset) -> xr.Dataset:
         if isinstance(units := array.attrs.get("units"), str) and " since " in units:
             if (since := SINCE.fullmatch(" ".join(units.split()))) is None:
                 raise ValueError(f"{name} has units '{units}'; expected a date such as 2020-01-31 06:00, and no zone or one such as +01:00")
-            clock = f"{since['hour'] or 0}{since['rest'] or ':00'}"
-            zone = f" {int(since['east']):+03d}:{since['minutes'] or '00'}" if since["east"] else ""
-            array.attrs = array.attrs | {"units": f"{since['unit']} since {since['date']} {clock}{zone}"}
+            if since["sign"]:
+                zone = f"{since['sign']}{since['hours']:>02}:{since['minutes'] or '00'}"
+                moment = f"{since['date']} {since['hour'] or 0}{since['rest'] or ':00'} {zone}"
+                array.attrs = array.attrs | {"units": f"{since['unit']} since {moment}"}
     return xr.decode_cf(raw, decode_timedelta=True)
