@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ import pytest
 import xarray as xr
 from conftest import SHARED, needs_shared, six_hourly, wind_dataset, wind_of
 
-from wsdcast.data.sources.blocks import read_block
+from wsdcast.data.sources.blocks import close_all, read_block
 from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
 from wsdcast.data.sources.space import order_of
 from wsdcast.runs.errors import UserError
+from wsdcast.verification.truth import open_truth
 
 LATITUDES, LONGITUDES = np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0)
 
@@ -171,6 +173,32 @@ def test_a_lost_chunk_is_not_calm_weather(tmp_path, wind):
     zarr.consolidate_metadata(tmp_path / "wind.zarr")
     with pytest.raises(UserError, match=r"(the same value everywhere|missing).* in 10 m wind u at 2020-01-01T12:00 and 1 more"):
         read(open_record(str(tmp_path / "wind.zarr"), tmp_path))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["wind.nc", "wind.zarr"])
+def test_a_source_may_grow_while_it_is_read_but_not_change_its_times(tmp_path, wind, name):
+    """A file that another program replaces between opening and reading had its new states under the old times, or a traceback."""
+    path = tmp_path / name
+
+    def write(dataset: xr.Dataset) -> None:
+        dataset.to_netcdf(path) if name == "wind.nc" else dataset.to_zarr(path, mode="w", zarr_format=2)
+
+    def readers() -> list[Callable[[], np.ndarray]]:
+        record = open_record(str(path), tmp_path)
+        truth = open_truth(str(path), tmp_path, record.times[0])
+        return [lambda: read(record), lambda: truth.read(np.arange(4))]
+
+    for later in (wind, wind.isel(time=slice(1, 5)), wind.isel(time=slice(2))):
+        write(wind.isel(time=slice(4)))
+        for reads in readers():
+            write(later)
+            if later is wind:
+                np.testing.assert_array_equal(reads()[:, 0], wind.u10.values[:4])
+            else:
+                with pytest.raises(UserError, match=f"{name}: its times changed while it was read; run the command again"):
+                    reads()
+            close_all()
 
 
 def test_another_grid_in_a_later_file_is_refused(tmp_path, wind):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.sources.blocks import cached_fields
+from wsdcast.data.sources.blocks import cached_fields, require_same_times
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import select, values_of
@@ -149,6 +149,7 @@ def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
         rows = np.flatnonzero(pieces == number)
         with file_lock(piece.address):
             stored = select(cached_fields(piece.address, piece.state, record.channels), (name,))
+            require_same_times(piece.address, stored, indices[rows], piece.times[indices[rows]])
             try:
                 values[rows] = values_of(stored, indices[rows])
             except ValueError:  # chunks are missing: read each time by itself, to get those that exist

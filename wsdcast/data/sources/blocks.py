@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.layout import Fields, fields_of, select, values_of
+from wsdcast.data.sources.layout import Fields, Stored, fields_of, select, to_the_second, values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, open_dataset
 from wsdcast.data.variables import physical_range, units_in_words, variable
@@ -44,6 +44,7 @@ class Reading:
         address: of the piece.
         state: of the piece when the record was opened, as for :func:`cached_fields`.
         indices: positions in the piece of the times that are read, increasing, (time,).
+        times: the times there when the record was opened, (time,).
         places: position of each of these times in the block, counted from its first time, (time,).
     """
 
@@ -52,6 +53,7 @@ class Reading:
     address: Address
     state: str
     indices: NDArray[np.intp]
+    times: NDArray[np.datetime64]
     places: NDArray[np.intp]
 
 
@@ -94,9 +96,10 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 
 def _read(reading: Reading) -> NDArray[np.float32]:
     """Return the values of a reading, (channel, time, latitude, longitude)."""
+    times = reading.times
     with file_lock(reading.address):
         stored = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
-        times = stored.array["time"].values[reading.indices]
+        require_same_times(reading.address, stored, reading.indices, times)
         try:
             values = values_of(stored, reading.indices)
         except MemoryError:
@@ -175,6 +178,17 @@ def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> Field
         names: names of the channels of the record.
     """
     return fields_of(open_dataset(address, names), names)
+
+
+def require_same_times(address: Address, stored: Stored, indices: NDArray[np.intp], times: NDArray[np.datetime64]) -> None:
+    """Check that a variable has the same times at some positions as when the record was opened. It may have more by now.
+
+    Raises:
+        UserError: if another program has replaced the file or store.
+    """
+    now = stored.array["time"].values
+    if indices.max() >= now.size or (to_the_second(now[indices]) != times).any():
+        raise UserError(f"{address}: its times changed while it was read; run the command again")
 
 
 def label(time: np.datetime64) -> str:

@@ -119,7 +119,8 @@ class Record:
             for channels, steps in steps_of.values():
                 indices = self.places[channels[0]][begin + steps, 1]
                 order = np.argsort(indices)
-                yield Reading(tuple(channels), self.channels, piece.address, piece.state, indices[order], steps[order])
+                chosen, steps = indices[order], steps[order]
+                yield Reading(tuple(channels), self.channels, piece.address, piece.state, chosen, piece.times[chosen], steps)
 
     def sources(self, first: int, last: int) -> list[str]:
         """Return the states of the pieces that hold the times ``first`` to ``last`` (exclusive)."""

@@ -183,6 +183,6 @@ def _last_steps(record: Record) -> list[Block]:
             piece, index = record.pieces[number], int(places[step, 1])
             if piece.address in record.misfits:
                 continue
-            where = np.array([index]), np.array([0])
+            where = np.array([index]), piece.times[[index]], np.array([0])
             blocks.append(Block(step, step + 1, (Reading((name,), record.channels, piece.address, piece.state, *where),)))
     return blocks
