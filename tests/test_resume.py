@@ -118,6 +118,21 @@ def test_a_damaged_file_loses_no_finished_blocks(months, monkeypatch):
     assert read == list(range(7, 23))  # shards 0 to 6 need only file 0, and 7 needs both
 
 
+def test_a_replaced_file_with_other_values_changes_the_packing_of_all_shards(months, monkeypatch):
+    """Shards of the other files were packed with the unit of the first sample, and must not be kept with the new one."""
+    Path("r.yaml").write_text(RECIPE.replace("files/*.nc", "files/*.nc, variables: [2m_temperature]"))
+    temperature = (months.u10 + 280).assign_attrs(units="K").to_dataset(name="t2m")
+    for number, part in enumerate((slice(0, 125), slice(125, 250), slice(250, 360))):
+        temperature.isel(time=part).to_netcdf(f"files/{number}.nc")
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.data.store.building.training_statistics", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            prepare("run")
+    temperature["t2m"] += 15
+    temperature.isel(time=part).to_netcdf("files/2.nc")
+    assert bytes_of(prepare("run"), metadata=False) == bytes_of(prepare("whole"), metadata=False)
+
+
 def test_marks_without_a_store_are_ignored(months, monkeypatch):
     """A run was killed after the store got its name but before its marks were removed. If that store is deleted, all is made again."""
     with monkeypatch.context() as patch:
@@ -234,6 +249,17 @@ def test_appending_killed_keeps_the_finished_store(grown, monkeypatch):
     assert bytes_of(grown) == before
     wsdcast.prepare(run="run", source="2.nc", append=True)
     assert open_analysis(grown).times.size == 360
+
+
+def test_appending_goes_on_with_a_source_that_was_replaced(grown, months, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.data.store.building.add_variables", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.prepare(run="run", source="2.nc", append=True)
+    wind_dataset(months.time.values[250:], LATITUDES, LONGITUDES).to_netcdf("2.nc")  # other values, as it has another number of them
+    wsdcast.prepare(run="run", source="2.nc", append=True)
+    Path("2.nc").rename("files/2.nc")
+    np.testing.assert_array_equal(open_analysis(grown).states[:], open_analysis(prepare("whole")).states[:])
 
 
 def test_impossible_appends_are_refused(grown, tmp_path):
