@@ -93,6 +93,17 @@ def test_repeated_extremes_far_from_other_values_are_named():
     assert repeated_extreme(np.zeros((1, 2, 2), dtype=np.float32)) is None
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("offset", [0, 280])
+@pytest.mark.parametrize(("distance", "is_far"), [(1.9, False), (2.1, True)])
+def test_a_repeated_extreme_is_far_beyond_a_fifth_of_the_range_of_the_others(sign, offset, distance, is_far):
+    values = np.linspace(0, 10, 24, dtype=np.float32)
+    values[:2] = -distance
+    values[2] = 0
+    extreme = repeated_extreme((sign * values + offset).reshape(2, 3, 4))
+    assert extreme == ((pytest.approx(sign * -distance + offset, abs=1e-4), 2) if is_far else None)
+
+
 def test_variables_that_cannot_be_decoded_are_left_out_unless_they_are_wind(tmp_path):
     dataset = wind()
     dataset["started"] = ("time", np.zeros(40), {"units": "seconds since 00:00:00"})

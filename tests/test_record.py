@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,34 @@ def test_files_are_sorted_and_joined_and_gaps_stay(tmp_path, wind):
         np.testing.assert_array_equal(read(record)[:, 0], wind.u10.values[[0, 1, 2, 4, 5]])
 
 
-def test_a_period_may_be_chosen(tmp_path, wind):
-    from datetime import datetime
+def test_what_is_odd_about_files_and_times_is_noted(tmp_path, wind):
+    """A file may have colons in its name, as those named after their time; only what is before the first was in the note."""
+    wind.isel(time=[4, 5]).to_netcdf(tmp_path / "a.nc")
+    hours = np.array([0, 1, 6, 12, 13], dtype="timedelta64[h]")
+    wind_dataset(np.datetime64("2020-01-01", "ns") + hours, LATITUDES, LONGITUDES).to_netcdf(tmp_path / "b.nc")
+    forecast = wind_dataset(six_hourly("2020-01-03", 2), LATITUDES, LONGITUDES)
+    forecast.assign_coords(step=("time", hours[[0, 2]])).to_netcdf(tmp_path / "c.nc")
+    wind.rename(u10="a", v10="b").to_netcdf(tmp_path / "2020-01-01T06:00.nc")
+    record = open_record(str(tmp_path), tmp_path)
+    assert record.problems == []
+    assert record.notes == [
+        f"1 of its files have no 10 m wind and are left out: {tmp_path}/2020-01-01T06:00.nc",
+        f"1 of its files are forecasts, not analyses: {tmp_path}/c.nc",
+        "2 of 9 times are at other hours (01:00, 13:00) and left out",
+        "times are not in order; they are sorted",
+    ]
+    wind.to_netcdf(tmp_path / "wind.nc")
+    assert open_record(str(tmp_path / "wind.nc"), tmp_path).notes == []
 
+
+@pytest.mark.parametrize(("end", "words"), [(None, "UTC"), (datetime(2019, 1, 1), "UTC in the period from data.start to data.end")])
+def test_a_record_without_a_time_says_whether_the_period_is_why(tmp_path, wind, end, words):
+    wind = wind if end else wind.assign_coords(time=wind.time + np.timedelta64(1, "h"))
+    wind.to_netcdf(tmp_path / "wind.nc")
+    assert open_record(str(tmp_path), tmp_path, end=end).problems == [f"none of its times lies at 00, 06, 12 or 18 {words}"]
+
+
+def test_a_period_may_be_chosen(tmp_path, wind):
     wind.to_netcdf(tmp_path / "wind.nc")
     record = open_record(str(tmp_path), tmp_path, datetime(2020, 1, 1, 5), datetime(2020, 1, 2))
     assert [str(time)[8:13] for time in record.times] == ["01T06", "01T12", "01T18", "02T00"]

@@ -53,7 +53,7 @@ class Record:
         channels: names of the channels.
         pieces: all files or stores that have some of the channels.
         places: for each channel, the index of the piece that holds each time and the index of the time in that piece, (time, 2).
-        without_any: a message for each file or store that has none of the channels.
+        without_any: a message for each file or store that has none of the channels, by its address.
         contents: what the pieces hold, in words.
         misfits: addresses of pieces that are not on a global grid, or not on that of the other pieces.
         forecasts: addresses of pieces that are forecasts, not analyses.
@@ -67,7 +67,7 @@ class Record:
     channels: tuple[str, ...] = DEFAULT
     pieces: list[Piece] = field(default_factory=list)
     places: dict[str, NDArray[np.intp]] = field(default_factory=dict)
-    without_any: list[str] = field(default_factory=list)
+    without_any: dict[str, str] = field(default_factory=dict)
     contents: list[str] = field(default_factory=list)
     misfits: list[Address] = field(default_factory=list)
     forecasts: list[str] = field(default_factory=list)

@@ -66,13 +66,13 @@ def open_record(
             record.problems.append(str(error))
     if record.pieces:
         if record.without_any:
-            files, what = first_few(line.split(":")[0] for line in record.without_any), _what(record)
+            files, what = first_few(record.without_any), _what(record)
             record.notes.append(f"{len(record.without_any)} of its files have {what.replace('has ', '')} and are left out: {files}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {first_few(record.forecasts)}")
         choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours, in_a_row)
     else:
-        record.problems += record.without_any
+        record.problems += record.without_any.values()
     for field in static:
         if record.grid is None or not record.grid.is_close(field.grid):
             record.notes.append(f"{field.address}: {field.name} is on another grid and left out")
@@ -117,7 +117,8 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
     fields = fields_of(dataset, record.channels)
     if not fields:
         looked_for = known_names(record.channels[0])
-        record.without_any.append(f"{address}: {_what(record)}; looked for {looked_for} among {first_few(contents(dataset)) or 'nothing'}")
+        among = first_few(contents(dataset)) or "nothing"
+        record.without_any[str(address)] = f"{address}: {_what(record)}; looked for {looked_for} among {among}"
         return
     record.contents += [name for name in contents(dataset) if name not in record.contents]
     times = to_the_second(next(iter(fields.values())).array["time"].values)
