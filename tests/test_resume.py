@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,6 +261,28 @@ def test_appending_goes_on_with_a_source_that_was_replaced(grown, months, monkey
     wsdcast.prepare(run="run", source="2.nc", append=True)
     Path("2.nc").rename("files/2.nc")
     np.testing.assert_array_equal(open_analysis(grown).states[:], open_analysis(prepare("whole")).states[:])
+
+
+def test_room_that_was_enough_at_the_beginning_is_enough_to_go_on(months, monkeypatch):
+    """The whole size was needed again, so that a run that was killed could not go on. Linked shards take no room."""
+    Path("r.yaml").write_text("name: r\ndata: {source: files/*.nc, grid: 32x16}")
+    Path("files/2.nc").rename("2.nc")
+    store = prepare("run")
+    with monkeypatch.context() as patch:
+        patch.setattr("wsdcast.data.store.building.add_variables", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            wsdcast.prepare(run="run", source="2.nc", append=True)
+    files = [path.stat() for path in Path("run/.analysis.partial.zarr").rglob("*") if path.is_file()]
+    assert sum(file.st_nlink > 1 for file in files) == 2 * (250 // 16)
+    needed = 2 * 2 * 110 * 32 * 16 - sum(file.st_size for file in files if file.st_nlink == 1)
+    for free in (needed - 1, needed):
+        monkeypatch.setattr("wsdcast.runs.resources.shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if free < needed:
+            with pytest.raises(UserError, match="on disk, but only"):
+                wsdcast.prepare(run="run", source="2.nc", append=True)
+        else:
+            wsdcast.prepare(run="run", source="2.nc", append=True)
+    assert open_analysis(store).times.size == 360
 
 
 def test_impossible_appends_are_refused(grown, tmp_path):

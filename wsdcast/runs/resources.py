@@ -30,8 +30,8 @@ def require_space(directory: Path, size: float) -> None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of all files of a directory; 0 if there is none."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Bytes of all files of a directory; 0 if there is none. A file that also has a name elsewhere takes no room here."""
+    return sum(file.st_size for name in path.rglob("*") if name.is_file() and (file := name.stat()).st_nlink == 1)
 
 
 def new_mapped(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap:

@@ -34,7 +34,7 @@ from wsdcast.runs.locks import alone
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
-from wsdcast.runs.resources import require_space
+from wsdcast.runs.resources import require_space, size_of
 from wsdcast.runs.unfinished import claim, release
 from wsdcast.weather.recipe import Data, Recipe
 
@@ -120,7 +120,8 @@ def prepare(
             require_memory_to_build(target, origin.times.size, data.channels)
             times = origin.times if finished is None else np.concatenate([finished.times, origin.times])
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
-            require_space(directory, 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1])
+            size = 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1]
+            require_space(directory, size - size_of(partial_of(path)))
             packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
                 claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
