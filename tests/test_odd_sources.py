@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import netCDF4
 import numpy as np
@@ -183,7 +184,8 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
     dataset = wind()
     dataset.u10[7, 1, 2] = 262
     dataset.to_netcdf(tmp_path / "a.nc")
-    with pytest.raises(UserError, match=r"262 m/s.* in 10 m wind u at 2020-01-02T18:00; --skip 2020-01-02T18:00 leaves that time out"):
+    said = r"262 m/s.* at 2020-01-02T18:00; --skip 2020-01-02T18:00 leaves that time out, --end 2020-01-02T12:00 all from it on"
+    with pytest.raises(UserError, match=said):
         wsdcast.prepare(source=tmp_path / "a.nc", grid="12x7", run=tmp_path / "run")
     assert wsdcast.check(tmp_path / "a.nc").problems
     command = f"prepare --source {tmp_path / 'a.nc'} --grid 12x7 --run {tmp_path / 'run'} --overwrite --skip"
@@ -284,3 +286,14 @@ def test_many_files_of_means_are_noted_once(tmp_path):
     for day in range(5):
         dataset.isel(time=slice(4 * day, 4 * day + 4)).to_netcdf(tmp_path / "files" / f"{day}.nc")
     assert len([note for note in looked_at(tmp_path / "files").notes if "over an interval" in note]) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_store_whose_last_states_are_not_there_yet_can_end_before_them(tmp_path):
+    """Growing stores are often made for more times than they have states. --skip alone would have to name each of these times."""
+    wind().where(wind().time < np.datetime64("2020-01-09")).to_zarr(tmp_path / "wind.zarr")
+    with pytest.raises(UserError, match=r"missing .* at 2020-01-09T00:00 and 7 more .*--end 2020-01-08T18:00 all from it on") as refused:
+        wsdcast.prepare(source=str(tmp_path / "wind.zarr"), grid="12x7", run=tmp_path / "run")
+    end = re.search(r"--end (\S+)", str(refused.value))[1]
+    summary = wsdcast.prepare(source=str(tmp_path / "wind.zarr"), grid="12x7", run=tmp_path / "run", end=end)
+    assert summary.facts["steps"] == "32 of 6 h, 0 gaps"

@@ -14,6 +14,7 @@ from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.layout import Fields, Stored, fields_of, select, to_the_second, values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, open_dataset
+from wsdcast.data.steps import STEP
 from wsdcast.data.variables import physical_range, units_in_words, variable
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.progress import note_once
@@ -156,11 +157,12 @@ def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
 
 @contextmanager
 def with_skip() -> Iterator[None]:
-    """Add to a :class:`BadValuesError` that ``wsdcast prepare`` can leave its time out."""
+    """Add to a :class:`BadValuesError` that ``wsdcast prepare`` can leave its time out, or end before it."""
     try:
         yield
     except BadValuesError as error:
-        raise UserError(f"{error}; --skip {label(error.time)} leaves that time out") from None
+        first, before = label(error.time), label(error.time - STEP)
+        raise UserError(f"{error}; --skip {first} leaves that time out, --end {before} all from it on") from None
 
 
 def close_all() -> None:

@@ -72,7 +72,10 @@ class Finder:
         if found is not None:
             standard, own = found.array.attrs.get("standard_name"), standard_names_of(name_and_level(name)[0])
             if standard not in own and any(standard in standard_names_of(other) for other in VARIABLES):
-                raise UserError(f"{found.array.name} has the standard name {standard}, where that of {words(name)} is {own[0]}")
+                raise UserError(
+                    f"{found.array.name} has the standard name {standard}, where that of {words(name)} is {own[0]}; "
+                    "if its name is right, remove that attribute"
+                )
         return found
 
 

@@ -124,7 +124,8 @@ def prepare(
             require_space(directory, size - size_of(partial_of(path)))
             packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
-                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite)
+                is_empty = not any(partial.glob("*/c/*/0/0"))  # has no shard of a channel, so nothing is lost
+                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite or is_empty)
                 with at_work(scheduler, workers, data.source) as dask_arguments:
                     # Workers of a cluster may have another working directory, so the path is absolute.
                     written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
