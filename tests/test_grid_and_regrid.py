@@ -201,3 +201,11 @@ def test_flow_across_a_pole_is_hardly_weaker(name):
     expected = np.cos(np.deg2rad(target.longitude)) * np.sin(width / 2) / (width / 2)
     np.testing.assert_allclose(regrid(across, source, target)[0], expected, atol=1e-7)
     assert 1 - np.sin(width / 2) / (width / 2) == pytest.approx({"240x121": 3e-5, "64x32": 4e-4}[name], rel=0.06)
+
+
+def test_grids_with_the_same_latitudes_and_other_longitudes_are_two_grids():
+    """Fields are taken over unchanged only between equal grids. Half a step to the east, each cell is the mean of two."""
+    source = Grid.regular("8x4")
+    shifted = Grid(source.latitude, source.longitude + 22.5)
+    fields = np.random.default_rng(0).normal(size=source.shape)
+    np.testing.assert_allclose(regrid(fields, source, shifted, "conservative"), (fields + np.roll(fields, -1, axis=1)) / 2)
