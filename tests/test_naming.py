@@ -158,7 +158,7 @@ def test_a_date_is_no_time_zone(date):
 
 
 @pytest.mark.filterwarnings("ignore::xarray.SerializationWarning")  # of years before 1582 and without zeros
-@pytest.mark.parametrize("date", ["20200106", "2020-01-06", "2020-01", "1900", "0001-01-01", "1-1-1 00:00:0.0"])
+@pytest.mark.parametrize("date", ["20200106", "2020-01-06", "2020/1/6", "2020-01", "1900", "0001-01-01", "1-1-1 00:00:0.0"])
 def test_other_dates_are_read_as_xarray_reads_them(date):
     raw = xr.Dataset(coords={"time": ("time", [1_000_000], {"units": f"hours since {date}"})})
     assert decoded(raw.copy(), DEFAULT)["time"].values[0] == xr.decode_cf(raw)["time"].values[0]

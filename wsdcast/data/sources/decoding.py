@@ -11,7 +11,7 @@ from wsdcast.data.sources.naming import is_named
 from wsdcast.runs.errors import first_line
 
 SINCE = re.compile(
-    r"(?P<unit>\w+) since (?P<date>\d{8}|\d{1,4}(-\d\d?){0,2})([ T](?P<hour>\d\d?)(?P<rest>(:\d\d?){0,2}(\.\d*)?))?"
+    r"(?P<unit>\w+) since (?P<date>\d{8}|\d{4}(/\d\d?){2}|\d{1,4}(-\d\d?){0,2})([ T](?P<hour>\d\d?)(?P<rest>(:\d\d?){0,2}(\.\d*)?))?"
     r" ?(Z|UTC|GMT|(?P<sign>[+-])(?P<hours>\d\d?)(:?(?P<minutes>\d\d))?)?",
     re.IGNORECASE,
 )
