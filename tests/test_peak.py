@@ -17,6 +17,7 @@ from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import wind_packing
 from wsdcast.data.variables import DEFAULT
 from wsdcast.images.stages import train as image_stage
+from wsdcast.nets import peak
 from wsdcast.nets.peak import _Peak, peak_memory, training_memory
 from wsdcast.nets.unet import UNet
 from wsdcast.runs import resources
@@ -46,6 +47,14 @@ def test_the_peak_grows_with_the_batch_and_in_training_with_the_depth(training):
     recomputed = UNet(3, 2, (8, 16), 4, 1, activation_checkpointing=True, attention=(1,))
     deep, again = (peak_memory(network, *shapes(64), training=training) for network in (four, recomputed))
     assert (again < 0.7 * deep) == training
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_group_norm_takes_what_torch_allocates_for_it(training, monkeypatch):
+    network = UNet(3, 2, (8, 16), attention=(1,))
+    peaks = [peak_memory(network, (batch, 3, 16, 32), training=training) for batch in (1, 9)]
+    monkeypatch.setattr(peak, "_RESULTS", {})
+    assert peaks == [peak_memory(network, (batch, 3, 16, 32), training=training) for batch in (1, 9)]
 
 
 def test_training_memory_adds_up():

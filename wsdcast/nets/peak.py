@@ -12,6 +12,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+def _group_norm(x: torch.Tensor, weight: Any, bias: Any, batch: int, channels: int, points: int, groups: int, epsilon: float) -> Any:
+    """Return what ``native_group_norm`` returns: the normalised tensor, and the mean and 1 / std of each group."""
+    return torch.empty_like(x), x.new_empty(batch, groups), x.new_empty(batch, groups)
+
+
+def _group_norm_backward(gradient: torch.Tensor, x: torch.Tensor, *others: Any) -> Any:
+    """Return what ``native_group_norm_backward`` returns: the gradients of tensor, weight and bias, None where not asked for."""
+    channels = x.shape[1:2]
+    return tuple(x.new_empty(shape) if asked else None for shape, asked in zip((x.shape, channels, channels), others[-1], strict=True))
+
+
+_RESULTS: dict[Any, Any] = {
+    torch.ops.aten.native_group_norm.default: _group_norm,
+    torch.ops.aten.native_group_norm_backward.default: _group_norm_backward,
+}
+"""Stands for operations that torch carries out in many small ones on the device ``meta``, which took half of the time."""
+
+
 class _Peak(TorchDispatchMode):
     """Counts the bytes of the storages that operations allocate, until they are freed.
 
@@ -25,7 +43,7 @@ class _Peak(TorchDispatchMode):
         self.seen = weakref.WeakSet[Any](tensor.untyped_storage() for tensor in existing)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
+        result = _RESULTS.get(function, function)(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage()) not in self.seen:
                 self.seen.add(storage)

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.animation import FFMpegWriter, PillowWriter
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.forecasts import loaded
@@ -69,7 +70,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
 
     low, top = (0.0 if shown.is_wind else float(np.quantile(first_state, 0.005))), float(np.quantile(first_state, 0.995))
     hours = [0, *(leads // np.timedelta64(1, "h"))]
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    figure = Figure(figsize=(8, 4.4))
     axes = figure.subplots(2, 2).ravel()
     images = [
         draw_map(axis, panel[0], truth.grid, name, low, top, lines=lines) for axis, (name, panel) in zip(axes, panels.items(), strict=False)
@@ -79,8 +80,7 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
     label = "wind speed (m/s)" if shown.label == "10 m wind speed" else f"{shown.label} ({shown.units})"
     figure.colorbar(images[0], ax=list(axes), label=label, shrink=0.8, extend="max" if shown.is_wind else "both")
     title = figure.suptitle(f"{time_in_words(start)} + {hours[-1]} h")
-    figure.draw_without_rendering()  # fixes the layout for the longest title
-    figure.set_layout_engine("none")
+    ConstrainedLayoutEngine().execute(figure)  # once, for the longest title; a figure that has an engine draws each frame twice
 
     is_mp4 = path.suffix.lower() == ".mp4"
     writer = FFMpegWriter(FRAMES_PER_SECOND, extra_args=_REPRODUCIBLE) if is_mp4 else PillowWriter(FRAMES_PER_SECOND)

@@ -222,7 +222,9 @@ def load(recipe: object, kind: type[Kind]) -> Kind:
         path = shipped
     try:
         text = path.read_text(encoding="utf-8")
-        content, twice = yaml.safe_load(text), _repeated_key(yaml.compose(text, yaml.SafeLoader))
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        twice, content = _repeated_key(node), loader.construct_document(node) if node else None
     except RecursionError:
         raise UserError(f"recipe {path}: cannot be read (its values are nested too deeply)") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist

@@ -98,14 +98,13 @@ def as_table(scores: xr.Dataset) -> pd.DataFrame:
     for name, field in scores.data_vars.items():
         if not axes - {"variable", "region"} <= set(field.dims) <= axes | {"wind"} | set(further_axes):
             continue
-        table = field.rename("value").to_dataframe().reset_index()
-        if f"{name}_interval" in scores:
-            bounds = scores[f"{name}_interval"]
-            for bound in ("low", "high"):
-                table = table.merge(bounds.sel(bound=bound, drop=True).rename(bound).to_dataframe().reset_index())
+        interval_of = scores.get(f"{name}_interval")
+        bounds = {} if interval_of is None else {bound: interval_of.sel(bound=bound, drop=True) for bound in ("low", "high")}
+        table = xr.Dataset({"value": field} | bounds).to_dataframe(dim_order=list(field.dims)).reset_index()
         # A row has no column for lag, threshold, reference forecast or part of the kinetic energy: they become part of the metric's name.
-        suffix = table[[column for column in further_axes if column in table]].astype(str).agg(" ".join, axis=1)
-        table["metric"] = (f"{name} " + suffix).str.strip() if len(suffix) and suffix.any() else name
+        table["metric"] = name
+        for column in (column for column in further_axes if column in table):
+            table["metric"] += " " + table[column].astype(str)
         if "wind" in table:
             table = table.rename(columns={"wind": "variable"})
         elif "variable" not in table:  # other metrics without variable than the Brier score are of u and v of the only wind together
