@@ -142,6 +142,18 @@ def finished_run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return run
 
 
+@pytest.fixture
+def without_animation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write an empty animation after a rollout, because drawing it takes longer than the rollout."""
+    monkeypatch.setattr("wsdcast.weather.stages.rollout.animate", lambda forecast, truth, path, *arguments: path.write_bytes(b""))
+
+
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write an empty report of scores, because it takes longer than the scores."""
+    monkeypatch.setattr("wsdcast.weather.stages.score_output.write_report", lambda path, *arguments, **more: path.write_text(""))
+
+
 IMAGE_STAGES = ("prepare", "train", "sample", "score")
 
 TINY_IMAGES = """

@@ -20,6 +20,8 @@ from wsdcast.weather.model_file import read_model
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.trained import assembled
 
+pytestmark = pytest.mark.usefixtures("without_animation", "without_report")
+
 
 @pytest.mark.parametrize("prior", ["warm", "persistence"])
 def test_a_generator_of_the_crps_makes_one_evaluation_around_its_prior(prepared, tmp_path, prior):

@@ -16,6 +16,8 @@ from wsdcast.weather.trained import FewEvaluations, Trained, assembled
 from wsdcast.weather.training import fine_tuning
 from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 
 @pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
 def test_fine_tuning_has_no_dropout(prepared, tmp_path, monkeypatch, objective):

@@ -26,6 +26,8 @@ from wsdcast.runs.errors import UserError
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.model_file import FORMAT, MODEL, SUMS, read_model
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 RECIPE = TINY.replace("rollout:", "forcings: {static: [land_sea_mask], solar_time: true}\nrollout:")
 
 

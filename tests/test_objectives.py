@@ -28,6 +28,8 @@ from wsdcast.weather.samples import samples_of
 from wsdcast.weather.stages import train as train_stage
 from wsdcast.weather.training import few_steps
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 
 @pytest.fixture(scope="module")
 def flow(prepared, tmp_path_factory) -> tuple[Recipe, Path]:

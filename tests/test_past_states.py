@@ -26,6 +26,8 @@ from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.trained import trained
 from wsdcast.weather.training.rollouts import RolloutBatch, rollout_loss
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 NUMBERS = (0, 1, 3)
 
 

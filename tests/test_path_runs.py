@@ -23,6 +23,8 @@ from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.trained import trained
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 
 def run_with(prepared: Path, directory: Path, **changes) -> tuple[Recipe, Path]:
     """Return the tiny recipe with changes, and a run directory with the networks that were trained by it."""

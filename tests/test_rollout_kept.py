@@ -27,6 +27,8 @@ from wsdcast.verification import streamed
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.stages import rollout as stage
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 
 def test_a_rollout_can_keep_some_lead_times(trained_run, reference_forecast):
     done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--keep", "24,12"], catch_exceptions=False)

@@ -19,6 +19,8 @@ from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.samplers import sampler_of
 from wsdcast.weather.stages import rollout as rollout_stage
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 
 def test_half_precision_changes_little(rolled_out):
     recipe, record, parts = loaded(rolled_out / "run")

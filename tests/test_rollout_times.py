@@ -20,6 +20,8 @@ from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
 from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.weather.forecast.initial_times import starts_of, without_latest
 
+pytestmark = pytest.mark.usefixtures("without_animation", "without_report")
+
 
 @pytest.mark.parametrize(
     ("start", "expected"),

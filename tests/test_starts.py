@@ -34,6 +34,8 @@ from wsdcast.weather.networks import moments_model
 from wsdcast.weather.recipe import load_recipe
 from wsdcast.weather.trained import trained
 
+pytestmark = pytest.mark.usefixtures("without_animation")
+
 STDS: list[Std] = ["channel", "change", 0.3]
 
 

@@ -253,6 +253,7 @@ def test_append_restores_a_store_after_a_kill_between_the_two_renamings(director
     assert open_analysis(Path("run/analysis.zarr")).times.size == 80
 
 
+@pytest.mark.usefixtures("without_animation", "without_report")
 def test_states_that_were_appended_are_truth_of_the_next_score(directory):
     wind(60).to_netcdf("a.nc")
     wind(20, "2020-01-16", 1).to_netcdf("b.nc")
