@@ -154,6 +154,12 @@ def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsdcast.weather.stages.score_output.write_report", lambda path, *arguments, **more: path.write_text(""))
 
 
+@pytest.fixture
+def without_study_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write an empty page of a study of wind, because its figures take longer than a small study."""
+    monkeypatch.setattr("wsdcast.study.weather.write_study_page", lambda path, *arguments: path.write_text(""))
+
+
 IMAGE_STAGES = ("prepare", "train", "sample", "score")
 
 TINY_IMAGES = """

@@ -100,7 +100,7 @@ def test_scores_are_means_over_seeds_and_initial_times(studied, study):
 
 
 @pytest.fixture
-def copy(studied, tmp_path) -> Path:
+def copy(studied, tmp_path, without_study_page) -> Path:
     """Return a copy of the directory with the study, for one test."""
     shutil.copytree(studied, tmp_path / "copy", symlinks=True)
     return tmp_path / "copy"

@@ -28,7 +28,7 @@ study: {seeds: [0], priors: [standard], ablations: [], nfe: [2], rollout_nfe: [2
 
 
 @pytest.fixture
-def grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_study_page: None) -> Path:
     """Return a run directory that was studied, and then got ten more days of its test split."""
     monkeypatch.chdir(tmp_path)
     wind = wind_dataset(six_hourly("2020-01-01", 160), np.linspace(90, -90, 7), np.arange(0.0, 360.0, 45.0))
