@@ -17,7 +17,7 @@ from wsdcast.runs.artefact import complete, writing_netcdf
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST
 from wsdcast.runs.resources import new_mapped
-from wsdcast.runs.unfinished import claim
+from wsdcast.runs.unfinished import CLAIM, claim, mark, marked, marks_of
 from wsdcast.weather.recipe import Recipe
 
 
@@ -159,3 +159,28 @@ def test_an_unfinished_artefact_goes_on_if_its_claim_agrees_in_what_it_says(tmp_
         assert partial.exists()
     claim(partial, older | {"initial times": ["2020-01-02T00"]}, overwrite=True)
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"hash": '])
+def test_an_unfinished_artefact_whose_claim_was_cut_short_is_not_taken_for_ones_own(tmp_path, text):
+    """Older versions left such claims on a full disk. Nobody knows what the content is made from."""
+    partial = tmp_path / ".generator.partial"
+    claim(partial, {"hash": "a"}, overwrite=False)
+    partial.mkdir()
+    (marks_of(partial) / CLAIM).write_text(text)
+    with pytest.raises(UserError, match="unfinished and of another recipe"):
+        claim(partial, {"hash": "a"}, overwrite=False)
+    assert partial.exists()
+    claim(partial, {"hash": "a"}, overwrite=True)
+    assert not partial.exists()
+
+
+def test_marks_without_a_claim_go_with_the_content_that_they_are_of(tmp_path):
+    """A run that was killed while it discarded an artefact left some of them. Its parts would count as written."""
+    partial = tmp_path / ".forecast.partial.zarr"
+    partial.mkdir()
+    marks_of(partial).mkdir()
+    mark(partial, "0", "inf")
+    claim(partial, {"hash": "a"}, overwrite=False)
+    assert not partial.exists()
+    assert marked(partial, "0") is None

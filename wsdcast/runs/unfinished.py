@@ -37,10 +37,9 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
     """
     if not overwrite:
         require_same_claim(partial, content)
-    # Marks remain without a partial if a run was killed after it renamed its artefact and before it removed them.
-    if not partial.exists() or _claimed_otherwise(partial, content):
+    # If a run was killed while it removed them, marks are there without an artefact or without a claim.
+    if not partial.exists() or marked(partial, CLAIM) is None or _claimed_otherwise(partial, content) is not None:
         release(partial)
-    if marked(partial, CLAIM) is None:
         shutil.rmtree(partial, ignore_errors=True)
     marks_of(partial).mkdir(parents=True, exist_ok=True)
     mark(partial, CLAIM, json.dumps(content, indent=1, default=str))
@@ -52,14 +51,21 @@ def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
     Raises:
         UserError: if it is made from something else. The message names the lists of its claim.
     """
-    if partial.exists() and (claimed := _claimed_otherwise(partial, content)):
+    if partial.exists() and (claimed := _claimed_otherwise(partial, content)) is not None:
         own = "".join(f" or has other {key} (its own: {first_few(value)})" for key, value in claimed.items() if isinstance(value, list))
         raise UserError(f"{partial} is unfinished and of another recipe{own}; finish it with that one, or discard it with --overwrite")
 
 
 def _claimed_otherwise(partial: Path, content: dict[str, Any]) -> dict[str, Any] | None:
-    """The claim of an unfinished artefact if it differs in something that both have, else None. Older versions claimed less."""
-    claimed, own = json.loads(marked(partial, CLAIM) or "{}"), json.loads(json.dumps(content, default=str))
+    """The claim of an unfinished artefact if it differs in something that both have, else None. Older versions claimed less.
+
+    A claim that was cut short differs, and is returned as empty. Older versions left such claims on a full disk.
+    """
+    text, own = marked(partial, CLAIM), json.loads(json.dumps(content, default=str))
+    try:
+        claimed = own if text is None else json.loads(text)
+    except ValueError:
+        return {}
     return claimed if any(claimed[key] != own[key] for key in claimed.keys() & own.keys()) else None
 
 
