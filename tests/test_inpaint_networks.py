@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,15 +106,34 @@ def test_a_batch_on_a_gpu_has_about_the_same_number_of_pixels_for_any_size():
 
 def test_a_picture_evaluates_only_its_own_samples(images, networks, evaluated):
     contexts = fixed_contexts(images, "test", RECIPE.task, count=3)
-    shown = same_noise_samples(contexts, networks, "midpoint", "uniform", (2, 3, 6), 1.0)
+    shown = same_noise_samples(contexts, networks, RECIPE.sample, (2, 3, 6), 1.0)
     assert list(shown) == [2, 6]
     assert evaluated == [3] * 8
     for nfe, drawn in shown.items():
         (full,) = zip(*draw_samples(contexts, sampler_of(networks, "midpoint", "uniform", nfe, 1.0), 1), strict=True)
         assert np.abs(drawn.astype(int) - full).max() <= 1
     # With fewer images the samples are the same.
-    fewer = same_noise_samples(fixed_contexts(images, "test", RECIPE.task, count=2), networks, "midpoint", "uniform", (6,), 1.0)
+    fewer = same_noise_samples(fixed_contexts(images, "test", RECIPE.task, count=2), networks, RECIPE.sample, (6,), 1.0)
     np.testing.assert_array_equal(fewer[6], shown[6][:2])
+
+
+class Bent(torch.nn.Module):
+    """A velocity whose paths are bent, so that their ends depend on the steps."""
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, warmth: torch.Tensor) -> torch.Tensor:
+        return 3 * torch.sin(3 * x[:, :3] + 6 * t[:, None, None, None])
+
+
+def test_a_picture_shows_the_samples_of_the_run_whatever_its_times_and_momentum(images, networks):
+    contexts, networks = fixed_contexts(images, "test", RECIPE.task, count=3), replace(networks, generator=Bent())
+    ab2 = {"solver": "ab2", "grid_in_time": "log-snr", "log_snr_ends": (-1.0, 6.0), "momentum": 0.5}
+    (shown,) = same_noise_samples(contexts, networks, RECIPE.sample.model_copy(update=ab2), (5,), 1.0).values()
+    of_run, with_defaults = (
+        np.stack(list(draw_samples(contexts, sampler_of(networks, "ab2", "log-snr", 5, 1.0, *given), 1)))[:, 0].astype(int)
+        for given in (((-1.0, 6.0), 0.5), ())
+    )
+    assert np.abs(shown - of_run).max() <= 1
+    assert np.abs(shown - with_defaults).max() > 1
 
 
 def test_fixed_contexts_are_the_same_in_any_batch(images):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from wsdcast.images.contexts import FixedContexts
 from wsdcast.images.networks import Trained
-from wsdcast.images.recipe import ImageRecipe
+from wsdcast.images.recipe import ImageRecipe, Sampling
 from wsdcast.runs import devices
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import TORCHDIFFEQ, PathName
@@ -152,19 +152,20 @@ def draw_samples(
 
 @torch.inference_mode()
 def same_noise_samples(
-    contexts: FixedContexts, networks: Trained, solver_name: str, grid_in_time: str, numbers: Iterable[int], warmth: float
+    contexts: FixedContexts, networks: Trained, settings: Sampling, numbers: Iterable[int], warmth: float
 ) -> dict[int, Bytes]:
     """Return one sample of each of a few contexts, (context, row, column, channel), for each number of evaluations the solver can use.
 
-    The samples are for pictures, so batches always have the size :data:`SHOWN`. They differ from those of :func:`draw_samples` by
-    rounding only, and cost far less than padding the large batches of that function.
+    Solver, grid and momentum are those of the settings. The samples are for pictures, so batches always have the size :data:`SHOWN`. They
+    differ from those of :func:`draw_samples` by rounding only, and cost far less than padding the large batches of that function.
     """
     positions, drawn = torch.arange(len(contexts)), dict[int, Bytes]()
     context = contexts.context(positions)
-    for nfe in possible(solver_name, numbers, grid_in_time, networks.path.name):
-        sampler = in_batches(sampler_of(networks, solver_name, grid_in_time, nfe, warmth), SHOWN)
+    name, times = settings.solver, settings.grid_in_time
+    for nfe in possible(name, numbers, times, networks.path.name):
+        sampler = in_batches(sampler_of(networks, name, times, nfe, warmth, settings.log_snr_ends, settings.momentum), SHOWN)
         with devices.eagerly():
-            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, count_noise(solver_name, nfe))[:, 0]))
+            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, count_noise(name, nfe))[:, 0]))
     return drawn
 
 

@@ -109,7 +109,9 @@ def inpaint_study(
             validation = evaluated("validation", {CHOSEN_BY: extract[CHOSEN_BY]}) if chooses else None
             parts.append(Part(setting, seed, evaluated(resolved.sample.part, extract), validation))
         if seed == options.seeds[0] and prior in (*options.priors, *options.variants):
-            shown[prior] = same_noise_samples(few, networks, options.solvers[0], options.grids_in_time[0], options.nfe, 1.0)
+            solver = options.solvers[0]
+            first = {"solver": solver, "grid_in_time": options.grids_in_time[0], "momentum": momentum_of(solver, variant.sample.momentum)}
+            shown[prior] = same_noise_samples(few, networks, variant.sample.model_copy(update=first), options.nfe, 1.0)
     part, count = resolved.sample.part, options.contexts * options.samples
     floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
     shares = {MOMENTS_ALONE: cost[0], CALIBRATED: cost[0]} | {name: share for name, (_, share) in by_name.items()}

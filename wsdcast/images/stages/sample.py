@@ -125,7 +125,7 @@ def _pictures(
     truth = contexts.images.images[contexts.chosen[: positions.numel()]]
     shown = [np.asarray(values.cpu()) for values in (context, mean, std)]
     subset = replace(contexts, chosen=contexts.chosen[:SHOWN])
-    by_number = same_noise_samples(subset, networks, settings.solver, settings.grid_in_time, EVALUATIONS, warmth)
+    by_number = same_noise_samples(subset, networks, settings, EVALUATIONS, warmth)
     normalised, states, times = _process(networks, context[:1], contexts.noise(positions[:1], 1, settings.noise_count)[0], settings, warmth)
     return {
         "grid": sample_grid(shown[0], truth, shown[1], shown[2], samples[: positions.numel(), :COLUMNS]),
