@@ -18,7 +18,7 @@ from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.panels import add_line, panel
-from wsdcast.report.plume import nearest, place
+from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.style import looks
 from wsdcast.report.subjects import WIND
 from wsdcast.runs.errors import UserError
@@ -250,6 +250,20 @@ def test_a_plume_leaves_out_stopped_members_and_its_truth_ends_with_the_record(f
         last[name][:] = np.nan
     with pytest.raises(UserError, match="left the physical range"):
         _plume(last, truth_of(record), 0.0, 0.0, finished_run)
+
+
+def test_a_plume_of_one_lead_time_is_not_empty():
+    """Bands and lines between two points of which only one is there have no extent."""
+    bands = np.arange(1.0, 6.0)[:, None]
+    (axis,) = plume(bands, np.full(1, 2.5), np.array([6], dtype="timedelta64[h]").astype("timedelta64[ns]"), "").axes
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[3, 3], [2.5, 2.5]]
+    for number, (low, high) in enumerate([(1, 5), (2, 4)]):
+        lower, upper = band(axis, number)
+        assert (lower.tolist(), upper.tolist()) == ([low, low], [high, high])
+    for drawn in (axis.lines[0].get_xdata(), axis.collections[0].get_paths()[0].vertices[:, 0]):
+        assert np.ptp(drawn) > 0
+        assert np.mean([drawn.min(), drawn.max()]) == pytest.approx(0.25)
+    assert axis.get_xlim() == (0, drawn.max())
 
 
 @pytest.mark.parametrize(("name", "edges"), [("24x12", (-90, 90)), ("25x13", (-97.5, 97.5))])

@@ -84,6 +84,8 @@ def meteogram(bands: Sequence[NDArray[np.floating]], subjects: Sequence[Subject]
 def _draw(
     axis: Axes, bands: NDArray[np.floating], truth: NDArray[np.floating], leads: NDArray[np.timedelta64], label: str, from_zero: bool
 ) -> None:
+    if leads.size == 1:  # bands and lines need two points
+        bands, truth, leads = np.repeat(bands, 2, axis=1), np.repeat(truth, 2), np.array([0.98, 1.02]) * leads
     days = leads / np.timedelta64(1, "D")
     outer, inner, median = (bands[0], bands[-1]), (bands[1], bands[-2]), bands[len(QUANTILES) // 2]
     for (low, high), ends, shade in ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
