@@ -16,13 +16,16 @@ from wsdcast.images.data.made import MEMORY, made_image
 from wsdcast.images.data.store import Images, open_images
 from wsdcast.images.evaluation import DRAWS
 from wsdcast.images.frechet import FeatureStatistics, drawn_distances
+from wsdcast.images.recipe import ImageData
 from wsdcast.images.scores import VALUES_PER_PART, radial_power, sample_statistics
+from wsdcast.images.stages.prepare import prepare
 from wsdcast.images.stages.sample import sample
 from wsdcast.images.stages.score import score
+from wsdcast.images.stages.train import train
 from wsdcast.runs import resources
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
-from wsdcast.study.images import inpaint_study
+from wsdcast.study.images import _about, inpaint_study
 
 
 @pytest.fixture
@@ -131,6 +134,17 @@ def test_scores_that_do_not_fit_are_refused(inpainted, tmp_path, free):
     assert "scoring 6 contexts of 3 samples each at 16x16 needs " in line
     assert checksums(run) == before
     assert "current" in score(run=inpainted / "run").facts
+
+
+def test_sizes_are_columns_by_rows(tmp_path, free):
+    np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).integers(0, 256, (60, 16, 24, 3), np.uint8))
+    prepare(RECIPE.model_copy(update={"data": ImageData(source=str(tmp_path / "a.npz"))}), tmp_path / "run")
+    images = open_images(tmp_path / "run/images")
+    assert ", 24x16; task: " in _about(RECIPE, images)
+    free(100_000)
+    for refused_stage in (lambda: train(run=tmp_path / "run"), lambda: memory.require_sampling(RECIPE, images, 3)):
+        with pytest.raises(UserError, match="at 24x16 needs "):
+            refused_stage()
 
 
 def test_a_study_that_does_not_fit_is_refused_before_anything_is_trained(inpainted, tmp_path, free, monkeypatch):

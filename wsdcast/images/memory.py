@@ -63,7 +63,7 @@ def require_sampling(
         needed += group * 4 * fields * rows * columns + capacity * max(of_one, of_moments)
         if calibrated:
             needed = max(needed, CALIBRATED_ON * of_moments)
-    require_memory(needed, f"drawing {samples} samples of each context at {columns}x{rows}")
+    require_memory(needed, f"drawing {samples} samples of each context at {images.size}")
 
 
 def of_samples(images: Images, contexts: int, samples: int) -> float:
@@ -99,7 +99,7 @@ def require_scoring(images: Images, contexts: int, samples: int, distances: Coll
     """
     features = 8.0 * contexts * samples * sum(COUNTS[name] for name in distances)
     needed = 2 * of_samples(images, contexts, samples) + features + of_scoring(images, contexts, samples, distances)
-    require_memory(needed, f"scoring {contexts} contexts of {samples} samples each at {images.shape[2]}x{images.shape[1]}")
+    require_memory(needed, f"scoring {contexts} contexts of {samples} samples each at {images.size}")
 
 
 def require_study(recipe: ImageRecipe, images: Images, distances: Collection[str]) -> None:
@@ -116,4 +116,4 @@ def require_study(recipe: ImageRecipe, images: Images, distances: Collection[str
     require_sampling(recipe, images, study.samples, noise_count=noise_count, calibrated="calibrated" in study.warmths, kept=2 * drawn)
     seeds = 4.0 * contexts * study.samples * (sum(COUNTS[name] for name in distances) + FEATURES) * len(study.seeds)
     needed = max(seeds, drawn) + of_scoring(images, contexts, study.samples, distances)
-    require_memory(needed, f"a study of {contexts} contexts of {study.samples} samples each at {images.shape[2]}x{images.shape[1]}")
+    require_memory(needed, f"a study of {contexts} contexts of {study.samples} samples each at {images.size}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,16 @@ from typing import Any
 import matplotlib
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from wsdcast.report.panels import with_interval
-from wsdcast.report.shell import picture, write_plain_page
-from wsdcast.report.style import LOOK
+from wsdcast.report.shell import facts_list, picture, write_plain_page
+from wsdcast.report.style import LOOK, set_ticks
 from wsdcast.report.tables import html_table
 
 CAPTIONS = {
-    "grid": "Contexts, what the moments network predicts from them, samples, and the truth",
-    "process": "One sample at every step of the solver, in normalised space and in data space",
+    "grid": "Contexts, mean and standard deviation, samples, and the truth",
+    "process": "One sample from noise to image, in normalised space and in data space",
     "same_noise": "Samples of the same noise with increasing numbers of evaluations",
     "tails": "Hidden values before and after normalisation, by warmth: values beyond the dashed prior are hard to reach from it",
 }
@@ -46,11 +46,10 @@ def write_score_page(
         pictures: directory of the pictures that were drawn with the samples.
         recipe_text: text for the end of the page.
     """
-    facts = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in about.items())
     names = [name for name in LABELS if name in rows[0]]
     cells = [[row["scored"], *(with_interval(row[name], f".{DIGITS[name]}f", row[f"{name}_interval"]) for name in names)] for row in rows]
     scores = html_table(["", *(LABELS[name] for name in names)], cells)
-    parts = [f"<table>{facts}</table><h2>Scores</h2>{scores}<p class=note>{NOTE}</p>"]
+    parts = [f"{facts_list(about)}<h2>Scores</h2>{scores}<p class=note>{NOTE}</p>"]
     for kind, caption in CAPTIONS.items():
         if not (pictures / f"{kind}.png").exists():  # an earlier version drew fewer pictures
             continue
@@ -73,6 +72,8 @@ def spectrum(power: xr.Dataset) -> Figure:
         axes.plot(power["wavenumber"], of_name["power"] / of_name["power_truth"], label=str(name))
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="waves across the image", ylabel="power, samples / truth")
+    for axis in (axes.xaxis, axes.yaxis):
+        set_ticks(axis, LogLocator(subs=(1, 2, 5)))
     axes.legend(fontsize=8)
     return figure
 

@@ -26,11 +26,11 @@ h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.2rem; margin-top: 
 img { max-width: 100%; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e5e7eb; } th { font-weight: 600; }
 .wide { overflow-x: auto; } p.note { color: #6b7280; } pre { background: #f3f4f6; padding: 1rem; overflow-x: auto; font-size: .85rem; }
+dl { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: .8rem 0 0; } dl div { min-width: 0; overflow-wrap: anywhere; }
+dt { font-size: .75rem; color: #6b7280; line-height: 1.2; } dd { margin: 0; }
 """
 INTERACTIVE_STYLE = """
 h1 { line-height: 1.2; } h2 { margin: 2.2rem 0 .3rem; } p.note { font-size: .875rem; margin: .5rem 0 .8rem; max-width: 52rem; }
-dl { display: flex; flex-wrap: wrap; gap: .4rem 2rem; margin: .8rem 0 0; } dl div { min-width: 0; overflow-wrap: anywhere; }
-dt { font-size: .75rem; color: #6b7280; line-height: 1.2; } dd { margin: 0; }
 table { font-size: .8125rem; width: 100%; } td { white-space: pre; } td, th { padding: .15rem .4rem; vertical-align: baseline; }
 thead th { white-space: pre-line; }
 tr > :first-child { padding-left: 0; text-align: left; } th[scope=row] { font-weight: 400; min-width: 7rem; }
@@ -54,6 +54,7 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } 
   h2, .legend { break-after: avoid; } .row > *, tr { break-inside: avoid; } .row > * { overflow: visible; }
 }
 """
+PLAIN_STYLE = ".wide table { font-size: .8125rem; } .wide td, .wide th { padding: .15rem .4rem; } .wide td { white-space: nowrap; }"
 # The page may not load anything from a network. 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
@@ -102,8 +103,7 @@ def write_plain_page(path: Path, title: str, parts: Iterable[str], recipe: str) 
         parts: HTML of its sections.
         recipe: text of the recipe, shown at the end.
     """
-    style = f"{STYLE} .wide table {{ font-size: .8125rem; white-space: nowrap; }} .wide td, .wide th {{ padding: .15rem .4rem; }}"
-    head = f"<meta charset=utf-8><title>wsdcast: {html.escape(title)}</title><style>{style}</style>"
+    head = f"<meta charset=utf-8><title>wsdcast: {html.escape(title)}</title><style>{STYLE}{PLAIN_STYLE}</style>"
     body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>"
     path.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", encoding="utf-8")
 

@@ -241,6 +241,6 @@ def _about(recipe: ImageRecipe, images: Images) -> str:
     options, source = recipe.study, Path(recipe.data.source).name
     part = recipe.sample.part
     contexts = min(options.contexts, images.count(part))
-    what = f"{source}, {images.shape[1]}x{images.shape[2]}; task: {recipe.task.tested}; "
+    what = f"{source}, {images.size}; task: {recipe.task.tested}; "
     trained = f"; training seeds {', '.join(map(str, options.seeds))}, equal {BUDGETS[options.budget]}"
     return what + described(images, part, contexts, options.samples) + trained

@@ -53,6 +53,11 @@ class Images:
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    @property
+    def size(self) -> str:
+        """The size of one image in words, COLUMNSxROWS."""
+        return f"{self.shape[2]}x{self.shape[1]}"
+
     def count(self, part: Part) -> int:
         """Return the number of images in a split."""
         return self.parts[part].stop - self.parts[part].start

@@ -100,8 +100,8 @@ def train(
         return flow_scores(network, prior_of, unseen, path)
 
     shapes = generator.input_shapes(*images.shape[1:])
-    file, count = directory / GENERATOR, images.count("train")
-    _train(resolved, settings, file, generator, random, batches, count, shapes, loss_of, validate, overwrite, summary)
+    file = directory / GENERATOR
+    _train(resolved, images, settings, file, generator, random, batches, shapes, loss_of, validate, overwrite, summary)
     return summary
 
 
@@ -120,17 +120,17 @@ def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: Fixed
     random, settings, path = _seed(recipe, 0), recipe.moments, directory / MOMENTS
     network, pairs = moments_model(settings, images.shape[0]), training_pairs(images, recipe.task, random)
     shapes = ((1, images.shape[0] + 1, *images.shape[1:]),)
-    _train(recipe, settings, path, network, random, pairs, images.count("train"), shapes, loss_of, validate, overwrite, summary)
+    _train(recipe, images, settings, path, network, random, pairs, shapes, loss_of, validate, overwrite, summary)
 
 
 def _train(
     recipe: ImageRecipe,
+    images: Images,
     settings: Network,
     path: Path,
     model: Model,
     random: torch.Generator,
     batch_of: BatchOf[Batch],
-    samples: int,
     shapes: tuple[tuple[int, ...], ...],
     loss_of: Callable[[Model, Batch], Tensor],
     validate: Callable[[Model], dict[str, float]],
@@ -141,12 +141,12 @@ def _train(
 
     Args:
         recipe: of the run.
+        images: all prepared images.
         settings: the network's section of the recipe.
         path: directory of the artefact.
         model: the untrained network.
         random: generator of the random part of batches.
         batch_of: makes a training batch.
-        samples: number of training samples.
         shapes: shapes of the network's inputs for one sample.
         loss_of: the loss of a batch.
         validate: scores on validation images.
@@ -156,11 +156,11 @@ def _train(
     stamp = make_stamp(recipe, path.parent, path.name)
     if devices.device().type == "cpu":
         needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
-        purpose = f"training the {path.name} network in batches of {settings.batch} at {shapes[0][2]}x{shapes[0][3]}"
+        purpose = f"training the {path.name} network in batches of {settings.batch} at {images.size}"
         processes.decided(lambda: require_memory(needed, purpose))
     with processes.completed_by_first(path, stamp, overwrite) as partial:
         training = Training.of(to_device(model, settings.channels_last), random)
-        log, name = recipe.training, path.name
+        samples, log, name = images.count("train"), recipe.training, path.name
         done = fitted(training, batch_of, loss_of, samples, settings, log, partial, name, seed=recipe.seed, validate=validate)
         if processes.is_first():
             save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
