@@ -112,6 +112,22 @@ def test_waiting_threads_sleep_unless_the_user_sets_another_policy(entry, of_use
         assert (turns == "0") == (expected == "PASSIVE")
 
 
+def test_tables_have_a_dash_for_what_is_not_known(capsys):
+    """One member has no spread, one initial time no interval, and a part of the globe no spectrum."""
+    nan = float("nan")
+    of_metric = {"lead_hours": 6, "starts": 1, "difference": 0.25, "interval": [nan, nan], "p": nan}
+    show(Summary("score", scores=[{"lead_hours": 6, "crps_fair: a": 1.5, "power_deviation: a": nan, "spread_skill": nan}]), json=False)
+    show(Summary("compare", scores=[of_metric | {"metric": "rmse", "first": 1.5, "second": 1.25}]), json=False)
+    of_stations = {"lead_hours": 6, "pairs": 9, "crps_fair": 1.5, "bias": -0.5, "rmse": 2, "spread_skill": nan}
+    show(Summary("score stations", scores=[of_stations]), json=False)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("6 h")]
+    assert [row[2:] for row in rows] == [
+        ["1.500", "-", "-"],
+        ["RMSE", "1.500", "1.250", "+0.250", "-", "1"],
+        ["9", "1.500", "-0.500", "2.000", "-"],
+    ]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_result_leaves_the_process_at_once(as_json, monkeypatch):
     """Into a pipe or a file, the JSON of all stages came when the last had ended, and none if that was killed."""

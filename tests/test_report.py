@@ -155,6 +155,13 @@ def test_few_members_have_fewer_maps(members, tmp_path):
     assert list(library) == (["truth", "mean"] if members == 1 else ["truth", "mean", "spread", "member1", "member2"])
 
 
+def test_one_lead_time_has_bands_as_wide_lines(tmp_path):
+    """Bokeh does not draw an area with one point on either side."""
+    page = written(tmp_path / "report.html", random_scores(GRID, 1, 1), GRID, random_fields(GRID, 1))
+    bands = {(segment["y0"]["field"], segment["y1"]["field"]) for segment in embedded(page)["Segment"]}
+    assert bands == {("q10", "q90"), ("q25", "q75")}
+
+
 def test_names_from_outside_are_escaped(tmp_path):
     bad = "</script><script>alert('1')</script>\"&"
     scores = random_scores(GRID, 2, 1, (bad, f"{bad}2"))

@@ -136,10 +136,16 @@ def _differences(summary: Summary) -> Table:
     for row in summary.scores:
         low, high = row["interval"]
         digits = _digits(summary)
+        between = f" [{low:+{digits}}, {high:+{digits}}]" if isfinite(low) and isfinite(high) else ""
         cells = [f"{row[name]:{digits}}" for name in ("first", "second")]
-        cells += [f"{row['difference']:+{digits}} [{low:+{digits}}, {high:+{digits}}]", f"{row['p']:.3f}", str(row["starts"])]
+        cells += [f"{row['difference']:+{digits}}{between}", _number(row["p"], ".3f"), str(row["starts"])]
         table.add_row(f"{row['lead_hours']} h", METRIC_LABELS[row["metric"]], *cells)
     return table
+
+
+def _number(value: float, form: str) -> str:
+    """A number as text; ``-`` if it is not known, such as the spread of one member."""
+    return f"{value:{form}}" if isfinite(value) else "-"
 
 
 def _scores(summary: Summary) -> Table:
@@ -159,9 +165,9 @@ def _scores(summary: Summary) -> Table:
         cells = [
             f"{row['lead_hours']} h",
             *(f"{row[f'crps_fair: {name}']:{_digits(summary)}}" for name in names),
-            f"{row['spread_skill']:.2f}",
+            _number(row["spread_skill"], ".2f"),
         ]
-        table.add_row(*cells, *(f"{100 * row[f'power_deviation: {name}']:.0f} %" for name in deviations))
+        table.add_row(*cells, *(_number(row[f"power_deviation: {name}"], ".0%").replace("%", " %") for name in deviations))
     return table
 
 
@@ -171,7 +177,7 @@ def _station_scores(summary: Summary) -> Table:
     for name in ("lead", "pairs", "fair CRPS", "bias", "RMSE", "spread/skill"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.scores:
-        scores = [f"{row['crps_fair']:.3f}", f"{row['bias']:+.3f}", f"{row['rmse']:.3f}", f"{row['spread_skill']:.2f}"]
+        scores = [f"{row['crps_fair']:.3f}", f"{row['bias']:+.3f}", f"{row['rmse']:.3f}", _number(row["spread_skill"], ".2f")]
         table.add_row(f"{row['lead_hours']} h", str(row["pairs"]), *scores)
     return table
 
@@ -204,7 +210,7 @@ def _image_scores(summary: Summary) -> Table:
     for name in names:
         table.add_column(IMAGE_SCORES[name][0], justify="right", no_wrap=True)
     for row in rows:
-        numbers = [f"{row[name]:.{IMAGE_SCORES[name][1]}f}" if row[name] == row[name] else "" for name in names]
+        numbers = [_number(row[name], f".{IMAGE_SCORES[name][1]}f") for name in names]
         table.add_row(*([row["prior"], str(row["nfe"] or "")] if "nfe" in row else [row["scored"]]), *numbers)
     return table
 

@@ -91,6 +91,8 @@ def plume_panel(series: ColumnDataSource, of: Subject, unit: float) -> Panel:
     on, number = panel(" ", "lead time (days)", f"{of.short_label} ({units})", height=300), "{0." + "0" * digits + "}" if digits else "{0}"
     for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
+        if len(series.data["x"]) == 1:  # an area needs two points
+            on.segment("x", low, "x", high, source=series, line_color=BLUE, line_alpha=alpha, line_width=12)
     median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
     on.scatter("x", "q50", source=series, color=BLUE, size=5)
     words = [

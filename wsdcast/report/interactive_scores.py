@@ -130,14 +130,14 @@ def reliability(scores: xr.Dataset) -> Row:
 def spectrum_ratios(scores: xr.Dataset, of: Subject) -> Row:
     """Draw the ratio of the members' zonal power to the truth's by wavelength.
 
-    The first panel has curves at three lead times. Further panels have all lead times of each forecast as colours.
+    The first panel has curves at the first, a middle and the last lead time. Further panels have all of each forecast as colours.
     """
     field = metric_on_globe(scores, "power_ratio")
     if field is None:
         return Row([], {})
     field = field.sel(variable=of.name).isel(wavenumber=slice(1, None))
     wavelength = EQUATOR / field["wavenumber"].values
-    on = _waves(f"{field['forecast'].values[0]}, three lead times", "power of members / truth", wavelength, y_axis_type="log")
+    on = _waves(f"{field['forecast'].values[0]}, by lead time", "power of members / truth", wavelength, y_axis_type="log")
     curves, lines, looks = [], dict[str, Look](), ((Viridis256[20], "solid"), (Viridis256[110], "dashed"), (Viridis256[190], "dotdash"))
     for lead, look in zip(some_leads(field), looks, strict=False):
         ratios = field.isel(forecast=0, prediction_timedelta=lead)
