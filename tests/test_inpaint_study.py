@@ -325,6 +325,18 @@ def test_impossible_numbers_of_evaluations_are_named(copy, without_page):
     assert "nothing to study: nfe 3: the solver midpoint" in line
 
 
+def test_what_is_listed_twice_is_studied_once():
+    """Settings that were there twice ended in a traceback when all was trained and sampled."""
+    twice = {"nfe": [4, 2, 4], "solvers": ["midpoint", "midpoint"], "visible": [0.5, 0.5], "warmths": ["calibrated", 1.0, "calibrated"]}
+    once = {"nfe": [4, 2], "solvers": ["midpoint"], "visible": [0.5], "warmths": ["calibrated", 1.0]}
+    of_each = [
+        settings_of(RECIPE.changed(**{f"study__{key}": value for key, value in given.items()}), "warm", Summary("study"))
+        for given in (twice, once)
+    ]
+    assert of_each[0] == of_each[1]
+    assert len(set(of_each[0])) == len(of_each[0])
+
+
 def test_tasks_without_a_mask_have_no_visible_share():
     settings = settings_of(RECIPE.changed(task__kind="denoise"), "warm", Summary("study"))
     assert {setting.kind for setting in settings} == {"curve"}

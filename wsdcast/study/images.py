@@ -160,7 +160,7 @@ def _networks(variant: ImageRecipe) -> tuple[str, ...]:
 
 
 def settings_of(variant: ImageRecipe, name: str, summary: Summary) -> list[Setting]:
-    """All settings of one prior or variant. Combinations that cannot be sampled are left out and named in the summary.
+    """All settings of one prior or variant, each once. Combinations that cannot be sampled are left out and named in the summary.
 
     Args:
         variant: the recipe with that prior, or of that variant.
@@ -194,7 +194,7 @@ def settings_of(variant: ImageRecipe, name: str, summary: Summary) -> list[Setti
         for visible, (solver, grid, nfe), warmth in product(options.visible, sensitivity, warmths):
             label, value = (CALIBRATED, np.nan) if warmth == "calibrated" else (name, warmth)
             settings.append(Setting("sensitivity", label, solver, grid, value, visible, nfe))
-    return settings
+    return list(dict.fromkeys(settings))
 
 
 def _evaluated(
