@@ -46,7 +46,7 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe: str
             note(
                 "Each line shows the best solver, grid of flow times and warmth of a prior at each number of evaluations, chosen on "
                 f"{chosen_on}. The cost includes the moments network for the priors that use it. Solid: the warm start; dotted: "
-                "standard flow matching; dashed: ablations."
+                "standard flow matching; dashed: the others."
             ),
             _half(study),
             saturation_table(saturates),
@@ -67,17 +67,20 @@ def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe: str
         parts += [
             "<h2>By share of visible pixels</h2>",
             picture(by_visible_share(sensitivity, main), "Scores against the share of visible pixels by warmth and evaluations"),
-            note("The warm start at several warmths, and standard flow matching, which has no warmth."),
-            picture(by_visible_share(sensitivity, main, relative=True), "The same over the scores of the standard prior"),
-            note("The same, divided by the score of the standard prior: below 1 the warm start gains."),
+            note("The warm start at several warmths, the other priors at full warmth. Warmth does not change the standard prior."),
         ]
+        if "standard" in sensitivity["prior"]:
+            parts += [
+                picture(by_visible_share(sensitivity, main, relative=True), "The same over the scores of the standard prior"),
+                note("The same, divided by the score of the standard prior: below 1 another prior gains."),
+            ]
     parts += ["<h2>All settings</h2>", _table(study, scores, chosen_on)]
     write_plain_page(path, f"Function evaluations on images: {name}", parts, recipe)
 
 
 def _floors(study: xr.Dataset, scores: Sequence[str]) -> str:
     known = [f"{LABELS[name]} {study.attrs[f'floor_{name}']:.{DIGITS[name]}f}" for name in scores if f"floor_{name}" in study.attrs]
-    return f"Dotted: {study.attrs['floor_of']} as if they were samples: {', '.join(known)}. " if known else ""
+    return f"Dotted black line: {study.attrs['floor_of']} as if they were samples: {', '.join(known)}. " if known else ""
 
 
 def _half(study: xr.Dataset) -> str:
