@@ -132,18 +132,20 @@ def test_times_with_a_time_zone_are_in_utc(unit, zone, shift):
 
 
 @pytest.mark.parametrize("unit", ["h", "hours"])
-@pytest.mark.parametrize("clock", [" 00", "T00", " 0:00", "T00:00:00", " 0:0:0.0", ""])
+@pytest.mark.parametrize("clock", [" 03", "T03", "_03", " 3:00", "T03:00:00", "_03:00:00", " 3:0:0.0", ""])
 def test_a_time_zone_counts_after_any_clock(unit, clock):
-    """After an abbreviated unit, that of an hour alone was ignored."""
-    for zone, shift in {" +01": -1, " -6": 6, "+01:00": -1, " UTC": 0, "Z": 0, " GMT": 0}.items():
+    """After an abbreviated unit, that of an hour alone was ignored, and after an underline the hour itself."""
+    for zone, shift in {" +01": -1, " -6": 6, "+01:00": -1, " UTC": 0, "Z": 0, " GMT": 0, "": 0}.items():
         raw = xr.Dataset(coords={"time": ("time", [0, 6], {"units": f"{unit} since 2020-01-01{clock}{zone}"})})
-        assert decoded(raw, DEFAULT)["time"].values[0] == np.datetime64("2020-01-01T00:00") + np.timedelta64(shift, "h"), zone
+        assert decoded(raw, DEFAULT)["time"].values[0] == np.datetime64("2020-01-01") + np.timedelta64(shift + 3 * bool(clock), "h"), zone
 
 
 @pytest.mark.parametrize("unit", ["h", "hours"])
-@pytest.mark.parametrize("since", [*(f"2020-01-01 00:00{zone}" for zone in (" CET", " Europe/Berlin", " GMT+1", " PM")), "01/02/2020"])
+@pytest.mark.parametrize(
+    "since", [*(f"2020-01-01 00:00 {zone}" for zone in ("CET", "Europe/Berlin", "GMT+1", "PM")), "01/02/2020", "2020-045"]
+)
 def test_dates_that_may_be_another_time_are_refused(unit, since):
-    """Zones with names were UTC without a word, GMT+1 was an hour later, and 01/02 was in January."""
+    """Zones with names were UTC without a word, GMT+1 was an hour later, and 01/02 was in January. The day 045 is no zone either."""
     raw = xr.Dataset({"u10": ("time", [0.0, 0.0])}, {"time": ("time", [0, 6], {"units": f"{unit} since {since}"})})
     with pytest.raises(ValueError, match=rf"^u10: time has units '{unit} since {re.escape(since)}'; expected a date such as 2020-01-31 "):
         decoded(raw, DEFAULT)
@@ -158,7 +160,9 @@ def test_a_date_is_no_time_zone(date):
 
 
 @pytest.mark.filterwarnings("ignore::xarray.SerializationWarning")  # of years before 1582 and without zeros
-@pytest.mark.parametrize("date", ["20200106", "2020-01-06", "2020/1/6", "2020-01", "1900", "0001-01-01", "1-1-1 00:00:0.0"])
+@pytest.mark.parametrize(
+    "date", ["20200106", "2020-01-06", "2020/1/6", "6-JAN-2020 3:00", "2020-01", "1900", "0001-01-01", "1-1-1 00:00:0.0"]
+)
 def test_other_dates_are_read_as_xarray_reads_them(date):
     raw = xr.Dataset(coords={"time": ("time", [1_000_000], {"units": f"hours since {date}"})})
     assert decoded(raw.copy(), DEFAULT)["time"].values[0] == xr.decode_cf(raw)["time"].values[0]

@@ -11,7 +11,8 @@ from wsdcast.data.sources.naming import is_named
 from wsdcast.runs.errors import first_line
 
 SINCE = re.compile(
-    r"(?P<unit>\w+) since (?P<date>\d{8}|\d{4}(/\d\d?){2}|\d{1,4}(-\d\d?){0,2})([ T](?P<hour>\d\d?)(?P<rest>(:\d\d?){0,2}(\.\d*)?))?"
+    r"(?P<unit>\w+) since (?P<date>\d{8}|\d{4}(/\d\d?){2}|\d{1,4}(-\d\d?){2}|\d{1,4}(-\d\d?)?(?!-)|\d\d?-[a-z]{3}-\d{4})"
+    r"([ T_](?P<hour>\d\d?)(?P<rest>(:\d\d?){0,2}(\.\d*)?))?"
     r" ?(Z|UTC|GMT|(?P<sign>[+-])(?P<hours>\d\d?)(:?(?P<minutes>\d\d))?)?",
     re.IGNORECASE,
 )
@@ -44,8 +45,8 @@ def decoded(raw: xr.Dataset, needed: Sequence[str]) -> xr.Dataset:
 def _decoded(raw: xr.Dataset) -> xr.Dataset:
     """Decode a dataset.
 
-    xarray takes zones with names for UTC, may exchange day and month, and after h or another abbreviation knows only zones such as +01:00
-    that follow minutes. So units of time are checked, and zones brought to this form.
+    xarray takes zones with names for UTC, may exchange day and month or take no notice of an hour without minutes, and after h or another
+    abbreviation knows only zones such as +01:00 that follow minutes. So units of time are checked, and brought to this form.
 
     Raises:
         Exception: of any type, if the dataset cannot be decoded.
@@ -55,8 +56,8 @@ def _decoded(raw: xr.Dataset) -> xr.Dataset:
         if isinstance(units := array.attrs.get("units"), str) and " since " in units:
             if (since := SINCE.fullmatch(" ".join(units.split()))) is None:
                 raise ValueError(f"{name} has units '{units}'; expected a date such as 2020-01-31 06:00, and no zone or one such as +01:00")
-            if since["sign"]:
-                zone = f"{since['sign']}{since['hours']:>02}:{since['minutes'] or '00'}"
-                moment = f"{since['date']} {since['hour'] or 0}{since['rest'] or ':00'} {zone}"
+            if since["hour"] or since["sign"]:
+                zone = f" {since['sign']}{since['hours']:>02}:{since['minutes'] or '00'}" if since["sign"] else ""
+                moment = f"{since['date']} {since['hour'] or 0}{since['rest'] or ':00'}{zone}"
                 array.attrs = array.attrs | {"units": f"{since['unit']} since {moment}"}
     return xr.decode_cf(raw, decode_timedelta=True)
