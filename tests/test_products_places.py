@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import plumes, tables
 from wsdcast.output.ensemble import most_likely_direction
-from wsdcast.output.places import Places, interpolation, read_places
+from wsdcast.output.places import Places, interpolation, read_cells, read_places
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
 
@@ -171,6 +172,16 @@ def test_a_plume_that_cannot_be_written_leaves_no_table(forecast, tmp_path, monk
     with pytest.raises(OSError, match="No space left"):
         wsdcast.products(forecast, tmp_path / "p.csv", at=places)
     assert {path for path in set(tmp_path.iterdir()) - before if not path.name.endswith(".lock")} == set()
+
+
+def test_places_come_through_a_pipe():
+    """As of ``--at <(...)``: it can be read only once."""
+    reading, writing = os.pipe()
+    os.write(writing, b'"name; height",latitude,longitude\nBerlin; 34 m,52.5,13.4\n')
+    os.close(writing)
+    table = read_cells(Path(f"/dev/fd/{reading}"))
+    os.close(reading)
+    assert table.to_dict("list") == {"name; height": ["Berlin; 34 m"], "latitude": ["52.5"], "longitude": ["13.4"]}
 
 
 def test_commas_at_the_ends_of_rows_shift_no_cell(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +84,11 @@ def read_cells(path: Path) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
-            header = str(pd.read_csv(path, nrows=0, **how).columns[0])
-            if ";" in header or "\t" in header:
-                raise ValueError(f"expected commas between cells, and points in numbers, not '{header}'")
-            return pd.read_csv(path, **how)
+            with pd.read_csv(path, iterator=True, **how) as reader:  # a pipe can be read only once
+                header = reader.read(0)
+                if header.columns.size == 1 and re.search("[;\t]", str(header.columns[0])):
+                    raise ValueError(f"expected commas between cells, and points in numbers, not '{header.columns[0]}'")
+                return next(reader, header)
         except pd.errors.ParserWarning:
             raise ValueError("rows have more cells than there are columns") from None
         except UnicodeDecodeError:
