@@ -227,6 +227,13 @@ def test_a_source_may_grow_while_it_is_read_but_not_change_its_times(tmp_path, w
             close_all()
 
 
+def test_variables_of_one_file_with_other_times_are_refused(tmp_path, wind):
+    """Both are along a coordinate of time. The values of the second were read at the positions of the first one's times."""
+    later = wind.v10.rename(time="valid_time").isel(valid_time=slice(1, None))
+    wind[["u10"]].assign(v10=later).to_netcdf(tmp_path / "wind.nc")
+    assert open_record(str(tmp_path), tmp_path).problems == [f"{tmp_path}/wind.nc: v10 has other times than u10"]
+
+
 def test_another_grid_in_a_later_file_is_refused(tmp_path, wind):
     wind.isel(time=[0, 1]).to_netcdf(tmp_path / "a.nc")
     wind_dataset(six_hourly("2021-01-01", 2), LATITUDES, np.arange(0.0, 360.0, 30.0)).to_netcdf(tmp_path / "b.nc")

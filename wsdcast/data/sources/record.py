@@ -121,7 +121,11 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
         record.without_any[str(address)] = f"{address}: {_what(record)}; looked for {looked_for} among {among}"
         return
     record.contents += [name for name in contents(dataset) if name not in record.contents]
-    times = to_the_second(next(iter(fields.values())).array["time"].values)
+    arrays = [stored.array for stored in fields.values()]
+    times = to_the_second(arrays[0]["time"].values)
+    for array in arrays[1:]:
+        if not np.array_equal(to_the_second(array["time"].values), times, equal_nan=True):
+            raise UserError(f"{array.name} has other times than {arrays[0].name}")
     chunks = {name: stored.chunk for names, stored in fields.items() for name in names}
     record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
     for names, stored in fields.items():
