@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 import xarray as xr
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.added_dimensions import with_dimensions
 from wsdcast.data.sources.axes import with_forecast_axes
 from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.variables import DEFAULT
@@ -130,21 +130,14 @@ def test_a_forecast_is_not_read_when_it_is_opened(lacked, tmp_path):
 
 
 @pytest.mark.parametrize("lacked", LACKED, ids=" ".join)
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        {},
-        {"time": 0, "prediction_timedelta": slice(0, 1)},
-        {"number": [0, 0], "prediction_timedelta": 0, "latitude": slice(None, None, -1)},
-        {"time": [0, 0, 0], "number": slice(1, None), "longitude": [3, 1]},
-        {"time": slice(None, None, -1), "number": 0, "prediction_timedelta": [0, 0]},
-    ],
-)
-def test_added_dimensions_are_those_of_expand_dims(lacked, chosen):
-    order = plain()[DEFAULT[0]].dims
-    without = plain().isel(dict.fromkeys(lacked, 0)).transpose("longitude", ...)
-    expected = without.expand_dims([name for name in order if name in lacked]).transpose(*order)
-    xr.testing.assert_identical(with_dimensions(without, order).isel(chosen), expected.isel(chosen))
+def test_a_forecast_that_lacks_dimensions_has_one_of_each(lacked, tmp_path):
+    whole = plain().isel({name: [0] for name in lacked})
+    forecast = open_forecast(written(whole.drop_vars("number").squeeze(lacked).transpose("longitude", ...), tmp_path))
+    np.testing.assert_array_equal(forecast.times, whole.time)
+    np.testing.assert_array_equal(forecast.leads, whole.prediction_timedelta)
+    for row, leads in itertools.product(range(forecast.times.size), (slice(None), slice(1), slice(-1, None))):
+        expected = [whole[name].isel(time=row).values[:, leads] for name in DEFAULT]
+        np.testing.assert_array_equal(forecast.read(row, leads), np.stack(expected, axis=-3))
 
 
 TWO_STARTS, SPAN = ("a", STARTS[:2]), ("b", LEADS)

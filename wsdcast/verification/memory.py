@@ -63,7 +63,7 @@ def reading(forecast: StoredForecast, leads: int) -> float:
         unpacked = min(count, 2) * 2.05 * min(touched, CHUNKS_AT_ONCE) * stored * math.prod(chunks.values())
         raw = 0 if array.encoding.get("dtype", array.dtype) == array.dtype else values * stored
         each = values * array.dtype.itemsize
-        placed = 4 * count * (values + math.prod(sizes[name] for name in list(sizes)[:3]) * math.prod(forecast.grid.shape))
+        placed = 4 * count * (values + values // math.prod(array.shape[-2:]) * math.prod(forecast.grid.shape))
         needed = max(needed, 2 * count * each, count * each + raw + unpacked, placed if forecast.region else 0)
     return 1.03 * needed
 

@@ -13,7 +13,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.added_dimensions import with_dimensions
 from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
@@ -44,7 +43,7 @@ class Members:
 
     Attributes:
         name: name of the store in messages.
-        channels: (time, number, prediction_timedelta, latitude, longitude), as :func:`open_channels` returns them, or a part of them.
+        channels: as :func:`open_channels` returns them, or a part of them.
     """
 
     name: str
@@ -83,7 +82,8 @@ class Members:
         try:
             with file_lock(self.name):
                 chosen = self.channels.isel(time=start, prediction_timedelta=leads)
-                return np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
+                fields = np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
+                return fields.reshape(self.members, chosen.sizes["prediction_timedelta"], *fields.shape[-3:])
         except MemoryError:
             raise
         except Exception as error:  # formats and servers cause errors of many types
@@ -138,8 +138,10 @@ def open_forecast(address: Address, truth_grid: Grid | None = None, variables: S
 def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.Dataset:
     """Return channels of a store of forecasts in the layout of our own stores, lazily.
 
-    The dimensions are (time, number, prediction_timedelta, latitude, longitude). Initial and lead times are sorted and in nanoseconds. Lead
-    times of 0 and below are left out. The attributes are those of the store that name its source and licence (:data:`ORIGIN`).
+    The dimensions are (time, number, prediction_timedelta, latitude, longitude). For those that the store lacks there are coordinates of
+    length one, and the channels lack them too, because ``Dataset.expand_dims`` would read all values. Initial and lead times are sorted and
+    in nanoseconds. Lead times of 0 and below are left out. The attributes are those of the store that name its source and licence
+    (:data:`ORIGIN`).
 
     Args:
         address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
@@ -165,7 +167,8 @@ def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.
     for name, contents in (("time", "initial times"), ("prediction_timedelta", "lead times")):
         if name not in channels.coords:
             raise UserError(f"{address}: has no coordinate '{name}' of {contents}, but {', '.join(map(str, channels.coords))}")
-    channels = with_dimensions(channels, (*DIMENSIONS, "latitude", "longitude"))
+    lacked = {name: np.atleast_1d(channels.coords.get(name, 0)) for name in DIMENSIONS if name not in channels.dims}
+    channels = channels.drop_vars(lacked, errors="ignore").assign_coords(lacked).transpose(*DIMENSIONS, "latitude", "longitude")
     times, leads = dates_of(channels["time"], address), channels["prediction_timedelta"].values
     if not np.issubdtype(leads.dtype, np.timedelta64):
         raise UserError(f"{address}: its lead times have the type {leads.dtype} and no units of time, such as hours")

@@ -132,7 +132,8 @@ def in_other_units(forecast: StoredForecast) -> dict[str, str]:
     for name in forecast.variables:
         if "units" in forecast.channels[name].attrs or "component_of_wind" in name:
             continue
-        field = Members(forecast.name, forecast.channels[[name]].isel(number=[0])).read(0, slice(0, 1))
+        others = [other for other in forecast.variables if other != name]
+        field = Members(forecast.name, forecast.channels.drop_vars(others).isel(number=[0])).read(0, slice(0, 1))
         values, (lowest, highest) = field[np.isfinite(field)], physical_range(name)
         if values.size and (values.min() < lowest or values.max() > highest):
             extremes = f"values from {values.min():.4g} to {values.max():.4g}"
