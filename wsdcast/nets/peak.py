@@ -27,7 +27,7 @@ _RESULTS: dict[Any, Any] = {
     torch.ops.aten.native_group_norm.default: _group_norm,
     torch.ops.aten.native_group_norm_backward.default: _group_norm_backward,
 }
-"""Stands for operations that torch carries out in many small ones on the device ``meta``, which took half of the time."""
+"""Functions in place of operations. On the device ``meta`` torch makes many small ones of each, which took half of the time."""
 
 
 class _Peak(TorchDispatchMode):
