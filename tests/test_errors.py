@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
+import dask.multiprocessing  # noqa: F401  (lets tracebacks be pickled)
 import numpy as np
 import pytest
+import torch.distributed
 from commands import invoke, refused
 from conftest import TINY, new_run, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
-from wsdcast.runs import artefact
-from wsdcast.runs.errors import first_line
+from wsdcast.runs import artefact, processes
+from wsdcast.runs.errors import UserError, first_line
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,41 @@ def trained(prepared, tmp_path_factory) -> Path:
 )
 def test_an_error_has_a_first_line_also_without_a_message(error, line):
     assert first_line(error) == line
+
+
+@pytest.mark.parametrize("error", [UserError("no room"), FileNotFoundError(2, "not there", "run/analysis.zarr")])
+def test_an_error_is_the_same_in_all_processes_and_keeps_no_frame_of_the_broadcast_alive(monkeypatch, error):
+    """Those frames hold the process group. If its threads outlived the interpreter, they aborted a refused command now and then."""
+    sent, groups = [], []
+
+    def broadcast(message):
+        group = torch.nn.Identity()  # an object of this frame, as the process group is
+        groups.append(weakref.ref(group))
+        if processes.is_first():
+            sent.append(pickle.dumps(message))
+        else:
+            message[:] = pickle.loads(sent[0])
+
+    def decide():
+        try:
+            raise KeyError
+        except KeyError:
+            raise error from None
+
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    gc.disable()
+    try:
+        for rank in (0, 1):
+            monkeypatch.setattr(processes, "number", lambda rank=rank: rank)
+            with pytest.raises(type(error)) as received:
+                processes.decided(decide)
+            assert (str(received.value), vars(received.value)) == (str(error), vars(error))
+            del received
+            assert groups[rank]() is None
+    finally:
+        gc.enable()
+    assert len(groups) == 2
 
 
 def grid(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -295,9 +294,7 @@ cli.app(["train", "--run", "run"])
 def test_a_refusal_of_the_first_process_ends_both_with_its_line(trained_by_two, tmp_path):
     shutil.copytree(trained_by_two, tmp_path / "run")
     (tmp_path / "other.yaml").write_text(RECIPE.replace("steps: 12", "steps: 13"))
-    begin = time.monotonic()
     done = two(tmp_path, "from wsdcast import cli\ncli.app(['train', '--recipe', 'other.yaml', '--run', 'run'])")
-    assert time.monotonic() - begin < 60
     assert done.returncode != 0
     line = "wsdcast: run/generator was made from another recipe (generator.steps: 12 there, 13 here); replace it with --overwrite"
     assert line in done.stderr, done.stderr

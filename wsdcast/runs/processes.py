@@ -97,16 +97,21 @@ def decided(decide: Callable[[], Decision]) -> Decision:
     """
     if count() == 1:
         return decide()
-    message: list[Any] = [None]
+    message: list[Any] = [None, None]
     if is_first():
         try:
-            message = [decide()]
+            message[0] = decide()
         except (UserError, OSError) as error:
-            message = [error]
+            # The others make the error again. If it was sent itself, dask's pickling would send its traceback too, and the traceback would
+            # keep the frames that receive it, and so the process group, alive until the interpreter ends.
+            message[1] = error.__reduce__()[:2]
+            dist.broadcast_object_list(message)
+            raise
     dist.broadcast_object_list(message)
-    (decision,) = message
-    if isinstance(decision, Exception):
-        raise decision
+    decision, error_parts = message
+    if error_parts:
+        kind, arguments = error_parts
+        raise kind(*arguments)
     return decision
 
 
