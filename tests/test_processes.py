@@ -201,6 +201,30 @@ except UserError as error:
     assert "the loss is nan at training step 3, with samples " in first
 
 
+def test_a_full_disk_ends_both_with_one_line(tmp_path):
+    """Only the first process writes checkpoints. The second would wait for it in the next step, or end in an error of the connection."""
+    body = """
+from wsdcast.training import checkpoints, fitting
+from wsdcast.training.fitting import TrainingLog, fitted
+
+def full(*_):
+    assert rank == 0
+    raise OSError(28, "No space left on device", "step-000000002.safetensors")
+
+checkpoints.save = full
+training = Training.of(nn.Linear(1, 1), torch.Generator())
+batch_of = lambda chosen, part: X[chosen[part]]
+try:
+    fitted(training, batch_of, regression, 8, Settings(steps=5), TrainingLog(validate_every=2), Path("."), "one", seed=0, validate=None)
+except OSError as error:
+    Path(f"{rank}.txt").write_text(f"{error} {training.step}")
+"""
+    done = two(tmp_path, body)
+    assert done.returncode == 0, done.stderr
+    ends = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert ends == ["[Errno 28] No space left on device: 'step-000000002.safetensors' 2"] * 2
+
+
 RECIPE = """
 name: tiny
 data: {grid: 16x8, days: 20}

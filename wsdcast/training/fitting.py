@@ -147,8 +147,8 @@ def fitted(
             write_row()
         history.seconds = seconds_before + time.perf_counter() - started
         tensors = training.tensors()
-        if processes.is_first():
-            checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints)
+        # All wait: torchrun ends the others as soon as one ends, also in the middle of a save. If the disk is full, all end alike.
+        processes.decided(lambda: checkpoints.save(checkpoint_directory, training.step, tensors, vars(history), log.keep_checkpoints))
 
     def progress_text(step: PendingStep) -> str:
         speed = (training.step - first_step) * of_step / (time.perf_counter() - started)
@@ -187,12 +187,10 @@ def fitted(
             if signal_number := processes.highest(signals[0] if signals else 0):
                 if not validation_due:
                     save_checkpoint()
-                processes.wait()  # torchrun ends the other processes as soon as one ends, so the checkpoint must be complete
                 raise StoppedError(
                     f"training {name} was stopped at step {training.step}; the same command goes on from there", signal_number
                 )
-    if processes.is_first():
-        history.write(directory, name)
+    processes.decided(lambda: history.write(directory, name))
     return Fitted(training.averaged, history, settings, of_step)
 
 

@@ -162,8 +162,7 @@ def _train(
         training = Training.of(to_device(model, settings.channels_last), random)
         samples, log, name = images.count("train"), recipe.training, path.name
         done = fitted(training, batch_of, loss_of, samples, settings, log, partial, name, seed=recipe.seed, validate=validate)
-        if processes.is_first():
-            save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
+        processes.decided(lambda: save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds}))
     summary.facts |= done.facts(path.name)
     summary.written[str(path)] = size_in_words(done.network)
 

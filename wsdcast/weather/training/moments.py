@@ -74,8 +74,7 @@ def train_moments(stage: Stage) -> None:
             stage.summary.facts["moments, out of fold"] = f"(x - mean) / std has std {ratio.square().mean().sqrt():.2f}; {outcome}"
             for network in () if is_fixed else networks.values():
                 network.calibration.copy_(ratio)
-        if processes.is_first():
-            save_networks(dict(networks), unfinished, stamp | {"seconds": seconds})
+        processes.decided(lambda: save_networks(dict(networks), unfinished, stamp | {"seconds": seconds}))
     stage.summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
 
 

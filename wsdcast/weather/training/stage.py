@@ -126,13 +126,12 @@ class Stage:
         stamp = make_stamp(self.recipe, self.directory, artefact)
         with processes.completed_by_first(self.directory / artefact, stamp, self.overwrite) as unfinished:
             result = self.fit(artefact, settings, training, batch_of, loss_of, samples, unfinished, scores)
-            if processes.is_first():
-                save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": result.history.seconds})
+            seconds = result.history.seconds
+            processes.decided(lambda: save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": seconds}))
         self.summary.written[str(self.directory / artefact)] = size_in_words(result.network)
         if artefact in (FEW_STEPS, FINE_TUNED):
             earlier = self.recipe.networks[: self.recipe.networks.index(artefact)]
             stamps = [json.loads((self.directory / name / "stamp.json").read_text()) for name in earlier]
-            seconds = result.history.seconds
             total = seconds + sum(stamp.get("seconds", 0.0) for stamp in stamps)
             self.summary.facts[f"{artefact} share"] = f"{seconds / total:.0%} of the time of training so far"
 
