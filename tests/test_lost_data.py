@@ -14,6 +14,7 @@ import zarr
 from small_sources import LATITUDES, LONGITUDES, looked_at, wind
 
 import wsdcast
+from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.classic_netcdf import required_size
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.runs.errors import UserError
@@ -22,8 +23,8 @@ from wsdcast.runs.errors import UserError
 def store(path: Path, version: int, kind: str, fill: Any, sharded: bool = False) -> np.ndarray:
     """Wind in chunks of 4 times and half of the longitudes; values as they must be read back."""
     values = np.random.default_rng(0).normal(0, 6, (8, 7, 12))
-    scale = {"scale_factor": 0.005} if kind == "i2" else {}
-    raw = np.round(values / 0.005).astype(kind) if scale else values.astype(kind)
+    scale = {} if kind == "f4" else {"scale_factor": 0.005}
+    raw = np.round(values / 0.005).astype(int).astype(kind) if scale else values.astype(kind)
     group = zarr.open_group(path, mode="w", zarr_format=version)  # type: ignore[arg-type]
     axes = {"time": 6 * np.arange(8), "latitude": LATITUDES, "longitude": LONGITUDES}
 
@@ -60,6 +61,15 @@ def test_an_absent_chunk_is_missing_under_any_fill_value(tmp_path, version, kind
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("kind", "value"), [("i2", 2**15 - 1), ("u2", 0)])
+@pytest.mark.parametrize("version", [2, 3])
+def test_integers_are_data_but_for_the_lowest_signed_and_the_highest_unsigned(tmp_path, version, kind, value):
+    store(tmp_path / "a.zarr", version, kind, None)
+    zarr.open_group(tmp_path / "a.zarr", mode="r+")["u10"][0, 0, 0] = value
+    assert open_dataset(str(tmp_path / "a.zarr")).u10.values[0, 0, 0] == pytest.approx(0.005 * value)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_an_absent_chunk_inside_a_shard_is_missing(tmp_path):
     values = store(tmp_path / "a.zarr", 3, "f4", 0.0, sharded=True)
     array = zarr.open_group(tmp_path / "a.zarr", mode="r+")["u10"]
@@ -75,6 +85,17 @@ def test_a_record_with_an_absent_chunk_is_refused_and_named(tmp_path):
     (tmp_path / "a.zarr/v10/c/2/0/1").unlink()
     with pytest.raises(UserError, match=r"missing or infinite values in 10 m wind v at 2020-01-05T00:00"):
         wsdcast.prepare(source=str(tmp_path / "a.zarr"), grid="12x7", run=tmp_path / "run")
+
+
+@pytest.mark.parametrize("lost", [np.s_[:8, :4, :6], np.s_[16:24, :4, 6:], np.s_[32:, 4:, 6:]])
+def test_a_chunk_of_zeros_is_refused_and_named(tmp_path, lost):
+    """Other programs copy a lost chunk of a store as zeros, which would be a calm."""
+    dataset = wind()
+    dataset["v10"].values[lost] = 0
+    dataset.to_netcdf(tmp_path / "a.nc", encoding={name: {"chunksizes": (8, 4, 6)} for name in ("u10", "v10")})
+    (block,) = looked_at(tmp_path / "a.nc").blocks()
+    with pytest.raises(UserError, match=r"a.nc: 10 m wind v from 2020-01-01T00:00 on cannot be read \(a chunk has one value throughout"):
+        list(read_block(block))
 
 
 FORMATS = ["NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET", "NETCDF3_64BIT_DATA", "NETCDF4"]
@@ -129,3 +150,5 @@ def test_a_static_field_has_chunks_of_one_value_but_none_that_is_absent(tmp_path
     np.testing.assert_allclose(record.static["land_sea_mask"], land, rtol=1e-6)
     (tmp_path / "a.zarr/lsm/c/0/1").unlink()
     assert np.isnan(looked_at(tmp_path / "a.zarr").static["land_sea_mask"][:, 6:]).all()
+    wsdcast.prepare(source=str(tmp_path / "a.zarr"), grid="12x7", run=tmp_path / "run")
+    assert "land_sea_mask" not in open_dataset(str(tmp_path / "run/analysis.zarr"))
