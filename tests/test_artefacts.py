@@ -13,11 +13,11 @@ import xarray as xr
 from commands import refused
 
 from wsdcast.runs import artefact
-from wsdcast.runs.artefact import complete, writing_netcdf
+from wsdcast.runs.artefact import complete, make_stamp, partial_of, writing_netcdf
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.names import ANALYSIS, FORECAST
+from wsdcast.runs.names import ANALYSIS, FORECAST, GENERATOR
 from wsdcast.runs.resources import new_mapped
-from wsdcast.runs.unfinished import CLAIM, claim, mark, marked, marks_of
+from wsdcast.runs.unfinished import CLAIM, claim, claim_of, mark, marked, marks_of
 from wsdcast.weather.recipe import Recipe
 
 
@@ -184,3 +184,31 @@ def test_marks_without_a_claim_go_with_the_content_that_they_are_of(tmp_path):
     claim(partial, {"hash": "a"}, overwrite=False)
     assert not partial.exists()
     assert marked(partial, "0") is None
+
+
+def test_marks_of_a_finished_artefact_do_not_count_for_the_next_one(tmp_path):
+    """A run was killed after its artefact got its name and before its marks were removed. Then the artefact was deleted."""
+    partial = tmp_path / ".forecast.partial.zarr"
+    claim(partial, {"hash": "a"}, overwrite=False)
+    for content in ({"hash": "a"}, {"hash": "b"}):
+        mark(partial, "0", "complete")
+        claim(partial, content, overwrite=False)
+        assert marked(partial, "0") is None
+
+
+def test_an_unfinished_artefact_goes_on_unless_a_section_changed_that_it_depends_on(tmp_path):
+    recipe, partial = Recipe(name="x"), partial_of(tmp_path / GENERATOR)
+    for other in (recipe, recipe.changed(rollout__members=7)):
+        claim(partial, claim_of(make_stamp(other, tmp_path, GENERATOR)), overwrite=False)
+        partial.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match="is unfinished and of another recipe"):
+        claim(partial, claim_of(make_stamp(recipe.changed(generator__steps=7), tmp_path, GENERATOR)), overwrite=False)
+
+
+def test_an_artefact_is_new_after_a_kill_before_the_old_one_was_removed(tmp_path):
+    for name in (".thing.old.zarr/old", "thing.zarr/new"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("")
+    with pytest.raises(OSError, match="broken"):
+        write_half(tmp_path / "thing.zarr", OSError("broken"))
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["thing.zarr", "thing.zarr/new"]

@@ -42,7 +42,7 @@ def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
         release(partial)
         shutil.rmtree(partial, ignore_errors=True)
     marks_of(partial).mkdir(parents=True, exist_ok=True)
-    mark(partial, CLAIM, json.dumps(content, indent=1, default=str))
+    mark(partial, CLAIM, json.dumps(content, indent=1))
 
 
 def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def _claimed_otherwise(partial: Path, content: dict[str, Any]) -> dict[str, Any]
 
     A claim that was cut short differs, and is returned as empty. Older versions left such claims on a full disk.
     """
-    text, own = marked(partial, CLAIM), json.loads(json.dumps(content, default=str))
+    text, own = marked(partial, CLAIM), json.loads(json.dumps(content))
     try:
         claimed = own if text is None else json.loads(text)
     except ValueError:
