@@ -60,14 +60,15 @@ def test_a_process_without_a_sample_is_refused(monkeypatch):
         next(fit(training, points, regression, 2, Settings(), 0))
 
 
+@pytest.mark.parametrize("loss_of_weights", [lambda weights: weights * math.nan, lambda weights: weights + math.nan])
 @pytest.mark.parametrize("together", [1, 4, 5])
-def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together):
-    """This also holds if the step is read together with good ones before it and others after it."""
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_its_samples(together, loss_of_weights):
+    """It does so whether its gradient is finite or not, also if the step is read together with good ones before it and others after it."""
     training, order = begun(), []
     steps = fit(
         training,
         lambda chosen, _: order.append(chosen.tolist()),
-        lambda model, _: model.weight.sum() * (math.nan if training.step == 3 else 1),
+        lambda model, _: loss_of_weights(model.weight.sum()) if training.step == 3 else model.weight.sum(),
         8,
         Settings(),
         0,
@@ -141,6 +142,14 @@ def test_a_step_follows_the_mean_over_its_samples(samples, batch, accumulate, si
         torch.testing.assert_close(new, old - 0.1 * gradient)
 
 
+def test_a_gradient_is_clipped_to_the_largest_norm():
+    training = by_gradient(begun(nn.Linear(1, 1, bias=False)))
+    before = training.model.weight.item()
+    (step,) = each(fit(training, points, lambda model, _: 50 * model.weight.sum(), 8, Settings(steps=1, gradient_clip=2), 0))
+    assert step.gradient == pytest.approx(50)  # before clipping
+    assert training.model.weight.item() == pytest.approx(before - 0.1 * 2, abs=1e-5)
+
+
 def test_waiting_is_the_share_of_the_time_in_which_batches_are_made(monkeypatch):
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
     monkeypatch.setattr(loop, "time", clock)
@@ -166,13 +175,35 @@ def test_a_summary_tells_the_last_losses_and_the_time(rows, loss, waiting):
     }
 
 
-def test_every_epoch_visits_every_sample_once_in_another_order():
+@pytest.mark.parametrize("samples", [8, 9])
+def test_every_epoch_visits_every_sample_once_in_another_order(samples):
+    """It has no incomplete last step, so the last sample of an odd number has to wait for another epoch."""
     order = []
-    for _ in fit(begun(), lambda chosen, _: order.append(chosen), lambda model, _: model.weight.sum(), 8, Settings(steps=8), 0):
+    for _ in fit(begun(), lambda chosen, _: order.append(chosen), lambda model, _: model.weight.sum(), samples, Settings(steps=8), 0):
         pass
     first, second = torch.cat(order[:4]).tolist(), torch.cat(order[4:]).tolist()
-    assert sorted(first) == sorted(second) == list(range(8))
+    assert len(first) == len(set(first)) == len(second) == len(set(second)) == 8
+    assert set(first) | set(second) <= set(range(samples))
     assert first != second
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(100, 24), (24, 24), (23, 21), (4, 3)])
+def test_a_step_has_as_many_samples_of_each_process(monkeypatch, samples, expected):
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    assert loop.samples_per_step(Settings(batch=4, accumulate=2), samples) == expected
+
+
+def test_processes_draw_different_dropout_and_the_first_draws_as_if_it_were_alone(monkeypatch):
+    def drawn(rank: int) -> list[float]:
+        monkeypatch.setattr(processes, "number", lambda: rank)
+        begun()
+        return torch.rand(3).tolist()
+
+    torch.manual_seed(0)
+    nn.Linear(1, 1)  # as begun() makes
+    alone = torch.rand(3).tolist()
+    assert drawn(0) == alone
+    assert len({tuple(drawn(rank)) for rank in range(3)}) == 3
 
 
 def noisy(chosen: torch.Tensor, part: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -197,8 +228,9 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
     half = fresh()
     for step in fit(half, noisy, noisy_loss, 64, settings, 3):
         if step.number == 12:
+            tensors_at_12 = half.tensors()
+        if step.number == 14:  # what was taken at step 12 does not change any more
             break
-    tensors_at_12 = half.tensors()
     resumed = fresh()
     torch.rand(7)  # other code draws random numbers in between
     resumed.restore(tensors_at_12)
@@ -208,10 +240,14 @@ def test_a_training_that_is_given_back_its_tensors_goes_on_bit_for_bit():
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_taken_up():
-    """There the states of random generators have another length. Then new states depend on the step, and are the same each time."""
+    """There the states of random generators have another length, and a new process has none.
+
+    Then new states depend on the step, and are the same each time.
+    """
     kept = begun()
     list(fit(kept, points, regression, 64, Settings(steps=5), 0))
     tensors = kept.tensors() | {"random.loss": torch.zeros(16, dtype=torch.uint8)}
+    del tensors["random.dropout"]
 
     def drawn(step: int) -> list[float]:
         training = begun()
@@ -219,11 +255,13 @@ def test_a_checkpoint_of_another_kind_of_device_is_taken_up():
         assert training.step == step
         assert torch.equal(training.model.weight, kept.model.weight)
         assert torch.equal(training.averaged.weight, kept.averaged.weight)
-        return torch.rand(3, generator=training.random).tolist()
+        return [*torch.rand(3, generator=training.random).tolist(), *torch.rand(3).tolist()]
 
     assert drawn(5) == drawn(5)
-    beginning = torch.rand(3, generator=begun().random).tolist()
-    assert len({tuple(drawn(5)), tuple(drawn(4)), tuple(beginning)}) == 3
+    training = begun()
+    beginning = [*torch.rand(3, generator=training.random).tolist(), *torch.rand(3).tolist()]
+    for part in (slice(3), slice(3, 6)):  # what the loss draws, and dropout
+        assert len({tuple(draws[part]) for draws in (drawn(5), drawn(4), beginning)}) == 3
 
 
 def test_bf16_is_near_fp32():
