@@ -128,6 +128,16 @@ def test_differences_on_the_same_dates_are_sharper_than_scores():
     assert " blocks of initial times" in study.attrs["intervals"]
 
 
+def test_intervals_of_forecasts_have_the_blocks_of_the_longest_lead_time():
+    settings = made_settings({("warm", 4): (1.0, 1.1)})
+    leads = np.array([6, 240], "timedelta64[h]").astype("timedelta64[ns]")
+    one_step = settings[0][1]["one step"]
+    settings[0][1]["forecast"] = one_step.isel(prediction_timedelta=[0, 0]).assign_coords(prediction_timedelta=leads)
+    expected = [blocks_in_words(one_step["time"].values, lead) for lead in leads]
+    assert expected[0] != expected[1]
+    assert combine(settings, SHARES).attrs["intervals"] == f"one step: {expected[0]}; forecasts: {expected[1]}"
+
+
 def test_saturation_is_the_smallest_number_that_is_as_good_as_any():
     scores = {
         ("warm", 2): (1.02, 1.3),
@@ -178,12 +188,30 @@ def test_spectra_of_seeds_are_judged_one_by_one():
     np.testing.assert_allclose(study["power_deviation_6h_by_seed"].values.ravel(), 0.2)
 
 
-def test_each_setting_is_compared_with_the_best_of_the_other_prior():
+def test_a_setting_that_diverged_with_one_seed_has_no_score():
+    """Its mean would be that of the other seeds, and look better than it is."""
+    settings = made_settings({("warm", 4): (1.0, 1.1), ("warm", 6): (1.0, 1.1)}, power_by_seed={0: 1.0, 1: 1.0})
+    assert (settings[2][0]["nfe"], settings[2][0]["seed"]) == (4, 1)
+    diverged = settings[2][1]["one step"] = settings[2][1]["one step"].copy(deep=True)
+    diverged["runaway"][3] = 0.25
+    study = combine(settings, SHARES)
+    np.testing.assert_array_equal(np.isfinite(study["crps_6h_by_seed"].transpose("setting", "seed")), [[True, False], [True, True]])
+    np.testing.assert_array_equal(np.isfinite(study["crps_6h"]), [False, True])
+    np.testing.assert_allclose(study["runaway_6h"], [0.25 / 10 / 2, 0])
+
+
+def test_a_setting_without_evaluations_of_the_generator_is_not_a_best_one():
+    study = combine(made_settings({("warm", 0): (0.9, 1.0), ("warm", 4): (1.0, 1.1)}), SHARES)
+    assert study["best"].values.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_each_setting_is_compared_with_the_best_of_the_other_prior(order):
     worse = made_settings({("standard", 4): (2.0, 1.0), ("standard", 20): (1.5, 1.0)}, solver="euler")
     others = made_settings(
         {("standard", 4): (1.2, 1.2), ("standard", 20): (1.0, 1.1), ("warm", 4): (0.9, 1.05), ("features-only", 4): (1.0, 1.1)}
     )
-    study = combine([*worse, *others], SHARES).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
+    study = combine([*worse, *others][::order], SHARES).set_index(setting=["prior", "solver", "nfe"]).sel(prior="warm", nfe=4)
     assert study["crps_gain_6h"].item() == pytest.approx(0.1)
     assert study["crps_gain_same_6h"].item() == pytest.approx(1 - 0.9 / 1.2)
     assert study["crps_gain_features_6h"].item() == pytest.approx(0.1)
