@@ -28,6 +28,7 @@ from wsdcast.cli import app
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.output import climate, tables
+from wsdcast.runs.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +58,24 @@ def test_thresholds_are_quantiles_of_the_training_split(prepared, tmp_path, monk
             np.testing.assert_allclose(found, share_above(members, levels).transpose(*found.dims), rtol=1e-6)
 
 
-def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_path):
-    times = STARTS[0] + 6 * HOUR * np.arange(-20, 10)
+def analyses(path: Path, steps: np.ndarray) -> np.ndarray:
+    """Write wind, some steps of 6 h before or after the first initial time, and return its values."""
+    times = STARTS[0] + 6 * HOUR * steps
     values = np.random.default_rng(5).normal(0, 9, (2, times.size, *GRID.shape)).astype(np.float32)
     coordinates = {"time": times, "latitude": GRID.latitude, "longitude": GRID.longitude}
     source = xr.Dataset({name: (tuple(coordinates), field, {"units": "m/s"}) for name, field in zip(("u10", "v10"), values, strict=True)})
-    source.assign_coords(coordinates).to_netcdf(tmp_path / "analyses.nc")
+    source.assign_coords(coordinates).to_netcdf(path)
+    return values
+
+
+def test_a_climatology_that_begins_with_the_forecast_is_refused(forecast, tmp_path):
+    analyses(tmp_path / "analyses.nc", np.arange(10))
+    with pytest.raises(UserError, match=r"analyses.nc: has no state before the first initial time, 2020-02-01T00:00$"):
+        wsdcast.products(forecast, tmp_path / "p.nc", climatology=tmp_path / "analyses.nc")
+
+
+def test_a_climatology_of_other_analyses_ends_before_the_forecast(forecast, tmp_path):
+    values = analyses(tmp_path / "analyses.nc", np.arange(-20, 10))
     summary = wsdcast.products(
         forecast, tmp_path / "p.nc", climatology=tmp_path / "analyses.nc", climate_quantiles=[0.95], region=(0, -30, 50, 30)
     )

@@ -22,7 +22,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.artefact import partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import alone
-from wsdcast.runs.names import FORECAST, MOMENTS_FORECAST
+from wsdcast.runs.names import ANIMATION, FORECAST, MOMENTS_FORECAST
 from wsdcast.runs.unfinished import marks_of
 from wsdcast.sampling.batches import in_batches
 from wsdcast.verification import streamed
@@ -125,7 +125,9 @@ def test_an_unfinished_forecast_of_another_recipe_is_not_continued(trained_run, 
     for change in ({"seed": 1}, {"members": 6}, {"nfe": 4}):
         with pytest.raises(UserError, match=r"is unfinished and of another recipe or .*\(its own: 20\d\d-.*--overwrite"):
             wsdcast.rollout(run=trained_run, **change)
+    (trained_run / ANIMATION).write_bytes(b"of an earlier forecast")
     wsdcast.rollout(run=trained_run, seed=1, overwrite=True)
+    assert (trained_run / ANIMATION).read_bytes() != b"of an earlier forecast"
     with pytest.raises(UserError, match=r"rollout.seed: 1 there, 2 here"):
         wsdcast.rollout(run=trained_run, seed=2)
 
