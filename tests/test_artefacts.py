@@ -96,6 +96,13 @@ def test_an_artefact_stays_current_whose_times_an_earlier_version_stored_in_anot
     assert artefact.is_of(stamp, recipe, directory, name)
 
 
+def test_an_artefact_with_a_recipe_that_this_version_does_not_know_is_of_another_recipe(directory):
+    recipe = Recipe(name="x")
+    stamp = artefact.make_stamp(recipe, directory, FORECAST) | {"hash": "of another version"}
+    stamp["recipe"]["rollout"] |= {"of_another_version": 1}
+    assert not artefact.is_of(stamp, recipe, directory, FORECAST)
+
+
 @contextmanager
 def full_disk() -> Iterator[None]:
     """No file can grow beyond 1000 bytes, which is the same error as that of a full disk, but for its number.

@@ -7,11 +7,13 @@ import pytest
 import xarray as xr
 from made_studies import SHARES, made_settings
 
+from wsdcast.runs.errors import UserError
+from wsdcast.study.design import equal_cost_steps
 from wsdcast.study.figures import by_evaluations
 from wsdcast.study.summary import smallest_sufficient
 from wsdcast.study.weather_figures import by_lead
 from wsdcast.study.weather_page import write_study_page
-from wsdcast.study.weather_summary import combine, saturation
+from wsdcast.study.weather_summary import combine, rows, saturation
 from wsdcast.verification.bootstrap import block_length, block_weights, blocks_in_words, interval, p_value, resampled
 
 TOLERANCES = {"crps": 1.01, "deviation": 1.05}
@@ -128,6 +130,16 @@ def test_differences_on_the_same_dates_are_sharper_than_scores():
     assert " blocks of initial times" in study.attrs["intervals"]
 
 
+@pytest.mark.parametrize(("total", "relative", "once", "share"), [(1000, 1, 0, 0), (1000, 2.5, 40, 0), (1000, 0.5, 0, 0.25), (900, 3, 50, 1)])
+def test_variants_train_at_equal_cost(total, relative, once, share):
+    """All costs of a variant are in steps of its generator, and one such step costs ``relative`` steps of the recipe's."""
+    steps = equal_cost_steps(total, relative, once, share, "warm:")
+    assert relative * (steps * (1 + share) + once) == pytest.approx(total, abs=relative * (1 + share) / 2)
+    assert equal_cost_steps(relative * (1 + share + once), relative, once, share, "warm:") == 1
+    with pytest.raises(UserError, match="^warm: its networks other than the generator cost more than the training of the recipe"):
+        equal_cost_steps(relative * once, relative, once, share, "warm:")
+
+
 def test_intervals_of_forecasts_have_the_blocks_of_the_longest_lead_time():
     settings = made_settings({("warm", 4): (1.0, 1.1)})
     leads = np.array([6, 240], "timedelta64[h]").astype("timedelta64[ns]")
@@ -198,6 +210,7 @@ def test_a_setting_that_diverged_with_one_seed_has_no_score():
     np.testing.assert_array_equal(np.isfinite(study["crps_6h_by_seed"].transpose("setting", "seed")), [[True, False], [True, True]])
     np.testing.assert_array_equal(np.isfinite(study["crps_6h"]), [False, True])
     np.testing.assert_allclose(study["runaway_6h"], [0.25 / 10 / 2, 0])
+    assert ["crps_6h" in row for row in rows(study)] == [False, True]
 
 
 def test_a_setting_without_evaluations_of_the_generator_is_not_a_best_one():
