@@ -23,6 +23,7 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import SCALE
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.names import MOMENTS_FORECAST
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.model_file import FORMAT, MODEL, SUMS, read_model
 
@@ -101,6 +102,8 @@ def test_several_initial_times_and_a_second_call(trained, tmp_path):
     two = forecast_of(tmp_path / "run")
     xr.testing.assert_equal(two.isel(time=[1]), forecast_of(trained / "run"))
     assert two.sizes["time"] == 2
+    # The state at the later initial time is no truth for the forecast from the earlier one.
+    assert not (tmp_path / "run" / MOMENTS_FORECAST).exists()
     again = wsdcast.rollout(**settings, start="2000-01-29T06/2000-01-29T12/6h")
     assert "current: forecast.zarr" in again.facts
     with pytest.raises(UserError, match=r"was made from another recipe .rollout.start"):
