@@ -13,8 +13,9 @@ from made_studies import SHARES, Scores, made_settings
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.runs.artefact import resolve
+from wsdcast.runs.artefact import Summary, resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.study.design import combinations
 from wsdcast.study.evaluation import evaluate
 from wsdcast.study.weather_summary import combine, rows, saturation
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -129,3 +130,21 @@ def test_auto_does_not_choose_by_a_study_without_a_validation_split(run):
     older.to_netcdf(directory / "study.nc")
     with pytest.raises(UserError, match=r"study\.nc has no scores on the validation split, by which --solver auto chooses"):
         without_auto(recipe, directory)
+
+
+def test_combinations_that_cannot_be_sampled_are_left_out_or_refused():
+    """A solver that can make none of the numbers is refused. One that only the straight path allows is left out on another path."""
+    summary = Summary("study")
+    assert combinations(["euler", "midpoint"], ["uniform"], [2, 3], summary, "straight") == [
+        ("euler", "uniform", 2),
+        ("euler", "uniform", 3),
+        ("midpoint", "uniform", 2),
+    ]
+    assert summary.facts == {"left out: midpoint": "3 evaluations, which it cannot make exactly"}
+    with pytest.raises(UserError, match="nothing to study: nfe 3: the solver midpoint"):
+        combinations(["euler", "midpoint"], ["uniform"], [3], Summary("study"), "straight")
+    summary = Summary("study")
+    assert combinations(["euler", "sde2"], ["uniform"], [2], summary, "blur") == [("euler", "uniform", 2)]
+    assert list(summary.facts) == ["left out: sde2, blur"]
+    with pytest.raises(UserError, match="nothing to study: solver sde2: works on the straight path only"):
+        combinations(["sde2"], ["uniform"], [2], Summary("study"), "blur")
