@@ -34,7 +34,7 @@ def score(
     ] = None,
     stations: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV or Parquet of observations (time, latitude, longitude, units, speed or u and v), as truth."),
+        typer.Option(metavar="FILE", help="CSV or Parquet of 10 m wind (time, latitude, longitude, units, speed or u and v), as truth."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes of this machine to use.", show_default="only this process")] = None,
     scheduler: SchedulerOption = None,

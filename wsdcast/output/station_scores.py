@@ -30,7 +30,7 @@ ALL = "all stations"
 
 
 def score_stations(forecast: str | Path, stations: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Summary:
-    """Score a forecast of any origin against observations, and write ``RUN/station_scores.nc`` and ``RUN/station_scores.csv``.
+    """Score a forecast of any origin against observations of 10 m wind, and write ``RUN/station_scores.nc`` and ``RUN/station_scores.csv``.
 
     The wind is interpolated bilinearly to each station. An observation counts at a valid time of the forecast; there is no interpolation in
     time.
