@@ -286,6 +286,7 @@ def test_two_forecasts_compared(scored, truth, tmp_path):
     store = write(forecast_dataset(noise=1.2, seed=1).isel(time=slice(1, 6)), tmp_path / "worse.zarr")
     wsdcast.score_forecast(store, truth, tmp_path / "worse")
     compared = wsdcast.score_pair(scored, tmp_path / "worse")
+    assert "scores below" not in compared.facts  # the 10 m wind alone
     assert "members" not in compared.facts
     rows = compared.scores
     first, second = opened_scores(scored), opened_scores(tmp_path / "worse")

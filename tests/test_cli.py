@@ -137,6 +137,29 @@ def test_a_result_leaves_the_process_at_once(as_json, monkeypatch):
     assert b"prepare" in file.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("of", "size"), [("100 metre wind, m s-1", 1), ("2 metre air temperature, K", 0.01), ("mean sea level pressure, Pa", 100)]
+)
+def test_a_comparison_fits_in_80_columns_whole(of, size, capsys, monkeypatch):
+    """Of other variables than the 10 m wind every number was cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"lead_hours": 120, "metric": "crps_fair", "first": 3.34567 * size, "second": 3.40567 * size, "difference": -0.06307 * size}
+    show(
+        Summary(
+            "compare", facts={"scores below": of}, scores=[row | {"interval": [-0.07225 * size, 0.05052 * size], "p": 0.031, "starts": 730}]
+        ),
+        False,
+    )
+    printed = capsys.readouterr().out
+    digits = ".3f" if of.endswith("m s-1") else ".4g"
+    for value in (row["first"], row["second"]):
+        assert f"{value:{digits}}" in printed.split()
+    for value in (row["difference"], -0.07225 * size, 0.05052 * size):
+        assert f"{value:+{digits}}" in printed
+    assert "\N{HORIZONTAL ELLIPSIS}" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
 def test_a_study_shows_the_crps_of_one_lead_time_in_each_row(capsys):
     """A setting without a score there, because a member diverged, had that of an earlier lead time."""
     row = {"nfe": 1, "best": True, "solver": "euler", "grid": "uniform", "warmth": 1.0, "crps_6h": 0.55}

@@ -108,6 +108,7 @@ def test_the_command_prints_the_scores_of_all_stations_by_lead_time(forecast, tm
     stations, run = written(table(), tmp_path / "stations.csv"), tmp_path / "run"
     result = CliRunner().invoke(app, ["score", forecast, "--stations", stations, "--run", str(run)])
     assert result.exit_code == 0, result.exception
+    assert "10 m wind speed at all stations" in result.stdout
     scores = xr.open_dataset(run / "station_scores.nc", decode_timedelta=True).sel(station="all stations", variable="speed")
     for lead in scores["prediction_timedelta"].values:
         at = scores.sel(prediction_timedelta=lead)

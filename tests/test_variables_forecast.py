@@ -259,6 +259,7 @@ def test_the_headline_is_that_of_the_recipe(run, tmp_path):
     """Without one it is the 10 m wind."""
     scores = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
     of_wind = wsdcast.score(run=run)
+    assert of_wind.facts["scores below"] == "10 metre wind, m s-1"  # there are other variables too
     assert of_wind.scores[0]["rmse"] == float(scores["rmse"].sel(variable="both", region="globe", forecast="wsdcast")[0])
     recipe = tmp_path / "r.yaml"
     recipe.write_text(TINY + "score: {headline: 2m_temperature}\n")

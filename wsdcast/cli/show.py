@@ -81,13 +81,13 @@ def show_benchmark(benchmark: Benchmark, json: bool) -> None:
 
 
 def _of(summary: Summary) -> str:
-    """Return what the CRPS of a table is of, in words: nothing but the unit for the 10 m wind."""
+    """Return what the CRPS of a table is of, in words: nothing but the unit if only the 10 m wind was scored."""
     return f"of {summary.facts['scores below']}" if "scores below" in summary.facts else "in m/s"
 
 
 def _digits(summary: Summary) -> str:
     """Return the format of scores: those of variables other than wind have other sizes."""
-    return ".4g" if "scores below" in summary.facts else ".3f"
+    return ".3f" if summary.facts.get("scores below", "m s-1").endswith("m s-1") else ".4g"
 
 
 ROLLED_CRPS = re.compile(r"crps_(\d+)h_rolled")
@@ -132,7 +132,7 @@ def _differences(summary: Summary) -> Table:
         title=summary.facts.get("scores below", "u and v over the globe, m/s"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
     )
     for name in ("lead", "score", "first", "second", "difference, 95 %", "p", "initial\ntimes"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=not name.startswith("difference"))  # where 80 columns are too few, it wraps
     for row in summary.scores:
         low, high = row["interval"]
         digits = _digits(summary)
@@ -173,7 +173,7 @@ def _scores(summary: Summary) -> Table:
 
 def _station_scores(summary: Summary) -> Table:
     """The table of scores at stations: one row per lead time, of all stations together."""
-    table = Table(title="wind speed at all stations, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="10 m wind speed at all stations, m/s", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("lead", "pairs", "fair CRPS", "bias", "RMSE", "spread/skill"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in summary.scores:

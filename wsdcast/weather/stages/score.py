@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import SPEED
-from wsdcast.data.winds import name_in_words, units_of, winds_of
+from wsdcast.data.winds import winds_of
 from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, SCORES
@@ -27,7 +27,14 @@ from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.solver_choice import without_auto
-from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, with_headline, write_scores, write_table_and_report
+from wsdcast.weather.stages.score_output import (
+    require_scoring_memory,
+    summary_of,
+    variable_shown,
+    with_headline,
+    write_scores,
+    write_table_and_report,
+)
 
 OURS = "wsdcast"
 
@@ -146,7 +153,7 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         "first": f"{first}: {pair[0]['forecast'].values[0]}",
         "second": f"{second}: {pair[1]['forecast'].values[0]}",
         "initial times in common": times.size,
-        **({} if (of := common_headline(*pair)) == "both" else {"scores below": f"{name_in_words(of)}, {units_of(of)}"}),
+        **variable_shown(common_headline(*pair), *pair),
         "difference": "first - second, with 95 % of block bootstrap samples of the initial times; below 0 the first is better",
         "intervals": blocks_in_words(times, np.timedelta64(max(row["lead_hours"] for row in summary.scores), "h")),
     }

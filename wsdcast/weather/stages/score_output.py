@@ -92,8 +92,8 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     times = scores["time"].values
     count = times.size if times.size > 1 else time_in_words(times[0])
     summary.facts = {"grid": scores.attrs["grid"], "initial times": count, "members": scores.attrs["members"]}
-    if (headline := headline_of(scores)) != "both":
-        summary.facts["scores below"] = f"{name_in_words(headline)}, {units_of(headline)}"
+    headline = headline_of(scores)
+    summary.facts |= variable_shown(headline, scores)
     if pairs < whole:
         summary.facts["dropped"] = f"{whole - pairs} of {whole} initial and lead times: no truth, or fewer than two members left"
     if CLIMATOLOGY in scores["forecast"]:
@@ -109,6 +109,13 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         + f": largest deviation from the truth's, initial times, lead times{', u and v' * ('both' in headline)} averaged first"
     )
     return summary
+
+
+def variable_shown(headline: str, *scores: xr.Dataset) -> dict[str, str]:
+    """In words: the variable of the table. Nothing if it is the 10 m wind and nothing else was scored."""
+    if headline == "both" and all(variables_of(each) == list(DEFAULT) for each in scores):
+        return {}
+    return {"scores below": f"{name_in_words(headline)}, {units_of(headline)}"}
 
 
 def _blocks_of(scores: xr.Dataset) -> str:
