@@ -26,6 +26,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_FORECAST
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.model_file import FORMAT, MODEL, SUMS, read_model
+from wsdcast.weather.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("without_animation")
 
@@ -309,6 +310,8 @@ def test_options_that_do_not_fit(trained, tmp_path):
     assert "only with --model" in refused("rollout", "--initial", source)
     assert "give them with --start" in refused("rollout", "--model", model, "--initial", source, "--starts", 2)
     assert "has its own recipe" in refused("rollout", "--model", model, "--initial", source, "--recipe", "planet")
+    with pytest.raises(UserError, match="has its own recipe"):
+        wsdcast.rollout(load_recipe("planet"), model=model, initial=source)
     assert "fixes all of its recipe but" in refused("rollout", "--model", model, "--initial", source, "-o", "generator.widths=[4]")
     assert "has trained networks of its own" in refused("rollout", "--model", model, "--initial", source, "--run", trained / "run")
     assert "lacks 1 of 1 initial times" in refused("rollout", "--model", model, "--initial", source, "--start", "2030-01-01")

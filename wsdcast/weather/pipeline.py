@@ -14,7 +14,7 @@ from wsdcast.weather.stages.score import score
 from wsdcast.weather.stages.train import train
 
 
-def run(recipe: str | Path, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
+def run(recipe: str | Path | Recipe, run: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Summary]:
     """Prepare, train, roll out and score a recipe. Artefacts that are current are not made again.
 
     Each stage runs when the iterator is asked for its summary.

@@ -48,7 +48,9 @@ class Origin:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, changes: Mapping[str, Any], moments: Moments | None) -> Origin:
+def of_run(
+    recipe: str | Path | Recipe | Overridden | None, run: str | Path | None, changes: Mapping[str, Any], moments: Moments | None
+) -> Origin:
     """The networks and the prepared record of a run directory.
 
     Args:
@@ -71,7 +73,7 @@ def of_run(recipe: str | Path | Overridden | None, run: str | Path | None, chang
 def of_model(
     model: str | Path,
     initial: str | Path | None,
-    recipe: str | Path | Overridden | None,
+    recipe: str | Path | Recipe | Overridden | None,
     run: str | Path | None,
     changes: Mapping[str, Any],
 ) -> Origin:
@@ -94,7 +96,7 @@ def of_model(
     initial = str(initial)
     if changes.get("rollout__starts") is not None:
         raise UserError("--starts chooses initial times of a test split; with --model give them with --start")
-    if isinstance(recipe, str | Path) or (recipe is not None and recipe.recipe is not None):
+    if isinstance(recipe, str | Path | Recipe) or (recipe is not None and recipe.recipe is not None):
         raise UserError(f"--model {model} has its own recipe: leave out --recipe, and change keys of rollout with -o")
     values = {} if recipe is None else recipe.values
     if fixed := [key for key in values if not key.startswith("rollout.")]:

@@ -43,7 +43,7 @@ from wsdcast.weather.samplers import few_in_words, moments_sampler_of, noise_cou
 
 
 def rollout(
-    recipe: str | Path | Overridden | None = None,
+    recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
     *,
     members: int | None = None,

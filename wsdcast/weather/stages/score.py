@@ -40,7 +40,7 @@ OURS = "wsdcast"
 
 
 def score(
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
     scheduler: str | None = None,
