@@ -75,7 +75,7 @@ def test_a_sample_is_what_algorithm_2_makes_with_the_noise_of_each_step(inpainte
     _, states, _ = _process(networks, context, noise, settings, 1.0)
     np.testing.assert_allclose(states[-1], x[0].numpy(), atol=1e-4)
     few = fixed_contexts(images, "test", RECIPE.task, count=3)
-    shown = same_noise_samples(few, networks, "sde2", "uniform", (2, 4), 1.0)
+    shown = same_noise_samples(few, networks, settings, (2, 4), 1.0)
     assert np.abs(shown[4].astype(int) - samples[:3, 0]).max() <= 1
 
 

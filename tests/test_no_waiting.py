@@ -211,9 +211,9 @@ def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **_: compiled.append(type(network).__name__))
 
-    def walk(recipe, settings, path, model, random, batch_of, samples, shapes, loss_of, *_):
+    def walk(recipe, images, settings, path, model, random, batch_of, shapes, loss_of, *_):
         if path.name == network:
-            take_two(Training.of(model.to(META), random), batch_of, loss_of, samples, settings, META)
+            take_two(Training.of(model.to(META), random), batch_of, loss_of, images.count("train"), settings, META)
 
     with walking(META) as patch:
         patch.setattr(image_training, "_train", walk)
