@@ -55,6 +55,8 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } 
 }
 """
 PLAIN_STYLE = ".wide table { font-size: .8125rem; } .wide td, .wide th { padding: .15rem .4rem; } .wide td { white-space: nowrap; }"
+VIEWPORT = "<meta name=viewport content='width=device-width, initial-scale=1'>"
+"""Without it a phone shows a page as wide as a desk's screen, in tiny letters."""
 # The page may not load anything from a network. 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 
@@ -86,7 +88,7 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
     body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(tags)}</div>" for _ in part) for part in parts)
     head = (
         f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{POLICY}">'
-        f"<meta name=viewport content='width=device-width, initial-scale=1'><title>{html.escape(title)}</title>"
+        f"{VIEWPORT}<title>{html.escape(title)}</title>"
         f"<style>{STYLE}{INTERACTIVE_STYLE}</style>"
     )
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render()
@@ -103,7 +105,7 @@ def write_plain_page(path: Path, title: str, parts: Iterable[str], recipe: str) 
         parts: HTML of its sections.
         recipe: text of the recipe, shown at the end.
     """
-    head = f"<meta charset=utf-8><title>wsdcast: {html.escape(title)}</title><style>{STYLE}{PLAIN_STYLE}</style>"
+    head = f"<meta charset=utf-8>{VIEWPORT}<title>wsdcast: {html.escape(title)}</title><style>{STYLE}{PLAIN_STYLE}</style>"
     body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>"
     path.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", encoding="utf-8")
 
