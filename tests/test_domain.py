@@ -78,7 +78,10 @@ def defined_scores(members: np.ndarray, true: np.ndarray, part: np.ndarray) -> d
     }
     below = (x < y).sum(axis=0)
     scores["rank_histogram"] = np.stack([((below == rank) * area).sum(-1) for rank in range(len(x) + 1)], axis=-1)
-    norm = lambda difference: np.sqrt((difference[..., :2, :] ** 2 * area).sum(axis=(-2, -1)))  # noqa: E731
+
+    def norm(difference: np.ndarray) -> np.ndarray:
+        return np.sqrt((difference[..., :2, :] ** 2 * area).sum(axis=(-2, -1)))
+
     between = [norm(one - other) for n, one in enumerate(x) for other in x[n + 1 :]]
     scores["energy_score"] = np.array(norm(x - y).mean() - np.mean(between) / 2)
     variogram = []

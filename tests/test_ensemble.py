@@ -88,7 +88,10 @@ def test_members_depend_neither_on_their_number_nor_on_threads(planet_sampler):
     context = torch.randn(1, 4, 32, 64, generator=torch.Generator().manual_seed(1))
     size = batch_size(32 * 64, torch.device("cpu"))
     assert size % 2 == 1  # so two threads that share a batch divide it in the middle of a member
-    states_of = lambda members: run(planet_sampler, context, members, size, steps=1, shape=(2, 32, 64))  # noqa: E731
+
+    def states_of(members: int) -> torch.Tensor:
+        return run(planet_sampler, context, members, size, steps=1, shape=(2, 32, 64))
+
     expected = with_threads(1, lambda: states_of(size + 3))
     for members, threads in ((2, 3), (size - 1, 2), (size + 3, 2)):
         assert torch.equal(with_threads(threads, partial(states_of, members)), expected[:members]), (members, threads)

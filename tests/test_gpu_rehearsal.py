@@ -78,8 +78,7 @@ def parts_of(prior: str) -> tuple[MomentsFunction, torch.nn.Module]:
         recipe = load_recipe("planet").changed(data__grid=f"{GRID[1]}x{GRID[0]}", generator__prior=prior)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(devices, "device", lambda: META)
-            given = lambda context: (context[:, :2], context[:, 2:4].exp())  # noqa: E731
-            moments_of = fixed_or_given(recipe, record_of(recipe, 30), given)
+            moments_of = fixed_or_given(recipe, record_of(recipe, 30), lambda context: (context[:, :2], context[:, 2:4].exp()))
     return moments_of, generator_model(generator, WITH_POLES).eval().to(META)
 
 

@@ -29,7 +29,7 @@ from wsdcast.images.frechet import FeatureStatistics, drawn_distances, frechet_d
 from wsdcast.images.networks import generator_model, moments_model, trained
 from wsdcast.images.stages.prepare import prepare
 from wsdcast.runs.artefact import Summary
-from wsdcast.study.images import inpaint_study, settings_of
+from wsdcast.study.images import inpaint_study
 from wsdcast.study.images_summary import Part, Setting, combine, halves
 from wsdcast.study.images_variants import moments_cost, variant_of
 from wsdcast.study.sharing import training_seconds, variant_directory
@@ -323,34 +323,6 @@ def test_impossible_numbers_of_evaluations_are_named(copy, without_page):
     assert {row["nfe"] for row in summary.scores} == {0, 2}
     line = refused("inpaint", "study", "--run", str(copy), "--nfe", "3", "--solvers", "dpm2,midpoint")
     assert "nothing to study: nfe 3: the solver midpoint" in line
-
-
-def test_what_is_listed_twice_is_studied_once():
-    """Settings that were there twice ended in a traceback when all was trained and sampled."""
-    twice = {"nfe": [4, 2, 4], "solvers": ["midpoint", "midpoint"], "visible": [0.5, 0.5], "warmths": ["calibrated", 1.0, "calibrated"]}
-    once = {"nfe": [4, 2], "solvers": ["midpoint"], "visible": [0.5], "warmths": ["calibrated", 1.0]}
-    of_each = [
-        settings_of(RECIPE.changed(**{f"study__{key}": value for key, value in given.items()}), "warm", Summary("study"))
-        for given in (twice, once)
-    ]
-    assert of_each[0] == of_each[1]
-    assert len(set(of_each[0])) == len(of_each[0])
-
-
-def test_tasks_without_a_mask_have_no_visible_share():
-    settings = settings_of(RECIPE.changed(task__kind="denoise"), "warm", Summary("study"))
-    assert {setting.kind for setting in settings} == {"curve"}
-
-
-def test_tasks_are_described_by_what_is_scored():
-    tested = {
-        kind: RECIPE.changed(task__kind=kind).task.tested for kind in ("inpaint", "block", "super-resolution", "colourise", "denoise")
-    }
-    assert tested["inpaint"] == "inpaint, 10 % visible"
-    assert tested["block"] == "block, 10 % visible"
-    assert tested["super-resolution"] == "super-resolution, factor 4"
-    assert tested["colourise"] == "colourise"
-    assert tested["denoise"] == "denoise, noise 0.5"
 
 
 def test_damaged_statistics_are_computed_again(copy, without_page):

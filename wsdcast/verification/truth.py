@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
-from wsdcast.data.sources.blocks import cached_fields, require_same_times
+from wsdcast.data.sources.blocks import stored_at
 from wsdcast.data.sources.conventions import channels_in
 from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.layout import select, values_of
+from wsdcast.data.sources.layout import values_of
 from wsdcast.data.sources.opening import addresses, of_address, open_dataset, unpacked
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
@@ -148,8 +148,7 @@ def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
         piece: Any = record.pieces[number]
         rows = np.flatnonzero(pieces == number)
         with file_lock(piece.address):
-            stored = select(cached_fields(piece.address, piece.state, record.channels), (name,))
-            require_same_times(piece.address, stored, indices[rows], piece.times[indices[rows]])
+            stored = stored_at(piece.address, piece.state, record.channels, (name,), indices[rows], piece.times[indices[rows]])
             try:
                 values[rows] = values_of(stored, indices[rows])
             except ValueError:  # chunks are missing: read each time by itself, to get those that exist

@@ -99,8 +99,7 @@ def _read(reading: Reading) -> NDArray[np.float32]:
     """Return the values of a reading, (channel, time, latitude, longitude)."""
     times = reading.times
     with file_lock(reading.address):
-        stored = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
-        require_same_times(reading.address, stored, reading.indices, times)
+        stored = stored_at(reading.address, reading.state, reading.wanted, reading.channels, reading.indices, times)
         try:
             values = values_of(stored, reading.indices)
         except MemoryError:
@@ -182,15 +181,30 @@ def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> Field
     return fields_of(open_dataset(address, names), names)
 
 
-def require_same_times(address: Address, stored: Stored, indices: NDArray[np.intp], times: NDArray[np.datetime64]) -> None:
-    """Check that a variable has the same times at some positions as when the record was opened. It may have more by now.
+def stored_at(
+    address: Address,
+    state: str,
+    wanted: tuple[str, ...],
+    channels: tuple[str, ...],
+    indices: NDArray[np.intp],
+    times: NDArray[np.datetime64],
+) -> Stored:
+    """Return the variable that holds some channels of a piece. The piece may have grown since the record was opened.
+
+    Args:
+        address, state, wanted: as for :func:`cached_fields`.
+        channels: names of the channels.
+        indices: positions in the piece that are about to be read, (time,).
+        times: the times there when the record was opened, (time,).
 
     Raises:
-        UserError: if another program has replaced the file or store.
+        UserError: if the times there are others now, because another program has replaced the file or store.
     """
+    stored = select(cached_fields(address, state, wanted), channels)
     now = stored.array["time"].values
     if indices.max() >= now.size or (to_the_second(now[indices]) != times).any():
         raise UserError(f"{address}: its times changed while it was read; run the command again")
+    return stored
 
 
 def label(time: np.datetime64) -> str:
