@@ -23,9 +23,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -57,11 +56,13 @@ class InformedPrior:
         mean: (batch, channel, ...), in the units of the data.
         std: the standard deviation, of the same shape and in the same units; positive.
         blend: the function that blends std with the warmth.
+        given_features: what the generator reads instead of mean and std, (batch, channels, ...). Warmth does not change it.
     """
 
     mean: Tensor
     std: Tensor
     blend: Blend = warmth_blending
+    given_features: Tensor | None = None
 
     def normalise(self, x: Tensor) -> Tensor:
         """Return (x - mean) / std, the data in normalised space (Eq. 2).
@@ -106,14 +107,13 @@ class InformedPrior:
         return replace(self, std=self.blend(self.std, per_sample(warmth, self.std)))
 
     def features(self) -> Tensor:
-        """Return the inputs that describe the prior to the generator: mean and log(std), (batch, 2 channel, ...)."""
-        return torch.cat([self.mean, self.std.log()], dim=1)
+        """Return the inputs that describe the prior to the generator: those given, else mean and log(std), (batch, 2 channel, ...)."""
+        return torch.cat([self.mean, self.std.log()], dim=1) if self.given_features is None else self.given_features
 
-    def of(self, samples: slice | Tensor) -> Self:
+    def of(self, samples: slice | Tensor) -> InformedPrior:
         """Return the prior of samples of the batch: a slice, or their indices, which may repeat, (count,)."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        tensors: dict[str, Any] = {name: value[samples] for name, value in values.items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
+        given = None if self.given_features is None else self.given_features[samples]
+        return InformedPrior(self.mean[samples], self.std[samples], self.blend, given)
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
@@ -152,22 +152,6 @@ def warm_start(moments: Moments, make_prior: MakePrior = InformedPrior) -> Prior
     return prior_of
 
 
-@dataclass(frozen=True)
-class PriorWithFeatures(InformedPrior):
-    """A prior whose generator reads given features instead of the mean and standard deviation of the prior itself.
-
-    Attributes:
-        given_features: the features, (batch, channels, ...). Warmth does not change them.
-    """
-
-    given_features: Tensor | None = None
-
-    def features(self) -> Tensor:
-        """Return the given features."""
-        assert self.given_features is not None
-        return self.given_features
-
-
 def mean_only(mean: Tensor, std: Tensor) -> InformedPrior:
     """Return N(mean, 1), which makes the method residual diffusion (section 5.2 and Fig. 5)."""
     return InformedPrior(mean, torch.ones_like(std))
@@ -178,7 +162,7 @@ def features_only(mean: Tensor, std: Tensor) -> InformedPrior:
 
     This is the control experiment: it separates what the moments are worth as inputs from what they are worth as a warm start.
     """
-    return PriorWithFeatures(torch.zeros_like(mean), torch.ones_like(std), given_features=InformedPrior(mean, std).features())
+    return InformedPrior(torch.zeros_like(mean), torch.ones_like(std), given_features=InformedPrior(mean, std).features())
 
 
 unblended = partial(InformedPrior, blend=no_blending)
