@@ -57,13 +57,13 @@ class ImageMoments(MomentsModel):
 
 def moments_model(network: ImageMomentsNetwork, channels: int) -> ImageMoments:
     """Return an untrained moments network h_phi for images with this number of channels."""
-    body = unet_of(network, channels + 1, network.fields * channels, 0, sphere=False)
+    body = unet_of(network, channels + 1, network.fields * channels, sphere=False)
     return ImageMoments(body, channels, network.known_pixels, network.highest_std, network.std)
 
 
 def generator_model(network: ImageGenerator, channels: int) -> UNet:
     """Return an untrained generator p'_theta. It reads the state, the context and the prior's features."""
-    return unet_of(network, channels + (channels + 1) + 2 * channels, network.heads * channels, 2, sphere=False)
+    return unet_of(network, channels + (channels + 1) + 2 * channels, network.heads * channels, scalars=2, sphere=False)
 
 
 def image_path(network: ImageGenerator, images: Images) -> Path:

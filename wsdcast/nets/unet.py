@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -242,28 +242,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
-def unet_of(
-    network: Network,
-    inputs: int,
-    outputs: int,
-    scalars: int,
-    includes_poles: bool = False,
-    sphere: bool = True,
-    silent: int = 0,
-    noise: int = 0,
-) -> UNet:
-    """Return an untrained U-Net as a section of a recipe describes it, on the sphere or on the plane."""
-    return UNet(
-        inputs,
-        outputs,
-        network.widths,
-        network.blocks,
-        scalars,
-        network.dropout,
-        includes_poles,
-        network.activation_checkpointing,
-        sphere=sphere,
-        attention=network.attention,
-        silent=silent,
-        noise=noise,
-    )
+def unet_of(network: Network, inputs: int, outputs: int, **others: Any) -> UNet:
+    """Return an untrained U-Net as a section of a recipe describes it, with ``others`` of the arguments of :class:`UNet`."""
+    names = ("widths", "blocks", "dropout", "activation_checkpointing", "attention")
+    return UNet(inputs, outputs, **{name: getattr(network, name) for name in names}, **others)

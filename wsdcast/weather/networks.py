@@ -47,7 +47,7 @@ def moments_model(network: Moments, sizes: Sizes) -> MomentsModel:
         network: its section of the recipe.
         sizes: from :func:`sizes_of`.
     """
-    body = unet_of(network, sizes.context, network.fields * sizes.channels, 0, sizes.includes_poles)
+    body = unet_of(network, sizes.context, network.fields * sizes.channels, includes_poles=sizes.includes_poles)
     return MomentsModel(body, sizes.channels, maximum_std=network.highest_std, std=network.std)
 
 
@@ -68,6 +68,7 @@ def generator_model(network: Generator, sizes: Sizes, *, few_steps: bool = False
     features = sizes.context + 2 * channels
     if network.objective == "crps":
         numbers, fields = (NOISE_NUMBERS, 0) if noise == "numbers" else (0, FIELDS)
-        return unet_of(network, features + fields, channels, 0, sizes.includes_poles, noise=numbers)
-    knows_step = few_steps and network.objective in KNOW_STEP
-    return unet_of(network, channels + features, network.heads * channels, 2 + knows_step, sizes.includes_poles, silent=int(knows_step))
+        return unet_of(network, features + fields, channels, includes_poles=sizes.includes_poles, noise=numbers)
+    silent = int(few_steps and network.objective in KNOW_STEP)
+    outputs = network.heads * channels
+    return unet_of(network, channels + features, outputs, scalars=2 + silent, silent=silent, includes_poles=sizes.includes_poles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,31 +132,20 @@ def build(
     if isinstance(origin, Simulation):
         yield from _fill_simulated(partial, origin, packing, marks)
     else:
-        yield from _fill_recorded(partial, target, method, origin, finished, packing, marks, offset, how)
+        kept = None if finished is None else _take_over(partial, channels.all, finished, marks)
+        yield from fill(partial, origin, target, method, packing, marks, kept, offset, **how)
     if lost := [shard for shard, mark in enumerate(marks) if not is_written(partial, channels.all, shard, mark)]:
         raise UserError(f"{partial}: {len(lost)} shards vanished while others were written; run the command again to write them")
 
 
-def _fill_recorded(
-    partial: Path,
-    target: Grid,
-    method: Method,
-    origin: Record,
-    finished: Finished | None,
-    packing: Packing,
-    marks: list[str],
-    offset: int,
-    how: dict[str, Any],
-) -> Iterator[int]:
-    """Link the full shards of the finished store, keep the times of its last incomplete shard, and fill the others from the record."""
-    kept: Packed | None = None
-    if finished is not None:
-        for shard in range(offset // SHARD):
-            if not is_written(partial, origin.channels, shard, marks[shard]):
-                link_shard(partial, origin.channels, finished.path, shard, marks[shard])
-        group: Any = zarr.open_group(finished.path, mode="r")
-        kept = np.stack([group[name][offset - offset % SHARD : offset] for name in origin.channels], axis=1)
-    yield from fill(partial, origin, target, method, packing, marks, kept, offset, **how)
+def _take_over(partial: Path, names: Sequence[str], finished: Finished, marks: list[str]) -> Packed:
+    """Link the full shards of a finished store, and return the times of its last incomplete shard."""
+    count = finished.times.size
+    for shard in range(count // SHARD):
+        if not is_written(partial, names, shard, marks[shard]):
+            link_shard(partial, names, finished.path, shard, marks[shard])
+    group: Any = zarr.open_group(finished.path, mode="r")
+    return np.stack([group[name][count - count % SHARD :] for name in names], axis=1)
 
 
 def _fill_simulated(partial: Path, origin: Simulation, packing: Packing, marks: list[str]) -> Iterator[int]:
