@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,10 +144,10 @@ def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
     values = np.full((positions.size, *record.grid.shape), np.nan, dtype=np.float32)
     pieces, indices = record.places[name][positions].T
     for number in np.unique(pieces):
-        piece: Any = record.pieces[number]
         rows = np.flatnonzero(pieces == number)
-        with file_lock(piece.address):
-            stored = stored_at(piece.address, piece.state, record.channels, (name,), indices[rows], piece.times[indices[rows]])
+        reading = record.reading(number, (name,), indices[rows], rows)
+        with file_lock(reading.address):
+            stored = stored_at(reading)
             try:
                 values[rows] = values_of(stored, indices[rows])
             except ValueError:  # chunks are missing: read each time by itself, to get those that exist

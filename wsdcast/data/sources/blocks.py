@@ -99,7 +99,7 @@ def _read(reading: Reading) -> NDArray[np.float32]:
     """Return the values of a reading, (channel, time, latitude, longitude)."""
     times = reading.times
     with file_lock(reading.address):
-        stored = stored_at(reading.address, reading.state, reading.wanted, reading.channels, reading.indices, times)
+        stored = stored_at(reading)
         try:
             values = values_of(stored, reading.indices)
         except MemoryError:
@@ -181,29 +181,16 @@ def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> Field
     return fields_of(open_dataset(address, names), names)
 
 
-def stored_at(
-    address: Address,
-    state: str,
-    wanted: tuple[str, ...],
-    channels: tuple[str, ...],
-    indices: NDArray[np.intp],
-    times: NDArray[np.datetime64],
-) -> Stored:
-    """Return the variable that holds some channels of a piece. The piece may have grown since the record was opened.
-
-    Args:
-        address, state, wanted: as for :func:`cached_fields`.
-        channels: names of the channels.
-        indices: positions in the piece that are about to be read, (time,).
-        times: the times there when the record was opened, (time,).
+def stored_at(reading: Reading) -> Stored:
+    """Return the variable that a reading is of, all times of it. The piece may have grown since the record was opened.
 
     Raises:
-        UserError: if the times there are others now, because another program has replaced the file or store.
+        UserError: if the times of the reading are others now, because another program has replaced the file or store.
     """
-    stored = select(cached_fields(address, state, wanted), channels)
+    stored = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
     now = stored.array["time"].values
-    if indices.max() >= now.size or (to_the_second(now[indices]) != times).any():
-        raise UserError(f"{address}: its times changed while it was read; run the command again")
+    if reading.indices.max() >= now.size or (to_the_second(now[reading.indices]) != reading.times).any():
+        raise UserError(f"{reading.address}: its times changed while it was read; run the command again")
     return stored
 
 

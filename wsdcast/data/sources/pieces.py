@@ -109,8 +109,7 @@ class Record:
 
     def _readings(self, begin: int, end: int, number: int) -> Iterator[Reading]:
         """Yield what one piece has of the times ``begin`` to ``end`` (exclusive). Channels of one variable are read together."""
-        piece = self.pieces[number]
-        for group in piece.groups:
+        for group in self.pieces[number].groups:
             steps_of: dict[bytes, tuple[list[str], NDArray[np.intp]]] = {}
             for channel in group:
                 steps = np.flatnonzero(self.places[channel][begin:end, 0] == number)
@@ -119,8 +118,12 @@ class Record:
             for channels, steps in steps_of.values():
                 indices = self.places[channels[0]][begin + steps, 1]
                 order = np.argsort(indices)
-                chosen, steps = indices[order], steps[order]
-                yield Reading(tuple(channels), self.channels, piece.address, piece.state, chosen, piece.times[chosen], steps)
+                yield self.reading(number, tuple(channels), indices[order], steps[order])
+
+    def reading(self, number: int, channels: tuple[str, ...], indices: NDArray[np.intp], places: NDArray[np.intp]) -> Reading:
+        """Return the reading of some channels of one piece; the other attributes of :class:`Reading` are known here."""
+        piece = self.pieces[number]
+        return Reading(channels, self.channels, piece.address, piece.state, indices, piece.times[indices], places)
 
     def sources(self, first: int, last: int) -> list[str]:
         """Return the states of the pieces that hold the times ``first`` to ``last`` (exclusive)."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.blocks import Block, Reading, close_all, read_block, repeated_extreme, with_skip
+from wsdcast.data.sources.blocks import Block, close_all, read_block, repeated_extreme, with_skip
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
@@ -180,9 +180,7 @@ def _last_steps(record: Record) -> list[Block]:
     for name, places in record.places.items():
         for number in np.unique(places[:, 0]):
             step = int(np.flatnonzero(places[:, 0] == number)[-1])
-            piece, index = record.pieces[number], int(places[step, 1])
-            if piece.address in record.misfits:
-                continue
-            where = np.array([index]), piece.times[[index]], np.array([0])
-            blocks.append(Block(step, step + 1, (Reading((name,), record.channels, piece.address, piece.state, *where),)))
+            if record.pieces[number].address not in record.misfits:
+                reading = record.reading(number, (name,), places[[step], 1], np.array([0]))
+                blocks.append(Block(step, step + 1, (reading,)))
     return blocks
