@@ -25,10 +25,8 @@ from wsdcast.training.loop import BatchOf
 def maker_of(task: Task, visible: tuple[float, float], noise: tuple[float, float]) -> ContextMaker:
     """Return the function that makes contexts for a task.
 
-    Args:
-        task: kind of task, and the factor of super-resolution.
-        visible: range of the share of visible pixels, for inpaint and block.
-        noise: range of the noise's standard deviation, for denoise.
+    ``visible`` and ``noise`` are the ranges of the share of visible pixels and of the standard deviation of noise, for the tasks that have
+    them.
     """
     makers: dict[str, ContextMaker] = {
         "inpaint": partial(tasks.inpaint, visible=visible),
@@ -114,13 +112,7 @@ def fixed_contexts(
 ) -> FixedContexts:
     """Return the first ``count`` images of a split (default: all) with contexts as the recipe's test settings want them.
 
-    Args:
-        images: all prepared images.
-        part: split that the images are taken from.
-        task: what contexts hide or degrade.
-        count: number of images; all of the split if it has fewer.
-        visible: share of visible pixels; default: ``task.visible_test``.
-        seed: seed of the random part of contexts, and of noise.
+    ``visible`` takes the place of ``task.visible_test``. The seed is that of the random part of contexts, and of noise.
 
     Raises:
         UserError: if the task needs colours or classes and the images have none.

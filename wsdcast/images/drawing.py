@@ -58,15 +58,6 @@ def sampler_of(
 ) -> Sampler:
     """Return a sampler that runs Algorithm 2 with exactly ``nfe`` evaluations; on a GPU it is accelerated.
 
-    Args:
-        networks: of a run.
-        solver_name: solver of the flow.
-        grid_in_time: flow times between which the solver steps.
-        nfe: function evaluations of the generator per sample.
-        warmth: w of Eq. 4.
-        log_snr_ends: range of the log-snr grid.
-        momentum: momentum of ab2, ab3 and ab4.
-
     Raises:
         UserError: if the solver cannot use exactly this number of evaluations, or cannot step on this grid.
     """

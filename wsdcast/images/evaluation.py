@@ -43,13 +43,11 @@ class Diverged:
 def statistics_by_context(samples: NDArray[np.uint8], contexts: FixedContexts, extract: Mapping[str, Extract], diverged: int) -> xr.Dataset:
     """Return the statistics of :func:`wsdcast.images.scores.sample_statistics`, with the features of each sample.
 
-    The features for the distance NAME are the variable ``NAME_features`` (context, sample, feature).
+    The features for the distance NAME are the variable ``NAME_features`` (context, sample, feature). ``diverged``, the number of samples
+    that were not finite, becomes an attribute. If it is not 0, all statistics are NaN.
 
     Args:
         samples: (context, sample, row, column, channel).
-        contexts: that the samples were drawn for.
-        extract: for each distance, the function that computes features.
-        diverged: number of samples that were not finite. It becomes an attribute; if it is not 0, all statistics are NaN.
     """
     parts = []
     for positions in torch.arange(len(contexts)).split(CONTEXTS_PER_PART):

@@ -35,15 +35,7 @@ FIELDS = 8
 def require_sampling(
     recipe: ImageRecipe, images: Images, samples: int, *, noise_count: int = 1, calibrated: bool = False, kept: float = 0
 ) -> None:
-    """Refuse to draw samples, or to calibrate a warmth, if memory cannot hold it.
-
-    Args:
-        recipe: of the networks that draw the samples.
-        images: that contexts are made from.
-        samples: number of samples per context.
-        noise_count: number of noise fields of a sample.
-        calibrated: whether a warmth is calibrated first.
-        kept: bytes that other data occupy meanwhile.
+    """Refuse to draw samples, or to calibrate a warmth, if memory cannot hold it. ``kept`` are bytes that other data occupy meanwhile.
 
     Raises:
         UserError: if less memory is free.

@@ -38,13 +38,9 @@ def write_score_page(
     """Write the page.
 
     Args:
-        path: HTML file to write.
-        name: name of the recipe.
         rows: rows of the table, each with ``scored``, and for each score SCORE its value and ``SCORE_interval``.
         power: ``power`` and ``power_truth`` by ``scored`` and ``wavenumber``.
-        about: facts for the top of the page.
         pictures: directory of the pictures that were drawn with the samples.
-        recipe_text: text for the end of the page.
     """
     names = [name for name in LABELS if name in rows[0]]
     cells = [[row["scored"], *(with_interval(row[name], f".{DIGITS[name]}f", row[f"{name}_interval"]) for name in names)] for row in rows]

@@ -80,13 +80,8 @@ def peak_memory(network: nn.Module, *shapes: tuple[int, ...], training: bool) ->
 def training_memory(network: nn.Module, batch: int, bfloat16: bool, *shapes: tuple[int, ...]) -> float:
     """Return a lower bound of the bytes that training needs.
 
-    These are the weights, their EMA, the gradients, the two moments of AdamW, and the activations of a batch.
-
-    Args:
-        network: the network before training.
-        batch: samples per batch.
-        bfloat16: whether activations are kept in bfloat16, which halves them.
-        shapes: the shapes of the inputs for one sample.
+    These are the weights, their EMA, the gradients, the two moments of AdamW, and the activations of a batch. With ``bfloat16`` the
+    activations are half as large. The shapes are those of the inputs for one sample.
     """
     weights = sum(parameter.nbytes for parameter in network.parameters())
     activations = peak_memory(network, *shapes, training=True) - weights  # the peak includes the gradients

@@ -32,9 +32,6 @@ def blocks_of(
 
     Args:
         read: returns the members at some lead times, (member, lead, channel, *space), with the channels of ``choice.variables``.
-        leads: all lead times, increasing.
-        choice: the products.
-        space: names of the dimensions in space.
     """
     recent: list[tuple[np.timedelta64, Field]] = []
     for first in range(0, leads.size, LEADS_PER_CHUNK):

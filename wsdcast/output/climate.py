@@ -27,10 +27,7 @@ BYTES = 1e9
 def open_climatology(source: str, first: np.datetime64, scratch: Path) -> Truth:
     """Open the states of a climatology: the training split of a prepared store, or the times before ``first`` of any other source.
 
-    Args:
-        source: path of an ``analysis.zarr``, or any source that ``wsdcast prepare`` reads.
-        first: first initial time of the forecasts.
-        scratch: directory where zipped files are unpacked.
+    ``first`` is the first initial time of the forecasts.
 
     Raises:
         UserError: if the source cannot be read, or has no such states.

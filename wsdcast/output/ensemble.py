@@ -103,10 +103,7 @@ def quantiles_of(members: Field, quantiles: tuple[float, ...]) -> Field:
 def exceeding(speed: Field, choice: Choice, name: str) -> dict[str, Field]:
     """Return the shares of the members (member, *space) whose speed exceeds each threshold, by name; NaN at points without values.
 
-    Args:
-        speed: wind speed of the members that remain, m s-1. At least one.
-        choice: thresholds.
-        name: beginning of the names.
+    The names begin with ``name``.
     """
     shares = {}
     if choice.thresholds:
@@ -122,9 +119,6 @@ def most_likely_direction(wind: Field) -> tuple[Field, Field]:
 
     Directions are counted in :data:`SECTORS` sectors. Members with less than :data:`CALM` are in none. Of sectors with as many members, the
     first one from north counts. The direction is NaN where all members are calm, the share also where there are no values.
-
-    Args:
-        wind: (member, channel, *space), m s-1.
     """
     u, v = wind[:, 0], wind[:, 1]
     width = 360 / SECTORS

@@ -65,12 +65,7 @@ class Fields(Members):
 
 
 def open_fields(address: str, region: Box | None = None, variables: Sequence[str] = DEFAULT) -> Fields:
-    """Open a store of forecasts in any layout that ``wsdcast score`` reads. It may cover a part of the globe.
-
-    Args:
-        address: path or URL.
-        region: bounds; default: all that the store covers.
-        variables: the channels that are read; default: the 10 m wind.
+    """Open channels of a store of forecasts in any layout that ``wsdcast score`` reads, in a region or in all that the store covers.
 
     Raises:
         UserError: if the store cannot be read, or if no grid point lies in the region.

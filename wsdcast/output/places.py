@@ -124,13 +124,7 @@ def interpolation(latitude: NDArray[np.float64], longitude: NDArray[np.float64],
     """Return the interpolation from a grid to places.
 
     On a grid round the whole circle the last and the first column are neighbours. Between its last row and a pole that is no more than a
-    row away, the wind is that of this row.
-
-    Args:
-        latitude: of the grid, (latitude,), falling.
-        longitude: of the grid, (longitude,), rising.
-        places: the places.
-        name: name of the forecasts, for the message.
+    row away, the wind is that of this row. Latitudes fall and longitudes rise. ``name`` is that of the forecasts, for the message.
 
     Raises:
         UserError: if a place lies outside the grid.

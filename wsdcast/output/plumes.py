@@ -40,11 +40,7 @@ def plume_paths(table: Path, names: Sequence[str]) -> list[Path]:
 def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fields, places: Places) -> None:
     """Draw the forecast from the last initial time at each place: the speeds of winds, that at 10 m first, and the other variables.
 
-    Args:
-        paths: file of each place.
-        read: returns the members at some lead times, (member, lead, channel, place).
-        fields: the forecasts.
-        places: the places.
+    ``read`` returns the members at some lead times, (member, lead, channel, place).
     """
     blocks = blocks_of(read, fields.leads, Choice((), QUANTILES, variables=fields.variables), ("place",))
     products = xr.concat([block for _, block in blocks], LEAD)

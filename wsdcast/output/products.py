@@ -230,13 +230,7 @@ def _described(block: xr.Dataset, choice: Choice) -> xr.Dataset:
 
 
 def _note_left_out(fields: Fields, counts: list[Field], summary: Summary) -> None:
-    """Add to the summary how many members were left out.
-
-    Args:
-        fields: the forecasts.
-        counts: number of members that remain at each initial and lead time.
-        summary: gets the fact.
-    """
+    """Add to the summary how many members were left out. ``counts`` are those that remain at each initial and lead time."""
     remaining, members = np.concatenate(counts), fields.members
     if (remaining < members).any():
         summary.facts["left out"] = (

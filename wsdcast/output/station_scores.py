@@ -136,10 +136,6 @@ def _count(counts: NDArray[np.float64], members: NDArray[np.floating], truth: ND
 def station_metrics(sums: xr.Dataset, observed: Observations) -> xr.Dataset:
     """Return the scores by station and, as a further station :data:`ALL`, of all pairs together.
 
-    Args:
-        sums: sums over initial times.
-        observed: has the positions of the stations.
-
     Returns:
         ``pairs``, ``crps_fair``, ``bias``, ``rmse``, ``spread`` (m s-1) and ``spread_skill`` (variable, station, prediction_timedelta), NaN
         without pairs, the last two also of a deterministic forecast; ``forecasts`` (their number) and ``observed_frequency``

@@ -54,8 +54,6 @@ def table_of(blocks: Iterable[tuple[np.datetime64, xr.Dataset]], places: Places,
 
     Args:
         blocks: initial time and products (prediction_timedelta, level, place) of some lead times, with all coordinates.
-        places: the places.
-        climate: wind speed at the quantiles of a climatology, (climate_quantile, place).
     """
     frames = []
     for time, block in blocks:

@@ -115,11 +115,7 @@ def write(paths: list[Path], to: Format, contents: Contents) -> None:
 def _write_netcdf(path: Path, contents: Contents, row: int, final: Path) -> None:
     """Write one initial time by valid time. No variable has the attribute ``coordinates``, about which CDO warns; the whole file has it.
 
-    Args:
-        path: file that is written.
-        contents: the fields.
-        row: index of the initial time.
-        final: name that the file gets later.
+    The file gets the name ``final`` later.
     """
     start = np.datetime_as_string(contents.times[row], "s").replace("T", " ")
     since = {"units": f"hours since {start}", "calendar": "standard"}

@@ -46,12 +46,8 @@ def animate(forecast: Path, truth: Truth, path: Path, row: int, lines: Lines, he
     It shows the headline; by default that is the speed of the 10 m wind, or else the first variable.
 
     Args:
-        forecast: path of a store with members.
         truth: has the states at the initial times, and those at the valid times that are known.
-        path: file to write; its suffix is one of :data:`FORMATS`.
         row: position of the initial time in the store.
-        lines: coastlines.
-        headline: the recipe's ``score.headline``.
 
     Raises:
         UserError: if ffmpeg is needed and fails.

@@ -40,11 +40,7 @@ place.properties.data.change.emit()  // also where the place is the same, so tha
 def nearest_known(latitude: NDArray[np.float64], longitude: NDArray[np.float64], known: NDArray[np.bool_]) -> tuple[int, int]:
     """Return row and column of the known point that is nearest to :data:`PLACE`, by the sum of both distances in degrees.
 
-    Without a known point all points count.
-
-    Args:
-        latitude, longitude: of the points.
-        known: whether a point has values (row, column).
+    Without a known point all points count. ``known`` says which points have values, (row, column).
     """
     east = np.abs(longitude - PLACE[1])
     distance = np.abs(latitude - PLACE[0])[:, None] + np.minimum(east, 360 - east)

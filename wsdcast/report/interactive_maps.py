@@ -68,16 +68,7 @@ class Maps:
 def interactive_maps(
     scores: xr.Dataset, grid: Grid, fields: Fields, on_earth: bool, subjects: Sequence[Subject], names: Sequence[str]
 ) -> list[Maps]:
-    """Return the maps and plumes of each subject of the first forecast in ``scores``.
-
-    Args:
-        scores: with ``time`` and ``prediction_timedelta`` of the fields.
-        grid: of the fields.
-        fields: as for :func:`wsdcast.report.shown_fields.read_shown`.
-        on_earth: whether to draw the coastlines of the Earth.
-        subjects: what is shown.
-        names: names of the channels of the fields.
-    """
+    """Return the maps and plumes of each subject of the first forecast in ``scores``."""
     chosen = choose(scores.sizes["time"], scores.sizes["prediction_timedelta"], grid, len(subjects))
     shown = read_shown(fields, chosen, subjects, names)
     return [_of_subject(scores, grid, on_earth, *each, chosen) for each in zip(subjects, shown, strict=True)]

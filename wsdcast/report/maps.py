@@ -35,16 +35,7 @@ def draw_map(
     colours: str = "viridis",
     lines: Lines = (),
 ) -> AxesImage:
-    """Draw a field (latitude, longitude) with north at the top and 0 E at the left edge, each cell at its position.
-
-    Args:
-        axis: to draw on.
-        field, grid: the values and their grid.
-        title: text above the map.
-        low, high: ends of the colour scale.
-        colours: name of a colour map of matplotlib.
-        lines: coastlines to draw on top.
-    """
+    """Draw a field (latitude, longitude) with north at the top and 0 E at the left edge, each cell at its position."""
     east, south = 180 / grid.longitude.size, (grid.latitude[0] - grid.latitude[-1]) / (grid.latitude.size - 1) / 2
     # Half of a pole row lies beyond the pole. The limits of the axis cut it off.
     extent = (grid.longitude[0] - east, grid.longitude[-1] + east, grid.latitude[-1] - south, grid.latitude[0] + south)

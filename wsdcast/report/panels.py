@@ -85,13 +85,7 @@ def panel(title: str, x_label: str, y_label: str, **options: Any) -> Panel:
 
 
 def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
-    """Draw ``y`` against ``x``, with a band from ``low`` to ``high`` if the data have these columns, and return the line.
-
-    Args:
-        on: the figure.
-        line: colour and dash.
-        data: columns by name.
-    """
+    """Draw ``y`` against ``x``, with a band from ``low`` to ``high`` if the data have these columns, and return the line."""
     colour, dash = line
     source = ColumnDataSource(data)
     if "low" in data and np.isfinite(data["low"]).any():
@@ -102,24 +96,12 @@ def add_line(on: Panel, line: Look, data: dict[str, Any]) -> GlyphRenderer:
 
 
 def hover(on: Panel, over: Sequence[GlyphRenderer], tooltips: Any, **options: Any) -> None:
-    """Add tooltips to a figure.
-
-    Args:
-        on: the figure.
-        over: the glyphs that have tooltips.
-        tooltips, options: arguments of Bokeh's ``HoverTool``.
-    """
+    """Add tooltips to a figure, for the glyphs ``over``. The options are those of Bokeh's ``HoverTool``."""
     on.add_tools(HoverTool(renderers=list(over), tooltips=tooltips, visible=False, **{"line_policy": "nearest"} | options))
 
 
 def say_all(on: Panel, curves: Sequence[GlyphRenderer], said: Sequence[str]) -> None:
-    """Add one tooltip for all curves of a figure, at the position of the pointer along the x axis.
-
-    Args:
-        on: the figure.
-        curves: curves with the same x; without any, no tooltip is added.
-        said: text of the tooltip at each x.
-    """
+    """Add one tooltip for all curves of a figure, which have the same x: the text ``said`` at the pointer's position along the x axis."""
     for first in curves[:1]:
         first.data_source.data["said"] = said
         hover(on, [first], TOOLTIP, mode="vline")
@@ -158,12 +140,7 @@ def with_interval(value: float, digits: str, interval: Iterable[float] | None = 
 
 
 def lead_slider(leads: Sequence[str], first: int) -> CategoricalSlider:
-    """Return the slider of the lead time, named ``lead``.
-
-    Args:
-        leads: the lead times as text.
-        first: index of the one that is shown first.
-    """
+    """Return the slider of the lead time, named ``lead``. The lead time with the index ``first`` is shown first."""
     return CategoricalSlider(
         title="Lead time",
         categories=list(leads),

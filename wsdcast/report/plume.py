@@ -46,10 +46,6 @@ def plume(
     Args:
         bands: values at the :data:`QUANTILES` of the members, (quantile, lead).
         truth: (lead,), NaN where it is not known.
-        leads: lead times (lead,).
-        title: text above the figure.
-        label: label of the vertical axis.
-        from_zero: whether this axis begins at zero.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axis = figure.subplots()
@@ -66,9 +62,6 @@ def meteogram(bands: Sequence[NDArray[np.floating]], subjects: Sequence[Subject]
 
     Args:
         bands: of each variable, values at the :data:`QUANTILES` of the members, (quantile, lead).
-        subjects: the variables.
-        leads: lead times (lead,).
-        title: text above the figure.
     """
     figure = Figure(figsize=(WIDTH / 2, 1.1 + 1.4 * len(subjects)), layout="constrained")
     axes = figure.subplots(len(subjects), sharex=True, squeeze=False)[:, 0]

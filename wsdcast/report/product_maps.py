@@ -82,12 +82,8 @@ def product_maps(
     """Return maps and plumes of one subject from one initial time. The middle one of the lead times with values is shown first.
 
     Args:
-        products: what is shown.
-        forecast: of which they are the products.
-        row: index of the initial time.
         initial: the channels of the forecast at the initial time (channel, latitude, longitude), and their grid. A subject whose channels
             are NaN everywhere has no map of it.
-        lines: coastlines.
     """
     start, leads, grid = forecast.times[row], forecast.leads, forecast.grid
     of, at_initial = products.subject, None

@@ -65,13 +65,7 @@ RANDOM_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
-    """Write a page with interactive figures.
-
-    Args:
-        path: HTML file to write.
-        title: of the page, as text.
-        parts: the content in order. HTML is written as it is.
-    """
+    """Write an HTML page with interactive figures. The HTML among its parts is written as it is."""
     models = [model for part in parts if not isinstance(part, str) for model in part]
     document = Document()
     with document.models.freeze():  # so that Bokeh walks through the models once, not for every figure
@@ -97,14 +91,7 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
 
 
 def write_plain_page(path: Path, title: str, parts: Iterable[str], recipe: str) -> None:
-    """Write a page without interactive figures.
-
-    Args:
-        path: HTML file to write.
-        title: of the page, as text.
-        parts: HTML of its sections.
-        recipe: text of the recipe, shown at the end.
-    """
+    """Write an HTML page without interactive figures, with the text of the recipe at its end."""
     head = f"<meta charset=utf-8>{VIEWPORT}<title>wsdcast: {html.escape(title)}</title><style>{STYLE}{PLAIN_STYLE}</style>"
     body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>"
     path.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", encoding="utf-8")

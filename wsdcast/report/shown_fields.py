@@ -68,11 +68,6 @@ def choose(starts: int, leads: int, grid: Grid, subjects: int) -> Chosen:
     A map has a regular subset of at most about :data:`MAP_POINTS` points. If not all maps fit, initial times and lead times are left out
     such that there remain about four times as many lead times as initial times, if there are that many. Plumes are at a regular subset of
     points, as many as fit.
-
-    Args:
-        starts, leads: number of initial times and of lead times.
-        grid: of the fields.
-        subjects: number of subjects that share the page.
     """
     share = min(subjects, MOST_SHARES) / subjects
     rows, columns = every(int(np.ceil(np.sqrt(grid.latitude.size * grid.longitude.size / MAP_POINTS))), grid.shape)

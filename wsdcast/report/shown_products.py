@@ -110,12 +110,8 @@ if (!library.unpacked) {
 def read_products(forecast: StoredForecast, row: int, thresholds: Sequence[float]) -> list[Products]:
     """Return the products of one initial time of each subject, wind speeds first, at as many points as fit in the page.
 
-    A member counts at the lead times at which it has values at all points at which any member has some.
-
-    Args:
-        forecast: the members.
-        row: index of the initial time.
-        thresholds: wind speeds in m s-1, of the 10 m wind.
+    A member counts at the lead times at which it has values at all points at which any member has some. The thresholds are
+    speeds of the 10 m wind, m s-1.
 
     Raises:
         UserError: if the forecast has a single member or two of them remain at no lead time, it cannot be read, or memory cannot hold what

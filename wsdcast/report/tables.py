@@ -94,11 +94,7 @@ def _skill(at: xr.Dataset, name: str) -> str:
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]], headed: bool = False, bold: Sequence[bool] = ()) -> str:
     """Return a table as HTML. It scrolls horizontally if the page is narrower than the table.
 
-    Args:
-        head: names of the columns.
-        rows: cells of each row.
-        headed: whether the first cell of a row is the header of that row.
-        bold: whether each row is bold; default: none is.
+    If ``headed``, the first cell of a row is its header. ``bold`` says which rows are bold; by default none is.
     """
 
     def row(cells: Sequence[str]) -> str:

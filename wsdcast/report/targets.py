@@ -41,13 +41,7 @@ def target_powers(data: Tensor, multiply: Multiply, power: Power, ratio: float) 
 
 @matplotlib.rc_context(LOOK)
 def targets_figure(data: Tensor, multiply: Multiply, power: Power, wavenumbers: NDArray[np.floating], label: str) -> Figure:
-    """Draw one panel for each of :data:`RATIOS`.
-
-    Args:
-        data, multiply, power: as in :func:`target_powers`.
-        wavenumbers: (wavenumber,).
-        label: of the wavenumbers.
-    """
+    """Draw one panel for each of :data:`RATIOS`."""
     figure = Figure(figsize=(9.6, 2.6), layout="constrained")
     looks = {"state": (GREY, ":"), "data": ("black", "-"), "denoising target": (VERMILION, "-"), "deblurring target": (BLUE, "--")}
     axes = figure.subplots(1, len(RATIOS), sharey=True)

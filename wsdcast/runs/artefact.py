@@ -146,13 +146,7 @@ def is_of(stamp: dict[str, Any], recipe: Experiment, directory: Path, artefact: 
 
 
 def require(recipe: Experiment, directory: Path, artefact: str, command: str) -> Path:
-    """Path of an artefact that an earlier stage made.
-
-    Args:
-        recipe: the recipe in force.
-        directory: the run directory.
-        artefact: name of the artefact.
-        command: the command that makes it, for the error message.
+    """Path of an artefact that an earlier stage made. Error messages name the ``command`` that makes it.
 
     Raises:
         UserError: if the artefact is missing, or was made from another recipe or from inputs that were replaced since.

@@ -87,10 +87,8 @@ def highest(number: int) -> int:
 def decided(decide: Callable[[], Decision]) -> Decision:
     """The decision of the first process, in all processes.
 
-    If each process looked at the disk itself, they would look at different times and could decide differently.
-
-    Args:
-        decide: makes the decision; only the first process calls it.
+    If each process looked at the disk itself, they would look at different times and could decide differently. Only the first process calls
+    ``decide``.
 
     Raises:
         UserError, OSError: the error of ``decide``, in all processes.

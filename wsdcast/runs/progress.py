@@ -30,12 +30,7 @@ def track(
 ) -> Iterator[Item]:
     """Yield ``items`` and show the progress. Nothing is shown if standard error is not a terminal.
 
-    Args:
-        items: the items that are left.
-        description: names the task.
-        total: number of all items, including those done before.
-        done: number of items done before.
-        detail: text to show for the latest item.
+    ``total`` includes the number of items that were done before. ``detail`` makes text to show for the latest item.
     """
     if not sys.stderr.isatty():
         yield from items

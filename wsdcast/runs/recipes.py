@@ -201,11 +201,7 @@ Kind = TypeVar("Kind", bound=Experiment)
 
 
 def load(recipe: object, kind: type[Kind]) -> Kind:
-    """Read a recipe.
-
-    Args:
-        recipe: path of a .yaml file, or name of a recipe that comes with the package.
-        kind: class of the recipe.
+    """Read a recipe by the path of a .yaml file, or by the name of a recipe that comes with the package.
 
     Raises:
         UserError: if there is no such recipe, or it has unknown keys or values that are not allowed.
@@ -252,12 +248,7 @@ def _repeated_key(node: yaml.Node | None) -> str | None:
 
 
 def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:
-    """A recipe from plain values.
-
-    Args:
-        content: keys and values.
-        where: says where they come from; it begins the message of an error.
-        kind: class of the recipe.
+    """A recipe from plain values. ``where`` says where they come from; it begins the message of an error.
 
     Raises:
         UserError: if keys are unknown or missing, or values are not allowed; the message names all of them.

@@ -14,10 +14,7 @@ Variants = dict[str, dict[str, Any]]
 def comparable(variants: Variants, priors: Collection[str], sections: Collection[str]) -> Variants:
     """Return the variants, if they can be compared with priors and with each other.
 
-    Args:
-        variants: the variants.
-        priors: names in tables that variants must not have.
-        sections: the sections of the recipe whose keys may differ.
+    ``priors`` are names that variants must not have, and ``sections`` those of the recipe whose keys may differ.
 
     Raises:
         ValueError: if a variant has such a name or one that cannot name a folder, or changes a key that all generators share.

@@ -27,10 +27,7 @@ def marks_of(partial: Path) -> Path:
 def claim(partial: Path, content: dict[str, Any], overwrite: bool) -> None:
     """Claim an unfinished artefact, to continue it or to begin it. If it is begun, only the claim is stored, and older files are removed.
 
-    Args:
-        partial: path of the unfinished artefact.
-        content: what the artefact is made from.
-        overwrite: discard an unfinished artefact that is made from something else.
+    If ``overwrite``, an unfinished artefact that is made from something else is discarded.
 
     Raises:
         UserError: as :func:`require_same_claim`, if ``overwrite`` is False.

@@ -57,12 +57,7 @@ def generator_sampler(
 def few_steps_sampler(generator: torch.nn.Module, prior_of: PriorOf, nfe: int, path: Path = STRAIGHT, *, knows_step: bool) -> Sampler:
     """Return the sampler of a network of :mod:`wsdcast.warmstart.few_steps`: ``nfe`` equal steps of Euler's method at full warmth.
 
-    Args:
-        generator: the network.
-        prior_of: returns the prior that generation starts from.
-        nfe: number of steps.
-        path: the path of the flow that the network was trained from.
-        knows_step: whether the network takes the length of the step.
+    The path is that of the flow that the network was trained from. If ``knows_step``, the network takes the length of the step.
     """
     return generator_sampler(generator, prior_of, nfe, 1.0, uniform(nfe), euler, path, 1 / nfe if knows_step else None)
 

@@ -108,11 +108,7 @@ def equal_cost_steps(total: float, relative: float, once: float, share: float, w
 def step_operations(generator: UNet, grid: Sequence[int], settings: Network, samples: int) -> int:
     """Floating-point operations of one evaluation of the generator for each sample of an optimiser step.
 
-    Args:
-        generator: the generator.
-        grid: rows and columns.
-        settings: how it is trained.
-        samples: number of all training samples.
+    ``samples`` is the number of all training samples.
     """
     return samples_per_step(settings, samples) * _operations_of_one(generator, grid)
 
@@ -133,14 +129,8 @@ def trained_variants(
 ) -> Iterator[tuple[int, Prior, Kind, Path]]:
     """Train the generator of every seed and prior, unless a current one is stored, and yield each with its run directory.
 
-    Args:
-        variants: the recipe of each seed and prior.
-        directory: the run directory of the study.
-        prepared: the artefact of the prepared data, which all variants share.
-        networks_of: the artefacts that a variant may share with others of the same seed.
-        train: trains a variant in a run directory.
-        overwrite: replace networks made from another recipe.
-        seconds: the training time of each prior, by seed, is added here.
+    Variants share the artefact ``prepared``, and those of the same seed may share the artefacts that ``networks_of`` names. The training
+    time of each prior, by seed, is added to ``seconds``.
     """
     for (seed, prior), variant in variants.items():
         place = variant_directory(variant, directory, f"{prior}-{seed}", prepared, networks_of(variant))

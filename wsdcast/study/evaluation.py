@@ -52,20 +52,13 @@ def evaluate(
     both components of a wind has no ``variable``. The variables are those of the headline: both components of a wind, or one variable.
 
     ``runaway`` is the share of members that left the physical range of any variable at this lead time or before. Once a member has left it,
-    the statistics of its initial time are NaN.
+    the statistics of its initial time are NaN. Arguments without a description are those of
+    :func:`wsdcast.weather.forecast.running.ensembles`.
 
     Args:
-        record: holds the truth and the states at the initial times.
-        networks: provide the forcings.
-        sampler: makes the next state.
-        starts: indices of the initial times in the record.
         leads: lead times that are scored, hours.
-        members: members of each ensemble.
-        seed: seed of the members' noise.
         label: label of the progress bar.
         batch: samples per call of the sampler; default: the size that suits the device.
-        noise_count: number of noise fields of a sample.
-        prescribed: whether forcing variables are those of the record at each step.
         headline: the recipe's ``score.headline``.
     """
     points, steps = record.grid.latitude.size * record.grid.longitude.size, max(leads) // 6

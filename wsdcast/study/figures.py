@@ -57,9 +57,7 @@ def label_of(score: str, settings: xr.Dataset) -> str:
 def by_evaluations(curves: xr.Dataset, scores: Sequence[str]) -> Figure:
     """Fig. 5: scores against cost, including the moments network. Each prior has a line through its best settings.
 
-    Args:
-        curves: settings of a study.
-        scores: one panel for each.
+    There is one panel for each score.
     """
     figure, axes = _panels(scores)
     sampled = curves.isel(setting=(curves["nfe"] > 0).values)

@@ -162,10 +162,7 @@ def _networks(variant: ImageRecipe) -> tuple[str, ...]:
 def settings_of(variant: ImageRecipe, name: str, summary: Summary) -> list[Setting]:
     """All settings of one prior or variant, each once. Combinations that cannot be sampled are left out and named in the summary.
 
-    Args:
-        variant: the recipe with that prior, or of that variant.
-        name: of the prior or variant. A variant is in the curves like the priors of ``study.priors``, not in the sensitivity.
-        summary: of the study.
+    A variant is in the curves like the priors of ``study.priors``, not in the sensitivity.
 
     Raises:
         UserError: if a solver can make none of the numbers of evaluations.

@@ -19,14 +19,9 @@ MAIN_SCORES = ("fid", "classifier_distance", "crps", "crps_standard")
 
 
 def write_image_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, saturates: Mapping[str, int | None]) -> None:
-    """Write the page of a study.
+    """Write the page of a study (``study.nc``, docs/inpaint.md), with the text of the recipe at the end. Scores that it lacks are left out.
 
-    Args:
-        path: of the HTML file.
-        study: as in ``study.nc`` (docs/inpaint.md); scores that it lacks are left out.
-        name: of the recipe.
-        recipe: its text, shown at the end.
-        saturates: for each prior the smallest number of evaluations that is as good as any.
+    ``saturates`` has for each prior the smallest number of evaluations that is as good as any.
     """
     scores = [name for name in LABELS if name in study]
     main, others = ([name for name in scores if (name in MAIN_SCORES) == is_main] for is_main in (True, False))

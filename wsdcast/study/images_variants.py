@@ -16,13 +16,8 @@ from wsdcast.warmstart.moments import MomentsModel
 def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
     """The recipe with another seed and prior, at the same total cost of training.
 
-    If the budget is in steps, as in the paper, the moments network is not counted.
-
-    Args:
-        recipe: the recipe of the study.
-        cost: of the moments network, from :func:`moments_cost`.
-        seed: training seed.
-        prior: the prior.
+    If the budget is in steps, as in the paper, the moments network is not counted. ``cost`` is that of the moments network
+    (:func:`moments_cost`).
     """
     variant = recipe.changed(seed=seed, generator__prior=prior)
     if variant.generator.needs_moments_network or recipe.study.budget == "steps":
@@ -33,11 +28,7 @@ def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: I
 def named_variant(recipe: ImageRecipe, images: Images, cost: tuple[float, int], name: str) -> tuple[ImageRecipe, float]:
     """A variant of ``study.variants`` at the total cost of training of the recipe itself, or with its steps if that is the budget.
 
-    Args:
-        recipe: the recipe of the study.
-        images: the prepared images.
-        cost: of the recipe's moments network, from :func:`moments_cost`.
-        name: of the variant.
+    ``cost`` is that of the recipe's moments network (:func:`moments_cost`).
 
     Returns:
         The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.

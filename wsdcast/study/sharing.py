@@ -15,14 +15,9 @@ from wsdcast.runs.recipes import Experiment
 
 
 def variant_directory(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
-    """The run directory ``name`` of a variant below the study's; the prepared data and networks that others have are linked to.
+    """The run directory PRIOR-SEED of a variant below the study's.
 
-    Args:
-        variant: of the recipe.
-        directory: the study's run directory.
-        name: PRIOR-SEED.
-        prepared: the artefact that all share.
-        networks: artefacts to take from the run itself or a variant of the same seed, if they are the same there.
+    The prepared data, and those of ``networks`` that the run itself or a variant of the same seed has, are linked to.
     """
     place = directory / "study" / name
     place.mkdir(parents=True, exist_ok=True)

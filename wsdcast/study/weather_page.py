@@ -27,14 +27,9 @@ FORECAST_SCORES = {
 
 
 def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, saturates: dict[str, int | None]) -> None:
-    """Write the page of a study.
+    """Write the page of a study (``study.nc``), with the text of the recipe at the end.
 
-    Args:
-        path: of the HTML file.
-        study: as in ``study.nc``.
-        name: of the recipe.
-        recipe: its text, shown at the end.
-        saturates: for each prior the smallest number of evaluations that is as good as any.
+    ``saturates`` has for each prior the smallest number of evaluations that is as good as any.
     """
     split = "validation" if "crps_6h_validation" in study else "test"
     parts = [

@@ -23,13 +23,7 @@ def variant_of(recipe: Recipe, record: Analysis, cost: tuple[float, int], name: 
 
     A prior without a moments network is trained for more steps. The total includes such a network whatever the prior of the recipe itself,
     trained before the generator or with it as ``generator.moments`` says. The cost of a user's model (``given``) is not known and not
-    counted.
-
-    Args:
-        recipe: the recipe of the study.
-        record: the prepared data.
-        cost: of the recipe's moments network, from :func:`moments_cost`.
-        name: of the prior or the variant.
+    counted. ``cost`` is that of the recipe's moments network (:func:`moments_cost`).
 
     Returns:
         The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.
@@ -58,13 +52,7 @@ def _with_moments_network(recipe: Recipe) -> Recipe:
 
 
 def _other_networks(recipe: Recipe, record: Analysis, cost: tuple[float, int]) -> tuple[float, float]:
-    """The cost of all networks but the generator: what they do once, and what they do in each of its steps; both in these steps.
-
-    Args:
-        recipe: the recipe.
-        record: the prepared data.
-        cost: of its moments network, from :func:`moments_cost`.
-    """
+    """The cost of all networks but the generator: what they do once, and what they do in each of its steps; both in these steps."""
     ratio = cost[0] * recipe.generator.needs_moments_network
     once, share = (float(cost[1]), 0.0) if recipe.generator.reads_frozen_moments else (0.0, ratio)
     return (once + steps_after_the_generator(recipe, ratio, training_samples(recipe, record))) / _members(recipe), share

@@ -13,14 +13,7 @@ from torch import Tensor
 
 
 def save(directory: Path, step: int, tensors: dict[str, Tensor], about: dict[str, Any], keep: int) -> None:
-    """Write the checkpoint of a step, and keep the newest ``keep`` up to this step.
-
-    Args:
-        directory: directory of one network's checkpoints.
-        step: number of steps that are done.
-        tensors: tensors by name.
-        about: plain values, stored as JSON in the same file.
-        keep: number of checkpoints to keep, at least 1.
+    """Write the checkpoint of a step, with plain values in ``about``, and keep the newest ``keep`` up to this step.
 
     Raises:
         OSError: if the checkpoint cannot be written; older ones stay.

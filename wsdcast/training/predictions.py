@@ -55,16 +55,10 @@ def predict(moments: Moments, samples: Samples, indices: Tensor) -> Tensor:
 
 
 def write_predictions(path: Path, predictors: Predictors, samples: Samples, stamp: dict[str, object]) -> None:
-    """Predict the moments of all samples and write them into the directory ``path``.
+    """Predict the moments of all samples and write them into the directory ``path``, which exists.
 
     If there are several processes, they share the batches. The file does not depend on their number: each batch has its own seed for
     dropout.
-
-    Args:
-        path: an existing directory.
-        predictors: moments models and the samples that each predicts.
-        samples: the training samples.
-        stamp: says what the predictions were made from.
     """
     file, shape = path / "moments.npy", (len(samples), 2, *samples.shape)
     if processes.is_first():

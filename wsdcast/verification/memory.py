@@ -29,12 +29,8 @@ def needs(
 ) -> list[tuple[float, str]]:
     """Return the bytes that each step of scoring and the report needs at its peak, and a description of that step.
 
-    Args:
-        sources: of the forecasts to be scored, and of the truth.
-        times, leads: initial times and lead times of all forecasts.
-        streamed: number of forecasts that have been scored already.
-        members: number of members of each forecast.
-        workers: number of processes on this machine that score in parallel; None for one.
+    ``streamed`` is the number of forecasts that have been scored already, ``workers`` that of the processes of this machine that score in
+    parallel.
     """
     forecasts, truth = opened(sources)
     ensemble = f"{members} members at {truth.grid.name}"

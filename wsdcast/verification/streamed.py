@@ -96,12 +96,7 @@ def read_scored(path: Path) -> xr.Dataset:
 
 
 def lacks_truth(path: Path, times: NDArray[np.datetime64]) -> bool:
-    """Whether scored forecasts lack statistics because the record was shorter when they were made.
-
-    Args:
-        path: store of scored forecasts.
-        times: times of the record as it is now.
-    """
+    """Whether scored forecasts lack statistics because the record was shorter when they were made. It has the ``times`` now."""
     with open_store(path) as store:
         scored = loaded(store[["crps_fair", STOPPED]].isel(variable=0, region=0), path)
     valid = scored["time"].values[:, None] + scored["prediction_timedelta"].values

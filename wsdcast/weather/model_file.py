@@ -73,19 +73,7 @@ class ModelFile:
 
 
 def write_model(path: Path, recipe: Recipe, record: Analysis, directory: Path, facts: Mapping[str, Any], card: str) -> str:
-    """Write a model file. Equal models give equal bytes.
-
-    Args:
-        path: the file to write.
-        recipe: the recipe of the trained networks.
-        record: the prepared record that they were trained on.
-        directory: their run directory.
-        facts: further facts for ``model.json``.
-        card: the model card, in Markdown.
-
-    Returns:
-        The digest of the model.
-    """
+    """Write a model file, and return its digest. Equal models give equal bytes."""
     fields: dict[str, NDArray[Any]] = {"latitude": record.grid.latitude, "longitude": record.grid.longitude}
     if recipe.generator.prior == "persistence":
         assert record.difference_std is not None

@@ -41,12 +41,7 @@ def sizes_of(record: Analysis, forcings: Surroundings) -> Sizes:
 
 
 def moments_model(network: Moments, sizes: Sizes) -> MomentsModel:
-    """An untrained h_phi. Its mean is persistence of the state now.
-
-    Args:
-        network: its section of the recipe.
-        sizes: from :func:`sizes_of`.
-    """
+    """An untrained h_phi. Its mean is persistence of the state now."""
     body = unet_of(network, sizes.context, network.fields * sizes.channels, includes_poles=sizes.includes_poles)
     return MomentsModel(body, sizes.channels, maximum_std=network.highest_std, std=network.std)
 
@@ -57,12 +52,6 @@ def generator_model(network: Generator, sizes: Sizes, *, few_steps: bool = False
     It reads the noisy state, the context, mean and std. With the objective ``crps`` it is conditioned on random numbers or reads random
     fields, as ``noise`` says, and reads no noisy state. If ``few_steps``, it is the second network of the objective, conditioned on the
     length of the step too if it must know it.
-
-    Args:
-        network: its section of the recipe.
-        sizes: from :func:`sizes_of`.
-        few_steps: whether it is the second network of the objective.
-        noise: what a generator of the objective ``crps`` reads.
     """
     channels = sizes.channels
     features = sizes.context + 2 * channels

@@ -87,10 +87,6 @@ def spectra_of(grid: Grid, channels: int) -> list[NDArray[np.float64]]:
     1/e. This length is one row for the first field and :data:`LONGEST` for the last, with equal ratios between. The degrees end with the
     highest of the grid, or where :data:`KEPT` of the variance is reached. The noise of one channel on a very small grid has too few numbers
     for that, and then the highest degree is lower.
-
-    Args:
-        grid: a whole-globe grid.
-        channels: channels of the noise.
     """
     rows, columns = grid.shape
 

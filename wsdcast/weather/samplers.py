@@ -57,11 +57,7 @@ def require_rollout(recipe: Recipe) -> None:
 def _require_possible(settings: Rollout, few: Collection[int], direct: bool, path: PathName) -> None:
     """Check that the networks of few evaluations, or else the flow, can make samples with the settings of a recipe.
 
-    Args:
-        settings: the rollout section.
-        few: the numbers of evaluations of the networks of few evaluations.
-        direct: whether there is no flow.
-        path: the path of the flow.
+    ``few`` are the numbers of evaluations of the networks of few evaluations. If ``direct``, there is no flow.
 
     Raises:
         UserError: if they cannot.
@@ -76,13 +72,7 @@ def _require_possible(settings: Rollout, few: Collection[int], direct: bool, pat
 
 
 def few_sampler(networks: Trained, few: FewEvaluations, nfe: int) -> Sampler:
-    """The sampler of a network of few evaluations, with gradients if they are recorded.
-
-    Args:
-        networks: prior, path and noise fields.
-        few: the network.
-        nfe: its number of evaluations.
-    """
+    """The sampler of a network of few evaluations, with the prior, path and noise fields of ``networks``."""
     if few.objective == "crps":
         return direct_sampler(few.network, networks.prior_of, networks.noise_fields)
     if few.objective == "flow":  # fine-tuned for one number of evaluations

@@ -116,16 +116,9 @@ def assembled(
 def few_evaluations(
     recipe: Recipe, generator: UNet, sizes: Sizes, load: Callable[[nn.Module, str], object], names: Collection[str]
 ) -> dict[int, FewEvaluations]:
-    """Make the networks of few evaluations and load their weights.
+    """Make the networks of few evaluations and load their weights; return them by their numbers of evaluations.
 
-    Args:
-        recipe: the recipe that they were trained with.
-        generator: the generator of the recipe; with the objective ``crps`` it makes one evaluation itself.
-        sizes: from :func:`wsdcast.weather.networks.sizes_of`.
-        load, names: as for :func:`assembled`.
-
-    Returns:
-        The networks by their numbers of evaluations.
+    The arguments are those of :func:`assembled`. With the objective ``crps`` the generator makes one evaluation itself.
     """
     objective, few = recipe.generator.objective, dict[int, FewEvaluations]()
     if objective == "crps":

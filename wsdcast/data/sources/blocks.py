@@ -173,10 +173,7 @@ def close_all() -> None:
 def cached_fields(address: Address, state: str, names: tuple[str, ...]) -> Fields:
     """Return the lazy channels of one piece (:func:`fields_of`). It stays open, because a store is read in many blocks.
 
-    Args:
-        address: of the piece.
-        state: of the file when the record was opened (:func:`wsdcast.data.sources.opening.state_of`). A file that changed is opened anew.
-        names: names of the channels of the record.
+    A file whose ``state`` (:func:`wsdcast.data.sources.opening.state_of`) changed is opened anew.
     """
     return fields_of(open_dataset(address, names), names)
 

@@ -70,11 +70,9 @@ class Members:
         return tuple(map(str, self.channels.data_vars))
 
     def read(self, start: int, leads: slice = slice(None)) -> NDArray[np.float32]:
-        """Read the members of one initial time, (member, lead, channel, latitude, longitude), NaN where there is no value.
+        """Read some lead times of the initial time with the index ``start``: (member, lead, channel, latitude, longitude).
 
-        Args:
-            start: index of the initial time.
-            leads: which lead times are read.
+        Where there is no value it is NaN.
 
         Raises:
             UserError: if these values cannot be read.
@@ -141,12 +139,7 @@ def open_channels(address: Address, part: bool, variables: Sequence[str]) -> xr.
     The dimensions are (time, number, prediction_timedelta, latitude, longitude). For those that the store lacks there are coordinates of
     length one, and the channels lack them too, because ``Dataset.expand_dims`` would read all values. Initial and lead times are sorted and
     in nanoseconds. Lead times of 0 and below are left out. The attributes are those of the store that name its source and licence
-    (:data:`ORIGIN`).
-
-    Args:
-        address: path or URL of a Zarr store, or of a NetCDF or GRIB file.
-        part: whether the store may cover only a part of the globe.
-        variables: the channels.
+    (:data:`ORIGIN`). If ``part``, the store may cover only a part of the globe.
 
     Raises:
         UserError: if the store is not a store of forecasts, if an initial time, a lead time or a member is missing or occurs twice, or if

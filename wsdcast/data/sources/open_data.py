@@ -72,15 +72,11 @@ def newest(system: str, names: Sequence[str] = DEFAULT) -> Newest:
 
 
 def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64], names: Sequence[str] = DEFAULT) -> list[Path]:
-    """Return a GRIB file for each analysis time, with the messages of some channels alone, from the cache or from a mirror.
+    """Return a GRIB file for each analysis time (00, 06, 12, 18 UTC) of ``gfs`` or ``ifs``, from the cache or from a mirror.
 
     The valid time and the variables of what was fetched are checked before it gets into the cache. obstore repeats requests after growing
-    waits if a server answers 5xx or 429 or if a connection is cut; then the next mirror is asked.
-
-    Args:
-        system: ``gfs`` or ``ifs``.
-        times: at 00, 06, 12 and 18 UTC.
-        names: names of the channels.
+    waits if a server answers 5xx or 429 or if a connection is cut; then the next mirror is asked. The files have the messages of the
+    channels ``names`` alone.
 
     Raises:
         MissingError: if analyses are at no mirror, or not as their index says. All others are in the cache then.
@@ -127,13 +123,9 @@ def fetch_period(
     skip: Sequence[datetime],
     names: Sequence[str],
 ) -> tuple[list[Path], list[str]]:
-    """Fetch all analyses of a period.
+    """Fetch all analyses of a period, from ``start`` to ``end`` (UTC) without those to ``skip``.
 
-    Args:
-        system: ``gfs`` or ``ifs``.
-        start, end: first and last time, UTC. If ``end`` is None or later than the newest complete cycle, that is the last one.
-        skip: times to leave out, UTC.
-        names: names of the channels.
+    Without an ``end``, or if it is later than the newest complete cycle, that cycle is the last one.
 
     Returns:
         The files, as :func:`fetch`, and notes for the user.

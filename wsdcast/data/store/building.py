@@ -98,15 +98,7 @@ def build(
 ) -> Iterator[int]:
     """Write all shards that an unfinished store lacks. Yield the number of times written in each round.
 
-    Args:
-        partial: path of the unfinished store, claimed by this process.
-        target: grid of the store.
-        method: method of regridding.
-        origin: source of the states.
-        finished: the store to which they are appended, if any.
-        how: arguments for :func:`dask.compute`.
-        channels: the channels of the store, which are those of ``origin``.
-        packing: their packing.
+    The store is claimed by this process. ``how`` are arguments of :func:`dask.compute`.
 
     Raises:
         UserError: if shards are missing at the end, because somebody removed them.

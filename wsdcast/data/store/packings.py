@@ -30,15 +30,9 @@ STEPS = 64
 def packing_for(origin: Record | Simulation, target: Grid, method: Method, finished: Path | None) -> Packing:
     """Return the packing of the channels of a record or a simulation.
 
-    The 10 m wind always has the unit :data:`wsdcast.data.store.zarr_store.SCALE`, and so has all wind of a simulation. Other channels get
-    a unit that spreads the integers over the values of a sample, with a margin. Values beyond it become the nearest integer
-    (:func:`values_beyond` counts them).
-
-    Args:
-        origin: the record or simulation.
-        target: grid of the store.
-        method: method of regridding.
-        finished: path of the store that it is appended to; its packing is kept.
+    The 10 m wind always has the unit :data:`wsdcast.data.store.zarr_store.SCALE`, and so has all wind of a simulation. Other channels get a
+    unit that spreads the integers over the values of a sample, with a margin. Values beyond it become the nearest integer
+    (:func:`values_beyond` counts them). A store that the record is appended to, ``finished``, keeps its packing.
 
     Raises:
         UserError: if a sampled value cannot be read, is missing or is outside of the range of the variable.

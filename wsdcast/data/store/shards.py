@@ -103,18 +103,8 @@ def fill(
     """Read, regrid and write all shards that are missing. Yield the number of times written after each dask graph.
 
     A graph makes a few shards. Its tasks are blocks of the source, which are read and regridded, and shards, which are written. A block
-    that reaches beyond the shards of one graph is passed on to the next graph, so that nothing is read twice.
-
-    Args:
-        store: path of the store, which has its metadata already.
-        record: the record to read.
-        target: grid of the store.
-        method: method of regridding.
-        packing: packing of the channels.
-        marks: mark of each shard.
-        kept: packed states of the times before ``offset`` in the shard where the record begins.
-        offset: index in the store of the record's first time.
-        scheduler: arguments for :func:`dask.compute`.
+    that reaches beyond the shards of one graph is passed on to the next graph, so that nothing is read twice. ``offset`` is the index in
+    the store of the record's first time, and ``kept`` has the packed states before it in the shard where the record begins.
     """
     assert record.grid is not None
     read = delayed(regridded, pure=False)

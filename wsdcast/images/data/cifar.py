@@ -42,10 +42,6 @@ def download() -> Path:
 def batches(path: Path, files: Callable[[], Iterator[tuple[str, Content]]]) -> Iterator[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
     """Yield the batches of the folder or archive, in the order in which ``files`` returns them.
 
-    Args:
-        path: folder or archive, for error messages.
-        files: returns names and content of its files.
-
     Yields:
         Base name of the file, images (record, row, column, channel), labels (record,).
 

@@ -91,10 +91,6 @@ def decoded(
     yang-song/score_sde_pytorch). Resizing averages over the area of each new pixel (Pillow's bilinear filter, like that code).
 
     Args:
-        source: of images.
-        crop: as for :func:`survey`.
-        size: as for :func:`survey`.
-        shape: the shape that all images must have.
         others: which images have that shape, with the verb, for the reason: "most are".
     """
     for entry in source.entries():

@@ -42,16 +42,7 @@ Real = NDArray[np.float64]
 
 
 def made_image(number: int, seed: int, size: int) -> tuple[NDArray[np.uint8], int]:
-    """Return an image of dead leaves and its kind.
-
-    Args:
-        number: number of the image among those with this seed.
-        seed: seed of all random numbers.
-        size: pixels per side.
-
-    Returns:
-        The image, uint8 (size, size, 3), and the index of its kind in :data:`KINDS`.
-    """
+    """Return the image ``number`` of those with a seed, uint8 (size, size, 3), and the index of its kind in :data:`KINDS`."""
     random = np.random.default_rng([seed, number])
     kind = int(random.integers(len(KINDS)))
     side = FINER * size

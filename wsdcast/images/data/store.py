@@ -97,17 +97,10 @@ class Images:
 
 
 def prepare_images(path: Path, data: ImageData) -> dict[str, Any]:
-    """Write ``images.npy``, ``about.json`` and, if there are labels, ``labels.npy`` into a new directory.
+    """Write ``images.npy``, ``about.json`` and, if there are labels, ``labels.npy`` into a new directory; return facts about them.
 
     Images are sorted by a digest of their pixels. This order is as good as random, and it does not depend on file names or on the order of
     the source. The training images come first, then the validation images, then the test images.
-
-    Args:
-        path: the directory.
-        data: the recipe's section ``data``.
-
-    Returns:
-        Facts for the summary of the stage.
 
     Raises:
         UserError: if a source or an image cannot be used, there are too few images, or disk or memory cannot hold them.

@@ -139,19 +139,7 @@ def _train(
 ) -> None:
     """Train one network into its artefact ``path`` and add the results to ``summary``.
 
-    Args:
-        recipe: of the run.
-        images: all prepared images.
-        settings: the network's section of the recipe.
-        path: directory of the artefact.
-        model: the untrained network.
-        random: generator of the random part of batches.
-        batch_of: makes a training batch.
-        shapes: shapes of the network's inputs for one sample.
-        loss_of: the loss of a batch.
-        validate: scores on validation images.
-        overwrite: discard an unfinished artefact of another recipe.
-        summary: of the stage.
+    ``shapes`` are those of the inputs for one sample.
     """
     stamp = make_stamp(recipe, path.parent, path.name)
     if devices.device().type == "cpu":

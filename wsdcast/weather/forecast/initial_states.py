@@ -31,11 +31,7 @@ from wsdcast.weather.recipe import Recipe
 def initial_states(model: Analysis, recipe: Recipe, source: str, scratch: Path) -> tuple[Analysis, dict[str, str]]:
     """Read the states at the initial times and before them, as many as the model needs, as ``wsdcast prepare`` would.
 
-    Args:
-        model: grid, normalisation, splits and static fields of the model.
-        recipe: ``data.method`` is how the states are regridded, and ``rollout.start`` has the initial times; None is the latest.
-        source: any source that ``wsdcast prepare`` reads. Only the states that are needed are fetched and read.
-        scratch: directory where zipped files are unpacked.
+    ``rollout.start`` has the initial times; None is the latest. Only the states that are needed are fetched and read.
 
     Returns:
         ``model`` with these states, in order of time, and facts about the source.

@@ -27,11 +27,6 @@ def fields_of_member(record: Analysis, forcings: Surroundings, noise_count: int)
     context, the new state twice (in its batch and among all members), and twice in its units (one on its way out, one that is being made).
     Noise: that of this step and of the next. Forcings: those of this step by themselves and in the context; forcing variables are also
     repeated for each member before.
-
-    Args:
-        record: the record, with the past states of the networks.
-        forcings: the forcings of the networks.
-        noise_count: number of noise fields of a sample.
     """
     states = (1 + record.past_states) + record.past_states + (1 + record.past_states) + 2 + 2
     return (states + 2 * noise_count) * len(record.variables) + (3 if forcings.variables else 2) * forcings.channels
@@ -42,13 +37,7 @@ def require_memory_of_rollout(
 ) -> None:
     """Check before a rollout that its ensembles fit in memory. There is no check on a GPU, where torch fails in the first step.
 
-    Args:
-        networks: the trained networks.
-        record: the record, with the past states of the networks.
-        starts: the initial times, (start,).
-        settings: the rollout section of the recipe.
-        batch: members per evaluation.
-        kept: number of variables that are stored.
+    ``kept`` is the number of variables that are stored.
 
     Raises:
         UserError: if they do not fit.

@@ -53,10 +53,7 @@ def of_run(
 ) -> Origin:
     """The networks and the prepared record of a run directory.
 
-    Args:
-        recipe, run: as for :func:`wsdcast.runs.artefact.resolve`.
-        changes: keys of the recipe that options change.
-        moments: the user's model for the prior ``given``.
+    ``changes`` are keys of the recipe that options change, and ``moments`` is the model of a user for the prior ``given``.
 
     Raises:
         UserError: if an artefact is missing or was made from another recipe, or the solver ``auto`` cannot be decided.

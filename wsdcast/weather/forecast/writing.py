@@ -34,17 +34,13 @@ def run_and_write(
     """Run groups of initial times and write each block of lead times as soon as it is complete.
 
     A member that leaves the physical range of a variable is missing (NaN) from then on. Its slot in the batch is still computed, so the
-    other members keep their bits. Negative values of variables that cannot be negative are set to zero when they are written.
+    other members keep their bits. Negative values of variables that cannot be negative are set to zero when they are written. Arguments
+    without a description are those of :func:`wsdcast.weather.forecast.running.ensembles`.
 
     Args:
         store: the store of forecasts, open for writing.
-        record: holds the states at the initial times.
-        forcings: the forcings of the record's grid.
-        sampler: makes the next state, for any number of samples.
         starts: indices in the record of all initial times of the store.
         groups: positions in ``starts`` of the initial times that are run together.
-        settings: the rollout section of the recipe.
-        noise_count: number of noise fields of a sample.
 
     Yields:
         None, once for each initial time and lead time, to count the progress.

@@ -142,12 +142,8 @@ def prepare(
 def _record(data: Data, scratch: Path, elsewhere: bool, notes: list[str], finished: Finished | None) -> Record:
     """Open the record of files or stores, and add its notes to ``notes``. Open data are fetched first.
 
-    Args:
-        data: the data section of the recipe.
-        scratch: directory for files that are unzipped.
-        elsewhere: whether other machines read the files, so that their paths must be absolute.
-        notes: receives the notes of the record.
-        finished: the store to append to. Of open data only its last two times are fetched again, and what is later.
+    If machines read the files ``elsewhere``, their paths must be absolute. If a store is ``finished``, only its last two times of open data
+    are fetched again, and what is later.
 
     Raises:
         UserError: if the record has problems; the message lists all of them.

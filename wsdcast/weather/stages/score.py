@@ -167,10 +167,8 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
 def _why_not_scored(moments: Path, recorded: NDArray[np.datetime64], forecast: Path) -> str:
     """In words why the ensembles of the moments model alone cannot be scored; empty if they can.
 
-    Args:
-        moments: their store.
-        recorded: times of the record.
-        forecast: store of the forecast that is scored with them. Statistics of both are from the same rollout and lack the same truth.
+    ``recorded`` are the times of the record. Statistics of ``forecast``, which is scored with them, are from the same rollout and lack the
+    same truth.
     """
     if not moments.exists():
         return f"not scored: {moments} is not there; `wsdcast rollout` writes it where the record has truth"

@@ -85,10 +85,7 @@ def score_forecast(
 def _chosen(name: str, forecast: str, truth: str, scratch: str, workers: int | None) -> tuple[Sources, Inside | None, dict[str, str]]:
     """Choose what is scored, and check that it fits together before the scores are computed.
 
-    Args:
-        name: name of the forecast among the scores.
-        forecast, truth, workers: as for :func:`score_forecast`.
-        scratch: directory for files that are fetched and unpacked.
+    ``name`` is that of the forecast among the scores.
 
     Returns:
         The sources with the variables and the points that are scored, these points, and the reasons why variables are not scored, by name.

@@ -29,9 +29,7 @@ from wsdcast.weather.weights import generator_weights
 def train_few_steps(stage: Stage, priors: Priors | None) -> None:
     """Train the network of few evaluations from the flow, and write ``RUN/few-steps``, unless it is current.
 
-    Args:
-        stage: recipe and data.
-        priors: None if the moments network was trained with the generator. Then it predicts the moments of each batch.
+    Without ``priors`` the moments network was trained with the generator, and predicts the moments of each batch.
     """
     recipe, settings, objective = stage.recipe, stage.recipe.few_steps, stage.recipe.generator.objective
     if stage.is_current(FEW_STEPS):

@@ -26,12 +26,7 @@ from wsdcast.weather.weights import generator_weights, moments_weights
 
 
 def train_generator(stage: Stage, priors: Priors | None) -> None:
-    """Train p'_theta as the recipe's objective says, unless it is current.
-
-    Args:
-        stage: recipe and data.
-        priors: None if the moments network is trained at the same time.
-    """
+    """Train p'_theta as the recipe's objective says, unless it is current. Without ``priors`` the moments network is trained with it."""
     if stage.is_current(GENERATOR):
         return
     if priors is None:

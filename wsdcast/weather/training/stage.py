@@ -92,16 +92,9 @@ class Stage:
         directory: Path,
         scores: Callable[[Model], dict[str, float]],
     ) -> Fitted[Model]:
-        """Train one network, and add its loss and duration to the summary.
+        """Train one network, and add its loss and duration to the summary. The arguments are those of :func:`fitted`.
 
-        Args:
-            label: names the network.
-            settings: how to train.
-            training: the state before the first step.
-            batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
-            samples: number of training samples.
-            directory: for checkpoints and logs.
-            scores: of the averaged network on the validation split, if the record has one.
+        ``scores`` are those of the averaged network on the validation split, if the record has one.
         """
         validate = scores if len(self.validation_samples) else None
         name, seed, log = label.replace(", ", "-"), self.recipe.seed, self.recipe.training
