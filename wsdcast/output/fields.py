@@ -52,11 +52,7 @@ class Fields(Members):
         return f"{self.longitude.size}x{self.latitude.size}, latitude {ends[0]}, longitude {ends[1]}"
 
     def require_memory(self, window: np.timedelta64 | None = None) -> None:
-        """Check that memory can hold the lead times that are read together, and the speeds of a window.
-
-        Raises:
-            UserError: if it cannot.
-        """
+        """Raise a UserError unless memory can hold the lead times that are read together, and the speeds of a window."""
         speeds = 4 * self.members * self.latitude.size * self.longitude.size
         ends = np.arange(1, self.leads.size + 1)
         in_window = 0 if window is None else int((ends - np.searchsorted(self.leads, self.leads - window, side="right")).max())

@@ -121,11 +121,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _require_one_each(frame: pd.DataFrame, path: Path) -> None:
-    """Check that each station has one position, and at most one observation at a time.
-
-    Raises:
-        UserError: if one does not.
-    """
+    """Raise a UserError unless each station has one position, and at most one observation at a time."""
     positions = frame.groupby("station")["position"].nunique()
     if (positions > 1).any():
         raise UserError(f"--stations {path}: station '{positions.idxmax()}' has {positions.max()} positions")

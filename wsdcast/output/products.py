@@ -118,11 +118,7 @@ def products(
 
 
 def require_no_wind(forecast: str, options: Mapping[str, object]) -> None:
-    """Check that no option is given that is about the 10 m wind, for a forecast without it.
-
-    Raises:
-        UserError: if one of the options is not None.
-    """
+    """Raise a UserError if an option is given that is about the 10 m wind, for a forecast without it."""
     for option, value in options.items():
         if value is not None:
             raise UserError(f"--{option} is about the 10 m wind, which {forecast} does not have")

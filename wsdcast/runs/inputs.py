@@ -20,16 +20,13 @@ def file_given(given: object, option: str) -> Path:
 
 
 def require_no_input(written: Iterable[Path], read: Iterable[object], option: str = "--out ", instead: str = "another name") -> None:
-    """Check that no file or directory that a command writes is one that it reads, lies in one, or holds one.
+    """Raise a UserError if a file or directory that a command writes is one that it reads, lies in one, or holds one.
 
     Args:
         written: paths, there or not.
         read: paths of files and stores; URLs and the like are no paths that are written.
         option: what stands before the path in the message.
         instead: what the message advises to choose.
-
-    Raises:
-        UserError: if one is.
     """
     inputs = {Path(str(given)).resolve(): given for given in read if "://" not in str(given)}
     around = {parent: given for path, given in inputs.items() for parent in path.parents}

@@ -138,11 +138,7 @@ def fit(
 
 
 def require_samples(samples: int, where: str = "") -> None:
-    """Check that every process has a training sample. ``where`` begins the message.
-
-    Raises:
-        UserError: if not.
-    """
+    """Raise a UserError unless every process has a training sample. ``where`` begins the message."""
     if samples < processes.count():
         raise UserError(f"{where}{samples} training samples" + (f" for {processes.count()} processes" if processes.count() > 1 else ""))
 

@@ -100,11 +100,7 @@ def common_headline(first: xr.Dataset, second: xr.Dataset) -> str:
 
 
 def _require_same_truth(first: xr.Dataset, second: xr.Dataset) -> None:
-    """Check that persistence, if both data sets have it, has the same scores in both.
-
-    Raises:
-        UserError: if it has not.
-    """
+    """Raise a UserError unless persistence, if both data sets have it, has the same scores in both."""
     if "persistence" not in first["forecast"] or "persistence" not in second["forecast"]:
         return
     scores = [one["crps_fair"].sel(forecast="persistence").values for one in (first, second)]

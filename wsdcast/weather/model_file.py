@@ -160,11 +160,7 @@ def read_model(path: str | Path) -> ModelFile:
 
 
 def _require_known(path: Path, names: tuple[str, ...]) -> None:
-    """Check that this version knows the variables of a model.
-
-    Raises:
-        UserError: if it does not.
-    """
+    """Raise a UserError unless this version knows the variables of a model."""
     try:
         for name in names:
             name_and_level(name)

@@ -55,12 +55,9 @@ def require_rollout(recipe: Recipe) -> None:
 
 
 def _require_possible(settings: Rollout, few: Collection[int], direct: bool, path: PathName) -> None:
-    """Check that the networks of few evaluations, or else the flow, can make samples with the settings of a recipe.
+    """Raise a UserError unless the networks of few evaluations, or else the flow, can make samples with the settings of a recipe.
 
     ``few`` are the numbers of evaluations of the networks of few evaluations. If ``direct``, there is no flow.
-
-    Raises:
-        UserError: if they cannot.
     """
     if settings.nfe in few:
         if settings.warmth != 1:

@@ -246,11 +246,7 @@ def _final_first(array: xr.DataArray) -> xr.DataArray:
 
 
 def _require_known(array: xr.DataArray, time: Hashable) -> None:
-    """Check that an array has no dimension besides those of :class:`Stored`.
-
-    Raises:
-        UserError: if it has one.
-    """
+    """Raise a UserError if an array has a dimension besides those of :class:`Stored`."""
     if extra := [str(name) for name in array.dims if name not in (time, "expver", CHANNEL, *SPACE_NAMES)]:
         sizes = " and ".join(f"'{name}' of length {array.sizes[name]}" for name in extra)
         raise UserError(f"{array.name} has a dimension {sizes}; expected time, latitude and longitude alone")

@@ -133,11 +133,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
 
 
 def _require_files(path: Path, names: tuple[str, ...]) -> None:
-    """Check that no file of the states is missing. zarr would read it as zeros.
-
-    Raises:
-        UserError: if one is missing.
-    """
+    """Raise a UserError if a file of the states is missing. zarr would read it as zeros."""
     for name in names:
         array = zarr.open_array(path / name, mode="r")
         for shard in range(-(-array.shape[0] // (array.shards or array.chunks)[0])):

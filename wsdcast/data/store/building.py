@@ -73,12 +73,9 @@ class Finished:
 
 
 def require_memory_to_build(target: Grid, steps: int, channels: Channels) -> None:
-    """Check that preparing ``steps`` times fits in memory: at the peak, float32 shards in work and their packed copies.
+    """Raise a UserError unless preparing ``steps`` times fits in memory: at the peak, float32 shards in work and their packed copies.
 
     For 3,200 times of the planet at 240x121 these are 0.71 GB; the whole process took 0.84 GB (``/usr/bin/time -v wsdcast prepare``).
-
-    Raises:
-        UserError: if it does not fit.
     """
     count, points = len(channels.all), target.shape[0] * target.shape[1]
     what = "wind" if channels == DEFAULT_CHANNELS else f"{count} channels"

@@ -115,11 +115,7 @@ def train(
 
 
 def _require_noise(recipe: Recipe, samples: Samples) -> None:
-    """Check that a generator of the objective ``crps`` gets as many random numbers as it reads. It has those of a state.
-
-    Raises:
-        UserError: if it does not.
-    """
+    """Raise a UserError unless a generator of the objective ``crps`` gets as many random numbers as it reads. It has those of a state."""
     numbers = math.prod(samples.shape)
     if recipe.generator.objective == "crps" and recipe.crps.noise == "numbers" and numbers < NOISE_NUMBERS:
         grid = recipe.data.grid
@@ -156,11 +152,7 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
 
 
 def _require_space(stage: Stage) -> None:
-    """Check that the disk has room for the predicted moments, unless there are some already.
-
-    Raises:
-        UserError: if it has not.
-    """
+    """Raise a UserError unless the disk has room for the predicted moments, unless there are some already."""
     if stage.recipe.generator.reads_frozen_moments and not (stage.directory / PREDICTIONS).exists():
         require_space_for_predictions(stage)
 
