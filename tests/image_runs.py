@@ -11,7 +11,7 @@ import yaml
 from conftest import TINY_IMAGES
 from PIL import Image
 
-from wsdcast.images.recipe import ImageRecipe
+from wsdcast.images.recipe import ImageRecipe, Sampling
 
 RECIPE = ImageRecipe.model_validate(yaml.safe_load(TINY_IMAGES))
 
@@ -21,6 +21,11 @@ def copy_of(inpainted: Path, run: Path, *artefacts: str) -> Path:
     for name in ("images", *artefacts):
         shutil.copytree(inpainted / "run" / name, run / name)
     return run
+
+
+def drawn_by(solver: str, nfe: int, grid_in_time: str = "uniform", **others: object) -> Sampling:
+    """The settings of sampling of the tiny recipe, with this solver."""
+    return RECIPE.sample.model_copy(update={"solver": solver, "nfe": nfe, "grid_in_time": grid_in_time, **others})
 
 
 def checksums(run: Path) -> dict[str, str]:

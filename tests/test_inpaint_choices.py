@@ -13,7 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from commands import invoke
-from image_runs import RECIPE, copy_of
+from image_runs import RECIPE, copy_of, drawn_by
 
 from wsdcast.images.classifier import extractors, features_of
 from wsdcast.images.contexts import fixed_contexts
@@ -116,7 +116,7 @@ def broken(sampler, calls: list[int], index: int):
 def test_samples_that_are_not_finite_are_counted(inpainted):
     """Infinite samples count too, and padding of a batch does not. A pixel that is not a number becomes mid-grey."""
     images = open_images(inpainted / "run/images")
-    sampler = sampler_of(trained(RECIPE, inpainted / "run", images), "midpoint", "uniform", 2, 1.0)
+    sampler = sampler_of(trained(RECIPE, inpainted / "run", images), drawn_by("midpoint", 2), 1.0)
     contexts, diverged = fixed_contexts(images, "test", RECIPE.task, count=4), Diverged()
     samples = np.stack(list(draw_samples(contexts, broken(sampler, [], 2), 3, watch=diverged)))
     assert diverged.count == 1
@@ -155,9 +155,9 @@ def test_diverged_samples_have_no_scores_and_are_reported(inpainted, tmp_path, m
 def test_a_study_continues_after_a_setting_that_diverges(inpainted, tmp_path, monkeypatch):
     """Here it is dpm2 with four evaluations. The other settings keep the scores that they have without it."""
 
-    def sampler_for(networks, solver, grid, nfe, *others):
-        sampler = sampler_of(networks, solver, grid, nfe, *others)
-        return broken(sampler, [], 0) if (solver, nfe) == ("dpm2", 4) else sampler
+    def sampler_for(networks, settings, warmth):
+        sampler = sampler_of(networks, settings, warmth)
+        return broken(sampler, [], 0) if (settings.solver, settings.nfe) == ("dpm2", 4) else sampler
 
     monkeypatch.setattr("wsdcast.study.images.sampler_of", sampler_for)
     run = copy_of(inpainted, tmp_path / "run", "classifier", "moments", "generator")
@@ -180,7 +180,7 @@ def test_a_study_continues_after_a_setting_that_diverges(inpainted, tmp_path, mo
     images = open_images(run / "images")
     networks = trained(RECIPE, run, images)
     contexts = fixed_contexts(images, "validation", RECIPE.task, count=6)
-    samples = np.stack(list(draw_samples(contexts, sampler_of(networks, "midpoint", "uniform", 2, 1.0), 2)))
+    samples = np.stack(list(draw_samples(contexts, sampler_of(networks, drawn_by("midpoint", 2), 1.0), 2)))
     extract = extractors(RECIPE, run, images, None, summary, False)["classifier_distance"]
     reference = FeatureStatistics.of(features_of(extract, images.images[images.parts["train"]]))
     distance = frechet_distance(FeatureStatistics.of(features_of(extract, samples)), reference)

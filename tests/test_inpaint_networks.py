@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from commands import invoke
-from image_runs import RECIPE, copy_of
+from image_runs import RECIPE, copy_of, drawn_by
 from safetensors.torch import load_file
 
 from wsdcast.images.contexts import fixed_contexts, training_pairs
@@ -69,7 +69,7 @@ def evaluated(networks):
 @pytest.mark.parametrize(("samples", "batches"), [(1, 1), (3, 2), (26, 11), (50, 20), (60, 24)])
 def test_samples_are_evaluated_in_full_batches(images, networks, evaluated, monkeypatch, samples, batches):
     """A batch has fifty samples, whatever their number for each context. No sample depends on that number."""
-    contexts, sampler = fixed_contexts(images, "test", RECIPE.task), sampler_of(networks, "midpoint", "uniform", 2, 1.0)
+    contexts, sampler = fixed_contexts(images, "test", RECIPE.task), sampler_of(networks, drawn_by("midpoint", 2), 1.0)
     assert len(contexts) == 20
     drawn = np.stack(list(draw_samples(contexts, sampler, samples)))
     assert drawn.shape == (20, samples, 16, 16, 3)
@@ -84,7 +84,7 @@ def test_samples_do_not_depend_on_the_number_of_threads(images, networks, thread
 
     def drawn() -> tuple[float, np.ndarray, np.ndarray]:
         warmth = warmth_for("calibrated", networks, contexts)
-        sampler = sampler_of(networks, "midpoint", "uniform", 2, warmth)
+        sampler = sampler_of(networks, drawn_by("midpoint", 2), warmth)
         raw = in_batches(sampler, 13)(contexts.context(torch.arange(14)), contexts.noise(torch.arange(14), 1)[:, 0])
         return warmth, raw.numpy(), np.stack(list(draw_samples(contexts, sampler, 3)))
 
@@ -110,7 +110,7 @@ def test_a_picture_evaluates_only_its_own_samples(images, networks, evaluated):
     assert list(shown) == [2, 6]
     assert evaluated == [3] * 8
     for nfe, drawn in shown.items():
-        (full,) = zip(*draw_samples(contexts, sampler_of(networks, "midpoint", "uniform", nfe, 1.0), 1), strict=True)
+        (full,) = zip(*draw_samples(contexts, sampler_of(networks, drawn_by("midpoint", nfe), 1.0), 1), strict=True)
         assert np.abs(drawn.astype(int) - full).max() <= 1
     # With fewer images the samples are the same.
     fewer = same_noise_samples(fixed_contexts(images, "test", RECIPE.task, count=2), networks, RECIPE.sample, (6,), 1.0)
@@ -129,8 +129,8 @@ def test_a_picture_shows_the_samples_of_the_run_whatever_its_times_and_momentum(
     ab2 = {"solver": "ab2", "grid_in_time": "log-snr", "log_snr_ends": (-1.0, 6.0), "momentum": 0.5}
     (shown,) = same_noise_samples(contexts, networks, RECIPE.sample.model_copy(update=ab2), (5,), 1.0).values()
     of_run, with_defaults = (
-        np.stack(list(draw_samples(contexts, sampler_of(networks, "ab2", "log-snr", 5, 1.0, *given), 1)))[:, 0].astype(int)
-        for given in (((-1.0, 6.0), 0.5), ())
+        np.stack(list(draw_samples(contexts, sampler_of(networks, drawn_by("ab2", 5, "log-snr", **given), 1.0), 1)))[:, 0].astype(int)
+        for given in ({"log_snr_ends": (-1.0, 6.0), "momentum": 0.5}, {})
     )
     assert np.abs(shown - of_run).max() <= 1
     assert np.abs(shown - with_defaults).max() > 1
@@ -196,7 +196,7 @@ def test_the_states_of_the_process_are_those_of_the_solver(images, networks, nam
     context, noise = contexts.context(index), contexts.noise(index, 1)[0]
     with torch.inference_mode():
         normalised, states, times = _process(networks, context, noise, settings, 1.0)
-        last = sampler_of(networks, name, "uniform", nfe, 1.0)(context, noise)
+        last = sampler_of(networks, settings, 1.0)(context, noise)
         prior = networks.prior_of(context)
         velocity = velocity_of(networks.generator, prior, context, torch.ones(1))
         # The state at a time is the result of the solver on the times up to it.

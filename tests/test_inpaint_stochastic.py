@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from commands import refused
-from image_runs import RECIPE, copy_of
+from image_runs import RECIPE, copy_of, drawn_by
 
 from wsdcast.images import memory
 from wsdcast.images.contexts import fixed_contexts
@@ -49,7 +49,7 @@ def test_a_draw_depends_on_seed_image_sample_and_number_alone(images):
 @pytest.mark.parametrize("name", stochastic.SOLVERS)
 def test_samples_do_not_depend_on_batches_or_threads(images, networks, name):
     contexts, few = (fixed_contexts(images, "test", RECIPE.task, count=count) for count in (20, 7))
-    sampler = sampler_of(networks, name, "uniform", 3, 1.0)
+    sampler = sampler_of(networks, drawn_by(name, 3), 1.0)
     drawn = np.stack(list(draw_samples(contexts, sampler, 3, noise_count=3)))
     np.testing.assert_array_equal(np.stack(list(draw_samples(few, sampler, 1, noise_count=3))), drawn[:7, :1])
     before = torch.get_num_threads()
@@ -88,7 +88,7 @@ def test_on_times_that_begin_later_the_start_is_the_noise_of_the_path_there(imag
     assert times[0] == pytest.approx(0.3645, abs=1e-4)
     np.testing.assert_allclose(normalised[0], (1 - times[0]) * noise[0, :3].numpy(), rtol=1e-6)
     with torch.inference_mode():
-        drawn = sampler_of(networks, solver, "sgmse", 4, 1.0)(context, noise)
+        drawn = sampler_of(networks, settings, 1.0)(context, noise)
     np.testing.assert_allclose(states[-1], drawn[0].numpy(), atol=1e-4)
 
 
@@ -109,4 +109,4 @@ def test_a_path_without_noise_is_refused(inpainted, images, tmp_path):
     line = refused("inpaint", "sample", "--run", str(run), "--solver", "sde1")
     assert "solver sde1: works on the straight path only, not on the path blur" in line
     with pytest.raises(UserError, match="nfe 0: the solver sde2 cannot make this number of evaluations"):
-        sampler_of(trained(RECIPE, inpainted / "run", images), "sde2", "uniform", 0, 1.0)
+        sampler_of(trained(RECIPE, inpainted / "run", images), drawn_by("sde2", 0), 1.0)

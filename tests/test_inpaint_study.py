@@ -15,7 +15,7 @@ import xarray as xr
 import yaml
 from commands import invoke, refused
 from conftest import TINY_IMAGES
-from image_runs import RECIPE, checksums
+from image_runs import RECIPE, checksums, drawn_by
 from PIL import Image
 from torch import nn
 
@@ -105,7 +105,7 @@ def test_scores_are_means_over_the_seeds(studied, images, study):
         recipe = RECIPE.changed(seed=seed)
         networks = trained(recipe, studied / f"run/study/warm-{seed}", images)
         contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
-        samples = np.stack(list(draw_samples(contexts, sampler_of(networks, "dpm2", "uniform", 4, 1.0), 2)))
+        samples = np.stack(list(draw_samples(contexts, sampler_of(networks, drawn_by("dpm2", 4), 1.0), 2)))
         values.append(statistics_by_context(samples, contexts, {}, 0)["crps"].mean().item())
     chosen = (study["prior"] == "warm") & (study["solver"] == "dpm2") & (study["nfe"] == 4) & (study["warmth"] == 1)
     (row,) = np.flatnonzero(chosen)
@@ -371,7 +371,8 @@ def test_a_study_takes_each_solver_on_each_time_grid(copy, images, without_page)
     networks = trained(RECIPE.changed(seed=0), copy / "study/warm-0", images)
     contexts = fixed_contexts(images, "test", RECIPE.task, count=6)
     for number, (solver, grid) in enumerate(pairs):
-        sampler = sampler_of(networks, solver, grid, 4, 1.0, (-2.0, 4.0), 0.8 if solver == "ab2" else 1.0)
+        settings = drawn_by(solver, 4, grid, log_snr_ends=(-2.0, 4.0), momentum=0.8 if solver == "ab2" else 1.0)
+        sampler = sampler_of(networks, settings, 1.0)
         samples = np.stack(list(draw_samples(contexts, sampler, 2)))
         assert curve["crps"].values[number] == pytest.approx(statistics_by_context(samples, contexts, {}, 0)["crps"].mean().item())
     assert np.unique(curve["crps"]).size == 4

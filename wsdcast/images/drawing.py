@@ -24,7 +24,7 @@ from wsdcast.sampling.acceleration import accelerated
 from wsdcast.sampling.batches import at_once, in_batches
 from wsdcast.sampling.samplers import Sampler, generator_sampler, moments_sampler
 from wsdcast.sampling.threads import side_by_side
-from wsdcast.warmstart.evaluations import count_noise, grid, require_possible, solver, steps_for
+from wsdcast.warmstart.evaluations import grid, require_possible, solver, steps_for
 from wsdcast.warmstart.prior import warm_start
 from wsdcast.warmstart.solvers import Watch, unwatched
 from wsdcast.warmstart.warmth import calibrated_warmth
@@ -47,24 +47,17 @@ def batch_size(points: int, device: torch.device) -> int:
     return batches.batch_size(points, device) if device.type == "cpu" else max(1, 256_000 // points)
 
 
-def sampler_of(
-    networks: Trained,
-    solver_name: str,
-    grid_in_time: str,
-    nfe: int,
-    warmth: float,
-    log_snr_ends: tuple[float, float] | None = None,
-    momentum: float = 1.0,
-) -> Sampler:
-    """Return a sampler that runs Algorithm 2 with exactly ``nfe`` evaluations; on a GPU it is accelerated.
+def sampler_of(networks: Trained, settings: Sampling, warmth: float) -> Sampler:
+    """Return the sampler of Algorithm 2 with the settings of a recipe, at a warmth w of Eq. 4; on a GPU it is accelerated.
 
     Raises:
         UserError: if the solver cannot use exactly this number of evaluations, or cannot step on this grid.
     """
-    require_possible(solver_name, grid_in_time, nfe, networks.path.name)
-    times = grid(grid_in_time, steps_for(solver_name, nfe), log_snr_ends)
-    sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solver(solver_name, momentum), networks.path)
-    return accelerated(sampler, [networks.generator, networks.moments], recorded=solver_name not in TORCHDIFFEQ)
+    name, nfe = settings.solver, settings.nfe
+    require_possible(name, settings.grid_in_time, nfe, networks.path.name)
+    times, solve = grid(settings.grid_in_time, steps_for(name, nfe), settings.log_snr_ends), solver(name, settings.momentum)
+    sampler = generator_sampler(networks.generator, networks.prior_of, nfe, warmth, times, solve, networks.path)
+    return accelerated(sampler, [networks.generator, networks.moments], recorded=name not in TORCHDIFFEQ)
 
 
 def require_own_samples(recipe: ImageRecipe) -> None:
@@ -152,11 +145,11 @@ def same_noise_samples(
     """
     positions, drawn = torch.arange(len(contexts)), dict[int, Bytes]()
     context = contexts.context(positions)
-    name, times = settings.solver, settings.grid_in_time
-    for nfe in possible(name, numbers, times, networks.path.name):
-        sampler = in_batches(sampler_of(networks, name, times, nfe, warmth, settings.log_snr_ends, settings.momentum), SHOWN)
+    for nfe in possible(settings.solver, numbers, settings.grid_in_time, networks.path.name):
+        of_number = settings.model_copy(update={"nfe": nfe})
+        sampler = in_batches(sampler_of(networks, of_number, warmth), SHOWN)
         with devices.eagerly():
-            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, count_noise(name, nfe))[:, 0]))
+            drawn[nfe] = as_images(sampler(context, contexts.noise(positions, 1, of_number.noise_count)[:, 0]))
     return drawn
 
 

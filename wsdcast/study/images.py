@@ -46,7 +46,7 @@ from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
 from wsdcast.study.images_variants import moments_cost, named_variant, variant_of
-from wsdcast.warmstart.evaluations import count_noise, momentum_of
+from wsdcast.warmstart.evaluations import momentum_of
 
 SAME_NOISE = "same_noise.png"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
@@ -221,13 +221,11 @@ def _evaluated(
         dataset.load()
         return path
     contexts, diverged = fixed_contexts(images, part, variant.task, count=count, visible=setting.visible), Diverged()
-    sampler = (
-        sampler_of(networks, setting.solver, setting.grid_in_time, setting.nfe, warmth, ends, momentum)
-        if setting.solver
-        else moments_sampler_of(networks)
-    )
+    named = {"solver": setting.solver, "grid_in_time": setting.grid_in_time, "nfe": setting.nfe, "momentum": momentum}
+    settings = variant.sample.model_copy(update=named)
+    sampler = sampler_of(networks, settings, warmth) if setting.solver else moments_sampler_of(networks)
     label = f"{setting.prior}, seed {variant.seed}, {setting.solver} {setting.nfe}, {100 * setting.visible:g} % visible, {part}"
-    samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged, count_noise(setting.solver, setting.nfe))))
+    samples = np.stack(list(draw_samples(contexts, sampler, options.samples, label, diverged, settings.noise_count)))
     dataset = statistics_by_context(samples, contexts, extract, diverged.count).assign_attrs(warmth=warmth)
     with complete_netcdf(path) as file:
         dataset.to_netcdf(file)

@@ -80,7 +80,7 @@ def sample(
     unseen = fixed_contexts(images, "validation", resolved.task)
     require_sampling(resolved, images, settings.samples, noise_count=settings.noise_count, calibrated=settings.warmth == "calibrated")
     warmth = warmth_for(settings.warmth, networks, unseen)
-    sampler = sampler_of(networks, settings.solver, settings.grid_in_time, settings.nfe, warmth, settings.log_snr_ends, settings.momentum)
+    sampler = sampler_of(networks, settings, warmth)
     if is_current(resolved, directory, SAMPLES, overwrite):
         summary.facts["current"] = str(directory / SAMPLES)
         return summary

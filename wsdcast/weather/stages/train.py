@@ -152,7 +152,7 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
 
 
 def _require_space(stage: Stage) -> None:
-    """Raise a UserError unless the disk has room for the predicted moments, unless there are some already."""
+    """Raise a UserError unless the disk has room for the predicted moments, or they are there already."""
     if stage.recipe.generator.reads_frozen_moments and not (stage.directory / PREDICTIONS).exists():
         require_space_for_predictions(stage)
 
