@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.space import ROUNDING
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.output.ensemble import Field, speed_of
 from wsdcast.output.fields import Fields
@@ -34,7 +35,7 @@ def open_climatology(source: str, first: np.datetime64, scratch: Path) -> Truth:
     """
     climatology = truth_of(open_analysis(Path(source), whole=False)) if _is_prepared(Path(source)) else open_truth(source, scratch, first)
     if not climatology.past.size:
-        raise UserError(f"--climatology {source}: has no state before the first initial time, {np.datetime_as_string(first, 'm')}")
+        raise UserError(f"--climatology {source}: has no state before the first initial time, {time_text(first)}")
     return climatology
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from wsdcast.data.sources.foreign_forecasts import addresses_of, readable_channels
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.data.store.zarr_store import TIME_ATTRIBUTES
 from wsdcast.data.variables import DEFAULT, attributes
@@ -64,7 +65,7 @@ def open_all(forecast: str | Path, region: Box | None) -> tuple[Fields, dict[str
 
 def facts_of(fields: Fields) -> dict[str, Any]:
     """Return what the summary says about a forecast."""
-    ends = [np.datetime_as_string(fields.times[end], "m") for end in (0, -1)]
+    ends = [time_text(fields.times[end]) for end in (0, -1)]
     hours = (fields.leads / np.timedelta64(1, "h")).astype(int)
     return {
         "forecast": fields.name,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK
 from wsdcast.data.variables import name_and_level, variable
 from wsdcast.output.fields import Fields
@@ -122,7 +123,7 @@ def _keys_of_all(fields: Fields) -> dict[str, Any]:
 
 
 def _keys_of_time(time: np.datetime64) -> dict[str, int]:
-    date, clock = np.datetime_as_string(time, "m").split("T")
+    date, clock = time_text(time).split("T")
     return {"dataDate": int(date.replace("-", "")), "dataTime": int(clock.replace(":", ""))}
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS
 from wsdcast.data.sources.foreign_forecasts import addresses_of
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
 from wsdcast.output.blocks import LEAD
 from wsdcast.output.convert import facts_of
@@ -57,7 +58,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
         if target.exists() and not overwrite:
             raise UserError(f"{target} is there already; choose another --run, or replace it with --overwrite")
     if not np.isin(fields.times[:, None] + fields.leads, observed.times).any():
-        ends = " to ".join(np.datetime_as_string(moment, "m") for moment in observed.times[[0, -1]])
+        ends = " to ".join(time_text(moment) for moment in observed.times[[0, -1]])
         raise UserError(f"--stations {stations}: no observation at a valid time of {fields.name}; they are from {ends}, UTC")
     sums = _sums(fields, observed)
     pairs = int(sums["pairs"].sum())

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.layout import Fields, Stored, fields_of, select, to_the_second, values_of
+from wsdcast.data.sources.layout import Fields, Stored, fields_of, select, values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, open_dataset
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text, to_the_second
 from wsdcast.data.variables import physical_range, units_in_words, variable
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.progress import note_once
@@ -105,7 +105,7 @@ def _read(reading: Reading) -> NDArray[np.float32]:
         except MemoryError:
             raise
         except Exception as error:  # formats and servers cause errors of many types
-            where = f"{reading.address}: {', '.join(map(words, reading.channels))} from {label(times[0])} on"
+            where = f"{reading.address}: {', '.join(map(words, reading.channels))} from {time_text(times[0])} on"
             raise UserError(f"{where} cannot be read ({first_line(error)})") from None
     values = values.reshape(len(reading.channels), times.size, *values.shape[-2:])
     for channel, field in zip(reading.channels, values, strict=True):
@@ -126,7 +126,7 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
             step = int(np.argmax(bad))
             extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {units_in_words(channel)})"
             raise BadValuesError(
-                f"{address}: {problem}{extent} in {words(channel)} at {label(times[step])}"
+                f"{address}: {problem}{extent} in {words(channel)} at {time_text(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
                 times[step],
             )
@@ -160,7 +160,7 @@ def with_skip() -> Iterator[None]:
     try:
         yield
     except BadValuesError as error:
-        first, before = label(error.time), label(error.time - STEP)
+        first, before = time_text(error.time), time_text(error.time - STEP)
         raise UserError(f"{error}; --skip {first} leaves that time out, --end {before} all from it on") from None
 
 
@@ -189,8 +189,3 @@ def stored_at(reading: Reading) -> Stored:
     if reading.indices.max() >= now.size or (to_the_second(now[reading.indices]) != reading.times).any():
         raise UserError(f"{reading.address}: its times changed while it was read; run the command again")
     return stored
-
-
-def label(time: np.datetime64) -> str:
-    """Return a time as text, to the minute."""
-    return str(time.astype("datetime64[m]"))

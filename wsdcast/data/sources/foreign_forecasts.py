@@ -13,13 +13,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
 from wsdcast.data.sources.file_lock import file_lock
 from wsdcast.data.sources.grib_names import channels_named
-from wsdcast.data.sources.layout import dates_of, to_the_second
+from wsdcast.data.sources.layout import dates_of
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset
 from wsdcast.data.sources.space import ROUNDING
+from wsdcast.data.steps import time_text, to_the_second
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 
@@ -267,7 +267,7 @@ def _require_once(values: NDArray[Any], what: str) -> None:
 
 def _label(value: Any) -> str:
     if isinstance(value, np.datetime64):
-        return label(value)
+        return time_text(value)
     return f"{value / np.timedelta64(1, 'h'):g} h" if isinstance(value, np.timedelta64) else str(value)
 
 

@@ -22,6 +22,7 @@ from xarray.core import indexing
 
 from wsdcast.data.sources.grib_names import STATIC, WIND, name_of, names_of
 from wsdcast.data.sources.grib_points import Points, grid_of, points_of
+from wsdcast.data.steps import time_text
 from wsdcast.runs.errors import UserError
 
 MISSING = 1e30
@@ -171,7 +172,7 @@ def _variables(path: str, messages: list[Message], points: dict[str, Points | st
     (_, initial, member, step), most = keys.most_common(1)[0]
     if most > 1:
         hours = step // np.timedelta64(1, "h")
-        raise UserError(f"{path}: the forecast from {np.datetime_as_string(initial, 'm')} has {hours} h of member {member} twice")
+        raise UserError(f"{path}: the forecast from {time_text(initial)} has {hours} h of member {member} twice")
     shape = tuple(len(axes[axis]) for axis in long_axes)
     positions = {axis: {value: index for index, value in enumerate(values)} for axis, values in axes.items()}
     dataset = xr.Dataset()
@@ -195,7 +196,7 @@ def _by_valid_time(path: str, by_name: dict[str, list[Message]], points: dict[st
     wind = [times[name] for name in WIND.values() if name in times]
     if len(wind) == 2 and wind[0] != wind[1]:
         lone = sorted(wind[0].keys() ^ wind[1].keys())
-        where = f"only one of u and v is there at {np.datetime_as_string(lone[0][0], 'm')}" if lone else ""
+        where = f"only one of u and v is there at {time_text(lone[0][0])}" if lone else ""
         raise UserError(f"{path}: {where or 'u and v have different numbers of messages for the same time'}")
     common = sorted(functools.reduce(operator.or_, times.values()).elements())
     dataset = xr.Dataset()

@@ -182,12 +182,6 @@ def dates_of(times: xr.DataArray, what: object) -> NDArray[np.datetime64]:
     raise UserError(f"{what}: its times are no dates of the standard calendar")
 
 
-def to_the_second(times: NDArray[Any]) -> NDArray[Any]:
-    """Round times or lead times to the second. Files that store fractions of days or hours are slightly off."""
-    kind = times.dtype.kind  # M for times, m for lead times
-    return (times.astype(f"{kind}8[ns]") + np.timedelta64(500, "ms")).astype(f"{kind}8[s]").astype(f"{kind}8[ns]")
-
-
 def _stored(array: xr.DataArray, units: Conversion, can_be_constant: bool) -> Stored:
     """Return a variable with only the dimensions ([expver, channel,] time, latitude, longitude).
 
@@ -195,7 +189,7 @@ def _stored(array: xr.DataArray, units: Conversion, can_be_constant: bool) -> St
         UserError: if it has no time, latitude or longitude, if its times are no dates, or if it has another dimension.
     """
     sizes, space = array.encoding.get("preferred_chunks") or {}, space_of(array)
-    array = array.rename({name: standard for name, standard in space.items() if name != standard})
+    array = array.rename(space)
     array = array.squeeze([name for name in array.dims if name not in SPACE_NAMES and array.sizes[name] == 1])
     time = _time_of(array)
     along = next(iter(array[time].dims), time)
@@ -203,7 +197,7 @@ def _stored(array: xr.DataArray, units: Conversion, can_be_constant: bool) -> St
     _require_known(array, time)
     dates_of(array[time], array.name)
     kept = array.drop_vars([name for name in array.coords if name not in (time, *SPACE_NAMES)])
-    kept = kept.rename({time: "time"} if time != "time" else {})
+    kept = kept.rename({time: "time"})
     rows, columns = (int(sizes.get(name, array.sizes[standard])) for name, standard in space.items())
     return Stored(
         kept.transpose(*(name for name in ("expver", CHANNEL) if name in kept.dims), "time", *SPACE_NAMES),

@@ -14,12 +14,12 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import HTTPStore, LocalStore
 
-from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.file_lock import FILE_LOCK
 from wsdcast.data.sources.layout import fields_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, paths_of, ranges_of, roots_of
 from wsdcast.data.sources.opening import REMOTE, open_dataset
+from wsdcast.data.steps import time_text
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_line
 
@@ -156,7 +156,7 @@ def _require_fields(path: Path, names: Sequence[str], time: np.datetime64) -> No
     if sorted(parts) != [(name, time, 0) for name in sorted(names)]:
         what = [words(name).removeprefix("10 m wind ") for name, _, _ in parts]
         fields = [
-            f"{name} at {label(moment)}" + (f" from {lead} h before" if lead else "")
+            f"{name} at {time_text(moment)}" + (f" from {lead} h before" if lead else "")
             for name, (_, moment, lead) in zip(what, parts, strict=True)
         ]
         expected = "the wind" if names == DEFAULT else "the variables"

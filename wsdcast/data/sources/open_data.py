@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.mirrors import Mirror, are_messages, ask, download, located, mirrors_of
 from wsdcast.data.sources.open_data_layouts import ROOTS, require_offered, roots_of
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_few
 from wsdcast.runs.progress import track
@@ -68,7 +67,7 @@ def newest(system: str, names: Sequence[str] = DEFAULT) -> Newest:
         if not isinstance(spans, str):
             return Newest(time, skipped)
         skipped.append(time)
-    raise UserError(f"{system}: no cycle of the last two days is complete; the last one that was looked for is {label(time)} ({spans})")
+    raise UserError(f"{system}: no cycle of the last two days is complete; the last one that was looked for is {time_text(time)} ({spans})")
 
 
 def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64], names: Sequence[str] = DEFAULT) -> list[Path]:
@@ -95,8 +94,8 @@ def fetch(system: str, times: Sequence[np.datetime64] | NDArray[np.datetime64], 
             pool.shutdown(cancel_futures=True)
     if missing := {time: result for time, result in zip(analyses, results, strict=True) if isinstance(result, str)}:
         (first, reasons), *others = missing.items()
-        more = f", nor can {first_few((label(time) for time, _ in others), SHOWN)}" if others else ""
-        raise MissingError(f"{system}: the analysis of {label(first)} cannot be fetched ({reasons}){more}", list(missing))
+        more = f", nor can {first_few((time_text(time) for time, _ in others), SHOWN)}" if others else ""
+        raise MissingError(f"{system}: the analysis of {time_text(first)} cannot be fetched ({reasons}){more}", list(missing))
     return [path for path in results if isinstance(path, Path)]
 
 
@@ -140,17 +139,17 @@ def fetch_period(
     if end is None or end > _now():
         cycle = newest(system, names)
         last = cycle.time
-        incomplete = ", ".join(map(label, cycle.skipped))
-        notes.append(f"the newest cycle of {system} is {label(last)}" + (f"; not complete yet: {incomplete}" if incomplete else ""))
+        incomplete = ", ".join(map(time_text, cycle.skipped))
+        notes.append(f"the newest cycle of {system} is {time_text(last)}" + (f"; not complete yet: {incomplete}" if incomplete else ""))
     else:
         last = _six_hourly(end)
     first = _six_hourly(start - timedelta(microseconds=1)) + STEP
     period = np.arange(first, last + STEP, STEP)
     gaps = np.isin(period, np.array(skip, dtype="datetime64[ns]"))
     if gaps.all():
-        raise UserError(f"{system}: there is no analysis to fetch from {label(first)} to {label(last)}")
+        raise UserError(f"{system}: there is no analysis to fetch from {time_text(first)} to {time_text(last)}")
     if gaps.any():
-        notes.append(f"gaps by --skip: {', '.join(map(label, period[gaps]))}")
+        notes.append(f"gaps by --skip: {', '.join(map(time_text, period[gaps]))}")
     try:
         return fetch(system, period[~gaps], names), notes
     except MissingError as error:
@@ -188,7 +187,7 @@ def _cache(system: str) -> Path:
 def _obtain(mirrors: list[Mirror], cache: Path, system: str, names: Sequence[str], time: np.datetime64) -> Path | str:
     """Return the file of an analysis in the cache, fetched if it is not there, or the reasons why no mirror has it."""
     suffix = "" if names == DEFAULT else f"-{hashlib.sha256(' '.join(sorted(names)).encode()).hexdigest()[:8]}"
-    path = cache / f"{system}-{label(time)[:13]}{suffix}.grib2"
+    path = cache / f"{system}-{time_text(time)[:13]}{suffix}.grib2"
     if path.is_file() and are_messages(path.read_bytes()):
         return path
-    return ask(mirrors, f"{system}: the analysis of {label(time)}", partial(download, path, system, names, time))
+    return ask(mirrors, f"{system}: the analysis of {time_text(time)}", partial(download, path, system, names, time))

@@ -14,12 +14,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.layout import fields_of, static_of, to_the_second, values_of
+from wsdcast.data.sources.layout import fields_of, static_of, values_of
 from wsdcast.data.sources.naming import contents, known_names
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.sources.space import order_of
+from wsdcast.data.steps import to_the_second
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError, first_few, first_line
 

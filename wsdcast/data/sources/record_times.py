@@ -8,10 +8,9 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import label
 from wsdcast.data.sources.naming import known_names, words
 from wsdcast.data.sources.pieces import Piece, Record, Times
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import first_few
 
@@ -38,7 +37,7 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         if repeated.size:
             both = [str(record.pieces[piece[chosen[position]]].address) for position in (repeated[0], repeated[0] + 1)]
             where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
-            problem = f"{repeated.size} times occur twice, the first {label(times[chosen[repeated[0]]])}, {where}"
+            problem = f"{repeated.size} times occur twice, the first {time_text(times[chosen[repeated[0]]])}, {where}"
             record.problems += [problem] if problem not in record.problems else []
         times_of[channel] = times[chosen]
         record.places[channel] = np.stack([piece[chosen], index[chosen]], axis=1)
@@ -64,12 +63,12 @@ def _require_all(record: Record, times_of: dict[str, Times]) -> None:
     record.times = record.times[np.isin(record.times, common)]
     record.places = {channel: places[np.isin(times_of[channel], common)] for channel, places in record.places.items()}
     if record.channels == DEFAULT:
-        record.problems.append(f"{lone.size} times have only one of u and v, the first {label(lone[0])}")
+        record.problems.append(f"{lone.size} times have only one of u and v, the first {time_text(lone[0])}")
         return
     lacking = [words(channel) for channel, times in times_of.items() if lone[0] not in times]
     record.problems.append(
-        f"{lone.size} times lack some of the variables, the first {label(lone[0])}: {', '.join(lacking)}"
-        + (f"; all are there from {label(common[0])} to {label(common[-1])} (--start, --end, --skip)" if common.size else "")
+        f"{lone.size} times lack some of the variables, the first {time_text(lone[0])}: {', '.join(lacking)}"
+        + (f"; all are there from {time_text(common[0])} to {time_text(common[-1])} (--start, --end, --skip)" if common.size else "")
     )
 
 

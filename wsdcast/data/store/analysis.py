@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.steps import STEP
+from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.states import PackedStates, StoredStates, read_packed
 from wsdcast.data.store.zarr_store import arrays_of, channels_of, open_store, packing_of
 from wsdcast.data.variables import DEFAULT, STATIC_FIELDS
@@ -180,7 +180,7 @@ def split(
     for name, count in (("training", (times < validation).sum()), ("test", (times >= test).sum())):
         if count < 3:
             raise UserError(
-                f"the {name} split has {count} steps of the record from {times[0].astype('datetime64[m]')} to "
-                f"{times[-1].astype('datetime64[m]')}; set data.validation_from and data.test_from in the recipe"
+                f"the {name} split has {count} steps of the record from {time_text(times[0])} to "
+                f"{time_text(times[-1])}; set data.validation_from and data.test_from in the recipe"
             )
     return validation, test

@@ -10,12 +10,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.blocks import BadValuesError, label
+from wsdcast.data.sources.blocks import BadValuesError
 from wsdcast.data.sources.open_data import fetch, newest
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import of_address
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.packings import beyond_packing
 from wsdcast.data.store.shards import regridded
@@ -68,8 +69,8 @@ def _fetched(system: str, start: str | None, names: tuple[str, ...], past_states
     if start is None or start == LATEST:
         cycle = newest(system, names)
         begins = np.array([cycle.time])
-        later = ", ".join(map(label, cycle.skipped))
-        facts["cycle"] = f"{label(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
+        later = ", ".join(map(time_text, cycle.skipped))
+        facts["cycle"] = f"{time_text(cycle.time)}, the newest" + (f"; not complete yet: {later}" if later else "")
     else:
         begins = np.array(times_between(start), dtype="datetime64[ns]")
         if (begins != begins.astype("datetime64[6h]")).any():
