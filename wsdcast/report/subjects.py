@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.variables import DEFAULT, long_name, units_in_words
-from wsdcast.data.winds import winds_of
+from wsdcast.data.winds import name_in_words, winds_of
 from wsdcast.report.style import COMPONENTS, Look
 
 Field = NDArray[np.floating]
@@ -68,7 +68,10 @@ class Subject(NamedTuple):
 def subjects_of(names: Sequence[str]) -> list[Subject]:
     """Return what can be shown of channels with these names: winds, that at 10 m first, then the other variables in order."""
     winds = winds_of(names)
-    of_winds = [Subject(wind.both, (wind.u, wind.v), _words(wind.u), "m/s", wind.speed, wind.vector) for wind in winds]
+    words = [name_in_words(wind.speed).replace("10 metre", "10 m") for wind in winds]
+    of_winds = [
+        Subject(wind.both, (wind.u, wind.v), label, "m/s", wind.speed, wind.vector) for wind, label in zip(winds, words, strict=True)
+    ]
     components = {name for wind in winds for name in (wind.u, wind.v)}
     others = [name for name in names if name not in components]
     return of_winds + [Subject(name, (name,), long_name(name), units_in_words(name), name, name) for name in others]
@@ -78,13 +81,6 @@ def subject(names: Sequence[str], headline: str | None) -> Subject:
     """Return the subject that is the headline of a recipe, or has it as a component; the first one if there is none."""
     subjects = subjects_of(names)
     return next((each for each in subjects if headline in (each.name, each.speed, *each.channels)), subjects[0])
-
-
-def _words(u: str) -> str:
-    """Return the name of the speed of a wind in words, ``10 m wind speed`` or ``wind speed at 250 hPa``."""
-    if u == DEFAULT[0]:
-        return "10 m wind speed"
-    return long_name(u).replace("eastward wind", "wind speed").replace("u component of wind", "wind speed")
 
 
 def components_of(of: Subject) -> dict[str, tuple[str, Look]]:

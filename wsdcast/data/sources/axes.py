@@ -77,7 +77,7 @@ def with_forecast_axes(array: xr.DataArray) -> xr.DataArray:
         if coordinate is not None:
             names |= dict.fromkeys(coordinate.dims, standard)
             values[standard] = (standard if coordinate.dims else (), coordinate.values)
-    return kept.rename({name: standard for name, standard in names.items() if name != standard}).assign_coords(values)
+    return kept.rename(names).assign_coords(values)
 
 
 def _times_of(array: xr.DataArray) -> tuple[xr.DataArray | None, xr.DataArray | None]:

@@ -88,7 +88,7 @@ def _in_order(array: xr.DataArray, part: bool) -> xr.DataArray:
     extra = [str(dimension) for dimension in others if array.sizes[dimension] > 1]
     if extra:
         raise UserError(f"{array.name} has a dimension '{extra[0]}' of length {array.sizes[extra[0]]}, which is none of a forecast")
-    array = array.squeeze(others, drop=True).rename({name: standard for name, standard in space.items() if name != standard})
+    array = array.squeeze(others, drop=True).rename(space)
     rows, columns, latitude, longitude = axes_of(array)
     if not part:
         Grid(latitude, longitude)  # raises if the grid is not global
