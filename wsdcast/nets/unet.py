@@ -244,5 +244,13 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 def unet_of(network: Network, inputs: int, outputs: int, **others: Any) -> UNet:
     """Return an untrained U-Net as a section of a recipe describes it, with ``others`` of the arguments of :class:`UNet`."""
-    names = ("widths", "blocks", "dropout", "activation_checkpointing", "attention")
-    return UNet(inputs, outputs, **{name: getattr(network, name) for name in names}, **others)
+    return UNet(
+        inputs,
+        outputs,
+        network.widths,
+        network.blocks,
+        dropout=network.dropout,
+        activation_checkpointing=network.activation_checkpointing,
+        attention=network.attention,
+        **others,
+    )

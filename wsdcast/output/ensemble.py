@@ -101,9 +101,9 @@ def quantiles_of(members: Field, quantiles: tuple[float, ...]) -> Field:
 
 
 def exceeding(speed: Field, choice: Choice, name: str) -> dict[str, Field]:
-    """Return the shares of the members (member, *space) whose speed exceeds each threshold, by name; NaN at points without values.
+    """Return the shares of the members whose speed exceeds each threshold, by names that begin with ``name``.
 
-    The names begin with ``name``.
+    The speeds are those of the members that remain, at least one, (member, *space), m s-1. Where a point has no values, the share is NaN.
     """
     shares = {}
     if choice.thresholds:
@@ -119,6 +119,9 @@ def most_likely_direction(wind: Field) -> tuple[Field, Field]:
 
     Directions are counted in :data:`SECTORS` sectors. Members with less than :data:`CALM` are in none. Of sectors with as many members, the
     first one from north counts. The direction is NaN where all members are calm, the share also where there are no values.
+
+    Args:
+        wind: (member, channel, *space), m s-1.
     """
     u, v = wind[:, 0], wind[:, 1]
     width = 360 / SECTORS

@@ -79,9 +79,9 @@ def headline(scores: xr.Dataset) -> Subject:
 
 
 def probability_bins(at: xr.DataArray) -> tuple[NDArray[np.bool_], Field, Field, Field]:
-    """Return of the statistic ``reliability`` at one lead time and threshold which bins of forecast probability are shown.
+    """Return which bins of forecast probability are shown, and their share of the area, mean forecast and observed frequency.
 
-    Returned with them are their share of the area, mean forecast and observed frequency.
+    ``at`` is the statistic ``reliability`` at one lead time and threshold.
     """
     area, *sums = (at.sel(of=kind).values for kind in ("area", "forecast", "observed"))
     shown = area > RARE

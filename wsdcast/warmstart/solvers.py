@@ -13,7 +13,6 @@ Each solver is one function, ``solve(velocity, noise, times) -> sample``. There 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -55,6 +54,13 @@ class Tableau(NamedTuple):
     weights: tuple[float, ...]
 
 
+EULER = Tableau((0,), ((),), (1,))
+MIDPOINT = Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1))
+HEUN2 = Tableau((0, 1), ((), (1,)), (1 / 2, 1 / 2))
+HEUN3 = Tableau((0, 1 / 3, 2 / 3), ((), (1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4))
+THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8))
+
+
 def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
     """Solve with the one-step method of a tableau. A step costs one evaluation for each node."""
     x = noise
@@ -65,22 +71,29 @@ def runge_kutta(tableau: Tableau, velocity: Velocity, noise: Tensor, times: Tens
     return x
 
 
-EULER = Tableau((0,), ((),), (1,))
-MIDPOINT = Tableau((0, 1 / 2), ((), (1 / 2,)), (0, 1))
-HEUN2 = Tableau((0, 1), ((), (1,)), (1 / 2, 1 / 2))
-HEUN3 = Tableau((0, 1 / 3, 2 / 3), ((), (1 / 3,), (0, 2 / 3)), (1 / 4, 0, 3 / 4))
-THREE_EIGHTHS = Tableau((0, 1 / 3, 2 / 3, 1), ((), (1 / 3,), (-1 / 3, 1), (1, -1, 1)), (1 / 8, 3 / 8, 3 / 8, 1 / 8))
+def euler(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """Euler's method: first order, one evaluation per step. On straight paths it is the same as DDIM (Gao et al. 2024)."""
+    return runge_kutta(EULER, velocity, noise, times, watch=watch)
 
-euler = partial(runge_kutta, EULER)
-"""Euler's method: first order, one evaluation per step. On straight paths it is the same as DDIM (Gao et al. 2024)."""
-midpoint = partial(runge_kutta, MIDPOINT)
-"""The midpoint method: second order, two evaluations per step, none of them at t = 1."""
-heun2 = partial(runge_kutta, HEUN2)
-"""Heun's second-order method: two evaluations per step. The last one is at t = 1, where a generator is least reliable."""
-heun3 = partial(runge_kutta, HEUN3)
-"""Heun's third-order method: three evaluations per step."""
-rk4 = partial(runge_kutta, THREE_EIGHTHS)
-"""Kutta's 3/8 rule: fourth order, four evaluations per step. torchdiffeq has the same method under this name."""
+
+def midpoint(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """The midpoint method: second order, two evaluations per step, none of them at t = 1."""
+    return runge_kutta(MIDPOINT, velocity, noise, times, watch=watch)
+
+
+def heun2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """Heun's second-order method: two evaluations per step. The last one is at t = 1, where a generator is least reliable."""
+    return runge_kutta(HEUN2, velocity, noise, times, watch=watch)
+
+
+def heun3(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """Heun's third-order method: three evaluations per step."""
+    return runge_kutta(HEUN3, velocity, noise, times, watch=watch)
+
+
+def rk4(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """Kutta's 3/8 rule: fourth order, four evaluations per step. torchdiffeq has the same method under this name."""
+    return runge_kutta(THREE_EIGHTHS, velocity, noise, times, watch=watch)
 
 
 def adams_bashforth(

@@ -14,7 +14,6 @@ because every path x = alpha y + gamma z is the straight path in other units (do
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import pairwise
 
 from torch import Tensor
@@ -22,13 +21,24 @@ from torch import Tensor
 from wsdcast.warmstart.solvers import Velocity, Watch, WatchableSolver, unwatched
 
 
-def sde_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Solve with order 1 or 2 in distribution, one evaluation a step.
+def sde1(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """First order in distribution: the data estimate is held during a step. One evaluation a step."""
+    return _solve(1, velocity, noise, times, watch)
 
-    Order 1 holds the data estimate during a step. In order 2 it is linear in the log signal-to-noise ratio through the last two, as in
-    SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix). There the first two steps and the last are of first order, as the ratio is infinite at
+
+def sde2(velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
+    """Second order: the data estimate is linear in the log signal-to-noise ratio through the last two, as in SDE-DPM-Solver++(2M).
+
+    One evaluation a step (Lu et al. 2022, appendix). The first two steps and the last are of first order, as the ratio is infinite at
     both ends.
     """
+    return _solve(2, velocity, noise, times, watch)
+
+
+SOLVERS: dict[str, WatchableSolver] = {"sde1": sde1, "sde2": sde2}
+
+
+def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: Watch) -> Tensor:
     steps = times.numel() - 1
     x, *later = noise.chunk(steps, dim=1)
     watch(x)
@@ -49,7 +59,3 @@ def sde_solver(order: int, velocity: Velocity, noise: Tensor, times: Tensor, *, 
             x = x + (1 - u) * math.sqrt(1 - q) * later[step]
         watch(x)
     return x
-
-
-sde1, sde2 = partial(sde_solver, 1), partial(sde_solver, 2)
-SOLVERS: dict[str, WatchableSolver] = {"sde1": sde1, "sde2": sde2}
