@@ -155,6 +155,15 @@ def test_few_members_have_fewer_maps(members, tmp_path):
     assert list(library) == (["truth", "mean"] if members == 1 else ["truth", "mean", "spread", "member1", "member2"])
 
 
+@pytest.mark.parametrize(("members", "bands"), [(1, set()), (2, {"q10", "q25"})])
+def test_a_page_speaks_of_bands_only_with_several_members(members, bands, tmp_path):
+    page = written(tmp_path / "report.html", random_scores(GRID, 1, 3, members=members), GRID, random_fields(GRID, 3, members))
+    assert {area["y1"]["field"] for area in embedded(page)["VArea"]} - {"low"} == bands
+    for words in ("dark band", "half of the members", "80 % of the members", "median of the members"):
+        assert (words in page) == bool(bands), words
+    assert ("the only member" in page) == (not bands)
+
+
 def test_one_lead_time_has_bands_as_wide_lines(tmp_path):
     """Bokeh does not draw an area with one point on either side."""
     page = written(tmp_path / "report.html", random_scores(GRID, 1, 1), GRID, random_fields(GRID, 1))

@@ -18,6 +18,8 @@ PLACE = (50.0, 330.0)
 """Latitude and longitude of the place that is shown first. On the Earth, it is on the storm track of the North Atlantic."""
 MEDIAN: dict[str, Look] = {"median of the members": (BLUE, "solid")}
 """Name and look of the line of a plume."""
+ALONE: dict[str, Look] = {"the only member": (BLUE, "solid")}
+"""The same for a forecast with one member."""
 BANDS = "The dark band holds half of the members, the light one 80 %."
 
 NEAREST = """
@@ -74,7 +76,7 @@ def choose_on(
         on.scatter("x", "y", source=place, size=12, fill_color=None, line_color=VERMILION, line_width=2)
 
 
-def plume_panel(series: ColumnDataSource, of: Subject, unit: float) -> Panel:
+def plume_panel(series: ColumnDataSource, of: Subject, unit: float, *, alone: bool = False) -> Panel:
     """Return a figure of the ensemble at one place by lead time.
 
     Args:
@@ -82,21 +84,20 @@ def plume_panel(series: ColumnDataSource, of: Subject, unit: float) -> Panel:
             is one.
         of: what is shown. The vertical axis of a wind speed begins at zero.
         unit: the values are multiples of this.
+        alone: whether there is only one member. It has a line and no bands.
     """
     digits, units = of.digits_of(unit), of.units
     on, number = panel(" ", "lead time (days)", f"{of.short_label} ({units})", height=300), "{0." + "0" * digits + "}" if digits else "{0}"
-    for low, high, alpha in (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
+    for low, high, alpha in () if alone else (("q10", "q90", 0.18), ("q25", "q75", 0.3)):
         on.varea("x", low, high, source=series, fill_color=BLUE, fill_alpha=alpha)
         if len(series.data["x"]) == 1:  # an area needs two points
             on.segment("x", low, "x", high, source=series, line_color=BLUE, line_alpha=alpha, line_width=12)
     median = on.line("x", "q50", source=series, line_color=BLUE, line_width=2)
     on.scatter("x", "q50", source=series, color=BLUE, size=5)
-    words = [
-        ("lead time", "@lead"),
-        ("median", f"@q50{number} {units}"),
-        ("half of the members", f"@q25{number} to @q75{number} {units}"),
-        ("80 % of the members", f"@q10{number} to @q90{number} {units}"),
-    ]
+    words = [("lead time", "@lead"), ("member" if alone else "median", f"@q50{number} {units}")]
+    if not alone:
+        words.append(("half of the members", f"@q25{number} to @q75{number} {units}"))
+        words.append(("80 % of the members", f"@q10{number} to @q90{number} {units}"))
     if "truth" in series.data:
         on.line("x", "truth", source=series, line_color=INK, line_width=2)
         on.scatter("x", "truth", source=series, color=INK, size=5)

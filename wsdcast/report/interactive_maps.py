@@ -15,7 +15,7 @@ from bokeh.palettes import Magma256, Viridis256
 from bokeh.plotting import figure as Panel
 
 from wsdcast.data.grid import Grid
-from wsdcast.report.chosen_place import MEDIAN, choose_on, nearest_known, plume_panel
+from wsdcast.report.chosen_place import ALONE, BANDS, MEDIAN, choose_on, nearest_known, plume_panel
 from wsdcast.report.coastlines import coastlines
 from wsdcast.report.map_panels import MapStyle, map_panels, top_of
 from wsdcast.report.panels import INK, WIDGET, Row, days_of, in_hours, lead_slider, time_in_words
@@ -56,13 +56,13 @@ class Maps:
         controls: selector of the initial time, slider of the lead time.
         maps: the panels.
         plume: the ensemble at one place.
-        left_out: sentences that say which data are not in the page.
+        note: sentences about the bands of the plume, and about which data are not in the page.
     """
 
     controls: Sequence[UIElement]
     maps: Row
     plume: Row
-    left_out: str
+    note: str
 
 
 def interactive_maps(
@@ -99,7 +99,8 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     unit = byte_unit(values.plumes, base)
     first_plume = dict(zip(PLUME, values.plumes[0, row, column], strict=True))
     series = ColumnDataSource(first_plume | {"x": days_of(lead_times), "lead": leads}, name="plume")
-    plume = plume_panel(series, of, unit)
+    alone = "spread" not in values.maps
+    plume = plume_panel(series, of, unit, alone=alone)
     now = Span(location=days_of(lead_times)[first], dimension="height", line_color=INK, line_dash="dashed")
     plume.add_layout(now)
     places = [place_in_words(latitude, longitude) for latitude in points[0] for longitude in points[1]]
@@ -116,8 +117,9 @@ def _of_subject(scores: xr.Dataset, grid: Grid, on_earth: bool, of: Subject, val
     lead.js_on_change("value", show_maps)
     place.js_on_change("data", show_plume)
     choose_on(maps, place, *points)
-    left_out = _left_out(scores, chosen, byte_units(values.maps, base)["truth"], of)
-    return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | MEDIAN), left_out)
+    note = "" if alone else f"{BANDS} "
+    note += _left_out(scores, chosen, byte_units(values.maps, base)["truth"], of)
+    return Maps([start, lead], Row(maps, {}), Row([plume], {"truth": (INK, "solid")} | (ALONE if alone else MEDIAN)), note)
 
 
 def _maps(

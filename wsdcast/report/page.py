@@ -10,7 +10,6 @@ import xarray as xr
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import SPEED
-from wsdcast.report.chosen_place import BANDS
 from wsdcast.report.figures import at_scored_leads, headline
 from wsdcast.report.interactive_maps import Maps, interactive_maps
 from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
@@ -73,7 +72,8 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
         "<h2>Scores by lead time</h2>",
         *_row(score_curves(scores, of), "scores"),
         f"<p class=note>{what} weighted by area, all initial times; bands and brackets hold 95 % of bootstrap "
-        "samples of the initial times. Fair CRPS does not depend on the number of members. Spread over skill should be 1.</p>",
+        "samples of the initial times. Fair CRPS does not depend on the number of members; of one member it is the absolute error. "
+        "Spread over skill should be 1.</p>",
         summary(scores, of),
         f"<details><summary>All lead times</summary>{by_lead(scores, of)}</details>",
         "<h2>Forecast and truth</h2>",
@@ -110,5 +110,5 @@ def _maps(maps: Maps | None, of: Subject) -> list[Part]:
         *figures_row(maps.maps),
         f"<p class=note>{html.escape(what)}. Choose a place on any map to see the ensemble there:</p>",
         *figures_row(maps.plume),
-        f"</section><p class=note>{BANDS} {html.escape(maps.left_out)}</p>",
+        f"</section><p class=note>{html.escape(maps.note)}</p>",
     ]
