@@ -29,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main(out: Path) -> None:
     """Run the studies that are missing, and print the table."""
-    print("| way | evaluations | CRPS 6 h, m/s | gain, % | spread/skill | spectrum's deviation | gain, % |")
+    print("| way | evaluations | CRPS 6 h, m/s | CRPS gain, % | spread/skill | spectrum's deviation | spectrum gain, % |")
     print("|---|---|---|---|---|---|---|")
     apart: dict[tuple[str, int], np.ndarray[Any, Any]] = {}
     for way, changes in WAYS.items():

@@ -252,7 +252,11 @@ def main(out: Path) -> None:
     recipe = recipe_of(0.35)
     wsdcast.prepare(recipe, out)
     record = open_analysis(out / ANALYSIS)
-    print("| prior | way | evaluations | CRPS 6 h, m/s | gain, % | spectrum's deviation | gain, % | spread/skill |\n" + "|---" * 8 + "|")
+    print(
+        "| prior | way | evaluations | CRPS 6 h, m/s | CRPS gain, % | spectrum's deviation | spectrum gain, % | spread/skill |\n"
+        + "|---" * 8
+        + "|"
+    )
     correlations = {}
     for prior in PRIORS:
         experiments = []

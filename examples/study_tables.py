@@ -49,11 +49,11 @@ def tables(study: xr.Dataset) -> Iterator[str]:
     names = [[*name, str(setting["nfe"].item() or "")] for name, setting in zip(names, settings, strict=True)]
     columns: dict[str, tuple[str, int, float]] = {
         "fair CRPS, m/s": ("crps_6h", 4, 1),
-        "gain, %": ("crps_gain_6h", 1, 100),
+        "CRPS gain, %": ("crps_gain_6h", 1, 100),
         "over features-only, %": ("crps_gain_features_6h", 1, 100),
         "spread/skill": ("spread_skill_6h", 3, 1),
         "spectrum": ("power_deviation_6h", 3, 1),
-        "gain, % ": ("power_deviation_gain_6h", 0, 100),
+        "spectrum gain, %": ("power_deviation_gain_6h", 0, 100),
     }
     size = f"{int(study['starts_6h'])} initial times of {study.attrs['members']} members"
     yield f"One step of 6 h, {size}. Gain: over {study.attrs['reference']};"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -271,6 +273,29 @@ def test_gains_over_the_first_prior_are_over_its_most_evaluations():
     study = combine(made_settings({("warm", 4): (0.8, 1.1), ("warm", 20): (0.75, 1.1), ("standard", 20): (1.0, 1.0)}), SHARES)
     np.testing.assert_allclose(study["crps_gain_first_6h"], [1 - 0.8 / 0.75, 0, 1 - 1 / 0.75], atol=1e-9)
     np.testing.assert_allclose(study["crps_gain_first_6h_interval"].isel(setting=2), [1 - 1 / 0.75] * 2, atol=1e-9)
+
+
+def test_the_table_of_settings_has_no_heading_twice(tmp_path):
+    study = combine(made_settings({(prior, 4): (1.0, 1.1) for prior in ("standard", "warm", "features-only")}), SHARES)
+    study["training_seconds"], study["seed"] = ("studied", [np.nan]), ("seed", [0])
+    study = study.assign_coords(studied=["warm"]).assign_attrs(grid="16x8", members=3, recipe_hash="", reference="", moments_share=0.5)
+    write_study_page(tmp_path / "study.html", study, "made", "", {})
+    head = (tmp_path / "study.html").read_text().rpartition("<thead>")[2].partition("</thead>")[0]
+    headings = re.findall(r"<th[^>]*>([^<]*)</th>", head)
+    assert {"CRPS gain %", "spectrum gain %"} < set(headings)
+    assert len(headings) == len(set(headings))
+
+
+def test_a_spectrum_deviates_more_in_bootstrap_samples_than_in_the_study():
+    """The power of the truth is known less well from fewer different dates; docs/study.md and the page say so."""
+    settings = made_settings({("warm", 4): (1.0, 1.0)})
+    random = np.random.default_rng(0)
+    (statistics,) = (datasets["one step"] for _, datasets in settings[:1])
+    noise = xr.DataArray(random.gamma(4, 0.25, statistics["power"].shape), dims=statistics["power"].dims)
+    for _, datasets in settings:
+        datasets["one step"] = datasets["one step"].assign(power=statistics["power_truth"] * noise)
+    study = combine(settings, SHARES)
+    assert study["power_deviation_6h"].item() < study["power_deviation_6h_interval"].mean("bound").item()
 
 
 @pytest.mark.parametrize(

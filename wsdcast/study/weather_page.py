@@ -24,6 +24,11 @@ FORECAST_SCORES = {
     "kinetic_energy_deviation": ("kinetic energy", 3),
 }
 """Scores of forecasts in the table by lead time, with their headings and digits."""
+OF_SPECTRA = (
+    "A bootstrap sample has fewer different initial times, so its spectra are less certain and deviate more: the deviation of a spectrum "
+    "may lie at the low end of its brackets or below, and its gain at an end or beyond."
+)
+"""How to read the intervals of spectra, which are percentiles of a biased statistic."""
 
 
 def write_study_page(path: Path, study: xr.Dataset, name: str, recipe: str, saturates: dict[str, int | None]) -> None:
@@ -101,18 +106,18 @@ def _table(study: xr.Dataset) -> str:
         ("cost", score("cost", 2)),
         *([("CRPS 6 h, validation", score("crps_6h_validation", 4))] if "crps_6h_validation" in study else []),
         ("CRPS 6 h", score("crps_6h", 4)),
-        ("gain %", score("crps_gain_6h", 2, 100)),
-        ("over features-only", score("crps_gain_features_6h", 2, 100)),
+        ("CRPS gain %", score("crps_gain_6h", 2, 100)),
+        ("CRPS gain over features-only %", score("crps_gain_features_6h", 2, 100)),
         ("spread/skill", score("spread_skill_6h", 3)),
         ("spectrum", score("power_deviation_6h", 3)),
-        ("gain %", score("power_deviation_gain_6h", 0, 100)),
+        ("spectrum gain %", score("power_deviation_gain_6h", 0, 100)),
         ("diverged", diverged),
     ]
     of_few = html.escape(study.attrs.get("not_by_the_flow", ""))
     return settings_table(study, columns) + note(
         f"Bold: best of its prior and evaluations, chosen on {html.escape(study.attrs['chosen_on'])}. Gain: over "
-        f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. Diverged: members that were not finite "
-        "or outside the physical range by then, of wind 120 m/s. A setting with such members has no score."
+        f"{html.escape(study.attrs['reference'])}; over features-only: with as many evaluations. {OF_SPECTRA} Diverged: members "
+        "that were not finite or outside the physical range by then, of wind 120 m/s. A setting with such members has no score."
         + f" Not made by the flow but by networks of few evaluations, whose solver is called euler: {of_few}."
         * bool(of_few)
     )
