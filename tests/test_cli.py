@@ -120,11 +120,16 @@ def test_tables_have_a_dash_for_what_is_not_known(capsys):
     show(Summary("compare", scores=[of_metric | {"metric": "rmse", "first": 1.5, "second": 1.25}]), json=False)
     of_stations = {"lead_hours": 6, "pairs": 9, "crps_fair": 1.5, "bias": -0.5, "rmse": 2, "spread_skill": nan}
     show(Summary("score stations", scores=[of_stations]), json=False)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().startswith("6 h")]
+    of_part = {"lead_hours": 6, "crps_fair: a": 1.5, "spread_skill": 1.0}
+    show(Summary("score", scores=[of_part]), json=False)
+    printed = capsys.readouterr().out
+    assert printed.count("deviation") == 1
+    rows = [line.split() for line in printed.splitlines() if line.strip().startswith("6 h")]
     assert [row[2:] for row in rows] == [
         ["1.500", "-", "-"],
         ["RMSE", "1.500", "1.250", "+0.250", "-", "1"],
         ["9", "1.500", "-0.500", "2.000", "-"],
+        ["1.500", "1.00"],
     ]
 
 

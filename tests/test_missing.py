@@ -21,7 +21,10 @@ PAST = 48
 
 @pytest.fixture(autouse=True)
 def without_the_page(monkeypatch):
-    monkeypatch.setattr(score_output, "write_report", lambda path, *arguments, **more: path.write_text("page"))
+    def facts_alone(path, scores, grid, fields, title, facts, recipe, on_earth):
+        path.write_text("; ".join(facts.values()))
+
+    monkeypatch.setattr(score_output, "write_report", facts_alone)
 
 
 def scored(true: xr.Dataset, directory: Path, store: xr.Dataset | None = None) -> tuple[Summary, xr.Dataset]:
@@ -76,7 +79,11 @@ def test_a_baseline_without_values_is_left_out(tmp_path):
 
 def test_pairs_that_a_baseline_lacks_are_left_out_for_all(tmp_path):
     summary, scores = scored(truth_dataset().drop_sel(time=STARTS[2]), tmp_path)
-    assert summary.facts["dropped"].startswith("4 of 18")  # one of them for want of truth: the start is 24 h after the one before
+    # One of them is for want of truth: the start is 24 h after the one before.
+    dropped = "4 of 18 initial and lead times: no truth, fewer than two members left, or no baseline"
+    assert summary.facts["dropped"] == dropped
+    (report,) = (path for path in summary.written if path.endswith("report.html"))
+    assert dropped in Path(report).read_text()
     assert summary.facts["left out"] == "3 initial and lead times for want of persistence"
     assert scores["pairs"].values.tolist() == [5, 5, 4]
 

@@ -152,12 +152,12 @@ def _scores(summary: Summary) -> Table:
     """The table of scores: one row per lead time, narrow enough for 80 columns."""
     names = [key.removeprefix("crps_fair: ") for key in summary.scores[0] if key.startswith("crps_fair: ")]
     names = [name for name in names if name != NOT_SHOWN]
-    title = f"fair CRPS {_of(summary)}, with baselines; spread/skill; largest deviation of spectrum"
+    deviations = [name for name in names if f"power_deviation: {name}" in summary.scores[0]]
+    title = f"fair CRPS {_of(summary)}, with baselines; spread/skill{'; largest deviation of spectrum' * bool(deviations)}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("lead", justify="right", no_wrap=True)
     for name in names:
         table.add_column(WRAPPED.get(name, name), justify="right", style="bold" if name == names[0] else None)
-    deviations = [name for name in names if f"power_deviation: {name}" in summary.scores[0]]
     table.add_column("spread/\nskill", justify="right")
     for name in deviations:
         table.add_column("spectrum" if name == names[0] else "moments'\nspectrum", justify="right")

@@ -88,14 +88,11 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
         str(directory / SCORES_TABLE): "the metrics, for spreadsheets",
     }
     summary.written[str(directory / REPORT)] = "curves, spectra, histograms and maps"
-    pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
     times = scores["time"].values
     count = times.size if times.size > 1 else time_in_words(times[0])
     summary.facts = {"grid": scores.attrs["grid"], "initial times": count, "members": scores.attrs["members"]}
     headline = headline_of(scores)
     summary.facts |= variable_shown(headline, scores)
-    if pairs < whole:
-        summary.facts["dropped"] = f"{whole - pairs} of {whole} initial and lead times: no truth, or fewer than two members left"
     if CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = "past states as members, the same for all initial times: too few years for the same days of others"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
@@ -124,16 +121,19 @@ def _blocks_of(scores: xr.Dataset) -> str:
 
 
 def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
-    """In words: the part of the globe that was scored, what was left out, how the truth was regridded, and missing members; each if any."""
+    """In words, each if any: what was dropped, what part of the globe was scored, what baselines lack, the truth's regridding, missing members."""
+    pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
+    reasons = "no truth, fewer than two members left, or no baseline"
+    facts = {"dropped": f"{whole - pairs} of {whole} initial and lead times: {reasons}"} if pairs < whole else {}
     names = ("scored_on", "left_out", "truth_regridded")
-    facts = {name.replace("_", " "): scores.attrs[name] for name in names if name in scores.attrs}
+    facts |= {name.replace("_", " "): scores.attrs[name] for name in names if name in scores.attrs}
     of_members = scores.sel(region=GLOBE, forecast=_with_members(scores))
     has_ranks, has_scores = (
         of_members[f"{name}{BY_START}"].notnull().any(axes)
         for name, axes in (("rank_histogram", ["variable", "rank"]), ("crps_fair", "variable"))
     )
     if missing := int((has_scores & ~has_ranks).any("forecast").sum()):
-        facts["missing members"] = f"at {missing} of {int(scores['pairs'].sum())} initial and lead times, which have no rank histogram"
+        facts["missing members"] = f"at {missing} of {pairs} initial and lead times, which have no rank histogram"
     return facts
 
 
