@@ -121,7 +121,7 @@ def _blocks_of(scores: xr.Dataset) -> str:
 
 
 def _scored_and_left_out(scores: xr.Dataset) -> dict[str, str]:
-    """In words, each if any: what was dropped, what part of the globe was scored, what baselines lack, the truth's regridding, missing members."""
+    """In words, each if any: what was dropped, the part of the globe, what baselines lack, the regridding of the truth, missing members."""
     pairs, whole = int(scores["pairs"].sum()), scores.sizes["time"] * scores.sizes["prediction_timedelta"]
     reasons = "no truth, fewer than two members left, or no baseline"
     facts = {"dropped": f"{whole - pairs} of {whole} initial and lead times: {reasons}"} if pairs < whole else {}
