@@ -73,7 +73,8 @@ def ensemble_scores(sampler: Callable[[Tensor, Tensor], Tensor], samples: Sample
         weights: weights of the grid points, as for :func:`wsdcast.training.predictions.errors`.
 
     Returns:
-        ``CRPS``, the fair CRPS in units of the data's std; ``spread/skill``, which is 1 for a calibrated ensemble.
+        ``CRPS``, the fair CRPS in units of the data's std; ``spread/skill`` as :func:`wsdcast.verification.metrics.metrics`
+        defines it, which is 1 for a calibrated ensemble; NaN if the error is smaller than what two members add to it.
     """
     indices, sums = _validation_indices(samples), torch.zeros(3)
     weights = weights.to(samples.target(indices[:1]).device)
@@ -86,8 +87,8 @@ def ensemble_scores(sampler: Callable[[Tensor, Tensor], Tensor], samples: Sample
             fields = almost_fair_crps(members, truth, alpha=1), members.var(dim=0), (members.mean(dim=0) - truth).square()
             sums += torch.stack([(weights * field).mean().cpu() for field in fields]) * len(truth)
     crps, variance, squared_error = (sums / indices.numel()).tolist()
-    # The squared error of the mean of M calibrated members is (1 + 1 / M) times their variance.
-    return {"CRPS": crps, "spread/skill": math.sqrt((1 + 1 / MEMBERS) * variance / squared_error)}
+    debiased = squared_error - variance / MEMBERS
+    return {"CRPS": crps, "spread/skill": math.sqrt(variance / debiased) if debiased > 0 else math.nan}
 
 
 def _parts(samples: Samples, batch: Tensor) -> list[slice]:
