@@ -286,7 +286,7 @@ def zonal_power(field: Field, grid: Grid) -> Field:
     rows = slice(without_poles[0], without_poles[-1] + 1)
     circumference = 2 * np.pi * EARTH_RADIUS * np.cos(np.deg2rad(grid.latitude[rows]))
     # rfft leaves out the negative wavenumbers, so the others count twice. Wavenumber 0 has no negative counterpart, and neither has the
-    # highest one if the number of points is even.
+    # highest one if the number of points is even. WeatherBench 2 counts that twice all the same, which changes no ratio.
     factor = np.full(longitudes // 2 + 1, 2.0)
     factor[0] = 1.0
     if longitudes % 2 == 0:
