@@ -14,9 +14,6 @@ from matplotlib.ticker import FormatStrFormatter, Locator, NullLocator
 
 from wsdcast.runs.names import MOMENTS_ALONE
 
-# Figures are only written to files; no window is opened.
-matplotlib.use("Agg")
-
 WIDTH = 7.2
 """Width in inches, for both columns of a page."""
 MARKED = 20

@@ -1,11 +1,11 @@
-"""The device that networks run on: its choice, copies to it, compiled kernels, and freed memory on a CPU."""
+"""The device that networks run on: its choice, copies to it, compiled kernels, freed memory on a CPU, and torch's state kept."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,22 @@ def keep_freed_memory() -> None:
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None:
         mallopt(mmap_threshold, 1 << 30)
         mallopt(trim_threshold, (1 << 31) - 1)
+
+
+@contextmanager
+def torch_as_it_was() -> Iterator[None]:
+    """Restore torch's random states, and whether cuDNN searches for the fastest kernels, when the block or the decorated function ends.
+
+    Making and training networks draws from torch's own generators and seeds them. Without this the numbers that a notebook draws after a
+    stage would depend on the stage, and on whether its artefacts were there already.
+    """
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    searches = torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(gpus):
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = searches
 
 
 def device() -> torch.device:

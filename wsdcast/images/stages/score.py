@@ -32,6 +32,7 @@ Row = dict[str, Any]
 OURS, OTHERS = "generator", "other images"
 
 
+@devices.torch_as_it_was()
 def score(
     recipe: str | Path | ImageRecipe | None = None,
     run: str | Path | None = None,

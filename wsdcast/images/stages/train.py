@@ -38,6 +38,7 @@ EVENLY = torch.ones(1, 1)
 """Weights of the validation scores: all pixels count the same."""
 
 
+@devices.torch_as_it_was()
 def train(
     recipe: str | Path | ImageRecipe | None = None,
     run: str | Path | None = None,

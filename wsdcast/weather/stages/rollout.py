@@ -42,6 +42,7 @@ from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_in_words, moments_sampler_of, noise_count_of, sampler_of
 
 
+@devices.torch_as_it_was()
 def rollout(
     recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
