@@ -226,12 +226,12 @@ def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
         context_shapes.append(tuple(context.shape[1:]))
         return context[:, :2], torch.full_like(context[:, :2], 0.4)
 
-    with pytest.raises(UserError, match="with moments=MODEL"):
+    with pytest.raises(UserError, match="as moments=MODEL"):
         wsdcast.train(tmp_path / "tiny.yaml", run, prior="given")
     wsdcast.train(tmp_path / "tiny.yaml", run, prior="given", moments=persistence)
     assert set(context_shapes) == {(4, 8, 16)}
     assert not (run / "moments").exists()
-    with pytest.raises(UserError, match="with moments=MODEL"):
+    with pytest.raises(UserError, match="as moments=MODEL"):
         wsdcast.rollout(run=run)
     wsdcast.rollout(run=run, moments=persistence)
     with xr.open_zarr(run / "moments_forecast.zarr") as alone:

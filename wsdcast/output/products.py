@@ -27,6 +27,7 @@ from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
 from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import address_given
 from wsdcast.runs.progress import track
 from wsdcast.verification.thresholds import THRESHOLDS
 from wsdcast.verification.truth import Truth
@@ -98,7 +99,7 @@ def products(
         raise UserError(f"--window {window_hours:g}h: the forecast ends after {fields.leads[-1] / np.timedelta64(1, 'h'):g} h")
     fields.require_memory(window)
     summary = Summary("products", facts=facts_of(fields) | refused)
-    source = None if climatology is None else str(climatology)
+    source = None if climatology is None else address_given(climatology, "--climatology")
     inputs = [*addresses_of(fields.name), *(addresses(source) if source else ()), *(() if at is None else (at,))]
     if places is None:
         paths = targets(Path(out or OUT[to or "netcdf"]), to or "netcdf", fields.times, inputs, overwrite)

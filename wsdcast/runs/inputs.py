@@ -19,6 +19,17 @@ def file_given(given: object, option: str) -> Path:
     return Path(given)
 
 
+def address_given(given: object, option: str) -> str:
+    """Return the path or URL that an argument names, as text.
+
+    Raises:
+        UserError: if it is neither. From Python, it may be a data set.
+    """
+    if not isinstance(given, str | Path):
+        raise UserError(f"{option}: expected a path or a URL, not {type(given).__name__}; xarray's to_netcdf and to_zarr write one")
+    return str(given)
+
+
 def require_no_input(written: Iterable[Path], read: Iterable[object], option: str = "--out ", instead: str = "another name") -> None:
     """Raise a UserError if a file or directory that a command writes is one that it reads, lies in one, or holds one.
 

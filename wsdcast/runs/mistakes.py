@@ -29,9 +29,14 @@ def _option(item: Any) -> str:
     return "recipe" if not item["loc"] else f"--{item['loc'][:2][-1].replace('_', '-')}"
 
 
-def of_option(item: Any) -> str:
-    """An error of an option. One that begins with the value follows the option as in a command."""
-    words = reason(item)
+def of_option(item: Any, kind: type[BaseModel]) -> str:
+    """An error of an option, or of a key of a recipe of this kind that does not exist, and so is no option.
+
+    One that begins with the value follows the option as in a command.
+    """
+    words = reason(item, kind)
+    if item["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, item['loc']))}: {words}"
     return f"{_option(item)} {words}" if words.startswith("'") else f"{_option(item)}: {words}"
 
 
@@ -41,13 +46,18 @@ def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
         new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
         return f"is called {new} now" if new else f"unknown key{_similar(item['loc'], kind)}"
     if item["type"] == "tuple_type":
-        return f"expected a list, not {item['input']}"
+        return f"expected a list, not {_shown(str(item['input']), item['input'])}"
     if item["type"] == "too_short":
         return "expected at least one value"
     if same := SAME_SOLVER.get(str(item["input"])):
         return f"the solver {item['input']} is gone; use {same}"
     words = str(item["msg"]).removeprefix("Value error, ")
-    return f"{words[0].lower()}{words[1:]}, not {item['input']!r}" if item["type"] != "value_error" else words
+    return f"{words[0].lower()}{words[1:]}, not {_shown(repr(item['input']), item['input'])}" if item["type"] != "value_error" else words
+
+
+def _shown(text: str, value: Any) -> str:
+    """The text of a value; of one that is long, such as a data set, the name of its type."""
+    return text if len(text) < 100 and "\n" not in text else type(value).__name__
 
 
 def _similar(place: tuple[Any, ...], kind: type[BaseModel] | None) -> str:

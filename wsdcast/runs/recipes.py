@@ -173,17 +173,26 @@ class Experiment(Section):
         Paths may be :class:`Path`; a recipe has their text.
 
         Raises:
-            UserError: if a value is not allowed.
+            UserError: if there is no such key, it is a whole section, or a value is not allowed.
         """
         content = self.model_dump()
         for name, value in changes.items():
-            if value is not None:
-                *section, key = name.split("__")
-                (content[section[0]] if section else content)[key] = str(value) if isinstance(value, Path) else value
+            if value is None:
+                continue
+            *sections, key = name.split("__")
+            section: Any = self
+            values = content
+            for part in sections:
+                section, values = getattr(section, part, None), values.get(part, {})
+            if sections and not isinstance(section, Section):
+                raise UserError(f"{'.'.join(sections)}.{key}: unknown key")
+            if isinstance(whole := getattr(section, key, None), Section):
+                raise UserError(f"{name}: a section; name one of its keys, such as {name}__{next(iter(type(whole).model_fields))}")
+            values[key] = str(value) if isinstance(value, Path) else value
         try:
             return self.model_validate(content)
         except ValidationError as error:
-            raise UserError("; ".join(map(of_option, first_of_each(error)))) from None
+            raise UserError("; ".join(of_option(item, type(self)) for item in first_of_each(error))) from None
 
     def dump(self) -> dict[str, Any]:
         """Plain values for JSON and YAML."""

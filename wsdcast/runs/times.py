@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 STEP = timedelta(hours=6)
+
+TimeLike = str | datetime | np.datetime64
+"""A time in UTC as an argument: its text, or an element of the coordinate of a data set."""
 
 
 def in_utc(time: datetime) -> datetime:
@@ -50,6 +55,20 @@ def times_between(text: str) -> list[datetime]:
     if end < begin:
         raise ValueError(f"'{text}': the last time is before the first")
     return [begin + number * step for number in range((end - begin) // step + 1)]
+
+
+def in_one_spelling(start: Any) -> Any:
+    """Check ``rollout.start``, and return a single time in one spelling: the artefacts of a recipe are those of its text.
+
+    Raises:
+        ValueError: if it is a text of another form than ``latest``, a time or ``FIRST/LAST/INTERVAL``.
+    """
+    if isinstance(start, date | np.datetime64):  # YAML reads an unquoted time as a date or datetime
+        start = str(start)
+    if isinstance(start, str) and start != "latest":
+        first = times_between(start)[0].isoformat()
+        return start if "/" in start else first.removesuffix(":00").removesuffix(":00")
+    return start
 
 
 def all_or_lead_times(keep: Any) -> Any:

@@ -40,6 +40,7 @@ from wsdcast.training.predictions import checked, errors_in_words
 from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
+from wsdcast.weather.priors import require_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import moments_sampler_of, noise_count_of, sampler_of
 from wsdcast.weather.samples import samples_of
@@ -107,6 +108,7 @@ def study_nfe(
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.
     by_name: dict[str, tuple[Recipe, float]] = {name: variant_of(resolved, record, cost, name) for name in (*priors, *options.variants)}
+    require_model([variant.generator.prior for variant, _ in by_name.values()], moments)
     # All settings share their initial times, from which those with most past states can begin.
     record = replace(record, past_states=max(variant.forcings.past_states for variant, _ in by_name.values()))
     variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}

@@ -55,7 +55,7 @@ def ranked(ensemble: Field, truth: Field) -> Ranked:
     Raises:
         ValueError: if the truth has not the shape of a member.
     """
-    members = ensemble.shape[0]
+    (members, *_), truth = (ensemble := np.asarray(ensemble)).shape, np.asarray(truth)  # tensors and xarray's arrays too
     if ensemble.shape[1:] != truth.shape:
         raise ValueError(f"the truth has the shape {truth.shape}, and a member {ensemble.shape[1:]}; the members' dimension comes first")
     with NUMBA_LOCK:

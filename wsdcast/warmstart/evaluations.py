@@ -31,9 +31,15 @@ SOLVERS: dict[str, WatchableSolver] = {
 
 
 def _torchdiffeq(method: str, velocity: Velocity, noise: Tensor, times: Tensor, *, watch: Watch = unwatched) -> Tensor:
-    """Solve with a method of torchdiffeq."""
+    """Solve with a method of torchdiffeq.
+
+    Raises:
+        ValueError: if the steps are not equal, which the method assumes.
+    """
     from torchdiffeq import odeint
 
+    if not torch.allclose(times.diff(), times.diff()[:1]):
+        raise ValueError(f"solver {method}: assumes equal steps, not the times {times.tolist()}")
     # With this large tolerance an implicit method stops after its first correction. Orders above 4 are unstable.
     options = {"max_order": 4}
     states = odeint(lambda t, x: velocity(x, t), noise, times.to(noise), method=method, rtol=1e9, options=options)

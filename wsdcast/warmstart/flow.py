@@ -176,7 +176,12 @@ def sample(
         warmth: w; the paper uses 1 throughout.
         path: the path that the generator was trained on.
         step: as for :func:`velocity_of`.
+
+    Raises:
+        ValueError: if the times do not increase to 1, or the noise or the generator's output has a wrong shape.
     """
+    if times[-1] != 1 or (times.diff() <= 0).any():
+        raise ValueError(f"flow times: {times.tolist()} do not increase to 1; the noise is at 0 and the data at 1")
     # The batch shares one value: it is embedded once, and the bits of a sample cannot depend on the other samples of its batch.
     shared_warmth = noise.new_full((1,), warmth)
     prior = prior_of(context).blended(shared_warmth)

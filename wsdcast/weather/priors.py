@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -28,16 +30,32 @@ def fixed_or_given(recipe: Recipe, record: Analysis, given: Moments | None) -> M
         UserError: if the prior is ``given`` and there is no model.
     """
     if recipe.generator.prior == "given":
-        if given is None:
-            raise UserError(
-                "prior given: the moments come from a model of yours; call wsdcast.train and wsdcast.rollout with moments=MODEL"
-            )
+        require_model([recipe.generator.prior], given)
+        assert given is not None
         return _checked(given, len(record.variables))
     if recipe.generator.prior == "climatology":
         return fixed_moments(*(field.to(devices.device()) for field in climatology(record)))
     if recipe.generator.prior == "persistence":
         return persistence_moments(change_std(record).to(devices.device()))
     return standard_moments(len(record.variables))
+
+
+def require_model(priors: Iterable[str], given: object) -> None:
+    """Check that the user gives a model if and only if a generator has the prior ``given``: a model that is not read helps nobody.
+
+    Args:
+        priors: the priors of all generators that are trained or used.
+        given: the user's model, or None.
+
+    Raises:
+        UserError: if a model is missing, is no function, or is not read.
+    """
+    names = sorted(set(priors))
+    if "given" in names and not callable(given):
+        what = "" if given is None else f", and {type(given).__name__} is no function"
+        raise UserError(f"prior given: the moments come from a model of yours; from Python pass it as moments=MODEL{what}")
+    if given is not None and "given" not in names:
+        raise UserError(f"moments: a model of yours is read only with the prior given, not with {', '.join(names)}")
 
 
 def _checked(given: Moments, channels: int) -> Moments:

@@ -26,7 +26,7 @@ from wsdcast.runs.names import (
     SolverName,
 )
 from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
-from wsdcast.runs.times import all_or_lead_times, in_utc, times_between
+from wsdcast.runs.times import all_or_lead_times, in_one_spelling, in_utc
 from wsdcast.warmstart.evaluations import count_noise
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
@@ -87,8 +87,8 @@ class Data(Section):
     @classmethod
     def _to_the_end_of_the_day(cls, time: Any) -> Any:
         """A date without a time includes all of that day."""
-        with suppress(TypeError, ValueError):
-            time = date.fromisoformat(time)
+        with suppress(ValueError):
+            time = date.fromisoformat(str(time))
         return datetime.combine(time, datetime.max.time()) if type(time) is date else time
 
     @property
@@ -139,12 +139,7 @@ class Rollout(Section):
     @field_validator("start", mode="before")
     @classmethod
     def _times(cls, start: Any) -> Any:
-        if isinstance(start, date):  # YAML reads an unquoted time as a date or datetime
-            start = start.isoformat()
-        if isinstance(start, str) and start != "latest":
-            first = times_between(start)[0].isoformat()
-            return start if "/" in start else first.removesuffix(":00").removesuffix(":00")  # one spelling of one time
-        return start
+        return in_one_spelling(start)
 
     @field_validator("keep", mode="before")
     @classmethod

@@ -17,8 +17,9 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import FORECAST
-from wsdcast.runs.times import in_utc
+from wsdcast.runs.times import TimeLike, in_utc
 from wsdcast.runs.unfinished import mark, marked
 
 LEADS_PER_CHUNK = 8
@@ -156,8 +157,12 @@ def loaded(fields: xr.Dataset, path: Path) -> xr.Dataset:
 
 
 def store_of(forecast: str | Path) -> str:
-    """Return the address of a forecast's store: ``forecast.zarr`` of a run directory that has one, else the address itself."""
-    inside = Path(forecast) / FORECAST
+    """Return the address of a forecast's store: ``forecast.zarr`` of a run directory that has one, else the address itself.
+
+    Raises:
+        UserError: if it is no path or URL.
+    """
+    inside = Path(address_given(forecast, "forecast")) / FORECAST
     return str(inside if inside.is_dir() else forecast)
 
 
@@ -180,12 +185,12 @@ def statistics_over_members(fields: Fields, variables: tuple[str, ...]) -> Field
     return out
 
 
-def row_of(starts: NDArray[np.datetime64], start: str, forecast: str | Path) -> int:
+def row_of(starts: NDArray[np.datetime64], start: TimeLike, forecast: str | Path) -> int:
     """Return the index of an initial time in a store.
 
     Args:
         starts: initial times of the store, (time,).
-        start: the initial time as text, UTC.
+        start: the initial time, UTC.
         forecast: name of the store, for the error message.
 
     Raises:

@@ -13,6 +13,7 @@ from wsdcast.data.sources.blocks import close_all
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.runs.artefact import require, resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import ANALYSIS, FINE_TUNED, GENERATOR
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import digest_of
@@ -20,6 +21,7 @@ from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
 from wsdcast.weather.forecast.initial_times import LATEST, without_latest
 from wsdcast.weather.model_file import read_model
+from wsdcast.weather.priors import require_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.solver_choice import without_auto
 from wsdcast.weather.trained import Trained, assembled, trained
@@ -61,6 +63,7 @@ def of_run(
     resolved, directory = resolve(recipe, run, Recipe, FINE_TUNED, **changes)
     if changes.get("rollout__starts") is not None and resolved.rollout.start is not None:
         raise UserError(f"--starts {changes['rollout__starts']}: the initial times are already given, {resolved.rollout.start}")
+    require_model([resolved.generator.prior], moments)
     resolved = without_auto(resolved, directory)
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"), whole=False, past_states=resolved.forcings.past_states)
     resolved = without_latest(resolved, record)
@@ -90,7 +93,7 @@ def of_model(
     file = read_model(model)
     if initial is None:
         raise UserError(f"--model {model}: give the source of the initial states with --initial")
-    initial = str(initial)
+    initial = address_given(initial, "--initial")
     if changes.get("rollout__starts") is not None:
         raise UserError("--starts chooses initial times of a test split; with --model give them with --start")
     if isinstance(recipe, str | Path | Recipe) or (recipe is not None and recipe.recipe is not None):

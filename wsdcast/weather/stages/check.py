@@ -24,10 +24,12 @@ from wsdcast.data.store.shards import SHARD, on_grid
 from wsdcast.data.variables import DEFAULT, units_in_words, variable
 from wsdcast.runs.artefact import Summary, is_current, resolve
 from wsdcast.runs.errors import UserError, first_few
+from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space
+from wsdcast.runs.times import TimeLike
 from wsdcast.weather.recipe import Data, Recipe
 
 SAMPLED_BLOCKS = 12
@@ -38,14 +40,14 @@ PACKED_SHARE = 0.9
 
 def check(
     source: str | Path,
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
     grid: str | None = None,
     method: str | None = None,
-    start: str | None = None,
-    end: str | None = None,
-    skip: Sequence[str] | None = None,
+    start: TimeLike | None = None,
+    end: TimeLike | None = None,
+    skip: Sequence[TimeLike] | None = None,
 ) -> Summary:
     """Check a source as ``prepare`` would read it, and list all problems. Nothing is written, except open data to the user's cache.
 
@@ -59,7 +61,7 @@ def check(
     Raises:
         UserError: if the source does not exist, or is ``planet``.
     """
-    source = str(source)
+    source = address_given(source, "source")
     period: dict[str, Any] = {"data__start": start, "data__end": end, "data__skip": skip}
     resolved, directory = resolve(recipe, run, Recipe, data__source=source, data__grid=grid, data__method=method, **period)
     data, target = resolved.data, Grid.regular(resolved.data.grid)

@@ -15,6 +15,7 @@ from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import FORECAST, PLACES, PRODUCTS
 from wsdcast.runs.overrides import Overridden
+from wsdcast.runs.times import TimeLike
 from wsdcast.verification.thresholds import THRESHOLDS
 from wsdcast.weather.forecast.origin import of_model
 from wsdcast.weather.stages.forecast_page import forecast_page
@@ -32,7 +33,7 @@ def forecast(
     recipe: Overridden | None = None,
     members: int | None = None,
     nfe: int | None = None,
-    start: str | None = None,
+    start: TimeLike | None = None,
     days: float | None = None,
     seed: int | None = None,
     thresholds: Sequence[float] | None = None,

@@ -24,6 +24,7 @@ from wsdcast.runs.artefact import Summary, complete
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import require_no_input
 from wsdcast.runs.names import ANALYSIS, FORECAST_PAGE, GENERATOR, INITIAL_STATES, MODEL_CARD
+from wsdcast.runs.times import TimeLike
 from wsdcast.verification.thresholds import THRESHOLDS
 
 
@@ -31,7 +32,7 @@ def forecast_page(
     forecast: str | Path,
     out: str | Path | None = None,
     *,
-    start: str | None = None,
+    start: TimeLike | None = None,
     initial: str | Path | None = None,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Summary:

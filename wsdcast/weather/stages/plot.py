@@ -25,10 +25,10 @@ from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.report.tails import tails_figure
 from wsdcast.report.targets import targets_figure
-from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
+from wsdcast.runs.times import TimeLike
 from wsdcast.training.predictions import BATCH, CHECKED
 from wsdcast.verification.truth import Truth, open_truth, truth_of
 from wsdcast.warmstart.tails import tails_of
@@ -54,14 +54,13 @@ OPTIONS: dict[FigureName, tuple[str, ...]] = {"maps": ("start", "lead-time"), "p
 """Figures of one forecast, and the options of the command that each takes."""
 
 
-@devices.torch_as_it_was()
 def plot(
     figure: FigureName,
-    recipe: str | Path | None = None,
+    recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
     *,
     out: str | Path | None = None,
-    start: str | None = None,
+    start: TimeLike | None = None,
     lead_hours: float | None = None,
     at: tuple[float, float] | None = None,
 ) -> Summary:

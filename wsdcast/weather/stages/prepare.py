@@ -35,6 +35,7 @@ from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
 from wsdcast.runs.resources import require_space, size_of
+from wsdcast.runs.times import TimeLike
 from wsdcast.runs.unfinished import claim, release
 from wsdcast.weather.recipe import Data, Recipe
 
@@ -48,9 +49,9 @@ def prepare(
     source: str | Path | None = None,
     grid: str | None = None,
     method: str | None = None,
-    start: str | None = None,
-    end: str | None = None,
-    skip: Sequence[str] | None = None,
+    start: TimeLike | None = None,
+    end: TimeLike | None = None,
+    skip: Sequence[TimeLike] | None = None,
     append: bool = False,
     recompute: bool = False,
     scheduler: str | None = None,
@@ -83,7 +84,7 @@ def prepare(
         UserError: if the source cannot be used or is the store itself, the simulated planet is given times, or the store was made from
             another recipe and ``overwrite`` is False.
     """
-    changes = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
+    changes: dict[str, Any] = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
     changes |= {"data__start": start, "data__end": end}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
     # What was chosen for the record so far, such as its period, is not meant for another source.

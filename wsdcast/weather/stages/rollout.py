@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANIMATION, FORECAST, INITIAL_STATES, MODEL_CARD, MOMENTS_FORECAST, GridName, SolverName
 from wsdcast.runs.overrides import Overridden
 from wsdcast.runs.progress import track
+from wsdcast.runs.times import TimeLike
 from wsdcast.sampling.acceleration import deterministic_algorithms
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
@@ -42,7 +44,6 @@ from wsdcast.weather.recipe import Recipe, Rollout
 from wsdcast.weather.samplers import few_in_words, moments_sampler_of, noise_count_of, sampler_of
 
 
-@devices.torch_as_it_was()
 def rollout(
     recipe: str | Path | Recipe | Overridden | None = None,
     run: str | Path | None = None,
@@ -50,14 +51,14 @@ def rollout(
     members: int | None = None,
     nfe: int | None = None,
     starts: int | None = None,
-    start: str | None = None,
+    start: TimeLike | None = None,
     days: float | None = None,
-    keep: str | list[int] | None = None,
+    keep: str | Sequence[int] | None = None,
     seed: int | None = None,
     solver: SolverName | None = None,
     grid_in_time: GridName | None = None,
     warmth: float | None = None,
-    variables: list[str] | None = None,
+    variables: Sequence[str] | None = None,
     deterministic: bool = False,
     model: str | Path | None = None,
     initial: str | Path | None = None,
@@ -117,6 +118,7 @@ def rollout(
     return roll_out(origin, deterministic=deterministic, overwrite=overwrite)
 
 
+@devices.torch_as_it_was()
 def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = False) -> Summary:
     """The same for networks and initial states that are read already.
 

@@ -17,6 +17,7 @@ from wsdcast.data.store.forecasts import store_of
 from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import MOMENTS_ALONE, SCORES
 from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import BASELINES
@@ -53,7 +54,7 @@ def score_forecast(
         UserError: if the forecast or the truth cannot be read, they are on different grids or do not fit together, or memory cannot hold
             what is scored at the same time.
     """
-    forecast, truth = str(forecast), str(truth)
+    forecast, truth = address_given(forecast, "forecast"), address_given(truth, "--truth")
     if store_of(forecast) != forecast:
         run, forecast = run or forecast, store_of(forecast)
     name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")

@@ -26,7 +26,7 @@ from wsdcast.weather.climate import change_std
 from wsdcast.weather.forcings import area_weights, surroundings
 from wsdcast.weather.networks import generator_model, moments_model, sizes_of
 from wsdcast.weather.objective_sections import KNOW_STEP, LEAST_BATCH
-from wsdcast.weather.priors import fixed_or_given
+from wsdcast.weather.priors import fixed_or_given, require_model
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.samples import Samples, samples_of
@@ -62,11 +62,12 @@ def train(
 
     Raises:
         UserError: if nothing is prepared, the store or an unfinished training belongs to another recipe, there are fewer training samples
-            than processes, or training diverges.
+            than processes, a model of yours is missing or not read, or training diverges.
         StoppedError: if the process received SIGTERM or SIGINT.
     """
     processes.join()
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, generator__prior=prior)
+    require_model([resolved.generator.prior], moments)
     path = require(resolved, directory, ANALYSIS, "prepare")
     record = open_analysis(path, copies=processes.on_this_machine(), past_states=resolved.forcings.past_states)
     devices.keep_freed_memory()

@@ -1,0 +1,126 @@
+"""Arguments as they come from Python: data sets, times of coordinates, keys, models of the moments, tensors and own flow times."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from conftest import new_run, six_hourly, wind_dataset
+
+import wsdcast
+from wsdcast.runs.errors import UserError
+from wsdcast.verification.kernels import fair_crps, ranked
+from wsdcast.warmstart.evaluations import ALL_SOLVERS, grid, solver
+from wsdcast.warmstart.flow import sample
+from wsdcast.warmstart.prior import standard_moments, warm_start
+from wsdcast.weather.recipe import load_recipe
+
+DATASET = wind_dataset(six_hourly("2020-01-01", 3), np.linspace(78.75, -78.75, 8), 22.5 * np.arange(16))
+
+
+@pytest.mark.parametrize(
+    ("call", "option"),
+    [
+        (lambda: wsdcast.prepare(source=DATASET), "--source"),
+        (lambda: wsdcast.check(DATASET), "source"),
+        (lambda: wsdcast.score_forecast(DATASET, "truth.nc"), "forecast"),
+        (lambda: wsdcast.score_forecast("forecast.zarr", DATASET), "--truth"),
+        (lambda: wsdcast.products(DATASET), "forecast"),
+        (lambda: wsdcast.convert(DATASET, "netcdf", "out.nc"), "forecast"),
+        (lambda: wsdcast.forecast_page(DATASET), "forecast"),
+        (lambda: wsdcast.score_stations(DATASET, "stations.csv"), "forecast"),
+    ],
+)
+def test_a_data_set_in_place_of_its_file_is_refused_in_one_line(directory, call, option):
+    with pytest.raises(UserError) as refused:
+        call()
+    line = str(refused.value)
+    assert line.startswith(f"{option}: ")
+    assert "Dataset" in line
+    assert len(line) < 140
+    assert "\n" not in line
+    assert not list(directory.iterdir())
+
+
+@pytest.mark.parametrize("kind", [str, np.datetime64, pd.Timestamp, datetime.datetime.fromisoformat])
+def test_a_time_of_any_type_is_the_same_time(kind):
+    recipe = load_recipe("planet")
+    expected = recipe.changed(rollout__start="2020-01-31T06", data__start="2020-01-31T06", data__skip=["2020-01-31T06"])
+    time = kind("2020-01-31T06")
+    assert recipe.changed(rollout__start=time, data__start=time, data__skip=[time]) == expected
+    nanoseconds = np.datetime64("2020-01-31T06", "ns")  # as in the coordinate of a data set
+    assert recipe.changed(rollout__start=nanoseconds, data__start=nanoseconds, data__skip=[nanoseconds]) == expected
+
+
+def test_an_end_without_a_time_includes_its_day_whatever_its_type():
+    ends = {load_recipe("planet").changed(data__end=end).data.end for end in ("2020-01-31", np.datetime64("2020-01-31"))}
+    assert ends == {datetime.datetime(2020, 1, 31, 23, 59, 59)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"generator__stepps": 3}, "generator.stepps: unknown key; did you mean generator.steps?"),
+        ({"warmth": 1}, "warmth: unknown key; did you mean rollout.warmth?"),
+        ({"generator": {"steps": 3}}, "generator: a section; name one of its keys, such as generator__steps"),
+        ({"generator__times": {"mean": 1}}, "generator__times: a section; name one of its keys, such as generator__times__kind"),
+        ({"nets__steps": 3}, "nets.steps: unknown key"),
+        ({"generator__steps__mean": 3}, "generator.steps.mean: unknown key"),
+    ],
+)
+def test_a_wrong_key_of_a_changed_recipe_is_named(changes, line):
+    with pytest.raises(UserError) as refused:
+        load_recipe("planet").changed(**changes)
+    assert str(refused.value) == line
+
+
+def test_a_key_of_a_section_within_a_section_is_changed_alone():
+    changed = load_recipe("planet").changed(generator__times__mean=1.2)
+    assert (changed.generator.times.mean, changed.generator.times.kind) == (1.2, "logit-normal")
+    assert changed.changed(generator__times__mean=0.0) == load_recipe("planet")
+
+
+def gaussian(context):
+    return context[:, :2], torch.full_like(context[:, :2], 0.3)
+
+
+def test_a_model_of_the_moments_that_nothing_reads_is_refused(prepared, rolled_out, tmp_path):
+    """It was left aside without a word, and the networks that were asked for were trained in its place."""
+    run = new_run(prepared, tmp_path)
+    for stage in (wsdcast.train, wsdcast.study_nfe):
+        with pytest.raises(UserError, match=r"moments: a model of yours is read only with the prior given, not with .*warm"):
+            stage(run=run, moments=gaussian)
+    with pytest.raises(UserError, match="read only with the prior given, not with warm"):
+        wsdcast.rollout(run=rolled_out / "run", moments=gaussian)
+    with pytest.raises(UserError, match="as moments=MODEL, and str is no function"):
+        wsdcast.train(run=run, prior="given", moments="ridge")
+    with pytest.raises(UserError, match=r"as moments=MODEL$"):
+        wsdcast.study_nfe(run=run, priors=["standard", "given"], ablations=[])
+    assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {"analysis.zarr"}
+
+
+def test_scores_take_tensors_and_arrays_of_xarray():
+    ensemble, truth = np.random.default_rng(0).normal(size=(2, 6, 3, 4))[0], np.zeros((3, 4))
+    expected = fair_crps(ranked(ensemble, truth))
+    assert np.array_equal(fair_crps(ranked(torch.from_numpy(ensemble), torch.from_numpy(truth))), expected)
+    assert np.array_equal(fair_crps(ranked(xr.DataArray(ensemble), xr.DataArray(truth))), expected)
+
+
+@pytest.mark.parametrize("times", [[1, 0.5, 0], [0, 0.5, 0.9], [0, 0.5, 0.5, 1], [0.0]])
+def test_flow_times_that_do_not_increase_to_the_data_are_refused(times):
+    """The paper and many programs count from data to noise. Such times gave samples of nothing, without a word."""
+    context, prior_of = torch.zeros(1, 4, 8, 8), warm_start(standard_moments(2))
+    with pytest.raises(ValueError, match="do not increase to 1"):
+        sample(lambda x, t, warmth: x[:, :2], prior_of, context, torch.zeros(1, 2, 8, 8), torch.tensor(times), solver("euler"))
+
+
+@pytest.mark.parametrize("name", ["explicit_adams", "implicit_adams"])
+def test_unequal_steps_of_a_method_for_equal_ones_are_refused(name):
+    noise = torch.ones(1, 1)
+    with pytest.raises(ValueError, match="assumes equal steps"):
+        ALL_SOLVERS[name](lambda x, t: -x, noise, grid("quadratic", 4))
+    assert ALL_SOLVERS[name](lambda x, t: -x, noise, grid("uniform", 8)).item() == pytest.approx(np.exp(-1), abs=0.01)
