@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -16,6 +17,8 @@ from conftest import TINY, new_run
 
 import wsdcast
 from wsdcast.report import style
+from wsdcast.runs.artefact import Summary
+from wsdcast.runs.progress import note, track
 
 
 def of_the_process() -> dict[str, object]:
@@ -60,3 +63,41 @@ def test_figures_of_a_notebook_are_still_shown():
     with matplotlib.rc_context({"backend": "svg"}):
         importlib.reload(style)
         assert matplotlib.get_backend() == "svg"
+
+
+def shown(written: str) -> list[str]:
+    """Return the lines that a notebook shows of what was written: after a carriage return a text covers the one before it."""
+    lines = []
+    for line in written.split("\n"):
+        seen = ""
+        for text in line.split("\r"):
+            seen = text + seen[len(text) :]
+        lines.append(seen.rstrip())
+    return lines
+
+
+def test_a_notebook_shows_progress_in_one_line_and_notes_above_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ipykernel", None)
+    clock = iter(range(0, 1000, 3))  # each look at the clock takes three seconds
+    monkeypatch.setattr("wsdcast.runs.notebook.time.monotonic", lambda: next(clock))
+    seen, lines = [], []
+    for item in track("abcd", "training", total=6, done=2, detail=str.upper):
+        seen.append(item)
+        lines.append(shown(capsys.readouterr().err)[-1])
+        if item == "c":
+            note("validated")
+            assert shown(capsys.readouterr().err) == ["validated", ""]
+    assert seen == list("abcd")
+    assert lines == ["", "training 3 of 6, 9 s left  A", "training 4 of 6, 6 s left  B", "training 5 of 6, 3 s left  C"]
+    assert shown(capsys.readouterr().err) == [""]  # nothing stays
+
+
+def test_a_notebook_shows_a_summary_as_tables():
+    summary = Summary("score", {"runs/a&b/scores.nc": "scores"}, {"grid": "<16x8>"}, [{"lead_hours": 6, "crps": 0.123456}], ["none"])
+    first, second = ElementTree.fromstring(f"<div>{summary._repr_html_()}</div>")
+    assert first.findtext("caption") == "wsdcast score"
+    rows = [["".join(cell.itertext()) for cell in row] for row in first.iter("tr")]
+    assert rows == [["grid", "<16x8>"], ["written", "runs/a&b/scores.nc: scores"], ["problem", "none"]]
+    rows = [["".join(cell.itertext()) for cell in row] for row in second.iter("tr")]
+    assert rows == [["lead_hours", "crps"], ["6", "0.1235"]]
+    assert len(ElementTree.fromstring(f"<div>{Summary('train', facts={'loss': 1})._repr_html_()}</div>")) == 1

@@ -17,6 +17,7 @@ from typing import Any
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.locks import locked
 from wsdcast.runs.names import ANALYSIS
+from wsdcast.runs.notebook import html_of
 from wsdcast.runs.old_names import with_new_names
 from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import Experiment, Kind, checked, digest_of, load
@@ -45,6 +46,9 @@ class Summary:
     facts: dict[str, Any] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        return html_of(self)
 
 
 def resolve(

@@ -1,4 +1,4 @@
-"""Notes on standard error, and progress bars with rate and time left, which appear on a terminal only."""
+"""Notes on standard error, and progress with the time left: a bar on a terminal, a line of text in a notebook."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from wsdcast.runs.notebook import is_notebook, tracked, write_line
+
 Item = TypeVar("Item")
 
 
 def note(text: str) -> None:
-    """Print one line on standard error, above a progress bar if there is one."""
-    print(text, file=sys.stderr)
+    """Print one line on standard error, above the progress if there is any."""
+    if is_notebook():
+        write_line(text)
+    else:
+        print(text, file=sys.stderr)
 
 
 NOTED = set[str]()
@@ -28,12 +33,12 @@ def note_once(text: str, about: str = "") -> None:
 def track(
     items: Iterable[Item], description: str, total: int, done: int = 0, detail: Callable[[Item], str] = lambda _: ""
 ) -> Iterator[Item]:
-    """Yield ``items`` and show the progress. Nothing is shown if standard error is not a terminal.
+    """Yield ``items`` and show the progress. Nothing is shown if standard error is neither a terminal nor a notebook.
 
     ``total`` includes the number of items that were done before. ``detail`` makes text to show for the latest item.
     """
     if not sys.stderr.isatty():
-        yield from items
+        yield from tracked(items, description, total, done, detail) if is_notebook() else items
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
