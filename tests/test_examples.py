@@ -25,7 +25,9 @@ from report_pages import in_chromium, random_fields, random_scores, written
 import wsdcast
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.variables import DEFAULT
 from wsdcast.study.weather_summary import combine
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.recipe import Recipe, load_recipe
 
 pytestmark = pytest.mark.slow
@@ -284,6 +286,23 @@ def test_the_ridge_regression_is_that_of_least_squares(quick):
     mean, std = model(torch.from_numpy(np.concatenate([states[now], states[now - 1]], axis=1)))
     np.testing.assert_allclose(mean[at], x @ weights, atol=1e-4)
     np.testing.assert_allclose(std[at], np.broadcast_to((y - x @ weights).std(axis=0, ddof=1), y.shape), rtol=1e-3)
+
+
+def test_members_from_own_states_are_those_of_the_rollout(rolled_out, capsys):
+    run, script = rolled_out / "run", example("own_states")
+    with xr.open_zarr(run / "forecast.zarr", decode_timedelta=True) as forecast:
+        rolled = forecast.isel(time=0).load()
+    with xr.open_zarr(run / "analysis.zarr") as record:
+        states = record.sel(time=slice(rolled["time"] - np.timedelta64(6, "h"), rolled["time"])).load()
+    noise = torch.stack(list(member_noise(0, rolled["time"].values[None], 5, 4, (2, 8, 16))))
+    members = script.ensemble(run, states, noise)
+    assert set(members) == set(DEFAULT)
+    for name, field in members.items():
+        assert np.abs(field - rolled[name].transpose(*field.dims)).max() < 1e-3
+    changed = script.ensemble(run, states + 1, noise)
+    assert 0.5 < float((changed - members)[DEFAULT[0]].isel(prediction_timedelta=0).mean()) < 1.5
+    script.main(run, members=3, steps=2)
+    assert re.findall(r"^ +(\d+) h ", capsys.readouterr().out, re.MULTILINE) == ["6", "12", "6", "12"]
 
 
 def test_own_network():
