@@ -46,6 +46,9 @@ def test_a_channel_is_a_variable_and_a_level(name, parts):
         ("geopotential@5e2", "needs a pressure level"),
         ("geopotential@50000", "needs a pressure level"),
         ("2m_temperature@850", "has no levels"),
+        ("u100", "no variable 'u100'; it is called 100m_u_component_of_wind here$"),
+        ("2t", "it is called 2m_temperature here$"),
+        ("Z@500", "it is called geopotential here$"),
         ("wind", "no variable 'wind'; the variables are 10m_u_component_of_wind, "),
     ],
 )

@@ -149,6 +149,8 @@ def name_and_level(name: str) -> tuple[str, int | None]:
     """
     base, at, level = name.partition("@")
     if base not in VARIABLES:
+        if known := next((known for known, entry in VARIABLES.items() if base.lower() in (*entry.grib, *entry.names)), None):
+            raise UserError(f"no variable '{base}'; it is called {known} here")
         raise UserError(f"no variable '{base}'; the variables are {', '.join(VARIABLES)}")
     if VARIABLES[base].kind == "surface":
         if at:
