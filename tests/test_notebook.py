@@ -13,7 +13,8 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, new_run
+import xarray as xr
+from conftest import ROLLOUT, TINY, new_run
 
 import wsdcast
 from wsdcast.report import style
@@ -48,6 +49,31 @@ def test_a_stage_leaves_the_process_as_it_was(prepared, tmp_path, without_animat
         stage()
         after = of_the_process()
         assert not [key for key in before if before[key] != after[key]], name
+
+
+@pytest.fixture
+def odd_settings():
+    """Settings of torch that a notebook may have. The device stands for a GPU."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    with torch.inference_mode():
+        yield
+    torch.set_default_device(None)
+    torch.set_default_dtype(torch.float32)
+
+
+def test_settings_of_torch_change_nothing(prepared, rolled_out, tmp_path, without_animation, odd_settings):
+    run = new_run(prepared, tmp_path, ROLLOUT)
+    wsdcast.train(tmp_path / "tiny.yaml", run)
+    wsdcast.rollout(run=run)
+    wsdcast.plot("tails", run=run)
+    assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.float64, "meta")
+    assert torch.is_inference_mode_enabled()
+    for network in ("moments", "generator"):
+        weights = [directory / network / "weights.safetensors" for directory in (run, rolled_out / "run")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+    forecasts = [xr.open_zarr(directory / "forecast.zarr") for directory in (run, rolled_out / "run")]
+    assert forecasts[0].equals(forecasts[1])
 
 
 def test_a_failed_stage_restores_the_random_numbers_too(prepared, tmp_path, monkeypatch):

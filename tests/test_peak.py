@@ -57,6 +57,15 @@ def test_group_norm_takes_what_torch_allocates_for_it(training, monkeypatch):
     assert peaks == [peak_memory(network, (batch, 3, 16, 32), training=training) for batch in (1, 9)]
 
 
+def test_a_search_for_anomalies_goes_on_elsewhere():
+    """It reads values, which the device meta does not have."""
+    network = nn.Sequential(nn.Linear(4, 4), nn.SiLU())
+    with pytest.warns(UserWarning, match="Anomaly Detection"), torch.autograd.detect_anomaly():
+        assert peak_memory(network, (2, 4), training=True) > 0
+        assert torch.is_anomaly_enabled()
+    assert not torch.is_anomaly_enabled()
+
+
 def test_training_memory_adds_up():
     network = nn.Linear(10, 10, bias=False)
     activations = peak_memory(network, (1, 10), training=True) - 400

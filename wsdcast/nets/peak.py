@@ -70,7 +70,8 @@ def peak_memory(network: nn.Module, *shapes: tuple[int, ...], training: bool) ->
     abstract = copy.deepcopy(network).to("meta").train(training).requires_grad_(training)
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
     existing = [*abstract.parameters(), *abstract.buffers(), *inputs]
-    with torch.set_grad_enabled(training), _Peak(existing) as peak:
+    # Detecting anomalies, which a user may have switched on, reads values.
+    with torch.set_grad_enabled(training), torch.autograd.set_detect_anomaly(False), _Peak(existing) as peak:
         outputs = [output for output in tree_leaves(abstract(*inputs)) if isinstance(output, torch.Tensor)]
         if training:
             sum(output.sum() for output in outputs).backward()  # type: ignore[union-attr]

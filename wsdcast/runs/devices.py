@@ -1,4 +1,4 @@
-"""The device that networks run on: its choice, copies to it, compiled kernels, freed memory on a CPU, and torch's state kept."""
+"""The device that networks run on: its choice, copies to it, compiled kernels, freed memory on a CPU, and torch's settings."""
 
 from __future__ import annotations
 
@@ -56,18 +56,22 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def torch_as_it_was() -> Iterator[None]:
-    """Restore torch's random states, and whether cuDNN searches for the fastest kernels, when the block or the decorated function ends.
+def own_torch_settings() -> Iterator[None]:
+    """A block, or a decorated function, that has torch's own default settings, and leaves those of the caller and the random numbers alone.
 
-    Making and training networks draws from torch's own generators and seeds them. Without this the numbers that a notebook draws after a
-    stage would depend on the stage, and on whether its artefacts were there already.
+    Settings of a notebook, such as float64 as the default type, would change networks or end in an error. And making and training networks
+    draws from torch's own generators and seeds them, so that the numbers that a notebook draws next would depend on what was done here.
     """
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    searches = torch.backends.cudnn.benchmark
-    with torch.random.fork_rng(gpus):
+    kind, searches = torch.get_default_dtype(), torch.backends.cudnn.benchmark
+    # In a context with a device all functions of torch are a little slower.
+    on_cpu = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with torch.random.fork_rng(gpus), torch.inference_mode(False), torch.enable_grad(), on_cpu:
         try:
+            torch.set_default_dtype(torch.float32)
             yield
         finally:
+            torch.set_default_dtype(kind)
             torch.backends.cudnn.benchmark = searches
 
 

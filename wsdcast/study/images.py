@@ -52,7 +52,7 @@ SAME_NOISE = "same_noise.png"
 BUDGETS = {"cost": "total cost of training", "steps": "steps of the generator"}
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def inpaint_study(
     recipe: str | Path | ImageRecipe | None = None,
     run: str | Path | None = None,

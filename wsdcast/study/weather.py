@@ -68,7 +68,7 @@ class Setting:
         return "-".join(str(part) for part in (self.solver or "moments", self.grid_in_time, f"w{self.warmth:g}", f"nfe{self.nfe}") if part)
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def study_nfe(
     recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,

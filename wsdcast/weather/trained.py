@@ -75,7 +75,7 @@ def trained(
     return assembled(recipe, record, lambda network, name: load_network(network, require(recipe, directory, name, "train")), given, names)
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def assembled(
     recipe: Recipe,
     record: Analysis,

@@ -45,7 +45,7 @@ TAIL_CONTEXTS, TAIL_BATCH = 256, 32
 """The most contexts that the tails are computed from, and how many at a time."""
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def sample(
     recipe: str | Path | ImageRecipe | None = None,
     run: str | Path | None = None,

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 OURS, OTHERS = "generator", "other images"
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def score(
     recipe: str | Path | ImageRecipe | None = None,
     run: str | Path | None = None,

@@ -38,7 +38,7 @@ EVENLY = torch.ones(1, 1)
 """Weights of the validation scores: all pixels count the same."""
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def train(
     recipe: str | Path | ImageRecipe | None = None,
     run: str | Path | None = None,

@@ -25,6 +25,7 @@ from wsdcast.report.plume import nearest, place, plume
 from wsdcast.report.subjects import WIND, Subject, subject
 from wsdcast.report.tails import tails_figure
 from wsdcast.report.targets import targets_figure
+from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary, complete, read_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FORECAST, INITIAL_STATES, SCORES, FigureName
@@ -54,6 +55,7 @@ OPTIONS: dict[FigureName, tuple[str, ...]] = {"maps": ("start", "lead-time"), "p
 """Figures of one forecast, and the options of the command that each takes."""
 
 
+@devices.own_torch_settings()
 def plot(
     figure: FigureName,
     recipe: str | Path | Recipe | None = None,

@@ -118,7 +118,7 @@ def rollout(
     return roll_out(origin, deterministic=deterministic, overwrite=overwrite)
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = False) -> Summary:
     """The same for networks and initial states that are read already.
 

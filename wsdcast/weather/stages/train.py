@@ -37,7 +37,7 @@ from wsdcast.weather.training.moments import predict_moments, require_space_for_
 from wsdcast.weather.training.stage import Priors, Stage
 
 
-@devices.torch_as_it_was()
+@devices.own_torch_settings()
 def train(
     recipe: str | Path | Recipe | None = None,
     run: str | Path | None = None,
