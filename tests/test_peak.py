@@ -60,7 +60,9 @@ def test_group_norm_takes_what_torch_allocates_for_it(training, monkeypatch):
 def test_a_search_for_anomalies_goes_on_elsewhere():
     """It reads values, which the device meta does not have."""
     network = nn.Sequential(nn.Linear(4, 4), nn.SiLU())
-    with pytest.warns(UserWarning, match="Anomaly Detection"), torch.autograd.detect_anomaly():
+    with pytest.warns(UserWarning, match="Anomaly Detection"):
+        search = torch.autograd.detect_anomaly()
+    with search:
         assert peak_memory(network, (2, 4), training=True) > 0
         assert torch.is_anomaly_enabled()
     assert not torch.is_anomaly_enabled()
