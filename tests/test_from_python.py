@@ -40,7 +40,7 @@ def test_a_data_set_in_place_of_its_file_is_refused_in_one_line(directory, call,
         call()
     line = str(refused.value)
     assert line.startswith(f"{option}: ")
-    assert "Dataset" in line
+    assert "not Dataset; xarray's to_netcdf and to_zarr write one" in line
     assert len(line) < 140
     assert "\n" not in line
     assert not list(directory.iterdir())

@@ -29,7 +29,7 @@ from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
 from wsdcast.runs.errors import UserError
-from wsdcast.runs.inputs import require_no_input
+from wsdcast.runs.inputs import address_given, require_no_input
 from wsdcast.runs.locks import alone
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.overrides import Overridden
@@ -84,7 +84,8 @@ def prepare(
         UserError: if the source cannot be used or is the store itself, the simulated planet is given times, or the store was made from
             another recipe and ``overwrite`` is False.
     """
-    changes: dict[str, Any] = {"data__source": source, "data__grid": grid, "data__method": method, "data__skip": skip}
+    address = None if source is None else address_given(source, "--source")
+    changes: dict[str, Any] = {"data__source": address, "data__grid": grid, "data__method": method, "data__skip": skip}
     changes |= {"data__start": start, "data__end": end}
     recover(resolve(recipe, run, Recipe)[1] / ANALYSIS)
     # What was chosen for the record so far, such as its period, is not meant for another source.
