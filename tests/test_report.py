@@ -14,6 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import SPEED
 from wsdcast.report.coastlines import coastlines
+from wsdcast.report.shell import write_plain_page
 from wsdcast.report.shown_fields import NONE, PLUME, as_bytes, byte_unit, byte_units, choose
 from wsdcast.verification.metrics import BOTH
 
@@ -31,6 +32,19 @@ def test_the_page_is_complete_and_loads_nothing(page):
     assert "default-src 'none'" in page  # so its scripts cannot load anything either
     assert not re.search(r'<[^>]* (src|href)="?(?!data:)|@import', page.split("<script")[0])
     assert len(page) < LIMIT
+
+
+def test_a_plain_page_may_load_nothing_and_run_no_script(tmp_path):
+    write_plain_page(tmp_path / "page.html", "plain <b>", ["<p>part</p>"], "name: <x>")
+    page = (tmp_path / "page.html").read_text()
+    (policy,) = re.findall(r'<meta http-equiv=Content-Security-Policy content="(.*?)">', page)
+    assert dict(rule.split(" ", 1) for rule in policy.split("; ")) == {
+        "default-src": "'none'",
+        "style-src": "'unsafe-inline'",
+        "img-src": "data:",
+    }
+    assert page.index(policy) < page.index("<style>")  # a policy holds for what follows it
+    assert "<title>wsdcast: plain &lt;b&gt;</title>" in page
 
 
 def test_tables_show_the_scores_and_their_intervals(page):

@@ -57,8 +57,10 @@ details { margin-top: .6rem; } summary { cursor: pointer; font-size: .875rem; } 
 PLAIN_STYLE = ".wide table { font-size: .8125rem; } .wide td, .wide th { padding: .15rem .4rem; } .wide td { white-space: nowrap; }"
 VIEWPORT = "<meta name=viewport content='width=device-width, initial-scale=1'>"
 """Without it a phone shows a page as wide as a desk's screen, in tiny letters."""
-# The page may not load anything from a network. 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
-POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+PLAIN_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""A page may not load anything from a network. Without interactive figures it runs no script either."""
+# 'unsafe-eval' is needed because Bokeh compiles callbacks from text.
+POLICY = f"{PLAIN_POLICY} blob:; script-src 'unsafe-inline' 'unsafe-eval'; font-src data:"
 
 RANDOM_NAME = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 """A UUID. Packed data contain none, because Base64 has no hyphen."""
@@ -80,21 +82,23 @@ def write_page(path: Path, title: str, parts: Sequence[Part]) -> None:
 
     script, tags = numbered(script), iter([numbered(tag) for tag in figure_tags])
     body = "".join(part if isinstance(part, str) else "".join(f"<div>{next(tags)}</div>" for _ in part) for part in parts)
-    head = (
-        f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{POLICY}">'
-        f"{VIEWPORT}<title>{html.escape(title)}</title>"
-        f"<style>{STYLE}{INTERACTIVE_STYLE}</style>"
-    )
     library = Resources(mode="inline", components=["bokeh", "bokeh-widgets"]).render()
-    page = f"<!doctype html><html lang=en><head>{head}</head><body>{body}{library}{script}</body></html>\n"
-    path.write_text(page, encoding="utf-8")
+    _write(path, title, INTERACTIVE_STYLE, POLICY, f"{body}{library}{script}")
 
 
 def write_plain_page(path: Path, title: str, parts: Iterable[str], recipe: str) -> None:
     """Write an HTML page without interactive figures, with the text of the recipe at its end."""
-    head = f"<meta charset=utf-8>{VIEWPORT}<title>wsdcast: {html.escape(title)}</title><style>{STYLE}{PLAIN_STYLE}</style>"
     body = f"<h1>{html.escape(title)}</h1>{''.join(parts)}<h2>Recipe</h2><pre>{html.escape(recipe)}</pre>"
-    path.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>", encoding="utf-8")
+    _write(path, f"wsdcast: {title}", PLAIN_STYLE, PLAIN_POLICY, body)
+
+
+def _write(path: Path, title: str, style: str, policy: str, body: str) -> None:
+    head = (
+        f'<meta charset=utf-8><meta http-equiv=Content-Security-Policy content="{policy}">'
+        f"{VIEWPORT}<title>{html.escape(title)}</title>"
+        f"<style>{STYLE}{style}</style>"
+    )
+    path.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{body}</body></html>\n", encoding="utf-8")
 
 
 def one_of(labels: Sequence[str], contents: Sequence[Sequence[Part]]) -> list[Part]:
