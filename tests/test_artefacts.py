@@ -168,13 +168,13 @@ def test_an_unfinished_artefact_goes_on_if_its_claim_agrees_in_what_it_says(tmp_
     assert not partial.exists()
 
 
-@pytest.mark.parametrize("text", ["", '{"hash": '])
-def test_an_unfinished_artefact_whose_claim_was_cut_short_is_not_taken_for_ones_own(tmp_path, text):
-    """Older versions left such claims on a full disk. Nobody knows what the content is made from."""
+@pytest.mark.parametrize("text", [b"", b'{"hash": ', b"[]", b"null", b"NaN", b'"hash"', b'{"hash": [null]}', b'{"hash": {}}', b"\xff\xfe"])
+def test_an_unfinished_artefact_whose_claim_is_damaged_is_not_taken_for_ones_own(tmp_path, text):
+    """Older versions left claims that were cut short on a full disk. Nobody knows what the content is made from."""
     partial = tmp_path / ".generator.partial"
     claim(partial, {"hash": "a"}, overwrite=False)
     partial.mkdir()
-    (marks_of(partial) / CLAIM).write_text(text)
+    (marks_of(partial) / CLAIM).write_bytes(text)
     with pytest.raises(UserError, match="unfinished and of another recipe"):
         claim(partial, {"hash": "a"}, overwrite=False)
     assert partial.exists()

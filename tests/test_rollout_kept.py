@@ -136,6 +136,25 @@ def test_a_chunk_that_a_killed_rollout_left_half_written_is_removed(tmp_path):
     assert bytes_of(store.path) == written
 
 
+@pytest.mark.parametrize(
+    ("text", "stopped"),
+    [
+        (b'{"stopped": [0, 6], "by": ["", "u"], "clipped": {"u": 1}, "of a newer version": 1}', [0, 6]),
+        (b"[0, 6]", [0, 6]),
+        *((text, None) for text in (b"", b'{"stopped": [0, 6', b"[]", b"[0]", b"null", b"NaN", b"7", b"{}", b"\xff\xfe")),
+        *((b'{"stopped": %s, "by": ["", "u"], "clipped": {}}' % value, None) for value in (b"null", b"[0]", b'["u", 6]', b"[0, NaN]")),
+        (b'{"stopped": [0, 6], "by": ["", "u"], "clipped": {"u": null}}', None),
+    ],
+)
+def test_an_initial_time_whose_mark_is_damaged_is_not_written_yet(text, stopped, tmp_path):
+    store = Forecasts(tmp_path / "a.zarr", np.array(["2020-01-01"], "datetime64[ns]"), 2, (6, 12), False, Grid.regular("8x4"), DEFAULT)
+    assert store.written(0) is None
+    marks_of(store.path).mkdir()
+    (marks_of(store.path) / "0").write_bytes(text)
+    written = store.written(0)
+    assert (written and written.stopped) == stopped
+
+
 def with_fields_of_moments(monkeypatch) -> None:
     """Let the rollout store the fields of the moments model alone, as older versions did."""
     monkeypatch.setattr(stage, "ScoredForecasts", lambda truth, **layout: Forecasts(**layout))

@@ -49,21 +49,23 @@ def require_same_claim(partial: Path, content: dict[str, Any]) -> None:
         UserError: if it is made from something else. The message names the lists of its claim.
     """
     if partial.exists() and (claimed := _claimed_otherwise(partial, content)) is not None:
-        own = "".join(f" or has other {key} (its own: {first_few(value)})" for key, value in claimed.items() if isinstance(value, list))
+        lists = {key: first_few(map(str, value)) for key, value in claimed.items() if isinstance(value, list)}
+        own = "".join(f" or has other {key} (its own: {first})" for key, first in lists.items())
         raise UserError(f"{partial} is unfinished and of another recipe{own}; finish it with that one, or discard it with --overwrite")
 
 
 def _claimed_otherwise(partial: Path, content: dict[str, Any]) -> dict[str, Any] | None:
     """The claim of an unfinished artefact if it differs in something that both have, else None. Older versions claimed less.
 
-    A claim that was cut short differs, and is returned as empty. Older versions left such claims on a full disk.
+    A claim that is no JSON object differs, and is returned as empty. Older versions left claims that were cut short on a full disk.
     """
     text, own = marked(partial, CLAIM), json.loads(json.dumps(content))
     try:
         claimed = own if text is None else json.loads(text)
-    except ValueError:
+        differs = any(claimed[key] != own[key] for key in claimed.keys() & own.keys())
+    except (ValueError, AttributeError):
         return {}
-    return claimed if any(claimed[key] != own[key] for key in claimed.keys() & own.keys()) else None
+    return claimed if differs else None
 
 
 def claim_of(stamp: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +100,6 @@ def mark(partial: Path, part: str, text: str) -> None:
 
 
 def marked(partial: Path, part: str) -> str | None:
-    """The text of a part's mark; None if the part is not complete."""
+    """The text of a part's mark; None if the part is not complete. A damaged mark has a text that nobody wrote."""
     path = marks_of(partial) / part
-    return path.read_text() if path.exists() else None
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.store.zarr_store import add_variables, close_store, create_store
@@ -47,6 +48,9 @@ class Written:
     stopped: list[int]
     by: list[str]
     clipped: dict[str, int]
+
+
+MARK = TypeAdapter[Written | list[int]](Written | list[int])
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,14 @@ class Forecasts:
         mark(self.path, str(row), json.dumps(asdict(written)))
 
     def written(self, row: int) -> Written | None:
-        """Return what :meth:`mark` stored for an initial time, or None if it is not written yet."""
-        text = marked(self.path, str(row))
-        if text is None:
+        """Return what :meth:`mark` stored for an initial time, or None if it is not written yet or its mark is damaged."""
+        try:
+            written = MARK.validate_json(marked(self.path, str(row)) or "")
+        except ValidationError:
             return None
-        content = json.loads(text)
-        # Version 0.1.0 stored only the hours.
-        return Written(content, [""] * self.members, {}) if isinstance(content, list) else Written(**content)
+        if isinstance(written, list):  # version 0.1.0 stored only the hours
+            written = Written(written, [""] * self.members, {})
+        return written if len(written.stopped) == len(written.by) == self.members else None
 
     def all_written(self) -> list[Written]:
         """Return what :meth:`mark` stored for each initial time of a store that is filled."""

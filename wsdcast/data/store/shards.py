@@ -56,6 +56,11 @@ def is_written(store: Path, names: Sequence[str], shard: int, digest: str) -> bo
     return exists and marked(store, str(shard)) == digest
 
 
+def has_shards(store: Path) -> bool:
+    """Return whether a store, which may be missing or unfinished, has a shard of any channel, marked or not."""
+    return any(store.glob("*/c/*/0/0"))
+
+
 def write_shard(store: Path, shard: int, digest: str, parts: Sequence[Packed]) -> int:
     """Write the packed states (time, channel, latitude, longitude) of a shard, then its mark. Return the number of times."""
     steps = sum(part.shape[0] for part in parts)

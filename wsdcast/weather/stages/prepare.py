@@ -24,7 +24,7 @@ from wsdcast.data.store.analysis import open_analysis, split
 from wsdcast.data.store.building import Finished, build, finish, require_memory_to_build
 from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.store.packings import packing_for
-from wsdcast.data.store.shards import digest
+from wsdcast.data.store.shards import digest, has_shards
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import DEFAULT, variable
 from wsdcast.runs.artefact import Summary, complete, is_current, make_stamp, partial_of, read_stamp, recover, resolve
@@ -126,8 +126,8 @@ def prepare(
             require_space(directory, size - size_of(partial_of(path)))
             packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
             with complete(path, resumable=True) as partial:
-                is_empty = not any(partial.glob("*/c/*/0/0"))  # has no shard of a channel, so nothing is lost
-                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, overwrite or is_empty)
+                discard = overwrite or not has_shards(partial)  # without shards nothing is lost
+                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
                 with at_work(scheduler, workers, data.source) as dask_arguments:
                     # Workers of a cluster may have another working directory, so the path is absolute.
                     written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
