@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from servers import serve
 from small_sources import LATITUDES, LONGITUDES, looked_at, wind
 
 import wsdcast
@@ -77,6 +78,18 @@ def test_an_absent_chunk_inside_a_shard_is_missing(tmp_path):
     opened = open_dataset(str(tmp_path / "a.zarr")).u10.values
     assert np.isnan(opened[4:, :, 6:]).all()
     np.testing.assert_allclose(opened[:4], values[:4], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("version", "sharded", "lost"), [(2, False, "1.0.1"), (3, False, "c/1/0/1"), (3, True, "c/0/0/0")])
+def test_an_empty_chunk_is_refused_and_named_on_disk_and_behind_a_server(tmp_path, version, sharded, lost):
+    """Decompressors were given the empty chunk. For an empty answer of a server Blosc ended the process by a signal."""
+    store(tmp_path / "a.zarr", version, "f4", 0.0, sharded)
+    (tmp_path / "a.zarr/u10" / lost).write_bytes(b"")
+    with serve(tmp_path) as (url, _):
+        for address in (str(tmp_path / "a.zarr"), f"{url}/a.zarr"):
+            with pytest.raises(ValueError, match=f"^u10/{lost} is empty$"):
+                _ = open_dataset(address).u10.values
 
 
 @pytest.mark.filterwarnings("ignore")

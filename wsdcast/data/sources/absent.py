@@ -23,8 +23,14 @@ class AbsentIsMissing(WrapperStore[Any]):
     """
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return the value of a key. Fill values in metadata are replaced."""
+        """Return the value of a key. Fill values in metadata are replaced.
+
+        Raises:
+            ValueError: if the value is empty. For an empty answer of a server the decompressor Blosc would end the process by a signal.
+        """
         value = await super().get(key, prototype, byte_range)
+        if value is not None and not len(value):
+            raise ValueError(f"{key} is empty")
         if value is None or byte_range is not None or not key.endswith(METADATA):
             return value
         try:
