@@ -19,6 +19,7 @@ from wsdcast.data.sources.blocks import read_block
 from wsdcast.data.sources.classic_netcdf import required_size
 from wsdcast.data.sources.opening import open_dataset
 from wsdcast.runs.errors import UserError
+from wsdcast.verification.truth import open_truth
 
 
 def store(path: Path, version: int, kind: str, fill: Any, sharded: bool = False) -> np.ndarray:
@@ -90,6 +91,28 @@ def test_an_empty_chunk_is_refused_and_named_on_disk_and_behind_a_server(tmp_pat
         for address in (str(tmp_path / "a.zarr"), f"{url}/a.zarr"):
             with pytest.raises(ValueError, match=f"^u10/{lost} is empty$"):
                 _ = open_dataset(address).u10.values
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_truth_lacks_what_its_store_lacks_and_is_refused_where_it_cannot_be_read(tmp_path):
+    values, lost = store(tmp_path / "a.zarr", 3, "f4", 0.0), tmp_path / "a.zarr/u10/c/1/0/1"
+    with serve(tmp_path) as (url, handler):
+        for address in (str(tmp_path / "a.zarr"), f"{url}/a.zarr"):
+            truth = open_truth(address, tmp_path, np.datetime64("2020-01-01"))
+            whole = lost.read_bytes()
+            np.testing.assert_allclose(truth.read(np.arange(8))[:, 0], values, rtol=1e-6)
+            lost.write_bytes(whole[: len(whole) // 2])
+            assert truth.read(np.arange(4)).shape == (4, 2, 7, 12)  # of another chunk
+            with pytest.raises(UserError, match=f"^{address}: 10 m wind u from 2020-01-01T12:00 on cannot be read \\("):
+                truth.read(np.array([2, 5]))
+            lost.unlink()
+            read = truth.read(np.array([2, 5]))
+            assert np.isnan(read[1, 0]).sum() == 7 * 6
+            np.testing.assert_allclose(read[0, 0], values[2], rtol=1e-6)
+            lost.write_bytes(whole)
+        handler.status, handler.failures["a.zarr/u10/c/1/0/1"] = 403, 1
+        with pytest.raises(UserError, match=r"a\.zarr: 10 m wind u from 2020-01-02T00:00 on cannot be read \("):
+            truth.read(np.array([4]))
 
 
 @pytest.mark.filterwarnings("ignore")

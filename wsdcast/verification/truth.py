@@ -14,11 +14,13 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.regrid import regrid
 from wsdcast.data.sources.blocks import stored_at
 from wsdcast.data.sources.conventions import channels_in
-from wsdcast.data.sources.file_lock import file_lock
-from wsdcast.data.sources.layout import values_of
+from wsdcast.data.sources.file_lock import reading_values
+from wsdcast.data.sources.layout import LostChunkError, values_of
+from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import addresses, of_address, open_dataset, unpacked
 from wsdcast.data.sources.pieces import Record
 from wsdcast.data.sources.record import open_record
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.states import StoredStates
 from wsdcast.data.variables import DEFAULT
@@ -37,7 +39,8 @@ class Truth:
     Attributes:
         times: (time,), increasing.
         grid: grid of the fields.
-        read: function from positions (n,) in ``times`` to fields (n, channel, latitude, longitude), NaN where they are missing.
+        read: function from positions (n,) in ``times`` to fields (n, channel, latitude, longitude), NaN where they are missing. It raises a
+            UserError if they cannot be read.
         past: positions in ``times`` of the states that a climatology may use. None of them is scored.
         regridded_from: the finer grid that the fields are brought from (:func:`truth_on_grid`), if they are.
         variables: names of the channels.
@@ -139,20 +142,24 @@ def truth_on_grid(truth: Truth, grid: Grid) -> Truth:
 
 
 def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
-    """Return one channel at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing."""
+    """Return one channel at positions (n,) in the record's times, (n, latitude, longitude); NaN where it is missing.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     assert record.grid is not None
     values = np.full((positions.size, *record.grid.shape), np.nan, dtype=np.float32)
     pieces, indices = record.places[name][positions].T
     for number in np.unique(pieces):
         rows = np.flatnonzero(pieces == number)
         reading = record.reading(number, (name,), indices[rows], rows)
-        with file_lock(reading.address):
+        with reading_values(reading.address, f"{words(name)} from {time_text(reading.times[0])} on"):
             stored = stored_at(reading)
             try:
                 values[rows] = values_of(stored, indices[rows])
-            except ValueError:  # chunks are missing: read each time by itself, to get those that exist
+            except LostChunkError:  # read each time by itself, to get those that exist
                 for row in rows:
-                    with suppress(ValueError):
+                    with suppress(LostChunkError):
                         values[row] = values_of(stored, indices[[row]])[0]
     constant = values.min(axis=(1, 2)) == values.max(axis=(1, 2))  # for a missing chunk, some stores return their fill value
     values[constant] = np.nan

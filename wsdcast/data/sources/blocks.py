@@ -10,13 +10,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.sources.file_lock import file_lock
+from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.layout import Fields, Stored, fields_of, select, values_of
 from wsdcast.data.sources.naming import words
 from wsdcast.data.sources.opening import Address, open_dataset
 from wsdcast.data.steps import STEP, time_text, to_the_second
 from wsdcast.data.variables import physical_range, units_in_words, variable
-from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.errors import UserError
 from wsdcast.runs.progress import note_once
 
 
@@ -98,15 +98,8 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 def _read(reading: Reading) -> NDArray[np.float32]:
     """Return the values of a reading, (channel, time, latitude, longitude)."""
     times = reading.times
-    with file_lock(reading.address):
-        stored = stored_at(reading)
-        try:
-            values = values_of(stored, reading.indices)
-        except MemoryError:
-            raise
-        except Exception as error:  # formats and servers cause errors of many types
-            where = f"{reading.address}: {', '.join(map(words, reading.channels))} from {time_text(times[0])} on"
-            raise UserError(f"{where} cannot be read ({first_line(error)})") from None
+    with reading_values(reading.address, f"{', '.join(map(words, reading.channels))} from {time_text(times[0])} on"):
+        values = values_of(stored_at(reading), reading.indices)
     values = values.reshape(len(reading.channels), times.size, *values.shape[-2:])
     for channel, field in zip(reading.channels, values, strict=True):
         _check(field, channel, reading.address, times)

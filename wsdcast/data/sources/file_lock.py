@@ -7,8 +7,11 @@ worker of a user's dask cluster may have several threads that score.
 from __future__ import annotations
 
 import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+
+from wsdcast.runs.errors import UserError, first_line
 
 FILE_LOCK = threading.RLock()
 
@@ -21,3 +24,19 @@ def is_file(address: object) -> bool:
 def file_lock(address: object) -> AbstractContextManager[object]:
     """Return the lock for a local file, and none for a store. A thread that holds it can take it again."""
     return FILE_LOCK if is_file(address) else nullcontext()
+
+
+@contextmanager
+def reading_values(address: object, what: str) -> Iterator[None]:
+    """Hold :func:`file_lock` while values are read, and name them if they cannot be read.
+
+    Raises:
+        UserError: in the place of any other error but a lack of memory.
+    """
+    with file_lock(address):
+        try:
+            yield
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # formats and servers cause errors of many types
+            raise UserError(f"{address}: {what} cannot be read ({first_line(error)})") from None

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.conventions import DIMENSIONS, channels_in, to_conventions
-from wsdcast.data.sources.file_lock import file_lock
+from wsdcast.data.sources.file_lock import reading_values
 from wsdcast.data.sources.grib_names import channels_named
 from wsdcast.data.sources.layout import dates_of
 from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset
 from wsdcast.data.sources.space import ROUNDING
 from wsdcast.data.steps import time_text, to_the_second
 from wsdcast.data.variables import DEFAULT
-from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.errors import UserError
 
 Region = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -77,16 +77,10 @@ class Members:
         Raises:
             UserError: if these values cannot be read.
         """
-        try:
-            with file_lock(self.name):
-                chosen = self.channels.isel(time=start, prediction_timedelta=leads)
-                fields = np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
-                return fields.reshape(self.members, chosen.sizes["prediction_timedelta"], *fields.shape[-3:])
-        except MemoryError:
-            raise
-        except Exception as error:  # formats and servers cause errors of many types
-            when = self.times[start].astype("datetime64[h]")
-            raise UserError(f"{self.name}: the forecast from {when} cannot be read ({first_line(error)})") from None
+        with reading_values(self.name, f"the forecast from {self.times[start].astype('datetime64[h]')}"):
+            chosen = self.channels.isel(time=start, prediction_timedelta=leads)
+            fields = np.stack([field.values for field in chosen.values()], axis=-3).astype(np.float32, copy=False)
+            return fields.reshape(self.members, chosen.sizes["prediction_timedelta"], *fields.shape[-3:])
 
 
 @dataclass(frozen=True)

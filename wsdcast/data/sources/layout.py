@@ -47,6 +47,10 @@ class Stored:
     can_be_constant: bool
 
 
+class LostChunkError(ValueError):
+    """A chunk has one value throughout, as where it is missing."""
+
+
 Fields = dict[tuple[str, ...], Stored]
 """Channels that are stored in one variable and can be read together, with that variable."""
 
@@ -121,7 +125,7 @@ def values_of(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.float32]:
 
     Raises:
         UserError: if the coordinates are not a regular grid of the whole globe.
-        ValueError: if a chunk that covers only a part of the globe has the same value everywhere.
+        LostChunkError: if a chunk that covers only a part of the globe has the same value everywhere.
     """
     strides = np.diff(indices)
     usual = int(np.median(strides)) if strides.size else 1
@@ -155,7 +159,7 @@ def _refuse_lost_chunks(values: NDArray[np.floating], tile: tuple[int, int]) -> 
         for column in range(0, values.shape[2], width):
             part = values[:, row : row + height, column : column + width]
             if part[0].size > 4 and (part.min(axis=(1, 2)) == part.max(axis=(1, 2))).any():
-                raise ValueError("a chunk has one value throughout, as where it is missing")
+                raise LostChunkError("a chunk has one value throughout, as where it is missing")
 
 
 def _run(stored: Stored, indices: NDArray[np.intp]) -> NDArray[np.floating]:
