@@ -183,16 +183,24 @@ def test_damaged_predictions_are_refused(trained, directory):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"), [("missing", "c/0/0/0 is missing"), ("truncated", "analysis.zarr/10m_v_component_of_wind: damaged (")]
+    ("file", "damage", "message"),
+    [
+        ("10m_v_component_of_wind/c/0/0/0", None, "c/0/0/0 is missing"),  # it was read as calm
+        ("10m_v_component_of_wind/c/0/0/0", lambda content: content[:200], "analysis.zarr/10m_v_component_of_wind: damaged ("),
+        ("10m_v_component_of_wind/zarr.json", lambda content: content[:200], "analysis.zarr: damaged ("),
+        ("10m_v_component_of_wind/zarr.json", lambda content: b"[]", "analysis.zarr: damaged ("),
+        ("zarr.json", lambda content: content.replace(b'"test_from": "', b'"test_from": "x'), "analysis.zarr: damaged ("),
+        ("zarr.json", lambda content: content.replace(b'"normalisation": {', b'"normalisation": 7, "x": {'), "analysis.zarr: damaged ("),
+    ],
 )
-def test_a_damaged_record_is_refused(prepared, tmp_path, damage, message):
-    """A missing file was read as calm."""
+def test_a_damaged_record_is_refused(prepared, tmp_path, file, damage, message):
     run = new_run(prepared, tmp_path)
-    file = run / "analysis.zarr/10m_v_component_of_wind/c/0/0/0"
-    content = file.read_bytes()
-    file.unlink()
-    if damage == "truncated":
-        file.write_bytes(content[:200])
+    path = run / "analysis.zarr" / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        assert damage(content) != content
+        path.write_bytes(damage(content))
     assert message in refused("train", "--run", str(run))
     assert [path.name for path in run.iterdir()] == ["analysis.zarr"]
 
@@ -202,6 +210,14 @@ def test_a_record_damaged_after_training_is_refused(trained, directory):
     file = directory / "run/analysis.zarr/10m_v_component_of_wind/c/0/0/0"
     file.write_bytes(file.read_bytes()[:200])
     assert "analysis.zarr/10m_v_component_of_wind: damaged (" in refused("rollout", "--run", "run", "--overwrite")
+
+
+def test_a_record_that_lost_a_file_is_refused_by_score(finished_run, tmp_path):
+    """What the file held was left out of the scores as truth that is missing."""
+    shutil.copytree(finished_run, tmp_path / "run")
+    (tmp_path / "run/scores.nc").unlink()
+    (tmp_path / "run/analysis.zarr/10m_v_component_of_wind/c/0/0/0").unlink()
+    assert "the file c/0/0/0 is missing" in refused("score", "--run", str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from wsdcast.data.steps import STEP, time_text
 from wsdcast.data.store.states import PackedStates, StoredStates, read_packed
 from wsdcast.data.store.zarr_store import arrays_of, channels_of, open_store, packing_of
 from wsdcast.data.variables import DEFAULT, STATIC_FIELDS
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.locks import one_at_a_time
 from wsdcast.runs.positions import evenly_spread
 from wsdcast.runs.resources import require_space
@@ -108,8 +108,8 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
     """
     if not path.is_dir():
         raise UserError(f"{path} is not there; run `wsdcast prepare` first")
-    with open_store(path) as dataset:
-        try:
+    try:
+        with open_store(path) as dataset:
             normalisation, stale = dataset.attrs["normalisation"], dataset.attrs["statistics_are_stale"]
             channels = channels_of(path)
             _require_files(path, channels.all)
@@ -128,8 +128,12 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
                 difference_std=np.array([normalisation[name].get("difference_std", np.nan) for name in channels.all], dtype=np.float32),
                 past_states=past_states,
             )
-        except KeyError as error:
-            raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
+    except (UserError, OSError, MemoryError):
+        raise
+    except KeyError as error:
+        raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
+    except Exception as error:  # damaged metadata cause errors of many types
+        raise UserError(f"{path}: damaged ({first_line(error)}); remove the store and prepare again") from None
 
 
 def _require_files(path: Path, names: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from wsdcast.data.sources.conventions import channels_in
+from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import SPEED
 from wsdcast.data.winds import winds_of
@@ -65,8 +66,8 @@ def score(
     forecasts = {OURS: require(resolved, directory, FORECAST, "rollout")}
     if resolved.rollout.keep == "statistics":
         raise UserError(f"{forecasts[OURS]}: has only statistics over members (rollout.keep); scores need the members")
-    with open_store(analysis) as store:
-        past_until, recorded = np.datetime64(store.attrs["validation_from"], "ns"), store["time"].values
+    prepared = open_analysis(analysis, whole=False)
+    past_until, recorded = prepared.validation_from, prepared.times
     record = f"{recorded.size} states to {recorded[-1].astype('datetime64[h]')}"  # it may have become longer since
     without_moments = ""
     if resolved.generator.has_moments_model:
