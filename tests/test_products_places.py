@@ -32,6 +32,7 @@ from wsdcast.output.ensemble import most_likely_direction
 from wsdcast.output.places import Places, interpolation, read_cells, read_places
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
+from wsdcast.runs.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,46 @@ def test_interpolation_is_that_of_scipy_on_a_grid_that_was_continued(name):
 def test_a_missing_value_counts_only_where_it_has_weight():
     grid = Grid.regular("16x9")
     field = np.ones(grid.shape)
-    field[4, 5] = np.nan
-    places = Places(("on", "next", "row", "off"), np.array([0, 0, 0, -1.0]), np.array([22.5 * 5, 22.5 * 4, 22.5 * 4.5, 22.5 * 6]))
-    np.testing.assert_array_equal(interpolation(grid.latitude, grid.longitude, places, "f")(field), [np.nan, 1, np.nan, 1])
+    field[4, 5] = field[0, 1] = field[1, 0] = np.nan
+    latitudes, columns = np.array([0, 0, 0, -1.0, 90, 90]), np.array([5, 4, 4.5, 6, 0, 0.1])
+    places = Places(("on", "next", "row", "off", "corner", "beside it"), latitudes, 22.5 * columns)
+    np.testing.assert_array_equal(interpolation(grid.latitude, grid.longitude, places, "f")(field), [np.nan, 1, np.nan, 1, 1, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "place", "at"),
+    [
+        # A region ends at its last points. Coordinates may be rounded.
+        ([60, 50, 40], [-10, 0, 10], (60 + 1e-7, -10 - 1e-7), (60, -10)),
+        ([60, 50, 40], [-10, 0, 10], (40 - 1e-7, 10 + 1e-7), (40, 10)),
+        ([60, 50, 30], [-10, 0, 20], (35, 350.5), (35, -9.5)),
+        ([60, 50, 30], [-10, 0, 20], (58, 5), (58, 5)),
+        ([45], [-10, 0, 10], (45, 2), (45, 2)),
+        ([45], [-10, 0, 10], (45.001, 2), None),
+        ([60, 50, 40], [-10, 0, 10], (60.001, 0), None),
+        ([60, 50, 40], [-10, 0, 10], (39.999, 0), None),
+        ([60, 50, 40], [-10, 0, 10], (50, 10.001), None),
+        ([60, 50, 40], [-10, 0, 10], (50, -10.001), None),
+        ([60, 50, 40], [-10, 0, 10], (50, -180), None),
+        ([80, 70], [-10, 0, 10], (85, 0), None),
+        # Longitudes round the globe reach a pole that is a row away, and no other.
+        ([80, 70, 60], [0, 90, 180, 270], (90, 45), (80, 45)),
+        ([80, 70, 60], [0, 90, 180, 270], (59.9, 45), None),
+        ([-60, -70, -80], [0, 90, 180, 270], (-85, 45), (-80, 45)),
+        ([-60, -70, -80], [0, 90, 180, 270], (-59.9, 45), None),
+        ([75, 65, 55], [0, 90, 180, 270], (76, 45), None),
+    ],
+)
+def test_a_place_is_in_a_region_and_not_a_hair_beyond(latitude, longitude, place, at):
+    rows, columns = np.array(latitude, dtype=float), np.array(longitude, dtype=float)
+    field = 1000 * rows[:, None] + columns
+    here = Places(("A", "B"), np.array([rows[0], place[0]]), np.array([columns[0], place[1]]))
+    if at is not None:
+        found = interpolation(rows, columns, here, "f")(field)
+        np.testing.assert_allclose(found, [field[0, 0], 1000 * at[0] + at[1]], rtol=1e-6)
+    else:
+        with pytest.raises(UserError, match=rf"^--at: B \({place[0]:g},{place[1]:g}\) lies outside f, which covers"):
+            interpolation(rows, columns, here, "f")
 
 
 def test_the_table_has_the_products_of_wind_interpolated_to_the_places(forecast, tmp_path, prepared):
@@ -190,6 +228,14 @@ def test_commas_at_the_ends_of_rows_shift_no_cell(tmp_path):
     assert places.name == ("Berlin", "Nome")
     np.testing.assert_array_equal(places.latitude, [52.5, 64.5])
     np.testing.assert_array_equal(places.longitude, [13.4, -165.4])
+
+
+def test_a_file_of_places_may_be_typed_by_hand_up_to_the_ends_of_the_globe(tmp_path):
+    text = '\ufeffName, Latitude, Longitude\n"A, B", 90, -180\nC , -90, 360\n D, 0, "1.5"\n'
+    (tmp_path / "places.csv").write_text(text, encoding="utf-8")
+    places = read_places(tmp_path / "places.csv")
+    assert places.name == ("A, B", "C", "D")
+    assert (places.latitude.tolist(), places.longitude.tolist()) == ([90, -90, 0], [-180, 360, 1.5])
 
 
 def test_names_of_figures_are_safe_and_differ():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from scipy.interpolate import RegularGridInterpolator
-from test_any_forecast import GRID, LEADS, STARTS, forecast_dataset, write
+from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, write
 from typer.testing import CliRunner
 
 import wsdcast
@@ -185,6 +185,42 @@ def test_members_that_were_stopped_are_left_out(tmp_path):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6)
 
 
+def test_what_is_missing_at_one_station_or_lead_time_does_not_count_there_alone(tmp_path):
+    """Members without values east of 180, two members stopped at 30 h and a third at 54 h, and one observation less; in two chunks."""
+    random = np.random.default_rng(3)
+    starts, leads = pd.date_range("2020-02-01", periods=2, freq="12h"), np.arange(6, 66, 6) * np.timedelta64(1, "h")
+    u = random.normal(0, 5, (2, 4, leads.size))  # the same everywhere
+    u[:, 2:, 4:] = u[:, 1, 8:] = np.nan
+    fields = np.where(GRID.longitude > 180, np.nan, u[..., None, None] + np.zeros(GRID.shape))
+    dimensions = ("time", "number", "prediction_timedelta", "latitude", "longitude")
+    axes = dict(zip(dimensions, (starts, np.arange(4), leads, GRID.latitude, GRID.longitude), strict=True))
+    store = write(xr.Dataset(dict.fromkeys(NAMES, (dimensions, fields)), axes), tmp_path / "forecast.zarr")
+    times = pd.date_range(starts[0], starts[1] + leads[-1], freq="6h")
+    observed = pd.DataFrame({"time": np.repeat(times, 2), "station": ["west", "east"] * times.size, "latitude": 10, "units": "m/s"})
+    observed["longitude"] = [20, 200] * times.size
+    observed["u"] = observed["v"] = random.normal(0, 5, 2 * times.size)
+    observed.loc[2 * 3, "u"] = np.nan  # at 18 h
+    wsdcast.score_stations(store, written(observed, tmp_path / "stations.csv"), tmp_path / "run")
+    scores = xr.open_dataset(tmp_path / "run/station_scores.nc", decode_timedelta=True).load()
+    truth = observed[observed["station"] == "west"].set_index("time")["u"]
+    for number, lead in enumerate(leads):
+        alive = 4 if number < 4 else 2 if number < 8 else 1
+        pairs = [
+            pair_scores(u[row, :alive, number], truth[start + lead])
+            for row, start in enumerate(starts)
+            if alive > 1 and np.isfinite(truth[start + lead])
+        ]
+        for station, count in (("west", len(pairs)), ("east", 0), ("all stations", len(pairs))):
+            at = scores.sel(variable="u", station=station, prediction_timedelta=lead)
+            assert int(at["pairs"]) == count, (station, lead)
+            crps, error, squared, _, variance = np.mean(pairs, axis=0) if count else np.full(5, np.nan)
+            expected = [crps, error, squared**0.5, variance**0.5]
+            np.testing.assert_allclose([at[name] for name in ("crps_fair", "bias", "rmse", "spread")], expected, rtol=1e-4, atol=1e-5)
+            # Each pair gives one forecast of each threshold.
+            speeds = scores.sel(station=station, prediction_timedelta=lead)["forecasts"]
+            assert speeds.sum("probability").values.tolist() == [count] * len(THRESHOLDS)
+
+
 @pytest.mark.parametrize("with_dimension", [True, False])
 def test_a_deterministic_forecast_scores_its_absolute_error(tmp_path, with_dimension):
     dataset = forecast_dataset()
@@ -351,6 +387,28 @@ def test_cells_beyond_the_columns_shift_no_others(tmp_path, more, read):
     observed = read_observations(tmp_path / "stations.csv")
     np.testing.assert_array_equal(observed.stations.latitude, [47, 48])
     np.testing.assert_array_equal(observed.values["speed"], [[5, 6]])
+
+
+def test_without_a_run_scores_at_stations_are_where_other_scores_of_the_forecast_are(tmp_path, monkeypatch):
+    """Those of a NetCDF file were in ``runs/forecast.nc``."""
+    dataset = forecast_dataset().isel(time=[0], prediction_timedelta=[0])
+    dataset.to_netcdf(tmp_path / "forecast.nc")
+    length = np.asarray(LEADS)[0].item()
+    write(dataset, tmp_path / "a run" / "forecast.zarr")
+    row = {"latitude": 0, "longitude": 0, "units": "m/s", "speed": 5}
+    written(pd.DataFrame(row | {"time": dataset["time"].values + length}), tmp_path / "stations.csv")
+    monkeypatch.chdir(tmp_path)
+    for forecast, run, place in (("forecast.nc", None, "runs/forecast"), ("a run", None, "a run"), ("a run", "b", "b")):
+        assert f"{place}/station_scores.nc" in wsdcast.score_stations(forecast, "stations.csv", run).written
+
+
+def test_only_where_cells_have_a_height_the_summary_says_their_width(tmp_path):
+    row = {"time": "2020-02-01T06", "latitude": 45, "longitude": 3, "units": "m/s", "speed": 5}
+    stations = written(pd.DataFrame([row]), tmp_path / "stations.csv")
+    for rows, width in (([2, 3, 4], " about 1667 km wide"), ([3], "")):  # 15 degrees
+        path = write(forecast_dataset().isel(latitude=rows), tmp_path / f"{len(rows)}.zarr")
+        summary = wsdcast.score_stations(path, stations, tmp_path / str(len(rows)))
+        assert summary.facts["representativeness"].startswith(f"a forecast value is the mean of a cell{width}, and a station")
 
 
 def test_other_mistakes(forecast, tmp_path):

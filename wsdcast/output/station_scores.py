@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import EARTH_RADIUS
 from wsdcast.data.sources.foreign_forecasts import addresses_of
 from wsdcast.data.steps import time_text
-from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, store_of
+from wsdcast.data.store.forecasts import LEADS_PER_CHUNK, name_of, store_of
 from wsdcast.output.blocks import LEAD
 from wsdcast.output.convert import facts_of
 from wsdcast.output.fields import Fields, open_fields
@@ -48,7 +48,7 @@ def score_stations(forecast: str | Path, stations: str | Path, run: str | Path |
     """
     if store_of(forecast) != str(forecast):
         run, forecast = run or forecast, store_of(forecast)
-    directory = Path(run) if run is not None else Path("runs") / str(forecast).rstrip("/").split("/")[-1].removesuffix(".zarr")
+    directory = Path(run) if run is not None else Path("runs") / name_of(str(forecast))
     observed = read_observations(stations)
     fields = open_fields(str(forecast))
     fields.require_memory()
@@ -184,8 +184,9 @@ def _rows(scores: xr.Dataset) -> list[dict[str, Any]]:
 
 def _representativeness(fields: Fields) -> str:
     """What a comparison of grid values with stations means, in words."""
-    step = np.deg2rad(abs(np.diff(fields.latitude)).mean()) * EARTH_RADIUS / 1000
+    steps = np.abs(np.diff(fields.latitude))  # none along a parallel
+    width = f" about {np.deg2rad(steps.mean()) * EARTH_RADIUS / 1000:.0f} km wide" if steps.size else ""
     return (
-        f"a forecast value is the mean of a cell about {step:.0f} km wide, and a station has the wind of one point. What the grid does not "
-        "resolve (hills, coasts, trees, gusts) counts as error here, and makes the spread look too small"
+        f"a forecast value is the mean of a cell{width}, and a station has the wind of one point. What the grid does not resolve (hills, "
+        "coasts, trees, gusts) counts as error here, and makes the spread look too small"
     )

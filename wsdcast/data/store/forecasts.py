@@ -171,6 +171,11 @@ def store_of(forecast: str | Path) -> str:
     return str(inside if inside.is_dir() else forecast)
 
 
+def name_of(forecast: str) -> str:
+    """Return the last part of the address of a forecast's store, as a directory can be called."""
+    return forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
+
+
 def statistics_over_members(fields: Fields, variables: tuple[str, ...]) -> Fields:
     """Return mean, standard deviation and quantiles of channels and of wind speeds over the members that were not stopped.
 

@@ -13,7 +13,7 @@ import xarray as xr
 from wsdcast.data.sources.foreign_forecasts import Members, StoredForecast, open_forecast, readable_channels
 from wsdcast.data.sources.open_data import fetch_existing
 from wsdcast.data.sources.open_data_layouts import SYSTEMS, is_offered
-from wsdcast.data.store.forecasts import store_of
+from wsdcast.data.store.forecasts import name_of, store_of
 from wsdcast.data.variables import DEFAULT, physical_range, variable
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.errors import UserError
@@ -57,7 +57,7 @@ def score_forecast(
     forecast, truth = address_given(forecast, "forecast"), address_given(truth, "--truth")
     if store_of(forecast) != forecast:
         run, forecast = run or forecast, store_of(forecast)
-    name = forecast.rstrip("/").split("/")[-1].removesuffix(".zarr").removesuffix(".nc").replace(":", "-")
+    name = name_of(forecast)
     directory = Path(run) if run is not None else Path("runs") / name
     name = f"{name} (store)" if name in (*BASELINES, MOMENTS_ALONE) else name
     if (directory / SCORES).exists() and not overwrite:
