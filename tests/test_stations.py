@@ -186,39 +186,45 @@ def test_members_that_were_stopped_are_left_out(tmp_path):
 
 
 def test_what_is_missing_at_one_station_or_lead_time_does_not_count_there_alone(tmp_path):
-    """Members without values east of 180, two members stopped at 30 h and a third at 54 h, and one observation less; in two chunks."""
+    """A member without values east of 180, two members stopped at 30 h and a third at 60 h, and one observation less; in two chunks."""
     random = np.random.default_rng(3)
     starts, leads = pd.date_range("2020-02-01", periods=2, freq="12h"), np.arange(6, 66, 6) * np.timedelta64(1, "h")
     u = random.normal(0, 5, (2, 4, leads.size))  # the same everywhere
-    u[:, 2:, 4:] = u[:, 1, 8:] = np.nan
-    fields = np.where(GRID.longitude > 180, np.nan, u[..., None, None] + np.zeros(GRID.shape))
+    u[:, 2:, 4:] = u[:, 1, 9:] = np.nan
+    fields = u[..., None, None] + np.zeros(GRID.shape)
+    fields[:, 0, ..., GRID.longitude > 180] = np.nan
     dimensions = ("time", "number", "prediction_timedelta", "latitude", "longitude")
     axes = dict(zip(dimensions, (starts, np.arange(4), leads, GRID.latitude, GRID.longitude), strict=True))
     store = write(xr.Dataset(dict.fromkeys(NAMES, (dimensions, fields)), axes), tmp_path / "forecast.zarr")
     times = pd.date_range(starts[0], starts[1] + leads[-1], freq="6h")
     observed = pd.DataFrame({"time": np.repeat(times, 2), "station": ["west", "east"] * times.size, "latitude": 10, "units": "m/s"})
     observed["longitude"] = [20, 200] * times.size
-    observed["u"] = observed["v"] = random.normal(0, 5, 2 * times.size)
+    observed["u"], observed["v"] = random.normal(0, 5, (2, 2 * times.size))
     observed.loc[2 * 3, "u"] = np.nan  # at 18 h
     wsdcast.score_stations(store, written(observed, tmp_path / "stations.csv"), tmp_path / "run")
     scores = xr.open_dataset(tmp_path / "run/station_scores.nc", decode_timedelta=True).load()
-    truth = observed[observed["station"] == "west"].set_index("time")["u"]
+    truth = observed[observed["station"] == "west"].set_index("time")[["u", "v"]]
     for number, lead in enumerate(leads):
-        alive = 4 if number < 4 else 2 if number < 8 else 1
-        pairs = [
-            pair_scores(u[row, :alive, number], truth[start + lead])
+        alive = 4 if number < 4 else 2 if number < 9 else 1
+        members_and_truth = [
+            (u[row, :alive, number], truth.loc[start + lead].to_numpy())
             for row, start in enumerate(starts)
-            if alive > 1 and np.isfinite(truth[start + lead])
+            if alive > 1 and truth.loc[start + lead].notna().all()
         ]
+        pairs = [pair_scores(members, observation[0]) for members, observation in members_and_truth]
         for station, count in (("west", len(pairs)), ("east", 0), ("all stations", len(pairs))):
             at = scores.sel(variable="u", station=station, prediction_timedelta=lead)
             assert int(at["pairs"]) == count, (station, lead)
             crps, error, squared, _, variance = np.mean(pairs, axis=0) if count else np.full(5, np.nan)
             expected = [crps, error, squared**0.5, variance**0.5]
             np.testing.assert_allclose([at[name] for name in ("crps_fair", "bias", "rmse", "spread")], expected, rtol=1e-4, atol=1e-5)
-            # Each pair gives one forecast of each threshold.
-            speeds = scores.sel(station=station, prediction_timedelta=lead)["forecasts"]
-            assert speeds.sum("probability").values.tolist() == [count] * len(THRESHOLDS)
+            counts = np.zeros((2, len(THRESHOLDS), 11))
+            for members, observation in members_and_truth if count else ():
+                bins = np.rint(10 * (np.hypot(members, members) > np.array(THRESHOLDS)[:, None]).mean(axis=1)).astype(int)
+                counts[:, range(len(THRESHOLDS)), bins] += np.ones(len(THRESHOLDS)), np.hypot(*observation) > THRESHOLDS
+            at = scores.sel(station=station, prediction_timedelta=lead)
+            np.testing.assert_array_equal(at["forecasts"], counts[0])
+            np.testing.assert_allclose((at["observed_frequency"] * at["forecasts"]).fillna(0), counts[1], atol=1e-9)
 
 
 @pytest.mark.parametrize("with_dimension", [True, False])
@@ -411,7 +417,7 @@ def test_only_where_cells_have_a_height_the_summary_says_their_width(tmp_path):
         assert summary.facts["representativeness"].startswith(f"a forecast value is the mean of a cell{width}, and a station")
 
 
-def test_other_mistakes(forecast, tmp_path):
+def test_other_mistakes(forecast, tmp_path, monkeypatch):
     stations = written(table(components=False), tmp_path / "stations.csv")
     with pytest.raises(UserError, match="cannot be read"):
         wsdcast.score_stations(forecast, tmp_path / "absent.csv", tmp_path / "run")
@@ -424,10 +430,15 @@ def test_other_mistakes(forecast, tmp_path):
     region = write(forecast_dataset().isel(latitude=slice(2, 6), longitude=slice(3, 9)), tmp_path / "region.zarr")
     with pytest.raises(UserError, match="outside"):
         wsdcast.score_stations(region, stations, tmp_path / "run")
-    wsdcast.score_stations(forecast, stations, tmp_path / "run")
-    with pytest.raises(UserError, match="is there already"):
-        wsdcast.score_stations(forecast, stations, tmp_path / "run")
-    wsdcast.score_stations(forecast, stations, tmp_path / "run", overwrite=True)
+    for lost in ("station_scores.nc", "station_scores.csv"):
+        wsdcast.score_stations(forecast, stations, tmp_path / "run", overwrite=True)
+        (tmp_path / "run" / lost).unlink()
+        with pytest.raises(UserError, match="is there already"):
+            wsdcast.score_stations(forecast, stations, tmp_path / "run")
+    monkeypatch.setattr("wsdcast.runs.resources.free_memory", lambda: 10)
+    with pytest.raises(UserError, match="8 lead times of all members needs 120 kB of memory"):
+        wsdcast.score_stations(forecast, stations, tmp_path / "new")
+    monkeypatch.undo()
     result = CliRunner().invoke(app, ["score", forecast, "--stations", stations, "--truth", forecast])
     assert "--stations scores one FORECAST" in result.stderr
     assert result.exit_code == 2
