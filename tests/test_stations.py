@@ -338,6 +338,31 @@ def test_codes_of_missing_values_are_no_wind(tmp_path, code, column):
         read_observations(tmp_path / written(frame, tmp_path / "stations.csv"))
 
 
+def test_a_missing_component_is_empty_or_one_of_the_usual_words_and_a_wrong_one_is_refused(tmp_path):
+    cells = ["3", "", "nan", "NaN", "None", "NA", "<NA>", "4"]
+    times = pd.date_range("2020-02-01", periods=len(cells), freq="6h")
+    frame = pd.DataFrame({"time": times, "latitude": 90, "longitude": -180, "units": "m/s", "u": cells, "v": "4", "speed": "?"})
+    observed = read_observations(written(frame, tmp_path / "stations.csv"))  # speed is not read beside u and v
+    assert (observed.missing, observed.values["speed"].tolist()) == (6, [[5], [32**0.5]])
+    np.testing.assert_array_equal(observed.times, times[[0, -1]])
+    for u, v in (("calm", "4"), ("calm", ""), ("121", ""), ("", "-121"), ("100", "100")):
+        frame.loc[1, ["u", "v"]] = u, v
+        with pytest.raises(UserError, match=r"row 2 has no u and v that can be read, or a speed outside of 0 to 120 m/s"):
+            read_observations(written(frame, tmp_path / "stations.csv"))
+    alone = frame.drop(columns="v").assign(speed="7")  # so u is one of the other columns
+    assert read_observations(written(alone, tmp_path / "alone.csv")).values["speed"].tolist() == [[7]] * len(cells)
+
+
+def test_a_station_is_its_column_before_its_name_and_has_one_position(tmp_path):
+    times = ["2020-02-01T06", "2020-02-01T12"]
+    frame = pd.DataFrame({"time": times, "station": ["1", "2"], "name": "A", "latitude": -90, "longitude": [10, 190], "units": "m/s"})
+    observed = read_observations(written(frame.assign(speed=[3, 5]), tmp_path / "stations.csv"))
+    assert (observed.stations.name, observed.stations.longitude.tolist()) == (("1", "2"), [10, 190])
+    np.testing.assert_array_equal(observed.values["speed"], [[3, np.nan], [np.nan, 5]])
+    with pytest.raises(UserError, match="station 'A' has 2 positions"):
+        read_observations(written(frame.drop(columns="station").assign(speed=[3, 5]), tmp_path / "stations.csv"))
+
+
 def test_the_range_of_wind_is_that_in_metres_per_second(tmp_path):
     frame = table(components=False).assign(speed=200.0, units="knots")
     values = read_observations(tmp_path / written(frame, tmp_path / "stations.csv")).values["speed"]
