@@ -23,6 +23,7 @@ from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output.fields import open_fields
 from wsdcast.output.grib2 import BITS
+from wsdcast.runs.errors import UserError
 
 GRID = Grid.regular("16x9")
 HOUR = np.timedelta64(1, "h")
@@ -243,6 +244,34 @@ def test_a_region_of_a_regional_store(forecast, tmp_path):
     found = open_fields(str(tmp_path / "less-2020-02-02T06.nc"))
     assert found.longitude.tolist() == [-22.5, 0]
     np.testing.assert_array_equal(found.read(0, slice(0, 10)), members_of(1)[..., 3:4, [15, 0]])
+
+
+@pytest.mark.parametrize("rounding", [-5e-5, 5e-5])
+def test_a_region_has_its_bounds_and_each_meridian_once(tmp_path, rounding):
+    """Coordinates are off by what files round. Oracle: the longitudes that lie between the bounds after whole turns."""
+    store = made().isel(time=[0], number=[0], prediction_timedelta=[0])
+    store = store.assign_coords(latitude=store["latitude"] + rounding, longitude=store["longitude"] + rounding)
+    store.to_netcdf(tmp_path / "f.nc")
+    bounds = [(0, 45), (-45, 0), (180, 225), (-180, -135), (202.5, 247.5), (157.5, -157.5), (337.5, 22.5), (-10, 10), (10, 10.5)]
+    bounds += [(0, 360), (-180, 180), (22.5, 0), (337.5, 315), (360, 45), (-22.5, -44)]
+    for west, east in bounds:
+        end = east if east > west else east + 360
+        turned = GRID.longitude + 360 * np.arange(-2, 3)[:, None]
+        columns = np.flatnonzero(((turned >= west) & (turned <= end)).any(axis=0))
+        region = (west, -22.5, east, 45)
+        if not columns.size:
+            with pytest.raises(UserError, match="no grid point"):
+                open_fields(str(tmp_path / "f.nc"), region)
+            continue
+        found = open_fields(str(tmp_path / "f.nc"), region)
+        np.testing.assert_allclose(found.latitude, [45 + rounding, 22.5 + rounding, rounding, -22.5 + rounding])
+        first = west - 360 if west > 180 else west
+        off = found.longitude - rounding
+        np.testing.assert_allclose(off, first + np.sort((GRID.longitude[columns] - first) % 360), atol=1e-6, err_msg=str(region))
+        order = (np.rint(off / 22.5) % 16).astype(int)
+        np.testing.assert_array_equal(found.read(0), members_of(0)[:1, :1, :, 2:6][..., order])
+    with pytest.raises(UserError, match="no grid point"):
+        open_fields(str(tmp_path / "f.nc"), (0, 1, 45, 3))
 
 
 # Other programs.
