@@ -244,6 +244,8 @@ def test_a_region_of_a_regional_store(forecast, tmp_path):
     found = open_fields(str(tmp_path / "less-2020-02-02T06.nc"))
     assert found.longitude.tolist() == [-22.5, 0]
     np.testing.assert_array_equal(found.read(0, slice(0, 10)), members_of(1)[..., 3:4, [15, 0]])
+    wsdcast.convert(forecast, "zarr", tmp_path / "east.zarr", region=(45, -50, 170, 50))
+    assert open_fields(str(tmp_path / "east.zarr")).longitude.tolist() == [45, 67.5, 90, 112.5, 135, 157.5]
 
 
 @pytest.mark.parametrize("rounding", [-5e-5, 5e-5])

@@ -96,6 +96,7 @@ def test_a_missing_value_counts_only_where_it_has_weight():
         ([-60, -70, -80], [0, 90, 180, 270], (-85, 45), (-80, 45)),
         ([-60, -70, -80], [0, 90, 180, 270], (-59.9, 45), None),
         ([75, 65, 55], [0, 90, 180, 270], (76, 45), None),
+        ([80, 70, 60], [0, 90, 180, 270.00001], (70, 315), (70, 135)),  # halfway between the last column and the first
     ],
 )
 def test_a_place_is_in_a_region_and_not_a_hair_beyond(latitude, longitude, place, at):
