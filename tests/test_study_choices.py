@@ -13,15 +13,20 @@ from made_studies import SHARES, Scores, made_settings
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.artefact import Summary, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.study.design import combinations
-from wsdcast.study.evaluation import evaluate
+from wsdcast.study.evaluation import evaluate, studied_variables
 from wsdcast.study.weather_summary import combine, rows, saturation
+from wsdcast.verification.scoring import statistics_of
+from wsdcast.weather.forecast.noise import member_noise
 from wsdcast.weather.recipe import Recipe, load_recipe
 from wsdcast.weather.samplers import require_rollout
 from wsdcast.weather.solver_choice import best_of, without_auto
 from wsdcast.weather.trained import trained
+
+T850, WIND_850 = "temperature@850", ("u_component_of_wind@850", "v_component_of_wind@850")
 
 
 def studied(solver: str, test: Scores, validation: Scores) -> list:
@@ -90,26 +95,63 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["infinite", "not a number", "too strong"])
 def test_diverging_members_spoil_no_other_initial_time(run, kind):
-    """Members of the second initial time diverge at 12 h. The first initial time keeps the scores that it has by itself."""
+    """One wind component of one member of the second initial time diverges at 12 h, and is weak again at 18 h."""
     recipe = load_recipe(run.parent / "tiny.yaml")
     record = open_analysis(run / "analysis.zarr")
     networks = trained(recipe, run, record)
     value = {"infinite": torch.inf, "not a number": torch.nan, "too strong": 1e4}[kind]
-    starts, members, calls = record.starts(2, 2), 3, [0]
+    starts, members, calls = record.starts(2, 3), 3, [0]
 
     def sampler(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        state = context[:, :2] + 0.1 * noise
+        state = 0.1 * noise
         calls[0] += 1
         if calls[0] == 2 and state.shape[0] > members:
-            state[members:] = value
+            state[members, 1] = value
         return state
 
-    both = evaluate(record, networks, sampler, starts, (6, 12), members=members, seed=0, batch=2 * members)
-    alone = evaluate(record, networks, sampler, starts[:1], (6, 12), members=members, seed=0, batch=members)
+    both = evaluate(record, networks, sampler, starts, (6, 12, 18), members=members, seed=0, batch=2 * members)
+    alone = evaluate(record, networks, sampler, starts[:1], (6, 12, 18), members=members, seed=0, batch=members)
     xr.testing.assert_allclose(both.isel(time=[0]), alone)
     assert np.isfinite(both["crps_fair"].isel(prediction_timedelta=0)).all()
-    assert np.isnan(both["crps_fair"].isel(time=1, prediction_timedelta=1)).all()
-    np.testing.assert_array_equal(both["runaway"].isel(variable=0), [[0, 0], [0, 1]])
+    assert np.isnan(both["crps_fair"].isel(time=1, prediction_timedelta=[1, 2])).all()
+    np.testing.assert_allclose(both["runaway"].isel(variable=0), [[0, 0, 0], [0, 1 / 3, 1 / 3]])
+
+
+@pytest.mark.parametrize(
+    ("headline", "among", "expected"),
+    [
+        (None, (T850, *WIND_850, *DEFAULT), DEFAULT),
+        (None, (T850, *WIND_850), WIND_850),
+        (None, ("mean_sea_level_pressure", T850), ("mean_sea_level_pressure",)),
+        (T850, (*DEFAULT, T850), (T850,)),
+        (DEFAULT[1], DEFAULT, (DEFAULT[1],)),
+        ("both@850", (T850, *DEFAULT, *WIND_850), WIND_850),
+    ],
+)
+def test_a_study_compares_one_variable_or_both_components_of_a_wind(headline, among, expected):
+    assert studied_variables(among, headline) == expected
+
+
+@pytest.mark.parametrize("headline", [None, DEFAULT[1]])
+def test_statistics_are_of_the_members_and_the_truth_at_each_lead_time(run, headline):
+    recipe = load_recipe(run.parent / "tiny.yaml")
+    record = open_analysis(run / "analysis.zarr")
+    networks = trained(recipe, run, record)
+    starts, shape = record.starts(2, 3), (2, *record.grid.shape)
+    ours = evaluate(record, networks, lambda _, noise: 0.1 * noise, starts, (6, 18), members=3, seed=4, headline=headline)
+    assert ours["variable"].values.tolist() == ([headline] if headline else [*DEFAULT])
+    np.testing.assert_array_equal(ours["time"], record.times[starts])
+    np.testing.assert_array_equal(ours["prediction_timedelta"], np.array([6, 18], "m8[h]"))
+    noises = list(member_noise(4, record.times[starts], 3, 3, shape))
+    for row, start in enumerate(starts.tolist()):
+        for position, step in enumerate((1, 3)):
+            fields = record.denormalise(0.1 * noises[step - 1].numpy()).reshape(2, 3, 1, *shape)[row]
+            expected = statistics_of(fields, record.states[start + step][None], record.grid).sel(region="globe").squeeze("prediction_timedelta")
+            at = ours.isel(time=row, prediction_timedelta=position)
+            for name in ("crps_fair", "squared_error", "rank_histogram", "power_truth"):
+                np.testing.assert_allclose(at[name], expected[name].sel(variable=at["variable"]), rtol=1e-5, err_msg=name)
+            if headline is None:
+                assert at["energy_score"] == pytest.approx(float(expected["energy_score"]), rel=1e-5)
 
 
 @pytest.mark.parametrize(("nfe", "momentum"), [(4, 1.0), (5, 0.5)])

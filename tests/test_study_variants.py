@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +16,10 @@ from small_training import WIND
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.nets.weights import operations
+from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.old_names import NEW_NAMES, with_new_names
+from wsdcast.study.sharing import training_seconds, variant_directory
 from wsdcast.study.weather_variants import generator_operations, moments_cost, training_samples, variant_of
 from wsdcast.weather.networks import generator_model, moments_model
 from wsdcast.weather.recipe import Recipe, load_recipe
@@ -50,6 +56,41 @@ def computed_cost(recipe, record) -> float:
             visits = 3 * recipe.generator.steps * recipe.generator.batch
         total += visits * operations(moments_model(recipe.moments, WIND), torch.zeros(1, 4, 8, 16))
     return total
+
+
+def test_a_variant_links_to_what_others_of_its_seed_made_from_its_own_recipe(tmp_path):
+    recipe, study = load_recipe("planet").changed(generator__moments="frozen"), tmp_path / "run"
+    warm, other, of_seed_1 = (recipe.changed(seed=seed, generator__dropout=dropout) for seed, dropout in ((0, 0.0), (0, 0.5), (1, 0.0)))
+
+    def make(variant: Recipe, place: Path, *artefacts: str) -> None:
+        for name in artefacts:
+            (place / name).mkdir(parents=True)
+            is_record = name == "analysis.zarr"
+            stamp = json.dumps(make_stamp(variant, place, name, "files" * is_record) | {"seconds": 2.5})
+            text = json.dumps({"attributes": {"wsdcast": stamp}}) if is_record else stamp
+            (place / name / ("zarr.json" if is_record else "stamp.json")).write_text(text)
+
+    def linked(variant: Recipe, name: str) -> dict[str, Path]:
+        place = variant_directory(variant, study, name, "analysis.zarr", ("moments", "generator"))
+        return {path.name: path.resolve().relative_to(study) for path in sorted(place.iterdir())}
+
+    record = {"analysis.zarr": Path("analysis.zarr")}
+    make(warm, study, "analysis.zarr", "moments")
+    of_the_run = record | {"moments": Path("moments")}
+    assert linked(warm, "warm-0") == of_the_run
+    assert linked(of_seed_1, "warm-1") == record
+    make(warm, study / "study/warm-0", "generator")
+    assert linked(other, "other-0") == of_the_run  # the generator of warm-0 has another recipe
+    assert linked(warm, "again-0") == of_the_run | {"generator": Path("study/warm-0/generator")}
+    assert linked(of_seed_1, "warm-1") == record
+    assert training_seconds(study / "study/again-0", ("moments", "generator", "few-steps")) == 5
+    (study / "moments/stamp.json").write_text("{}")  # of an older version
+    assert np.isnan(training_seconds(study / "study/again-0", ("moments", "generator")))
+    # What is there stays, a link to nothing goes, and links outlive a new place of the run directory.
+    shutil.rmtree(study / "moments")
+    assert linked(warm, "warm-0") == record | {"generator": Path("study/warm-0/generator")}
+    study.rename(tmp_path / "moved")
+    assert (tmp_path / "moved/study/again-0/generator/stamp.json").is_file()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
