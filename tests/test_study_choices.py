@@ -146,7 +146,8 @@ def test_statistics_are_of_the_members_and_the_truth_at_each_lead_time(run, head
     for row, start in enumerate(starts.tolist()):
         for position, step in enumerate((1, 3)):
             fields = record.denormalise(0.1 * noises[step - 1].numpy()).reshape(2, 3, 1, *shape)[row]
-            expected = statistics_of(fields, record.states[start + step][None], record.grid).sel(region="globe").squeeze("prediction_timedelta")
+            truth = record.states[start + step][None]
+            expected = statistics_of(fields, truth, record.grid).sel(region="globe").isel(prediction_timedelta=0)
             at = ours.isel(time=row, prediction_timedelta=position)
             for name in ("crps_fair", "squared_error", "rank_histogram", "power_truth"):
                 np.testing.assert_allclose(at[name], expected[name].sel(variable=at["variable"]), rtol=1e-5, err_msg=name)
