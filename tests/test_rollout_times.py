@@ -89,6 +89,7 @@ def test_impossible_times_are_refused_in_one_line(trained_run, options, message)
 def test_lead_is_the_length_of_the_forecast(trained_run):
     done = CliRunner().invoke(app, ["rollout", "--run", str(trained_run), "--lead", "1.5d", "--starts", "1"], catch_exceptions=False)
     assert done.exit_code == 0
+    assert "6 of 6 h, to 36 h" in " ".join(done.stdout.split())
     assert forecast_of(trained_run).sizes["prediction_timedelta"] == 6
 
 

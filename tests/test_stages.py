@@ -221,6 +221,7 @@ def test_standard_flow_matching_needs_no_moments(finished, tmp_path):
     assert done.exit_code == 0, done.stderr
     assert not (tmp_path / "out/moments").exists()
     assert "moments alone" not in done.stdout
+    assert "of the generator, 0 of the moments model per sample" in done.stdout
 
 
 def test_changed_options_need_permission_to_replace(finished, tmp_path):

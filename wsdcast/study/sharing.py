@@ -25,7 +25,7 @@ def variant_directory(variant: Experiment, directory: Path, name: str, prepared:
         if (place / artefact).is_symlink() and not (place / artefact).exists():
             (place / artefact).unlink()  # its target is gone, and what is trained anew takes its place
     _link(directory, place, prepared)
-    twins = [directory, *sorted(path for path in place.parent.glob(f"*-{variant.seed}") if path != place)]
+    twins = [directory, *sorted(place.parent.glob(f"*-{variant.seed}"))]
     for artefact, twin in product(networks, twins):
         stamp = None if (place / artefact).exists() else read_stamp(twin / artefact)
         if stamp and is_of(stamp, variant, place, artefact):
