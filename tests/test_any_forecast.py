@@ -132,6 +132,9 @@ def test_scores_of_a_store_equal_their_definitions(scored):
         stays = np.abs(weather(STARTS)[:, 1] - true)
         persistence = scores["crps_fair"].sel(forecast="persistence", region="globe", variable=NAMES[1], prediction_timedelta=delta)
         assert float(persistence) == pytest.approx((stays * weights).sum(axis=(1, 2)).mean(), rel=1e-6)
+        usual = scores["rmse"].sel(forecast="climatological mean", region="globe", variable=NAMES[1], prediction_timedelta=delta)
+        past = weather(np.arange(np.datetime64("2020-01-20"), STARTS[0], np.timedelta64(6, "h")))[:, 1].mean(axis=0)  # before all forecasts
+        assert float(usual) == pytest.approx((((past - true) ** 2 * weights).sum(axis=(1, 2)).mean()) ** 0.5, rel=1e-5)
     assert (scores["pairs"] == STARTS.size).all()
     assert (scored / "scores.csv").exists()
     np.testing.assert_allclose(scores["wavelength_of_wavenumber"][1:3], 2 * np.pi * 6367.5 / np.array([1, 2]))
@@ -144,6 +147,7 @@ def test_the_page_is_of_the_forecast(truth, tmp_path, monkeypatch):
     page = (tmp_path / "run/report.html").read_text()
     assert "Ensemble forecast of 10 m wind: model" in page
     assert ">Recipe<" not in page
+    assert "6, 2020-02-01 00 UTC to 2020-02-06 00 UTC" in page
 
 
 def turned(dataset: xr.Dataset) -> xr.Dataset:
@@ -305,10 +309,15 @@ def test_two_forecasts_compared(scored, truth, tmp_path):
 
 
 def test_ensembles_of_different_size_are_named_where_they_are_compared(scored, truth, tmp_path):
-    store = forecast_dataset(members=3)
-    wsdcast.score_forecast(write(store, tmp_path / "smaller.zarr"), truth, tmp_path / "smaller")
-    said = wsdcast.score_pair(scored, tmp_path / "smaller").facts["members"]
-    assert said == "4 and 3: the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
+    store = write(forecast_dataset(members=3), tmp_path / "smaller.zarr")
+    (tmp_path / "smaller").mkdir()
+    xr.Dataset(attrs={"forecast": store, "truth": "another"}).to_netcdf(tmp_path / "smaller/scores.nc")
+    assert "scores.nc is of another forecast" in refuses(store, "--truth", truth, "--run", tmp_path / "smaller")
+    wsdcast.score_forecast(store, truth, tmp_path / "smaller", overwrite=True)
+    facts = wsdcast.score_pair(tmp_path / "smaller", scored).facts
+    assert facts["members"] == "3 and 4: the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"
+    assert (facts["first"], facts["second"]) == (f"{tmp_path / 'smaller'}: smaller", f"{scored}: model")
+    assert facts["initial times in common"] == 6
 
 
 @pytest.mark.parametrize("less", [3e-7, 1e-4])

@@ -11,8 +11,10 @@ import xarray as xr
 from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, opened_scores, refuses, truth_dataset, write
 
 import wsdcast
+from wsdcast.data.sources.foreign_forecasts import open_forecast
 from wsdcast.data.variables import attributes
-from wsdcast.weather.stages import score_output
+from wsdcast.weather.stages import score_forecast, score_output
+from wsdcast.weather.stages.score_forecast import in_other_units
 
 T2M, SST = "2m_temperature", "sea_surface_temperature"
 
@@ -102,9 +104,10 @@ def scored_on(tmp_path, name: str, forecast: xr.Dataset) -> tuple[xr.Dataset, di
 
 def test_a_variable_of_a_smaller_part_of_the_globe_does_not_change_the_scores_of_the_wind(tmp_path):
     forecast = with_temperature(forecast_dataset(), SST)
-    scores, facts = scored_on(tmp_path, "all", forecast.assign({SST: forecast[SST].where(~LAND)}))
+    sea = xr.DataArray(~LAND & (np.abs(GRID.latitude)[:, None] < 70), dims=("latitude", "longitude"))
+    scores, facts = scored_on(tmp_path, "all", forecast.assign({SST: forecast[SST].where(sea)}))
     xr.testing.assert_identical(scores, scored_on(tmp_path, "wind", forecast[[*NAMES]])[0])
-    share = 100 * (1 - LAND.mean())
+    share = 100 * (sea.values * GRID.area_weights[:, None]).mean()
     assert f"{SST} has values on {share:.3g} % of the globe, others on 100 %" in facts["not scored"]
     assert "scored on" not in facts
 
@@ -136,3 +139,28 @@ def test_a_variable_without_units_must_be_possible_in_ours(sources, forecast, po
     assert T2M not in opened_scores(tmp_path / "other")["variable"].values
     write(xr.open_zarr(tmp_path / "1.zarr")[[T2M]], tmp_path / "alone.zarr")
     assert "which are not in K" in refuses(tmp_path / "alone.zarr", "--truth", sources["truth.nc"], "--run", tmp_path / "alone")
+
+
+def test_the_first_field_says_whether_values_without_units_can_be_in_ours(forecast, tmp_path):
+    cold, hot = forecast[T2M].copy(), forecast[T2M].copy()
+    cold[0, 0, 0, 0, 0], hot[0, 0, 0, 0, 0] = 20, 1000
+    missing = cold.where(cold["number"] > 0)
+    for number, (field, is_odd) in enumerate(((forecast[T2M], False), (cold, True), (hot, True), (missing, False))):
+        store = forecast.assign({NAMES[0]: 1000 * forecast[NAMES[0]], T2M: field})  # a wind is left to the test of alignment
+        path = write(store.drop_attrs(deep=True), tmp_path / f"{number}.zarr")
+        assert set(in_other_units(open_forecast(path, variables=[*NAMES, T2M]))) == ({T2M} if is_odd else set())
+    path = write(store.assign({T2M: cold.assign_attrs(units="K")}), tmp_path / "K.zarr")
+    assert in_other_units(open_forecast(path, variables=[T2M])) == {}
+
+
+def test_analyses_are_fetched_once_for_each_initial_and_valid_time_with_what_is_offered(tmp_path, monkeypatch):
+    """Valid times of several initial times coincide. Those between analyses have none."""
+    asked = []
+    monkeypatch.setattr(score_forecast, "fetch_existing", lambda *arguments: asked.append(arguments) or [])
+    leads = np.array([6, 9, 24], "timedelta64[h]").astype("timedelta64[ns]")
+    path = write(forecast_dataset().isel(time=slice(0, 2)).assign_coords(prediction_timedelta=leads), tmp_path / "f.zarr")
+    score_forecast._fetched("gfs", path, NAMES, tmp_path)
+    ((system, times, channels),) = asked
+    assert (system, list(channels)) == ("gfs", [*NAMES])
+    hours = (times - STARTS[0]) / np.timedelta64(1, "h")
+    assert hours.tolist() == [0, 6, 24, 30, 48]

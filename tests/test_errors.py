@@ -15,14 +15,20 @@ import dask.multiprocessing  # noqa: F401  (lets tracebacks be pickled)
 import numpy as np
 import pytest
 import torch.distributed
+import xarray as xr
 from commands import invoke, refused
 from conftest import TINY, new_run, six_hourly, wind_dataset
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.cli import app
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs import artefact, processes
+from wsdcast.runs.artefact import resolve
 from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.names import FORECAST
+from wsdcast.weather.recipe import Recipe
+from wsdcast.weather.stages.score import _stored
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +246,32 @@ def test_a_damaged_forecast_is_named(finished_run, tmp_path, store, array, comma
     message = refused(*command, "--run", str(tmp_path / "run"))
     assert f"run/{store}: " in message
     assert "damaged (Zstd" in message or "cannot be read (Zstd" in message
+
+
+def test_stored_scores_take_the_headline_of_the_recipe_and_stay_only_if_they_are_of_this_forecast(finished_run, tmp_path, without_report):
+    shutil.copytree(finished_run, tmp_path / "run")
+    recipe, run = resolve(None, tmp_path / "run", Recipe, FORECAST)
+    computed = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
+    summary = wsdcast.score(recipe.changed(score__headline=DEFAULT[1]), run)
+    stored = xr.load_dataset(run / "scores.nc", decode_timedelta=True)
+    assert stored.attrs["headline"] == DEFAULT[1]
+    xr.testing.assert_identical(stored.drop_attrs(), computed.drop_attrs())
+    shown = computed["rmse"].sel(variable=DEFAULT[1], region="globe", forecast="wsdcast")
+    assert [row["rmse"] for row in summary.scores] == shown.values.tolist()
+
+    with pytest.raises(UserError, match=r"score\.headline: nothing was not scored, only 10m_u"):
+        wsdcast.score(recipe.changed(score__headline="nothing"), run)
+    record = computed.attrs["record"]
+    of_older = (computed.assign_attrs(record="fewer states"), computed.drop_vars("pairs"), computed.drop_sel(forecast="moments alone"))
+    for scores, is_kept in ((computed, True), *((scores, False) for scores in of_older)):
+        scores.to_netcdf(run / "scores.nc")
+        assert (_stored(run / "scores.nc", record, True) is not None) == is_kept
+    metadata = json.loads((run / "forecast.zarr/zarr.json").read_text())
+    stamp = json.loads(metadata["attributes"]["wsdcast"])
+    metadata["attributes"]["wsdcast"] = json.dumps(stamp | {"id": "of other networks"})
+    (run / "forecast.zarr/zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=r"scores.nc was made from other inputs .forecast.zarr changed since"):
+        wsdcast.score(run=run)
 
 
 def test_a_full_disk_is_noticed_before_the_work_begins(directory, monkeypatch):

@@ -84,6 +84,7 @@ def test_scores_computed_during_the_rollout_equal_those_of_its_fields(trained_ru
     ours, theirs = (xr.load_dataset(run / "scores.nc", decode_timedelta=True) for run in (trained_run, rolled_out / "run"))
     for name in ("rank_histogram", "reliability", "energy_score", "power_ratio", "crps_fair_interval"):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-7)
+    assert ours.attrs["members"] == theirs.attrs["members"] == 5
 
 
 @pytest.mark.parametrize("cut", ["time", "crps_fair", "region"])

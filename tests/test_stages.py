@@ -24,6 +24,7 @@ from wsdcast.cli import app
 from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.positions import evenly_spread
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.weather.recipe import load_recipe
 
@@ -169,6 +170,17 @@ def test_persistence_is_the_state_now(finished, record):
         error = np.mean([np.abs(record.states[i] - record.states[i + 2]) * record.grid.area_weights[:, None] for i in now])
         ours = scores.crps_fair.sel(forecast="persistence", variable="both", region="globe").values[1]
     assert ours == pytest.approx(error, rel=1e-5)
+
+
+def test_climatology_is_of_the_training_split(finished, record):
+    """A later state would tell the climatology of the weather that is forecast."""
+    past = np.flatnonzero(record.times < record.validation_from)
+    usual = record.states[past[evenly_spread(past.size, 50)]].mean(axis=0)
+    with xr.open_dataset(finished / "runs/tiny/scores.nc", decode_timedelta=True) as scores:
+        now = [int(np.flatnonzero(record.times == time)[0]) for time in scores.time.values]
+        squares = [((usual - record.states[start + 1])[1] ** 2 * record.grid.area_weights[:, None]).mean() for start in now]
+        ours = scores.rmse.sel(forecast="climatological mean", variable=DEFAULT[1], region="globe").values[0]
+    assert ours == pytest.approx(np.mean(squares) ** 0.5, rel=1e-5)
 
 
 def test_the_report_loads_no_other_file(finished):
