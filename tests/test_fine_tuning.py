@@ -100,3 +100,29 @@ def test_rollouts_have_the_truth_of_each_step_and_no_gap(prepared):
     for ours, expected in zip((*batch.states[::-1], *batch.truth), states, strict=True):
         assert torch.equal(ours[0], expected)
     assert batch.noise.shape == (2, MEMBERS, 1, 2, 8, 16)
+
+
+def test_each_member_and_sample_of_a_rollout_has_its_own_states_forcings_truth_and_noise(prepared):
+    samples, chosen = training_samples(prepared), torch.tensor([4, 7])
+    batches = [rollout_batches_of(samples, lambda: 2, torch.Generator().manual_seed(0)) for _ in range(2)]
+    batch, of_second = batches[0](chosen, slice(None)), batches[1](chosen, slice(1, 2))
+    assert torch.equal(of_second.noise, batch.noise[:, :, 1:])  # of a second process
+    contexts, scored = [], []
+
+    def sampler(context: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        contexts.append(context.unflatten(0, (MEMBERS, -1)))
+        return context[:, :2] + noise
+
+    def loss(members: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        scored.append((members, truth))
+        return members.mean()
+
+    rollout_loss(sampler, batch, loss, "all")
+    now, before = samples.context(chosen)[:, :2], samples.context(chosen)[:, 2:4]
+    for step, (members, truth) in enumerate(scored):
+        torch.testing.assert_close(members, now + batch.noise[: step + 1].sum(dim=0))
+        later = samples.context(chosen + step)
+        assert torch.equal(truth, samples.context(chosen + step + 1)[:, :2])
+        for member in range(MEMBERS):
+            assert torch.equal(contexts[step][member][:, 4:], later[:, 4:])
+            assert torch.equal(contexts[step][member][:, 2:4], now if step else before)
