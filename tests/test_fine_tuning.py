@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from runs_of_objectives import SMALL, TUNED, opened, training_samples, weights
@@ -104,6 +106,8 @@ def test_rollouts_have_the_truth_of_each_step_and_no_gap(prepared):
 
 def test_each_member_and_sample_of_a_rollout_has_its_own_states_forcings_truth_and_noise(prepared):
     samples, chosen = training_samples(prepared), torch.tensor([4, 7])
+    solar = replace(samples.forcings, longitude=torch.arange(0, 360, 22.5, dtype=torch.float64))  # forcings that change with time
+    samples = replace(samples, forcings=solar)
     batches = [rollout_batches_of(samples, lambda: 2, torch.Generator().manual_seed(0)) for _ in range(2)]
     batch, of_second = batches[0](chosen, slice(None)), batches[1](chosen, slice(1, 2))
     assert torch.equal(of_second.noise, batch.noise[:, :, 1:])  # of a second process

@@ -96,10 +96,13 @@ def test_forecasts_begin_from_the_contexts_of_training(prepared, tmp_path, numbe
     (samples,) = samples_of(record, networks.forcings, "test")
     (sample,) = np.flatnonzero(record.times[samples.now.numpy()] == np.datetime64(start))
     with torch.inference_mode():
-        mean = networks.moments(samples.context(torch.tensor([sample])))[0][0, 0]
+        mean, std = networks.moments(samples.context(torch.tensor([sample])))
     with xr.open_zarr(run / "moments_forecast.zarr") as stored:
-        field = stored["10m_u_component_of_wind_mean"].sel(time=start).values.squeeze()
-    np.testing.assert_allclose(field, mean * record.std[0] + record.mean[0], atol=1e-4)
+        at = stored.sel(time=start)
+        for channel, name in enumerate(DEFAULT):
+            scale = record.std[channel]
+            np.testing.assert_allclose(at[f"{name}_mean"].squeeze(), mean[0, channel] * scale + record.mean[channel], atol=1e-4)
+            np.testing.assert_allclose(at[f"{name}_std"].squeeze(), std[0, channel] * scale, atol=1e-4)
     wsdcast.export_model(run, tmp_path / "tiny.wsd")
     with xr.open_zarr(run / "analysis.zarr", chunks=None) as analyses:
         needed = analyses[list(DEFAULT)].sel(time=np.datetime64(start) - np.timedelta64(6, "h") * np.arange(number + 1)[::-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,13 @@ from rollouts import forecast_of, loaded
 
 import wsdcast
 from wsdcast.data.store.analysis import open_analysis
-from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, statistics_over_members
+from wsdcast.data.store.forecasts import CLIPPED, STOPPED, Forecasts, Written, statistics_over_members
 from wsdcast.data.variables import DEFAULT, physical_range
 from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
+from wsdcast.weather.forecast.outcome import stopped
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
 from wsdcast.weather.recipe import Rollout, load_recipe
@@ -162,7 +164,8 @@ def test_the_range_of_each_variable_is_its_own():
     np.testing.assert_array_equal(left_range(states, ranges)[0], expected)
 
 
-def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_path):
+@pytest.mark.parametrize("kept", [slice(None), slice(2, 3)])
+def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_path, kept):
     """The second member gets too hot at the second step. All humidity is negative, within the margin, and written as zero."""
     _, record, networks = parts
     mean, std = (torch.from_numpy(values[:5])[:, None, None] for values in (record.mean, record.std))
@@ -177,7 +180,7 @@ def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_
         return (state - mean) / std
 
     starts, settings = np.array([4]), Rollout(members=3, days=0.5)
-    store = Forecasts(tmp_path / "f.zarr", record.times[starts], 3, settings.leads, False, record.grid, record.variables)
+    store = Forecasts(tmp_path / "f.zarr", record.times[starts], 3, settings.leads, False, record.grid, record.variables[kept])
     (tmp_path / "f.marks").mkdir()
     store.create()
     list(run_and_write(store, record, networks.forcings, sampler, starts, [np.array([0])], settings))
@@ -192,6 +195,18 @@ def test_members_are_stopped_by_name_and_negative_values_are_clipped(parts, tmp_
     assert humidity.attrs[CLIPPED] == pytest.approx(5 / 6)
     assert float(humidity.max()) == float(humidity.min()) == 0
     assert bool(humidity.isel(number=1, prediction_timedelta=1).isnull().all())
+
+
+def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left_their_ranges():
+    by = ([DEFAULT[0], "", "2m_temperature"], [DEFAULT[1]] * 3, [DEFAULT[1], "", ""])
+    hours = ([12, 0, 18], [6, 6, 6], [24, 0, 0])
+    store = SimpleNamespace(times=np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "datetime64[ns]"), members=3)
+    store.all_written = lambda: [Written(*of_start, {}) for of_start in zip(hours, by, strict=True)]
+    first = "member 0 of 2020-01-01T00 at 12 h; member 2 of 2020-01-01T00 at 18 h by 2m_temperature"
+    second = "; ".join(f"member {number} of 2020-01-02T00 at 6 h" for number in range(3))
+    ranges = [f"{DEFAULT[0]} outside -120 to 120 m s-1", "2m_temperature outside 173 to 338 K", f"{DEFAULT[1]} outside -120 to 120 m s-1"]
+    expected = f"6 of 9 members, with {', '.join(ranges)}: {first}; {second}; and 1 more; more data or more training may help"
+    assert stopped(store, "f") == {"stopped: f": expected}
 
 
 def test_some_variables_are_kept_with_the_same_bits(run, tmp_path):
