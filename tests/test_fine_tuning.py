@@ -11,27 +11,34 @@ from test_path_runs import run_with
 
 import wsdcast
 from wsdcast.sampling.samplers import Sampler
-from wsdcast.warmstart.crps import MEMBERS
+from wsdcast.warmstart.crps import MEMBERS, EnsembleLoss
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.samplers import few_sampler
 from wsdcast.weather.trained import FewEvaluations, Trained, assembled
 from wsdcast.weather.training import fine_tuning
-from wsdcast.weather.training.rollouts import rollout_batches_of, rollout_loss
+from wsdcast.weather.training.rollouts import RolloutBatch, rollout_batches_of, rollout_loss
 
 pytestmark = pytest.mark.usefixtures("without_animation")
 
 
 @pytest.mark.parametrize("objective", ["distil", "shortcut", "crps"])
-def test_fine_tuning_has_no_dropout(prepared, tmp_path, monkeypatch, objective):
+def test_fine_tuning_has_no_dropout_and_ever_longer_rollouts(prepared, tmp_path, monkeypatch, objective):
     """Members with masks of their own would differ more in training than in a forecast."""
-    networks = []
+    networks, rollouts = [], []
 
     def recorded(trained: Trained, few: FewEvaluations, nfe: int) -> Sampler:
         networks.append(few.network)
         return few_sampler(trained, few, nfe)
 
+    def measured(sampler: Sampler, batch: RolloutBatch, loss: EnsembleLoss, gradients: str) -> torch.Tensor:
+        rollouts.append((len(batch.truth), gradients))
+        return rollout_loss(sampler, batch, loss, gradients)
+
     monkeypatch.setattr(fine_tuning, "few_sampler", recorded)
-    run_with(prepared, tmp_path, generator__objective=objective, generator__dropout=0.5, **SMALL, **TUNED)
+    monkeypatch.setattr(fine_tuning, "rollout_loss", measured)
+    changes = SMALL | TUNED | {"fine_tune__gradients": "all", "generator__dropout": 0.5}
+    run_with(prepared, tmp_path, generator__objective=objective, **changes)
+    assert rollouts == [(1, "all"), (1, "all"), (2, "all")]
     in_training = {module.p for network in networks[:1] for module in network.modules() if isinstance(module, torch.nn.Dropout)}
     assert in_training == {0.0}
 

@@ -22,7 +22,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.scoring import statistics_of
 from wsdcast.verification.truth import open_truth, truth_of
-from wsdcast.weather.forecast.outcome import stopped
+from wsdcast.weather.forecast.outcome import clipped, stopped
 from wsdcast.weather.forecast.running import ensembles
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range, run_and_write
 from wsdcast.weather.recipe import Rollout, load_recipe
@@ -207,6 +207,9 @@ def test_the_summary_names_the_first_stopped_members_and_all_variables_that_left
     ranges = [f"{DEFAULT[0]} outside -120 to 120 m s-1", "2m_temperature outside 173 to 338 K", f"{DEFAULT[1]} outside -120 to 120 m s-1"]
     expected = f"6 of 9 members, with {', '.join(ranges)}: {first}; {second}; and 1 more; more data or more training may help"
     assert stopped(store, "f") == {"stopped: f": expected}
+    store.clipped = lambda: {"specific_humidity@850": 0.0123, "specific_humidity@500": 0.5}
+    shares = "specific_humidity@850 1.2 %, specific_humidity@500 50 %"
+    assert clipped(store, "f") == {"negative values set to zero: f": shares}
 
 
 def test_some_variables_are_kept_with_the_same_bits(run, tmp_path):
