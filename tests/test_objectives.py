@@ -17,6 +17,7 @@ from runs_of_objectives import SMALL, TUNED, opened, weights
 from test_path_runs import run_with
 
 import wsdcast
+from wsdcast.nets.unet import UNet
 from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.few_steps import shortcut_loss
@@ -147,14 +148,18 @@ def test_small_batches_have_a_sample_for_steps_too(prepared, tmp_path, monkeypat
     """A rounded share of 0.875 is all of a batch of up to four samples, so no step was trained there."""
     assert [FewSteps().flow_samples(batch) for batch in (1, 2, 3, 4, 5, 8, 12, 16)] == [1, 1, 2, 3, 4, 7, 10, 14]
     chosen: list[int] = []
+    slower: list[bool] = []
 
-    def recorded(*arguments: Any) -> torch.Tensor:
+    def recorded(network: UNet, teacher: UNet, *arguments: Any) -> torch.Tensor:
         chosen.append(arguments[-1])
-        return shortcut_loss(*arguments)
+        weights = [torch.cat([values.detach().flatten() for values in of.parameters()]) for of in (network, teacher)]
+        slower.append(not torch.equal(*weights))
+        return shortcut_loss(network, teacher, *arguments)
 
     monkeypatch.setattr(few_steps, "shortcut_loss", recorded)
     run_with(prepared, tmp_path, generator__objective="shortcut", **SMALL | {"few_steps__batch": 4, "few_steps__flow_share": 0.875})
     assert chosen == [3, 3, 3]
+    assert slower == [False, True, True]  # the teacher has the averaged weights
 
 
 @pytest.mark.parametrize("objective", ["shortcut", "mean-flow"])
