@@ -19,7 +19,6 @@ from torch import Tensor
 import wsdcast
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.warmstart.prior import Moments
-from wsdcast.weather.recipe import load_recipe
 
 SMALL = {
     "name": "ridge",
@@ -53,7 +52,7 @@ def ridge(record: Analysis, penalty: float = 10.0) -> Moments:
 
 def main(run: Path) -> None:
     """Run the stages that are missing in a run directory, and print the scores."""
-    wsdcast.prepare(load_recipe("planet").changed(**SMALL), run)
+    wsdcast.prepare(wsdcast.load_recipe("planet").changed(**SMALL), run)
     model = ridge(open_analysis(run / "analysis.zarr"))
     wsdcast.train(run=run, prior="given", moments=model)
     wsdcast.rollout(run=run, moments=model, members=10, nfe=4, starts=4, days=1)

@@ -15,7 +15,6 @@ import numpy as np
 import xarray as xr
 
 import wsdcast
-from wsdcast.weather.recipe import load_recipe
 
 SMALL = {
     "name": "quick",
@@ -32,7 +31,7 @@ SMALL = {
 
 def main(run: Path) -> None:
     """Run the stages that are missing in a run directory, and print the scores."""
-    wsdcast.prepare(load_recipe("planet").changed(**SMALL), run)
+    wsdcast.prepare(wsdcast.load_recipe("planet").changed(**SMALL), run)
     wsdcast.train(run=run)  # uses the recipe that is stored in the run directory
     wsdcast.rollout(run=run, members=10, nfe=4, starts=4, days=1)
     wsdcast.score(run=run)

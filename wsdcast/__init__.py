@@ -1,4 +1,7 @@
-"""Warm-start diffusion for weather ensembles: the stages and what follows them as functions, with the defaults of their commands."""
+"""Warm-start diffusion for weather ensembles: the stages and what follows them as functions, with the defaults of their commands.
+
+:func:`load_recipe` reads a recipe, whose keys ``changed`` changes; errors that a user can cause are :class:`UserError`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ if TYPE_CHECKING:
     from wsdcast.output.convert import convert
     from wsdcast.output.products import products
     from wsdcast.output.station_scores import score_stations
+    from wsdcast.runs.errors import UserError
     from wsdcast.study.weather import study_nfe
     from wsdcast.weather.pipeline import run
+    from wsdcast.weather.recipe import load_recipe
     from wsdcast.weather.stages.check import check
     from wsdcast.weather.stages.export import export_model
     from wsdcast.weather.stages.forecast import forecast
@@ -24,11 +29,13 @@ if TYPE_CHECKING:
     from wsdcast.weather.stages.train import train
 
 __all__ = [
+    "UserError",
     "check",
     "convert",
     "export_model",
     "forecast",
     "forecast_page",
+    "load_recipe",
     "plot",
     "prepare",
     "products",
@@ -55,6 +62,7 @@ _MODULES = {"run": "weather.pipeline", "study_nfe": "study.weather", "products":
     stage: f"weather.stages.{stage}" for stage in ("check", "prepare", "train", "rollout", "score", "forecast_page", "plot")
 }
 _MODULES |= {"export_model": "weather.stages.export", "forecast": "weather.stages.forecast", "score_stations": "output.station_scores"}
+_MODULES |= {"load_recipe": "weather.recipe", "UserError": "runs.errors"}
 _MODULES |= {"score_pair": "weather.stages.score", "score_forecast": "weather.stages.score_forecast"}
 
 
@@ -66,4 +74,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -291,5 +291,9 @@ class Recipe(Experiment):
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
-    """Read a recipe by its path, or by its name if it comes with the package (:func:`wsdcast.runs.recipes.load`)."""
+    """Read a recipe by the path of a .yaml file, or by the name of a recipe that comes with the package.
+
+    Raises:
+        UserError: if there is no such recipe, or it has unknown keys or values that are not allowed.
+    """
     return load(recipe, Recipe)
