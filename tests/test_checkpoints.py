@@ -12,7 +12,7 @@ from small_training import begun, points, regression
 from wsdcast.nets.weights import save_networks
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import checkpoints
-from wsdcast.training.fitting import fitted
+from wsdcast.training.fitting import Plan, fitted
 from wsdcast.training.loop import fit
 
 
@@ -59,5 +59,5 @@ def test_a_training_goes_on_from_a_checkpoint_of_an_older_version(tmp_path):
     for name in ("step-000000003", "best"):
         (tmp_path / "checkpoints/line").mkdir(parents=True, exist_ok=True)
         save_file(half.tensors(), tmp_path / f"checkpoints/line/{name}.safetensors", metadata={"about": json.dumps(about)})
-    history = fitted(begun(), points, regression, 64, settings, TrainingLog(), tmp_path, "line", seed=0, validate=None).history
+    history = fitted(begun(), Plan(points, regression, 64, settings, 0), TrainingLog(), tmp_path, "line").history
     assert [row[0] for row in history.losses] == [3, 4, 5]

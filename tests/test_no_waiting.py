@@ -28,6 +28,7 @@ from wsdcast.images.stages import train as image_training
 from wsdcast.runs import devices, recipes
 from wsdcast.runs.artefact import Summary
 from wsdcast.sampling.priors import prior_maker
+from wsdcast.training.fitting import Fitted, History, Plan
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import warm_start
@@ -92,16 +93,16 @@ class Walked(Exception):  # noqa: N818
 def walking(device: torch.device) -> Iterator[pytest.MonkeyPatch]:
     """Let each training take two steps on the device under the watch, instead of all, and then raise :class:`Walked`."""
 
-    def walk(stage: Stage, label: str, settings: Any, training: Training, batch_of: Any, loss_of: Any, count: int, *_: Any) -> None:
-        take_two(training, batch_of, loss_of, count, settings, device)
+    def walk(training: Training, plan: Plan, *_: Any) -> None:
+        take_two(training, plan, device)
 
     def untrained(recipe, directory, record, given, names):
         return assembled(recipe, record, lambda network, _: network.to(device).eval().requires_grad_(False), given, names)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(devices, "device", lambda: device)
-        patch.setattr(Stage, "fit", walk)
-        patch.setattr(Stage, "fit_and_write", walk)
+        patch.setattr(moments, "fitted", walk)
+        patch.setattr(Stage, "fit_and_write", lambda stage, artefact, training, plan: walk(training, plan))
         patch.setattr(Stage, "is_current", lambda *_: False)
         patch.setattr(moments, "make_stamp", lambda *_: {"hash": "", "inputs": {}})
         for module in (few_steps, fine_tuning):
@@ -119,12 +120,12 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor if tensor.device == device else torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
-def take_two(training: Training, batch_of: Any, loss_of: Any, samples: int, settings: Any, device: torch.device) -> None:
+def take_two(training: Training, plan: Plan, device: torch.device) -> None:
     """Take two steps. On the CPU also check that their numbers are finite and that weights change."""
     if device == META:
         training.optimiser = torch.optim.AdamW(training.model.parameters(), foreach=True)  # the fused one does not support meta
     before = [parameter.clone() for parameter in training.model.parameters()]
-    steps = fit(training, batch_of, loss_of, samples, settings, 0)
+    steps = fit(training, plan.batch_of, plan.loss_of, plan.samples, plan.settings, plan.seed)
     with NoWaiting(device.type):
         taken = list(islice(steps, 2))
     assert {number.device for step in taken for number in (step.loss, step.gradient)} == {device}
@@ -211,12 +212,13 @@ def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
     compiled = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **_: compiled.append(type(network).__name__))
 
-    def walk(recipe, images, settings, path, model, random, batch_of, shapes, loss_of, *_):
+    def walk(recipe, path, training, plan, *_):
         if path.name == network:
-            take_two(Training.of(model.to(META), random), batch_of, loss_of, images.count("train"), settings, META)
+            take_two(training, plan, META)
+        return Fitted(training.model, History([[0.0] * 5]), plan.settings, 1)
 
     with walking(META) as patch:
-        patch.setattr(image_training, "_train", walk)
+        patch.setattr(image_training, "fit_and_write", walk)
         patch.setattr(image_training, "_seed", lambda *_: OnMeta())
         patch.setattr(image_training, "is_current", lambda *_: False)
         patch.setattr(image_training, "load_network", lambda network, _: network.to(META).eval())
@@ -227,14 +229,10 @@ def test_no_step_waits_on_images(network, prior, inpainted, monkeypatch):
 
 
 def test_no_step_of_the_classifier_of_images_waits(inpainted, tmp_path):
-    def walk(training, batch_of, loss_of, samples, settings, *_, **__):
-        take_two(training, batch_of, loss_of, samples, settings, META)
-
     recipe, images = recipes.load(inpainted / "tiny.yaml", ImageRecipe), image_store.open_images(inpainted / "run/images")
     with walking(META) as patch:
-        patch.setattr(classifier, "fitted", walk)
+        patch.setattr(classifier, "fit_and_write", lambda recipe, path, training, plan, *_: take_two(training, plan, META))
         patch.setattr(classifier, "sent", sent)
-        patch.setattr(classifier, "make_stamp", lambda *_: {"hash": "", "inputs": {}})
         with pytest.raises(Walked):
             classifier.extractors(recipe, tmp_path, images, None, Summary("inpaint score"), False)
 

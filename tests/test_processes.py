@@ -205,7 +205,7 @@ def test_a_full_disk_ends_both_with_one_line(tmp_path):
     """Only the first process writes checkpoints. The second would wait for it in the next step, or end in an error of the connection."""
     body = """
 from wsdcast.training import checkpoints, fitting
-from wsdcast.training.fitting import TrainingLog, fitted
+from wsdcast.training.fitting import Plan, TrainingLog, fitted
 
 def full(*_):
     assert rank == 0
@@ -215,7 +215,7 @@ checkpoints.save = full
 training = Training.of(nn.Linear(1, 1), torch.Generator())
 batch_of = lambda chosen, part: X[chosen[part]]
 try:
-    fitted(training, batch_of, regression, 8, Settings(steps=5), TrainingLog(validate_every=2), Path("."), "one", seed=0, validate=None)
+    fitted(training, Plan(batch_of, regression, 8, Settings(steps=5), 0), TrainingLog(validate_every=2), Path("."), "one")
 except OSError as error:
     Path(f"{rank}.txt").write_text(f"{error} {training.step}")
 """

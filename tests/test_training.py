@@ -23,7 +23,7 @@ from wsdcast.runs import processes
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.recipes import Optimisation, TrainingLog
 from wsdcast.training import loop
-from wsdcast.training.fitting import Fitted, History, fitted
+from wsdcast.training.fitting import Fitted, History, Plan, fitted
 from wsdcast.training.loop import fit, read
 from wsdcast.training.state import Training
 
@@ -308,7 +308,7 @@ def test_a_training_that_is_stopped_has_every_validation_in_the_end(tmp_path, st
             stop_at(training.step, "validation")
             return {"loss": regression(model, X).item()}
 
-        return fitted(training, points, loss_of, 64, settings, log, directory, "line", seed=0, validate=validate)
+        return fitted(training, Plan(points, loss_of, 64, settings, 0, validate), log, directory, "line")
 
     undisturbed, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
     whole = trained(undisturbed, False)

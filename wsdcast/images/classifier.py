@@ -15,12 +15,12 @@ from wsdcast.images.data.store import Images
 from wsdcast.images.features import QUARTER_TURNS, Classifier, classifier_loss, inception, mirrored, turned
 from wsdcast.images.frechet import FeatureStatistics
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.nets.weights import WEIGHTS, load_network, save_networks, to_device
-from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current, make_stamp
+from wsdcast.nets.weights import load_network, to_device
+from wsdcast.runs import devices
+from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.devices import sent
 from wsdcast.runs.names import CLASSIFIER
-from wsdcast.training.fitting import fitted
+from wsdcast.training.fitting import Plan, fit_and_write
 from wsdcast.training.loop import BatchOf
 from wsdcast.training.state import Training
 
@@ -89,23 +89,17 @@ def _train_if_needed(recipe: ImageRecipe, directory: Path, images: Images, summa
     network = Classifier(channels, count)
     if is_current(recipe, directory, CLASSIFIER, overwrite):
         return network
-    random = torch.Generator().manual_seed(0)
-    settings, stamp = recipe.classifier, make_stamp(recipe, directory, CLASSIFIER)
-    with processes.completed_by_first(directory / CLASSIFIER, stamp, overwrite) as partial:
-        training = Training.of(to_device(network, settings.channels_last), random)
-        done = fitted(
-            training,
-            _batches(images, labels, random),
-            lambda model, batch: classifier_loss(model, *batch),
-            images.count("train"),
-            settings,
-            recipe.training,
-            partial,
-            CLASSIFIER,
-            seed=0,
-            validate=lambda model: {"error rate": _error_rate(model, images, labels)},
-        )
-        save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds})
+    random, settings = torch.Generator().manual_seed(0), recipe.classifier
+    training = Training.of(to_device(network, settings.channels_last), random)
+    plan: Plan[Classifier, Labelled] = Plan(
+        _batches(images, labels, random),
+        lambda model, batch: classifier_loss(model, *batch),
+        images.count("train"),
+        settings,
+        seed=0,
+        validate=lambda model: {"error rate": _error_rate(model, images, labels)},
+    )
+    done = fit_and_write(recipe, directory / CLASSIFIER, training, plan, recipe.training, overwrite)
     error = done.history.validations[-1]["error rate"]
     target = "of the labels" if labels is not None else "of quarter turns, as no labels tell images apart"
     summary.written[str(directory / CLASSIFIER)] = f"{100 * (1 - error):.1f} % right on validation images, {target}"

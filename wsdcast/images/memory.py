@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from torch import nn
+
 from wsdcast.images import classifier, evaluation, scores
 from wsdcast.images.data.store import Images
 from wsdcast.images.drawing import CALIBRATED_ON, batch_size
 from wsdcast.images.features import FEATURES, QUARTER_TURNS, Classifier
 from wsdcast.images.networks import generator_model, moments_model
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.nets.peak import peak_memory
-from wsdcast.runs import devices
+from wsdcast.nets.peak import peak_memory, training_memory
+from wsdcast.runs import devices, processes
+from wsdcast.runs.recipes import Optimisation
 from wsdcast.runs.resources import require_memory
 from wsdcast.sampling.batches import at_once
 from wsdcast.warmstart.evaluations import count_noise
@@ -30,6 +33,18 @@ STATISTICS = 55
 """Bytes that :func:`wsdcast.images.scores.sample_statistics` needs for each value of its samples; 39 to 54 were measured."""
 FIELDS = 8
 """Arrays of a sample's size that exist while it is drawn: noise, context, state, the results in normalised space and in data space."""
+
+
+def require_training(name: str, network: nn.Module, settings: Optimisation, images: Images, *shapes: tuple[int, ...]) -> None:
+    """Refuse to train a network if memory cannot hold it and its batches. ``shapes`` are those of its inputs for one sample.
+
+    Raises:
+        UserError: in all processes, if less memory is free.
+    """
+    if devices.device().type == "cpu":
+        needed = training_memory(network, settings.batch, settings.precision == "bf16", *shapes)
+        purpose = f"training the {name} network in batches of {settings.batch} at {images.size}"
+        processes.decided(lambda: require_memory(needed, purpose))
 
 
 def require_sampling(

@@ -23,12 +23,13 @@ except ImportError:  # not on Windows
 import torch
 from torch import Tensor, nn
 
-from wsdcast.nets.weights import Model
+from wsdcast.nets.weights import WEIGHTS, Model, save_networks
 from wsdcast.runs import processes
+from wsdcast.runs.artefact import make_stamp
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import StoppedError, UserError
 from wsdcast.runs.progress import note, track
-from wsdcast.runs.recipes import Optimisation, TrainingLog
+from wsdcast.runs.recipes import Experiment, Optimisation, TrainingLog
 from wsdcast.training import checkpoints
 from wsdcast.training.loop import Batch, BatchOf, PendingStep, Step, fit, read, samples_per_step
 from wsdcast.training.state import Training
@@ -54,6 +55,11 @@ class History:
     validations: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, steps: list[Step]) -> None:
+        """Add a row of losses for consecutive steps."""
+        means = [sum(values) / len(steps) for values in zip(*(astuple(step)[1:] for step in steps), strict=True)]
+        self.losses.append([steps[-1].number, *means])
+
     def write(self, directory: Path, name: str) -> None:
         """Write ``NAME-losses.csv`` and, if there were validations, ``NAME-validations.csv``."""
         tables: dict[str, list[list[Any]]] = {"losses": [[column.name for column in fields(Step)], *self.losses]}
@@ -62,6 +68,23 @@ class History:
         for kind, rows in tables.items():
             with (directory / f"{name}-{kind}.csv").open("w", newline="") as file:
                 csv.writer(file).writerows(rows)
+
+
+@dataclass(frozen=True)
+class Plan(Generic[Model, Batch]):
+    """The plan of a training. Its state is a :class:`wsdcast.training.state.Training`.
+
+    Attributes:
+        batch_of, loss_of, samples, settings, seed: as for :func:`wsdcast.training.loop.fit`.
+        validate: returns scores of the averaged network by name. None if there is nothing to validate on.
+    """
+
+    batch_of: BatchOf[Batch]
+    loss_of: Callable[[Model, Batch], Tensor]
+    samples: int
+    settings: Optimisation
+    seed: int
+    validate: Callable[[Model], dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,55 +114,56 @@ class Fitted(Generic[Model]):
         }
 
 
-def fitted(
-    training: Training[Model],
-    batch_of: BatchOf[Batch],
-    loss_of: Callable[[Model, Batch], Tensor],
-    samples: int,
-    settings: Optimisation,
-    log: TrainingLog,
-    directory: Path,
-    name: str,
-    *,
-    seed: int,
-    validate: Callable[[Model], dict[str, float]] | None,
+def fit_and_write(
+    recipe: Experiment, path: Path, training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog, overwrite: bool
 ) -> Fitted[Model]:
+    """Train a network as :func:`fitted` does, and write it as an artefact of a run directory, with its seconds in the stamp.
+
+    Args:
+        recipe: the recipe in force.
+        path: the artefact. The network has its name.
+        training, plan, log: as for :func:`fitted`.
+        overwrite: discard an unfinished training of another recipe.
+
+    Raises:
+        UserError, StoppedError: as :func:`fitted`, or as :func:`wsdcast.runs.processes.completed_by_first`.
+    """
+    stamp = make_stamp(recipe, path.parent, path.name)
+    with processes.completed_by_first(path, stamp, overwrite) as unfinished:
+        result = fitted(training, plan, log, unfinished, path.name)
+        stamp["seconds"] = result.history.seconds
+        processes.decided(lambda: save_networks({WEIGHTS: result.network}, unfinished, stamp))
+    return result
+
+
+def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog, directory: Path, name: str) -> Fitted[Model]:
     """Train a network from the beginning, or from its newest checkpoint if there is one.
 
     Args:
         training: the state before the first step.
-        batch_of, loss_of: as for :func:`wsdcast.training.loop.fit`.
-        samples: number of training samples.
-        settings: how to train.
+        plan: what the network learns from, and how.
         log: when to validate, and how many checkpoints to keep.
         directory: directory for checkpoints and logs.
         name: name of the network.
-        seed: seed of the order of samples.
-        validate: returns scores of the averaged network by name. None if there is nothing to validate on.
 
     Raises:
         UserError: if a loss is not finite; the last checkpoint stays.
         StoppedError: if SIGTERM or SIGINT came, after a checkpoint was written.
     """
-    checkpoint_directory = directory / "checkpoints" / name
-    history = History()
-    if checkpoint := processes.decided(lambda: checkpoints.newest(checkpoint_directory)):
-        tensors, about = checkpoint
-        training.restore(tensors)
-        about.pop("best", None)  # the lowest score, which older versions stored
-        history = History(**about)
-        note(f"{name}: goes on at step {training.step} of {settings.steps}")
+    settings, checkpoint_directory = plan.settings, directory / "checkpoints" / name
+    history = _restored(training, checkpoint_directory)
     first_step, started, seconds_before = training.step, time.perf_counter(), history.seconds
-    steps_per_row = -(-settings.steps // MOST_ROWS)
-    pending, row_steps, loss = list[PendingStep](), list[Step](), math.nan
+    if first_step:
+        note(f"{name}: goes on at step {first_step} of {settings.steps}")
     torch.backends.cudnn.benchmark = True  # all steps have the same shapes, so cuDNN may search for the fastest kernels
     if settings.compile:
         for network in training.model.children() if isinstance(training.model, nn.ModuleDict) else [training.model]:
             compiled(network)
+    of_step, steps_per_row = samples_per_step(settings, plan.samples), -(-settings.steps // MOST_ROWS)
+    row_steps, loss = list[Step](), math.nan
 
     def write_row() -> None:
-        means = [sum(values) / len(row_steps) for values in zip(*(astuple(step)[1:] for step in row_steps), strict=True)]
-        history.losses.append([row_steps[-1].number, *means])
+        history.add(row_steps)
         row_steps.clear()
 
     def save_checkpoint() -> None:
@@ -154,7 +178,7 @@ def fitted(
         speed = (training.step - first_step) * of_step / (time.perf_counter() - started)
         return f"loss {loss:.4f}, learning rate {step.rate:.2g}, {speed:.3g} samples/s, {_peak_memory():.1f} GB"
 
-    of_step, steps = samples_per_step(settings, samples), fit(training, batch_of, loss_of, samples, settings, seed)
+    steps, pending = fit(training, plan.batch_of, plan.loss_of, plan.samples, settings, plan.seed), list[PendingStep]()
     with stop_signals() as signals, _tensorboard(directory / "tensorboard" / name, log, first_step) as log_value, closing(steps):
         for step in track(steps, f"training {name}", settings.steps, first_step, progress_text):
             pending.append(step)
@@ -171,10 +195,10 @@ def fitted(
                 loss = done.loss
                 log_value("loss", loss, done.number)
             pending.clear()
-            if validation_due and validate:
+            if validation_due and plan.validate:
                 if processes.highest(signals[0] if signals else 0):
                     save_checkpoint()  # the process may be killed before the validation is done
-                scores = validate(training.averaged)
+                scores = plan.validate(training.averaged)
                 history.validations.append({"step": training.step, **scores})
                 if processes.is_first():
                     scores_text = ", ".join(f"{score} {value:.4f}" for score, value in scores.items())
@@ -192,6 +216,17 @@ def fitted(
                 )
     processes.decided(lambda: history.write(directory, name))
     return Fitted(training.averaged, history, settings, of_step)
+
+
+def _restored(training: Training[Model], checkpoint_directory: Path) -> History:
+    """Restore the newest checkpoint, if there is one, and return the history up to it."""
+    checkpoint = processes.decided(lambda: checkpoints.newest(checkpoint_directory))
+    if checkpoint is None:
+        return History()
+    tensors, about = checkpoint
+    training.restore(tensors)
+    about.pop("best", None)  # the lowest score, which older versions stored
+    return History(**about)
 
 
 @contextmanager

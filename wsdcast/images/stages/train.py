@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsdcast.images.contexts import FixedContexts, fixed_contexts, training_pairs
 from wsdcast.images.data.store import Images, open_images
 from wsdcast.images.drawing import require_own_samples
-from wsdcast.images.networks import fixed_moments_of, generator_model, image_path, moments_model
+from wsdcast.images.memory import require_training
+from wsdcast.images.networks import ImageMoments, fixed_moments_of, generator_model, image_path, moments_model
 from wsdcast.images.recipe import ImageRecipe
-from wsdcast.nets.peak import training_memory
-from wsdcast.nets.weights import WEIGHTS, Model, load_network, save_networks, size_in_words, to_device
+from wsdcast.nets.unet import UNet
+from wsdcast.nets.weights import load_network, size_in_words, to_device
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, is_current, require, resolve
 from wsdcast.runs.devices import compiled
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import GENERATOR, IMAGES, MOMENTS, ImagePriorName
-from wsdcast.runs.recipes import Network
-from wsdcast.runs.resources import require_memory
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
-from wsdcast.training.fitting import fitted
-from wsdcast.training.loop import Batch, BatchOf
+from wsdcast.training.fitting import Plan, fit_and_write
 from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss
-from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
+from wsdcast.warmstart.moments import negative_log_likelihood
 from wsdcast.warmstart.prior import warm_start
 
 EVENLY = torch.ones(1, 1)
@@ -89,7 +86,7 @@ def train(
 
     path, weight = image_path(resolved.generator, images), LOSS_WEIGHTS[resolved.generator.loss_weight]
 
-    def loss_of(network: nn.Module, batch: FlowBatch) -> Tensor:
+    def loss_of(network: UNet, batch: FlowBatch) -> Tensor:
         assert batch.prior is not None
         return training_loss(network, batch.prior, batch.context, batch.target, batch.draws, path, weight)
 
@@ -97,12 +94,15 @@ def train(
     generator, pairs = generator_model(settings, images.shape[0]), training_pairs(images, resolved.task, random)
     batches = flow_batches_of(pairs, images.shape, random, lambda _, context: prior_of(context), settings.times)
 
-    def validate(network: nn.Module) -> dict[str, float]:
+    def validate(network: UNet) -> dict[str, float]:
         return flow_scores(network, prior_of, unseen, path)
 
-    shapes = generator.input_shapes(*images.shape[1:])
-    file = directory / GENERATOR
-    _train(resolved, images, settings, file, generator, random, batches, shapes, loss_of, validate, overwrite, summary)
+    require_training(GENERATOR, generator, settings, images, *generator.input_shapes(*images.shape[1:]))
+    training = Training.of(to_device(generator, settings.channels_last), random)
+    plan = Plan(batches, loss_of, images.count("train"), settings, resolved.seed, validate)
+    done = fit_and_write(resolved, directory / GENERATOR, training, plan, resolved.training, overwrite)
+    summary.facts |= done.facts(GENERATOR)
+    summary.written[str(directory / GENERATOR)] = size_in_words(done.network)
     return summary
 
 
@@ -112,48 +112,20 @@ def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: Fixed
         summary.facts[f"current: {MOMENTS}"] = str(directory / MOMENTS)
         return
 
-    def loss_of(network: MomentsModel, batch: Pairs) -> Tensor:
+    def loss_of(network: ImageMoments, batch: Pairs) -> Tensor:
         return negative_log_likelihood(network, *batch)
 
-    def validate(network: MomentsModel) -> dict[str, float]:
+    def validate(network: ImageMoments) -> dict[str, float]:
         return moments_scores(network, unseen, EVENLY)
 
-    random, settings, path = _seed(recipe, 0), recipe.moments, directory / MOMENTS
+    random, settings = _seed(recipe, 0), recipe.moments
     network, pairs = moments_model(settings, images.shape[0]), training_pairs(images, recipe.task, random)
-    shapes = ((1, images.shape[0] + 1, *images.shape[1:]),)
-    _train(recipe, images, settings, path, network, random, pairs, shapes, loss_of, validate, overwrite, summary)
-
-
-def _train(
-    recipe: ImageRecipe,
-    images: Images,
-    settings: Network,
-    path: Path,
-    model: Model,
-    random: torch.Generator,
-    batch_of: BatchOf[Batch],
-    shapes: tuple[tuple[int, ...], ...],
-    loss_of: Callable[[Model, Batch], Tensor],
-    validate: Callable[[Model], dict[str, float]],
-    overwrite: bool,
-    summary: Summary,
-) -> None:
-    """Train one network into its artefact ``path`` and add the results to ``summary``.
-
-    ``shapes`` are those of the inputs for one sample.
-    """
-    stamp = make_stamp(recipe, path.parent, path.name)
-    if devices.device().type == "cpu":
-        needed = training_memory(model, settings.batch, settings.precision == "bf16", *shapes)
-        purpose = f"training the {path.name} network in batches of {settings.batch} at {images.size}"
-        processes.decided(lambda: require_memory(needed, purpose))
-    with processes.completed_by_first(path, stamp, overwrite) as partial:
-        training = Training.of(to_device(model, settings.channels_last), random)
-        samples, log, name = images.count("train"), recipe.training, path.name
-        done = fitted(training, batch_of, loss_of, samples, settings, log, partial, name, seed=recipe.seed, validate=validate)
-        processes.decided(lambda: save_networks({WEIGHTS: done.network}, partial, stamp | {"seconds": done.history.seconds}))
-    summary.facts |= done.facts(path.name)
-    summary.written[str(path)] = size_in_words(done.network)
+    require_training(MOMENTS, network, settings, images, (1, images.shape[0] + 1, *images.shape[1:]))
+    training = Training.of(to_device(network, settings.channels_last), random)
+    plan = Plan(pairs, loss_of, images.count("train"), settings, recipe.seed, validate)
+    done = fit_and_write(recipe, directory / MOMENTS, training, plan, recipe.training, overwrite)
+    summary.facts |= done.facts(MOMENTS)
+    summary.written[str(directory / MOMENTS)] = size_in_words(done.network)
 
 
 def _seed(recipe: ImageRecipe, network: int) -> torch.Generator:

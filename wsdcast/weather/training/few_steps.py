@@ -59,7 +59,7 @@ def train_few_steps(stage: Stage, priors: Priors | None) -> None:
 
     if objective == "distil":
         loss_of = _distillation(stage, flow)
-        stage.fit_and_write(FEW_STEPS, settings, training, flow_batches, loss_of, len(stage.samples), scores)
+        stage.fit_and_write(FEW_STEPS, training, stage.plan(flow_batches, loss_of, len(stage.samples), settings, scores))
         return
 
     draw_steps = draw_halved_steps if objective == "shortcut" else draw_any_steps
@@ -75,7 +75,7 @@ def train_few_steps(stage: Stage, priors: Priors | None) -> None:
             return shortcut_loss(network, training.averaged, prior, context, target, draws, steps, flow_samples)
         return mean_flow_loss(network, prior, context, target, draws, steps, flow_samples)
 
-    stage.fit_and_write(FEW_STEPS, settings, training, batch_of, loss_of_steps, len(stage.samples), scores)
+    stage.fit_and_write(FEW_STEPS, training, stage.plan(batch_of, loss_of_steps, len(stage.samples), settings, scores))
 
 
 def _distillation(stage: Stage, flow: Trained) -> Callable[[UNet, FlowBatch], Tensor]:

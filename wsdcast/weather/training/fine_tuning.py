@@ -70,4 +70,4 @@ def fine_tune(stage: Stage) -> None:
     def scores(network: UNet) -> dict[str, float]:
         return ensemble_scores(sampler_of(network), stage.validation_samples, area_weights(stage.record))
 
-    stage.fit_and_write(FINE_TUNED, settings, training, batches, loss_of, len(samples), scores)
+    stage.fit_and_write(FINE_TUNED, training, stage.plan(batches, loss_of, len(samples), settings, scores))

@@ -54,7 +54,7 @@ def _train_flow(stage: Stage, priors: Priors) -> None:
 
     training = Training.of(to_device(network, settings.channels_last), random)
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, priors.of_samples, settings.times)
-    stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
+    stage.fit_and_write(GENERATOR, training, stage.plan(batches, loss_of, len(samples), settings, scores))
 
 
 def _train_both(stage: Stage) -> None:
@@ -79,7 +79,7 @@ def _train_both(stage: Stage) -> None:
 
     training = Training.of(to_device(networks, settings.channels_last), random)
     batches = flow_batches_of(pairs_of(samples), samples.shape, random, None, settings.times)
-    stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
+    stage.fit_and_write(GENERATOR, training, stage.plan(batches, loss_of, len(samples), settings, scores))
 
 
 def _train_on_crps(stage: Stage, priors: Priors) -> None:
@@ -101,7 +101,7 @@ def _train_on_crps(stage: Stage, priors: Priors) -> None:
 
     training = Training.of(to_device(network, settings.channels_last), random)
     batches = ensemble_batches_of(pairs_of(samples), samples.shape, random, priors.of_samples)
-    stage.fit_and_write(GENERATOR, settings, training, batches, loss_of, len(samples), scores)
+    stage.fit_and_write(GENERATOR, training, stage.plan(batches, loss_of, len(samples), settings, scores))
 
 
 def _untrained(stage: Stage) -> UNet:

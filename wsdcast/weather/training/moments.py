@@ -17,6 +17,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS, PREDICTIONS
 from wsdcast.runs.resources import require_space
 from wsdcast.training.batches import Pairs, pairs_of
+from wsdcast.training.fitting import fitted
 from wsdcast.training.loop import require_samples, samples_per_step
 from wsdcast.training.predictions import Predictors, errors, folds, write_predictions
 from wsdcast.training.state import Training
@@ -57,11 +58,12 @@ def train_moments(stage: Stage) -> None:
         networks: dict[str, MomentsModel] = {}
         for name, network_samples in samples_by_name.items():
             seed_torch(recipe, MOMENTS)
-            label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
             network = untrained_moments(recipe, record, samples)
             training = Training.of(to_device(network, recipe.moments.channels_last), torch.Generator())
-            pairs, count = pairs_of(network_samples), len(network_samples)
-            result = stage.fit(label, recipe.moments, training, pairs, loss_of, count, unfinished, scores)
+            plan = stage.plan(pairs_of(network_samples), loss_of, len(network_samples), recipe.moments, scores)
+            label = MOMENTS if name == WEIGHTS else f"{MOMENTS}, {name}"
+            result = fitted(training, plan, recipe.training, unfinished, label.replace(", ", "-"))
+            stage.summary.facts |= result.facts(label)
             networks[name] = result.network
             seconds += result.history.seconds
         if folds_by_name:

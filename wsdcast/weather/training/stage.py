@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from wsdcast.data.store.analysis import Analysis
-from wsdcast.nets.weights import WEIGHTS, Model, save_networks, size_in_words
+from wsdcast.nets.weights import Model, size_in_words
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import Summary, is_current, make_stamp
+from wsdcast.runs.artefact import Summary, is_current
 from wsdcast.runs.names import FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS
 from wsdcast.runs.recipes import Optimisation
-from wsdcast.training.fitting import Fitted, fitted
+from wsdcast.training.fitting import Plan, fit_and_write
 from wsdcast.training.loop import Batch, BatchOf
 from wsdcast.training.state import Training
 from wsdcast.warmstart.prior import InformedPrior, Moments, PriorOf
@@ -81,52 +81,31 @@ class Stage:
             self.summary.facts[f"current: {artefact}"] = str(self.directory / artefact)
         return current
 
-    def fit(
+    def plan(
         self,
-        label: str,
-        settings: Optimisation,
-        training: Training[Model],
         batch_of: BatchOf[Batch],
         loss_of: Callable[[Model, Batch], Tensor],
         samples: int,
-        directory: Path,
-        scores: Callable[[Model], dict[str, float]],
-    ) -> Fitted[Model]:
-        """Train one network, and add its loss and duration to the summary. The arguments are those of :func:`fitted`.
-
-        ``scores`` are those of the averaged network on the validation split, if the record has one.
-        """
-        validate = scores if len(self.validation_samples) else None
-        name, seed, log = label.replace(", ", "-"), self.recipe.seed, self.recipe.training
-        result = fitted(training, batch_of, loss_of, samples, settings, log, directory, name, seed=seed, validate=validate)
-        self.summary.facts |= result.facts(label)
-        return result
-
-    def fit_and_write(
-        self,
-        artefact: str,
         settings: Optimisation,
-        training: Training[Model],
-        batch_of: BatchOf[Batch],
-        loss_of: Callable[[Model, Batch], Tensor],
-        samples: int,
         scores: Callable[[Model], dict[str, float]],
-    ) -> None:
-        """The same, and write the network as an artefact of the run directory.
+    ) -> Plan[Model, Batch]:
+        """The plan of a training with the recipe's seed. It has ``scores`` if the record has a validation split."""
+        return Plan(batch_of, loss_of, samples, settings, self.recipe.seed, scores if len(self.validation_samples) else None)
+
+    def fit_and_write(self, artefact: str, training: Training[Model], plan: Plan[Model, Batch]) -> None:
+        """Train a network, write it as an artefact of the run directory, and add its loss and duration to the summary.
 
         For the networks after the generator the summary also says which share of the time of all training they took.
         """
-        stamp = make_stamp(self.recipe, self.directory, artefact)
-        with processes.completed_by_first(self.directory / artefact, stamp, self.overwrite) as unfinished:
-            result = self.fit(artefact, settings, training, batch_of, loss_of, samples, unfinished, scores)
-            seconds = result.history.seconds
-            processes.decided(lambda: save_networks({WEIGHTS: result.network}, unfinished, stamp | {"seconds": seconds}))
-        self.summary.written[str(self.directory / artefact)] = size_in_words(result.network)
+        path = self.directory / artefact
+        result = fit_and_write(self.recipe, path, training, plan, self.recipe.training, self.overwrite)
+        self.summary.facts |= result.facts(artefact)
+        self.summary.written[str(path)] = size_in_words(result.network)
         if artefact in (FEW_STEPS, FINE_TUNED):
             earlier = self.recipe.networks[: self.recipe.networks.index(artefact)]
             stamps = [json.loads((self.directory / name / "stamp.json").read_text()) for name in earlier]
-            total = seconds + sum(stamp.get("seconds", 0.0) for stamp in stamps)
-            self.summary.facts[f"{artefact} share"] = f"{seconds / total:.0%} of the time of training so far"
+            total = result.history.seconds + sum(stamp.get("seconds", 0.0) for stamp in stamps)
+            self.summary.facts[f"{artefact} share"] = f"{result.history.seconds / total:.0%} of the time of training so far"
 
 
 def seed_torch(recipe: Recipe, network: str) -> None:
