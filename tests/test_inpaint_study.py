@@ -170,7 +170,7 @@ def test_a_link_to_missing_networks_is_removed(studied, tmp_path):
     shutil.copytree(studied / "run/images", run / "images")
     (run / "study/warm-0").mkdir(parents=True)
     (run / "study/warm-0/moments").symlink_to("../../moments", target_is_directory=True)
-    directory = variant_directory(RECIPE, run, "warm-0", "images", ("generator", "moments"))
+    directory = variant_directory(RECIPE, run, "warm-0", ("generator", "moments"))
     assert directory == run / "study/warm-0"
     assert [path.name for path in directory.iterdir()] == ["images"]
     assert (directory / "images").resolve() == run / "images"

@@ -246,6 +246,7 @@ def prepared(tmp_path_factory) -> Path:
 LATE = """
 import time
 from wsdcast.runs import processes
+from wsdcast.training import fitting
 from wsdcast.weather.stages import rollout, train
 from wsdcast.weather.training import moments, stage
 from wsdcast.data.store.forecasts import Forecasts
@@ -257,7 +258,7 @@ if rank:
     for module in (train, moments, stage, rollout, processes):
         module.is_current = never
     Forecasts.create = Forecasts.written = never
-    for module, name in ((moments, "folds"), (moments, "make_stamp"), (stage, "make_stamp"), (rollout, "make_stamp")):
+    for module, name in ((moments, "folds"), (moments, "make_stamp"), (fitting, "make_stamp"), (rollout, "make_stamp")):
         def late(*arguments, part=getattr(module, name)):
             time.sleep(0.3)
             return part(*arguments)

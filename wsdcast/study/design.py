@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TypeVar
@@ -119,23 +119,21 @@ def _operations_of_one(generator: UNet, grid: Sequence[int]) -> int:
 
 
 def trained_variants(
-    variants: dict[tuple[int, Prior], Kind],
+    variants: Mapping[Prior, Kind],
+    seeds: Iterable[int],
     directory: Path,
-    prepared: str,
     networks_of: Callable[[Kind], Collection[str]],
     train: Callable[[Kind, Path], object],
     overwrite: bool,
-    seconds: dict[str, list[float]],
-) -> Iterator[tuple[int, Prior, Kind, Path]]:
-    """Train the generator of every seed and prior, unless a current one is stored, and yield each with its run directory.
+) -> Iterator[tuple[int, Prior, Kind, Path, float]]:
+    """Train every prior with every seed, unless it is current, and yield seed, prior, recipe, run directory and seconds of the training.
 
-    Variants share the artefact ``prepared``, and those of the same seed may share the artefacts that ``networks_of`` names. The training
-    time of each prior, by seed, is added to ``seconds``.
+    Variants share the prepared data, and those of the same seed may share the artefacts that ``networks_of`` names.
     """
-    for (seed, prior), variant in variants.items():
-        place = variant_directory(variant, directory, f"{prior}-{seed}", prepared, networks_of(variant))
+    for seed, prior in product(seeds, variants):
+        variant = variants[prior].changed(seed=seed)
+        place = variant_directory(variant, directory, f"{prior}-{seed}", networks_of(variant))
         networks = [name for name in networks_of(variant) if name != PREDICTIONS]
         if not all(is_current(variant, place, name, overwrite) for name in networks):
             train(variant, place)
-        seconds.setdefault(prior, []).append(training_seconds(place, networks))
-        yield seed, prior, variant, place
+        yield seed, prior, variant, place, training_seconds(place, networks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-import yaml
 from numpy.typing import NDArray
 
 from wsdcast.images.classifier import Extract, extractors
@@ -29,7 +27,7 @@ from wsdcast.images.pictures import same_noise
 from wsdcast.images.recipe import ImageRecipe, Protocol
 from wsdcast.images.stages.train import train
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current, make_stamp, read_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete, complete_netcdf, is_current, read_stamp, require, resolve
 from wsdcast.runs.names import (
     CALIBRATED,
     CLASSIFIER,
@@ -44,8 +42,9 @@ from wsdcast.runs.names import (
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
-from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, halves, rows, saturation
+from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, facts, halves, rows, saturation
 from wsdcast.study.images_variants import moments_cost, named_variant, variant_of
+from wsdcast.study.summary import write_study
 from wsdcast.warmstart.evaluations import momentum_of
 
 SAME_NOISE = "same_noise.png"
@@ -92,17 +91,19 @@ def inpaint_study(
         prior: (variant_of(resolved, cost, options.seeds[0], prior), cost[0] * (prior not in WITHOUT_NETWORK))
         for prior in options.priors + options.ablations
     } | {name: named_variant(resolved, images, cost, name) for name in options.variants}
-    settings = {name: settings_of(variant, name, summary) for name, (variant, _) in by_name.items()}
-    for variant in (resolved, *(by_name[name][0] for name in options.variants)):
+    variants = {name: variant for name, (variant, _) in by_name.items()}
+    shares = {MOMENTS_ALONE: cost[0], CALIBRATED: cost[0]} | {name: share for name, (_, share) in by_name.items()}
+    settings = {name: settings_of(variant, name, summary) for name, variant in variants.items()}
+    for variant in (resolved, *(variants[name] for name in options.variants)):
         require_study(variant, images, ["classifier_distance"] + ["fid"] * (inception_weights is not None))
     extract = extractors(resolved, directory, images, None if inception_weights is None else Path(inception_weights), summary, overwrite)
     reference = references(images, extract)
     parts: list[Part] = []
     seconds: dict[str, list[float]] = {}
     shown: dict[str, dict[int, NDArray[np.uint8]]] = {}
-    variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
     train_one = partial(train, overwrite=overwrite)
-    for seed, prior, variant, place in trained_variants(variants, directory, IMAGES, _networks, train_one, overwrite, seconds):
+    for seed, prior, variant, place, took in trained_variants(variants, options.seeds, directory, _networks, train_one, overwrite):
+        seconds.setdefault(prior, []).append(took)
         networks = trained(variant, place, images)
         for setting in settings[prior]:
             evaluated = partial(_evaluated, variant, place, directory, images, networks, setting)
@@ -113,39 +114,26 @@ def inpaint_study(
             solver = options.solvers[0]
             first = {"solver": solver, "grid_in_time": options.grids_in_time[0], "momentum": momentum_of(solver, variant.sample.momentum)}
             shown[prior] = same_noise_samples(few, networks, variant.sample.model_copy(update=first), options.nfe, 1.0)
-    part, count = resolved.sample.part, options.contexts * options.samples
-    floor, true = floors(images, part, count, extract, reference), floors_of(images, part, count)
-    shares = {MOMENTS_ALONE: cost[0], CALIBRATED: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     study = combine(parts, shares, reference)
+    part, count = resolved.sample.part, options.contexts * options.samples
     study.attrs |= {
         "about": _about(resolved, images),
         "recipe_hash": resolved.digest(),
         "moments_share": cost[0],
-        "floor_of": true,
+        "floor_of": floors_of(images, part, count),
         "chosen_on": f"{min(options.contexts, images.count('validation'))} contexts of validation images, by the classifier distance",
     }
-    study.attrs |= {f"floor_{name}": value for name, value in floor.items()}
-    study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
-    with complete_netcdf(directory / STUDY) as file:
-        study.to_netcdf(file)
+    study.attrs |= {f"floor_{name}": value for name, value in floors(images, part, count, extract, reference).items()}
     saturates = saturation(study)
-    with complete(directory / STUDY_PAGE) as file:
-        write_image_study_page(file, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False), saturates)
+    write_study(study, resolved, directory, saturates, write_image_study_page)
     context = few.context(torch.arange(len(few))).cpu().numpy()
     with complete(directory / SAME_NOISE) as file:
         same_noise(context, images.images[few.chosen], shown).savefig(file)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, visible share, warmth, evaluations and seed"
     summary.written |= {str(directory / STUDY_PAGE): "figures and tables", str(directory / SAME_NOISE): "samples of the same noise"}
-    summary.facts["scored"] = study.attrs["about"]
-    summary.facts |= {f"{name.replace('_', ' ')} of {true}": f"{value:.3f}" for name, value in floor.items()}
-    summary.facts |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
-    summary.facts |= {
-        "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
-        "chosen on": f"{study.attrs['chosen_on']}, which also say what saturates",
-        "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
-        "recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}",
-        "time": f"{time.perf_counter() - begin:.0f} s",
-    }
+    summary.facts |= facts(study, seconds, saturates)
+    summary.facts["recipe"] = f"{resolved.name}, hash {study.attrs['recipe_hash']}"
+    summary.facts["time"] = f"{time.perf_counter() - begin:.0f} s"
     summary.facts |= halves(study)
     summary.scores = rows(study)
     for row in summary.scores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,6 +141,20 @@ def _halves(first: str, indices: dict[tuple[str, int], int], reported: list[dict
             study[f"{name}_difference_interval"] = (("standard_nfe", "bound"), limits)
             study[f"{name}_difference_by_seed"] = (("standard_nfe", "seed"), [difference["by_seed"] for difference in differences])
     return study
+
+
+def facts(study: xr.Dataset, seconds: Mapping[str, Sequence[float]], saturates: Mapping[str, int | None]) -> dict[str, str]:
+    """What the summary of the command says of a study and of the training time of each prior, by seed. The scores are in :func:`rows`."""
+    about = study.attrs
+    floors = {name.removeprefix("floor_"): value for name, value in about.items() if name.startswith("floor_") and name != "floor_of"}
+    result = {"scored": about["about"]}
+    result |= {f"{name.replace('_', ' ')} of {about['floor_of']}": f"{value:.3f}" for name, value in floors.items()}
+    result |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
+    return result | {
+        "moments network": f"{about['moments_share']:.2f} evaluations of the generator per sample",
+        "chosen on": f"{about['chosen_on']}, which also say what saturates",
+        "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
+    }
 
 
 def halves(study: xr.Dataset) -> dict[str, str]:

@@ -14,12 +14,12 @@ from wsdcast.runs.artefact import is_of, read_stamp
 from wsdcast.runs.recipes import Experiment
 
 
-def variant_directory(variant: Experiment, directory: Path, name: str, prepared: str, networks: Collection[str]) -> Path:
+def variant_directory(variant: Experiment, directory: Path, name: str, networks: Collection[str]) -> Path:
     """The run directory PRIOR-SEED of a variant below the study's.
 
     The prepared data, and those of ``networks`` that the run itself or a variant of the same seed has, are linked to.
     """
-    place = directory / "study" / name
+    place, prepared = directory / "study" / name, variant.CHAIN[0]
     place.mkdir(parents=True, exist_ok=True)
     for artefact in (prepared, *networks):
         if (place / artefact).is_symlink() and not (place / artefact).exists():

@@ -1,12 +1,19 @@
-"""Summaries that studies of weather and of images share: columns of the settings, best settings, saturation."""
+"""Summaries that studies of weather and of images share: columns of the settings, best settings, saturation, files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+import yaml
+
+from wsdcast.runs.artefact import complete, complete_netcdf, make_stamp
+from wsdcast.runs.names import STUDY, STUDY_PAGE
+from wsdcast.runs.recipes import Experiment
 
 
 def settings_dataset(settings: Sequence[Mapping[str, Any]], moments_share: Mapping[str, float]) -> xr.Dataset:
@@ -53,3 +60,14 @@ def smallest_sufficient(best: xr.Dataset, tolerances: Mapping[str, float]) -> di
         enough = np.logical_and.reduce(good)
         result[prior] = int(of_prior["nfe"].values[enough].min()) if enough.any() else None
     return result
+
+
+def write_study(
+    study: xr.Dataset, recipe: Experiment, directory: Path, saturates: Mapping[str, int | None], write_page: Callable[..., None]
+) -> None:
+    """Write ``RUN/study.nc`` with its stamp, and ``RUN/study.html`` by ``write_page(path, study, name, recipe, saturates)``."""
+    study.attrs["wsdcast"] = json.dumps(make_stamp(recipe, directory, STUDY))
+    with complete_netcdf(directory / STUDY) as file:
+        study.to_netcdf(file)
+    with complete(directory / STUDY_PAGE) as file:
+        write_page(file, study, recipe.name, yaml.safe_dump(recipe.dump(), sort_keys=False), saturates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-import yaml
 
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete, complete_netcdf, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import (
     ANALYSIS,
@@ -33,10 +31,11 @@ from wsdcast.runs.names import (
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
+from wsdcast.study.summary import write_study
 from wsdcast.study.weather_page import write_study_page
-from wsdcast.study.weather_summary import chosen_on, combine, described, rows, saturation
+from wsdcast.study.weather_summary import combine, described, facts, rows, saturation
 from wsdcast.study.weather_variants import moments_cost, variant_of
-from wsdcast.training.predictions import checked, errors_in_words
+from wsdcast.training.predictions import checked
 from wsdcast.warmstart.evaluations import momentum_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forcings import area_weights
@@ -108,19 +107,19 @@ def study_nfe(
     priors = tuple(dict.fromkeys(options.priors + options.ablations))
     # Every error of the user is found before hours of training.
     by_name: dict[str, tuple[Recipe, float]] = {name: variant_of(resolved, record, cost, name) for name in (*priors, *options.variants)}
-    require_model([variant.generator.prior for variant, _ in by_name.values()], moments)
-    # All settings share their initial times, from which those with most past states can begin.
-    record = replace(record, past_states=max(variant.forcings.past_states for variant, _ in by_name.values()))
-    variants = {(seed, name): by_name[name][0].changed(seed=seed) for seed, name in product(options.seeds, by_name)}
+    variants = {name: variant for name, (variant, _) in by_name.items()}
+    require_model([variant.generator.prior for variant in variants.values()], moments)
     shares = {MOMENTS_ALONE: cost[0]} | {name: share for name, (_, share) in by_name.items()}
-    settings = {name: _settings(variant, name, summary) for name, (variant, _) in by_name.items()}
-    of_few = {name: ", ".join(map(str, few)) for name, (variant, _) in by_name.items() if (few := _not_by_the_flow(variant))}
+    settings = {name: _settings(variant, name, summary) for name, variant in variants.items()}
+    # All settings share their initial times, from which those with most past states can begin.
+    record = replace(record, past_states=max(variant.forcings.past_states for variant in variants.values()))
     _require_initial_times(record, options.leads, settings.values())
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
     quality: dict[int, list[tuple[float, float]]] = {}
     seconds: dict[str, list[float]] = {}
     train_one = partial(train, moments=moments, overwrite=overwrite)
-    for seed, prior, variant, place in trained_variants(variants, directory, ANALYSIS, _networks, train_one, overwrite, seconds):
+    for seed, prior, variant, place, took in trained_variants(variants, options.seeds, directory, _networks, train_one, overwrite):
+        seconds.setdefault(prior, []).append(took)
         of_record = replace(record, past_states=variant.forcings.past_states)
         networks = trained(variant, place, of_record, moments)
         of_variant = [replace(setting, seed=seed) for setting in settings[prior]]
@@ -134,38 +133,22 @@ def study_nfe(
     study = combine([(asdict(setting), datasets) for setting, datasets in parts.items()], shares)
     study["training_seconds"] = ("studied", [float(np.mean(of_prior)) for of_prior in seconds.values()], {"units": "s"})
     study = study.assign_coords(studied=list(seconds))
-    summary.facts["chosen on"] = chosen_on(study)
     study.attrs |= {"title": f"function evaluations: {resolved.name}", "grid": record.grid.name, "members": options.members}
     if of != WIND:
         study.attrs |= {"variable": of.label, "units": of.units}
-        summary.facts["scores below"] = f"{of.label}, {of.units}"
     study.attrs |= {"moments_share": cost[0], "reference": described(study), "recipe_hash": resolved.digest()}
+    of_few = {name: ", ".join(map(str, few)) for name, variant in variants.items() if (few := _not_by_the_flow(variant))}
     study.attrs["not_by_the_flow"] = "; ".join(f"{name} {few}" for name, few in of_few.items())
-    if of_few:
-        words = "made by networks of few evaluations, whose solver is called euler"
-        summary.facts["not by the flow"] = f"{study.attrs['not_by_the_flow']}: {words}"
     if quality:
-        labels = {"train": "training", "test": "test"}
-        for (split, label), (error, standardised) in zip(labels.items(), np.mean(list(quality.values()), axis=0), strict=True):
+        for split, (error, standardised) in zip(("train", "test"), np.mean(list(quality.values()), axis=0), strict=True):
             study.attrs |= {f"moments_error_{split}": error, f"moments_standardised_error_{split}": standardised}
-            summary.facts[f"moments, {label} split"] = errors_in_words(error, standardised)
-    study.attrs["wsdcast"] = json.dumps(make_stamp(resolved, directory, STUDY))
-    with complete_netcdf(directory / STUDY) as file:
-        study.to_netcdf(file)
     saturates = saturation(study)
-    with complete(directory / STUDY_PAGE) as file:
-        write_study_page(file, study, resolved.name, yaml.safe_dump(resolved.dump(), sort_keys=False), saturates)
+    write_study(study, resolved, directory, saturates, write_study_page)
     summary.written[str(directory / STUDY)] = f"{len(parts)} settings of prior, solver, grid, warmth, evaluations and seed"
     summary.written[str(directory / STUDY_PAGE)] = "figures and tables"
-    summary.facts |= {f"training, {prior}": f"{np.mean(of_prior):.0f} s a seed" for prior, of_prior in seconds.items()}
-    summary.facts |= {
-        "moments network": f"{cost[0]:.2f} evaluations of the generator per sample",
-        "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
-        "gain": f"over {study.attrs['reference']}",
-        "intervals": study.attrs["intervals"],
-        "recipe": f"{resolved.name}, hash {study.attrs['recipe_hash']}",
-        "time": f"{time.perf_counter() - begin:.0f} s",
-    }
+    summary.facts |= facts(study, saturates)
+    summary.facts["recipe"] = f"{resolved.name}, hash {study.attrs['recipe_hash']}"
+    summary.facts["time"] = f"{time.perf_counter() - begin:.0f} s"
     summary.scores = rows(study)
     return summary
 

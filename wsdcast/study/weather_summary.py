@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsdcast.data.steps import STEP
 from wsdcast.study.summary import best_settings, groups, settings_dataset, smallest_sufficient
 from wsdcast.study.weather_page import diverged
+from wsdcast.training.predictions import errors_in_words
 from wsdcast.verification.bootstrap import block_weights, blocks_in_words, interval, resampled
 from wsdcast.verification.kinetic_energy import kinetic_energy_metrics
 from wsdcast.verification.metrics import metrics
@@ -210,6 +211,28 @@ def saturation(study: xr.Dataset) -> dict[str, int | None]:
     suffix = "_6h_validation" if "crps_6h_validation" in study else "_6h"
     best = study.isel(setting=study["best"].values)
     return smallest_sufficient(best, {f"crps{suffix}": CRPS_TOLERANCE, f"power_deviation{suffix}": SPECTRUM_TOLERANCE})
+
+
+def facts(study: xr.Dataset, saturates: Mapping[str, int | None]) -> dict[str, str]:
+    """What the summary of the command says of a study and of its :func:`saturation`. The scores are in :func:`rows`."""
+    about = study.attrs
+    result = {"chosen on": chosen_on(study)}
+    if "variable" in about:
+        result["scores below"] = f"{about['variable']}, {about['units']}"
+    if about["not_by_the_flow"]:
+        result["not by the flow"] = f"{about['not_by_the_flow']}: made by networks of few evaluations, whose solver is called euler"
+    for split, label in (("train", "training"), ("test", "test")):
+        if f"moments_error_{split}" in about:
+            error, standardised = about[f"moments_error_{split}"], about[f"moments_standardised_error_{split}"]
+            result[f"moments, {label} split"] = errors_in_words(error, standardised)
+    trainings = zip(study["studied"].values, study["training_seconds"].values, strict=True)
+    result |= {f"training, {prior}": f"{seconds:.0f} s a seed" for prior, seconds in trainings}
+    return result | {
+        "moments network": f"{about['moments_share']:.2f} evaluations of the generator per sample",
+        "saturates at": ", ".join(f"{prior} {nfe or 'no number'}" for prior, nfe in saturates.items()),
+        "gain": f"over {about['reference']}",
+        "intervals": about["intervals"],
+    }
 
 
 def rows(study: xr.Dataset) -> list[dict[str, Any]]:
