@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from wsdcast.data.grid import Grid
 from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.winds import winds_of
 from wsdcast.runs import devices
@@ -86,19 +87,24 @@ def evaluate(
         if 6 * step not in leads:
             continue
         for row, wind in zip(rows.tolist(), winds, strict=True):
-            away = runaway[row]
-            # Statistics of infinite values cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
-            scored = wind[:, channels]
-            scored = np.zeros_like(scored) if away.any() else scored
-            truth = record.states[starts[row] + step][None, channels]
-            scores = all_statistics(scored[:, None], truth, record.grid, None, variables)
-            scores = scores[[name for name in STUDIED if name in scores]].sel(region=GLOBE, variable=list(variables), drop=True)
-            if away.any():
-                scores = xr.full_like(scores, np.nan)
-            parts[row].append(scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), away.mean()))))
+            truth = record.states[starts[row] + step][channels]
+            parts[row].append(_statistics(wind[:, channels], truth, record.grid, variables, runaway[row].mean()))
     hours = (np.array(leads) * np.timedelta64(1, "h")).astype("timedelta64[ns]")
     ensembles_statistics = [xr.concat(datasets, dim="prediction_timedelta") for datasets in parts]
     return xr.concat(ensembles_statistics, dim="time").assign_coords(time=record.times[starts], prediction_timedelta=hours)
+
+
+def _statistics(
+    ensemble: NDArray[np.float32], truth: NDArray[np.float32], grid: Grid, variables: tuple[str, ...], runaway: float
+) -> xr.Dataset:
+    """Statistics of members (member, variable, latitude, longitude); NaN if the share ``runaway`` of them that left the range is not 0."""
+    # Statistics of infinite values cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
+    scored = np.zeros_like(ensemble) if runaway else ensemble
+    scores = all_statistics(scored[:, None], truth[None], grid, None, variables)
+    scores = scores[[name for name in STUDIED if name in scores]].sel(region=GLOBE, variable=list(variables), drop=True)
+    if runaway:
+        scores = xr.full_like(scores, np.nan)
+    return scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), runaway)))
 
 
 def studied_variables(variables: tuple[str, ...], headline: str | None) -> tuple[str, ...]:
