@@ -75,28 +75,9 @@ def check(
         record.notes[:0] = notes
         summary.problems += record.problems
         _describe(record, summary)
-        fits = True
-        if record.times.size:
-            size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
-            files = len(channels) * -(-record.times.size // SHARD)
-            summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
-            if missing := [name for name in resolved.forcings.static if name not in record.static]:
-                summary.problems.append(
-                    f"forcings.static: the source has no {', '.join(missing)}, which `wsdcast train` needs; "
-                    "-o forcings.static='[]' does without"
-                )
-            try:
-                split(record.times, data.validation_from, data.test_from)
-            except UserError as error:
-                summary.problems.append(str(error))
-            try:
-                require_space(directory, 2 * size)
-                require_memory_to_build(target, record.times.size, data.channels)
-            except UserError as error:
-                summary.problems.append(str(error))
-                fits = False
+        fits = bool(record.times.size) and _fits(record, resolved, directory, summary)
         usable = len(record.places) == len(channels) and all(len(places) == record.times.size for places in record.places.values())
-        if fits and record.grid is not None and record.times.size and usable:
+        if fits and record.grid is not None and usable:
             _sample(record, target, data, summary)
         close_all()
     try:
@@ -126,6 +107,29 @@ def _describe(record: Record, summary: Summary) -> None:
         facts["static fields"] = ", ".join(record.static)
     for number, note in enumerate(record.notes, start=1):
         facts[f"note {number}"] = note
+
+
+def _fits(record: Record, recipe: Recipe, directory: Path, summary: Summary) -> bool:
+    """Whether disk and memory suffice for the store of a record. Add to the summary what the store would be, and what it would lack."""
+    data, target, channels = recipe.data, Grid.regular(recipe.data.grid), recipe.data.channels.all
+    size = int(2 * len(channels) * PACKED_SHARE * record.times.size * target.shape[0] * target.shape[1])
+    files = len(channels) * -(-record.times.size // SHARD)
+    summary.facts["would write"] = f"{directory / ANALYSIS}, {target.name}, about {size / 1e6:.3g} MB in {files} files"
+    if missing := [name for name in recipe.forcings.static if name not in record.static]:
+        summary.problems.append(
+            f"forcings.static: the source has no {', '.join(missing)}, which `wsdcast train` needs; -o forcings.static='[]' does without"
+        )
+    try:
+        split(record.times, data.validation_from, data.test_from)
+    except UserError as error:
+        summary.problems.append(str(error))
+    try:
+        require_space(directory, 2 * size)
+        require_memory_to_build(target, record.times.size, data.channels)
+    except UserError as error:
+        summary.problems.append(str(error))
+        return False
+    return True
 
 
 def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
