@@ -93,27 +93,32 @@ def train(
     if FINE_TUNED in resolved.networks or resolved.generator.objective == "crps":
         change_std(record)
 
-    priors: Priors | None = None
-    make_prior = prior_maker(resolved.generator.prior)
-    if resolved.generator.reads_frozen_moments:
-        train_moments(stage)
-        trained_moments = load_network(untrained_moments(resolved, record, samples), directory / MOMENTS)
-        # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
-        for split, label in ((samples, "training"), (validation_samples, "validation")):
-            if len(split):
-                summary.facts[f"moments, {label} split"] = errors_in_words(*checked(trained_moments, split, area_weights(record)))
-        predict_moments(stage)
-        predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
-        priors = Priors(lambda indices, _: make_prior(*predicted_moments(indices)), warm_start(trained_moments, make_prior))
-    elif not resolved.generator.needs_moments_network:
-        fixed = warm_start(fixed_or_given(resolved, record, moments), make_prior)
-        priors = Priors(lambda _, context: fixed(context), fixed)
+    priors = _trained_priors(stage)
     train_generator(stage, priors)
     if FEW_STEPS in resolved.networks:
         train_few_steps(stage, priors)
     if FINE_TUNED in resolved.networks:
         fine_tune(stage)
     return summary
+
+
+def _trained_priors(stage: Stage) -> Priors | None:
+    """Train the moments network and predict with it, if the generator reads frozen moments. Return None if both are trained together."""
+    recipe, record, directory, make_prior = stage.recipe, stage.record, stage.directory, prior_maker(stage.recipe.generator.prior)
+    if recipe.generator.reads_frozen_moments:
+        train_moments(stage)
+        moments = load_network(untrained_moments(recipe, record, stage.samples), directory / MOMENTS)
+        # The summary shows both splits: a moments model that overfits is overconfident on validation samples.
+        for split, label in ((stage.samples, "training"), (stage.validation_samples, "validation")):
+            if len(split):
+                stage.summary.facts[f"moments, {label} split"] = errors_in_words(*checked(moments, split, area_weights(record)))
+        predict_moments(stage)
+        predicted_moments = read_predictions(directory / PREDICTIONS, devices.device())
+        return Priors(lambda indices, _: make_prior(*predicted_moments(indices)), warm_start(moments, make_prior))
+    if recipe.generator.needs_moments_network:
+        return None
+    fixed = warm_start(fixed_or_given(recipe, record, stage.given), make_prior)
+    return Priors(lambda _, context: fixed(context), fixed)
 
 
 def _require_noise(recipe: Recipe, samples: Samples) -> None:
