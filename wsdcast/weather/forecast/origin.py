@@ -6,8 +6,12 @@ import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from wsdcast.data.sources.blocks import close_all
 from wsdcast.data.store.analysis import Analysis, open_analysis
@@ -19,7 +23,7 @@ from wsdcast.runs.overrides import Overridden, overridden
 from wsdcast.runs.recipes import digest_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
-from wsdcast.weather.forecast.initial_times import LATEST, without_latest
+from wsdcast.weather.forecast.initial_times import LATEST, starts_of, without_latest
 from wsdcast.weather.model_file import read_model
 from wsdcast.weather.priors import require_model
 from wsdcast.weather.recipe import Recipe
@@ -48,6 +52,30 @@ class Origin:
     source: str = ""
     card: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def starts(self) -> NDArray[np.intp]:
+        """Indices in the record of the initial times, with the errors of :func:`wsdcast.weather.forecast.initial_times.starts_of`."""
+        return starts_of(self.recipe, self.record)
+
+    @property
+    def initial_times(self) -> NDArray[np.datetime64]:
+        """The initial times."""
+        return self.record.times[self.starts]
+
+    @property
+    def kept_variables(self) -> tuple[str, ...]:
+        """The variables that are stored, in the order of the record.
+
+        Raises:
+            UserError: if one of them is not forecast.
+        """
+        chosen, forecast = self.recipe.rollout.variables, self.record.variables
+        if chosen is None:
+            return forecast
+        if unknown := [name for name in chosen if name not in forecast]:
+            raise UserError(f"rollout.variables: {unknown[0]} is not forecast, only {', '.join(forecast)}")
+        return tuple(name for name in forecast if name in chosen)
 
 
 def of_run(

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsdcast.data.store.analysis import Analysis
 from wsdcast.data.store.forecasts import Forecasts
 from wsdcast.data.store.zarr_store import add_variables, open_store
 from wsdcast.data.variables import DEFAULT
@@ -33,7 +32,7 @@ from wsdcast.verification.streamed import ScoredForecasts
 from wsdcast.verification.truth import truth_of
 from wsdcast.warmstart.prior import Moments
 from wsdcast.weather.forecast.initial_states import write_states
-from wsdcast.weather.forecast.initial_times import initial_times_in_words, starts_of
+from wsdcast.weather.forecast.initial_times import initial_times_in_words
 from wsdcast.weather.forecast.memory import require_memory_of_rollout
 from wsdcast.weather.forecast.one_step import one_step
 from wsdcast.weather.forecast.origin import Origin, of_model, of_run
@@ -130,20 +129,17 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         UserError: as :func:`rollout` does.
     """
     resolved, directory, record, networks = origin.recipe, origin.directory, origin.record, origin.networks
-    settings = resolved.rollout
+    settings, variables, initial_times = resolved.rollout, origin.kept_variables, origin.initial_times
     batch = batch_size(record.grid.latitude.size * record.grid.longitude.size, devices.device())
 
-    variables = _kept_variables(settings, record)
-    starts = starts_of(resolved, record)
-    initial_times = record.times[starts]
     # The initial states of one forecast of a model file are no truth for another.
     has_truth = not origin.source and bool(
         np.isin(initial_times[:, None] + np.array(settings.kept_leads) * np.timedelta64(1, "h"), record.times).any()
     )
     if settings.keep == "scores" and not has_truth:
         raise UserError("--score: the record has no truth after the initial times, so nothing can be scored")
-    summary = Summary("rollout", facts=_facts(origin, initial_times))
-    processes.decided(lambda: require_memory_of_rollout(networks, record, starts, settings, batch, len(variables)))
+    summary = Summary("rollout", facts=_facts(origin))
+    processes.decided(lambda: require_memory_of_rollout(networks, record, origin.starts, settings, batch, len(variables)))
     samplers: dict[str, Sampler] = {}
     if resolved.generator.has_moments_model and has_truth and settings.keep != "statistics":
         samplers[MOMENTS_FORECAST] = moments_sampler_of(networks, deterministic=deterministic)
@@ -152,7 +148,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         reason = "rollout.keep is statistics" if has_truth else "the record has no truth after the initial times"
         summary.facts[f"not written: {MOMENTS_FORECAST}"] = f"only scores need it, and there are none: {reason}"
     samplers[FORECAST] = sampler_of(networks, settings, deterministic=deterministic)
-    current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, initial_times, overwrite)])
+    current = processes.decided(lambda: [name for name in samplers if _is_current(origin, name, overwrite)])
     for artefact in list(samplers):
         if artefact in current:
             summary.facts[f"current: {artefact}"] = str(directory / artefact)
@@ -160,7 +156,7 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
         else:
             # The first sampler is let go before the second begins: a CUDA graph keeps the memory of its evaluations.
             sampler = in_batches(samplers.pop(artefact), batch)
-            _write(origin, artefact, sampler, batch, starts, variables, summary, deterministic=deterministic, overwrite=overwrite)
+            _write(origin, artefact, sampler, batch, summary, deterministic=deterministic, overwrite=overwrite)
     animation = directory / ANIMATION
     if processes.is_first() and not animation.exists() and settings.keep not in ("statistics", "scores"):
         with complete(animation) as partial:
@@ -170,9 +166,9 @@ def roll_out(origin: Origin, *, deterministic: bool = False, overwrite: bool = F
     return summary
 
 
-def _facts(origin: Origin, initial_times: NDArray[np.datetime64]) -> dict[str, Any]:
+def _facts(origin: Origin) -> dict[str, Any]:
     """What the summary of a rollout says before it begins."""
-    settings = origin.recipe.rollout
+    settings, initial_times = origin.recipe.rollout, origin.initial_times
     facts = origin.facts | {
         "initial times": initial_times_in_words(initial_times, settings),
         "members": settings.members,
@@ -185,18 +181,7 @@ def _facts(origin: Origin, initial_times: NDArray[np.datetime64]) -> dict[str, A
     return facts
 
 
-def _write(
-    origin: Origin,
-    artefact: str,
-    sampler: Sampler,
-    batch: int,
-    starts: NDArray[np.intp],
-    variables: tuple[str, ...],
-    summary: Summary,
-    *,
-    deterministic: bool,
-    overwrite: bool,
-) -> None:
+def _write(origin: Origin, artefact: str, sampler: Sampler, batch: int, summary: Summary, *, deterministic: bool, overwrite: bool) -> None:
     """Run the ensembles of a sampler, with ``batch`` members per evaluation, and write them as an artefact. Add to the summary.
 
     Raises:
@@ -204,9 +189,10 @@ def _write(
             ``overwrite`` is False.
     """
     directory, record, settings = origin.directory, origin.record, origin.recipe.rollout
+    starts, variables = origin.starts, origin.kept_variables
     path, stamp = directory / artefact, make_stamp(origin.recipe, directory, artefact, origin.source)
     begin = time.perf_counter()
-    layout: dict[str, Any] = {"path": partial_of(path), "times": record.times[starts], "leads": settings.kept_leads, "grid": record.grid}
+    layout: dict[str, Any] = {"path": partial_of(path), "times": origin.initial_times, "leads": settings.kept_leads, "grid": record.grid}
     layout |= {"members": settings.members, "reduced": settings.keep == "statistics", "variables": variables}
     scored = artefact == MOMENTS_FORECAST or settings.keep == "scores"
     store = ScoredForecasts(**layout, truth=truth_of(record, variables)) if scored else Forecasts(**layout)
@@ -250,8 +236,8 @@ def _remove_outdated(recipe: Recipe, directory: Path, overwrite: bool) -> None:
         shutil.rmtree(directory / MOMENTS_FORECAST, ignore_errors=True)
 
 
-def _is_current(origin: Origin, artefact: str, initial_times: NDArray[np.datetime64], overwrite: bool) -> bool:
-    """Whether an artefact is there, is of this recipe and has these initial times.
+def _is_current(origin: Origin, artefact: str, overwrite: bool) -> bool:
+    """Whether an artefact is there, and is of this recipe and these initial times.
 
     Raises:
         UserError: if it is of another recipe or has other initial times, and ``overwrite`` is False.
@@ -260,7 +246,7 @@ def _is_current(origin: Origin, artefact: str, initial_times: NDArray[np.datetim
     if not is_current(origin.recipe, origin.directory, artefact, overwrite, origin.source):
         return False
     with open_store(path) as store:
-        same = np.array_equal(store["time"].values, initial_times)
+        same = np.array_equal(store["time"].values, origin.initial_times)
     if not same and not overwrite:
         raise UserError(f"{path} has other initial times: the record is longer now; replace it with --overwrite, or {IN_A_COPY}")
     return same
@@ -271,19 +257,6 @@ def _begin(store: Forecasts, animation: Path) -> NDArray[np.intp]:
     animation.unlink(missing_ok=True)  # it shows the forecast that is about to be replaced
     store.create()
     return np.array([row for row in range(store.times.size) if store.written(row) is None], dtype=np.intp)
-
-
-def _kept_variables(settings: Rollout, record: Analysis) -> tuple[str, ...]:
-    """The variables that are stored, in the order of the record.
-
-    Raises:
-        UserError: if one of them is not forecast.
-    """
-    if settings.variables is None:
-        return record.variables
-    if unknown := [name for name in settings.variables if name not in record.variables]:
-        raise UserError(f"rollout.variables: {unknown[0]} is not forecast, only {', '.join(record.variables)}")
-    return tuple(name for name in record.variables if name in settings.variables)
 
 
 def _kept(settings: Rollout, scored: bool) -> str:
