@@ -198,13 +198,7 @@ def fitted(training: Training[Model], plan: Plan[Model, Batch], log: TrainingLog
             if validation_due and plan.validate:
                 if processes.highest(signals[0] if signals else 0):
                     save_checkpoint()  # the process may be killed before the validation is done
-                scores = plan.validate(training.averaged)
-                history.validations.append({"step": training.step, **scores})
-                if processes.is_first():
-                    scores_text = ", ".join(f"{score} {value:.4f}" for score, value in scores.items())
-                    note(f"{name}, step {training.step}, validation: {scores_text}")
-                for score, value in scores.items():
-                    log_value(score, value, training.step)
+                history.validations.append(_validation(plan.validate, training, name, log_value))
             if validation_due:
                 save_checkpoint()
             # Only now: a training that goes on from this step does not validate it again.
@@ -227,6 +221,18 @@ def _restored(training: Training[Model], checkpoint_directory: Path) -> History:
     training.restore(tensors)
     about.pop("best", None)  # the lowest score, which older versions stored
     return History(**about)
+
+
+def _validation(
+    validate: Callable[[Model], dict[str, float]], training: Training[Model], name: str, log_value: Callable[[str, float, int], None]
+) -> dict[str, float]:
+    """Validate the averaged network, print and log its scores, and return them with the step: a row of the table."""
+    scores = validate(training.averaged)
+    if processes.is_first():
+        note(f"{name}, step {training.step}, validation: {', '.join(f'{score} {value:.4f}' for score, value in scores.items())}")
+    for score, value in scores.items():
+        log_value(score, value, training.step)
+    return {"step": training.step, **scores}
 
 
 @contextmanager
