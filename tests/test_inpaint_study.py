@@ -138,17 +138,16 @@ def test_all_priors_cost_the_same_to_train(images, accumulate):
     of_moments = counted_operations(moments, torch.zeros(1, 4, 16, 16))
     of_generator = counted_operations(generator, torch.zeros(1, 13, 16, 16), torch.zeros(1), torch.zeros(1))
     assert ratio == pytest.approx(of_moments / of_generator, rel=1e-6)
-    warm, standard = (variant_of(recipe, (ratio, extra), 0, prior).generator.steps for prior in ("warm", "standard"))
+    warm, standard = (variant_of(recipe, images, (ratio, extra), prior)[0].generator.steps for prior in ("warm", "standard"))
     assert warm == 90
     samples = 4 * rounds  # in one step
     costs = 3 * of_moments * 50 * 6 * moments_rounds + (of_moments + 3 * of_generator) * 90 * samples, 3 * of_generator * standard * samples
     assert costs[0] == pytest.approx(costs[1], abs=1.5 * of_generator * samples)
     for prior in ("unblended", "mean-only", "features-only", "plain-blend"):
-        assert variant_of(recipe, (ratio, extra), 0, prior).generator.steps == 90
-    assert variant_of(recipe, (ratio, extra), 3, "climatology").generator.steps == standard
+        assert variant_of(recipe, images, (ratio, extra), prior)[0].generator.steps == 90
+    assert variant_of(recipe, images, (ratio, extra), "climatology")[0].generator.steps == standard
     of_steps = recipe.changed(study__budget="steps")
-    assert variant_of(of_steps, (ratio, extra), 0, "standard").generator.steps == 90
-    assert variant_of(recipe, (ratio, extra), 3, "climatology").seed == 3
+    assert variant_of(of_steps, images, (ratio, extra), "standard")[0].generator.steps == 90
 
 
 def test_priors_of_a_seed_share_one_moments_network(studied):

@@ -20,7 +20,7 @@ from wsdcast.images.stages.prepare import prepare
 from wsdcast.nets.weights import operations
 from wsdcast.runs.artefact import Summary
 from wsdcast.study.images import inpaint_study, settings_of
-from wsdcast.study.images_variants import moments_cost, named_variant
+from wsdcast.study.images_variants import moments_cost, variant_of
 
 VARIANTS = {
     "warm, blurred": {"generator.path": "blur-noise", "generator.bnr": 0.5},
@@ -69,11 +69,11 @@ def cost_by_hand(recipe: ImageRecipe) -> float:
 def test_variants_cost_as_much_as_the_recipe(images, name):
     recipe = recipe_with(VARIANTS).changed(generator__steps=60, moments__steps=40)
     cost = moments_cost(recipe, images)
-    variant, share = named_variant(recipe, images, cost, name)
+    variant, share = variant_of(recipe, images, cost, name)
     one_more = variant.changed(generator__steps=variant.generator.steps + 1)
     assert cost_by_hand(variant) == pytest.approx(cost_by_hand(recipe), abs=1.2 * (cost_by_hand(one_more) - cost_by_hand(variant)))
     assert share == pytest.approx(0 if name == "blurred" else moments_cost(variant, images)[0])
-    of_steps, _ = named_variant(recipe.changed(study__budget="steps"), images, cost, name)
+    of_steps, _ = variant_of(recipe.changed(study__budget="steps"), images, cost, name)
     assert of_steps.generator.steps == 60
 
 
@@ -87,7 +87,7 @@ def test_a_batch_larger_than_the_images_costs_only_the_images(images):
 
 def test_a_variant_is_in_the_curves_and_not_in_the_sensitivity(images):
     recipe = recipe_with(VARIANTS).changed(study__warmths=[0.5, "calibrated"], study__solvers=["midpoint", "dpm2"], study__nfe=[2])
-    variants = {name: named_variant(recipe, images, moments_cost(recipe, images), name)[0] for name in ("warm, blurred", "blurred")}
+    variants = {name: variant_of(recipe, images, moments_cost(recipe, images), name)[0] for name in ("warm, blurred", "blurred")}
     found = {
         name: [dataclasses.astuple(setting) for setting in settings_of(variant, name, Summary("study"))]
         for name, variant in variants.items()
@@ -109,7 +109,7 @@ def test_a_study_scores_its_variants_like_priors(prepared, images):
     expected = {(name, "midpoint", nfe) for name in ("warm", "warm, blurred", "blurred") for nfe in (2, 4)}
     expected |= {("warm", "sde1", 2), ("warm", "sde1", 4)}
     assert settings == expected | {("standard", "midpoint", 2), ("moments alone", "", 0)}
-    variant, share = named_variant(recipe, images, moments_cost(recipe, images), "warm, blurred")
+    variant, share = variant_of(recipe, images, moments_cost(recipe, images), "warm, blurred")
     cost = dict(zip(curve["prior"].values.tolist(), (curve["cost"] - curve["nfe"]).values.tolist(), strict=True))
     assert cost["blurred"] == cost["standard"] == 0
     assert cost["warm, blurred"] == pytest.approx(share)

@@ -37,13 +37,12 @@ from wsdcast.runs.names import (
     MOMENTS_ALONE,
     STUDY,
     STUDY_PAGE,
-    WITHOUT_NETWORK,
 )
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, facts, halves, rows, saturation
-from wsdcast.study.images_variants import moments_cost, named_variant, variant_of
+from wsdcast.study.images_variants import moments_cost, variant_of
 from wsdcast.study.summary import write_study
 from wsdcast.warmstart.evaluations import momentum_of
 
@@ -87,10 +86,7 @@ def inpaint_study(
     options, summary, begin = resolved.study, Summary("inpaint study"), time.perf_counter()
     cost = moments_cost(resolved, images)
     # Every error of the user is found before hours of training.
-    by_name = {
-        prior: (variant_of(resolved, cost, options.seeds[0], prior), cost[0] * (prior not in WITHOUT_NETWORK))
-        for prior in options.priors + options.ablations
-    } | {name: named_variant(resolved, images, cost, name) for name in options.variants}
+    by_name = {name: variant_of(resolved, images, cost, name) for name in (*options.priors, *options.ablations, *options.variants)}
     variants = {name: variant for name, (variant, _) in by_name.items()}
     shares = {MOMENTS_ALONE: cost[0], CALIBRATED: cost[0]} | {name: share for name, (_, share) in by_name.items()}
     settings = {name: settings_of(variant, name, summary) for name, variant in variants.items()}

@@ -6,29 +6,17 @@ from wsdcast.images.data.store import Images
 from wsdcast.images.networks import generator_model, moments_model
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.unet import UNet
-from wsdcast.runs.names import ImagePriorName
 from wsdcast.runs.overrides import overridden
 from wsdcast.study.design import cost_of_moments, equal_cost_steps, step_operations
 from wsdcast.training.loop import samples_per_step
 from wsdcast.warmstart.moments import MomentsModel
 
 
-def variant_of(recipe: ImageRecipe, cost: tuple[float, int], seed: int, prior: ImagePriorName) -> ImageRecipe:
-    """The recipe with another seed and prior, at the same total cost of training.
+def variant_of(recipe: ImageRecipe, images: Images, cost: tuple[float, int], name: str) -> tuple[ImageRecipe, float]:
+    """The recipe with another prior, or a variant of ``study.variants``, at the total cost of training of the recipe itself.
 
-    If the budget is in steps, as in the paper, the moments network is not counted. ``cost`` is that of the moments network
+    If the budget is in steps, as in the paper, it has the steps of the recipe, or its own. ``cost`` is that of the recipe's moments network
     (:func:`moments_cost`).
-    """
-    variant = recipe.changed(seed=seed, generator__prior=prior)
-    if variant.generator.needs_moments_network or recipe.study.budget == "steps":
-        return variant
-    return variant.changed(generator__steps=equal_cost_steps(variant.generator.steps + cost[1], 1, 0, 0, f"{prior}:"))
-
-
-def named_variant(recipe: ImageRecipe, images: Images, cost: tuple[float, int], name: str) -> tuple[ImageRecipe, float]:
-    """A variant of ``study.variants`` at the total cost of training of the recipe itself, or with its steps if that is the budget.
-
-    ``cost`` is that of the recipe's moments network (:func:`moments_cost`).
 
     Returns:
         The recipe of the variant, and the cost of its moments network in evaluations of its generator; 0 if it has none.
@@ -36,6 +24,13 @@ def named_variant(recipe: ImageRecipe, images: Images, cost: tuple[float, int], 
     Raises:
         UserError: if the variant has an unknown key or a value that is not allowed, or its moments network alone costs too much.
     """
+    if name not in recipe.study.variants:
+        variant = recipe.changed(generator__prior=name)
+        if variant.generator.needs_moments_network:
+            return variant, cost[0]
+        if recipe.study.budget == "steps":
+            return variant, 0.0
+        return variant.changed(generator__steps=equal_cost_steps(variant.generator.steps + cost[1], 1, 0, 0, f"{name}:")), 0.0
     where = f"study.variants.{name}:"
     variant = overridden(recipe, recipe.study.variants[name], {}, where)
     moments, generator, context = _networks(variant, images)
