@@ -71,7 +71,7 @@ def test_a_variant_links_to_what_others_of_its_seed_made_from_its_own_recipe(tmp
             (place / name / ("zarr.json" if is_record else "stamp.json")).write_text(text)
 
     def linked(variant: Recipe, name: str) -> dict[str, Path]:
-        place = variant_directory(variant, study, name, "analysis.zarr", ("moments", "generator"))
+        place = variant_directory(variant, study, name, ("moments", "generator"))
         return {path.name: path.resolve().relative_to(study) for path in sorted(place.iterdir())}
 
     record = {"analysis.zarr": Path("analysis.zarr")}
