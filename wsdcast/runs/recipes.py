@@ -183,9 +183,10 @@ class Experiment(Section):
             section: Any = self
             values = content
             for part in sections:
-                section, values = getattr(section, part, None), values.get(part, {})
-            if sections and not isinstance(section, Section):
-                raise UserError(f"{'.'.join(sections)}.{key}: unknown key")
+                section = getattr(section, part, None)
+                if not isinstance(section, Section):
+                    raise UserError(f"{name.replace('__', '.')}: unknown key")
+                values = values[part]
             if isinstance(whole := getattr(section, key, None), Section):
                 raise UserError(f"{name}: a section; name one of its keys, such as {name}__{next(iter(type(whole).model_fields))}")
             values[key] = str(value) if isinstance(value, Path) else value
