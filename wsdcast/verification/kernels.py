@@ -55,12 +55,12 @@ def ranked(ensemble: Field, truth: Field) -> Ranked:
     Raises:
         ValueError: if the truth has not the shape of a member.
     """
-    (members, *_), truth = (ensemble := np.asarray(ensemble)).shape, np.asarray(truth)  # tensors and xarray's arrays too
+    ensemble, truth = np.asarray(ensemble), np.asarray(truth)  # of tensors and xarray's arrays
     if ensemble.shape[1:] != truth.shape:
         raise ValueError(f"the truth has the shape {truth.shape}, and a member {ensemble.shape[1:]}; the members' dimension comes first")
     with NUMBA_LOCK:
-        sums, counts = _ranked(ensemble.reshape(members, -1), truth.reshape(-1), sorting_network(members))
-    return Ranked(members, truth, *(field.reshape(truth.shape) for field in (*sums, *counts)))
+        sums, counts = _ranked(ensemble.reshape(len(ensemble), -1), truth.reshape(-1), sorting_network(len(ensemble)))
+    return Ranked(len(ensemble), truth, *(field.reshape(truth.shape) for field in (*sums, *counts)))
 
 
 def sorting_network(count: int) -> NDArray[np.intp]:
