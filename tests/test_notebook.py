@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib
@@ -84,11 +85,11 @@ def test_a_failed_stage_restores_the_random_numbers_too(prepared, tmp_path, monk
     assert of_the_process() == before
 
 
-def test_figures_of_a_notebook_are_still_shown():
+def test_figures_of_a_notebook_are_still_shown(monkeypatch):
     """Another backend of matplotlib would show none of the figures that follow in the notebook, without a word."""
-    with matplotlib.rc_context({"backend": "svg"}):
-        importlib.reload(style)
-        assert matplotlib.get_backend() == "svg"
+    monkeypatch.setitem(matplotlib.rcParams, "backend", "svg")  # rc_context would not put it back
+    importlib.reload(style)
+    assert matplotlib.get_backend() == "svg"
 
 
 def shown(written: str) -> list[str]:
@@ -105,7 +106,7 @@ def shown(written: str) -> list[str]:
 def test_a_notebook_shows_progress_in_one_line_and_notes_above_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ipykernel", None)
     clock = iter(range(0, 1000, 3))  # each look at the clock takes three seconds
-    monkeypatch.setattr("wsdcast.runs.notebook.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("wsdcast.runs.notebook.time", SimpleNamespace(monotonic=lambda: next(clock)))  # that of other threads goes on
     seen, lines = [], []
     for item in track("abcd", "training", total=6, done=2, detail=str.upper):
         seen.append(item)
