@@ -14,7 +14,7 @@ from wsdcast.runs.errors import UserError
 from wsdcast.warmstart.flow import draw, generator_input, sample, training_loss
 from wsdcast.warmstart.moments import MAXIMUM_STD, MINIMUM_STD, MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT
-from wsdcast.warmstart.prior import InformedPrior, plain_blending, standard_moments, warm_start
+from wsdcast.warmstart.prior import InformedPrior, features_only, plain_blending, standard_moments, unblended, warm_start
 from wsdcast.warmstart.solvers import midpoint
 from wsdcast.warmstart.times import uniform
 from wsdcast.warmstart.warmth import calibrated_warmth
@@ -52,6 +52,21 @@ def test_blending_has_the_limits_of_equation_4(prior):
     for s, expected in zip((0.05, 0.6, 0.8), by_hand, strict=True):
         blended = InformedPrior(torch.zeros(3, 1), torch.full((3, 1), s)).blended(w)
         np.testing.assert_allclose(blended.std[:, 0].numpy(), expected, rtol=1e-6)
+
+
+class Doubled(InformedPrior):
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().normalise(x)
+
+
+@pytest.mark.parametrize("make", [InformedPrior, features_only, unblended, Doubled], ids=["informed", "features", "unblended", "own class"])
+@pytest.mark.parametrize("samples", [slice(1, 3), torch.tensor([2, 0, 2])], ids=["slice", "indices"])
+def test_the_prior_of_some_samples_is_that_of_all_at_these_samples(prior, random, make, samples):
+    whole, x, warmth = make(prior.mean, prior.std), torch.randn(3, 2, 4, 5, generator=random), torch.full((1,), 0.5)
+    some = whole.of(samples)
+    assert torch.equal(some.features(), whole.features()[samples])
+    assert torch.equal(some.normalise(x[samples]), whole.normalise(x)[samples])
+    assert torch.equal(some.blended(warmth).std, whole.blended(warmth).std[samples])
 
 
 def test_standard_prior_is_a_special_case(random):

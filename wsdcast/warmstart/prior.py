@@ -25,6 +25,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -110,10 +111,10 @@ class InformedPrior:
         """Return the inputs that describe the prior to the generator: those given, else mean and log(std), (batch, 2 channel, ...)."""
         return torch.cat([self.mean, self.std.log()], dim=1) if self.given_features is None else self.given_features
 
-    def of(self, samples: slice | Tensor) -> InformedPrior:
+    def of(self, samples: slice | Tensor) -> Self:
         """Return the prior of samples of the batch: a slice, or their indices, which may repeat, (count,)."""
         given = None if self.given_features is None else self.given_features[samples]
-        return InformedPrior(self.mean[samples], self.std[samples], self.blend, given)
+        return replace(self, mean=self.mean[samples], std=self.std[samples], given_features=given)
 
 
 def per_sample(values: Tensor, x: Tensor) -> Tensor:
