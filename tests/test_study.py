@@ -246,6 +246,20 @@ def test_foreign_moments_train_and_roll_out(prepared, tmp_path):
     assert "moments alone" in {key.removeprefix("crps_fair: ") for key in wsdcast.score(run=run).scores[0]}
 
 
+def test_a_study_of_foreign_moments_has_priors_that_do_not_read_them(prepared, tmp_path, without_study_page):
+    def model(context):
+        return context[:, :2] + 0.5, torch.full_like(context[:, :2], 0.4)
+
+    run = new_run(prepared, tmp_path, RECIPE)
+    few = {"seeds": [0], "ablations": [], "nfe": [2], "rollout_nfe": [], "starts": 2, "leads": [6]}
+    wsdcast.study_nfe(tmp_path / "tiny.yaml", run, priors=["standard", "given"], moments=model, **few)
+    for prior in ("standard", "given"):
+        assert (run / f"study/{prior}-0/generator").is_dir()
+    with xr.open_dataset(run / "study.nc") as study:
+        assert study["prior"].values.tolist() == ["standard", "given"]
+        assert np.isfinite(study["crps_6h"]).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moments", ["joint", "end-to-end"])
 def test_networks_trained_together_are_one_artefact(prepared, tmp_path, moments):

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -117,7 +116,10 @@ def study_nfe(
     parts: dict[Setting, dict[str, xr.Dataset]] = {}
     quality: dict[int, list[tuple[float, float]]] = {}
     seconds: dict[str, list[float]] = {}
-    train_one = partial(train, moments=moments, overwrite=overwrite)
+
+    def train_one(variant: Recipe, place: Path) -> None:
+        train(variant, place, moments=moments if variant.generator.prior == "given" else None, overwrite=overwrite)
+
     for seed, prior, variant, place, took in trained_variants(variants, options.seeds, directory, _networks, train_one, overwrite):
         seconds.setdefault(prior, []).append(took)
         of_record = replace(record, past_states=variant.forcings.past_states)
