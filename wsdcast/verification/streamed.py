@@ -96,7 +96,7 @@ def read_scored(path: Path) -> xr.Dataset:
 
 
 def lacks_truth(path: Path, times: NDArray[np.datetime64]) -> bool:
-    """Whether scored forecasts lack statistics because the record was shorter when they were made. It has the ``times`` now."""
+    """Whether scored forecasts lack statistics because the record was shorter when they were made. Its times are now ``times``."""
     with open_store(path) as store:
         scored = loaded(store[["crps_fair", STOPPED]].isel(variable=0, region=0), path)
     valid = scored["time"].values[:, None] + scored["prediction_timedelta"].values

@@ -119,7 +119,7 @@ def few_evaluations(
 ) -> dict[int, FewEvaluations]:
     """Make the networks of few evaluations and load their weights; return them by their numbers of evaluations.
 
-    The arguments are those of :func:`assembled`. With the objective ``crps`` the generator makes one evaluation itself.
+    ``load`` and ``names`` are those of :func:`assembled`. With the objective ``crps`` the generator makes one evaluation itself.
     """
     objective, few = recipe.generator.objective, dict[int, FewEvaluations]()
     if objective == "crps":
