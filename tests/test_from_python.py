@@ -12,6 +12,7 @@ import xarray as xr
 from conftest import new_run, six_hourly, wind_dataset
 
 import wsdcast
+from wsdcast.data.store.forecasts import row_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.kernels import fair_crps, ranked
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, grid, solver
@@ -54,6 +55,13 @@ def test_a_time_of_any_type_is_the_same_time(kind):
     assert recipe.changed(rollout__start=time, data__start=time, data__skip=[time]) == expected
     nanoseconds = np.datetime64("2020-01-31T06", "ns")  # as in the coordinate of a data set
     assert recipe.changed(rollout__start=nanoseconds, data__start=nanoseconds, data__skip=[nanoseconds]) == expected
+
+
+def test_a_start_of_another_type_is_refused_in_one_line():
+    starts = DATASET["time"]
+    assert row_of(starts.values, starts.values[2], "f") == 2
+    with pytest.raises(UserError, match=r"^--start of type DataArray: expected a time such as 2020-01-31T06$"):
+        row_of(starts.values, starts[2], "f")
 
 
 def test_an_end_without_a_time_includes_its_day_whatever_its_type():

@@ -209,7 +209,8 @@ def row_of(starts: NDArray[np.datetime64], start: TimeLike, forecast: str | Path
     try:
         requested = np.datetime64(in_utc(datetime.fromisoformat(str(start))), "ns")
     except ValueError:
-        raise UserError(f"--start '{start}': expected a time such as 2020-01-31T06") from None
+        given = f"'{start}'" if isinstance(start, str | int) else f"of type {type(start).__name__}"  # an array has several lines
+        raise UserError(f"--start {given}: expected a time such as 2020-01-31T06") from None
     row = int(np.abs(starts - requested).argmin())
     if starts[row] != requested:
         raise UserError(f"--start {start}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")
