@@ -19,6 +19,7 @@ from conftest import ROLLOUT, TINY, new_run
 
 import wsdcast
 from wsdcast.report import style
+from wsdcast.runs import devices
 from wsdcast.runs.artefact import Summary
 from wsdcast.runs.progress import note, track
 
@@ -75,6 +76,16 @@ def test_settings_of_torch_change_nothing(prepared, rolled_out, tmp_path, withou
         assert weights[0].read_bytes() == weights[1].read_bytes()
     forecasts = [xr.open_zarr(directory / "forecast.zarr") for directory in (run, rolled_out / "run")]
     assert forecasts[0].equals(forecasts[1])
+
+
+def test_a_gpu_that_a_stage_is_first_to_use_has_the_seed_of_the_notebook(monkeypatch):
+    """Its generator cannot be saved before that. Afterwards it had the seed of the recipe."""
+    seeds, is_used = [], iter([False, True])
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: next(is_used))
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    with devices.own_torch_settings():
+        torch.default_generator.manual_seed(torch.initial_seed() + 1)
+    assert seeds == [torch.initial_seed()]
 
 
 def test_a_failed_stage_restores_the_random_numbers_too(prepared, tmp_path, monkeypatch):

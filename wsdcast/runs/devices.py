@@ -62,7 +62,7 @@ def own_torch_settings() -> Iterator[None]:
     Settings of a notebook, such as float64 as the default type, would change networks or end in an error. And making and training networks
     draws from torch's own generators and seeds them, so that the numbers that a notebook draws next would depend on what was done here.
     """
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    gpus, seed = [torch.cuda.current_device()] if torch.cuda.is_initialized() else [], torch.initial_seed()
     kind, searches = torch.get_default_dtype(), torch.backends.cudnn.benchmark
     # In a context with a device all functions of torch are a little slower.
     on_cpu = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
@@ -73,6 +73,8 @@ def own_torch_settings() -> Iterator[None]:
         finally:
             torch.set_default_dtype(kind)
             torch.backends.cudnn.benchmark = searches
+            if not gpus and torch.cuda.is_initialized():
+                torch.cuda.manual_seed(seed)  # as torch seeds a GPU when it is first used
 
 
 def device() -> torch.device:
