@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import invoke
 from typer.testing import CliRunner
 
 import wsdcast
+from wsdcast.bench.measure import Benchmark
 from wsdcast.cli import app
 from wsdcast.cli.show import show
 from wsdcast.runs.artefact import Summary
@@ -67,6 +70,29 @@ def test_ctrl_c_is_one_line(monkeypatch):
     result = CliRunner().invoke(app, ["prepare"])
     assert result.exit_code == 130
     assert result.stderr == "wsdcast: interrupted\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+@pytest.mark.parametrize("arguments", [["score", "a", "b"], ["bench", "train"]])
+def test_a_command_whose_reader_is_gone_ends_quietly(arguments, options, monkeypatch, capsys):
+    """As behind `| head`: exit code 1, as with click and rich, and nothing left in the buffer, which Python would write at its end."""
+    monkeypatch.setattr("wsdcast.weather.stages.score.score_pair", lambda *_: Summary("compare", {"a": "b"}))
+    monkeypatch.setattr("wsdcast.bench.train.bench_train", lambda _: Benchmark("train", "nothing", 1.0, {}))
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as ended:
+            app([*arguments, *options])
+    assert (ended.value.code, capsys.readouterr().err) == (1, "")
+
+
+def test_a_broken_pipe_of_another_program_is_named(monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("wsdcast.weather.stages.train.train", broken)
+    assert invoke("train") == (2, "wsdcast: the disk: Broken pipe\n")
 
 
 def test_a_gpu_without_enough_memory_is_one_line(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def command(
         try:
             results = function(**arguments)
             for result in results if isinstance(results, Iterator) else (results,):
-                print_result(result, json)
+                _printed(print_result, result, json)
         except _of_users() as error:
             if debug:
                 raise
@@ -64,6 +65,16 @@ def command(
     guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *further])  # type: ignore[attr-defined]
     group.command(function.__name__.strip("_").replace("_", "-"))(guarded)
     return function
+
+
+def _printed(print_result: Callable[[Any, bool], None], result: object, json: bool) -> None:
+    """Print a result. If its reader is gone, such as ``head`` that has its lines, end without a message, as rich and click do."""
+    try:
+        print_result(result, json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest of the buffer at its end
+        raise typer.Exit(1) from None
 
 
 def _of_users() -> tuple[type[Exception], ...]:
