@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
 from collections.abc import Callable
@@ -50,6 +51,48 @@ def test_files_are_sorted_and_joined_and_gaps_stay(tmp_path, wind):
         assert record.problems == []
         np.testing.assert_array_equal(record.times, wind.time.values[[0, 1, 2, 4, 5]])
         np.testing.assert_array_equal(read(record)[:, 0], wind.u10.values[[0, 1, 2, 4, 5]])
+
+
+@pytest.mark.parametrize("pattern", ["", "**", "**/*.nc"])
+def test_directories_inside_a_directory_are_read_and_each_file_once(tmp_path, wind, pattern):
+    """`**` matches directories as well as the files in them. A file of static fields alone is not left out."""
+    for name in ("u/2020", "v", ".partial"):
+        (tmp_path / name).mkdir(parents=True)
+    wind[["u10"]].to_netcdf(tmp_path / "u/2020/wind.nc")
+    wind[["v10"]].to_netcdf(tmp_path / "v/wind.nc")
+    wind.to_netcdf(tmp_path / ".partial/wind.nc")
+    xr.Dataset({"lsm": wind.u10[0].assign_attrs(units="1")}).to_netcdf(tmp_path / "static.nc")
+    record = open_record(f"{tmp_path}/{pattern}", tmp_path)
+    assert (record.problems, record.notes, list(record.static)) == ([], [], ["land_sea_mask"])
+    np.testing.assert_array_equal(read(record)[:, 0], wind.u10)
+
+
+def test_a_static_field_is_not_on_another_grid_if_there_is_no_other(tmp_path, wind):
+    xr.Dataset({"lsm": wind.u10[0].assign_attrs(units="1")}).to_netcdf(tmp_path / "static.nc")
+    record = open_record(str(tmp_path), tmp_path)
+    assert record.notes == []
+    assert "has no 10 m wind; looked for" in record.problems[0]
+
+
+def test_a_file_of_an_archive_is_named_by_the_archive_and_its_name_in_there(tmp_path, wind):
+    """And not by the directory in which it was unpacked, which is gone when the user reads the message."""
+    wind[["v10"]].rename(v10="tp").to_netcdf(tmp_path / "accum.nc")
+    wind.v10[3, 2, 2] = np.inf
+    wind.to_netcdf(tmp_path / "instant.nc")
+    for number in (1, 2):
+        with zipfile.ZipFile(tmp_path / f"{number}.zip", "w") as archive:
+            archive.write(tmp_path / "instant.nc", "instant.nc")
+            archive.write(tmp_path / "accum.nc", "accum.nc")
+            archive.writestr("cut.nc", b"\x89HDF and no more" if number == 1 else b"no NetCDF")
+    archives = [f"{tmp_path}/{number}.zip" for number in (1, 2)]
+    record = open_record(f"{tmp_path}/*.zip", tmp_path / "scratch")
+    assert record.notes[:1] == [f"2 of its files have no 10 m wind and are left out: {archives[0]}: accum.nc, {archives[1]}: accum.nc"]
+    assert record.problems[0].startswith(f"{archives[0]}: cut.nc: cannot be read as NetCDF")
+    assert record.problems[1].startswith(f"{archives[1]}: cut.nc: neither NetCDF nor GRIB")
+    assert record.problems[2].endswith(f"in {archives[0]}: instant.nc and in {archives[1]}: instant.nc")
+    (tmp_path / "2.zip").unlink()
+    with pytest.raises(UserError, match=f"^{re.escape(archives[0])}: instant.nc: missing or infinite values"):
+        read(open_record(archives[0], tmp_path / "scratch"))
 
 
 def test_what_is_odd_about_files_and_times_is_noted(tmp_path, wind):

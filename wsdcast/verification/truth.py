@@ -153,7 +153,7 @@ def _channel(record: Record, name: str, positions: NDArray[np.intp]) -> Field:
     for number in np.unique(pieces):
         rows = np.flatnonzero(pieces == number)
         reading = record.reading(number, (name,), indices[rows], rows)
-        with reading_values(reading.address, f"{words(name)} from {time_text(reading.times[0])} on"):
+        with reading_values(reading.address, f"{reading.name}: {words(name)} from {time_text(reading.times[0])} on"):
             stored = stored_at(reading)
             try:
                 values[rows] = values_of(stored, indices[rows])

@@ -42,7 +42,7 @@ class Reading:
     Attributes:
         channels: the channels that are read from the variable.
         wanted: all channels of the record.
-        address: of the piece.
+        address, name: of the piece.
         state: of the piece when the record was opened, as for :func:`cached_fields`.
         indices: positions in the piece of the times that are read, increasing, (time,).
         times: the times there when the record was opened, (time,).
@@ -52,6 +52,7 @@ class Reading:
     channels: tuple[str, ...]
     wanted: tuple[str, ...]
     address: Address
+    name: str
     state: str
     indices: NDArray[np.intp]
     times: NDArray[np.datetime64]
@@ -98,15 +99,15 @@ def read_block(block: Block) -> Iterator[tuple[str, NDArray[np.float32]]]:
 def _read(reading: Reading) -> NDArray[np.float32]:
     """Return the values of a reading, (channel, time, latitude, longitude)."""
     times = reading.times
-    with reading_values(reading.address, f"{', '.join(map(words, reading.channels))} from {time_text(times[0])} on"):
+    with reading_values(reading.address, f"{reading.name}: {', '.join(map(words, reading.channels))} from {time_text(times[0])} on"):
         values = values_of(stored_at(reading), reading.indices)
     values = values.reshape(len(reading.channels), times.size, *values.shape[-2:])
     for channel, field in zip(reading.channels, values, strict=True):
-        _check(field, channel, reading.address, times)
+        _check(field, channel, reading.name, times)
     return values
 
 
-def _check(values: NDArray[np.float32], channel: str, address: Address, times: NDArray[np.datetime64]) -> None:
+def _check(values: NDArray[np.float32], channel: str, name: str, times: NDArray[np.datetime64]) -> None:
     known = values if variable(channel).absent is None else np.where(np.isnan(values), np.nanmean(values), values)
     least, most = known.min(axis=(1, 2)), known.max(axis=(1, 2))
     lowest, highest = physical_range(channel)
@@ -119,12 +120,12 @@ def _check(values: NDArray[np.float32], channel: str, address: Address, times: N
             step = int(np.argmax(bad))
             extent = "" if np.isnan(least[step]) else f" ({least[step]:g} to {most[step]:g} {units_in_words(channel)})"
             raise BadValuesError(
-                f"{address}: {problem}{extent} in {words(channel)} at {time_text(times[step])}"
+                f"{name}: {problem}{extent} in {words(channel)} at {time_text(times[step])}"
                 + (f" and {bad.sum() - 1} more of the {bad.size} steps read with it" if bad.sum() > 1 else ""),
                 times[step],
             )
     if odd := repeated_extreme(values):
-        where = f"{address}: {odd[1]} points of {words(channel)}, read together, have {odd[0]:g} {units_in_words(channel)}"
+        where = f"{name}: {odd[1]} points of {words(channel)}, read together, have {odd[0]:g} {units_in_words(channel)}"
         note_once(f"{where}, far from all others: perhaps a fill value that is not declared")
 
 
@@ -180,5 +181,5 @@ def stored_at(reading: Reading) -> Stored:
     stored = select(cached_fields(reading.address, reading.state, reading.wanted), reading.channels)
     now = stored.array["time"].values
     if reading.indices.max() >= now.size or (to_the_second(now[reading.indices]) != reading.times).any():
-        raise UserError(f"{reading.address}: its times changed while it was read; run the command again")
+        raise UserError(f"{reading.name}: its times changed while it was read; run the command again")
     return stored

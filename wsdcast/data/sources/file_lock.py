@@ -28,7 +28,7 @@ def file_lock(address: object) -> AbstractContextManager[object]:
 
 @contextmanager
 def reading_values(address: object, what: str) -> Iterator[None]:
-    """Hold :func:`file_lock` while values are read, and name them if they cannot be read.
+    """Hold :func:`file_lock` while values are read, and say ``what`` they are if they cannot be read.
 
     Raises:
         UserError: in the place of any other error but a lack of memory.
@@ -39,4 +39,4 @@ def reading_values(address: object, what: str) -> Iterator[None]:
         except (UserError, MemoryError):
             raise
         except Exception as error:  # formats and servers cause errors of many types
-            raise UserError(f"{address}: {what} cannot be read ({first_line(error)})") from None
+            raise UserError(f"{what} cannot be read ({first_line(error)})") from None

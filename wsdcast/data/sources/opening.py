@@ -60,7 +60,7 @@ def is_remote(source: object) -> bool:
 def addresses(source: Address | Sequence[Path]) -> list[Address]:
     """Return the addresses that a source stands for: a built-in name, a URL, a store, a file, a directory, a glob, or a list of files.
 
-    Files of a directory or glob are in order of their names.
+    Files of a directory, with those inside it, and of a glob are in order of their names. Each counts once.
 
     Raises:
         UserError: if there is nothing to read.
@@ -82,7 +82,7 @@ def addresses(source: Address | Sequence[Path]) -> list[Address]:
         raise UserError(
             f"source '{source}': no such file, nothing to read in a directory or glob of that name, and none of planet, {names}"
         )
-    return [str(path) for path in paths]
+    return list(dict.fromkeys(map(str, paths)))  # ** matches a directory and the files in it
 
 
 def unpacked(address: Address, scratch: Path) -> list[Address]:
@@ -120,6 +120,11 @@ def unpacked(address: Address, scratch: Path) -> list[Address]:
     if not files:
         raise UserError(f"{path}: has no NetCDF or GRIB file in it")
     return files
+
+
+def shown(address: Address, outer: Address) -> str:
+    """Return what messages call a file or store: its address, or the archive ``outer`` that it was unpacked from and its name in there."""
+    return str(address) if address == outer else f"{outer}: {Path(str(address)).name.partition('-')[2]}"
 
 
 def state_of(address: Address) -> str:
@@ -259,8 +264,17 @@ def _zarr_in_zip(path: Path) -> str | None:
 
 
 def _inside(directory: Path) -> list[Path]:
-    """Return the files and stores in a directory. Files are recognised by their suffix or, as those of GFS, by their first bytes."""
-    return sorted(path for path in directory.iterdir() if _is_zarr(path) or (path.is_file() and _is_data(path)))
+    """Return the files and stores in a directory and in those inside it, except hidden ones.
+
+    Files are recognised by their suffix or, as those of GFS, by their first bytes.
+    """
+    found = []
+    for path in sorted(directory.iterdir()):
+        if path.is_dir() and not _is_zarr(path):
+            found += [] if path.name.startswith(".") else _inside(path)
+        elif path.is_dir() or (path.is_file() and _is_data(path)):
+            found.append(path)
+    return found
 
 
 def _is_data(path: Path) -> bool:

@@ -28,6 +28,7 @@ class Piece:
 
     Attributes:
         address: address of the file or store.
+        name: what messages call it.
         state: text that changes with its content.
         times: all its times, (time,).
         chunks: for each channel that it has, the number of times in one chunk.
@@ -36,6 +37,7 @@ class Piece:
     """
 
     address: Address
+    name: str
     state: str
     times: Times
     chunks: dict[str, int]
@@ -53,10 +55,10 @@ class Record:
         channels: names of the channels.
         pieces: all files or stores that have some of the channels.
         places: for each channel, the index of the piece that holds each time and the index of the time in that piece, (time, 2).
-        without_any: a message for each file or store that has none of the channels, by its address.
+        without_any: a message for each file or store that has none of the channels, by its name.
         contents: what the pieces hold, in words.
         misfits: addresses of pieces that are not on a global grid, or not on that of the other pieces.
-        forecasts: addresses of pieces that are forecasts, not analyses.
+        forecasts: names of pieces that are forecasts, not analyses.
         static: static fields, (latitude, longitude) on ``grid``.
         problems: reasons why the record cannot be used. If there are any, the other attributes are not reliable.
         notes: remarks for the user.
@@ -123,7 +125,7 @@ class Record:
     def reading(self, number: int, channels: tuple[str, ...], indices: NDArray[np.intp], places: NDArray[np.intp]) -> Reading:
         """Return the reading of some channels of one piece; the other attributes of :class:`Reading` are known here."""
         piece = self.pieces[number]
-        return Reading(channels, self.channels, piece.address, piece.state, indices, piece.times[indices], places)
+        return Reading(channels, self.channels, piece.address, piece.name, piece.state, indices, piece.times[indices], places)
 
     def sources(self, first: int, last: int) -> list[str]:
         """Return the states of the pieces that hold the times ``first`` to ``last`` (exclusive)."""

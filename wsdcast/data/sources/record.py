@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.layout import fields_of, static_of, values_of
 from wsdcast.data.sources.naming import contents, known_names
-from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, state_of, unpacked
+from wsdcast.data.sources.opening import Address, addresses, of_address, open_dataset, shown, state_of, unpacked
 from wsdcast.data.sources.pieces import Piece, Record
 from wsdcast.data.sources.record_times import choose_times
 from wsdcast.data.sources.space import order_of
@@ -59,26 +59,29 @@ def open_record(
     for outer in addresses(source):
         try:
             for address in unpacked(outer, scratch):
+                name = shown(address, outer)
                 try:
-                    _look_at(address, record, static)
+                    _look_at(address, name, record, static)
                 except UserError as error:
-                    record.problems.append(of_address(address, error))
+                    record.problems.append(of_address(address, error).replace(str(address), name))
         except (UserError, OSError) as error:
             record.problems.append(str(error))
+    of_static = {field.file for field in static}
     if record.pieces:
-        if record.without_any:
-            files, what = first_few(record.without_any), _what(record)
-            record.notes.append(f"{len(record.without_any)} of its files have {what.replace('has ', '')} and are left out: {files}")
+        if without := [file for file in record.without_any if file not in of_static]:
+            files, what = first_few(without), _what(record)
+            record.notes.append(f"{len(without)} of its files have {what.replace('has ', '')} and are left out: {files}")
         if record.forecasts:
             record.notes.append(f"{len(record.forecasts)} of its files are forecasts, not analyses: {first_few(record.forecasts)}")
         choose_times(record, start, end, np.array(skip, dtype="datetime64[ns]"), all_hours, in_a_row)
     else:
         record.problems += record.without_any.values()
-    for field in static:
-        if record.grid is None or not record.grid.is_close(field.grid):
-            record.notes.append(f"{field.address}: {field.name} is on another grid and left out")
-        else:
-            record.static.setdefault(field.name, field.values)
+    if record.grid is not None:
+        for field in static:
+            if record.grid.is_close(field.grid):
+                record.static.setdefault(field.name, field.values)
+            else:
+                record.notes.append(f"{field.file}: {field.name} is on another grid and left out")
     return record
 
 
@@ -86,13 +89,13 @@ def open_record(
 class _Static:
     """A static field of one file or store."""
 
-    address: Address
+    file: str
     name: str
     grid: Grid
     values: NDArray[np.float32]
 
 
-def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
+def _look_at(address: Address, name: str, record: Record, static: list[_Static]) -> None:
     """Add one file or store to the record, and its static fields to ``static``.
 
     Raises:
@@ -104,31 +107,31 @@ def _look_at(address: Address, record: Record, static: list[_Static]) -> None:
         try:
             fields, notes = static_of(dataset)
             record.notes += [note for note in notes if note not in record.notes]
-            for name, stored in fields.items():
+            for field, stored in fields.items():
                 chosen = int(np.argmax(stored.array["time"].values >= first))
-                static.append(_Static(address, name, order_of(stored.array)[2], values_of(stored, np.array([chosen]))[0]))
+                static.append(_Static(name, field, order_of(stored.array)[2], values_of(stored, np.array([chosen]))[0]))
         except UserError as error:
-            record.notes.append(f"{address}: its static fields are left out ({error})")
+            record.notes.append(f"{name}: its static fields are left out ({error})")
         except Exception as error:  # damaged files cause errors of many types
             raise UserError(f"its static fields cannot be read ({first_line(error)})") from None
-        _add(address, dataset, valid, record)
+        _add(address, name, dataset, valid, record)
 
 
-def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
+def _add(address: Address, name: str, dataset: xr.Dataset, valid: tuple[np.datetime64, np.datetime64], record: Record) -> None:
     fields = fields_of(dataset, record.channels)
     if not fields:
         looked_for = known_names(record.channels[0])
         among = first_few(contents(dataset)) or "nothing"
-        record.without_any[str(address)] = f"{address}: {_what(record)}; looked for {looked_for} among {among}"
+        record.without_any[name] = f"{name}: {_what(record)}; looked for {looked_for} among {among}"
         return
-    record.contents += [name for name in contents(dataset) if name not in record.contents]
+    record.contents += [variable for variable in contents(dataset) if variable not in record.contents]
     arrays = [stored.array for stored in fields.values()]
     times = to_the_second(arrays[0]["time"].values)
     for array in arrays[1:]:
         if not np.array_equal(to_the_second(array["time"].values), times, equal_nan=True):
             raise UserError(f"{array.name} has other times than {arrays[0].name}")
-    chunks = {name: stored.chunk for names, stored in fields.items() for name in names}
-    record.pieces.append(Piece(address, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
+    chunks = {channel: stored.chunk for channels, stored in fields.items() for channel in channels}
+    record.pieces.append(Piece(address, name, f"{state_of(address)} {times.size} times", times, chunks, tuple(fields), valid))
     for names, stored in fields.items():
         array = stored.array
         if over := OVER_AN_INTERVAL.search(str(array.attrs.get("cell_methods", ""))):
@@ -137,7 +140,7 @@ def _add(address: Address, dataset: xr.Dataset, valid: tuple[np.datetime64, np.d
             remark = f"{what} is the {over[1]} over an interval (cell_methods), not the {value} at its time"
             record.notes += [remark] if remark not in record.notes else []
     if max(stored.lead_hours for stored in fields.values()):
-        record.forecasts.append(str(address))
+        record.forecasts.append(name)
     if np.isnat(times).any():
         raise UserError(f"{np.isnat(times).sum()} of its {times.size} times are missing")
     record.misfits.append(address)  # removed below if its grid fits

@@ -35,7 +35,7 @@ def choose_times(record: Record, start: datetime | None, end: datetime | None, s
         chosen = chosen[np.argsort(times[chosen], kind="stable")]
         repeated = np.flatnonzero(np.diff(times[chosen]) == np.timedelta64(0, "h"))
         if repeated.size:
-            both = [str(record.pieces[piece[chosen[position]]].address) for position in (repeated[0], repeated[0] + 1)]
+            both = [record.pieces[piece[chosen[position]]].name for position in (repeated[0], repeated[0] + 1)]
             where = f"in {both[0]}" if both[0] == both[1] else f"in {both[0]} and in {both[1]}"
             problem = f"{repeated.size} times occur twice, the first {time_text(times[chosen[repeated[0]]])}, {where}"
             record.problems += [problem] if problem not in record.problems else []
