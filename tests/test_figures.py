@@ -18,9 +18,9 @@ from wsdcast.data.variables import DEFAULT, SPEED
 from wsdcast.report import figures
 from wsdcast.report.maps import draw_map, forecast_maps
 from wsdcast.report.panels import add_line, panel
-from wsdcast.report.plume import nearest, place, plume
+from wsdcast.report.plume import meteogram, nearest, place, plume
 from wsdcast.report.style import looks
-from wsdcast.report.subjects import WIND
+from wsdcast.report.subjects import WIND, subjects_of
 from wsdcast.runs.errors import UserError
 from wsdcast.verification.bootstrap import BOUNDS, block_weights
 from wsdcast.verification.intervals import BY_START, with_intervals
@@ -264,6 +264,29 @@ def test_a_plume_of_one_lead_time_is_not_empty():
         assert np.ptp(drawn) > 0
         assert np.mean([drawn.min(), drawn.max()]) == pytest.approx(0.25)
     assert axis.get_xlim() == (0, drawn.max())
+
+
+def test_a_forecast_of_one_member_has_a_line_and_no_bands():
+    """Bands of no width were labelled as 10 to 90 % of the members."""
+    leads = np.arange(6, 30, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
+    member = np.array([3.0, 4, np.nan, np.nan])  # stopped after 12 h
+    figure = plume(np.tile(member, (5, 1)), np.full(4, np.nan), leads, "")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["forecast"]
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), member)
+    bands = member + np.linspace(0, 0.001, 5)[:, None]
+    assert [text.get_text() for text in plume(bands, np.full(4, np.nan), leads, "").legends[0].get_texts()][-1] != "forecast"
+
+
+@pytest.mark.parametrize(("hours", "last"), [(6, "0.25\n31 Dec\n00:00"), (72, "3\n02 Jan\n18:00"), (360, "15\n14 Jan\n18:00")])
+def test_plumes_of_products_have_valid_times(hours, last):
+    leads = np.arange(6, hours + 1, 6).astype("timedelta64[h]").astype("timedelta64[ns]")
+    bands, start = np.ones((5, leads.size)) * np.arange(5)[:, None], np.datetime64("2025-12-30T18", "ns")
+    one = plume(bands, np.full(leads.size, np.nan), leads, "", start=start)
+    for axis in (one.axes[0], meteogram([bands, bands], subjects_of([*DEFAULT, "2m_temperature"]), leads, "", start).axes[-1]):
+        axis.set_xlim(0, hours / 24)
+        labels = [axis.xaxis.get_major_formatter()(day) for day in axis.get_xticks() if day <= hours / 24]
+        assert (labels[0], labels[-1]) == ("0\n30 Dec\n18:00", last)
+        assert axis.get_xlabel() == "lead time (days) and valid time (UTC)"
 
 
 @pytest.mark.parametrize(("name", "edges"), [("24x12", (-90, 90)), ("25x13", (-97.5, 97.5))])

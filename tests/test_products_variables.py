@@ -160,7 +160,7 @@ def test_the_table_and_the_plumes_have_every_variable(forecast, tmp_path, monkey
         np.testing.assert_allclose(median["value"], values.median("number"), rtol=1e-5)
     units = table.groupby("variable")["units"].first()
     assert (units["t2m"], units["z_500"], units["speed_250"], units["direction"]) == ("K", "m2 s-2", "m s-1", "degree")
-    ((bands, subjects, _, title),) = drawn
+    ((bands, subjects, _, title, _),) = drawn
     assert title.startswith("A (")
     labels = ["10 m wind speed", "wind speed at 250 hPa", "2 metre air temperature", "geopotential at 500 hPa"]
     assert [subject.label for subject in subjects] == labels

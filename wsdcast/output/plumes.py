@@ -47,13 +47,13 @@ def write_plumes(paths: list[Path], read: Callable[[slice], Field], fields: Fiel
     short_names = {quantity.variable: quantity.name for quantity in quantities_of(fields.variables)}
     subjects = subjects_of(fields.variables)
     bands = [products[f"{short_names[subject.speed]}_quantile"].transpose("quantile", LEAD, "place").values for subject in subjects]
-    start = np.datetime_as_string(fields.times[-1], "h")
+    start = fields.times[-1]
     no_truth = np.full(fields.leads.size, np.nan)
     for number, path in enumerate(paths):
         where = place(places.latitude[number], places.longitude[number])
-        title = f"{places.name[number]} ({where}), bilinear, from {start}"
+        title = f"{places.name[number]} ({where}), bilinear, from {str(start.astype('datetime64[h]')).replace('T', ' ')} UTC"
         if fields.variables == DEFAULT:
-            figure = plume(bands[0][..., number], no_truth, fields.leads, title)
+            figure = plume(bands[0][..., number], no_truth, fields.leads, title, start=start)
         else:
-            figure = meteogram([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title)
+            figure = meteogram([of_subject[..., number] for of_subject in bands], subjects, fields.leads, title, start)
         style.save(figure, path)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS, Grid
@@ -40,35 +42,40 @@ def plume(
     title: str,
     label: str = "10 m wind speed (m/s)",
     from_zero: bool = True,
+    start: np.datetime64 | None = None,
 ) -> Figure:
     """Draw bands of quantiles of wind speed or another variable against lead time, and the truth.
 
     Args:
         bands: values at the :data:`QUANTILES` of the members, (quantile, lead).
         truth: (lead,), NaN where it is not known.
+        start: the initial time, if the axis shall have valid times.
     """
     figure = Figure(figsize=(WIDTH / 2, 2.7), layout="constrained")
     axis = figure.subplots()
     _draw(axis, bands, truth, leads, label, from_zero)
-    axis.set(xlabel="lead time (days)")
+    _label_times(axis, start)
     axis.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
     return figure
 
 
 @matplotlib.rc_context(LOOK)
-def meteogram(bands: Sequence[NDArray[np.floating]], subjects: Sequence[Subject], leads: NDArray[np.timedelta64], title: str) -> Figure:
+def meteogram(
+    bands: Sequence[NDArray[np.floating]], subjects: Sequence[Subject], leads: NDArray[np.timedelta64], title: str, start: np.datetime64
+) -> Figure:
     """Draw bands of quantiles of several variables against lead time, one panel below the other.
 
     Args:
         bands: of each variable, values at the :data:`QUANTILES` of the members, (quantile, lead).
+        start: the initial time.
     """
     figure = Figure(figsize=(WIDTH / 2, 1.1 + 1.4 * len(subjects)), layout="constrained")
     axes = figure.subplots(len(subjects), sharex=True, squeeze=False)[:, 0]
     for axis, values, subject in zip(axes, bands, subjects, strict=True):
         _draw(axis, values, np.full(leads.size, np.nan), leads, f"({subject.units})", subject.is_wind)
         axis.set_title(subject.label)
-    axes[-1].set(xlabel="lead time (days)")
+    _label_times(axes[-1], start)
     figure.suptitle(title, fontsize=8)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, columnspacing=1, handlelength=1.5)
     return figure
@@ -81,12 +88,22 @@ def _draw(
         bands, truth, leads = np.repeat(bands, 2, axis=1), np.repeat(truth, 2), np.array([0.98, 1.02]) * leads
     days = leads / np.timedelta64(1, "D")
     outer, inner, median = (bands[0], bands[-1]), (bands[1], bands[-2]), bands[len(QUANTILES) // 2]
-    for (low, high), ends, shade in ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
+    is_certain = np.array_equal(bands[0], bands[-1], equal_nan=True)  # as a forecast of one member, whose bands would have no width
+    for (low, high), ends, shade in () if is_certain else ((outer, QUANTILES[::4], "#cce3f0"), (inner, QUANTILES[1:4:2], "#85b8d9")):
         shares = "{:.0f} to {:.0f} %".format(*(100 * end for end in ends))
         axis.fill_between(days, low, high, color=shade, linewidth=0, label=shares)
-    axis.plot(days, median, color=BLUE, label="median")
+    axis.plot(days, median, color=BLUE, label="forecast" if is_certain else "median")
     if np.isfinite(truth).any():
         axis.plot(days, truth, color="black", marker="o", linewidth=0.8, label="truth", clip_on=False)
     axis.set(ylabel=label, xlim=(0, days[-1]))
     if from_zero:
         axis.set_ylim(bottom=0)
+
+
+def _label_times(axis: Axes, start: np.datetime64 | None) -> None:
+    """Label the axis of lead times, in days, and of valid times too if the initial time is given."""
+    axis.set(xlabel="lead time (days)" if start is None else "lead time (days) and valid time (UTC)")
+    if start is not None:
+        first: datetime = start.astype("datetime64[s]").item()
+        axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2.5, 5, 10]))
+        axis.xaxis.set_major_formatter(lambda days, _: f"{days:g}\n{first + timedelta(days=days):%d %b\n%H:%M}")
