@@ -122,7 +122,8 @@ def test_a_model_file_forecasts_every_variable_with_the_bits_of_the_run(run, tmp
     of_run = forecast_of(run).isel(time=[0])
     start = str(of_run["time"].values[0].astype("datetime64[h]"))
     wsdcast.export_model(run, tmp_path / "model.wsd")
-    wsdcast.rollout(model=tmp_path / "model.wsd", initial=run / "analysis.zarr", run=tmp_path / "run", start=start)
+    summary = wsdcast.rollout(model=tmp_path / "model.wsd", initial=run / "analysis.zarr", run=tmp_path / "run", start=start)
+    assert summary.facts["forcings"] == f"{SST} as at the initial time, at all lead times"
     xr.testing.assert_equal(forecast_of(tmp_path / "run")[list(STATE)], of_run[list(STATE)])
     with xr.open_dataset(tmp_path / "run/initial_states.nc") as states, xr.open_zarr(run / "analysis.zarr", chunks=None) as analyses:
         for name in (*STATE, SST):

@@ -176,6 +176,9 @@ def _facts(origin: Origin) -> dict[str, Any]:
         "evaluations": f"{settings.nfe} of the generator, {int(origin.recipe.generator.has_moments_model)} of the moments model per sample",
         "solver": few_in_words(origin.networks, settings.nfe) or f"{settings.solver}, {settings.grid_in_time} times",
     }
+    if forcing := origin.record.forcing_variables:
+        as_when = {"held": "as at the initial time, at all lead times", "prescribed": "as the record has them at each time"}
+        facts["forcings"] = f"{', '.join(forcing)} {as_when[settings.forcings]}"
     if seen := int((initial_times < origin.record.validation_from).sum()):
         facts["seen in training"] = f"{seen} of the initial times; their scores say nothing about new weather"
     return facts
