@@ -194,6 +194,18 @@ def test_a_time_that_is_skipped_is_a_gap(tmp_path):
         np.testing.assert_array_equal(opened.time, np.delete(wind().time.values, [7, 8]))
 
 
+def test_a_source_with_gaps_at_every_time_is_not_to_end_before_its_first(tmp_path):
+    """As of values over the sea alone. The advice was `--end` with a time at which there is nothing."""
+    dataset = wind().where(wind().longitude < 180)
+    for name in ("u10", "v10"):
+        dataset[name].attrs["units"] = "m s-1"
+    dataset.to_netcdf(tmp_path / "a.nc")
+    said = r"missing .* at 2020-01-01T00:00 and 39 more of the 40 steps read with it; --skip 2020-01-01T00:00 leaves that time out$"
+    with pytest.raises(UserError, match=said):
+        wsdcast.prepare(source=tmp_path / "a.nc", grid="12x7", run=tmp_path / "run")
+    assert [problem for problem in wsdcast.check(tmp_path / "a.nc").problems if "--end 2019" in problem] == []
+
+
 def test_the_error_of_a_bad_value_passes_between_processes():
     error = pickle.loads(pickle.dumps(BadValuesError("a.nc: missing", np.datetime64("2020-01-02T18", "ns"))))
     assert (str(error), error.time) == ("a.nc: missing", np.datetime64("2020-01-02T18"))

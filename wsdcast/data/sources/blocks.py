@@ -149,13 +149,13 @@ def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
 
 
 @contextmanager
-def with_skip() -> Iterator[None]:
-    """Add to a :class:`BadValuesError` that ``wsdcast prepare`` can leave its time out, or end before it."""
+def with_skip(first: np.datetime64) -> Iterator[None]:
+    """Add to a :class:`BadValuesError` that ``wsdcast prepare`` can leave its time out, or end before it unless it is the ``first``."""
     try:
         yield
     except BadValuesError as error:
-        first, before = time_text(error.time), time_text(error.time - STEP)
-        raise UserError(f"{error}; --skip {first} leaves that time out, --end {before} all from it on") from None
+        skip = f"{error}; --skip {time_text(error.time)} leaves that time out"
+        raise UserError(skip + (f", --end {time_text(error.time - STEP)} all from it on" if error.time > first else "")) from None
 
 
 def close_all() -> None:

@@ -144,7 +144,7 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
     for block in track([*sample, *_last_steps(record)], "reading samples", len(sample) + len(record.pieces)):
         begin = time.perf_counter()
         try:
-            with with_skip():
+            with with_skip(record.times[0]):
                 for name, values in read_block(block):
                     least[name] = min(least[name], float(np.nanmin(values)))
                     most[name] = max(most[name], float(np.nanmax(values)))

@@ -108,7 +108,7 @@ def prepare(
     if data.source == "planet":
         require_memory_to_build(target, 4 * data.days, data.channels)
     notes: list[str] = []
-    with alone(directory), with_skip():
+    with alone(directory):
         try:
             origin = (
                 simulation(data.days, data.planet_seed, data.stirring, target, data.channels.all)
@@ -124,16 +124,17 @@ def prepare(
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
             size = 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1]
             require_space(directory, size - size_of(partial_of(path)))
-            packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
-            with complete(path, resumable=True) as partial:
-                discard = overwrite or not has_shards(partial)  # without shards nothing is lost
-                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
-                with at_work(scheduler, workers, data.source) as dask_arguments:
-                    # Workers of a cluster may have another working directory, so the path is absolute.
-                    written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
-                    for _ in track((step for count in written for step in range(count)), "preparing", times.size):
-                        pass
-                finish(partial, target, origin, finished, attributes)
+            with with_skip(times[0]):
+                packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
+                with complete(path, resumable=True) as partial:
+                    discard = overwrite or not has_shards(partial)  # without shards nothing is lost
+                    claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
+                    with at_work(scheduler, workers, data.source) as dask_arguments:
+                        # Workers of a cluster may have another working directory, so the path is absolute.
+                        written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
+                        for _ in track((step for count in written for step in range(count)), "preparing", times.size):
+                            pass
+                    finish(partial, target, origin, finished, attributes)
             release(partial)
         finally:
             close_all()
