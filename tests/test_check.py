@@ -40,6 +40,12 @@ def test_a_good_source_is_described(directory):
     assert sorted(path.name for path in directory.iterdir()) == ["wind.nc"]
 
 
+def test_an_option_is_no_source():
+    result = CliRunner().invoke(app, ["prepare", "--check", "--recipe", "era5"])
+    assert result.exit_code == 2
+    assert "Invalid value for '--check': '--recipe' is an option; expected a source" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_all_problems_are_listed_together(directory):
     """The list has problems of metadata, of values and of the whole record. The exit code is 2."""
     Path("files").mkdir()

@@ -28,6 +28,13 @@ from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import FigureName, PriorName, SolverName
 
 
+def _no_option(source: str | None) -> str | None:
+    """Refuse the next option as the value of ``--check``. What follows that option would be called unexpected, and not what is missing."""
+    if source is not None and source.startswith("-"):
+        raise typer.BadParameter(f"'{source}' is an option; expected a source, such as 'wind/*.nc'")
+    return source
+
+
 @command
 def prepare(
     recipe: RecipeOption = None,
@@ -61,7 +68,9 @@ def prepare(
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option(metavar="SOURCE", help="Only check a source: list its problems and the size and time of its preparation."),
+        typer.Option(
+            metavar="SOURCE", help="Only check a source: list its problems and the size and time of its preparation.", callback=_no_option
+        ),
     ] = None,
     skip: Annotated[
         Any, listed("Times of the source to leave out, such as 2020-01-01T18, separated by commas; UTC.", metavar="TIMES")
