@@ -275,7 +275,9 @@ def test_a_store_that_is_called_like_a_baseline_keeps_its_own_scores(name, score
 def test_scores_of_another_forecast_are_not_replaced(scored, truth, tmp_path):
     store = write(forecast_dataset(seed=5), tmp_path / "other.zarr")
     before = (scored / "scores.nc").read_bytes()
-    assert "another forecast" in refuses(store, "--truth", truth, "--run", scored)
+    assert "scores.nc is of another forecast;" in refuses(store, "--truth", truth, "--run", scored)
+    same = opened_scores(scored).attrs["forecast"]
+    assert f"scores.nc is of other truth, {truth};" in refuses(same, "--truth", store, "--run", scored)
     assert (scored / "scores.nc").read_bytes() == before
 
 

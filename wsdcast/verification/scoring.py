@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast, open_forecast
+from wsdcast.data.steps import time_text
 from wsdcast.data.store.building import scheduler as at_work
 from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
@@ -262,7 +263,10 @@ def statistics_by_start(
     if not np.all([scored[name] for name in forecasts], axis=0).any():
         if not any(has.any() for has in scored.values()):
             source = sources.truth.removeprefix(f"{sources.scratch}/")  # that of open data is a directory of what was fetched
-            raise UserError(f"{source} has no truth for any initial time and lead time of the forecast")
+            first, last = time_text(times[0] + leads[0]), time_text(times[-1] + leads[-1])
+            raise UserError(
+                f"{source} has no truth for any initial time and lead time of the forecast, whose valid times are {first} to {last}"
+            )
         empty = [name for name in forecasts if not scored[name].any()]
         lacking = f"{', '.join(empty)} has" if empty else "the forecasts together have"
         raise UserError(

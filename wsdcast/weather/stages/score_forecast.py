@@ -63,7 +63,8 @@ def score_forecast(
     if (directory / SCORES).exists() and not overwrite:
         with xr.open_dataset(directory / SCORES) as stored:
             if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
-                raise UserError(f"{directory / SCORES} is of another forecast; choose another --run, or replace it with --overwrite")
+                other = f"other truth, {stored.attrs.get('truth')}" if stored.attrs.get("forecast") == forecast else "another forecast"
+                raise UserError(f"{directory / SCORES} is of {other}; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources, inside, refused = _chosen(name, forecast, truth, scratch, workers)
         fields, true = opened(sources)[0][name], opened(sources)[1]
