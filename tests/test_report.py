@@ -29,6 +29,7 @@ def page(tmp_path_factory) -> str:
 def test_the_page_is_complete_and_loads_nothing(page):
     for words in (*FACTS, *FACTS.values(), *NAMES, "Forecast: tiny", "name: tiny", "tropics", "CRPS", "m/s"):
         assert words in page, words
+    assert "initial times; bands and brackets hold 95 % of bootstrap samples" in page
     assert "default-src 'none'" in page  # so its scripts cannot load anything either
     assert not re.search(r'<[^>]* (src|href)="?(?!data:)|@import', page.split("<script")[0])
     assert len(page) < LIMIT
@@ -151,12 +152,14 @@ def test_stopped_members_and_missing_truth_are_not_shown(tmp_path):
 def test_the_page_says_what_the_scores_lack(tmp_path):
     scores = random_scores(GRID, 1, 1, ("somebody's",))
     bare = scores[["crps_fair", "rmse", "spread_skill"]]
+    bare["crps_fair_interval"] = scores["crps_fair_interval"] * np.nan
     bare["rank_histogram"] = scores["rank_histogram"] * np.nan
     bare["spread_skill"] = bare["spread_skill"] * np.nan
     page = written(tmp_path / "report.html", bare, GRID, None)
     for lacking in ("rank histogram", "reliability", "spectra"):
         assert f"These scores have no {lacking}" in page
     assert "No maps" in page
+    assert "bands and brackets" not in page  # as for one initial time
     assert "nan" not in page.split("<script")[0]
     value = float(bare["crps_fair"].sel(variable=BOTH, region="globe").squeeze())
     assert f"<td>{value:.3f}</td>" in page

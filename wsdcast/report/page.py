@@ -6,13 +6,14 @@ import html
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import SPEED
 from wsdcast.report.figures import at_scored_leads, headline
 from wsdcast.report.interactive_maps import Maps, interactive_maps
-from wsdcast.report.interactive_scores import rank_histograms, reliability, score_curves, spectrum_ratios
+from wsdcast.report.interactive_scores import interval_of, rank_histograms, reliability, score_curves, spectrum_ratios
 from wsdcast.report.panels import Row
 from wsdcast.report.shell import Part, facts_list, figures_row, one_of, write_page
 from wsdcast.report.shown_fields import Fields
@@ -62,6 +63,9 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
     """Return the part of the page that is about one subject; ``maps`` are None if no fields were kept."""
     ours = html.escape(str(scores["forecast"].values[0]))
     what = html.escape(of.label.replace(" speed", "")) + (", mean of both components," if of.is_wind else ",")
+    bounds = interval_of(scores, "crps_fair")
+    has_intervals = bounds is not None and np.isfinite(bounds).any()  # with one initial time they are NaN
+    intervals = "; bands and brackets hold 95 % of bootstrap samples of the initial times" if has_intervals else ""
     chances: list[Part] = [
         *_row(reliability(scores), "reliability"),
         "<p class=note>How often wind exceeded a threshold, by the forecast probability of it. A reliable forecast lies on the "
@@ -71,9 +75,8 @@ def _about(scores: xr.Dataset, of: Subject, maps: Maps | None) -> list[Part]:
     return [
         "<h2>Scores by lead time</h2>",
         *_row(score_curves(scores, of), "scores"),
-        f"<p class=note>{what} weighted by area, all initial times; bands and brackets hold 95 % of bootstrap "
-        "samples of the initial times. Fair CRPS does not depend on the number of members; of one member it is the absolute error. "
-        "Spread over skill should be 1.</p>",
+        f"<p class=note>{what} weighted by area, all initial times{intervals}. Fair CRPS does not depend on the number of "
+        "members; of one member it is the absolute error. Spread over skill should be 1.</p>",
         summary(scores, of),
         f"<details><summary>All lead times</summary>{by_lead(scores, of)}</details>",
         "<h2>Forecast and truth</h2>",
