@@ -33,7 +33,7 @@ def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
     assert (directory / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
 
 
-@pytest.mark.parametrize("stamp", ["[]", '{"recipe": 5, "hash": "", "inputs": "", "id": ""}'])
+@pytest.mark.parametrize("stamp", ["[]", '{"recipe": 5, "hash": "", "inputs": "", "id": ""}', pytest.param("[" * 100_000, id="deep")])
 def test_a_stamp_of_the_wrong_type_is_refused(directory, stamp):
     (directory / "run/generator").mkdir(parents=True)
     (directory / "run/generator/stamp.json").write_text(stamp)

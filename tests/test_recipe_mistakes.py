@@ -55,6 +55,8 @@ from wsdcast.weather.recipe import Data, Rollout, load_recipe
         ("name: x\nstudy: {nfe: [2], rollout_nfe: [2, 4, 8]}", "study.rollout_nfe: 4, 8 not in nfe"),
         ("name: x\nstudy: {nfe: [4, 2]}", "study.rollout_nfe: 20 not in nfe"),
         ("name: x\nstudy: {nfe: [0]}", "study.nfe.0: input should be greater than 0, not 0"),
+        ("name: x\nrollout: {log_snr_ends: [-3, 40]}", "rollout.log_snr_ends: must increase by more than 0.01, between -15 and 15"),
+        ("name: x\nrollout: {log_snr_ends: [0.0, 1.0e-16]}", "rollout.log_snr_ends: must increase by more than 0.01, between -15 and 15"),
         ("name: x\ndata: {skip: [5]}", "data.skip.0: expected a time such as 2020-01-01 or 2020-01-01T18, not 5"),
     ],
 )

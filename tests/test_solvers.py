@@ -16,6 +16,7 @@ from wsdcast.warmstart import stochastic, times
 from wsdcast.warmstart.dpm import _weights, dpm_solver
 from wsdcast.warmstart.evaluations import ALL_SOLVERS, GRIDS, SOLVERS, Counted, evaluations, grid, solver, steps_for
 from wsdcast.warmstart.solvers import adams_bashforth, euler, midpoint
+from wsdcast.weather.recipe import Rollout
 
 MEAN, STD = 0.8, 0.3
 FROM_0 = [name for name in GRIDS if name != "sgmse"]
@@ -208,6 +209,14 @@ def test_time_grids_follow_their_formula():
     np.testing.assert_allclose(grid("log-snr", 6, (-2, 4))[1:-1], inner)
     sigma = [(80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(1, 5)]
     np.testing.assert_allclose(times.edm(5)[1:-1], [1 / (1 + s) for s in sigma])
+
+
+@pytest.mark.parametrize("ends", [(-15.0, 15.0), (-15.0, -14.98), (-0.006, 0.006), (14.98, 15.0)])
+def test_times_differ_between_all_ends_that_a_recipe_may_have(ends):
+    """Also between the narrowest ends, with more steps than anyone takes. What a network gets, in single precision, stays below 1."""
+    allowed = Rollout(log_snr_ends=ends).log_snr_ends
+    assert (grid("log-snr", 10_000, allowed).diff() > 0).all()
+    assert 0 < grid("log-snr", 3, allowed)[1:-1].float().min() <= grid("log-snr", 3, allowed)[1:-1].float().max() < 1
 
 
 def test_every_name_of_a_solver_or_grid_is_one():
