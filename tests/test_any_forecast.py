@@ -348,6 +348,9 @@ def test_comparisons_that_would_mean_nothing_are_refused(scored, tmp_path):
     assert "is not there" in refuses(scored, tmp_path / "nowhere")
     (tmp_path / "broken.nc").write_bytes(b"no")
     assert "cannot be read as scores" in refuses(scored, tmp_path / "broken.nc")
+    (tmp_path / "run/scores.nc").write_bytes(b"")
+    with pytest.raises(UserError, match=r"run/scores.nc: cannot be read as scores \("):
+        wsdcast.score_forecast(store, tmp_path / "truth.zarr", tmp_path / "run")
 
 
 def test_truth_is_read_where_it_is_there(truth, tmp_path):

@@ -274,6 +274,14 @@ def test_stored_scores_take_the_headline_of_the_recipe_and_stay_only_if_they_are
         wsdcast.score(run=run)
 
 
+@pytest.mark.parametrize("command", [["rollout"], ["score", "--overwrite"], ["plot", "maps"], ["plot", "animation"]])
+def test_damaged_metadata_of_a_forecast_are_named(finished_run, tmp_path, command):
+    shutil.copytree(finished_run, tmp_path / "run")
+    metadata = tmp_path / "run/forecast.zarr/zarr.json"
+    metadata.write_text(metadata.read_text().replace('"data_type": "float32"', '"data_type": "flood32"'))
+    assert "run/forecast.zarr: damaged (" in refused(*command, "--run", str(tmp_path / "run"))
+
+
 def test_a_full_disk_is_noticed_before_the_work_begins(directory, monkeypatch):
     monkeypatch.setattr(artefact.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     (directory / "tiny.yaml").write_text(TINY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import xarray as xr
 from commands import invoke, refused
 from conftest import TINY, six_hourly, wind_dataset
+from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
 import wsdcast
@@ -25,7 +27,7 @@ from wsdcast.data.variables import DEFAULT
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS_FORECAST
 from wsdcast.weather.forecast.initial_states import difference_in_words, initial_states
-from wsdcast.weather.model_file import FORMAT, MODEL, SUMS, read_model
+from wsdcast.weather.model_file import FIELDS, FORMAT, MODEL, SUMS, read_model
 from wsdcast.weather.recipe import load_recipe
 
 pytestmark = pytest.mark.usefixtures("without_animation")
@@ -290,6 +292,15 @@ def test_a_model_that_this_version_cannot_use_is_refused(trained, tmp_path, valu
     with pytest.raises(UserError, match=rf"^(recipe of )?{path}: {message}") as refusal:
         read_model(path)
     assert str(refusal.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("values", [np.ones(1, np.float32), np.ones((2, 1), np.float32), np.ones(2)])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_model_whose_statistics_do_not_fit_its_variables_is_refused(trained, tmp_path, name, values):
+    """One value would be that of both variables, and double precision ended in a traceback."""
+    path = changed_entry(trained / "tiny.wsd", tmp_path / "edited.wsd", FIELDS, lambda content: save(load(content) | {name: values}))
+    with pytest.raises(UserError, match=re.escape(f"{path}: a model of {', '.join(DEFAULT)}, with {name} {values.dtype} {values.shape}")):
+        read_model(path)
 
 
 def test_weights_that_do_not_fit_or_are_missing(trained, tmp_path):

@@ -117,9 +117,11 @@ def test_a_larger_study_computes_only_what_is_new(copy):
 
 
 def test_a_killed_study_continues_to_the_same_scores(studied, copy):
-    lost = sorted((copy / "run/study").rglob("one-step*.nc"))[:3]
-    for path in lost:
-        path.unlink()
+    """Also where a file was left empty or was cut short, as after a loss of power."""
+    missing, empty, cut = sorted((copy / "run/study").rglob("one-step*.nc"))[:3]
+    missing.unlink()
+    empty.write_bytes(b"")
+    cut.write_bytes(cut.read_bytes()[:1000])
     (copy / "run/study.nc").unlink()
     wsdcast.study_nfe(copy / "tiny.yaml", copy / "run")
     with xr.open_dataset(copy / "run/study.nc") as again, xr.open_dataset(studied / "run/study.nc") as first:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.images.classifier import Extract, extractors
@@ -43,6 +41,7 @@ from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.images_page import write_image_study_page
 from wsdcast.study.images_summary import CHOSEN_BY, Part, Setting, combine, facts, halves, rows, saturation
 from wsdcast.study.images_variants import moments_cost, variant_of
+from wsdcast.study.sharing import stored
 from wsdcast.study.summary import write_study
 from wsdcast.warmstart.evaluations import momentum_of
 
@@ -201,9 +200,7 @@ def _evaluated(
     special = [ends, momentum] if ends or momentum != 1 else []
     about = digest_of([setting.solver, setting.grid_in_time, setting.visible, setting.nfe, warmth, origin, asked, *special])
     path = place / f"{'validation-' * (part == 'validation')}{setting.solver or 'moments'}-{setting.nfe}-{about[:8]}.nc"
-    # A damaged file is made again.
-    with suppress(OSError, ValueError), xr.open_dataset(path) as dataset:
-        dataset.load()
+    if stored(path) is not None:
         return path
     contexts, diverged = fixed_contexts(images, part, variant.task, count=count, visible=setting.visible), Diverged()
     named = {"solver": setting.solver, "grid_in_time": setting.grid_in_time, "nfe": setting.nfe, "momentum": momentum}

@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 
 from wsdcast.runs.artefact import is_of, read_stamp
 from wsdcast.runs.recipes import Experiment
@@ -31,6 +32,15 @@ def variant_directory(variant: Experiment, directory: Path, name: str, networks:
         if stamp and is_of(stamp, variant, place, artefact):
             _link(twin, place, artefact)
     return place
+
+
+def stored(path: Path) -> xr.Dataset | None:
+    """The statistics of a file. None if there is no such file or it is damaged; then they are computed again."""
+    try:
+        with xr.open_dataset(path, decode_timedelta=True) as dataset:
+            return dataset.load()
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def training_seconds(place: Path, networks: Iterable[str]) -> float:

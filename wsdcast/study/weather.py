@@ -30,6 +30,7 @@ from wsdcast.runs.names import (
 from wsdcast.runs.recipes import digest_of
 from wsdcast.study.design import combinations, trained_variants
 from wsdcast.study.evaluation import STUDIED, evaluate, studied_variables
+from wsdcast.study.sharing import stored
 from wsdcast.study.summary import write_study
 from wsdcast.study.weather_page import write_study_page
 from wsdcast.study.weather_summary import combine, described, facts, rows, saturation
@@ -242,9 +243,8 @@ def _evaluated(
         made_by = [record.times[chosen].astype(str).tolist(), variant.rollout.forcings, variant.score.headline, STUDIED]
         digest = digest_of([*inputs, asdict(setting), noise, leads, options.members, *made_by])
         path = place / f"{kind.replace(' ', '-')}-{setting.file}-{digest[:8]}.nc"
-        if path.exists():
-            with xr.open_dataset(path, decode_timedelta=True) as dataset:
-                yield kind, dataset.load()
+        if (statistics := stored(path)) is not None:
+            yield kind, statistics
             continue
         label = f"{setting.prior}, seed {setting.seed}, {setting.solver} {setting.nfe}, {kind}"
         dataset = evaluate(

@@ -131,8 +131,9 @@ def read_model(path: str | Path) -> ModelFile:
         names = (*variables, *further)
         _require_known(path, names)
         fields = load_arrays(entries[FIELDS])
-        if fields["mean"].size != len(names):
-            raise UserError(f"{path}: a model of {', '.join(names)}, with means of {fields['mean'].size} variables")
+        for name in {"mean", "std", "difference_std", "scale", "offset"} & set(fields):
+            if fields[name].shape != (len(names),) or fields[name].dtype != np.float32:
+                raise UserError(f"{path}: a model of {', '.join(names)}, with {name} {fields[name].dtype} {fields[name].shape}")
         packing = wind_packing(len(names)) if names == DEFAULT else Packing(fields.pop("scale"), fields.pop("offset"))
         recipe = checked(with_new_names(model["recipe"]), f"recipe of {path}", Recipe)
         record = Analysis(

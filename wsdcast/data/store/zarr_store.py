@@ -17,6 +17,7 @@ from zarr.codecs import BloscCodec
 from wsdcast.data.grid import Grid
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import array_attributes
+from wsdcast.runs.errors import UserError, first_line
 
 SCALE = 0.005
 """Unit of packed wind in m s-1. With it int16 reaches to 164 m/s, and rounding is far below that of ERA5's own packed files."""
@@ -147,8 +148,18 @@ def close_store(path: Path, attributes: dict[str, Any]) -> None:
 
 
 def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
-    """Open a store as a lazy dataset without dask. A store that is not closed yet needs ``consolidated=False``."""
-    return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
+    """Open a store as a lazy dataset without dask. A store that is not closed yet needs ``consolidated=False``.
+
+    Raises:
+        UserError: if its metadata are damaged.
+        OSError: if it is not there or cannot be read.
+    """
+    try:
+        return xr.open_zarr(path, chunks=None, consolidated=consolidated, decode_timedelta=True)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # damaged metadata cause errors of many types
+        raise UserError(f"{path}: damaged ({first_line(error)}); remove the store and have it made again") from None
 
 
 class Channels(NamedTuple):

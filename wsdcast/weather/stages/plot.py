@@ -37,6 +37,7 @@ from wsdcast.weather.harmonic_transform import spherical_transform
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.samples import samples_of
 from wsdcast.weather.solver_choice import without_auto
+from wsdcast.weather.stages.score_output import read_scores
 from wsdcast.weather.trained import trained
 
 OF_NETWORKS: tuple[FigureName, ...] = ("tails", "targets")
@@ -181,8 +182,7 @@ def _scores(recipe: Recipe, directory: Path, needed: tuple[str, ...]) -> xr.Data
     path = directory / SCORES
     if not path.exists():
         require(recipe, directory, SCORES, "score")
-    with xr.open_dataset(path, decode_timedelta=True) as dataset:
-        scores = dataset.load()
+    scores = read_scores(path)
     # Scores without a forecast next to them were moved, and those against another truth have no stamp: nothing to compare them with.
     if (directory / FORECAST).exists() and "forecast" not in scores.attrs:
         require(recipe, directory, SCORES, "score")

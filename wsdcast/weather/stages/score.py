@@ -29,6 +29,7 @@ from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
 from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.solver_choice import without_auto
 from wsdcast.weather.stages.score_output import (
+    read_scores,
     require_scoring_memory,
     summary_of,
     variable_shown,
@@ -118,12 +119,12 @@ def _stored(path: Path, record: str, with_moments: bool) -> xr.Dataset | None:
 
     An older version stored fewer variables, and the moments alone may have come or gone since.
     """
-    with xr.open_dataset(path, decode_timedelta=True) as scores:
-        winds = winds_of(variables_of(scores))
-        needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
-        needed |= {"wind"} if len(winds) > 1 else set()
-        is_complete = needed <= set(scores.variables) and (MOMENTS_ALONE in scores["forecast"]) == with_moments
-        return scores.load() if is_complete and scores.attrs.get("record") == record else None
+    scores = read_scores(path)
+    winds = winds_of(variables_of(scores))
+    needed = {"pairs", *(ABOUT if any(wind.speed == SPEED for wind in winds) else ["crps_fair"])}
+    needed |= {"wind"} if len(winds) > 1 else set()
+    is_complete = needed <= set(scores.variables) and (MOMENTS_ALONE in scores["forecast"]) == with_moments
+    return scores if is_complete and scores.attrs.get("record") == record else None
 
 
 def score_pair(first: str | Path, second: str | Path) -> Summary:
@@ -140,14 +141,11 @@ def score_pair(first: str | Path, second: str | Path) -> Summary:
         path = given / SCORES if given.is_dir() else given
         if not path.is_file():
             raise UserError(f"{path} is not there; run `wsdcast score` for it first")
-        try:
-            with xr.open_dataset(path, decode_timedelta=True) as dataset:
-                names = {str(name): str(name).removesuffix(BY_START) for name in dataset if str(name).endswith(BY_START)}
-                pair.append(dataset[list(names)].rename(names).load())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read as scores ({error})") from None
+        scores = read_scores(path)
+        names = {str(name): str(name).removesuffix(BY_START) for name in scores if str(name).endswith(BY_START)}
         if not names:
             raise UserError(f"{path}: has no statistics by start; it is of an older version, score again")
+        pair.append(scores[list(names)].rename(names))
     summary = Summary("compare", scores=compare(pair[0], pair[1]))
     times = np.intersect1d(pair[0]["time"].values, pair[1]["time"].values)
     summary.facts = {

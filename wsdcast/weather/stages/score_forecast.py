@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import xarray as xr
 
 from wsdcast.data.sources.foreign_forecasts import Members, StoredForecast, open_forecast, readable_channels
 from wsdcast.data.sources.open_data import fetch_existing
@@ -25,7 +24,7 @@ from wsdcast.verification.domain import Inside, domain_in_words, domains_of, sco
 from wsdcast.verification.intervals import scores_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.truth import channels_of_truth
-from wsdcast.weather.stages.score_output import require_scoring_memory, summary_of, write_scores, write_table_and_report
+from wsdcast.weather.stages.score_output import read_scores, require_scoring_memory, summary_of, write_scores, write_table_and_report
 
 
 def score_forecast(
@@ -61,10 +60,10 @@ def score_forecast(
     directory = Path(run) if run is not None else Path("runs") / name
     name = f"{name} (store)" if name in (*BASELINES, MOMENTS_ALONE) else name
     if (directory / SCORES).exists() and not overwrite:
-        with xr.open_dataset(directory / SCORES) as stored:
-            if (stored.attrs.get("forecast"), stored.attrs.get("truth")) != (forecast, truth):
-                other = f"other truth, {stored.attrs.get('truth')}" if stored.attrs.get("forecast") == forecast else "another forecast"
-                raise UserError(f"{directory / SCORES} is of {other}; choose another --run, or replace it with --overwrite")
+        stored = read_scores(directory / SCORES).attrs
+        if (stored.get("forecast"), stored.get("truth")) != (forecast, truth):
+            other = f"other truth, {stored.get('truth')}" if stored.get("forecast") == forecast else "another forecast"
+            raise UserError(f"{directory / SCORES} is of {other}; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources, inside, refused = _chosen(name, forecast, truth, scratch, workers)
         fields, true = opened(sources)[0][name], opened(sources)[1]

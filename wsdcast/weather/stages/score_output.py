@@ -14,7 +14,7 @@ from wsdcast.report.figures import at_scored_leads
 from wsdcast.report.page import write_report
 from wsdcast.report.panels import time_in_words
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
 from wsdcast.runs.resources import require_memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
@@ -53,6 +53,19 @@ def write_table_and_report(
     with complete(directory / REPORT) as partial:
         title = f"Ensemble forecast{' of 10 m wind' if variables_of(scores) == list(DEFAULT) else ''}: {name}"
         write_report(partial, scores, grid, fields, title, facts, recipe, on_earth=on_earth)
+
+
+def read_scores(path: Path) -> xr.Dataset:
+    """The content of a file of scores, in memory.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        with xr.open_dataset(path, decode_timedelta=True) as scores:
+            return scores.load()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read as scores ({first_line(error)})") from None
 
 
 def with_headline(scores: xr.Dataset, headline: str | None) -> str:
