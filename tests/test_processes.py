@@ -225,6 +225,25 @@ except OSError as error:
     assert ends == ["[Errno 28] No space left on device: 'step-000000002.safetensors' 2"] * 2
 
 
+def test_a_failure_of_one_alone_is_one_line_of_each(tmp_path):
+    """The process that waits for the other ended in a traceback of its connection, in which the line of the other was lost."""
+    body = """
+from wsdcast.cli.command import app, command
+
+@command
+def fail():
+    if rank:
+        raise UserError("the store is damaged")
+    torch.distributed.all_reduce(torch.zeros(1))
+
+app(["fail"])
+"""
+    done = two(tmp_path, body)
+    assert done.returncode != 0
+    said = sorted(line for line in done.stderr.splitlines() if line.startswith(("wsdcast", "[rank")))
+    assert said == ["wsdcast: another process ended; its message says why", "wsdcast: the store is damaged"]
+
+
 RECIPE = """
 name: tiny
 data: {grid: 16x8, days: 20}

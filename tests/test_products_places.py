@@ -29,6 +29,7 @@ from wsdcast.data.store.forecasts import QUANTILES
 from wsdcast.data.variables import DEFAULT
 from wsdcast.output import plumes, tables
 from wsdcast.output.ensemble import most_likely_direction
+from wsdcast.output.observations import read_observations
 from wsdcast.output.places import Places, interpolation, read_cells, read_places
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
@@ -240,6 +241,17 @@ def test_a_file_of_places_may_be_typed_by_hand_up_to_the_ends_of_the_globe(tmp_p
     places = read_places(tmp_path / "places.csv")
     assert places.name == ("A, B", "C", "D")
     assert (places.latitude.tolist(), places.longitude.tolist()) == ([90, -90, 0], [-180, 360, 1.5])
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    """The first one counted."""
+    (tmp_path / "table.csv").write_text("name,latitude,latitude,longitude,time,units,speed\nA,50,60,10,2020-01-01,m s-1,5\n")
+    with pytest.raises(UserError, match="has 2 columns 'latitude'"):
+        read_places(tmp_path / "table.csv")
+    with pytest.raises(UserError, match="has the column 'latitude' twice"):
+        read_observations(tmp_path / "table.csv")
+    (tmp_path / "levels.csv").write_text("name,u.1,latitude,longitude\nA,1,50,10\n")
+    assert list(read_cells(tmp_path / "levels.csv").columns) == ["name", "u.1", "latitude", "longitude"]
 
 
 def test_names_of_figures_are_safe_and_differ():

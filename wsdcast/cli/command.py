@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import signal
@@ -31,7 +32,7 @@ def command(
     """Register a command, with ``--json`` and ``--debug`` after its own options.
 
     An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. After Ctrl-C it is 130, as in
-    shells. With ``--debug`` the error is raised.
+    shells. If another of several processes failed, this one says so in one line. With ``--debug`` the error is raised.
 
     Args:
         function: what the command does. It returns its result, or yields several, each printed before the next is made.
@@ -50,6 +51,11 @@ def command(
                 raise
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
             raise typer.Exit(getattr(error, "code", 2)) from None
+        except RuntimeError as error:
+            if debug or not _of_another_process(error):
+                raise
+            print("wsdcast: another process ended; its message says why", file=sys.stderr)
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             if debug:
                 raise
@@ -80,6 +86,11 @@ def _printed(print_result: Callable[[Any, bool], None], result: object, json: bo
 def _of_users() -> tuple[type[Exception], ...]:
     """The errors that a user can cause. One is torch's, for a GPU whose memory is full; if torch is not loaded, it cannot have occurred."""
     return (UserError, OSError, *([sys.modules["torch"].OutOfMemoryError] if "torch" in sys.modules else []))
+
+
+def _of_another_process(error: RuntimeError) -> bool:
+    """Whether this process of several failed because another one ended."""
+    return "torch" in sys.modules and importlib.import_module("wsdcast.runs.processes").lost_another(error)
 
 
 def _one_line(error: Exception) -> str:

@@ -74,7 +74,7 @@ def read_places(path: str | Path) -> Places:
 
 
 def read_cells(path: Path) -> pd.DataFrame:
-    """Return the cells of a CSV file as text. Commas at the ends of all rows do not matter.
+    """Return the cells of a CSV file as text. Commas at the ends of all rows do not matter. Columns keep their names, also equal ones.
 
     Raises:
         OSError, ValueError: if it cannot be read, if its cells are not separated by commas, or if rows have more cells than there are
@@ -88,11 +88,13 @@ def read_cells(path: Path) -> pd.DataFrame:
                 header = reader.read(0)
                 if header.columns.size == 1 and re.search("[;\t]", str(header.columns[0])):
                     raise ValueError(f"expected commas between cells, and points in numbers, not '{header.columns[0]}'")
-                return next(reader, header)
+                table, names = next(reader, header), set(header.columns)
         except pd.errors.ParserWarning:
             raise ValueError("rows have more cells than there are columns") from None
         except UnicodeDecodeError:
             raise ValueError("its text is not UTF-8") from None
+    # pandas calls the second column of a name NAME.1.
+    return table.rename(columns=lambda name: stem if (stem := re.sub(r"\.\d+$", "", name)) in names else name)
 
 
 @dataclass(frozen=True)

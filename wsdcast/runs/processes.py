@@ -69,6 +69,11 @@ def is_first() -> bool:
     return number() == 0
 
 
+def lost_another(error: RuntimeError) -> bool:
+    """Whether an error says that the connection to another process broke. That one ended, and its own message says why."""
+    return count() > 1 and (isinstance(error, dist.DistError) or "gloo/transport" in str(error))
+
+
 def wait() -> None:
     """Wait until all processes have reached this call."""
     if count() > 1:
