@@ -277,7 +277,7 @@ def test_scores_of_another_forecast_are_not_replaced(scored, truth, tmp_path):
     before = (scored / "scores.nc").read_bytes()
     assert "scores.nc is of another forecast;" in refuses(store, "--truth", truth, "--run", scored)
     same = opened_scores(scored).attrs["forecast"]
-    assert f"scores.nc is of other truth, {truth};" in refuses(same, "--truth", store, "--run", scored)
+    assert f"scores.nc is of another truth ({truth});" in refuses(same, "--truth", store, "--run", scored)
     assert (scored / "scores.nc").read_bytes() == before
 
 
@@ -317,7 +317,7 @@ def test_ensembles_of_different_size_are_named_where_they_are_compared(scored, t
     store = write(forecast_dataset(members=3), tmp_path / "smaller.zarr")
     (tmp_path / "smaller").mkdir()
     xr.Dataset(attrs={"forecast": store, "truth": "another"}).to_netcdf(tmp_path / "smaller/scores.nc")
-    assert "scores.nc is of another forecast" in refuses(store, "--truth", truth, "--run", tmp_path / "smaller")
+    assert "scores.nc is of another truth (another)" in refuses(store, "--truth", truth, "--run", tmp_path / "smaller")
     wsdcast.score_forecast(store, truth, tmp_path / "smaller", overwrite=True)
     facts = wsdcast.score_pair(tmp_path / "smaller", scored).facts
     assert facts["members"] == "3 and 4: the RMSE of a mean of fewer members is larger, fair CRPS and energy score are not"

@@ -193,10 +193,10 @@ def test_damaged_predictions_are_refused(trained, directory):
     [
         ("10m_v_component_of_wind/c/0/0/0", None, "c/0/0/0 is missing"),  # it was read as calm
         ("10m_v_component_of_wind/c/0/0/0", lambda content: content[:200], "analysis.zarr/10m_v_component_of_wind: damaged ("),
-        ("10m_v_component_of_wind/zarr.json", lambda content: content[:200], "analysis.zarr: damaged ("),
-        ("10m_v_component_of_wind/zarr.json", lambda content: b"[]", "analysis.zarr: damaged ("),
-        ("zarr.json", lambda content: content.replace(b'"test_from": "', b'"test_from": "x'), "analysis.zarr: damaged ("),
-        ("zarr.json", lambda content: content.replace(b'"normalisation": {', b'"normalisation": 7, "x": {'), "analysis.zarr: damaged ("),
+        ("10m_v_component_of_wind/zarr.json", lambda content: content[:200], "analysis.zarr: cannot be read"),
+        ("10m_v_component_of_wind/zarr.json", lambda content: b"[]", "analysis.zarr: cannot be read"),
+        ("zarr.json", lambda content: content.replace(b'"test_from": "', b'"test_from": "x'), "analysis.zarr: cannot be read"),
+        ("zarr.json", lambda content: content.replace(b'"normalisation": {', b'"normalisation": 7, "x": {'), "zarr: cannot be read"),
     ],
 )
 def test_a_damaged_record_is_refused(prepared, tmp_path, file, damage, message):
@@ -279,7 +279,7 @@ def test_damaged_metadata_of_a_forecast_are_named(finished_run, tmp_path, comman
     shutil.copytree(finished_run, tmp_path / "run")
     metadata = tmp_path / "run/forecast.zarr/zarr.json"
     metadata.write_text(metadata.read_text().replace('"data_type": "float32"', '"data_type": "flood32"'))
-    assert "run/forecast.zarr: damaged (" in refused(*command, "--run", str(tmp_path / "run"))
+    assert "run/forecast.zarr: cannot be read (" in refused(*command, "--run", str(tmp_path / "run"))
 
 
 def test_a_full_disk_is_noticed_before_the_work_begins(directory, monkeypatch):

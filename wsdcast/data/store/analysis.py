@@ -133,7 +133,7 @@ def open_analysis(path: Path, whole: bool = True, copies: int = 1, past_states: 
     except KeyError as error:
         raise UserError(f"{path}: not a store that `wsdcast prepare` wrote (no {error})") from None
     except Exception as error:  # damaged metadata cause errors of many types
-        raise UserError(f"{path}: damaged ({first_line(error)}); remove the store and prepare again") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); if it is damaged, move it away and prepare again") from None
 
 
 def _require_files(path: Path, names: tuple[str, ...]) -> None:

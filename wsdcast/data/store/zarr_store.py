@@ -151,7 +151,7 @@ def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
     """Open a store as a lazy dataset without dask. A store that is not closed yet needs ``consolidated=False``.
 
     Raises:
-        UserError: if its metadata are damaged.
+        UserError: if its metadata cannot be read.
         OSError: if it is not there or cannot be read.
     """
     try:
@@ -159,7 +159,7 @@ def open_store(path: Path, consolidated: bool | None = None) -> xr.Dataset:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # damaged metadata cause errors of many types
-        raise UserError(f"{path}: damaged ({first_line(error)}); remove the store and have it made again") from None
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); if it is damaged, move it away and make it again") from None
 
 
 class Channels(NamedTuple):

@@ -62,7 +62,7 @@ def score_forecast(
     if (directory / SCORES).exists() and not overwrite:
         stored = read_scores(directory / SCORES).attrs
         if (stored.get("forecast"), stored.get("truth")) != (forecast, truth):
-            other = f"other truth, {stored.get('truth')}" if stored.get("forecast") == forecast else "another forecast"
+            other = f"another truth ({stored.get('truth')})" if stored.get("forecast") == forecast else "another forecast"
             raise UserError(f"{directory / SCORES} is of {other}; choose another --run, or replace it with --overwrite")
     with TemporaryDirectory(prefix="wsdcast-") as scratch:
         sources, inside, refused = _chosen(name, forecast, truth, scratch, workers)
