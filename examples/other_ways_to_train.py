@@ -262,7 +262,7 @@ def main(out: Path) -> None:
         experiments = []
         for seed in SEEDS:
             variant = recipe.changed(seed=seed, generator__prior=prior)
-            place = variant_directory(variant, out, f"{prior}-{seed}", ANALYSIS, (MOMENTS, PREDICTIONS))
+            place = variant_directory(variant, out, f"{prior}-{seed}", (MOMENTS, PREDICTIONS))
             wsdcast.train(variant, place)
             experiments.append(Experiment(variant, place, record))
         correlations[prior] = [experiments[0].correlation(change) for change in (lambda batches: batches, immiscible)]

@@ -33,6 +33,7 @@ from wsdcast.output.observations import read_observations
 from wsdcast.output.places import Places, interpolation, read_cells, read_places
 from wsdcast.output.plumes import plume_paths
 from wsdcast.report import style
+from wsdcast.runs.artefact import partial_of
 from wsdcast.runs.errors import UserError
 
 
@@ -189,7 +190,12 @@ def test_plumes_are_of_the_last_initial_time_at_the_place(forecast, tmp_path, mo
     drawn = []
     draw = plumes.plume
     monkeypatch.setattr(plumes, "plume", lambda *arguments, start: drawn.append((*arguments, start)) or draw(*arguments, start=start))
+    of_killed = partial_of(tmp_path / "p-plumes")
+    of_killed.mkdir()
+    for name in ("p-A.png", "p-C.png"):
+        (of_killed / name).write_text("cut sho")
     wsdcast.products(forecast, tmp_path / "p.csv", at=written(tmp_path / "a.csv", "name,latitude,longitude\nA,22.5,45\nB,0,337.5\n"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "p-A.png", "p-B.png", "p.csv"]
     for (bands, truth, leads, title, start), at, name in zip(drawn, [(22.5, 45), (0, 337.5)], "AB", strict=True):
         members = speed_of(made().isel(time=1).sel(latitude=at[0], longitude=at[1]))
         np.testing.assert_allclose(bands, members.quantile(QUANTILES, "number"), rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,7 @@ from wsdcast.output.fields import Box, Fields
 from wsdcast.output.places import INTERPOLATION, OF_ANY, Interpolation, Places, interpolation, read_places
 from wsdcast.output.plumes import plume_paths, write_plumes
 from wsdcast.output.writing import Blocks, Contents, require_new, targets, write
-from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.artefact import Summary, complete, partial_of
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.progress import track
@@ -191,13 +192,18 @@ def _at_places(fields: Fields, choice: Choice, climatology: str | None, paths: l
                 yield fields.times[row], _described(block, choice).assign_coords(coordinates_of(choice) | coordinates)
 
     table = tables.table_of(blocks(), places, speeds)
-    # If one of the files cannot be written, none is there.
-    with complete(out) as partial_table, TemporaryDirectory(prefix=".plumes-", dir=out.parent) as unfinished:
-        tables.write_table(table, partial_table)
-        drawn = [Path(unfinished) / picture.name for picture in pictures]
-        write_plumes(drawn, _read_at(fields, -1, to_places), fields, places)
-        for path, picture in zip(drawn, pictures, strict=True):
-            path.replace(picture)
+    unfinished = partial_of(out.with_name(f"{out.stem}-plumes"))
+    # If one of the files cannot be written, none is there. Pictures that a killed command left are replaced and removed.
+    with complete(out) as partial_table:
+        unfinished.mkdir(exist_ok=True)
+        try:
+            tables.write_table(table, partial_table)
+            drawn = [unfinished / picture.name for picture in pictures]
+            write_plumes(drawn, _read_at(fields, -1, to_places), fields, places)
+            for path, picture in zip(drawn, pictures, strict=True):
+                path.replace(picture)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     summary.written = {str(out): f"{_contents(choice)} at {len(places.name)} places"}
     summary.written |= {str(path): "plume" for path in pictures}
     summary.facts["interpolation"] = INTERPOLATION if fields.variables == DEFAULT else OF_ANY
