@@ -12,6 +12,7 @@ from test_any_forecast import GRID, LEADS, NAMES, STARTS, forecast_dataset, refu
 
 from wsdcast.data.grid import Grid
 from wsdcast.verification.alignment import misalignment
+from wsdcast.verification.truth import open_truth
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,14 @@ def test_alignment_is_not_judged_without_truth():
     fields = weather(STARTS)[:, None]
     assert misalignment(fields[..., ::-1, :], lambda hours: np.full(fields.shape, np.nan), (6,), GRID) is None
     assert "upside down" in str(misalignment(fields[..., ::-1, :], lambda hours: fields, (6,), GRID))
+
+
+@pytest.mark.parametrize("hours", [1, 3])
+def test_lead_times_between_the_six_hourly_ones_are_verified(tmp_path, hours):
+    """Truth at other hours than 00, 06, 12 and 18 UTC is used: a forecast that equals it has no error at any lead time."""
+    times = np.datetime64("2020-01-20", "ns") + np.timedelta64(hours, "h") * np.arange(480 // hours)
+    truth_dataset(times).to_netcdf(tmp_path / "truth.nc")
+    truth = open_truth(str(tmp_path / "truth.nc"), tmp_path / "scratch", STARTS[0])
+    np.testing.assert_array_equal(truth.times, times)
+    valid_times = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
+    np.testing.assert_allclose(truth.at(valid_times), weather(valid_times), atol=1e-6)

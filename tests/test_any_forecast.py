@@ -378,17 +378,6 @@ def test_stores_behind_urls_are_scored_too(scored, truth, tmp_path):
     xr.testing.assert_identical(ours.drop_attrs(), theirs.drop_attrs())
 
 
-@pytest.mark.parametrize("hours", [1, 3])
-def test_lead_times_between_the_six_hourly_ones_are_verified(tmp_path, hours):
-    """Truth at other hours than 00, 06, 12 and 18 UTC is used: a forecast that equals it has no error at any lead time."""
-    times = np.datetime64("2020-01-20", "ns") + np.timedelta64(hours, "h") * np.arange(480 // hours)
-    truth_dataset(times).to_netcdf(tmp_path / "truth.nc")
-    truth = open_truth(str(tmp_path / "truth.nc"), tmp_path / "scratch", STARTS[0])
-    np.testing.assert_array_equal(truth.times, times)
-    valid_times = STARTS[0] + np.array([hours, 2 * hours, 3 * hours], "timedelta64[h]")
-    np.testing.assert_allclose(truth.at(valid_times), weather(valid_times), atol=1e-6)
-
-
 @pytest.mark.parametrize("suffix", ["nc", "zarr"])
 def test_files_are_read_by_one_thread_at_a_time_and_stores_by_several(suffix, tmp_path):
     forecast, truth = (str(tmp_path / f"{name}.{suffix}") for name in ("model", "truth"))

@@ -51,6 +51,7 @@ class Written:
 
 
 MARK = TypeAdapter[Written | list[int]](Written | list[int])
+"""Reads a mark and checks it: version 0.1.0 stored only the hours."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Forecasts:
             written = MARK.validate_json(marked(self.path, str(row)) or "")
         except ValidationError:
             return None
-        if isinstance(written, list):  # version 0.1.0 stored only the hours
+        if isinstance(written, list):
             written = Written(written, [""] * self.members, {})
         return written if len(written.stopped) == len(written.by) == self.members else None
 
