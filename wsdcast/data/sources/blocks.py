@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -33,6 +32,11 @@ class BadValuesError(UserError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    def with_skip(self, first: np.datetime64) -> str:
+        """Return the message with advice: ``wsdcast prepare`` can leave the time out, or end before it unless it is the ``first``."""
+        skip = f"{self}; --skip {time_text(self.time)} leaves that time out"
+        return skip + (f", --end {time_text(self.time - STEP)} all from it on" if self.time > first else "")
 
 
 @dataclass(frozen=True)
@@ -146,16 +150,6 @@ def repeated_extreme(values: NDArray[np.float32]) -> tuple[float, int] | None:
             if max(least - extreme, extreme - most) > DISTANCE_OF_FILL_VALUES * (most - least):
                 return float(extreme), count
     return None
-
-
-@contextmanager
-def with_skip(first: np.datetime64) -> Iterator[None]:
-    """Add to a :class:`BadValuesError` that ``wsdcast prepare`` can leave its time out, or end before it unless it is the ``first``."""
-    try:
-        yield
-    except BadValuesError as error:
-        skip = f"{error}; --skip {time_text(error.time)} leaves that time out"
-        raise UserError(skip + (f", --end {time_text(error.time - STEP)} all from it on" if error.time > first else "")) from None
 
 
 def close_all() -> None:

@@ -15,7 +15,7 @@ from wsdcast.images.memory import require_training
 from wsdcast.images.networks import ImageMoments, fixed_moments_of, generator_model, image_path, moments_model
 from wsdcast.images.recipe import ImageRecipe
 from wsdcast.nets.unet import UNet
-from wsdcast.nets.weights import load_network, size_in_words, to_device
+from wsdcast.nets.weights import Model, load_network, size_in_words, to_device
 from wsdcast.runs import devices, processes
 from wsdcast.runs.artefact import Summary, is_current, require, resolve
 from wsdcast.runs.devices import compiled
@@ -25,6 +25,7 @@ from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.batches import FlowBatch, Pairs, flow_batches_of
 from wsdcast.training.fitting import Plan, fit_and_write
+from wsdcast.training.loop import Batch
 from wsdcast.training.state import Training
 from wsdcast.training.validation import flow_scores, moments_scores
 from wsdcast.warmstart.flow import LOSS_WEIGHTS, training_loss
@@ -98,11 +99,8 @@ def train(
         return flow_scores(network, prior_of, unseen, path)
 
     require_training(GENERATOR, generator, settings, images, *generator.input_shapes(*images.shape[1:]))
-    training = Training.of(to_device(generator, settings.channels_last), random)
     plan = Plan(batches, loss_of, images.count("train"), settings, resolved.seed, validate)
-    done = fit_and_write(resolved, directory / GENERATOR, training, plan, resolved.training, overwrite)
-    summary.facts |= done.facts(GENERATOR)
-    summary.written[str(directory / GENERATOR)] = size_in_words(done.network)
+    _fit(resolved, directory / GENERATOR, generator, random, plan, overwrite, summary)
     return summary
 
 
@@ -121,11 +119,18 @@ def _moments(recipe: ImageRecipe, directory: Path, images: Images, unseen: Fixed
     random, settings = _seed(recipe, 0), recipe.moments
     network, pairs = moments_model(settings, images.shape[0]), training_pairs(images, recipe.task, random)
     require_training(MOMENTS, network, settings, images, (1, images.shape[0] + 1, *images.shape[1:]))
-    training = Training.of(to_device(network, settings.channels_last), random)
     plan = Plan(pairs, loss_of, images.count("train"), settings, recipe.seed, validate)
-    done = fit_and_write(recipe, directory / MOMENTS, training, plan, recipe.training, overwrite)
-    summary.facts |= done.facts(MOMENTS)
-    summary.written[str(directory / MOMENTS)] = size_in_words(done.network)
+    _fit(recipe, directory / MOMENTS, network, random, plan, overwrite, summary)
+
+
+def _fit(
+    recipe: ImageRecipe, path: Path, network: Model, random: torch.Generator, plan: Plan[Model, Batch], overwrite: bool, summary: Summary
+) -> None:
+    """Train a network and write it to ``path``, whose name is that of the network. Add to the summary."""
+    training = Training.of(to_device(network, plan.settings.channels_last), random)
+    done = fit_and_write(recipe, path, training, plan, recipe.training, overwrite)
+    summary.facts |= done.facts(path.name)
+    summary.written[str(path)] = size_in_words(done.network)
 
 
 def _seed(recipe: ImageRecipe, network: int) -> torch.Generator:

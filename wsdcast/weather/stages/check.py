@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.sources.blocks import Block, close_all, read_block, repeated_extreme, with_skip
+from wsdcast.data.sources.blocks import BadValuesError, Block, close_all, read_block, repeated_extreme
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import SYSTEMS
 from wsdcast.data.sources.opening import fingerprint
@@ -144,16 +144,16 @@ def _sample(record: Record, target: Grid, data: Data, summary: Summary) -> None:
     for block in track([*sample, *_last_steps(record)], "reading samples", len(sample) + len(record.pieces)):
         begin = time.perf_counter()
         try:
-            with with_skip(record.times[0]):
-                for name, values in read_block(block):
-                    least[name] = min(least[name], float(np.nanmin(values)))
-                    most[name] = max(most[name], float(np.nanmax(values)))
-                    if odd := repeated_extreme(values):
-                        points = f"{odd[1]} points read together"
-                        summary.facts[f"note: {_short(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
-                    on_grid(values, record.grid, target, data.method, variable(name).absent)
+            for name, values in read_block(block):
+                least[name] = min(least[name], float(np.nanmin(values)))
+                most[name] = max(most[name], float(np.nanmax(values)))
+                if odd := repeated_extreme(values):
+                    points = f"{odd[1]} points read together"
+                    summary.facts[f"note: {_short(name)}"] = f"{points} have {odd[0]:g} {units_in_words(name)}, far from all others"
+                on_grid(values, record.grid, target, data.method, variable(name).absent)
         except UserError as error:
-            summary.problems += [str(error)] if str(error) not in summary.problems else []
+            problem = error.with_skip(record.times[0]) if isinstance(error, BadValuesError) else str(error)
+            summary.problems += [problem] if problem not in summary.problems else []
             continue
         if block in sample:
             seconds += time.perf_counter() - begin

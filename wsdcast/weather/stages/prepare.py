@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
 from wsdcast.data.planet.simulation import Simulation, simulation
-from wsdcast.data.sources.blocks import close_all, with_skip
+from wsdcast.data.sources.blocks import BadValuesError, close_all
 from wsdcast.data.sources.open_data import fetch_period
 from wsdcast.data.sources.open_data_layouts import ATTRIBUTION, SYSTEMS
 from wsdcast.data.sources.opening import addresses, fingerprint, is_remote
@@ -124,18 +124,19 @@ def prepare(
             attributes = _attributes(resolved, directory, files, times, finished, recompute)
             size = 2 * len(data.channels.all) * origin.times.size * target.shape[0] * target.shape[1]
             require_space(directory, size - size_of(partial_of(path)))
-            with with_skip(times[0]):
-                packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
-                with complete(path, resumable=True) as partial:
-                    discard = overwrite or not has_shards(partial)  # without shards nothing is lost
-                    claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
-                    with at_work(scheduler, workers, data.source) as dask_arguments:
-                        # Workers of a cluster may have another working directory, so the path is absolute.
-                        written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
-                        for _ in track((step for count in written for step in range(count)), "preparing", times.size):
-                            pass
-                    finish(partial, target, origin, finished, attributes)
+            packing = packing_for(origin, target, data.method, finished.path if finished is not None else None)
+            with complete(path, resumable=True) as partial:
+                discard = overwrite or not has_shards(partial)  # without shards nothing is lost
+                claim(partial, {"data": resolved.dump()["data"], "appended to": finished and finished.id}, discard)
+                with at_work(scheduler, workers, data.source) as dask_arguments:
+                    # Workers of a cluster may have another working directory, so the path is absolute.
+                    written = build(partial.absolute(), target, data.method, origin, finished, dask_arguments, data.channels, packing)
+                    for _ in track((step for count in written for step in range(count)), "preparing", times.size):
+                        pass
+                finish(partial, target, origin, finished, attributes)
             release(partial)
+        except BadValuesError as error:
+            raise UserError(error.with_skip(times[0])) from None
         finally:
             close_all()
             shutil.rmtree(scratch, ignore_errors=True)
