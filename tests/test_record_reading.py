@@ -21,6 +21,7 @@ from wsdcast.data.store import analysis
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import Packing
+from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.forcings import Surroundings, surroundings
 from wsdcast.weather.recipe import load_recipe
@@ -47,6 +48,13 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
     os.utime(run / "analysis.zarr/zarr.json", (time.time() + 10, time.time() + 10))
     open_analysis(run / "analysis.zarr")
     assert file.stat().st_mtime_ns > before
+
+
+def test_a_record_too_large_for_the_limit_of_a_container_is_mapped(prepared, tmp_path, monkeypatch):
+    """The machine has more memory than the container may use."""
+    run = new_run(prepared, tmp_path)
+    monkeypatch.setattr(resources, "_free_in_groups", lambda: iter([1000]))
+    assert isinstance(open_analysis(run / "analysis.zarr").states.values, np.memmap)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,6 @@ class ImageMomentsNetwork(MomentsNetwork):
 class ImageGenerator(GeneratorNetwork):
     """The flow-matching network."""
 
-    steps: PositiveInt = Field(2000, description="optimiser steps")
     prior: ImagePriorName = Field("warm", description="the prior that flow matching starts from, and whose features the generator reads")
 
     @property

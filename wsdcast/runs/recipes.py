@@ -100,6 +100,7 @@ class TrainingTimes(Section):
 class GeneratorNetwork(Network):
     """The generator, its path and how it is trained."""
 
+    steps: PositiveInt = Field(2000, description="optimiser steps")
     path: PathName = Field("straight", description="path from noise to data; blur-noise: arXiv 2511.16904; blur: no noise, an ablation")
     bnr: float = Field(0.5, ge=0, description="blur-to-noise ratio of the paths blur-noise and blur, in pixels or rows of the grid")
     loss_weight: Literal["uniform", "edm"] = Field("uniform", description="weight of flow times in the loss; edm: Karras et al. (2022)")

@@ -17,7 +17,7 @@ from wsdcast.runs.progress import track
 from wsdcast.sampling.batches import batch_size, in_batches
 from wsdcast.sampling.samplers import Sampler
 from wsdcast.verification.metrics import GLOBE
-from wsdcast.verification.scoring import all_statistics
+from wsdcast.verification.scoring import statistics_of
 from wsdcast.weather.forecast.running import ensembles, groups
 from wsdcast.weather.forecast.writing import allowed_ranges, left_range
 from wsdcast.weather.trained import Trained
@@ -98,12 +98,9 @@ def _statistics(
     ensemble: NDArray[np.float32], truth: NDArray[np.float32], grid: Grid, variables: tuple[str, ...], runaway: float
 ) -> xr.Dataset:
     """Statistics of members (member, variable, latitude, longitude); NaN if the share ``runaway`` of them that left the range is not 0."""
-    # Statistics of infinite values cannot be computed. Those of zeros have the right shape, and NaN replaces them below.
-    scored = np.zeros_like(ensemble) if runaway else ensemble
-    scores = all_statistics(scored[:, None], truth[None], grid, None, variables)
+    members = np.full_like(ensemble, np.nan) if runaway else ensemble
+    scores = statistics_of(members[:, None], truth[None], grid, None, variables)
     scores = scores[[name for name in STUDIED if name in scores]].sel(region=GLOBE, variable=list(variables), drop=True)
-    if runaway:
-        scores = xr.full_like(scores, np.nan)
     return scores.assign(runaway=(("prediction_timedelta", "variable"), np.full((1, len(variables)), runaway)))
 
 

@@ -14,6 +14,7 @@ from wsdcast.data.grid import Grid
 from wsdcast.data.sources.foreign_forecasts import StoredForecast
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import winds_of
+from wsdcast.runs.resources import require_memory
 from wsdcast.verification.bootstrap import DRAWS
 from wsdcast.verification.kinetic_energy import truncation
 from wsdcast.verification.metrics import scored_names
@@ -24,25 +25,27 @@ CHUNKS_AT_ONCE = 10
 """Number of chunks that zarr decompresses at the same time."""
 
 
-def needs(
+def require_memory_to_score(
     sources: Sources, times: NDArray[np.datetime64], leads: NDArray[np.timedelta64], streamed: int, members: int, workers: int | None
-) -> list[tuple[float, str]]:
-    """Return the bytes that each step of scoring and the report needs at its peak, and a description of that step.
+) -> None:
+    """Check before anything is read that the scores and the report fit in memory.
 
     ``streamed`` is the number of forecasts that have been scored already, ``workers`` that of the processes of this machine that score in
     parallel.
+
+    Raises:
+        UserError: if they do not fit; the message says which step needs how much memory.
     """
     forecasts, truth = opened(sources)
     ensemble = f"{members} members at {truth.grid.name}"
     side_by_side = f", {workers} starts side by side," if workers else ""
     one_start = f"scoring {ensemble}, {min(LEADS_AT_ONCE, leads.size)} lead times at a time{side_by_side}"
+    require_memory(scoring(sources, times, leads) * (workers or 1), one_start)
     sizes = len(forecasts) + streamed + 3, members, times.size, leads.size  # three baselines
-    bytes_of_statistics = summing(*sizes, truth.grid, sources.variables)
-    return [
-        (scoring(sources, times, leads) * (workers or 1), one_start),
-        (bytes_of_statistics, f"summing up the statistics of {times.size} initial times and {leads.size} lead times"),
-        *((reporting(forecast), f"the report of {ensemble} and {leads.size} lead times") for forecast in list(forecasts.values())[:1]),
-    ]
+    statistics = f"the statistics of {times.size} initial times and {leads.size} lead times"
+    require_memory(summing(*sizes, truth.grid, sources.variables), f"summing up {statistics}")
+    for forecast in list(forecasts.values())[:1]:
+        require_memory(reporting(forecast), f"the report of {ensemble} and {leads.size} lead times")
 
 
 def reading(forecast: StoredForecast, leads: int) -> float:

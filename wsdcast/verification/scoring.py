@@ -66,7 +66,7 @@ def statistics_of(
     # A sum is finite if all values are. It reads the fields once and needs no field of truth values.
     present, known = np.isfinite(ensemble.sum(axis=(2, 3, 4))), np.isfinite(truth.sum(axis=(1, 2, 3)))
     if present.all() and known.all():
-        return all_statistics(ensemble, truth, grid, inside, variables)
+        return _all_statistics(ensemble, truth, grid, inside, variables)
     parts = []
     for lead in range(truth.shape[0]):
         members = present[:, lead] & known[lead]
@@ -75,7 +75,7 @@ def statistics_of(
         # Without enough members, statistics of zeros give the data set its shape. Their values become NaN below.
         remaining = ensemble[members, one_lead] if enough else np.zeros_like(ensemble[:1, one_lead])
         true = truth[one_lead] if enough else np.zeros_like(truth[one_lead])
-        part = all_statistics(remaining, true, grid, inside, variables)
+        part = _all_statistics(remaining, true, grid, inside, variables)
         if not enough:
             part = xr.full_like(part, np.nan)
         elif not members.all():
@@ -84,7 +84,7 @@ def statistics_of(
     return xr.concat(parts, dim="prediction_timedelta")
 
 
-def all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None, variables: tuple[str, ...]) -> xr.Dataset:
+def _all_statistics(ensemble: Field, truth: Field, grid: Grid, inside: Inside | None, variables: tuple[str, ...]) -> xr.Dataset:
     """Return all statistics of fields without missing values. Arguments are those of :func:`statistics_of`."""
     functions = (statistics, joint_statistics, kinetic_energy_statistics)
     return xr.merge([function(ensemble, truth, grid, inside, variables) for function in functions])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import WITHOUT_NETWORK, PriorName
@@ -53,7 +53,6 @@ class Training(TrainingLog):
 class Generator(GeneratorNetwork):
     """The generator, which is trained by flow matching, and its prior."""
 
-    steps: PositiveInt = Field(2000, description="optimiser steps")
     learning_rate: PositiveFloat = Field(4e-3, description="the highest learning rate of the schedule")
     prior: PriorName = Field("warm", description="where flow matching starts, and what the generator reads of the moments")
     objective: ObjectiveName = Field("flow", description="flow, a network of few evaluations trained from it, or crps: no flow")

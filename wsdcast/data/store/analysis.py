@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import psutil
 import zarr
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from wsdcast.data.variables import DEFAULT, STATIC_FIELDS
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.locks import one_at_a_time
 from wsdcast.runs.positions import evenly_spread
-from wsdcast.runs.resources import require_space
+from wsdcast.runs.resources import free_memory, require_space
 
 Part = Literal["train", "validation", "test"]
 
@@ -154,7 +153,7 @@ def _read_states(path: Path, copies: int) -> PackedStates:
         UserError: if the disk has no room for the file.
     """
     size = sum(2 * array.size for array in arrays_of(path))  # bytes of int16
-    if copies * size < psutil.virtual_memory().available / 2:
+    if copies * size < free_memory() / 2:
         return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
     with one_at_a_time(mapped.with_suffix(".lock")):

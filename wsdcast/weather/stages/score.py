@@ -23,6 +23,7 @@ from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.comparison import common_headline, compare
 from wsdcast.verification.gaussian import gaussian_scores
 from wsdcast.verification.intervals import BY_START, scores_of
+from wsdcast.verification.memory import require_memory_to_score
 from wsdcast.verification.metrics import ABOUT, headline_of, variables_of
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.streamed import is_scored, lacks_truth, read_scored
@@ -30,7 +31,6 @@ from wsdcast.weather.recipe import Recipe
 from wsdcast.weather.solver_choice import without_auto
 from wsdcast.weather.stages.score_output import (
     read_scores,
-    require_scoring_memory,
     summary_of,
     variable_shown,
     with_headline,
@@ -85,7 +85,7 @@ def score(
         named = tuple((name, str(path)) for name, path in forecasts.items() if name not in streamed)
         sources = Sources(named, str(analysis), past_until, scratch, variables=variables)
         grid = opened(sources)[1].grid
-        require_scoring_memory(sources, times, leads, len(streamed), resolved.rollout.members, workers)
+        require_memory_to_score(sources, times, leads, len(streamed), resolved.rollout.members, workers)
         if scores is None:
             scores = scores_of(statistics_by_start(sources, times, leads, streamed, scheduler, workers))
             if (gaussian := gaussian_scores(forecasts.get(MOMENTS_ALONE), opened(sources)[1], scores)) is not None:

@@ -22,9 +22,10 @@ from wsdcast.verification.alignment import require_aligned
 from wsdcast.verification.baselines import BASELINES
 from wsdcast.verification.domain import Inside, domain_in_words, domains_of, scored_domain
 from wsdcast.verification.intervals import scores_of
+from wsdcast.verification.memory import require_memory_to_score
 from wsdcast.verification.scoring import Sources, opened, statistics_by_start
 from wsdcast.verification.truth import channels_of_truth
-from wsdcast.weather.stages.score_output import read_scores, require_scoring_memory, summary_of, write_scores, write_table_and_report
+from wsdcast.weather.stages.score_output import read_scores, summary_of, write_scores, write_table_and_report
 
 
 def score_forecast(
@@ -108,7 +109,7 @@ def _chosen(name: str, forecast: str, truth: str, scratch: str, workers: int | N
             raise UserError(f"{forecast}: {'; '.join(odd.values())}")
         sources = replace(sources, variables=variables)
     fields, true = opened(sources)[0][name], opened(sources)[1]
-    require_scoring_memory(sources, fields.times, fields.leads, 0, fields.members, workers)
+    require_memory_to_score(sources, fields.times, fields.leads, 0, fields.members, workers)
     domains = domains_of(fields, true)
     inside, scored = scored_domain(domains, variables, fields.grid)
     require_aligned(fields, true, truth, scored, inside)

@@ -16,23 +16,11 @@ from wsdcast.report.panels import time_in_words
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
-from wsdcast.runs.resources import require_memory
 from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
 from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
 from wsdcast.verification.intervals import BY_START, as_table
-from wsdcast.verification.memory import needs
 from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
 from wsdcast.verification.scoring import Sources, fields_of, opened
-
-
-def require_scoring_memory(sources: Sources, *sizes: Any) -> None:
-    """Check before anything is read that the scores and the report fit in memory. The arguments are those of :func:`needs`.
-
-    Raises:
-        UserError: if they do not fit; the message says which task needs how much memory.
-    """
-    for needed, task in needs(sources, *sizes):
-        require_memory(needed, task)
 
 
 def write_table_and_report(
