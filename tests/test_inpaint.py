@@ -71,7 +71,7 @@ def test_artefacts_of_another_recipe_are_refused_and_kept(inpainted, tmp_path):
         (("sample", "--nfe", "6"), "samples was made from another recipe (sample.nfe: 4 there, 6 here)"),
         (("sample", "--visible", "0.3"), "(task.visible_test: 0.1 there, 0.3 here)"),
         (("sample", "--recipe", str(files["widths"])), f"run `wsdcast inpaint train --run {inpainted / 'run'} --overwrite` with this one"),
-        (("score", "--recipe", str(files["steps"])), "classifier was made from another recipe (classifier.steps: 4 there, 5 here)"),
+        (("score", "--recipe", str(files["steps"])), "scores.nc was made from another recipe (classifier.steps: 4 there, 5 here)"),
         (("run", str(files["steps"])), "replace it with --overwrite"),
     ):
         assert message in refused("inpaint", *arguments, "--run", str(inpainted / "run"))

@@ -36,9 +36,6 @@ SHOWN = ("power_ratio", "kinetic_energy_ratio", "rank_histogram", "variogram_sco
 """Metrics of which a study has the mean over seeds alone."""
 GAINS = {"crps_fair": "crps_gain", "power_deviation_mean": "power_deviation_gain", "energy_score": "energy_score_gain"}
 
-CHOSEN_BEFORE = "the test split, by the very scores that are shown: this study is of an earlier version; run `wsdcast study nfe` again"
-"""Description of the choices of a study by an earlier version, which did not store one."""
-
 Part = tuple[dict[str, Any], dict[str, xr.Dataset]]
 """A setting with its seed, and its statistics by kind: ``one step``, for some ``validation`` (one step on that split) and ``forecast``."""
 
@@ -81,11 +78,6 @@ def combine(parts: list[Part], shares: Mapping[str, float]) -> xr.Dataset:
         study = study.merge(_all_gains(study, by_seed, draws, ""))
         study.attrs["intervals"] += f"; forecasts: {blocks_in_words(forecasts['time'].values, _longest_lead(forecasts))}"
     return study
-
-
-def chosen_on(study: xr.Dataset) -> str:
-    """The split of the record that the best settings were chosen on, in words."""
-    return str(study.attrs.get("chosen_on", CHOSEN_BEFORE))
 
 
 def _chosen(study: xr.Dataset) -> list[int]:
@@ -216,7 +208,7 @@ def saturation(study: xr.Dataset) -> dict[str, int | None]:
 def facts(study: xr.Dataset, saturates: Mapping[str, int | None]) -> dict[str, str]:
     """What the summary of the command says of a study and of its :func:`saturation`. The scores are in :func:`rows`."""
     about = study.attrs
-    result = {"chosen on": chosen_on(study)}
+    result = {"chosen on": about["chosen_on"]}
     if "variable" in about:
         result["scores below"] = f"{about['variable']}, {about['units']}"
     if about["not_by_the_flow"]:

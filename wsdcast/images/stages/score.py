@@ -58,16 +58,14 @@ def score(
     summary, settings = Summary("inpaint score"), resolved.sample
     weights = None if inception_weights is None else Path(inception_weights)
     distances = ["classifier_distance"] + ["fid"] * (weights is not None)
-    if not (directory / SCORES).exists():
-        require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before the classifier is trained
-    extract = extractors(resolved, directory, images, weights, summary, overwrite)
     if is_current(resolved, directory, SCORES, overwrite):
         with xr.open_dataset(directory / SCORES) as stored:
-            if set(extract) <= set(stored.attrs["distances"].split(", ")):
+            if set(distances) <= set(stored.attrs["distances"].split(", ")):
                 summary.facts |= {"current": str(directory / SCORES)} | json.loads(stored.attrs["facts"])
                 summary.scores = json.loads(stored.attrs["table"])
                 return summary
-    require_scoring(images, samples.shape[0], samples.shape[1], distances)
+    require_scoring(images, samples.shape[0], samples.shape[1], distances)  # before the classifier is trained
+    extract = extractors(resolved, directory, images, weights, summary, overwrite)
     contexts = fixed_contexts(images, settings.part, resolved.task, count=settings.contexts, seed=settings.seed)
     reference = references(images, extract)
     stamp = json.loads((directory / SAMPLES / "stamp.json").read_text())
