@@ -15,7 +15,7 @@ from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, require, resol
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.recipes import Optimisation
-from wsdcast.runs.resources import require_memory
+from wsdcast.runs.resources import require_memory, require_space
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
@@ -33,7 +33,7 @@ from wsdcast.weather.samples import Samples, samples_of
 from wsdcast.weather.training.few_steps import train_few_steps
 from wsdcast.weather.training.fine_tuning import fine_tune, samples_of_rollouts
 from wsdcast.weather.training.generator import train_generator
-from wsdcast.weather.training.moments import predict_moments, require_space_for_predictions, train_moments, untrained_moments
+from wsdcast.weather.training.moments import bytes_of_predictions, predict_moments, train_moments, untrained_moments
 from wsdcast.weather.training.stage import Priors, Stage
 
 
@@ -161,7 +161,7 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
 def _require_space(stage: Stage) -> None:
     """Raise a UserError unless the disk has room for the predicted moments, or they are there already."""
     if stage.recipe.generator.reads_frozen_moments and not (stage.directory / PREDICTIONS).exists():
-        require_space_for_predictions(stage)
+        require_space(stage.directory, bytes_of_predictions(stage.samples))
 
 
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:

@@ -15,7 +15,6 @@ from wsdcast.runs import processes
 from wsdcast.runs.artefact import is_current, make_stamp
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import MOMENTS, PREDICTIONS
-from wsdcast.runs.resources import require_space
 from wsdcast.training.batches import Pairs, pairs_of
 from wsdcast.training.fitting import fitted
 from wsdcast.training.loop import require_samples, samples_per_step
@@ -80,13 +79,9 @@ def train_moments(stage: Stage) -> None:
     stage.summary.written[str(directory / MOMENTS)] = size_in_words(networks[WEIGHTS])
 
 
-def require_space_for_predictions(stage: Stage) -> None:
-    """Check that the disk has room for the predictions, which are two float32 fields for each channel of each training sample.
-
-    Raises:
-        UserError: if it has not.
-    """
-    require_space(stage.directory, 4 * 2 * len(stage.samples) * math.prod(stage.samples.shape))
+def bytes_of_predictions(samples: Samples) -> int:
+    """Bytes of the predictions of training samples: two float32 fields for each channel of each sample."""
+    return 4 * 2 * len(samples) * math.prod(samples.shape)
 
 
 def predict_moments(stage: Stage) -> None:
@@ -101,14 +96,13 @@ def predict_moments(stage: Stage) -> None:
         return
     seed_torch(recipe, MOMENTS)
     folds_by_name = _folds(recipe, samples) or {WEIGHTS: (torch.arange(0), torch.arange(len(samples)))}
-    processes.decided(lambda: require_space_for_predictions(stage))
     begin = time.perf_counter()
     predictors: Predictors = [
         (load_network(untrained_moments(recipe, record, samples), directory / MOMENTS, name).train(not recipe.moments.folds), inside)
         for name, (_, inside) in folds_by_name.items()
     ]
     stamp = make_stamp(recipe, directory, PREDICTIONS)
-    with processes.completed_by_first(directory / PREDICTIONS, stamp, True) as unfinished:
+    with processes.completed_by_first(directory / PREDICTIONS, stamp, True, bytes_of_predictions(samples)) as unfinished:
         write_predictions(unfinished, predictors, samples, stamp)
     seconds = time.perf_counter() - begin
     visits_per_sample = recipe.generator.steps * samples_per_step(recipe.generator, len(samples)) / len(samples)
