@@ -113,10 +113,14 @@ class SphericalHarmonics:
 
 
 def _apply(table: Real, orders: Complex) -> Complex:
-    """Return the matrix product for each order, (m, i, j) with complex (m, j, ...). It is one real product of twice as many columns."""
-    columns = np.ascontiguousarray(orders).reshape(*orders.shape[:2], -1)
-    product = np.matmul(table, columns.view(table.dtype)).view(columns.dtype)
+    """Return the matrix product for each order, (m, i, j) with complex (m, j, ...)."""
+    product = product_with_complex(table, np.ascontiguousarray(orders).reshape(*orders.shape[:2], -1))
     return product.reshape(product.shape[:2] + orders.shape[2:])
+
+
+def product_with_complex(table: Real, columns: Complex) -> Complex:
+    """Return the product of real and complex matrices, (..., i, j) with (..., j, k), as one real product with twice the columns."""
+    return (table @ columns.view(table.dtype)).view(columns.dtype)
 
 
 def legendre_tables(truncation: int, latitudes: Real) -> tuple[Real, Real, Real]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from wsdcast.runs.moments_section import MomentsNetwork
 from wsdcast.runs.names import (
@@ -34,6 +34,9 @@ def _plain(solver: SolverName) -> SolverName:
     if solver == "auto":
         raise ValueError("auto works for wind only; choose another solver")
     return solver
+
+
+FlowSolver = Annotated[SolverName, AfterValidator(_plain)]
 
 
 class ImageData(Section):
@@ -127,7 +130,7 @@ class Sampling(Section):
     contexts: int = Field(1000, ge=2, description="number of held-out images; all of them if there are fewer")
     samples: int = Field(4, ge=1, description="samples per context; fair CRPS, spread and diversity need at least two")
     nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
-    solver: SolverName = Field("midpoint", description="solver of the flow")
+    solver: FlowSolver = Field("midpoint", description="solver of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
     log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")
     momentum: float = Field(1.0, gt=0, le=1, description="momentum of ab2, ab3 and ab4; 1 means none")
@@ -144,11 +147,6 @@ class Sampling(Section):
     def noise_count(self) -> int:
         """Number of noise fields of a sample (:func:`wsdcast.warmstart.evaluations.count_noise`)."""
         return count_noise(self.solver, self.nfe)
-
-    @field_validator("solver")
-    @classmethod
-    def _usable(cls, solver: SolverName) -> SolverName:
-        return _plain(solver)
 
 
 class ImageStudy(Section):
@@ -168,7 +166,7 @@ class ImageStudy(Section):
     )
     nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 8, 10, 12, 20, 50, 100), min_length=1)
     ablation_nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1)
-    solvers: tuple[SolverName, ...] = Field(("midpoint", "dpm3"), min_length=1, description="solvers, each with each grid")
+    solvers: tuple[FlowSolver, ...] = Field(("midpoint", "dpm3"), min_length=1, description="solvers, each with each grid")
     grids_in_time: tuple[GridName, ...] = Field(
         ("uniform",), min_length=1, description="grids of flow times; sample.log_snr_ends and sample.momentum apply here too"
     )
@@ -185,11 +183,6 @@ class ImageStudy(Section):
     @classmethod
     def _comparable(cls, variants: Variants) -> Variants:
         return comparable(variants, (*get_args(ImagePriorName), CALIBRATED), ("moments", "generator"))
-
-    @field_validator("solvers")
-    @classmethod
-    def _usable(cls, solvers: tuple[SolverName, ...]) -> tuple[SolverName, ...]:
-        return tuple(_plain(solver) for solver in solvers)
 
 
 ARTEFACTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

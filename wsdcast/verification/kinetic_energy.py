@@ -23,7 +23,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from wsdcast.data.grid import Grid
-from wsdcast.data.harmonics import legendre_tables
+from wsdcast.data.harmonics import legendre_tables, product_with_complex
 from wsdcast.data.variables import DEFAULT
 from wsdcast.data.winds import by_wind, winds_of
 from wsdcast.verification.spectra import ENERGETIC, compared
@@ -69,17 +69,12 @@ def kinetic_energy(wind: Field, grid: Grid) -> tuple[Field, Field]:
         waves = scipy.fft.fft(circles, axis=0, norm="forward", overwrite_x=True)  # (wavenumber, latitude, field)
         for order, (minus, plus) in enumerate(inverses):
             # Half the sum of the coefficients of u - i v and u + i v is i chi, and half their difference is psi.
-            of_minus, of_plus = _apply(minus, waves[-order].conj()), _apply(plus, waves[order])
+            of_minus, of_plus = product_with_complex(minus, waves[-order].conj()), product_with_complex(plus, waves[order])
             factor = (1 if order == 0 else 2) / 8  # a wave also represents that of the negative wavenumber
             for part, coefficients in zip(energy, (of_minus - of_plus, of_minus + of_plus), strict=True):
                 part[block, -minus.shape[0] :] += factor * (coefficients.real**2 + coefficients.imag**2).T
     rotational, divergent = energy.reshape(2, *wind.shape[:-3], -1)
     return rotational, divergent
-
-
-def _apply(table: Field, columns: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
-    """Return the product of a real and a complex matrix, computed as one real product with twice the columns."""
-    return (table @ columns.view(table.dtype)).view(columns.dtype)
 
 
 @lru_cache(maxsize=4)
