@@ -11,11 +11,11 @@ from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.nets.peak import training_memory
 from wsdcast.nets.weights import load_network
 from wsdcast.runs import devices, processes
-from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, require, resolve
+from wsdcast.runs.artefact import IN_A_COPY, Summary, is_current, partial_of, require, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import ANALYSIS, FEW_STEPS, FINE_TUNED, GENERATOR, MOMENTS, PREDICTIONS, PriorName
 from wsdcast.runs.recipes import Optimisation
-from wsdcast.runs.resources import require_memory, require_space
+from wsdcast.runs.resources import require_memory, require_space, size_of
 from wsdcast.runs.unfinished import require_same_recipe
 from wsdcast.sampling.priors import prior_maker
 from wsdcast.training.loop import require_samples
@@ -159,9 +159,10 @@ def _remove_others(recipe: Recipe, directory: Path, overwrite: bool) -> None:
 
 
 def _require_space(stage: Stage) -> None:
-    """Raise a UserError unless the disk has room for the predicted moments, or they are there already."""
-    if stage.recipe.generator.reads_frozen_moments and not (stage.directory / PREDICTIONS).exists():
-        require_space(stage.directory, bytes_of_predictions(stage.samples))
+    """Raise a UserError unless the disk has room for the predicted moments, or they are there already, finished or not."""
+    path = stage.directory / PREDICTIONS
+    if stage.recipe.generator.reads_frozen_moments and not path.exists():
+        require_space(stage.directory, bytes_of_predictions(stage.samples) - size_of(partial_of(path)))
 
 
 def _require_memory(recipe: Recipe, record: Analysis, samples: Samples) -> None:
