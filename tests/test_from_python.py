@@ -47,21 +47,56 @@ def test_a_data_set_in_place_of_its_file_is_refused_in_one_line(directory, call,
     assert not list(directory.iterdir())
 
 
-@pytest.mark.parametrize("kind", [str, np.datetime64, pd.Timestamp, datetime.datetime.fromisoformat])
-def test_a_time_of_any_type_is_the_same_time(kind):
-    recipe = load_recipe("planet")
-    expected = recipe.changed(rollout__start="2020-01-31T06", data__start="2020-01-31T06", data__skip=["2020-01-31T06"])
-    time = kind("2020-01-31T06")
-    assert recipe.changed(rollout__start=time, data__start=time, data__skip=[time]) == expected
-    nanoseconds = np.datetime64("2020-01-31T06", "ns")  # as in the coordinate of a data set
-    assert recipe.changed(rollout__start=nanoseconds, data__start=nanoseconds, data__skip=[nanoseconds]) == expected
+TOKYO = datetime.timezone(datetime.timedelta(hours=9))
+SAME_TIMES = {
+    "text": "2020-01-31T06",
+    "text of another zone": "2020-01-31T15:00:00+09:00",
+    "hours": np.datetime64("2020-01-31T06"),
+    "nanoseconds": np.datetime64("2020-01-31T06", "ns"),
+    "array": np.array("2020-01-31T06", "datetime64[ns]"),
+    "coordinate": xr.DataArray(np.array("2020-01-31T06", "datetime64[ns]")),
+    "timestamp": pd.Timestamp("2020-01-31T06"),
+    "timestamp of another zone": pd.Timestamp("2020-01-31T15", tz=TOKYO),
+    "datetime": datetime.datetime(2020, 1, 31, 6),
+    "datetime of another zone": datetime.datetime(2020, 1, 31, 15, tzinfo=TOKYO),
+}
 
 
-def test_a_start_of_another_type_is_refused_in_one_line():
+@pytest.mark.parametrize("time", SAME_TIMES.values(), ids=SAME_TIMES)
+def test_a_time_of_any_type_is_the_same_time(time):
+    recipe = load_recipe("planet").changed(rollout__start=time, data__start=time, data__end=time, data__skip=[time])
+    expected = datetime.datetime(2020, 1, 31, 6)
+    assert (recipe.data.start, recipe.data.end, recipe.data.skip) == (expected, expected, (expected,))
+    assert recipe.rollout.start == "2020-01-31T06"
+    assert row_of(np.array(["2020-01-31T00", "2020-01-31T06"], "datetime64[ns]"), time, "f") == 1
+
+
+@pytest.mark.parametrize("several", [np.asarray, xr.DataArray, pd.DatetimeIndex, list])
+def test_several_times_may_be_those_of_a_coordinate(several):
+    times = several(np.array(["2020-01-31T06", "2020-02-01"], "datetime64[ns]"))
+    recipe = load_recipe("planet").changed(data__skip=times)
+    assert recipe.data.skip == (datetime.datetime(2020, 1, 31, 6), datetime.datetime(2020, 2, 1))
+
+
+@pytest.mark.parametrize("several", [np.array, xr.DataArray, list, tuple])
+def test_lead_times_that_are_kept_may_be_an_array(several):
+    assert load_recipe("planet").changed(rollout__keep=several([6, 72])).rollout.keep == (6, 72)
+
+
+def test_what_is_no_time_is_refused_in_one_line():
     starts = DATASET["time"]
-    assert row_of(starts.values, starts.values[2], "f") == 2
+    assert row_of(starts.values, starts[2], "f") == 2
     with pytest.raises(UserError, match=r"^--start of type DataArray: expected a time such as 2020-01-31T06$"):
-        row_of(starts.values, starts[2], "f")
+        row_of(starts.values, starts[1:3], "f")
+    for key, words in {"data__start": "expected a time", "data__skip": "expected a time", "rollout__start": "input should be"}.items():
+        with pytest.raises(UserError, match=rf"^--\w+: {words}[^\n]*, not DataArray$"):
+            load_recipe("planet").changed(**{key: [starts[1:3]] if key == "data__skip" else starts[1:3]})
+
+
+def test_a_list_of_files_is_refused_with_what_names_several(directory):
+    with pytest.raises(UserError, match=r"^--source: expected one path or URL, not a list; a directory or a glob names several$"):
+        wsdcast.prepare(source=["a.nc", "b.nc"])
+    assert not list(directory.iterdir())
 
 
 def test_an_end_without_a_time_includes_its_day_whatever_its_type():

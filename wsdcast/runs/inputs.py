@@ -23,8 +23,10 @@ def address_given(given: object, option: str) -> str:
     """Return the path or URL that an argument names, as text.
 
     Raises:
-        UserError: if it is neither. From Python, it may be a data set.
+        UserError: if it is neither. From Python, it may be a data set or a list of files.
     """
+    if isinstance(given, list | tuple):
+        raise UserError(f"{option}: expected one path or URL, not a {type(given).__name__}; a directory or a glob names several")
     if not isinstance(given, str | Path):
         raise UserError(f"{option}: expected a path or a URL, not {type(given).__name__}; xarray's to_netcdf and to_zarr write one")
     return str(given)

@@ -46,16 +46,16 @@ def reason(item: Any, kind: type[BaseModel] | None = None) -> str:
         new = NEW_NAMES.get(".".join(map(str, item["loc"]))) or NEW_NAMES.get(str(item["loc"][-1]))
         return f"is called {new} now" if new else f"unknown key{_similar(item['loc'], kind)}"
     if item["type"] == "tuple_type":
-        return f"expected a list, not {_shown(str(item['input']), item['input'])}"
+        return f"expected a list, not {shown(str(item['input']), item['input'])}"
     if item["type"] == "too_short":
         return "expected at least one value"
     if same := SAME_SOLVER.get(str(item["input"])):
         return f"the solver {item['input']} is gone; use {same}"
     words = str(item["msg"]).removeprefix("Value error, ")
-    return f"{words[0].lower()}{words[1:]}, not {_shown(repr(item['input']), item['input'])}" if item["type"] != "value_error" else words
+    return f"{words[0].lower()}{words[1:]}, not {shown(repr(item['input']), item['input'])}" if item["type"] != "value_error" else words
 
 
-def _shown(text: str, value: Any) -> str:
+def shown(text: str, value: Any) -> str:
     """The text of a value; of one that is long, such as a data set, the name of its type."""
     return text if len(text) < 100 and "\n" not in text else type(value).__name__
 

@@ -8,10 +8,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from wsdcast.runs.errors import UserError
-from wsdcast.runs.recipes import Kind, checked, unreadable
+from wsdcast.runs.errors import UserError, first_line
+from wsdcast.runs.recipes import Kind, checked
+from wsdcast.runs.yaml_text import yaml_of
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,9 @@ def parsed(overrides: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"-o {override}: expected KEY=VALUE, such as rollout.nfe=4")
         try:
-            values[key] = yaml.safe_load(text)
-        except RecursionError:
-            raise UserError(f"-o {key}: the value cannot be read (it is nested too deeply)") from None
-        except (ValueError, yaml.YAMLError) as error:  # ValueError: a date that no calendar has
-            raise UserError(f"-o {override}: the value cannot be read ({unreadable(error)})") from None
+            values[key] = yaml_of(text)
+        except ValueError as error:
+            raise UserError(f"-o {key}: the value cannot be read ({first_line(error)})") from None
     return values
 
 

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -26,6 +25,7 @@ from pydantic import (
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.mistakes import first_of_each, of_option, reason, types_in
 from wsdcast.runs.names import PathName
+from wsdcast.runs.yaml_text import yaml_of
 
 
 def digest_of(value: Any) -> str:
@@ -230,34 +230,12 @@ def load(recipe: object, kind: type[Kind]) -> Kind:
             raise UserError(f"recipe '{recipe}': neither a .yaml file nor one of the shipped: {', '.join(shipped_recipes(kind))}")
         path = shipped
     try:
-        text = path.read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        twice, content = _repeated_key(node), loader.construct_document(node) if node else None
-    except RecursionError:
-        raise UserError(f"recipe {path}: cannot be read (its values are nested too deeply)") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: a date that does not exist
-        raise UserError(f"recipe {path}: cannot be read ({unreadable(error)})") from None
-    if twice:
-        raise UserError(f"recipe {path}: {twice} is there twice")
+        content = yaml_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"recipe {path}: cannot be read ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise UserError(f"recipe {path}: expected keys and values")
     return checked(content, f"recipe {path}", kind)
-
-
-def unreadable(error: Exception) -> str:
-    """What is wrong with YAML that cannot be read, in words, with the line if the parser says it."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, (error.context, error.problem)))}"
-    return first_line(error)
-
-
-def _repeated_key(node: yaml.Node | None) -> str | None:
-    """The first key that a YAML mapping has twice, at any depth. yaml would take the last of its values."""
-    keys, values = zip(*node.value, strict=True) if isinstance(node, yaml.MappingNode) and node.value else ((), ())
-    names = [key.value for key in keys if isinstance(key, yaml.ScalarNode)]
-    repeated = (name for name in names if names.count(name) > 1)
-    return next(repeated, None) or next(filter(None, map(_repeated_key, values)), None)
 
 
 def checked(content: dict[str, Any], where: str, kind: type[Kind]) -> Kind:

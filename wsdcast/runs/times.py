@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 STEP = timedelta(hours=6)
 
-TimeLike = str | datetime | np.datetime64
-"""A time in UTC as an argument: its text, or an element of the coordinate of a data set."""
+TimeLike = Union[str, date, np.datetime64, NDArray[np.datetime64], "xr.DataArray"]
+"""A time in UTC as an argument: its text, a datetime or a date, or an element of the coordinate of a data set, as it is or its value."""
+
+
+def text_of(time: Any) -> Any:
+    """The text of a time that is given as one of ``TimeLike``, or as a number such as 20200131; anything else as it is."""
+    if getattr(time, "ndim", None) == 0:
+        time = np.asarray(time)[()]
+    return str(time) if isinstance(time, date | np.datetime64 | int) else time
 
 
 def in_utc(time: datetime) -> datetime:
@@ -63,8 +74,7 @@ def in_one_spelling(start: Any) -> Any:
     Raises:
         ValueError: if it is a text of another form than ``latest``, a time or ``FIRST/LAST/INTERVAL``.
     """
-    if isinstance(start, date | np.datetime64):  # YAML reads an unquoted time as a date or datetime
-        start = str(start)
+    start = text_of(start)
     if isinstance(start, str) and start != "latest":
         first = times_between(start)[0].isoformat()
         return start if "/" in start else first.removesuffix(":00").removesuffix(":00")
@@ -77,6 +87,7 @@ def all_or_lead_times(keep: Any) -> Any:
     Raises:
         ValueError: if it is not.
     """
+    keep = np.asarray(keep).tolist() if hasattr(keep, "dtype") else keep  # an array or a coordinate
     several = isinstance(keep, list | tuple)
     if several and all(isinstance(lead, int | float) or str(lead).isdigit() for lead in keep):
         return keep

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, Validat
 
 from wsdcast.data.store.zarr_store import Channels
 from wsdcast.data.variables import DEFAULT, name_and_level
+from wsdcast.runs.mistakes import shown
 from wsdcast.runs.names import (
     ANALYSIS,
     FEW_STEPS,
@@ -26,7 +27,7 @@ from wsdcast.runs.names import (
     SolverName,
 )
 from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
-from wsdcast.runs.times import all_or_lead_times, in_one_spelling, in_utc
+from wsdcast.runs.times import all_or_lead_times, in_one_spelling, in_utc, text_of
 from wsdcast.warmstart.evaluations import count_noise
 from wsdcast.warmstart.few_steps import HALVINGS
 from wsdcast.weather.network_sections import Forcings, Generator, Moments, Training
@@ -40,9 +41,9 @@ def _time(value: Any) -> datetime:
     Fractions of a second are dropped: the times of a record have none, and earlier versions stored the end of a day with and without.
     """
     try:
-        time = datetime.fromisoformat(str(value))  # YAML reads an unquoted time as a date or datetime
-    except ValueError:
-        raise ValueError(f"expected a time such as 2020-01-01 or 2020-01-01T18, not {value!r}") from None
+        time = datetime.fromisoformat(text_of(value))
+    except (TypeError, ValueError):
+        raise ValueError(f"expected a time such as 2020-01-01 or 2020-01-01T18, not {shown(repr(value), value)}") from None
     return in_utc(time.replace(microsecond=0))
 
 
@@ -87,8 +88,8 @@ class Data(Section):
     @classmethod
     def _to_the_end_of_the_day(cls, time: Any) -> Any:
         """A date without a time includes all of that day."""
-        with suppress(ValueError):
-            time = date.fromisoformat(str(time))
+        with suppress(TypeError, ValueError):
+            time = date.fromisoformat(text_of(time))
         return datetime.combine(time, datetime.max.time()) if type(time) is date else time
 
     @property

@@ -20,7 +20,7 @@ from wsdcast.data.winds import winds_of
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.inputs import address_given
 from wsdcast.runs.names import FORECAST
-from wsdcast.runs.times import TimeLike, in_utc
+from wsdcast.runs.times import TimeLike, in_utc, text_of
 from wsdcast.runs.unfinished import mark, marked
 
 LEADS_PER_CHUNK = 8
@@ -207,12 +207,13 @@ def row_of(starts: NDArray[np.datetime64], start: TimeLike, forecast: str | Path
     Raises:
         UserError: if ``start`` is not a time, or not one of ``starts``.
     """
+    text = text_of(start)
     try:
-        requested = np.datetime64(in_utc(datetime.fromisoformat(str(start))), "ns")
-    except ValueError:
-        given = f"'{start}'" if isinstance(start, str | int) else f"of type {type(start).__name__}"  # an array has several lines
+        requested = np.datetime64(in_utc(datetime.fromisoformat(text)), "ns")
+    except (TypeError, ValueError):
+        given = f"'{text}'" if isinstance(text, str) else f"of type {type(start).__name__}"  # an array has several lines
         raise UserError(f"--start {given}: expected a time such as 2020-01-31T06") from None
     row = int(np.abs(starts - requested).argmin())
     if starts[row] != requested:
-        raise UserError(f"--start {start}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")
+        raise UserError(f"--start {text}: not in {forecast}, whose nearest initial time is {starts[row].astype('datetime64[h]')}")
     return row
