@@ -33,6 +33,23 @@ def test_a_foreign_directory_with_the_name_of_an_artefact_is_kept(directory):
     assert (directory / "runs/planet/analysis.zarr/precious.txt").read_text() == "keep me"
 
 
+@pytest.mark.parametrize("name", ["study.nc", "scores.csv", "report.html", "forecast.gif", "a.wsd"])
+def test_a_directory_in_the_place_of_a_file_is_kept(directory, name):
+    (directory / name).mkdir()
+    (directory / name / "precious.txt").write_text("keep me")
+    refusal = pytest.raises(UserError, match=f"{name}: is a directory, where a file is to be written; move it away$")
+    with refusal, complete(directory / name) as partial:
+        partial.write_text("new")
+    assert {path.name for path in directory.rglob("*")} == {name, "precious.txt"}
+
+
+def test_a_link_to_a_disk_that_is_not_mounted_is_named_before_anything_is_made(directory):
+    (directory / "runs/planet").mkdir(parents=True)
+    (directory / "runs/planet/analysis.zarr").symlink_to("/nowhere/analysis.zarr")
+    assert "analysis.zarr: links to /nowhere/analysis.zarr, which is not there" in refused("prepare")
+    assert [path.name for path in (directory / "runs/planet").iterdir()] == ["analysis.zarr"]
+
+
 @pytest.mark.parametrize("stamp", ["[]", '{"recipe": 5, "hash": "", "inputs": "", "id": ""}', pytest.param("[" * 100_000, id="deep")])
 def test_a_stamp_of_the_wrong_type_is_refused(directory, stamp):
     (directory / "run/generator").mkdir(parents=True)

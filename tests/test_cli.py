@@ -8,9 +8,12 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ import wsdcast
 from wsdcast.bench.measure import Benchmark
 from wsdcast.cli import app
 from wsdcast.cli.show import show
-from wsdcast.runs.artefact import Summary
+from wsdcast.runs.artefact import Summary, complete
 
 INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 
@@ -62,14 +65,21 @@ def test_an_unknown_option_ends_with_exit_code_2():
     assert CliRunner().invoke(app, ["rollout", "--memebrs", "3"]).exit_code == 2
 
 
-def test_ctrl_c_is_one_line(monkeypatch):
-    def interrupted(*arguments, **more):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(directory, monkeypatch, number):
+    def sends_itself_a_signal(*arguments, **more):
+        with TemporaryDirectory(dir=directory), complete(directory / "x.nc") as partial:
+            partial.write_text("unfinished")
+            os.kill(os.getpid(), number)
+            time.sleep(10)
 
-    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", interrupted)
-    result = CliRunner().invoke(app, ["prepare"])
-    assert result.exit_code == 130
-    assert result.stderr == "wsdcast: interrupted\n"
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", sends_itself_a_signal)
+    before = signal.getsignal(signal.SIGTERM)
+    code, line = invoke("prepare")
+    assert code == 128 + number
+    assert line == "wsdcast: interrupted; what is finished is kept, and the same command goes on from there\n"
+    assert not list(directory.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

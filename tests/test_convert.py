@@ -348,9 +348,11 @@ def test_what_grib_cannot_hold_is_one_line(forecast, tmp_path, monkeypatch):
 def test_nothing_is_replaced_unasked(forecast, tmp_path):
     (tmp_path / "o.zarr").mkdir()
     (tmp_path / "o.zarr/mine").write_text("mine")
-    assert "o.zarr: is there already" in refused(forecast, "--to", "zarr", "--out", tmp_path / "o.zarr")
-    assert (tmp_path / "o.zarr/mine").read_text() == "mine"
     arguments = ["convert", forecast, "--to", "zarr", "--out", str(tmp_path / "o.zarr"), "--overwrite"]
+    assert "o.zarr: is a directory, and no Zarr store" in refused(*arguments[1:])
+    assert (tmp_path / "o.zarr/mine").read_text() == "mine"
+    (tmp_path / "o.zarr/zarr.json").write_text("{}")
+    assert "o.zarr: is there already" in refused(*arguments[1:-1])
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert not (tmp_path / "o.zarr/mine").exists()
     (tmp_path / "o.nc").mkdir()

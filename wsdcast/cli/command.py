@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -31,8 +32,9 @@ def command(
 ) -> Callable[..., object]:
     """Register a command, with ``--json`` and ``--debug`` after its own options.
 
-    An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. After Ctrl-C it is 130, as in
-    shells. If another of several processes failed, this one says so in one line. With ``--debug`` the error is raised.
+    An error that a user can cause is printed as one line, and the exit code is 2 or that of the error. After Ctrl-C it is 130 and after
+    SIGTERM 143, as in shells, and temporary files are removed. If another of several processes failed, this one says so in one line. With
+    ``--debug`` the error is raised.
 
     Args:
         function: what the command does. It returns its result, or yields several, each printed before the next is made.
@@ -43,9 +45,10 @@ def command(
     @functools.wraps(function)
     def guarded(*, json: bool, debug: bool, **arguments: Any) -> None:
         try:
-            results = function(**arguments)
-            for result in results if isinstance(results, Iterator) else (results,):
-                _printed(print_result, result, json)
+            with _sigterm_as_ctrl_c():
+                results = function(**arguments)
+                for result in results if isinstance(results, Iterator) else (results,):
+                    _printed(print_result, result, json)
         except _of_users() as error:
             if debug:
                 raise
@@ -56,11 +59,11 @@ def command(
                 raise
             print("wsdcast: another process ended; its message says why", file=sys.stderr)
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if debug:
                 raise
-            print("wsdcast: interrupted", file=sys.stderr)
-            raise typer.Exit(128 + signal.SIGINT) from None
+            print("wsdcast: interrupted; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)) from None
 
     # Typer makes the options from the signature.
     signature = inspect.signature(function, eval_str=True)
@@ -71,6 +74,27 @@ def command(
     guarded.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *further])  # type: ignore[attr-defined]
     group.command(function.__name__.strip("_").replace("_", "-"))(guarded)
     return function
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as a batch system sends it when the time of a job is over."""
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end this block as Ctrl-C does. Of several processes torchrun ends those that wait for a lost one, and that at once."""
+
+    def terminated(*_: object) -> None:
+        raise _Terminated
+
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL or "WORLD_SIZE" in os.environ:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _printed(print_result: Callable[[Any, bool], None], result: object, json: bool) -> None:

@@ -96,6 +96,8 @@ def require_new(paths: list[Path], inputs: Sequence[object], overwrite: bool) ->
     for path in paths:
         if path.is_dir() and path.suffix != ".zarr":
             raise UserError(f"--out {path}: is a directory")
+        if path.is_dir() and any(path.iterdir()) and not any((path / name).exists() for name in ("zarr.json", ".zgroup")):
+            raise UserError(f"--out {path}: is a directory, and no Zarr store")
         if path.exists() and not overwrite:
             raise UserError(f"--out {path}: is there already; choose another name, or replace it with --overwrite")
 

@@ -104,9 +104,11 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
     """The stamp of an artefact, or None if there is no such artefact.
 
     Raises:
-        UserError: if a file or directory without a stamp is at this path.
+        UserError: if a file or directory without a stamp is at this path, or a link to nothing, such as a disk that is not mounted.
     """
     if not path.exists():
+        if path.is_symlink():
+            raise UserError(f"{path}: links to {path.readlink()}, which is not there")
         return None
     try:
         if path.suffix == ".nc":
@@ -211,8 +213,9 @@ def complete(path: Path, resumable: bool = False) -> Iterator[Path]:
     the next call continues with them.
 
     Raises:
-        UserError: if another process is in such a block with the same path.
+        UserError: if another process is in such a block with the same path, or a directory is in the place of a file.
     """
+    require_no_directories(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.name}.lock"), f"another wsdcast command writes {path}; wait for it, or choose another name"):
         yield from _completed(path, resumable)
@@ -242,6 +245,17 @@ def _completed(path: Path, resumable: bool) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in FULL and not error.filename:
             error.filename = str(path)
         raise
+
+
+def require_no_directories(*paths: Path) -> None:
+    """Check that no directory is in the place of a file that is written. A task that takes hours calls this before.
+
+    Raises:
+        UserError: if there is one. Files have suffixes, and directories have none but ``.zarr``.
+    """
+    for path in paths:
+        if path.suffix not in ("", ".zarr") and path.is_dir():
+            raise UserError(f"{path}: is a directory, where a file is to be written; move it away")
 
 
 @contextmanager

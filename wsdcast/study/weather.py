@@ -16,7 +16,7 @@ import xarray as xr
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, resolve
+from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, require_no_directories, resolve
 from wsdcast.runs.errors import UserError
 from wsdcast.runs.names import (
     ANALYSIS,
@@ -99,6 +99,7 @@ def study_nfe(
         changes["rollout_nfe"] = [nfe for nfe in unchanged.study.rollout_nfe if nfe in studied]
     resolved, directory = resolve(recipe, run, Recipe, ANALYSIS, **{f"study__{key}": value for key, value in changes.items()})
     record = open_analysis(require(resolved, directory, ANALYSIS, "prepare"))
+    require_no_directories(directory / STUDY, directory / STUDY_PAGE)
     # Raises now what would stop the study after the first training.
     of = subject(studied_variables(record.variables, resolved.score.headline), resolved.score.headline)
     devices.keep_freed_memory()
