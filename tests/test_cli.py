@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import torch
 from commands import invoke
 from typer.testing import CliRunner
 
@@ -80,6 +81,20 @@ def test_a_signal_ends_a_command_with_one_line_and_without_temporary_files(direc
     assert line == "wsdcast: interrupted; what is finished is kept, and the same command goes on from there\n"
     assert not list(directory.iterdir())
     assert signal.getsignal(signal.SIGTERM) == before == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("allocate", [lambda: np.zeros(2**59), lambda: torch.empty(2**58)])
+def test_memory_that_is_full_is_one_line(allocate, monkeypatch):
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", lambda *_, **__: allocate())
+    code, line = invoke("prepare")
+    assert (code, line.count("\n")) == (2, 1)
+    assert line.startswith("wsdcast: memory is full")
+
+
+@pytest.mark.parametrize("length", ["9" * 9 + "d", "9" * 400 + "h"])
+def test_a_length_beyond_all_times_is_refused(length):
+    assert invoke("rollout", "--lead", length)[0] == 2
+    assert "expected a positive multiple of 6 h" in invoke("rollout", "--lead", length)[1]
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

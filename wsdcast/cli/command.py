@@ -16,7 +16,7 @@ import typer
 
 from wsdcast.cli.options import DebugOption, JsonOption
 from wsdcast.cli.show import show
-from wsdcast.runs.errors import UserError
+from wsdcast.runs.errors import UserError, first_line
 
 app = typer.Typer(
     help="Weather ensembles by warm-start flow matching. The four stages, in order: [bold]prepare[/], [bold]train[/], "
@@ -55,10 +55,11 @@ def command(
             print(f"wsdcast: {_one_line(error)}", file=sys.stderr)
             raise typer.Exit(getattr(error, "code", 2)) from None
         except RuntimeError as error:
-            if debug or not _of_another_process(error):
+            memory_is_full = "DefaultCPUAllocator: can't allocate memory" in str(error)  # torch has no class for it
+            if debug or not (memory_is_full or _of_another_process(error)):
                 raise
-            print("wsdcast: another process ended; its message says why", file=sys.stderr)
-            raise typer.Exit(1) from None
+            print(f"wsdcast: {'memory is full' if memory_is_full else 'another process ended; its message says why'}", file=sys.stderr)
+            raise typer.Exit(2 if memory_is_full else 1) from None
         except KeyboardInterrupt as interrupt:
             if debug:
                 raise
@@ -109,7 +110,7 @@ def _printed(print_result: Callable[[Any, bool], None], result: object, json: bo
 
 def _of_users() -> tuple[type[Exception], ...]:
     """The errors that a user can cause. One is torch's, for a GPU whose memory is full; if torch is not loaded, it cannot have occurred."""
-    return (UserError, OSError, *([sys.modules["torch"].OutOfMemoryError] if "torch" in sys.modules else []))
+    return (UserError, OSError, MemoryError, *([sys.modules["torch"].OutOfMemoryError] if "torch" in sys.modules else []))
 
 
 def _of_another_process(error: RuntimeError) -> bool:
@@ -121,6 +122,8 @@ def _one_line(error: Exception) -> str:
     """The message of an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'the disk'}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return f"memory is full: {first_line(error)}"
     return " ".join(str(error).split())
 
 

@@ -21,7 +21,7 @@ from wsdcast.runs.names import (
     ImagePriorName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, GeneratorNetwork, LogSnrEnds, Optimisation, Section, TrainingLog
+from wsdcast.runs.recipes import Evaluations, Experiment, GeneratorNetwork, LogSnrEnds, Optimisation, Section, TrainingLog
 from wsdcast.runs.study_variants import Variants, comparable
 from wsdcast.warmstart.evaluations import count_noise
 
@@ -129,7 +129,7 @@ class Sampling(Section):
 
     contexts: int = Field(1000, ge=2, description="number of held-out images; all of them if there are fewer")
     samples: int = Field(4, ge=1, description="samples per context; fair CRPS, spread and diversity need at least two")
-    nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
+    nfe: Evaluations = Field(10, description="function evaluations of the generator per sample")
     solver: FlowSolver = Field("midpoint", description="solver of the flow")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
     log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")
@@ -164,14 +164,14 @@ class ImageStudy(Section):
         {},
         description="more generators, in the curves like priors: a name, and recipe keys with values, such as generator.path: blur-noise",
     )
-    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 8, 10, 12, 20, 50, 100), min_length=1)
-    ablation_nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1)
+    nfe: tuple[Evaluations, ...] = Field((2, 4, 6, 8, 10, 12, 20, 50, 100), min_length=1)
+    ablation_nfe: tuple[Evaluations, ...] = Field((2, 4, 6, 10, 20), min_length=1)
     solvers: tuple[FlowSolver, ...] = Field(("midpoint", "dpm3"), min_length=1, description="solvers, each with each grid")
     grids_in_time: tuple[GridName, ...] = Field(
         ("uniform",), min_length=1, description="grids of flow times; sample.log_snr_ends and sample.momentum apply here too"
     )
     visible: tuple[Share, ...] = Field((0.01, 0.05, 0.2, 0.5, 0.9), description="shares of visible pixels, for the sensitivity")
-    visible_nfe: tuple[PositiveInt, ...] = Field((4, 50), description="numbers of evaluations for the sensitivity")
+    visible_nfe: tuple[Evaluations, ...] = Field((4, 50), description="numbers of evaluations for the sensitivity")
     warmths: tuple[Warmth | Literal["calibrated"], ...] = Field(
         (0.5, 0.9, 1.0, "calibrated"), min_length=1, description="warmths of the sensitivity; the curves use those that are numbers"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.locks import locked
 from wsdcast.runs.names import ANALYSIS
 from wsdcast.runs.notebook import html_of
@@ -245,17 +246,6 @@ def _completed(path: Path, resumable: bool) -> Iterator[Path]:
         if isinstance(error, OSError) and error.errno in FULL and not error.filename:
             error.filename = str(path)
         raise
-
-
-def require_no_directories(*paths: Path) -> None:
-    """Check that no directory is in the place of a file that is written. A task that takes hours calls this before.
-
-    Raises:
-        UserError: if there is one. Files have suffixes, and directories have none but ``.zarr``.
-    """
-    for path in paths:
-        if path.suffix not in ("", ".zarr") and path.is_dir():
-            raise UserError(f"{path}: is a directory, where a file is to be written; move it away")
 
 
 @contextmanager

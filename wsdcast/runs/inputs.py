@@ -1,4 +1,4 @@
-"""What a command reads: it is a path, and is not replaced by what the command writes."""
+"""What a command reads is a path, and is not replaced by what the command writes. Nor is a directory by a file."""
 
 from __future__ import annotations
 
@@ -49,3 +49,14 @@ def require_no_input(written: Iterable[Path], read: Iterable[object], option: st
         for relation, given in (("is", inputs.get(path)), ("lies in", inside), ("holds", around.get(path))):
             if given is not None:
                 raise UserError(f"{option}{out}: {relation} {given}, which this command reads; choose {instead}")
+
+
+def require_no_directories(*paths: Path) -> None:
+    """Check that no directory is in the place of a file that is written. A task that takes hours calls this before.
+
+    Raises:
+        UserError: if there is one. Files have suffixes, and directories have none but ``.zarr``.
+    """
+    for path in paths:
+        if path.suffix not in ("", ".zarr") and path.is_dir():
+            raise UserError(f"{path}: is a directory, where a file is to be written; move it away")

@@ -40,15 +40,21 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false where a number is expected. Pydantic would read them as 1 and 0."""
+    def _no_boolean_and_64_bits(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false where a number is expected, which pydantic would read as 1 and 0, and numbers beyond 64 bits."""
         types = types_in(cls.model_fields[str(info.field_name)].annotation)
         if bool not in types and types & {int, float}:
             several = isinstance(value, list | tuple | dict)
             for item in value.values() if isinstance(value, dict) else value if several else (value,):
                 if isinstance(item, bool):
                     raise ValueError(f"expected {'numbers' if several else 'a number'}, not {str(item).lower()}")
+                if isinstance(item, int) and abs(item) >= 2**63:
+                    raise ValueError(f"expected {'numbers' if several else 'a number'} below 2**63")
         return value
+
+
+Evaluations = Annotated[int, Field(gt=0, le=2**24)]
+"""Network evaluations of a sample. With more of them neighbouring flow times are equal in single precision, which networks get."""
 
 
 class Optimisation(Section):

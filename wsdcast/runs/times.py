@@ -42,7 +42,7 @@ def duration(text: str, step: timedelta = STEP) -> timedelta:
     Raises:
         ValueError: if the text has another form, or the duration is zero or not a multiple of ``step``.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(h|d)", text.strip())
+    match = re.fullmatch(r"(\d{1,8}(?:\.\d+)?)(h|d)", text.strip())  # more digits are beyond the range of nanosecond times
     length = timedelta(hours=float(match[1]) * {"h": 1, "d": 24}[match[2]]) if match else timedelta()
     if not length or length % step:
         raise ValueError(f"'{text}': expected a positive multiple of {step / timedelta(hours=1):g} h, such as 12h or 10d")

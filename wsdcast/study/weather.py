@@ -16,8 +16,9 @@ import xarray as xr
 from wsdcast.data.store.analysis import Analysis, Part, open_analysis
 from wsdcast.report.subjects import WIND, subject
 from wsdcast.runs import devices
-from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, require_no_directories, resolve
+from wsdcast.runs.artefact import Summary, complete_netcdf, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.names import (
     ANALYSIS,
     FORECAST,

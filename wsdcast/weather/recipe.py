@@ -7,7 +7,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from wsdcast.data.store.zarr_store import Channels
 from wsdcast.data.variables import DEFAULT, name_and_level
@@ -26,7 +26,7 @@ from wsdcast.runs.names import (
     GridName,
     SolverName,
 )
-from wsdcast.runs.recipes import Experiment, LogSnrEnds, Section, load
+from wsdcast.runs.recipes import Evaluations, Experiment, LogSnrEnds, Section, load
 from wsdcast.runs.times import all_or_lead_times, in_one_spelling, in_utc, text_of
 from wsdcast.warmstart.evaluations import count_noise
 from wsdcast.warmstart.few_steps import HALVINGS
@@ -62,7 +62,7 @@ class Data(Section):
     start: Time | None = Field(None, description="first time to take, UTC; default: the first of the source")
     end: Time | None = Field(None, description="last time to take, UTC; default: the last of the source")
     skip: tuple[Time, ...] = Field((), description="times of a source to leave out, UTC; they become gaps")
-    days: PositiveInt = Field(800, description="length of the simulated record; no effect on files")
+    days: int = Field(800, gt=0, le=73_000, description="length of the simulated record, up to 2199; no effect on files")
     planet_seed: int = Field(0, ge=0, description="continents, mountains and first state of the simulated planet")
     stirring: float = Field(
         0.35, ge=0, le=5, description="random wind that keeps the planet's next state uncertain, m/s per root of an hour"
@@ -119,14 +119,14 @@ class Rollout(Section):
     """The ensembles of a rollout, how they are sampled, and what is stored."""
 
     members: int = Field(50, ge=2)
-    nfe: PositiveInt = Field(10, description="function evaluations of the generator per sample")
+    nfe: Evaluations = Field(10, description="function evaluations of the generator per sample")
     solver: SolverName = Field("midpoint", description="or auto: solver and grid by the recipe's study, else by a table")
     grid_in_time: GridName = Field("uniform", description="flow times between which the solver steps")
     log_snr_ends: LogSnrEnds = Field((-3.0, 3.0), description="range of log(t / (1 - t)) of the log-snr grid; one more step on either side")
     momentum: float = Field(1.0, gt=0, le=1, description="momentum of the solvers ab2, ab3, ab4; 1: none")
     starts: PositiveInt = Field(12, description="number of initial times, spread evenly over the test split")
     start: str | None = Field(None, description="initial times instead of starts: latest, a time, or FIRST/LAST/INTERVAL; UTC")
-    days: PositiveFloat = Field(3.0, description="length of the forecast")
+    days: float = Field(3.0, gt=0, le=100_000, description="length of the forecast; lead times of 292 years do not fit in nanoseconds")
     keep: Literal["all", "statistics", "scores"] | tuple[PositiveInt, ...] = Field(
         "all", description="what is stored of the forecast; or lead times in hours"
     )

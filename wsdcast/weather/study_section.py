@@ -7,7 +7,7 @@ from typing import Annotated, get_args
 from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
 from wsdcast.runs.names import GridName, PriorName, SolverName
-from wsdcast.runs.recipes import Section
+from wsdcast.runs.recipes import Evaluations, Section
 from wsdcast.runs.study_variants import Variants, comparable
 
 Warmth = Annotated[float, Field(ge=0, le=1)]
@@ -27,8 +27,8 @@ class Study(Section):
         {},
         description="more generators, scored like priors: a name, and recipe keys with values, such as generator.path: blur-noise",
     )
-    nfe: tuple[PositiveInt, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="numbers of evaluations of one step")
-    rollout_nfe: tuple[PositiveInt, ...] = Field((4, 20), validate_default=True, description="numbers of evaluations of rollouts")
+    nfe: tuple[Evaluations, ...] = Field((2, 4, 6, 10, 20), min_length=1, description="numbers of evaluations of one step")
+    rollout_nfe: tuple[Evaluations, ...] = Field((4, 20), validate_default=True, description="numbers of evaluations of rollouts")
     solvers: tuple[SolverName, ...] = Field(("midpoint",), min_length=1, description="solvers, each with each grid")
     grids_in_time: tuple[GridName, ...] = Field(("uniform",), min_length=1)
     warmths: tuple[Warmth, ...] = Field((1.0,), min_length=1, description="warmths of the priors that are blended")

@@ -16,8 +16,9 @@ from wsdcast.data.store.analysis import open_analysis
 from wsdcast.data.store.zarr_store import channels_of, open_store
 from wsdcast.data.variables import SPEED
 from wsdcast.data.winds import winds_of
-from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, require_no_directories, resolve
+from wsdcast.runs.artefact import Summary, is_current, make_stamp, require, resolve
 from wsdcast.runs.errors import UserError
+from wsdcast.runs.inputs import require_no_directories
 from wsdcast.runs.names import ANALYSIS, FORECAST, MOMENTS_ALONE, MOMENTS_FORECAST, REPORT, SCORES, SCORES_TABLE
 from wsdcast.verification.bootstrap import blocks_in_words
 from wsdcast.verification.comparison import common_headline, compare
