@@ -18,14 +18,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from commands import invoke
+from commands import invoke, refused
 from typer.testing import CliRunner
 
 import wsdcast
 from wsdcast.bench.measure import Benchmark
 from wsdcast.cli import app
 from wsdcast.cli.show import show
-from wsdcast.runs.artefact import Summary, complete
+from wsdcast.runs.artefact import Summary, complete, read_stamp
 
 INPAINT = [["inpaint", *stage] for stage in ([], ["prepare"], ["train"], ["sample"], ["score"], ["study"], ["run"])]
 
@@ -89,6 +89,14 @@ def test_memory_that_is_full_is_one_line(allocate, monkeypatch):
     code, line = invoke("prepare")
     assert (code, line.count("\n")) == (2, 1)
     assert line.startswith("wsdcast: memory is full")
+
+
+def test_a_path_that_the_locale_cannot_encode_is_one_line(directory, monkeypatch):
+    """As with LC_ALL=C, PYTHONUTF8=0 and PYTHONCOERCECLOCALE=0, where the NetCDF library encodes paths in ASCII."""
+    monkeypatch.setattr("xarray.open_dataset", lambda path: str(path).encode("ascii"))
+    monkeypatch.setattr("wsdcast.weather.stages.prepare.prepare", lambda *_, **__: read_stamp(Path("rün.nc")))
+    (directory / "rün.nc").touch()
+    assert "'r\\xfcn.nc': this locale cannot encode it (ascii); set PYTHONUTF8=1" in refused("prepare")
 
 
 @pytest.mark.parametrize("length", ["9" * 9 + "d", "9" * 400 + "h"])

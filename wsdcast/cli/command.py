@@ -110,7 +110,8 @@ def _printed(print_result: Callable[[Any, bool], None], result: object, json: bo
 
 def _of_users() -> tuple[type[Exception], ...]:
     """The errors that a user can cause. One is torch's, for a GPU whose memory is full; if torch is not loaded, it cannot have occurred."""
-    return (UserError, OSError, MemoryError, *([sys.modules["torch"].OutOfMemoryError] if "torch" in sys.modules else []))
+    of_torch = [sys.modules["torch"].OutOfMemoryError] if "torch" in sys.modules else []
+    return (UserError, OSError, MemoryError, UnicodeEncodeError, *of_torch)
 
 
 def _of_another_process(error: RuntimeError) -> bool:
@@ -124,6 +125,8 @@ def _one_line(error: Exception) -> str:
         return f"{error.filename or 'the disk'}: {error.strerror}"
     if isinstance(error, MemoryError):
         return f"memory is full: {first_line(error)}"
+    if isinstance(error, UnicodeEncodeError):
+        return f"{error.object!a}: this locale cannot encode it ({error.encoding}); set PYTHONUTF8=1, or choose a path of ASCII letters"
     return " ".join(str(error).split())
 
 

@@ -122,6 +122,8 @@ def read_stamp(path: Path) -> dict[str, Any] | None:
         else:
             stamp = json.loads((path / "stamp.json").read_text())
         return {key: stamp[key] for key in ("recipe", "hash", "inputs", "id")} | {"recipe": with_new_names(stamp["recipe"])}
+    except UnicodeEncodeError:  # of the path, in a locale without its letters
+        raise
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path}: in the place of an artefact, but not written by wsdcast; move it away") from None
 
