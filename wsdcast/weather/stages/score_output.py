@@ -16,7 +16,7 @@ from wsdcast.report.panels import time_in_words
 from wsdcast.runs.artefact import Summary, complete, complete_netcdf
 from wsdcast.runs.errors import UserError, first_line
 from wsdcast.runs.names import MOMENTS_ALONE, REPORT, SCORES, SCORES_TABLE
-from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW
+from wsdcast.verification.baselines import CLIMATOLOGY, PROBABILISTIC_CLIMATOLOGY, WINDOW, YEARS
 from wsdcast.verification.bootstrap import blocks_in_words, longest_lead
 from wsdcast.verification.intervals import BY_START, as_table
 from wsdcast.verification.metrics import GLOBE, headline_of, spectral, variables_of
@@ -95,7 +95,8 @@ def summary_of(directory: Path, scores: xr.Dataset) -> Summary:
     headline = headline_of(scores)
     summary.facts |= variable_shown(headline, scores)
     if CLIMATOLOGY in scores["forecast"]:
-        summary.facts["climatology"] = "past states as members, the same for all initial times: too few years for the same days of others"
+        too_few = f"fewer than {YEARS} other years have the same days"
+        summary.facts["climatology"] = f"past states as members, the same for all initial times: {too_few}"
     if PROBABILISTIC_CLIMATOLOGY in scores["forecast"]:
         summary.facts["climatology"] = f"the same days of other years as members, within {WINDOW} days"
     summary.facts["intervals"] = _blocks_of(scores)
