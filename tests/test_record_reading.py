@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 import torch
+import zarr
 from conftest import TINY, new_run
 from own_memory import needs_linux, own_memory
 
@@ -21,6 +21,7 @@ from wsdcast.data.store import analysis
 from wsdcast.data.store.analysis import Analysis, open_analysis
 from wsdcast.data.store.states import PackedStates
 from wsdcast.data.store.zarr_store import Packing
+from wsdcast.data.variables import DEFAULT
 from wsdcast.runs import resources
 from wsdcast.runs.errors import UserError
 from wsdcast.weather.forcings import Surroundings, surroundings
@@ -42,14 +43,23 @@ def test_a_record_too_large_for_memory_is_mapped(prepared, tmp_path, monkeypatch
         forcings = surroundings(record, load_recipe(prepared / "tiny.yaml").forcings, torch.device("cpu"))
         contexts.append(samples_of(record, forcings, "train")[0].context(torch.tensor([3, 8])))
     assert torch.equal(*contexts)
-    # The mapped file is used again, unless the store is newer.
-    file = run / ".analysis.mapped.npy"
-    before = file.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("seconds", [-1000, -1, 10], ids=["older", "a little older", "newer"])
+def test_a_mapped_file_is_used_again_unless_another_store_is_in_the_place_of_its_own(prepared, tmp_path, monkeypatch, seconds):
+    """Its own was moved away, and the other one is older, as a copy with its times is, or was made after the clock was set back."""
+    run = new_run(prepared, tmp_path)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    first = open_analysis(run / "analysis.zarr").states.values.copy()
+    file, metadata = run / ".analysis.mapped.npy", run / "analysis.zarr/zarr.json"
+    before = file.stat().st_ino
     open_analysis(run / "analysis.zarr")
-    assert file.stat().st_mtime_ns == before
-    os.utime(run / "analysis.zarr/zarr.json", (time.time() + 10, time.time() + 10))
-    open_analysis(run / "analysis.zarr")
-    assert file.stat().st_mtime_ns > before
+    assert file.stat().st_ino == before
+    array = zarr.open_array(run / "analysis.zarr" / DEFAULT[0], mode="r+")
+    array[:] = array[:] // 2
+    changed = metadata.stat().st_mtime + seconds
+    os.utime(metadata, (changed, changed))
+    np.testing.assert_array_equal(open_analysis(run / "analysis.zarr").states.values[:, 0], first[:, 0] // 2)
 
 
 def test_a_record_too_large_for_the_limit_of_a_container_is_mapped(prepared, tmp_path, monkeypatch):

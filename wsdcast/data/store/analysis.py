@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -157,10 +158,13 @@ def _read_states(path: Path, copies: int) -> PackedStates:
         return read_packed(path)
     mapped, metadata = path.with_name(f".{path.stem}.mapped.npy"), path / "zarr.json"
     with one_at_a_time(mapped.with_suffix(".lock")):
-        if not mapped.exists() or mapped.stat().st_mtime < metadata.stat().st_mtime:  # the store is newer: it was replaced or appended to
+        # Its time is that of the store it was made from. A store that is put in the place of that one may well be older.
+        changed = metadata.stat().st_mtime_ns
+        if not mapped.exists() or mapped.stat().st_mtime_ns != changed:
             partial = mapped.with_suffix(".partial.npy")
             require_space(path.parent, size)
             read_packed(path, mapped=partial)
+            os.utime(partial, ns=(changed, changed))
             partial.replace(mapped)
     return PackedStates(np.load(mapped, mmap_mode="r"), packing_of(path))
 
