@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -24,6 +27,9 @@ TIMEOUT = timedelta(hours=6)
 """How long a process waits for the others. It is long because one process alone reads a large record or closes a large forecast. If a
 process fails, torchrun ends the others at once."""
 
+PR_SET_PDEATHSIG = 1
+"""An option of prctl (``man 2 prctl``)."""
+
 Decision = TypeVar("Decision")
 
 
@@ -34,6 +40,7 @@ def join() -> None:
         UserError: if there are GPUs, but fewer than processes on this machine.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        end_with_parent()
         # torch._dynamo imports modules that store the current process group as a default argument. An optimiser imports it. If that
         # happened after the group is made, they would keep the group and its threads alive until the interpreter ends, and a thread that
         # is still alive then aborts the process. So it is imported before.
@@ -47,6 +54,15 @@ def join() -> None:
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device else "gloo", timeout=TIMEOUT, device_id=device)
         atexit.register(dist.destroy_process_group)
+
+
+def end_with_parent() -> None:
+    """Ask the system for SIGTERM when the parent of this process ends. Only Linux can do this.
+
+    Else the processes of a torchrun that was killed would go on, and keep the GPUs and the run directory.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def count() -> int:
