@@ -40,7 +40,8 @@ def join() -> None:
         UserError: if there are GPUs, but fewer than processes on this machine.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
-        end_with_parent()
+        if dist.is_torchelastic_launched():
+            end_with_parent()
         # torch._dynamo imports modules that store the current process group as a default argument. An optimiser imports it. If that
         # happened after the group is made, they would keep the group and its threads alive until the interpreter ends, and a thread that
         # is still alive then aborts the process. So it is imported before.
@@ -57,9 +58,9 @@ def join() -> None:
 
 
 def end_with_parent() -> None:
-    """Ask the system for SIGTERM when the parent of this process ends. Only Linux can do this.
+    """Ask the system for SIGTERM when torchrun, the parent of this process, ends. Only Linux can do this.
 
-    Else the processes of a torchrun that was killed would go on, and keep the GPUs and the run directory.
+    Otherwise the processes of a torchrun that was killed would go on, and keep the GPUs and the run directory.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
