@@ -98,6 +98,21 @@ def test_order_on_another_equation(name, expected):
     assert order_on_another_equation(SOLVERS[name], 128) == pytest.approx(expected, abs=0.15)
 
 
+def test_the_ends_limit_dpm_solver():
+    """From noise to data it is of order 2, and with fixed ends of the log-snr grid the error of an Euler step at either end stays."""
+    coarse, fine = (error(SOLVERS["dpm3"], times.uniform(steps)) for steps in (200, 400))
+    assert math.log2(coarse / fine) == pytest.approx(2, abs=0.05)
+    for end, left in ((3.0, 8.2e-3), (4.0, 1.1e-3), (5.0, 1.5e-4)):
+        grid_ = times.log_snr(400, (-end, end))
+        (first, last), start = grid_[[1, -2]], noise()
+        std_first, std_last = (((1 - t) ** 2 + (t * STD) ** 2) ** 0.5 for t in (first, last))
+        state = start + first * velocity(start, grid_[0])
+        state = last * MEAN + std_last / std_first * (state - first * MEAN)  # the exact flow between the ends
+        state = state + (1 - last) * velocity(state, last)
+        torch.testing.assert_close(SOLVERS["dpm3"](velocity, start, grid_), state, rtol=0, atol=2e-5)
+        assert (state - exact(start)).abs().max().item() == pytest.approx(left, rel=0.03)
+
+
 @pytest.mark.parametrize("momentum", [0.4, 0.8])
 @pytest.mark.parametrize("name", ["ab2", "ab3", "ab4"])
 def test_the_heavy_ball_is_of_second_order(name, momentum):

@@ -10,11 +10,11 @@ DPM-Solver++ replaces D by the polynomial in lambda through its last values and 
 
 lambda is infinite at t = 0 and t = 1. A first-order step is finite there, because it contains only the ratios above. A step of higher order
 cannot use a value of D at t = 0 or end at t = 1. So the first two steps and the last step are at most of first order, second order is first
-possible in the third step, and so on.
+possible in the third step, and so on. From noise to data this limits the whole to order 2 (``test_the_ends_limit_dpm_solver``).
 
 Published implementations of the third order drop a factor of 2 before the second derivative and converge at order 2. Integrating the
-polynomial itself converges at order 3 (``test_order_of_every_solver``). The paper's runs used DPM-Solver-v3 (Zheng et al. 2023)
-without statistics of the model, which is the same as :func:`dpm_solver` of order 3. Its statistics brought nothing
+polynomial itself converges at order 3 between the ends (``test_order_of_every_solver``). The paper's runs used DPM-Solver-v3 (Zheng et
+al. 2023) without statistics of the model, which is the same as :func:`dpm_solver` of order 3. Its statistics brought nothing
 (docs/results/solvers.md).
 """
 

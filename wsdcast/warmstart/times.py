@@ -43,7 +43,8 @@ def quadratic(steps: int) -> Tensor:
 def log_snr(steps: int, ends: tuple[float, float] = (-3.0, 3.0)) -> Tensor:
     """Return equal steps in log(t / (1 - t)) from ``ends[0]`` to ``ends[1]``, with one more step at either side.
 
-    The paper's code uses the range +-6.9, which spends most steps where the state hardly changes.
+    The paper's code uses the range +-6.9, which spends most steps where the state hardly changes. The steps at either side do not get
+    shorter with more steps, so the error of a solver does not vanish (docs/method.md); many steps need a wider range.
     """
     inner = torch.linspace(*ends, steps - 1, dtype=torch.float64) if steps > 2 else torch.full((steps - 1,), sum(ends) / 2).double()
     return torch.cat([torch.zeros(1).double(), inner.sigmoid(), torch.ones(1).double()])
