@@ -29,10 +29,10 @@ class Samples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def context(self, indices: Tensor) -> Tensor:
+    def context(self, indices: Tensor, /) -> Tensor:
         """The contexts C at ``indices`` (batch,): (batch, channel, row, column)."""
 
-    def target(self, indices: Tensor) -> Tensor:
+    def target(self, indices: Tensor, /) -> Tensor:
         """The targets at ``indices`` (batch,): (batch, channel, row, column)."""
 
 

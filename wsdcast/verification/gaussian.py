@@ -21,7 +21,7 @@ Field = NDArray[np.floating]
 
 
 def gaussian_crps(mean: Field, std: Field, truth: Field) -> Field:
-    """Return the CRPS of N(mean, std^2) in closed form (Gneiting and Raftery 2007, Eq. 21), in the unit of the truth.
+    """Return the CRPS of N(mean, std^2) in closed form (Gneiting and Raftery 2007, section 4.2), in the unit of the truth.
 
     With z = (y - mean) / std it is std (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)). Where std is 0 it is the absolute error. The shapes of
     the arguments must broadcast.

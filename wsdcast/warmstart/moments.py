@@ -21,9 +21,9 @@ MINIMUM_STD = 0.01
 """The lower bound of the predicted standard deviation (appendix B), in the units of the normalised data that the networks see."""
 
 MAXIMUM_STD = 1.0
-"""The upper bound, in the same units, in which the standard deviation of the data is 1 or less. The paper has no upper bound, but a
-prediction that uses the context cannot be less certain than one that does not. Without the bound, an unusual state in a rollout raises the
-predicted standard deviation, and the next state is then even more unusual (docs/results/gfs.md)."""
+"""The upper bound, in the same units: the standard deviation of all values of a channel is 1, or less for images. The paper has no upper
+bound, but a prediction from the context should not be less certain than those values. Without the bound, an unusual state in a rollout
+raises the predicted standard deviation, and the next state is then even more unusual (docs/results/gfs.md)."""
 
 Std = Literal["point", "channel", "change"] | float
 """Where the standard deviation of the moments comes from.
