@@ -62,8 +62,8 @@ class UNet(nn.Module):
         self.includes_poles = includes_poles
         self.activation_checkpointing = activation_checkpointing
         self.multiple = 2 ** (len(widths) - 1)
-        self.conditions = ((1,),) * scalars + ((1, noise),) * bool(noise)
-        embedding = 4 * widths[0] if self.conditions else 0
+        self.condition_shapes = [(1,)] * scalars + ([(1, noise)] if noise else [])  # for one sample
+        embedding = 4 * widths[0] if self.condition_shapes else 0
         self.embeddings = nn.ModuleList(ScalarEmbedding(widths[0], embedding, number >= scalars - silent) for number in range(scalars))
         if noise:
             self.embeddings.append(_zero(nn.Linear(noise, embedding)))
@@ -88,7 +88,7 @@ class UNet(nn.Module):
 
     def input_shapes(self, rows: int, columns: int) -> tuple[tuple[int, ...], ...]:
         """Return the shapes of all inputs of :meth:`forward` for one sample."""
-        return ((1, self.first.in_channels, rows, columns), *self.conditions)
+        return ((1, self.first.in_channels, rows, columns), *self.condition_shapes)
 
     def forward(self, x: Tensor, *conditions: Tensor) -> Tensor:
         """Return the output for x, (batch, in_channels, row, column).
@@ -198,10 +198,11 @@ class ScalarEmbedding(nn.Module):
         super().__init__()
         # The usual frequencies, 1 to 1e-4, are meant for time steps from 0 to 1000. The scalar is scaled to that range, because the
         # embedding would otherwise hardly vary.
-        frequencies = 1000 * torch.exp(-math.log(1e4) * torch.arange(sinusoids // 2) / (sinusoids // 2))
+        count = sinusoids // 2
+        frequencies = 1000 * torch.exp(-math.log(1e4) * torch.arange(count) / count)
         self.frequencies: Tensor
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.layers = nn.Sequential(nn.Linear(2 * (sinusoids // 2), outputs), nn.SiLU(), nn.Linear(outputs, outputs))
+        self.layers = nn.Sequential(nn.Linear(2 * count, outputs), nn.SiLU(), nn.Linear(outputs, outputs))
         if silent:
             _zero(self.layers[2])
 

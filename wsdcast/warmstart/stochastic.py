@@ -6,9 +6,9 @@ q(x_u | x_t, data = D)
 
     x_u = r x_t + (a_u - r a_t) D + s_u sqrt(1 - q) z,    q = (s_u a_t / (s_t a_u))^2,    r = q a_u / a_t,
 
-the reverse process of Ho et al. (2020) in continuous time. Of the processes with the marginals of the path, it is the one whose start tells
-nothing of its end. For the stochastic interpolant between the predicted mean and the data it is the Foellmer process of Chen et al. (2024),
-because every path x = alpha y + gamma z is the straight path in other units (docs/method.md).
+the reverse process of Ho et al. (2020) in continuous time. Of the processes with the marginals of the path, it is the one whose end does
+not depend on its start. For the stochastic interpolant between the predicted mean and the data it is the Foellmer process of Chen et al.
+(2024), because every path x = alpha y + gamma z is the straight path in other units (docs/method.md).
 """
 
 from __future__ import annotations
