@@ -16,6 +16,7 @@ from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT, BlurNoise, Path
 from wsdcast.warmstart.prior import InformedPrior, warm_start
 from wsdcast.warmstart.solvers import midpoint
+from wsdcast.warmstart.stochastic import sde1, sde2
 from wsdcast.warmstart.times import uniform
 
 POINTS = 5
@@ -82,6 +83,23 @@ def test_a_sample_of_a_wrong_shape_is_named_and_not_broadcast(channels, outputs)
     prior_of = warm_start(lambda context: (PRIOR.mean, PRIOR.std))
     with pytest.raises(ValueError, match="noise: shape" if channels == 1 else "velocity of the generator: shape"):
         sample(network_of(*outputs), prior_of, DATA, DATA[:, :channels], uniform(1), midpoint)
+
+
+@pytest.mark.parametrize(
+    ("fields", "solve", "named"),
+    [
+        (1, sde1, r"state of the solver: shape \(2, 1, 5\) instead of \(2, 2, 5\)"),
+        (3, sde2, r"state of the solver: shape \(2, 3, 5\) instead of \(2, 2, 5\)"),
+        (0.5, sde2, "noise: shape"),
+        (1.5, sde2, "noise: 3 channels instead of a multiple of 2"),
+        (2, midpoint, r"state of the solver: shape \(2, 4, 5\) instead of \(2, 2, 5\)"),
+    ],
+)
+def test_noise_for_another_number_of_steps_is_named(fields, solve, named):
+    """A stochastic solver of two steps takes two fields of noise for each sample, any other solver takes one."""
+    prior_of = warm_start(lambda context: (PRIOR.mean, PRIOR.std))
+    with pytest.raises(ValueError, match=named):
+        sample(network_of(2, 2, 5), prior_of, DATA, torch.ones(2, int(2 * fields), 5), uniform(2), solve)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -169,10 +169,10 @@ def sample(
         generator: p'_theta.
         prior_of: gives the prior of the context, usually by h_phi; called once.
         context: C, (batch, channels, ...).
-        noise: X'_T of the paper, standard normal, (batch, channel, ...).
+        noise: X'_T of the paper, standard normal, (batch, channel, ...); for a stochastic solver (batch, steps * channel, ...).
         times: flow times at which the steps of the solver begin and end, increasing to 1, (steps + 1,). The first is 0, or that of
             :func:`start_of`.
-        solve: a solver of :mod:`wsdcast.warmstart.solvers` or :mod:`wsdcast.warmstart.dpm`.
+        solve: a solver, such as one of :data:`wsdcast.warmstart.evaluations.ALL_SOLVERS`.
         warmth: w; the paper uses 1 throughout.
         path: the path that the generator was trained on.
         step: as for :func:`velocity_of`.
@@ -224,7 +224,7 @@ def velocity_of(
     length = () if step is None else (context.new_full((1,), step),)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        t = t.reshape(1)
+        t, x = t.reshape(1), of_shape("state of the solver", x, prior.mean)
         output = generator(generator_input(x, context, prior), t, warmth, *length).to(x.dtype)
         return of_shape("velocity of the generator", path.velocity(output, x, t), x)
 

@@ -40,6 +40,8 @@ SOLVERS: dict[str, WatchableSolver] = {"sde1": sde1, "sde2": sde2}
 
 def _solve(order: int, velocity: Velocity, noise: Tensor, times: Tensor, watch: Watch) -> Tensor:
     steps = times.numel() - 1
+    if noise.shape[1] % steps:
+        raise ValueError(f"noise: {noise.shape[1]} channels instead of a multiple of {steps}, the number of steps")
     x, *later = noise.chunk(steps, dim=1)
     watch(x)
     before: tuple[float, Tensor] | None = None
