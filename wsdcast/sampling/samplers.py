@@ -16,7 +16,8 @@ from wsdcast.warmstart.solvers import Solver, Velocity, euler, midpoint
 from wsdcast.warmstart.times import uniform
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
-"""A function ``sampler(context, noise)`` that returns the next state. All are (batch, channel, latitude, longitude)."""
+"""A function ``sampler(context, noise)`` that returns the next state. All are (batch, channel, ...). The noise has the channels of the
+state; for a stochastic solver it has them once for each step of the solver."""
 
 
 def generator_sampler(

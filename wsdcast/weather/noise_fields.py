@@ -84,7 +84,7 @@ def spectra_of(grid: Grid, channels: int) -> list[NDArray[np.float64]]:
     """The share of the variance of each field by degree, (degree,), which sums to 1.
 
     Degree l has the share (2 l + 1) exp(-l (l + 1) s^2), up to a factor. Two points at the distance 2 s then have a correlation of about
-    1/e. This length is one row for the first field and :data:`LONGEST` for the last, with equal ratios between. The degrees end with the
+    0.4. This length is one row for the first field and :data:`LONGEST` for the last, with equal ratios between. The degrees end with the
     highest of the grid, or where :data:`KEPT` of the variance is reached. The noise of one channel on a very small grid has too few numbers
     for that, and then the highest degree is lower.
     """

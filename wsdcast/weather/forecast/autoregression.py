@@ -17,7 +17,7 @@ def forecast(sampler: Sampler, states: Iterable[Tensor], noises: Iterable[Tensor
         sampler: makes the next state.
         states: the state at the initial time and the states before it, from the last to the first, each (batch, channel, latitude,
             longitude).
-        noises: the noise of each step, of the same shape.
+        noises: the noise that the sampler takes at each step.
         forcings: the forcings of each step's context, (batch, forcing, latitude, longitude). The first are those at the initial time.
 
     Yields:
