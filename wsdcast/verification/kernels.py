@@ -1,8 +1,8 @@
 """The formulas of the scores: one function for each, for one ensemble at one time.
 
-The ensemble has shape (member, ...) and the truth (...). Unless a docstring says otherwise, the score has the shape of the truth: nothing
-is averaged over area or time in this module. Scores that treat each point by itself take the result of :func:`ranked`, which sorts the
-members once for all of them.
+The ensemble has shape (member, ...) and the truth (...); other shapes raise ValueError. Unless a docstring says otherwise, the score has
+the shape of the truth: nothing is averaged over area or time in this module. Scores that treat each point by itself take the result of
+:func:`ranked`, which sorts the members once for all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wsdcast.data.grid import EARTH_RADIUS, Grid
 from wsdcast.verification.machine_code import NUMBA_LOCK, machine_code
+from wsdcast.verification.members import require_members
 
 Field = NDArray[np.floating]
 
@@ -50,14 +51,9 @@ class Ranked(NamedTuple):
 
 
 def ranked(ensemble: Field, truth: Field) -> Ranked:
-    """Return all that CRPS, variance, error of the mean and rank need. The members of each point are sorted only once.
-
-    Raises:
-        ValueError: if the truth has not the shape of a member.
-    """
+    """Return all that CRPS, variance, error of the mean and rank need. The members of each point are sorted only once."""
     ensemble, truth = np.asarray(ensemble), np.asarray(truth)  # of tensors and xarray's arrays
-    if ensemble.shape[1:] != truth.shape:
-        raise ValueError(f"the truth has the shape {truth.shape}, and a member {ensemble.shape[1:]}; the members' dimension comes first")
+    require_members(ensemble, truth)
     with NUMBA_LOCK:
         sums, counts = _ranked(ensemble.reshape(len(ensemble), -1), truth.reshape(-1), sorting_network(len(ensemble)))
     return Ranked(len(ensemble), truth, *(field.reshape(truth.shape) for field in (*sums, *counts)))
@@ -186,6 +182,7 @@ def energy_scores(ensemble: Field, truth: Field, weights: Field) -> Field:
         weights: (region, latitude, longitude), with sum 1 over each region, and proportional where regions overlap. A region whose weights
             are NaN has the score NaN.
     """
+    require_members(ensemble, truth)
     members, regions = ensemble.shape[0], weights.shape[0]
     fields, true, shares = (field.reshape(*field.shape[:-2], -1) for field in (ensemble, truth, weights))
     inside = shares > 0
@@ -233,6 +230,7 @@ def variogram_score(ensemble: Field, truth: Field, lag: int) -> Field:
     (|y - y'|^(1/2) - mean |X - X'|^(1/2))^2, where y' and X' are at the eastern point. It measures whether differences between points are
     as large as in the truth.
     """
+    require_members(ensemble, truth)
     columns = truth.shape[-1]
     with NUMBA_LOCK:
         of_members = _mean_variogram(ensemble.reshape(len(ensemble), -1, columns), lag % columns)
@@ -264,6 +262,7 @@ def brier_score(ensemble: Field, truth: Field, threshold: float) -> tuple[Field,
     """
     import properscoring  # not before it is needed: importing it compiles functions for a second
 
+    require_members(ensemble, truth)
     probability, observed = (ensemble > threshold).mean(axis=0), (truth > threshold).astype(float)
     return properscoring.brier_score(observed, probability), probability, observed
 

@@ -1,4 +1,4 @@
-"""The members of a forecast at one time: which of them remain, and what share exceeds a threshold."""
+"""The members of a forecast at one time: their shape, which of them remain, and what share exceeds a threshold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Field = NDArray[np.floating]
+
+
+def require_members(ensemble: Field, truth: Field) -> None:
+    """Raise a ValueError unless the ensemble is (member, ...) for a truth (...). Scores of many other shapes would be numbers too."""
+    if np.shape(ensemble)[1:] != np.shape(truth):
+        shapes = f"the truth has the shape {np.shape(truth)}, and a member {np.shape(ensemble)[1:]}"
+        raise ValueError(f"{shapes}; the members' dimension comes first")
 
 
 def remaining(fields: Field) -> NDArray[np.bool_]:

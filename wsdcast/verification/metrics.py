@@ -13,11 +13,11 @@ A new metric is added in this module:
    the name of the metric.
 3. :data:`ABOUT` says what the metric is, and its unit.
 
-The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude). Channels are the variables
-that are scored, in their own units; for each wind of which both components are among them, the functions add its speed as a further one.
-Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and ``region``. Those of whole wind fields have
-no ``variable``; with several winds they have the dimension ``wind`` (:func:`wsdcast.data.winds.by_wind`). Those of strong wind are of the
-10 m wind, for which the thresholds are defined.
+The ensemble is (member, lead, channel, latitude, longitude) and the truth (lead, channel, latitude, longitude); other shapes raise
+ValueError. Channels are the variables that are scored, in their own units; for each wind of which both components are among them, the
+functions add its speed as a further one. Statistics have the dimensions ``prediction_timedelta`` (without coordinate), ``variable`` and
+``region``. Those of whole wind fields have no ``variable``; with several winds they have the dimension ``wind``
+(:func:`wsdcast.data.winds.by_wind`). Those of strong wind are of the 10 m wind, for which the thresholds are defined.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from wsdcast.verification.kernels import (
     variogram_score,
     zonal_power,
 )
+from wsdcast.verification.members import require_members
 from wsdcast.verification.regions import REGIONS, region_weights
 from wsdcast.verification.spectra import compared
 from wsdcast.verification.thresholds import THRESHOLDS
@@ -114,6 +115,7 @@ def statistics(
         inside: points that count, (latitude, longitude). Values elsewhere are finite and are ignored; spectra are NaN. Default: all points.
         variables: names of the channels.
     """
+    require_members(ensemble, truth)
     weights = region_weights(grid, inside).reshape(len(REGIONS), -1)
     names = scored_names(variables)
     shape = (truth.shape[0], len(names))
@@ -160,6 +162,7 @@ def joint_statistics(
         exceeds a threshold. For each bin of that probability, ``reliability`` has the share of the area, and the area integrals of the
         forecast probability and of the outcome (dimension ``of``).
     """
+    require_members(ensemble, truth)
     weights = region_weights(grid, inside)
     flat_weights = weights.reshape(len(REGIONS), -1)
     pair_weights = [weights if inside is None else region_weights(grid, inside & np.roll(inside, -lag, axis=-1)) for lag in LAGS]
