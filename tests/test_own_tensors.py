@@ -11,6 +11,8 @@ from torch import Tensor
 
 from wsdcast.sampling.samplers import generator_sampler
 from wsdcast.verification.kernels import ranked
+from wsdcast.warmstart.crps import almost_fair_crps, direct_sample
+from wsdcast.warmstart.few_steps import draw_any_steps, mean_flow_loss, shortcut_loss
 from wsdcast.warmstart.flow import draw, joint_loss, sample, training_loss
 from wsdcast.warmstart.moments import MomentsModel, negative_log_likelihood
 from wsdcast.warmstart.paths import STRAIGHT, BlurNoise, Path
@@ -28,6 +30,13 @@ DRAWS = draw((2, 2, POINTS), torch.Generator().manual_seed(0))
 def network_of(*shape: int):
     """A network whose output is 0, of a given shape."""
     return lambda *inputs: torch.zeros(shape)
+
+
+def few_steps_loss(loss, outputs: tuple[int, ...] = (2, 2, 5), noise: Tensor = DATA) -> Tensor:
+    """The loss of steps alone, without flow matching, of a network whose output is 0."""
+    networks = [network_of(*outputs)] * (2 if loss is shortcut_loss else 1)
+    steps = draw_any_steps(2, torch.Generator().manual_seed(0))
+    return loss(*networks, PRIOR, DATA, DATA, DRAWS._replace(noise=noise), steps, 0)
 
 
 def on_ring(x: Tensor, factor) -> Tensor:
@@ -69,6 +78,12 @@ def test_the_moments_loss_weighs_channels_of_points_on_no_grid():
         (lambda: MomentsModel(network_of(2, 6, 5), 2)(DATA), r"moments network: shape \(2, 6, 5\) instead of \(2, 4, 5\)"),
         (lambda: MomentsModel(network_of(2, 2, 5), 2)(DATA), r"moments network: shape \(2, 2, 5\) instead of \(2, 4, 5\)"),
         (lambda: MomentsModel(network_of(2, 4, 5), 2, std="channel")(DATA), r"moments network: shape \(2, 4, 5\) instead of \(2, 2, 5\)"),
+        (lambda: few_steps_loss(mean_flow_loss, noise=DATA[:, :1]), r"noise: shape \(2, 1, 5\) instead of \(2, 2, 5\)"),
+        (lambda: few_steps_loss(mean_flow_loss, outputs=(2, 1, 5)), r"output of the network: shape \(2, 1, 5\)"),
+        (lambda: few_steps_loss(shortcut_loss, noise=DATA[:1]), r"noise: shape \(1, 2, 5\)"),
+        (lambda: few_steps_loss(shortcut_loss, outputs=(2, 1, 5)), r"output of the network: shape \(2, 1, 5\)"),
+        (lambda: direct_sample(network_of(2, 2, 5), PRIOR, DATA, DATA[:1]), r"noise: shape \(1, 2, 5\) instead of \(2, 2, 5\)"),
+        (lambda: almost_fair_crps(DATA[:, None], DATA[0], 1.0), r"truth: shape \(2, 5\) instead of \(1, 2, 5\)"),
         (lambda: ranked(np.zeros((4, 3, 2)), np.zeros((2, 3))), r"the truth has the shape \(2, 3\), and a member \(3, 2\)"),
         (lambda: ranked(np.zeros((6, 6, 1)), np.zeros(6)), r"the truth has the shape \(6,\), and a member \(6, 1\)"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from wsdcast.warmstart.prior import InformedPrior
+from wsdcast.warmstart.prior import InformedPrior, of_shape
 
 NOISE_NUMBERS = 32
 """Random numbers of a member, as many as FGN has (Alet et al. 2025)."""
@@ -39,7 +39,11 @@ def direct_sample(
         context: C, (batch, channels, ...).
         noise: standard normal, (batch, channel, ...). Its first numbers are those of the member.
         noise_fields: maps the noise to the fields of the member, (batch, field, ...); None if the generator reads numbers.
+
+    Raises:
+        ValueError: if noise or the generator's output has not the shape of the prior's mean.
     """
+    noise = of_shape("noise", noise, prior.mean)
     if noise_fields is None:
         result = generator(torch.cat([context, prior.features()], dim=1), noise.flatten(1)[:, :NOISE_NUMBERS])
     else:
@@ -59,8 +63,11 @@ def almost_fair_crps(members: Tensor, truth: Tensor, alpha: float) -> Tensor:
         members: (member, ...), at least two, real or complex. For complex numbers it is the energy score in the plane.
         truth: (...), of the same shape as a member.
         alpha: share of fairness, 0 to 1.
+
+    Raises:
+        ValueError: if the truth has another shape.
     """
-    count = len(members)
+    count, truth = len(members), of_shape("truth", truth, members[0])
     error = (members - truth).abs().mean(dim=0)
     pairs = (members[:, None] - members[None]).abs().sum(dim=(0, 1))
     return error - (1 - (1 - alpha) / count) / (2 * count * (count - 1)) * pairs

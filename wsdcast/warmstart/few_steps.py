@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from wsdcast.warmstart.flow import Draws, generator_input, start_of, training_loss, velocity_of
 from wsdcast.warmstart.paths import STRAIGHT, Path
-from wsdcast.warmstart.prior import InformedPrior, per_sample
+from wsdcast.warmstart.prior import InformedPrior, of_shape, per_sample
 from wsdcast.warmstart.solvers import Solver, euler
 from wsdcast.warmstart.times import uniform
 
@@ -118,8 +118,11 @@ def shortcut_loss(
         draws: noise and times of flow matching.
         steps: from :func:`draw_halved_steps`.
         flow_samples: as many samples, the first of the batch, are for flow matching; the others learn from two half steps.
+
+    Raises:
+        ValueError: if noise or the network's output has not the shape of the target.
     """
-    draws = draws._replace(warmth=torch.ones_like(draws.warmth))
+    draws = draws._replace(warmth=torch.ones_like(draws.warmth), noise=of_shape("noise", draws.noise, target))
     zero, loss = draws.t.new_zeros(1), target.new_zeros(())
     if flow_samples:
         part = slice(flow_samples)
@@ -135,7 +138,7 @@ def shortcut_loss(
             begin = teacher(generator_input(x, context, prior), t, warmth, length)
             middle = x + per_sample(half, x) * begin
             end = teacher(generator_input(middle, context, prior), t + half, warmth, length)
-        output = network(generator_input(x, context, prior), t, warmth, d)
+        output = of_shape("output of the network", network(generator_input(x, context, prior), t, warmth, d), x)
         loss = loss + nn.functional.mse_loss(output, (begin + end) / 2) * (len(target) - flow_samples)
     return loss / len(target)
 
@@ -159,15 +162,18 @@ def mean_flow_loss(
         network, prior, context, target, draws: as for :func:`shortcut_loss`.
         steps: from :func:`draw_any_steps`.
         flow_samples: for as many samples, the first of the batch, the step has length 0 and the loss is that of flow matching.
+
+    Raises:
+        ValueError: if noise or the network's output has not the shape of the target.
     """
     is_flow = torch.arange(len(target), device=target.device) < flow_samples
     t = torch.where(is_flow, draws.t, steps.t)
     d = torch.where(is_flow, 0.0, steps.d)
     warmth = torch.ones_like(t)
-    x, velocity = STRAIGHT.point(draws.noise, prior.normalise(target), t)
+    x, velocity = STRAIGHT.point(of_shape("noise", draws.noise, target), prior.normalise(target), t)
 
     def mean_velocity(x: Tensor, t: Tensor, d: Tensor) -> Tensor:
-        return network(generator_input(x, context, prior), t, warmth, d)
+        return of_shape("output of the network", network(generator_input(x, context, prior), t, warmth, d), x)
 
     with torch.no_grad():
         own_velocity = mean_velocity(x, t, torch.zeros_like(d))
